@@ -1,0 +1,51 @@
+"""What can go wrong for a user, one class an exit code; the command line prints the sentence and leaves with the code."""
+
+from __future__ import annotations
+
+
+class RapdartsError(Exception):
+    """A failure that is not a bug of ours: its text is one sentence that says what to change."""
+
+    exit_code = 1
+
+
+class InputError(RapdartsError):
+    """A key, value, file or data set that cannot be used as given."""
+
+    exit_code = 2
+
+
+class BusyError(RapdartsError):
+    """The run folder belongs to another process that is alive."""
+
+    exit_code = 3
+
+
+class DamagedError(RapdartsError):
+    """A file of ours that was cut, altered, or written by another configuration."""
+
+    exit_code = 4
+
+
+class DivergedError(RapdartsError):
+    """Loss, gradient or architecture parameters stopped being finite numbers."""
+
+    exit_code = 5
+
+
+class StorageError(RapdartsError):
+    """The disk refused: full, read-only, or no permission."""
+
+    exit_code = 6
+
+
+class DeviceError(RapdartsError):
+    """The device asked for is not there, or ran out of memory."""
+
+    exit_code = 7
+
+
+class Preempted(RapdartsError):
+    """A signal asked the run to stop; its state was saved and `resume=true` continues it."""
+
+    exit_code = 75

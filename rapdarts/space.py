@@ -1,0 +1,176 @@
+"""What may be chosen: a search space of cells, the skeleton that repeats them, and how strongly each choice is mixed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rapdarts.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+KINDS = ("normal", "reduce")
+"""The two kinds of cell, in the order of the first axis of every mixing tensor and price table."""
+
+Factory = Callable[[int, int, bool], "nn.Module"]
+"""A primitive: `factory(channels, stride, affine)` builds a module that maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride))."""
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The macro-architecture around the cells: how many, how wide, on which images.
+
+    `image` is (channels, height, width). `stem` is `cifar` (one 3x3 convolution to 3C) or `imagenet`
+    (three stride-2 3x3 convolutions, after which the first cell treats its older input as after a reduction).
+    """
+
+    layers: int
+    channels: int
+    image: tuple[int, int, int]
+    classes: int
+    stem: str = "cifar"
+
+    @property
+    def reductions(self) -> frozenset[int]:
+        """Cells that halve the image and double the channels: at one and two thirds of the depth (Liu et al. 2019, section 3.1)."""
+        return frozenset({self.layers // 3, 2 * self.layers // 3})
+
+    def cells(self, concat: Mapping[str, int]) -> list[CellPlan]:
+        """The cells from stem to classifier; `concat` says how many nodes the output of each kind concatenates."""
+        height, width = self.image[1:]
+        older = newer = 3 * self.channels
+        shrink = False
+        if self.stem == "imagenet":
+            height, width = (-(-side // 8) for side in (height, width))
+            older = newer = self.channels
+            shrink = True
+        channels, plans = self.channels, []
+        for layer in range(self.layers):
+            reduction = layer in self.reductions
+            if reduction:
+                channels *= 2
+            kind = KINDS[reduction]
+            plans.append(CellPlan(layer, kind, channels, older, newer, shrink, (height, width)))
+            if reduction:
+                height, width = -(-height // 2), -(-width // 2)
+            older, newer, shrink = newer, concat[kind] * channels, reduction
+        return plans
+
+    @property
+    def auxiliary_layer(self) -> int:
+        """The cell after which the auxiliary head stands in training: the second reduction (Liu et al. 2019, appendix A.2)."""
+        return 2 * self.layers // 3
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """One cell in its place: its kind and width C, the channels of its two inputs, and the image side (h, w) of the newer one.
+
+    `shrink_older` is set where the older input is still twice as large, because a reduction lies between the two.
+    """
+
+    layer: int
+    kind: str
+    channels: int
+    older: int
+    newer: int
+    shrink_older: bool
+    size: tuple[int, int]
+
+    @property
+    def stride(self) -> int:
+        """Stride of the edges that leave the cell's two inputs."""
+        return 2 if self.kind == "reduce" else 1
+
+
+Candidates = tuple[tuple[tuple[str, ...], ...], ...]
+"""Names that an edge may still choose, by kind and edge."""
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Cells of `nodes` nodes, each of which keeps `keep` edges (None: all) from the cell's inputs and earlier nodes.
+
+    `primitives` names what an edge may be, in the order of the last axis of every mixing tensor. `derive_none` says
+    whether an edge may end as `none`; `repeat_inputs` whether a node may use one input twice. `candidates` lists
+    what is still open on every edge of every kind: all primitives at first, fewer from stage to stage.
+    """
+
+    name: str
+    primitives: Mapping[str, Factory]
+    nodes: int = 4
+    inputs: int = 2
+    keep: int | None = 2
+    derive_none: bool = False
+    repeat_inputs: bool = False
+    candidates: Candidates = field(default=())
+
+    def __post_init__(self) -> None:
+        if not self.candidates:
+            everything = tuple(tuple(self.primitives) for _ in self.edges)
+            object.__setattr__(self, "candidates", tuple(everything for _ in KINDS))
+
+    @property
+    def edges(self) -> list[tuple[int, int]]:
+        """All edges as (node, input): node 0 is the first after the inputs, input j >= `inputs` is node j - inputs."""
+        return [(node, source) for node in range(self.nodes) for source in range(self.inputs + node)]
+
+    def edges_into(self, node: int) -> slice:
+        """Where the edges into a node stand in `edges`."""
+        first = sum(self.inputs + earlier for earlier in range(node))
+        return slice(first, first + self.inputs + node)
+
+    def edges_kept(self, node: int) -> int:
+        """How many edges a node keeps in the derived cell."""
+        possible = self.inputs + node
+        return possible if self.keep is None else min(self.keep, possible)
+
+    @property
+    def choosable(self) -> np.ndarray:
+        """Which primitives a genotype may name, as a mask over `primitives`."""
+        return np.array([self.derive_none or name != "none" for name in self.primitives])
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Which candidates are still open, (kinds, edges, primitives) of bool."""
+        return np.array([[[name in edge for name in self.primitives] for edge in kind] for kind in self.candidates])
+
+    def narrowed(self, mask: np.ndarray) -> SearchSpace:
+        """The same space with only the candidates that `mask` (kinds, edges, primitives) leaves open."""
+        names = list(self.primitives)
+        candidates = tuple(
+            tuple(tuple(name for name, open_ in zip(names, edge, strict=True) if open_) for edge in kind) for kind in mask
+        )
+        return replace(self, candidates=candidates)
+
+    def only(self, primitives: list[str]) -> SearchSpace:
+        """The same cells over a shorter or reordered list of this space's primitives.
+
+        Raises InputError for a name the space does not have, a repeated one, or a list nothing can be derived from.
+        """
+        for name in primitives:
+            if name not in self.primitives:
+                raise InputError(
+                    f"search.primitives: the space {self.name} has no primitive {name!r}; it has {', '.join(self.primitives)}."
+                )
+        if len(set(primitives)) != len(primitives):
+            raise InputError("search.primitives names a primitive twice; name each once.")
+        if not any(self.derive_none or name != "none" for name in primitives):
+            raise InputError("search.primitives leaves nothing to derive; name at least one primitive besides none.")
+        return replace(self, primitives={name: self.primitives[name] for name in primitives}, candidates=())
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How strongly each candidate is mixed in: what the architecture parameters become, and all that the rest of the house sees of them.
+
+    `weights` is (kinds, edges, primitives), zero where a candidate is closed; `edges`, for relaxations that weigh
+    edges too, is (kinds, edges).
+    """
+
+    weights: Tensor
+    edges: Tensor | None = None

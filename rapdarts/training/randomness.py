@@ -1,0 +1,48 @@
+"""Random numbers as pure functions of (seed, stream, epoch, index): nothing to save, so that a run can resume anywhere.
+
+The generator is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators") used as a
+counter-based hash: every number is the hash of its place, whatever was drawn before it, on whatever device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def key(seed: int, stream: str, *counters: int) -> int:
+    """A seed of 63 bits for one place in one stream, good for `torch.manual_seed`."""
+    text = ":".join([str(seed), stream, *map(str, counters)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def uniform(seed: int, stream: str, epoch: int, index: Tensor, draws: int) -> Tensor:
+    """Numbers in [0, 1), (n, draws) float32, one row for each entry of `index` (n,) int64, on the device of `index`."""
+    counters = index[:, None] * draws + torch.arange(draws, device=index.device)
+    bits = _splitmix64(counters, key(seed, stream, epoch))
+    return (_shift_right(bits, 40)).to(torch.float32) * 2.0**-24
+
+
+def permutation(seed: int, stream: str, epoch: int, n: int) -> Tensor:
+    """An order of n things, (n,) int64 on the CPU."""
+    bits = _splitmix64(torch.arange(n), key(seed, stream, epoch))
+    return torch.argsort(bits, stable=True)
+
+
+def _shift_right(x: Tensor, by: int) -> Tensor:
+    """x >> by of the 64 bits as an unsigned number; torch's own shift drags the sign along."""
+    return (x >> by) & ((1 << (64 - by)) - 1)
+
+
+def _splitmix64(counter: Tensor, start: int) -> Tensor:
+    z = start + (counter + 1) * _signed(0x9E3779B97F4A7C15)
+    z = (z ^ _shift_right(z, 30)) * _signed(0xBF58476D1CE4E5B9)
+    z = (z ^ _shift_right(z, 27)) * _signed(0x94D049BB133111EB)
+    return z ^ _shift_right(z, 31)
+
+
+def _signed(bits: int) -> int:
+    """The 64 bits as torch's int64 reads them."""
+    return bits - (1 << 64) if bits >> 63 else bits
