@@ -211,6 +211,13 @@ class ExportConfig:
 
 
 @dataclass
+class ReportConfig:
+    """Tabulates finished runs."""
+
+    out: str = knob("", "file to write; empty: standard output", "path")
+
+
+@dataclass
 class CountConfig:
     """Counts what a network costs."""
 
@@ -331,8 +338,6 @@ def check_experiment(config: Experiment) -> None:
     for name in ("candidates", "skip_dropout"):
         if len(getattr(search, name)) != stages:
             raise InputError(f"search.{name} has {len(getattr(search, name))} entries but search.layers has {stages}; give one a stage.")
-    if search.candidates[0] != 0 and len(search.candidates) == 1:
-        raise InputError("search.candidates: a single stage keeps all candidates; write [0].")
     if any(later == 0 for later in search.candidates[1:]):
         raise InputError("search.candidates: only the first stage keeps all (0); later ones give a number.")
     if search.warmup_epochs >= search.epochs:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import importlib.util
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +20,9 @@ if TYPE_CHECKING:
 
 KINDS = ("normal", "reduce")
 """The two kinds of cell, in the order of the first axis of every mixing tensor and price table."""
+
+NONE, SKIP = "none", "skip_connect"
+"""The two primitives that the algorithm itself knows by name: no connection, and the skip that it caps and drops out."""
 
 Factory = Callable[[int, int, bool], "nn.Module"]
 """A primitive: `factory(channels, stride, affine)` builds a module that maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride))."""
@@ -132,7 +140,7 @@ class SearchSpace:
     @property
     def choosable(self) -> np.ndarray:
         """Which primitives a genotype may name, as a mask over `primitives`."""
-        return np.array([self.derive_none or name != "none" for name in self.primitives])
+        return np.array([self.derive_none or name != NONE for name in self.primitives])
 
     @property
     def mask(self) -> np.ndarray:
@@ -159,7 +167,7 @@ class SearchSpace:
                 )
         if len(set(primitives)) != len(primitives):
             raise InputError("search.primitives names a primitive twice; name each once.")
-        if not any(self.derive_none or name != "none" for name in primitives):
+        if not any(self.derive_none or name != NONE for name in primitives):
             raise InputError("search.primitives leaves nothing to derive; name at least one primitive besides none.")
         return replace(self, primitives={name: self.primitives[name] for name in primitives}, candidates=())
 
@@ -174,3 +182,34 @@ class Mixing:
 
     weights: Tensor
     edges: Tensor | None = None
+
+
+def named_space(name: str) -> SearchSpace:
+    """The SPACE of a module in `search_spaces`. Raises InputError, naming the nearest, for one that is not there."""
+    known = sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("search_spaces").__path__))
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise InputError(
+            f"there is no search space {name!r}; the nearest is {near}, of {', '.join(known)}. Name a file of yours with --space FILE."
+        )
+    return _space_of(importlib.import_module(f"search_spaces.{name}"), name)
+
+
+def space_from_file(path: Path) -> SearchSpace:
+    """The SPACE of a user's own module, which is run. Raises InputError if it cannot be, or holds none."""
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or specification is None or specification.loader is None:
+        raise InputError(f"--space {path}: there is no such Python file.")
+    module = importlib.util.module_from_spec(specification)
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"--space {path} fails when it is run: {type(error).__name__}: {error}.") from error
+    return _space_of(module, str(path))
+
+
+def _space_of(module: object, where: str) -> SearchSpace:
+    space = getattr(module, "SPACE", None)
+    if not isinstance(space, SearchSpace):
+        raise InputError(f"the search space {where} holds no value SPACE = rapdarts.space.SearchSpace(...).")
+    return space

@@ -1,0 +1,38 @@
+# Everything from nothing but a clone and python3 (3.11 or newer): `make demo` or `make test`.
+PYTHON ?= python3
+
+# The environment is made once, and again whenever what it is made of changes.
+INSTALLED = .venv/.installed
+
+.PHONY: help install demo test lint clean
+
+help:
+	@echo "make demo    search on the digits that ship with the package, then train the network it found"
+	@echo "make test    every test, style, types and import directions included"
+	@echo "make lint    style, types and import directions only"
+	@echo "make clean   remove what can be made again (.venv and runs/ stay; runs/demo does not)"
+
+install: $(INSTALLED)
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $(INSTALLED)
+
+demo: $(INSTALLED)
+	rm -rf runs/demo
+	.venv/bin/rapdarts search digits cost.macs=0.2 cost.bytes=0.2 seed=0 run=runs/demo/search
+	.venv/bin/rapdarts retrain runs/demo/search/genotype.json digits seed=0 run=runs/demo/network
+
+# tests/test_house.py runs what `make lint` runs.
+test: $(INSTALLED)
+	.venv/bin/python -m pytest
+
+lint: $(INSTALLED)
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m mypy
+	.venv/bin/lint-imports
+
+clean:
+	rm -rf build dist rapdarts.egg-info runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache
+	find rapdarts search_spaces tests -name __pycache__ -type d -prune -exec rm -rf {} +

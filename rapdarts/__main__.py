@@ -1,0 +1,5 @@
+"""`python -m rapdarts` is `rapdarts`."""
+
+from rapdarts.cli import main
+
+raise SystemExit(main())

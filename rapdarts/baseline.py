@@ -1,0 +1,75 @@
+"""The random baseline: a search that cannot beat genotypes drawn at its own cost is worth nothing (Li and Talwalkar 2019)."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+from rapdarts.config import Experiment
+from rapdarts.cost.expected import PriceTable, price_table
+from rapdarts.errors import InputError
+from rapdarts.genotype import Genotype, random_genotype
+from rapdarts.retrain import retrain
+from rapdarts.search import deployment_skeleton
+from rapdarts.space import SearchSpace
+from rapdarts.training.data import DataSet
+from rapdarts.training.randomness import key
+from rapdarts.training.run import Run
+
+MOST_DRAWS = 20_000
+
+
+def random_baseline(config: Experiment, space: SearchSpace, data: DataSet, run: Run, like: Genotype | None) -> dict[str, Any]:
+    """Draws `search.random.count` genotypes at a given cost and trains each by the retraining recipe.
+
+    The cost is `search.random.macs`, or that of `like`. Writes genotypes.json; each network's own files lie in
+    trained/1, trained/2, ... Gives the single accuracies, their mean and their standard deviation over genotypes.
+    """
+    settings = config.search.random
+    skeleton = deployment_skeleton(config.skeleton, data)
+    table = price_table(space, skeleton)
+    target = settings.macs or (table.exact(like)["macs"] if like is not None else 0.0)
+    genotypes = draw(space, table, settings.count, target, settings.tolerance, key(config.seed, "random genotypes"))
+    run.write_json("genotypes.json", [{"genotype": g.to_darts(), "costs": table.exact(g)} for g in genotypes])
+
+    results = []
+    for number, genotype in enumerate(genotypes, 1):
+        trained = retrain(config, genotype, space, skeleton, data, run, f"trained/{number}/", f"network {number}/{len(genotypes)}")
+        results.append({"genotype": genotype.to_darts(), "costs": table.exact(genotype), "test_accuracy": trained.test.share})
+        run.screen.say(f"network {number}/{len(genotypes)}: {trained.test}")
+    shares = [found["test_accuracy"] for found in results]
+    mean, deviation = float(np.mean(shares)), float(np.std(shares, ddof=1)) if len(shares) > 1 else math.nan
+    spread = f" +- {100 * deviation:.2f} %" if len(shares) > 1 else ""
+    return {
+        "target_macs": target,
+        "count": len(shares),
+        "test_accuracy": mean,
+        "standard_deviation": deviation if len(shares) > 1 else None,
+        "networks": json.loads(json.dumps(results)),
+        "seconds": run.seconds(),
+        "summary": f"random baseline: test accuracy {100 * mean:.2f} %{spread} (standard deviation over {len(shares)} genotypes)",
+    }
+
+
+def draw(space: SearchSpace, table: PriceTable, count: int, macs: float, tolerance: float, seed: int) -> list[Genotype]:
+    """`count` different random genotypes within `tolerance` (a share) of `macs`; any cost at macs = 0.
+
+    Raises InputError, naming the costs that were seen, if too few turn up in 20,000 draws.
+    """
+    rng = np.random.default_rng(seed)
+    found: list[Genotype] = []
+    seen: list[int] = []
+    for _ in range(MOST_DRAWS):
+        genotype = random_genotype(space, rng)
+        seen.append(table.exact(genotype)["macs"])
+        if (macs == 0 or abs(seen[-1] - macs) <= tolerance * macs) and genotype not in found:
+            found.append(genotype)
+            if len(found) == count:
+                return found
+    raise InputError(
+        f"only {len(found)} of {MOST_DRAWS} random genotypes come within {tolerance:.0%} of {macs:,.0f} MACs;"
+        f" they have {min(seen):,} to {max(seen):,}. Change search.random.macs or search.random.tolerance."
+    )

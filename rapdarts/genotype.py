@@ -1,0 +1,515 @@
+"""What was chosen: the discrete cells of one network, read from and written to JSON and the DARTS dialect.
+
+Files are parsed, never evaluated; whatever cannot be used is refused with one sentence that says where and why.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+import math
+import re
+import stat
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, TypeGuard
+
+import numpy as np
+
+from rapdarts.errors import InputError
+from rapdarts.space import KINDS, SearchSpace, Skeleton
+
+FORMAT = "rapdarts-genotype"
+VERSION = 1
+MAX_NODES = 100
+MAX_FILE_BYTES = 1_000_000
+MAX_DARTS_CHARACTERS = 64_000
+MAX_DEPTH = 50
+MAX_DIGITS = 18
+
+Node = tuple[tuple[str, int], ...]
+"""The edges into one node, as (primitive, input)."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its inputs are numbered from 0, its nodes go on from there, `concat` names those it puts out.
+
+    A value of this type is always an acyclic cell: InputError says which node, edge or number is not.
+    """
+
+    inputs: int
+    nodes: tuple[Node, ...]
+    concat: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not (_is_whole(self.inputs) and 1 <= self.inputs <= MAX_NODES):
+            raise InputError(f"inputs must be a whole number from 1 to {MAX_NODES}, not {_show(self.inputs)}.")
+        if not 1 <= len(self.nodes) <= MAX_NODES:
+            raise InputError(f"nodes has {len(self.nodes)} entries; a cell has 1 to {MAX_NODES} nodes.")
+        end = self.inputs + len(self.nodes)
+        for number, node in enumerate(self.nodes):
+            if not node:
+                raise InputError(f"node {number} has no edge; give it at least one [primitive, input].")
+            own = self.inputs + number
+            for position, (primitive, source) in enumerate(node):
+                edge = f"node {number}, edge {position}"
+                if not isinstance(primitive, str) or not primitive:
+                    raise InputError(f"{edge}: the primitive must be a name, not {_show(primitive)}.")
+                if not _is_whole(source):
+                    reason = "not a whole number"
+                elif source < 0:
+                    reason = "negative"
+                elif source >= own:
+                    later = "a later node" if source < end else "not in the cell"
+                    reason = "the node itself" if source == own else later
+                else:
+                    continue
+                raise InputError(f"{edge}: the input {_show(source)} is {reason}; it may be {_span(0, own - 1)}.")
+        allowed = _span(self.inputs, end - 1)
+        if not self.concat:
+            raise InputError(f"concat is empty; it may name {allowed}.")
+        for source in self.concat:
+            if not (_is_whole(source) and self.inputs <= source < end):
+                raise InputError(f"concat names {_show(source)}, which is no node; it may name {allowed}.")
+        if len(set(self.concat)) != len(self.concat):
+            raise InputError("concat names a node twice; name each once.")
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """The cells chosen in a space, by kind (`normal`, `reduce`), and what is known about the network they make.
+
+    `skeleton` is the one the costs were counted for, `costs` the amount of each resource, `provenance` any JSON
+    values that say how the cells were found.
+    """
+
+    space: str
+    cells: Mapping[str, Cell]
+    skeleton: Skeleton | None = None
+    costs: Mapping[str, int | float] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """How many nodes the output of each kind concatenates, as `Skeleton.cells` asks for it."""
+        return {kind: len(cell.concat) for kind, cell in self.cells.items()}
+
+    def to_json(self) -> str:
+        """The genotype as a JSON text that `parse` reads back, a node a line. Raises ValueError for NaN or infinity."""
+        tree = {
+            "format": FORMAT,
+            "version": VERSION,
+            "space": self.space,
+            "cells": {kind: asdict(cell) for kind, cell in self.cells.items()},
+            "skeleton": None if self.skeleton is None else {key: getattr(self.skeleton, key) for key in SKELETON},
+            "costs": self.costs,
+            "provenance": self.provenance,
+        }
+        return _format_json(tree) + "\n"
+
+    def to_darts(self) -> str:
+        """The cells as `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)`, one line.
+
+        Raises InputError for cells that this dialect has no words for: those without two inputs and two edges a node.
+        """
+        parts = []
+        for kind in KINDS:
+            cell = self.cells[kind]
+            if cell.inputs != 2 or any(len(node) != 2 for node in cell.nodes):
+                raise InputError(
+                    f"the {kind} cell cannot be written in the DARTS dialect (two inputs a cell, two edges a node)."
+                )
+            first, last = cell.concat[0], cell.concat[-1]
+            contiguous = cell.concat == tuple(range(first, last + 1))
+            concat = f"range({first}, {last + 1})" if contiguous else str(list(cell.concat))
+            parts.append(f"{kind}={[pair for node in cell.nodes for pair in node]}, {kind}_concat={concat}")
+        return f"Genotype({', '.join(parts)})"
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+SKELETON: Mapping[str, int] = {"layers": 1_000, "channels": 65_536, "stem": 0, "image": 65_536, "classes": 1_000_000}
+"""The fields of a skeleton as a file lists them, with the largest number each may hold."""
+STEMS = ("cifar", "imagenet")
+SPACE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+"""A space's name becomes the name of a module, so it may hold nothing that leads out of the folder of spaces."""
+
+
+def read(path: Path, space: str = "darts") -> Genotype:
+    """The genotype in a file of either dialect; `space` is the space where the DARTS dialect leaves it open.
+
+    Raises InputError for what is no regular file, too large, not UTF-8, or not a genotype.
+    """
+    where = str(path)
+    try:
+        # Looked at before it is opened: opening a fifo would wait for a writer.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{where} is not a regular file.")
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{where} cannot be read: {error.strerror}.") from None
+    except ValueError:  # a NUL byte in the path
+        raise InputError(f"{where!r} is not the name of a file.") from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise InputError(f"{where} has more than {MAX_FILE_BYTES} bytes, too many for a genotype.")
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
+        raise InputError(f"{where} is not UTF-8 text (it looks like UTF-16 or binary); save it as UTF-8.")
+    try:
+        return parse(raw.decode("utf-8"), where, space)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+
+
+def parse(text: str, where: str, space: str = "darts") -> Genotype:
+    """The genotype a text means: the DARTS dialect where it begins with a word or a comment, JSON otherwise.
+
+    `where` names the text in messages, `space` the space of a text in the DARTS dialect. Raises InputError.
+    """
+    if text.startswith("\ufeff"):
+        raise InputError(f"{where} begins with a byte order mark; save it as UTF-8 without one.")
+    if not text.strip():
+        raise InputError(f"{where} is empty; it must hold a genotype.")
+    return parse_darts(text, where, space) if re.match(r"\s*[^\W\d]|\s*#", text) else parse_json(text, where)
+
+
+def parse_json(text: str, where: str) -> Genotype:
+    """The genotype a JSON text means. Raises InputError."""
+    tree = _fields_of(_load_json(text, where), where)
+    if tree.get("format") != FORMAT:
+        raise InputError(f"{where}: format must be {FORMAT!r}, not {_show(tree.get('format'))}.")
+    version = tree.get("version")
+    if not _is_whole(version) or version < 1:
+        raise InputError(f"{where}: version must be {VERSION}, not {_show(version)}.")
+    if version > VERSION:
+        raise InputError(f"{where} has version {version} and needs a newer rapdarts; this one reads version {VERSION}.")
+    _check_names(tree, ("format", "version", "space", "cells"), ("skeleton", "costs", "provenance"), where)
+
+    space = tree["space"]
+    if not isinstance(space, str) or not SPACE_NAME.fullmatch(space):
+        raise InputError(f"{where}: space must be a name of up to 64 letters, digits, _ and -, not {_show(space)}.")
+    cells = _fields_of(tree["cells"], f"{where}: cells")
+    _check_names(cells, KINDS, (), f"{where}: cells")
+    skeleton = None if tree.get("skeleton") is None else _skeleton(tree["skeleton"], f"{where}: skeleton")
+    costs = _fields_of(tree.get("costs", {}), f"{where}: costs")
+    for resource, cost in costs.items():
+        if isinstance(cost, bool) or not isinstance(cost, (int, float)):
+            raise InputError(f"{where}: costs: {_show(resource)} must be a number, not {_show(cost)}.")
+    provenance = _fields_of(tree.get("provenance", {}), f"{where}: provenance")
+    chosen = {kind: _cell(cells[kind], f"{where}: cell {kind}") for kind in KINDS}
+    return Genotype(space, chosen, skeleton, costs, provenance)
+
+
+def parse_darts(text: str, where: str, space: str = "darts") -> Genotype:
+    """The genotype that `Genotype(normal=[(primitive, input), ...], normal_concat=range(2, 6), ...)` means.
+
+    Two pairs make a node. A name and `=` may stand before it. Only calls of Genotype and range, lists, tuples,
+    names of primitives and whole numbers are read; InputError shows anything else that was found.
+    """
+    if len(text) > MAX_DARTS_CHARACTERS:
+        raise InputError(f"{where} has {len(text)} characters; the DARTS dialect has up to {MAX_DARTS_CHARACTERS}.")
+    # Python would take blanks before the first word for an indentation; the line breaks stay, for the line numbers.
+    source = "\n" * text[: len(text) - len(text.lstrip())].count("\n") + text.strip()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd escapes in strings
+            body = ast.parse(source).body
+    except SyntaxError as error:
+        raise InputError(f"{where}, line {error.lineno}: neither JSON nor the DARTS dialect: {error.msg}.") from None
+    except (ValueError, RecursionError, MemoryError):  # a NUL character; nested too deep for the parser
+        raise InputError(f"{where} is neither JSON nor the DARTS dialect.") from None
+
+    def refuse(node: ast.AST, expected: str) -> NoReturn:
+        raise InputError(f"{where}: found {_show(ast.get_source_segment(source, node) or source)}; {expected}.")
+
+    def is_name(node: ast.AST, name: str) -> bool:
+        return isinstance(node, ast.Name) and node.id == name
+
+    def literal(node: ast.AST) -> Any:
+        """Lists, texts and whole numbers; a tuple counts as a list."""
+        if isinstance(node, (ast.List, ast.Tuple)):
+            return [literal(item) for item in node.elts]
+        if isinstance(node, ast.Constant) and type(node.value) in (str, int):
+            return node.value
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+            value = literal(node.operand)
+            if _is_whole(value):
+                return -value
+        return refuse(node, "only lists of pairs such as ('skip_connect', 0) and whole numbers may stand here")
+
+    def concat(node: ast.AST) -> list[Any]:
+        """A list, or a range of whole numbers."""
+        if not isinstance(node, ast.Call):
+            return _list(literal(node), f"{where}: concat")
+        numbers = [literal(item) for item in node.args]
+        bounded = all(_is_whole(number) and abs(number) <= 1000 for number in numbers)
+        plain = is_name(node.func, "range") and not node.keywords and 1 <= len(numbers) <= 3 and numbers[2:] != [0]
+        if not (bounded and plain):
+            refuse(node, "concat must be a list or range(first, end)")
+        return list(range(*numbers))
+
+    def nodes(node: ast.AST, kind: str) -> list[list[Any]]:
+        """The list of pairs, two by two."""
+        pairs = _list(literal(node), f"{where}: {kind}")
+        if len(pairs) % 2:
+            raise InputError(f"{where}: {kind} has {len(pairs)} pairs; the DARTS dialect gives two to every node.")
+        return [pairs[first : first + 2] for first in range(0, len(pairs), 2)]
+
+    if not body:
+        raise InputError(f"{where} holds nothing but comments; it must hold one Genotype(...).")
+    statement: ast.AST = body[0]
+    if isinstance(statement, ast.Expr) or (
+        isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name)
+    ):
+        statement = statement.value
+    if not (isinstance(statement, ast.Call) and is_name(statement.func, "Genotype")):
+        refuse(statement, "only Genotype(normal=[...], normal_concat=..., reduce=[...], reduce_concat=...) is read")
+    if len(body) > 1:
+        refuse(body[1], "a file holds one Genotype(...)")
+    if statement.args:
+        refuse(statement.args[0], "the fields of Genotype(...) must be named, as in normal=[...]")
+    fields: dict[str, ast.expr] = {}
+    for keyword in statement.keywords:
+        if keyword.arg is None or keyword.arg in fields:
+            refuse(keyword, "each field of Genotype(...) is named once")
+        fields[keyword.arg] = keyword.value
+    _check_names(fields, ("normal", "normal_concat", "reduce", "reduce_concat"), (), f"{where}: Genotype(...)")
+    cells = {}
+    for kind in KINDS:
+        tree = {"inputs": 2, "nodes": nodes(fields[kind], kind), "concat": concat(fields[f"{kind}_concat"])}
+        cells[kind] = _cell(tree, f"{where}: cell {kind}")
+    return Genotype(space, cells)
+
+
+def _cell(tree: Any, where: str) -> Cell:
+    fields = _fields_of(tree, where)
+    _check_names(fields, ("inputs", "nodes", "concat"), (), where)
+    nodes = []
+    for number, edges in enumerate(_list(fields["nodes"], f"{where}, nodes")):
+        for position, edge in enumerate(_list(edges, f"{where}, node {number}")):
+            if not isinstance(edge, list) or len(edge) != 2:
+                raise InputError(
+                    f"{where}, node {number}, edge {position}: must be a pair [primitive, input], not {_show(edge)}."
+                )
+        nodes.append(tuple((primitive, source) for primitive, source in edges))
+    try:
+        return Cell(fields["inputs"], tuple(nodes), tuple(_list(fields["concat"], f"{where}, concat")))
+    except InputError as error:
+        raise InputError(f"{where}, {error}") from None
+
+
+def _skeleton(tree: Any, where: str) -> Skeleton:
+    fields = _fields_of(tree, where)
+    _check_names(fields, tuple(SKELETON), (), where)
+    if fields["stem"] not in STEMS:
+        raise InputError(f"{where}: stem must be {' or '.join(STEMS)}, not {_show(fields['stem'])}.")
+    image = _list(fields["image"], f"{where}: image")
+    if len(image) != 3:
+        raise InputError(f"{where}: image must be [channels, height, width], not {_show(image)}.")
+    for name, high in SKELETON.items():
+        for value in image if name == "image" else [fields[name]] if high else []:
+            if not (_is_whole(value) and 1 <= value <= high):
+                raise InputError(f"{where}: {name} must be made of whole numbers from 1 to {high}, not {_show(value)}.")
+    return Skeleton(**{**fields, "image": (image[0], image[1], image[2])})
+
+
+TOKEN = re.compile(r'(?P<text>"[^"\\]*(?:\\.[^"\\]*)*")(?P<colon>\s*:)?|(?P<bracket>[\[\]{}])|(?P<word>[-+.\w]+)')
+
+
+def _load_json(text: str, where: str) -> Any:
+    """The values of a JSON text. Raises InputError, with line and column, also where Python's own reader is lenient."""
+    if len(text) > MAX_FILE_BYTES:
+        raise InputError(f"{where} has {len(text)} characters, too many for a genotype.")
+    try:
+        # A cut number never gets out of here: the walk over the tokens refuses a long one.
+        tree = json.loads(text, parse_int=lambda digits: int(digits[: MAX_DIGITS + 2]))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}.") from None
+    except RecursionError:
+        tree = None
+
+    # From here on the text is JSON as far as it was read, so that its tokens need no further checking.
+    keys: list[set[str]] = []  # of every object (or list) that is still open
+    for token in TOKEN.finditer(text):
+        problem = ""
+        word = token["word"] or ""
+        if token["bracket"] in ("{", "["):
+            keys.append(set())
+            problem = f"nested deeper than {MAX_DEPTH} levels" if len(keys) > MAX_DEPTH else ""
+        elif token["bracket"]:
+            keys.pop()
+        elif token["colon"]:
+            key = json.loads(token["text"])
+            problem = f"the key {_show(key)} stands twice in one object" if key in keys[-1] else ""
+            keys[-1].add(key)
+        elif word.lstrip("-") in ("NaN", "Infinity"):
+            problem = f"{word} is not a finite number"
+        elif word[:1] in "-0123456789" and word:
+            digits = word.lstrip("-")
+            if digits.isdigit():
+                problem = f"a whole number of more than {MAX_DIGITS} digits" if len(digits) > MAX_DIGITS else ""
+            elif not math.isfinite(float(word)):
+                problem = f"{_show(word)} is too large a number"
+        if problem:
+            at = token.start()
+            line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+            raise InputError(f"{where}, line {line}, column {column}: {problem}.")
+    return tree
+
+
+def _fields_of(tree: Any, where: str) -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        raise InputError(f"{where} must be an object {{...}}, not {_show(tree)}.")
+    return tree
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise InputError(f"{where} must be a list, not {_show(value)}.")
+    return value
+
+
+def _check_names(fields: Mapping[str, Any], required: Sequence[str], optional: Sequence[str], where: str) -> None:
+    """Raises InputError for an unknown field (naming the nearest) or a missing one."""
+    known = [*required, *optional]
+    for name in fields:
+        if name not in known:
+            hint = f"the nearest is {_nearest(name, known)} (of {', '.join(known)})"
+            raise InputError(f"{where}: there is no field {_show(name)}; {hint}.")
+    for name in required:
+        if name not in fields:
+            raise InputError(f"{where}: the field {name} is missing.")
+
+
+# --- against a space ---------------------------------------------------------------------------------------------
+
+
+def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
+    """Raises InputError, naming cell, node and edge, unless the genotype is one that `space` could have given."""
+    allowed = [name for name in space.primitives if space.derive_none or name != "none"]
+    names = ", ".join(allowed)
+    for kind in KINDS:
+        cell, here = genotype.cells[kind], f"{where}: cell {kind}"
+        for name, given, wanted in (("inputs", cell.inputs, space.inputs), ("nodes", len(cell.nodes), space.nodes)):
+            if given != wanted:
+                raise InputError(f"{here} has {given} {name}; the space {space.name} has {wanted}.")
+        for number, node in enumerate(cell.nodes):
+            given, wanted = len(node), _wanted(space, number)
+            if given != wanted:
+                raise InputError(f"{here}, node {number} has {given} edges; in the space {space.name} it has {wanted}.")
+            for position, (primitive, source) in enumerate(node):
+                edge = f"{here}, node {number}, edge {position}"
+                if primitive in space.primitives and primitive not in allowed:
+                    raise InputError(f"{edge}: the space {space.name} never derives none; use one of {names}.")
+                if primitive not in allowed:
+                    raise InputError(
+                        f"{edge}: the space {space.name} has no primitive {_show(primitive)}{_code_points(primitive)}; "
+                        f"the nearest is {_nearest(primitive, allowed)} (of {names})."
+                    )
+                if not space.repeat_inputs and source in (earlier for _, earlier in node[:position]):
+                    raise InputError(f"{edge}: input {source} is used twice, which the space {space.name} forbids.")
+
+
+def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
+    """The genotype as mixing weights, (kinds, edges, primitives) of float64: 1 at the chosen pairs, 0 on dropped edges.
+
+    Raises InputError for a genotype that is not of this space, or that uses an input twice in a node: two
+    primitives on one edge cannot be told from a mixture of them.
+    """
+    validate(genotype, space, "the genotype")
+    names = list(space.primitives)
+    weights = np.zeros((len(KINDS), len(space.edges), len(names)))
+    for kind, of_kind in zip(KINDS, weights, strict=True):
+        for number, node in enumerate(genotype.cells[kind].nodes):
+            into = of_kind[space.edges_into(number)]
+            for primitive, source in node:
+                if into[source].any():
+                    raise InputError(f"cell {kind}, node {number} uses input {source} twice: not one choice an edge.")
+                into[source, names.index(primitive)] = 1
+    return weights
+
+
+def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
+    """Uniform cells of the candidates still open: to each node a uniform set of inputs, on each a uniform primitive.
+
+    Pairs stand in ascending input order and all nodes are concatenated. Raises InputError where too few edges have
+    anything to derive.
+    """
+    cells = {}
+    for kind, candidates in zip(KINDS, space.candidates, strict=True):
+        nodes = []
+        for number in range(space.nodes):
+            into = [
+                [name for name in names if space.derive_none or name != "none"]
+                for names in candidates[space.edges_into(number)]
+            ]
+            usable = [source for source, names in enumerate(into) if names]
+            wanted = _wanted(space, number)
+            if len(usable) < wanted and not (usable and space.repeat_inputs):
+                raise InputError(
+                    f"the space {space.name}, cell {kind}, node {number} keeps {wanted} edges, "
+                    f"but only {len(usable)} have a primitive left to derive."
+                )
+            # Inputs repeat only where a node must have more edges than there are inputs.
+            drawn = rng.permutation(usable)[:wanted] if len(usable) >= wanted else rng.choice(usable, wanted)
+            nodes.append(tuple((into[edge][rng.integers(len(into[edge]))], int(edge)) for edge in sorted(drawn)))
+        cells[kind] = Cell(space.inputs, tuple(nodes), tuple(range(space.inputs, space.inputs + space.nodes)))
+    return Genotype(space.name, cells)
+
+
+def _wanted(space: SearchSpace, node: int) -> int:
+    """How many edges a node of a genotype has; where inputs may repeat, their number is no bound."""
+    return space.keep if space.repeat_inputs and space.keep is not None else space.edges_kept(node)
+
+
+# --- words -------------------------------------------------------------------------------------------------------
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    """Whether a value is an int; to Python True is one as well."""
+    return type(value) is int
+
+
+def _show(value: Any) -> str:
+    """A value as a message quotes it: on one line, and short."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first} to {last}"
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """The known name most like this one; case, blanks around it and great length do not count."""
+    return difflib.get_close_matches(name.strip().lower()[:100], known, n=1, cutoff=0.0)[0]
+
+
+def _code_points(name: str) -> str:
+    """The non-ASCII characters of a name, which may look like ASCII ones, by number and Unicode name."""
+    foreign = [character for character in dict.fromkeys(name) if not character.isascii()][:4]
+    points = [f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip() for character in foreign]
+    return f" (with {', '.join(points)})" if points else ""
+
+
+def _format_json(value: Any, indent: str = "") -> str:
+    """JSON with a line for every entry of an object and of a list of lists of lists; what is flatter takes one line."""
+    inner = indent + "  "
+    if isinstance(value, Mapping) and value:
+        rows = [f"{json.dumps(str(key))}: {_format_json(item, inner)}" for key, item in value.items()]
+    elif isinstance(value, (list, tuple)) and _depth(value) > 2:
+        rows = [_format_json(item, inner) for item in value]
+    else:
+        return json.dumps(value, allow_nan=False)
+    opening, closing = "{}" if isinstance(value, Mapping) else "[]"
+    return opening + "\n" + ",\n".join(inner + row for row in rows) + "\n" + indent + closing
+
+
+def _depth(value: Any) -> int:
+    """How many lists stand within one another."""
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, (list, tuple)) else 0

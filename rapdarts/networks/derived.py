@@ -1,0 +1,111 @@
+"""The derived network: the ordinary network that a genotype describes at a skeleton."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rapdarts.genotype import Cell, Genotype
+from rapdarts.networks.layers import Classifier, Stem, preprocess
+from rapdarts.space import CellPlan, SearchSpace, Skeleton
+
+
+class DerivedCell(nn.Module):
+    """A cell with the edges of the genotype only."""
+
+    def __init__(self, space: SearchSpace, choice: Cell, plan: CellPlan) -> None:
+        super().__init__()
+        self.older, self.newer = preprocess(plan, affine=True)
+        self.nodes = [[source for _, source in node] for node in choice.nodes]
+        self.concat = choice.concat
+        self.edges = nn.ModuleList(
+            space.primitives[name](plan.channels, plan.stride if source < choice.inputs else 1, True)
+            for node in choice.nodes
+            for name, source in node
+        )
+
+    def forward(self, older: Tensor, newer: Tensor, drop_path: float) -> Tensor:
+        states = [self.older(older), self.newer(newer)]
+        edges = iter(self.edges)
+        for sources in self.nodes:
+            terms = []
+            for source in sources:
+                op = next(edges)
+                y = op(states[source])
+                # A dropped identity would cut the path that keeps the gradient alive (Larsson et al. 2017).
+                terms.append(y if isinstance(op, nn.Identity) else drop_paths(y, drop_path))
+            states.append(sum(terms[1:], terms[0]))
+        return torch.cat([states[i] for i in self.concat], 1)
+
+
+def drop_paths(x: Tensor, rate: float) -> Tensor:
+    """Zeroes whole samples of (n, C, h, w) with probability `rate` and scales the rest, so that the mean stays (Larsson et al. 2017)."""
+    if rate == 0:
+        return x
+    keep = torch.rand((len(x), 1, 1, 1), device=x.device) >= rate
+    return x * keep / (1 - rate)
+
+
+class AuxiliaryHead(nn.Module):
+    """A second classifier halfway up, heard in training only (Szegedy et al. 2015; layers as in Liu et al. 2019's code).
+
+    Built for maps that a 5x5 average pool (stride 3; 2 behind the imagenet stem) brings to 2x2. Where a map of
+    `size` gives anything else, an adaptive pool brings it to 2x2 and `adaptive` says so.
+    """
+
+    def __init__(self, inputs: int, size: tuple[int, int], stride: int, classes: int) -> None:
+        super().__init__()
+        self.adaptive = any((side - 5) // stride + 1 != 2 for side in size)
+        pool = nn.AdaptiveAvgPool2d(2) if self.adaptive else nn.AvgPool2d(5, stride, count_include_pad=False)
+        self.features = nn.Sequential(
+            nn.ReLU(),
+            pool,
+            nn.Conv2d(inputs, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),
+            nn.BatchNorm2d(768),
+            nn.ReLU(),
+        )
+        self.linear = nn.Linear(768, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.features(x).flatten(1))
+
+
+class DerivedNetwork(nn.Module):
+    """`network(images)` gives logits; in training, where it has an auxiliary head, the pair (logits, auxiliary logits).
+
+    `drop_path` is the rate of dropped paths in training; the retraining loop raises it from epoch to epoch. The
+    masks come from torch's global generator.
+    """
+
+    def __init__(self, genotype: Genotype, space: SearchSpace, skeleton: Skeleton, auxiliary: bool = False) -> None:
+        super().__init__()
+        self.drop_path = 0.0
+        widths = genotype.widths
+        plans = skeleton.cells(widths)
+        self.stem = Stem(skeleton)
+        self.cells = nn.ModuleList(DerivedCell(space, genotype.cells[plan.kind], plan) for plan in plans)
+        outputs = [widths[plan.kind] * plan.channels for plan in plans]
+        self.classifier = Classifier(outputs[-1], skeleton.classes)
+        self.auxiliary: AuxiliaryHead | None = None
+        if auxiliary:
+            plan = plans[skeleton.auxiliary_layer]
+            height, width = (-(-side // plan.stride) for side in plan.size)
+            self.auxiliary = AuxiliaryHead(
+                outputs[plan.layer], (height, width), 2 if skeleton.stem == "imagenet" else 3, skeleton.classes
+            )
+        self.auxiliary_layer = skeleton.auxiliary_layer
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Images (n, c, h, w) to logits (n, classes), or to the pair of logits described above."""
+        drop_path = self.drop_path if self.training else 0.0
+        extra = None
+        older, newer = self.stem(images)
+        for layer, cell in enumerate(self.cells):
+            older, newer = newer, cell(older, newer, drop_path)
+            if self.training and self.auxiliary is not None and layer == self.auxiliary_layer:
+                extra = self.auxiliary(newer)
+        logits = self.classifier(newer)
+        return logits if extra is None else (logits, extra)

@@ -1,0 +1,93 @@
+"""The fixed parts around the cells: stem, preprocessing, classifier."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rapdarts.space import CellPlan, Skeleton
+
+
+def relu_conv_bn(
+    inputs: int,
+    outputs: int,
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    *,
+    affine: bool,
+) -> nn.Sequential:
+    """ReLU, convolution with same padding, batch norm: (n, inputs, h, w) to (n, outputs, ceil(h/stride), ceil(w/stride))."""
+    rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(inputs, outputs, (rows, columns), stride, (rows // 2, columns // 2), bias=False),
+        nn.BatchNorm2d(outputs, affine=affine),
+    )
+
+
+class FactorizedReduce(nn.Module):
+    """Halves the image without losing every second pixel: two stride-2 1x1 convolutions, the second shifted by one pixel.
+
+    Maps (n, inputs, h, w) to (n, outputs, ceil(h/2), ceil(w/2)). Odd sides are padded by a zero row or column for
+    the shifted half; on even sides this is the layer of Liu et al. 2019's code.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, affine: bool) -> None:
+        super().__init__()
+        self.relu = nn.ReLU()
+        self.even = nn.Conv2d(inputs, outputs // 2, 1, 2, bias=False)
+        self.odd = nn.Conv2d(inputs, outputs - outputs // 2, 1, 2, bias=False)
+        self.norm = nn.BatchNorm2d(outputs, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(x)
+        height, width = x.shape[-2:]
+        shifted = nn.functional.pad(x, (0, width % 2, 0, height % 2))[:, :, 1:, 1:]
+        return self.norm(torch.cat([self.even(x), self.odd(shifted)], 1))
+
+
+def preprocess(plan: CellPlan, *, affine: bool) -> tuple[nn.Module, nn.Module]:
+    """What brings a cell's (older, newer) inputs to its own width and to one size."""
+    if plan.shrink_older:
+        older: nn.Module = FactorizedReduce(plan.older, plan.channels, affine=affine)
+    else:
+        older = relu_conv_bn(plan.older, plan.channels, 1, affine=affine)
+    return older, relu_conv_bn(plan.newer, plan.channels, 1, affine=affine)
+
+
+class Stem(nn.Module):
+    """From the image to the (older, newer) inputs of the first cell.
+
+    `cifar`: one 3x3 convolution to 3C, given twice. `imagenet`: three stride-2 3x3 convolutions to C/2, C, C; the
+    older input is what the second gives, at twice the size of the newer.
+    """
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        super().__init__()
+        inputs, width = skeleton.image[0], skeleton.channels
+
+        def conv_bn(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+            return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)]
+
+        if skeleton.stem == "cifar":
+            self.older = nn.Sequential(*conv_bn(inputs, 3 * width, 1))
+            self.newer: nn.Module | None = None
+        else:
+            half = max(1, width // 2)
+            self.older = nn.Sequential(*conv_bn(inputs, half, 2), nn.ReLU(), *conv_bn(half, width, 2))
+            self.newer = nn.Sequential(nn.ReLU(), *conv_bn(width, width, 2))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        older = self.older(images)
+        return older, older if self.newer is None else self.newer(older)
+
+
+class Classifier(nn.Module):
+    """Global average pool and linear layer: (n, inputs, h, w) to (n, classes)."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.mean((2, 3)))

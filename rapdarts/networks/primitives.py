@@ -1,0 +1,146 @@
+"""The primitives that an edge may become: each is `factory(channels, stride, affine) -> nn.Module`, all of them named in PRIMITIVES.
+
+Every one maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride)). `affine` is off in the supernet, where a batch
+norm's own scale would compete with the mixing weight; there pools, too, are normalised, so that no candidate is
+heard louder for its scale alone (Liu et al. 2019, section 3.1.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from rapdarts.networks.layers import FactorizedReduce, relu_conv_bn
+from rapdarts.space import Factory
+
+
+class Zero(nn.Module):
+    """No connection: zeros of the size the edge would have given."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.stride, :: self.stride] * 0
+
+
+def none(channels: int, stride: int, affine: bool) -> nn.Module:
+    return Zero(stride)
+
+
+def max_pool_3x3(channels: int, stride: int, affine: bool) -> nn.Module:
+    return _pool(nn.MaxPool2d(3, stride, 1), channels, affine)
+
+
+def avg_pool_3x3(channels: int, stride: int, affine: bool) -> nn.Module:
+    return _pool(nn.AvgPool2d(3, stride, 1, count_include_pad=False), channels, affine)
+
+
+def skip_connect(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine=affine)
+
+
+def conv(kernel: int) -> Factory:
+    """A dense k x k convolution."""
+
+    def build(channels: int, stride: int, affine: bool) -> nn.Module:
+        return relu_conv_bn(channels, channels, kernel, stride, affine=affine)
+
+    return build
+
+
+def sep_conv(kernel: int) -> Factory:
+    """Twice a depthwise k x k and a pointwise convolution; the stride lies in the first depthwise."""
+
+    def build(channels: int, stride: int, affine: bool) -> nn.Module:
+        return nn.Sequential(
+            _depthwise_pointwise(channels, kernel, stride, 1, affine), _depthwise_pointwise(channels, kernel, 1, 1, affine)
+        )
+
+    return build
+
+
+def dil_conv(kernel: int) -> Factory:
+    """One depthwise k x k convolution with dilation 2, and a pointwise one."""
+
+    def build(channels: int, stride: int, affine: bool) -> nn.Module:
+        return _depthwise_pointwise(channels, kernel, stride, 2, affine)
+
+    return build
+
+
+def bottleneck(kernel: int) -> Factory:
+    """1x1 to a quarter of the channels, k x k with the stride, 1x1 back (He et al. 2016, figure 5)."""
+
+    def build(channels: int, stride: int, affine: bool) -> nn.Module:
+        narrow = max(1, channels // 4)
+        return nn.Sequential(
+            relu_conv_bn(channels, narrow, 1, affine=affine),
+            relu_conv_bn(narrow, narrow, kernel, stride, affine=affine),
+            relu_conv_bn(narrow, channels, 1, affine=affine),
+        )
+
+    return build
+
+
+def factorized(kernel: int) -> Factory:
+    """k x 1 then 1 x k (Szegedy et al. 2016, section 3.2), each striding along its own side."""
+
+    def build(channels: int, stride: int, affine: bool) -> nn.Module:
+        return nn.Sequential(
+            relu_conv_bn(channels, channels, (kernel, 1), (stride, 1), affine=affine),
+            relu_conv_bn(channels, channels, (1, kernel), (1, stride), affine=affine),
+        )
+
+    return build
+
+
+def conv_7x1_1x7(channels: int, stride: int, affine: bool) -> nn.Module:
+    """1 x 7 striding along the width, 7 x 1 along the height, one batch norm behind both (Zoph et al. 2018)."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
+        nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    )
+
+
+PRIMITIVES: dict[str, Callable[[int, int, bool], nn.Module]] = {
+    "none": none,
+    "max_pool_3x3": max_pool_3x3,
+    "avg_pool_3x3": avg_pool_3x3,
+    "skip_connect": skip_connect,
+    "conv_3x3": conv(3),
+    "conv_5x5": conv(5),
+    "sep_conv_3x3": sep_conv(3),
+    "sep_conv_5x5": sep_conv(5),
+    "sep_conv_7x7": sep_conv(7),
+    "dil_conv_3x3": dil_conv(3),
+    "dil_conv_5x5": dil_conv(5),
+    "bottleneck_3x3": bottleneck(3),
+    "bottleneck_5x5": bottleneck(5),
+    "factorized_3x3": factorized(3),
+    "factorized_5x5": factorized(5),
+    "conv_7x1_1x7": conv_7x1_1x7,
+}
+
+
+def choose(*names: str) -> dict[str, Factory]:
+    """The named primitives, in that order: the `primitives` of a search space."""
+    return {name: PRIMITIVES[name] for name in names}
+
+
+def _pool(pool: nn.Module, channels: int, affine: bool) -> nn.Module:
+    return pool if affine else nn.Sequential(pool, nn.BatchNorm2d(channels, affine=False))
+
+
+def _depthwise_pointwise(channels: int, kernel: int, stride: int, dilation: int, affine: bool) -> nn.Sequential:
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    )

@@ -1,0 +1,147 @@
+"""The retraining: the derived network, from fresh weights, on the whole training set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from rapdarts.config import Experiment
+from rapdarts.cost.count import count_derived
+from rapdarts.evaluate import Accuracy, accuracy
+from rapdarts.genotype import Genotype
+from rapdarts.networks.derived import DerivedNetwork
+from rapdarts.space import SearchSpace, Skeleton
+from rapdarts.training.augment import Augment
+from rapdarts.training.data import Batches, DataSet, ordered, split
+from rapdarts.training.descent import descend, weights_optimizer
+from rapdarts.training.randomness import key
+from rapdarts.training.run import Run
+from rapdarts.training.schedules import cosine, drop_path
+
+
+@dataclass
+class Best:
+    """The weights that did best on held-out images, with their score: saved together, so that they never disagree."""
+
+    score: float = -1.0
+    epoch: int = -1
+    weights: dict[str, Tensor] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"score": self.score, "epoch": self.epoch, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.score, self.epoch, self.weights = state["score"], state["epoch"], state["weights"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a retraining ends with: the network of the last epoch, its test accuracy, and that of `best` where one was chosen."""
+
+    network: DerivedNetwork
+    test: Accuracy
+    best: Accuracy | None
+
+
+def retrain(
+    config: Experiment,
+    genotype: Genotype,
+    space: SearchSpace,
+    skeleton: Skeleton,
+    data: DataSet,
+    run: Run,
+    folder: str = "",
+    what: str = "retrain",
+) -> Trained:
+    """Train the network of a genotype from scratch (recipe of Chen et al. 2019, section 4.3); the last weights are the result.
+
+    Writes network.safetensors, and best.safetensors where a validation fraction was held out to choose it, into
+    `folder` (a prefix such as "first/") of the run; `what` is what the progress calls it. The test set is looked at
+    once, at the end. Raises DivergedError if a number stops being finite, Preempted if a signal asked to stop.
+    """
+    settings, device = config.retrain, data.train.labels.device
+    augment = Augment(data.mean, data.std, config.data.crop, config.data.flip, settings.cutout)
+    held_out, train = halves(data, settings.validation_fraction, config.seed)
+    batches = Batches(data.train, train, settings.batch, config.seed, "retrain", augment, "retrain.batch")
+
+    torch.manual_seed(key(config.seed, "initial weights"))
+    network = DerivedNetwork(genotype, space, skeleton, auxiliary=settings.auxiliary > 0).to(device)
+    if network.auxiliary is not None and network.auxiliary.adaptive:
+        run.screen.say("the auxiliary head pools adaptively: its 5x5 pool does not fit maps of this size")
+    weights, best = list(network.parameters()), Best()
+    sgd = weights_optimizer(network, settings.lr, settings.momentum, settings.weight_decay)
+
+    learners = {"network": network, "sgd": sgd, "best": best}
+    for epoch in run.epochs(what, settings.epochs, batches.steps, learners):
+        lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
+        network.drop_path = drop_path(epoch, settings.epochs, settings.drop_path)
+        network.train()
+
+        for images, labels in run.batches(batches):
+            # Both heads are trained; only the first is kept.
+            outputs = network(images)
+            logits, extra = outputs if isinstance(outputs, tuple) else (outputs, None)
+            loss = cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
+            total = loss
+            if extra is not None:
+                total = loss + settings.auxiliary * cross_entropy(extra, labels, label_smoothing=settings.label_smoothing)
+            descend(sgd, weights, torch.autograd.grad(total, weights), settings.clip, lr)
+            run.meter.add("train_loss", loss * len(labels), len(labels))
+            run.meter.add("train_accuracy", (logits.argmax(1) == labels).sum(), len(labels))
+
+        facts = {"lr": lr}
+        if len(held_out):
+            validation = accuracy(network, ordered(data.train, held_out, settings.batch, augment))
+            facts["validation_accuracy"] = validation.share
+            if validation.share > best.score:
+                best.score, best.epoch = validation.share, epoch
+                best.weights = {name: value.clone() for name, value in network.state_dict().items()}
+        run.log(**facts)
+
+    def test() -> Accuracy:
+        return accuracy(network, ordered(data.test, None, settings.batch, augment))
+
+    genotype = replace(genotype, skeleton=skeleton)
+    last = {name: value.clone() for name, value in network.state_dict().items()}
+    best_accuracy = None
+    if best.weights is not None:
+        network.load_state_dict(best.weights)
+        best_accuracy = test()
+        run.write(f"{folder}best.safetensors", to_safetensors(best.weights, genotype, data))
+        network.load_state_dict(last)
+    run.write(f"{folder}network.safetensors", to_safetensors(last, genotype, data))
+    run.write(f"{folder}genotype.json", genotype.to_json())
+    return Trained(network.eval(), test(), best_accuracy)
+
+
+def result(trained: Trained, genotype: Genotype, space: SearchSpace, skeleton: Skeleton, run: Run) -> dict[str, Any]:
+    """What a retraining reached, as plain values for result.json."""
+
+    def plain(found: Accuracy) -> dict[str, Any]:
+        return {"test_accuracy": found.share, "standard_error": found.standard_error, "n": found.n, "test_loss": found.loss}
+
+    values = {**plain(trained.test), "costs": count_derived(genotype, space, skeleton), "seconds": run.seconds()}
+    head = trained.network.auxiliary
+    if head is not None:
+        values["auxiliary_pool"] = "adaptive 2x2" if head.adaptive else "5x5"
+    return values if trained.best is None else {**values, "best": plain(trained.best)}
+
+
+def halves(data: DataSet, validation_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """(held-out, training) indices of the training set; nothing is held out at 0."""
+    if validation_fraction == 0:
+        return torch.arange(0), torch.arange(len(data.train))
+    return split(data.train.labels, validation_fraction, seed, "validation")
+
+
+def to_safetensors(weights: dict[str, Tensor], genotype: Genotype, data: DataSet) -> bytes:
+    """Weights without the auxiliary head, which only training hears, with all that is needed to use them."""
+    kept = {name: value.cpu().contiguous() for name, value in weights.items() if not name.startswith("auxiliary.")}
+    normalisation = {"mean": data.mean, "std": data.std, "classes": data.class_names}
+    return safetensors.torch.save(kept, {"format": "pt", "genotype": genotype.to_json(), "data": json.dumps(normalisation)})

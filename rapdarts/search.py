@@ -1,0 +1,261 @@
+"""The search: weights and architecture in turns, deeper and with fewer candidates from stage to stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from rapdarts.config import Experiment, SearchConfig, SkeletonConfig
+from rapdarts.cost.count import count_derived
+from rapdarts.cost.expected import PriceTable, price_table
+from rapdarts.cost.penalty import Penalty, uniform
+from rapdarts.derive import Derivation, alphas_to_json, derive, mixing_weights
+from rapdarts.errors import InputError
+from rapdarts.networks.supernet import Supernet
+from rapdarts.space import Mixing, SearchSpace, Skeleton
+from rapdarts.strategy.architecture import Architecture
+from rapdarts.strategy.bilevel import unrolled_gradient
+from rapdarts.strategy.progressive import prune
+from rapdarts.training.augment import Augment
+from rapdarts.training.data import Batches, DataSet, split
+from rapdarts.training.descent import descend, weights_optimizer
+from rapdarts.training.randomness import key
+from rapdarts.training.run import Run
+from rapdarts.training.schedules import cosine, skip_dropout
+
+Batch = tuple[Tensor, Tensor]
+
+
+def search(config: Experiment, space: SearchSpace, data: DataSet, run: Run, provenance: dict[str, Any]) -> Derivation:
+    """Train weights and architecture in turns; from stage to stage, grow deeper and drop candidates (Chen et al. 2019).
+
+    Writes alphas.json, candidates.json and genotype.json into the run folder. Raises DivergedError if a number
+    stops being finite, Preempted if a signal asked to stop.
+    """
+    settings = config.search
+    halves = Halves.of(data, config)
+    table = price_table(space, deployment_skeleton(config.skeleton, data))
+    penalty = Penalty(table, asdict(settings.cost))
+    stages = list(zip(settings.layers, settings.candidates, settings.skip_dropout, strict=True))
+    mixing = uniform(space.mask).weights.numpy()
+
+    for stage, (layers, keep, dropout_rate) in enumerate(stages):
+        # Drop the candidates that the last stage left weakest; rebuild everything that learns.
+        space = prune(space, mixing, keep or len(space.primitives))
+        supernet, architecture, sgd, adam = build(config, space, data, layers, stage)
+        weights, alpha = list(supernet.parameters()), architecture.alpha
+
+        learners = {"supernet": supernet, "architecture": architecture, "sgd": sgd, "adam": adam}
+        what = f"stage {stage + 1}/{len(stages)}"
+        for epoch in run.epochs(what, settings.epochs, halves.steps, learners, carries=["architecture"]):
+            lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
+            supernet.skip_dropout = skip_dropout(epoch, settings.epochs, settings.warmup_epochs, dropout_rate)
+            supernet.train()
+
+            for train_batch, search_batch in run.batches(halves):
+                # Architecture: the gradient of the loss on the search half, and that of the price.
+                if epoch >= settings.warmup_epochs:
+                    if settings.unrolled:
+                        task = second_order(supernet, architecture, sgd, lr, train_batch, search_batch, run)
+                    else:
+                        task = first_order(supernet, architecture, search_batch, run)
+                    (price,) = torch.autograd.grad(penalty(architecture()), [alpha])
+                    run.meter.add("task_gradient", task.norm(), 1)
+                    run.meter.add("price_gradient", price.norm(), 1)
+                    descend(adam, [alpha], [task + price], settings.alpha_clip)
+
+                # Weights: one step on the training half.
+                images, labels = train_batch
+                logits = supernet(images, Mixing(architecture().weights.detach()))
+                loss = cross_entropy(logits, labels)
+                descend(sgd, weights, torch.autograd.grad(loss, weights, allow_unused=True), settings.clip, lr)
+                observe(run, "train", loss, logits, labels)
+
+            run.log(lr=lr, **costs_now(table, space, architecture, settings, run))
+            run.picture("alpha", heat_map(architecture().weights))
+        mixing = mixing_weights(architecture)
+
+    derivation = derive(space, mixing, table, settings.rule, settings.max_skips, provenance)
+    run.write("alphas.json", alphas_to_json(space, table.skeleton, architecture))
+    run.write_json("candidates.json", derivation.candidates_json())
+    run.write("genotype.json", derivation.genotype.to_json())
+    return derivation
+
+
+def first_order(supernet: Supernet, architecture: Architecture, search_batch: Batch, run: Run) -> Tensor:
+    """d/d alpha of the loss on the search half at the present weights, (kinds, edges, primitives)."""
+    images, labels = search_batch
+    logits = supernet(images, architecture())
+    loss = cross_entropy(logits, labels)
+    observe(run, "search", loss, logits, labels)
+    return torch.autograd.grad(loss, [architecture.alpha])[0]
+
+
+def second_order(
+    supernet: Supernet,
+    architecture: Architecture,
+    sgd: torch.optim.Optimizer,
+    lr: float,
+    train_batch: Batch,
+    search_batch: Batch,
+    run: Run,
+) -> Tensor:
+    """d/d alpha of the loss on the search half after one virtual step of the weights on the training half."""
+
+    def loss_on(batch: Batch, weights: Any) -> Tensor:
+        images, labels = batch
+        return cross_entropy(functional_call(supernet, dict(weights), (images, architecture())), labels)
+
+    named = dict(supernet.named_parameters())
+    group = sgd.param_groups[0]
+    velocity = {name: sgd.state[w]["momentum_buffer"] for name, w in named.items() if "momentum_buffer" in sgd.state[w]}
+    loss, (gradient,) = unrolled_gradient(
+        lambda weights: loss_on(train_batch, weights),
+        lambda weights: loss_on(search_batch, weights),
+        named,
+        [architecture.alpha],
+        lr,
+        group["momentum"],
+        group["weight_decay"],
+        velocity,
+    )
+    run.meter.add("search_loss", loss * len(search_batch[1]), len(search_batch[1]))
+    return gradient
+
+
+def build(
+    config: Experiment, space: SearchSpace, data: DataSet, layers: int, stage: int
+) -> tuple[Supernet, Architecture, torch.optim.Optimizer, torch.optim.Optimizer]:
+    """A stage's supernet, architecture and their optimisers, initialised as a function of (seed, stage)."""
+    settings = config.search
+    device = data.train.labels.device
+    torch.manual_seed(key(config.seed, "initial weights", stage))
+    skeleton = Skeleton(layers, settings.channels, data.image, data.classes, stem_for(config.skeleton, data))
+    supernet = Supernet(space, skeleton).to(device)
+    architecture = Architecture(space, settings.alpha_init).to(device)
+    sgd = weights_optimizer(supernet, settings.lr, settings.momentum, settings.weight_decay)
+    adam = torch.optim.Adam(
+        architecture.named_parameters(),
+        settings.alpha_lr,
+        (settings.alpha_beta1, settings.alpha_beta2),
+        weight_decay=settings.alpha_weight_decay,
+    )
+    return supernet, architecture, sgd, adam
+
+
+def deployment_skeleton(settings: SkeletonConfig, data: DataSet) -> Skeleton:
+    """The network around the cells that will really be trained, on images and classes of the data."""
+    return Skeleton(settings.layers, settings.channels, data.image, data.classes, stem_for(settings, data))
+
+
+def stem_for(settings: SkeletonConfig, data: DataSet) -> str:
+    """The stem asked for; `auto` is the imagenet stem for images of 96 pixels and more."""
+    if settings.stem != "auto":
+        return settings.stem
+    return "imagenet" if min(data.image[1:]) >= 96 else "cifar"
+
+
+def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
+    """Raises InputError where the stages do not fit the space."""
+    left = len(space.primitives)
+    if settings.candidates[0] not in (0, left):
+        raise InputError(f"search.candidates={settings.candidates}: the first stage keeps all {left} primitives; write 0 for it.")
+    for keep in settings.candidates[1:]:
+        if keep > left:
+            raise InputError(
+                f"search.candidates={settings.candidates} keeps {keep} where only {left} primitives are left; the numbers may only fall."
+            )
+        left = keep
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The training half and the search half, read in turns: a step is a pair of batches.
+
+    The search half follows its own epochs: when it ends before the training half, its next epoch begins.
+    """
+
+    train: Batches
+    search: Batches
+
+    @classmethod
+    def of(cls, data: DataSet, config: Experiment) -> Halves:
+        """Splits the training set, classes balanced. Raises InputError if a batch is larger than its half."""
+        settings, seed = config.search, config.seed
+        augment = Augment(data.mean, data.std, config.data.crop, config.data.flip, cutout=0)
+        first, second = split(data.train.labels, settings.weight_fraction, seed, "halves")
+        train = Batches(data.train, first, settings.batch, seed, "weights", augment, "search.batch")
+        return cls(train, Batches(data.train, second, settings.batch, seed, "architecture", augment, "search.batch"))
+
+    @property
+    def steps(self) -> int:
+        return self.train.steps
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Batch, Batch]]:
+        return zip(self.train.epoch(epoch, start), self._search_batches(epoch * self.steps + start), strict=False)
+
+    def _search_batches(self, step: int) -> Iterator[Batch]:
+        while True:
+            epoch, start = divmod(step, self.search.steps)
+            for batch in self.search.epoch(epoch, start):
+                yield batch
+                step += 1
+
+
+def cost_report(derivation: Derivation, space: SearchSpace, run: Run) -> dict[str, Any]:
+    """What a search found, as plain values: the costs the mixture was expected to have, the price of the genotype, and its counted cost."""
+    genotype, last = derivation.genotype, run.records()[-1]
+    assert genotype.skeleton is not None
+    return {
+        "rule": derivation.rule,
+        "genotype": genotype.to_darts(),
+        "expected": {name: last[f"expected_{name}"] for name in genotype.costs},
+        "priced": dict(genotype.costs),
+        "counted": count_derived(genotype, space, genotype.skeleton),
+        "train_accuracy": last["train_accuracy"],
+        "search_loss": last["search_loss"],
+        "seconds": run.seconds(),
+    }
+
+
+def describe(derivation: Derivation, report: dict[str, Any]) -> str:
+    """The same for the eye."""
+    lines = [f"rule: {report['rule']}", report["genotype"], f"{'':8} {'expected (mixture)':>20} {'expected (genotype)':>20} {'counted':>16}"]
+    for name in report["priced"]:
+        lines.append(f"{name:8} {report['expected'][name]:20,.0f} {report['priced'][name]:20,} {report['counted'][name]:16,}")
+    return "\n".join(lines)
+
+
+def observe(run: Run, half: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+    """Adds a batch to the epoch's loss and accuracy of one half."""
+    run.meter.add(f"{half}_loss", loss * len(labels), len(labels))
+    run.meter.add(f"{half}_accuracy", (logits.argmax(1) == labels).sum(), len(labels))
+
+
+def costs_now(
+    table: PriceTable, space: SearchSpace, architecture: Architecture, settings: SearchConfig, run: Run
+) -> dict[str, float]:
+    """Expected costs of the mixture, realised costs of the genotype it would give now, and how hard the price pulls."""
+    with torch.no_grad():
+        expected = table.expected(architecture()).tolist()
+    genotype = derive(space, mixing_weights(architecture), table, settings.rule, settings.max_skips, {}).genotype
+    facts = {f"expected_{name}": cost for name, cost in zip(table.resources, expected, strict=True)}
+    facts |= {f"realised_{name}": cost for name, cost in genotype.costs.items()}
+    means = run.meter.means()
+    if means.get("task_gradient"):
+        facts["gradient_ratio"] = means["price_gradient"] / means["task_gradient"]
+    return facts
+
+
+def heat_map(weights: Tensor) -> Any:
+    """The mixing weights as a picture (h, w, 3) uint8: one row an edge (normal above reduction), one column a primitive, black to yellow."""
+    share = weights.detach().float().cpu().flatten(0, 1)
+    share = share / share.max()
+    colours = torch.stack([(2 * share).clamp(0, 1), (2 * share - 0.6).clamp(0, 1), 0.3 * (1 - share)], -1)
+    return (255 * colours).to(torch.uint8).repeat_interleave(16, 0).repeat_interleave(24, 1).numpy()

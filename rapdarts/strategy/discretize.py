@@ -1,0 +1,105 @@
+"""From mixing weights to the genotype, by rules that say what happens at ties and how many skips may stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rapdarts.errors import DivergedError, InputError
+from rapdarts.genotype import Cell, Genotype
+from rapdarts.space import KINDS, SKIP, SearchSpace
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A genotype that could be derived, the skip cap it answers to (None: no cap), and the sum of its log mixing weights."""
+
+    genotype: Genotype
+    max_skips: int | None
+    score: float
+
+
+def discretize(space: SearchSpace, weights: np.ndarray, max_skips: int | None = None) -> Genotype:
+    """The genotype of the strongest choices in `weights` (kinds, edges, primitives).
+
+    On each edge the strongest open primitive that may be derived; each node keeps its strongest edges; in the
+    normal cell, while there are more than `max_skips` skips, the weakest of them is set to zero and the cell
+    derived again (Chen et al. 2019, section 3.3, and its code). Without a cap this is the rule of Liu et al. 2019,
+    section 2.4. Ties go to the lowest edge, then to the lowest primitive.
+
+    Raises DivergedError if a weight is not finite, InputError if no cell meets the cap.
+    """
+    if not np.isfinite(weights).all():
+        raise DivergedError("the mixing weights are not finite; no genotype is derived from them. Lower search.alpha_lr.")
+    strength = np.where(space.mask & space.choosable, weights, -1.0)
+    cells = {kind: _strongest(space, strength[i]) for i, kind in enumerate(KINDS)}
+    if max_skips is not None:
+        cells["normal"] = _with_few_skips(space, strength[0], max_skips)
+    return Genotype(space.name, {kind: _cell(space, pairs) for kind, pairs in cells.items()})
+
+
+def candidates(space: SearchSpace, weights: np.ndarray) -> list[Candidate]:
+    """Every genotype that some skip cap gives, from no cap down to none at all, each different one once, under its loosest cap."""
+    found: list[Candidate] = []
+    for cap in [None, *range(len(space.edges), -1, -1)]:
+        try:
+            genotype = discretize(space, weights, cap)
+        except InputError:
+            break
+        if all(genotype.cells != other.genotype.cells for other in found):
+            found.append(Candidate(genotype, cap, score(space, weights, genotype)))
+    return found
+
+
+def score(space: SearchSpace, weights: np.ndarray, genotype: Genotype) -> float:
+    """Sum of the log mixing weights of the chosen (edge, primitive) pairs; at most 0, and -inf where one has no weight."""
+    columns = {name: column for column, name in enumerate(space.primitives)}
+    edges = {edge: index for index, edge in enumerate(space.edges)}
+    chosen = [
+        weights[KINDS.index(kind), edges[node, source], columns[name]]
+        for kind, cell in genotype.cells.items()
+        for node, pairs in enumerate(cell.nodes)
+        for name, source in pairs
+    ]
+    with np.errstate(divide="ignore"):
+        return float(np.log(np.array(chosen, dtype=np.float64)).sum())
+
+
+Pairs = list[tuple[int, int]]
+"""The chosen (edge, primitive) pairs of a cell, in order of the edges."""
+
+
+def _strongest(space: SearchSpace, strength: np.ndarray) -> Pairs:
+    """The kept edges with their primitives; `strength` is (edges, primitives), -1 at what may not be chosen."""
+    best = strength.argmax(-1)  # the first of equals: the lowest primitive
+    peak = strength.max(-1)
+    pairs = []
+    for node in range(space.nodes):
+        into = range(len(space.edges))[space.edges_into(node)]
+        kept = sorted(into, key=lambda edge: -peak[edge])[: space.edges_kept(node)]  # stable: the lowest edge
+        pairs += [(edge, int(best[edge])) for edge in sorted(kept)]
+    return pairs
+
+
+def _with_few_skips(space: SearchSpace, strength: np.ndarray, max_skips: int) -> Pairs:
+    names = list(space.primitives)
+    strength = strength.copy()
+    while True:
+        pairs = _strongest(space, strength)
+        skips = [(edge, column) for edge, column in pairs if names[column] == SKIP]
+        if len(skips) <= max_skips:
+            return pairs
+        standing = [pair for pair in skips if strength[pair] > 0]
+        if not standing:
+            raise InputError(f"no normal cell with at most {max_skips} skips is left in this space; raise search.max_skips.")
+        strength[min(standing, key=lambda pair: strength[pair])] = 0.0
+
+
+def _cell(space: SearchSpace, pairs: Pairs) -> Cell:
+    names = list(space.primitives)
+    nodes: list[list[tuple[str, int]]] = [[] for _ in range(space.nodes)]
+    for edge, column in pairs:
+        node, source = space.edges[edge]
+        nodes[node].append((names[column], source))
+    return Cell(space.inputs, tuple(map(tuple, nodes)), tuple(range(space.inputs, space.inputs + space.nodes)))

@@ -1,0 +1,87 @@
+"""Checkpoints: one file that carries its own size, hash and origin, and the one before it in case that is damaged.
+
+The hash shows damage, not forgery: whoever may write the file may also write a new hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rapdarts.errors import DamagedError
+from rapdarts.training import files
+
+MAGIC = b"rapdarts-checkpoint 1\n"
+
+
+def save(path: Path, state: Mapping[str, Any], origin: Mapping[str, str]) -> None:
+    """Writes a state of plain types and tensors; the file it replaces stays as `<path>.previous`. Raises StorageError."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    payload = buffer.getvalue()
+    header = {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest(), "origin": dict(origin)}
+    if path.exists():
+        try:
+            os.replace(path, previous(path))
+        except OSError as error:
+            raise files.storage_error(path, error) from None
+    files.write(path, MAGIC + json.dumps(header).encode() + b"\n" + payload)
+
+
+def load(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, Any], str] | None:
+    """The newest whole state at `path` and a sentence about it; None where no checkpoint was ever written.
+
+    Raises DamagedError if there are checkpoints but none is whole, or the newest whole one has another origin.
+    """
+    problems = []
+    for candidate in (path, previous(path)):
+        try:
+            if not candidate.is_file():
+                continue
+            return _read(candidate, origin), "; ".join([*problems, f"resuming from {candidate}"])
+        except _Damage as damage:
+            problems.append(f"checkpoint {candidate} is damaged ({damage})")
+    if problems:
+        raise DamagedError("; ".join(problems) + ". Start anew in another folder with run=PATH.")
+    return None
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the newest lies."""
+    return path.with_name(path.name + ".previous")
+
+
+class _Damage(Exception):
+    pass
+
+
+def _read(path: Path, origin: Mapping[str, str]) -> dict[str, Any]:
+    raw = path.read_bytes()
+    if not raw.startswith(MAGIC):
+        raise _Damage("its first line is not ours")
+    line, _, payload = raw[len(MAGIC) :].partition(b"\n")
+    try:
+        header = json.loads(line)
+        size, digest, found = header["bytes"], header["sha256"], header["origin"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise _Damage("its header cannot be read") from None
+    if len(payload) != size:
+        raise _Damage(f"{len(payload)} bytes where its header says {size}")
+    if hashlib.sha256(payload).hexdigest() != digest:
+        raise _Damage("its content does not match its hash")
+    for name, value in origin.items():
+        if found.get(name) != value:
+            raise DamagedError(f"checkpoint {path} belongs to another {name}; resume with the one the run began with.")
+    try:
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
+        raise _Damage("it holds more than tensors and plain values") from None
+    return dict(state)

@@ -1,0 +1,32 @@
+"""One step of an optimiser along given gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def weights_optimizer(network: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+    """SGD with momentum over a network's weights, known by name, so that a resume can tell whose momentum is whose."""
+    return torch.optim.SGD(network.named_parameters(), lr, momentum, weight_decay=weight_decay)
+
+
+def descend(
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    clip: float,
+    lr: float | None = None,
+) -> None:
+    """Clips the gradients to a joint norm of `clip` (0: not at all) and takes one step, at `lr` if it is given."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    if clip > 0:
+        nn.utils.clip_grad_norm_(parameters, clip)
+    if lr is not None:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+    optimizer.step()
+    optimizer.zero_grad()

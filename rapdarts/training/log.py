@@ -1,0 +1,146 @@
+"""The record of a run: metrics.jsonl, with TensorBoard and the console as views of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rapdarts.errors import DivergedError
+
+
+class Log:
+    """Appends one record an epoch; a TensorBoard or console that fails never stops the training."""
+
+    def __init__(self, folder: Path, keep_bytes: int) -> None:
+        self.path = folder / "metrics.jsonl"
+        self.records = self._cut(keep_bytes)
+        self.file = open(self.path, "ab")  # noqa: SIM115 (closed with the run)
+        self.board = _Board(folder / "tensorboard", self.records)
+
+    @property
+    def bytes(self) -> int:
+        """Length of the record so far: what a checkpoint needs to know to continue it without doubles."""
+        return self.file.tell()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Writes one record. Raises DivergedError, before writing, if a number in it is not finite."""
+        for name, value in record.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise DivergedError(
+                    f"{name} is {value} in epoch {record.get('epoch')}: the training diverged. Lower the learning rate;"
+                    " the last checkpoint was written before it."
+                )
+        self.file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self.file.flush()
+        self.board.scalars(record, self.records)
+        self.records += 1
+
+    def image(self, name: str, pixels: np.ndarray) -> None:
+        """A picture (h, w, 3) uint8 beside the newest record, in TensorBoard only."""
+        self.board.image(name, pixels, max(0, self.records - 1))
+
+    def close(self) -> None:
+        self.file.close()
+        self.board.close()
+
+    def _cut(self, keep_bytes: int) -> int:
+        """Drops what was recorded after the checkpoint: those epochs come again. Gives the number of records left."""
+        if not self.path.exists():
+            return 0
+        os.truncate(self.path, min(keep_bytes, self.path.stat().st_size))
+        return self.path.read_bytes().count(b"\n")
+
+
+class _Board:
+    """TensorBoard's writer, kept apart: whatever it raises is said once and then ignored."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        self.broken = False
+        self.writer: Any = None
+        with self:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(folder), purge_step=start)
+
+    def scalars(self, record: Mapping[str, Any], step: int) -> None:
+        with self:
+            for name, value in record.items():
+                if not self.broken and isinstance(value, (int, float)):
+                    self.writer.add_scalar(name, value, step)
+
+    def image(self, name: str, pixels: np.ndarray, step: int) -> None:
+        with self:
+            if not self.broken:
+                self.writer.add_image(name, pixels, step, dataformats="HWC")
+
+    def close(self) -> None:
+        with self:
+            if not self.broken:
+                self.writer.close()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        if isinstance(error, Exception) and not self.broken:
+            self.broken = True
+            print(f"rapdarts: TensorBoard is not written any more ({error}); metrics.jsonl goes on.", file=sys.stderr)
+        return isinstance(error, Exception)
+
+
+class Screen:
+    """Progress on stderr: a bar with the time left on a terminal, a plain line an epoch anywhere else."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task: Any = None
+        self.began, self.first, self.total = 0.0, 0, 0
+
+    def start(self, what: str, done: int, total: int) -> None:
+        """Begins a stage of `total` steps, `done` of which lie behind."""
+        self.began, self.first, self.total = time.monotonic(), done, total
+        self.bar.start()
+        self.task = self.bar.add_task(what, total=total, completed=done)
+
+    def step(self) -> None:
+        self.bar.advance(self.task)
+
+    def epoch(self, words: str, done: int) -> None:
+        """One line about an epoch, and how long the rest of the stage will take at this pace."""
+        pace = (time.monotonic() - self.began) / max(1, done - self.first)
+        left = pace * (self.total - done)
+        self.say(words if self.console.is_terminal else f"{words}  ({_duration(left)} left)")
+
+    def stop(self) -> None:
+        if self.task is not None:
+            self.bar.remove_task(self.task)
+            self.task = None
+        self.bar.stop()
+
+    def say(self, words: str) -> None:
+        self.console.print(words, markup=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -1,0 +1,364 @@
+"""The run folder, and the control of a training loop that can be stopped anywhere and resumed bit for bit.
+
+What is random in a step is a function of (seed, stage, epoch, step), so a checkpoint holds no generator: only the
+place in the loop, the state of what is trained, and the sums behind the epoch's metrics.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import rapdarts
+from rapdarts import config as configuration
+from rapdarts.errors import BusyError, DamagedError, DivergedError, InputError, Preempted, RapdartsError
+from rapdarts.training import checkpoint, files
+from rapdarts.training.log import Log, Screen
+from rapdarts.training.randomness import key
+
+HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download")
+"""Knobs that may change at a resume: they alter no number by themselves (the data are known by their fingerprint)."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+Batch = TypeVar("Batch", covariant=True)
+
+
+class Source(Protocol[Batch]):
+    """Batches with an address: `epoch(e, start)` gives those of epoch e from step `start` on, `steps` in all."""
+
+    @property
+    def steps(self) -> int: ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
+
+
+class Stateful(Protocol):
+    """A module or an optimiser."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+class Meter:
+    """Sums of an epoch's quantities, kept on the device until somebody asks for the means."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, name: str, total: Tensor, count: int) -> None:
+        """Adds a sum over `count` things, a scalar tensor; no synchronisation with the device."""
+        total = total.detach().double()
+        self.sums[name] = self.sums[name].to(total.device) + total if name in self.sums else total
+        self.counts[name] = self.counts.get(name, 0) + count
+
+    def means(self) -> dict[str, float]:
+        return {name: total.item() / self.counts[name] for name, total in self.sums.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": {name: total.cpu() for name, total in self.sums.items()}, "counts": dict(self.counts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+
+
+class Run:
+    """One search or retraining in its folder. Use `open_run`; then `epochs`, `batches`, `log` and `write`."""
+
+    def __init__(self, folder: Path, seed: int, save_seconds: float, origin: Mapping[str, str], resume: bool) -> None:
+        self.folder, self.seed, self.save_seconds, self.origin = folder, seed, save_seconds, origin
+        self.screen = Screen()
+        self.meter = Meter()
+        self.stage = self.epoch = self.step = 0
+        self.finished: list[dict[str, Any]] = []
+        self.objects: Mapping[str, Stateful] = {}
+        self.signal: int | None = None
+        self.saved_at = time.monotonic()
+        self._resumed = self._load() if resume else None
+        self.log_file = Log(folder, self._resumed["metrics_bytes"] if self._resumed else 0)
+
+    # --- the loop ------------------------------------------------------------------------------------------------
+
+    def epochs(
+        self, what: str, epochs: int, steps: int, objects: Mapping[str, Stateful], carries: Sequence[str] = ()
+    ) -> Iterator[int]:
+        """The epochs of one stage that are still to be done, each to be filled with `batches`.
+
+        Restores `objects` where a checkpoint stands in this stage. A stage that was finished before gives no epoch;
+        of it only the objects named in `carries` are restored, which outlive it.
+        """
+        self.objects = objects
+        if self._resumed and self.stage < self._resumed["stage"]:
+            for name in carries:
+                self._restore(name, objects[name], self._resumed["finished"][self.stage][name])
+            self.finished.append(self._resumed["finished"][self.stage])
+            self.stage += 1
+            return
+        self.epoch = self.step = 0
+        if self._resumed:
+            for name, thing in objects.items():
+                self._restore(name, thing, self._resumed["objects"][name])
+            self.epoch, self.step = self._resumed["epoch"], self._resumed["step"]
+            self.meter.load_state_dict(self._resumed["meter"])
+            self.screen.say(f"resuming {what} at epoch {self.epoch + 1}, step {self.step + 1}")
+            self._resumed = None
+        self.what, self.steps, self.total = what, steps, epochs
+        self.screen.start(what, self.epoch * steps + self.step, epochs * steps)
+        while self.epoch < epochs:
+            self.began = time.monotonic()
+            yield self.epoch
+            self.epoch, self.step, self.meter = self.epoch + 1, 0, Meter()
+            self._pause()
+        self.screen.stop()
+        self.save()
+        self.finished.append({name: _copy(objects[name].state_dict()) for name in carries})
+        self.stage += 1
+
+    def batches(self, source: Source[Batch]) -> Iterator[Batch]:
+        """The epoch's batches that are still to be done; between two of them the run saves and answers signals."""
+        for batch in source.epoch(self.epoch, self.step):
+            torch.manual_seed(key(self.seed, f"stage {self.stage}", self.epoch, self.step))
+            yield batch
+            self.step += 1
+            self.screen.step()
+            self._pause()
+
+    def log(self, **facts: float) -> None:
+        """Records the epoch: the meter's means and `facts`. Raises DivergedError if one is not finite."""
+        means = self.meter.means()
+        record = {"stage": self.stage, "epoch": self.epoch, **means, **facts}
+        self.log_file.append({**record, "seconds": round(time.monotonic() - self.began, 3)})
+        words = "  ".join(f"{name} {value:.4g}" for name, value in {**means, **facts}.items())
+        self.screen.epoch(f"{self.what} epoch {self.epoch + 1}/{self.total}  {words}", (self.epoch + 1) * self.steps)
+
+    def picture(self, name: str, pixels: np.ndarray) -> None:
+        """A picture (h, w, 3) uint8 beside the newest record."""
+        self.log_file.image(name, pixels)
+
+    def records(self) -> list[dict[str, Any]]:
+        """All epochs recorded so far, oldest first."""
+        return [json.loads(line) for line in self.log_file.path.read_text(encoding="utf-8").splitlines()]
+
+    def seconds(self) -> float:
+        """Time spent in all epochs, those before a resume included."""
+        return round(sum(record["seconds"] for record in self.records()), 1)
+
+    # --- the folder ----------------------------------------------------------------------------------------------
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        """Writes a file of the run, whole or not at all."""
+        path = self.folder / name
+        try:
+            path.parent.mkdir(exist_ok=True, parents=True)
+        except OSError as error:
+            raise files.storage_error(path, error) from None
+        files.write(path, content)
+        return path
+
+    def write_json(self, name: str, value: Any) -> Path:
+        return self.write(name, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+    def save(self) -> None:
+        """Writes a checkpoint of this very place. Raises DivergedError, keeping the last one, if a tensor is not finite."""
+        state = {
+            "stage": self.stage,
+            "epoch": self.epoch,
+            "step": self.step,
+            "metrics_bytes": self.log_file.bytes,
+            "meter": self.meter.state_dict(),
+            "finished": self.finished,
+            "objects": {name: thing.state_dict() for name, thing in self.objects.items()},
+        }
+        broken = _not_finite(state["objects"])
+        if broken:
+            raise DivergedError(
+                f"{broken} holds numbers that are not finite at epoch {self.epoch + 1}, step {self.step}: the training"
+                " diverged. Lower the learning rate; the last checkpoint was written before it."
+            )
+        checkpoint.save(self.folder / "checkpoint", state, self.origin)
+        self.saved_at = time.monotonic()
+
+    def _pause(self) -> None:
+        """Between two steps: saves if it is time, and leaves if a signal came."""
+        if self.signal is not None:
+            began = time.monotonic()
+            self.save()
+            raise Preempted(
+                f"stopped by {signal.Signals(self.signal).name} at {self.what}, epoch {self.epoch + 1}, step {self.step};"
+                f" saved in {time.monotonic() - began:.2f} s. Continue with resume=true."
+            )
+        if time.monotonic() - self.saved_at >= self.save_seconds:
+            self.save()
+
+    def _load(self) -> dict[str, Any] | None:
+        found = checkpoint.load(self.folder / "checkpoint", self.origin)
+        if found is None:
+            self.screen.say(f"no checkpoint in {self.folder}: starting from the beginning")
+            return None
+        self.screen.say(found[1])
+        return found[0]
+
+    def _restore(self, name: str, thing: Stateful, state: dict[str, Any]) -> None:
+        if isinstance(thing, torch.optim.Optimizer):
+            ours = [group.get("param_names") for group in thing.state_dict()["param_groups"]]
+            theirs = [group.get("param_names") for group in state["param_groups"]]
+            # torch matches optimiser state by position: momentum would land on another parameter without a word.
+            if ours != theirs:
+                raise DamagedError(f"the checkpoint in {self.folder} holds {name} for other parameters; start anew with run=PATH.")
+        try:
+            thing.load_state_dict(state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise DamagedError(f"the checkpoint in {self.folder} does not fit {name} ({reason}); start anew with run=PATH.") from None
+
+
+@contextmanager
+def open_run(
+    verb: str, config: configuration.Experiment, launch: configuration.Launch, name: str, inputs: Mapping[str, str]
+) -> Iterator[Run]:
+    """Makes or reopens a run folder, holds its lock, and writes down how it ended.
+
+    `inputs` are fingerprints of what else the run depends on (data, genotype), by name; a resume with others is refused.
+    Raises InputError, BusyError, StorageError or DamagedError, each before anything in the folder has changed.
+    """
+    folder = _make_folder(launch, f"{verb}-{name}")
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise files.storage_error(folder, error) from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"the run folder {folder} is in use by another process; wait for it, or choose another with run=PATH.") from None
+        _check_config(folder, config, launch.resume)
+        files.sweep(folder)
+        files.write(folder / "config.yaml", configuration.save_yaml(config))
+        files.write(folder / "environment.json", json.dumps(_environment(verb), indent=2) + "\n")
+        run = Run(folder, config.seed, config.save_seconds, inputs, launch.resume)
+        with _signals(run), _status(run):
+            yield run
+    finally:
+        os.close(descriptor)
+
+
+def _make_folder(launch: configuration.Launch, name: str) -> Path:
+    try:
+        if launch.run:
+            folder = Path(launch.run)
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder
+        if launch.resume:
+            raise InputError("resume=true needs run=PATH, the folder of the run to continue.")
+        for number in range(1, 1_000_000):
+            folder = Path("runs") / f"{name}-{number}"
+            try:
+                folder.mkdir(parents=True)  # two launches at once get two folders
+                return folder
+            except FileExistsError:
+                continue
+        raise InputError("runs/ is full; name a folder with run=PATH.")
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError):
+            raise files.storage_error(Path(launch.run or "runs"), error) from None
+        raise InputError(f"run={launch.run!r} is not a usable path.") from None
+
+
+def _check_config(folder: Path, config: configuration.Experiment, resume: bool) -> None:
+    saved = folder / "config.yaml"
+    if not saved.exists():
+        return
+    if not resume:
+        raise InputError(f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH.")
+    old = configuration.load(configuration.Experiment, list(configuration.read_yaml(saved)), where=str(saved))
+    changed = [line for line in configuration.differences(old, config) if line.partition(":")[0] not in HARMLESS]
+    if changed:
+        raise DamagedError(f"{folder} was begun with another configuration ({'; '.join(changed)}); resume with the same keys.")
+
+
+def _environment(verb: str) -> dict[str, Any]:
+    """What the numbers may depend on besides the configuration; bits are promised only where this is equal."""
+    return {
+        "verb": verb,
+        "command": sys.argv[1:],
+        "rapdarts": rapdarts.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+@contextmanager
+def _signals(run: Run) -> Iterator[None]:
+    """While a run is open, a signal asks it to save and leave; a second Ctrl-C leaves at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if number == signal.SIGINT and run.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        run.signal = number
+
+    before = {number: signal.signal(number, ask) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _status(run: Run) -> Iterator[None]:
+    """Keeps status.json true: a launcher that swallows exit codes can still read how the run ended."""
+    status: dict[str, Any] = {"state": "running", "pid": os.getpid()}
+    run.write_json("status.json", status)
+    try:
+        yield
+        status = {"state": "done", "exit_code": 0}
+    except RapdartsError as error:
+        status = {"state": "preempted" if isinstance(error, Preempted) else "failed", "exit_code": error.exit_code, "why": str(error)}
+        raise
+    except BaseException as error:
+        status = {"state": "failed", "exit_code": 130 if isinstance(error, KeyboardInterrupt) else 1, "why": repr(error)}
+        raise
+    finally:
+        run.screen.stop()
+        run.log_file.close()
+        try:
+            run.write_json("status.json", status)
+        except RapdartsError as error:
+            run.screen.say(str(error))
+
+
+def _copy(state: dict[str, Any]) -> dict[str, Any]:
+    """A state that later steps do not change under us."""
+    return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+
+
+def _not_finite(objects: Any, path: str = "") -> str:
+    """The dotted name of the first tensor that holds NaN or infinity, or an empty text."""
+    if isinstance(objects, Tensor):
+        return path if objects.is_floating_point() and not bool(torch.isfinite(objects).all()) else ""
+    items = objects.items() if isinstance(objects, Mapping) else enumerate(objects) if isinstance(objects, list) else ()
+    return next((broken for name, value in items if (broken := _not_finite(value, f"{path}.{name}".strip(".")))), "")

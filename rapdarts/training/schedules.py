@@ -1,0 +1,22 @@
+"""What changes from epoch to epoch, as closed forms of the epoch: nothing to store, nothing to restore."""
+
+from __future__ import annotations
+
+import math
+
+
+def cosine(epoch: int, epochs: int, peak: float, floor: float = 0.0) -> float:
+    """Learning rate from `peak` towards `floor` along half a cosine (Loshchilov and Hutter 2017, Eq. 5)."""
+    return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * epoch / epochs))
+
+
+def skip_dropout(epoch: int, epochs: int, warmup_epochs: int, rate: float) -> float:
+    """Dropout after skips: a linear fall while weights warm up, an exponential one afterwards (Chen et al. 2019's code)."""
+    if epoch < warmup_epochs:
+        return rate * (epochs - epoch - 1) / epochs
+    return rate * math.exp(-0.2 * (epoch - warmup_epochs))
+
+
+def drop_path(epoch: int, epochs: int, rate: float) -> float:
+    """Drop path, rising linearly from 0 towards `rate` (Zoph et al. 2018, appendix A.4)."""
+    return rate * epoch / epochs

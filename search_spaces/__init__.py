@@ -1,0 +1,1 @@
+"""Search spaces, one a file: each module holds a frozen value named SPACE."""

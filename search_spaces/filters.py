@@ -1,0 +1,22 @@
+"""Filter designs in the cell of DARTS: dense, separable, bottlenecked and spatially factorized convolutions, 12 primitives."""
+
+from rapdarts.networks.primitives import choose
+from rapdarts.space import SearchSpace
+
+SPACE = SearchSpace(
+    "filters",
+    choose(
+        "none",
+        "max_pool_3x3",
+        "avg_pool_3x3",
+        "skip_connect",
+        "conv_3x3",
+        "conv_5x5",
+        "sep_conv_3x3",
+        "sep_conv_5x5",
+        "bottleneck_3x3",
+        "bottleneck_5x5",
+        "factorized_3x3",
+        "factorized_5x5",
+    ),
+)
