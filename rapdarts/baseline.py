@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -22,7 +21,9 @@ from rapdarts.training.run import Run
 MOST_DRAWS = 20_000
 
 
-def random_baseline(config: Experiment, space: SearchSpace, data: DataSet, run: Run, like: Genotype | None) -> dict[str, Any]:
+def random_baseline(
+    config: Experiment, space: SearchSpace, data: DataSet, run: Run, like: Genotype | None
+) -> dict[str, Any]:
     """Draws `search.random.count` genotypes at a given cost and trains each by the retraining recipe.
 
     The cost is `search.random.macs`, or that of `like`. Writes genotypes.json; each network's own files lie in
@@ -35,10 +36,14 @@ def random_baseline(config: Experiment, space: SearchSpace, data: DataSet, run: 
     genotypes = draw(space, table, settings.count, target, settings.tolerance, key(config.seed, "random genotypes"))
     run.write_json("genotypes.json", [{"genotype": g.to_darts(), "costs": table.exact(g)} for g in genotypes])
 
-    results = []
+    results: list[dict[str, Any]] = []
     for number, genotype in enumerate(genotypes, 1):
-        trained = retrain(config, genotype, space, skeleton, data, run, f"trained/{number}/", f"network {number}/{len(genotypes)}")
-        results.append({"genotype": genotype.to_darts(), "costs": table.exact(genotype), "test_accuracy": trained.test.share})
+        trained = retrain(
+            config, genotype, space, skeleton, data, run, f"trained/{number}/", f"network {number}/{len(genotypes)}"
+        )
+        results.append(
+            {"genotype": genotype.to_darts(), "costs": table.exact(genotype), "test_accuracy": trained.test.share}
+        )
         run.screen.say(f"network {number}/{len(genotypes)}: {trained.test}")
     shares = [found["test_accuracy"] for found in results]
     mean, deviation = float(np.mean(shares)), float(np.std(shares, ddof=1)) if len(shares) > 1 else math.nan
@@ -48,7 +53,7 @@ def random_baseline(config: Experiment, space: SearchSpace, data: DataSet, run: 
         "count": len(shares),
         "test_accuracy": mean,
         "standard_deviation": deviation if len(shares) > 1 else None,
-        "networks": json.loads(json.dumps(results)),
+        "networks": results,
         "seconds": run.seconds(),
         "summary": f"random baseline: test accuracy {100 * mean:.2f} %{spread} (standard deviation over {len(shares)} genotypes)",
     }

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from rapdarts.genotype import Genotype
     from rapdarts.space import SearchSpace
-    from rapdarts.training.data import DataSet
 
 SWITCHES = {
     "--help": "print this help",
@@ -66,7 +65,9 @@ class Call:
 
     def expect(self, most: int) -> None:
         if len(self.words) > most:
-            raise InputError(f"rapdarts {self.verb} does not know what to do with {self.words[most]!r}; settings are written key=value.")
+            raise InputError(
+                f"rapdarts {self.verb} does not know what to do with {self.words[most]!r}; settings are written key=value."
+            )
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,9 @@ def derive(call: Call) -> None:
 
     config = _config_of(folder)
     space, skeleton, architecture = read_alphas(folder / "alphas.json", _space(config.search.space, call.space))
-    skeleton = replace(skeleton, layers=options.layers or skeleton.layers, channels=options.channels or skeleton.channels)
+    skeleton = replace(
+        skeleton, layers=options.layers or skeleton.layers, channels=options.channels or skeleton.channels
+    )
     derivation = derive_genotype(
         space,
         mixing_weights(architecture),
@@ -192,7 +195,9 @@ def evaluate(call: Call) -> None:
     data = load(config.data, device, config.seed)
     skeleton = trained.genotype.skeleton
     if skeleton is None or (data.image, data.classes) != (skeleton.image, skeleton.classes):
-        raise InputError(f"{trained.path} was trained on other images than {config.data.name} at {config.data.path or 'the cache'}.")
+        raise InputError(
+            f"{trained.path} was trained on other images than {config.data.name} at {config.data.path or 'the cache'}."
+        )
     result = accuracy(network, ordered(data.test, None, options.batch, Augment(trained.mean, trained.std)))
     values = {
         "test_accuracy": result.share,
@@ -235,9 +240,12 @@ def cost(call: Call) -> None:
     stem = options.stem or own.stem
     if stem == "auto":
         stem = "imagenet" if min(image[1:]) >= 96 else "cifar"
-    skeleton = Skeleton(options.layers or own.layers, options.channels or own.channels, image, options.classes or own.classes, stem)
+    skeleton = Skeleton(
+        options.layers or own.layers, options.channels or own.channels, image, options.classes or own.classes, stem
+    )
     costs = count_derived(genotype, space, skeleton)
-    head = f"{target}: {skeleton.layers} cells x {skeleton.channels} channels, {'x'.join(map(str, image))}, {skeleton.classes} classes, {stem} stem"
+    shape, cells = "x".join(map(str, image)), f"{skeleton.layers} cells x {skeleton.channels} channels"
+    head = f"{target}: {cells}, {shape}, {skeleton.classes} classes, {skeleton.stem} stem"
     _print(call, {**costs, "skeleton": vars(skeleton)}, f"{head}\n{_costs_line(costs)}")
 
 
@@ -257,7 +265,9 @@ def report(call: Call) -> None:
 
 VERBS = {
     "search": Verb("search EXPERIMENT", "Search for a cell under a price.", (Launch, Experiment), search),
-    "derive": Verb("derive RUN", "Read a genotype off a finished search once more.", (configuration.DeriveConfig,), derive),
+    "derive": Verb(
+        "derive RUN", "Read a genotype off a finished search once more.", (configuration.DeriveConfig,), derive
+    ),
     "retrain": Verb(
         "retrain GENOTYPE EXPERIMENT",
         "Train the network of a genotype from scratch. GENOTYPE: a file, a run folder, or a name such as PDARTS.",
@@ -296,9 +306,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         if type(error).__name__ == "OutOfMemoryError":
-            _say(f"rapdarts: error: the device is out of memory ({str(error).splitlines()[0]}). Make the batch or the channels smaller.")
+            _say(
+                f"rapdarts: error: the device is out of memory ({str(error).splitlines()[0]}). Make the batch or the channels smaller."
+            )
             return DeviceError.exit_code
-        _say(f"rapdarts: internal error: {type(error).__name__}: {error}. Run again with --debug for the traceback, and report it.")
+        _say(
+            f"rapdarts: internal error: {type(error).__name__}: {error}. Run again with --debug for the traceback, and report it."
+        )
         return 1
 
 
@@ -360,7 +374,9 @@ def _help(verb: Verb) -> str:
             if here != section:
                 section = here
                 lines += ([""] if lines[-1] else []) + ([f"{section}:"] if section else ["keys:"])
-            default = json.dumps(key.default) if isinstance(key.default, (list, bool)) else str(key.default) or "(empty)"
+            default = (
+                json.dumps(key.default) if isinstance(key.default, (list, bool)) else str(key.default) or "(empty)"
+            )
             choices = [str(choice) for choice in key.facts["choices"] or () if choice != ""]
             facts = [f"default {default}", key.facts["unit"], f"one of {', '.join(choices)}" if choices else ""]
             if not choices and any(key.facts[bound] is not None for bound in ("low", "high", "above", "below")):
@@ -368,7 +384,11 @@ def _help(verb: Verb) -> str:
             lines.append(f"  {key.name:28} {key.facts['help']} ({'; '.join(filter(None, facts))})")
     if Experiment in verb.schemas:
         known = sorted(path.stem for path in configuration.experiment_folder().glob("*.yaml"))
-        lines += ["", f"experiments: {', '.join(known)}, or a YAML file of yours.", "A section's name may be left out where the rest is unambiguous: cost.macs=0.2"]
+        lines += [
+            "",
+            f"experiments: {', '.join(known)}, or a YAML file of yours.",
+            "A section's name may be left out where the rest is unambiguous: cost.macs=0.2",
+        ]
     lines += ["", "switches:"] + [f"  {name:28} {sentence}" for name, sentence in SWITCHES.items()]
     return "\n".join(lines)
 
@@ -380,13 +400,18 @@ def _experiment(call: Call, name: str, section: str) -> tuple[Experiment | None,
     if call.space:
         config.search.space = _space("", call.space).name
     if call.print_config:
-        print(json.dumps(_plain(config), indent=2) if call.json else configuration.save_yaml(config), end="\n" if call.json else "")
+        print(
+            json.dumps(_plain(config), indent=2) if call.json else configuration.save_yaml(config),
+            end="\n" if call.json else "",
+        )
         return None, launch
     return config, launch
 
 
 def _plain(config: Any) -> Any:
-    return {name: _plain(value) if hasattr(value, "__dataclass_fields__") else value for name, value in vars(config).items()}
+    return {
+        name: _plain(value) if hasattr(value, "__dataclass_fields__") else value for name, value in vars(config).items()
+    }
 
 
 def _space(name: str, file: str) -> SearchSpace:
@@ -416,7 +441,9 @@ def _genotype(target: str) -> tuple[Genotype, str]:
     if path.is_dir():
         path = path / "genotype.json"
         if not path.exists():
-            raise InputError(f"{target} holds no genotype.json; the search has not finished, or it is not a run folder.")
+            raise InputError(
+                f"{target} holds no genotype.json; the search has not finished, or it is not a run folder."
+            )
     elif not path.exists():
         raise InputError(f"there is no genotype {target!r}: neither a file nor one of {', '.join(LITERATURE)}.")
     return read(path), str(path)

@@ -90,17 +90,23 @@ class RandomConfig:
 class SearchConfig:
     """The search: stages, the two optimisers, the price, and how the genotype is read off."""
 
-    strategy: str = knob("pdarts", "how to search; sets the defaults of other keys", choices=("pdarts", "darts", "random"))
+    strategy: str = knob(
+        "pdarts", "how to search; sets the defaults of other keys", choices=("pdarts", "darts", "random")
+    )
     space: str = knob("darts", "search space: a module of search_spaces")
     primitives: list[str] = knob([], "candidates to search over, out of the space's; empty: all of them")
     layers: list[int] = knob([5, 11, 17], "depth of the supernet, one number a stage", "cells", low=1, high=1000)
     candidates: list[int] = knob([0, 5, 3], "candidates on every edge, one number a stage; 0: all", low=0)
-    skip_dropout: list[float] = knob([0.1, 0.4, 0.7], "first dropout rate after skips, one number a stage", low=0, below=1)
+    skip_dropout: list[float] = knob(
+        [0.1, 0.4, 0.7], "first dropout rate after skips, one number a stage", low=0, below=1
+    )
     channels: int = knob(16, "width of the supernet's first cells", "channels", low=1, high=65536)
     epochs: int = knob(25, "length of a stage", "epochs", low=1)
     warmup_epochs: int = knob(10, "epochs at the start of a stage that train weights only", "epochs", low=0)
     batch: int = knob(96, "batch of both halves", "images", low=2)
-    weight_fraction: float = knob(0.5, "share of the training set that trains weights; the rest trains alpha", above=0, below=1)
+    weight_fraction: float = knob(
+        0.5, "share of the training set that trains weights; the rest trains alpha", above=0, below=1
+    )
     lr: float = knob(0.025, "learning rate of the weights at the start of a stage", above=0, high=1e3)
     lr_min: float = knob(0.0, "learning rate of the weights that the cosine falls to", low=0, high=1e3)
     momentum: float = knob(0.9, "momentum of the weights", low=0, below=1)
@@ -134,7 +140,9 @@ class RetrainConfig:
     auxiliary: float = knob(0.4, "weight of the auxiliary head's loss; 0: no such head", low=0)
     cutout: int = knob(16, "side of the square cut out of every image; 0: none", "pixels", low=0)
     label_smoothing: float = knob(0.0, "probability spread over the other classes", low=0, below=1)
-    validation_fraction: float = knob(0.0, "share of the training set held out to choose `best`; 0: none", low=0, below=1)
+    validation_fraction: float = knob(
+        0.0, "share of the training set held out to choose `best`; 0: none", low=0, below=1
+    )
 
 
 @dataclass
@@ -249,7 +257,8 @@ def keys(schema: type, prefix: str = "") -> Iterator[Key]:
         if dataclasses.is_dataclass(kind):
             yield from keys(typing.cast(type, kind), name + ".")
         else:
-            default = entry.default if entry.default is not dataclasses.MISSING else entry.default_factory()  # type: ignore[misc]
+            factory = entry.default_factory
+            default = entry.default if factory is dataclasses.MISSING else factory()
             yield Key(name, kind, default, entry.metadata)
 
 
@@ -270,19 +279,21 @@ def full_name(schema: type, given: str, section: str = "") -> str:
     # A wrong name in a right section is most likely misspelt in its last part.
     head, _, _ = given.rpartition(".")
     near = [name for name in names if head and name.rpartition(".")[0].endswith(head)]
-    tails = {name[i + 1 :]: name for name in near or names for i in [-1, *(m.start() for m in re.finditer(r"\.", name))]}
+    tails = {
+        name[i + 1 :]: name for name in near or names for i in [-1, *(m.start() for m in re.finditer(r"\.", name))]
+    }
     close = difflib.get_close_matches(given, tails, n=1, cutoff=0.5) or difflib.get_close_matches(
         given.rpartition(".")[2], tails, n=1, cutoff=0.0
     )
-    raise InputError(f"there is no key {given!r}; the nearest is {tails[close[0]]}." if close else f"there is no key {given!r}.")
+    raise InputError(
+        f"there is no key {given!r}; the nearest is {tails[close[0]]}." if close else f"there is no key {given!r}."
+    )
 
 
 Schema = TypeVar("Schema")
 
 
-def load(
-    schema: type[Schema], settings: Sequence[tuple[str, Any]], section: str = "", where: str = ""
-) -> Schema:
+def load(schema: type[Schema], settings: Sequence[tuple[str, Any]], section: str = "", where: str = "") -> Schema:
     """A checked `schema` value from (key, value) pairs, the later of which win.
 
     Raises InputError for an unknown key, a value of the wrong type, or one out of its range.
@@ -337,7 +348,9 @@ def check_experiment(config: Experiment) -> None:
         raise InputError("search.layers is empty; give one depth a stage.")
     for name in ("candidates", "skip_dropout"):
         if len(getattr(search, name)) != stages:
-            raise InputError(f"search.{name} has {len(getattr(search, name))} entries but search.layers has {stages}; give one a stage.")
+            raise InputError(
+                f"search.{name} has {len(getattr(search, name))} entries but search.layers has {stages}; give one a stage."
+            )
     if any(later == 0 for later in search.candidates[1:]):
         raise InputError("search.candidates: only the first stage keeps all (0); later ones give a number.")
     if search.warmup_epochs >= search.epochs:
@@ -346,7 +359,9 @@ def check_experiment(config: Experiment) -> None:
         )
     for section_name, section in (("search", search), ("retrain", config.retrain)):
         if section.lr_min > section.lr:
-            raise InputError(f"{section_name}.lr_min={section.lr_min} is above {section_name}.lr={section.lr}; make it smaller.")
+            raise InputError(
+                f"{section_name}.lr_min={section.lr_min} is above {section_name}.lr={section.lr}; make it smaller."
+            )
     if len(config.data.mean) != len(config.data.std):
         raise InputError("data.mean and data.std must have the same length; give both, or neither.")
 
@@ -374,8 +389,12 @@ def check_range(key: Key, value: Any) -> None:
 def range_text(facts: Mapping[str, Any]) -> str:
     """A range in words, `at least 0, below 1`."""
     words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
-    parts = [f"{word} {facts[name]:g}" for name, word in words.items() if facts[name] is not None]
+    parts = [f"{word} {_plain_number(facts[name])}" for name, word in words.items() if facts[name] is not None]
     return ", ".join(parts) or "a finite number"
+
+
+def _plain_number(value: float) -> str:
+    return f"{value:g}" if abs(value) < 1e6 else f"{value:,.0f}"
 
 
 def split_override(text: str) -> tuple[str, str]:
@@ -413,7 +432,9 @@ def experiment_file(name_or_path: str) -> Path:
     if name_or_path not in known:
         near = difflib.get_close_matches(name_or_path, known, n=1, cutoff=0.0)
         hint = f"; the nearest is {near[0]}" if near else ""
-        raise InputError(f"there is no experiment {name_or_path!r}{hint} (of {', '.join(known)}); a file of yours ends in .yaml.")
+        raise InputError(
+            f"there is no experiment {name_or_path!r}{hint} (of {', '.join(known)}); a file of yours ends in .yaml."
+        )
     return experiment_folder() / f"{name_or_path}.yaml"
 
 
@@ -495,17 +516,23 @@ def _parse_yaml(text: str) -> Any:
         def compose_node(self, parent: Any, index: Any) -> Any:
             event = self.peek_event()  # type: ignore[no-untyped-call]
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise yaml.MarkedYAMLError(problem="anchors and aliases are not used here", problem_mark=event.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem="anchors and aliases are not used here", problem_mark=event.start_mark
+                )
             if getattr(event, "tag", None) not in (None, "!"):
-                raise yaml.MarkedYAMLError(problem=f"the tag {event.tag} is not used here", problem_mark=event.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"the tag {event.tag} is not used here", problem_mark=event.start_mark
+                )
             self.depth += 1
             if self.depth > MAX_DEPTH:
                 raise yaml.MarkedYAMLError(problem="nested too deep", problem_mark=event.start_mark)
-            node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+            node = super().compose_node(parent, index)
             self.depth -= 1
             if isinstance(node, yaml.ScalarNode):
                 if "${" in node.value:
-                    raise yaml.MarkedYAMLError(problem="'${' is not used here; write the value", problem_mark=node.start_mark)
+                    raise yaml.MarkedYAMLError(
+                        problem="'${' is not used here; write the value", problem_mark=node.start_mark
+                    )
                 if node.style is None and MISLEADING.fullmatch(node.value):
                     raise yaml.MarkedYAMLError(
                         problem=f"{node.value} does not mean what it looks like; write true, false, a plain number, or quotes",
@@ -519,12 +546,16 @@ def _parse_yaml(text: str) -> Any:
             seen = set()
             for key, _ in node.value:
                 if key.value in seen:
-                    raise yaml.MarkedYAMLError(problem=f"the key {key.value} stands here twice", problem_mark=key.start_mark)
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value} stands here twice", problem_mark=key.start_mark
+                    )
                 seen.add(key.value)
-            return super().construct_mapping(node, deep)  # type: ignore[no-untyped-call]
+            return super().construct_mapping(node, deep)
 
     return yaml.load(text, Loader)  # noqa: S506 (a SafeLoader, narrowed)
 
 
-MISLEADING = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9][0-9_]*(:[0-9]+)+(\.[0-9]*)?|0[xob].*|[0-9]+_[0-9_]*|(?i:yes|no|on|off|y|n)|\d{4}-\d\d?-\d\d?.*")
+MISLEADING = re.compile(
+    r"[-+]?0[0-9_]+|[-+]?[0-9][0-9_]*(:[0-9]+)+(\.[0-9]*)?|0[xob].*|[0-9]+_[0-9_]*|(?i:yes|no|on|off|y|n)|\d{4}-\d\d?-\d\d?.*"
+)
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")

@@ -29,9 +29,10 @@ RULES = {
 
 @dataclass(frozen=True)
 class Derivation:
-    """The chosen genotype, with skeleton and exact costs; every genotype some cap gives; and the rule in words."""
+    """The chosen genotype with its exact costs at the skeleton; every genotype some cap gives; and the rule in words."""
 
     genotype: Genotype
+    skeleton: Skeleton
     candidates: list[Candidate]
     rule: str
 
@@ -59,11 +60,13 @@ def derive(
     words = RULES[rule].format(max_skips=max_skips)
 
     def complete(genotype: Genotype) -> Genotype:
-        return replace(genotype, skeleton=table.skeleton, costs=table.exact(genotype), provenance={**provenance, "rule": words})
+        return replace(
+            genotype, skeleton=table.skeleton, costs=table.exact(genotype), provenance={**provenance, "rule": words}
+        )
 
     chosen = complete(discretize(space, weights, max_skips if rule == "pdarts" else None))
     found = [replace(candidate, genotype=complete(candidate.genotype)) for candidate in candidates(space, weights)]
-    return Derivation(chosen, found, words)
+    return Derivation(chosen, table.skeleton, found, words)
 
 
 def mixing_weights(architecture: Architecture) -> np.ndarray:

@@ -69,7 +69,9 @@ class TrainedFile:
 def read_trained(path: Path) -> TrainedFile:
     """The metadata of a trained network. Raises InputError if there is none, DamagedError if it cannot be read."""
     if not path.is_file():
-        raise InputError(f"there is no trained network {path}; give a run folder of rapdarts retrain, or its network.safetensors.")
+        raise InputError(
+            f"there is no trained network {path}; give a run folder of rapdarts retrain, or its network.safetensors."
+        )
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

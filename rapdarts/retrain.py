@@ -21,7 +21,7 @@ from rapdarts.training.augment import Augment
 from rapdarts.training.data import Batches, DataSet, ordered, split
 from rapdarts.training.descent import descend, weights_optimizer
 from rapdarts.training.randomness import key
-from rapdarts.training.run import Run
+from rapdarts.training.run import Run, Stateful
 from rapdarts.training.schedules import cosine, drop_path
 
 
@@ -71,13 +71,14 @@ def retrain(
     batches = Batches(data.train, train, settings.batch, config.seed, "retrain", augment, "retrain.batch")
 
     torch.manual_seed(key(config.seed, "initial weights"))
-    network = DerivedNetwork(genotype, space, skeleton, auxiliary=settings.auxiliary > 0).to(device)
+    network = DerivedNetwork(genotype, space, skeleton, auxiliary=settings.auxiliary > 0)
+    network = network.to(device).to(memory_format=torch.channels_last)
     if network.auxiliary is not None and network.auxiliary.adaptive:
         run.screen.say("the auxiliary head pools adaptively: its 5x5 pool does not fit maps of this size")
     weights, best = list(network.parameters()), Best()
     sgd = weights_optimizer(network, settings.lr, settings.momentum, settings.weight_decay)
 
-    learners = {"network": network, "sgd": sgd, "best": best}
+    learners: dict[str, Stateful] = {"network": network, "sgd": sgd, "best": best}
     for epoch in run.epochs(what, settings.epochs, batches.steps, learners):
         lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
         network.drop_path = drop_path(epoch, settings.epochs, settings.drop_path)
@@ -90,7 +91,9 @@ def retrain(
             loss = cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
             total = loss
             if extra is not None:
-                total = loss + settings.auxiliary * cross_entropy(extra, labels, label_smoothing=settings.label_smoothing)
+                total = loss + settings.auxiliary * cross_entropy(
+                    extra, labels, label_smoothing=settings.label_smoothing
+                )
             descend(sgd, weights, torch.autograd.grad(total, weights), settings.clip, lr)
             run.meter.add("train_loss", loss * len(labels), len(labels))
             run.meter.add("train_accuracy", (logits.argmax(1) == labels).sum(), len(labels))
@@ -124,7 +127,12 @@ def result(trained: Trained, genotype: Genotype, space: SearchSpace, skeleton: S
     """What a retraining reached, as plain values for result.json."""
 
     def plain(found: Accuracy) -> dict[str, Any]:
-        return {"test_accuracy": found.share, "standard_error": found.standard_error, "n": found.n, "test_loss": found.loss}
+        return {
+            "test_accuracy": found.share,
+            "standard_error": found.standard_error,
+            "n": found.n,
+            "test_loss": found.loss,
+        }
 
     values = {**plain(trained.test), "costs": count_derived(genotype, space, skeleton), "seconds": run.seconds()}
     head = trained.network.auxiliary
@@ -144,4 +152,6 @@ def to_safetensors(weights: dict[str, Tensor], genotype: Genotype, data: DataSet
     """Weights without the auxiliary head, which only training hears, with all that is needed to use them."""
     kept = {name: value.cpu().contiguous() for name, value in weights.items() if not name.startswith("auxiliary.")}
     normalisation = {"mean": data.mean, "std": data.std, "classes": data.class_names}
-    return safetensors.torch.save(kept, {"format": "pt", "genotype": genotype.to_json(), "data": json.dumps(normalisation)})
+    return safetensors.torch.save(
+        kept, {"format": "pt", "genotype": genotype.to_json(), "data": json.dumps(normalisation)}
+    )

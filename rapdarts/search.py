@@ -26,7 +26,7 @@ from rapdarts.training.augment import Augment
 from rapdarts.training.data import Batches, DataSet, split
 from rapdarts.training.descent import descend, weights_optimizer
 from rapdarts.training.randomness import key
-from rapdarts.training.run import Run
+from rapdarts.training.run import Run, Stateful
 from rapdarts.training.schedules import cosine, skip_dropout
 
 Batch = tuple[Tensor, Tensor]
@@ -51,7 +51,7 @@ def search(config: Experiment, space: SearchSpace, data: DataSet, run: Run, prov
         supernet, architecture, sgd, adam = build(config, space, data, layers, stage)
         weights, alpha = list(supernet.parameters()), architecture.alpha
 
-        learners = {"supernet": supernet, "architecture": architecture, "sgd": sgd, "adam": adam}
+        learners: dict[str, Stateful] = {"supernet": supernet, "architecture": architecture, "sgd": sgd, "adam": adam}
         what = f"stage {stage + 1}/{len(stages)}"
         for epoch in run.epochs(what, settings.epochs, halves.steps, learners, carries=["architecture"]):
             lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
@@ -137,7 +137,7 @@ def build(
     device = data.train.labels.device
     torch.manual_seed(key(config.seed, "initial weights", stage))
     skeleton = Skeleton(layers, settings.channels, data.image, data.classes, stem_for(config.skeleton, data))
-    supernet = Supernet(space, skeleton).to(device)
+    supernet = Supernet(space, skeleton).to(device).to(memory_format=torch.channels_last)
     architecture = Architecture(space, settings.alpha_init).to(device)
     sgd = weights_optimizer(supernet, settings.lr, settings.momentum, settings.weight_decay)
     adam = torch.optim.Adam(
@@ -165,7 +165,9 @@ def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
     """Raises InputError where the stages do not fit the space."""
     left = len(space.primitives)
     if settings.candidates[0] not in (0, left):
-        raise InputError(f"search.candidates={settings.candidates}: the first stage keeps all {left} primitives; write 0 for it.")
+        raise InputError(
+            f"search.candidates={settings.candidates}: the first stage keeps all {left} primitives; write 0 for it."
+        )
     for keep in settings.candidates[1:]:
         if keep > left:
             raise InputError(
@@ -209,15 +211,14 @@ class Halves:
 
 
 def cost_report(derivation: Derivation, space: SearchSpace, run: Run) -> dict[str, Any]:
-    """What a search found, as plain values: the costs the mixture was expected to have, the price of the genotype, and its counted cost."""
+    """What a search found, as plain values: the expected cost of the mixture, that of the genotype, and the network's counted cost."""
     genotype, last = derivation.genotype, run.records()[-1]
-    assert genotype.skeleton is not None
     return {
         "rule": derivation.rule,
         "genotype": genotype.to_darts(),
         "expected": {name: last[f"expected_{name}"] for name in genotype.costs},
         "priced": dict(genotype.costs),
-        "counted": count_derived(genotype, space, genotype.skeleton),
+        "counted": count_derived(genotype, space, derivation.skeleton),
         "train_accuracy": last["train_accuracy"],
         "search_loss": last["search_loss"],
         "seconds": run.seconds(),
@@ -226,9 +227,15 @@ def cost_report(derivation: Derivation, space: SearchSpace, run: Run) -> dict[st
 
 def describe(derivation: Derivation, report: dict[str, Any]) -> str:
     """The same for the eye."""
-    lines = [f"rule: {report['rule']}", report["genotype"], f"{'':8} {'expected (mixture)':>20} {'expected (genotype)':>20} {'counted':>16}"]
+    lines = [
+        f"rule: {report['rule']}",
+        report["genotype"],
+        f"{'':8} {'expected (mixture)':>20} {'expected (genotype)':>20} {'counted':>16}",
+    ]
     for name in report["priced"]:
-        lines.append(f"{name:8} {report['expected'][name]:20,.0f} {report['priced'][name]:20,} {report['counted'][name]:16,}")
+        lines.append(
+            f"{name:8} {report['expected'][name]:20,.0f} {report['priced'][name]:20,} {report['counted'][name]:16,}"
+        )
     return "\n".join(lines)
 
 
@@ -254,7 +261,7 @@ def costs_now(
 
 
 def heat_map(weights: Tensor) -> Any:
-    """The mixing weights as a picture (h, w, 3) uint8: one row an edge (normal above reduction), one column a primitive, black to yellow."""
+    """The mixing weights as a picture (h, w, 3) uint8: a row an edge (normal above reduction), a column a primitive, black to yellow."""
     share = weights.detach().float().cpu().flatten(0, 1)
     share = share / share.max()
     colours = torch.stack([(2 * share).clamp(0, 1), (2 * share - 0.6).clamp(0, 1), 0.3 * (1 - share)], -1)

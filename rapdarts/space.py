@@ -151,7 +151,8 @@ class SearchSpace:
         """The same space with only the candidates that `mask` (kinds, edges, primitives) leaves open."""
         names = list(self.primitives)
         candidates = tuple(
-            tuple(tuple(name for name, open_ in zip(names, edge, strict=True) if open_) for edge in kind) for kind in mask
+            tuple(tuple(name for name, open_ in zip(names, edge, strict=True) if open_) for edge in kind)
+            for kind in mask
         )
         return replace(self, candidates=candidates)
 

@@ -56,7 +56,8 @@ def sep_conv(kernel: int) -> Factory:
 
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
         return nn.Sequential(
-            _depthwise_pointwise(channels, kernel, stride, 1, affine), _depthwise_pointwise(channels, kernel, 1, 1, affine)
+            _depthwise_pointwise(channels, kernel, stride, 1, affine),
+            _depthwise_pointwise(channels, kernel, 1, 1, affine),
         )
 
     return build

@@ -54,4 +54,6 @@ def unrolled_gradient(
                 for name, w in ((name, weights[name].detach()) for name in names)
             }
         sides.append(torch.autograd.grad(train_loss(near), alpha))
-    return loss.detach(), [g - lr * (plus - minus) / (2 * epsilon) for g, plus, minus in zip(direct, *sides, strict=True)]
+    return loss.detach(), [
+        g - lr * (plus - minus) / (2 * epsilon) for g, plus, minus in zip(direct, *sides, strict=True)
+    ]

@@ -31,7 +31,9 @@ def discretize(space: SearchSpace, weights: np.ndarray, max_skips: int | None = 
     Raises DivergedError if a weight is not finite, InputError if no cell meets the cap.
     """
     if not np.isfinite(weights).all():
-        raise DivergedError("the mixing weights are not finite; no genotype is derived from them. Lower search.alpha_lr.")
+        raise DivergedError(
+            "the mixing weights are not finite; no genotype is derived from them. Lower search.alpha_lr."
+        )
     strength = np.where(space.mask & space.choosable, weights, -1.0)
     cells = {kind: _strongest(space, strength[i]) for i, kind in enumerate(KINDS)}
     if max_skips is not None:
@@ -92,7 +94,9 @@ def _with_few_skips(space: SearchSpace, strength: np.ndarray, max_skips: int) ->
             return pairs
         standing = [pair for pair in skips if strength[pair] > 0]
         if not standing:
-            raise InputError(f"no normal cell with at most {max_skips} skips is left in this space; raise search.max_skips.")
+            raise InputError(
+                f"no normal cell with at most {max_skips} skips is left in this space; raise search.max_skips."
+            )
         strength[min(standing, key=lambda pair: strength[pair])] = 0.0
 
 

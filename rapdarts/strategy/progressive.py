@@ -15,7 +15,9 @@ def prune(space: SearchSpace, weights: np.ndarray, keep: int) -> SearchSpace:
     Raises DivergedError if a weight is not a finite number.
     """
     if not np.isfinite(weights).all():
-        raise DivergedError("the mixing weights are not finite; candidates are not pruned by them. Lower search.alpha_lr.")
+        raise DivergedError(
+            "the mixing weights are not finite; candidates are not pruned by them. Lower search.alpha_lr."
+        )
     mask = np.zeros_like(space.mask)
     for kind, edge in np.ndindex(*mask.shape[:2]):
         strength = np.where(space.mask[kind, edge], weights[kind, edge], -1.0)

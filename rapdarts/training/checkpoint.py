@@ -9,9 +9,9 @@ import hashlib
 import io
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ def load(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, Any], str] | 
 
     Raises DamagedError if there are checkpoints but none is whole, or the newest whole one has another origin.
     """
-    problems = []
+    problems: list[str] = []
     for candidate in (path, previous(path)):
         try:
             if not candidate.is_file():
@@ -82,6 +82,6 @@ def _read(path: Path, origin: Mapping[str, str]) -> dict[str, Any]:
             raise DamagedError(f"checkpoint {path} belongs to another {name}; resume with the one the run began with.")
     try:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
+    except (UnpicklingError, RuntimeError, EOFError, ValueError):
         raise _Damage("it holds more than tensors and plain values") from None
     return dict(state)

@@ -55,5 +55,7 @@ def sweep(folder: Path) -> None:
 def storage_error(path: Path, error: OSError, needed: int = 0) -> StorageError:
     """The sentence for a refused write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StorageError(f"{path} cannot be written: {error.strerror} (it needs {needed / 1e6:.1f} MB). Free some space.")
+        return StorageError(
+            f"{path} cannot be written: {error.strerror} (it needs {needed / 1e6:.1f} MB). Free some space."
+        )
     return StorageError(f"{path} cannot be written: {error.strerror}. Choose another place with run=PATH or out=FILE.")

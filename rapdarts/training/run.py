@@ -220,12 +220,16 @@ class Run:
             theirs = [group.get("param_names") for group in state["param_groups"]]
             # torch matches optimiser state by position: momentum would land on another parameter without a word.
             if ours != theirs:
-                raise DamagedError(f"the checkpoint in {self.folder} holds {name} for other parameters; start anew with run=PATH.")
+                raise DamagedError(
+                    f"the checkpoint in {self.folder} holds {name} for other parameters; start anew with run=PATH."
+                )
         try:
             thing.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise DamagedError(f"the checkpoint in {self.folder} does not fit {name} ({reason}); start anew with run=PATH.") from None
+            raise DamagedError(
+                f"the checkpoint in {self.folder} does not fit {name} ({reason}); start anew with run=PATH."
+            ) from None
 
 
 @contextmanager
@@ -246,7 +250,9 @@ def open_run(
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BusyError(f"the run folder {folder} is in use by another process; wait for it, or choose another with run=PATH.") from None
+            raise BusyError(
+                f"the run folder {folder} is in use by another process; wait for it, or choose another with run=PATH."
+            ) from None
         _check_config(folder, config, launch.resume)
         files.sweep(folder)
         files.write(folder / "config.yaml", configuration.save_yaml(config))
@@ -285,11 +291,15 @@ def _check_config(folder: Path, config: configuration.Experiment, resume: bool) 
     if not saved.exists():
         return
     if not resume:
-        raise InputError(f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH.")
+        raise InputError(
+            f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
+        )
     old = configuration.load(configuration.Experiment, list(configuration.read_yaml(saved)), where=str(saved))
     changed = [line for line in configuration.differences(old, config) if line.partition(":")[0] not in HARMLESS]
     if changed:
-        raise DamagedError(f"{folder} was begun with another configuration ({'; '.join(changed)}); resume with the same keys.")
+        raise DamagedError(
+            f"{folder} was begun with another configuration ({'; '.join(changed)}); resume with the same keys."
+        )
 
 
 def _environment(verb: str) -> dict[str, Any]:
@@ -337,10 +347,18 @@ def _status(run: Run) -> Iterator[None]:
         yield
         status = {"state": "done", "exit_code": 0}
     except RapdartsError as error:
-        status = {"state": "preempted" if isinstance(error, Preempted) else "failed", "exit_code": error.exit_code, "why": str(error)}
+        status = {
+            "state": "preempted" if isinstance(error, Preempted) else "failed",
+            "exit_code": error.exit_code,
+            "why": str(error),
+        }
         raise
     except BaseException as error:
-        status = {"state": "failed", "exit_code": 130 if isinstance(error, KeyboardInterrupt) else 1, "why": repr(error)}
+        status = {
+            "state": "failed",
+            "exit_code": 130 if isinstance(error, KeyboardInterrupt) else 1,
+            "why": repr(error),
+        }
         raise
     finally:
         run.screen.stop()
