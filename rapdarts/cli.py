@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import rapdarts
 from rapdarts import config as configuration
+from rapdarts import knobs
 from rapdarts.config import Experiment, Launch
 from rapdarts.errors import DeviceError, InputError, RapdartsError
+from rapdarts.plain_yaml import read_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -48,14 +50,14 @@ class Call:
     def options(self, schema: type[Any], also: type[Any] | None = None) -> tuple[Any, list[str]]:
         """The settings that belong to `schema`, as a checked value, and the others where `also` is a schema for those."""
         own, rest = [], []
-        names = [key.name for key in configuration.keys(schema)]
+        names = [key.name for key in knobs.keys(schema)]
         for text in self.settings:
-            key, value = configuration.split_override(text)
+            key, value = knobs.split_override(text)
             if also is not None and key not in names:
                 rest.append(text)
             else:
                 own.append((key, value))
-        return configuration.load(schema, own), rest
+        return knobs.load(schema, own), rest
 
     def target(self, what: str) -> str:
         """The first word. Raises InputError, saying what it should be, if there is none."""
@@ -369,7 +371,7 @@ def _help(verb: Verb) -> str:
     lines = [f"usage: rapdarts {verb.usage} [key=value ...] [switches]", "", verb.sentence, ""]
     for schema in verb.schemas:
         section = None
-        for key in configuration.keys(schema):
+        for key in knobs.keys(schema):
             here = key.name.rpartition(".")[0]
             if here != section:
                 section = here
@@ -380,7 +382,7 @@ def _help(verb: Verb) -> str:
             choices = [str(choice) for choice in key.facts["choices"] or () if choice != ""]
             facts = [f"default {default}", key.facts["unit"], f"one of {', '.join(choices)}" if choices else ""]
             if not choices and any(key.facts[bound] is not None for bound in ("low", "high", "above", "below")):
-                facts.append(configuration.range_text(key.facts))
+                facts.append(knobs.range_text(key.facts))
             lines.append(f"  {key.name:28} {key.facts['help']} ({'; '.join(filter(None, facts))})")
     if Experiment in verb.schemas:
         known = sorted(path.stem for path in configuration.experiment_folder().glob("*.yaml"))
@@ -401,7 +403,7 @@ def _experiment(call: Call, name: str, section: str) -> tuple[Experiment | None,
         config.search.space = _space("", call.space).name
     if call.print_config:
         print(
-            json.dumps(_plain(config), indent=2) if call.json else configuration.save_yaml(config),
+            json.dumps(_plain(config), indent=2) if call.json else knobs.save_yaml(config),
             end="\n" if call.json else "",
         )
         return None, launch
@@ -453,7 +455,7 @@ def _config_of(folder: Path) -> Experiment:
     """The configuration of a run."""
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder} is not a run folder: it has no config.yaml.")
-    return configuration.load(Experiment, list(configuration.read_yaml(folder / "config.yaml")))
+    return knobs.load(Experiment, list(read_yaml(folder / "config.yaml")))
 
 
 def _device(name: str, threads: int) -> torch.device:
@@ -478,7 +480,7 @@ def _provenance(config: Experiment) -> dict[str, Any]:
 
     import torch
 
-    text = configuration.save_yaml(config)
+    text = knobs.save_yaml(config)
     return {
         "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "strategy": config.search.strategy,

@@ -1,43 +1,19 @@
-"""Every knob of the product with its unit, default and range, and the reader that fills them from a YAML file and `key=value`.
+"""Every knob of the product with its unit, default and range, and how an experiment is put together from them.
 
 No torch here: `rapdarts VERB --help` prints these tables before anything heavy is imported.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import math
-import re
-import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rapdarts.errors import InputError
-
-MAX_FILE_BYTES = 1_000_000
-MAX_DEPTH = 20
-
-
-def knob(
-    default: Any,
-    help: str,
-    unit: str = "",
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    choices: Sequence[Any] | None = None,
-) -> Any:
-    """A field with its sentence, unit and range; `low`/`high` are included in the range, `above`/`below` are not."""
-    facts = {"help": help, "unit": unit, "low": low, "high": high, "above": above, "below": below, "choices": choices}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=facts)
-    return field(default=default, metadata=facts)
-
+from rapdarts.knobs import full_name, knob, load, split_override
+from rapdarts.plain_yaml import read_yaml
 
 # --- what an experiment says -------------------------------------------------------------------------------------
 
@@ -236,89 +212,7 @@ class CountConfig:
     stem: str = knob("", "first layers; empty: the genotype's own", choices=("", "auto", "cifar", "imagenet"))
 
 
-# --- reading and checking ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Key:
-    """One knob as a user sees it: its dotted name, type, default and facts."""
-
-    name: str
-    type: Any
-    default: Any
-    facts: Mapping[str, Any]
-
-
-def keys(schema: type, prefix: str = "") -> Iterator[Key]:
-    """Every knob of a dataclass and of the dataclasses within it, in order."""
-    types = typing.get_type_hints(schema)
-    for entry in dataclasses.fields(schema):
-        name, kind = prefix + entry.name, types[entry.name]
-        if dataclasses.is_dataclass(kind):
-            yield from keys(typing.cast(type, kind), name + ".")
-        else:
-            factory = entry.default_factory
-            default = entry.default if factory is dataclasses.MISSING else factory()
-            yield Key(name, kind, default, entry.metadata)
-
-
-def full_name(schema: type, given: str, section: str = "") -> str:
-    """The knob that `given` means: its full name, or an ending that fits one knob only (the verb's own section first).
-
-    Raises InputError, naming the nearest right key, where none or several fit.
-    """
-    names = [key.name for key in keys(schema)]
-    if given in names:
-        return given
-    fits = [name for name in names if name.endswith("." + given)]
-    own = [name for name in fits if name == f"{section}.{given}"]
-    if len(own) == 1 or len(fits) == 1:
-        return (own or fits)[0]
-    if fits:
-        raise InputError(f"the key {given!r} could mean {' or '.join(fits)}; write one of them.")
-    # A wrong name in a right section is most likely misspelt in its last part.
-    head, _, _ = given.rpartition(".")
-    near = [name for name in names if head and name.rpartition(".")[0].endswith(head)]
-    tails = {
-        name[i + 1 :]: name for name in near or names for i in [-1, *(m.start() for m in re.finditer(r"\.", name))]
-    }
-    close = difflib.get_close_matches(given, tails, n=1, cutoff=0.5) or difflib.get_close_matches(
-        given.rpartition(".")[2], tails, n=1, cutoff=0.0
-    )
-    raise InputError(
-        f"there is no key {given!r}; the nearest is {tails[close[0]]}." if close else f"there is no key {given!r}."
-    )
-
-
-Schema = TypeVar("Schema")
-
-
-def load(schema: type[Schema], settings: Sequence[tuple[str, Any]], section: str = "", where: str = "") -> Schema:
-    """A checked `schema` value from (key, value) pairs, the later of which win.
-
-    Raises InputError for an unknown key, a value of the wrong type, or one out of its range.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    config = OmegaConf.structured(schema)
-    facts = {key.name: key for key in keys(schema)}
-    for given, value in settings:
-        key = facts[full_name(schema, given, section)]
-        if isinstance(value, str) and key.type is not str:
-            value = parse_value(value, key.name)
-        if key.type is str and not isinstance(value, str):
-            raise InputError(f"{key.name} takes a text, not {value!r}; put it in quotes.")
-        if typing.get_origin(key.type) is list and not isinstance(value, list):
-            raise InputError(f"{key.name} takes a list such as {list(key.default) or '[a, b]'}, not {value!r}.")
-        try:
-            OmegaConf.update(config, key.name, value)
-        except OmegaConfBaseException:
-            raise InputError(f"{key.name} takes {_type_name(key.type)}, not {value!r}.") from None
-    result = typing.cast(Schema, OmegaConf.to_object(config))
-    for key in facts.values():
-        check_range(key, _get(result, key.name))
-    return result
+# --- putting an experiment together ------------------------------------------------------------------------------
 
 
 def experiment(name_or_path: str, overrides: Sequence[str], section: str) -> Experiment:
@@ -366,55 +260,6 @@ def check_experiment(config: Experiment) -> None:
         raise InputError("data.mean and data.std must have the same length; give both, or neither.")
 
 
-def check_range(key: Key, value: Any) -> None:
-    """Raises InputError, naming the key and its range, for a value (or an element of a list) outside it."""
-    facts = key.facts
-    for item in value if isinstance(value, list) else [value]:
-        if facts["choices"] and item not in facts["choices"]:
-            choices = [str(choice) for choice in facts["choices"] if choice != ""]
-            near = difflib.get_close_matches(str(item), choices, n=1, cutoff=0.0)
-            raise InputError(f"{key.name} has no choice {item!r}; the nearest is {near[0]}, of {', '.join(choices)}.")
-        if isinstance(item, (int, float)) and not isinstance(item, bool):
-            inside = (
-                math.isfinite(item)
-                and (facts["low"] is None or item >= facts["low"])
-                and (facts["high"] is None or item <= facts["high"])
-                and (facts["above"] is None or item > facts["above"])
-                and (facts["below"] is None or item < facts["below"])
-            )
-            if not inside:
-                raise InputError(f"{key.name}={item} is out of range; it must be {range_text(facts)}.")
-
-
-def range_text(facts: Mapping[str, Any]) -> str:
-    """A range in words, `at least 0, below 1`."""
-    words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
-    parts = [f"{word} {_plain_number(facts[name])}" for name, word in words.items() if facts[name] is not None]
-    return ", ".join(parts) or "a finite number"
-
-
-def _plain_number(value: float) -> str:
-    return f"{value:g}" if abs(value) < 1e6 else f"{value:,.0f}"
-
-
-def split_override(text: str) -> tuple[str, str]:
-    """`key=value` as a pair. Raises InputError where there is no `=`."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise InputError(f"{text!r} is not key=value.")
-    return key.strip(), value
-
-
-def parse_value(text: str, key: str) -> Any:
-    """The number, truth value or list that a command-line text means. Raises InputError."""
-    import yaml
-
-    try:
-        return _parse_yaml(text)
-    except yaml.YAMLError:
-        raise InputError(f"{key}={text} cannot be read as a number, a truth value or a [list].") from None
-
-
 def experiment_folder() -> Path:
     """Where the experiments lie: beside the package in a checkout, inside it once installed."""
     packaged = Path(__file__).parent / "experiments"
@@ -436,126 +281,3 @@ def experiment_file(name_or_path: str) -> Path:
             f"there is no experiment {name_or_path!r}{hint} (of {', '.join(known)}); a file of yours ends in .yaml."
         )
     return experiment_folder() / f"{name_or_path}.yaml"
-
-
-def read_yaml(path: Path) -> Iterator[tuple[str, Any]]:
-    """The (dotted key, value) pairs of a YAML file.
-
-    Raises InputError for what a configuration has no use for: interpolation, tags, aliases, repeated keys, and
-    plain words that YAML takes for something else than they look like (010, 1:30, no).
-    """
-    import yaml
-
-    try:
-        raw = path.read_bytes()
-        if len(raw) > MAX_FILE_BYTES:
-            raise InputError(f"{path} has {len(raw)} bytes; a configuration has at most {MAX_FILE_BYTES}.")
-        text = raw.decode("utf-8")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text.") from None
-    try:
-        tree = _parse_yaml(text)
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(f"{path}{line}: {error.problem}.") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
-    if tree is None:
-        return
-    if not isinstance(tree, dict):
-        raise InputError(f"{path} must hold sections such as data: and search:.")
-    yield from _leaves(tree, "", path)
-
-
-def save_yaml(config: Any) -> str:
-    """A configuration value as YAML text that `read_yaml` reads back to the same."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-
-def differences(old: Any, new: Any) -> list[str]:
-    """The knobs in which two configurations of one schema differ, as `key: old -> new`."""
-    return [
-        f"{key.name}: {_get(old, key.name)} -> {_get(new, key.name)}"
-        for key in keys(type(new))
-        if _get(old, key.name) != _get(new, key.name)
-    ]
-
-
-def _get(value: Any, name: str) -> Any:
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def _type_name(kind: Any) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    return names.get(kind) or f"a list of {names[typing.get_args(kind)[0]].split(' ', 1)[1]}s"
-
-
-def _leaves(tree: Mapping[Any, Any], prefix: str, path: Path) -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if not isinstance(key, str):
-            raise InputError(f"{path}: the key {key!r} is not a name.")
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.", path)
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _parse_yaml(text: str) -> Any:
-    """YAML's numbers, words, lists and maps, and nothing else of it. Raises yaml.YAMLError."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        depth = 0
-
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise yaml.MarkedYAMLError(
-                    problem="anchors and aliases are not used here", problem_mark=event.start_mark
-                )
-            if getattr(event, "tag", None) not in (None, "!"):
-                raise yaml.MarkedYAMLError(
-                    problem=f"the tag {event.tag} is not used here", problem_mark=event.start_mark
-                )
-            self.depth += 1
-            if self.depth > MAX_DEPTH:
-                raise yaml.MarkedYAMLError(problem="nested too deep", problem_mark=event.start_mark)
-            node = super().compose_node(parent, index)
-            self.depth -= 1
-            if isinstance(node, yaml.ScalarNode):
-                if "${" in node.value:
-                    raise yaml.MarkedYAMLError(
-                        problem="'${' is not used here; write the value", problem_mark=node.start_mark
-                    )
-                if node.style is None and MISLEADING.fullmatch(node.value):
-                    raise yaml.MarkedYAMLError(
-                        problem=f"{node.value} does not mean what it looks like; write true, false, a plain number, or quotes",
-                        problem_mark=node.start_mark,
-                    )
-                if node.style is None and NUMBER.fullmatch(node.value) and not node.tag.endswith(":int"):
-                    node.tag = "tag:yaml.org,2002:float"  # YAML 1.1 takes 1e-3 for a text
-            return node
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            seen = set()
-            for key, _ in node.value:
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value} stands here twice", problem_mark=key.start_mark
-                    )
-                seen.add(key.value)
-            return super().construct_mapping(node, deep)
-
-    return yaml.load(text, Loader)  # noqa: S506 (a SafeLoader, narrowed)
-
-
-MISLEADING = re.compile(
-    r"[-+]?0[0-9_]+|[-+]?[0-9][0-9_]*(:[0-9]+)+(\.[0-9]*)?|0[xob].*|[0-9]+_[0-9_]*|(?i:yes|no|on|off|y|n)|\d{4}-\d\d?-\d\d?.*"
-)
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")

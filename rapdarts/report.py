@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rapdarts.config import Experiment, load, read_yaml
+from rapdarts.config import Experiment
 from rapdarts.errors import DamagedError, InputError
+from rapdarts.knobs import load
+from rapdarts.plain_yaml import read_yaml
 
 COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")
 

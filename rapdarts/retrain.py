@@ -19,7 +19,7 @@ from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.space import SearchSpace, Skeleton
 from rapdarts.training.augment import Augment
 from rapdarts.training.data import Batches, DataSet, ordered, split
-from rapdarts.training.descent import descend, weights_optimizer
+from rapdarts.training.descent import descend, place, weights_optimizer
 from rapdarts.training.randomness import key
 from rapdarts.training.run import Run, Stateful
 from rapdarts.training.schedules import cosine, drop_path
@@ -72,7 +72,7 @@ def retrain(
 
     torch.manual_seed(key(config.seed, "initial weights"))
     network = DerivedNetwork(genotype, space, skeleton, auxiliary=settings.auxiliary > 0)
-    network = network.to(device).to(memory_format=torch.channels_last)
+    network = place(network, device)
     if network.auxiliary is not None and network.auxiliary.adaptive:
         run.screen.say("the auxiliary head pools adaptively: its 5x5 pool does not fit maps of this size")
     weights, best = list(network.parameters()), Best()

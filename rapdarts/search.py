@@ -24,7 +24,7 @@ from rapdarts.strategy.bilevel import unrolled_gradient
 from rapdarts.strategy.progressive import prune
 from rapdarts.training.augment import Augment
 from rapdarts.training.data import Batches, DataSet, split
-from rapdarts.training.descent import descend, weights_optimizer
+from rapdarts.training.descent import descend, place, weights_optimizer
 from rapdarts.training.randomness import key
 from rapdarts.training.run import Run, Stateful
 from rapdarts.training.schedules import cosine, skip_dropout
@@ -137,7 +137,7 @@ def build(
     device = data.train.labels.device
     torch.manual_seed(key(config.seed, "initial weights", stage))
     skeleton = Skeleton(layers, settings.channels, data.image, data.classes, stem_for(config.skeleton, data))
-    supernet = Supernet(space, skeleton).to(device).to(memory_format=torch.channels_last)
+    supernet = place(Supernet(space, skeleton), device)
     architecture = Architecture(space, settings.alpha_init).to(device)
     sgd = weights_optimizer(supernet, settings.lr, settings.momentum, settings.weight_decay)
     adam = torch.optim.Adam(

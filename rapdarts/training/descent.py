@@ -1,11 +1,20 @@
-"""One step of an optimiser along given gradients."""
+"""What the two loops share: a network in its place, its optimiser, and one step along given gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def place(network: Network, device: torch.device) -> Network:
+    """Moves a network to its device, its convolutions' weights laid out channels last: the faster order on CPUs and tensor cores."""
+    network.to(device)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def weights_optimizer(network: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:

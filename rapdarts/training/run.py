@@ -25,7 +25,9 @@ from torch import Tensor
 
 import rapdarts
 from rapdarts import config as configuration
+from rapdarts import knobs
 from rapdarts.errors import BusyError, DamagedError, DivergedError, InputError, Preempted, RapdartsError
+from rapdarts.plain_yaml import read_yaml
 from rapdarts.training import checkpoint, files
 from rapdarts.training.log import Log, Screen
 from rapdarts.training.randomness import key
@@ -255,7 +257,7 @@ def open_run(
             ) from None
         _check_config(folder, config, launch.resume)
         files.sweep(folder)
-        files.write(folder / "config.yaml", configuration.save_yaml(config))
+        files.write(folder / "config.yaml", knobs.save_yaml(config))
         files.write(folder / "environment.json", json.dumps(_environment(verb), indent=2) + "\n")
         run = Run(folder, config.seed, config.save_seconds, inputs, launch.resume)
         with _signals(run), _status(run):
@@ -294,8 +296,8 @@ def _check_config(folder: Path, config: configuration.Experiment, resume: bool) 
         raise InputError(
             f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
         )
-    old = configuration.load(configuration.Experiment, list(configuration.read_yaml(saved)), where=str(saved))
-    changed = [line for line in configuration.differences(old, config) if line.partition(":")[0] not in HARMLESS]
+    old = knobs.load(configuration.Experiment, list(read_yaml(saved)), where=str(saved))
+    changed = [line for line in knobs.differences(old, config) if line.partition(":")[0] not in HARMLESS]
     if changed:
         raise DamagedError(
             f"{folder} was begun with another configuration ({'; '.join(changed)}); resume with the same keys."
