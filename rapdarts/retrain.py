@@ -79,7 +79,7 @@ def retrain(
     sgd = weights_optimizer(network, settings.lr, settings.momentum, settings.weight_decay)
 
     learners: dict[str, Stateful] = {"network": network, "sgd": sgd, "best": best}
-    for epoch in run.epochs(what, settings.epochs, batches.steps, learners):
+    for epoch in run.epochs(what, settings.epochs, batches.steps, learners, carries=["network", "best"]):
         lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
         network.drop_path = drop_path(epoch, settings.epochs, settings.drop_path)
         network.train()
@@ -94,7 +94,8 @@ def retrain(
                 total = loss + settings.auxiliary * cross_entropy(
                     extra, labels, label_smoothing=settings.label_smoothing
                 )
-            descend(sgd, weights, torch.autograd.grad(total, weights), settings.clip, lr)
+            # A cell may leave a node out of its output: such weights have no gradient.
+            descend(sgd, weights, torch.autograd.grad(total, weights, allow_unused=True), settings.clip, lr)
             run.meter.add("train_loss", loss * len(labels), len(labels))
             run.meter.add("train_accuracy", (logits.argmax(1) == labels).sum(), len(labels))
 
