@@ -5,11 +5,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import os
 import socket
 import struct
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,10 +28,11 @@ from PIL import Image
 
 from rapdarts.config import DataConfig
 from rapdarts.errors import DamagedError, InputError, StorageError
-from rapdarts.training import data
+from rapdarts.training import data, download, readers
 from rapdarts.training.augment import Augment
-from rapdarts.training.data import Batches, DataSet, InMemory, Pictures, ordered, split
+from rapdarts.training.data import Batches, DataSet, ordered, split
 from rapdarts.training.randomness import permutation
+from rapdarts.training.readers import InMemory, Pictures
 
 CPU = torch.device("cpu")
 REAL = Path(os.environ.get("RAPDARTS_DATA", "/nowhere"))
@@ -182,15 +187,15 @@ def test_constant_channel_has_a_deviation_to_divide_by(tmp_path: Path) -> None:
 @pytest.fixture
 def small_cifar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
-        data.CIFAR_RECORDS, "cifar10", {**{f"data_batch_{i}.bin": 20 for i in range(1, 6)}, "test_batch.bin": 20}
+        readers.CIFAR_RECORDS, "cifar10", {**{f"data_batch_{i}.bin": 20 for i in range(1, 6)}, "test_batch.bin": 20}
     )
-    monkeypatch.setitem(data.CIFAR_RECORDS, "cifar100", {"train.bin": 200, "test.bin": 100})
+    monkeypatch.setitem(readers.CIFAR_RECORDS, "cifar100", {"train.bin": 200, "test.bin": 100})
 
 
 def cifar_files(name: str, seed: int = 0) -> dict[str, bytes]:
     generator = np.random.default_rng(seed)
     files = {}
-    for file, count in data.CIFAR_RECORDS[name].items():
+    for file, count in readers.CIFAR_RECORDS[name].items():
         pixels = generator.integers(0, 256, (count, 3072), dtype=np.uint8)
         labels = np.arange(count, dtype=np.uint8)[:, None]
         labels = labels % 10 if name == "cifar10" else np.concatenate([labels % 20, labels % 100], axis=1)
@@ -471,6 +476,7 @@ class Server(ThreadingHTTPServer):
     log: list[tuple[str, str | None]]
     ranges = True
     cut: int | None = None  # bytes after which the line goes dead
+    pause = 0.0  # seconds after half of a file
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -490,7 +496,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        self.wfile.write(content[start:][: self.server.cut])
+        rest = content[start:][: self.server.cut]
+        self.wfile.write(rest[: len(rest) // 2])
+        time.sleep(self.server.pause)
+        self.wfile.write(rest[len(rest) // 2 :])
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -504,11 +513,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as running:
         running.files, running.log = idx_files(), []
         address = f"http://127.0.0.1:{running.server_port}/"
-        order = [f"{name}.gz" for name in data.IDX_FILES]
+        order = [f"{name}.gz" for name in readers.IDX_FILES]
         sources = [
             (address + name, hashlib.md5(running.files[name], usedforsecurity=False).hexdigest()) for name in order
         ]
-        monkeypatch.setitem(data.SOURCES, "mnist", sources)
+        monkeypatch.setitem(download.SOURCES, "mnist", sources)
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running
@@ -533,7 +542,7 @@ def test_download_once(server: Server, tmp_path: Path, capsys: pytest.CaptureFix
 def test_download_continues_where_it_stopped(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranges: bool
 ) -> None:
-    monkeypatch.setattr(data, "CHUNK_BYTES", 32)
+    monkeypatch.setattr(download, "CHUNK_BYTES", 32)
     server.cut = 100
     with pytest.raises(
         InputError, match=f"{IMAGES} cannot be fetched from 127.0.0.1.*give data.path=FOLDER or put {IMAGES} in"
@@ -551,6 +560,44 @@ def test_part_that_is_already_whole(server: Server, tmp_path: Path) -> None:
     (tmp_path / "rapdarts" / "mnist").mkdir(parents=True)
     (tmp_path / "rapdarts" / "mnist" / f"{IMAGES}.part").write_bytes(server.files[IMAGES])
     assert len(load(name="mnist").train) == 40
+
+
+FETCH = """
+import json, sys
+import pooch, requests
+from rapdarts.config import DataConfig
+from rapdarts.training import download
+
+download.CHUNK_BYTES = 32  # so that half a file shows in NAME.part
+download.SOURCES["mnist"] = json.loads(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+print(download.find(DataConfig(name="mnist"), []))
+"""
+
+
+def test_two_processes_fetch_every_file_once(server: Server, tmp_path: Path) -> None:
+    server.pause = 0.3
+    command = [sys.executable, "-c", FETCH, json.dumps(download.SOURCES["mnist"])]
+    root = Path(data.__file__).parents[2]
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    processes = [subprocess.Popen(command, cwd=root, text=True, **pipes) for _ in range(2)]
+    try:
+        for process in processes:
+            assert process.stdout.readline() == "ready\n", process.stderr.read()
+        for process in processes:  # both start now; the first file takes longer than the second process needs to ask
+            process.stdin.write("\n")
+            process.stdin.flush()
+        folder = tmp_path / "rapdarts" / "mnist"
+        for process in processes:
+            assert process.communicate(timeout=60) == (f"{folder}\n", "")
+            assert process.returncode == 0
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert sorted(server.log) == sorted((f"/{name}", None) for name in server.files)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == server.files
 
 
 def test_wrong_checksum(server: Server, tmp_path: Path) -> None:
@@ -577,7 +624,7 @@ def test_no_such_file_no_server_no_permission_to_download(server: Server, monkey
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound but not listening: refused
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-        monkeypatch.setitem(data.SOURCES, "mnist", [(f"http://{address}/{IMAGES}", "0" * 32)])
+        monkeypatch.setitem(download.SOURCES, "mnist", [(f"http://{address}/{IMAGES}", "0" * 32)])
         with pytest.raises(
             InputError, match=f"cannot be fetched from {address} .ConnectionError.*give data.path=FOLDER"
         ):
@@ -596,7 +643,7 @@ def test_download_of_an_archive(server: Server, monkeypatch: pytest.MonkeyPatch)
     archive = tar_of(cifar_files("cifar10"))
     server.files["cifar-10-binary.tar.gz"] = archive
     url = f"http://127.0.0.1:{server.server_port}/cifar-10-binary.tar.gz"
-    monkeypatch.setitem(data.SOURCES, "cifar10", [(url, hashlib.md5(archive, usedforsecurity=False).hexdigest())])
+    monkeypatch.setitem(download.SOURCES, "cifar10", [(url, hashlib.md5(archive, usedforsecurity=False).hexdigest())])
     found = load(name="cifar10")
     assert (len(found.train), found.class_names[9]) == (100, "name9")
 
