@@ -26,24 +26,27 @@ def relu_conv_bn(
 
 
 class FactorizedReduce(nn.Module):
-    """Halves the image without losing every second pixel: two stride-2 1x1 convolutions, the second shifted by one pixel.
+    """Halves the image without losing every second pixel: a 1x1 convolution of the even ones beside one of the odd ones.
 
-    Maps (n, inputs, h, w) to (n, outputs, ceil(h/2), ceil(w/2)). Odd sides are padded by a zero row or column for
-    the shifted half; on even sides this is the layer of Liu et al. 2019's code.
+    Maps (n, inputs, h, w) to (n, outputs, ceil(h/2), ceil(w/2)), as two stride-2 1x1 convolutions do, the second
+    shifted by one pixel (Liu et al. 2019's code). Odd sides are padded by a zero row or column for the shifted half.
     """
 
     def __init__(self, inputs: int, outputs: int, *, affine: bool) -> None:
         super().__init__()
         self.relu = nn.ReLU()
-        self.even = nn.Conv2d(inputs, outputs // 2, 1, 2, bias=False)
-        self.odd = nn.Conv2d(inputs, outputs - outputs // 2, 1, 2, bias=False)
+        self.even = nn.Conv2d(inputs, outputs // 2, 1, bias=False)
+        self.odd = nn.Conv2d(inputs, outputs - outputs // 2, 1, bias=False)
         self.norm = nn.BatchNorm2d(outputs, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(x)
         height, width = x.shape[-2:]
-        shifted = nn.functional.pad(x, (0, width % 2, 0, height % 2))[:, :, 1:, 1:]
-        return self.norm(torch.cat([self.even(x), self.odd(shifted)], 1))
+        # The pixels are picked before the convolution, not by its stride: oneDNN's backward pass of a strided 1x1
+        # convolution writes past its workspace for channels-last inputs of few channels (its issue 6035).
+        even = x[:, :, ::2, ::2]
+        odd = nn.functional.pad(x, (0, width % 2, 0, height % 2))[:, :, 1::2, 1::2]
+        return self.norm(torch.cat([self.even(even), self.odd(odd)], 1))
 
 
 def preprocess(plan: CellPlan, *, affine: bool) -> tuple[nn.Module, nn.Module]:
