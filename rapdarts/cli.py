@@ -7,8 +7,10 @@ import json
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +18,15 @@ import rapdarts
 from rapdarts import config as configuration
 from rapdarts import knobs
 from rapdarts.config import Experiment, Launch
-from rapdarts.errors import DeviceError, InputError, RapdartsError
-from rapdarts.plain_yaml import read_yaml
+from rapdarts.errors import DeviceError, InputError, RapdartsError, StorageError
+from rapdarts.help import COMMANDS, help_of, overview
+from rapdarts.plain_yaml import shorten
 
 if TYPE_CHECKING:
     import torch
 
     from rapdarts.genotype import Genotype
     from rapdarts.space import SearchSpace
-
-SWITCHES = {
-    "--help": "print this help",
-    "--json": "print the result as JSON",
-    "--print-config": "print the resolved configuration and stop",
-    "--debug": "show the traceback of an error",
-    "--space": "FILE: take the search space from your own Python file, which is run",
-}
 
 
 @dataclass
@@ -47,39 +42,24 @@ class Call:
     help: bool = False
     space: str = ""
 
-    def options(self, schema: type[Any], also: type[Any] | None = None) -> tuple[Any, list[str]]:
-        """The settings that belong to `schema`, as a checked value, and the others where `also` is a schema for those."""
-        own, rest = [], []
-        names = [key.name for key in knobs.keys(schema)]
-        for text in self.settings:
-            key, value = knobs.split_override(text)
-            if also is not None and key not in names:
-                rest.append(text)
-            else:
-                own.append((key, value))
-        return knobs.load(schema, own), rest
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The settings as (key, value)."""
+        return [knobs.split_override(text) for text in self.settings]
 
     def target(self, what: str) -> str:
         """The first word. Raises InputError, saying what it should be, if there is none."""
-        if not self.words:
+        if not any(self.words[:1]):
             raise InputError(f"rapdarts {self.verb} needs {what}; see rapdarts {self.verb} --help.")
         return self.words[0]
 
     def expect(self, most: int) -> None:
+        """Raises InputError for words that the verb has no use for."""
         if len(self.words) > most:
+            extra = shorten(repr(self.words[most]))
             raise InputError(
-                f"rapdarts {self.verb} does not know what to do with {self.words[most]!r}; settings are written key=value."
+                f"rapdarts {self.verb} does not know what to do with {extra}; write settings as key=value."
             )
-
-
-@dataclass(frozen=True)
-class Verb:
-    """A subcommand: its usage, what it does, the schemas of its keys, and the function that runs it."""
-
-    usage: str
-    sentence: str
-    schemas: tuple[type[Any], ...]
-    function: Callable[[Call], None]
 
 
 # --- the verbs ---------------------------------------------------------------------------------------------------
@@ -87,7 +67,7 @@ class Verb:
 
 def search(call: Call) -> None:
     call.expect(1)
-    config, launch = _experiment(call, call.target("an experiment, such as digits"), "search")
+    config, launch = _experiment(call, call.target("an experiment, such as digits"))
     if config is None:
         return
     from rapdarts import search as loop
@@ -100,16 +80,19 @@ def search(call: Call) -> None:
     loop.check_stages(config.search, space)
     data = load(config.data, _device(config.device, config.threads), config.seed)
     name = Path(call.words[0]).stem
-    inputs = {"data set": data.fingerprint, "search space": _space_source(call.space)}
+    # What the user's own space file says: the run remembers it, and notices a change.
+    source = Path(call.space).read_text(encoding="utf-8", errors="replace") if call.space else ""
+    inputs = {"data set": data.fingerprint, "search space": source}
     if config.search.strategy == "random":
         from rapdarts.baseline import random_baseline
 
+        like = _genotype(config.search.random.like)[0] if config.search.random.like else None
         with open_run("random", config, launch, name, inputs) as run:
-            like = _genotype(config.search.random.like)[0] if config.search.random.like else None
             result = random_baseline(config, space, data, run, like)
             run.write_json("result.json", result)
         _print(call, result, result["summary"])
         return
+    loop.Halves.of(data, config)  # refuses a batch that is too large before a folder is made
     with open_run("search", config, launch, name, inputs) as run:
         derivation = loop.search(config, space, data, run, _provenance(config))
         report = loop.cost_report(derivation, space, run)
@@ -120,13 +103,12 @@ def search(call: Call) -> None:
 def derive(call: Call) -> None:
     call.expect(1)
     folder = Path(call.target("the folder of a finished search"))
-    options, _ = call.options(configuration.DeriveConfig)
+    options = knobs.load(configuration.DeriveConfig, call.pairs)
     from rapdarts.cost.expected import price_table
     from rapdarts.derive import derive as derive_genotype
     from rapdarts.derive import mixing_weights, read_alphas
-    from rapdarts.training import files
 
-    config = _config_of(folder)
+    config = configuration.of_run(folder)
     space, skeleton, architecture = read_alphas(folder / "alphas.json", _space(config.search.space, call.space))
     skeleton = replace(
         skeleton, layers=options.layers or skeleton.layers, channels=options.channels or skeleton.channels
@@ -139,10 +121,11 @@ def derive(call: Call) -> None:
         config.search.max_skips if options.max_skips < 0 else options.max_skips,
         _provenance(config),
     )
-    files.write(Path(options.out), derivation.genotype.to_json())
-    chosen_first = sorted(derivation.candidates_json(), key=lambda candidate: not candidate["chosen"])
     lines = [f"rule: {derivation.rule}", derivation.genotype.to_darts(), _costs_line(derivation.genotype.costs)]
-    _print(call, chosen_first, "\n".join([*lines, f"written to {options.out}"]))
+    if options.out:
+        _write(options.out, derivation.genotype.to_json())
+        lines.append(f"written to {options.out}")
+    _print(call, _best_first(derivation.candidates_json()), "\n".join(lines))
 
 
 def retrain(call: Call) -> None:
@@ -150,7 +133,7 @@ def retrain(call: Call) -> None:
     target = call.target("a genotype: a file, a run folder or a literature name such as PDARTS")
     if len(call.words) < 2:
         raise InputError("rapdarts retrain needs an experiment after the genotype, such as digits.")
-    config, launch = _experiment(call, call.words[1], "retrain")
+    config, launch = _experiment(call, call.words[1])
     if config is None:
         return
     from rapdarts import retrain as loop
@@ -165,7 +148,7 @@ def retrain(call: Call) -> None:
     data = load(config.data, _device(config.device, config.threads), config.seed)
     skeleton = deployment_skeleton(config.skeleton, data)
     priced = genotype.skeleton
-    own = any(text.partition("=")[0].rpartition(".")[2] in ("layers", "channels", "stem") for text in call.settings)
+    own = configuration.touches("skeleton", call.pairs, "retrain")
     if priced is not None and (priced.image, priced.classes) == (skeleton.image, skeleton.classes) and not own:
         # What the search priced is what is built; the experiment's skeleton serves genotypes from elsewhere.
         skeleton = priced
@@ -183,13 +166,13 @@ def retrain(call: Call) -> None:
 def evaluate(call: Call) -> None:
     call.expect(1)
     target = Path(call.target("a run folder of rapdarts retrain, or a network.safetensors"))
-    options, _ = call.options(configuration.EvaluateConfig)
+    options = knobs.load(configuration.EvaluateConfig, call.pairs)
     from rapdarts.evaluate import accuracy, load_network, read_trained
     from rapdarts.training.augment import Augment
     from rapdarts.training.data import load, ordered
 
     trained = read_trained(target / "network.safetensors" if target.is_dir() else target)
-    config = _config_of(trained.path.parent)
+    config = configuration.of_run(trained.path.parent)
     if options.path:
         config.data.path = options.path
     device = _device(options.device, options.threads or config.threads)
@@ -201,35 +184,24 @@ def evaluate(call: Call) -> None:
             f"{trained.path} was trained on other images than {config.data.name} at {config.data.path or 'the cache'}."
         )
     result = accuracy(network, ordered(data.test, None, options.batch, Augment(trained.mean, trained.std)))
-    values = {
-        "test_accuracy": result.share,
-        "standard_error": result.standard_error,
-        "n": result.n,
-        "test_loss": result.loss,
-    }
-    _print(call, values, f"test accuracy {result}")
+    values = {"test_accuracy": result.share, "standard_error": result.standard_error, "n": result.n}
+    _print(call, {**values, "test_loss": result.loss}, f"test accuracy {result}")
 
 
 def export(call: Call) -> None:
     call.expect(1)
     target = call.target("a genotype: a file, a run folder or a literature name such as PDARTS")
-    options, _ = call.options(configuration.ExportConfig)
+    options = knobs.load(configuration.ExportConfig, call.pairs)
     from rapdarts.export import FORMATS
-    from rapdarts.training import files
 
     genotype, _ = _genotype(target)
-    text = FORMATS[options.to](genotype)
-    if options.out:
-        files.write(Path(options.out), text)
-        _say(f"written to {options.out}")
-    else:
-        print(text, end="")
+    _deliver(FORMATS[options.to](genotype), options.out)
 
 
 def cost(call: Call) -> None:
     call.expect(1)
     target = call.target("a genotype: a file, a run folder or a literature name such as PDARTS")
-    options, _ = call.options(configuration.CountConfig)
+    options = knobs.load(configuration.CountConfig, call.pairs)
     from rapdarts.cost.count import count_derived
     from rapdarts.genotype import validate
     from rapdarts.space import Skeleton
@@ -238,7 +210,7 @@ def cost(call: Call) -> None:
     space = _space(genotype.space, call.space)
     validate(genotype, space, where)
     own = genotype.skeleton or Skeleton(20, 36, (3, 32, 32), 10)
-    image = _image(options.input) if options.input else own.image
+    image = configuration.image_shape(options.input) if options.input else own.image
     stem = options.stem or own.stem
     if stem == "auto":
         stem = "imagenet" if min(image[1:]) >= 96 else "cifar"
@@ -253,34 +225,22 @@ def cost(call: Call) -> None:
 
 def report(call: Call) -> None:
     call.target("run folders")
-    options, _ = call.options(configuration.ReportConfig)
+    options = knobs.load(configuration.ReportConfig, call.pairs)
     from rapdarts.report import table
-    from rapdarts.training import files
 
-    text = table([Path(word) for word in call.words])
-    if options.out:
-        files.write(Path(options.out), text)
-        _say(f"written to {options.out}")
-    else:
-        print(text, end="")
+    _deliver(table([Path(word) for word in call.words]), options.out)
 
 
-VERBS = {
-    "search": Verb("search EXPERIMENT", "Search for a cell under a price.", (Launch, Experiment), search),
-    "derive": Verb(
-        "derive RUN", "Read a genotype off a finished search once more.", (configuration.DeriveConfig,), derive
-    ),
-    "retrain": Verb(
-        "retrain GENOTYPE EXPERIMENT",
-        "Train the network of a genotype from scratch. GENOTYPE: a file, a run folder, or a name such as PDARTS.",
-        (Launch, Experiment),
-        retrain,
-    ),
-    "evaluate": Verb("evaluate RUN", "Test a trained network.", (configuration.EvaluateConfig,), evaluate),
-    "export": Verb("export GENOTYPE", "Write a genotype in another form.", (configuration.ExportConfig,), export),
-    "cost": Verb("cost GENOTYPE", "Count what the network of a genotype costs.", (configuration.CountConfig,), cost),
-    "report": Verb("report RUN ...", "Table of finished runs in Markdown.", (configuration.ReportConfig,), report),
+VERBS: dict[str, Callable[[Call], None]] = {
+    "search": search,
+    "derive": derive,
+    "retrain": retrain,
+    "evaluate": evaluate,
+    "export": export,
+    "cost": cost,
+    "report": report,
 }
+"""Every command; what there is to say about it stands in rapdarts.help."""
 
 
 # --- the frame around them ---------------------------------------------------------------------------------------
@@ -289,131 +249,91 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives the exit code (rapdarts.errors). Results go to stdout, everything else to stderr."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without some letter still gets the rest
     try:
-        return _run(arguments)
-    except RapdartsError as error:
-        if debug:
-            raise
-        _say(f"rapdarts: error: {error}" if error.exit_code != 75 else f"rapdarts: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        _say("rapdarts: stopped at once; the last checkpoint stands.")
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has left; what is written to disk is written.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _run(arguments)
         return 0
-    except Exception as error:
-        if debug:
-            raise
-        if type(error).__name__ == "OutOfMemoryError":
-            _say(
-                f"rapdarts: error: the device is out of memory ({str(error).splitlines()[0]}). Make the batch or the channels smaller."
-            )
-            return DeviceError.exit_code
-        _say(
-            f"rapdarts: internal error: {type(error).__name__}: {error}. Run again with --debug for the traceback, and report it."
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        code, sentence = _failure(error)
+        _say("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in f"rapdarts: {sentence}"))
+        return code
+
+
+def _failure(error: BaseException) -> tuple[int, str]:
+    """The exit code and the sentence for whatever stopped a command."""
+    if isinstance(error, RapdartsError):
+        return error.exit_code, str(error) if error.exit_code == 75 else f"error: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "stopped at once; the last checkpoint stands."
+    if isinstance(error, OSError) and error.strerror:
+        return (
+            StorageError.exit_code,
+            f"error: {shorten(str(error.filename or 'a file'))} cannot be used: {error.strerror}.",
         )
-        return 1
+    first = (str(error).splitlines() or [""])[0]
+    if type(error).__name__ == "OutOfMemoryError":
+        return DeviceError.exit_code, f"error: out of memory on the device ({first}); lower the batch or the channels."
+    return 1, f"internal error: {type(error).__name__}: {first}. Report it with what --debug shows."
 
 
-def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("--help", "-h", "help"):
-        print(_overview())
-        return 0
-    if arguments[0] == "--version":
-        print(rapdarts.__version__)
-        return 0
-    verb = arguments[0]
-    if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.0)[0]
-        raise InputError(f"there is no command {verb!r}; the nearest is {near}, of {', '.join(VERBS)}.")
-    call = _parse(verb, arguments[1:])
-    if call.help:
-        print(_help(VERBS[verb]))
-        return 0
-    VERBS[verb].function(call)
-    return 0
+def _run(arguments: list[str]) -> None:
+    verb = arguments[0] if arguments else "help"
+    if verb in ("--help", "-h", "help"):
+        _out(overview())
+    elif verb == "--version":
+        _out(rapdarts.__version__)
+    elif verb in VERBS:
+        call = _parse(verb, arguments[1:])
+        if call.help:
+            _out(help_of(COMMANDS[verb]))
+        else:
+            VERBS[verb](call)
+    elif verb.startswith("-"):
+        raise InputError(f"{shorten(repr(verb))} stands before the command; write rapdarts VERB ... {verb[:80]}.")
+    else:
+        near = difflib.get_close_matches(verb[:80], VERBS, n=1, cutoff=0.0)[0]
+        raise InputError(f"there is no command {shorten(repr(verb))}; the nearest is {near}, of {', '.join(VERBS)}.")
 
 
 def _parse(verb: str, arguments: list[str]) -> Call:
-    call = Call(verb)
+    call, switches = Call(verb), COMMANDS[verb].all_switches
     words = iter(arguments)
     for word in words:
-        if word in ("--help", "-h"):
+        switch, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            # A path may hold an equals sign: runs/lr=0.1
+            (call.settings if re.match("[^/=]*=", word) else call.words).append(word)
+        elif word == "-h":
             call.help = True
-        elif word in ("--json", "--debug", "--print-config"):
-            setattr(call, word[2:].replace("-", "_"), True)
-        elif word == "--space" or word.startswith("--space="):
-            call.space = word.partition("=")[2] or next(words, "")
+        elif switch not in switches:
+            known, hint = ", ".join(switches), "Settings take no dashes: seed=1."
+            if near := difflib.get_close_matches(switch[2:80], [name[2:] for name in switches], n=1):
+                hint = f"The nearest is --{near[0]}."
+            raise InputError(f"rapdarts {verb} has no switch {shorten(repr(switch))}, only {known}. {hint}")
+        elif switch == "--space":
+            call.space = value or next(words, "")
             if not call.space:
                 raise InputError("--space needs the path of a Python file.")
-        elif word.startswith("-"):
-            near = difflib.get_close_matches(word, SWITCHES, n=1, cutoff=0.0)[0]
-            raise InputError(f"there is no switch {word!r}; the nearest is {near}. Settings are written key=value.")
-        elif re.match(r"[A-Za-z_][\w.]*=", word):
-            call.settings.append(word)
+        elif equals:
+            raise InputError(f"{switch} takes no value; write it alone.")
         else:
-            call.words.append(word)
+            setattr(call, switch[2:].replace("-", "_"), True)
     return call
 
 
-def _overview() -> str:
-    lines = [f"rapdarts {rapdarts.__version__}: give it a data set and a price, and it finds and trains a network.", ""]
-    width = max(len(verb.usage) for verb in VERBS.values())
-    lines += [f"  rapdarts {verb.usage:{width}}  {verb.sentence}" for verb in VERBS.values()]
-    lines += ["", "rapdarts VERB --help lists a command's keys with defaults and units."]
-    return "\n".join(lines)
-
-
-def _help(verb: Verb) -> str:
-    lines = [f"usage: rapdarts {verb.usage} [key=value ...] [switches]", "", verb.sentence, ""]
-    for schema in verb.schemas:
-        section = None
-        for key in knobs.keys(schema):
-            here = key.name.rpartition(".")[0]
-            if here != section:
-                section = here
-                lines += ([""] if lines[-1] else []) + ([f"{section}:"] if section else ["keys:"])
-            default = (
-                json.dumps(key.default) if isinstance(key.default, (list, bool)) else str(key.default) or "(empty)"
-            )
-            choices = [str(choice) for choice in key.facts["choices"] or () if choice != ""]
-            facts = [f"default {default}", key.facts["unit"], f"one of {', '.join(choices)}" if choices else ""]
-            if not choices and any(key.facts[bound] is not None for bound in ("low", "high", "above", "below")):
-                facts.append(knobs.range_text(key.facts))
-            lines.append(f"  {key.name:28} {key.facts['help']} ({'; '.join(filter(None, facts))})")
-    if Experiment in verb.schemas:
-        known = sorted(path.stem for path in configuration.experiment_folder().glob("*.yaml"))
-        lines += [
-            "",
-            f"experiments: {', '.join(known)}, or a YAML file of yours.",
-            "A section's name may be left out where the rest is unambiguous: cost.macs=0.2",
-        ]
-    lines += ["", "switches:"] + [f"  {name:28} {sentence}" for name, sentence in SWITCHES.items()]
-    return "\n".join(lines)
-
-
-def _experiment(call: Call, name: str, section: str) -> tuple[Experiment | None, Launch]:
+def _experiment(call: Call, name: str) -> tuple[Experiment | None, Launch]:
     """The experiment and where it is to run; None where only the configuration was asked for, and has been printed."""
-    launch, settings = call.options(Launch, also=Experiment)
-    config = configuration.experiment(name, settings, section)
+    config = configuration.experiment(name, call.pairs, COMMANDS[call.verb].section)
+    launch = configuration.launch(call.pairs)
     if call.space:
         config.search.space = _space("", call.space).name
-    if call.print_config:
-        print(
-            json.dumps(_plain(config), indent=2) if call.json else knobs.save_yaml(config),
-            end="\n" if call.json else "",
-        )
-        return None, launch
-    return config, launch
-
-
-def _plain(config: Any) -> Any:
-    return {
-        name: _plain(value) if hasattr(value, "__dataclass_fields__") else value for name, value in vars(config).items()
-    }
+    if not call.print_config:
+        return config, launch
+    _out(json.dumps(asdict(config), indent=2) + "\n" if call.json else knobs.save_yaml(config), end="")
+    return None, launch
 
 
 def _space(name: str, file: str) -> SearchSpace:
@@ -426,11 +346,6 @@ def _space(name: str, file: str) -> SearchSpace:
     return space
 
 
-def _space_source(file: str) -> str:
-    """What the user's own space file says, so that a run remembers it and notices a change."""
-    return Path(file).read_text(encoding="utf-8") if file else ""
-
-
 def _genotype(target: str) -> tuple[Genotype, str]:
     """The genotype a user names, and how to call it in a message: a literature name, a file, or a run folder's."""
     from rapdarts.genotype import read
@@ -440,26 +355,22 @@ def _genotype(target: str) -> tuple[Genotype, str]:
     if known is not None:
         return known, target
     path = Path(target)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = path / "genotype.json"
         if not path.exists():
             raise InputError(
                 f"{target} holds no genotype.json; the search has not finished, or it is not a run folder."
             )
-    elif not path.exists():
-        raise InputError(f"there is no genotype {target!r}: neither a file nor one of {', '.join(LITERATURE)}.")
+    elif not os.path.exists(path):
+        raise InputError(
+            f"there is no genotype {shorten(repr(target))}: neither a file nor one of {', '.join(LITERATURE)}."
+        )
     return read(path), str(path)
-
-
-def _config_of(folder: Path) -> Experiment:
-    """The configuration of a run."""
-    if not (folder / "config.yaml").is_file():
-        raise InputError(f"{folder} is not a run folder: it has no config.yaml.")
-    return knobs.load(Experiment, list(read_yaml(folder / "config.yaml")))
 
 
 def _device(name: str, threads: int) -> torch.device:
     """The device asked for. Raises DeviceError if it is not there."""
+    configuration.check_device(name)
     import torch
 
     if threads:
@@ -476,13 +387,10 @@ def _device(name: str, threads: int) -> torch.device:
 
 def _provenance(config: Experiment) -> dict[str, Any]:
     """Where a genotype comes from."""
-    import hashlib
-
     import torch
 
-    text = knobs.save_yaml(config)
     return {
-        "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "config_sha256": configuration.digest(config),
         "strategy": config.search.strategy,
         "seed": config.seed,
         "rapdarts": rapdarts.__version__,
@@ -490,21 +398,50 @@ def _provenance(config: Experiment) -> dict[str, Any]:
     }
 
 
-def _image(text: str) -> tuple[int, int, int]:
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})x(\d{1,5})", text)
-    if not match or "0" in match.groups():
-        raise InputError(f"input={text} is not an image; write CxHxW such as 3x32x32.")
-    channels, height, width = map(int, match.groups())
-    return channels, height, width
+def _best_first(candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The derived candidate, then the others by their scores; without one (a weight of 0), last."""
+    return sorted(candidates, key=lambda one: (not one["chosen"], one["score"] is None, -(one["score"] or 0)))
 
 
 def _costs_line(costs: Any) -> str:
     return "  ".join(f"{name} {value:,}" for name, value in costs.items())
 
 
+# --- speaking ----------------------------------------------------------------------------------------------------
+
+
 def _print(call: Call, value: Any, words: str) -> None:
-    print(json.dumps(value, indent=2, allow_nan=False) if call.json else words)
+    _out(json.dumps(value, indent=2, allow_nan=False) if call.json else words)
+
+
+def _out(text: str, end: str = "\n") -> None:
+    """Writes a result. Raises StorageError, unless it is only that whoever read our output has left."""
+    try:
+        print(text, end=end, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes once more at its end, and would complain then
+        if not isinstance(error, BrokenPipeError):
+            raise StorageError(f"standard output cannot be written: {error.strerror}.") from None
+
+
+def _deliver(text: str, out: str) -> None:
+    """A text that is itself the result: to a file if one is named, else to stdout."""
+    if out:
+        _write(out, text)
+        _say(f"written to {out}")
+    else:
+        _out(text, end="")
+
+
+def _write(out: str, text: str) -> None:
+    from rapdarts.training import files
+
+    if not Path(out).name:
+        raise InputError(f"out={out} names no file; write the path of one.")
+    files.write(Path(out), text)
 
 
 def _say(words: str) -> None:
-    print(words, file=sys.stderr)
+    if sys.stderr is not None:  # print(file=None) would go to stdout
+        with suppress(OSError):
+            print(words, file=sys.stderr)

@@ -6,14 +6,24 @@ No torch here: `rapdarts VERB --help` prints these tables before anything heavy 
 from __future__ import annotations
 
 import difflib
+import hashlib
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rapdarts.errors import InputError
-from rapdarts.knobs import full_name, knob, load, split_override
-from rapdarts.plain_yaml import read_yaml
+from rapdarts.knobs import checked, full_name, get, keys, knob, load
+from rapdarts.plain_yaml import read_yaml, shorten
+
+MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
+"""Bounds that stop slips of the keyboard, and numbers that torch cannot hold, before anything is started."""
+
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?")
+DEVICE_HELP = "cpu, cuda, cuda:N, mps; auto: a GPU if there is one"
+
 
 # --- what an experiment says -------------------------------------------------------------------------------------
 
@@ -28,11 +38,21 @@ class DataConfig:
     path: str = knob("", "folder or file that holds the data; empty: the download cache", "path")
     download: bool = knob(True, "fetch a missing data set (with a checksum) into the cache")
     fraction: float = knob(1.0, "share of the training images to use, drawn with equal classes", above=0, high=1)
-    size: int = knob(0, "side to which pictures in a folder are scaled and cropped; 0: as they are", "pixels", low=0)
-    crop: int = knob(4, "random crops out of an image padded by this much", "pixels", low=0)
+    size: int = knob(
+        0,
+        "side to which pictures in a folder are scaled and cropped; 0: as they are",
+        "pixels",
+        low=0,
+        high=MOST_PIXELS,
+    )
+    crop: int = knob(4, "random crops out of an image padded by this much; 0: none", "pixels", low=0, high=MOST_PIXELS)
     flip: bool = knob(True, "random horizontal flips")
-    mean: list[float] = knob([], "mean subtracted from each channel (of 0..1); empty: the training set's")
-    std: list[float] = knob([], "deviation that divides each channel (of 0..1); empty: the training set's", above=0)
+    mean: list[float] = knob(
+        [], "subtracted from each channel (of 0..1); empty: the training set's mean", low=0, high=1
+    )
+    std: list[float] = knob(
+        [], "divides each channel (of 0..1); empty: the training set's deviation", above=0, high=1e3
+    )
 
 
 @dataclass
@@ -48,16 +68,16 @@ class SkeletonConfig:
 class CostCoefficients:
     """How dear a resource is: 1 weighs the uniform mixture's whole cost like one nat of cross-entropy (thesis Eq. 3.24)."""
 
-    macs: float = knob(0.0, "price on multiply-accumulates", "nats per reference cost", low=0, high=1e6)
-    bytes: float = knob(0.0, "price on the bytes of the weights", "nats per reference cost", low=0, high=1e6)
+    macs: float = knob(0.0, "price of the uniform mixture's multiply-accumulates", "nats", low=0, high=1e6)
+    bytes: float = knob(0.0, "price of the uniform mixture's bytes of weights", "nats", low=0, high=1e6)
 
 
 @dataclass
 class RandomConfig:
     """The random baseline: genotypes drawn at a given cost and trained by the retraining recipe."""
 
-    count: int = knob(5, "genotypes to draw and train", low=1)
-    macs: float = knob(0.0, "the cost they must meet; 0: that of `random.like`, or any", "MACs", low=0)
+    count: int = knob(5, "genotypes to draw and train", low=1, high=1e4)
+    macs: float = knob(0.0, "the cost they must meet; 0: that of `random.like`, or any", "MACs", low=0, high=1e15)
     like: str = knob("", "genotype file or search run whose MACs they must meet", "path")
     tolerance: float = knob(0.05, "how far their MACs may lie from that", "share", above=0, high=1)
 
@@ -72,14 +92,19 @@ class SearchConfig:
     space: str = knob("darts", "search space: a module of search_spaces")
     primitives: list[str] = knob([], "candidates to search over, out of the space's; empty: all of them")
     layers: list[int] = knob([5, 11, 17], "depth of the supernet, one number a stage", "cells", low=1, high=1000)
-    candidates: list[int] = knob([0, 5, 3], "candidates on every edge, one number a stage; 0: all", low=0)
+    candidates: list[int] = knob([0, 5, 3], "candidates on every edge, one number a stage; 0: all", low=0, high=1000)
     skip_dropout: list[float] = knob(
         [0.1, 0.4, 0.7], "first dropout rate after skips, one number a stage", low=0, below=1
     )
     channels: int = knob(16, "width of the supernet's first cells", "channels", low=1, high=65536)
-    epochs: int = knob(25, "length of a stage", "epochs", low=1)
-    warmup_epochs: int = knob(10, "epochs at the start of a stage that train weights only", "epochs", low=0)
-    batch: int = knob(96, "batch of both halves", "images", low=2)
+    epochs: int = knob(25, "length of a stage", "epochs", low=1, high=MOST_EPOCHS)
+    warmup_epochs: int = knob(
+        10, "start of a stage that trains weights only; shorter than the stage", "epochs", low=0, high=MOST_EPOCHS
+    )
+    batch: int = knob(96, "batch of both halves", "images", low=2, high=MOST_IMAGES)
+    subset: float = knob(
+        1.0, "share of the training images that the search looks at, drawn with equal classes", above=0, high=1
+    )
     weight_fraction: float = knob(
         0.5, "share of the training set that trains weights; the rest trains alpha", above=0, below=1
     )
@@ -87,16 +112,16 @@ class SearchConfig:
     lr_min: float = knob(0.0, "learning rate of the weights that the cosine falls to", low=0, high=1e3)
     momentum: float = knob(0.9, "momentum of the weights", low=0, below=1)
     weight_decay: float = knob(3e-4, "weight decay of the weights", low=0, high=1)
-    clip: float = knob(5.0, "largest gradient norm of the weights; 0: no limit", low=0)
+    clip: float = knob(5.0, "largest gradient norm of the weights; 0: no limit", low=0, high=1e6)
     alpha_lr: float = knob(6e-4, "learning rate of the architecture parameters (Adam)", above=0, high=1e3)
     alpha_beta1: float = knob(0.5, "Adam's first decay", low=0, below=1)
     alpha_beta2: float = knob(0.999, "Adam's second decay", low=0, below=1)
     alpha_weight_decay: float = knob(1e-3, "weight decay of the architecture parameters", low=0, high=1)
-    alpha_clip: float = knob(5.0, "largest gradient norm of the architecture parameters; 0: no limit", low=0)
-    alpha_init: float = knob(1e-3, "standard deviation of the first architecture parameters", low=0)
+    alpha_clip: float = knob(5.0, "largest gradient norm of the architecture parameters; 0: no limit", low=0, high=1e6)
+    alpha_init: float = knob(1e-3, "standard deviation of the first architecture parameters", low=0, high=100)
     unrolled: bool = knob(False, "second-order architecture gradient (Liu et al. 2019, Eq. 7)")
     rule: str = knob("pdarts", "how the genotype is read off alpha", choices=("pdarts", "darts"))
-    max_skips: int = knob(2, "most skips in the normal cell (rule pdarts)", "edges", low=0)
+    max_skips: int = knob(2, "most skips in the normal cell (rule pdarts)", "edges", low=0, high=1000)
     cost: CostCoefficients = field(default_factory=CostCoefficients)
     random: RandomConfig = field(default_factory=RandomConfig)
 
@@ -105,16 +130,16 @@ class SearchConfig:
 class RetrainConfig:
     """The recipe that trains the derived network; the defaults are P-DARTS' for CIFAR-10."""
 
-    epochs: int = knob(600, "length", "epochs", low=1)
-    batch: int = knob(128, "batch", "images", low=2)
+    epochs: int = knob(600, "length", "epochs", low=1, high=MOST_EPOCHS)
+    batch: int = knob(128, "batch", "images", low=2, high=MOST_IMAGES)
     lr: float = knob(0.025, "learning rate at the start", above=0, high=1e3)
     lr_min: float = knob(0.0, "learning rate that the cosine falls to", low=0, high=1e3)
     momentum: float = knob(0.9, "momentum", low=0, below=1)
     weight_decay: float = knob(3e-4, "weight decay", low=0, high=1)
-    clip: float = knob(5.0, "largest gradient norm; 0: no limit", low=0)
+    clip: float = knob(5.0, "largest gradient norm; 0: no limit", low=0, high=1e6)
     drop_path: float = knob(0.3, "drop path rate at the end; it rises linearly from 0", low=0, below=1)
-    auxiliary: float = knob(0.4, "weight of the auxiliary head's loss; 0: no such head", low=0)
-    cutout: int = knob(16, "side of the square cut out of every image; 0: none", "pixels", low=0)
+    auxiliary: float = knob(0.4, "weight of the auxiliary head's loss; 0: no such head", low=0, high=1e3)
+    cutout: int = knob(16, "side of the square cut out of every image; 0: none", "pixels", low=0, high=MOST_PIXELS)
     label_smoothing: float = knob(0.0, "probability spread over the other classes", low=0, below=1)
     validation_fraction: float = knob(
         0.0, "share of the training set held out to choose `best`; 0: none", low=0, below=1
@@ -126,9 +151,9 @@ class Experiment:
     """All that a launch depends on; the run folder keeps it as config.yaml."""
 
     seed: int = knob(0, "seed of everything random", low=0, high=2**32 - 1)
-    device: str = knob("auto", "cpu, cuda, cuda:N, mps; auto: a GPU if there is one")
-    threads: int = knob(0, "CPU threads; 0: torch's own choice", low=0)
-    save_seconds: float = knob(60.0, "time between two checkpoints", "seconds", low=0)
+    device: str = knob("auto", DEVICE_HELP)
+    threads: int = knob(0, "CPU threads; 0: torch's own choice", low=0, high=MOST_THREADS)
+    save_seconds: float = knob(60.0, "time between two checkpoints", "seconds", low=0, high=1e6)
     data: DataConfig = field(default_factory=DataConfig)
     skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -149,9 +174,15 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         "search.alpha_clip": 0.0,
         "search.rule": "darts",
     },
-    "random": {},
 }
-"""What `search.strategy` presets; keys given beside it win. pdarts: Chen et al. 2019, section 4.2; darts: Liu et al. 2019, appendix A.1."""
+"""What `search.strategy` presets; what one of these sets is at its default in the others. `random` presets nothing.
+
+pdarts: Chen et al. 2019, section 4.2; darts: Liu et al. 2019, appendix A.1.
+"""
+
+
+HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download")
+"""Knobs that may change at a resume: they alter no number by themselves (the data are known by their fingerprint)."""
 
 
 # --- what the other verbs take -----------------------------------------------------------------------------------
@@ -170,10 +201,10 @@ class DeriveConfig:
     """Reads a genotype off a finished search once more."""
 
     rule: str = knob("", "how the genotype is read off alpha; empty: the run's", choices=("", "pdarts", "darts"))
-    max_skips: int = knob(-1, "most skips in the normal cell (rule pdarts); -1: the run's", "edges", low=-1)
+    max_skips: int = knob(-1, "most skips in the normal cell (rule pdarts); -1: the run's", "edges", low=-1, high=1000)
     layers: int = knob(0, "depth of the deployment skeleton; 0: the run's", "cells", low=0, high=1000)
     channels: int = knob(0, "width of the deployment skeleton; 0: the run's", "channels", low=0, high=65536)
-    out: str = knob("genotype.json", "file to write", "path")
+    out: str = knob("genotype.json", "file to write; empty: none", "path")
 
 
 @dataclass
@@ -181,16 +212,16 @@ class EvaluateConfig:
     """Tests a trained network."""
 
     path: str = knob("", "folder or file that holds the data; empty: where the run found it", "path")
-    batch: int = knob(256, "batch", "images", low=1)
-    device: str = knob("auto", "cpu, cuda, cuda:N, mps; auto: a GPU if there is one")
-    threads: int = knob(0, "CPU threads; 0: torch's own choice", low=0)
+    batch: int = knob(256, "batch", "images", low=1, high=MOST_IMAGES)
+    device: str = knob("auto", DEVICE_HELP)
+    threads: int = knob(0, "CPU threads; 0: the run's", low=0, high=MOST_THREADS)
 
 
 @dataclass
 class ExportConfig:
     """Writes a genotype in the form that another program reads."""
 
-    to: str = knob("json", "format", choices=("json", "darts"))
+    to: str = knob("json", "format", choices=("json", "darts", "svg"))
     out: str = knob("", "file to write; empty: standard output", "path")
 
 
@@ -206,7 +237,7 @@ class CountConfig:
     """Counts what a network costs."""
 
     input: str = knob("", "image as CxHxW; empty: the genotype's own, else 3x32x32")
-    classes: int = knob(0, "classes; 0: the genotype's own, else 10", low=0)
+    classes: int = knob(0, "classes; 0: the genotype's own, else 10", low=0, high=1e6)
     layers: int = knob(0, "depth; 0: the genotype's own, else 20", "cells", low=0, high=1000)
     channels: int = knob(0, "width of the first cells; 0: the genotype's own, else 36", "channels", low=0, high=65536)
     stem: str = knob("", "first layers; empty: the genotype's own", choices=("", "auto", "cifar", "imagenet"))
@@ -215,23 +246,65 @@ class CountConfig:
 # --- putting an experiment together ------------------------------------------------------------------------------
 
 
-def experiment(name_or_path: str, overrides: Sequence[str], section: str) -> Experiment:
-    """The experiment a user names (one that ships, or a YAML file), with `key=value` on top.
+def experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
+    """The experiment a user names (one that ships, or a YAML file), with the (key, value) pairs of the command line on top.
 
-    Raises InputError for an unknown name, an unreadable file, or a wrong key, type or range.
+    A file means the same to every verb; on the command line a key without its section is looked for in `section`
+    first. Raises InputError for an unknown name, an unreadable file, or a wrong key, type or range.
     """
-    from_file = list(read_yaml(experiment_file(name_or_path))) if name_or_path else []
-    from_user = [split_override(text) for text in overrides]
-    settings: list[tuple[str, Any]] = []
-    for group in (from_file, from_user):
-        named = [(full_name(Experiment, key, section), value) for key, value in group]
-        strategy = dict(named).get("search.strategy")
-        # A strategy's presets lie under the keys given beside it, and over everything given before.
-        settings += list(STRATEGIES.get(strategy, {}).items()) if isinstance(strategy, str) else []
-        settings += named
-    config = load(Experiment, settings, section)
+    settings = _file_settings(experiment_file(name_or_path)) if name_or_path else []
+    named = checked(Experiment, _split(given)[1], section, beside=Launch)
+    config = load(Experiment, settings + _presets(named, _strategy(settings)) + named)
     check_experiment(config)
     return config
+
+
+def launch(given: Sequence[tuple[str, Any]]) -> Launch:
+    """Where a run lives, by the same pairs. Raises InputError."""
+    found = load(Launch, _split(given)[0])
+    if found.resume and not found.run:
+        raise InputError("resume=true needs run=PATH, the folder of the run to continue.")
+    return found
+
+
+def touches(part: str, given: Sequence[tuple[str, Any]], section: str) -> bool:
+    """Whether the pairs of a command line that `experiment` took set a key of the experiment's section `part`."""
+    return any(full_name(Experiment, key, section).startswith(f"{part}.") for key, _ in _split(given)[1])
+
+
+Pairs = list[tuple[str, Any]]
+
+
+def _split(given: Sequence[tuple[str, Any]]) -> tuple[Pairs, Pairs]:
+    """The pairs of the launch, and those of the experiment."""
+    of_launch = {key.name for key in keys(Launch)}
+    return [pair for pair in given if pair[0] in of_launch], [pair for pair in given if pair[0] not in of_launch]
+
+
+def _file_settings(path: Path) -> list[tuple[str, Any]]:
+    """The settings of an experiment file under their full names, checked, over what its strategy presets."""
+    sections = {key.name.rpartition(".")[0] for key in keys(Experiment)}
+    written = [(key, value) for key, value in read_yaml(path) if not (value is None and key in sections)]
+    named = checked(Experiment, written, where=str(path))
+    names = [name for name, _ in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: the key {name} stands here twice; keep one.")
+    return _presets(named, _strategy([])) + named
+
+
+def _presets(named: Sequence[tuple[str, Any]], before: str) -> list[tuple[str, Any]]:
+    """What lies under `named`, and over all that was said before: the presets of a strategy other than that `before`."""
+    strategy = _strategy(named, before)
+    if strategy == before or strategy not in STRATEGIES:
+        return []
+    defaults = {key.name: key.default for key in keys(Experiment)}
+    preset = dict.fromkeys(name for names in STRATEGIES.values() for name in names)
+    return [(name, STRATEGIES[strategy].get(name, defaults[name])) for name in preset]
+
+
+def _strategy(named: Sequence[tuple[str, Any]], otherwise: str = SearchConfig.strategy) -> str:
+    return str(dict(named).get("search.strategy", otherwise))
 
 
 def check_experiment(config: Experiment) -> None:
@@ -258,6 +331,27 @@ def check_experiment(config: Experiment) -> None:
             )
     if len(config.data.mean) != len(config.data.std):
         raise InputError("data.mean and data.std must have the same length; give both, or neither.")
+    check_device(config.device)
+
+
+def check_device(name: str) -> None:
+    """Raises InputError for what no device is called; whether it is there is another question."""
+    if not DEVICE.fullmatch(name):
+        raise InputError(f"device={name} is no device; write auto, cpu, cuda, cuda:N or mps.")
+
+
+def of_run(folder: Path) -> Experiment:
+    """The configuration that a run folder keeps. Raises InputError where there is none."""
+    file = folder / "config.yaml"
+    if not os.path.isfile(file):
+        raise InputError(f"{shorten(str(folder))} is not a run folder: it has no config.yaml.")
+    return load(Experiment, list(read_yaml(file)), where=str(file))
+
+
+def digest(config: Experiment) -> str:
+    """sha256 of all knobs that shape the result, as hex."""
+    lines = [f"{key.name}={get(config, key.name)!r}" for key in keys(Experiment) if key.name not in HARMLESS]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def experiment_folder() -> Path:
@@ -266,18 +360,32 @@ def experiment_folder() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "experiments"
 
 
+def experiment_names() -> list[str]:
+    """The experiments that ship."""
+    return sorted(file.stem for file in experiment_folder().glob("*.yaml"))
+
+
 def experiment_file(name_or_path: str) -> Path:
     """The YAML file of an experiment. Raises InputError, naming the nearest, for one that is not there."""
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"}:
-        if not path.is_file():
-            raise InputError(f"there is no experiment file {name_or_path}.")
+        if not os.path.isfile(path):
+            raise InputError(f"there is no experiment file {shorten(name_or_path)}; change its path.")
         return path
-    known = sorted(file.stem for file in experiment_folder().glob("*.yaml"))
+    known = experiment_names()
     if name_or_path not in known:
-        near = difflib.get_close_matches(name_or_path, known, n=1, cutoff=0.0)
+        near = difflib.get_close_matches(name_or_path[:80], known, n=1, cutoff=0.0)
         hint = f"; the nearest is {near[0]}" if near else ""
         raise InputError(
-            f"there is no experiment {name_or_path!r}{hint} (of {', '.join(known)}); a file of yours ends in .yaml."
+            f"there is no experiment {shorten(repr(name_or_path))}{hint} (of {', '.join(known)}); a file of yours ends in .yaml."
         )
     return experiment_folder() / f"{name_or_path}.yaml"
+
+
+def image_shape(text: str) -> tuple[int, int, int]:
+    """(channels, height, width) from CxHxW. Raises InputError."""
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})x([0-9]{1,5})", text)
+    channels, height, width = map(int, match.groups()) if match else (0, 0, 0)
+    if not (channels and height and width):
+        raise InputError(f"input={shorten(text)} is not an image; write CxHxW such as 3x32x32.")
+    return channels, height, width

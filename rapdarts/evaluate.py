@@ -55,6 +55,10 @@ def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Ac
     return Accuracy(int(correct), n, loss.item() / n)
 
 
+CARD = "rapdarts"
+"""The one metadata entry of our .safetensors files: the format writes several in an order that changes from call to call."""
+
+
 @dataclass(frozen=True)
 class TrainedFile:
     """What a .safetensors file of ours says about itself; `mean` and `std` normalise images of 0..1 by channel."""
@@ -74,9 +78,8 @@ def read_trained(path: Path) -> TrainedFile:
         )
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        genotype = parse_json(metadata["genotype"], f"{path}:genotype")
-        data = json.loads(metadata["data"])
+            card = json.loads((file.metadata() or {})[CARD])
+        genotype, data = parse_json(card["genotype"], f"{path}:genotype"), card["data"]
         return TrainedFile(path, genotype, tuple(data["mean"]), tuple(data["std"]), tuple(data["classes"]))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DamagedError(f"{path} is not a network that rapdarts retrain wrote, or is damaged ({error}).") from None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rapdarts.drawing import draw
 from rapdarts.genotype import Genotype
 
 FORMATS: dict[str, Callable[[Genotype], str]] = {
     "json": Genotype.to_json,
     "darts": lambda genotype: genotype.to_darts() + "\n",
+    "svg": draw,
 }
 """What `rapdarts export to=` writes."""

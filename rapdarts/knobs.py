@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
 from rapdarts.errors import InputError
-from rapdarts.plain_yaml import parse_value
+from rapdarts.plain_yaml import parse_value, shorten
+
+TINY = 1e-30
+"""Numbers closer to 0 vanish in the float32 that they meet."""
 
 
 def knob(
@@ -43,23 +46,31 @@ class Key:
     facts: Mapping[str, Any]
 
 
-def keys(schema: type, prefix: str = "") -> Iterator[Key]:
+def keys(schema: type) -> tuple[Key, ...]:
     """Every knob of a dataclass and of the dataclasses within it, in order."""
+    return _keys(schema, "")
+
+
+@cache
+def _keys(schema: type, prefix: str) -> tuple[Key, ...]:
+    found: list[Key] = []
     types = typing.get_type_hints(schema)
     for entry in dataclasses.fields(schema):
         name, kind = prefix + entry.name, types[entry.name]
         if dataclasses.is_dataclass(kind):
-            yield from keys(typing.cast(type, kind), name + ".")
+            found += _keys(typing.cast(type, kind), name + ".")
         else:
             factory = entry.default_factory
             default = entry.default if factory is dataclasses.MISSING else factory()
-            yield Key(name, kind, default, entry.metadata)
+            found.append(Key(name, kind, default, entry.metadata))
+    return tuple(found)
 
 
-def full_name(schema: type, given: str, section: str = "") -> str:
+def full_name(schema: type, given: str, section: str = "", beside: type | None = None) -> str:
     """The knob that `given` means: its full name, or an ending that fits one knob only (the verb's own section first).
 
-    Raises InputError, naming the nearest right key, where none or several fit.
+    Raises InputError where none or several fit; the nearest right key that it names may also be one of `beside`,
+    a schema whose keys stand on the same command line.
     """
     names = [key.name for key in keys(schema)]
     if given in names:
@@ -70,49 +81,84 @@ def full_name(schema: type, given: str, section: str = "") -> str:
         return (own or fits)[0]
     if fits:
         raise InputError(f"the key {given!r} could mean {' or '.join(fits)}; write one of them.")
-    # A wrong name in a right section is most likely misspelt in its last part.
-    head, _, _ = given.rpartition(".")
-    near = [name for name in names if head and name.rpartition(".")[0].endswith(head)]
-    tails = {
-        name[i + 1 :]: name for name in near or names for i in [-1, *(m.start() for m in re.finditer(r"\.", name))]
-    }
-    close = difflib.get_close_matches(given, tails, n=1, cutoff=0.5) or difflib.get_close_matches(
-        given.rpartition(".")[2], tails, n=1, cutoff=0.0
-    )
-    raise InputError(
-        f"there is no key {given!r}; the nearest is {tails[close[0]]}." if close else f"there is no key {given!r}."
-    )
+    inner = [name for name in names if name.startswith(given + ".")]
+    if inner:
+        raise InputError(f"{given} is a section, not a key; name one of its keys, such as {inner[0]}.")
+    others = [key.name for key in keys(beside)] if beside else []
+    nearest = max([*names, *others], key=lambda name: _likeness(given, name, section))
+    raise InputError(f"there is no key {shorten(repr(given))}; the nearest is {nearest}.")
+
+
+def _likeness(given: str, name: str, section: str) -> float:
+    """How likely `given` is a slip for the knob `name`: alike in the last part, and then in the section."""
+
+    def alike(a: str, b: str) -> float:
+        return difflib.SequenceMatcher(None, a, b).ratio()
+
+    head, _, tail = given[-80:].lower().rpartition(".")
+    home, _, last = name.rpartition(".")
+    sections = max(alike(head, home), alike(head, home.rpartition(".")[2])) if head else 0.0
+    own = f"{home}.".startswith(f"{section}.")
+    exact = 0.25 if tail == last else 0.0
+    return alike(tail, last) + exact + (0.75 * sections if sections > 0.8 else 0.0) + (0.05 if own else 0.0)
+
+
+def checked(
+    schema: type, settings: Sequence[tuple[str, Any]], section: str = "", where: str = "", beside: type | None = None
+) -> list[tuple[str, Any]]:
+    """(key, value) pairs under the keys' full names, the values in the knobs' own types; see `full_name`.
+
+    Raises InputError, beginning with `where`, for an unknown key, a value of the wrong type, or one out of its range.
+    """
+    known = {key.name: key for key in keys(schema)}
+    result = []
+    try:
+        for given, text in settings:
+            key = known[full_name(schema, given, section, beside)]
+            value = _typed(key, text)
+            check_range(key, value)
+            result.append((key.name, value))
+    except InputError as error:
+        raise InputError(f"{where}: {error}" if where else str(error)) from None
+    return result
 
 
 Schema = TypeVar("Schema")
 
 
 def load(schema: type[Schema], settings: Sequence[tuple[str, Any]], section: str = "", where: str = "") -> Schema:
-    """A checked `schema` value from (key, value) pairs, the later of which win.
-
-    Raises InputError for an unknown key, a value of the wrong type, or one out of its range.
-    """
+    """A `schema` value from (key, value) pairs, the later of which win. Raises InputError as `checked` does."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     config = OmegaConf.structured(schema)
-    facts = {key.name: key for key in keys(schema)}
-    for given, value in settings:
-        key = facts[full_name(schema, given, section)]
-        if isinstance(value, str) and key.type is not str:
-            value = parse_value(value, key.name)
-        if key.type is str and not isinstance(value, str):
-            raise InputError(f"{key.name} takes a text, not {value!r}; put it in quotes.")
-        if typing.get_origin(key.type) is list and not isinstance(value, list):
-            raise InputError(f"{key.name} takes a list such as {list(key.default) or '[a, b]'}, not {value!r}.")
-        try:
-            OmegaConf.update(config, key.name, value)
-        except OmegaConfBaseException:
-            raise InputError(f"{key.name} takes {_type_name(key.type)}, not {value!r}.") from None
-    result = typing.cast(Schema, OmegaConf.to_object(config))
-    for key in facts.values():
-        check_range(key, _get(result, key.name))
-    return result
+    for name, value in checked(schema, settings, section, where):
+        OmegaConf.update(config, name, value)
+    return typing.cast(Schema, OmegaConf.to_object(config))
+
+
+def _typed(key: Key, value: Any) -> Any:
+    """The value in the knob's own type; a text from the command line is read first. Raises InputError."""
+    if isinstance(value, str) and key.type is not str:
+        value = parse_value(value, key.name)
+    if typing.get_origin(key.type) is not list:
+        return _typed_item(key, key.type, value)
+    if not isinstance(value, list):
+        raise InputError(f"{key.name} takes a list such as {list(key.default) or '[a, b]'}, not {_show(value)}.")
+    return [_typed_item(key, typing.get_args(key.type)[0], item) for item in value]
+
+
+def _typed_item(key: Key, kind: type, value: Any) -> Any:
+    """Whole numbers may be written 1e3, and stand for other numbers; nothing else is taken for something else."""
+    if kind is int and type(value) is float and value.is_integer() and abs(value) <= 2**53:
+        return int(value)
+    if kind is float and type(value) is int:
+        return float(value) if abs(value) < 2**1000 else math.inf
+    if type(value) is not kind:
+        hint = "; put it in quotes" if kind is str else ""
+        raise InputError(f"{key.name} takes {_type_name(key.type)}, not {_show(value)}{hint}.")
+    if isinstance(value, str) and ("\0" in value or "${" in value or value == "???"):
+        raise InputError(f"{key.name} cannot be {_show(value)}: '${{', '???' and NUL are not used here; change it.")
+    return value
 
 
 def check_range(key: Key, value: Any) -> None:
@@ -121,8 +167,10 @@ def check_range(key: Key, value: Any) -> None:
     for item in value if isinstance(value, list) else [value]:
         if facts["choices"] and item not in facts["choices"]:
             choices = [str(choice) for choice in facts["choices"] if choice != ""]
-            near = difflib.get_close_matches(str(item), choices, n=1, cutoff=0.0)
-            raise InputError(f"{key.name} has no choice {item!r}; the nearest is {near[0]}, of {', '.join(choices)}.")
+            near = difflib.get_close_matches(str(item)[:80], choices, n=1, cutoff=0.0)
+            raise InputError(
+                f"{key.name} has no choice {_show(item)}; the nearest is {near[0]}, of {', '.join(choices)}."
+            )
         if isinstance(item, (int, float)) and not isinstance(item, bool):
             inside = (
                 math.isfinite(item)
@@ -133,47 +181,61 @@ def check_range(key: Key, value: Any) -> None:
             )
             if not inside:
                 raise InputError(f"{key.name}={item} is out of range; it must be {range_text(facts)}.")
+            if 0 < abs(item) < TINY:
+                raise InputError(f"{key.name}={item} is too close to 0 to be meant; write 0, or {TINY} and more.")
 
 
 def range_text(facts: Mapping[str, Any]) -> str:
-    """A range in words, `at least 0, below 1`."""
+    """A range in words, `at least 0, below 1` or `0 to 1`."""
+    if facts["low"] is not None and facts["high"] is not None:
+        return f"{_plain_number(facts['low'])} to {_plain_number(facts['high'])}"
     words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
     parts = [f"{word} {_plain_number(facts[name])}" for name, word in words.items() if facts[name] is not None]
     return ", ".join(parts) or "a finite number"
 
 
 def _plain_number(value: float) -> str:
-    return f"{value:g}" if abs(value) < 1e6 else f"{value:,.0f}"
+    short = f"{value:g}".replace("e+0", "e").replace("e+", "e")
+    return short if float(short) == value else f"{value:,.0f}"
 
 
 def split_override(text: str) -> tuple[str, str]:
-    """`key=value` as a pair. Raises InputError where there is no `=`."""
+    """`key=value` as a pair. Raises InputError where there is no `=`, or no key before it."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise InputError(f"{text!r} is not key=value.")
+        raise InputError(f"{shorten(repr(text))} has no key; write key=value, such as seed=1.")
     return key.strip(), value
 
 
 def save_yaml(config: Any) -> str:
-    """A configuration value as YAML text that `read_yaml` reads back to the same."""
+    """A configuration value as YAML text that `read_yaml` reads back to the same. Raises InputError for what is no text."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    try:
+        return OmegaConf.to_yaml(OmegaConf.structured(config))
+    except UnicodeEncodeError as error:  # a file name of bytes that are not UTF-8
+        raise InputError(f"{error.object!r} is not UTF-8 and cannot be written down; rename that file.") from None
 
 
 def differences(old: Any, new: Any) -> list[str]:
     """The knobs in which two configurations of one schema differ, as `key: old -> new`."""
     return [
-        f"{key.name}: {_get(old, key.name)} -> {_get(new, key.name)}"
+        f"{key.name}: {get(old, key.name)} -> {get(new, key.name)}"
         for key in keys(type(new))
-        if _get(old, key.name) != _get(new, key.name)
+        if get(old, key.name) != get(new, key.name)
     ]
 
 
-def _get(value: Any, name: str) -> Any:
+def get(value: Any, name: str) -> Any:
+    """The value of a knob by its dotted name."""
     for part in name.split("."):
         value = getattr(value, part)
     return value
+
+
+def _show(value: Any) -> str:
+    """A value as a message quotes it: on one line, and short."""
+    return "nothing" if value is None else shorten(repr(value))
 
 
 def _type_name(kind: Any) -> str:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rapdarts.errors import InputError
 
-MAX_FILE_BYTES = 1_000_000
+MAX_FILE_BYTES = 100_000
 MAX_DEPTH = 20
+MAX_DIGITS = 100
+"""Of a number as it is written: Python takes minutes over one of a million digits."""
+
+NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+LEADING_ZERO = re.compile(r"[-+]?0[0-9]")
+WORDS = {"true", "True", "TRUE", "false", "False", "FALSE", "null", "Null", "NULL", "~", ""}
+INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+"""Numbers to YAML; let through, because the range of every knob refuses them by name."""
 
 
 def read_yaml(path: Path) -> Iterator[tuple[str, Any]]:
@@ -21,27 +30,19 @@ def read_yaml(path: Path) -> Iterator[tuple[str, Any]]:
     """
     import yaml
 
-    try:
-        raw = path.read_bytes()
-        if len(raw) > MAX_FILE_BYTES:
-            raise InputError(f"{path} has {len(raw)} bytes; a configuration has at most {MAX_FILE_BYTES}.")
-        text = raw.decode("utf-8")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text.") from None
+    text = _read_text(path)
     try:
         tree = _parse_yaml(text)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(f"{path}{line}: {error.problem}.") from None
+        raise InputError(f"{path}{line}: {_why(error)}.") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
     if tree is None:
         return
     if not isinstance(tree, dict):
         raise InputError(f"{path} must hold sections such as data: and search:.")
-    yield from _leaves(tree, "", path)
+    yield from _leaves(tree, "")
 
 
 def parse_value(text: str, key: str) -> Any:
@@ -50,52 +51,71 @@ def parse_value(text: str, key: str) -> Any:
 
     try:
         return _parse_yaml(text)
-    except yaml.YAMLError:
-        raise InputError(f"{key}={text} cannot be read as a number, a truth value or a [list].") from None
+    except yaml.YAMLError as error:
+        problem = _why(error) or "no number, truth value or [list]"
+        raise InputError(f"{key}={shorten(text)} cannot be read: {problem}.") from None
 
 
-def _leaves(tree: Mapping[Any, Any], prefix: str, path: Path) -> Iterator[tuple[str, Any]]:
+def shorten(text: str) -> str:
+    """A text as a message quotes it."""
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _why(error: Any) -> str:
+    """What a YAML error complains about: its problem, which often goes on where its context stops."""
+    problem = getattr(error, "problem", None) or ""
+    return f"{error.context}, {problem}" if problem.startswith("but ") else problem
+
+
+def _read_text(path: Path) -> str:
+    try:
+        # Looked at before it is opened: opening a fifo would wait for a writer.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path} is not a regular file.")
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise InputError(f"{path} has more than {MAX_FILE_BYTES:,} bytes, too many for a configuration.")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
-        if not isinstance(key, str):
-            raise InputError(f"{path}: the key {key!r} is not a name.")
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.", path)
+            yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
 def _parse_yaml(text: str) -> Any:
-    """YAML's numbers, words, lists and maps, and nothing else of it. Raises yaml.YAMLError."""
+    """The tree of values. Raises yaml.YAMLError."""
     import yaml
+
+    def refuse(problem: str, event: Any) -> yaml.MarkedYAMLError:
+        return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
     class Loader(yaml.SafeLoader):
         depth = 0
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             event = self.peek_event()  # type: ignore[no-untyped-call]
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise yaml.MarkedYAMLError(
-                    problem="anchors and aliases are not used here", problem_mark=event.start_mark
-                )
-            if getattr(event, "tag", None) not in (None, "!"):
-                raise yaml.MarkedYAMLError(
-                    problem=f"the tag {event.tag} is not used here", problem_mark=event.start_mark
-                )
+            if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+                raise refuse("anchors and aliases are not used here; write the value twice", event)
+            if event.tag is not None:
+                raise refuse(f"the tag {event.tag} is not used here; write the value without it", event)
             self.depth += 1
             if self.depth > MAX_DEPTH:
-                raise yaml.MarkedYAMLError(problem="nested too deep", problem_mark=event.start_mark)
+                raise refuse(f"nested deeper than {MAX_DEPTH} levels", event)
             node = super().compose_node(parent, index)
             self.depth -= 1
             if isinstance(node, yaml.ScalarNode):
-                if "${" in node.value:
-                    raise yaml.MarkedYAMLError(
-                        problem="'${' is not used here; write the value", problem_mark=node.start_mark
-                    )
-                if node.style is None and MISLEADING.fullmatch(node.value):
-                    raise yaml.MarkedYAMLError(
-                        problem=f"{node.value} does not mean what it looks like; write true, false, a plain number, or quotes",
-                        problem_mark=node.start_mark,
-                    )
+                if problem := _problem(node.value, plain=node.style is None, text=node.tag.endswith(":str")):
+                    raise refuse(problem, node)
                 if node.style is None and NUMBER.fullmatch(node.value) and not node.tag.endswith(":int"):
                     node.tag = "tag:yaml.org,2002:float"  # YAML 1.1 takes 1e-3 for a text
             return node
@@ -103,17 +123,28 @@ def _parse_yaml(text: str) -> Any:
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             seen = set()
             for key, _ in node.value:
+                if not (isinstance(key, yaml.ScalarNode) and key.tag.endswith(":str")):
+                    raise refuse("a key must be a name", key)
                 if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value} stands here twice", problem_mark=key.start_mark
-                    )
+                    raise refuse(f"the key {key.value} stands here twice; keep one", key)
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
 
     return yaml.load(text, Loader)  # noqa: S506 (a SafeLoader, narrowed)
 
 
-MISLEADING = re.compile(
-    r"[-+]?0[0-9_]+|[-+]?[0-9][0-9_]*(:[0-9]+)+(\.[0-9]*)?|0[xob].*|[0-9]+_[0-9_]*|(?i:yes|no|on|off|y|n)|\d{4}-\d\d?-\d\d?.*"
-)
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+def _problem(value: str, plain: bool, text: bool) -> str:
+    """Why a scalar is refused, or nothing; `plain`: it stands without quotes, `text`: YAML takes it for a text."""
+    if "${" in value:
+        return "'${' is not used here; write the value"
+    if not plain:
+        return ""
+    if NUMBER.fullmatch(value):
+        if len(value) > MAX_DIGITS:
+            return f"a number of more than {MAX_DIGITS} digits"
+        misleading = LEADING_ZERO.match(value) is not None
+    else:
+        misleading = not text and value not in WORDS and INFINITE.fullmatch(value) is None
+    if not misleading:
+        return ""
+    return f"{shorten(value)} does not mean what it looks like; write true, false, a plain number, or quotes"

@@ -7,71 +7,103 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rapdarts import config
 from rapdarts.config import Experiment
 from rapdarts.errors import DamagedError, InputError
-from rapdarts.knobs import load
-from rapdarts.plain_yaml import read_yaml
 
 COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")
+ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "<": "&lt;", **dict.fromkeys("\r\n", " ")})
+"""What would end a cell of a Markdown table or bring in HTML, and what stands there instead."""
 
 
 def table(folders: Sequence[Path]) -> str:
-    """One row a run, in the order given. Raises InputError for a folder without a finished run, DamagedError for a broken one."""
-    rows = [COLUMNS, ("---",) * len(COLUMNS), *(_row(folder) for folder in folders)]
+    """One row a run, in the order given.
+
+    Raises InputError for a folder without a finished run, DamagedError for one whose files are broken.
+    """
+    rows = [COLUMNS, ("---",) * len(COLUMNS)]
+    rows += [tuple(cell.translate(ESCAPES) for cell in _row(folder)) for folder in folders]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def _row(folder: Path) -> tuple[str, ...]:
+    experiment = config.of_run(folder)
     if not (folder / "result.json").is_file():
         raise InputError(
             f"{folder} holds no finished run (no result.json); leave it out, or finish it with resume=true."
         )
-    config = load(Experiment, list(read_yaml(folder / "config.yaml")))
+    result, environment = _read(folder / "result.json"), _read(folder / "environment.json")
     try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-        verb = environment["verb"]
-        costs, accuracy, n = _outcome(verb, result)
+        verb, data = environment["verb"], experiment.data
+        what, params, macs, accuracy, n = _outcome(verb, result)
         return (
-            folder.name,
-            f"random baseline, N = {result['count']}" if verb == "random" else verb,
-            config.data.name + (f" ({config.data.fraction:g} of it)" if config.data.fraction < 1 else ""),
-            str(config.seed),
-            _settings(verb, config),
-            f"{costs['params']:,}" if costs else "",
-            f"{costs['macs']:,}"
-            if costs
-            else f"within {config.search.random.tolerance:.0%} of {result['target_macs']:,.0f}",
+            str(folder),
+            what,
+            data.name + (f" ({data.fraction:g} of it)" if data.fraction < 1 else ""),
+            str(experiment.seed),
+            _settings(verb, experiment),
+            params,
+            macs,
             accuracy,
             n,
-            f"{result['seconds'] / 60:.1f} min",
-            f"{environment['gpu'] or 'CPU'}, {environment['threads']} threads",
+            _duration(result["seconds"]),
+            _machine(environment, experiment.device),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{folder} is damaged ({type(error).__name__}: {error}); leave it out.") from None
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise DamagedError(f"{folder} is damaged ({reason}); leave it out, or run it again.") from None
 
 
-def _outcome(verb: str, result: dict[str, Any]) -> tuple[dict[str, int], str, str]:
-    """(costs, accuracy, n) of a run; a search has no accuracy, a baseline no single cost."""
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise DamagedError(f"{path} cannot be read ({reason}); leave the run out, or run it again.") from None
+    if not isinstance(tree, dict):
+        raise DamagedError(f"{path} holds no object; leave the run out, or run it again.")
+    return tree
+
+
+def _outcome(verb: str, result: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    """(what, params, MACs, test accuracy, n): of a search there is no accuracy, of a baseline the range of the costs."""
+    if verb not in ("search", "retrain", "random"):
+        raise ValueError(f"there are no runs of {verb!r}")
     if verb == "search":
-        return result["counted"], "", ""
+        costs = result["counted"]
+        return verb, f"{costs['params']:,}", f"{costs['macs']:,}", "", ""
+    accuracy = f"{100 * result['test_accuracy']:.2f}"
     if verb == "retrain":
-        return (
-            result["costs"],
-            f"{100 * result['test_accuracy']:.2f} ± {100 * result['standard_error']:.2f} %",
-            f"{result['n']:,}",
-        )
-    spread = result["standard_deviation"]
-    words = (
-        f"{100 * result['test_accuracy']:.2f} %"
-        if spread is None
-        else f"{100 * result['test_accuracy']:.2f} ± {100 * spread:.2f} %"
-    )
-    return {}, f"{words} (deviation over genotypes)", ""
+        costs, error = result["costs"], result["standard_error"]
+        accuracy += f" ± {100 * error:.2f} % (standard error)"
+        return verb, f"{costs['params']:,}", f"{costs['macs']:,}", accuracy, f"{result['n']:,}"
+    deviation, every = result["standard_deviation"], [network["costs"] for network in result["networks"]]
+    accuracy += " %" if deviation is None else f" ± {100 * deviation:.2f} % (deviation over genotypes)"
+    params, macs = (_range([costs[name] for costs in every]) for name in ("params", "macs"))
+    return f"random baseline, N = {result['count']}", params, macs, accuracy, ""
 
 
-def _settings(verb: str, config: Experiment) -> str:
-    if verb == "search":
-        prices = [f"cost.{name}={value:g}" for name, value in vars(config.search.cost).items() if value]
-        return " ".join([f"{config.search.strategy}, {config.search.space}", *prices])
-    return f"{config.retrain.epochs} epochs"
+def _range(values: Sequence[int]) -> str:
+    least, most = min(values), max(values)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _settings(verb: str, experiment: Experiment) -> str:
+    if verb != "search":
+        return f"{experiment.retrain.epochs} epochs"
+    search = experiment.search
+    prices = [f"cost.{name}={value:g}" for name, value in vars(search.cost).items() if value]
+    return " ".join([f"{search.strategy}, {search.space}", *prices])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _machine(environment: dict[str, Any], device: str) -> str:
+    """What the run was computed on; a GPU that was there but not asked for does not count."""
+    name = device.upper() if device in ("cpu", "mps") else environment["gpu"] or "CPU"
+    threads = environment["threads"]
+    return f"{name}, {threads} thread{'' if threads == 1 else 's'}"

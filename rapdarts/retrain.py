@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from rapdarts.config import Experiment
 from rapdarts.cost.count import count_derived
-from rapdarts.evaluate import Accuracy, accuracy
+from rapdarts.evaluate import CARD, Accuracy, accuracy
 from rapdarts.genotype import Genotype
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.space import SearchSpace, Skeleton
@@ -152,7 +152,8 @@ def halves(data: DataSet, validation_fraction: float, seed: int) -> tuple[Tensor
 def to_safetensors(weights: dict[str, Tensor], genotype: Genotype, data: DataSet) -> bytes:
     """Weights without the auxiliary head, which only training hears, with all that is needed to use them."""
     kept = {name: value.cpu().contiguous() for name, value in weights.items() if not name.startswith("auxiliary.")}
-    normalisation = {"mean": data.mean, "std": data.std, "classes": data.class_names}
-    return safetensors.torch.save(
-        kept, {"format": "pt", "genotype": genotype.to_json(), "data": json.dumps(normalisation)}
-    )
+    card = {
+        "genotype": genotype.to_json(),
+        "data": {"mean": data.mean, "std": data.std, "classes": data.class_names},
+    }
+    return safetensors.torch.save(kept, {CARD: json.dumps(card)})

@@ -191,7 +191,10 @@ class Halves:
         """Splits the training set, classes balanced. Raises InputError if a batch is larger than its half."""
         settings, seed = config.search, config.seed
         augment = Augment(data.mean, data.std, config.data.crop, config.data.flip, cutout=0)
-        first, second = split(data.train.labels, settings.weight_fraction, seed, "halves")
+        labels, used = data.train.labels.cpu(), torch.arange(len(data.train))
+        if settings.subset < 1:
+            used, _ = split(labels, settings.subset, seed, "subset")
+        first, second = (used[part] for part in split(labels[used], settings.weight_fraction, seed, "halves"))
         train = Batches(data.train, first, settings.batch, seed, "weights", augment, "search.batch")
         return cls(train, Batches(data.train, second, settings.batch, seed, "architecture", augment, "search.batch"))
 

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -198,13 +199,16 @@ def named_space(name: str) -> SearchSpace:
 
 def space_from_file(path: Path) -> SearchSpace:
     """The SPACE of a user's own module, which is run. Raises InputError if it cannot be, or holds none."""
-    specification = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"rapdarts_space_{path.stem}"
+    specification = importlib.util.spec_from_file_location(name, path)
     if not path.is_file() or specification is None or specification.loader is None:
         raise InputError(f"--space {path}: there is no such Python file.")
     module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module  # where dataclasses, among others, look their own module up
     try:
         specification.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[name]
         raise InputError(f"--space {path} fails when it is run: {type(error).__name__}: {error}.") from error
     return _space_of(module, str(path))
 

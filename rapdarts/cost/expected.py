@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rapdarts.cost.count import RESOURCES, Resource
+from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype, one_hot, random_genotype
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.space import KINDS, Mixing, SearchSpace, Skeleton
@@ -35,8 +36,14 @@ class PriceTable:
     prices: np.ndarray
 
     def exact(self, genotype: Genotype) -> dict[str, int]:
-        """The cost of the network derived from a genotype, by resource."""
+        """The cost of the network derived from a genotype, by resource. Raises InputError for one it has no prices for."""
         chosen = one_hot(self.space, genotype)
+        for kind, width in genotype.widths.items():
+            # The fixed parts are those behind cells that put out all their nodes, as every search does.
+            if width != self.space.nodes:
+                raise InputError(
+                    f"cell {kind} puts out {width} of {self.space.nodes} nodes; prices are known where a cell puts out all."
+                )
         totals = self.fixed + (self.prices * chosen).sum((1, 2, 3))
         return {name: round(total) for name, total in zip(self.resources, totals, strict=True)}
 

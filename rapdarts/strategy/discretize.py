@@ -24,17 +24,18 @@ def discretize(space: SearchSpace, weights: np.ndarray, max_skips: int | None = 
     """The genotype of the strongest choices in `weights` (kinds, edges, primitives).
 
     On each edge the strongest open primitive that may be derived; each node keeps its strongest edges; in the
-    normal cell, while there are more than `max_skips` skips, the weakest of them is set to zero and the cell
+    normal cell, while there are more than `max_skips` skips, the weakest of them is struck out and the cell
     derived again (Chen et al. 2019, section 3.3, and its code). Without a cap this is the rule of Liu et al. 2019,
     section 2.4. Ties go to the lowest edge, then to the lowest primitive.
 
-    Raises DivergedError if a weight is not finite, InputError if no cell meets the cap.
+    Raises DivergedError if a weight is not finite, InputError if no cell meets the cap or a node has too few edges
+    with anything to derive.
     """
     if not np.isfinite(weights).all():
         raise DivergedError(
             "the mixing weights are not finite; no genotype is derived from them. Lower search.alpha_lr."
         )
-    strength = np.where(space.mask & space.choosable, weights, -1.0)
+    strength = np.where(space.mask & space.choosable, weights, CLOSED)
     cells = {kind: _strongest(space, strength[i]) for i, kind in enumerate(KINDS)}
     if max_skips is not None:
         cells["normal"] = _with_few_skips(space, strength[0], max_skips)
@@ -71,15 +72,22 @@ def score(space: SearchSpace, weights: np.ndarray, genotype: Genotype) -> float:
 Pairs = list[tuple[int, int]]
 """The chosen (edge, primitive) pairs of a cell, in order of the edges."""
 
+CLOSED, STRUCK = -2.0, -1.0
+"""Strengths below every weight, even 0: of what may not be chosen, and of a skip that should not be if anything else can."""
+
 
 def _strongest(space: SearchSpace, strength: np.ndarray) -> Pairs:
-    """The kept edges with their primitives; `strength` is (edges, primitives), -1 at what may not be chosen."""
+    """The kept edges with their primitives; `strength` is (edges, primitives)."""
     best = strength.argmax(-1)  # the first of equals: the lowest primitive
     peak = strength.max(-1)
     pairs = []
     for node in range(space.nodes):
         into = range(len(space.edges))[space.edges_into(node)]
         kept = sorted(into, key=lambda edge: -peak[edge])[: space.edges_kept(node)]  # stable: the lowest edge
+        if any(peak[edge] == CLOSED for edge in kept):
+            raise InputError(
+                f"node {node} keeps {len(kept)} edges, but fewer have a primitive left to derive in the space {space.name}."
+            )
         pairs += [(edge, int(best[edge])) for edge in sorted(kept)]
     return pairs
 
@@ -92,12 +100,12 @@ def _with_few_skips(space: SearchSpace, strength: np.ndarray, max_skips: int) ->
         skips = [(edge, column) for edge, column in pairs if names[column] == SKIP]
         if len(skips) <= max_skips:
             return pairs
-        standing = [pair for pair in skips if strength[pair] > 0]
+        standing = [pair for pair in skips if strength[pair] != STRUCK]
         if not standing:
             raise InputError(
                 f"no normal cell with at most {max_skips} skips is left in this space; raise search.max_skips."
             )
-        strength[min(standing, key=lambda pair: strength[pair])] = 0.0
+        strength[min(standing, key=lambda pair: strength[pair])] = STRUCK
 
 
 def _cell(space: SearchSpace, pairs: Pairs) -> Cell:

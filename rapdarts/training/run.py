@@ -32,9 +32,6 @@ from rapdarts.training import checkpoint, files
 from rapdarts.training.log import Log, Screen
 from rapdarts.training.randomness import key
 
-HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download")
-"""Knobs that may change at a resume: they alter no number by themselves (the data are known by their fingerprint)."""
-
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 Batch = TypeVar("Batch", covariant=True)
@@ -297,7 +294,7 @@ def _check_config(folder: Path, config: configuration.Experiment, resume: bool) 
             f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
         )
     old = knobs.load(configuration.Experiment, list(read_yaml(saved)), where=str(saved))
-    changed = [line for line in knobs.differences(old, config) if line.partition(":")[0] not in HARMLESS]
+    changed = [line for line in knobs.differences(old, config) if line.partition(":")[0] not in configuration.HARMLESS]
     if changed:
         raise DamagedError(
             f"{folder} was begun with another configuration ({'; '.join(changed)}); resume with the same keys."

@@ -1,0 +1,163 @@
+"""The words of the command line: what each command is for, and its keys with defaults, units and ranges in aligned columns."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import rapdarts
+from rapdarts import config
+from rapdarts.knobs import Key, keys, range_text
+
+SWITCHES = {
+    "--help": "print this help",
+    "--debug": "show the traceback of an error",
+    "--json": "print the result as JSON",
+    "--print-config": "print the resolved configuration, which a YAML file of yours may hold, and stop",
+    "--space": "take the search space from your own Python file, which is run",
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command's usage and an example, what it does, the schemas of its keys, and its switches besides --help and --debug.
+
+    `section` is the part of an experiment that is its own.
+    """
+
+    usage: str
+    example: str
+    sentence: str
+    schemas: tuple[type, ...]
+    switches: tuple[str, ...] = ()
+    section: str = ""
+
+    @property
+    def all_switches(self) -> tuple[str, ...]:
+        return ("--help", "--debug", *self.switches)
+
+
+LAUNCH = (config.Launch, config.Experiment)
+COMMANDS = {
+    "search": Command(
+        "search EXPERIMENT",
+        "search digits cost.macs=0.2 seed=1 run=runs/first",
+        "Search for a cell under a price.",
+        LAUNCH,
+        ("--json", "--print-config", "--space"),
+        "search",
+    ),
+    "derive": Command(
+        "derive RUN",
+        "derive runs/first max_skips=1 out=one_skip.json",
+        "Read a genotype off a finished search once more. --json lists all candidates, the derived one first.",
+        (config.DeriveConfig,),
+        ("--json", "--space"),
+    ),
+    "retrain": Command(
+        "retrain GENOTYPE EXPERIMENT",
+        "retrain runs/first/genotype.json digits run=runs/net",
+        "Train the network of a genotype from scratch. GENOTYPE: a file, a run folder, or a name such as PDARTS.",
+        LAUNCH,
+        ("--json", "--print-config", "--space"),
+        "retrain",
+    ),
+    "evaluate": Command(
+        "evaluate RUN",
+        "evaluate runs/net --json",
+        "Test a trained network.",
+        (config.EvaluateConfig,),
+        ("--json", "--space"),
+    ),
+    "export": Command(
+        "export GENOTYPE",
+        "export runs/first to=darts",
+        "Write a genotype in another form.",
+        (config.ExportConfig,),
+    ),
+    "cost": Command(
+        "cost GENOTYPE",
+        "cost PDARTS input=3x224x224 classes=1000 layers=14 channels=48",
+        "Count what the network of a genotype costs.",
+        (config.CountConfig,),
+        ("--json", "--space"),
+    ),
+    "report": Command(
+        "report RUN ...",
+        "report runs/first runs/net out=table.md",
+        "Table of finished runs in Markdown.",
+        (config.ReportConfig,),
+    ),
+}
+
+
+def overview() -> str:
+    """What `rapdarts` alone prints."""
+    lines = [f"rapdarts {rapdarts.__version__}: give it a data set and a price, and it finds and trains a network.", ""]
+    width = max(len(command.usage) for command in COMMANDS.values())
+    lines += [f"  rapdarts {command.usage:{width}}  {command.sentence}" for command in COMMANDS.values()]
+    lines += ["", "rapdarts VERB --help lists a command's keys with defaults, units and ranges."]
+    return "\n".join(lines)
+
+
+def help_of(command: Command) -> str:
+    """What `rapdarts VERB --help` prints."""
+    tables = [table for schema in command.schemas for table in _tables(schema, command.section)]
+    everything = [_cells(key) for _, rows in tables for key in rows]
+    widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
+
+    lines = [f"usage: rapdarts {command.usage} [key=value ...] [switches]", f"       rapdarts {command.example}"]
+    lines += ["", command.sentence]
+    for heading, rows in tables:
+        lines += ["", f"{heading}:"]
+        for key in rows:
+            lines += _row(_cells(key), _meaning(key), widths)
+    if config.Experiment in command.schemas:
+        names = ", ".join(config.experiment_names())
+        lines += ["", f"EXPERIMENT is one of {names}, or a YAML file of yours."]
+        lines += ["A section's name may be left out where the rest is unambiguous: cost.macs=0.2"]
+    lines += ["", "switches:"]
+    for switch in command.all_switches:
+        lines.append(f"  {switch + (' FILE' if switch == '--space' else ''):14}  {SWITCHES[switch]}")
+    return "\n".join(lines)
+
+
+def _tables(schema: type, section: str) -> list[tuple[str, list[Key]]]:
+    """The keys of a schema under their headings: its top level, then the command's own section, then the others."""
+    tables: dict[str, list[Key]] = {}
+    for key in keys(schema):
+        tables.setdefault(key.name.rpartition(".")[0], []).append(key)
+
+    def place(home: str) -> int:
+        own = bool(section) and f"{home}.".startswith(f"{section}.")
+        recipe = home.partition(".")[0] in ("search", "retrain")
+        return 0 if not home else 1 if own else 3 if recipe else 2
+
+    top = {config.Launch: "launch", config.Experiment: "experiment"}.get(schema, "keys")
+    return [(home or top, tables[home]) for home in sorted(tables, key=place)]
+
+
+def _cells(key: Key) -> tuple[str, str, str]:
+    """Name, default and unit."""
+    default = json.dumps(key.default) if isinstance(key.default, (list, bool)) else str(key.default)
+    return key.name, default or "(empty)", key.facts["unit"]
+
+
+def _meaning(key: Key) -> str:
+    """The sentence, then what may be chosen; a range is not broken."""
+    facts = key.facts
+    choices = [str(choice) for choice in facts["choices"] or () if choice != ""]
+    bounded = any(facts[bound] is not None for bound in ("low", "high", "above", "below"))
+    allowed = ", ".join(choices) if choices else range_text(facts).replace(" ", "\N{NO-BREAK SPACE}") if bounded else ""
+    return f"{facts['help']} [{allowed}]" if allowed else str(facts["help"])
+
+
+def _row(cells: Iterable[str], meaning: str, widths: Sequence[int]) -> list[str]:
+    """One key, on as many lines as its meaning needs."""
+    start = "  " + "".join(f"{cell:{width}}  " for cell, width in zip(cells, widths, strict=True))
+    columns = max(100, shutil.get_terminal_size((120, 24)).columns)
+    lines = textwrap.wrap(meaning, columns, initial_indent=start, subsequent_indent=" " * len(start))
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]

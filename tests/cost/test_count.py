@@ -1,0 +1,102 @@
+"""Counting: by hand for single layers, the thesis' filter designs, and the cheapest and the dearest cells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rapdarts.cost.count import RESOURCES, count, count_derived, macs, params, weight_bytes
+from rapdarts.genotype import Cell, Genotype, random_genotype
+from rapdarts.networks.derived import DerivedNetwork
+from rapdarts.space import Skeleton, named_space
+
+
+def conv(inputs: int, outputs: int, kernel: int | tuple[int, int]) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, padding="same", bias=False)
+
+
+@pytest.mark.parametrize(
+    "layer, image, expected",
+    [
+        (nn.Conv2d(3, 8, 3, stride=2, padding=1), (3, 9, 7), 5 * 4 * 8 * 3 * 9),
+        (nn.Conv2d(6, 6, 5, groups=6, padding=4, dilation=2), (6, 8, 8), 8 * 8 * 6 * 25),
+        (nn.Conv2d(8, 4, (1, 7), groups=2, padding=(0, 3)), (8, 5, 5), 5 * 5 * 4 * 4 * 7),
+        (nn.Sequential(nn.Flatten(), nn.Linear(60, 7)), (3, 4, 5), 60 * 7),
+        (nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.AvgPool2d(2), nn.MaxPool2d(2)), (3, 8, 8), 0),
+        (nn.Identity(), (3, 8, 8), 0),
+    ],
+    ids=["strided", "depthwise", "grouped", "linear", "nothing to multiply", "identity"],
+)
+def test_macs_by_hand(layer: nn.Module, image: tuple[int, int, int], expected: int) -> None:
+    assert macs(layer, image) == expected
+
+
+@pytest.mark.parametrize(
+    "design, multiplications, weights, stored",
+    [
+        ([conv(384, 256, 3)], 149_520_384, 884_736, 3_538_944),
+        ([conv(384, 256, 5)], 415_334_400, 2_457_600, 9_830_400),
+        ([conv(384, 256, (3, 1)), conv(384, 256, (1, 3))], 99_680_256, 589_824, 2_359_296),
+        ([conv(384, 256, (5, 1)), conv(384, 256, (1, 5))], 166_133_760, 983_040, 3_932_160),
+        ([nn.Sequential(conv(384, 64, 1), conv(64, 256, 3))], 29_073_408, 172_032, 688_128),
+    ],
+    ids=["3x3", "5x5", "3x1 + 1x3", "5x1 + 1x5", "1x1 to 64, then 3x3"],
+)
+def test_filter_designs(design: list[nn.Module], multiplications: int, weights: int, stored: int) -> None:
+    """AlexNet's fifth convolution, 384x13x13 to 256, in five designs; those of two branches are summed."""
+    counted = [count(branch, (384, 13, 13)) for branch in design]
+    assert sum(branch["macs"] for branch in counted) == multiplications
+    assert sum(branch["params"] for branch in counted) == weights
+    assert sum(branch["bytes"] for branch in counted) == stored
+
+
+def test_params_are_what_training_changes() -> None:
+    layer = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.BatchNorm2d(8, affine=False))
+    assert params(layer, (3, 8, 8)) == 3 * 8 * 9 + 8 + 2 * 8  # no running means, variances and counters
+    assert weight_bytes(layer, (3, 8, 8)) == 4 * 240
+    assert list(RESOURCES) == list(count(layer, (3, 8, 8))) == ["macs", "params", "bytes"]
+
+
+def test_counting_leaves_no_trace() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5), nn.Conv2d(8, 2, 1))
+    network(torch.ones(2, 3, 8, 8)).sum().backward()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in network.modules()]
+    state = torch.get_rng_state()
+
+    assert count(network, (3, 8, 8))["macs"] == 36 * 8 * 27 + 36 * 16
+
+    assert all(module.training for module in network.modules())
+    assert network.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(weight.grad is not None for weight in network.parameters())
+    assert [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in network.modules()] == hooks
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_derived_counts_are_those_of_the_network_as_shipped() -> None:
+    space, skeleton = named_space("filters"), Skeleton(3, 5, (1, 9, 7), 4)
+    genotype = random_genotype(space, np.random.default_rng(0))
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    counted = count_derived(genotype, space, skeleton)
+    assert torch.equal(torch.get_rng_state(), state)  # no weights were drawn
+    assert counted == count(DerivedNetwork(genotype, space, skeleton), skeleton.image)
+    assert counted == count(DerivedNetwork(genotype, space, skeleton, auxiliary=True), skeleton.image) | {
+        "params": counted["params"],
+        "bytes": counted["bytes"],
+    }
+
+
+@pytest.mark.parametrize(
+    "primitive, weights, multiplications",
+    [("avg_pool_3x3", 1_370_134, 227_272_320), ("sep_conv_5x5", 5_144_086, 817_833_600)],
+    ids=["floor", "ceiling"],
+)
+def test_floor_and_ceiling(primitive: str, weights: int, multiplications: int) -> None:
+    cell = Cell(2, tuple(((primitive, 0), (primitive, 1)) for _ in range(4)), (2, 3, 4, 5))
+    genotype = Genotype("darts", {"normal": cell, "reduce": cell})
+    counted = count_derived(genotype, named_space("darts"), Skeleton(20, 36, (3, 32, 32), 10))
+    assert (counted["params"], counted["macs"]) == (weights, multiplications)

@@ -1,0 +1,406 @@
+"""Expected costs: exact where the mixture is one network, the mean of the stated draws where it is not, differentiable everywhere."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from torch import Tensor, nn
+
+from rapdarts.cost.count import RESOURCES, count_derived
+from rapdarts.cost.expected import PriceTable, draw_probabilities, price_table
+from rapdarts.cost.penalty import Penalty, uniform
+from rapdarts.errors import InputError
+from rapdarts.genotype import Cell, Genotype, one_hot, random_genotype
+from rapdarts.literature import LITERATURE
+from rapdarts.networks.derived import DerivedNetwork
+from rapdarts.space import KINDS, Mixing, SearchSpace, Skeleton, named_space
+
+SPACES = {name: named_space(name) for name in ("darts", "filters")}
+DARTS = SPACES["darts"]
+DEPLOYMENT = Skeleton(20, 36, (3, 32, 32), 10)
+SMALL = Skeleton(3, 4, (3, 9, 7), 10)
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, PriceTable]:
+    """At the deployment skeleton, by space."""
+    return {name: price_table(space, DEPLOYMENT) for name, space in SPACES.items()}
+
+
+@pytest.fixture(scope="module")
+def table(tables: dict[str, PriceTable]) -> PriceTable:
+    return tables["darts"]
+
+
+@pytest.fixture(scope="module")
+def small_tables() -> dict[str, PriceTable]:
+    return {name: price_table(space, SMALL) for name, space in SPACES.items()}
+
+
+def genotypes_of(space: SearchSpace, number: int, seed: int = 0) -> list[Genotype]:
+    rng = np.random.default_rng(seed)
+    return [random_genotype(space, rng) for _ in range(number)]
+
+
+def mixing_at(alpha: Tensor) -> Mixing:
+    return Mixing(torch.softmax(alpha, -1))
+
+
+def random_alpha(space: SearchSpace, deviation: float, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return deviation * torch.randn(space.mask.shape, generator=generator, dtype=torch.float64)
+
+
+# --- prices ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "primitive, normal, strided, inside",
+    [
+        ("none", (0, 0), (0, 0), (0, 0)),
+        ("max_pool_3x3", (0, 0), (0, 0), (0, 0)),
+        ("avg_pool_3x3", (0, 0), (0, 0), (0, 0)),
+        ("skip_connect", (0, 0), (26_352, 2_654_208), (0, 0)),
+        ("sep_conv_3x3", (359_856, 54_743_040), (56_592, 5_806_080), (56_592, 5_806_080)),
+        ("sep_conv_5x5", (408_240, 67_129_344), (63_504, 6_690_816), (63_504, 6_690_816)),
+        ("dil_conv_3x3", (179_928, 27_371_520), (28_296, 2_903_040), (28_296, 2_903_040)),
+        ("dil_conv_5x5", (204_120, 33_564_672), (31_752, 3_345_408), (31_752, 3_345_408)),
+    ],
+)
+def test_price_of_a_primitive(
+    table: PriceTable, primitive: str, normal: tuple[int, int], strided: tuple[int, int], inside: tuple[int, int]
+) -> None:
+    column = list(DARTS.primitives).index(primitive)
+    assert table.resources == ("macs", "params", "bytes")
+    for edge, (_, source) in enumerate(DARTS.edges):
+        for kind, (weights, macs) in enumerate([normal, strided if source < 2 else inside]):
+            assert table.prices[:, kind, edge, column].tolist() == [macs, weights, 4 * weights], (kind, edge)
+    assert table.prices.dtype == table.fixed.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "primitive, weights, macs",
+    [
+        ("max_pool_3x3", 1_370_134, 227_272_320),
+        ("avg_pool_3x3", 1_370_134, 227_272_320),
+        ("sep_conv_5x5", 5_144_086, 817_833_600),
+        ("sep_conv_3x3", 4_701_718, 711_665_280),
+        ("dil_conv_3x3", 3_035_926, 469_468_800),
+        ("dil_conv_5x5", 3_257_110, 522_552_960),
+        ("skip_connect", 1_580_950, 248_505_984),
+    ],
+)
+def test_cells_of_one_primitive(table: PriceTable, primitive: str, weights: int, macs: int) -> None:
+    cell = Cell(2, tuple(((primitive, 0), (primitive, 1)) for _ in range(4)), (2, 3, 4, 5))
+    cost = table.exact(Genotype("darts", {"normal": cell, "reduce": cell}))
+    assert cost == {"macs": macs, "params": weights, "bytes": 4 * weights}
+    assert all(type(value) is int for value in cost.values())
+
+
+@pytest.mark.parametrize(
+    "name, weights, macs",
+    [
+        ("DARTS_V1", 3_169_414, 500_987_520),
+        ("DARTS_V2", 3_349_342, 528_359_040),
+        ("PDARTS", 3_433_798, 532_174_464),
+        ("PC_DARTS_cifar", 3_634_678, 556_670_592),
+    ],
+)
+def test_literature(table: PriceTable, name: str, weights: int, macs: int) -> None:
+    assert table.exact(LITERATURE[name]) == {"macs": macs, "params": weights, "bytes": 4 * weights}
+
+
+def test_what_a_table_cannot_price_is_refused(table: PriceTable) -> None:
+    cells = LITERATURE["PDARTS"].cells
+    narrow = Genotype("darts", {**cells, "normal": Cell(2, cells["normal"].nodes, (3, 4, 5))})
+    with pytest.raises(InputError, match="normal puts out 3 of 4 nodes"):
+        table.exact(narrow)
+    with pytest.raises(InputError, match="5 nodes; the space darts has 4"):
+        table.exact(LITERATURE["NASNet"])
+
+
+def test_resources_are_open() -> None:
+    """Anything that adds up over the parts can be priced."""
+
+    def norms(network: nn.Module, image: tuple[int, int, int]) -> int:
+        return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+    table = price_table(DARTS, SMALL, {"norms": norms})
+    genotype = LITERATURE["PDARTS"]
+    assert table.exact(genotype) == {"norms": norms(DerivedNetwork(genotype, DARTS, SMALL), SMALL.image)}
+
+
+# --- one network -------------------------------------------------------------------------------------------------
+
+
+def multiplications(network: DerivedNetwork, image: tuple[int, int, int]) -> int:
+    """A second count, from the sizes that flow: every weight of a convolution is used once for each pixel it puts out."""
+    found = [network.classifier.linear.weight.numel()]
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            weights = module.weight.numel()
+            module.register_forward_hook(lambda _, inputs, y, weights=weights: found.append(weights * y[0, 0].numel()))
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, *image))
+    return sum(found)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_exact_is_the_count_of_the_network(small_tables: dict[str, PriceTable], name: str) -> None:
+    space, table = SPACES[name], small_tables[name]
+    for genotype in genotypes_of(space, 200):
+        network = DerivedNetwork(genotype, space, SMALL)
+        weights = sum(weight.numel() for weight in network.parameters())
+        macs = multiplications(network, SMALL.image)
+        assert table.exact(genotype) == {"macs": macs, "params": weights, "bytes": 4 * weights}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_exact_is_the_official_count(small_tables: dict[str, PriceTable], name: str) -> None:
+    for genotype in genotypes_of(SPACES[name], 4, seed=1):
+        assert small_tables[name].exact(genotype) == count_derived(genotype, SPACES[name], SMALL)
+
+
+def test_exact_is_the_official_count_at_the_deployment_skeleton(tables: dict[str, PriceTable]) -> None:
+    """For `darts` the literature's genotypes say so: counted among the derived networks, priced above."""
+    for genotype in genotypes_of(SPACES["filters"], 2, seed=2):
+        assert tables["filters"].exact(genotype) == count_derived(genotype, SPACES["filters"], DEPLOYMENT)
+
+
+def test_exact_behind_the_imagenet_stem() -> None:
+    skeleton = Skeleton(4, 6, (3, 45, 70), 5, "imagenet")
+    table = price_table(DARTS, skeleton)
+    for genotype in genotypes_of(DARTS, 2):
+        assert table.exact(genotype) == count_derived(genotype, DARTS, skeleton)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_expected_at_one_hot_is_exact(tables: dict[str, PriceTable], name: str) -> None:
+    space, table = SPACES[name], tables[name]
+    for genotype in genotypes_of(space, 200):
+        expected = table.expected(Mixing(torch.as_tensor(one_hot(space, genotype))))
+        assert expected.dtype == torch.float64
+        assert expected.tolist() == list(table.exact(genotype).values())
+
+
+# --- a mixture ---------------------------------------------------------------------------------------------------
+
+
+def test_expected_at_uniform_mixing(table: PriceTable) -> None:
+    """Not the 583 M MACs of a plain sum over all edges, most of which no cell keeps."""
+    mixing = uniform(DARTS.mask)
+    macs, weights, stored = table.expected(mixing).tolist()
+    assert round(macs / 1e6, 3) == 459.566
+    assert round(weights / 1e6, 3) == 2.912
+    assert stored == pytest.approx(4 * weights, rel=1e-12)
+    plain_sum = table.fixed + (table.prices * mixing.weights.numpy()).sum((1, 2, 3))
+    assert round(plain_sum[0] / 1e6) == 583
+
+
+def test_random_cells(table: PriceTable) -> None:
+    """The distribution of costs over uniform cells: its mean is the uniform mixture's, its two resources are nearly one."""
+    costs = [table.exact(genotype) for genotype in genotypes_of(DARTS, 2000)]
+    macs, weights = (np.array([cost[name] for cost in costs]) / 1e6 for name in ("macs", "params"))
+    assert np.corrcoef(macs, weights)[0, 1] > 0.99
+    assert macs.std() == pytest.approx(72.8, rel=0.06)
+    assert weights.std() == pytest.approx(0.459, rel=0.06)
+    assert abs(macs.mean() - 459.566) < 3 * 72.8 / 2000**0.5
+    assert abs(weights.mean() - 2.912) < 3 * 0.459 / 2000**0.5
+    assert np.quantile(weights, [0.05, 0.95]) == pytest.approx([2.163, 3.680], abs=0.05)
+    assert np.mean(weights < 3.0) == pytest.approx(0.58, abs=0.04)
+
+
+def drawn_costs(table: PriceTable, weights: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Costs (draws, resources) of cells drawn as the module says: edge after edge, then a primitive on each."""
+    rng, space = np.random.default_rng(seed), table.space
+    rows = np.arange(draws)
+
+    def draw(strength: np.ndarray) -> Any:
+        """One index for every row of (draws, n), with probability proportional to the strengths."""
+        steps = np.cumsum(strength, 1)
+        return (rng.random((draws, 1)) * steps[:, -1:] >= steps).sum(1)
+
+    choosable = weights * space.choosable
+    total = np.tile(table.fixed, (draws, 1))
+    for kind in range(len(KINDS)):
+        for node in range(space.nodes):
+            into = choosable[kind, space.edges_into(node)]
+            prices = table.prices[:, kind, space.edges_into(node)]
+            left = np.tile(into.sum(-1), (draws, 1))
+            for _ in range(space.edges_kept(node)):
+                edge = draw(left)
+                left[rows, edge] = 0
+                total += prices[:, edge, draw(into[edge])].T
+    return total
+
+
+@pytest.mark.parametrize("name, deviation", [("darts", 0.5), ("darts", 2.0), ("filters", 1.0)])
+def test_expected_is_the_mean_of_the_draws(tables: dict[str, PriceTable], name: str, deviation: float) -> None:
+    table = tables[name]
+    mixing = mixing_at(random_alpha(table.space, deviation, seed=3))
+    costs = drawn_costs(table, mixing.weights.numpy(), 20_000, seed=4)
+    error = costs.std(0) / 20_000**0.5
+    distance = np.abs(costs.mean(0) - table.expected(mixing).numpy()) / error
+    assert (distance < 4).all(), distance
+
+
+def test_gradient_is_that_of_finite_differences(table: PriceTable) -> None:
+    reference = table.expected(uniform(DARTS.mask))
+    alpha = random_alpha(DARTS, 1.0).requires_grad_()
+    assert torch.autograd.gradcheck(lambda at: table.expected(mixing_at(at)) / reference, (alpha,))
+    (gradient,) = torch.autograd.grad(table.expected(mixing_at(alpha))[0], [alpha])
+    assert (gradient != 0).all()
+
+
+def saturated(fill: Callable[[Tensor], None]) -> Tensor:
+    weights = torch.zeros(DARTS.mask.shape, dtype=torch.float64)
+    fill(weights)
+    return weights.requires_grad_()
+
+
+def one_edge_takes_all(weights: Tensor) -> None:
+    weights[..., 0] = 1  # none, everywhere but on the first edge of each node
+    for node in range(4):
+        first = DARTS.edges_into(node).start
+        weights[:, first] = torch.eye(8, dtype=torch.float64)[5]
+
+
+def all_is_none(weights: Tensor) -> None:
+    weights[..., 0] = 1
+
+
+def all_is_zero(weights: Tensor) -> None:
+    """Nothing."""
+
+
+@pytest.mark.parametrize("fill, edges", [(one_edge_takes_all, 4), (all_is_none, 0), (all_is_zero, 0)])
+def test_saturated_mixing(table: PriceTable, fill: Callable[[Tensor], None], edges: int) -> None:
+    """Where too few edges have any weight, the others are not drawn; cost and gradient stay finite."""
+    weights = saturated(fill)
+    expected = table.expected(Mixing(weights))
+    assert expected[1].item() == 1_370_134 + edges * (408_240 + 63_504)
+    (gradient,) = torch.autograd.grad((expected / 1e6).sum(), [weights])
+    assert gradient.isfinite().all()
+
+
+def test_saturated_alpha(table: PriceTable) -> None:
+    """float32 alphas so far apart that their softmax is exactly one-hot."""
+    genotype = LITERATURE["PDARTS"]
+    chosen = torch.as_tensor(one_hot(DARTS, genotype))
+    dropped = chosen.sum(-1) == 0
+    chosen[..., 0][dropped] = 1
+    alpha = (1000 * chosen).float().requires_grad_()
+    expected = table.expected(mixing_at(alpha))
+    assert expected.tolist() == list(table.exact(genotype).values())
+    (gradient,) = torch.autograd.grad(expected.sum(), [alpha])
+    assert gradient.isfinite().all()
+
+
+# --- drawing edges -----------------------------------------------------------------------------------------------
+
+
+def bare(**facts: Any) -> SearchSpace:
+    def nothing(channels: int, stride: int, affine: bool) -> nn.Module:
+        return nn.Identity()
+
+    return SearchSpace("bare", {"one": nothing}, **facts)
+
+
+STRENGTHS = st.floats(0.01, 10)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from([1, 2, 3, None]), st.integers(1, 4), st.data())
+def test_survival_sums_to_the_edges_kept(keep: int | None, nodes: int, data: st.DataObject) -> None:
+    space = bare(nodes=nodes, keep=keep)
+    shape = (2, len(space.edges))
+    strength = torch.as_tensor(data.draw(arrays.arrays(np.float64, shape, elements=STRENGTHS)))
+    survival = strength * draw_probabilities(space, strength)
+    assert (survival > 0).all() and (survival < 1 + 1e-9).all()
+    for node in range(nodes):
+        kept = survival[:, space.edges_into(node)].sum(-1)
+        wanted = 2 + node if keep is None else min(keep, 2 + node)
+        torch.testing.assert_close(kept, torch.full((2,), float(wanted), dtype=torch.float64))
+
+
+@settings(deadline=None, max_examples=20)
+@given(arrays.arrays(np.float64, (2, 5), elements=STRENGTHS), st.sampled_from([1, 2, 3, 4]))
+def test_survival_by_enumeration(strength: np.ndarray, keep: int) -> None:
+    """Every order in which `keep` of five edges can be drawn, with its probability."""
+    space = bare(nodes=1, inputs=5, keep=keep)
+    expected = np.zeros((2, 5))
+    for kind, q in enumerate(strength):
+        for order in itertools.permutations(range(5), keep):
+            probability, left = 1.0, q.sum()
+            for edge in order:
+                probability *= q[edge] / left
+                left -= q[edge]
+            expected[kind, list(order)] += probability
+    survival = strength * draw_probabilities(space, torch.as_tensor(strength)).numpy()
+    np.testing.assert_allclose(survival, expected, rtol=1e-9)
+
+
+# --- the penalty -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resource", RESOURCES)
+def test_coefficient_1_is_one_nat_at_uniform_mixing(table: PriceTable, resource: str) -> None:
+    penalty = Penalty(table, {resource: 1.0})
+    value = penalty(uniform(DARTS.mask))
+    assert value.shape == () and value.dtype == torch.float64
+    assert value.item() == pytest.approx(1, abs=1e-12)
+    assert Penalty(table, {resource: 0.25})(uniform(DARTS.mask)).item() == pytest.approx(0.25, abs=1e-12)
+
+
+def test_penalties_add_up(table: PriceTable) -> None:
+    mixing = mixing_at(random_alpha(DARTS, 1.0))
+    both = Penalty(table, {"macs": 0.2, "params": 0.7})(mixing)
+    apart = 0.2 * Penalty(table, {"macs": 1.0})(mixing) + 0.7 * Penalty(table, {"params": 1.0})(mixing)
+    assert both.item() == pytest.approx(apart.item(), rel=1e-12)
+    assert Penalty(table, {})(mixing).item() == 0
+
+
+def test_penalty_is_expected_cost_by_its_reference(table: PriceTable) -> None:
+    floor = torch.zeros(DARTS.mask.shape, dtype=torch.float64)
+    floor[..., 1] = 1  # max_pool_3x3
+    assert Penalty(table, {"macs": 1.0})(Mixing(floor)).item() == pytest.approx(227.27232 / 459.566, rel=1e-5)
+
+
+def test_reference_stays_that_of_the_full_space(table: PriceTable) -> None:
+    """A later stage, with fewer candidates open, is measured by the same unit."""
+    mask = DARTS.mask.copy()
+    mask[..., 4:6] = False  # no separable convolutions
+    cheap = Penalty(table, {"macs": 1.0})(uniform(mask)).item()
+    narrowed = PriceTable(DARTS.only(list(DARTS.primitives)), DEPLOYMENT, table.resources, table.fixed, table.prices)
+    assert Penalty(narrowed, {"macs": 1.0})(uniform(mask)).item() == cheap < 0.8
+
+
+def test_penalty_does_not_know_the_scale(table: PriceTable, small_tables: dict[str, PriceTable]) -> None:
+    """At any skeleton the uniform mixture weighs 1, and cost in another unit weighs the same."""
+    mixing = mixing_at(random_alpha(DARTS, 1.0))
+    assert Penalty(small_tables["darts"], {"macs": 1.0})(uniform(DARTS.mask)).item() == pytest.approx(1, abs=1e-12)
+    thousandth = PriceTable(DARTS, DEPLOYMENT, table.resources, table.fixed / 1000, table.prices / 1000)
+    expected = Penalty(table, {"macs": 1.0})(mixing).item()
+    assert Penalty(thousandth, {"macs": 1.0})(mixing).item() == pytest.approx(expected, rel=1e-12)
+    assert expected != pytest.approx(1, abs=1e-3)
+    # bytes are four times the parameters, so their penalties are one.
+    weights, stored = (Penalty(table, {name: 1.0})(mixing).item() for name in ("params", "bytes"))
+    assert weights == pytest.approx(stored, rel=1e-12)
+
+
+def test_uniform_mixing_follows_the_mask() -> None:
+    mask = DARTS.mask.copy()
+    mask[0, 3, :6] = False
+    weights = uniform(mask).weights
+    assert weights.dtype == torch.float64
+    assert weights[0, 3].tolist() == [0] * 6 + [0.5] * 2
+    assert weights[1, 3].tolist() == [0.125] * 8

@@ -1,0 +1,252 @@
+"""Derived networks: the literature's to the last digit, the auxiliary head, and drop path."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import thop
+import torch
+from torch import Tensor, nn
+
+from rapdarts.cost.count import count, count_derived, params
+from rapdarts.genotype import Cell, Genotype
+from rapdarts.literature import LITERATURE
+from rapdarts.networks.derived import DerivedCell, DerivedNetwork, drop_paths
+from rapdarts.space import CellPlan, Skeleton, named_space
+
+SPACES = {name: named_space(name) for name in ("darts", "nasnet")}
+DARTS = SPACES["darts"]
+DEPLOYMENT = Skeleton(20, 36, (3, 32, 32), 10)
+IMAGENET = Skeleton(14, 48, (3, 224, 224), 1000, "imagenet")
+SMALL = Skeleton(3, 4, (3, 16, 16), 10)
+
+
+def network_of(name: str, skeleton: Skeleton = SMALL, auxiliary: bool = False, seed: int = 0) -> DerivedNetwork:
+    torch.manual_seed(seed)
+    genotype = LITERATURE[name]
+    return DerivedNetwork(genotype, SPACES[genotype.space], skeleton, auxiliary)
+
+
+def weightless(genotype: Genotype, skeleton: Skeleton, auxiliary: bool = False) -> DerivedNetwork:
+    with torch.device("meta"):
+        return DerivedNetwork(genotype, SPACES[genotype.space], skeleton, auxiliary)
+
+
+def cell_of(primitive: str) -> Cell:
+    """A cell with one primitive on all edges, those from the two inputs."""
+    return Cell(2, tuple(((primitive, 0), (primitive, 1)) for _ in range(4)), (2, 3, 4, 5))
+
+
+def images_of(skeleton: Skeleton = SMALL, batch: int = 4) -> Tensor:
+    return torch.randn(batch, *skeleton.image, generator=torch.Generator().manual_seed(9))
+
+
+# --- sizes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, weights, macs",
+    [
+        ("NASNet", 3_830_950, 603_452_448),
+        ("AmoebaNet", 3_145_078, 488_931_552),
+        ("DARTS_V1", 3_169_414, 500_987_520),
+        ("DARTS_V2", 3_349_342, 528_359_040),
+        ("PDARTS", 3_433_798, 532_174_464),
+        ("PC_DARTS_cifar", 3_634_678, 556_670_592),
+    ],
+)
+def test_literature(name: str, weights: int, macs: int) -> None:
+    genotype = LITERATURE[name]
+    counted = count_derived(genotype, SPACES[genotype.space], DEPLOYMENT)
+    assert counted == {"params": weights, "macs": macs, "bytes": 4 * weights}
+
+
+def test_pdarts_on_imagenet() -> None:
+    assert count_derived(LITERATURE["PDARTS"], DARTS, IMAGENET)["macs"] == 542_819_328
+
+
+@pytest.mark.parametrize(
+    "name, extra, inputs",
+    [("PDARTS", 476_426, 4 * 144), ("NASNet", 457_994, 3 * 144), ("AmoebaNet", 457_994, 3 * 144)],
+)
+def test_auxiliary_head_reads_the_second_reduction(name: str, extra: int, inputs: int) -> None:
+    genotype = LITERATURE[name]
+    with_head = weightless(genotype, DEPLOYMENT, auxiliary=True)
+    assert with_head.auxiliary is not None and with_head.auxiliary.features[2].in_channels == inputs
+    assert not with_head.auxiliary.adaptive  # its map is 8x8
+    assert params(with_head, DEPLOYMENT.image) - params(weightless(genotype, DEPLOYMENT), DEPLOYMENT.image) == extra
+    assert with_head.auxiliary_layer == 13
+
+
+def test_second_opinion_of_thop() -> None:
+    skeleton = Skeleton(4, 8, (3, 16, 16), 10)
+    network = network_of("PDARTS", skeleton)
+
+    def free(module: nn.Module, inputs: object, outputs: object) -> None:
+        """Batch norms, pools and activations multiply nothing, in our convention."""
+
+    kinds = (nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.ReLU)
+    macs, weights = thop.profile(
+        copy.deepcopy(network), (torch.zeros(1, 3, 16, 16),), custom_ops=dict.fromkeys(kinds, free), verbose=False
+    )
+    counted = count(network, skeleton.image)
+    assert (counted["macs"], counted["params"]) == (macs, weights)
+    assert counted["macs"] > 1_000_000
+
+
+# --- wiring ------------------------------------------------------------------------------------------------------
+
+
+def test_cell_by_hand() -> None:
+    """Pairs in file order, an input used twice, and a concat that leaves nodes out."""
+    choice = Cell(
+        2,
+        (
+            (("sep_conv_3x3", 1), ("skip_connect", 0)),
+            (("max_pool_3x3", 2), ("skip_connect", 2)),
+            (("skip_connect", 3), ("avg_pool_3x3", 0)),
+        ),
+        (4, 2),
+    )
+    torch.manual_seed(0)
+    cell = DerivedCell(SPACES["nasnet"], choice, CellPlan(1, "normal", 4, 6, 5, True, (4, 4)))
+    older, newer = torch.randn(2, 6, 8, 8), torch.randn(2, 5, 4, 4)
+    first, second = cell.older(older), cell.newer(newer)
+    third = cell.edges[0](second) + first
+    fourth = nn.functional.max_pool2d(third, 3, 1, 1) + third
+    fifth = fourth + nn.functional.avg_pool2d(first, 3, 1, 1, count_include_pad=False)
+    torch.testing.assert_close(cell(older, newer, 0.0), torch.cat([fifth, third], 1))
+
+
+def test_stride_lies_on_the_edges_from_the_inputs() -> None:
+    """Of PDARTS' reduction: avg_pool_3x3 0, sep_conv_5x5 1 | sep_conv_3x3 0, dil_conv_5x5 2 | ..."""
+    edges: Any = network_of("PDARTS").get_submodule("cells.1.edges")
+    strides = [edges[0].stride, edges[1][0][1].stride[0], edges[2][0][1].stride[0], edges[3][1].stride[0]]
+    assert strides == [2, 2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "skeleton",
+    [
+        Skeleton(3, 4, (3, 33, 31), 7),
+        Skeleton(4, 4, (1, 28, 28), 10),
+        Skeleton(3, 6, (3, 97, 64), 3, "imagenet"),
+        Skeleton(1, 4, (1, 8, 8), 2),
+    ],
+    ids=["33x31", "28x28", "imagenet", "one cell"],
+)
+@pytest.mark.parametrize("name", ["PDARTS", "NASNet"])
+def test_every_image(name: str, skeleton: Skeleton) -> None:
+    network = network_of(name, skeleton, auxiliary=True)
+    logits, extra = network(images_of(skeleton, 2))
+    assert logits.shape == extra.shape == (2, skeleton.classes)
+    assert logits.isfinite().all() and extra.isfinite().all()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert all(norm.affine for norm in norms)
+
+
+# --- auxiliary head ----------------------------------------------------------------------------------------------
+
+
+def test_pair_in_training_only() -> None:
+    network = network_of("PDARTS", auxiliary=True)
+    trained = network(images_of())
+    assert isinstance(trained, tuple) and [logits.shape for logits in trained] == [(4, 10), (4, 10)]
+    assert not torch.allclose(*trained)
+    network.eval()
+    assert isinstance(network(images_of()), Tensor)
+    assert isinstance(network_of("PDARTS")(images_of()), Tensor)
+
+
+def test_auxiliary_logits_train_the_lower_half_only() -> None:
+    network = network_of("PDARTS", Skeleton(4, 4, (3, 16, 16), 10), auxiliary=True)
+    _, extra = network(images_of())
+    extra.sum().backward()
+    assert network.auxiliary_layer == 2
+    reached = [any(weight.grad is not None for weight in cell.parameters()) for cell in network.cells]
+    assert reached == [True, True, True, False]
+    assert network.stem.older[0].weight.grad is not None and network.classifier.linear.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    "skeleton, adaptive",
+    [
+        (Skeleton(3, 4, (3, 32, 32), 10), False),  # maps of 8x8
+        (Skeleton(3, 4, (3, 40, 37), 10), False),  # 10x10
+        (Skeleton(3, 4, (3, 29, 30), 10), False),  # 8x8, both rounded up
+        (Skeleton(3, 4, (3, 28, 28), 10), True),  # 7x7
+        (Skeleton(3, 4, (3, 32, 28), 10), True),  # 8x7
+        (Skeleton(3, 4, (1, 8, 8), 10), True),  # 2x2
+        (Skeleton(3, 4, (3, 2, 2), 10), True),  # 1x1
+        (Skeleton(3, 4, (3, 64, 64), 10), True),  # 16x16
+        (Skeleton(3, 4, (3, 224, 224), 10, "imagenet"), False),  # 7x7
+        (Skeleton(3, 4, (3, 64, 64), 10, "imagenet"), True),  # 2x2
+    ],
+)
+def test_auxiliary_head_on_small_maps(skeleton: Skeleton, adaptive: bool) -> None:
+    network = weightless(LITERATURE["PDARTS"], skeleton, auxiliary=True)
+    head = network.auxiliary
+    assert head is not None and head.adaptive is adaptive
+    plan = skeleton.cells({"normal": 4, "reduce": 4})[2]
+    size = [-(-side // 2) for side in plan.size]
+    assert head.features[1](torch.zeros(1, 1, *size)).shape == (1, 1, 2, 2)
+
+
+# --- drop path ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.7])
+def test_drop_path_keeps_the_mean_and_drops_whole_samples(rate: float) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(20_000, 2, 1, 2) + 1
+    y = drop_paths(x, rate)
+    kept = y[:, 0, 0, 0] > 0
+    torch.testing.assert_close(y, torch.where(kept[:, None, None, None], x / (1 - rate), 0.0))
+    error = (rate * (1 - rate) / len(x)) ** 0.5
+    assert abs(kept.float().mean().item() - (1 - rate)) < 4 * error
+
+
+def test_drop_path_of_nothing_asks_for_no_numbers() -> None:
+    x, state = torch.ones(2, 1, 1, 1), torch.get_rng_state()
+    assert drop_paths(x, 0.0) is x
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "primitive, kind, dropped",
+    [
+        ("skip_connect", "normal", False),  # identities
+        ("skip_connect", "reduce", True),  # factorized reductions
+        ("max_pool_3x3", "normal", True),
+        ("sep_conv_3x3", "normal", True),
+    ],
+)
+def test_identities_are_never_dropped(primitive: str, kind: str, dropped: bool) -> None:
+    torch.manual_seed(0)
+    cell = DerivedCell(DARTS, cell_of(primitive), CellPlan(0, kind, 4, 3, 3, False, (6, 6)))
+    images = images_of(Skeleton(1, 1, (3, 6, 6), 2), 16)
+    assert torch.equal(cell(images, images, 0.0), cell(images, images, 0.5)) is not dropped
+
+
+def test_drop_path_is_off_in_evaluation() -> None:
+    network = network_of("PDARTS")
+    network(images_of())
+    network.drop_path = 0.5
+    first, second = network(images_of()), network(images_of())
+    assert not torch.allclose(first, second)
+    network.eval()
+    evaluated = network(images_of())
+    network.drop_path = 0.0
+    assert torch.equal(evaluated, network(images_of()))
+
+
+def test_drop_path_follows_the_generator() -> None:
+    network = network_of("PDARTS")
+    network.drop_path = 0.5
+    logits = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        logits.append(network(images_of()))
+    assert torch.equal(logits[0], logits[1]) and not torch.allclose(logits[0], logits[2])

@@ -1,0 +1,326 @@
+"""The supernet against hand-written sums, the derived network, and the weight counts of the papers' own code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rapdarts.genotype import one_hot, random_genotype
+from rapdarts.networks.derived import DerivedNetwork
+from rapdarts.networks.layers import FactorizedReduce
+from rapdarts.networks.primitives import Zero
+from rapdarts.networks.supernet import MixedOp, SkipDropout, Supernet
+from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
+
+DARTS = named_space("darts")
+SMALL = Skeleton(3, 4, (3, 8, 8), 10)
+KINDS_OF_SMALL = [0, 1, 1]  # one normal cell, then reductions at 3//3 and 2*3//3
+SILENT = SkipDropout(0.0)
+
+
+def mixing_of(space: SearchSpace, seed: int = 0) -> Mixing:
+    """Random mixing weights over the open candidates, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    alpha = torch.randn(space.mask.shape, generator=generator, dtype=torch.float64)
+    return Mixing(torch.softmax(alpha.masked_fill(~torch.as_tensor(space.mask), -torch.inf), -1))
+
+
+def supernet_of(space: SearchSpace, skeleton: Skeleton = SMALL) -> Supernet:
+    torch.manual_seed(0)
+    return Supernet(space, skeleton).double()
+
+
+def cells_of(network: nn.Module) -> list[Any]:
+    return list(network.get_submodule("cells").children())
+
+
+@pytest.fixture(scope="module")
+def shared() -> Supernet:
+    return supernet_of(DARTS)
+
+
+@pytest.fixture
+def supernet(shared: Supernet) -> Iterator[Supernet]:
+    """A small supernet of the space `darts`, in training and without dropout; its weights are shared by the tests."""
+    yield shared
+    shared.train()
+    shared.skip_dropout = 0.0
+
+
+def images_of(skeleton: Skeleton = SMALL, batch: int = 4) -> Tensor:
+    return torch.randn(batch, *skeleton.image, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+
+
+def weights_in(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())
+
+
+# --- weights -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers, expected", [(5, 1_275_834), (8, 1_930_618), (11, 2_585_146), (17, 3_894_202)])
+def test_weight_count(layers: int, expected: int) -> None:
+    with torch.device("meta"):
+        supernet = Supernet(DARTS, Skeleton(layers, 16, (3, 32, 32), 10))
+    assert weights_in(supernet) == expected
+
+
+def test_it_owns_weights_of_layers_only(supernet: Supernet) -> None:
+    owners = {type(module) for module in supernet.modules() if list(module.parameters(recurse=False))}
+    assert owners == {nn.Conv2d, nn.Linear, nn.BatchNorm2d}
+    # Batch norms learn a scale in the stem alone.
+    assert weights_in(supernet.stem) == 27 * 12 + 2 * 12
+    norms = [module for cell in cells_of(supernet) for module in cell.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms and not any(norm.affine for norm in norms)
+
+
+def test_narrowed_space_builds_open_candidates_only(supernet: Supernet) -> None:
+    mask = np.zeros_like(DARTS.mask)
+    rng = np.random.default_rng(0)
+    for kind, edge in np.ndindex(*mask.shape[:2]):
+        mask[kind, edge, rng.permutation(8)[:3]] = True
+    space = DARTS.narrowed(mask)
+    lean = supernet_of(space)
+    for cell, whole_cell, kind in zip(cells_of(lean), cells_of(supernet), KINDS_OF_SMALL, strict=True):
+        for mixed, whole_mixed, names in zip(cell.edges, whole_cell.edges, space.candidates[kind], strict=True):
+            assert len(names) == 3
+            assert list(mixed.ops) == [name for name in names if name != "none"]
+            for name, op in mixed.ops.items():
+                assert weights_in(op) == weights_in(whole_mixed.ops[name])
+    y = lean(images_of(), mixing_of(space))
+    assert y.shape == (4, 10) and y.isfinite().all()
+
+
+def test_edge_with_none_alone_is_zeros_of_the_right_size() -> None:
+    mixed = MixedOp(DARTS, ("none",), 4, 2)
+    assert [type(op) for op in mixed.ops.values()] == [Zero]
+    assert torch.equal(mixed(torch.ones(2, 4, 7, 5), torch.ones(8), SILENT, 0, 0), torch.zeros(2, 4, 4, 3))
+
+
+# --- what it computes --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["darts", "filters", "nasnet"])
+def test_forward_is_the_weighted_sum(name: str) -> None:
+    space = named_space(name)
+    supernet, mixing, images = supernet_of(space), mixing_of(space), images_of()
+
+    older = newer = supernet.stem.older(images)
+    for cell, kind in zip(cells_of(supernet), KINDS_OF_SMALL, strict=True):
+        states = [cell.older(older), cell.newer(newer)]
+        for node in range(space.nodes):
+            total = torch.zeros(())
+            for edge, (into, source) in enumerate(space.edges):
+                if into == node:
+                    for column, primitive in enumerate(space.primitives):
+                        if primitive != "none":
+                            y = cell.edges[edge].ops[primitive](states[source])
+                            total = total + mixing.weights[kind, edge, column] * y
+            states.append(total)
+        older, newer = newer, torch.cat(states[2:], 1)
+    expected = newer.mean((2, 3)) @ supernet.classifier.linear.weight.T + supernet.classifier.linear.bias
+
+    torch.testing.assert_close(supernet(images, mixing), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_one_hot_edge_is_the_single_op(stride: int) -> None:
+    torch.manual_seed(0)
+    space = named_space("filters")
+    mixed = MixedOp(space, space.candidates[0][0], 8, stride)
+    x = torch.randn(2, 8, 6, 6)
+    for column, name in enumerate(space.primitives):
+        weights = torch.zeros(12)
+        weights[column] = 1
+        y = mixed(x, weights, SILENT, 0, 0)
+        expected = torch.zeros_like(y) if name == "none" else mixed.ops[name](x)
+        assert torch.equal(y, expected), name
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_one_hot_supernet_is_the_derived_network(seed: int) -> None:
+    """Without pools, which only the supernet normalises, both compute the same from the same weights."""
+    names = ["none", "skip_connect", "sep_conv_3x3", "dil_conv_5x5", "sep_conv_5x5"]
+    space = DARTS.only(names)
+    genotype = random_genotype(space, np.random.default_rng(seed))
+    supernet = supernet_of(space)
+    derived = DerivedNetwork(genotype, space, SMALL).double()
+
+    derived.stem.load_state_dict(supernet.stem.state_dict())
+    derived.classifier.load_state_dict(supernet.classifier.state_dict())
+    for cell, super_cell in zip(cells_of(derived), cells_of(supernet), strict=True):
+        pairs: list[tuple[Any, Any]] = [(cell.older, super_cell.older), (cell.newer, super_cell.newer)]
+        chosen = iter(cell.edges)
+        for node, choices in enumerate(genotype.cells["normal" if super_cell.kind == 0 else "reduce"].nodes):
+            for name, source in choices:
+                pairs.append((next(chosen), super_cell.edges[space.edges.index((node, source))].ops[name]))
+        for mine, of_supernet in pairs:
+            # All but scale and shift of batch norms, which the supernet's do not have and which begin as 1 and 0.
+            missing, unexpected = mine.load_state_dict(of_supernet.state_dict(), strict=False)
+            assert not unexpected and all(name.endswith(("weight", "bias")) for name in missing)
+
+    mixing = Mixing(torch.as_tensor(one_hot(space, genotype)))
+    torch.testing.assert_close(supernet(images_of(), mixing), derived(images_of()), rtol=1e-9, atol=1e-9)
+
+
+def test_every_open_weight_is_heard(supernet: Supernet) -> None:
+    weights = mixing_of(DARTS).weights.requires_grad_()
+    torch.nn.functional.cross_entropy(supernet(images_of(), Mixing(weights)), torch.tensor([0, 1, 2, 3])).backward()
+    assert weights.grad is not None and weights.grad.isfinite().all()
+    assert (weights.grad[..., 1:] != 0).all()
+    assert (weights.grad[..., 0] == 0).all()  # none adds nothing
+
+
+def test_gradient_of_the_weights_is_the_slope(supernet: Supernet) -> None:
+    images = images_of()
+    weights = mixing_of(DARTS).weights.requires_grad_()
+    probe = torch.randn(4, 10, dtype=torch.float64)
+
+    def loss(at: Tensor) -> Any:
+        return (supernet(images, Mixing(at)) * probe).sum()
+
+    (gradient,) = torch.autograd.grad(loss(weights), [weights])
+    # Along the gradient itself, so near that no ReLU and no maximum changes sides.
+    direction = gradient / gradient.norm()
+    with torch.no_grad():
+        slope = (loss(weights + 1e-7 * direction) - loss(weights - 1e-7 * direction)) / 2e-7
+    assert slope.item() == pytest.approx(gradient.norm().item(), rel=1e-5)
+
+
+ODD = Skeleton(3, 4, (3, 33, 31), 7)
+IMAGENET = Skeleton(3, 5, (3, 37, 50), 3, "imagenet")
+
+
+@pytest.mark.parametrize(
+    "name, skeleton",
+    [
+        ("darts", ODD),
+        ("darts", IMAGENET),
+        ("darts", Skeleton(3, 4, (1, 28, 28), 10)),
+        ("darts", Skeleton(1, 4, (1, 8, 8), 2)),
+        ("filters", ODD),
+        ("filters", IMAGENET),
+        ("nasnet", ODD),
+        ("nasnet", IMAGENET),
+    ],
+)
+def test_every_space_on_every_image(name: str, skeleton: Skeleton) -> None:
+    space = named_space(name)
+    supernet = Supernet(space, skeleton)
+    sizes: list[tuple[int, ...]] = []
+    for cell in cells_of(supernet):
+        cell.newer.register_forward_hook(lambda module, inputs, y: sizes.append(tuple(y.shape[1:])))
+    logits = supernet(images_of(skeleton, 2).float(), mixing_of(space))
+    assert logits.shape == (2, skeleton.classes) and logits.isfinite().all()
+    # The plan that the prices are counted by is what really flows.
+    plans = skeleton.cells({"normal": space.nodes, "reduce": space.nodes})
+    assert sizes == [(plan.channels, *plan.size) for plan in plans]
+
+
+def test_imagenet_stem() -> None:
+    supernet = supernet_of(DARTS, Skeleton(3, 6, (3, 64, 48), 5, "imagenet"))
+    older, newer = supernet.stem(torch.zeros(1, 3, 64, 48, dtype=torch.float64))
+    assert (older.shape, newer.shape) == ((1, 6, 16, 12), (1, 6, 8, 6))
+    # The older input is still twice as large for the first cell, and again behind each reduction.
+    assert [isinstance(cell.older, FactorizedReduce) for cell in cells_of(supernet)] == [True, False, True]
+
+
+# --- skip dropout ------------------------------------------------------------------------------------------------
+
+
+def only_skips(space: SearchSpace, weight: float = 1.0) -> Mixing:
+    weights = torch.zeros(space.mask.shape, dtype=torch.float64)
+    weights[..., list(space.primitives).index("skip_connect")] = weight
+    return Mixing(weights)
+
+
+def without_skips(space: SearchSpace) -> Mixing:
+    weights = mixing_of(space).weights
+    weights[..., list(space.primitives).index("skip_connect")] = 0
+    return Mixing(weights)
+
+
+def logits_at(supernet: Supernet, mixing: Mixing, rate: float, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    supernet.skip_dropout = rate
+    with torch.no_grad():
+        return supernet(images_of(), mixing)
+
+
+def test_skip_dropout_in_training_only(supernet: Supernet) -> None:
+    mixing = mixing_of(DARTS)
+    trained = [logits_at(supernet, mixing, rate) for rate in (0.0, 0.5)]
+    assert not torch.allclose(trained[0], trained[1])
+    supernet.eval()
+    evaluated = [logits_at(supernet, mixing, rate) for rate in (0.0, 0.5)]
+    assert torch.equal(*evaluated)
+
+
+def test_skip_dropout_after_skips_only(supernet: Supernet) -> None:
+    assert torch.equal(*[logits_at(supernet, without_skips(DARTS), rate) for rate in (0.0, 0.5)])
+    kept, dropped = (logits_at(supernet, only_skips(DARTS), rate) for rate in (0.0, 0.5))
+    assert not torch.allclose(kept, dropped)
+
+
+def test_skip_dropout_at_stride_1_only() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 6, 6)
+    weights = only_skips(DARTS).weights[0, 0].float()
+    drop = SkipDropout(0.5)
+    for stride in (1, 2):
+        mixed = MixedOp(DARTS, DARTS.candidates[0][0], 4, stride)
+        same = torch.equal(mixed(x, weights, SILENT, 0, 0), mixed(x, weights, drop, 0, 0))
+        assert same is (stride == 2)
+
+
+def test_skip_dropout_follows_the_generator(supernet: Supernet) -> None:
+    mixing = mixing_of(DARTS)
+    first, again, other = (logits_at(supernet, mixing, 0.5, seed) for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+    # Where nothing is dropped the generator is left alone.
+    state = torch.get_rng_state()
+    supernet.skip_dropout = 0.0
+    supernet(images_of(), mixing)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_skip_dropout_follows_cell_and_edge() -> None:
+    """A mask depends on its place and the key, not on what was asked before."""
+    x = torch.ones(1, 4, 16, 16)
+    places = [(cell, edge) for cell in range(5) for edge in range(14)]
+    torch.manual_seed(5)
+    drop = SkipDropout(0.5)
+    torch.manual_seed(5)
+    twin = SkipDropout(0.5)
+    masks = {place: drop(x, *place) for place in places}
+    assert all(torch.equal(twin(x, *place), masks[place]) for place in reversed(places))
+    assert len({tuple(mask.flatten().tolist()) for mask in masks.values()}) == len(places)
+
+
+def test_supernets_of_different_build_drop_the_same(supernet: Supernet) -> None:
+    """With all weight on skips, a space of skips alone computes what the full space does, masks included."""
+    lean = DARTS.only(["skip_connect"])
+    twin, state = supernet_of(lean), supernet.state_dict()
+    twin.load_state_dict({name: state[name] for name in twin.state_dict()})
+    expected = logits_at(supernet, only_skips(DARTS), 0.5)
+    torch.testing.assert_close(logits_at(twin, only_skips(lean), 0.5), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.4, 0.7])
+def test_skip_dropout_keeps_the_mean(rate: float) -> None:
+    torch.manual_seed(0)
+    drop = SkipDropout(rate)
+    values = torch.stack([drop(torch.ones(4, 8, 16, 16), 2, edge) for edge in range(14)])
+    assert sorted(values.unique().tolist()) == pytest.approx([0.0, 1 / (1 - rate)])
+    error = (rate / (1 - rate) / values.numel()) ** 0.5
+    assert abs(values.mean().item() - 1) < 4 * error
+    # Elementwise: in every channel of every sample some are kept and some dropped.
+    kept = (values > 0).flatten(3).float().mean(-1)
+    assert kept.min() > 0
+    assert kept.max() < 1

@@ -1,0 +1,92 @@
+"""The random baseline: genotypes at a given cost, trained by the retraining recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rapdarts.baseline import draw
+from rapdarts.cli import main
+from rapdarts.cost.expected import price_table
+from rapdarts.errors import InputError
+from rapdarts.space import Skeleton
+from rapdarts.training.run import Run
+from search_spaces.darts import SPACE
+
+TINY = [
+    "threads=1",
+    "data.fraction=0.2",
+    "skeleton.layers=3",
+    "skeleton.channels=4",
+    "strategy=random",
+    "random.count=3",
+    "retrain.epochs=1",
+    "retrain.batch=60",
+]
+
+
+def test_drawn_genotypes_meet_the_cost() -> None:
+    table = price_table(SPACE, Skeleton(6, 8, (3, 16, 16), 10))
+    center = np.median([table.exact(genotype)["macs"] for genotype in draw(SPACE, table, 200, 0, 0.05, 1)])
+    genotypes = draw(SPACE, table, 20, center, 0.02, seed=3)
+    assert all(abs(table.exact(genotype)["macs"] - center) <= 0.02 * center for genotype in genotypes)
+    assert len({genotype.to_darts() for genotype in genotypes}) == 20
+    assert draw(SPACE, table, 20, center, 0.02, seed=3) == genotypes
+    assert draw(SPACE, table, 20, center, 0.02, seed=4) != genotypes
+
+
+def test_a_cost_nobody_has_is_an_error_that_names_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rapdarts.baseline.MOST_DRAWS", 300)
+    table = price_table(SPACE, Skeleton(3, 4, (1, 8, 8), 10))
+    with pytest.raises(InputError, match=r"they have [\d,]+ to [\d,]+"):
+        draw(SPACE, table, 2, 10**12, 0.05, 0)
+
+
+def baseline(folder: Path, *settings: str) -> int:
+    return main(["search", "digits", *TINY, f"run={folder}", *settings])
+
+
+def test_the_baseline_reports_mean_and_deviation_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert baseline(tmp_path / "whole") == 0
+    result = json.loads((tmp_path / "whole" / "result.json").read_text())
+    shares = [network["test_accuracy"] for network in result["networks"]]
+    assert len(shares) == 3
+    assert result["test_accuracy"] == pytest.approx(np.mean(shares))
+    assert result["standard_deviation"] == pytest.approx(np.std(shares, ddof=1))
+    assert "over 3 genotypes" in capsys.readouterr().out
+    assert all((tmp_path / "whole" / "trained" / str(n) / "network.safetensors").exists() for n in (1, 2, 3))
+
+    original, logged = Run.log, 0
+
+    def signal_at_second(self: Run, **facts: Any) -> None:
+        nonlocal logged
+        logged += 1
+        if logged == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, **facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", signal_at_second)
+        assert baseline(tmp_path / "cut") == 75
+    assert baseline(tmp_path / "cut", "resume=true") == 0
+    resumed = json.loads((tmp_path / "cut" / "result.json").read_text())
+    assert resumed["networks"] == result["networks"]
+
+
+def test_the_cost_may_be_that_of_a_genotype(tmp_path: Path) -> None:
+    from rapdarts.literature import LITERATURE
+
+    assert baseline(tmp_path / "run", "random.like=PDARTS", "random.tolerance=0.1", "random.count=1") == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    table = price_table(SPACE, Skeleton(3, 4, (1, 8, 8), 10))
+    assert result["target_macs"] == table.exact(LITERATURE["PDARTS"])["macs"]
+    assert abs(result["networks"][0]["costs"]["macs"] - result["target_macs"]) <= 0.1 * result["target_macs"]
+    assert result["standard_deviation"] is None

@@ -1,0 +1,259 @@
+"""Search spaces: those we ship, a user's own file, shorter lists; and the skeleton that repeats the cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import pkgutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import search_spaces
+from rapdarts.cost.count import count_derived
+from rapdarts.cost.expected import price_table
+from rapdarts.errors import InputError
+from rapdarts.genotype import random_genotype, validate
+from rapdarts.networks.supernet import Supernet
+from rapdarts.space import KINDS, Mixing, SearchSpace, Skeleton, named_space, space_from_file
+from rapdarts.strategy.architecture import Architecture
+
+NAMES = sorted(module.name for module in pkgutil.iter_modules(search_spaces.__path__))
+DARTS = named_space("darts")
+
+
+# --- the spaces we ship ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_module_holds_its_space(name: str) -> None:
+    space = named_space(name)
+    assert isinstance(space, SearchSpace) and space.name == name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        space.nodes = 9  # type: ignore[misc]
+    assert space.mask.all() and space.mask.shape == (2, len(space.edges), len(space.primitives))
+    assert list(space.primitives).count("none") == 1 and not space.derive_none
+    assert space.choosable.tolist() == [primitive != "none" for primitive in space.primitives]
+    validate(random_genotype(space, np.random.default_rng(0)), space, name)
+
+
+@pytest.mark.parametrize(
+    "name, nodes, edges, primitives",
+    [
+        (
+            "darts",
+            4,
+            14,
+            "none max_pool_3x3 avg_pool_3x3 skip_connect sep_conv_3x3 sep_conv_5x5 dil_conv_3x3 dil_conv_5x5",
+        ),
+        (
+            "filters",
+            4,
+            14,
+            "none max_pool_3x3 avg_pool_3x3 skip_connect conv_3x3 conv_5x5 sep_conv_3x3 sep_conv_5x5 "
+            "bottleneck_3x3 bottleneck_5x5 factorized_3x3 factorized_5x5",
+        ),
+        (
+            "nasnet",
+            5,
+            20,
+            "none skip_connect max_pool_3x3 avg_pool_3x3 sep_conv_3x3 sep_conv_5x5 sep_conv_7x7 conv_7x1_1x7",
+        ),
+    ],
+)
+def test_what_the_spaces_are(name: str, nodes: int, edges: int, primitives: str) -> None:
+    space = named_space(name)
+    assert (space.inputs, space.nodes, space.keep, len(space.edges)) == (2, nodes, 2, edges)
+    assert list(space.primitives) == primitives.split()
+    assert space.repeat_inputs is (name == "nasnet")
+
+
+def test_edges_stand_node_by_node() -> None:
+    assert DARTS.edges[:5] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
+    assert [DARTS.edges_into(node) for node in range(4)] == [slice(0, 2), slice(2, 5), slice(5, 9), slice(9, 14)]
+    for node in range(4):
+        assert {into for into, _ in DARTS.edges[DARTS.edges_into(node)]} == {node}
+    wide = dataclasses.replace(DARTS, keep=3)
+    assert [wide.edges_kept(node) for node in range(4)] == [2, 3, 3, 3]
+    assert [dataclasses.replace(DARTS, keep=None).edges_kept(node) for node in range(4)] == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "name, nearest",
+    [("dart", "darts"), ("Filter", "filters"), ("nas-net", "nasnet"), ("", "darts"), ("__init__", "filters")],
+)
+def test_unknown_space_names_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(InputError) as error:
+        named_space(name)
+    text = str(error.value)
+    assert repr(name) in text and ", ".join(NAMES) in text and "--space FILE" in text
+    if name and name != "__init__":
+        assert f"the nearest is {nearest}" in text
+
+
+# --- shorter lists -----------------------------------------------------------------------------------------------
+
+
+def test_only_keeps_the_order_it_is_given() -> None:
+    short = DARTS.only(["skip_connect", "none", "sep_conv_3x3"])
+    assert list(short.primitives) == ["skip_connect", "none", "sep_conv_3x3"]
+    assert short.candidates == ((("skip_connect", "none", "sep_conv_3x3"),) * 14,) * 2
+    assert short.primitives["sep_conv_3x3"] is DARTS.primitives["sep_conv_3x3"]
+    assert (short.name, short.nodes, short.keep) == ("darts", 4, 2)
+    assert len(DARTS.primitives) == 8
+    # Of a narrowed space too: all of the shorter list is open again.
+    mask = np.zeros_like(DARTS.mask)
+    mask[..., 5] = True
+    assert DARTS.narrowed(mask).only(["none", "sep_conv_3x3"]).mask.all()
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (["sep_conv_3x3", "conv_3x3"], "the space darts has no primitive 'conv_3x3'; it has none, max_pool_3x3,"),
+        (["sep_conv_3x3", "none", "sep_conv_3x3"], "names a primitive twice"),
+        (["none"], "leaves nothing to derive"),
+        ([], "leaves nothing to derive"),
+    ],
+)
+def test_only_refuses(names: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DARTS.only(names)
+
+
+def test_none_alone_is_enough_where_it_may_be_derived() -> None:
+    deriving = dataclasses.replace(DARTS, derive_none=True)
+    assert deriving.only(["none"]).choosable.tolist() == [True]
+
+
+def test_narrowed_reads_its_mask_back() -> None:
+    mask = np.random.default_rng(0).random(DARTS.mask.shape) < 0.5
+    space = DARTS.narrowed(mask)
+    assert np.array_equal(space.mask, mask)
+    assert space.candidates[1][13] == tuple(np.array(list(DARTS.primitives))[mask[1, 13]])
+    assert DARTS.mask.all()
+
+
+# --- a user's own file -------------------------------------------------------------------------------------------
+
+OWN = '''
+"""Shuffles channels between two grouped convolutions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from rapdarts.networks.primitives import choose
+from rapdarts.space import SearchSpace
+
+
+@dataclass
+class Settings:
+    groups: int = 2
+
+
+def grouped(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, 3, stride, 1, groups=Settings().groups, bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    )
+
+
+SPACE = SearchSpace("mine", {**choose("none", "skip_connect", "avg_pool_3x3"), "grouped": grouped}, nodes=3)
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    path = tmp_path / "my_space.py"
+    path.write_text(OWN)
+    return path
+
+
+def test_own_space_is_searched_priced_and_derived(own: Path) -> None:
+    space = space_from_file(own)
+    assert (space.name, len(space.edges), list(space.primitives)[-1]) == ("mine", 9, "grouped")
+    skeleton = Skeleton(3, 4, (1, 8, 8), 2)
+    logits = Supernet(space, skeleton)(torch.ones(2, 1, 8, 8), Architecture(space)())
+    assert logits.shape == (2, 2)
+    table = price_table(space, skeleton)
+    # In the one normal cell: 8x8 pixels, 4 channels in two groups.
+    assert table.prices[:2, 0, :, 3].tolist() == [[64 * 4 * 2 * 9] * 9, [4 * 2 * 9 + 2 * 4] * 9]
+    genotype = random_genotype(space, np.random.default_rng(0))
+    assert table.exact(genotype) == count_derived(genotype, space, skeleton)
+
+
+def test_own_files_do_not_shadow_modules(tmp_path: Path) -> None:
+    path = tmp_path / "torch.py"
+    path.write_text(OWN)
+    assert space_from_file(path).name == "mine"
+    import torch as again
+
+    assert again is torch
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "holds no value SPACE = rapdarts.space.SearchSpace"),
+        ("SPACE = {'none': None}", "holds no value SPACE"),
+        ("import no_such_package", "fails when it is run: ModuleNotFoundError: No module named 'no_such_package'"),
+        ("SPACE = (", "fails when it is run: SyntaxError"),
+        ("1 / 0", "fails when it is run: ZeroDivisionError"),
+        ("SPACE = \0", "fails when it is run"),
+    ],
+)
+def test_own_file_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        space_from_file(path)
+    assert message in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere.py", "folder", "space.txt", ""])
+def test_what_is_no_python_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "space.txt").write_text(OWN)
+    with pytest.raises(InputError, match="there is no such Python file"):
+        space_from_file(tmp_path / name)
+
+
+# --- the skeleton ------------------------------------------------------------------------------------------------
+
+
+def test_reductions_at_one_and_two_thirds() -> None:
+    found = {layers: Skeleton(layers, 16, (3, 32, 32), 10).reductions for layers in (1, 2, 3, 5, 8, 11, 17, 20)}
+    assert found == {1: {0}, 2: {0, 1}, 3: {1, 2}, 5: {1, 3}, 8: {2, 5}, 11: {3, 7}, 17: {5, 11}, 20: {6, 13}}
+    assert [Skeleton(layers, 36, (3, 32, 32), 10).auxiliary_layer for layers in (5, 8, 20)] == [3, 5, 13]
+
+
+def test_cells_of_a_skeleton() -> None:
+    plans = Skeleton(6, 10, (3, 33, 28), 10).cells({"normal": 4, "reduce": 3})
+    assert [plan.kind for plan in plans] == ["normal", "normal", "reduce", "normal", "reduce", "normal"]
+    assert [plan.channels for plan in plans] == [10, 10, 20, 20, 40, 40]
+    assert [(plan.older, plan.newer) for plan in plans] == [
+        (30, 30), (30, 40), (40, 40), (40, 60), (60, 80), (80, 120)
+    ]  # fmt: skip
+    assert [plan.size for plan in plans] == [(33, 28)] * 3 + [(17, 14)] * 2 + [(9, 7)]
+    assert [plan.shrink_older for plan in plans] == [False, False, False, True, False, True]
+    assert [plan.stride for plan in plans] == [1, 1, 2, 1, 2, 1]
+
+
+def test_cells_behind_the_imagenet_stem() -> None:
+    plans = Skeleton(3, 48, (3, 224, 193), 1000, "imagenet").cells(dict.fromkeys(KINDS, 4))
+    assert [(plan.older, plan.newer, plan.shrink_older) for plan in plans] == [
+        (48, 48, True), (48, 192, False), (192, 384, True)
+    ]  # fmt: skip
+    assert [plan.size for plan in plans] == [(28, 25), (28, 25), (14, 13)]
+
+
+def test_mixing_is_a_value() -> None:
+    mixing = Mixing(torch.ones(2, 14, 8))
+    assert mixing.edges is None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        mixing.weights = torch.zeros(1)  # type: ignore[misc]

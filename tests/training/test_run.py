@@ -1,0 +1,293 @@
+"""The run folder: whole files, one owner, checkpoints that tell damage, and loops that stop and go on anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rapdarts.config import Experiment, Launch
+from rapdarts.errors import BusyError, DamagedError, DivergedError, InputError, Preempted, StorageError
+from rapdarts.training import checkpoint, files
+from rapdarts.training.run import Meter, Run, open_run
+
+
+class Numbers:
+    """A source of five batches an epoch."""
+
+    steps = 5
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[int]:
+        return iter(range(10 * epoch + start, 10 * epoch + self.steps))
+
+
+def train(folder: Path, resume: bool = False, stop: int | None = None, save_seconds: float = 1e5, **inputs: str) -> Any:
+    """Two stages of three epochs that add random numbers to a weight; `stop` signals at that step."""
+    config = Experiment(save_seconds=save_seconds)
+    steps, done = 0, []
+    with open_run("test", config, Launch(run=str(folder), resume=resume), "test", inputs) as run:
+        for stage in range(2):
+            torch.manual_seed(stage)
+            layer = torch.nn.Linear(3, 2)
+            sgd = torch.optim.SGD(layer.named_parameters(), 0.1, momentum=0.9)
+            for epoch in run.epochs(f"stage {stage}", 3, 5, {"layer": layer, "sgd": sgd}, carries=["layer"]):
+                for batch in run.batches(Numbers()):
+                    loss = (layer(torch.randn(4, 3)) - batch).square().mean()
+                    sgd.zero_grad()
+                    loss.backward()
+                    sgd.step()
+                    run.meter.add("loss", loss, 1)
+                    done.append((stage, epoch, batch))
+                    steps += 1
+                    if steps == stop:
+                        os.kill(os.getpid(), signal.SIGTERM)
+                run.log(epoch_again=float(epoch))
+            if stage == 0:
+                first = {name: value.clone() for name, value in layer.state_dict().items()}
+        records = [{**record, "seconds": 0} for record in run.records()]
+    return first, layer.state_dict(), records, done
+
+
+@pytest.mark.parametrize("stop", range(1, 30))
+def test_a_loop_stopped_at_any_step_ends_in_the_same_bits(tmp_path: Path, stop: int) -> None:
+    first, last, records, done = train(tmp_path / "whole")
+    assert len(done) == 30
+    with pytest.raises(Preempted, match="resume=true"):
+        train(tmp_path / "cut", stop=stop)
+    first_again, last_again, records_again, rest = train(tmp_path / "cut", resume=True)
+    assert done[stop:] == rest
+    assert records_again == records
+    for ours, theirs in ((first, first_again), (last, last_again)):
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_folder_is_made_once_and_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path / "run")
+    with pytest.raises(InputError, match="resume=true"):
+        train(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        with open_run("search", Experiment(), Launch(), "digits", {}) as run:
+            assert run.folder == Path(f"runs/search-digits-{number}")
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    with open_run("test", Experiment(), Launch(run=str(tmp_path)), "test", {}):
+        code = (
+            "from rapdarts.config import *; from rapdarts.training.run import open_run\n"
+            f"with open_run('test', Experiment(), Launch(run={str(tmp_path)!r}, resume=True), 'test', {{}}): pass"
+        )
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert "BusyError" in other.stderr
+        assert "in use" in other.stderr
+    with open_run("test", Experiment(), Launch(run=str(tmp_path), resume=True), "test", {}):
+        pass  # the lock went with its owner
+
+
+def test_the_lock_is_refused_within_one_process_too(tmp_path: Path) -> None:
+    launch = Launch(run=str(tmp_path), resume=True)
+    with open_run("test", Experiment(), launch, "test", {}), pytest.raises(BusyError):
+        with open_run("test", Experiment(), launch, "test", {}):
+            pass
+
+
+def test_other_inputs_are_refused_at_a_resume(tmp_path: Path) -> None:
+    train(tmp_path / "run", data="one")
+    with pytest.raises(DamagedError, match="another data"):
+        train(tmp_path / "run", resume=True, data="two")
+
+
+def test_an_unusable_folder_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        train(tmp_path / "file" / "run")
+    with pytest.raises(InputError, match="usable path"):
+        train(Path("a\0b"))
+
+
+def test_not_finite_numbers_are_neither_logged_nor_saved(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="loss is nan"):
+        with open_run("test", Experiment(), Launch(run=str(tmp_path / "log")), "test", {}) as run:
+            for _ in run.epochs("stage", 1, 5, {}):
+                run.meter.add("loss", torch.tensor(float("nan")), 1)
+                run.log()
+    assert (tmp_path / "log" / "metrics.jsonl").read_text() == ""
+    layer = torch.nn.Linear(2, 2)
+    with pytest.raises(DivergedError, match=r"layer\.weight"):
+        with open_run("test", Experiment(save_seconds=0), Launch(run=str(tmp_path / "save")), "test", {}) as run:
+            for _ in run.epochs("stage", 1, 5, {"layer": layer}):
+                for _ in run.batches(Numbers()):
+                    torch.nn.init.constant_(layer.weight, float("inf"))
+    assert not (tmp_path / "save" / "checkpoint").exists()
+    assert json.loads((tmp_path / "save" / "status.json").read_text())["exit_code"] == 5
+
+
+def test_momentum_of_other_parameters_is_refused(tmp_path: Path) -> None:
+    def once(layer: torch.nn.Module, resume: bool) -> None:
+        sgd = torch.optim.SGD(layer.named_parameters(), 0.1)
+        with open_run("test", Experiment(), Launch(run=str(tmp_path), resume=resume), "test", {}) as run:
+            for _ in run.epochs("stage", 1, 5, {"sgd": sgd}):
+                pass
+
+    once(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)), resume=False)
+    with pytest.raises(DamagedError, match="other parameters"):
+        once(torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)}), resume=True)
+
+
+def test_two_interrupts_leave_at_once(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        with open_run("test", Experiment(), Launch(run=str(tmp_path)), "test", {}):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+    assert json.loads((tmp_path / "status.json").read_text())["exit_code"] == 130
+
+
+def test_a_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    files.write(path, "old")
+    files.write(path, b"new")
+    assert path.read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert stat.S_IMODE(path.stat().st_mode) & 0o600 == 0o600
+    with pytest.raises(StorageError, match="cannot be written"):
+        files.write(tmp_path / "absent" / "file", "x")
+    files.write(path, "x" * 10)
+    (tmp_path / ".file.abc.tmp").write_text("left by a killed process")
+    files.sweep(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from rapdarts.training import files\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        f"files.write(Path({str(tmp_path / 'file')!r}), b'x' * 5000)"
+    )
+    files.write(tmp_path / "file", "old")
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "StorageError" in process.stderr
+    assert "Free some space" in process.stderr
+    assert (tmp_path / "file").read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+STATE = {"stage": 1, "weights": torch.arange(6.0), "nested": {"list": [1, 2.5, "x"]}}
+
+
+def test_a_checkpoint_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    assert checkpoint.load(path, {}) is None
+    checkpoint.save(path, STATE, {"data": "a"})
+    checkpoint.save(path, {**STATE, "stage": 2}, {"data": "a"})
+    found = checkpoint.load(path, {"data": "a"})
+    assert found is not None
+    state, words = found
+    assert state["stage"] == 2
+    assert torch.equal(state["weights"], STATE["weights"])  # type: ignore[arg-type]
+    assert state["nested"] == STATE["nested"]
+    assert "resuming from" in words
+
+
+@settings(max_examples=150, deadline=None)
+@given(position=st.floats(0, 1, exclude_max=True), how=st.sampled_from(["flip", "cut", "append", "zero"]))
+def test_any_damage_falls_back_to_the_checkpoint_before(
+    tmp_path_factory: pytest.TempPathFactory, position: float, how: str
+) -> None:
+    path = tmp_path_factory.mktemp("damage") / "checkpoint"
+    checkpoint.save(path, STATE, {"data": "a"})
+    checkpoint.save(path, {**STATE, "stage": 2}, {"data": "a"})
+    raw = bytearray(path.read_bytes())
+    at = int(position * len(raw))
+    if how == "flip":
+        raw[at] ^= 1
+    elif how == "cut":
+        del raw[at:]
+    elif how == "append":
+        raw += b"\0" * (at + 1)
+    else:
+        raw[at : at + 64] = bytes(64)
+    if bytes(raw) == path.read_bytes():
+        return
+    path.write_bytes(raw)
+    try:
+        found = checkpoint.load(path, {"data": "a"})
+    except DamagedError as error:
+        assert "another data" in str(error)  # the flipped bit lies in the recorded origin
+        return
+    assert found is not None
+    assert found[0]["stage"] == 1
+    assert "damaged" in found[1]
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    import hashlib
+    import io
+
+    marker = tmp_path / "marker"
+
+    class Payload:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(marker),)
+
+    buffer = io.BytesIO()
+    torch.save({"stage": Payload()}, buffer)
+    payload = buffer.getvalue()
+    header = {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest(), "origin": {}}
+    (tmp_path / "checkpoint").write_bytes(checkpoint.MAGIC + json.dumps(header).encode() + b"\n" + payload)
+    with pytest.raises(DamagedError, match="plain values"):
+        checkpoint.load(tmp_path / "checkpoint", {})
+    assert not marker.exists()
+
+
+def test_the_meter_weighs_batches_by_their_size() -> None:
+    meter = Meter()
+    meter.add("loss", torch.tensor(30.0), 10)
+    meter.add("loss", torch.tensor(2.0), 2)
+    assert meter.means() == {"loss": 32 / 12}
+    copy = Meter()
+    copy.load_state_dict(meter.state_dict())
+    copy.add("loss", torch.tensor(1.0), 1)
+    assert copy.means() == {"loss": 33 / 13}
+    assert meter.means() == {"loss": 32 / 12}
+
+
+def test_tensorboard_may_fail_without_harm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tensorboard").write_text("a file where the folder should be")
+    _, _, records, _ = train(tmp_path / "run")
+    assert len(records) == 6
+    assert capsys.readouterr().err.count("TensorBoard is not written") == 1
+
+
+def test_tensorboard_shows_the_record(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, _, records, _ = train(tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    shown = [event.value for event in events.Scalars("loss")]
+    assert shown == pytest.approx([record["loss"] for record in records])
+
+
+def test_the_reader_of_a_run_object_is_given_its_folder(tmp_path: Path) -> None:
+    with open_run("test", Experiment(), Launch(run=str(tmp_path)), "test", {}) as run:
+        assert isinstance(run, Run)
+        assert run.write("deep/er/file.txt", "x").read_text() == "x"
+        with pytest.raises(ValueError, match="JSON"):
+            run.write_json("bad.json", float("nan"))

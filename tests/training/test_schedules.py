@@ -1,0 +1,61 @@
+"""Schedules at the epochs that the papers' code prints."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rapdarts.training.schedules import cosine, drop_path, skip_dropout
+
+
+def test_learning_rate_of_pdarts() -> None:
+    """0.0125 * (1 + cos(pi * epoch / 25)): 0.025 at first, half of it midway, nearly nothing in the last epoch."""
+    rates = [cosine(epoch, 25, 0.025) for epoch in range(25)]
+    assert rates == pytest.approx([0.0125 * (1 + math.cos(math.pi * epoch / 25)) for epoch in range(25)], abs=1e-15)
+    assert rates[0] == 0.025
+    assert rates[24] == pytest.approx(9.8566e-5, rel=1e-4)
+    assert cosine(5, 10, 0.025) == pytest.approx(0.0125)
+
+
+def test_learning_rate_of_darts() -> None:
+    """From 0.025 to 0.001 in 50 epochs."""
+    assert cosine(0, 50, 0.025, 0.001) == 0.025
+    assert cosine(25, 50, 0.025, 0.001) == pytest.approx(0.013)
+    assert cosine(50, 50, 0.025, 0.001) == 0.001
+
+
+@given(st.integers(1, 600), st.floats(1e-4, 1), st.floats(0, 1))
+def test_cosine_falls_from_peak_to_floor(epochs: int, peak: float, part: float) -> None:
+    floor = part * peak
+    rates = [cosine(epoch, epochs, peak, floor) for epoch in range(epochs + 1)]
+    assert rates == sorted(rates, reverse=True)
+    assert [rates[0], rates[-1]] == pytest.approx([peak, floor])
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.4, 0.7])
+def test_skip_dropout_of_pdarts(rate: float) -> None:
+    """25 epochs, 10 of them warming up: a linear fall to 14/25, then from the whole rate down by a fifth in the exponent."""
+    rates = [skip_dropout(epoch, 25, 10, rate) for epoch in range(25)]
+    assert rates[:10] == pytest.approx([rate * left / 25 for left in range(24, 14, -1)])
+    assert rates[10] == rate
+    assert rates[11] == pytest.approx(rate * 0.8187307530779818)
+    assert rates[24] == pytest.approx(rate * 0.06081006262521797)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_skip_dropout_without_warm_up() -> None:
+    assert skip_dropout(0, 50, 0, 0.3) == 0.3
+    assert skip_dropout(5, 50, 0, 0.3) == pytest.approx(0.3 / math.e)
+    assert [skip_dropout(epoch, 50, 10, 0.0) for epoch in (0, 9, 10, 49)] == [0, 0, 0, 0]
+
+
+def test_drop_path_rises_from_nothing() -> None:
+    rates = [drop_path(epoch, 600, 0.3) for epoch in range(600)]
+    assert rates[0] == 0
+    assert rates[300] == pytest.approx(0.15)
+    assert rates[599] == pytest.approx(0.3 * 599 / 600)
+    assert rates == sorted(rates)
+    assert drop_path(3, 4, 0.0) == 0
