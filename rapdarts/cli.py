@@ -80,19 +80,19 @@ def search(call: Call) -> None:
     loop.check_stages(config.search, space)
     data = load(config.data, _device(config.device, config.threads), config.seed)
     name = Path(call.words[0]).stem
-    # What the user's own space file says: the run remembers it, and notices a change.
-    source = Path(call.space).read_text(encoding="utf-8", errors="replace") if call.space else ""
-    inputs = {"data set": data.fingerprint, "search space": source}
+    inputs = {"data set": data.fingerprint, "search space": _source(call.space)}
     if config.search.strategy == "random":
         from rapdarts.baseline import random_baseline
+        from rapdarts.retrain import training_batches
 
+        training_batches(config, data)  # refuses a batch that is too large before a folder is made
         like = _genotype(config.search.random.like)[0] if config.search.random.like else None
         with open_run("random", config, launch, name, inputs) as run:
             result = random_baseline(config, space, data, run, like)
             run.write_json("result.json", result)
         _print(call, result, result["summary"])
         return
-    loop.Halves.of(data, config)  # refuses a batch that is too large before a folder is made
+    loop.Halves.of(data, config)  # likewise
     with open_run("search", config, launch, name, inputs) as run:
         derivation = loop.search(config, space, data, run, _provenance(config))
         report = loop.cost_report(derivation, space, run)
@@ -152,7 +152,13 @@ def retrain(call: Call) -> None:
     if priced is not None and (priced.image, priced.classes) == (skeleton.image, skeleton.classes) and not own:
         # What the search priced is what is built; the experiment's skeleton serves genotypes from elsewhere.
         skeleton = priced
-    inputs = {"data set": data.fingerprint, "genotype": genotype.to_darts(), "skeleton": str(skeleton)}
+    loop.training_batches(config, data)  # refuses a batch that is too large before a folder is made
+    inputs = {
+        "data set": data.fingerprint,
+        "genotype": genotype.to_darts(),
+        "skeleton": str(skeleton),
+        "search space": _source(call.space),
+    }
     with open_run("retrain", config, launch, Path(call.words[1]).stem, inputs) as run:
         trained = loop.retrain(config, genotype, space, skeleton, data, run)
         report = loop.result(trained, genotype, space, skeleton, run)
@@ -344,6 +350,11 @@ def _space(name: str, file: str) -> SearchSpace:
     if name and space.name != name:
         raise InputError(f"--space {file} holds the space {space.name}, but {name} is asked for.")
     return space
+
+
+def _source(file: str) -> str:
+    """What the user's own space file says: the run remembers it, and notices a change."""
+    return Path(file).read_text(encoding="utf-8", errors="replace") if file else ""
 
 
 def _genotype(target: str) -> tuple[Genotype, str]:

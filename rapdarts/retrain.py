@@ -66,9 +66,7 @@ def retrain(
     once, at the end. Raises DivergedError if a number stops being finite, Preempted if a signal asked to stop.
     """
     settings, device = config.retrain, data.train.labels.device
-    augment = Augment(data.mean, data.std, config.data.crop, config.data.flip, settings.cutout)
-    held_out, train = halves(data, settings.validation_fraction, config.seed)
-    batches = Batches(data.train, train, settings.batch, config.seed, "retrain", augment, "retrain.batch")
+    batches, held_out = training_batches(config, data)
 
     torch.manual_seed(key(config.seed, "initial weights"))
     network = DerivedNetwork(genotype, space, skeleton, auxiliary=settings.auxiliary > 0)
@@ -101,7 +99,7 @@ def retrain(
 
         facts = {"lr": lr}
         if len(held_out):
-            validation = accuracy(network, ordered(data.train, held_out, settings.batch, augment))
+            validation = accuracy(network, ordered(data.train, held_out, settings.batch, batches.augment))
             facts["validation_accuracy"] = validation.share
             if validation.share > best.score:
                 best.score, best.epoch = validation.share, epoch
@@ -109,7 +107,7 @@ def retrain(
         run.log(**facts)
 
     def test() -> Accuracy:
-        return accuracy(network, ordered(data.test, None, settings.batch, augment))
+        return accuracy(network, ordered(data.test, None, settings.batch, batches.augment))
 
     genotype = replace(genotype, skeleton=skeleton)
     last = {name: value.clone() for name, value in network.state_dict().items()}
@@ -142,11 +140,17 @@ def result(trained: Trained, genotype: Genotype, space: SearchSpace, skeleton: S
     return values if trained.best is None else {**values, "best": plain(trained.best)}
 
 
-def halves(data: DataSet, validation_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """(held-out, training) indices of the training set; nothing is held out at 0."""
-    if validation_fraction == 0:
-        return torch.arange(0), torch.arange(len(data.train))
-    return split(data.train.labels, validation_fraction, seed, "validation")
+def training_batches(config: Experiment, data: DataSet) -> tuple[Batches, Tensor]:
+    """The batches to train on, and the indices of the training set that are held out to choose `best` (none at a fraction of 0).
+
+    Raises InputError if a batch is larger than what it is drawn from.
+    """
+    settings, seed = config.retrain, config.seed
+    held_out, train = torch.arange(0), torch.arange(len(data.train))
+    if settings.validation_fraction > 0:
+        held_out, train = split(data.train.labels, settings.validation_fraction, seed, "validation")
+    augment = Augment(data.mean, data.std, config.data.crop, config.data.flip, settings.cutout)
+    return Batches(data.train, train, settings.batch, seed, "retrain", augment, "retrain.batch"), held_out
 
 
 def to_safetensors(weights: dict[str, Tensor], genotype: Genotype, data: DataSet) -> bytes:

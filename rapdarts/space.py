@@ -43,6 +43,10 @@ class Skeleton:
     classes: int
     stem: str = "cifar"
 
+    def __post_init__(self) -> None:
+        if self.channels < 2:
+            raise InputError(f"a skeleton of {self.channels} channel cannot halve them; it needs at least 2.")
+
     @property
     def reductions(self) -> frozenset[int]:
         """Cells that halve the image and double the channels: at one and two thirds of the depth (Liu et al. 2019, section 3.1)."""

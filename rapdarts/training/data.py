@@ -140,7 +140,7 @@ class Batches:
     def __post_init__(self) -> None:
         if self.batch > len(self.index):
             raise InputError(
-                f"{self.what}={self.batch} is larger than the {len(self.index)} images of the half "
+                f"{self.what}={self.batch} is larger than the {len(self.index)} images "
                 "that it is drawn from; make it smaller."
             )
 

@@ -7,7 +7,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,16 +114,19 @@ class Screen:
             disable=not self.console.is_terminal,
         )
         self.task: Any = None
+        self.closed = False
         self.began, self.first, self.total = 0.0, 0, 0
 
     def start(self, what: str, done: int, total: int) -> None:
         """Begins a stage of `total` steps, `done` of which lie behind."""
         self.began, self.first, self.total = time.monotonic(), done, total
-        self.bar.start()
-        self.task = self.bar.add_task(what, total=total, completed=done)
+        with self._quietly():
+            self.bar.start()
+            self.task = self.bar.add_task(what, total=total, completed=done)
 
     def step(self) -> None:
-        self.bar.advance(self.task)
+        with self._quietly():
+            self.bar.advance(self.task)
 
     def epoch(self, words: str, done: int) -> None:
         """One line about an epoch, and how long the rest of the stage will take at this pace."""
@@ -131,13 +135,24 @@ class Screen:
         self.say(words if self.console.is_terminal else f"{words}  ({_duration(left)} left)")
 
     def stop(self) -> None:
-        if self.task is not None:
-            self.bar.remove_task(self.task)
-            self.task = None
-        self.bar.stop()
+        with self._quietly():
+            if self.task is not None:
+                self.bar.remove_task(self.task)
+                self.task = None
+            self.bar.stop()
 
     def say(self, words: str) -> None:
-        self.console.print(words, markup=False, soft_wrap=True)
+        if not self.closed:
+            with self._quietly():
+                self.console.print(words, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Whoever read the screen may leave (`2>&1 | head`): the training goes on without one."""
+        try:
+            yield
+        except (OSError, ValueError):
+            self.closed = True
 
 
 def _duration(seconds: float) -> str:
