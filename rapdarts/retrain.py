@@ -104,7 +104,7 @@ def retrain(
             if validation.share > best.score:
                 best.score, best.epoch = validation.share, epoch
                 best.weights = {name: value.clone() for name, value in network.state_dict().items()}
-        run.log(**facts)
+        run.log(("train_loss", "train_accuracy", "validation_accuracy"), **facts)
 
     def test() -> Accuracy:
         return accuracy(network, ordered(data.test, None, settings.batch, batches.augment))

@@ -31,6 +31,9 @@ from rapdarts.training.schedules import cosine, skip_dropout
 
 Batch = tuple[Tensor, Tensor]
 
+SHOWN = ("train_loss", "train_accuracy", "search_loss", "search_accuracy", "expected_macs", "realised_macs")
+"""What of an epoch's record is said while the search runs; metrics.jsonl has all of it."""
+
 
 def search(config: Experiment, space: SearchSpace, data: DataSet, run: Run, provenance: dict[str, Any]) -> Derivation:
     """Train weights and architecture in turns; from stage to stage, grow deeper and drop candidates (Chen et al. 2019).
@@ -77,7 +80,7 @@ def search(config: Experiment, space: SearchSpace, data: DataSet, run: Run, prov
                 descend(sgd, weights, torch.autograd.grad(loss, weights, allow_unused=True), settings.clip, lr)
                 observe(run, "train", loss, logits, labels)
 
-            run.log(lr=lr, **costs_now(table, space, architecture, settings, run))
+            run.log(SHOWN, lr=lr, **costs_now(table, space, architecture, settings, run))
             run.picture("alpha", heat_map(architecture().weights))
         mixing = mixing_weights(architecture)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pkgutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,8 @@ def test_own_file_that_cannot_be_used(tmp_path: Path, text: str, message: str) -
     with pytest.raises(InputError) as error:
         space_from_file(path)
     assert message in str(error.value) and str(path) in str(error.value)
+    if message.startswith("fails"):
+        assert not [name for name in sys.modules if name.endswith("broken")]
 
 
 @pytest.mark.parametrize("name", ["nowhere.py", "folder", "space.txt", ""])
@@ -230,6 +233,13 @@ def test_reductions_at_one_and_two_thirds() -> None:
     found = {layers: Skeleton(layers, 16, (3, 32, 32), 10).reductions for layers in (1, 2, 3, 5, 8, 11, 17, 20)}
     assert found == {1: {0}, 2: {0, 1}, 3: {1, 2}, 5: {1, 3}, 8: {2, 5}, 11: {3, 7}, 17: {5, 11}, 20: {6, 13}}
     assert [Skeleton(layers, 36, (3, 32, 32), 10).auxiliary_layer for layers in (5, 8, 20)] == [3, 5, 13]
+
+
+def test_a_channel_that_cannot_be_halved_is_refused() -> None:
+    assert Skeleton(3, 2, (1, 8, 8), 2).channels == 2
+    for channels in (1, 0, -4):
+        with pytest.raises(InputError, match="at least 2"):
+            Skeleton(3, channels, (1, 8, 8), 2)
 
 
 def test_cells_of_a_skeleton() -> None:

@@ -26,10 +26,11 @@ def relu_conv_bn(
 
 
 class FactorizedReduce(nn.Module):
-    """Halves the image without losing every second pixel: a 1x1 convolution of the even ones beside one of the odd ones.
+    """Halves the image: a 1x1 convolution of the pixels in even rows and columns beside one of those in odd ones.
 
     Maps (n, inputs, h, w) to (n, outputs, ceil(h/2), ceil(w/2)), as two stride-2 1x1 convolutions do, the second
-    shifted by one pixel (Liu et al. 2019's code). Odd sides are padded by a zero row or column for the shifted half.
+    shifted by one pixel along both sides (Liu et al. 2019's code). Odd sides are padded by a zero row or column for
+    the shifted half.
     """
 
     def __init__(self, inputs: int, outputs: int, *, affine: bool) -> None:

@@ -138,13 +138,15 @@ class Run:
             self.screen.step()
             self._pause()
 
-    def log(self, **facts: float) -> None:
-        """Records the epoch: the meter's means and `facts`. Raises DivergedError if one is not finite."""
-        means = self.meter.means()
-        record = {"stage": self.stage, "epoch": self.epoch, **means, **facts}
+    def log(self, show: Sequence[str] = (), **facts: float) -> None:
+        """Records the epoch: the meter's means and `facts`; those named in `show` are said. Raises DivergedError if one is not finite."""
+        numbers = {**self.meter.means(), **facts}
+        record = {"stage": self.stage, "epoch": self.epoch, **numbers}
         self.log_file.append({**record, "seconds": round(time.monotonic() - self.began, 3)})
-        words = "  ".join(f"{name} {value:.4g}" for name, value in {**means, **facts}.items())
-        self.screen.epoch(f"{self.what} epoch {self.epoch + 1}/{self.total}  {words}", (self.epoch + 1) * self.steps)
+        said = [f"{name} {_readable(numbers[name])}" for name in show if name in numbers]
+        self.screen.epoch(
+            f"{self.what} epoch {self.epoch + 1}/{self.total}  {'  '.join(said)}", (self.epoch + 1) * self.steps
+        )
 
     def picture(self, name: str, pixels: np.ndarray) -> None:
         """A picture (h, w, 3) uint8 beside the newest record."""
@@ -366,6 +368,10 @@ def _status(run: Run) -> Iterator[None]:
             run.write_json("status.json", status)
         except RapdartsError as error:
             run.screen.say(str(error))
+
+
+def _readable(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
 def _copy(state: dict[str, Any]) -> dict[str, Any]:

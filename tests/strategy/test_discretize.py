@@ -253,6 +253,15 @@ def test_candidates_by_hand() -> None:
     ]
 
 
+def test_every_number_of_skips_is_among_the_candidates() -> None:
+    rows = {edge: {"skip_connect": 0.5 + 0.01 * edge} for edge in range(14)}
+    found = candidates(DARTS, weights_of(DARTS, rows, rows))
+    assert [candidate.max_skips for candidate in found] == [None, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert [skips(candidate.genotype) for candidate in found] == [8, 7, 6, 5, 4, 3, 2, 1, 0]
+    scores = [candidate.score for candidate in found]
+    assert scores == sorted(scores, reverse=True)
+
+
 def test_score_is_the_sum_of_logs() -> None:
     weights = np.full(SHORT.mask.shape, 0.25)
     weights[0, 0, 2] = 0.5
