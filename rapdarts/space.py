@@ -123,10 +123,6 @@ class SearchSpace:
     candidates: Candidates = field(default=())
 
     def __post_init__(self) -> None:
-        if self.inputs != 2:
-            raise InputError(
-                f"the space {self.name} has cells of {self.inputs} inputs; cells have the last two outputs."
-            )
         if not self.candidates:
             everything = tuple(tuple(self.primitives) for _ in self.edges)
             object.__setattr__(self, "candidates", tuple(everything for _ in KINDS))

@@ -16,6 +16,7 @@ from rapdarts.cost.count import count_derived
 from rapdarts.cost.expected import price_table
 from rapdarts.errors import InputError
 from rapdarts.genotype import random_genotype, validate
+from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.networks.supernet import Supernet
 from rapdarts.space import KINDS, Mixing, SearchSpace, Skeleton, named_space, space_from_file
 from rapdarts.strategy.architecture import Architecture
@@ -267,3 +268,11 @@ def test_mixing_is_a_value() -> None:
     assert mixing.edges is None
     with pytest.raises(dataclasses.FrozenInstanceError):
         mixing.weights = torch.zeros(1)  # type: ignore[misc]
+
+
+def test_cells_of_another_number_of_inputs_are_refused_by_the_networks() -> None:
+    three, skeleton = dataclasses.replace(named_space("darts"), inputs=3, candidates=()), Skeleton(3, 4, (1, 8, 8), 10)
+    with pytest.raises(InputError, match="3 inputs"):
+        Supernet(three, skeleton)
+    with pytest.raises(InputError, match="3 inputs"):
+        DerivedNetwork(random_genotype(three, np.random.default_rng(0)), three, skeleton)

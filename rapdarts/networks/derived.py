@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rapdarts.genotype import Cell, Genotype
-from rapdarts.networks.layers import Classifier, Stem, preprocess
+from rapdarts.networks.layers import Classifier, Stem, check_inputs, preprocess
 from rapdarts.space import CellPlan, SearchSpace, Skeleton
 
 
@@ -82,6 +82,7 @@ class DerivedNetwork(nn.Module):
 
     def __init__(self, genotype: Genotype, space: SearchSpace, skeleton: Skeleton, auxiliary: bool = False) -> None:
         super().__init__()
+        check_inputs(space)
         self.drop_path = 0.0
         widths = genotype.widths
         plans = skeleton.cells(widths)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rapdarts.space import CellPlan, Skeleton
+from rapdarts.errors import InputError
+from rapdarts.space import CellPlan, SearchSpace, Skeleton
 
 
 def relu_conv_bn(
@@ -48,6 +49,12 @@ class FactorizedReduce(nn.Module):
         even = x[:, :, ::2, ::2]
         odd = nn.functional.pad(x, (0, width % 2, 0, height % 2))[:, :, 1::2, 1::2]
         return self.norm(torch.cat([self.even(even), self.odd(odd)], 1))
+
+
+def check_inputs(space: SearchSpace) -> None:
+    """Raises InputError for cells that do not read the outputs of the last two, which is what these networks feed them."""
+    if space.inputs != 2:
+        raise InputError(f"the space {space.name} has cells of {space.inputs} inputs; these networks feed a cell two.")
 
 
 def preprocess(plan: CellPlan, *, affine: bool) -> tuple[nn.Module, nn.Module]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rapdarts.networks.layers import Classifier, Stem, preprocess
+from rapdarts.networks.layers import Classifier, Stem, check_inputs, preprocess
 from rapdarts.space import KINDS, NONE, SKIP, CellPlan, Mixing, SearchSpace, Skeleton
 
 
@@ -88,6 +88,7 @@ class Supernet(nn.Module):
 
     def __init__(self, space: SearchSpace, skeleton: Skeleton) -> None:
         super().__init__()
+        check_inputs(space)
         self.skip_dropout = 0.0
         plans = skeleton.cells({kind: space.nodes for kind in KINDS})
         self.stem = Stem(skeleton)
