@@ -164,7 +164,7 @@ COMMANDS = {
     "search digits primitives=[skip_connect,max_pool_3x3]": "search.candidates=[0, 5, 3] keeps 5 where only 2 primitives are left",
     "search digits candidates=[7,5,3]": "search.candidates=[7, 5, 3]: the first stage keeps all 8 primitives; write 0 for it.",
     "search digits device=quantum": "device=quantum is no device; write auto, cpu, cuda, cuda:N or mps.",
-    "search digits batch=5000": "search.batch=5000 is larger than the 601 images of the half",
+    "search digits batch=5000": "search.batch=5000 is larger than the 481 images that it is drawn from",
     "retrain PDARTS digits retrain.batch=5000": "retrain.batch=5000 is larger than the 1197 images",
     "search digits strategy=random random.like=nothing": "there is no genotype 'nothing': neither a file nor one of ",
     "search digits mean=[0.5,0.5,0.5] std=[1,1,1]": "data.mean has 3 entries but the images have 1 channels.",

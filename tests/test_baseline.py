@@ -66,12 +66,12 @@ def test_the_baseline_reports_mean_and_deviation_and_resumes(
 
     original, logged = Run.log, 0
 
-    def signal_at_second(self: Run, **facts: Any) -> None:
+    def signal_at_second(self: Run, *shown: Any, **facts: Any) -> None:
         nonlocal logged
         logged += 1
         if logged == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        original(self, **facts)
+        original(self, *shown, **facts)
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "log", signal_at_second)

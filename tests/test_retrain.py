@@ -104,12 +104,12 @@ def test_an_interrupted_retraining_ends_in_the_same_bits(
     name = "log" if what == "epoch" else "_pause"
     original, seen = getattr(Run, name), 0
 
-    def signal_after(self: Run, **facts: Any) -> None:
+    def signal_after(self: Run, *shown: Any, **facts: Any) -> None:
         nonlocal seen
         seen += 1
         if seen == int(number):
             os.kill(os.getpid(), signal.SIGTERM)
-        original(self, **facts)
+        original(self, *shown, **facts)
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, name, signal_after)

@@ -29,7 +29,7 @@ from search_spaces.darts import SPACE
 
 TINY = [
     "threads=1",
-    "data.fraction=0.2",
+    "data.fraction=0.1",
     "skeleton.layers=3",
     "skeleton.channels=4",
     "search.channels=2",
@@ -38,7 +38,7 @@ TINY = [
     "search.skip_dropout=[0.3,0.5]",
     "search.epochs=2",
     "search.warmup_epochs=1",
-    "search.batch=60",
+    "search.batch=24",
     "search.alpha_lr=0.05",
     "cost.macs=0.2",
     "cost.bytes=0.1",
@@ -148,12 +148,12 @@ def test_an_interrupted_search_ends_in_the_same_bits(
     seen = 0
     original = Run.log if what == "epoch" else Run._pause
 
-    def signal_after(self: Run, **facts: Any) -> None:
+    def signal_after(self: Run, *shown: Any, **facts: Any) -> None:
         nonlocal seen
         seen += 1
         if seen == int(number):
             os.kill(os.getpid(), signal.SIGTERM)  # a real signal; the run answers it between two steps
-        original(self, **facts)
+        original(self, *shown, **facts)
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "log" if what == "epoch" else "_pause", signal_after)
@@ -211,11 +211,11 @@ def test_a_high_price_gives_a_cheaper_network(whole: Path, tmp_path: Path) -> No
     assert all(np.isfinite(record["train_loss"]) for record in records)
     dear, cheap = (read(folder / "genotype.json").costs["macs"] for folder in (whole, tmp_path / "dear"))
     assert cheap < dear
-    assert records[-1]["gradient_ratio"] > 100
+    assert records[-1]["gradient_ratio"] > 10
 
 
 def test_darts_strategy_and_its_second_order_gradient(tmp_path: Path) -> None:
-    settings = ["strategy=darts", "search.layers=[3]", "epochs=1", "search.batch=60"]
+    settings = ["strategy=darts", "search.layers=[3]", "epochs=1", "search.batch=24"]
     assert (
         run_search(
             tmp_path / "first", *settings[:1], "candidates=[0]", "skip_dropout=[0.0]", "warmup_epochs=0", *settings[1:]
@@ -254,7 +254,9 @@ def test_a_diverging_search_stops_and_keeps_no_broken_checkpoint(
 
 
 def test_halves_share_no_image_and_the_search_half_goes_round() -> None:
-    config = experiment("digits", [("search.batch", "64"), ("search.weight_fraction", "0.7")], "search")
+    config = experiment(
+        "digits", [("search.batch", "64"), ("search.weight_fraction", "0.7"), ("search.subset", "1")], "search"
+    )
     data = datasets.load(config.data, torch.device("cpu"), 0)
     halves = Halves.of(data, config)
     assert not set(halves.train.index.tolist()) & set(halves.search.index.tolist())

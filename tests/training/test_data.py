@@ -743,7 +743,7 @@ def test_last_batch(count: int, sizes: list[int]) -> None:
 
 
 def test_batch_larger_than_its_half() -> None:
-    with pytest.raises(InputError, match=r"search\.batch=512 is larger than the 256 images of the half"):
+    with pytest.raises(InputError, match=r"search\.batch=512 is larger than the 256 images that it is drawn from"):
         batches(load(), 512, 256, what="search.batch")
 
 
