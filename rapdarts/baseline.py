@@ -12,7 +12,7 @@ from rapdarts.cost.expected import PriceTable, price_table
 from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype, random_genotype
 from rapdarts.retrain import retrain
-from rapdarts.search import deployment_skeleton
+from rapdarts.search import skeleton_to_build
 from rapdarts.space import SearchSpace
 from rapdarts.training.data import DataSet
 from rapdarts.training.randomness import key
@@ -26,11 +26,12 @@ def random_baseline(
 ) -> dict[str, Any]:
     """Draws `search.random.count` genotypes at a given cost and trains each by the retraining recipe.
 
-    The cost is `search.random.macs`, or that of `like`. Writes genotypes.json; each network's own files lie in
-    trained/1, trained/2, ... Gives the single accuracies, their mean and their standard deviation over genotypes.
+    The cost is `search.random.macs`, or that of `like`, whose skeleton is built where it fits the images. Writes
+    genotypes.json; each network's own files lie in trained/1, trained/2, ... Gives the single accuracies, their mean
+    and their standard deviation over genotypes.
     """
     settings = config.search.random
-    skeleton = deployment_skeleton(config.skeleton, data)
+    skeleton = skeleton_to_build(like, config.skeleton, data)
     table = price_table(space, skeleton)
     target = settings.macs or (table.exact(like)["macs"] if like is not None else 0.0)
     genotypes = draw(space, table, settings.count, target, settings.tolerance, key(config.seed, "random genotypes"))

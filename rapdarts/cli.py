@@ -18,7 +18,7 @@ import rapdarts
 from rapdarts import config as configuration
 from rapdarts import knobs
 from rapdarts.config import Experiment, Launch
-from rapdarts.errors import DeviceError, InputError, RapdartsError, StorageError
+from rapdarts.errors import DeviceError, InputError, Preempted, RapdartsError, StorageError, exit_code
 from rapdarts.help import COMMANDS, help_of, overview
 from rapdarts.plain_yaml import shorten
 
@@ -83,10 +83,14 @@ def search(call: Call) -> None:
     inputs = {"data set": data.fingerprint, "search space": _source(call.space)}
     if config.search.strategy == "random":
         from rapdarts.baseline import random_baseline
+        from rapdarts.genotype import validate
         from rapdarts.retrain import training_batches
 
         training_batches(config, data)  # refuses a batch that is too large before a folder is made
-        like = _genotype(config.search.random.like)[0] if config.search.random.like else None
+        like, where = _genotype(config.search.random.like) if config.search.random.like else (None, "")
+        if like is not None:
+            validate(like, space, f"search.random.like: {where}")
+        inputs["random.like"] = like.to_json() if like is not None else ""
         with open_run("random", config, launch, name, inputs) as run:
             result = random_baseline(config, space, data, run, like)
             run.write_json("result.json", result)
@@ -138,7 +142,7 @@ def retrain(call: Call) -> None:
         return
     from rapdarts import retrain as loop
     from rapdarts.genotype import validate
-    from rapdarts.search import deployment_skeleton
+    from rapdarts.search import deployment_skeleton, skeleton_to_build
     from rapdarts.training.data import load
     from rapdarts.training.run import open_run
 
@@ -146,17 +150,18 @@ def retrain(call: Call) -> None:
     space = _space(genotype.space, call.space)
     validate(genotype, space, where)
     data = load(config.data, _device(config.device, config.threads), config.seed)
-    skeleton = deployment_skeleton(config.skeleton, data)
-    priced = genotype.skeleton
-    own = configuration.touches("skeleton", call.pairs, "retrain")
-    if priced is not None and (priced.image, priced.classes) == (skeleton.image, skeleton.classes) and not own:
-        # What the search priced is what is built; the experiment's skeleton serves genotypes from elsewhere.
-        skeleton = priced
+    if configuration.touches("skeleton", call.pairs, "retrain"):
+        skeleton = deployment_skeleton(config.skeleton, data)
+    else:
+        skeleton = skeleton_to_build(genotype, config.skeleton, data)
+    config.skeleton = replace(config.skeleton, layers=skeleton.layers, channels=skeleton.channels, stem=skeleton.stem)
+    _say(
+        f"building {skeleton.layers} cells x {skeleton.channels} channels with the {skeleton.stem} stem; skeleton.KEY=... sets another"
+    )
     loop.training_batches(config, data)  # refuses a batch that is too large before a folder is made
     inputs = {
         "data set": data.fingerprint,
         "genotype": genotype.to_darts(),
-        "skeleton": str(skeleton),
         "search space": _source(call.space),
     }
     with open_run("retrain", config, launch, Path(call.words[1]).stem, inputs) as run:
@@ -182,12 +187,14 @@ def evaluate(call: Call) -> None:
     if options.path:
         config.data.path = options.path
     device = _device(options.device, options.threads or config.threads)
-    network = load_network(trained, _space(trained.genotype.space, call.space)).to(device)
+    network, skeleton = load_network(trained, _space(trained.genotype.space, call.space))
+    network = network.to(device)
     data = load(config.data, device, config.seed)
-    skeleton = trained.genotype.skeleton
-    if skeleton is None or (data.image, data.classes) != (skeleton.image, skeleton.classes):
+    known, found = (skeleton.image, trained.class_names), (data.image, data.class_names)
+    if known != found:
         raise InputError(
-            f"{trained.path} was trained on other images than {config.data.name} at {config.data.path or 'the cache'}."
+            f"{trained.path} was trained on images {known[0]} of the classes {shorten(', '.join(known[1]))}, but these are"
+            f" {found[0]} of {shorten(', '.join(found[1]))}; name other data with path=PATH."
         )
     result = accuracy(network, ordered(data.test, None, options.batch, Augment(trained.mean, trained.std)))
     values = {"test_accuracy": result.share, "standard_error": result.standard_error, "n": result.n}
@@ -210,16 +217,14 @@ def cost(call: Call) -> None:
     options = knobs.load(configuration.CountConfig, call.pairs)
     from rapdarts.cost.count import count_derived
     from rapdarts.genotype import validate
-    from rapdarts.space import Skeleton
+    from rapdarts.space import Skeleton, stem_for
 
     genotype, where = _genotype(target)
     space = _space(genotype.space, call.space)
     validate(genotype, space, where)
     own = genotype.skeleton or Skeleton(20, 36, (3, 32, 32), 10)
     image = configuration.image_shape(options.input) if options.input else own.image
-    stem = options.stem or own.stem
-    if stem == "auto":
-        stem = "imagenet" if min(image[1:]) >= 96 else "cifar"
+    stem = stem_for(options.stem, image) if options.stem or options.input or not genotype.skeleton else own.stem
     skeleton = Skeleton(
         options.layers or own.layers, options.channels or own.channels, image, options.classes or own.classes, stem
     )
@@ -263,26 +268,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        code, sentence = _failure(error)
-        _say("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in f"rapdarts: {sentence}"))
-        return code
+        words = f"rapdarts: {_sentence(error)}"
+        _say("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words))
+        return exit_code(error)
 
 
-def _failure(error: BaseException) -> tuple[int, str]:
-    """The exit code and the sentence for whatever stopped a command."""
+def _sentence(error: BaseException) -> str:
+    """What to say of whatever stopped a command."""
     if isinstance(error, RapdartsError):
-        return error.exit_code, str(error) if error.exit_code == 75 else f"error: {error}"
+        return str(error) if isinstance(error, Preempted) else f"error: {error}"
     if isinstance(error, KeyboardInterrupt):
-        return 130, "stopped at once; the last checkpoint stands."
+        return "stopped at once; what was saved before stands."
     if isinstance(error, OSError) and error.strerror:
-        return (
-            StorageError.exit_code,
-            f"error: {shorten(str(error.filename or 'a file'))} cannot be used: {error.strerror}.",
-        )
+        return f"error: {shorten(str(error.filename or 'a file'))} cannot be used: {error.strerror}."
     first = (str(error).splitlines() or [""])[0]
     if type(error).__name__ == "OutOfMemoryError":
-        return DeviceError.exit_code, f"error: out of memory on the device ({first}); lower the batch or the channels."
-    return 1, f"internal error: {type(error).__name__}: {first}. Report it with what --debug shows."
+        return f"error: out of memory on the device ({first}); lower the batch or the channels."
+    return f"internal error: {type(error).__name__}: {first}. Report it with what --debug shows."
 
 
 def _run(arguments: list[str]) -> None:
@@ -347,6 +349,10 @@ def _space(name: str, file: str) -> SearchSpace:
     from rapdarts.space import named_space, space_from_file
 
     space = space_from_file(Path(file)) if file else named_space(name)
+    if file:
+        from rapdarts.networks.primitives import check_primitives
+
+        check_primitives(space, file)
     if name and space.name != name:
         raise InputError(f"--space {file} holds the space {space.name}, but {name} is asked for.")
     return space

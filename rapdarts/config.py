@@ -60,7 +60,7 @@ class SkeletonConfig:
     """The deployment skeleton: the network that is priced by the search and built by the retraining."""
 
     layers: int = knob(20, "depth", "cells", low=1, high=1000)
-    channels: int = knob(36, "width of the first cells", "channels", low=1, high=65536)
+    channels: int = knob(36, "width of the first cells", "channels", low=2, high=65536)
     stem: str = knob("auto", "first layers; auto: imagenet from 96 pixels on", choices=("auto", "cifar", "imagenet"))
 
 
@@ -96,7 +96,7 @@ class SearchConfig:
     skip_dropout: list[float] = knob(
         [0.1, 0.4, 0.7], "first dropout rate after skips, one number a stage", low=0, below=1
     )
-    channels: int = knob(16, "width of the supernet's first cells", "channels", low=1, high=65536)
+    channels: int = knob(16, "width of the supernet's first cells", "channels", low=2, high=65536)
     epochs: int = knob(25, "length of a stage", "epochs", low=1, high=MOST_EPOCHS)
     warmup_epochs: int = knob(
         10, "start of a stage that trains weights only; shorter than the stage", "epochs", low=0, high=MOST_EPOCHS
@@ -169,6 +169,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         "search.epochs": 50,
         "search.warmup_epochs": 0,
         "search.batch": 64,
+        "search.channels": 16,
+        "search.lr": 0.025,
         "search.lr_min": 0.001,
         "search.alpha_lr": 3e-4,
         "search.alpha_clip": 0.0,
@@ -182,7 +184,7 @@ pdarts: Chen et al. 2019, section 4.2; darts: Liu et al. 2019, appendix A.1.
 
 
 HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download")
-"""Knobs that may change at a resume: they alter no number by themselves (the data are known by their fingerprint)."""
+"""Knobs that may change at a resume. Other threads and another device round otherwise; the run says so then."""
 
 
 # --- what the other verbs take -----------------------------------------------------------------------------------
@@ -204,7 +206,7 @@ class DeriveConfig:
     max_skips: int = knob(-1, "most skips in the normal cell (rule pdarts); -1: the run's", "edges", low=-1, high=1000)
     layers: int = knob(0, "depth of the deployment skeleton; 0: the run's", "cells", low=0, high=1000)
     channels: int = knob(0, "width of the deployment skeleton; 0: the run's", "channels", low=0, high=65536)
-    out: str = knob("genotype.json", "file to write; empty: none", "path")
+    out: str = knob("", "file to write the genotype to; empty: none", "path")
 
 
 @dataclass

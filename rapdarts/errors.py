@@ -49,3 +49,14 @@ class Preempted(RapdartsError):
     """A signal asked the run to stop; its state was saved and `resume=true` continues it."""
 
     exit_code = 75
+
+
+def exit_code(error: BaseException) -> int:
+    """The code that a process leaves with: of one of ours its own, 130 for Ctrl-C, 6 for the disk, 7 for the device's memory, else 1."""
+    if isinstance(error, RapdartsError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, OSError) and error.strerror:
+        return StorageError.exit_code
+    return DeviceError.exit_code if type(error).__name__ == "OutOfMemoryError" else 1

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.genotype import Genotype, parse_json
 from rapdarts.networks.derived import DerivedNetwork
-from rapdarts.space import SearchSpace
+from rapdarts.space import SearchSpace, Skeleton
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def read_trained(path: Path) -> TrainedFile:
         raise DamagedError(f"{path} is not a network that rapdarts retrain wrote, or is damaged ({error}).") from None
 
 
-def load_network(trained: TrainedFile, space: SearchSpace) -> DerivedNetwork:
-    """The trained network, in eval mode on the CPU. Raises DamagedError if the weights do not fit its genotype."""
+def load_network(trained: TrainedFile, space: SearchSpace) -> tuple[DerivedNetwork, Skeleton]:
+    """The trained network, in eval mode on the CPU, and its skeleton. Raises DamagedError if the weights do not fit its genotype."""
     if trained.genotype.skeleton is None:
         raise DamagedError(f"{trained.path}: its genotype has no skeleton.")
     network = DerivedNetwork(trained.genotype, space, trained.genotype.skeleton)
@@ -95,4 +95,4 @@ def load_network(trained: TrainedFile, space: SearchSpace) -> DerivedNetwork:
             network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a mapping)
     except (SafetensorError, RuntimeError) as error:
         raise DamagedError(f"{trained.path}: the weights do not fit ({' '.join(str(error).split())[:300]}).") from None
-    return network.eval()
+    return network.eval(), trained.genotype.skeleton

@@ -9,7 +9,7 @@ from rapdarts.genotype import Genotype
 
 FORMATS: dict[str, Callable[[Genotype], str]] = {
     "json": Genotype.to_json,
-    "darts": lambda genotype: genotype.to_darts() + "\n",
+    "darts": lambda genotype: f"# space: {genotype.space}\n{genotype.to_darts()}\n",
     "svg": draw,
 }
 """What `rapdarts export to=` writes."""

@@ -208,11 +208,14 @@ def parse_json(text: str, where: str) -> Genotype:
 def parse_darts(text: str, where: str, space: str = "darts") -> Genotype:
     """The genotype that `Genotype(normal=[(primitive, input), ...], normal_concat=range(2, 6), ...)` means.
 
-    Two pairs make a node. A name and `=` may stand before it. Only calls of Genotype and range, lists, tuples,
-    names of primitives and whole numbers are read; InputError shows anything else that was found.
+    Two pairs make a node. A name and `=` may stand before it, and a first line `# space: NAME`, which wins over
+    `space`. Only calls of Genotype and range, lists, tuples, names of primitives and whole numbers are read; InputError
+    shows anything else that was found.
     """
     if len(text) > MAX_DARTS_CHARACTERS:
         raise InputError(f"{where} has {len(text)} characters; the DARTS dialect has up to {MAX_DARTS_CHARACTERS}.")
+    named = re.match(r"\s*#\s*space:\s*([A-Za-z_][A-Za-z0-9_-]{0,63})\s*\n", text)
+    space = named.group(1) if named else space
     # Python would take blanks before the first word for an indentation; the line breaks stay, for the line numbers.
     source = "\n" * text[: len(text) - len(text.lstrip())].count("\n") + text.strip()
     try:

@@ -109,7 +109,7 @@ def retrain(
     def test() -> Accuracy:
         return accuracy(network, ordered(data.test, None, settings.batch, batches.augment))
 
-    genotype = replace(genotype, skeleton=skeleton)
+    genotype = replace(genotype, skeleton=skeleton, costs=count_derived(genotype, space, skeleton))
     last = {name: value.clone() for name, value in network.state_dict().items()}
     best_accuracy = None
     if best.weights is not None:

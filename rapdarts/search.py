@@ -17,10 +17,12 @@ from rapdarts.cost.expected import PriceTable, price_table
 from rapdarts.cost.penalty import Penalty, uniform
 from rapdarts.derive import Derivation, alphas_to_json, derive, mixing_weights
 from rapdarts.errors import InputError
+from rapdarts.genotype import Genotype
 from rapdarts.networks.supernet import Supernet
-from rapdarts.space import Mixing, SearchSpace, Skeleton
+from rapdarts.space import NONE, SKIP, Mixing, SearchSpace, Skeleton, stem_for
 from rapdarts.strategy.architecture import Architecture
 from rapdarts.strategy.bilevel import unrolled_gradient
+from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.progressive import prune
 from rapdarts.training.augment import Augment
 from rapdarts.training.data import Batches, DataSet, split
@@ -84,8 +86,8 @@ def search(config: Experiment, space: SearchSpace, data: DataSet, run: Run, prov
             run.picture("alpha", heat_map(architecture().weights))
         mixing = mixing_weights(architecture)
 
-    derivation = derive(space, mixing, table, settings.rule, settings.max_skips, provenance)
     run.write("alphas.json", alphas_to_json(space, table.skeleton, architecture))
+    derivation = derive(space, mixing, table, settings.rule, settings.max_skips, provenance)
     run.write_json("candidates.json", derivation.candidates_json())
     run.write("genotype.json", derivation.genotype.to_json())
     return derivation
@@ -139,7 +141,7 @@ def build(
     settings = config.search
     device = data.train.labels.device
     torch.manual_seed(key(config.seed, "initial weights", stage))
-    skeleton = Skeleton(layers, settings.channels, data.image, data.classes, stem_for(config.skeleton, data))
+    skeleton = Skeleton(layers, settings.channels, data.image, data.classes, stem_for(config.skeleton.stem, data.image))
     supernet = place(Supernet(space, skeleton), device)
     architecture = Architecture(space, settings.alpha_init).to(device)
     sgd = weights_optimizer(supernet, settings.lr, settings.momentum, settings.weight_decay)
@@ -154,14 +156,15 @@ def build(
 
 def deployment_skeleton(settings: SkeletonConfig, data: DataSet) -> Skeleton:
     """The network around the cells that will really be trained, on images and classes of the data."""
-    return Skeleton(settings.layers, settings.channels, data.image, data.classes, stem_for(settings, data))
+    stem = stem_for(settings.stem, data.image)
+    return Skeleton(settings.layers, settings.channels, data.image, data.classes, stem)
 
 
-def stem_for(settings: SkeletonConfig, data: DataSet) -> str:
-    """The stem asked for; `auto` is the imagenet stem for images of 96 pixels and more."""
-    if settings.stem != "auto":
-        return settings.stem
-    return "imagenet" if min(data.image[1:]) >= 96 else "cifar"
+def skeleton_to_build(genotype: Genotype | None, settings: SkeletonConfig, data: DataSet) -> Skeleton:
+    """The skeleton that the genotype was priced at, if it was on images of the same shape and classes; else that of the experiment."""
+    asked, priced = deployment_skeleton(settings, data), genotype.skeleton if genotype is not None else None
+    same = priced is not None and (priced.image, priced.classes) == (asked.image, asked.classes)
+    return priced if priced is not None and same else asked
 
 
 def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
@@ -177,6 +180,10 @@ def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
                 f"search.candidates={settings.candidates} keeps {keep} where only {left} primitives are left; the numbers may only fall."
             )
         left = keep
+    if settings.rule == "pdarts" and not any(name not in (NONE, SKIP) for name in space.primitives):
+        raise InputError(
+            "search.primitives has nothing but skips to derive, which search.max_skips caps; add one or take rule=darts."
+        )
 
 
 @dataclass(frozen=True)
@@ -257,9 +264,10 @@ def costs_now(
     """Expected costs of the mixture, realised costs of the genotype it would give now, and how hard the price pulls."""
     with torch.no_grad():
         expected = table.expected(architecture()).tolist()
-    genotype = derive(space, mixing_weights(architecture), table, settings.rule, settings.max_skips, {}).genotype
+    cap = settings.max_skips if settings.rule == "pdarts" else None
+    realised = table.exact(discretize(space, mixing_weights(architecture), cap))
     facts = {f"expected_{name}": cost for name, cost in zip(table.resources, expected, strict=True)}
-    facts |= {f"realised_{name}": cost for name, cost in genotype.costs.items()}
+    facts |= {f"realised_{name}": cost for name, cost in realised.items()}
     means = run.meter.means()
     if means.get("task_gradient"):
         facts["gradient_ratio"] = means["price_gradient"] / means["task_gradient"]

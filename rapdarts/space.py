@@ -100,6 +100,13 @@ class CellPlan:
         return 2 if self.kind == "reduce" else 1
 
 
+def stem_for(asked: str, image: tuple[int, int, int]) -> str:
+    """The stem asked for; `auto` (or nothing) is the imagenet stem for images of 96 pixels and more."""
+    if asked not in ("", "auto"):
+        return asked
+    return "imagenet" if min(image[1:]) >= 96 else "cifar"
+
+
 Candidates = tuple[tuple[tuple[str, ...], ...], ...]
 """Names that an edge may still choose, by kind and edge."""
 

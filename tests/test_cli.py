@@ -158,7 +158,7 @@ def test_help_wins_wherever_it_stands(arguments: tuple[str, ...], capsys: pytest
         (InputError("a\nb\t\x1b[31m"), 2, r"rapdarts: error: a\nb\t\x1b[31m"),
         (DivergedError("it is not finite."), 5, "rapdarts: error: it is not finite."),
         (Preempted("stopped; continue with resume=true."), 75, "rapdarts: stopped; continue with resume=true."),
-        (KeyboardInterrupt(), 130, "rapdarts: stopped at once; the last checkpoint stands."),
+        (KeyboardInterrupt(), 130, "rapdarts: stopped at once; what was saved before stands."),
         (PermissionError(13, "Permission denied", "x"), 6, "rapdarts: error: x cannot be used: Permission denied."),
         (BrokenPipeError(32, "Broken pipe"), 6, "rapdarts: error: a file cannot be used: Broken pipe."),
         (
@@ -276,7 +276,13 @@ def test_the_skeleton_of_the_command_line_wins_over_the_genotypes(
         ]
     ):
         assert main(["retrain", target, "digits", setting, f"run={number}"]) == 2
-        assert capsys.readouterr() == ("", f"rapdarts: error: {built}.\n")
+        out, err = capsys.readouterr()
+        said, error = err.splitlines()
+        assert out == ""
+        assert said.startswith(f"building {built.replace(' x ', ' cells x ')} channels")
+        assert error == f"rapdarts: error: {built}."
+        saved = config.of_run(Path(str(number))).skeleton
+        assert f"{saved.layers} x {saved.channels}" == built
 
 
 # --- verbs that need no training ---------------------------------------------------------------------------------
@@ -286,6 +292,13 @@ def test_cost(capsys: pytest.CaptureFixture[str]) -> None:
     costs = json.loads(run(capsys, "cost", "PDARTS", "--json"))
     assert (costs["params"], costs["macs"], costs["bytes"]) == (3_433_798, 532_174_464, 4 * 3_433_798)
     assert costs["skeleton"] == {"layers": 20, "channels": 36, "image": [3, 32, 32], "classes": 10, "stem": "cifar"}
+
+
+def test_cost_of_the_published_imagenet_network(capsys: pytest.CaptureFixture[str]) -> None:
+    size = ["input=3x224x224", "classes=1000", "layers=14", "channels=48"]
+    costs = json.loads(run(capsys, "cost", "PDARTS", *size, "--json"))
+    assert costs["macs"] == 542_819_328
+    assert costs["skeleton"]["stem"] == "imagenet"
 
 
 def test_cost_in_words_at_another_skeleton(capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,13 +312,14 @@ def test_cost_in_words_at_another_skeleton(capsys: pytest.CaptureFixture[str]) -
 def test_export_and_back(name: str, capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
     assert Genotype(**vars(LITERATURE[name])).to_json() == run(capsys, "export", name)
     darts = run(capsys, "export", name, "to=darts")
-    assert darts.startswith("Genotype(normal=[('")
-    assert darts.count("\n") == 1
+    assert darts.startswith(f"# space: {LITERATURE[name].space}\nGenotype(normal=[('")
+    assert darts.count("\n") == 2
     assert main(["export", name, "to=darts", "out=mine.txt"]) == 0
     assert capsys.readouterr() == ("", "written to mine.txt\n")
     assert (elsewhere / "mine.txt").read_text() == darts
     (elsewhere / "back.json").write_text(run(capsys, "export", "mine.txt", "to=json"))
-    assert read(elsewhere / "back.json").cells == LITERATURE[name].cells
+    back = read(elsewhere / "back.json")
+    assert (back.space, back.cells) == (LITERATURE[name].space, LITERATURE[name].cells)
     assert run(capsys, "export", "back.json", "to=darts") == darts
 
 
@@ -332,7 +346,7 @@ def searched(elsewhere: Path) -> Path:
 
 
 def test_derive_lists_what_it_could_give(capsys: pytest.CaptureFixture[str], searched: Path) -> None:
-    found = json.loads(run(capsys, "derive", str(searched), "--json"))
+    found = json.loads(run(capsys, "derive", str(searched), "out=genotype.json", "--json"))
     assert len(found) > 2
     for one in found:
         assert set(one) == {"genotype", "costs", "score", "chosen", "max_skips"}

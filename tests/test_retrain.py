@@ -62,7 +62,7 @@ def test_the_file_is_all_one_needs(whole: Path, capsys: pytest.CaptureFixture[st
     trained = read_trained(whole / "network.safetensors")
     assert trained.genotype.cells == LITERATURE["PDARTS"].cells
     assert trained.class_names == tuple("0123456789")
-    network = load_network(trained, SPACE)
+    network, _ = load_network(trained, SPACE)
     images = torch.randn(5, 1, 8, 8)
     assert network(images).shape == (5, 10)
     with safe_open(whole / "network.safetensors", "pt") as file:

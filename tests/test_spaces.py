@@ -17,6 +17,7 @@ from rapdarts.cost.expected import price_table
 from rapdarts.errors import InputError
 from rapdarts.genotype import random_genotype, validate
 from rapdarts.networks.derived import DerivedNetwork
+from rapdarts.networks.primitives import check_primitives
 from rapdarts.networks.supernet import Supernet
 from rapdarts.space import KINDS, Mixing, SearchSpace, Skeleton, named_space, space_from_file
 from rapdarts.strategy.architecture import Architecture
@@ -276,3 +277,29 @@ def test_cells_of_another_number_of_inputs_are_refused_by_the_networks() -> None
         Supernet(three, skeleton)
     with pytest.raises(InputError, match="3 inputs"):
         DerivedNetwork(random_genotype(three, np.random.default_rng(0)), three, skeleton)
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ("['none', 'skip_connect']", "mapping of names to factories, not a list"),
+        ("{'mine': lambda channels: nn.Identity()}", "mine fails at stride 1: TypeError"),
+        (
+            "{'mine': lambda channels, stride, affine: nn.Conv2d(3, channels, 1)}",
+            "mine fails at stride 1: RuntimeError",
+        ),
+        ("{'mine': lambda channels, stride, affine: nn.Identity()}", r"mine makes \(1, 4, 4, 6\) of"),
+    ],
+)
+def test_a_primitive_that_breaks_the_contract_is_named(tmp_path: Path, broken: str, words: str) -> None:
+    (tmp_path / "mine.py").write_text(
+        f"from torch import nn\nfrom rapdarts.space import SearchSpace\nSPACE = SearchSpace('mine', {broken})\n"
+    )
+    space = space_from_file(tmp_path / "mine.py")
+    with pytest.raises(InputError, match=words):
+        check_primitives(space, "mine.py")
+
+
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(search_spaces.__path__)])
+def test_our_own_primitives_keep_the_contract(name: str) -> None:
+    check_primitives(named_space(name), name)

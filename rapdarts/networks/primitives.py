@@ -7,12 +7,14 @@ heard louder for its scale alone (Liu et al. 2019, section 3.1.1).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 
+from rapdarts.errors import InputError
 from rapdarts.networks.layers import FactorizedReduce, relu_conv_bn
-from rapdarts.space import Factory
+from rapdarts.space import Factory, SearchSpace
 
 
 class Zero(nn.Module):
@@ -131,6 +133,26 @@ PRIMITIVES: dict[str, Callable[[int, int, bool], nn.Module]] = {
 def choose(*names: str) -> dict[str, Factory]:
     """The named primitives, in that order: the `primitives` of a search space."""
     return {name: PRIMITIVES[name] for name in names}
+
+
+def check_primitives(space: SearchSpace, where: str) -> None:
+    """Builds every primitive of a user's space and looks at what it puts out.
+
+    Raises InputError, naming the first one that breaks the contract above.
+    """
+    if not isinstance(space.primitives, Mapping):
+        kind = type(space.primitives).__name__
+        raise InputError(f"{where}: primitives must be a mapping of names to factories, not a {kind}.")
+    for name, factory in space.primitives.items():
+        for stride, expected in ((1, (1, 4, 4, 6)), (2, (1, 4, 2, 3))):
+            try:
+                with torch.device("meta"):
+                    shape = tuple(factory(4, stride, True).eval()(torch.empty(1, 4, 4, 6)).shape)
+            except Exception as error:
+                why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+                raise InputError(f"{where}: the primitive {name} fails at stride {stride}: {why}.") from None
+            if shape != expected:
+                raise InputError(f"{where}: the primitive {name} makes {shape} of (1, 4, 4, 6), not {expected}.")
 
 
 def _pool(pool: nn.Module, channels: int, affine: bool) -> nn.Module:

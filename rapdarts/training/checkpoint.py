@@ -39,6 +39,8 @@ def save(path: Path, state: Mapping[str, Any], origin: Mapping[str, str]) -> Non
 def load(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, Any], str] | None:
     """The newest whole state at `path` and a sentence about it; None where no checkpoint was ever written.
 
+    A damaged newest one is put aside as `<path>.damaged`, and the one before it taken.
+
     Raises DamagedError if there are checkpoints but none is whole, or the newest whole one has another origin.
     """
     problems: list[str] = []
@@ -46,7 +48,11 @@ def load(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, Any], str] | 
         try:
             if not candidate.is_file():
                 continue
-            return _read(candidate, origin), "; ".join([*problems, f"resuming from {candidate}"])
+            state = _read(candidate, origin)
+            if problems:
+                # Put aside, or the next save would let it take the place of the good one.
+                os.replace(path, path.with_name(path.name + ".damaged"))
+            return state, "; ".join([*problems, f"resuming from {candidate}"])
         except _Damage as damage:
             problems.append(f"checkpoint {candidate} is damaged ({damage})")
     if problems:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from pathlib import Path
 
 from rapdarts.errors import StorageError
+
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
+"""What `write` calls its temporary files."""
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -48,8 +52,9 @@ def sync_folder(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Removes temporary files that a killed process left; call it only while holding the folder's lock."""
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+    for leftover in folder.rglob(".*.tmp"):
+        if TEMPORARY.fullmatch(leftover.name):
+            leftover.unlink(missing_ok=True)
 
 
 def storage_error(path: Path, error: OSError, needed: int = 0) -> StorageError:

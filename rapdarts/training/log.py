@@ -132,7 +132,7 @@ class Screen:
         """One line about an epoch, and how long the rest of the stage will take at this pace."""
         pace = (time.monotonic() - self.began) / max(1, done - self.first)
         left = pace * (self.total - done)
-        self.say(words if self.console.is_terminal else f"{words}  ({_duration(left)} left)")
+        self.say(words if self.console.is_terminal else f"{words}  ({_duration(left)} left in this stage)")
 
     def stop(self) -> None:
         with self._quietly():
@@ -151,7 +151,7 @@ class Screen:
         """Whoever read the screen may leave (`2>&1 | head`): the training goes on without one."""
         try:
             yield
-        except (OSError, ValueError):
+        except (OSError, ValueError, SystemExit):  # rich leaves by SystemExit when its pipe is closed
             self.closed = True
 
 

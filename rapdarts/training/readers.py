@@ -242,6 +242,10 @@ def _folders(folder: Path) -> list[str]:
 
 def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]:
     """digits, or a user's file with x, y (and perhaps test), or with x_train, y_train, x_test, y_test."""
+    if config.name == "digits" and config.path:
+        raise InputError(
+            "data.path: the digits ship with the package; for data of yours take data.name=npz or data.name=folder."
+        )
     file = Path(__file__).with_name("digits.npz") if config.name == "digits" else download.place(config)
     if file.is_dir():
         inside = sorted(file.glob("*.npz"))

@@ -26,7 +26,7 @@ from torch import Tensor
 import rapdarts
 from rapdarts import config as configuration
 from rapdarts import knobs
-from rapdarts.errors import BusyError, DamagedError, DivergedError, InputError, Preempted, RapdartsError
+from rapdarts.errors import BusyError, DamagedError, DivergedError, InputError, Preempted, RapdartsError, exit_code
 from rapdarts.plain_yaml import read_yaml
 from rapdarts.training import checkpoint, files
 from rapdarts.training.log import Log, Screen
@@ -80,16 +80,25 @@ class Meter:
 class Run:
     """One search or retraining in its folder. Use `open_run`; then `epochs`, `batches`, `log` and `write`."""
 
-    def __init__(self, folder: Path, seed: int, save_seconds: float, origin: Mapping[str, str], resume: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        save_seconds: float,
+        origin: Mapping[str, str],
+        screen: Screen,
+        resumed: dict[str, Any] | None,
+    ) -> None:
         self.folder, self.seed, self.save_seconds, self.origin = folder, seed, save_seconds, origin
-        self.screen = Screen()
+        self.screen = screen
         self.meter = Meter()
         self.stage = self.epoch = self.step = 0
         self.finished: list[dict[str, Any]] = []
         self.objects: Mapping[str, Stateful] = {}
-        self.signal: int | None = None
-        self.saved_at = time.monotonic()
-        self._resumed = self._load() if resume else None
+        self.asked_to_stop: int | None = None
+        self.saved_at = self.began = time.monotonic()
+        self.what, self.steps, self.total = "", 0, 0
+        self._resumed = resumed
         self.log_file = Log(folder, self._resumed["metrics_bytes"] if self._resumed else 0)
 
     # --- the loop ------------------------------------------------------------------------------------------------
@@ -110,17 +119,19 @@ class Run:
             self.stage += 1
             return
         self.epoch = self.step = 0
+        spent = 0.0
         if self._resumed:
             for name, thing in objects.items():
                 self._restore(name, thing, self._resumed["objects"][name])
             self.epoch, self.step = self._resumed["epoch"], self._resumed["step"]
             self.meter.load_state_dict(self._resumed["meter"])
+            spent = self._resumed["seconds"]
             self.screen.say(f"resuming {what} at epoch {self.epoch + 1}, step {self.step + 1}")
             self._resumed = None
         self.what, self.steps, self.total = what, steps, epochs
         self.screen.start(what, self.epoch * steps + self.step, epochs * steps)
         while self.epoch < epochs:
-            self.began = time.monotonic()
+            self.began, spent = time.monotonic() - spent, 0.0
             yield self.epoch
             self.epoch, self.step, self.meter = self.epoch + 1, 0, Meter()
             self._pause()
@@ -183,6 +194,7 @@ class Run:
             "step": self.step,
             "metrics_bytes": self.log_file.bytes,
             "meter": self.meter.state_dict(),
+            "seconds": time.monotonic() - self.began if self.step else 0.0,
             "finished": self.finished,
             "objects": {name: thing.state_dict() for name, thing in self.objects.items()},
         }
@@ -197,23 +209,15 @@ class Run:
 
     def _pause(self) -> None:
         """Between two steps: saves if it is time, and leaves if a signal came."""
-        if self.signal is not None:
+        if self.asked_to_stop is not None:
             began = time.monotonic()
             self.save()
             raise Preempted(
-                f"stopped by {signal.Signals(self.signal).name} at {self.what}, epoch {self.epoch + 1}, step {self.step};"
-                f" saved in {time.monotonic() - began:.2f} s. Continue with resume=true."
+                f"stopped by {signal.Signals(self.asked_to_stop).name} at {self.what}, epoch {self.epoch + 1}, step {self.step};"
+                f" saved in {time.monotonic() - began:.2f} s. Continue with run={self.folder} resume=true."
             )
         if time.monotonic() - self.saved_at >= self.save_seconds:
             self.save()
-
-    def _load(self) -> dict[str, Any] | None:
-        found = checkpoint.load(self.folder / "checkpoint", self.origin)
-        if found is None:
-            self.screen.say(f"no checkpoint in {self.folder}: starting from the beginning")
-            return None
-        self.screen.say(found[1])
-        return found[0]
 
     def _restore(self, name: str, thing: Stateful, state: dict[str, Any]) -> None:
         if isinstance(thing, torch.optim.Optimizer):
@@ -254,11 +258,19 @@ def open_run(
             raise BusyError(
                 f"the run folder {folder} is in use by another process; wait for it, or choose another with run=PATH."
             ) from None
+        # First everything that may refuse, then what changes the folder.
         _check_config(folder, config, launch.resume)
+        origin, screen = {"command": verb, **inputs}, Screen()
+        resumed = _load(folder, origin, screen) if launch.resume else None
+        environment = _environment_of(folder, verb, config.device, screen)
         files.sweep(folder)
         files.write(folder / "config.yaml", knobs.save_yaml(config))
-        files.write(folder / "environment.json", json.dumps(_environment(verb), indent=2) + "\n")
-        run = Run(folder, config.seed, config.save_seconds, inputs, launch.resume)
+        files.write(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+        screen.say(
+            f"{verb} of {name} in {folder}, on {torch.get_num_threads()} CPU threads"
+            + (f" and {environment['gpu']}" if environment["gpu"] else "")
+        )
+        run = Run(folder, config.seed, config.save_seconds, origin, screen, resumed)
         with _signals(run), _status(run):
             yield run
     finally:
@@ -288,9 +300,14 @@ def _make_folder(launch: configuration.Launch, name: str) -> Path:
 
 
 def _check_config(folder: Path, config: configuration.Experiment, resume: bool) -> None:
-    saved = folder / "config.yaml"
-    if not saved.exists():
-        return
+    saved, record = folder / "config.yaml", folder / "metrics.jsonl"
+    begun = (
+        (folder / "checkpoint").exists()
+        or (folder / "result.json").exists()
+        or (record.exists() and record.stat().st_size > 0)
+    )
+    if not (saved.exists() and begun):
+        return  # whatever failed here before it began has left nothing to lose
     if not resume:
         raise InputError(
             f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
@@ -303,11 +320,41 @@ def _check_config(folder: Path, config: configuration.Experiment, resume: bool) 
         )
 
 
-def _environment(verb: str) -> dict[str, Any]:
+def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, Any] | None:
+    """The state to continue from, or None where the run was stopped before its first checkpoint."""
+    found = checkpoint.load(folder / "checkpoint", origin)
+    if found is not None:
+        screen.say(found[1])
+        return found[0]
+    if (folder / "result.json").exists():
+        raise DamagedError(
+            f"{folder} holds results but no checkpoint to continue from; begin anew in another folder with run=PATH."
+        )
+    screen.say(f"no checkpoint in {folder}: starting from the beginning")
+    return None
+
+
+def _environment_of(folder: Path, verb: str, device: str, screen: Screen) -> dict[str, Any]:
+    """What environment.json is to say: where the run began, and where else it was resumed, which is said aloud if it matters."""
+    now, path = _environment(verb, device), folder / "environment.json"
+    try:
+        first = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return now
+    changed = [
+        f"{name} {first.get(name)} -> {now[name]}" for name in now if name != "command" and first.get(name) != now[name]
+    ]
+    if changed:
+        screen.say(f"continuing elsewhere, so not bit for bit as if uninterrupted: {', '.join(changed)}")
+    return {**first, "resumed": [*first.get("resumed", []), now]}
+
+
+def _environment(verb: str, device: str) -> dict[str, Any]:
     """What the numbers may depend on besides the configuration; bits are promised only where this is equal."""
     return {
         "verb": verb,
         "command": sys.argv[1:],
+        "device": device,
         "rapdarts": rapdarts.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -327,11 +374,13 @@ def _signals(run: Run) -> Iterator[None]:
         return
 
     def ask(number: int, frame: Any) -> None:
-        if number == signal.SIGINT and run.signal == signal.SIGINT:
+        if number == signal.SIGINT and run.asked_to_stop == signal.SIGINT:
             raise KeyboardInterrupt
-        run.signal = number
+        run.asked_to_stop = number
 
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
+    # What the parent had ignored stays so: nohup means it.
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield
     finally:
@@ -355,11 +404,7 @@ def _status(run: Run) -> Iterator[None]:
         }
         raise
     except BaseException as error:
-        status = {
-            "state": "failed",
-            "exit_code": 130 if isinstance(error, KeyboardInterrupt) else 1,
-            "why": repr(error),
-        }
+        status = {"state": "failed", "exit_code": exit_code(error), "why": repr(error)}
         raise
     finally:
         run.screen.stop()

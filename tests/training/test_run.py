@@ -166,9 +166,11 @@ def test_a_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path: Path) -> N
     with pytest.raises(StorageError, match="cannot be written"):
         files.write(tmp_path / "absent" / "file", "x")
     files.write(path, "x" * 10)
-    (tmp_path / ".file.abc.tmp").write_text("left by a killed process")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / ".file.0123456789abcdef.tmp").write_text("left by a killed process")
+    (tmp_path / ".notes.tmp").write_text("the user's own")
     files.sweep(tmp_path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == [".notes.tmp", "deep", "file"]
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
