@@ -140,9 +140,9 @@ def check_primitives(space: SearchSpace, where: str) -> None:
 
     Raises InputError, naming the first one that breaks the contract above.
     """
-    if not isinstance(space.primitives, Mapping):
-        kind = type(space.primitives).__name__
-        raise InputError(f"{where}: primitives must be a mapping of names to factories, not a {kind}.")
+    given: object = space.primitives  # a user's file is not type-checked
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where}: primitives must be a mapping of names to factories, not a {type(given).__name__}.")
     for name, factory in space.primitives.items():
         for stride, expected in ((1, (1, 4, 4, 6)), (2, (1, 4, 2, 3))):
             try:

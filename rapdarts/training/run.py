@@ -266,10 +266,7 @@ def open_run(
         files.sweep(folder)
         files.write(folder / "config.yaml", knobs.save_yaml(config))
         files.write(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
-        screen.say(
-            f"{verb} of {name} in {folder}, on {torch.get_num_threads()} CPU threads"
-            + (f" and {environment['gpu']}" if environment["gpu"] else "")
-        )
+        screen.say(f"{verb} {name} in {folder}, on {environment['gpu'] or 'the CPU'}")
         run = Run(folder, config.seed, config.save_seconds, origin, screen, resumed)
         with _signals(run), _status(run):
             yield run
