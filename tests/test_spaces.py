@@ -303,3 +303,11 @@ def test_a_primitive_that_breaks_the_contract_is_named(tmp_path: Path, broken: s
 @pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(search_spaces.__path__)])
 def test_our_own_primitives_keep_the_contract(name: str) -> None:
     check_primitives(named_space(name), name)
+
+
+def test_the_space_that_the_readme_shows_works(tmp_path: Path) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.py").write_text(readme.split("```python\n")[1].split("```")[0])
+    space = space_from_file(tmp_path / "mine.py")
+    check_primitives(space, "README.md")
+    assert "pointwise" in space.primitives

@@ -359,7 +359,7 @@ def _environment(verb: str, device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name() if device != "cpu" and torch.cuda.is_available() else None,
     }
 
 
