@@ -155,9 +155,6 @@ def retrain(call: Call) -> None:
     else:
         skeleton = skeleton_to_build(genotype, config.skeleton, data)
     config.skeleton = replace(config.skeleton, layers=skeleton.layers, channels=skeleton.channels, stem=skeleton.stem)
-    _say(
-        f"building {skeleton.layers} cells x {skeleton.channels} channels with the {skeleton.stem} stem; skeleton.KEY=... sets another"
-    )
     loop.training_batches(config, data)  # refuses a batch that is too large before a folder is made
     inputs = {
         "data set": data.fingerprint,
@@ -165,6 +162,8 @@ def retrain(call: Call) -> None:
         "search space": _source(call.space),
     }
     with open_run("retrain", config, launch, Path(call.words[1]).stem, inputs) as run:
+        cells = f"{skeleton.layers} cells x {skeleton.channels} channels with the {skeleton.stem} stem"
+        run.screen.say(f"building {cells}; skeleton.KEY=... sets another")
         trained = loop.retrain(config, genotype, space, skeleton, data, run)
         report = loop.result(trained, genotype, space, skeleton, run)
         run.write_json("result.json", report)

@@ -534,8 +534,9 @@ def test_a_place_that_cannot_be_written(refuse: Refuse, elsewhere: Path) -> None
 
 
 def saved(folder: Path, *pairs: tuple[str, str]) -> Path:
-    """A run folder with the configuration of the digits."""
+    """A run folder with the configuration of the digits and one epoch behind it."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.jsonl").write_text('{"stage": 0, "epoch": 0}\n')
     (folder / "config.yaml").write_text(knobs.save_yaml(experiment("digits", pairs, "search")))
     return folder
 

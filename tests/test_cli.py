@@ -277,7 +277,7 @@ def test_the_skeleton_of_the_command_line_wins_over_the_genotypes(
     ):
         assert main(["retrain", target, "digits", setting, f"run={number}"]) == 2
         out, err = capsys.readouterr()
-        said, _, error = err.splitlines()
+        _, said, error = err.splitlines()
         assert out == ""
         assert said.startswith(f"building {built.replace(' x ', ' cells x ')} channels")
         assert error == f"rapdarts: error: {built}."

@@ -83,6 +83,45 @@ def test_a_run_folder_is_made_once_and_never_overwritten(tmp_path: Path, monkeyp
             assert run.folder == Path(f"runs/search-digits-{number}")
 
 
+def test_a_folder_in_which_nothing_began_is_free(tmp_path: Path) -> None:
+    with pytest.raises(InputError), open_run("test", Experiment(seed=1), Launch(run=str(tmp_path)), "test", {}):
+        raise InputError("refused before the first step.")
+    assert (tmp_path / "config.yaml").exists()
+    train(tmp_path)
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "done"
+
+
+def test_results_without_a_checkpoint_are_not_overwritten(tmp_path: Path) -> None:
+    train(tmp_path)
+    (tmp_path / "result.json").write_text("{}")
+    (tmp_path / "checkpoint").unlink()
+    (tmp_path / "checkpoint.previous").unlink(missing_ok=True)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(DamagedError, match="no checkpoint to continue from"):
+        train(tmp_path, resume=True)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_command_cannot_resume_a_run(tmp_path: Path) -> None:
+    train(tmp_path)
+    launch = Launch(run=str(tmp_path), resume=True)
+    with pytest.raises(DamagedError, match="another command"):
+        with open_run("search", Experiment(save_seconds=1e5), launch, "test", {}):
+            pass
+
+
+def test_a_resume_elsewhere_says_that_bits_may_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Preempted):
+        train(tmp_path, stop=3)
+    path = tmp_path / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "threads": 64}))
+    train(tmp_path, resume=True)
+    assert "threads 64 -> 1" in capsys.readouterr().err
+    kept = json.loads(path.read_text())
+    assert kept["threads"] == 64
+    assert [one["threads"] for one in kept["resumed"]] == [1]
+
+
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     with open_run("test", Experiment(), Launch(run=str(tmp_path)), "test", {}):
         code = (
@@ -235,6 +274,9 @@ def test_any_damage_falls_back_to_the_checkpoint_before(
     assert found is not None
     assert found[0]["stage"] == 1
     assert "damaged" in found[1]
+    # The next save must not put the damaged one in the place of the good one.
+    checkpoint.save(path, {**STATE, "stage": 3}, {"data": "a"})
+    assert not checkpoint.previous(path).exists() or checkpoint.previous(path).read_bytes() != bytes(raw)
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
