@@ -112,11 +112,11 @@ def test_a_strategy_on_the_command_line_lies_over_the_file_and_under_its_neighbo
     search = of(text, tmp_path, ("layers", "[2]"), ("strategy", "darts"), ("epochs", "9")).search
     assert (search.strategy, search.layers, search.candidates, search.epochs) == ("darts", [2], [0], 9)
     assert (search.warmup_epochs, search.rule) == (0, "darts")
-    assert (search.channels, search.lr) == (8, 0.1)  # darts presets neither
+    assert (search.channels, search.lr) == (16, 0.025)  # of DARTS, not of the file
 
 
 def test_pdarts_on_the_command_line_undoes_what_darts_preset(tmp_path: Path) -> None:
-    assert of(DARTS + "  lr: 0.1\n", tmp_path, ("strategy", "pdarts")) == of("search: {lr: 0.1}", tmp_path)
+    assert of(DARTS + "  momentum: 0.5\n", tmp_path, ("strategy", "pdarts")) == of("search: {momentum: 0.5}", tmp_path)
 
 
 @pytest.mark.parametrize("strategy", ["pdarts", "darts"])

@@ -186,6 +186,7 @@ def test_momentum_of_other_parameters_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_interrupts_leave_at_once(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
     with pytest.raises(KeyboardInterrupt):
         with open_run("test", Experiment(), Launch(run=str(tmp_path)), "test", {}):
             os.kill(os.getpid(), signal.SIGINT)
@@ -226,6 +227,16 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     assert "Free some space" in process.stderr
     assert (tmp_path / "file").read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_signal_that_the_launcher_ignores_stays_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with open_run("test", Experiment(), Launch(run=str(tmp_path)), "test", {}) as run:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert run.asked_to_stop is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 STATE = {"stage": 1, "weights": torch.arange(6.0), "nested": {"list": [1, 2.5, "x"]}}
