@@ -78,14 +78,13 @@ def mixing_weights(architecture: Architecture) -> np.ndarray:
 def alphas_to_json(space: SearchSpace, skeleton: Skeleton, architecture: Architecture) -> str:
     """The final architecture parameters as text; every number reads back to the same bits."""
     alpha = architecture.alpha.detach().cpu().double().numpy()
-    columns = {name: column for column, name in enumerate(space.primitives)}
     cells = {
         kind: [
             {
                 "node": node,
                 "input": source,
                 "candidates": list(names),
-                "alpha": [float(alpha[k, edge, columns[name]]) for name in names],
+                "alpha": [float(alpha[k, edge, space.columns[name]]) for name in names],
             }
             for edge, ((node, source), names) in enumerate(zip(space.edges, space.candidates[k], strict=True))
         ]
@@ -111,14 +110,13 @@ def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, 
         skeleton = Skeleton(**{**found["skeleton"], "image": tuple(found["skeleton"]["image"])})
         mask = np.zeros_like(space.mask)
         alpha = torch.zeros(mask.shape)
-        columns = {name: column for column, name in enumerate(space.primitives)}
         for k, kind in enumerate(KINDS):
             for edge, (place, entry) in enumerate(zip(space.edges, found["cells"][kind], strict=True)):
                 if (entry["node"], entry["input"]) != place or not entry["candidates"]:
                     raise ValueError(f"{kind} edge {edge} is not the space's")
                 for name, value in zip(entry["candidates"], entry["alpha"], strict=True):
-                    mask[k, edge, columns[name]] = True
-                    alpha[k, edge, columns[name]] = value
+                    mask[k, edge, space.columns[name]] = True
+                    alpha[k, edge, space.columns[name]] = value
         if not bool(torch.isfinite(alpha).all()):
             raise ValueError("an alpha is not finite")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -150,6 +150,11 @@ class SearchSpace:
         return possible if self.keep is None else min(self.keep, possible)
 
     @property
+    def columns(self) -> dict[str, int]:
+        """Where each primitive stands on the last axis of every mixing tensor."""
+        return {name: column for column, name in enumerate(self.primitives)}
+
+    @property
     def choosable(self) -> np.ndarray:
         """Which primitives a genotype may name, as a mask over `primitives`."""
         return np.array([self.derive_none or name != NONE for name in self.primitives])

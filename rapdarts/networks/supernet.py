@@ -18,12 +18,11 @@ class MixedOp(nn.Module):
 
     def __init__(self, space: SearchSpace, candidates: tuple[str, ...], channels: int, stride: int) -> None:
         super().__init__()
-        names = list(space.primitives)
         self.stride = stride
         # `none` adds nothing to a sum; it is built only where it stands alone and the edge still needs a shape.
         heard = [name for name in candidates if name != NONE] or [NONE]
         self.ops = nn.ModuleDict({name: space.primitives[name](channels, stride, False) for name in heard})
-        self.columns = {name: names.index(name) for name in heard}
+        self.columns = {name: space.columns[name] for name in heard}
 
     def forward(self, x: Tensor, weights: Tensor, drop: SkipDropout, cell: int, edge: int) -> Tensor:
         """`x` (n, C, h, w), `weights` (primitives,); gives (n, C, ceil(h/stride), ceil(w/stride))."""

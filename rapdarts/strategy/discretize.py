@@ -57,10 +57,9 @@ def candidates(space: SearchSpace, weights: np.ndarray) -> list[Candidate]:
 
 def score(space: SearchSpace, weights: np.ndarray, genotype: Genotype) -> float:
     """Sum of the log mixing weights of the chosen (edge, primitive) pairs; at most 0, and -inf where one has no weight."""
-    columns = {name: column for column, name in enumerate(space.primitives)}
     edges = {edge: index for index, edge in enumerate(space.edges)}
     chosen = [
-        weights[KINDS.index(kind), edges[node, source], columns[name]]
+        weights[KINDS.index(kind), edges[node, source], space.columns[name]]
         for kind, cell in genotype.cells.items()
         for node, pairs in enumerate(cell.nodes)
         for name, source in pairs
