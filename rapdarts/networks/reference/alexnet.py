@@ -1,0 +1,99 @@
+"""AlexNet in its editions: two groups, one tower, the textbook's, and a small one for small images."""
+
+from __future__ import annotations
+
+from math import prod
+
+from torch import nn
+
+from rapdarts.networks.reference.layers import Image, initialise, map_behind, named
+
+
+def alexnet_two_group(image: Image, classes: int) -> nn.Sequential:
+    """Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks", 2012, figure 2.
+
+    Its two GPUs are the two groups of conv2, conv4 and conv5. The authors drew weights from N(0, 0.01) and began with
+    biases of one there and in fc6 and fc7 (section 5); ours begin as all networks without batch norms.
+    """
+    network = _alexnet("alexnet_two_group", image, classes, (96, 256, 384, 384, 256), padding=0, groups=2, norm=True)
+    return initialise(network)
+
+
+def alexnet(image: Image, classes: int) -> nn.Sequential:
+    """One tower: Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014.
+
+    As in torchvision: 64 filters in conv1, no groups, no response normalisation. 224x224 and 227x227 give the same fc6.
+    """
+    return initialise(_alexnet("alexnet", image, classes, (64, 192, 384, 256, 256), padding=2))
+
+
+def alexnet_d2l(image: Image, classes: int) -> nn.Sequential:
+    """Zhang, Lipton, Li, Smola, "Dive into deep learning", 2023, section 8.1."""
+    return initialise(_alexnet("alexnet_d2l", image, classes, (96, 256, 384, 384, 256), padding=1))
+
+
+def small_alexnet(image: Image, classes: int) -> nn.Sequential:
+    """For images of 28x28: Zhang, Bengio, Hardt, Recht, Vinyals, "Understanding deep learning requires rethinking
+    generalization", 2017, appendix A. Padded pools leave 7x7.
+    """
+    layers = {
+        "conv1": nn.Conv2d(image[0], 64, 5, padding=2),
+        "relu1": nn.ReLU(),
+        "pool1": nn.MaxPool2d(3, 2, 1),
+        "norm1": _response_norm(),
+        "conv2": nn.Conv2d(64, 64, 5, padding=2),
+        "relu2": nn.ReLU(),
+        "pool2": nn.MaxPool2d(3, 2, 1),
+        "norm2": _response_norm(),
+    }
+    network = named(
+        **layers,
+        flatten=nn.Flatten(),
+        fc3=nn.Linear(prod(map_behind("small_alexnet", layers, image)), 384),
+        relu3=nn.ReLU(),
+        fc4=nn.Linear(384, 192),
+        relu4=nn.ReLU(),
+        fc5=nn.Linear(192, classes),
+    )
+    return initialise(network)
+
+
+def _alexnet(
+    name: str, image: Image, classes: int, widths: tuple[int, ...], *, padding: int, groups: int = 1, norm: bool = False
+) -> nn.Sequential:
+    """Five convolutions of the given widths, three of them pooled, and three linear layers: (n, c, h, w) to (n, classes)."""
+    first, second, third, fourth, fifth = widths
+    layers: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(image[0], first, 11, 4, padding),
+        "relu1": nn.ReLU(),
+        **({"norm1": _response_norm()} if norm else {}),
+        "pool1": nn.MaxPool2d(3, 2),
+        "conv2": nn.Conv2d(first, second, 5, padding=2, groups=groups),
+        "relu2": nn.ReLU(),
+        **({"norm2": _response_norm()} if norm else {}),
+        "pool2": nn.MaxPool2d(3, 2),
+        "conv3": nn.Conv2d(second, third, 3, padding=1),
+        "relu3": nn.ReLU(),
+        "conv4": nn.Conv2d(third, fourth, 3, padding=1, groups=groups),
+        "relu4": nn.ReLU(),
+        "conv5": nn.Conv2d(fourth, fifth, 3, padding=1, groups=groups),
+        "relu5": nn.ReLU(),
+        "pool5": nn.MaxPool2d(3, 2),
+    }
+    features = prod(map_behind(name, layers, image, instead="small_alexnet"))
+    return named(
+        **layers,
+        flatten=nn.Flatten(),
+        fc6=nn.Linear(features, 4096),
+        relu6=nn.ReLU(),
+        dropout6=nn.Dropout(0.5),
+        fc7=nn.Linear(4096, 4096),
+        relu7=nn.ReLU(),
+        dropout7=nn.Dropout(0.5),
+        fc8=nn.Linear(4096, classes),
+    )
+
+
+def _response_norm() -> nn.LocalResponseNorm:
+    """Krizhevsky et al. 2012, section 3.3; torch divides their alpha of 1e-4 by the five channels."""
+    return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)

@@ -1,0 +1,142 @@
+"""What the reference networks are made of: units of convolution and norm, branches, sums, heads, and the check of the image."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rapdarts.errors import InputError
+
+Image = tuple[int, int, int]
+"""Channels, height, width."""
+
+Kernel = int | tuple[int, int]
+
+
+def named(**layers: nn.Module) -> nn.Sequential:
+    """The layers one behind the other, by their names."""
+    return nn.Sequential(OrderedDict(layers))
+
+
+def unit(
+    inputs: int,
+    outputs: int,
+    kernel: Kernel,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    norm: bool = True,
+    activation: Callable[[], nn.Module] | None = nn.ReLU,
+) -> nn.Sequential:
+    """Convolution with same padding, batch norm, ReLU: (n, inputs, h, w) to (n, outputs, ceil(h/stride), ceil(w/stride)).
+
+    Without the norm the convolution has biases.
+    """
+    rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
+    padding = (rows // 2, columns // 2)
+    layers: dict[str, nn.Module] = {
+        "conv": nn.Conv2d(inputs, outputs, (rows, columns), stride, padding, groups=groups, bias=not norm)
+    }
+    if norm:
+        layers["norm"] = nn.BatchNorm2d(outputs)
+    if activation is not None:
+        layers["activation"] = activation()
+    return named(**layers)
+
+
+def global_pooled(
+    network: str, image: Image, width: int, classes: int, layers: dict[str, nn.Module], dropout: float = 0.0
+) -> nn.Sequential:
+    """The layers, which end in `width` channels, then global average pool, dropout and one linear layer."""
+    # Only the first layer can see an image without pixels: all are padded, and what is one pixel wide stays so.
+    map_behind(network, dict([next(iter(layers.items()))]), image)
+    drop = {"dropout": nn.Dropout(dropout)} if dropout else {}
+    return named(**layers, pool=GlobalPool(), **drop, fc=nn.Linear(width, classes))
+
+
+def map_behind(network: str, layers: dict[str, nn.Module], image: Image, instead: str = "") -> Image:
+    """The map (channels, height, width) that a chain of convolutions and pools makes of an image.
+
+    Raises InputError where it would have no pixels; `instead` names a network of the family for small images.
+    """
+    shape, needed = image, 1
+    windows = [(name, layer) for name, parent in layers.items() for layer in parent.modules() if _is_window(layer)]
+    for name, layer in windows:
+        kernel, stride, padding = _window(layer)
+        height, width = ((side + 2 * padding - kernel) // stride + 1 for side in shape[1:])
+        shape = (layer.out_channels if isinstance(layer, nn.Conv2d) else shape[0], height, width)
+        if min(height, width) < 1:
+            for _, behind in reversed(windows):
+                kernel, stride, padding = _window(behind)
+                needed = max(1, (needed - 1) * stride + kernel - 2 * padding)
+            raise InputError(
+                f"{network} cannot take an image of {'x'.join(map(str, image))}, of which nothing is left behind its "
+                f"layer {name}: give images of at least {image[0]}x{needed}x{needed}{instead and f', or take {instead}'}."
+            )
+    return shape
+
+
+def _is_window(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)
+
+
+def _window(layer: Any) -> tuple[int, int, int]:
+    """Kernel, stride and padding of a square window."""
+    kernel, stride, padding = (
+        size if isinstance(size, int) else size[0] for size in (layer.kernel_size, layer.stride, layer.padding)
+    )
+    return kernel, stride, padding
+
+
+def initialise(network: nn.Sequential) -> nn.Sequential:
+    """The network with weights drawn anew, uniform with variance 2 / (fan-in + fan-out), and biases zero.
+
+    For networks without batch norms (Glorot and Bengio 2010, equation 16). In torch's own initialisation the signal
+    fades from layer to layer; in that of He et al. 2015 the first logits are so large that plain SGD with a learning
+    rate of 0.05 ends in NaN within five steps (alexnet, vgg11, googlenet_d2l on eight random images).
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return network
+
+
+class Concat(nn.Module):
+    """Branches that read the same map (n, c, h, w) and whose outputs are stacked along the channels."""
+
+    def __init__(self, **branches: nn.Module) -> None:
+        super().__init__()
+        for name, branch in branches.items():
+            self.add_module(name, branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.children()], 1)
+
+
+class Residual(nn.Module):
+    """body(x) + shortcut(x), and an activation behind the sum; both give one shape (He et al. 2016, equation 2)."""
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module, activation: nn.Module) -> None:
+        super().__init__()
+        self.body, self.shortcut, self.activation = body, shortcut, activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.body(x) + self.shortcut(x))
+
+
+def shortcut(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
+    """The identity, or a 1x1 convolution where width or size change (He et al. 2016, option B)."""
+    return nn.Identity() if (inputs, stride) == (outputs, 1) else unit(inputs, outputs, 1, stride, activation=None)
+
+
+class GlobalPool(nn.Module):
+    """The mean of every channel: (n, c, h, w) to (n, c)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))

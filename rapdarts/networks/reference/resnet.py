@@ -1,0 +1,69 @@
+"""ResNet: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016, table 1; ResNeXt by its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from rapdarts.networks.reference.layers import Image, Residual, global_pooled, named, shortcut, unit
+
+
+def resnet18(image: Image, classes: int) -> nn.Sequential:
+    return _resnet("resnet18", image, classes, (2, 2, 2, 2), _basic, 64)
+
+
+def resnet34(image: Image, classes: int) -> nn.Sequential:
+    return _resnet("resnet34", image, classes, (3, 4, 6, 3), _basic, 64)
+
+
+def resnet50(image: Image, classes: int) -> nn.Sequential:
+    return _resnet("resnet50", image, classes, (3, 4, 6, 3), _bottleneck, 256)
+
+
+def resnet101(image: Image, classes: int) -> nn.Sequential:
+    return _resnet("resnet101", image, classes, (3, 4, 23, 3), _bottleneck, 256)
+
+
+def resnext50_32x4d(image: Image, classes: int) -> nn.Sequential:
+    """Xie, Girshick, Dollar, Tu, He, "Aggregated residual transformations for deep neural networks", 2017, table 1."""
+    block = partial(_bottleneck, groups=32, narrowing=2)
+    return _resnet("resnext50_32x4d", image, classes, (3, 4, 6, 3), block, 256)
+
+
+def _resnet(
+    name: str,
+    image: Image,
+    classes: int,
+    depths: tuple[int, ...],
+    block: Callable[[int, int, int], nn.Module],
+    width: int,
+) -> nn.Sequential:
+    """(n, c, h, w) to (n, classes): `width` is what the first stage gives, and every further one doubles it."""
+    layers: dict[str, nn.Module] = {"conv1": unit(image[0], 64, 7, 2), "pool1": nn.MaxPool2d(3, 2, 1)}
+    inputs = 64
+    for stage, depth in enumerate(depths):
+        outputs = width * 2**stage
+        blocks = {"block1": block(inputs, outputs, 1 if stage == 0 else 2)}
+        blocks.update({f"block{i}": block(outputs, outputs, 1) for i in range(2, depth + 1)})
+        layers[f"stage{stage + 1}"] = named(**blocks)
+        inputs = outputs
+    return global_pooled(name, image, inputs, classes, layers)
+
+
+def _basic(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """Two 3x3 convolutions (figure 5, left)."""
+    body = named(conv1=unit(inputs, outputs, 3, stride), conv2=unit(outputs, outputs, 3, activation=None))
+    return Residual(body, shortcut(inputs, outputs, stride), nn.ReLU())
+
+
+def _bottleneck(inputs: int, outputs: int, stride: int, groups: int = 1, narrowing: int = 4) -> nn.Module:
+    """1x1, 3x3 and 1x1 (figure 5, right); the stride lies in the 3x3 (Goyal et al. 2017, section 5.1), as in torchvision."""
+    inner = outputs // narrowing
+    body = named(
+        conv1=unit(inputs, inner, 1),
+        conv2=unit(inner, inner, 3, stride, groups=groups),
+        conv3=unit(inner, outputs, 1, activation=None),
+    )
+    return Residual(body, shortcut(inputs, outputs, stride), nn.ReLU())

@@ -1,0 +1,38 @@
+"""VGG-11: Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", 2015, table 1, column A."""
+
+from __future__ import annotations
+
+from math import prod
+
+from torch import nn
+
+from rapdarts.networks.reference.layers import Image, initialise, map_behind, named
+
+STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+
+
+def vgg11(image: Image, classes: int) -> nn.Sequential:
+    """Eight 3x3 convolutions in five stages, a pool behind each, and three linear layers: (n, c, h, w) to (n, classes).
+
+    Weights after Glorot and Bengio, which the authors found to need no pre-training (section 3.1).
+    """
+    layers: dict[str, nn.Module] = {}
+    channels = image[0]
+    for stage, widths in enumerate(STAGES, 1):
+        for i, width in enumerate(widths, 1):
+            layers[f"conv{stage}_{i}"] = nn.Conv2d(channels, width, 3, padding=1)
+            layers[f"relu{stage}_{i}"] = nn.ReLU()
+            channels = width
+        layers[f"pool{stage}"] = nn.MaxPool2d(2)
+    network = named(
+        **layers,
+        flatten=nn.Flatten(),
+        fc6=nn.Linear(prod(map_behind("vgg11", layers, image, instead="small_alexnet")), 4096),
+        relu6=nn.ReLU(),
+        dropout6=nn.Dropout(0.5),
+        fc7=nn.Linear(4096, 4096),
+        relu7=nn.ReLU(),
+        dropout7=nn.Dropout(0.5),
+        fc8=nn.Linear(4096, classes),
+    )
+    return initialise(network)
