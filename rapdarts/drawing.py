@@ -18,12 +18,14 @@ from rapdarts.space import KINDS
 FAMILIES: list[tuple[str, tuple[str, ...], str]] = [
     ("separable", ("sep_conv_",), "#1f5fb4"),
     ("dilated", ("dil_conv_",), "#b8450b"),
-    ("dense, bottleneck, factorized", ("conv_", "bottleneck_", "factorized_"), "#7b3aa6"),
+    ("dense, bottleneck, factorized", ("conv_", "nor_conv_", "bottleneck_", "factorized_"), "#7b3aa6"),
     ("pooling", ("max_pool_", "avg_pool_"), "#16784a"),
     ("skip", ("skip_",), "#4d5561"),
+    ("no edge", ("none",), "#6d7480"),
     ("other", ("",), "#a11d4e"),
 ]
 """What primitives are told apart by colour: name, how theirs begin, colour."""
+TITLES = dict(zip(KINDS, ("Normal cell", "Reduction cell"), strict=True))
 CONCAT, INK = ("concat", "#b4bcc8"), "#1c2430"
 BOLD, MIDDLE = ' font-weight="bold"', ' text-anchor="middle"'
 WIDTH, MARGIN, GAP, FONT = 840, 24, 9, 13
@@ -57,15 +59,16 @@ Edge = tuple[str, list[Spot]]
 
 
 def draw(genotype: Genotype) -> str:
-    """The normal cell above the reduction cell. Raises InputError for a cell with more edges than anyone could read."""
-    placed = [_place(genotype.cells[kind], kind) for kind in KINDS]
+    """The normal cell above the reduction cell, if there is one. Raises InputError for a cell with more edges than anyone could read."""
+    kinds = [kind for kind in KINDS if kind in genotype.cells]
+    placed = [_place(genotype.cells[kind], kind) for kind in kinds]
     width = max([WIDTH, *(columns[-1][0].x + columns[-1][0].width + MARGIN for columns, _ in placed)])
     facts, room = _facts(genotype), width - 2 * MARGIN
     body = [_text(MARGIN, 38, _fit(f"Search space {genotype.space}", room, 18), 18, BOLD)]
     body += [_text(MARGIN, 60, _fit(facts, room, FONT), FONT)] if facts else []
     bottom = 60.0 if facts else 42.0
-    for title, (columns, edges) in zip(("Normal cell", "Reduction cell"), placed, strict=True):
-        body.append(_text(MARGIN, bottom + 36, title, 15, BOLD))
+    for kind, (columns, edges) in zip(kinds, placed, strict=True):
+        body.append(_text(MARGIN, bottom + 36, TITLES[kind], 15, BOLD))
         spots = [spot for column in columns for spot in column]
         across = (width - MARGIN - columns[-1][0].x - columns[-1][0].width) / 2
         down = bottom + 52 - min(spot.y - spot.height / 2 for spot in spots)
@@ -79,7 +82,7 @@ def draw(genotype: Genotype) -> str:
         if (name, colour) in used:
             body += [f'<path d="M{x} {y - 4:.1f}h22" {_stroke(name, colour)}/>', _text(x + 29, y, name, 12)]
             x += 42 + int(_width(name, 12))
-    width, height = round(width), round(y + 16)
+    width, height = round(max(width, x - 13 + MARGIN)), round(y + 16)
     head = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" fill="{INK}"'
     font = "font-family=\"system-ui, 'Segoe UI', Helvetica, Arial, sans-serif\""
     text = "\n".join([f"<svg {head} {font}>", '<rect width="100%" height="100%" fill="#fff"/>', *body, "</svg>\n"])
@@ -228,7 +231,7 @@ def _text(x: float, y: float, text: str, size: int, style: str = "") -> str:
 
 
 def _stroke(name: str, colour: str) -> str:
-    dash = ' stroke-dasharray="6 4"' if name == "skip" else ""
+    dash = {"skip": ' stroke-dasharray="6 4"', "no edge": ' stroke-dasharray="1 6"'}.get(name, "")
     return f'fill="none" stroke="{colour}" stroke-width="{1.5 if name == CONCAT[0] else 2}"{dash}'
 
 

@@ -10,6 +10,7 @@ from rapdarts.genotype import Genotype
 FORMATS: dict[str, Callable[[Genotype], str]] = {
     "json": Genotype.to_json,
     "darts": lambda genotype: f"# space: {genotype.space}\n{genotype.to_darts()}\n",
+    "nasbench201": lambda genotype: f"{genotype.to_nasbench201()}\n",
     "svg": draw,
 }
 """What `rapdarts export to=` writes."""

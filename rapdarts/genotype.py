@@ -1,4 +1,4 @@
-"""What was chosen: the discrete cells of one network, read from and written to JSON and the DARTS dialect.
+"""What was chosen: the discrete cells of one network, read from and written to JSON and the dialects of DARTS and NAS-Bench-201.
 
 Files are parsed, never evaluated; whatever cannot be used is refused with one sentence that says where and why.
 """
@@ -14,6 +14,7 @@ import stat
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
@@ -82,7 +83,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Genotype:
-    """The cells chosen in a space, by kind (`normal`, `reduce`), and what is known about the network they make.
+    """The cells chosen in a space, by kind (`normal`, and `reduce` where it is searched), and what is known about their network.
 
     `skeleton` is the one the costs were counted for, `costs` the amount of each resource, `provenance` any JSON
     values that say how the cells were found.
@@ -119,8 +120,8 @@ class Genotype:
         """
         parts = []
         for kind in KINDS:
-            cell = self.cells[kind]
-            if cell.inputs != 2 or any(len(node) != 2 for node in cell.nodes):
+            cell = self.cells.get(kind)
+            if cell is None or cell.inputs != 2 or any(len(node) != 2 for node in cell.nodes):
                 raise InputError(
                     f"the {kind} cell cannot be written in the DARTS dialect (two inputs a cell, two edges a node)."
                 )
@@ -129,6 +130,31 @@ class Genotype:
             concat = f"range({first}, {last + 1})" if contiguous else str(list(cell.concat))
             parts.append(f"{kind}={[pair for node in cell.nodes for pair in node]}, {kind}_concat={concat}")
         return f"Genotype({', '.join(parts)})"
+
+    def to_nasbench201(self) -> str:
+        """The cell as `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|`, one line; edges in order of their inputs.
+
+        Raises InputError for cells that this dialect has no words for: all but one normal cell of one input and three
+        nodes, each of which has one edge from everything before it, and of which the last is put out.
+        """
+        cell = self.cells.get("normal")
+        if cell is not None and len(self.cells) == 1 and (cell.inputs, cell.concat) == (1, (BENCH_NODES,)):
+            nodes = tuple(tuple(sorted(node, key=lambda edge: edge[1])) for node in cell.nodes)
+            text = "+".join("|" + "".join(f"{primitive}~{source}|" for primitive, source in node) for node in nodes)
+            with suppress(InputError):
+                if parse_nasbench201(text, "").cells["normal"].nodes == nodes:
+                    return text
+        raise InputError(
+            "these cells cannot be written in the NAS-Bench-201 dialect (one cell of one input and three nodes, all edges kept)."
+        )
+
+    @property
+    def line(self) -> str:
+        """The cells on one line that `parse` reads back: in the first dialect that has words for them, else as JSON."""
+        for dialect in (self.to_darts, self.to_nasbench201):
+            with suppress(InputError):
+                return dialect()
+        return json.dumps(json.loads(Genotype(self.space, self.cells).to_json()))
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -141,7 +167,7 @@ SPACE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 
 def read(path: Path, space: str = "darts") -> Genotype:
-    """The genotype in a file of either dialect; `space` is the space where the DARTS dialect leaves it open.
+    """The genotype in a file of any dialect; `space` is the space where the DARTS dialect leaves it open.
 
     Raises InputError for what is no regular file, too large, not UTF-8, or not a genotype.
     """
@@ -167,7 +193,7 @@ def read(path: Path, space: str = "darts") -> Genotype:
 
 
 def parse(text: str, where: str, space: str = "darts") -> Genotype:
-    """The genotype a text means: the DARTS dialect where it begins with a word or a comment, JSON otherwise.
+    """The genotype a text means: the DARTS dialect where it begins with a word or a comment, NAS-Bench-201's where with a bar, else JSON.
 
     `where` names the text in messages, `space` the space of a text in the DARTS dialect. Raises InputError.
     """
@@ -175,6 +201,8 @@ def parse(text: str, where: str, space: str = "darts") -> Genotype:
         raise InputError(f"{where} begins with a byte order mark; save it as UTF-8 without one.")
     if not text.strip():
         raise InputError(f"{where} is empty; it must hold a genotype.")
+    if text.lstrip().startswith("|"):
+        return parse_nasbench201(text, where)
     return parse_darts(text, where, space) if re.match(r"\s*[^\W\d]|\s*#", text) else parse_json(text, where)
 
 
@@ -194,14 +222,14 @@ def parse_json(text: str, where: str) -> Genotype:
     if not isinstance(space, str) or not SPACE_NAME.fullmatch(space):
         raise InputError(f"{where}: space must be a name of up to 64 letters, digits, _ and -, not {_show(space)}.")
     cells = _fields_of(tree["cells"], f"{where}: cells")
-    _check_names(cells, KINDS, (), f"{where}: cells")
+    _check_names(cells, KINDS[:1], KINDS[1:], f"{where}: cells")
     skeleton = None if tree.get("skeleton") is None else _skeleton(tree["skeleton"], f"{where}: skeleton")
     costs = _fields_of(tree.get("costs", {}), f"{where}: costs")
     for resource, cost in costs.items():
         if isinstance(cost, bool) or not isinstance(cost, (int, float)):
             raise InputError(f"{where}: costs: {_show(resource)} must be a number, not {_show(cost)}.")
     provenance = _fields_of(tree.get("provenance", {}), f"{where}: provenance")
-    chosen = {kind: _cell(cells[kind], f"{where}: cell {kind}") for kind in KINDS}
+    chosen = {kind: _cell(cells[kind], f"{where}: cell {kind}") for kind in KINDS if kind in cells}
     return Genotype(space, chosen, skeleton, costs, provenance)
 
 
@@ -218,75 +246,136 @@ def parse_darts(text: str, where: str, space: str = "darts") -> Genotype:
     space = named.group(1) if named else space
     # Python would take blanks before the first word for an indentation; the line breaks stay, for the line numbers.
     source = "\n" * text[: len(text) - len(text.lstrip())].count("\n") + text.strip()
+    dialect = _Darts(source, where)
+    fields = dialect.fields(_statements(source, where))
+    cells = {}
+    for kind in KINDS:
+        nodes, concat = dialect.nodes(fields[kind], kind), dialect.concat(fields[f"{kind}_concat"])
+        cells[kind] = _cell({"inputs": 2, "nodes": nodes, "concat": concat}, f"{where}: cell {kind}")
+    return Genotype(space, cells)
+
+
+def _statements(source: str, where: str) -> list[ast.stmt]:
+    """What Python's grammar makes of a text, which is not run."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd escapes in strings
-            body = ast.parse(source).body
+            return ast.parse(source).body
     except SyntaxError as error:
         raise InputError(f"{where}, line {error.lineno}: neither JSON nor the DARTS dialect: {error.msg}.") from None
     except (ValueError, RecursionError, MemoryError):  # a NUL character; nested too deep for the parser
         raise InputError(f"{where} is neither JSON nor the DARTS dialect.") from None
 
-    def refuse(node: ast.AST, expected: str) -> NoReturn:
-        raise InputError(f"{where}: found {_show(ast.get_source_segment(source, node) or source)}; {expected}.")
 
-    def is_name(node: ast.AST, name: str) -> bool:
-        return isinstance(node, ast.Name) and node.id == name
+@dataclass(frozen=True)
+class _Darts:
+    """Reads the pieces of a text in the DARTS dialect, and shows whatever else was found in it."""
 
-    def literal(node: ast.AST) -> Any:
+    source: str
+    where: str
+
+    def refuse(self, node: ast.AST, expected: str) -> NoReturn:
+        found = ast.get_source_segment(self.source, node) or self.source
+        raise InputError(f"{self.where}: found {_show(found)}; {expected}.")
+
+    def fields(self, body: list[ast.stmt]) -> dict[str, ast.expr]:
+        """The fields of the one Genotype(...) that the statements are, as they stand."""
+        if not body:
+            raise InputError(f"{self.where} holds nothing but comments; it must hold one Genotype(...).")
+        statement: ast.AST = body[0]
+        if isinstance(statement, ast.Expr) or (
+            isinstance(statement, ast.Assign)
+            and len(statement.targets) == 1
+            and isinstance(statement.targets[0], ast.Name)
+        ):
+            statement = statement.value
+        if not (isinstance(statement, ast.Call) and _is_name(statement.func, "Genotype")):
+            self.refuse(
+                statement, "only Genotype(normal=[...], normal_concat=..., reduce=[...], reduce_concat=...) is read"
+            )
+        if len(body) > 1:
+            self.refuse(body[1], "a file holds one Genotype(...)")
+        if statement.args:
+            self.refuse(statement.args[0], "the fields of Genotype(...) must be named, as in normal=[...]")
+        fields: dict[str, ast.expr] = {}
+        for keyword in statement.keywords:
+            if keyword.arg is None or keyword.arg in fields:
+                self.refuse(keyword, "each field of Genotype(...) is named once")
+            fields[keyword.arg] = keyword.value
+        names = ("normal", "normal_concat", "reduce", "reduce_concat")
+        _check_names(fields, names, (), f"{self.where}: Genotype(...)")
+        return fields
+
+    def nodes(self, node: ast.AST, kind: str) -> list[list[Any]]:
+        """The list of pairs, two by two."""
+        pairs = _list(self.literal(node), f"{self.where}: {kind}")
+        if len(pairs) % 2:
+            raise InputError(f"{self.where}: {kind} has {len(pairs)} pairs; the DARTS dialect gives two to every node.")
+        return [pairs[first : first + 2] for first in range(0, len(pairs), 2)]
+
+    def concat(self, node: ast.AST) -> list[Any]:
+        """A list, or a range of whole numbers."""
+        if not isinstance(node, ast.Call):
+            return _list(self.literal(node), f"{self.where}: concat")
+        numbers = [self.literal(item) for item in node.args]
+        bounded = all(_is_whole(number) and abs(number) <= 1000 for number in numbers)
+        plain = _is_name(node.func, "range") and not node.keywords and 1 <= len(numbers) <= 3 and numbers[2:] != [0]
+        if not (bounded and plain):
+            self.refuse(node, "concat must be a list or range(first, end)")
+        return list(range(*numbers))
+
+    def literal(self, node: ast.AST) -> Any:
         """Lists, texts and whole numbers; a tuple counts as a list."""
         if isinstance(node, (ast.List, ast.Tuple)):
-            return [literal(item) for item in node.elts]
+            return [self.literal(item) for item in node.elts]
         if isinstance(node, ast.Constant) and type(node.value) in (str, int):
             return node.value
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
-            value = literal(node.operand)
+            value = self.literal(node.operand)
             if _is_whole(value):
                 return -value
-        return refuse(node, "only lists of pairs such as ('skip_connect', 0) and whole numbers may stand here")
+        return self.refuse(node, "only lists of pairs such as ('skip_connect', 0) and whole numbers may stand here")
 
-    def concat(node: ast.AST) -> list[Any]:
-        """A list, or a range of whole numbers."""
-        if not isinstance(node, ast.Call):
-            return _list(literal(node), f"{where}: concat")
-        numbers = [literal(item) for item in node.args]
-        bounded = all(_is_whole(number) and abs(number) <= 1000 for number in numbers)
-        plain = is_name(node.func, "range") and not node.keywords and 1 <= len(numbers) <= 3 and numbers[2:] != [0]
-        if not (bounded and plain):
-            refuse(node, "concat must be a list or range(first, end)")
-        return list(range(*numbers))
 
-    def nodes(node: ast.AST, kind: str) -> list[list[Any]]:
-        """The list of pairs, two by two."""
-        pairs = _list(literal(node), f"{where}: {kind}")
-        if len(pairs) % 2:
-            raise InputError(f"{where}: {kind} has {len(pairs)} pairs; the DARTS dialect gives two to every node.")
-        return [pairs[first : first + 2] for first in range(0, len(pairs), 2)]
+def _is_name(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
 
-    if not body:
-        raise InputError(f"{where} holds nothing but comments; it must hold one Genotype(...).")
-    statement: ast.AST = body[0]
-    if isinstance(statement, ast.Expr) or (
-        isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name)
-    ):
-        statement = statement.value
-    if not (isinstance(statement, ast.Call) and is_name(statement.func, "Genotype")):
-        refuse(statement, "only Genotype(normal=[...], normal_concat=..., reduce=[...], reduce_concat=...) is read")
-    if len(body) > 1:
-        refuse(body[1], "a file holds one Genotype(...)")
-    if statement.args:
-        refuse(statement.args[0], "the fields of Genotype(...) must be named, as in normal=[...]")
-    fields: dict[str, ast.expr] = {}
-    for keyword in statement.keywords:
-        if keyword.arg is None or keyword.arg in fields:
-            refuse(keyword, "each field of Genotype(...) is named once")
-        fields[keyword.arg] = keyword.value
-    _check_names(fields, ("normal", "normal_concat", "reduce", "reduce_concat"), (), f"{where}: Genotype(...)")
-    cells = {}
-    for kind in KINDS:
-        tree = {"inputs": 2, "nodes": nodes(fields[kind], kind), "concat": concat(fields[f"{kind}_concat"])}
-        cells[kind] = _cell(tree, f"{where}: cell {kind}")
-    return Genotype(space, cells)
+
+BENCH_NODES, BENCH_EDGE = 3, re.compile(r"([^\s|+~]+)~([0-9]+)")
+"""Of the NAS-Bench-201 dialect: computed nodes in a cell, and one edge, primitive~input."""
+
+
+def parse_nasbench201(text: str, where: str) -> Genotype:
+    """The genotype that `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|` means.
+
+    Three nodes, each with one edge from the cell's input (0) and from every earlier node, in that order. Raises InputError.
+    """
+    parts = text.strip().split("+")
+    if len(parts) != BENCH_NODES:
+        raise InputError(
+            f"{where}: found {len(parts)} nodes in {_show(text.strip())}; the NAS-Bench-201 dialect joins {BENCH_NODES} by +."
+        )
+    nodes = []
+    for number, part in enumerate(parts):
+        first, *edges, last = part.split("|") if part.count("|") > 1 else (part, "")
+        if first or last:
+            raise InputError(
+                f"{where}, node {number}: found {_show(part)}; its edges stand between bars, as in |none~0|."
+            )
+        if len(edges) != number + 1:
+            raise InputError(
+                f"{where}, node {number}: found {len(edges)} edges in {_show(part)}; in the NAS-Bench-201 dialect it has {number + 1}."
+            )
+        node = []
+        for source, edge in enumerate(edges):
+            found = BENCH_EDGE.fullmatch(edge)
+            if not found or found[2] != str(source):
+                raise InputError(
+                    f"{where}, node {number}, edge {source}: found {_show(edge)}; here stands primitive~input, as in none~{source}."
+                )
+            node.append((found[1], source))
+        nodes.append(tuple(node))
+    return Genotype("nasbench201", {"normal": Cell(1, tuple(nodes), (BENCH_NODES,))})
 
 
 def _cell(tree: Any, where: str) -> Cell:
@@ -397,6 +486,10 @@ def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
     allowed = [name for name in space.primitives if space.derive_none or name != "none"]
     names = ", ".join(allowed)
     for kind in KINDS:
+        if (kind in genotype.cells) != (kind in space.kinds):
+            found, has = ("is missing", "one") if kind in space.kinds else ("is superfluous", "none")
+            raise InputError(f"{where}: cell {kind} {found}; the space {space.name} has {has}.")
+    for kind in space.kinds:
         cell, here = genotype.cells[kind], f"{where}: cell {kind}"
         for name, given, wanted in (("inputs", cell.inputs, space.inputs), ("nodes", len(cell.nodes), space.nodes)):
             if given != wanted:
@@ -416,6 +509,10 @@ def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
                     )
                 if not space.repeat_inputs and source in (earlier for _, earlier in node[:position]):
                     raise InputError(f"{edge}: input {source} is used twice, which the space {space.name} forbids.")
+        if space.inputs == 1 and cell.concat != space.outputs:
+            raise InputError(
+                f"{here} puts out {_show(list(cell.concat))}; in the space {space.name} it puts out {list(space.outputs)}."
+            )
 
 
 def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
@@ -426,8 +523,8 @@ def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
     """
     validate(genotype, space, "the genotype")
     names = list(space.primitives)
-    weights = np.zeros((len(KINDS), len(space.edges), len(names)))
-    for kind, of_kind in zip(KINDS, weights, strict=True):
+    weights = np.zeros((len(space.kinds), len(space.edges), len(names)))
+    for kind, of_kind in zip(space.kinds, weights, strict=True):
         for number, node in enumerate(genotype.cells[kind].nodes):
             into = of_kind[space.edges_into(number)]
             for primitive, source in node:
@@ -440,11 +537,11 @@ def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
 def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
     """Uniform cells of the candidates still open: to each node a uniform set of inputs, on each a uniform primitive.
 
-    Pairs stand in ascending input order and all nodes are concatenated. Raises InputError where too few edges have
-    anything to derive.
+    Pairs stand in ascending input order and the space's outputs are put out. Raises InputError where too few edges
+    have anything to derive.
     """
     cells = {}
-    for kind, candidates in zip(KINDS, space.candidates, strict=True):
+    for kind, candidates in zip(space.kinds, space.candidates, strict=True):
         nodes = []
         for number in range(space.nodes):
             into = [
@@ -461,7 +558,7 @@ def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
             # Inputs repeat only where a node must have more edges than there are inputs.
             drawn = rng.permutation(usable)[:wanted] if len(usable) >= wanted else rng.choice(usable, wanted)
             nodes.append(tuple((into[edge][rng.integers(len(into[edge]))], int(edge)) for edge in sorted(drawn)))
-        cells[kind] = Cell(space.inputs, tuple(nodes), tuple(range(space.inputs, space.inputs + space.nodes)))
+        cells[kind] = Cell(space.inputs, tuple(nodes), space.outputs)
     return Genotype(space.name, cells)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 KINDS = ("normal", "reduce")
-"""The two kinds of cell, in the order of the first axis of every mixing tensor and price table."""
+"""The two kinds of cell, in the order of the first axis of mixing tensors and price tables; a space has both, or the first."""
 
 NONE, SKIP = "none", "skip_connect"
 """The two primitives that the algorithm itself knows by name: no connection, and the skip that it caps and drops out."""
@@ -33,7 +33,8 @@ Factory = Callable[[int, int, bool], "nn.Module"]
 class Skeleton:
     """The macro-architecture around the cells: how many, how wide, on which images.
 
-    `image` is (channels, height, width). `stem` is `cifar` (one 3x3 convolution to 3C) or `imagenet`
+    `layers` counts reductions as well, be they cells or residual blocks. `image` is (channels, height, width). `stem`
+    is `cifar` (one 3x3 convolution, to 3C before cells of two inputs and to C before cells of one) or `imagenet`
     (three stride-2 3x3 convolutions, after which the first cell treats its older input as after a reduction).
     """
 
@@ -49,18 +50,22 @@ class Skeleton:
 
     @property
     def reductions(self) -> frozenset[int]:
-        """Cells that halve the image and double the channels: at one and two thirds of the depth (Liu et al. 2019, section 3.1)."""
+        """Layers that halve the image and double the channels: at one and two thirds of the depth (Liu et al. 2019, section 3.1)."""
         return frozenset({self.layers // 3, 2 * self.layers // 3})
 
-    def cells(self, concat: Mapping[str, int]) -> list[CellPlan]:
-        """The cells from stem to classifier; `concat` says how many nodes the output of each kind concatenates."""
+    def cells(self, space: SearchSpace, widths: Mapping[str, int] | None = None) -> list[CellPlan]:
+        """The layers from stem to classifier: cells and, for cells of one input, the residual blocks between them.
+
+        `widths` says how many nodes the output of each kind of cell concatenates, where it is not all the space puts
+        out. Raises InputError where there is no cell among the layers.
+        """
+        widths = dict.fromkeys(space.kinds, len(space.outputs)) if widths is None else widths
         height, width = self.image[1:]
-        older = newer = 3 * self.channels
+        older = newer = self.stem_channels(space)
         shrink = False
         if self.stem == "imagenet":
             height, width = (-(-side // 8) for side in (height, width))
-            older = newer = self.channels
-            shrink = True
+            shrink = space.inputs == 2
         channels, plans = self.channels, []
         for layer in range(self.layers):
             reduction = layer in self.reductions
@@ -70,8 +75,17 @@ class Skeleton:
             plans.append(CellPlan(layer, kind, channels, older, newer, shrink, (height, width)))
             if reduction:
                 height, width = -(-height // 2), -(-width // 2)
-            older, newer, shrink = newer, concat[kind] * channels, reduction
+            newest = channels * (widths[kind] if kind in space.kinds else 1)
+            older, newer, shrink = (newer, newest, reduction) if space.inputs == 2 else (newest, newest, False)
+        if not any(plan.kind in space.kinds for plan in plans):
+            raise InputError(
+                f"a skeleton of {self.layers} layers has no cell of the space {space.name}, only residual blocks; it needs at least 3."
+            )
         return plans
+
+    def stem_channels(self, space: SearchSpace) -> int:
+        """How many channels the stem gives to the first cell."""
+        return 3 * self.channels if space.inputs == 2 and self.stem == "cifar" else self.channels
 
     @property
     def auxiliary_layer(self) -> int:
@@ -83,7 +97,8 @@ class Skeleton:
 class CellPlan:
     """One cell in its place: its kind and width C, the channels of its two inputs, and the image side (h, w) of the newer one.
 
-    `shrink_older` is set where the older input is still twice as large, because a reduction lies between the two.
+    `shrink_older` is set where the older input is still twice as large, because a reduction lies between the two. A
+    cell of one input has the same channels in both places. Where the kind is none of the space's, a residual block stands.
     """
 
     layer: int
@@ -116,8 +131,14 @@ class SearchSpace:
     """Cells of `nodes` nodes, each of which keeps `keep` edges (None: all) from the cell's inputs and earlier nodes.
 
     `primitives` names what an edge may be, in the order of the last axis of every mixing tensor. `derive_none` says
-    whether an edge may end as `none`; `repeat_inputs` whether a node may use one input twice. `candidates` lists
-    what is still open on every edge of every kind: all primitives at first, fewer from stage to stage.
+    whether an edge may end as `none`; `repeat_inputs` whether a node may use one input twice; `deployment` how many
+    layers and channels its networks have where nobody says otherwise. `candidates` lists what is still open on every
+    edge of every kind: all primitives at first, fewer from stage to stage.
+
+    `inputs` decides the family. Cells of 2 inputs read the outputs of the two cells before them, brought to their own
+    width by 1x1 convolutions, put out all nodes side by side, and reduction cells are searched too (DARTS: Liu et al.
+    2019). Cells of 1 input read the output of the one before as it is and put out their last node; where reduction
+    cells would stand there are residual blocks (NAS-Bench-201: Dong and Yang 2020).
     """
 
     name: str
@@ -127,12 +148,26 @@ class SearchSpace:
     keep: int | None = 2
     derive_none: bool = False
     repeat_inputs: bool = False
+    deployment: tuple[int, int] = (20, 36)
     candidates: Candidates = field(default=())
 
     def __post_init__(self) -> None:
+        if self.inputs not in (1, 2):
+            raise InputError(f"the space {self.name} has cells of {self.inputs} inputs; a cell has 2, or 1.")
         if not self.candidates:
             everything = tuple(tuple(self.primitives) for _ in self.edges)
-            object.__setattr__(self, "candidates", tuple(everything for _ in KINDS))
+            object.__setattr__(self, "candidates", tuple(everything for _ in self.kinds))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of cell that are searched, in the order of the first axis of every mixing tensor and price table."""
+        return KINDS if self.inputs == 2 else KINDS[:1]
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """The nodes that a cell puts out, numbered as inputs of edges are: all of them side by side, or the last."""
+        everything = tuple(range(self.inputs, self.inputs + self.nodes))
+        return everything if self.inputs == 2 else everything[-1:]
 
     @property
     def edges(self) -> list[tuple[int, int]]:

@@ -19,7 +19,7 @@ from rapdarts.errors import InputError
 from rapdarts.genotype import Cell, Genotype, parse, random_genotype
 from rapdarts.literature import LITERATURE
 from rapdarts.space import KINDS, SearchSpace, Skeleton
-from search_spaces import darts, filters
+from search_spaces import darts, filters, nasbench201
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -29,14 +29,15 @@ def no_module(channels: int, stride: int, affine: bool) -> Any:
 
 
 ODD = SearchSpace(
-    "odd", dict.fromkeys(("none", "mine", "sep_conv_3x3"), no_module), nodes=5, inputs=3, keep=None, derive_none=True
+    "odd", dict.fromkeys(("none", "mine", "sep_conv_3x3"), no_module), nodes=5, keep=None, derive_none=True
 )
 LONELY = Cell(3, ((("skip_connect", 1),), (("skip_connect", 1), ("skip_connect", 1))), (4,))
-ALL_FAMILIES = ["sep_conv_3x3", "dil_conv_3x3", "bottleneck_3x3", "max_pool_3x3", "skip_connect", "mine"]
+ALL_FAMILIES = ["sep_conv_3x3", "dil_conv_3x3", "bottleneck_3x3", "max_pool_3x3", "skip_connect", "none", "mine"]
 EVERY = {
     **LITERATURE,
     **{f"darts {n}": random_genotype(darts.SPACE, np.random.default_rng(n)) for n in range(25)},
     **{f"filters {n}": random_genotype(filters.SPACE, np.random.default_rng(n)) for n in range(25)},
+    **{f"nasbench201 {n}": random_genotype(nasbench201.SPACE, np.random.default_rng(n)) for n in range(25)},
     "all edges": random_genotype(ODD, np.random.default_rng(0)),
     "unused inputs and nodes": Genotype("odd", dict.fromkeys(KINDS, LONELY)),
     "all families": Genotype("odd", dict.fromkeys(KINDS, Cell(1, tuple(((name, 0),) for name in ALL_FAMILIES), (1,)))),
@@ -211,7 +212,7 @@ def test_labels_boxes_and_headings_keep_apart(name: str) -> None:
     found = drawn(name)
     inside = {text for text, _ in [*found.boxes, *found.labels]}
     headings = [area for text, area in found.texts if text not in inside]
-    assert len(headings) >= 5  # three lines of heading, and the key has two entries at least
+    assert len(headings) >= 3 + len(EVERY[name].cells) - 1  # lines of heading, and a key of two entries at least
     areas = [area for _, area in [*found.boxes, *found.labels]] + headings
     assert not [pair for pair in combinations(areas, 2) if pair[0].overlaps(pair[1])]
 
@@ -259,9 +260,19 @@ def test_the_heading_says_what_is_known() -> None:
 def test_a_family_has_one_colour() -> None:
     svg = draw(EVERY["all families"])
     colours = dict(re.findall(r'<g fill="(#[0-9a-f]{6})"><title>c_k&#8722;1 &#8594; \d: (\w+)', svg))
-    assert sorted(colours.values()) == sorted(ALL_FAMILIES)  # six names, six colours
-    keys = [text for text, _ in drawn("all families").texts][-7:]
-    assert keys == ["separable", "dilated", "dense, bottleneck, factorized", "pooling", "skip", "other", "concat"]
+    assert sorted(colours.values()) == sorted(ALL_FAMILIES)  # seven names, seven colours
+    keys = [text for text, _ in drawn("all families").texts][-8:]
+    assert keys[:3] == ["separable", "dilated", "dense, bottleneck, factorized"]
+    assert keys[3:] == ["pooling", "skip", "no edge", "other", "concat"]
+
+
+def test_a_genotype_of_one_cell_is_one_drawing() -> None:
+    genotype = parse("|nor_conv_1x1~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|none~1|avg_pool_3x3~2|", "here")
+    svg = draw(genotype)
+    texts = [text for text, _ in picture(svg).texts]
+    assert texts[:2] == ["Search space nasbench201", "Normal cell"] and "Reduction cell" not in texts
+    assert texts[-5:] == ["dense, bottleneck, factorized", "pooling", "skip", "no edge", "concat"]
+    assert len(picture(svg).edges) == 6 + 1 and len(picture(svg).boxes) == 1 + 3 + 1
 
 
 def test_the_same_genotype_gives_the_same_text() -> None:

@@ -1,4 +1,4 @@
-"""Export: every format takes every genotype of the DARTS space, and what can be read back means the same cells."""
+"""Export: every format takes every genotype of its space, and what can be read back means the same cells."""
 
 from __future__ import annotations
 
@@ -11,36 +11,48 @@ from hypothesis import strategies as st
 
 from rapdarts.cli import main
 from rapdarts.config import ExportConfig
+from rapdarts.errors import InputError
 from rapdarts.export import FORMATS
-from rapdarts.genotype import Genotype, parse, parse_darts, parse_json, random_genotype
+from rapdarts.genotype import Genotype, parse, parse_darts, parse_json, parse_nasbench201, random_genotype, read
 from rapdarts.knobs import keys
 from rapdarts.literature import LITERATURE
-from search_spaces.darts import SPACE
+from rapdarts.space import SearchSpace
+from search_spaces import darts, nasbench201
 
 DARTS = {name: genotype for name, genotype in LITERATURE.items() if genotype.space == "darts"}
 
 
-def drawn(seed: int) -> Genotype:
-    return random_genotype(SPACE, np.random.default_rng(seed))
+def drawn(space: SearchSpace) -> st.SearchStrategy[Genotype]:
+    return st.builds(lambda seed: random_genotype(space, np.random.default_rng(seed)), st.integers(0, 2**32))
 
 
-genotypes = st.sampled_from(list(DARTS.values())) | st.builds(drawn, st.integers(0, 2**32))
+genotypes = st.sampled_from(list(DARTS.values())) | drawn(darts.SPACE)
+bench = drawn(nasbench201.SPACE)
+OTHERS = {"darts": "nasbench201", "nasbench201": "darts"}
+"""The formats that have words for one space only, and whose space they refuse."""
 
 
 @pytest.mark.parametrize("form", FORMATS)
 @settings(deadline=None, max_examples=10)
-@given(genotype=genotypes)
-def test_every_format_takes_every_genotype(form: str, genotype: Genotype) -> None:
+@given(data=st.data())
+def test_every_format_takes_every_genotype(form: str, data: st.DataObject) -> None:
+    genotype = data.draw(genotypes | bench)
+    if genotype.space == OTHERS.get(form):
+        with pytest.raises(InputError, match="cannot be written"):
+            FORMATS[form](genotype)
+        return
     text = FORMATS[form](genotype)
     assert text.strip() and text.endswith("\n") and not text.endswith("\n\n")
     assert text == FORMATS[form](parse(genotype.to_json(), "here"))
 
 
 @settings(deadline=None)
-@given(genotype=genotypes)
-def test_what_is_written_reads_back_to_the_same_cells(genotype: Genotype) -> None:
+@given(genotype=genotypes, other=bench)
+def test_what_is_written_reads_back_to_the_same_cells(genotype: Genotype, other: Genotype) -> None:
     assert parse_json(FORMATS["json"](genotype), "here") == genotype
     assert parse_darts(FORMATS["darts"](genotype), "here", genotype.space).cells == genotype.cells
+    assert parse_json(FORMATS["json"](other), "here") == other
+    assert parse_nasbench201(FORMATS["nasbench201"](other), "here") == other
 
 
 def test_the_command_line_offers_every_format() -> None:
@@ -50,11 +62,19 @@ def test_the_command_line_offers_every_format() -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_command_writes_what_the_format_says(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = FORMATS[form](LITERATURE["PDARTS"])
-    assert main(["export", "PDARTS", f"to={form}"]) == 0
-    assert capsys.readouterr().out == text
-    assert main(["export", "PDARTS", f"to={form}", f"out={tmp_path / 'cell'}"]) == 0
-    assert (tmp_path / "cell").read_text(encoding="utf-8") == text
+    (tmp_path / "bench").write_text("|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|skip_connect~2|\n")
+    for target in ("PDARTS", str(tmp_path / "bench")):
+        genotype = LITERATURE.get(target) or read(Path(target))
+        if genotype.space == OTHERS.get(form):
+            assert main(["export", target, f"to={form}"]) == 2
+            assert "cannot be written in the" in capsys.readouterr().err
+            continue
+        text = FORMATS[form](genotype)
+        assert main(["export", target, f"to={form}"]) == 0
+        assert capsys.readouterr().out == text
+        assert main(["export", target, f"to={form}", f"out={tmp_path / 'cell'}"]) == 0
+        assert (tmp_path / "cell").read_text(encoding="utf-8") == text
+        capsys.readouterr()
 
 
 def test_cells_without_words_in_the_dialect_can_still_be_drawn() -> None:

@@ -1,5 +1,7 @@
-"""Genotypes: both dialects there and back, the rules of a space, and files that are wrong, hostile or damaged."""
+"""Genotypes: all dialects there and back, the rules of a space, and files that are wrong, hostile or damaged."""
 
+import gzip
+import itertools
 import json
 import os
 import random
@@ -14,8 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapdarts.errors import InputError
-from rapdarts.genotype import Cell, Genotype, one_hot, parse, parse_darts, parse_json, random_genotype, read, validate
-from rapdarts.space import KINDS, SearchSpace, Skeleton
+from rapdarts.genotype import (
+    Cell,
+    Genotype,
+    one_hot,
+    parse,
+    parse_darts,
+    parse_json,
+    parse_nasbench201,
+    random_genotype,
+    read,
+    validate,
+)
+from rapdarts.space import SearchSpace, Skeleton, named_space
 
 
 def no_module(channels: int, stride: int, affine: bool) -> Any:
@@ -26,13 +39,14 @@ def fake(*names: str, **facts: Any) -> SearchSpace:
     return SearchSpace("fake", {name: no_module for name in names}, **facts)
 
 
-SPACE = fake("none", "pool", "skip", "conv", nodes=3)
+SPACE, BENCH = fake("none", "pool", "skip", "conv", nodes=3), named_space("nasbench201")
 SPACES = [
+    BENCH,
     SPACE,
     fake("none", "pool", "skip", "conv"),
     fake("none", "conv", nodes=3, inputs=1, keep=None, derive_none=True),
     fake("pool", "conv", nodes=5, repeat_inputs=True),
-    fake("pool", "conv", nodes=2, inputs=3, keep=3),
+    fake("pool", "conv", nodes=2, keep=3),
 ]
 CELL = {"inputs": 2, "nodes": [[["conv", 0], ["skip", 1]], [["conv", 0], ["pool", 2]]], "concat": [2, 3]}
 TREE = {
@@ -49,6 +63,7 @@ DARTS = (
     "Genotype(normal=[('conv', 0), ('skip', 1)], normal_concat=range(2, 3), "
     "reduce=[('pool', 0), ('pool', 1)], reduce_concat=[2])"
 )
+BARS = "|conv~0|+|conv~0|none~1|+|skip~0|conv~1|pool~2|"
 
 
 def genotypes(spaces: list[SearchSpace] = SPACES) -> st.SearchStrategy[tuple[SearchSpace, Genotype]]:
@@ -97,14 +112,77 @@ def test_json_gives_back_what_was_written(drawn: tuple[SearchSpace, Genotype]) -
     text = genotype.to_json()
     assert parse(text, "file") == genotype
     assert parse(text, "file").to_json() == text
+    line = genotype.line
+    assert "\n" not in line and parse(line, "file", genotype.space).cells == genotype.cells
 
 
-@given(genotypes([space for space in SPACES if space.inputs == 2]))
+@given(genotypes([space for space in SPACES if space.inputs == 2 and space.keep == 2]))
 @settings(max_examples=60, deadline=None)
 def test_the_darts_dialect_gives_back_what_was_written(drawn: tuple[SearchSpace, Genotype]) -> None:
     space, genotype = drawn
     assert parse_darts(genotype.to_darts(), "file", space.name) == genotype
     assert parse(f"best = {genotype.to_darts()}\n", "file", space.name) == genotype
+
+
+def of_nasbench201(names: tuple[str, ...]) -> str:
+    first, *second = [f"{name}~{source}" for name, (_, source) in zip(names, BENCH.edges, strict=True)]
+    return f"|{first}|+|{'|'.join(second[:2])}|+|{'|'.join(second[2:])}|"
+
+
+EVERY_BENCH = {of_nasbench201(names) for names in itertools.product(BENCH.primitives, repeat=6)}
+
+
+def test_the_nasbench201_dialect_names_every_architecture() -> None:
+    assert len(EVERY_BENCH) == 15_625
+    for text in EVERY_BENCH:
+        genotype = parse(text, "file")
+        validate(genotype, BENCH, "file")
+        assert genotype.to_nasbench201() == text
+
+
+@pytest.mark.skipif("RAPDARTS_DATA" not in os.environ, reason="RAPDARTS_DATA names no folder with real data")
+def test_the_architectures_of_the_benchmark_are_ours() -> None:
+    path = Path(os.environ["RAPDARTS_DATA"]) / "nasbench201_accuracy.csv.gz"
+    if not path.is_file():
+        pytest.skip("RAPDARTS_DATA holds no nasbench201_accuracy.csv.gz")
+    head, *rows = gzip.decompress(path.read_bytes()).decode().splitlines()
+    column = head.split(",").index("arch")
+    assert {row.split(",")[column] for row in rows} == EVERY_BENCH
+
+
+def test_the_nasbench201_dialect_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "genotype.txt"
+    path.write_text(f"\n {BARS} \n")
+    genotype = read(path, "other")
+    nodes = ((("conv", 0),), (("conv", 0), ("none", 1)), (("skip", 0), ("conv", 1), ("pool", 2)))
+    assert genotype == Genotype("nasbench201", {"normal": Cell(1, nodes, (3,))})
+    assert genotype.to_nasbench201() == genotype.line == BARS
+    # The edges of a node may stand in any order in JSON; here in that of their inputs.
+    turned = Genotype("nasbench201", {"normal": Cell(1, tuple(node[::-1] for node in nodes), (3,))})
+    assert turned.to_nasbench201() == BARS
+
+
+def test_cells_of_another_shape_have_no_nasbench201_dialect() -> None:
+    nodes = (*parse(BARS, "text").cells["normal"].nodes, (("conv", 0), ("conv", 1), ("conv", 2), ("conv", 3)))
+    named = [((name, 0),) for name in ("a b", "a|b", "a+b", "a~b")]
+    wrong = [
+        {},
+        {"reduce": Cell(1, nodes[:3], (3,))},
+        {"normal": Cell(1, nodes[:3], (3,)), "reduce": Cell(1, nodes[:3], (3,))},
+        {"normal": Cell(1, nodes[:3], (1, 2, 3))},
+        {"normal": Cell(1, nodes[:3], (2,))},
+        {"normal": Cell(1, nodes[:2], (2,))},
+        {"normal": Cell(1, nodes, (4,))},
+        {"normal": Cell(1, nodes, (3,))},
+        {"normal": Cell(2, nodes[:3], (3,))},
+        {"normal": Cell(1, (*nodes[:2], nodes[2][:2]), (3,))},
+        {"normal": Cell(1, (*nodes[:2], (*nodes[2][:2], ("conv", 1))), (3,))},
+        {"normal": Cell(1, (nodes[0], (("none~0|none", 1),), nodes[2]), (3,))},
+        *({"normal": Cell(1, (node, *nodes[1:3]), (3,))} for node in named),
+    ]
+    for cells in wrong:
+        with pytest.raises(InputError, match="cannot be written in the NAS-Bench-201 dialect"):
+            Genotype("nasbench201", cells).to_nasbench201()
 
 
 def test_a_written_file_is_read_back_and_has_a_line_for_every_node(tmp_path: Path) -> None:
@@ -152,6 +230,10 @@ def test_cells_of_another_shape_have_no_darts_dialect() -> None:
         cell = Cell(inputs, ((("conv", 0),) * edges,), (inputs,))
         with pytest.raises(InputError, match="DARTS dialect"):
             same(cell).to_darts()
+    with pytest.raises(InputError, match="the reduce cell cannot be written in the DARTS dialect"):
+        parse(without("cells.reduce"), "file").to_darts()
+    with pytest.raises(InputError, match="the normal cell cannot be written in the DARTS dialect"):
+        parse(BARS, "file").to_darts()
 
 
 # --- wrong and hostile texts -------------------------------------------------------------------------------------
@@ -178,7 +260,7 @@ WRONG = {
     "space with a newline": (changed("space", "darts\n"), "space must be a name"),
     "unknown field": (changed("cels", {}), "the nearest is cells"),
     "unknown kind": (changed("cells.normale", CELL), "the nearest is normal"),
-    "missing kind": (without("cells.reduce"), "the field reduce is missing"),
+    "missing kind": (without("cells.normal"), "the field normal is missing"),
     "cells a list": (changed("cells", []), "cells must be an object"),
     "cell null": (changed("cells.reduce", None), "cell reduce must be an object"),
     "no concat": (without("cells.normal.concat"), "cell normal: the field concat is missing"),
@@ -270,6 +352,32 @@ WRONG = {
     "many brackets": ("x" + "(" * 30_000, "neither JSON nor"),
     "calls of calls": ("x" + "()" * 20_000, "neither JSON nor"),
     "long": (DARTS + " " * 64_000, "the DARTS dialect has up to"),
+    # the NAS-Bench-201 dialect
+    "a bar": ("|", "found 1 nodes in '|'; the NAS-Bench-201 dialect joins 3 by +"),
+    "two nodes": ("|conv~0|+|conv~0|conv~1|", "found 2 nodes"),
+    "four nodes": (f"{BARS}+|conv~0|", "found 4 nodes"),
+    "two cells": (f"{BARS}\n{BARS}", "found 5 nodes"),
+    "an open end": (BARS[:-1], "node 2: found '|skip~0|conv~1|pool~2'; its edges stand between bars"),
+    "no bars": (BARS.replace("|conv~0|none~1|", "conv~0"), "node 1: found 'conv~0'; its edges stand between bars"),
+    "one bar": (BARS.replace("|conv~0|none~1|", "|"), "node 1: found '|'; its edges stand between bars"),
+    "blanks": (BARS.replace("+|skip", "+ |skip"), "node 2: found ' |skip~0|conv~1|pool~2|'; its edges"),
+    "an edge less": (BARS.replace("|none~1|", "|"), "node 1: found 1 edges in '|conv~0|'; in the NAS-Bench-201"),
+    "an edge more": (BARS.replace("|conv~0|+", "|conv~0|conv~0|+", 1), "node 0: found 2 edges"),
+    "nodes exchanged": ("|a~0|b~1|+|a~0|+|a~0|a~1|a~2|", "node 0: found 2 edges"),
+    "no edge": (BARS.replace("none~1", ""), "node 1, edge 1: found ''; here stands primitive~input, as in none~1"),
+    "no input": (BARS.replace("none~1", "none"), "node 1, edge 1: found 'none'"),
+    "no primitive": (BARS.replace("none~1", "~1"), "found '~1'"),
+    "other input": (BARS.replace("none~1", "none~0"), "node 1, edge 1: found 'none~0'; here"),
+    "self as input": (BARS.replace("none~1", "none~2"), "found 'none~2'"),
+    "below zero": (BARS.replace("none~1", "none~-1"), "found 'none~-1'"),
+    "a long input": (BARS.replace("none~1", "none~" + "1" * 5000), "found 'none~111"),
+    "a leading zero": (BARS.replace("none~1", "none~01"), "found 'none~01'"),
+    "other digits": (BARS.replace("none~1", "none~\u0661"), "found 'none~\u0661'"),
+    "two inputs": (BARS.replace("none~1", "none~0~1"), "found 'none~0~1'"),
+    "blank in a name": (BARS.replace("none~1", "no ne~1"), "found 'no ne~1'"),
+    "line in a name": (BARS.replace("none~1", "no\nne~1"), "found 'no\\nne~1'"),
+    "a long name": (BARS.replace("none~1", "n" * 100_000), "found 'nnn"),
+    "json behind": (BARS + VALID, "node 2: found '|skip~0|conv~1|pool~2|{"),
 }
 
 
@@ -313,7 +421,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
             read(path)
 
 
-@pytest.mark.parametrize("text", [VALID, parse_json(VALID, "text").to_json(), DARTS])
+@pytest.mark.parametrize("text", [VALID, parse_json(VALID, "text").to_json(), DARTS, BARS])
 def test_damaged_bytes_give_a_genotype_or_a_sentence(text: str, tmp_path: Path) -> None:
     rng, path = random.Random(0), tmp_path / "genotype"
     for _ in range(1000):
@@ -346,13 +454,13 @@ def test_random_genotypes_belong_to_their_space_and_survive_one_hot(drawn: tuple
     space, genotype = drawn
     validate(genotype, space, "drawn")
     for cell in genotype.cells.values():
-        assert cell.concat == tuple(range(space.inputs, space.inputs + space.nodes))
+        assert cell.concat == space.outputs
     if space.repeat_inputs:
         return
     weights = one_hot(space, genotype)
-    assert weights.shape == (len(KINDS), len(space.edges), len(space.primitives)) and weights.dtype == np.float64
+    assert weights.shape == space.mask.shape and weights.dtype == np.float64
     assert set(np.unique(weights)) <= {0.0, 1.0}
-    for kind, of_kind in zip(KINDS, weights, strict=True):
+    for kind, of_kind in zip(space.kinds, weights, strict=True):
         for number, node in enumerate(genotype.cells[kind].nodes):
             into = of_kind[space.edges_into(number)]
             chosen = tuple((list(space.primitives)[primitive], source) for source, primitive in np.argwhere(into))
@@ -393,6 +501,41 @@ def test_what_a_space_does_not_have_is_one_sentence(genotype: Genotype, fragment
     assert fragment in str(caught.value) and str(caught.value).startswith("file.json: cell ")
     with pytest.raises(InputError):
         one_hot(SPACE, genotype)
+
+
+def test_a_genotype_has_the_kinds_of_its_space() -> None:
+    both = same(Cell(1, parse(BARS, "text").cells["normal"].nodes, (3,)))
+    without_reduction = parse(without("cells.reduce"), "text")
+    assert set(without_reduction.cells) == {"normal"}
+    for genotype, space, words in [
+        (both, BENCH, "file: cell reduce is superfluous; the space nasbench201 has none."),
+        (without_reduction, SPACE, "file: cell reduce is missing; the space fake has one."),
+        (Genotype("fake", {}), SPACE, "file: cell normal is missing; the space fake has one."),
+    ]:
+        with pytest.raises(InputError) as caught:
+            validate(genotype, space, "file")
+        assert str(caught.value) == words
+        with pytest.raises(InputError):
+            one_hot(space, genotype)
+
+
+def test_cells_of_one_input_put_out_their_last_node() -> None:
+    good = parse_nasbench201(of_nasbench201(("none",) * 6), "text")
+    validate(good, BENCH, "file")
+    assert one_hot(BENCH, good)[0, :, 0].all()
+    for concat in ((1, 2, 3), (1,), (2, 3)):
+        bad = replace(good, cells={"normal": replace(good.cells["normal"], concat=concat)})
+        with pytest.raises(InputError) as caught:
+            validate(bad, BENCH, "file")
+        words = f"file: cell normal puts out {list(concat)}; in the space nasbench201 it puts out [3]."
+        assert str(caught.value) == words
+
+
+def test_an_unknown_primitive_of_the_nasbench201_dialect_is_named() -> None:
+    with pytest.raises(
+        InputError, match="node 0, edge 0: the space nasbench201 has no primitive 'conv'; the nearest is"
+    ):
+        validate(parse(BARS, "file"), BENCH, "file")
 
 
 def test_none_and_repeated_inputs_belong_where_the_space_says_so() -> None:

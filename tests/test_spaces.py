@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pkgutil
 import sys
 from pathlib import Path
@@ -14,16 +15,17 @@ import torch
 import search_spaces
 from rapdarts.cost.count import count_derived
 from rapdarts.cost.expected import price_table
-from rapdarts.errors import InputError
-from rapdarts.genotype import random_genotype, validate
-from rapdarts.networks.derived import DerivedNetwork
+from rapdarts.derive import alphas_to_json, derive, mixing_weights, read_alphas
+from rapdarts.errors import DamagedError, InputError
+from rapdarts.genotype import one_hot, random_genotype, validate
 from rapdarts.networks.primitives import check_primitives
 from rapdarts.networks.supernet import Supernet
+from rapdarts.search import heat_map
 from rapdarts.space import KINDS, Mixing, SearchSpace, Skeleton, named_space, space_from_file
 from rapdarts.strategy.architecture import Architecture
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(search_spaces.__path__))
-DARTS = named_space("darts")
+DARTS, BENCH = named_space("darts"), named_space("nasbench201")
 
 
 # --- the spaces we ship ------------------------------------------------------------------------------------------
@@ -35,10 +37,44 @@ def test_every_module_holds_its_space(name: str) -> None:
     assert isinstance(space, SearchSpace) and space.name == name
     with pytest.raises(dataclasses.FrozenInstanceError):
         space.nodes = 9  # type: ignore[misc]
-    assert space.mask.all() and space.mask.shape == (2, len(space.edges), len(space.primitives))
-    assert list(space.primitives).count("none") == 1 and not space.derive_none
-    assert space.choosable.tolist() == [primitive != "none" for primitive in space.primitives]
+    assert space.kinds == KINDS[: space.inputs] and space.deployment[0] > 3
+    assert space.mask.all() and space.mask.shape == (len(space.kinds), len(space.edges), len(space.primitives))
+    assert list(space.primitives).count("none") == 1
+    assert space.choosable.tolist() == [primitive != "none" or space.derive_none for primitive in space.primitives]
     validate(random_genotype(space, np.random.default_rng(0)), space, name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_space_is_searched_priced_and_derived(name: str, tmp_path: Path) -> None:
+    """Supernet, prices, reading off alpha, and alphas.json there and back; at images of odd sides."""
+    space, skeleton = named_space(name), Skeleton(3, 4, (3, 9, 7), 10)
+    torch.manual_seed(0)
+    architecture = Architecture(space, deviation=1.0)
+    supernet = Supernet(space, skeleton)
+    assert supernet(torch.ones(2, 3, 9, 7), architecture()).shape == (2, 10)
+    table = price_table(space, skeleton)
+    for rule in ("pdarts", "darts"):
+        derivation = derive(space, mixing_weights(architecture), table, rule, 1, {})
+        genotype = derivation.genotype
+        validate(genotype, space, name)
+        assert set(genotype.cells) == set(space.kinds)
+        counted = count_derived(genotype, space, skeleton)
+        assert genotype.costs == pytest.approx({name: counted[name] for name in genotype.costs}, rel=1e-12)
+        chosen = Mixing(torch.as_tensor(one_hot(space, genotype)))
+        np.testing.assert_allclose(table.expected(chosen).tolist(), list(table.exact(genotype).values()))
+        assert ("but none" in derivation.rule) is not space.derive_none
+    assert heat_map(architecture().weights).shape == (16 * space.mask[..., 0].size, 24 * len(space.primitives), 3)
+
+    path = tmp_path / "alphas.json"
+    path.write_text(alphas_to_json(space, skeleton, architecture))
+    narrowed, found, again = read_alphas(path, space)
+    assert (narrowed, found) == (space, skeleton) and torch.equal(again.alpha, architecture.alpha)
+    tree = json.loads(path.read_text())
+    for cells in ({"normal": tree["cells"]["normal"]}, {**tree["cells"], "reduce": tree["cells"]["normal"]}):
+        if set(cells) != set(space.kinds):
+            path.write_text(json.dumps({**tree, "cells": cells}))
+            with pytest.raises(DamagedError, match="its kinds of cell are not the space's"):
+                read_alphas(path, space)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +106,26 @@ def test_what_the_spaces_are(name: str, nodes: int, edges: int, primitives: str)
     assert (space.inputs, space.nodes, space.keep, len(space.edges)) == (2, nodes, 2, edges)
     assert list(space.primitives) == primitives.split()
     assert space.repeat_inputs is (name == "nasnet")
+
+
+def test_what_nasbench201_is() -> None:
+    """Dong and Yang 2020, section 2.1; the primitives in the order of the benchmark."""
+    assert (BENCH.inputs, BENCH.nodes, BENCH.keep, BENCH.derive_none, BENCH.repeat_inputs) == (1, 3, None, True, False)
+    assert list(BENCH.primitives) == ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"]
+    assert BENCH.edges == [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
+    assert [BENCH.edges_kept(node) for node in range(3)] == [1, 2, 3]
+    assert (BENCH.kinds, BENCH.outputs, BENCH.mask.shape) == (("normal",), (3,), (1, 6, 5))
+    assert len(BENCH.primitives) ** len(BENCH.edges) == 15_625
+    assert (BENCH.deployment, DARTS.deployment) == ((17, 16), (20, 36))
+
+
+def test_the_number_of_inputs_decides_the_family() -> None:
+    assert (DARTS.kinds, DARTS.outputs) == (KINDS, (2, 3, 4, 5))
+    single = dataclasses.replace(DARTS, inputs=1, candidates=())
+    assert (single.kinds, single.outputs, single.mask.shape) == (("normal",), (4,), (1, 10, 8))
+    for inputs in (0, 3, -1):
+        with pytest.raises(InputError, match=f"the space darts has cells of {inputs} inputs; a cell has 2, or 1"):
+            dataclasses.replace(DARTS, inputs=inputs, candidates=())
 
 
 def test_edges_stand_node_by_node() -> None:
@@ -105,6 +161,7 @@ def test_only_keeps_the_order_it_is_given() -> None:
     assert short.primitives["sep_conv_3x3"] is DARTS.primitives["sep_conv_3x3"]
     assert (short.name, short.nodes, short.keep) == ("darts", 4, 2)
     assert len(DARTS.primitives) == 8
+    assert BENCH.only(["none", "nor_conv_3x3"]).candidates == ((("none", "nor_conv_3x3"),) * 6,)
     # Of a narrowed space too: all of the shorter list is open again.
     mask = np.zeros_like(DARTS.mask)
     mask[..., 5] = True
@@ -136,6 +193,8 @@ def test_narrowed_reads_its_mask_back() -> None:
     assert np.array_equal(space.mask, mask)
     assert space.candidates[1][13] == tuple(np.array(list(DARTS.primitives))[mask[1, 13]])
     assert DARTS.mask.all()
+    half = np.random.default_rng(0).random(BENCH.mask.shape) < 0.5
+    assert np.array_equal(BENCH.narrowed(half).mask, half)
 
 
 # --- a user's own file -------------------------------------------------------------------------------------------
@@ -187,7 +246,8 @@ def test_own_space_is_searched_priced_and_derived(own: Path) -> None:
     # In the one normal cell: 8x8 pixels, 4 channels in two groups.
     assert table.prices[:2, 0, :, 3].tolist() == [[64 * 4 * 2 * 9] * 9, [4 * 2 * 9 + 2 * 4] * 9]
     genotype = random_genotype(space, np.random.default_rng(0))
-    assert table.exact(genotype) == count_derived(genotype, space, skeleton)
+    counted = count_derived(genotype, space, skeleton)
+    assert table.exact(genotype) == pytest.approx({name: counted[name] for name in table.resources}, rel=1e-12)
 
 
 def test_own_files_do_not_shadow_modules(tmp_path: Path) -> None:
@@ -245,7 +305,7 @@ def test_a_channel_that_cannot_be_halved_is_refused() -> None:
 
 
 def test_cells_of_a_skeleton() -> None:
-    plans = Skeleton(6, 10, (3, 33, 28), 10).cells({"normal": 4, "reduce": 3})
+    plans = Skeleton(6, 10, (3, 33, 28), 10).cells(DARTS, {"normal": 4, "reduce": 3})
     assert [plan.kind for plan in plans] == ["normal", "normal", "reduce", "normal", "reduce", "normal"]
     assert [plan.channels for plan in plans] == [10, 10, 20, 20, 40, 40]
     assert [(plan.older, plan.newer) for plan in plans] == [
@@ -257,11 +317,32 @@ def test_cells_of_a_skeleton() -> None:
 
 
 def test_cells_behind_the_imagenet_stem() -> None:
-    plans = Skeleton(3, 48, (3, 224, 193), 1000, "imagenet").cells(dict.fromkeys(KINDS, 4))
+    plans = Skeleton(3, 48, (3, 224, 193), 1000, "imagenet").cells(DARTS)
     assert [(plan.older, plan.newer, plan.shrink_older) for plan in plans] == [
         (48, 48, True), (48, 192, False), (192, 384, True)
     ]  # fmt: skip
     assert [plan.size for plan in plans] == [(28, 25), (28, 25), (14, 13)]
+
+
+@pytest.mark.parametrize(
+    "stem, sides", [("cifar", [(33, 28), (17, 14), (9, 7)]), ("imagenet", [(5, 4), (3, 2), (2, 1)])]
+)
+def test_cells_of_one_input_keep_their_channels(stem: str, sides: list[tuple[int, int]]) -> None:
+    """17 layers are three stages of five cells, and the residual blocks between them."""
+    plans = Skeleton(17, 16, (3, 33, 28), 10, stem).cells(BENCH)
+    assert [plan.layer for plan in plans if plan.kind not in BENCH.kinds] == [5, 11]
+    assert [plan.channels for plan in plans] == [16] * 5 + [32] * 6 + [64] * 6
+    assert [plan.newer for plan in plans] == [16] * 6 + [32] * 6 + [64] * 5
+    assert all(plan.older == plan.newer and not plan.shrink_older for plan in plans)
+    assert [plan.size for plan in plans] == [sides[0]] * 6 + [sides[1]] * 6 + [sides[2]] * 5
+
+
+def test_a_skeleton_without_cells_is_refused() -> None:
+    assert len(Skeleton(3, 4, (1, 8, 8), 10).cells(BENCH)) == 3
+    for layers in (1, 2):
+        with pytest.raises(InputError, match=f"a skeleton of {layers} layers has no cell of the space nasbench201"):
+            Skeleton(layers, 4, (1, 8, 8), 10).cells(BENCH)
+        assert len(Skeleton(layers, 4, (1, 8, 8), 10).cells(DARTS)) == layers
 
 
 def test_mixing_is_a_value() -> None:
@@ -269,14 +350,6 @@ def test_mixing_is_a_value() -> None:
     assert mixing.edges is None
     with pytest.raises(dataclasses.FrozenInstanceError):
         mixing.weights = torch.zeros(1)  # type: ignore[misc]
-
-
-def test_cells_of_another_number_of_inputs_are_refused_by_the_networks() -> None:
-    three, skeleton = dataclasses.replace(named_space("darts"), inputs=3, candidates=()), Skeleton(3, 4, (1, 8, 8), 10)
-    with pytest.raises(InputError, match="3 inputs"):
-        Supernet(three, skeleton)
-    with pytest.raises(InputError, match="3 inputs"):
-        DerivedNetwork(random_genotype(three, np.random.default_rng(0)), three, skeleton)
 
 
 @pytest.mark.parametrize(

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from rapdarts.config import HardwareConfig
+from rapdarts.cost.memory import peak_memory
+from rapdarts.cost.trace import Image, remembering, trace
 from rapdarts.genotype import Genotype
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.space import SearchSpace, Skeleton
 
-Image = tuple[int, int, int]
-Resource = Callable[[nn.Module, Image], int]
+Resource = Callable[[nn.Module, Image], float]
 
-BYTES_PER_WEIGHT = 4
-"""Weights are stored in fp32."""
+HOROWITZ_45NM = HardwareConfig()
 
 
 def macs(network: nn.Module, image: Image) -> int:
-    """Multiply-accumulates of one image through convolutions and linear layers, biases not counted.
-
-    PyTorch's own counter watches a forward pass on meta tensors: no memory, no arithmetic. One MAC is two of its FLOPs.
-    """
-    network = copy.deepcopy(network).to("meta").eval()
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):  # counts nothing, and takes most of the time
-                setattr(module, name, nn.Identity())
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.empty(1, *image, device="meta"))
-    return counter.get_total_flops() // 2
+    """Multiply-accumulates of one image through convolutions and linear layers, biases not counted: half of PyTorch's FLOPs."""
+    return sum(op.macs for op in trace(network, image).ops)
 
 
 def params(network: nn.Module, image: Image) -> int:
@@ -40,21 +30,77 @@ def params(network: nn.Module, image: Image) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def weight_bytes(network: nn.Module, image: Image) -> int:
-    """Bytes of the weights: `params` x 4 (fp32), buffers excluded."""
-    return BYTES_PER_WEIGHT * params(network, image)
+def weight_bytes(network: nn.Module, image: Image, precision: int = 32) -> int:
+    """Bytes of the weights: `params` x precision / 8, buffers excluded."""
+    return params(network, image) * precision // 8
 
 
-RESOURCES: dict[str, Resource] = {"macs": macs, "params": params, "bytes": weight_bytes}
+def activations(network: nn.Module, image: Image) -> int:
+    """Elements that convolutions and linear layers put out for one image (Radosavovic et al. 2020, section 3.1)."""
+    return sum(op.size for op in trace(network, image).ops if op.macs)
 
 
-def count(network: nn.Module, image: Image) -> dict[str, int]:
+def traffic(network: nn.Module, image: Image, precision: int = 32) -> int:
+    """Bytes that one image moves: every operation reads its inputs and weights and writes its output once.
+
+    Batch norms and functions of one tensor are folded into their neighbours, their weights with them; views and
+    concatenations move nothing.
+    """
+    ops = [op for op in trace(network, image).ops if not op.free]
+    return sum(sum(elements for _, elements in op.reads) + op.weights + op.size for op in ops) * precision // 8
+
+
+def energy(network: nn.Module, image: Image, precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM) -> float:
+    """Joules of one image: MACs x (multiply + add), and every weight read once from DRAM."""
+    return sum(joules(macs(network, image), params(network, image), precision, hardware))
+
+
+def joules(
+    macs: int, params: int, precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM
+) -> tuple[float, float]:
+    """What so many MACs and weights of `precision` bits take: joules of the arithmetic, and joules of the reading."""
+    mac, dram = getattr(hardware, f"mac_{precision}"), hardware.dram_32 * precision / 32
+    return macs * mac * 1e-12, params * dram * 1e-12
+
+
+def resources(precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM) -> dict[str, Resource]:
+    """Every resource that can be counted, by name, at a precision of weights and activations in bits (32, 16, 8)."""
+    return {
+        "macs": macs,
+        "params": params,
+        "bytes": partial(weight_bytes, precision=precision),
+        "activations": activations,
+        "traffic": partial(traffic, precision=precision),
+        "energy": partial(energy, precision=precision, hardware=hardware),
+        "peak_memory": peak_memory,
+    }
+
+
+RESOURCES = resources()
+"""The resources at 32 bits."""
+
+COUNTED = frozenset({"macs", "params", "bytes", "activations", "traffic", "peak_memory"})
+"""The resources that are whole numbers; the others are measured or computed in parts of a unit."""
+
+
+def additive(resources: Mapping[str, Resource]) -> dict[str, Resource]:
+    """Those resources that add up over the parts of a network: all but peak memory."""
+    return {name: resource for name, resource in resources.items() if name != "peak_memory"}
+
+
+ADDITIVE = additive(RESOURCES)
+
+
+def count(network: nn.Module, image: Image, resources: Mapping[str, Resource] = RESOURCES) -> dict[str, float]:
     """Every resource of a network, by name."""
-    return {name: resource(network, image) for name, resource in RESOURCES.items()}
+    with remembering():
+        return {name: resource(network, image) for name, resource in resources.items()}
 
 
-def count_derived(genotype: Genotype, space: SearchSpace, skeleton: Skeleton) -> dict[str, int]:
+def count_derived(
+    genotype: Genotype, space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Resource] = RESOURCES
+) -> dict[str, float]:
     """Every resource of the network that a genotype describes at a skeleton, as it is shipped: without auxiliary head."""
     with torch.device("meta"):
         network = DerivedNetwork(genotype, space, skeleton)
-    return count(network, skeleton.image)
+    return count(network, skeleton.image, resources)

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rapdarts.cost.count import RESOURCES, Resource
+from rapdarts.cost.count import ADDITIVE, COUNTED, Resource, count, count_derived
 from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype, one_hot, random_genotype
-from rapdarts.networks.derived import DerivedNetwork
-from rapdarts.space import KINDS, Mixing, SearchSpace, Skeleton
+from rapdarts.space import Mixing, SearchSpace, Skeleton
 
 
 @dataclass(frozen=True)
 class PriceTable:
-    """What every choice costs at one skeleton.
+    """What every choice costs at one skeleton, in resources that add up over the parts of a network.
 
     `fixed` (resources,) is spent whatever is chosen; `prices` (resources, kinds, edges, primitives) is what a
     primitive on an edge adds over all cells of its kind; both float64, in the resources' own units.
@@ -35,27 +34,49 @@ class PriceTable:
     fixed: np.ndarray
     prices: np.ndarray
 
-    def exact(self, genotype: Genotype) -> dict[str, int]:
-        """The cost of the network derived from a genotype, by resource. Raises InputError for one it has no prices for."""
+    def exact(self, genotype: Genotype) -> dict[str, float]:
+        """The cost of the network derived from a genotype, by resource; integers where the resource is counted.
+
+        Raises InputError for a genotype it has no prices for.
+        """
         chosen = one_hot(self.space, genotype)
         for kind, width in genotype.widths.items():
             # The fixed parts are those behind cells that put out all their nodes, as every search does.
-            if width != self.space.nodes:
+            if width != len(self.space.outputs):
                 raise InputError(
                     f"cell {kind} puts out {width} of {self.space.nodes} nodes; prices are known where a cell puts out all."
                 )
-        totals = self.fixed + (self.prices * chosen).sum((1, 2, 3))
-        return {name: round(total) for name, total in zip(self.resources, totals, strict=True)}
+        totals = (self.fixed + (self.prices * chosen).sum((1, 2, 3))).tolist()
+        return {
+            name: round(total) if name in COUNTED else total for name, total in zip(self.resources, totals, strict=True)
+        }
 
     def expected(self, mixing: Mixing) -> Tensor:
         """E[cost] (resources,) float64 of a mixing (kinds, edges, primitives); equals `exact` where the mixing is one-hot."""
-        weights = mixing.weights.double()
-        choosable = torch.as_tensor(self.space.choosable, device=weights.device)
-        weights = weights * choosable
-        drawn = draw_probabilities(self.space, weights.sum(-1))
-        chosen = weights * drawn[..., None]
-        prices = torch.as_tensor(self.prices, device=weights.device)
-        return torch.as_tensor(self.fixed, device=weights.device) + (prices * chosen).sum((1, 2, 3))
+        return ExpectedCost(self, mixing.weights.device)(mixing)
+
+    def row(self, resource: str) -> int:
+        """Where a resource stands on the first axis."""
+        return self.resources.index(resource)
+
+
+class ExpectedCost:
+    """E[cost] as a function of the mixing, on one device: a step of the search costs one product."""
+
+    def __init__(self, table: PriceTable, device: torch.device) -> None:
+        self.space = table.space
+        self.fixed = torch.as_tensor(table.fixed, device=device)
+        self.prices = torch.as_tensor(table.prices, device=device).flatten(1)
+        self.choosable = torch.as_tensor(table.space.choosable, device=device)
+
+    def __call__(self, mixing: Mixing) -> Tensor:
+        """(resources,) float64, differentiable in the weights (kinds, edges, primitives)."""
+        return self.fixed + self.prices @ self.chosen(mixing).flatten()
+
+    def chosen(self, mixing: Mixing) -> Tensor:
+        """The probability that each (edge, primitive) is in the cell, (kinds, edges, primitives) float64."""
+        weights = mixing.weights.double() * self.choosable
+        return weights * draw_probabilities(self.space, weights.sum(-1))[..., None]
 
 
 def draw_probabilities(space: SearchSpace, strength: Tensor) -> Tensor:
@@ -97,35 +118,53 @@ def _inverse(q: Tensor) -> Tensor:
     return torch.where(q > 0, 1 / safe, 0.0)
 
 
-def price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Resource] = RESOURCES) -> PriceTable:
+@dataclass(frozen=True)
+class Place:
+    """One primitive on one edge of one cell of a skeleton: its indices in a price table, and what it is built of and fed."""
+
+    kind: int
+    edge: int
+    column: int
+    name: str
+    channels: int
+    stride: int
+    size: tuple[int, int]
+
+    @property
+    def build(self) -> tuple[str, int, int, tuple[int, int]]:
+        """(primitive, channels, stride, (h, w)) of what stands here; the same at many places."""
+        return self.name, self.channels, self.stride, self.size
+
+
+def places(space: SearchSpace, skeleton: Skeleton) -> list[Place]:
+    """Every place of a skeleton where a primitive may stand, from the first cell to the last."""
+    found = []
+    for plan in skeleton.cells(space):
+        if plan.kind not in space.kinds:
+            continue
+        inside = (-(-plan.size[0] // plan.stride), -(-plan.size[1] // plan.stride))
+        for edge, (_, source) in enumerate(space.edges):
+            stride, size = (plan.stride, plan.size) if source < space.inputs else (1, inside)
+            for column, name in enumerate(space.primitives):
+                found.append(Place(space.kinds.index(plan.kind), edge, column, name, plan.channels, stride, size))
+    return found
+
+
+def price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Resource] = ADDITIVE) -> PriceTable:
     """Counts every primitive at every place of a skeleton, and the fixed parts by difference to one whole network.
 
-    The resources must add up over the parts of a network, as MACs, parameters and bytes do.
+    The resources must add up over the parts of a network; peak memory, which does not, has its own model.
     """
-    plans = skeleton.cells({kind: space.nodes for kind in KINDS})
-    prices = np.zeros((len(resources), len(KINDS), len(space.edges), len(space.primitives)))
-    counted: dict[tuple[str, int, int, tuple[int, int]], list[int]] = {}
-
-    def price(name: str, channels: int, stride: int, size: tuple[int, int]) -> list[int]:
-        place = (name, channels, stride, size)
-        if place not in counted:
+    prices = np.zeros((len(resources), len(space.kinds), len(space.edges), len(space.primitives)))
+    counted: dict[tuple[str, int, int, tuple[int, int]], list[float]] = {}
+    for place in places(space, skeleton):
+        if place.build not in counted:
             with torch.device("meta"):
-                primitive = space.primitives[name](channels, stride, True)
-            counted[place] = [resource(primitive, (channels, *size)) for resource in resources.values()]
-        return counted[place]
-
-    for plan in plans:
-        kind = KINDS.index(plan.kind)
-        inside = tuple(-(-side // plan.stride) for side in plan.size)
-        for edge, (_, source) in enumerate(space.edges):
-            from_input = source < space.inputs
-            size = plan.size if from_input else (inside[0], inside[1])
-            for column, name in enumerate(space.primitives):
-                prices[:, kind, edge, column] += price(name, plan.channels, plan.stride if from_input else 1, size)
+                primitive = space.primitives[place.name](place.channels, place.stride, True)
+            counted[place.build] = list(count(primitive, (place.channels, *place.size), resources).values())
+        prices[:, place.kind, place.edge, place.column] += counted[place.build]
 
     example = random_genotype(space, np.random.default_rng(0))
-    with torch.device("meta"):
-        network: nn.Module = DerivedNetwork(example, space, skeleton)
-    whole = np.array([resource(network, skeleton.image) for resource in resources.values()], dtype=np.float64)
+    whole = np.array(list(count_derived(example, space, skeleton, resources).values()), dtype=np.float64)
     fixed = whole - (prices * one_hot(space, example)).sum((1, 2, 3))
     return PriceTable(space, skeleton, tuple(resources), fixed, prices)

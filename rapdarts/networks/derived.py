@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rapdarts.genotype import Cell, Genotype
-from rapdarts.networks.layers import Classifier, Stem, check_inputs, preprocess
+from rapdarts.networks.layers import Classifier, ResidualBlock, Stem, preprocess
 from rapdarts.space import CellPlan, SearchSpace, Skeleton
 
 
@@ -15,9 +15,9 @@ class DerivedCell(nn.Module):
 
     def __init__(self, space: SearchSpace, choice: Cell, plan: CellPlan) -> None:
         super().__init__()
-        self.older, self.newer = preprocess(plan, affine=True)
+        self.older, self.newer = preprocess(space, plan, affine=True)
         self.nodes = [[source for _, source in node] for node in choice.nodes]
-        self.concat = choice.concat
+        self.inputs, self.concat = choice.inputs, choice.concat
         self.edges = nn.ModuleList(
             space.primitives[name](plan.channels, plan.stride if source < choice.inputs else 1, True)
             for node in choice.nodes
@@ -25,7 +25,7 @@ class DerivedCell(nn.Module):
         )
 
     def forward(self, older: Tensor, newer: Tensor, drop_path: float) -> Tensor:
-        states = [self.older(older), self.newer(newer)]
+        states = [self.older(older), self.newer(newer)][-self.inputs :]
         edges = iter(self.edges)
         for sources in self.nodes:
             terms = []
@@ -82,14 +82,15 @@ class DerivedNetwork(nn.Module):
 
     def __init__(self, genotype: Genotype, space: SearchSpace, skeleton: Skeleton, auxiliary: bool = False) -> None:
         super().__init__()
-        check_inputs(space)
         self.drop_path = 0.0
-        widths = genotype.widths
-        plans = skeleton.cells(widths)
-        self.stem = Stem(skeleton)
-        self.cells = nn.ModuleList(DerivedCell(space, genotype.cells[plan.kind], plan) for plan in plans)
-        outputs = [widths[plan.kind] * plan.channels for plan in plans]
-        self.classifier = Classifier(outputs[-1], skeleton.classes)
+        plans = skeleton.cells(space, genotype.widths)
+        self.stem = Stem(space, skeleton)
+        self.cells = nn.ModuleList(
+            DerivedCell(space, genotype.cells[plan.kind], plan) if plan.kind in space.kinds else ResidualBlock(plan)
+            for plan in plans
+        )
+        outputs = [genotype.widths.get(plan.kind, 1) * plan.channels for plan in plans]
+        self.classifier = Classifier(space, outputs[-1], skeleton.classes)
         self.auxiliary: AuxiliaryHead | None = None
         if auxiliary:
             plan = plans[skeleton.auxiliary_layer]

@@ -1,11 +1,10 @@
-"""The fixed parts around the cells: stem, preprocessing, classifier."""
+"""The fixed parts around the cells: stem, preprocessing, residual blocks, classifier."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from rapdarts.errors import InputError
 from rapdarts.space import CellPlan, SearchSpace, Skeleton
 
 
@@ -19,6 +18,8 @@ def relu_conv_bn(
 ) -> nn.Sequential:
     """ReLU, convolution with same padding, batch norm: (n, inputs, h, w) to (n, outputs, ceil(h/stride), ceil(w/stride))."""
     rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
+    if rows == columns == 1 and stride != 1:  # see FactorizedReduce: the pixels are picked before the convolution
+        return nn.Sequential(nn.AvgPool2d(1, stride), *relu_conv_bn(inputs, outputs, 1, affine=affine))
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(inputs, outputs, (rows, columns), stride, (rows // 2, columns // 2), bias=False),
@@ -51,14 +52,33 @@ class FactorizedReduce(nn.Module):
         return self.norm(torch.cat([self.even(even), self.odd(odd)], 1))
 
 
-def check_inputs(space: SearchSpace) -> None:
-    """Raises InputError for cells that do not read the outputs of the last two, which is what these networks feed them."""
-    if space.inputs != 2:
-        raise InputError(f"the space {space.name} has cells of {space.inputs} inputs; these networks feed a cell two.")
+class ResidualBlock(nn.Module):
+    """Halves the image between cells of one input, which keep its channels: (n, inputs, h, w) to (n, C, ceil(h/2), ceil(w/2)).
+
+    Two 3x3 convolutions, the first with the stride, beside an average pool and a 1x1 convolution (He et al. 2016; the
+    shortcut as in Dong and Yang 2020, section 2.1). Its batch norms learn a scale in the supernet too: nothing is mixed here.
+    """
+
+    def __init__(self, plan: CellPlan) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            relu_conv_bn(plan.newer, plan.channels, 3, plan.stride, affine=True),
+            relu_conv_bn(plan.channels, plan.channels, 3, affine=True),
+        )
+        self.shortcut = nn.Sequential(
+            nn.AvgPool2d(2, plan.stride, ceil_mode=True, count_include_pad=False),
+            nn.Conv2d(plan.newer, plan.channels, 1, bias=False),
+        )
+
+    def forward(self, older: Tensor, newer: Tensor, *choices: object) -> Tensor:
+        """Called as cells are; only the newer input counts."""
+        return self.convolutions(newer) + self.shortcut(newer)
 
 
-def preprocess(plan: CellPlan, *, affine: bool) -> tuple[nn.Module, nn.Module]:
-    """What brings a cell's (older, newer) inputs to its own width and to one size."""
+def preprocess(space: SearchSpace, plan: CellPlan, *, affine: bool) -> tuple[nn.Module, nn.Module]:
+    """What brings a cell's (older, newer) inputs to its own width and to one size; a single input has both already."""
+    if space.inputs == 1:
+        return nn.Identity(), nn.Identity()
     if plan.shrink_older:
         older: nn.Module = FactorizedReduce(plan.older, plan.channels, affine=affine)
     else:
@@ -69,19 +89,19 @@ def preprocess(plan: CellPlan, *, affine: bool) -> tuple[nn.Module, nn.Module]:
 class Stem(nn.Module):
     """From the image to the (older, newer) inputs of the first cell.
 
-    `cifar`: one 3x3 convolution to 3C, given twice. `imagenet`: three stride-2 3x3 convolutions to C/2, C, C; the
-    older input is what the second gives, at twice the size of the newer.
+    `cifar`: one 3x3 convolution, given twice. `imagenet`: three stride-2 3x3 convolutions to C/2, C, C; the older
+    input is what the second gives, at twice the size of the newer.
     """
 
-    def __init__(self, skeleton: Skeleton) -> None:
+    def __init__(self, space: SearchSpace, skeleton: Skeleton) -> None:
         super().__init__()
-        inputs, width = skeleton.image[0], skeleton.channels
+        inputs, width = skeleton.image[0], skeleton.stem_channels(space)
 
         def conv_bn(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
             return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)]
 
         if skeleton.stem == "cifar":
-            self.older = nn.Sequential(*conv_bn(inputs, 3 * width, 1))
+            self.older = nn.Sequential(*conv_bn(inputs, width, 1))
             self.newer: nn.Module | None = None
         else:
             half = max(1, width // 2)
@@ -94,11 +114,12 @@ class Stem(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Global average pool and linear layer: (n, inputs, h, w) to (n, classes)."""
+    """Global average pool and linear layer: (n, inputs, h, w) to (n, classes); behind cells of one input batch norm and ReLU first."""
 
-    def __init__(self, inputs: int, classes: int) -> None:
+    def __init__(self, space: SearchSpace, inputs: int, classes: int) -> None:
         super().__init__()
+        self.activation = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU()) if space.inputs == 1 else nn.Identity()
         self.linear = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x.mean((2, 3)))
+        return self.linear(self.activation(x).mean((2, 3)))

@@ -115,6 +115,8 @@ PRIMITIVES: dict[str, Callable[[int, int, bool], nn.Module]] = {
     "max_pool_3x3": max_pool_3x3,
     "avg_pool_3x3": avg_pool_3x3,
     "skip_connect": skip_connect,
+    "nor_conv_1x1": conv(1),
+    "nor_conv_3x3": conv(3),
     "conv_3x3": conv(3),
     "conv_5x5": conv(5),
     "sep_conv_3x3": sep_conv(3),

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rapdarts.networks.layers import Classifier, Stem, check_inputs, preprocess
-from rapdarts.space import KINDS, NONE, SKIP, CellPlan, Mixing, SearchSpace, Skeleton
+from rapdarts.networks.layers import Classifier, ResidualBlock, Stem, preprocess
+from rapdarts.space import NONE, SKIP, CellPlan, Mixing, SearchSpace, Skeleton
 
 
 class MixedOp(nn.Module):
@@ -59,16 +59,16 @@ class SuperCell(nn.Module):
 
     def __init__(self, space: SearchSpace, plan: CellPlan) -> None:
         super().__init__()
-        self.space, self.layer, self.kind = space, plan.layer, KINDS.index(plan.kind)
-        self.older, self.newer = preprocess(plan, affine=False)
+        self.space, self.layer, self.kind = space, plan.layer, space.kinds.index(plan.kind)
+        self.older, self.newer = preprocess(space, plan, affine=False)
         self.edges = nn.ModuleList(
             MixedOp(space, candidates, plan.channels, plan.stride if source < space.inputs else 1)
             for (_, source), candidates in zip(space.edges, space.candidates[self.kind], strict=True)
         )
 
     def forward(self, older: Tensor, newer: Tensor, weights: Tensor, drop: SkipDropout) -> Tensor:
-        """`weights` is (kinds, edges, primitives); gives the concatenated nodes (n, nodes * C, h, w)."""
-        states = [self.older(older), self.newer(newer)]
+        """`weights` is (kinds, edges, primitives); gives the space's outputs side by side (n, outputs * C, h, w)."""
+        states = [self.older(older), self.newer(newer)][-self.space.inputs :]
         for node in range(self.space.nodes):
             into = range(len(self.edges))[self.space.edges_into(node)]
             terms = [
@@ -76,7 +76,7 @@ class SuperCell(nn.Module):
                 for source, edge in enumerate(into)
             ]
             states.append(sum(terms[1:], terms[0]))
-        return torch.cat(states[self.space.inputs :], 1)
+        return torch.cat([states[i] for i in self.space.outputs], 1)
 
 
 class Supernet(nn.Module):
@@ -87,12 +87,13 @@ class Supernet(nn.Module):
 
     def __init__(self, space: SearchSpace, skeleton: Skeleton) -> None:
         super().__init__()
-        check_inputs(space)
         self.skip_dropout = 0.0
-        plans = skeleton.cells({kind: space.nodes for kind in KINDS})
-        self.stem = Stem(skeleton)
-        self.cells = nn.ModuleList(SuperCell(space, plan) for plan in plans)
-        self.classifier = Classifier(space.nodes * plans[-1].channels, skeleton.classes)
+        plans = skeleton.cells(space)
+        self.stem = Stem(space, skeleton)
+        self.cells = nn.ModuleList(
+            SuperCell(space, plan) if plan.kind in space.kinds else ResidualBlock(plan) for plan in plans
+        )
+        self.classifier = Classifier(space, len(space.outputs) * plans[-1].channels, skeleton.classes)
 
     def forward(self, images: Tensor, mixing: Mixing) -> Tensor:
         """Images (n, c, h, w) and mixing weights (kinds, edges, primitives) to logits (n, classes)."""

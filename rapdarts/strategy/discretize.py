@@ -8,7 +8,7 @@ import numpy as np
 
 from rapdarts.errors import DivergedError, InputError
 from rapdarts.genotype import Cell, Genotype
-from rapdarts.space import KINDS, SKIP, SearchSpace
+from rapdarts.space import SKIP, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def discretize(space: SearchSpace, weights: np.ndarray, max_skips: int | None = 
             "the mixing weights are not finite; no genotype is derived from them. Lower search.alpha_lr."
         )
     strength = np.where(space.mask & space.choosable, weights, CLOSED)
-    cells = {kind: _strongest(space, strength[i]) for i, kind in enumerate(KINDS)}
+    cells = {kind: _strongest(space, strength[i]) for i, kind in enumerate(space.kinds)}
     if max_skips is not None:
         cells["normal"] = _with_few_skips(space, strength[0], max_skips)
     return Genotype(space.name, {kind: _cell(space, pairs) for kind, pairs in cells.items()})
@@ -59,7 +59,7 @@ def score(space: SearchSpace, weights: np.ndarray, genotype: Genotype) -> float:
     """Sum of the log mixing weights of the chosen (edge, primitive) pairs; at most 0, and -inf where one has no weight."""
     edges = {edge: index for index, edge in enumerate(space.edges)}
     chosen = [
-        weights[KINDS.index(kind), edges[node, source], space.columns[name]]
+        weights[space.kinds.index(kind), edges[node, source], space.columns[name]]
         for kind, cell in genotype.cells.items()
         for node, pairs in enumerate(cell.nodes)
         for name, source in pairs
@@ -113,4 +113,4 @@ def _cell(space: SearchSpace, pairs: Pairs) -> Cell:
     for edge, column in pairs:
         node, source = space.edges[edge]
         nodes[node].append((names[column], source))
-    return Cell(space.inputs, tuple(map(tuple, nodes)), tuple(range(space.inputs, space.inputs + space.nodes)))
+    return Cell(space.inputs, tuple(map(tuple, nodes)), space.outputs)

@@ -56,7 +56,8 @@ def test_params_are_what_training_changes() -> None:
     layer = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.BatchNorm2d(8, affine=False))
     assert params(layer, (3, 8, 8)) == 3 * 8 * 9 + 8 + 2 * 8  # no running means, variances and counters
     assert weight_bytes(layer, (3, 8, 8)) == 4 * 240
-    assert list(RESOURCES) == list(count(layer, (3, 8, 8))) == ["macs", "params", "bytes"]
+    names = ["macs", "params", "bytes", "activations", "traffic", "energy", "peak_memory"]
+    assert list(RESOURCES) == list(count(layer, (3, 8, 8))) == names
 
 
 def test_counting_leaves_no_trace() -> None:
@@ -87,6 +88,7 @@ def test_derived_counts_are_those_of_the_network_as_shipped() -> None:
     assert counted == count(DerivedNetwork(genotype, space, skeleton, auxiliary=True), skeleton.image) | {
         "params": counted["params"],
         "bytes": counted["bytes"],
+        "energy": counted["energy"],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,21 +12,35 @@ import torch
 from torch import Tensor, nn
 
 from rapdarts.cost.count import count, count_derived, params
-from rapdarts.genotype import Cell, Genotype
+from rapdarts.genotype import Cell, Genotype, parse_nasbench201
 from rapdarts.literature import LITERATURE
 from rapdarts.networks.derived import DerivedCell, DerivedNetwork, drop_paths
+from rapdarts.networks.layers import ResidualBlock
 from rapdarts.space import CellPlan, Skeleton, named_space
 
-SPACES = {name: named_space(name) for name in ("darts", "nasnet")}
-DARTS = SPACES["darts"]
+SPACES = {name: named_space(name) for name in ("darts", "nasnet", "nasbench201")}
+DARTS, BENCH = SPACES["darts"], SPACES["nasbench201"]
 DEPLOYMENT = Skeleton(20, 36, (3, 32, 32), 10)
 IMAGENET = Skeleton(14, 48, (3, 224, 224), 1000, "imagenet")
 SMALL = Skeleton(3, 4, (3, 16, 16), 10)
 
 
+def bench(*primitives: str) -> Genotype:
+    """A genotype of NAS-Bench-201 by the primitives on its six edges; one name for all of them."""
+    names = iter(primitives * (6 // len(primitives)))
+    edges = ["".join(f"{next(names)}~{source}|" for source in range(node + 1)) for node in range(3)]
+    return parse_nasbench201("+".join(f"|{node}" for node in edges), "here")
+
+
+KNOWN = {
+    **LITERATURE,
+    "BENCH": bench("nor_conv_3x3", "none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "skip_connect"),
+}
+
+
 def network_of(name: str, skeleton: Skeleton = SMALL, auxiliary: bool = False, seed: int = 0) -> DerivedNetwork:
     torch.manual_seed(seed)
-    genotype = LITERATURE[name]
+    genotype = KNOWN[name]
     return DerivedNetwork(genotype, SPACES[genotype.space], skeleton, auxiliary)
 
 
@@ -60,7 +75,32 @@ def images_of(skeleton: Skeleton = SMALL, batch: int = 4) -> Tensor:
 def test_literature(name: str, weights: int, macs: int) -> None:
     genotype = LITERATURE[name]
     counted = count_derived(genotype, SPACES[genotype.space], DEPLOYMENT)
-    assert counted == {"params": weights, "macs": macs, "bytes": 4 * weights}
+    assert counted.items() >= {"params": weights, "macs": macs, "bytes": 4 * weights}.items()
+
+
+@pytest.mark.parametrize(
+    "primitive, weights, macs",
+    [
+        ("none", 73_306, 7_783_040),
+        ("skip_connect", 73_306, 7_783_040),
+        ("avg_pool_3x3", 73_306, 7_783_040),
+        ("nor_conv_1x1", 241_306, 31_376_000),
+        ("nor_conv_3x3", 1_531_546, 220_119_680),  # the benchmark says 1.531546 M and 220.12 M
+    ],
+)
+def test_cells_of_nasbench201_of_one_primitive(primitive: str, weights: int, macs: int) -> None:
+    counted = count_derived(bench(primitive), BENCH, Skeleton(*BENCH.deployment, (3, 32, 32), 10))
+    assert counted.items() >= {"params": weights, "macs": macs, "bytes": 4 * weights}.items()
+
+
+def test_sizes_of_nasbench201_add_up() -> None:
+    """The fixed parts by hand: stem, two residual blocks, batch norm and linear layer; and six edges in fifteen cells."""
+    fixed = 3 * 16 * 9 + 2 * 16 + 2 * 64 + 64 * 10 + 10
+    for inputs in (16, 32):
+        fixed += (9 * inputs + 9 * 2 * inputs + inputs) * 2 * inputs + 2 * 2 * 2 * inputs
+    assert fixed == 73_306
+    assert fixed + 5 * 6 * sum(9 * width**2 + 2 * width for width in (16, 32, 64)) == 1_531_546
+    assert fixed + 5 * 6 * sum(width**2 + 2 * width for width in (16, 32, 64)) == 241_306
 
 
 def test_pdarts_on_imagenet() -> None:
@@ -120,6 +160,53 @@ def test_cell_by_hand() -> None:
     torch.testing.assert_close(cell(older, newer, 0.0), torch.cat([fifth, third], 1))
 
 
+def test_cell_of_one_input_by_hand() -> None:
+    torch.manual_seed(0)
+    cell = DerivedCell(BENCH, KNOWN["BENCH"].cells["normal"], CellPlan(1, "normal", 4, 4, 4, False, (5, 4)))
+    older, newer = torch.randn(2, 4, 5, 4), torch.randn(2, 4, 5, 4)
+    first = cell.edges[0](newer)
+    second = 0 * newer + first
+    third = nn.functional.avg_pool2d(newer, 3, 1, 1, count_include_pad=False) + cell.edges[4](first) + second
+    torch.testing.assert_close(cell(older, newer, 0.0), third)
+    assert not list(cell.newer.parameters()) and not list(cell.older.parameters())
+
+
+@pytest.mark.parametrize("size", [(6, 6), (7, 5), (6, 5), (1, 1)])
+def test_residual_block_by_hand(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    block = ResidualBlock(CellPlan(5, "reduce", 6, 3, 3, False, size)).double().eval()
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    first, second, shortcut = (module.weight for module in block.modules() if isinstance(module, nn.Conv2d))
+    conv, scale = nn.functional.conv2d, (1 + 1e-5) ** 0.5
+    deep = conv((conv(x.relu(), first, stride=2, padding=1) / scale).relu(), second, padding=1) / scale
+    assert deep.shape == (2, 6, -(-size[0] // 2), -(-size[1] // 2))
+    for row in range(0, size[0], 2):
+        for column in range(0, size[1], 2):  # at an odd side the last pool has fewer pixels
+            pooled = x[:, :, row : row + 2, column : column + 2].mean((2, 3))
+            deep[:, :, row // 2, column // 2] += pooled @ shortcut[:, :, 0, 0].T
+    torch.testing.assert_close(block(torch.zeros(()), x), deep, rtol=1e-12, atol=1e-12)
+
+
+def test_network_of_nasbench201_by_hand() -> None:
+    """Stem to C, a cell, a residual block after one third and two thirds of the depth; batch norm and ReLU at the end."""
+    network = network_of("BENCH", Skeleton(4, 4, (3, 9, 7), 10)).eval()
+    with torch.no_grad():
+        for norm in network.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.running_mean = torch.randn(norm.num_features)
+    assert [type(cell) for cell in network.cells] == [DerivedCell, ResidualBlock, ResidualBlock, DerivedCell]
+    x = images = torch.randn(2, 3, 9, 7)
+    x = network.stem.older(x)
+    assert x.shape == (2, 4, 9, 7)
+    for cell in network.cells:
+        x = cell(None, x, 0.0)
+    assert x.shape == (2, 16, 3, 2)
+    norm, relu = network.classifier.activation
+    expected = network.classifier.linear(relu(norm(x)).mean((2, 3)))
+    assert isinstance(norm, nn.BatchNorm2d) and isinstance(relu, nn.ReLU)
+    torch.testing.assert_close(network(images), expected)
+
+
 def test_stride_lies_on_the_edges_from_the_inputs() -> None:
     """Of PDARTS' reduction: avg_pool_3x3 0, sep_conv_5x5 1 | sep_conv_3x3 0, dil_conv_5x5 2 | ..."""
     edges: Any = network_of("PDARTS").get_submodule("cells.1.edges")
@@ -137,8 +224,10 @@ def test_stride_lies_on_the_edges_from_the_inputs() -> None:
     ],
     ids=["33x31", "28x28", "imagenet", "one cell"],
 )
-@pytest.mark.parametrize("name", ["PDARTS", "NASNet"])
+@pytest.mark.parametrize("name", ["PDARTS", "NASNet", "BENCH"])
 def test_every_image(name: str, skeleton: Skeleton) -> None:
+    if name == "BENCH" and skeleton.layers == 1:
+        skeleton = replace(skeleton, layers=3)
     network = network_of(name, skeleton, auxiliary=True)
     logits, extra = network(images_of(skeleton, 2))
     assert logits.shape == extra.shape == (2, skeleton.classes)
@@ -150,14 +239,21 @@ def test_every_image(name: str, skeleton: Skeleton) -> None:
 # --- auxiliary head ----------------------------------------------------------------------------------------------
 
 
-def test_pair_in_training_only() -> None:
-    network = network_of("PDARTS", auxiliary=True)
+def test_auxiliary_head_reads_the_second_residual_block() -> None:
+    network = network_of("BENCH", Skeleton(17, 16, (3, 32, 32), 10), auxiliary=True)
+    assert network.auxiliary is not None and network.auxiliary_layer == 11
+    assert network.auxiliary.features[2].in_channels == 64 and not network.auxiliary.adaptive
+
+
+@pytest.mark.parametrize("name", ["PDARTS", "BENCH"])
+def test_pair_in_training_only(name: str) -> None:
+    network = network_of(name, auxiliary=True)
     trained = network(images_of())
     assert isinstance(trained, tuple) and [logits.shape for logits in trained] == [(4, 10), (4, 10)]
     assert not torch.allclose(*trained)
     network.eval()
     assert isinstance(network(images_of()), Tensor)
-    assert isinstance(network_of("PDARTS")(images_of()), Tensor)
+    assert isinstance(network_of(name)(images_of()), Tensor)
 
 
 def test_auxiliary_logits_train_the_lower_half_only() -> None:
@@ -189,7 +285,7 @@ def test_auxiliary_head_on_small_maps(skeleton: Skeleton, adaptive: bool) -> Non
     network = weightless(LITERATURE["PDARTS"], skeleton, auxiliary=True)
     head = network.auxiliary
     assert head is not None and head.adaptive is adaptive
-    plan = skeleton.cells({"normal": 4, "reduce": 4})[2]
+    plan = skeleton.cells(DARTS)[2]
     size = [-(-side // 2) for side in plan.size]
     assert head.features[1](torch.zeros(1, 1, *size)).shape == (1, 1, 2, 2)
 
@@ -230,8 +326,9 @@ def test_identities_are_never_dropped(primitive: str, kind: str, dropped: bool) 
     assert torch.equal(cell(images, images, 0.0), cell(images, images, 0.5)) is not dropped
 
 
-def test_drop_path_is_off_in_evaluation() -> None:
-    network = network_of("PDARTS")
+@pytest.mark.parametrize("name", ["PDARTS", "BENCH"])
+def test_drop_path_is_off_in_evaluation(name: str) -> None:
+    network = network_of(name)
     network(images_of())
     network.drop_path = 0.5
     first, second = network(images_of()), network(images_of())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pkgutil
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -115,6 +116,8 @@ AT_STRIDE_2 = {
     "max_pool_3x3": ["MaxPool2d"],
     "avg_pool_3x3": ["AvgPool2d"],
     "skip_connect": ["relu", "16>8 1x1", "16>8 1x1", "norm"],  # every second pixel is picked without a stride
+    "nor_conv_1x1": ["AvgPool2d", "relu", "16>16 1x1", "norm"],  # likewise: a pool of one pixel picks
+    "nor_conv_3x3": ["relu", "16>16 3x3, stride 2x2", "norm"],
     "conv_3x3": ["relu", "16>16 3x3, stride 2x2", "norm"],
     "conv_5x5": ["relu", "16>16 5x5, stride 2x2", "norm"],
     "sep_conv_3x3": separable("3x3", STRIDED) + separable("3x3", ""),
@@ -140,8 +143,8 @@ def test_structure(name: str) -> None:
     assert layers(PRIMITIVES[name](16, 2, True)) == expected
     pools = ["norm"] if "pool" in name else []  # only the supernet normalises them
     assert layers(PRIMITIVES[name](16, 2, False)) == expected + pools
-    # At stride 1 the same without the stride; a skip is then nothing at all.
-    plain = [re.sub(r", stride \dx\d", "", layer) for layer in expected]
+    # At stride 1 the same without the stride; a skip is then nothing at all, and no pixels are picked.
+    plain = [re.sub(r", stride \dx\d", "", layer) for layer in expected[name == "nor_conv_1x1" :]]
     assert layers(PRIMITIVES[name](16, 1, True)) == (["Identity"] if name == "skip_connect" else plain)
 
 
@@ -180,6 +183,8 @@ GRIDS = {
     "max_pool_3x3": range(-1, 2),
     "avg_pool_3x3": range(-1, 2),
     "skip_connect": range(0, 1),
+    "nor_conv_1x1": range(0, 1),
+    "nor_conv_3x3": range(-1, 2),
     "conv_3x3": range(-1, 2),
     "conv_5x5": range(-2, 3),
     "sep_conv_3x3": range(-2, 3),
@@ -203,6 +208,15 @@ def test_field_of_view(name: str) -> None:
             expected[7 + row, 7 + column] = True
     centre = (slice(7, 8), slice(7, 8))
     assert torch.equal(pixels_heard(PRIMITIVES[name](16, 1, True), (15, 15), centre), expected)
+
+
+@pytest.mark.parametrize("size", [(6, 6), (7, 5), (6, 5), (1, 1)])
+def test_a_1x1_convolution_with_a_stride_by_hand(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    op: Any = PRIMITIVES["nor_conv_1x1"](4, 2, True).double().eval()
+    x = torch.randn(2, 4, *size, dtype=torch.float64)
+    expected = torch.nn.functional.conv2d(x.relu(), op[2].weight, stride=2) / (1 + op[3].eps) ** 0.5
+    torch.testing.assert_close(op(x), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 5), (6, 5)])

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from rapdarts.genotype import one_hot, random_genotype
 from rapdarts.networks.derived import DerivedNetwork
-from rapdarts.networks.layers import FactorizedReduce
+from rapdarts.networks.layers import FactorizedReduce, ResidualBlock
 from rapdarts.networks.primitives import Zero
 from rapdarts.networks.supernet import MixedOp, SkipDropout, Supernet
 from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
 
-DARTS = named_space("darts")
+DARTS, BENCH = named_space("darts"), named_space("nasbench201")
 SMALL = Skeleton(3, 4, (3, 8, 8), 10)
 KINDS_OF_SMALL = [0, 1, 1]  # one normal cell, then reductions at 3//3 and 2*3//3
 SILENT = SkipDropout(0.0)
@@ -79,6 +79,16 @@ def test_it_owns_weights_of_layers_only(supernet: Supernet) -> None:
     assert norms and not any(norm.affine for norm in norms)
 
 
+def test_batch_norms_learn_a_scale_in_the_fixed_parts_alone() -> None:
+    supernet = supernet_of(BENCH, Skeleton(5, 4, (3, 8, 8), 10))
+    assert [type(cell) is ResidualBlock for cell in cells_of(supernet)] == [False, True, False, True, False]
+    for cell in cells_of(supernet):
+        norms = [module for module in cell.modules() if isinstance(module, nn.BatchNorm2d)]
+        assert norms and {norm.affine for norm in norms} == {isinstance(cell, ResidualBlock)}
+    assert weights_in(supernet.stem) == 27 * 4 + 2 * 4
+    assert weights_in(supernet.classifier) == 2 * 16 + 16 * 10 + 10
+
+
 def test_narrowed_space_builds_open_candidates_only(supernet: Supernet) -> None:
     mask = np.zeros_like(DARTS.mask)
     rng = np.random.default_rng(0)
@@ -105,14 +115,17 @@ def test_edge_with_none_alone_is_zeros_of_the_right_size() -> None:
 # --- what it computes --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["darts", "filters", "nasnet"])
+@pytest.mark.parametrize("name", ["darts", "filters", "nasnet", "nasbench201"])
 def test_forward_is_the_weighted_sum(name: str) -> None:
     space = named_space(name)
     supernet, mixing, images = supernet_of(space), mixing_of(space), images_of()
 
     older = newer = supernet.stem.older(images)
     for cell, kind in zip(cells_of(supernet), KINDS_OF_SMALL, strict=True):
-        states = [cell.older(older), cell.newer(newer)]
+        if kind and space is BENCH:
+            newer = cell.convolutions(newer) + cell.shortcut(newer)
+            continue
+        states = [newer] if space is BENCH else [cell.older(older), cell.newer(newer)]
         for node in range(space.nodes):
             total = torch.zeros(())
             for edge, (into, source) in enumerate(space.edges):
@@ -122,7 +135,8 @@ def test_forward_is_the_weighted_sum(name: str) -> None:
                             y = cell.edges[edge].ops[primitive](states[source])
                             total = total + mixing.weights[kind, edge, column] * y
             states.append(total)
-        older, newer = newer, torch.cat(states[2:], 1)
+        older, newer = newer, states[-1] if space is BENCH else torch.cat(states[2:], 1)
+    newer = supernet.classifier.activation(newer)
     expected = newer.mean((2, 3)) @ supernet.classifier.linear.weight.T + supernet.classifier.linear.bias
 
     torch.testing.assert_close(supernet(images, mixing), expected, rtol=1e-10, atol=1e-10)
@@ -142,34 +156,46 @@ def test_one_hot_edge_is_the_single_op(stride: int) -> None:
         assert torch.equal(y, expected), name
 
 
+WITHOUT_POOLS = {
+    "darts": ["none", "skip_connect", "sep_conv_3x3", "dil_conv_5x5", "sep_conv_5x5"],
+    "nasbench201": ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3"],
+}
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_one_hot_supernet_is_the_derived_network(seed: int) -> None:
+@pytest.mark.parametrize("name", WITHOUT_POOLS)
+def test_one_hot_supernet_is_the_derived_network(name: str, seed: int) -> None:
     """Without pools, which only the supernet normalises, both compute the same from the same weights."""
-    names = ["none", "skip_connect", "sep_conv_3x3", "dil_conv_5x5", "sep_conv_5x5"]
-    space = DARTS.only(names)
+    space = named_space(name).only(WITHOUT_POOLS[name])
+    skeleton = Skeleton(5, 4, (3, 9, 7), 10)
     genotype = random_genotype(space, np.random.default_rng(seed))
-    supernet = supernet_of(space)
-    derived = DerivedNetwork(genotype, space, SMALL).double()
+    supernet = supernet_of(space, skeleton)
+    derived = DerivedNetwork(genotype, space, skeleton).double()
 
     derived.stem.load_state_dict(supernet.stem.state_dict())
     derived.classifier.load_state_dict(supernet.classifier.state_dict())
     for cell, super_cell in zip(cells_of(derived), cells_of(supernet), strict=True):
+        if isinstance(cell, ResidualBlock):
+            cell.load_state_dict(super_cell.state_dict())
+            continue
         pairs: list[tuple[Any, Any]] = [(cell.older, super_cell.older), (cell.newer, super_cell.newer)]
         chosen = iter(cell.edges)
-        for node, choices in enumerate(genotype.cells["normal" if super_cell.kind == 0 else "reduce"].nodes):
-            for name, source in choices:
-                pairs.append((next(chosen), super_cell.edges[space.edges.index((node, source))].ops[name]))
+        for node, choices in enumerate(genotype.cells[space.kinds[super_cell.kind]].nodes):
+            for primitive, source in choices:
+                edge = super_cell.edges[space.edges.index((node, source))]
+                pairs.append((next(chosen), Zero(1) if primitive == "none" else edge.ops[primitive]))
         for mine, of_supernet in pairs:
             # All but scale and shift of batch norms, which the supernet's do not have and which begin as 1 and 0.
             missing, unexpected = mine.load_state_dict(of_supernet.state_dict(), strict=False)
-            assert not unexpected and all(name.endswith(("weight", "bias")) for name in missing)
+            assert not unexpected and all(key.endswith(("weight", "bias")) for key in missing)
 
-    mixing = Mixing(torch.as_tensor(one_hot(space, genotype)))
-    torch.testing.assert_close(supernet(images_of(), mixing), derived(images_of()), rtol=1e-9, atol=1e-9)
+    mixing, images = Mixing(torch.as_tensor(one_hot(space, genotype))), images_of(skeleton)
+    torch.testing.assert_close(supernet(images, mixing), derived(images), rtol=1e-9, atol=1e-9)
 
 
-def test_every_open_weight_is_heard(supernet: Supernet) -> None:
-    weights = mixing_of(DARTS).weights.requires_grad_()
+@pytest.mark.parametrize("space", [DARTS, BENCH], ids=lambda space: space.name)
+def test_every_open_weight_is_heard(space: SearchSpace) -> None:
+    supernet, weights = supernet_of(space), mixing_of(space).weights.requires_grad_()
     torch.nn.functional.cross_entropy(supernet(images_of(), Mixing(weights)), torch.tensor([0, 1, 2, 3])).backward()
     assert weights.grad is not None and weights.grad.isfinite().all()
     assert (weights.grad[..., 1:] != 0).all()
@@ -207,6 +233,9 @@ IMAGENET = Skeleton(3, 5, (3, 37, 50), 3, "imagenet")
         ("filters", IMAGENET),
         ("nasnet", ODD),
         ("nasnet", IMAGENET),
+        ("nasbench201", ODD),
+        ("nasbench201", IMAGENET),
+        ("nasbench201", Skeleton(7, 4, (1, 28, 28), 10)),
     ],
 )
 def test_every_space_on_every_image(name: str, skeleton: Skeleton) -> None:
@@ -214,11 +243,12 @@ def test_every_space_on_every_image(name: str, skeleton: Skeleton) -> None:
     supernet = Supernet(space, skeleton)
     sizes: list[tuple[int, ...]] = []
     for cell in cells_of(supernet):
-        cell.newer.register_forward_hook(lambda module, inputs, y: sizes.append(tuple(y.shape[1:])))
+        newer = nn.Identity() if isinstance(cell, ResidualBlock) else cell.newer
+        newer.register_forward_hook(lambda module, inputs, y: sizes.append(tuple(y.shape[1:])))
     logits = supernet(images_of(skeleton, 2).float(), mixing_of(space))
     assert logits.shape == (2, skeleton.classes) and logits.isfinite().all()
     # The plan that the prices are counted by is what really flows.
-    plans = skeleton.cells({"normal": space.nodes, "reduce": space.nodes})
+    plans = [plan for plan in skeleton.cells(space) if plan.kind in space.kinds]
     assert sizes == [(plan.channels, *plan.size) for plan in plans]
 
 
@@ -252,8 +282,9 @@ def logits_at(supernet: Supernet, mixing: Mixing, rate: float, seed: int = 0) ->
         return supernet(images_of(), mixing)
 
 
-def test_skip_dropout_in_training_only(supernet: Supernet) -> None:
-    mixing = mixing_of(DARTS)
+@pytest.mark.parametrize("space", [DARTS, BENCH], ids=lambda space: space.name)
+def test_skip_dropout_in_training_only(space: SearchSpace) -> None:
+    supernet, mixing = supernet_of(space), mixing_of(space)
     trained = [logits_at(supernet, mixing, rate) for rate in (0.0, 0.5)]
     assert not torch.allclose(trained[0], trained[1])
     supernet.eval()

@@ -20,7 +20,9 @@ def half_open() -> SearchSpace:
     return DARTS.narrowed(mask)
 
 
-@pytest.mark.parametrize("name, shape", [("darts", (2, 14, 8)), ("filters", (2, 14, 12)), ("nasnet", (2, 20, 8))])
+@pytest.mark.parametrize(
+    "name, shape", [("darts", (2, 14, 8)), ("filters", (2, 14, 12)), ("nasnet", (2, 20, 8)), ("nasbench201", (1, 6, 5))]
+)
 def test_weights_are_the_softmax_of_each_edge(name: str, shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
     architecture = Architecture(named_space(name), deviation=1.0)

@@ -20,7 +20,7 @@ from rapdarts.space import KINDS, SearchSpace, named_space
 from rapdarts.strategy.discretize import Candidate, candidates, discretize, score
 
 SPACES = {module.name: named_space(module.name) for module in pkgutil.iter_modules(search_spaces.__path__)}
-DARTS = SPACES["darts"]
+DARTS, BENCH = SPACES["darts"], SPACES["nasbench201"]
 
 
 def bare(*names: str, **facts: Any) -> SearchSpace:
@@ -87,6 +87,26 @@ def test_all_nodes_are_put_out() -> None:
     genotype = discretize(DARTS, weights_of(DARTS, {}))
     assert genotype.space == "darts"
     assert {kind: cell.concat for kind, cell in genotype.cells.items()} == dict.fromkeys(KINDS, (2, 3, 4, 5))
+
+
+def test_cells_of_one_input() -> None:
+    """One kind, all edges kept, the last node put out; `none` is chosen like any other, and the cap holds."""
+    names = list(BENCH.primitives)
+    weights = np.full(BENCH.mask.shape, 0.1)
+    for edge, name in enumerate(["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "skip_connect", "none"]):
+        weights[0, edge, names.index(name)] = 0.5 + 0.01 * edge
+    genotype = discretize(BENCH, weights)
+    assert genotype.to_nasbench201() == (
+        "|none~0|+|skip_connect~0|nor_conv_1x1~1|+|nor_conv_3x3~0|skip_connect~1|none~2|"
+    )
+    assert set(genotype.cells) == {"normal"} and genotype.cells["normal"].concat == (3,)
+    assert score(BENCH, weights, genotype) == pytest.approx(sum(np.log(0.5 + 0.01 * edge) for edge in range(6)))
+    assert [(candidate.max_skips, skips(candidate.genotype)) for candidate in candidates(BENCH, weights)] == [
+        (None, 2),
+        (1, 1),
+        (0, 0),
+    ]
+    assert discretize(BENCH, weights, 1).cells["normal"].nodes[1] == (("none", 0), ("nor_conv_1x1", 1))
 
 
 def test_ties_go_to_the_lowest_edge_then_the_lowest_primitive() -> None:
@@ -288,7 +308,7 @@ def test_every_genotype_is_valid(name: str, data: st.DataObject) -> None:
     validate(genotype, space, "derived")
     assert cap is None or skips(genotype) <= cap
     plain = discretize(space, weights)
-    assert genotype.cells["reduce"] == plain.cells["reduce"]
+    assert genotype.cells.get("reduce") == plain.cells.get("reduce")
     if cap is None or skips(plain) <= cap:
         assert genotype == plain
     # The order of the weights is all that counts.
@@ -299,7 +319,7 @@ def test_every_genotype_is_valid(name: str, data: st.DataObject) -> None:
 @settings(deadline=None, max_examples=25)
 @given(st.data())
 def test_candidates_are_all_there_is(data: st.DataObject) -> None:
-    space = data.draw(st.sampled_from([DARTS, SHORT]))
+    space = data.draw(st.sampled_from([DARTS, SHORT, BENCH]))
     weights = data.draw(arrays_for(space))
     found = candidates(space, weights)
     assert found[0] == Candidate(discretize(space, weights), None, score(space, weights, found[0].genotype))

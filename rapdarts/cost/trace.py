@@ -1,0 +1,242 @@
+"""What a network does with one image, operation by operation: the record that every resource is counted from.
+
+The network runs on meta tensors: shapes flow, but no numbers and no memory. PyTorch's own formulas say what an operation multiplies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from torch.utils.hooks import RemovableHandle
+
+from rapdarts.errors import InputError
+
+Image = tuple[int, int, int]
+
+aten = torch.ops.aten
+NORMS = {aten.native_batch_norm, aten._native_batch_norm_legit_no_training, aten.cudnn_batch_norm, aten.batch_norm}
+RELUS = {aten.relu, aten.relu_, aten.hardtanh, aten.hardtanh_}
+MOVES = {aten.cat, aten.stack, aten.constant_pad_nd, aten.clone, aten._to_copy, aten.copy_, aten._unsafe_view}
+"""Operations that only put numbers elsewhere; a good runtime writes them there in the first place."""
+CONVOLUTIONS = {aten.convolution, aten._convolution, aten.cudnn_convolution}
+POOLS = {
+    aten.max_pool2d_with_indices,
+    aten.adaptive_max_pool2d,
+    aten.avg_pool2d,
+    aten._adaptive_avg_pool2d,
+    aten.mean,
+}
+KINDS = {
+    **dict.fromkeys(NORMS, "norm"),
+    **dict.fromkeys(RELUS, "relu"),
+    **dict.fromkeys(CONVOLUTIONS, "conv"),
+    **dict.fromkeys(POOLS, "pool"),
+}
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation. Activations go by numbers: what works in place, or is folded, gives the number that it read.
+
+    `kind` is conv, linear, matmul (of two activations), pool, norm, relu or other; `layer` the dotted name of the
+    module that runs it. `reads` are the activations it reads, with the elements of each; `weights` says how many
+    numbers of weights it reads, `parameters` how the network calls them; `writes` is the activation it gives, of shape
+    `shape`. `free` operations cost no memory traffic: batch norms and functions of one tensor, element by element, are
+    folded into the operation before or behind; views and concatenations move nothing.
+    """
+
+    name: str
+    kind: str
+    layer: str
+    macs: int
+    weights: int
+    parameters: tuple[str, ...]
+    reads: tuple[tuple[int, int], ...]
+    writes: int
+    shape: tuple[int, ...]
+    free: bool
+
+    @property
+    def size(self) -> int:
+        return torch.Size(self.shape).numel()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The operations in their order, the elements of every activation (the image is number 0), and the number of what comes out."""
+
+    ops: tuple[Op, ...]
+    sizes: dict[int, int]
+    output: int
+
+
+def trace(network: nn.Module, image: Image) -> Trace:
+    """What `network`, in eval mode, does with one image (channels, height, width); the network is left as it is.
+
+    Raises InputError, naming the layer, where it cannot take such an image or needs the values of the pixels.
+    """
+    memory = _remembered.get()
+    if memory is not None and (id(network), image) in memory:
+        return memory[id(network), image]
+    modes = [(module, module.training) for module in network.modules()]
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    bare = {name: tensor.detach().to("meta") for name, tensor in tensors}
+    dtype = next((tensor.dtype for tensor in bare.values() if tensor.is_floating_point()), torch.float32)
+    pixels = torch.empty(1, *image, dtype=dtype, device="meta")
+    recorder = _Recorder(bare, pixels)
+    hooks = recorder.watch(network)
+    try:
+        with torch.no_grad(), recorder:
+            output = functional_call(network.eval(), bare, (pixels,))
+    except Exception as error:
+        layer, module = recorder.stack[-1] if recorder.stack else ("", network)
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        where = f"layer {layer} ({type(module).__name__})" if layer else f"the network ({type(module).__name__})"
+        shape = "x".join(map(str, image))
+        raise InputError(
+            f"{where} fails on an image of {shape}: {first[:200]}. Give another input=CxHxW, or mend the network."
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes:
+            module.training = training
+    if not isinstance(output, Tensor):
+        kind = type(output).__name__
+        raise InputError(f"the network ({type(network).__name__}) gives a {kind}, not a tensor of logits.")
+    result = Trace(tuple(recorder.ops), recorder.sizes, recorder.number(output))
+    if memory is not None:
+        memory[id(network), image] = result
+    return result
+
+
+_remembered: ContextVar[dict[tuple[int, Image], Trace] | None] = ContextVar("traces", default=None)
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Within, a network is traced once for all that ask; it must not be changed or replaced meanwhile."""
+    token = _remembered.set({})
+    try:
+        yield
+    finally:
+        _remembered.reset(token)
+
+
+class _Recorder(TorchDispatchMode):
+    """Watches operations while a forward pass runs under it."""
+
+    def __init__(self, weights: Mapping[str, Tensor], pixels: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ops: list[Op] = []
+        self.sizes: dict[int, int] = {}
+        self.stack: list[tuple[str, nn.Module]] = []
+        self._numbers: dict[int, int] = {}
+        self._alive: list[Tensor] = []  # no storage is freed, so that none takes another's address
+        self._weights = {self._storage(tensor): name for name, tensor in weights.items()}
+        self.number(pixels)
+
+    def watch(self, network: nn.Module) -> list[RemovableHandle]:
+        """Keeps `stack`, the modules whose forward is running, up to date."""
+        hooks = []
+        for name, module in network.named_modules():
+            enter = partial(self._enter, name)
+            hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(self._leave)]
+        return hooks
+
+    def _enter(self, name: str, module: nn.Module, given: Any) -> None:
+        self.stack.append((name, module))
+
+    def _leave(self, module: nn.Module, given: Any, result: Any) -> None:
+        self.stack.pop()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and importing the compiler takes seconds
+
+    def number(self, tensor: Tensor) -> int:
+        """The activation that a tensor is, or is a view of."""
+        key = self._storage(tensor)
+        if key not in self._numbers:
+            self._numbers[key] = len(self.sizes)
+            self.sizes[self._numbers[key]] = tensor.numel()
+            self._alive.append(tensor)
+        return self._numbers[key]
+
+    def fold(self, tensor: Tensor, into: Tensor) -> None:
+        """Lets a tensor be the activation that another is."""
+        self._numbers[self._storage(tensor)] = self.number(into)
+        self._alive.append(tensor)
+
+    @staticmethod
+    def _storage(tensor: Tensor) -> int:
+        return tensor.untyped_storage()._cdata
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet, given = func._overloadpacket, _tensors(args)
+        read = [tensor for tensor in given if self._storage(tensor) not in self._weights]
+        weights = [tensor for tensor in given if self._storage(tensor) in self._weights]
+        alone = torch.Tag.pointwise in func.tags and len(given) == 1
+        folded = bool(read) and (packet in NORMS or alone)
+        if read and packet in NORMS:
+            result: Any = (read[0], read[0].new_empty(0), read[0].new_empty(0))
+        elif read and packet in RELUS:
+            result = read[0]
+        else:
+            shape = None if func._schema.is_mutable else _shape(func, given, args)
+            result = func(*args, **(kwargs or {})) if shape is None else given[0].new_empty(shape)
+        written = _tensors(result if isinstance(result, (tuple, list)) else (result,))
+        if read and written:
+            if folded:
+                self.fold(written[0], read[0])
+            flops = flop_registry[packet](*args, **(kwargs or {}), out_val=result) if packet in flop_registry else 0
+            op = Op(
+                packet.__name__,
+                KINDS.get(packet, ("linear" if weights else "matmul") if flops else "other"),
+                self.stack[-1][0] if self.stack else "",
+                flops // 2,
+                sum(tensor.numel() for tensor in weights),
+                tuple(self._weights[self._storage(tensor)] for tensor in weights),
+                tuple((self.number(tensor), tensor.numel()) for tensor in read),
+                self.number(written[0]),
+                tuple(written[0].shape),
+                folded or packet in MOVES or func.is_view,
+            )
+            self.ops.append(op)
+        return result
+
+
+def _shape(func: Any, given: list[Tensor], args: Any) -> list[int] | None:
+    """The shape of what an operation gives, of those whose meta kernels are slow and bring in PyTorch's compiler; else None."""
+    if torch.Tag.pointwise in func.tags:
+        return list(torch.broadcast_shapes(*(tensor.shape for tensor in given)))
+    shape = list(given[0].shape) if given else []
+    if func._overloadpacket is aten.cat:
+        dim = args[1] if len(args) > 1 else 0
+        shape[dim] = sum(tensor.shape[dim] for tensor in given)
+        return shape
+    if func is aten.mean.dim:
+        gone = {dim % len(shape) for dim in args[1] or range(len(shape))}
+        keep = len(args) > 2 and args[2]
+        return [1 if i in gone else side for i, side in enumerate(shape) if keep or i not in gone]
+    if func is aten.addmm.default and args[1].shape[1] == args[2].shape[0]:
+        return [args[1].shape[0], args[2].shape[1]]
+    return None
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    """The tensors among arguments, also those in lists."""
+    found = []
+    for value in values:
+        found += [value] if isinstance(value, Tensor) else _tensors(value) if isinstance(value, (list, tuple)) else []
+    return found
