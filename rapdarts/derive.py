@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,30 +15,32 @@ import torch
 from rapdarts.cost.expected import PriceTable
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.genotype import Genotype
-from rapdarts.space import KINDS, SearchSpace, Skeleton
+from rapdarts.pricing import budgets_on
+from rapdarts.quantities import show
+from rapdarts.space import SearchSpace, Skeleton
 from rapdarts.strategy.architecture import Architecture
-from rapdarts.strategy.discretize import Candidate, candidates, discretize
+from rapdarts.strategy.discretize import Candidate, candidates, discretize, score
+from rapdarts.strategy.exact import Infeasible, cheapest, discretize_exactly
 
 FORMAT, VERSION = "rapdarts-alphas", 1
-
-RULES = {
-    "pdarts": "on each edge the strongest primitive but none, each node's strongest edges, at most {max_skips} skips in the normal cell",
-    "darts": "on each edge the strongest primitive but none, each node's strongest edges, no cap on skips",
-}
-"""The rules by which a genotype is read off, in words for the user; `max_skips` is filled in."""
 
 
 @dataclass(frozen=True)
 class Derivation:
-    """The chosen genotype with its exact costs at the skeleton; every genotype some cap gives; and the rule in words."""
+    """The chosen genotype with its exact costs at the skeleton; what else could have been chosen; and the rule in words.
+
+    `candidates` are, by the rule `exact`, the best genotypes, best first; by the others every genotype that some cap
+    gives, the loosest first. `budgets` are the bounds that were kept, by resource.
+    """
 
     genotype: Genotype
     skeleton: Skeleton
     candidates: list[Candidate]
     rule: str
+    budgets: Mapping[str, float]
 
     def candidates_json(self) -> list[dict[str, Any]]:
-        """The candidates as plain values, the loosest cap first, for candidates.json."""
+        """The candidates as plain values, for candidates.json."""
         return [
             {
                 "max_skips": candidate.max_skips,
@@ -49,24 +52,75 @@ class Derivation:
             for candidate in self.candidates
         ]
 
+    @property
+    def used(self) -> dict[str, float]:
+        """How much of each budget the genotype uses, 0 to 1."""
+        return {name: self.genotype.costs[name] / budget for name, budget in self.budgets.items()}
+
 
 def derive(
-    space: SearchSpace, weights: np.ndarray, table: PriceTable, rule: str, max_skips: int, provenance: Mapping[str, Any]
+    space: SearchSpace,
+    weights: np.ndarray,
+    table: PriceTable,
+    rule: str,
+    max_skips: int,
+    provenance: Mapping[str, Any],
+    limits: Mapping[str, float] | None = None,
+    count: int = 1,
 ) -> Derivation:
     """The genotype that `rule` reads off the mixing `weights` (kinds, edges, primitives), and all candidates, with exact costs.
 
-    Raises DivergedError if a weight is not finite, InputError if no cell meets `max_skips`.
+    With `limits`, budgets by resource, and for `count` above 1 the rule is `exact`; under the rule darts without a cap.
+    Raises DivergedError if a weight is not finite, InputError if no cell meets `max_skips`, Infeasible if no genotype
+    is within the limits.
     """
-    words = RULES[rule].format(max_skips=max_skips)
-
-    def complete(genotype: Genotype) -> Genotype:
-        return replace(
-            genotype, skeleton=table.skeleton, costs=table.exact(genotype), provenance={**provenance, "rule": words}
+    limits = limits or {}
+    cap = None if rule == "darts" else max_skips
+    exact = bool(limits) or count > 1 or rule == "exact"
+    skips = "" if cap is None else f", at most {cap} skips in the normal cell"
+    if exact:
+        within = "".join(f", {name} at most {show(limit, name)}" for name, limit in limits.items())
+        words = f"the cells of the largest product of mixing weights{within}{skips}"
+    else:
+        but_none = "" if space.derive_none else " but none"
+        words = (
+            f"on each edge the strongest primitive{but_none}, each node's strongest edges{skips or ', no cap on skips'}"
         )
 
-    chosen = complete(discretize(space, weights, max_skips if rule == "pdarts" else None))
-    found = [replace(candidate, genotype=complete(candidate.genotype)) for candidate in candidates(space, weights)]
-    return Derivation(chosen, table.skeleton, found, words)
+    def complete(candidate: Candidate) -> Candidate:
+        genotype = candidate.genotype
+        facts = {**provenance, "rule": words}
+        genotype = replace(genotype, skeleton=table.skeleton, costs=table.exact(genotype), provenance=facts)
+        return replace(candidate, genotype=genotype)
+
+    if exact:
+        found = discretize_exactly(space, weights, budgets_on(table, limits), cap, count)
+        chosen = found[0]
+    else:
+        found = candidates(space, weights)
+        genotype = discretize(space, weights, cap)
+        chosen = Candidate(genotype, cap, score(space, weights, genotype))
+    return Derivation(complete(chosen).genotype, table.skeleton, [complete(one) for one in found], words, limits)
+
+
+@contextmanager
+def where_infeasible(
+    full: SearchSpace, left: SearchSpace, table: PriceTable, limits: Mapping[str, float]
+) -> Iterator[None]:
+    """Within, an Infeasible also says what is cheapest among the candidates that a search left, and in the full space."""
+    try:
+        yield
+    except Infeasible as error:
+        budgets = budgets_on(table, limits)
+        if budgets is None:
+            raise
+        words = []
+        for name in limits:
+            for what, space in (("the candidates that this search left", left), ("the full space", full)):
+                genotype = cheapest(space, budgets, name)
+                cost = show(table.exact(genotype)[name], name)
+                words.append(f"{what} cost{'s' if space is full else ''} {cost} {name} at the least: {genotype.line}")
+        raise InputError(f"{error} Without other limits, {'; '.join(words)}.") from None
 
 
 def mixing_weights(architecture: Architecture) -> np.ndarray:
@@ -88,10 +142,30 @@ def alphas_to_json(space: SearchSpace, skeleton: Skeleton, architecture: Archite
             }
             for edge, ((node, source), names) in enumerate(zip(space.edges, space.candidates[k], strict=True))
         ]
-        for k, kind in enumerate(KINDS)
+        for k, kind in enumerate(space.kinds)
     }
     head = {"format": FORMAT, "version": VERSION, "space": space.name, "skeleton": asdict(skeleton), "cells": cells}
     return json.dumps(head, indent=1, allow_nan=False) + "\n"
+
+
+def space_of_alphas(path: Path) -> str:
+    """The name of the space that an alphas.json belongs to. Raises as `read_alphas` does."""
+    name = _tree(path).get("space")
+    if not isinstance(name, str):
+        raise DamagedError(f"{path} is damaged (it names no space).")
+    return name
+
+
+def _tree(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"there is no {path}; the search has not finished.")
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedError(f"{path} is damaged ({type(error).__name__}: {error}).") from None
+    if not isinstance(tree, dict):
+        raise DamagedError(f"{path} is damaged (it holds no object).")
+    return tree
 
 
 def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, Architecture]:
@@ -99,18 +173,18 @@ def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, 
 
     Raises InputError if the file is not there, DamagedError if it is not whole or belongs to another space.
     """
-    if not path.is_file():
-        raise InputError(f"there is no {path}; the search has not finished.")
+    found = _tree(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] != FORMAT or found["version"] != VERSION or found["space"] != space.name:
             raise DamagedError(
                 f"{path} holds {found['format']} {found['version']} of the space {found['space']}, not {FORMAT} {VERSION} of {space.name}."
             )
         skeleton = Skeleton(**{**found["skeleton"], "image": tuple(found["skeleton"]["image"])})
+        if set(found["cells"]) != set(space.kinds):
+            raise ValueError("its kinds of cell are not the space's")
         mask = np.zeros_like(space.mask)
         alpha = torch.zeros(mask.shape)
-        for k, kind in enumerate(KINDS):
+        for k, kind in enumerate(space.kinds):
             for edge, (place, entry) in enumerate(zip(space.edges, found["cells"][kind], strict=True)):
                 if (entry["node"], entry["input"]) != place or not entry["candidates"]:
                     raise ValueError(f"{kind} edge {edge} is not the space's")

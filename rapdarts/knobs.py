@@ -28,9 +28,15 @@ def knob(
     above: float | None = None,
     below: float | None = None,
     choices: Sequence[Any] | None = None,
+    auto: int | None = None,
+    amount: bool = False,
 ) -> Any:
-    """A field with its sentence, unit and range; `low`/`high` are included in the range, `above`/`below` are not."""
+    """A field with its sentence, unit and range; `low`/`high` are included in the range, `above`/`below` are not.
+
+    `auto` is the value, outside the range, that the word auto stands for; `amount` lets a text be written as a number.
+    """
     facts = {"help": help, "unit": unit, "low": low, "high": high, "above": above, "below": below, "choices": choices}
+    facts |= {"auto": auto, "amount": amount}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=facts)
     return field(default=default, metadata=facts)
@@ -138,6 +144,10 @@ def load(schema: type[Schema], settings: Sequence[tuple[str, Any]], section: str
 
 def _typed(key: Key, value: Any) -> Any:
     """The value in the knob's own type; a text from the command line is read first. Raises InputError."""
+    if value == "auto" and key.facts["auto"] is not None:
+        return key.facts["auto"]
+    if key.facts["amount"] and type(value) in (int, float):
+        return f"{value:.17g}"
     if isinstance(value, str) and key.type is not str:
         value = parse_value(value, key.name)
     if typing.get_origin(key.type) is not list:
@@ -164,6 +174,8 @@ def _typed_item(key: Key, kind: type, value: Any) -> Any:
 def check_range(key: Key, value: Any) -> None:
     """Raises InputError, naming the key and its range, for a value (or an element of a list) outside it."""
     facts = key.facts
+    if facts["auto"] is not None and value == facts["auto"]:
+        return
     for item in value if isinstance(value, list) else [value]:
         if facts["choices"] and item not in facts["choices"]:
             choices = [str(choice) for choice in facts["choices"] if choice != ""]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -11,14 +11,16 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from rapdarts.config import Experiment, SearchConfig, SkeletonConfig
+from rapdarts.config import Experiment, SearchConfig, SkeletonConfig, bounds
 from rapdarts.cost.count import count_derived
-from rapdarts.cost.expected import PriceTable, price_table
+from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty, uniform
 from rapdarts.derive import Derivation, alphas_to_json, derive, mixing_weights
 from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype
 from rapdarts.networks.supernet import Supernet
+from rapdarts.pricing import budgets_on, check_budgets, counters, prices, skip_cap, widest
+from rapdarts.quantities import show
 from rapdarts.space import NONE, SKIP, Mixing, SearchSpace, Skeleton, stem_for
 from rapdarts.strategy.architecture import Architecture
 from rapdarts.strategy.bilevel import unrolled_gradient
@@ -33,8 +35,8 @@ from rapdarts.training.schedules import cosine, skip_dropout
 
 Batch = tuple[Tensor, Tensor]
 
-SHOWN = ("train_loss", "train_accuracy", "search_loss", "search_accuracy", "expected_macs", "realised_macs")
-"""What of an epoch's record is said while the search runs; metrics.jsonl has all of it."""
+SHOWN = ("train_loss", "train_accuracy", "search_loss", "search_accuracy")
+"""What of an epoch's record is said while the search runs, before the costs; metrics.jsonl has all of it."""
 
 
 def search(config: Experiment, space: SearchSpace, data: DataSet, run: Run, provenance: dict[str, Any]) -> Derivation:
@@ -45,20 +47,23 @@ def search(config: Experiment, space: SearchSpace, data: DataSet, run: Run, prov
     """
     settings = config.search
     halves = Halves.of(data, config)
-    table = price_table(space, deployment_skeleton(config.skeleton, data))
-    penalty = Penalty(table, asdict(settings.cost))
+    table = prices(settings, space, deployment_skeleton(config.skeleton, data))
+    limits, cap = bounds(settings.budget), skip_cap(settings)
+    budgets = budgets_on(table, limits)
+    penalty = Penalty(table, asdict(settings.cost), limits, settings.budget_rate, data.train.labels.device)
     stages = list(zip(settings.layers, settings.candidates, settings.skip_dropout, strict=True))
     mixing = uniform(space.mask).weights.numpy()
 
     for stage, (layers, keep, dropout_rate) in enumerate(stages):
         # Drop the candidates that the last stage left weakest; rebuild everything that learns.
-        space = prune(space, mixing, keep or len(space.primitives))
+        space = prune(space, mixing, keep or len(space.primitives), budgets, cap)
         supernet, architecture, sgd, adam = build(config, space, data, layers, stage)
         weights, alpha = list(supernet.parameters()), architecture.alpha
 
         learners: dict[str, Stateful] = {"supernet": supernet, "architecture": architecture, "sgd": sgd, "adam": adam}
+        learners["penalty"] = penalty
         what = f"stage {stage + 1}/{len(stages)}"
-        for epoch in run.epochs(what, settings.epochs, halves.steps, learners, carries=["architecture"]):
+        for epoch in run.epochs(what, settings.epochs, halves.steps, learners, carries=["architecture", "penalty"]):
             lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
             supernet.skip_dropout = skip_dropout(epoch, settings.epochs, settings.warmup_epochs, dropout_rate)
             supernet.train()
@@ -82,12 +87,16 @@ def search(config: Experiment, space: SearchSpace, data: DataSet, run: Run, prov
                 descend(sgd, weights, torch.autograd.grad(loss, weights, allow_unused=True), settings.clip, lr)
                 observe(run, "train", loss, logits, labels)
 
-            run.log(SHOWN, lr=lr, **costs_now(table, space, architecture, settings, run))
+            # Costs: what the mixture would cost on average, and the genotype that it would give without budgets.
+            realised = table.exact(discretize(space, mixing_weights(architecture), cap))
+            run.log(shown(limits), lr=lr, **cost_facts(table, architecture, penalty, realised, run))
+            if epoch >= settings.warmup_epochs:
+                penalty.ascend(realised)
             run.picture("alpha", heat_map(architecture().weights))
         mixing = mixing_weights(architecture)
 
     run.write("alphas.json", alphas_to_json(space, table.skeleton, architecture))
-    derivation = derive(space, mixing, table, settings.rule, settings.max_skips, provenance)
+    derivation = derive(space, mixing, table, settings.rule, settings.max_skips, provenance, limits)
     run.write_json("candidates.json", derivation.candidates_json())
     run.write("genotype.json", derivation.genotype.to_json())
     return derivation
@@ -156,15 +165,29 @@ def build(
 
 def deployment_skeleton(settings: SkeletonConfig, data: DataSet) -> Skeleton:
     """The network around the cells that will really be trained, on images and classes of the data."""
+    if settings.channels == 0:
+        raise InputError("skeleton.channels=auto is found by a search within budgets; give a number here.")
     stem = stem_for(settings.stem, data.image)
     return Skeleton(settings.layers, settings.channels, data.image, data.classes, stem)
 
 
 def skeleton_to_build(genotype: Genotype | None, settings: SkeletonConfig, data: DataSet) -> Skeleton:
     """The skeleton that the genotype was priced at, if it was on images of the same shape and classes; else that of the experiment."""
-    asked, priced = deployment_skeleton(settings, data), genotype.skeleton if genotype is not None else None
-    same = priced is not None and (priced.image, priced.classes) == (asked.image, asked.classes)
-    return priced if priced is not None and same else asked
+    priced = genotype.skeleton if genotype is not None else None
+    if priced is not None and (priced.image, priced.classes) == (data.image, data.classes):
+        return priced
+    return deployment_skeleton(settings, data)
+
+
+def check_skeleton(config: Experiment, space: SearchSpace, data: DataSet) -> Skeleton:
+    """The deployment skeleton, its width found where it is `auto`. Raises InputError where no genotype meets the budgets there."""
+    settings, asked = config.search, config.skeleton
+    if asked.channels == 0:
+        narrow = deployment_skeleton(replace(asked, channels=2), data)
+        return replace(narrow, channels=widest(settings, space, narrow))
+    skeleton = deployment_skeleton(asked, data)
+    check_budgets(settings, space, skeleton)
+    return skeleton
 
 
 def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
@@ -180,7 +203,7 @@ def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
                 f"search.candidates={settings.candidates} keeps {keep} where only {left} primitives are left; the numbers may only fall."
             )
         left = keep
-    if settings.rule == "pdarts" and not any(name not in (NONE, SKIP) for name in space.primitives):
+    if settings.rule != "darts" and not any(name not in (NONE, SKIP) for name in space.primitives):
         raise InputError(
             "search.primitives has nothing but skips to derive, which search.max_skips caps; add one or take rule=darts."
         )
@@ -223,15 +246,18 @@ class Halves:
                 step += 1
 
 
-def cost_report(derivation: Derivation, space: SearchSpace, run: Run) -> dict[str, Any]:
+def cost_report(derivation: Derivation, space: SearchSpace, settings: SearchConfig, run: Run) -> dict[str, Any]:
     """What a search found, as plain values: the expected cost of the mixture, that of the genotype, and the network's counted cost."""
     genotype, last = derivation.genotype, run.records()[-1]
+    resources = counters(settings.precision, settings.hardware)
     return {
         "rule": derivation.rule,
-        "genotype": genotype.to_darts(),
+        "genotype": genotype.line,
         "expected": {name: last[f"expected_{name}"] for name in genotype.costs},
         "priced": dict(genotype.costs),
-        "counted": count_derived(genotype, space, derivation.skeleton),
+        "counted": count_derived(genotype, space, derivation.skeleton, resources),
+        "budgets": dict(derivation.budgets),
+        "used": derivation.used,
         "train_accuracy": last["train_accuracy"],
         "search_loss": last["search_loss"],
         "seconds": run.seconds(),
@@ -240,16 +266,28 @@ def cost_report(derivation: Derivation, space: SearchSpace, run: Run) -> dict[st
 
 def describe(derivation: Derivation, report: dict[str, Any]) -> str:
     """The same for the eye."""
+
+    def cell(costs: Mapping[str, float], name: str) -> str:
+        return show(costs[name], name) if name in costs else "-"
+
+    columns = ("expected", "priced", "counted")
     lines = [
         f"rule: {report['rule']}",
         report["genotype"],
-        f"{'':8} {'expected (mixture)':>20} {'expected (genotype)':>20} {'counted':>16}",
+        f"{'':12} {'expected (mixture)':>20} {'expected (genotype)':>20} {'counted':>16}",
     ]
-    for name in report["priced"]:
-        lines.append(
-            f"{name:8} {report['expected'][name]:20,.0f} {report['priced'][name]:20,} {report['counted'][name]:16,}"
-        )
+    for name in report["counted"] | report["priced"]:
+        values = [cell(report[column], name) for column in columns]
+        lines.append(f"{name:12} {values[0]:>20} {values[1]:>20} {values[2]:>16}")
+    for name, share in derivation.used.items():
+        lines.append(f"{100 * share:.1f} % of the budget of {show(derivation.budgets[name], name)} {name} is used")
     return "\n".join(lines)
+
+
+def shown(limits: Mapping[str, float]) -> tuple[str, ...]:
+    """What of an epoch's record is said: how well it goes, and what the resources with a budget cost, or else the MACs."""
+    facts = ("expected", "realised", *(["multiplier"] if limits else []))
+    return (*SHOWN, *(f"{fact}_{name}" for name in limits or ("macs",) for fact in facts))
 
 
 def observe(run: Run, half: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
@@ -258,16 +296,15 @@ def observe(run: Run, half: str, loss: Tensor, logits: Tensor, labels: Tensor) -
     run.meter.add(f"{half}_accuracy", (logits.argmax(1) == labels).sum(), len(labels))
 
 
-def costs_now(
-    table: PriceTable, space: SearchSpace, architecture: Architecture, settings: SearchConfig, run: Run
+def cost_facts(
+    table: PriceTable, architecture: Architecture, penalty: Penalty, realised: Mapping[str, float], run: Run
 ) -> dict[str, float]:
-    """Expected costs of the mixture, realised costs of the genotype it would give now, and how hard the price pulls."""
+    """For the log: expected costs of the mixture, realised costs of its genotype, multipliers, and how hard the price pulls."""
     with torch.no_grad():
         expected = table.expected(architecture()).tolist()
-    cap = settings.max_skips if settings.rule == "pdarts" else None
-    realised = table.exact(discretize(space, mixing_weights(architecture), cap))
     facts = {f"expected_{name}": cost for name, cost in zip(table.resources, expected, strict=True)}
     facts |= {f"realised_{name}": cost for name, cost in realised.items()}
+    facts |= {f"multiplier_{name}": multiplier for name, multiplier in penalty.multipliers.items()}
     means = run.meter.means()
     if means.get("task_gradient"):
         facts["gradient_ratio"] = means["price_gradient"] / means["task_gradient"]

@@ -159,7 +159,7 @@ def test_an_empty_section_says_nothing(tmp_path: Path) -> None:
     [
         ("search: {epochss: 3}", "there is no key 'search.epochss'; the nearest is search.epochs."),
         ("retrian: {lr: 3}", "there is no key 'retrian.lr'; the nearest is retrain.lr."),
-        ("search: {cost: {foo: 3}}", "there is no key 'search.cost.foo'; the nearest is search.cost.macs."),
+        ("search: {cost: {mac: 3}}", "there is no key 'search.cost.mac'; the nearest is search.cost.macs."),
         ("search: 3", "search is a section, not a key; name one of its keys, such as search.strategy."),
         ("search: {epochs: 3}\nsearch.epochs: 4", "the key search.epochs stands here twice; keep one."),
         ("search: {cost: {macs: 3}}\ncost: {macs: 4}", "the key search.cost.macs stands here twice; keep one."),
@@ -273,7 +273,7 @@ def likely(key: knobs.Key) -> st.SearchStrategy[Any]:
 
 
 KNOBS = [key for key in knobs.keys(Experiment) if key.facts["choices"] or key.type in (int, float, bool)]
-CONDITIONAL = {"search.warmup_epochs", "search.lr_min", "retrain.lr_min", "search.strategy"}
+CONDITIONAL = {"search.cost.latency", "search.warmup_epochs", "search.lr_min", "retrain.lr_min", "search.strategy"}
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -18,7 +18,7 @@ import torch
 
 from rapdarts.cli import main
 from rapdarts.config import Experiment, experiment
-from rapdarts.cost.count import count_derived
+from rapdarts.cost.count import ADDITIVE, count_derived
 from rapdarts.derive import mixing_weights, read_alphas
 from rapdarts.genotype import read, validate
 from rapdarts.search import Halves, check_stages, heat_map
@@ -73,9 +73,11 @@ def test_a_search_writes_a_priced_genotype(whole: Path, capsys: pytest.CaptureFi
     assert genotype.skeleton.image == (1, 8, 8)
     assert genotype.skeleton.classes == 10
     counted = count_derived(genotype, SPACE, genotype.skeleton)
-    assert genotype.costs == counted
+    energy = pytest.approx(counted["energy"], rel=1e-12)
     result = json.loads((whole / "result.json").read_text())
-    assert result["priced"] == result["counted"] == counted
+    assert result["counted"] == counted
+    assert {**genotype.costs, "peak_memory": counted["peak_memory"]} == {**counted, "energy": energy}
+    assert result["priced"] == genotype.costs
     assert {path.name for path in whole.iterdir()} >= {
         "config.yaml", "environment.json", "metrics.jsonl", "checkpoint", "genotype.json", "candidates.json",
         "alphas.json", "status.json", "tensorboard",
@@ -124,7 +126,8 @@ def test_derive_again(whole: Path, tmp_path: Path, settings: list[str], capsys: 
     assert listed[0]["chosen"]
     assert listed[0]["genotype"]["cells"] == json.loads(out.read_text())["cells"]
     assert genotype.skeleton is not None
-    assert genotype.costs == count_derived(genotype, SPACE, genotype.skeleton)
+    counted = count_derived(genotype, SPACE, genotype.skeleton, ADDITIVE)
+    assert genotype.costs == {**counted, "energy": pytest.approx(counted["energy"], rel=1e-12)}
     if not settings:
         assert genotype.cells == read(whole / "genotype.json").cells
     if "max_skips=0" in settings:
@@ -140,10 +143,8 @@ def test_the_same_seed_gives_the_same_search_and_another_another(whole: Path, tm
     assert results(tmp_path / "other")["alphas.json"] != results(whole)["alphas.json"]
 
 
-@pytest.mark.parametrize("after", ["epoch 1", "epoch 3", "step 2"])
-def test_an_interrupted_search_ends_in_the_same_bits(
-    whole: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def interrupt_and_resume(after: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *settings: str) -> None:
+    """A search that a real signal stops after `epoch N` or `step N`, and that is then continued to its end."""
     what, number = after.split()
     seen = 0
     original = Run.log if what == "epoch" else Run._pause
@@ -152,16 +153,23 @@ def test_an_interrupted_search_ends_in_the_same_bits(
         nonlocal seen
         seen += 1
         if seen == int(number):
-            os.kill(os.getpid(), signal.SIGTERM)  # a real signal; the run answers it between two steps
+            os.kill(os.getpid(), signal.SIGTERM)  # the run answers it between two steps
         original(self, *shown, **facts)
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "log" if what == "epoch" else "_pause", signal_after)
-        assert run_search(tmp_path / "cut") == 75
-    assert not (tmp_path / "cut" / "genotype.json").exists()
-    assert json.loads((tmp_path / "cut" / "status.json").read_text())["state"] == "preempted"
+        assert run_search(folder, *settings) == 75
+    assert not (folder / "genotype.json").exists()
+    assert json.loads((folder / "status.json").read_text())["state"] == "preempted"
+    assert run_search(folder, *settings, "resume=true") == 0
+
+
+@pytest.mark.parametrize("after", ["epoch 1", "epoch 3", "step 2"])
+def test_an_interrupted_search_ends_in_the_same_bits(
+    whole: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupt_and_resume(after, tmp_path / "cut", monkeypatch)
     assert "resume=true" in capsys.readouterr().err
-    assert run_search(tmp_path / "cut", "resume=true") == 0
     assert results(tmp_path / "cut") == results(whole)
 
 
@@ -203,6 +211,89 @@ def test_resume_with_another_configuration_is_refused(whole: Path, capsys: pytes
     error = capsys.readouterr().err
     assert "search.lr: 0.05 -> 0.01" in error
     assert error.count("\n") == 1
+
+
+# --- budgets -----------------------------------------------------------------------------------------------------
+
+
+BUDGETS = {"params": 3_000, "traffic": 100_000}
+"""The networks at the skeleton of TINY have 1,982 to 19,454 parameters and move 82,432 (with two skips) to 258,816 bytes."""
+BUDGETED = ["cost.macs=0", "cost.bytes=0", *(f"budget.{name}={bound}" for name, bound in BUDGETS.items())]
+
+
+@pytest.fixture(scope="module")
+def within(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search under two budgets, without any coefficient."""
+    folder = tmp_path_factory.mktemp("runs") / "within"
+    assert run_search(folder, *BUDGETED) == 0
+    return folder
+
+
+def test_budgets_are_kept(within: Path) -> None:
+    result = json.loads((within / "result.json").read_text())
+    for name, bound in BUDGETS.items():
+        assert result["counted"][name] == result["priced"][name] <= bound
+        assert result["used"][name] == result["priced"][name] / bound
+    candidates = json.loads((within / "candidates.json").read_text())
+    assert all(candidate["costs"][name] <= bound for candidate in candidates for name, bound in BUDGETS.items())
+    assert candidates[0]["chosen"]
+
+
+def test_multipliers_rise_after_warm_up_and_carry_over(within: Path) -> None:
+    """lambda += rate x (cost / budget - 1), on the genotype that would be derived without budgets; never below 0."""
+    records = results(within)["records"]
+    for name, bound in BUDGETS.items():
+        multiplier = 0.0
+        for record in records:
+            assert record[f"multiplier_{name}"] == pytest.approx(multiplier, abs=1e-12)
+            if record["epoch"] >= 1:
+                multiplier = max(0.0, multiplier + 0.5 * (record[f"realised_{name}"] / bound - 1))
+    assert records[-1]["multiplier_params"] > 0
+    assert records[1]["price_gradient"] == 0 < records[3]["price_gradient"]
+
+
+@pytest.mark.parametrize("after", ["epoch 2", "epoch 3"])
+def test_an_interrupted_search_under_budgets_ends_in_the_same_bits(
+    within: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_and_resume(after, tmp_path / "cut", monkeypatch, *BUDGETED)
+    assert results(tmp_path / "cut") == results(within)
+
+
+def test_derive_under_budgets(within: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run's own budgets stand unless others are given; a folder and its alphas.json mean the same."""
+    assert main(["derive", str(within), "--json"]) == 0
+    own = json.loads(capsys.readouterr().out)
+    assert own[0]["genotype"]["cells"] == json.loads((within / "genotype.json").read_text())["cells"]
+
+    out = tmp_path / "three.json"
+    assert main(["derive", str(within / "alphas.json"), "budget.params=4k", "count=3", f"out={out}", "--json"]) == 0
+    three = json.loads(capsys.readouterr().out)
+    assert len(three) == 3 and all(one["costs"]["params"] <= 4000 for one in three)
+    assert [one["score"] for one in three] == sorted((one["score"] for one in three), reverse=True)
+    assert json.loads(out.read_text()) == three[0]["genotype"]
+    assert three[0]["score"] >= own[0]["score"]
+
+    assert main(["derive", str(within), "budget.params=1k"]) == 2
+    error = capsys.readouterr().err
+    assert "params <= 1,000: the cheapest has " in error and "Genotype(normal=" in error and error.count("\n") == 1
+
+
+def test_a_budget_below_the_floor_stops_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_search(tmp_path / "none", "budget.params=1k") == 2
+    error = capsys.readouterr().err
+    assert "the cheapest has " in error and "skeleton.channels=" in error and error.count("\n") == 1
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_width_is_found(tmp_path: Path) -> None:
+    assert run_search(tmp_path / "wide", "skeleton.channels=auto", "budget.params=12k") == 0
+    genotype = read(tmp_path / "wide" / "genotype.json")
+    assert genotype.skeleton is not None and genotype.skeleton.channels > 4
+    assert genotype.costs["params"] <= 12_000
+    assert f"channels: {genotype.skeleton.channels}" in (tmp_path / "wide" / "config.yaml").read_text()
 
 
 def test_a_high_price_gives_a_cheaper_network(whole: Path, tmp_path: Path) -> None:

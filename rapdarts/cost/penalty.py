@@ -1,14 +1,15 @@
-"""How costs enter the loss of the architecture: dimensionless coefficients on expected costs."""
+"""How costs enter the loss of the architecture: dimensionless coefficients on expected costs, some of which find themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rapdarts.cost.expected import PriceTable
+from rapdarts.cost.expected import ExpectedCost, PriceTable
 from rapdarts.space import Mixing
 
 
@@ -18,19 +19,50 @@ def uniform(mask: np.ndarray) -> Mixing:
 
 
 class Penalty:
-    """Sum over resources of coefficient x E[cost] / reference, where the reference is E[cost] at uniform mixing over the full space.
+    """What the costs of a mixing add to the loss: sum over resources of (coefficient + multiplier) x E[cost] / reference.
 
-    So a coefficient of 1 weighs the whole cost of the uniform mixture like one nat of cross-entropy, in any unit
-    and at any skeleton.
+    The reference is E[cost] at uniform mixing over the full space, so that a coefficient of 1 weighs the whole cost
+    of the uniform mixture like one nat of cross-entropy, in any unit and at any skeleton. A resource with a budget has
+    a multiplier, which rises while a network costs more than its budget and falls while it costs less: dual ascent
+    (Boyd and Vandenberghe, "Convex Optimization", 2004, section 5.5), never below 0.
     """
 
-    def __init__(self, table: PriceTable, coefficients: Mapping[str, float]) -> None:
-        self.table = table
-        self.reference = table.expected(uniform(table.space.mask))
-        self.coefficients = torch.tensor([coefficients.get(name, 0.0) for name in table.resources], dtype=torch.float64)
+    def __init__(
+        self,
+        table: PriceTable,
+        coefficients: Mapping[str, float],
+        budgets: Mapping[str, float] | None = None,
+        rate: float = 0.5,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.resources, self.budgets, self.rate = table.resources, dict(budgets or {}), rate
+        self.multipliers = dict.fromkeys(self.budgets, 0.0)
+        self.expected = ExpectedCost(table, torch.device(device))
+        self.reference = self.expected(uniform(table.space.mask))
+        self._coefficients = [coefficients.get(name, 0.0) for name in self.resources]
+        self._weigh()
 
     def __call__(self, mixing: Mixing) -> Tensor:
         """The penalty of a mixing, a scalar in nats; float64."""
-        device = mixing.weights.device
-        cost = self.table.expected(mixing) / self.reference.to(device)
-        return (self.coefficients.to(device) * cost).sum()
+        return self.weights @ self.expected(mixing)
+
+    def ascend(self, costs: Mapping[str, float]) -> None:
+        """One step of every multiplier, by how far a network's costs are above or below their budgets."""
+        for name, budget in self.budgets.items():
+            self.multipliers[name] = max(0.0, self.multipliers[name] + self.rate * (costs[name] / budget - 1))
+        self._weigh()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"multipliers": dict(self.multipliers)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.multipliers = dict(state["multipliers"])
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """Puts coefficients and multipliers, over the references, on the device: nats for a unit of each resource."""
+        total = [
+            coefficient + self.multipliers.get(name, 0.0)
+            for name, coefficient in zip(self.resources, self._coefficients, strict=True)
+        ]
+        self.weights = torch.tensor(total, dtype=torch.float64).to(self.reference.device) / self.reference

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from rapdarts.errors import DivergedError
-from rapdarts.genotype import random_genotype, validate
+from rapdarts.genotype import one_hot, random_genotype, validate
 from rapdarts.space import SearchSpace, named_space
 from rapdarts.strategy.discretize import discretize
+from rapdarts.strategy.exact import Budgets, Infeasible, cheapest, discretize_exactly, feasible
 from rapdarts.strategy.progressive import prune
 
 DARTS, FILTERS = named_space("darts"), named_space("filters")
@@ -104,3 +105,92 @@ def test_every_stage_is_a_smaller_space(data: st.DataObject, space: SearchSpace,
             stays = stays & ~safe
         if stays.any() and goes.any():
             assert weights[kind, edge, stays].min() >= weights[kind, edge, goes].max()
+
+
+# --- within budgets ----------------------------------------------------------------------------------------------
+
+
+def prices_of(space: SearchSpace, **prices: float) -> np.ndarray:
+    """(1, kinds, edges, primitives): each primitive at one price, on whatever edge."""
+    return everywhere(space, [prices.get(name, 0.0) for name in space.primitives])[None]
+
+
+def within(prices: np.ndarray, bound: float) -> Budgets:
+    return Budgets(("params",), np.zeros(1), prices, np.array([bound]))
+
+
+def test_a_tight_budget_survives_to_the_end() -> None:
+    """Weights that love the dearest primitive, and a bound just above the least that any genotype costs."""
+    rng = np.random.default_rng(0)
+    prices = np.round(rng.uniform(0, 10, (1, *DARTS.mask.shape)) * np.array([0, 0, 0, 0, 200, 500, 100, 250]))
+    prices[..., 1:4] += np.round(rng.uniform(1, 9, prices[..., 1:4].shape))
+    free = within(prices, np.inf)
+    floor = free.costs(one_hot(DARTS, cheapest(DARTS, free, "params", max_skips=2)))["params"]
+    budgets, space = within(prices, floor + 3), DARTS
+    row = [0.3, 0.01, 0.01, 0.05, 0.1, 0.4, 0.03, 0.1]
+    for keep in (8, 5, 3):
+        weights = everywhere(DARTS, row) * rng.uniform(0.8, 1.2, DARTS.mask.shape)
+        before = prune(space, weights, keep)
+        assert keep == 8 or not feasible(before, budgets, max_skips=2)  # the plain rule alone would not do
+        space = prune(space, weights, keep, budgets, max_skips=2)
+        assert feasible(space, budgets, max_skips=2)
+        assert (space.mask.sum(-1) == keep).all()
+    (best,) = discretize_exactly(space, weights, budgets, max_skips=2)
+    assert budgets.met_by(one_hot(DARTS, best.genotype))
+
+
+def test_what_stays_for_a_budget_takes_the_place_of_the_weakest() -> None:
+    prices = prices_of(DARTS, sep_conv_3x3=3, sep_conv_5x5=5, dil_conv_3x3=2, dil_conv_5x5=4)
+    weights = everywhere(DARTS, [0.0, 0.01, 0.02, 0.03, 0.3, 0.4, 0.1, 0.14])
+    weights[..., 13, :] = weights[..., 13, ::-1]
+    plain = prune(DARTS, weights, 3)
+    # Loose, and the plain rule stays as it is.
+    assert prune(DARTS, weights, 3, within(prices, 72), max_skips=2) == plain
+    budgets = within(prices, 18)
+    best = one_hot(DARTS, discretize_exactly(DARTS, weights, budgets, 2)[0].genotype) > 0
+    pruned = prune(DARTS, weights, 3, budgets, max_skips=2)
+    assert feasible(pruned, budgets, max_skips=2) and not feasible(plain, budgets, max_skips=2)
+    for place in np.ndindex(2, 14):
+        came, went = pruned.mask[place] & ~plain.mask[place], plain.mask[place] & ~pruned.mask[place]
+        assert (came == (best[place] & ~plain.mask[place])).all() and came.sum() == went.sum() <= 1
+        if went.any():
+            assert weights[place][went].item() == weights[place][plain.mask[place]].min()
+
+
+def test_the_way_out_of_skips_stays_open_for_a_budget_too() -> None:
+    space = bare("none", "skip_connect", "conv", "pool", nodes=1)
+    # The best reduction cell within nothing is two skips, which the plain rule has closed.
+    prices = prices_of(space, conv=1, pool=1)
+    prices[0, 0] = 0
+    weights = everywhere(space, [0.6, 0.1, 0.15, 0.15])
+    plain = prune(space, weights, 2)
+    assert plain.candidates[1] == (("none", "conv"),) * 2
+    pruned = prune(space, weights, 2, within(prices, 0))
+    assert pruned.candidates == (plain.candidates[0], (("skip_connect", "conv"),) * 2)
+    # With one place an edge, it is the genotype that stays.
+    alone = prune(space, weights, 1, within(prices, 0))
+    assert alone.candidates == ((("conv",),) * 2, (("skip_connect",),) * 2)
+
+
+def test_nothing_within_the_budgets_is_refused() -> None:
+    prices = prices_of(DARTS, sep_conv_3x3=3, max_pool_3x3=1, avg_pool_3x3=1, skip_connect=1)
+    weights = everywhere(DARTS, [0.125] * 8)
+    convs = prune(DARTS, everywhere(DARTS, [0, 0, 0, 0, 1, 0, 0, 0]), 1)
+    with pytest.raises(Infeasible, match="meets params <= 47: the cheapest has 48"):
+        prune(convs, weights, 1, within(prices, 47))
+    assert prune(convs, weights, 1, within(prices, 48)) == convs
+
+
+@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 2**32 - 1), cap=st.sampled_from([None, 0, 2]))
+def test_every_stage_has_something_within_the_budgets(seed: int, cap: int | None) -> None:
+    rng = np.random.default_rng(seed)
+    prices = rng.integers(0, 1000, (2, *DARTS.mask.shape)).astype(np.float64)
+    free = Budgets(("params", "macs"), np.zeros(2), prices, np.full(2, np.inf))
+    drawn = discretize(DARTS, rng.random(DARTS.mask.shape) / (prices.sum(0) + rng.uniform(1, 4000)), max_skips=cap)
+    bounds = np.array(list(free.costs(one_hot(DARTS, drawn)).values()))
+    budgets, space = Budgets(free.names, free.fixed, prices, bounds), DARTS
+    for keep in (5, 3, 1):
+        space = prune(space, rng.random(DARTS.mask.shape), keep, budgets, cap)
+        assert feasible(space, budgets, cap)
+        assert (space.mask.sum(-1) == keep).all()

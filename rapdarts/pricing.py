@@ -1,0 +1,113 @@
+"""Prices and budgets as an experiment asks for them: what the table holds, which bounds stand, and what width they leave room for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from rapdarts import knobs
+from rapdarts.config import HardwareConfig, SearchConfig, bounds
+from rapdarts.cost.count import Resource, additive, resources
+from rapdarts.cost.expected import PriceTable, price_table
+from rapdarts.cost.penalty import uniform
+from rapdarts.errors import InputError
+from rapdarts.plain_yaml import read_yaml
+from rapdarts.space import SearchSpace, Skeleton
+from rapdarts.strategy.exact import Budgets, Infeasible, discretize_exactly, feasible
+
+MOST_CHANNELS = 65_536
+
+
+def counters(precision: int, hardware: str) -> dict[str, Resource]:
+    """Every resource that can be counted, at a precision in bits, with the energies in a file where one is named.
+
+    Raises InputError for a file that is no such table.
+    """
+    energies = HardwareConfig()
+    if hardware:
+        energies = knobs.load(HardwareConfig, list(read_yaml(Path(hardware))), where=hardware)
+    return resources(precision, energies)
+
+
+def prices(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> PriceTable:
+    """What every choice costs at the deployment skeleton, in all resources that add up, time included where it was measured.
+
+    Raises InputError for a hardware or latency table that cannot be used, or was measured for something else.
+    """
+    table = price_table(space, skeleton, additive(counters(settings.precision, settings.hardware)))
+    return table
+
+
+def budgets_on(table: PriceTable, limits: Mapping[str, float]) -> Budgets | None:
+    """The budgets as the plain arrays that a strategy works on; None where there are none."""
+    if not limits:
+        return None
+    rows = [table.resources.index(name) for name in limits]
+    return Budgets(tuple(limits), table.fixed[rows], table.prices[rows], np.array(list(limits.values())))
+
+
+def skip_cap(settings: SearchConfig) -> int | None:
+    """The most skips in the normal cell; None where the rule has no cap."""
+    return None if settings.rule == "darts" else settings.max_skips
+
+
+def check_budgets(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> None:
+    """Raises InputError where no genotype meets the budgets at this skeleton: how far off they are, and what would fit."""
+    limits, cap = bounds(settings.budget), skip_cap(settings)
+    try:
+        budgets = budgets_on(prices(settings, space, skeleton), limits)
+        discretize_exactly(space, uniform(space.mask).weights.numpy(), budgets, cap)
+    except Infeasible as error:
+        if settings.latency:  # which was measured at this skeleton only
+            raise
+
+        def fits(smaller: Skeleton) -> bool:
+            return feasible(space, budgets_on(prices(settings, space, smaller), limits), cap)
+
+        sizes = {
+            "channels": largest(lambda channels: fits(replace(skeleton, channels=channels)), 2, skeleton.channels - 1),
+            "layers": largest(lambda layers: fits(replace(skeleton, layers=layers)), 1, skeleton.layers - 1),
+        }
+        would = " or ".join(f"skeleton.{name}={size}" for name, size in sizes.items() if size)
+        remedy = f"raise the budget, or take {would}" if would else "raise the budget; no smaller network fits either"
+        raise InputError(f"{str(error).rstrip('.')}; {remedy}.") from None
+
+
+def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> int:
+    """The most channels at which the mean network of the space, that of uniform mixing, is within every budget.
+
+    At the width where only the cheapest cell fits there would be nothing left to search. Raises InputError, as
+    `check_budgets` does, where no width is narrow enough.
+    """
+    limits, mixture = bounds(settings.budget), uniform(space.mask)
+
+    def fits(channels: int) -> bool:
+        table = prices(settings, space, replace(skeleton, channels=channels))
+        mean = dict(zip(table.resources, table.expected(mixture).tolist(), strict=True))
+        return all(mean[name] <= limit for name, limit in limits.items())
+
+    if settings.latency:
+        raise InputError(
+            "skeleton.channels=auto cannot be priced by a latency table, which holds for one width; give a number."
+        )
+    found = largest(fits, 2, MOST_CHANNELS)
+    if found is None:
+        check_budgets(settings, space, replace(skeleton, channels=2))
+    return found or 2
+
+
+def largest(fits: Callable[[int], bool], low: int, high: int) -> int | None:
+    """The largest number from `low` to `high` that fits, where all smaller ones do; None if not even `low` does."""
+    if high < low or not fits(low):
+        return None
+    step = low
+    while low + step <= high and fits(low + step):
+        low, step = low + step, 2 * step
+    over = min(low + step, high + 1)
+    while over - low > 1:
+        middle = (low + over) // 2
+        low, over = (middle, over) if fits(middle) else (low, middle)
+    return low

@@ -1,0 +1,245 @@
+"""From mixing weights to the best genotype within budgets: a 0-1 program, solved to proven optimality by HiGHS (Huangfu and Hall 2018)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from rapdarts.errors import InputError
+from rapdarts.genotype import Genotype, one_hot
+from rapdarts.space import SKIP, SearchSpace
+from rapdarts.strategy.discretize import Candidate, discretize, score
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Upper bounds on resources that add up over a network's parts.
+
+    `names` are the resources, in the order of the first axis; `fixed` (resources,) is spent whatever is chosen;
+    `prices` (resources, kinds, edges, primitives) is what a choice adds; `bounds` (resources,) holds one bound for
+    every name. All float64.
+    """
+
+    names: tuple[str, ...]
+    fixed: np.ndarray
+    prices: np.ndarray
+    bounds: np.ndarray
+
+    def costs(self, chosen: np.ndarray) -> dict[str, float]:
+        """What a one-hot choice (kinds, edges, primitives) costs, by resource: rounded once, so exact where prices are whole."""
+        spent = zip(self.names, self.fixed, self.prices, strict=True)
+        return {name: math.fsum([fixed, *prices[chosen > 0]]) for name, fixed, prices in spent}
+
+    def met_by(self, chosen: np.ndarray) -> bool:
+        """Whether a one-hot choice costs no more of anything than its bound."""
+        return all(cost <= bound for cost, bound in zip(self.costs(chosen).values(), self.bounds, strict=True))
+
+    def without(self, name: str) -> Budgets:
+        """The budgets of all other resources."""
+        rest = [row for row, other in enumerate(self.names) if other != name]
+        names = tuple(self.names[row] for row in rest)
+        return Budgets(names, self.fixed[rest], self.prices[rest], self.bounds[rest])
+
+
+class Infeasible(InputError):
+    """No genotype is within the budgets.
+
+    `cheapest` is, for every resource, a genotype of least cost within the other budgets, if any meets these and
+    every budget can be met alone; else one of least cost whatever else it costs. `floors` is what these cost.
+    """
+
+    def __init__(self, sentence: str, floors: dict[str, float], cheapest: dict[str, Genotype]) -> None:
+        super().__init__(sentence)
+        self.floors = floors
+        self.cheapest = cheapest
+
+
+def discretize_exactly(
+    space: SearchSpace,
+    weights: np.ndarray,
+    budgets: Budgets | None = None,
+    max_skips: int | None = None,
+    count: int = 1,
+) -> list[Candidate]:
+    """The `count` best genotypes within the budgets, best first; fewer where fewer exist.
+
+    The best has the highest sum of log `weights` (kinds, edges, primitives) over its choices, of all genotypes that
+    meet every budget and have at most `max_skips` skips in the normal cell. A choice without weight is worse than
+    any others together, but may be the last that is left. Ties, which are scores that agree to 3e-10 of the
+    widest gap between two log weights, go to the lowest edges, then to the lowest primitives.
+
+    Raises DivergedError if a weight is not finite, InputError if a node has too few edges with anything to derive,
+    Infeasible if no genotype is within the budgets.
+    """
+    plain = one_hot(space, discretize(space, weights)) > 0
+    program = _Program(space, budgets, max_skips)
+    weights = weights.astype(np.float64)
+    has_weight = (weights > 0) & program.open
+    logs = np.log(weights, out=np.zeros(weights.shape), where=has_weight)
+    losses = np.where(has_weight, logs.max(initial=-np.inf, where=has_weight) - logs, 0.0)
+    objectives = [losses, _ranks(space)]
+    if (program.open & ~has_weight).any():
+        objectives.insert(0, ~has_weight)
+
+    # The strongest of all, to the last bit of its weights, is the best if it is within the budgets.
+    chosen = plain if program.limits.met_by(plain) else program.best(objectives)
+    found: list[Candidate] = []
+    while chosen is not None:
+        genotype = discretize(space, chosen)
+        found.append(Candidate(genotype, max_skips, score(space, weights, genotype)))
+        if len(found) == count:
+            break
+        program.forbid(chosen)
+        chosen = program.best(objectives)
+    if not found:
+        raise _infeasible(space, budgets, max_skips)
+    return found
+
+
+def cheapest(
+    space: SearchSpace, budgets: Budgets, name: str, max_skips: int | None = None, under: Budgets | None = None
+) -> Genotype:
+    """A genotype of least cost in one resource of `budgets`, whose bounds do not count, among those that meet all of `under`.
+
+    Ties go to the lowest edges, then to the lowest primitives. Raises Infeasible if none meets `under` and the cap.
+    """
+    prices = budgets.prices[budgets.names.index(name)]
+    chosen = _Program(space, under, max_skips).best([prices, _ranks(space)])
+    if chosen is None:
+        raise _infeasible(space, under, max_skips)
+    return discretize(space, chosen)
+
+
+def feasible(space: SearchSpace, budgets: Budgets | None = None, max_skips: int | None = None) -> bool:
+    """Whether any genotype of the open candidates meets every budget and the skip cap."""
+    return _Program(space, budgets, max_skips).best([np.zeros(space.mask.shape)]) is not None
+
+
+def _infeasible(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> Infeasible:
+    """What to raise where nothing is within the budgets: how far off each is, and the genotypes that show it."""
+    capped = "" if max_skips is None else f" with at most {max_skips} skips in its normal cell"
+    if budgets is None or not feasible(space, None, max_skips):
+        remedy = "open more candidates" if max_skips is None else "raise search.max_skips"
+        return Infeasible(f"no genotype{capped} is left in the space {space.name}; {remedy}.", {}, {})
+
+    def floors(cheapest: dict[str, Genotype]) -> dict[str, float]:
+        return {name: budgets.costs(one_hot(space, genotype))[name] for name, genotype in cheapest.items()}
+
+    bounds = dict(zip(budgets.names, budgets.bounds, strict=True))
+    least = {name: cheapest(space, budgets, name, max_skips) for name in bounds}
+    among = dict.fromkeys(bounds, "")
+    if all(floor <= bounds[name] for name, floor in floors(least).items()):
+        for name in bounds:
+            others = budgets.without(name)
+            if feasible(space, others, max_skips):
+                least[name] = cheapest(space, budgets, name, max_skips, others)
+                among[name] = " within the other budgets"
+
+    asked = " and ".join(f"{name} <= {_number(bound)}" for name, bound in bounds.items())
+    there = ", ".join(
+        f"the cheapest{'' if len(bounds) == 1 else f' in {name}'}{among[name]} has {_number(floor)}"
+        for name, floor in floors(least).items()
+    )
+    sentence = f"no genotype of the space {space.name}{capped} meets {asked}: {there}."
+    return Infeasible(sentence, floors(least), least)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,}"
+
+
+def _ranks(space: SearchSpace) -> np.ndarray:
+    """What decides ties, (kinds, edges, primitives): by edge, and on one edge by primitive."""
+    return np.broadcast_to(np.arange(space.mask[0].size).reshape(space.mask[0].shape), space.mask.shape)
+
+
+# --- the program -------------------------------------------------------------------------------------------------
+
+PEAK, SLACK, LEEWAY = 1e4, 1e-5, 1e-3
+"""HiGHS proves optima to 1e-6 and lets rows be broken by 1e-6, in absolute terms. So the largest coefficient of every
+objective and row becomes PEAK, and what differs by more than SLACK is different: whole prices are told apart up to 1e9.
+(Larger coefficients make it lose rows to rounding, and repair them.)"""
+
+
+class _Program:
+    """The genotypes of a space within budgets: a binary variable for every candidate that is open and may be derived.
+
+    `limits` are the budgets, and the cap on skips as one more.
+    """
+
+    def __init__(self, space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> None:
+        self.open = space.mask & space.choosable
+        self.limits = _limits(space, budgets, max_skips)
+        kinds, edges, _ = np.nonzero(self.open)
+        nodes = np.array([node for node, _ in space.edges])
+        of_edge = np.equal.outer(np.arange(len(space.kinds) * len(nodes)), kinds * len(nodes) + edges)
+        of_node = np.equal.outer(np.arange(len(space.kinds) * space.nodes), kinds * space.nodes + nodes[edges])
+        kept = [space.edges_kept(node) for node in range(space.nodes)] * len(space.kinds)
+        prices, scales = _scaled(self.limits.prices[:, self.open])
+        self.rows = [
+            LinearConstraint(of_edge, ub=1),
+            LinearConstraint(of_node, kept, kept),
+            LinearConstraint(prices, ub=(self.limits.bounds - self.limits.fixed) / scales + LEEWAY),
+        ]
+
+    def best(self, objectives: Sequence[np.ndarray]) -> np.ndarray | None:
+        """The choice of least first objective, among its equals of least second, and so on; None if nothing is within the limits.
+
+        Objectives are (kinds, edges, primitives); so is the choice, of bool.
+        """
+        rows, best = [*self.rows], None
+        for objective in objectives:
+            costs, _ = _scaled(objective[self.open].astype(np.float64))
+            chosen = self._least(costs, rows)
+            if chosen is None:
+                break
+            best = chosen
+            rows.append(LinearConstraint(costs, ub=costs[chosen[self.open]].sum() + SLACK))
+        return best
+
+    def forbid(self, chosen: np.ndarray) -> None:
+        """Leaves out one choice. All have equally many pairs, so that any other lacks one of these."""
+        self.rows.append(self._other_than(chosen))
+
+    def _other_than(self, chosen: np.ndarray) -> LinearConstraint:
+        return LinearConstraint(chosen[self.open], ub=chosen.sum() - 1)
+
+    def _least(self, costs: np.ndarray, rows: list[LinearConstraint]) -> np.ndarray | None:
+        while True:
+            whole = np.ones(len(costs))
+            result = milp(costs, integrality=whole, bounds=Bounds(0, 1), constraints=rows, options={"mip_rel_gap": 0})
+            if result.status == 2:
+                return None
+            if result.status != 0:
+                raise RuntimeError(f"HiGHS gave up on the exact discretisation: {result.message}")
+            chosen = np.zeros(self.open.shape, dtype=bool)
+            chosen[self.open] = result.x > 0.5
+            if self.limits.met_by(chosen):
+                return chosen
+            rows = [*rows, self._other_than(chosen)]  # over a bound by less than the solver sees
+
+
+def _limits(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> Budgets:
+    if budgets is None:
+        budgets = Budgets((), np.zeros(0), np.zeros((0, *space.mask.shape)), np.zeros(0))
+    if max_skips is None or SKIP not in space.columns:
+        return budgets
+    skips = np.zeros((1, *space.mask.shape))
+    skips[0, space.kinds.index("normal"), :, space.columns[SKIP]] = 1
+    return Budgets(
+        (*budgets.names, SKIP),
+        np.append(budgets.fixed, 0),
+        np.concatenate([budgets.prices, skips]),
+        np.append(budgets.bounds, max_skips),
+    )
+
+
+def _scaled(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (..., n) whose largest magnitude is PEAK, and what each was divided by, (...)."""
+    largest = np.abs(rows).max(-1, initial=0)
+    scales = np.where(largest > 0, largest, 1) / PEAK
+    return rows / scales[..., None], scales
