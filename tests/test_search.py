@@ -18,7 +18,7 @@ import torch
 
 from rapdarts.cli import main
 from rapdarts.config import Experiment, experiment
-from rapdarts.cost.count import ADDITIVE, count_derived
+from rapdarts.cost.count import ADDITIVE, RESOURCES, count_derived
 from rapdarts.derive import mixing_weights, read_alphas
 from rapdarts.genotype import read, validate
 from rapdarts.search import Halves, check_stages, heat_map
@@ -296,13 +296,31 @@ def test_the_width_is_found(tmp_path: Path) -> None:
     assert f"channels: {genotype.skeleton.channels}" in (tmp_path / "wide" / "config.yaml").read_text()
 
 
-def test_a_high_price_gives_a_cheaper_network(whole: Path, tmp_path: Path) -> None:
-    assert run_search(tmp_path / "dear", "cost.macs=1000") == 0
+# --- prices ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unpriced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """What the network costs that a search without any price finds, at a skeleton deep enough for its peak to lie in a cell."""
+    folder = tmp_path_factory.mktemp("runs") / "unpriced"
+    assert run_search(folder, "cost.macs=0", "cost.bytes=0", "skeleton.layers=6") == 0
+    costs = json.loads((folder / "result.json").read_text())["counted"]
+    return dict(costs)
+
+
+@pytest.mark.parametrize("resource", RESOURCES)
+def test_a_price_on_any_resource_lowers_it(resource: str, unpriced: dict[str, float], tmp_path: Path) -> None:
+    prices = ["cost.macs=0", "cost.bytes=0", f"cost.{resource}=1000"]
+    assert run_search(tmp_path / "dear", *prices, "skeleton.layers=6") == 0
     records = results(tmp_path / "dear")["records"]
     assert all(np.isfinite(record["train_loss"]) for record in records)
-    dear, cheap = (read(folder / "genotype.json").costs["macs"] for folder in (whole, tmp_path / "dear"))
-    assert cheap < dear
-    assert records[-1]["gradient_ratio"] > 10
+    assert records[1]["gradient_ratio"] > 10
+    assert records[-1][f"expected_{resource}"] < records[0][f"expected_{resource}"]
+    costs = json.loads((tmp_path / "dear" / "result.json").read_text())["counted"]
+    if resource == "peak_memory":  # nine random networks of ten have the least peak there is, so the unpriced one may
+        assert costs[resource] <= unpriced[resource]
+    else:
+        assert costs[resource] < unpriced[resource]
 
 
 def test_darts_strategy_and_its_second_order_gradient(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rapdarts.cost.count import ADDITIVE, COUNTED, Resource, count, count_derived
+from rapdarts.cost.peak import ExpectedPeak
 from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype, one_hot, random_genotype
 from rapdarts.space import Mixing, SearchSpace, Skeleton
@@ -61,17 +62,24 @@ class PriceTable:
 
 
 class ExpectedCost:
-    """E[cost] as a function of the mixing, on one device: a step of the search costs one product."""
+    """E[cost] as a function of the mixing, on one device: a step of the search costs one product.
 
-    def __init__(self, table: PriceTable, device: torch.device) -> None:
+    Peak memory, which does not add up, stands behind the resources of the table where it is asked for.
+    """
+
+    def __init__(self, table: PriceTable, device: torch.device, peak: bool = False) -> None:
         self.space = table.space
         self.fixed = torch.as_tensor(table.fixed, device=device)
         self.prices = torch.as_tensor(table.prices, device=device).flatten(1)
         self.choosable = torch.as_tensor(table.space.choosable, device=device)
+        self.peak = ExpectedPeak(table.space, table.skeleton, device) if peak else None
+        self.resources = (*table.resources, "peak_memory") if peak else table.resources
 
     def __call__(self, mixing: Mixing) -> Tensor:
         """(resources,) float64, differentiable in the weights (kinds, edges, primitives)."""
-        return self.fixed + self.prices @ self.chosen(mixing).flatten()
+        chosen = self.chosen(mixing)
+        costs = self.fixed + self.prices @ chosen.flatten()
+        return costs if self.peak is None else torch.cat([costs, self.peak(chosen)[None]])
 
     def chosen(self, mixing: Mixing) -> Tensor:
         """The probability that each (edge, primitive) is in the cell, (kinds, edges, primitives) float64."""

@@ -42,7 +42,8 @@ def live(run: Trace) -> list[int]:
                 taken[tensor] = written
                 own[written] -= elements
     change = [0] * (len(run.ops) + 1)
-    for tensor in sorted(born, key=born.__getitem__, reverse=True):  # a concatenation before its parts, which live as long
+    # A concatenation before its parts, which live as long.
+    for tensor in sorted(born, key=born.__getitem__, reverse=True):
         last[tensor] = max(last.get(tensor, born[tensor]), last.get(taken.get(tensor, tensor), 0))
         change[born[tensor]] += own[tensor]
         change[last[tensor] + 1] -= own[tensor]

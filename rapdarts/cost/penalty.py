@@ -35,9 +35,10 @@ class Penalty:
         rate: float = 0.5,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.resources, self.budgets, self.rate = table.resources, dict(budgets or {}), rate
+        self.budgets, self.rate = dict(budgets or {}), rate
         self.multipliers = dict.fromkeys(self.budgets, 0.0)
-        self.expected = ExpectedCost(table, torch.device(device))
+        self.expected = ExpectedCost(table, torch.device(device), peak=coefficients.get("peak_memory", 0) > 0)
+        self.resources = self.expected.resources
         self.reference = self.expected(uniform(table.space.mask))
         self._coefficients = [coefficients.get(name, 0.0) for name in self.resources]
         self._weigh()

@@ -28,6 +28,9 @@ NORMS = {aten.native_batch_norm, aten._native_batch_norm_legit_no_training, aten
 RELUS = {aten.relu, aten.relu_, aten.hardtanh, aten.hardtanh_}
 MOVES = {aten.cat, aten.stack, aten.constant_pad_nd, aten.clone, aten._to_copy, aten.copy_, aten._unsafe_view}
 """Operations that only put numbers elsewhere; a good runtime writes them there in the first place."""
+TRUTHS = {aten.eq, aten.ne, aten.lt, aten.le, aten.gt, aten.ge, aten.isnan, aten.isinf, aten.isfinite, aten.signbit}
+TRUTHS |= {aten.isposinf, aten.isneginf, aten.logical_not, aten.logical_and, aten.logical_or, aten.logical_xor}
+"""Functions, element by element, that give truth values."""
 CONVOLUTIONS = {aten.convolution, aten._convolution, aten.cudnn_convolution}
 POOLS = {
     aten.max_pool2d_with_indices,
@@ -133,11 +136,25 @@ def remembering() -> Iterator[None]:
         _remembered.reset(token)
 
 
-class _Recorder(TorchDispatchMode):
+class FastShapes(TorchDispatchMode):
+    """A context in which meta tensors are worked on as fast as in a trace, for others who count."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and importing the compiler takes seconds
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, _tensors(args), args, kwargs or {})
+
+
+class _Recorder(FastShapes):
     """Watches operations while a forward pass runs under it."""
 
     def __init__(self, weights: Mapping[str, Tensor], pixels: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.ops: list[Op] = []
         self.sizes: dict[int, int] = {}
         self.stack: list[tuple[str, nn.Module]] = []
@@ -159,10 +176,6 @@ class _Recorder(TorchDispatchMode):
 
     def _leave(self, module: nn.Module, given: Any, result: Any) -> None:
         self.stack.pop()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled here, and importing the compiler takes seconds
 
     def number(self, tensor: Tensor) -> int:
         """The activation that a tensor is, or is a view of."""
@@ -188,13 +201,7 @@ class _Recorder(TorchDispatchMode):
         weights = [tensor for tensor in given if self._storage(tensor) in self._weights]
         alone = torch.Tag.pointwise in func.tags and len(given) == 1
         folded = bool(read) and (packet in NORMS or alone)
-        if read and packet in NORMS:
-            result: Any = (read[0], read[0].new_empty(0), read[0].new_empty(0))
-        elif read and packet in RELUS:
-            result = read[0]
-        else:
-            shape = None if func._schema.is_mutable else _shape(func, given, args)
-            result = func(*args, **(kwargs or {})) if shape is None else given[0].new_empty(shape)
+        result = _run(func, given, args, kwargs or {})
         written = _tensors(result if isinstance(result, (tuple, list)) else (result,))
         if read and written:
             if folded:
@@ -216,9 +223,23 @@ class _Recorder(TorchDispatchMode):
         return result
 
 
+def _run(func: Any, given: list[Tensor], args: Any, kwargs: Any) -> Any:
+    """What an operation gives; on meta tensors without its kernel, where that is slow and the shape is known."""
+    if given and given[0].is_meta:
+        if func._overloadpacket in NORMS:
+            return given[0], given[0].new_empty(0), given[0].new_empty(0)
+        if func._overloadpacket in RELUS:
+            return given[0]
+        shape = None if func._schema.is_mutable else _shape(func, given, args)
+        if shape is not None:
+            return given[0].new_empty(shape)
+    return func(*args, **kwargs)
+
+
 def _shape(func: Any, given: list[Tensor], args: Any) -> list[int] | None:
     """The shape of what an operation gives, of those whose meta kernels are slow and bring in PyTorch's compiler; else None."""
-    if torch.Tag.pointwise in func.tags:
+    same_type = given and given[0].is_floating_point() and len({tensor.dtype for tensor in given}) == 1
+    if torch.Tag.pointwise in func.tags and same_type and func._overloadpacket not in TRUTHS:
         return list(torch.broadcast_shapes(*(tensor.shape for tensor in given)))
     shape = list(given[0].shape) if given else []
     if func._overloadpacket is aten.cat:

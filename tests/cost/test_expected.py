@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor, nn
 
 from rapdarts.cost.count import ADDITIVE, count_derived
-from rapdarts.cost.expected import PriceTable, draw_probabilities, price_table
+from rapdarts.cost.expected import ExpectedCost, PriceTable, draw_probabilities, price_table
 from rapdarts.cost.penalty import Penalty, uniform
 from rapdarts.errors import InputError
 from rapdarts.genotype import Cell, Genotype, one_hot, random_genotype
@@ -435,3 +435,39 @@ def test_uniform_mixing_follows_the_mask() -> None:
     assert weights.dtype == torch.float64
     assert weights[0, 3].tolist() == [0] * 6 + [0.5] * 2
     assert weights[1, 3].tolist() == [0.125] * 8
+
+
+# --- every resource ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("row, resource", list(enumerate([*ADDITIVE, "peak_memory"])))
+def test_every_resource_pulls_on_alpha(name: str, row: int, resource: str) -> None:
+    """d E[cost] / d alpha is not zero, and is what finite differences say, for each resource in each space."""
+    space = SPACES[name]
+    deep = Skeleton(6, 4, (3, 16, 16), 10)  # so that the peak lies in a cell, not in the stem
+    expected = ExpectedCost(price_table(space, deep), torch.device("cpu"), peak=True)
+    assert expected.resources[row] == resource
+    reference = expected(uniform(space.mask))[row]
+    alpha = random_alpha(space, 0.5, seed=row).requires_grad_()
+
+    def share(at: Tensor) -> Tensor:
+        return expected(mixing_at(at))[row] / reference
+
+    (gradient,) = torch.autograd.grad(share(alpha), [alpha])
+    assert gradient.abs().max() > 1e-4
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        direction = torch.randn(alpha.shape, generator=generator, dtype=torch.float64)
+        step = 1e-5 * direction
+        with torch.no_grad():
+            slope = (share(alpha + step) - share(alpha - step)) / 2e-5
+        assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=1e-5, abs=1e-7)
+
+
+def test_a_price_on_peak_memory(table: PriceTable) -> None:
+    """It joins the penalty where it has a coefficient, and costs nothing to leave out."""
+    mixing = uniform(DARTS.mask)
+    small = price_table(DARTS, SMALL)
+    assert Penalty(small, {"peak_memory": 0.5})(mixing).item() == pytest.approx(0.5, abs=1e-12)
+    assert Penalty(small, {"macs": 1.0}).expected.peak is None
