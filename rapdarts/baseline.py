@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rapdarts.blueprint import DerivedBlueprint
 from rapdarts.config import Experiment
 from rapdarts.cost.expected import PriceTable, price_table
 from rapdarts.errors import InputError
@@ -35,17 +36,18 @@ def random_baseline(
     table = price_table(space, skeleton)
     target = settings.macs or (table.exact(like)["macs"] if like is not None else 0.0)
     genotypes = draw(space, table, settings.count, target, settings.tolerance, key(config.seed, "random genotypes"))
-    run.write_json("genotypes.json", [{"genotype": g.to_darts(), "costs": table.exact(g)} for g in genotypes])
+    run.write_json("genotypes.json", [{"genotype": g.line, "costs": table.exact(g)} for g in genotypes])
+
+    blueprints = [DerivedBlueprint(genotype, space, skeleton) for genotype in genotypes]
+    for remark in blueprints[0].remarks(config.retrain):
+        run.screen.say(remark)
 
     results: list[dict[str, Any]] = []
-    for number, genotype in enumerate(genotypes, 1):
-        trained = retrain(
-            config, genotype, space, skeleton, data, run, f"trained/{number}/", f"network {number}/{len(genotypes)}"
-        )
-        results.append(
-            {"genotype": genotype.to_darts(), "costs": table.exact(genotype), "test_accuracy": trained.test.share}
-        )
-        run.screen.say(f"network {number}/{len(genotypes)}: {trained.test}")
+    for number, blueprint in enumerate(blueprints, 1):
+        what, genotype = f"network {number}/{len(genotypes)}", blueprint.genotype
+        trained = retrain(config, blueprint, data, run, f"trained/{number}/", what)
+        results.append({"genotype": genotype.line, "costs": table.exact(genotype), "test_accuracy": trained.test.share})
+        run.screen.say(f"{what}: {trained.test}")
     shares = [found["test_accuracy"] for found in results]
     mean, deviation = float(np.mean(shares)), float(np.std(shares, ddof=1)) if len(shares) > 1 else math.nan
     spread = f" +- {100 * deviation:.2f} %" if len(shares) > 1 else ""
@@ -67,7 +69,7 @@ def draw(space: SearchSpace, table: PriceTable, count: int, macs: float, toleran
     """
     rng = np.random.default_rng(seed)
     found: list[Genotype] = []
-    seen: list[int] = []
+    seen: list[float] = []
     for _ in range(MOST_DRAWS):
         genotype = random_genotype(space, rng)
         seen.append(table.exact(genotype)["macs"])
@@ -77,5 +79,5 @@ def draw(space: SearchSpace, table: PriceTable, count: int, macs: float, toleran
                 return found
     raise InputError(
         f"only {len(found)} of {MOST_DRAWS} random genotypes come within {tolerance:.0%} of {macs:,.0f} MACs;"
-        f" they have {min(seen):,} to {max(seen):,}. Change search.random.macs or search.random.tolerance."
+        f" they have {min(seen):,.0f} to {max(seen):,.0f}. Change search.random.macs or search.random.tolerance."
     )

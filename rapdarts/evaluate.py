@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from rapdarts import config
+from rapdarts.blueprint import Blueprint, of_card
+from rapdarts.config import Experiment
 from rapdarts.errors import DamagedError, InputError
-from rapdarts.genotype import Genotype, parse_json
-from rapdarts.networks.derived import DerivedNetwork
-from rapdarts.space import SearchSpace, Skeleton
+from rapdarts.space import SearchSpace, named_space
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,17 @@ class TrainedFile:
     """What a .safetensors file of ours says about itself; `mean` and `std` normalise images of 0..1 by channel."""
 
     path: Path
-    genotype: Genotype
+    blueprint: Blueprint
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...]
 
 
-def read_trained(path: Path) -> TrainedFile:
-    """The metadata of a trained network. Raises InputError if there is none, DamagedError if it cannot be read."""
+def read_trained(path: Path, space_named: Callable[[str], SearchSpace] = named_space) -> TrainedFile:
+    """The metadata of a trained network; `space_named` gives the space of a genotype.
+
+    Raises InputError if there is none, DamagedError if it cannot be read.
+    """
     if not path.is_file():
         raise InputError(
             f"there is no trained network {path}; give a run folder of rapdarts retrain, or its network.safetensors."
@@ -79,20 +83,39 @@ def read_trained(path: Path) -> TrainedFile:
     try:
         with safe_open(path, "pt") as file:
             card = json.loads((file.metadata() or {})[CARD])
-        genotype, data = parse_json(card["genotype"], f"{path}:genotype"), card["data"]
-        return TrainedFile(path, genotype, tuple(data["mean"]), tuple(data["std"]), tuple(data["classes"]))
+        blueprint, data = of_card(card, str(path), space_named), card["data"]
+        return TrainedFile(path, blueprint, tuple(data["mean"]), tuple(data["std"]), tuple(data["classes"]))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DamagedError(f"{path} is not a network that rapdarts retrain wrote, or is damaged ({error}).") from None
 
 
-def load_network(trained: TrainedFile, space: SearchSpace) -> tuple[DerivedNetwork, Skeleton]:
-    """The trained network, in eval mode on the CPU, and its skeleton. Raises DamagedError if the weights do not fit its genotype."""
-    if trained.genotype.skeleton is None:
-        raise DamagedError(f"{trained.path}: its genotype has no skeleton.")
-    network = DerivedNetwork(trained.genotype, space, trained.genotype.skeleton)
+def load_network(trained: TrainedFile) -> nn.Module:
+    """The trained network, in eval mode on the CPU. Raises DamagedError if the weights do not fit it."""
+    with torch.device("meta"):  # whatever size a file asks for, memory is taken for the weights that it holds
+        network = trained.blueprint.build()
     try:
         with safe_open(trained.path, "pt") as file:
-            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a mapping)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        network.load_state_dict(weights, assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise DamagedError(f"{trained.path}: the weights do not fit ({' '.join(str(error).split())[:300]}).") from None
-    return network.eval(), trained.genotype.skeleton
+    return network.eval().float()
+
+
+def experiment_of(path: Path, name: str = "") -> Experiment:
+    """The experiment on whose data a trained network is tested: the one of that name, or that of the run it lies in.
+
+    A network lies in the folder of its run, those of a random baseline in trained/NUMBER there. Raises InputError
+    where nothing says which data.
+    """
+    if name:
+        return config.experiment(name, [])
+    folders = [path.parent]
+    if path.absolute().parent.parent.name == "trained":
+        folders.append(path.absolute().parents[2])
+    for folder in folders:
+        if (folder / "config.yaml").is_file():
+            return config.of_run(folder)
+    raise InputError(
+        f"there is no config.yaml beside {path} that says on which data to test; name an experiment behind it, such as digits."
+    )

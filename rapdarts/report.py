@@ -76,7 +76,8 @@ def _outcome(verb: str, result: dict[str, Any]) -> tuple[str, str, str, str, str
     if verb == "retrain":
         costs, error = result["costs"], result["standard_error"]
         accuracy += f" ± {100 * error:.2f} % (standard error)"
-        return verb, f"{costs['params']:,}", f"{costs['macs']:,}", accuracy, f"{result['n']:,}"
+        what = f"{verb} {result['network']}" if "network" in result else verb
+        return what, f"{costs['params']:,}", f"{costs['macs']:,}", accuracy, f"{result['n']:,}"
     deviation, every = result["standard_deviation"], [network["costs"] for network in result["networks"]]
     accuracy += " %" if deviation is None else f" ± {100 * deviation:.2f} % (deviation over genotypes)"
     params, macs = (_range([costs[name] for costs in every]) for name in ("params", "macs"))

@@ -1,22 +1,20 @@
-"""The retraining: the derived network, from fresh weights, on the whole training set."""
+"""The retraining: a network, that of a genotype or a reference, from fresh weights, on the whole training set."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rapdarts.config import Experiment
-from rapdarts.cost.count import count_derived
+from rapdarts.blueprint import Blueprint
+from rapdarts.config import Experiment, RetrainConfig
 from rapdarts.evaluate import CARD, Accuracy, accuracy
-from rapdarts.genotype import Genotype
 from rapdarts.networks.derived import DerivedNetwork
-from rapdarts.space import SearchSpace, Skeleton
 from rapdarts.training.augment import Augment
 from rapdarts.training.data import Batches, DataSet, ordered, split
 from rapdarts.training.descent import descend, place, weights_optimizer
@@ -44,22 +42,15 @@ class Best:
 class Trained:
     """What a retraining ends with: the network of the last epoch, its test accuracy, and that of `best` where one was chosen."""
 
-    network: DerivedNetwork
+    network: nn.Module
     test: Accuracy
     best: Accuracy | None
 
 
 def retrain(
-    config: Experiment,
-    genotype: Genotype,
-    space: SearchSpace,
-    skeleton: Skeleton,
-    data: DataSet,
-    run: Run,
-    folder: str = "",
-    what: str = "retrain",
+    config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, folder: str = "", what: str = "retrain"
 ) -> Trained:
-    """Train the network of a genotype from scratch (recipe of Chen et al. 2019, section 4.3); the last weights are the result.
+    """Train a network from scratch (recipe of Chen et al. 2019, section 4.3); the last weights are the result.
 
     Writes network.safetensors, and best.safetensors where a validation fraction was held out to choose it, into
     `folder` (a prefix such as "first/") of the run; `what` is what the progress calls it. The test set is looked at
@@ -69,17 +60,14 @@ def retrain(
     batches, held_out = training_batches(config, data)
 
     torch.manual_seed(key(config.seed, "initial weights"))
-    network = DerivedNetwork(genotype, space, skeleton, auxiliary=settings.auxiliary > 0)
-    network = place(network, device)
-    if network.auxiliary is not None and network.auxiliary.adaptive:
-        run.screen.say("the auxiliary head pools adaptively: its 5x5 pool does not fit maps of this size")
+    network = place(blueprint.build(auxiliary=settings.auxiliary > 0), device)
     weights, best = list(network.parameters()), Best()
     sgd = weights_optimizer(network, settings.lr, settings.momentum, settings.weight_decay)
 
     learners: dict[str, Stateful] = {"network": network, "sgd": sgd, "best": best}
     for epoch in run.epochs(what, settings.epochs, batches.steps, learners, carries=["network", "best"]):
         lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
-        network.drop_path = drop_path(epoch, settings.epochs, settings.drop_path)
+        set_drop_path(network, drop_path(epoch, settings.epochs, settings.drop_path))
         network.train()
 
         for images, labels in run.batches(batches):
@@ -109,20 +97,26 @@ def retrain(
     def test() -> Accuracy:
         return accuracy(network, ordered(data.test, None, settings.batch, batches.augment))
 
-    genotype = replace(genotype, skeleton=skeleton, costs=count_derived(genotype, space, skeleton))
     last = {name: value.clone() for name, value in network.state_dict().items()}
     best_accuracy = None
     if best.weights is not None:
         network.load_state_dict(best.weights)
         best_accuracy = test()
-        run.write(f"{folder}best.safetensors", to_safetensors(best.weights, genotype, data))
+        run.write(f"{folder}best.safetensors", to_safetensors(best.weights, blueprint, data))
         network.load_state_dict(last)
-    run.write(f"{folder}network.safetensors", to_safetensors(last, genotype, data))
-    run.write(f"{folder}genotype.json", genotype.to_json())
+    run.write(f"{folder}network.safetensors", to_safetensors(last, blueprint, data))
+    if "genotype" in blueprint.card:
+        run.write(f"{folder}genotype.json", blueprint.card["genotype"])
     return Trained(network.eval(), test(), best_accuracy)
 
 
-def result(trained: Trained, genotype: Genotype, space: SearchSpace, skeleton: Skeleton, run: Run) -> dict[str, Any]:
+def set_drop_path(network: nn.Module, rate: float) -> None:
+    """Drops paths at a rate, where there are paths to drop: in networks of genotypes."""
+    if isinstance(network, DerivedNetwork):
+        network.drop_path = rate
+
+
+def result(trained: Trained, blueprint: Blueprint, recipe: RetrainConfig, run: Run) -> dict[str, Any]:
     """What a retraining reached, as plain values for result.json."""
 
     def plain(found: Accuracy) -> dict[str, Any]:
@@ -133,10 +127,7 @@ def result(trained: Trained, genotype: Genotype, space: SearchSpace, skeleton: S
             "test_loss": found.loss,
         }
 
-    values = {**plain(trained.test), "costs": count_derived(genotype, space, skeleton), "seconds": run.seconds()}
-    head = trained.network.auxiliary
-    if head is not None:
-        values["auxiliary_pool"] = "adaptive 2x2" if head.adaptive else "5x5"
+    values = {**plain(trained.test), "costs": blueprint.costs, "seconds": run.seconds(), **blueprint.facts(recipe)}
     return values if trained.best is None else {**values, "best": plain(trained.best)}
 
 
@@ -153,11 +144,8 @@ def training_batches(config: Experiment, data: DataSet) -> tuple[Batches, Tensor
     return Batches(data.train, train, settings.batch, seed, "retrain", augment, "retrain.batch"), held_out
 
 
-def to_safetensors(weights: dict[str, Tensor], genotype: Genotype, data: DataSet) -> bytes:
+def to_safetensors(weights: dict[str, Tensor], blueprint: Blueprint, data: DataSet) -> bytes:
     """Weights without the auxiliary head, which only training hears, with all that is needed to use them."""
     kept = {name: value.cpu().contiguous() for name, value in weights.items() if not name.startswith("auxiliary.")}
-    card = {
-        "genotype": genotype.to_json(),
-        "data": {"mean": data.mean, "std": data.std, "classes": data.class_names},
-    }
+    card = {**blueprint.card, "data": {"mean": data.mean, "std": data.std, "classes": data.class_names}}
     return safetensors.torch.save(kept, {CARD: json.dumps(card)})

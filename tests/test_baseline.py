@@ -62,7 +62,10 @@ def test_the_baseline_reports_mean_and_deviation_and_resumes(
     assert result["test_accuracy"] == pytest.approx(np.mean(shares))
     assert result["standard_deviation"] == pytest.approx(np.std(shares, ddof=1))
     assert "over 3 genotypes" in capsys.readouterr().out
-    assert all((tmp_path / "whole" / "trained" / str(n) / "network.safetensors").exists() for n in (1, 2, 3))
+    for number, share in enumerate(shares, 1):
+        network = tmp_path / "whole" / "trained" / str(number)
+        assert main(["evaluate", str(network / "network.safetensors" if number == 1 else network), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["test_accuracy"] == share
 
     original, logged = Run.log, 0
 

@@ -11,17 +11,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from rapdarts.blueprint import DerivedBlueprint
 from rapdarts.cli import main
+from rapdarts.cost.count import count
 from rapdarts.evaluate import Accuracy, load_network, read_trained
 from rapdarts.literature import LITERATURE
+from rapdarts.networks.reference import REFERENCE
 from rapdarts.retrain import Best
+from rapdarts.space import Skeleton
 from rapdarts.training.run import Run
-from search_spaces.darts import SPACE
 
 TINY = [
     "threads=1",
@@ -60,11 +64,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_file_is_all_one_needs(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained = read_trained(whole / "network.safetensors")
-    assert trained.genotype.cells == LITERATURE["PDARTS"].cells
+    assert isinstance(trained.blueprint, DerivedBlueprint)
+    assert trained.blueprint.genotype.cells == LITERATURE["PDARTS"].cells
     assert trained.class_names == tuple("0123456789")
-    network, _ = load_network(trained, SPACE)
     images = torch.randn(5, 1, 8, 8)
-    assert network(images).shape == (5, 10)
+    assert load_network(trained)(images).shape == (5, 10)
     with safe_open(whole / "network.safetensors", "pt") as file:
         assert not any(name.startswith("auxiliary") for name in file.keys())  # noqa: SIM118
 
@@ -96,10 +100,8 @@ def test_without_a_held_out_part_there_is_no_best(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "result.json").read_text())["auxiliary_pool"] == "adaptive 2x2"
 
 
-@pytest.mark.parametrize("after", ["epoch 1", "step 2", "step 4"])
-def test_an_interrupted_retraining_ends_in_the_same_bits(
-    whole: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def interrupt(patch: pytest.MonkeyPatch, after: str) -> None:
+    """Sends SIGTERM after an epoch or step, such as "step 2"."""
     what, number = after.split()
     name = "log" if what == "epoch" else "_pause"
     original, seen = getattr(Run, name), 0
@@ -111,8 +113,15 @@ def test_an_interrupted_retraining_ends_in_the_same_bits(
             os.kill(os.getpid(), signal.SIGTERM)
         original(self, *shown, **facts)
 
+    patch.setattr(Run, name, signal_after)
+
+
+@pytest.mark.parametrize("after", ["epoch 1", "step 2", "step 4"])
+def test_an_interrupted_retraining_ends_in_the_same_bits(
+    whole: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Run, name, signal_after)
+        interrupt(patch, after)
         assert run_retrain(tmp_path / "cut", "retrain.validation_fraction=0.2") == 75
     assert not (tmp_path / "cut" / "network.safetensors").exists()
     assert run_retrain(tmp_path / "cut", "retrain.validation_fraction=0.2", "resume=true") == 0
@@ -172,6 +181,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return content
 
 
+def built(folder: Path) -> Skeleton:
+    """The skeleton of the network that a run has trained."""
+    blueprint = read_trained(folder / "network.safetensors").blueprint
+    assert isinstance(blueprint, DerivedBlueprint)
+    return blueprint.skeleton
+
+
 def test_the_skeleton_that_was_priced_is_the_one_that_is_built(tmp_path: Path) -> None:
     priced = tmp_path / "genotype.json"
     text = json.loads(LITERATURE["PDARTS"].to_json())
@@ -179,10 +195,10 @@ def test_the_skeleton_that_was_priced_is_the_one_that_is_built(tmp_path: Path) -
     priced.write_text(json.dumps(text))
     small = [setting for setting in TINY if not setting.startswith("skeleton.")]
     assert main(["retrain", str(priced), "digits", *small, "retrain.epochs=1", f"run={tmp_path / 'own'}"]) == 0
-    assert read_trained(tmp_path / "own" / "network.safetensors").genotype.skeleton.layers == 4  # type: ignore[union-attr]
+    assert built(tmp_path / "own").layers == 4
     asked = ["skeleton.layers=3", "skeleton.channels=4", "retrain.epochs=1"]
     assert main(["retrain", str(priced), "digits", *small, *asked, f"run={tmp_path / 'asked'}"]) == 0
-    assert read_trained(tmp_path / "asked" / "network.safetensors").genotype.skeleton.layers == 3  # type: ignore[union-attr]
+    assert built(tmp_path / "asked").layers == 3
 
 
 def test_a_cut_network_file_is_named(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,3 +219,129 @@ def test_best_keeps_score_and_weights_together() -> None:
     assert (other.score, other.epoch) == (0.5, 3)
     assert other.weights is not None
     assert torch.equal(other.weights["w"], torch.ones(2))
+
+
+# --- reference networks ------------------------------------------------------------------------------------------
+
+GOOGLENET = [
+    "threads=1",
+    "data.fraction=0.1",
+    "retrain.epochs=2",
+    "retrain.batch=40",
+    "retrain.validation_fraction=0.1",
+]
+"""Batch norms and dropout, on digits of 8 x 8."""
+
+
+@pytest.fixture(scope="module")
+def large_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits at 16 x 16, which is enough for lenet."""
+    from rapdarts.training import data
+
+    small = np.load(Path(data.__file__).with_name("digits.npz"))
+    x = small["x"].repeat(2, 1).repeat(2, 2) * 15
+    arrays, halves = {"x": x, "y": small["y"]}, {"train": small["test"] == 0, "test": small["test"] == 1}
+    file = tmp_path_factory.mktemp("data") / "digits16.npz"
+    np.savez(file, **{f"{name}_{half}": arrays[name][rows] for name in arrays for half, rows in halves.items()})
+    return file
+
+
+@pytest.fixture(scope="module")
+def googlenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A retraining of a reference network that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "googlenet"
+    assert main(["retrain", "GoogLeNet", "digits", *GOOGLENET, f"run={folder}"]) == 0
+    return folder
+
+
+def test_a_reference_network_learns_and_is_tested_again(
+    large_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, data = tmp_path / "run", ["data.name=npz", f"data.path={large_digits}"]
+    recipe = ["threads=1", "retrain.epochs=4", "retrain.batch=20", "retrain.auxiliary=0.4", "retrain.drop_path=0.2"]
+    assert main(["retrain", "LeNet", "digits", *data, *recipe, f"run={folder}"]) == 0
+    out, err = capsys.readouterr()
+    assert "building lenet for images of 1x16x16 and 10 classes\n" in err
+    assert "without retrain.drop_path and retrain.auxiliary: these belong to networks of cells\n" in err
+
+    result = json.loads((folder / "result.json").read_text())
+    assert result["network"] == "lenet"
+    assert result["test_accuracy"] > 0.85
+    assert result["costs"] == count(REFERENCE["lenet"].build((1, 16, 16), 10), (1, 16, 16))
+    assert out.startswith(f"test accuracy {100 * result['test_accuracy']:.2f} %")
+    assert not (folder / "genotype.json").exists()
+
+    assert main(["evaluate", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["test_accuracy"] == result["test_accuracy"]
+    assert main(["report", str(folder)]) == 0
+    (row,) = capsys.readouterr().out.splitlines()[2:]
+    assert "| retrain lenet | npz | 0 | 4 epochs | " in row
+    assert f" {result['costs']['params']:,} | {result['costs']['macs']:,} | " in row
+
+
+@pytest.mark.parametrize("after", ["epoch 1", "step 4"])
+def test_an_interrupted_reference_network_ends_in_the_same_bits(
+    googlenet: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["retrain", "googlenet", "digits", *GOOGLENET, f"run={tmp_path / 'cut'}"]
+    with monkeypatch.context() as patch:
+        interrupt(patch, after)
+        assert main(command) == 75
+    assert main([*command, "resume=true"]) == 0
+    assert results(tmp_path / "cut") == results(googlenet)
+    assert set(results(googlenet)) == {"records", "network.safetensors", "best.safetensors"}
+
+
+def test_resume_with_another_network_is_refused(googlenet: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, reason in (("googlenet_d2l", "belongs to another reference network"), ("PDARTS", "skeleton")):
+        assert main(["retrain", name, "digits", *GOOGLENET, f"run={googlenet}", "resume=true"]) == 4
+        assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("lenet", "digits"), "lenet cannot take an image of 1x8x8, of which nothing is left behind its layer conv2"),
+        (
+            ("LeNet", "digits", "skeleton.layers=3"),
+            "lenet is a reference network, which has no use for skeleton.layers=",
+        ),
+        (("lenet", "digits", "stem=cifar"), "lenet is a reference network, which has no use for stem=; leave it out."),
+        (("googlenet", "digits", "retrain.batch=5000"), "retrain.batch=5000 is larger than the 1197 images"),
+        (("googlenett", "digits"), "there is no genotype 'googlenett': neither a file nor one of "),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_a_folder_is_made(
+    arguments: tuple[str, ...], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["retrain", *arguments, f"run={tmp_path / 'run'}"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"rapdarts: error: {sentence}")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_space_of_ones_own_is_of_no_use_to_a_reference_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text("from search_spaces.darts import SPACE\n")
+    assert main(["retrain", "googlenet", "digits", "--space", str(tmp_path / "mine.py")]) == 2
+    assert "which has no use for --space; leave it out." in capsys.readouterr().err
+
+
+def test_no_two_networks_share_a_name() -> None:
+    names = [name.lower() for name in (*LITERATURE, *REFERENCE)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.skipif("RAPDARTS_DATA" not in os.environ, reason="RAPDARTS_DATA names no folder with real data")
+def test_lenet_learns_fashion_mnist(tmp_path: Path) -> None:
+    path = Path(os.environ["RAPDARTS_DATA"]) / "fashion-mnist"
+    if not path.is_dir():
+        pytest.skip("RAPDARTS_DATA holds no fashion-mnist")
+    recipe = ["threads=1", "data.fraction=0.05", "retrain.epochs=2", "retrain.batch=32", "retrain.lr=0.1"]
+    data = ["data.name=fashion_mnist", f"data.path={path}", "data.flip=true"]
+    assert main(["retrain", "lenet", "digits", *data, *recipe, f"run={tmp_path}"]) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["n"] == 10_000
+    assert result["test_accuracy"] > 0.6
