@@ -8,8 +8,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,16 @@ from rapdarts.config import Experiment, Launch
 from rapdarts.errors import DeviceError, InputError, Preempted, RapdartsError, StorageError, exit_code
 from rapdarts.help import COMMANDS, help_of, overview
 from rapdarts.plain_yaml import shorten
+from rapdarts.quantities import show
 
 if TYPE_CHECKING:
     import torch
 
+    from rapdarts.blueprint import Blueprint
     from rapdarts.genotype import Genotype
     from rapdarts.space import SearchSpace
+    from rapdarts.targets import Target
+    from rapdarts.training.data import DataSet
 
 
 @dataclass
@@ -81,6 +85,7 @@ def search(call: Call) -> None:
     data = load(config.data, _device(config.device, config.threads), config.seed)
     name = Path(call.words[0]).stem
     inputs = {"data set": data.fingerprint, "search space": _source(call.space)}
+    inputs |= {"hardware table": _source(config.search.hardware), "latency table": _source(config.search.latency)}
     if config.search.strategy == "random":
         from rapdarts.baseline import random_baseline
         from rapdarts.genotype import validate
@@ -97,35 +102,56 @@ def search(call: Call) -> None:
         _print(call, result, result["summary"])
         return
     loop.Halves.of(data, config)  # likewise
+    config.skeleton.channels = loop.check_skeleton(config, space, data).channels
     with open_run("search", config, launch, name, inputs) as run:
         derivation = loop.search(config, space, data, run, _provenance(config))
-        report = loop.cost_report(derivation, space, run)
+        report = loop.cost_report(derivation, space, config.search, run)
         run.write_json("result.json", report)
     _print(call, report, f"{loop.describe(derivation, report)}\nwritten to {run.folder / 'genotype.json'}")
 
 
 def derive(call: Call) -> None:
     call.expect(1)
-    folder = Path(call.target("the folder of a finished search"))
+    target = Path(call.target("the folder of a finished search, or its alphas.json"))
     options = knobs.load(configuration.DeriveConfig, call.pairs)
-    from rapdarts.cost.expected import price_table
     from rapdarts.derive import derive as derive_genotype
-    from rapdarts.derive import mixing_weights, read_alphas
+    from rapdarts.derive import mixing_weights, read_alphas, space_of_alphas, where_infeasible
+    from rapdarts.pricing import prices
 
-    config = configuration.of_run(folder)
-    space, skeleton, architecture = read_alphas(folder / "alphas.json", _space(config.search.space, call.space))
+    is_run = os.path.isdir(target)
+    if not is_run and not os.path.isfile(target):
+        what = shorten(str(target))
+        raise InputError(f"there is no {what}; give the folder of a finished search, or its alphas.json.")
+    file = target / "alphas.json" if is_run else target
+    config = configuration.of_alphas(file, needed=is_run)
+    full = _space(space_of_alphas(file), call.space)
+    space, skeleton, architecture = read_alphas(file, full)
     skeleton = replace(
         skeleton, layers=options.layers or skeleton.layers, channels=options.channels or skeleton.channels
     )
-    derivation = derive_genotype(
-        space,
-        mixing_weights(architecture),
-        price_table(space, skeleton),
-        options.rule or config.search.rule,
-        config.search.max_skips if options.max_skips < 0 else options.max_skips,
-        _provenance(config),
+    settings = replace(
+        config.search,
+        precision=options.precision or config.search.precision,
+        hardware=options.hardware or config.search.hardware,
+        latency=options.latency or config.search.latency,
     )
-    lines = [f"rule: {derivation.rule}", derivation.genotype.to_darts(), _costs_line(derivation.genotype.costs)]
+    # Budgets given here stand in the place of the run's.
+    limits = configuration.bounds(options.budget) or configuration.bounds(config.search.budget)
+    table = prices(settings, full, skeleton)
+    with where_infeasible(full, space, table, limits):
+        derivation = derive_genotype(
+            space,
+            mixing_weights(architecture),
+            table,
+            options.rule or config.search.rule,
+            config.search.max_skips if options.max_skips < 0 else options.max_skips,
+            _provenance(config),
+            limits,
+            options.count,
+        )
+    lines = [f"rule: {derivation.rule}", derivation.genotype.line, costs_line(derivation.genotype.costs)]
+    for number, other in enumerate(derivation.candidates[1 : options.count], 2):
+        lines.append(f"{number}. score {other.score:.4f}: {other.genotype.line}\n   {costs_line(other.genotype.costs)}")
     if options.out:
         _write(options.out, derivation.genotype.to_json())
         lines.append(f"written to {options.out}")
@@ -134,66 +160,58 @@ def derive(call: Call) -> None:
 
 def retrain(call: Call) -> None:
     call.expect(2)
-    target = call.target("a genotype: a file, a run folder or a literature name such as PDARTS")
+    target = call.target(
+        "a genotype (a file, a run folder or a literature name such as PDARTS), or a reference network such as lenet"
+    )
     if len(call.words) < 2:
-        raise InputError("rapdarts retrain needs an experiment after the genotype, such as digits.")
+        raise InputError("rapdarts retrain needs an experiment after the network, such as digits.")
     config, launch = _experiment(call, call.words[1])
     if config is None:
         return
     from rapdarts import retrain as loop
-    from rapdarts.genotype import validate
-    from rapdarts.search import deployment_skeleton, skeleton_to_build
     from rapdarts.training.data import load
     from rapdarts.training.run import open_run
 
-    genotype, where = _genotype(target)
-    space = _space(genotype.space, call.space)
-    validate(genotype, space, where)
+    blueprint_for = _blueprints(call, target)
     data = load(config.data, _device(config.device, config.threads), config.seed)
-    if configuration.touches("skeleton", call.pairs, "retrain"):
-        skeleton = deployment_skeleton(config.skeleton, data)
-    else:
-        skeleton = skeleton_to_build(genotype, config.skeleton, data)
-    config.skeleton = replace(config.skeleton, layers=skeleton.layers, channels=skeleton.channels, stem=skeleton.stem)
-    loop.training_batches(config, data)  # refuses a batch that is too large before a folder is made
-    inputs = {
-        "data set": data.fingerprint,
-        "genotype": genotype.to_darts(),
-        "search space": _source(call.space),
-    }
+    blueprint = blueprint_for(config, data)
+    # Before a folder is made, these two refuse images that are too small and a batch that is too large.
+    costs = blueprint.costs
+    loop.training_batches(config, data)
+    inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": _source(call.space)}
     with open_run("retrain", config, launch, Path(call.words[1]).stem, inputs) as run:
-        cells = f"{skeleton.layers} cells x {skeleton.channels} channels with the {skeleton.stem} stem"
-        run.screen.say(f"building {cells}; skeleton.KEY=... sets another")
-        trained = loop.retrain(config, genotype, space, skeleton, data, run)
-        report = loop.result(trained, genotype, space, skeleton, run)
+        for remark in blueprint.remarks(config.retrain):
+            run.screen.say(remark)
+        trained = loop.retrain(config, blueprint, data, run)
+        report = loop.result(trained, blueprint, config.retrain, run)
         run.write_json("result.json", report)
     words = f"test accuracy {trained.test}"
     if trained.best is not None:
         words += f"\nbest on validation: test accuracy {trained.best}"
-    _print(call, report, f"{words}\n{_costs_line(report['costs'])}\nwritten to {run.folder / 'network.safetensors'}")
+    _print(call, report, f"{words}\n{costs_line(costs)}\nwritten to {run.folder / 'network.safetensors'}")
 
 
 def evaluate(call: Call) -> None:
-    call.expect(1)
+    call.expect(2)
     target = Path(call.target("a run folder of rapdarts retrain, or a network.safetensors"))
     options = knobs.load(configuration.EvaluateConfig, call.pairs)
-    from rapdarts.evaluate import accuracy, load_network, read_trained
+    from rapdarts.evaluate import accuracy, experiment_of, load_network, read_trained
     from rapdarts.training.augment import Augment
     from rapdarts.training.data import load, ordered
 
-    trained = read_trained(target / "network.safetensors" if target.is_dir() else target)
-    config = configuration.of_run(trained.path.parent)
+    file = target / "network.safetensors" if target.is_dir() else target
+    trained = read_trained(file, lambda name: _space(name, call.space))
+    config = experiment_of(file, *call.words[1:])
     if options.path:
         config.data.path = options.path
     device = _device(options.device, options.threads or config.threads)
-    network, skeleton = load_network(trained, _space(trained.genotype.space, call.space))
-    network = network.to(device)
+    network = load_network(trained).to(device)
     data = load(config.data, device, config.seed)
-    known, found = (skeleton.image, trained.class_names), (data.image, data.class_names)
+    known, found = (trained.blueprint.input, trained.class_names), (data.image, data.class_names)
     if known != found:
         raise InputError(
             f"{trained.path} was trained on images {known[0]} of the classes {shorten(', '.join(known[1]))}, but these are"
-            f" {found[0]} of {shorten(', '.join(found[1]))}; name other data with path=PATH."
+            f" {found[0]} of {shorten(', '.join(found[1]))}; name other data with path=PATH, or another experiment."
         )
     result = accuracy(network, ordered(data.test, None, options.batch, Augment(trained.mean, trained.std)))
     values = {"test_accuracy": result.share, "standard_error": result.standard_error, "n": result.n}
@@ -211,26 +229,94 @@ def export(call: Call) -> None:
 
 
 def cost(call: Call) -> None:
-    call.expect(1)
-    target = call.target("a genotype: a file, a run folder or a literature name such as PDARTS")
     options = knobs.load(configuration.CountConfig, call.pairs)
-    from rapdarts.cost.count import count_derived
-    from rapdarts.genotype import validate
-    from rapdarts.space import Skeleton, stem_for
+    given = [knobs.full_name(configuration.CountConfig, key) for key, _ in call.pairs]
+    from rapdarts import bill, histograms, targets, tariff
 
-    genotype, where = _genotype(target)
-    space = _space(genotype.space, call.space)
-    validate(genotype, space, where)
-    own = genotype.skeleton or Skeleton(20, 36, (3, 32, 32), 10)
-    image = configuration.image_shape(options.input) if options.input else own.image
-    stem = stem_for(options.stem, image) if options.stem or options.input or not genotype.skeleton else own.stem
-    skeleton = Skeleton(
-        options.layers or own.layers, options.channels or own.channels, image, options.classes or own.classes, stem
-    )
-    costs = count_derived(genotype, space, skeleton)
-    shape, cells = "x".join(map(str, image)), f"{skeleton.layers} cells x {skeleton.channels} channels"
-    head = f"{target}: {cells}, {shape}, {skeleton.classes} classes, {skeleton.stem} stem"
-    _print(call, {**costs, "skeleton": vars(skeleton)}, f"{head}\n{_costs_line(costs)}")
+    if not any(call.words) and (options.space or call.space):
+        space = _space(options.space, call.space)
+        targets.refuse(given, targets.OF_SPACE, f"space={space.name}")
+        prices = tariff.tariff_of(space, targets.skeleton_for(space, options), options.precision)
+        _print(call, prices, tariff.describe_tariff(prices))
+        return
+    if call.target("a network (see --help), or space=NAME") == "filters":
+        call.expect(1)
+        targets.refuse(given, targets.OF_FILTERS, "filters")
+        image = configuration.image_shape(options.input or "384x13x13")
+        designs = tariff.filter_designs(image, options.channels or 256, options.precision)
+        _print(call, designs, tariff.describe_designs(designs))
+        return
+    if options.plot:
+        histograms.check(options.plot)
+    with redirect_stdout(sys.stderr):  # a user's own code may print
+        found = [_network(word, call.space, options) for word in call.words]
+        targets.refuse(given, frozenset().union(*(one.keys for one in found)), " ".join(call.words))
+        bills = [bill.itemise(one, options.precision) for one in found]
+    words = bill.describe(bills, options.rows)
+    if options.plot:
+        picture = histograms.draw([bill.panels(one) for one in bills], Path(options.plot).suffix)
+        _write(options.plot, picture)
+        words += f"\nwritten to {options.plot}"
+    trees = [one.to_json() for one in bills]
+    _print(call, trees if len(trees) > 1 else trees[0], words)
+
+
+def measure(call: Call) -> None:
+    call.expect(1)
+    options = knobs.load(configuration.MeasureConfig, call.pairs)
+    if not (Path(options.out).name and Path(options.out).parent.is_dir()):  # said before minutes are spent
+        raise InputError(f"out={shorten(options.out)} cannot be written; name a file in a folder that is there.")
+    from rapdarts.cost import latency
+    from rapdarts.space import Skeleton, stem_for
+    from rapdarts.training.data import load
+    from rapdarts.training.log import Screen
+
+    device = _device(options.device, options.threads)
+    config = configuration.experiment(call.words[0], []) if call.words else None
+    space = _space(options.space or ("" if call.space else config.search.space if config else "darts"), call.space)
+    layers, channels = (config.skeleton.layers, config.skeleton.channels) if config else space.deployment
+    layers, channels = options.layers or layers, options.channels or channels
+    if not channels:
+        raise InputError("skeleton.channels=auto is found by a search within budgets; give a number: channels=16.")
+    image, classes = configuration.image_shape(options.input) if options.input else (3, 32, 32), options.classes or 10
+    if config and not (options.input and options.classes):
+        data = load(config.data, device, config.seed)
+        image, classes = image if options.input else data.image, options.classes or data.classes
+    stem = stem_for(options.stem or (config.skeleton.stem if config else "auto"), image)
+    skeleton = Skeleton(layers, channels, image, classes, stem)
+
+    shape, cells = "x".join(map(str, image)), f"{layers} cells x {channels} channels"
+    where = latency.device_name(device) + (f" with {options.threads} threads" if options.threads > 1 else "")
+    head = f"{space.name}: {cells}, {shape}, {classes} classes, {stem} stem, batch {options.batch}, on {where}"
+    screen = Screen()
+    screen.say(f"measuring {head}")
+
+    def rounds() -> Iterator[int]:
+        screen.start("measuring", 0, options.rounds)
+        for number in range(options.rounds):
+            yield number
+            screen.step()
+            if (number + 1) % -(-options.rounds // 4) == 0:
+                screen.epoch(f"round {number + 1}/{options.rounds}", number + 1)
+
+    try:
+        table = latency.measure(space, skeleton, device, rounds(), options.networks, options.batch, options.seed)
+    finally:
+        screen.stop()
+    _write(options.out, table.to_json())
+    check = table.check
+    rank = "undefined" if check.spearman is None else f"{check.spearman:.2f}"
+    lines = [
+        head,
+        f"fixed {show(table.fixed_s, 'latency')}, primitives x {table.scale:.3g}, at {len(table.places)} places",
+        f"check: {check.networks} other networks take {show(check.fastest_s, 'latency')} to {show(check.slowest_s, 'latency')};"
+        f" rank correlation {rank}, error {check.median_error:.1%} in the median, {check.max_error:.1%} at most"
+        f" (the same network, measured again: {check.noise:.1%})",
+        f"written to {options.out}",
+    ]
+    if not check.reliable:
+        screen.say("this table prices networks poorly: measure again with more rounds=, or on a quieter machine")
+    _print(call, table.head(), "\n".join(lines))
 
 
 def report(call: Call) -> None:
@@ -248,6 +334,7 @@ VERBS: dict[str, Callable[[Call], None]] = {
     "evaluate": evaluate,
     "export": export,
     "cost": cost,
+    "measure": measure,
     "report": report,
 }
 """Every command; what there is to say about it stands in rapdarts.help."""
@@ -358,12 +445,47 @@ def _space(name: str, file: str) -> SearchSpace:
 
 
 def _source(file: str) -> str:
-    """What the user's own space file says: the run remembers it, and notices a change."""
-    return Path(file).read_text(encoding="utf-8", errors="replace") if file else ""
+    """What a file of the user's says: the run remembers it, and notices a change."""
+    return Path(file).read_text(encoding="utf-8", errors="replace") if os.path.isfile(file) else ""
 
 
-def _genotype(target: str) -> tuple[Genotype, str]:
-    """The genotype a user names, and how to call it in a message: a literature name, a file, or a run folder's."""
+def _blueprints(call: Call, target: str) -> Callable[[Experiment, DataSet], Blueprint]:
+    """The network a user names, as it is to be built on a data set: a reference network, or that of a genotype.
+
+    Of a genotype, the skeleton that is built is noted in the experiment. Raises InputError, before any data are read,
+    for what cannot be built or keys that mean nothing for it.
+    """
+    from rapdarts.blueprint import DerivedBlueprint, ReferenceBlueprint, reference_name
+    from rapdarts.genotype import validate
+    from rapdarts.networks.reference import REFERENCE
+    from rapdarts.search import deployment_skeleton, skeleton_to_build
+
+    asked = [key for key, value in call.pairs if configuration.touches("skeleton", [(key, value)], call.verb)]
+    name = reference_name(target)
+    if name is not None:
+        if asked or call.space:
+            useless = f"{asked[0]}=" if asked else "--space"
+            raise InputError(f"{name} is a reference network, which has no use for {useless}; leave it out.")
+        return lambda config, data: ReferenceBlueprint(name, data.image, data.classes)
+
+    genotype, where = _genotype(target, REFERENCE)
+    space = _space(genotype.space, call.space)
+    validate(genotype, space, where)
+
+    def derived(config: Experiment, data: DataSet) -> Blueprint:
+        wanted = config.skeleton
+        skeleton = deployment_skeleton(wanted, data) if asked else skeleton_to_build(genotype, wanted, data)
+        config.skeleton = replace(wanted, layers=skeleton.layers, channels=skeleton.channels, stem=skeleton.stem)
+        return DerivedBlueprint(genotype, space, skeleton)
+
+    return derived
+
+
+def _genotype(target: str, others: Iterable[str] = ()) -> tuple[Genotype, str]:
+    """The genotype a user names, and how to call it in a message: a literature name, a file, or a run folder's.
+
+    `others` are names of networks that would have done as well.
+    """
     from rapdarts.genotype import read
     from rapdarts.literature import LITERATURE, find
 
@@ -379,9 +501,26 @@ def _genotype(target: str) -> tuple[Genotype, str]:
             )
     elif not os.path.exists(path):
         raise InputError(
-            f"there is no genotype {shorten(repr(target))}: neither a file nor one of {', '.join(LITERATURE)}."
+            f"there is no genotype {shorten(repr(target))}: neither a file nor one of {', '.join([*LITERATURE, *others])}."
         )
     return read(path), str(path)
+
+
+def _network(name: str, file: str, options: configuration.CountConfig) -> Target:
+    """The network of this name: the user's own, a reference network, or a genotype's, whose space may stand in a file."""
+    from rapdarts import targets
+    from rapdarts.genotype import validate
+    from rapdarts.literature import find
+
+    target = targets.of_name(name, options)
+    if target is not None:
+        return target
+    if find(name) is None and not os.path.exists(name):
+        raise targets.unknown(name)
+    genotype, where = _genotype(name)
+    space = _space(genotype.space, file)
+    validate(genotype, space, where)
+    return targets.of_genotype(name, genotype, space, options)
 
 
 def _device(name: str, threads: int) -> torch.device:
@@ -419,8 +558,8 @@ def _best_first(candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(candidates, key=lambda one: (not one["chosen"], one["score"] is None, -(one["score"] or 0)))
 
 
-def _costs_line(costs: Any) -> str:
-    return "  ".join(f"{name} {value:,}" for name, value in costs.items())
+def costs_line(costs: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {show(value, name)}" for name, value in costs.items())
 
 
 # --- speaking ----------------------------------------------------------------------------------------------------
@@ -449,12 +588,12 @@ def _deliver(text: str, out: str) -> None:
         _out(text, end="")
 
 
-def _write(out: str, text: str) -> None:
+def _write(out: str, content: str | bytes) -> None:
     from rapdarts.training import files
 
     if not Path(out).name:
         raise InputError(f"out={out} names no file; write the path of one.")
-    files.write(Path(out), text)
+    files.write(Path(out), content)
 
 
 def _say(words: str) -> None:

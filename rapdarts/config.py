@@ -17,12 +17,17 @@ from typing import Any
 from rapdarts.errors import InputError
 from rapdarts.knobs import checked, full_name, get, keys, knob, load
 from rapdarts.plain_yaml import read_yaml, shorten
+from rapdarts.quantities import amount
 
 MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
 """Bounds that stop slips of the keyboard, and numbers that torch cannot hold, before anything is started."""
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?")
 DEVICE_HELP = "cpu, cuda, cuda:N, mps; auto: a GPU if there is one"
+
+
+RULES = ("pdarts", "darts", "exact")
+"""How a genotype is read off: by P-DARTS with a cap on skips, by DARTS without, or the best of all genotypes (with the cap)."""
 
 
 # --- what an experiment says -------------------------------------------------------------------------------------
@@ -60,7 +65,14 @@ class SkeletonConfig:
     """The deployment skeleton: the network that is priced by the search and built by the retraining."""
 
     layers: int = knob(20, "depth", "cells", low=1, high=1000)
-    channels: int = knob(36, "width of the first cells", "channels", low=2, high=65536)
+    channels: int = knob(
+        36,
+        "width of the first cells; auto: the widest whose average cell is within all budgets",
+        "channels",
+        low=2,
+        high=65536,
+        auto=0,
+    )
     stem: str = knob("auto", "first layers; auto: imagenet from 96 pixels on", choices=("auto", "cifar", "imagenet"))
 
 
@@ -69,7 +81,37 @@ class CostCoefficients:
     """How dear a resource is: 1 weighs the uniform mixture's whole cost like one nat of cross-entropy (thesis Eq. 3.24)."""
 
     macs: float = knob(0.0, "price of the uniform mixture's multiply-accumulates", "nats", low=0, high=1e6)
-    bytes: float = knob(0.0, "price of the uniform mixture's bytes of weights", "nats", low=0, high=1e6)
+    params: float = knob(0.0, "price of its parameters", "nats", low=0, high=1e6)
+    bytes: float = knob(0.0, "price of its bytes of weights", "nats", low=0, high=1e6)
+    activations: float = knob(0.0, "price of what its convolutions and linear layers put out", "nats", low=0, high=1e6)
+    traffic: float = knob(0.0, "price of the bytes it moves", "nats", low=0, high=1e6)
+    energy: float = knob(0.0, "price of its energy an image", "nats", low=0, high=1e6)
+    latency: float = knob(0.0, "price of its time, which needs search.latency", "nats", low=0, high=1e6)
+    peak_memory: float = knob(0.0, "price of its peak of activations", "nats", low=0, high=1e6)
+
+
+@dataclass
+class BudgetConfig:
+    """Upper bounds that the genotype meets, whatever it costs in accuracy; empty: none. No coefficient is needed."""
+
+    macs: str = knob("", "most multiply-accumulates of an image, such as 500M", amount=True)
+    params: str = knob("", "most parameters, such as 3.0M", amount=True)
+    bytes: str = knob("", "most bytes of weights, such as 12MB", amount=True)
+    activations: str = knob("", "most numbers that convolutions and linear layers put out, such as 9M", amount=True)
+    traffic: str = knob("", "most bytes moved for an image, such as 100MB", amount=True)
+    energy: str = knob("", "most energy for an image, such as 2mJ", amount=True)
+    latency: str = knob("", "longest forward pass, such as 8ms; needs search.latency", amount=True)
+
+
+@dataclass
+class HardwareConfig:
+    """What arithmetic and memory cost: a file that `search.hardware` names. The defaults are 45 nm at 0.9 V (Horowitz, ISSCC 2014)."""
+
+    name: str = knob("horowitz_45nm", "what to call it")
+    mac_8: float = knob(0.23, "a multiply and an add of int8", "pJ", above=0, high=1e12)
+    mac_16: float = knob(1.5, "the same in fp16", "pJ", above=0, high=1e12)
+    mac_32: float = knob(4.6, "the same in fp32", "pJ", above=0, high=1e12)
+    dram_32: float = knob(640.0, "reading 32 bits from DRAM", "pJ", above=0, high=1e12)
 
 
 @dataclass
@@ -120,9 +162,19 @@ class SearchConfig:
     alpha_clip: float = knob(5.0, "largest gradient norm of the architecture parameters; 0: no limit", low=0, high=1e6)
     alpha_init: float = knob(1e-3, "standard deviation of the first architecture parameters", low=0, high=100)
     unrolled: bool = knob(False, "second-order architecture gradient (Liu et al. 2019, Eq. 7)")
-    rule: str = knob("pdarts", "how the genotype is read off alpha", choices=("pdarts", "darts"))
-    max_skips: int = knob(2, "most skips in the normal cell (rule pdarts)", "edges", low=0, high=1000)
+    rule: str = knob("pdarts", "how the genotype is read off alpha; exact where there is a budget", choices=RULES)
+    max_skips: int = knob(2, "most skips in the normal cell (not by the rule darts)", "edges", low=0, high=1000)
     cost: CostCoefficients = field(default_factory=CostCoefficients)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    budget_rate: float = knob(
+        0.5, "how fast the price of a budget's resource rises while it is overspent", "nats an epoch", above=0, high=1e6
+    )
+    precision: int = knob(
+        32, "bits of a number in the deployed network (for bytes, traffic, energy)", choices=(32, 16, 8)
+    )
+    hardware: str = knob("", "energies of your hardware, a YAML file; empty: 45 nm (Horowitz 2014)", "path")
+    latency: str = knob("", "latency table that rapdarts measure wrote", "path")
+    latency_of: str = knob("", "the device it was measured on, as it says; empty: the one that searches")
     random: RandomConfig = field(default_factory=RandomConfig)
 
 
@@ -202,10 +254,17 @@ class Launch:
 class DeriveConfig:
     """Reads a genotype off a finished search once more."""
 
-    rule: str = knob("", "how the genotype is read off alpha; empty: the run's", choices=("", "pdarts", "darts"))
-    max_skips: int = knob(-1, "most skips in the normal cell (rule pdarts); -1: the run's", "edges", low=-1, high=1000)
+    rule: str = knob(
+        "", "how the genotype is read off alpha; empty: the run's, exact where there is a budget", choices=("", *RULES)
+    )
+    max_skips: int = knob(-1, "most skips in the normal cell; -1: the run's", "edges", low=-1, high=1000)
+    count: int = knob(1, "how many genotypes to list, best first", low=1, high=1000)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     layers: int = knob(0, "depth of the deployment skeleton; 0: the run's", "cells", low=0, high=1000)
     channels: int = knob(0, "width of the deployment skeleton; 0: the run's", "channels", low=0, high=65536)
+    precision: int = knob(0, "bits of a number in the deployed network; 0: the run's", choices=(0, 32, 16, 8))
+    hardware: str = knob("", "energies of your hardware, a YAML file; empty: the run's", "path")
+    latency: str = knob("", "latency table that rapdarts measure wrote; empty: the run's", "path")
     out: str = knob("", "file to write the genotype to; empty: none", "path")
 
 
@@ -223,7 +282,7 @@ class EvaluateConfig:
 class ExportConfig:
     """Writes a genotype in the form that another program reads."""
 
-    to: str = knob("json", "format", choices=("json", "darts", "svg"))
+    to: str = knob("json", "format", choices=("json", "darts", "nasbench201", "svg"))
     out: str = knob("", "file to write; empty: standard output", "path")
 
 
@@ -236,13 +295,44 @@ class ReportConfig:
 
 @dataclass
 class CountConfig:
-    """Counts what a network costs."""
+    """Counts what networks cost, or all networks of a space."""
 
-    input: str = knob("", "image as CxHxW; empty: the genotype's own, else 3x32x32")
-    classes: int = knob(0, "classes; 0: the genotype's own, else 10", low=0, high=1e6)
-    layers: int = knob(0, "depth; 0: the genotype's own, else 20", "cells", low=0, high=1000)
-    channels: int = knob(0, "width of the first cells; 0: the genotype's own, else 36", "channels", low=0, high=65536)
-    stem: str = knob("", "first layers; empty: the genotype's own", choices=("", "auto", "cifar", "imagenet"))
+    input: str = knob("", "image as CxHxW; empty: the network's own, else 3x32x32; of filters 384x13x13")
+    classes: int = knob(0, "classes; 0: the network's own, else 10", low=0, high=1e6)
+    layers: int = knob(0, "depth of a genotype's network; 0: its own, else the space's", "cells", low=0, high=1000)
+    channels: int = knob(
+        0, "width of its first cells; 0: its own, else the space's; of filters 256", "channels", low=0, high=65536
+    )
+    stem: str = knob("", "its first layers; empty: its own", choices=("", "auto", "cifar", "imagenet"))
+    precision: int = knob(32, "bits of a number, for bytes, traffic and energy", choices=(32, 16, 8))
+    rows: str = knob(
+        "auto",
+        "rows by layer; auto: of one network, many of them by module; none: totals",
+        choices=("auto", "all", "none"),
+    )
+    plot: str = knob("", "picture to write, .png, .svg or .pdf: bar charts by layer", "path")
+    space: str = knob("", "instead of a network, the search space to count: a module of search_spaces")
+
+
+@dataclass
+class MeasureConfig:
+    """Measures what the primitives of a space take on the device at hand."""
+
+    space: str = knob("", "search space; empty: the experiment's, else darts")
+    layers: int = knob(
+        0, "depth of the deployment skeleton; 0: the experiment's, else the space's", "cells", low=0, high=1000
+    )
+    channels: int = knob(0, "width of its first cells; 0: likewise", "channels", low=0, high=65536)
+    input: str = knob("", "image as CxHxW; empty: that of the experiment's data, else 3x32x32")
+    classes: int = knob(0, "classes; 0: those of the experiment's data, else 10", low=0, high=1e6)
+    stem: str = knob("", "first layers; empty: the experiment's, else auto", choices=("", "auto", "cifar", "imagenet"))
+    device: str = knob("auto", DEVICE_HELP)
+    threads: int = knob(1, "CPU threads; 0: torch's own choice", low=0, high=MOST_THREADS)
+    batch: int = knob(1, "images in a forward pass", "images", low=1, high=MOST_IMAGES)
+    rounds: int = knob(40, "how often all is measured anew", low=4, high=1e5)
+    networks: int = knob(40, "random networks: one half calibrates the table, the other checks it", low=6, high=400)
+    seed: int = knob(0, "seed of the random networks", low=0, high=2**32 - 1)
+    out: str = knob("latency.json", "file to write the table to", "path")
 
 
 # --- putting an experiment together ------------------------------------------------------------------------------
@@ -259,6 +349,11 @@ def experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str
     config = load(Experiment, settings + _presets(named, _strategy(settings)) + named)
     check_experiment(config)
     return config
+
+
+def bounds(budget: BudgetConfig) -> dict[str, float]:
+    """The budgets that are set, by resource, in its unit. Raises InputError for what is no amount of it."""
+    return {name: amount(text, name, f"search.budget.{name}") for name, text in vars(budget).items() if text}
 
 
 def launch(given: Sequence[tuple[str, Any]]) -> Launch:
@@ -331,6 +426,13 @@ def check_experiment(config: Experiment) -> None:
             raise InputError(
                 f"{section_name}.lr_min={section.lr_min} is above {section_name}.lr={section.lr}; make it smaller."
             )
+    limits = bounds(search.budget)
+    if config.skeleton.channels == 0 and not limits:
+        raise InputError("skeleton.channels=auto needs a budget to fill, such as budget.params=3.0M; or give a number.")
+    if not search.latency and (search.cost.latency or "latency" in limits):
+        raise InputError(
+            "a price or budget on latency needs search.latency=FILE, a table that rapdarts measure writes."
+        )
     if len(config.data.mean) != len(config.data.std):
         raise InputError("data.mean and data.std must have the same length; give both, or neither.")
     check_device(config.device)
@@ -348,6 +450,12 @@ def of_run(folder: Path) -> Experiment:
     if not os.path.isfile(file):
         raise InputError(f"{shorten(str(folder))} is not a run folder: it has no config.yaml.")
     return load(Experiment, list(read_yaml(file)), where=str(file))
+
+
+def of_alphas(file: Path, needed: bool) -> Experiment:
+    """The configuration beside an alphas.json; where there is none and none is `needed`, the defaults. Raises InputError."""
+    beside = file.parent / "config.yaml"
+    return of_run(file.parent) if needed or os.path.isfile(beside) else Experiment()
 
 
 def digest(config: Experiment) -> str:

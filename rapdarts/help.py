@@ -58,17 +58,18 @@ COMMANDS = {
         ("--json", "--space"),
     ),
     "retrain": Command(
-        "retrain GENOTYPE EXPERIMENT",
+        "retrain NETWORK EXPERIMENT",
         "retrain runs/first/genotype.json digits run=runs/net",
-        "Train the network of a genotype from scratch. GENOTYPE: a file, a run folder, or a name such as PDARTS.",
+        "Train a network from scratch. NETWORK: a genotype (a file, a run folder, a name such as PDARTS), or a reference "
+        "network such as lenet.",
         LAUNCH,
         ("--json", "--print-config", "--space"),
         "retrain",
     ),
     "evaluate": Command(
-        "evaluate RUN",
+        "evaluate RUN [EXPERIMENT]",
         "evaluate runs/net --json",
-        "Test a trained network.",
+        "Test a trained network, on the data of its run or of another experiment.",
         (config.EvaluateConfig,),
         ("--json", "--space"),
     ),
@@ -79,10 +80,18 @@ COMMANDS = {
         (config.ExportConfig,),
     ),
     "cost": Command(
-        "cost GENOTYPE",
-        "cost PDARTS input=3x224x224 classes=1000 layers=14 channels=48",
-        "Count what the network of a genotype costs.",
+        "cost NETWORK ...",
+        "cost PDARTS alexnet input=3x224x224 classes=1000 plot=costs.png",
+        "Count what networks cost, layer by layer and side by side. NETWORK: a genotype's file or run folder, a name "
+        "such as PDARTS or alexnet, package.module:callable, or the word filters, which compares designs of one.",
         (config.CountConfig,),
+        ("--json", "--space"),
+    ),
+    "measure": Command(
+        "measure [EXPERIMENT]",
+        "measure digits out=latency.json",
+        "Measure what every primitive takes on this device: a table for search.latency, checked on whole networks.",
+        (config.MeasureConfig,),
         ("--json", "--space"),
     ),
     "report": Command(

@@ -198,12 +198,13 @@ def check_range(key: Key, value: Any) -> None:
 
 
 def range_text(facts: Mapping[str, Any]) -> str:
-    """A range in words, `at least 0, below 1` or `0 to 1`."""
+    """A range in words, `at least 0, below 1` or `0 to 1`, and the word auto where it stands for something."""
+    auto = "auto, or " if facts["auto"] is not None else ""
     if facts["low"] is not None and facts["high"] is not None:
-        return f"{_plain_number(facts['low'])} to {_plain_number(facts['high'])}"
+        return f"{auto}{_plain_number(facts['low'])} to {_plain_number(facts['high'])}"
     words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
     parts = [f"{word} {_plain_number(facts[name])}" for name, word in words.items() if facts[name] is not None]
-    return ", ".join(parts) or "a finite number"
+    return auto + (", ".join(parts) or "a finite number")
 
 
 def _plain_number(value: float) -> str:

@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from rapdarts import knobs
 from rapdarts.config import HardwareConfig, SearchConfig, bounds
 from rapdarts.cost.count import Resource, additive, resources
 from rapdarts.cost.expected import PriceTable, price_table
+from rapdarts.cost.latency import read as read_latency
+from rapdarts.cost.latency import with_latency
 from rapdarts.cost.penalty import uniform
 from rapdarts.errors import InputError
 from rapdarts.plain_yaml import read_yaml
@@ -32,13 +35,24 @@ def counters(precision: int, hardware: str) -> dict[str, Resource]:
     return resources(precision, energies)
 
 
-def prices(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> PriceTable:
+def prices(
+    settings: SearchConfig, space: SearchSpace, skeleton: Skeleton, device: torch.device | None = None
+) -> PriceTable:
     """What every choice costs at the deployment skeleton, in all resources that add up, time included where it was measured.
 
-    Raises InputError for a hardware or latency table that cannot be used, or was measured for something else.
+    Raises InputError for a hardware or latency table that cannot be used, or was measured for another skeleton or,
+    unless `search.latency_of` names it, on another device than `device`.
     """
     table = price_table(space, skeleton, additive(counters(settings.precision, settings.hardware)))
-    return table
+    if not settings.latency:
+        return table
+    latency = read_latency(Path(settings.latency))
+    latency.check_fits(space, skeleton, None if settings.latency_of else device)
+    if settings.latency_of not in ("", latency.device):
+        raise InputError(
+            f"{settings.latency} was measured on {latency.device}, not on search.latency_of={settings.latency_of}."
+        )
+    return with_latency(table, latency)
 
 
 def budgets_on(table: PriceTable, limits: Mapping[str, float]) -> Budgets | None:
@@ -54,11 +68,13 @@ def skip_cap(settings: SearchConfig) -> int | None:
     return None if settings.rule == "darts" else settings.max_skips
 
 
-def check_budgets(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> None:
+def check_budgets(
+    settings: SearchConfig, space: SearchSpace, skeleton: Skeleton, device: torch.device | None = None
+) -> None:
     """Raises InputError where no genotype meets the budgets at this skeleton: how far off they are, and what would fit."""
     limits, cap = bounds(settings.budget), skip_cap(settings)
     try:
-        budgets = budgets_on(prices(settings, space, skeleton), limits)
+        budgets = budgets_on(prices(settings, space, skeleton, device), limits)
         discretize_exactly(space, uniform(space.mask).weights.numpy(), budgets, cap)
     except Infeasible as error:
         if settings.latency:  # which was measured at this skeleton only

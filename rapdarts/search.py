@@ -20,7 +20,7 @@ from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype
 from rapdarts.networks.supernet import Supernet
 from rapdarts.pricing import budgets_on, check_budgets, counters, prices, skip_cap, widest
-from rapdarts.quantities import show
+from rapdarts.quantities import UNITS, show
 from rapdarts.space import NONE, SKIP, Mixing, SearchSpace, Skeleton, stem_for
 from rapdarts.strategy.architecture import Architecture
 from rapdarts.strategy.bilevel import unrolled_gradient
@@ -35,6 +35,9 @@ from rapdarts.training.schedules import cosine, skip_dropout
 
 Batch = tuple[Tensor, Tensor]
 
+BEST = 5
+"""How many of the best genotypes within the budgets go into candidates.json."""
+
 SHOWN = ("train_loss", "train_accuracy", "search_loss", "search_accuracy")
 """What of an epoch's record is said while the search runs, before the costs; metrics.jsonl has all of it."""
 
@@ -47,7 +50,7 @@ def search(config: Experiment, space: SearchSpace, data: DataSet, run: Run, prov
     """
     settings = config.search
     halves = Halves.of(data, config)
-    table = prices(settings, space, deployment_skeleton(config.skeleton, data))
+    table = prices(settings, space, deployment_skeleton(config.skeleton, data), data.train.labels.device)
     limits, cap = bounds(settings.budget), skip_cap(settings)
     budgets = budgets_on(table, limits)
     penalty = Penalty(table, asdict(settings.cost), limits, settings.budget_rate, data.train.labels.device)
@@ -89,14 +92,15 @@ def search(config: Experiment, space: SearchSpace, data: DataSet, run: Run, prov
 
             # Costs: what the mixture would cost on average, and the genotype that it would give without budgets.
             realised = table.exact(discretize(space, mixing_weights(architecture), cap))
-            run.log(shown(limits), lr=lr, **cost_facts(table, architecture, penalty, realised, run))
+            run.log(shown(limits), lr=lr, **cost_facts(architecture, penalty, realised, run))
             if epoch >= settings.warmup_epochs:
                 penalty.ascend(realised)
             run.picture("alpha", heat_map(architecture().weights))
         mixing = mixing_weights(architecture)
 
     run.write("alphas.json", alphas_to_json(space, table.skeleton, architecture))
-    derivation = derive(space, mixing, table, settings.rule, settings.max_skips, provenance, limits)
+    count = BEST if limits or settings.rule == "exact" else 1
+    derivation = derive(space, mixing, table, settings.rule, settings.max_skips, provenance, limits, count)
     run.write_json("candidates.json", derivation.candidates_json())
     run.write("genotype.json", derivation.genotype.to_json())
     return derivation
@@ -186,12 +190,14 @@ def check_skeleton(config: Experiment, space: SearchSpace, data: DataSet) -> Ske
         narrow = deployment_skeleton(replace(asked, channels=2), data)
         return replace(narrow, channels=widest(settings, space, narrow))
     skeleton = deployment_skeleton(asked, data)
-    check_budgets(settings, space, skeleton)
+    check_budgets(settings, space, skeleton, data.train.labels.device)
     return skeleton
 
 
 def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
     """Raises InputError where the stages do not fit the space."""
+    for layers in settings.layers:
+        Skeleton(layers, settings.channels, (3, 32, 32), 10).cells(space)  # on any images
     left = len(space.primitives)
     if settings.candidates[0] not in (0, left):
         raise InputError(
@@ -253,7 +259,7 @@ def cost_report(derivation: Derivation, space: SearchSpace, settings: SearchConf
     return {
         "rule": derivation.rule,
         "genotype": genotype.line,
-        "expected": {name: last[f"expected_{name}"] for name in genotype.costs},
+        "expected": {name: last[f"expected_{name}"] for name in UNITS if f"expected_{name}" in last},
         "priced": dict(genotype.costs),
         "counted": count_derived(genotype, space, derivation.skeleton, resources),
         "budgets": dict(derivation.budgets),
@@ -297,12 +303,12 @@ def observe(run: Run, half: str, loss: Tensor, logits: Tensor, labels: Tensor) -
 
 
 def cost_facts(
-    table: PriceTable, architecture: Architecture, penalty: Penalty, realised: Mapping[str, float], run: Run
+    architecture: Architecture, penalty: Penalty, realised: Mapping[str, float], run: Run
 ) -> dict[str, float]:
     """For the log: expected costs of the mixture, realised costs of its genotype, multipliers, and how hard the price pulls."""
     with torch.no_grad():
-        expected = table.expected(architecture()).tolist()
-    facts = {f"expected_{name}": cost for name, cost in zip(table.resources, expected, strict=True)}
+        expected = penalty.expected(architecture()).tolist()
+    facts = {f"expected_{name}": cost for name, cost in zip(penalty.resources, expected, strict=True)}
     facts |= {f"realised_{name}": cost for name, cost in realised.items()}
     facts |= {f"multiplier_{name}": multiplier for name, multiplier in penalty.multipliers.items()}
     means = run.meter.means()

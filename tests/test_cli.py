@@ -101,7 +101,7 @@ def test_help_lists_every_key_in_aligned_columns(
         )
         assert unit == ([key.facts["unit"]] if key.facts["unit"] else [])
         if key.facts["choices"]:
-            assert row.endswith("[" + ", ".join(filter(None, key.facts["choices"])) + "]")
+            assert row.endswith("[" + ", ".join(str(choice) for choice in key.facts["choices"] if choice != "") + "]")
         elif any(key.facts[bound] is not None for bound in ("low", "high", "above", "below")):
             assert row.endswith(f" [{knobs.range_text(key.facts)}]")
     assert len(starts) == 1
@@ -114,9 +114,9 @@ def test_help_lists_every_key_in_aligned_columns(
 @pytest.mark.parametrize(
     ("verb", "headings"),
     [
-        ("search", "launch experiment search search.cost search.random data skeleton retrain switches"),
-        ("retrain", "launch experiment retrain data skeleton search search.cost search.random switches"),
-        ("derive", "keys switches"),
+        ("search", "launch experiment search search.cost search.budget search.random data skeleton retrain switches"),
+        ("retrain", "launch experiment retrain data skeleton search search.cost search.budget search.random switches"),
+        ("derive", "keys budget switches"),
         ("cost", "keys switches"),
     ],
 )
@@ -263,8 +263,8 @@ def test_the_skeleton_of_the_command_line_wins_over_the_genotypes(
     priced = Genotype("darts", LITERATURE["PDARTS"].cells, Skeleton(5, 12, (1, 8, 8), 10))
     (elsewhere / "priced.json").write_text(priced.to_json())
 
-    def retrain(config: Any, genotype: Any, space: Any, skeleton: Skeleton, data: Any, run: Any) -> None:
-        raise InputError(f"{skeleton.layers} x {skeleton.channels}.")
+    def retrain(config: Any, blueprint: Any, data: Any, run: Any) -> None:
+        raise InputError(f"{blueprint.skeleton.layers} x {blueprint.skeleton.channels}.")
 
     monkeypatch.setattr(rapdarts.retrain, "retrain", retrain)
     for number, (target, setting, built) in enumerate(
@@ -351,7 +351,7 @@ def test_derive_lists_what_it_could_give(capsys: pytest.CaptureFixture[str], sea
     for one in found:
         assert set(one) == {"genotype", "costs", "score", "chosen", "max_skips"}
         assert one["genotype"]["costs"] == one["costs"]
-        assert all(isinstance(cost, int) for cost in one["costs"].values())
+        assert all(isinstance(cost, int) for name, cost in one["costs"].items() if name != "energy")
     assert [one["chosen"] for one in found] == [True] + [False] * (len(found) - 1)
     scores = [one["score"] for one in found[1:]]
     assert scores == sorted(scores, reverse=True)

@@ -79,7 +79,7 @@ def test_it_takes_no_other_type(schema: type, key: Key) -> None:
         float: [True, None, [], "cheap", "inf", "nan"],
         bool: [1, 0.0, None, "yes"],
     }
-    for value in wrong.get(kind, [1, 2.5, True, None, []]):
+    for value in wrong.get(kind, [True, None, []] if key.facts["amount"] else [1, 2.5, True, None, []]):
         sentence = refusal(schema, key.name, wrap(value) if value != [] else [[]])
         assert sentence.startswith(key.name)
         assert " takes " in sentence or " cannot be read: " in sentence
@@ -104,7 +104,19 @@ def test_a_number_has_a_range(schema: type, key: Key) -> None:
 @every(lambda key: key.facts["choices"])
 def test_a_choice_names_the_nearest(schema: type, key: Key) -> None:
     right = next(choice for choice in key.facts["choices"] if choice)
-    assert f"the nearest is {right}, of " in refusal(schema, key.name, right + "x")
+    assert f"the nearest is {right}, of " in refusal(schema, key.name, right + "x" if isinstance(right, str) else right + 1)
+
+
+@every(lambda key: key.facts["amount"])
+def test_an_amount_may_be_written_as_a_number(schema: type, key: Key) -> None:
+    assert checked(schema, [(key.name, 3_000_000), (key.name, 0.002)]) == [(key.name, "3000000"), (key.name, "0.002")]
+
+
+@every(lambda key: key.facts["auto"] is not None)
+def test_auto_stands_for_a_value_of_its_own(schema: type, key: Key) -> None:
+    auto = key.facts["auto"]
+    assert checked(schema, [(key.name, "auto"), (key.name, auto)]) == [(key.name, auto), (key.name, auto)]
+    assert "it must be auto, or " in refusal(schema, key.name, key.facts["low"] - 1)
 
 
 @every(lambda key: kind_of(key)[0] is str)
@@ -140,7 +152,7 @@ def test_sections_may_be_left_out(given: str, section: str, name: str) -> None:
     [
         ("lr", "", "search.lr or retrain.lr"),
         ("layers", "retrain", "skeleton.layers or search.layers"),
-        ("macs", "search", "search.cost.macs or search.random.macs"),
+        ("macs", "search", "search.cost.macs or search.budget.macs or search.random.macs"),
     ],
 )
 def test_what_could_mean_several_names_them(given: str, section: str, names: str) -> None:
@@ -164,7 +176,7 @@ def test_what_could_mean_several_names_them(given: str, section: str, names: str
         ("devise", "retrain", "device"),
         ("crops", "search", "data.crop"),
         ("data.pth", "search", "data.path"),
-        ("cost.foo", "search", "search.cost.macs"),
+        ("cost.mac", "search", "search.cost.macs"),
         ("cost.byte", "search", "search.cost.bytes"),
         ("cost-macs", "search", "search.cost.macs"),
         ("search.cost.mcas", "search", "search.cost.macs"),

@@ -69,7 +69,7 @@ def discretize_exactly(
 
     The best has the highest sum of log `weights` (kinds, edges, primitives) over its choices, of all genotypes that
     meet every budget and have at most `max_skips` skips in the normal cell. A choice without weight is worse than
-    any others together, but may be the last that is left. Ties, which are scores that agree to 3e-10 of the
+    any others together, but may be the last that is left. Ties, which are scores that agree to 1e-10 of the
     widest gap between two log weights, go to the lowest edges, then to the lowest primitives.
 
     Raises DivergedError if a weight is not finite, InputError if a node has too few edges with anything to derive,
@@ -159,10 +159,10 @@ def _ranks(space: SearchSpace) -> np.ndarray:
 
 # --- the program -------------------------------------------------------------------------------------------------
 
-PEAK, SLACK, LEEWAY = 1e4, 1e-5, 1e-3
+PEAK, TIE, LEEWAY = 1e5, 1e-5, 1e-3
 """HiGHS proves optima to 1e-6 and lets rows be broken by 1e-6, in absolute terms. So the largest coefficient of every
-objective and row becomes PEAK, and what differs by more than SLACK is different: whole prices are told apart up to 1e9.
-(Larger coefficients make it lose rows to rounding, and repair them.)"""
+objective and row becomes PEAK, and what is worse by more than TIE is worse: whole prices are told apart up to 1e9. The
+rows of limits get LEEWAY, for HiGHS loses what lies on a bound to rounding; what is over one is found by `met_by`."""
 
 
 class _Program:
@@ -198,7 +198,7 @@ class _Program:
             if chosen is None:
                 break
             best = chosen
-            rows.append(LinearConstraint(costs, ub=costs[chosen[self.open]].sum() + SLACK))
+            rows.append(LinearConstraint(costs, ub=costs[chosen[self.open]].sum() + TIE))
         return best
 
     def forbid(self, chosen: np.ndarray) -> None:
@@ -220,7 +220,7 @@ class _Program:
             chosen[self.open] = result.x > 0.5
             if self.limits.met_by(chosen):
                 return chosen
-            rows = [*rows, self._other_than(chosen)]  # over a bound by less than the solver sees
+            rows = [*rows, self._other_than(chosen)]  # over a bound by less than LEEWAY
 
 
 def _limits(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> Budgets:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rapdarts.cost.count import RESOURCES, count, count_derived, macs, params, weight_bytes
+from rapdarts.cost.count import RESOURCES, count, count_derived, joules, macs, params, resources, weight_bytes
 from rapdarts.genotype import Cell, Genotype, random_genotype
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.space import Skeleton, named_space
@@ -58,6 +58,22 @@ def test_params_are_what_training_changes() -> None:
     assert weight_bytes(layer, (3, 8, 8)) == 4 * 240
     names = ["macs", "params", "bytes", "activations", "traffic", "energy", "peak_memory"]
     assert list(RESOURCES) == list(count(layer, (3, 8, 8))) == names
+
+
+@pytest.mark.parametrize("precision, pj, bytes_", [(32, 4.6, 4), (16, 1.5, 2), (8, 0.23, 1)])
+def test_activations_traffic_and_energy_by_hand(precision: int, pj: float, bytes_: int) -> None:
+    """A folded pair, a pool and a linear layer; 45 nm: multiply and add, and 640 pJ for 32 bits of DRAM (Horowitz 2014)."""
+    folded = (nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
+    network = nn.Sequential(*folded, nn.Flatten(), nn.Linear(36, 5))
+    counted = count(network, (3, 8, 8), resources(precision))
+    assert counted["macs"] == 4 * 36 * 27 + 36 * 5
+    assert counted["activations"] == 4 * 36 + 5
+    conv, pool, linear = 192 + 112 + 144, 144 + 36, 36 + 185 + 5
+    assert counted["traffic"] == bytes_ * (conv + pool + linear)
+    assert counted["params"] == 112 + 8 + 185 and counted["bytes"] == bytes_ * 305
+    assert counted["energy"] == pytest.approx((4068 * pj + 305 * 640 * bytes_ / 4) * 1e-12, rel=1e-12)
+    assert sum(joules(4068, 305, precision)) == counted["energy"]
+    assert counted["peak_memory"] == 4 * (192 + 144)  # fp32 at any precision
 
 
 def test_counting_leaves_no_trace() -> None:

@@ -166,7 +166,7 @@ def test_the_best_few() -> None:
 
 def test_what_is_refused_says_how_far_off_it_is() -> None:
     seen = {"alone": 0, "together": 0, "nothing": 0}
-    for space, weights, budgets, cap in cases(250, seed=5):
+    for space, weights, budgets, cap in cases(150, seed=5):
         brute = Brute(space, weights, budgets, cap)
         if len(brute.keys):
             continue
@@ -334,7 +334,7 @@ def bounded(real: Budgets, names: tuple[str, ...], genotype: Genotype) -> Budget
 def check_budgets(real: Budgets, number: int, seed: int) -> dict[str, float]:
     """Draws pairs of alpha and budgets that some genotype just meets, and sees that every answer meets its budgets.
 
-    Gives how many did, how often the plain rule would not have, and the time of an answer in ms: median and maximum.
+    Gives how many did, how often the plain rule would not have, and the processor time of an answer in ms: median and maximum.
     """
     rng = np.random.default_rng(seed)
     met, plain_met, times = 0, 0, []
@@ -346,9 +346,9 @@ def check_budgets(real: Budgets, number: int, seed: int) -> dict[str, float]:
         shares = (real.prices / real.prices.max((1, 2, 3), keepdims=True)).sum(0)
         witness = discretize(DARTS, np.exp(rng.normal(0, 1, shares.shape) - rng.uniform(0, 3) * shares), max_skips=2)
         budgets = bounded(real, names, witness)
-        begun = time.perf_counter()
+        begun = time.process_time()
         (best,) = discretize_exactly(DARTS, weights, budgets, max_skips=2)
-        times.append(1e3 * (time.perf_counter() - begun))
+        times.append(1e3 * (time.process_time() - begun))
         chosen = one_hot(DARTS, best.genotype)
         skips = chosen[0, :, DARTS.columns["skip_connect"]].sum()
         met += budgets.met_by(chosen) and skips <= 2 and best.score >= score(DARTS, weights, witness) - 1e-9
