@@ -13,7 +13,6 @@ from torch.nn.functional import cross_entropy
 
 from rapdarts.config import Experiment, SearchConfig, SkeletonConfig, bounds
 from rapdarts.cost.count import count_derived
-from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty, uniform
 from rapdarts.derive import Derivation, alphas_to_json, derive, mixing_weights
 from rapdarts.errors import InputError

@@ -7,6 +7,7 @@ a primitive proportional to its weight. Prices are those of the deployment skele
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -47,10 +48,11 @@ class PriceTable:
                 raise InputError(
                     f"cell {kind} puts out {width} of {self.space.nodes} nodes; prices are known where a cell puts out all."
                 )
-        totals = (self.fixed + (self.prices * chosen).sum((1, 2, 3))).tolist()
-        return {
-            name: round(total) if name in COUNTED else total for name, total in zip(self.resources, totals, strict=True)
-        }
+        costs = {}
+        for name, fixed, prices in zip(self.resources, self.fixed, self.prices, strict=True):
+            total = math.fsum([fixed, *prices[chosen > 0]])  # rounded once, as budgets are checked
+            costs[name] = round(total) if name in COUNTED else total
+        return costs
 
     def expected(self, mixing: Mixing) -> Tensor:
         """E[cost] (resources,) float64 of a mixing (kinds, edges, primitives); equals `exact` where the mixing is one-hot."""

@@ -18,29 +18,23 @@ def peak_memory(network: nn.Module, image: Image) -> int:
     fp32, weights excluded. An activation lives from the operation that writes it to the last that reads it; input and
     output of the running operation are both there. Batch norm and functions of one tensor work in place, and what is
     concatenated was written into its place at once, unless it stands in another concatenation already. Padding makes
-    a second, larger activation; padding by nothing makes none.
+    a second activation.
     """
     return BYTES_PER_ACTIVATION * max(live(trace(network, image)), default=0)
 
 
 def live(run: Trace) -> list[int]:
     """Elements of the activations that are held at each operation."""
-    same: dict[int, int] = {}  # what padding by nothing gives, by PyTorch a copy, is what it reads
-    for op in run.ops:
-        if op.name == "constant_pad_nd" and op.size == op.reads[0][1]:
-            same[op.writes] = same.get(op.reads[0][0], op.reads[0][0])
-    born, last = {0: 0}, {0: 0, same.get(run.output, run.output): len(run.ops) - 1}
+    born, last = {0: 0}, {0: 0, run.output: len(run.ops) - 1}
     taken: dict[int, int] = {}  # the concatenation in which an activation has its place
     own = dict(run.sizes)  # elements that an activation adds to those it holds already
     for step, op in enumerate(run.ops):
-        written = same.get(op.writes, op.writes)
-        born.setdefault(written, step)
-        for number, elements in op.reads:
-            tensor = same.get(number, number)
+        born.setdefault(op.writes, step)
+        for tensor, elements in op.reads:
             last[tensor] = max(step, last.get(tensor, 0))
             if op.name == "cat" and tensor not in taken and tensor != 0 and elements == run.sizes[tensor]:
-                taken[tensor] = written
-                own[written] -= elements
+                taken[tensor] = op.writes
+                own[op.writes] -= elements
     change = [0] * (len(run.ops) + 1)
     # A concatenation before its parts, which live as long.
     for tensor in sorted(born, key=born.__getitem__, reverse=True):

@@ -48,7 +48,9 @@ class FactorizedReduce(nn.Module):
         # The pixels are picked before the convolution, not by its stride: oneDNN's backward pass of a strided 1x1
         # convolution writes past its workspace for channels-last inputs of few channels (its issue 6035).
         even = x[:, :, ::2, ::2]
-        odd = nn.functional.pad(x, (0, width % 2, 0, height % 2))[:, :, 1::2, 1::2]
+        if height % 2 or width % 2:  # padding by nothing would be a copy
+            x = nn.functional.pad(x, (0, width % 2, 0, height % 2))
+        odd = x[:, :, 1::2, 1::2]
         return self.norm(torch.cat([self.even(even), self.odd(odd)], 1))
 
 

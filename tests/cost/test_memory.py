@@ -135,7 +135,7 @@ def padded(layers: list[nn.Module], x: Tensor) -> Tensor:
         (twice, [(1, 4), (4, 2), (10, 1)], 4 + 2 + 4 + 1),
         # All 8 channels, until their left half is copied beside 4 new ones.
         (chunked, [(1, 8), (4, 4), (8, 1)], 8 + 4 + 4),
-        (padded, [(1, 8), (8, 1)], 1 + 8),
+        (padded, [(1, 8), (8, 1)], 8 + 8),
     ],
 )
 def test_by_hand(
