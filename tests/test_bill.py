@@ -6,7 +6,9 @@ import itertools
 import json
 import math
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +218,7 @@ def adds_up(found: dict[str, Any]) -> None:
         assert isinstance(found[name], int)
 
 
-@pytest.mark.parametrize("name", ["densenet121", "shufflenet_v1", "resnet50", "lenet"])
+@pytest.mark.parametrize("name", ["densenet121", "shufflenet_v1", "lenet"])
 def test_rows_add_up(name: str, cost: Any, alone: None) -> None:
     image = "1x28x28" if name == "lenet" else "3x64x64"
     found = cost(name, f"input={image}", "classes=3")
@@ -294,17 +296,17 @@ def test_one_network_in_words(run: Any) -> None:
 
 
 def test_many_layers_are_shown_by_module(run: Any, alone: None) -> None:
-    lines = run("PDARTS", "input=1x16x16", "channels=4").splitlines()
-    assert lines[0] == "PDARTS: 20 cells x 4 channels, 1x16x16, 10 classes, cifar stem"
+    lines = run("PDARTS", "input=1x16x16", "layers=6", "channels=4").splitlines()
+    assert lines[0] == "PDARTS: 6 cells x 4 channels, 1x16x16, 10 classes, cifar stem"
     table = {line.split()[0]: line.split() for line in lines[2 : lines.index("")]}
-    assert list(table) == ["stem", *(f"cells.{i}" for i in range(20)), "classifier", "total"]
+    assert list(table) == ["stem", *(f"cells.{i}" for i in range(6)), "classifier", "total"]
     assert table["cells.0"][1:4] == ["22", "layers", "16x16x16"]
     assert sum(int(row[-3].replace(",", "")) for row in table.values()) == 2 * int(table["total"][-3].replace(",", ""))
     assert " -  a second opinion" in lines[-2]
     assert lines[-1].startswith("the auxiliary head that training adds to PDARTS: ")
-    everything = run("PDARTS", "input=1x16x16", "channels=4", "rows=all")
-    assert "cells.0.edges.2.0.1 " in everything and everything.count("\n") > 440
-    assert run("PDARTS", "input=1x16x16", "channels=4", "rows=none").splitlines() == [
+    everything = run("PDARTS", "input=1x16x16", "layers=6", "channels=4", "rows=all")
+    assert "cells.5.edges.7.2 " in everything and everything.count("\n") > 130
+    assert run("PDARTS", "input=1x16x16", "layers=6", "channels=4", "rows=none").splitlines() == [
         lines[0],
         *lines[lines.index("") + 1 :],
     ]
@@ -384,12 +386,10 @@ def test_filter_designs(cost: Any, run: Any) -> None:
 @pytest.fixture(scope="module")
 def darts() -> dict[str, Any]:
     """The space of DARTS at its deployment skeleton, as JSON has it."""
-    with pytest.MonkeyPatch.context() as patch, open("darts.json", "w+", encoding="utf-8") as file:
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
         patch.setattr(tariff, "BUILT", 3)
-        patch.setattr(sys, "stdout", file)
         assert main(["cost", "space=darts", "--json"]) == 0
-        file.seek(0)
-        return dict(json.load(file))
+    return dict(json.loads(printed.getvalue()))
 
 
 def of(found: dict[str, Any]) -> tuple[int, int]:
@@ -521,7 +521,7 @@ def test_peaks_of_few_layers_are_those_of_many(name: str) -> None:
 @pytest.mark.parametrize("name, start", [("a.png", b"\x89PNG"), ("a.SVG", b"<?xml"), ("a.pdf", b"%PDF")])
 def test_plot(name: str, start: bytes, run: Any, alone: None, elsewhere: Path) -> None:
     loaded = "matplotlib.pyplot" in sys.modules
-    words = run("lenet", "own_networks:plain", f"plot={name}")
+    words = run(*["lenet", "own_networks:plain"][: 1 + name.endswith("png")], f"plot={name}")
     assert words.endswith(f"\nwritten to {name}\n")
     assert (elsewhere / name).read_bytes().startswith(start)
     assert ("matplotlib.pyplot" in sys.modules) == loaded
@@ -531,7 +531,7 @@ def test_plot(name: str, start: bytes, run: Any, alone: None, elsewhere: Path) -
 
 
 def test_a_picture_of_very_many_layers() -> None:
-    many = histograms.Panels("many", [f"layer{i}" for i in range(700)], {"a": range(700), "b": [0] * 700})
+    many = histograms.Panels("many", [f"layer{i}" for i in range(250)], {"a": range(250), "b": [0] * 250})
     none = histograms.Panels("none", [], {"a": [], "b": []})
     (Path("many.png")).write_bytes(histograms.draw([many, none], ".png"))
     with Image.open("many.png") as picture:

@@ -11,6 +11,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype, one_hot
+from rapdarts.quantities import UNITS, show
 from rapdarts.space import SKIP, SearchSpace
 from rapdarts.strategy.discretize import Candidate, discretize, score
 
@@ -139,17 +140,17 @@ def _infeasible(space: SearchSpace, budgets: Budgets | None, max_skips: int | No
                 least[name] = cheapest(space, budgets, name, max_skips, others)
                 among[name] = " within the other budgets"
 
-    asked = " and ".join(f"{name} <= {_number(bound)}" for name, bound in bounds.items())
+    asked = " and ".join(f"{name} <= {_amount(bound, name)}" for name, bound in bounds.items())
     there = ", ".join(
-        f"the cheapest{'' if len(bounds) == 1 else f' in {name}'}{among[name]} has {_number(floor)}"
+        f"the cheapest{'' if len(bounds) == 1 else f' in {name}'}{among[name]} has {_amount(floor, name)}"
         for name, floor in floors(least).items()
     )
     sentence = f"no genotype of the space {space.name}{capped} meets {asked}: {there}."
     return Infeasible(sentence, floors(least), least)
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,}"
+def _amount(value: float, name: str) -> str:
+    return show(value, name) if name in UNITS else f"{value:,}"
 
 
 def _ranks(space: SearchSpace) -> np.ndarray:

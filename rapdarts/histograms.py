@@ -1,0 +1,59 @@
+"""Bar charts of what the layers of networks cost: a row of panels a network, one panel for each quantity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from rapdarts.errors import InputError
+
+SUFFIXES = (".png", ".svg", ".pdf")
+MOST_LABELS = 100
+COLOURS = ("#1f5fb4", "#16784a", "#b8450b", "#7b3aa6")
+
+
+@dataclass(frozen=True)
+class Panels:
+    """One network: its name and totals in words, its layers, and by title of the panel a value for each of them."""
+
+    heading: str
+    labels: Sequence[str]
+    series: dict[str, Sequence[float]]
+
+
+def check(path: str) -> None:
+    """Raises InputError, before anything is counted, for a file that no picture could be written to."""
+    file = Path(path)
+    if file.suffix.lower() not in SUFFIXES or not file.stem:
+        raise InputError(f"plot={path} is no picture; write a path that ends in {', '.join(SUFFIXES)}.")
+    if not file.parent.is_dir():
+        raise InputError(f"plot={path}: there is no folder {file.parent}; make it first, or choose another.")
+
+
+def draw(networks: Sequence[Panels], suffix: str) -> bytes:
+    """The picture in the format that a suffix names (SUFFIXES)."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import StrMethodFormatter
+
+    most = min(MOST_LABELS, max(len(network.labels) for network in networks))
+    columns = max(len(network.series) for network in networks)
+    figure = Figure(figsize=(columns * max(4.5, 1.2 + 0.2 * most), 4.4 * len(networks)), layout="constrained", dpi=110)
+    for part, network in zip(figure.subfigures(len(networks), 1, squeeze=False)[:, 0], networks, strict=True):
+        part.suptitle(network.heading, fontsize=11, x=0.01, ha="left")
+        panels = part.subplots(1, columns, sharex=True, squeeze=False)[0]
+        for panel, colour, (title, values) in zip(panels, COLOURS, network.series.items(), strict=False):
+            named = range(0, len(values), 1 + len(values) // MOST_LABELS)
+            panel.bar(range(len(values)), values, color=colour, width=0.75)
+            panel.set_title(title, fontsize=10)
+            panel.set_xticks(named, [network.labels[place] for place in named], rotation=90, fontsize=8)
+            panel.set_xlim(-0.6, max(1, len(values)) - 0.4)
+            panel.tick_params(axis="y", labelsize=8)
+            panel.yaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
+            panel.grid(axis="y", color="#d5d9e0", linewidth=0.6)
+            panel.set_axisbelow(True)
+            panel.spines[["top", "right"]].set_visible(False)
+    picture = BytesIO()
+    figure.savefig(picture, format=suffix.lower().removeprefix("."))
+    return picture.getvalue()
