@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from rapdarts.config import HardwareConfig
 from rapdarts.cost.count import joules, resources
 from rapdarts.cost.trace import FastShapes, Image, Op, remembering, trace
 from rapdarts.histograms import Panels
@@ -32,7 +33,7 @@ CONVENTIONS = {
     "bytes": "params at {precision} bits",
     "activations": "numbers that convolutions and linear layers put out for one image",
     "traffic": "every operation reads its inputs and weights and writes its output once, at {precision} bits",
-    "energy": "MACs x (multiply + add), every parameter read from DRAM once; {precision} bits, 45 nm (Horowitz 2014)",
+    "energy": "MACs x (multiply + add), every parameter read from DRAM once; {precision} bits, {hardware}",
     "peak_memory": "activations held at the worst moment of one image, fp32",
     "macs_with_bn_relu": "another convention: macs, and 2 an element of batch norms, 1 an element of ReLUs",
     "thop_macs": "a second opinion on macs: the package thop, which sees modules only",
@@ -66,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Bill:
-    """What a network costs at a precision of weights and activations in bits.
+    """What a network costs at a precision of weights and activations in bits, on hardware of known energies.
 
     `modules` are the rows by module; `thop` is what that package counts, or why it does not.
     """
@@ -74,6 +75,7 @@ class Bill:
     target: Target
     classes: int
     precision: int
+    hardware: HardwareConfig
     costs: dict[str, float]
     rows: list[Row]
     modules: list[Row]
@@ -103,7 +105,8 @@ class Bill:
         if target.skeleton:
             head["skeleton"] = vars(target.skeleton)
             tail["auxiliary_head"] = {"params": target.auxiliary}
-        head |= {"input": target.image, "classes": self.classes, "precision": self.precision}
+        head |= {"input": target.image, "classes": self.classes}
+        head |= {"precision": self.precision, "hardware": self.hardware.name}
         head |= {"macs_with_bn_relu": self.macs_with_bn_relu, "thop_macs": self.figures["thop_macs"]}
         return head | ({"thop_error": self.thop} if isinstance(self.thop, str) else {}) | tail
 
@@ -131,7 +134,7 @@ class Bill:
         kinds["other"] = replace(whole, **rest)
         found = {}
         for kind, part in kinds.items():
-            arithmetic, reading = joules(part.macs, part.params, self.precision)
+            arithmetic, reading = joules(part.macs, part.params, self.precision, self.hardware)
             found[kind] = {
                 "macs": part.macs,
                 "params": part.params,
@@ -143,11 +146,11 @@ class Bill:
         return found
 
 
-def itemise(target: Target, precision: int) -> Bill:
+def itemise(target: Target, precision: int, hardware: HardwareConfig) -> Bill:
     """Counts a network layer by layer. Raises InputError, naming the layer, where it cannot take the image."""
     network, image = target.network, target.image
     with remembering():
-        costs = {name: resource(network, image) for name, resource in resources(precision).items()}
+        costs = {name: resource(network, image) for name, resource in resources(precision, hardware).items()}
         run = trace(network, image)
     rows = rows_of(network, run.ops)
     norms, relus = (sum(op.size for op in run.ops if op.kind == kind) for kind in ("norm", "relu"))
@@ -155,6 +158,7 @@ def itemise(target: Target, precision: int) -> Bill:
         target,
         target.classes or run.sizes[run.output],
         precision,
+        hardware,
         costs,
         rows,
         by_module(network, rows, run.ops),
@@ -279,7 +283,7 @@ def totals(bills: Sequence[Bill]) -> list[str]:
     for name, convention in CONVENTIONS.items():
         values = [bill.figures[name] for bill in bills]
         shown = ("-" if value is None else show(value, name if name in UNITS else "macs") for value in values)
-        cells.append((name, *shown, convention.format(precision=bills[0].precision)))
+        cells.append((name, *shown, convention.format(precision=bills[0].precision, hardware=bills[0].hardware.name)))
     lines = columns(cells, left=(0, len(bills) + 1))
     heads = [(bill.target.name, bill.target.auxiliary) for bill in bills if bill.target.auxiliary]
     return lines + [f"the auxiliary head that training adds to {name}: {extra:,} params" for name, extra in heads]

@@ -232,18 +232,20 @@ def cost(call: Call) -> None:
     options = knobs.load(configuration.CountConfig, call.pairs)
     given = [knobs.full_name(configuration.CountConfig, key) for key, _ in call.pairs]
     from rapdarts import bill, histograms, targets, tariff
+    from rapdarts.pricing import read_hardware
 
+    hardware = read_hardware(options.hardware)
     if not any(call.words) and (options.space or call.space):
         space = _space(options.space, call.space)
         targets.refuse(given, targets.OF_SPACE, f"space={space.name}")
-        prices = tariff.tariff_of(space, targets.skeleton_for(space, options), options.precision)
+        prices = tariff.tariff_of(space, targets.skeleton_for(space, options), options.precision, hardware)
         _print(call, prices, tariff.describe_tariff(prices))
         return
     if call.target("a network (see --help), or space=NAME") == "filters":
         call.expect(1)
         targets.refuse(given, targets.OF_FILTERS, "filters")
         image = configuration.image_shape(options.input or "384x13x13")
-        designs = tariff.filter_designs(image, options.channels or 256, options.precision)
+        designs = tariff.filter_designs(image, options.channels or 256, options.precision, hardware)
         _print(call, designs, tariff.describe_designs(designs))
         return
     if options.plot:
@@ -251,7 +253,7 @@ def cost(call: Call) -> None:
     with redirect_stdout(sys.stderr):  # a user's own code may print
         found = [_network(word, call.space, options) for word in call.words]
         targets.refuse(given, frozenset().union(*(one.keys for one in found)), " ".join(call.words))
-        bills = [bill.itemise(one, options.precision) for one in found]
+        bills = [bill.itemise(one, options.precision, hardware) for one in found]
     words = bill.describe(bills, options.rows)
     if options.plot:
         picture = histograms.draw([bill.panels(one) for one in bills], Path(options.plot).suffix)

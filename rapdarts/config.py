@@ -305,6 +305,7 @@ class CountConfig:
     )
     stem: str = knob("", "its first layers; empty: its own", choices=("", "auto", "cifar", "imagenet"))
     precision: int = knob(32, "bits of a number, for bytes, traffic and energy", choices=(32, 16, 8))
+    hardware: str = knob("", "energies of your hardware, a YAML file; empty: 45 nm (Horowitz 2014)", "path")
     rows: str = knob(
         "auto",
         "rows by layer; auto: of one network, many of them by module; none: totals",

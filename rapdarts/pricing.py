@@ -24,15 +24,14 @@ from rapdarts.strategy.exact import Budgets, Infeasible, discretize_exactly, fea
 MOST_CHANNELS = 65_536
 
 
-def counters(precision: int, hardware: str) -> dict[str, Resource]:
-    """Every resource that can be counted, at a precision in bits, with the energies in a file where one is named.
+def read_hardware(path: str) -> HardwareConfig:
+    """The energies in a file, or the default ones where none is named. Raises InputError for a file that is no such table."""
+    return knobs.load(HardwareConfig, list(read_yaml(Path(path))), where=path) if path else HardwareConfig()
 
-    Raises InputError for a file that is no such table.
-    """
-    energies = HardwareConfig()
-    if hardware:
-        energies = knobs.load(HardwareConfig, list(read_yaml(Path(hardware))), where=hardware)
-    return resources(precision, energies)
+
+def counters(settings: SearchConfig) -> dict[str, Resource]:
+    """Every resource that can be counted, as a search asks for it. Raises InputError for a hardware table that is none."""
+    return resources(settings.precision, read_hardware(settings.hardware))
 
 
 def prices(
@@ -43,7 +42,7 @@ def prices(
     Raises InputError for a hardware or latency table that cannot be used, or was measured for another skeleton or,
     unless `search.latency_of` names it, on another device than `device`.
     """
-    table = price_table(space, skeleton, additive(counters(settings.precision, settings.hardware)))
+    table = price_table(space, skeleton, additive(counters(settings)))
     if not settings.latency:
         return table
     latency = read_latency(Path(settings.latency))

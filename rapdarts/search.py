@@ -254,7 +254,7 @@ class Halves:
 def cost_report(derivation: Derivation, space: SearchSpace, settings: SearchConfig, run: Run) -> dict[str, Any]:
     """What a search found, as plain values: the expected cost of the mixture, that of the genotype, and the network's counted cost."""
     genotype, last = derivation.genotype, run.records()[-1]
-    resources = counters(settings.precision, settings.hardware)
+    resources = counters(settings)
     return {
         "rule": derivation.rule,
         "genotype": genotype.line,

@@ -31,10 +31,10 @@ IMAGE, CLASSES = (3, 32, 32), 10
 """What a network is counted for where neither it nor the user says otherwise."""
 
 CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
-OF_ALL = frozenset({"input", "precision", "rows", "plot"})
+OF_ALL = frozenset({"input", "precision", "hardware", "rows", "plot"})
 OF_SKELETON = frozenset({"input", "classes", "layers", "channels", "stem"})
-OF_SPACE = OF_SKELETON | {"precision", "space"}
-OF_FILTERS = frozenset({"input", "channels", "precision"})
+OF_SPACE = OF_SKELETON | {"precision", "hardware", "space"}
+OF_FILTERS = frozenset({"input", "channels", "precision", "hardware"})
 """Keys of `rapdarts cost` that have a say in every network, in those of genotypes, in a space, and in the designs of a filter."""
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rapdarts.bill import columns
+from rapdarts.config import HardwareConfig
 from rapdarts.cost.count import COUNTED, additive, count, count_derived, params, resources
 from rapdarts.cost.expected import PriceTable, price_table
 from rapdarts.cost.memory import peak_memory
@@ -30,12 +31,12 @@ Amounts = dict[str, float]
 """How much of each resource, in its own unit."""
 
 
-def tariff_of(space: SearchSpace, skeleton: Skeleton, precision: int) -> dict[str, Any]:
+def tariff_of(space: SearchSpace, skeleton: Skeleton, precision: int, hardware: HardwareConfig) -> dict[str, Any]:
     """What the networks of a space cost at a skeleton, as JSON values, by resource; weights and activations of so many bits.
 
     `floor` and `ceiling` are those of each resource by itself, over all genotypes whatever their skips.
     """
-    table = price_table(space, skeleton, additive(resources(precision)))
+    table = price_table(space, skeleton, additive(resources(precision, hardware)))
     mixture = uniform(space.mask)
     rng = np.random.default_rng(0)
     drawn = drawn_costs(table, DRAWN, rng)
@@ -46,6 +47,7 @@ def tariff_of(space: SearchSpace, skeleton: Skeleton, precision: int) -> dict[st
         "space": space.name,
         "skeleton": vars(skeleton),
         "precision": precision,
+        "hardware": hardware.name,
         "floor": amounts(table, extreme(table, dearest=False)),
         "ceiling": amounts(table, extreme(table, dearest=True)),
         "one_primitive": {
@@ -197,7 +199,7 @@ class Branches(nn.Module):
         return sum(others, first)
 
 
-def filter_designs(image: Image, outputs: int, precision: int) -> dict[str, Any]:
+def filter_designs(image: Image, outputs: int, precision: int, hardware: HardwareConfig) -> dict[str, Any]:
     """Five ways from a map (channels, height, width) to one of `outputs` channels and the same size, and what they cost.
 
     Stride 1, no biases; the bottleneck is a quarter of the outputs (He et al. 2016; the factors as in Szegedy et al. 2016).
@@ -212,11 +214,12 @@ def filter_designs(image: Image, outputs: int, precision: int) -> dict[str, Any]
             "5x1 + 1x5": Branches(conv(image[0], outputs, (5, 1)), conv(image[0], outputs, (1, 5))),
             f"1x1 to {narrow}, 3x3": nn.Sequential(conv(image[0], narrow, 1), conv(narrow, outputs, 3)),
         }
-    counters = resources(precision)
+    counters = resources(precision, hardware)
     return {
         "input": image,
         "outputs": outputs,
         "precision": precision,
+        "hardware": hardware.name,
         "designs": {name: count(design, image, counters) for name, design in designs.items()},
     }
 

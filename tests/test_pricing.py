@@ -13,7 +13,7 @@ from rapdarts.cost.penalty import uniform
 from rapdarts.derive import derive, where_infeasible
 from rapdarts.errors import InputError
 from rapdarts.genotype import one_hot, random_genotype
-from rapdarts.pricing import budgets_on, check_budgets, counters, largest, prices, skip_cap, widest
+from rapdarts.pricing import budgets_on, check_budgets, largest, prices, read_hardware, skip_cap, widest
 from rapdarts.space import Skeleton, named_space
 from rapdarts.strategy.exact import cheapest
 from rapdarts.strategy.progressive import prune
@@ -61,9 +61,9 @@ def test_hardware_that_cannot_be(text: str, words: str, tmp_path: Path) -> None:
     file = tmp_path / "phone.yaml"
     file.write_text(text)
     with pytest.raises(InputError, match="phone.yaml.*" + words):
-        counters(32, str(file))
+        read_hardware(str(file))
     with pytest.raises(InputError, match="cannot be read"):
-        counters(32, str(tmp_path / "nowhere.yaml"))
+        read_hardware(str(tmp_path / "nowhere.yaml"))
 
 
 def test_a_budget_at_the_floor_can_be_met_and_below_it_not() -> None:
