@@ -104,7 +104,9 @@ def test_a_number_has_a_range(schema: type, key: Key) -> None:
 @every(lambda key: key.facts["choices"])
 def test_a_choice_names_the_nearest(schema: type, key: Key) -> None:
     right = next(choice for choice in key.facts["choices"] if choice)
-    assert f"the nearest is {right}, of " in refusal(schema, key.name, right + "x" if isinstance(right, str) else right + 1)
+    assert f"the nearest is {right}, of " in refusal(
+        schema, key.name, right + "x" if isinstance(right, str) else right + 1
+    )
 
 
 @every(lambda key: key.facts["amount"])
