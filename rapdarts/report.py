@@ -94,7 +94,8 @@ def _settings(verb: str, experiment: Experiment) -> str:
         return f"{experiment.retrain.epochs} epochs"
     search = experiment.search
     prices = [f"cost.{name}={value:g}" for name, value in vars(search.cost).items() if value]
-    return " ".join([f"{search.strategy}, {search.space}", *prices])
+    budgets = [f"budget.{name}={value}" for name, value in vars(search.budget).items() if value]
+    return " ".join([f"{search.strategy}, {search.space}", *prices, *budgets])
 
 
 def _duration(seconds: float) -> str:

@@ -82,6 +82,7 @@ def rows(*folders: Path) -> list[dict[str, str]]:
 def test_a_search(tmp_path: Path) -> None:
     config = Experiment(seed=3, device="cpu")
     config.search.cost.macs = 0.25
+    config.search.budget.params = "100k"
     folder = run_folder(tmp_path / "a", "search", config)
     assert rows(folder) == [
         {
@@ -89,7 +90,7 @@ def test_a_search(tmp_path: Path) -> None:
             "what": "search",
             "data": "digits",
             "seed": "3",
-            "settings": "pdarts, darts cost.macs=0.25",
+            "settings": "pdarts, darts cost.macs=0.25 budget.params=100k",
             "params": "102,426",
             "MACs": "1,418,496",
             "test accuracy": "",
