@@ -15,6 +15,8 @@ import torch
 from rapdarts.cost.expected import PriceTable
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.genotype import Genotype
+from rapdarts.plain_json import Fault, as_object, load
+from rapdarts.plain_text import read_text
 from rapdarts.pricing import budgets_on
 from rapdarts.quantities import show
 from rapdarts.space import SearchSpace, Skeleton
@@ -23,6 +25,7 @@ from rapdarts.strategy.discretize import Candidate, candidates, discretize, scor
 from rapdarts.strategy.exact import Infeasible, cheapest, discretize_exactly
 
 FORMAT, VERSION = "rapdarts-alphas", 1
+MAX_FILE_BYTES = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -160,12 +163,10 @@ def _tree(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"there is no {path}; the search has not finished.")
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedError(f"{path} is damaged ({type(error).__name__}: {error}).") from None
-    if not isinstance(tree, dict):
-        raise DamagedError(f"{path} is damaged (it holds no object).")
-    return tree
+        text = read_text(path, "it", MAX_FILE_BYTES, f"has more than {MAX_FILE_BYTES:,} bytes")
+        return as_object(load(text), "it")
+    except (InputError, Fault) as error:
+        raise DamagedError(f"{path} is damaged ({str(error).rstrip('.')}).") from None
 
 
 def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, Architecture]:

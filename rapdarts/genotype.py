@@ -6,14 +6,11 @@ Files are parsed, never evaluated; whatever cannot be used is refused with one s
 from __future__ import annotations
 
 import ast
-import difflib
 import json
-import math
 import re
-import stat
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +19,8 @@ from typing import Any, NoReturn, TypeGuard
 import numpy as np
 
 from rapdarts.errors import InputError
+from rapdarts.plain_json import Fault, as_list, as_object, dump, load, nearest, reader, record, show
+from rapdarts.plain_text import read_text
 from rapdarts.space import KINDS, SearchSpace, Skeleton
 
 FORMAT = "rapdarts-genotype"
@@ -29,8 +28,6 @@ VERSION = 1
 MAX_NODES = 100
 MAX_FILE_BYTES = 1_000_000
 MAX_DARTS_CHARACTERS = 64_000
-MAX_DEPTH = 50
-MAX_DIGITS = 18
 
 Node = tuple[tuple[str, int], ...]
 """The edges into one node, as (primitive, input)."""
@@ -49,7 +46,7 @@ class Cell:
 
     def __post_init__(self) -> None:
         if not (_is_whole(self.inputs) and 1 <= self.inputs <= MAX_NODES):
-            raise InputError(f"inputs must be a whole number from 1 to {MAX_NODES}, not {_show(self.inputs)}.")
+            raise InputError(f"inputs must be a whole number from 1 to {MAX_NODES}, not {show(self.inputs)}.")
         if not 1 <= len(self.nodes) <= MAX_NODES:
             raise InputError(f"nodes has {len(self.nodes)} entries; a cell has 1 to {MAX_NODES} nodes.")
         end = self.inputs + len(self.nodes)
@@ -60,7 +57,7 @@ class Cell:
             for position, (primitive, source) in enumerate(node):
                 edge = f"node {number}, edge {position}"
                 if not isinstance(primitive, str) or not primitive:
-                    raise InputError(f"{edge}: the primitive must be a name, not {_show(primitive)}.")
+                    raise InputError(f"{edge}: the primitive must be a name, not {show(primitive)}.")
                 if not _is_whole(source):
                     reason = "not a whole number"
                 elif source < 0:
@@ -70,13 +67,13 @@ class Cell:
                     reason = "the node itself" if source == own else later
                 else:
                     continue
-                raise InputError(f"{edge}: the input {_show(source)} is {reason}; it may be {_span(0, own - 1)}.")
+                raise InputError(f"{edge}: the input {show(source)} is {reason}; it may be {_span(0, own - 1)}.")
         allowed = _span(self.inputs, end - 1)
         if not self.concat:
             raise InputError(f"concat is empty; it may name {allowed}.")
         for source in self.concat:
             if not (_is_whole(source) and self.inputs <= source < end):
-                raise InputError(f"concat names {_show(source)}, which is no node; it may name {allowed}.")
+                raise InputError(f"concat names {show(source)}, which is no node; it may name {allowed}.")
         if len(set(self.concat)) != len(self.concat):
             raise InputError("concat names a node twice; name each once.")
 
@@ -111,7 +108,7 @@ class Genotype:
             "costs": self.costs,
             "provenance": self.provenance,
         }
-        return _format_json(tree) + "\n"
+        return dump(tree) + "\n"
 
     def to_darts(self) -> str:
         """The cells as `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)`, one line.
@@ -161,9 +158,14 @@ class Genotype:
 
 SKELETON: Mapping[str, int] = {"layers": 1_000, "channels": 65_536, "stem": 0, "image": 65_536, "classes": 1_000_000}
 """The fields of a skeleton as a file lists them, with the largest number each may hold."""
-STEMS = ("cifar", "imagenet")
 SPACE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 """A space's name becomes the name of a module, so it may hold nothing that leads out of the folder of spaces."""
+
+space_name = reader(
+    lambda value: isinstance(value, str) and SPACE_NAME.fullmatch(value) is not None,
+    "a name of up to 64 letters, digits, _ and -",
+)
+stem = reader(lambda value: value in ("cifar", "imagenet"), "cifar or imagenet")
 
 
 def read(path: Path, space: str = "darts") -> Genotype:
@@ -172,24 +174,10 @@ def read(path: Path, space: str = "darts") -> Genotype:
     Raises InputError for what is no regular file, too large, not UTF-8, or not a genotype.
     """
     where = str(path)
-    try:
-        # Looked at before it is opened: opening a fifo would wait for a writer.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"{where} is not a regular file.")
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{where} cannot be read: {error.strerror}.") from None
-    except ValueError:  # a NUL byte in the path
-        raise InputError(f"{where!r} is not the name of a file.") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise InputError(f"{where} has more than {MAX_FILE_BYTES} bytes, too many for a genotype.")
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
+    text = read_text(path, where, MAX_FILE_BYTES, f"has more than {MAX_FILE_BYTES} bytes, too many for a genotype")
+    if "\0" in text:
         raise InputError(f"{where} is not UTF-8 text (it looks like UTF-16 or binary); save it as UTF-8.")
-    try:
-        return parse(raw.decode("utf-8"), where, space)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+    return parse(text, where, space)
 
 
 def parse(text: str, where: str, space: str = "darts") -> Genotype:
@@ -208,29 +196,26 @@ def parse(text: str, where: str, space: str = "darts") -> Genotype:
 
 def parse_json(text: str, where: str) -> Genotype:
     """The genotype a JSON text means. Raises InputError."""
-    tree = _fields_of(_load_json(text, where), where)
+    if len(text) > MAX_FILE_BYTES:
+        raise InputError(f"{where} has {len(text)} characters, too many for a genotype.")
+    try:
+        tree = as_object(load(text), where)
+    except Fault as fault:
+        raise InputError(f"{where}, {fault}.") from None
     if tree.get("format") != FORMAT:
-        raise InputError(f"{where}: format must be {FORMAT!r}, not {_show(tree.get('format'))}.")
+        raise InputError(f"{where}: format must be {FORMAT!r}, not {show(tree.get('format'))}.")
     version = tree.get("version")
     if not _is_whole(version) or version < 1:
-        raise InputError(f"{where}: version must be {VERSION}, not {_show(version)}.")
+        raise InputError(f"{where}: version must be {VERSION}, not {show(version)}.")
     if version > VERSION:
         raise InputError(f"{where} has version {version} and needs a newer rapdarts; this one reads version {VERSION}.")
-    _check_names(tree, ("format", "version", "space", "cells"), ("skeleton", "costs", "provenance"), where)
 
-    space = tree["space"]
-    if not isinstance(space, str) or not SPACE_NAME.fullmatch(space):
-        raise InputError(f"{where}: space must be a name of up to 64 letters, digits, _ and -, not {_show(space)}.")
-    cells = _fields_of(tree["cells"], f"{where}: cells")
-    _check_names(cells, KINDS[:1], KINDS[1:], f"{where}: cells")
-    skeleton = None if tree.get("skeleton") is None else _skeleton(tree["skeleton"], f"{where}: skeleton")
-    costs = _fields_of(tree.get("costs", {}), f"{where}: costs")
-    for resource, cost in costs.items():
-        if isinstance(cost, bool) or not isinstance(cost, (int, float)):
-            raise InputError(f"{where}: costs: {_show(resource)} must be a number, not {_show(cost)}.")
-    provenance = _fields_of(tree.get("provenance", {}), f"{where}: provenance")
-    chosen = {kind: _cell(cells[kind], f"{where}: cell {kind}") for kind in KINDS if kind in cells}
-    return Genotype(space, chosen, skeleton, costs, provenance)
+    required = {"format": None, "version": None, "space": space_name, "cells": None}
+    facts = record(tree, where, required, {"skeleton": _skeleton, "costs": _costs, "provenance": as_object})
+    del facts["format"], facts["version"]
+    cells = record(facts["cells"], f"{where}: cells", dict.fromkeys(KINDS[:1]), dict.fromkeys(KINDS[1:]))
+    facts["cells"] = {kind: _cell(cell, f"{where}: cell {kind}") for kind, cell in cells.items()}
+    return Genotype(**facts)
 
 
 def parse_darts(text: str, where: str, space: str = "darts") -> Genotype:
@@ -276,7 +261,7 @@ class _Darts:
 
     def refuse(self, node: ast.AST, expected: str) -> NoReturn:
         found = ast.get_source_segment(self.source, node) or self.source
-        raise InputError(f"{self.where}: found {_show(found)}; {expected}.")
+        raise InputError(f"{self.where}: found {show(found)}; {expected}.")
 
     def fields(self, body: list[ast.stmt]) -> dict[str, ast.expr]:
         """The fields of the one Genotype(...) that the statements are, as they stand."""
@@ -303,12 +288,11 @@ class _Darts:
                 self.refuse(keyword, "each field of Genotype(...) is named once")
             fields[keyword.arg] = keyword.value
         names = ("normal", "normal_concat", "reduce", "reduce_concat")
-        _check_names(fields, names, (), f"{self.where}: Genotype(...)")
-        return fields
+        return record(fields, f"{self.where}: Genotype(...)", dict.fromkeys(names))
 
     def nodes(self, node: ast.AST, kind: str) -> list[list[Any]]:
         """The list of pairs, two by two."""
-        pairs = _list(self.literal(node), f"{self.where}: {kind}")
+        pairs = as_list(self.literal(node), f"{self.where}: {kind}")
         if len(pairs) % 2:
             raise InputError(f"{self.where}: {kind} has {len(pairs)} pairs; the DARTS dialect gives two to every node.")
         return [pairs[first : first + 2] for first in range(0, len(pairs), 2)]
@@ -316,7 +300,7 @@ class _Darts:
     def concat(self, node: ast.AST) -> list[Any]:
         """A list, or a range of whole numbers."""
         if not isinstance(node, ast.Call):
-            return _list(self.literal(node), f"{self.where}: concat")
+            return as_list(self.literal(node), f"{self.where}: concat")
         numbers = [self.literal(item) for item in node.args]
         bounded = all(_is_whole(number) and abs(number) <= 1000 for number in numbers)
         plain = _is_name(node.func, "range") and not node.keywords and 1 <= len(numbers) <= 3 and numbers[2:] != [0]
@@ -353,25 +337,25 @@ def parse_nasbench201(text: str, where: str) -> Genotype:
     parts = text.strip().split("+")
     if len(parts) != BENCH_NODES:
         raise InputError(
-            f"{where}: found {len(parts)} nodes in {_show(text.strip())}; the NAS-Bench-201 dialect joins {BENCH_NODES} by +."
+            f"{where}: found {len(parts)} nodes in {show(text.strip())}; the NAS-Bench-201 dialect joins {BENCH_NODES} by +."
         )
     nodes = []
     for number, part in enumerate(parts):
         first, *edges, last = part.split("|") if part.count("|") > 1 else (part, "")
         if first or last:
             raise InputError(
-                f"{where}, node {number}: found {_show(part)}; its edges stand between bars, as in |none~0|."
+                f"{where}, node {number}: found {show(part)}; its edges stand between bars, as in |none~0|."
             )
         if len(edges) != number + 1:
             raise InputError(
-                f"{where}, node {number}: found {len(edges)} edges in {_show(part)}; in the NAS-Bench-201 dialect it has {number + 1}."
+                f"{where}, node {number}: found {len(edges)} edges in {show(part)}; in the NAS-Bench-201 dialect it has {number + 1}."
             )
         node = []
         for source, edge in enumerate(edges):
             found = BENCH_EDGE.fullmatch(edge)
             if not found or found[2] != str(source):
                 raise InputError(
-                    f"{where}, node {number}, edge {source}: found {_show(edge)}; here stands primitive~input, as in none~{source}."
+                    f"{where}, node {number}, edge {source}: found {show(edge)}; here stands primitive~input, as in none~{source}."
                 )
             node.append((found[1], source))
         nodes.append(tuple(node))
@@ -379,103 +363,39 @@ def parse_nasbench201(text: str, where: str) -> Genotype:
 
 
 def _cell(tree: Any, where: str) -> Cell:
-    fields = _fields_of(tree, where)
-    _check_names(fields, ("inputs", "nodes", "concat"), (), where)
+    fields = record(tree, where, dict.fromkeys(("inputs", "nodes", "concat")))
     nodes = []
-    for number, edges in enumerate(_list(fields["nodes"], f"{where}, nodes")):
-        for position, edge in enumerate(_list(edges, f"{where}, node {number}")):
+    for number, edges in enumerate(as_list(fields["nodes"], f"{where}, nodes")):
+        for position, edge in enumerate(as_list(edges, f"{where}, node {number}")):
             if not isinstance(edge, list) or len(edge) != 2:
                 raise InputError(
-                    f"{where}, node {number}, edge {position}: must be a pair [primitive, input], not {_show(edge)}."
+                    f"{where}, node {number}, edge {position}: must be a pair [primitive, input], not {show(edge)}."
                 )
         nodes.append(tuple((primitive, source) for primitive, source in edges))
     try:
-        return Cell(fields["inputs"], tuple(nodes), tuple(_list(fields["concat"], f"{where}, concat")))
+        return Cell(fields["inputs"], tuple(nodes), tuple(as_list(fields["concat"], f"{where}, concat")))
     except InputError as error:
         raise InputError(f"{where}, {error}") from None
 
 
-def _skeleton(tree: Any, where: str) -> Skeleton:
-    fields = _fields_of(tree, where)
-    _check_names(fields, tuple(SKELETON), (), where)
-    if fields["stem"] not in STEMS:
-        raise InputError(f"{where}: stem must be {' or '.join(STEMS)}, not {_show(fields['stem'])}.")
-    image = _list(fields["image"], f"{where}: image")
-    if len(image) != 3:
-        raise InputError(f"{where}: image must be [channels, height, width], not {_show(image)}.")
+def _costs(tree: Any, where: str) -> dict[str, int | float]:
+    for resource, cost in as_object(tree, where).items():
+        if type(cost) not in (int, float):  # to Python True is an int as well
+            raise InputError(f"{where}: {show(resource)} must be a number, not {show(cost)}.")
+    return dict(tree)
+
+
+def _skeleton(tree: Any, where: str) -> Skeleton | None:
+    if tree is None:
+        return None
+    fields = record(tree, where, {**dict.fromkeys(SKELETON), "stem": stem, "image": as_list})
+    if len(fields["image"]) != 3:
+        raise InputError(f"{where}: image must be [channels, height, width], not {show(fields['image'])}.")
     for name, high in SKELETON.items():
-        for value in image if name == "image" else [fields[name]] if high else []:
+        for value in fields[name] if name == "image" else [fields[name]] if high else []:
             if not (_is_whole(value) and 1 <= value <= high):
-                raise InputError(f"{where}: {name} must be made of whole numbers from 1 to {high}, not {_show(value)}.")
-    return Skeleton(**{**fields, "image": (image[0], image[1], image[2])})
-
-
-TOKEN = re.compile(r'(?P<text>"[^"\\]*(?:\\.[^"\\]*)*")(?P<colon>\s*:)?|(?P<bracket>[\[\]{}])|(?P<word>[-+.\w]+)')
-
-
-def _load_json(text: str, where: str) -> Any:
-    """The values of a JSON text. Raises InputError, with line and column, also where Python's own reader is lenient."""
-    if len(text) > MAX_FILE_BYTES:
-        raise InputError(f"{where} has {len(text)} characters, too many for a genotype.")
-    try:
-        # A cut number never gets out of here: the walk over the tokens refuses a long one.
-        tree = json.loads(text, parse_int=lambda digits: int(digits[: MAX_DIGITS + 2]))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}.") from None
-    except RecursionError:
-        tree = None
-
-    # From here on the text is JSON as far as it was read, so that its tokens need no further checking.
-    keys: list[set[str]] = []  # of every object (or list) that is still open
-    for token in TOKEN.finditer(text):
-        problem = ""
-        word = token["word"] or ""
-        if token["bracket"] in ("{", "["):
-            keys.append(set())
-            problem = f"nested deeper than {MAX_DEPTH} levels" if len(keys) > MAX_DEPTH else ""
-        elif token["bracket"]:
-            keys.pop()
-        elif token["colon"]:
-            key = json.loads(token["text"])
-            problem = f"the key {_show(key)} stands twice in one object" if key in keys[-1] else ""
-            keys[-1].add(key)
-        elif word.lstrip("-") in ("NaN", "Infinity"):
-            problem = f"{word} is not a finite number"
-        elif word[:1] in "-0123456789" and word:
-            digits = word.lstrip("-")
-            if digits.isdigit():
-                problem = f"a whole number of more than {MAX_DIGITS} digits" if len(digits) > MAX_DIGITS else ""
-            elif not math.isfinite(float(word)):
-                problem = f"{_show(word)} is too large a number"
-        if problem:
-            at = token.start()
-            line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
-            raise InputError(f"{where}, line {line}, column {column}: {problem}.")
-    return tree
-
-
-def _fields_of(tree: Any, where: str) -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        raise InputError(f"{where} must be an object {{...}}, not {_show(tree)}.")
-    return tree
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise InputError(f"{where} must be a list, not {_show(value)}.")
-    return value
-
-
-def _check_names(fields: Mapping[str, Any], required: Sequence[str], optional: Sequence[str], where: str) -> None:
-    """Raises InputError for an unknown field (naming the nearest) or a missing one."""
-    known = [*required, *optional]
-    for name in fields:
-        if name not in known:
-            hint = f"the nearest is {_nearest(name, known)} (of {', '.join(known)})"
-            raise InputError(f"{where}: there is no field {_show(name)}; {hint}.")
-    for name in required:
-        if name not in fields:
-            raise InputError(f"{where}: the field {name} is missing.")
+                raise InputError(f"{where}: {name} must be made of whole numbers from 1 to {high}, not {show(value)}.")
+    return Skeleton(**{**fields, "image": tuple(fields["image"])})
 
 
 # --- against a space ---------------------------------------------------------------------------------------------
@@ -504,14 +424,14 @@ def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
                     raise InputError(f"{edge}: the space {space.name} never derives none; use one of {names}.")
                 if primitive not in allowed:
                     raise InputError(
-                        f"{edge}: the space {space.name} has no primitive {_show(primitive)}{_code_points(primitive)}; "
-                        f"the nearest is {_nearest(primitive, allowed)} (of {names})."
+                        f"{edge}: the space {space.name} has no primitive {show(primitive)}{_code_points(primitive)}; "
+                        f"the nearest is {nearest(primitive, allowed)} (of {names})."
                     )
                 if not space.repeat_inputs and source in (earlier for _, earlier in node[:position]):
                     raise InputError(f"{edge}: input {source} is used twice, which the space {space.name} forbids.")
         if space.inputs == 1 and cell.concat != space.outputs:
             raise InputError(
-                f"{here} puts out {_show(list(cell.concat))}; in the space {space.name} it puts out {list(space.outputs)}."
+                f"{here} puts out {show(list(cell.concat))}; in the space {space.name} it puts out {list(space.outputs)}."
             )
 
 
@@ -575,19 +495,8 @@ def _is_whole(value: Any) -> TypeGuard[int]:
     return type(value) is int
 
 
-def _show(value: Any) -> str:
-    """A value as a message quotes it: on one line, and short."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _span(first: int, last: int) -> str:
     return str(first) if first == last else f"{first} to {last}"
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    """The known name most like this one; case, blanks around it and great length do not count."""
-    return difflib.get_close_matches(name.strip().lower()[:100], known, n=1, cutoff=0.0)[0]
 
 
 def _code_points(name: str) -> str:
@@ -595,21 +504,3 @@ def _code_points(name: str) -> str:
     foreign = [character for character in dict.fromkeys(name) if not character.isascii()][:4]
     points = [f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip() for character in foreign]
     return f" (with {', '.join(points)})" if points else ""
-
-
-def _format_json(value: Any, indent: str = "") -> str:
-    """JSON with a line for every entry of an object and of a list of lists of lists; what is flatter takes one line."""
-    inner = indent + "  "
-    if isinstance(value, Mapping) and value:
-        rows = [f"{json.dumps(str(key))}: {_format_json(item, inner)}" for key, item in value.items()]
-    elif isinstance(value, (list, tuple)) and _depth(value) > 2:
-        rows = [_format_json(item, inner) for item in value]
-    else:
-        return json.dumps(value, allow_nan=False)
-    opening, closing = "{}" if isinstance(value, Mapping) else "[]"
-    return opening + "\n" + ",\n".join(inner + row for row in rows) + "\n" + indent + closing
-
-
-def _depth(value: Any) -> int:
-    """How many lists stand within one another."""
-    return 1 + max(map(_depth, value), default=0) if isinstance(value, (list, tuple)) else 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rapdarts.errors import InputError
+from rapdarts.plain_text import read_text
 
 MAX_FILE_BYTES = 100_000
 MAX_DEPTH = 20
@@ -30,7 +30,8 @@ def read_yaml(path: Path) -> Iterator[tuple[str, Any]]:
     """
     import yaml
 
-    text = _read_text(path)
+    larger = f"has more than {MAX_FILE_BYTES:,} bytes, too many for a configuration"
+    text = read_text(path, str(path), MAX_FILE_BYTES, larger)
     try:
         tree = _parse_yaml(text)
     except yaml.MarkedYAMLError as error:
@@ -65,23 +66,6 @@ def _why(error: Any) -> str:
     """What a YAML error complains about: its problem, which often goes on where its context stops."""
     problem = getattr(error, "problem", None) or ""
     return f"{error.context}, {problem}" if problem.startswith("but ") else problem
-
-
-def _read_text(path: Path) -> str:
-    try:
-        # Looked at before it is opened: opening a fifo would wait for a writer.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"{path} is not a regular file.")
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise InputError(f"{path} has more than {MAX_FILE_BYTES:,} bytes, too many for a configuration.")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

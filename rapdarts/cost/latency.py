@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import platform
-import stat
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -26,14 +25,15 @@ from torch import nn
 from rapdarts.cost.expected import PriceTable, places
 from rapdarts.cost.trace import Image
 from rapdarts.errors import InputError
-from rapdarts.genotype import SKELETON, SPACE_NAME, STEMS, one_hot, random_genotype
+from rapdarts.genotype import SKELETON, one_hot, random_genotype, space_name, stem
 from rapdarts.networks.derived import DerivedNetwork
+from rapdarts.plain_json import Fault, Reader, load, number, reader, record, show
+from rapdarts.plain_text import read_text
 from rapdarts.plain_yaml import shorten
 from rapdarts.space import SearchSpace, Skeleton
 
 FORMAT, VERSION = "rapdarts-latency", 1
 MAX_FILE_BYTES = 1_000_000
-MOST_SECONDS, MOST_DIGITS, MOST_TEXT = 1e6, 18, 200
 PRECISION, LAYOUT = "float32", "channels_last"
 """How a retrained network runs."""
 
@@ -418,84 +418,86 @@ def _rounded(value: float) -> float:
 
 # --- reading -----------------------------------------------------------------------------------------------------
 
+SECONDS, WHOLE, COUNT = number(0, 1e6), number(0, 1e6, whole=True), number(1, 1e6, whole=True)
+TEXT = reader(
+    lambda value: isinstance(value, str) and 1 <= len(value) <= 200 and value.isprintable(),
+    "a text of up to 200 letters",
+)
+
+
+def _by_type(values: type[Any]) -> dict[str, Reader | None]:
+    """A reader for each field of a dataclass that holds a text, a whole number or a number."""
+    readers = {"str": TEXT, "int": WHOLE, "float": SECONDS}
+    return {entry.name: readers[entry.type] for entry in fields(values) if entry.type in readers}
+
+
+def _wholes(count: int) -> Reader:
+    """A reader of `count` whole numbers, each within the bounds of an image."""
+    most = SKELETON["image"]
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == count and all(type(n) is int and 1 <= n <= most for n in value)
+
+    return reader(fits, f"{count} whole numbers from 1 to {most}")
+
 
 def read(path: Path) -> LatencyTable:
     """The table in a file. Raises InputError for what is no regular file, too large, not UTF-8, or not a latency table."""
     where = shorten(str(path))
-    try:
-        # Looked at before it is opened: opening a fifo would wait for a writer.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"{where} is not a regular file; give a table that rapdarts measure wrote.")
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{where} cannot be read: {error.strerror}.") from None
-    except ValueError:  # a NUL byte in the path
-        raise InputError(f"{where!r} is not the name of a file.") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise InputError(f"{where} has more than {MAX_FILE_BYTES:,} bytes, too many for a latency table.")
-    try:
-        return parse(raw.decode("utf-8"), where)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+    larger = f"has more than {MAX_FILE_BYTES:,} bytes, too many for a latency table"
+    other = "is not a regular file; give a table that rapdarts measure wrote"
+    return parse(read_text(path, where, MAX_FILE_BYTES, larger, other), where)
 
 
 def parse(text: str, where: str) -> LatencyTable:
     """The table that a JSON text means; `where` names it in messages. Raises InputError, saying which field is wrong."""
-    tree = _load_json(text, where)
+    tree = _load(text, where)
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         raise InputError(f"{where} is not a latency table: it must be an object with the format {FORMAT!r}.")
-    version = _number(tree, "version", where, low=1, whole=True)
+    version = COUNT(tree.get("version"), f"{where}: version")
     if version != VERSION:
         raise InputError(
             f"{where} has version {version}, and this rapdarts reads version {VERSION}; measure another with rapdarts measure."
         )
-    names = [entry.name for entry in fields(LatencyTable) if entry.name != "where"]
-    _check_names(tree, ["format", "version", *names], where)
-    texts = {name: _text(tree, name, where) for name in ("device", "torch", "precision", "layout", "clock")}
-    space = _text(tree, "space", where)
-    if not SPACE_NAME.fullmatch(space):
-        raise InputError(f"{where}: space must be a name of up to 64 letters, digits, _ and -, not {_show(space)}.")
-    return LatencyTable(
-        space=space,
-        skeleton=_skeleton(tree["skeleton"], f"{where}: skeleton"),
-        threads=_number(tree, "threads", where, low=1, whole=True),
-        batch=_number(tree, "batch", where, low=1, whole=True),
-        scale=_number(tree, "scale", where, positive=True),
-        fixed_s=_number(tree, "fixed_s", where),
-        places=_places(tree["places"], f"{where}: places"),
-        check=_read_check(tree["check"], f"{where}: check"),
-        where=where,
-        **texts,
-    )
+    readers = {"format": None, "version": None, **_by_type(LatencyTable)}
+    del readers["where"]
+    readers |= {"space": space_name, "skeleton": _skeleton, "places": _places, "check": _read_check}
+    readers |= {"threads": COUNT, "batch": COUNT, "scale": number(0, 1e6, above=True)}
+    facts = record(tree, where, readers)
+    del facts["format"], facts["version"]
+    return LatencyTable(**facts, where=where)
+
+
+def _load(text: str, where: str) -> Any:
+    """The values of a JSON text. Raises InputError."""
+    try:
+        return load(text, infinite=True)
+    except Fault as fault:
+        words = {
+            "depth": " is nested too deeply for a latency table",
+            "key": f": {fault.problem}; keep one",
+            "number": f": {shorten(fault.found)} is not a number that can be meant here; measure another table",
+        }
+        raise InputError(f"{where}{words.get(fault.kind, f', {fault}')}.") from None
 
 
 def _skeleton(tree: Any, where: str) -> Skeleton:
-    _check_names(tree, list(SKELETON), where)
-    if tree["stem"] not in STEMS:
-        raise InputError(f"{where}: stem must be {' or '.join(STEMS)}, not {_show(tree['stem'])}.")
-    numbers = {
-        name: _number(tree, name, where, low=1, high=SKELETON[name], whole=True)
-        for name in ("layers", "channels", "classes")
-    }
-    channels, height, width = _whole_numbers(tree, "image", 3, SKELETON["image"], where)
-    return Skeleton(image=(channels, height, width), stem=tree["stem"], **numbers)
+    counts = {name: number(1, high, whole=True) for name, high in SKELETON.items()}
+    facts = record(tree, where, {**counts, "stem": stem, "image": _wholes(3)})
+    return Skeleton(**{**facts, "image": tuple(facts["image"])})
 
 
 def _places(rows: Any, where: str) -> dict[Build, Timing]:
     if not isinstance(rows, list) or not rows:
-        raise InputError(f"{where} must be a list of measured primitives, not {_show(rows)}.")
+        raise InputError(f"{where} must be a list of measured primitives, not {show(rows)}.")
+    readers = {"primitive": TEXT, "channels": COUNT, "stride": COUNT, "size": _wholes(2), **_by_type(Timing)}
     found: dict[Build, Timing] = {}
-    for number, row in enumerate(rows):
-        here = f"{where}, entry {number}"
-        _check_names(row, ["primitive", "channels", "stride", "size", *Timing.__annotations__], here)
-        channels, stride = (_number(row, name, here, low=1, whole=True) for name in ("channels", "stride"))
-        height, width = _whole_numbers(row, "size", 2, SKELETON["image"], here)
-        build = (_text(row, "primitive", here), channels, stride, (height, width))
+    for entry, row in enumerate(rows):
+        here = f"{where}, entry {entry}"
+        primitive, channels, stride, (height, width), median, p10, p90, n = record(row, here, readers).values()
+        build = (primitive, channels, stride, (height, width))
         if build in found:
-            raise InputError(f"{here}: this {_show(build[0])} stands here twice; keep one.")
-        p10, median, p90 = (_number(row, name, here) for name in ("p10_s", "median_s", "p90_s"))
-        n = _number(row, "n", here, whole=True)
+            raise InputError(f"{here}: this {show(primitive)} stands here twice; keep one.")
         if not p10 <= median <= p90 or (median > 0) != (n > 0):
             raise InputError(f"{here}: p10_s, median_s, p90_s must rise, and be above 0 where n is.")
         found[build] = Timing(median, p10, p90, n)
@@ -503,87 +505,9 @@ def _places(rows: Any, where: str) -> dict[Build, Timing]:
 
 
 def _read_check(tree: Any, where: str) -> Check:
-    names = [entry.name for entry in fields(Check)]
-    _check_names(tree, names, where)
-    values = {name: _number(tree, name, where, whole=name in ("networks", "rounds")) for name in names[:4] + names[5:]}
-    spearman = tree["spearman"]
-    if spearman is not None:
-        spearman = _number(tree, "spearman", where, low=-1, high=1)
-    return Check(spearman=spearman, **values)
-
-
-def _load_json(text: str, where: str) -> Any:
-    """The values of a JSON text. Raises InputError, also where Python's own reader is lenient: repeated keys, NaN, endless numbers."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"{where}: the key {_show(twice)} stands twice in one object; keep one.")
-        return dict(pairs)
-
-    def refuse(word: str) -> Any:
-        raise InputError(f"{where}: {shorten(word)} is not a number that can be meant here; measure another table.")
-
-    def whole(digits: str) -> int:
-        return int(digits) if len(digits) <= MOST_DIGITS else refuse(digits)
-
-    try:
-        return json.loads(text, object_pairs_hook=once, parse_constant=refuse, parse_int=whole)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}.") from None
-    except RecursionError:
-        raise InputError(f"{where} is nested too deeply for a latency table.") from None
-
-
-def _check_names(tree: Any, names: Sequence[str], where: str) -> None:
-    """Raises InputError unless this is an object with exactly these fields."""
-    if not isinstance(tree, dict):
-        raise InputError(f"{where} must be an object {{...}}, not {_show(tree)}.")
-    for name in tree:
-        if name not in names:
-            raise InputError(f"{where}: there is no field {_show(name)}, only {', '.join(names)}.")
-    for name in names:
-        if name not in tree:
-            raise InputError(f"{where}: the field {name} is missing.")
-
-
-def _number(
-    tree: Mapping[str, Any],
-    name: str,
-    where: str,
-    *,
-    low: float = 0,
-    high: float = MOST_SECONDS,
-    whole: bool = False,
-    positive: bool = False,
-) -> Any:
-    value: Any = tree.get(name)
-    kinds: tuple[type, ...] = (int,) if whole else (int, float)  # to Python True is an int as well
-    if type(value) not in kinds or not low <= value <= high or (positive and value == 0):
-        kind = "a whole number" if whole else "a number"
-        bound = f"above {low:g}, up to" if positive else f"from {low:g} to"
-        raise InputError(f"{where}: {name} must be {kind} {bound} {high:g}, not {_show(value)}.")
-    return value
-
-
-def _whole_numbers(tree: Mapping[str, Any], name: str, count: int, high: int, where: str) -> list[int]:
-    value = tree[name]
-    if not (isinstance(value, list) and len(value) == count and all(type(n) is int and 1 <= n <= high for n in value)):
-        raise InputError(f"{where}: {name} must be {count} whole numbers from 1 to {high}, not {_show(value)}.")
-    return value
-
-
-def _text(tree: Mapping[str, Any], name: str, where: str) -> str:
-    value = tree[name]
-    if not (isinstance(value, str) and 1 <= len(value) <= MOST_TEXT and value.isprintable()):
-        raise InputError(f"{where}: {name} must be a text of up to {MOST_TEXT} letters, not {_show(value)}.")
-    return value
-
-
-def _show(value: Any) -> str:
-    """A value as a message quotes it: on one line, and short."""
-    return shorten(repr(value))
+    share = number(-1, 1)
+    readers = {"spearman": lambda value, name: None if value is None else share(value, name)}
+    return Check(**record(tree, where, _by_type(Check) | readers))
 
 
 def _plain(value: Any) -> str:

@@ -1,0 +1,33 @@
+"""Files of text, read with care: what is no regular file, too large or not UTF-8 is refused in one sentence."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from rapdarts.errors import InputError
+
+
+def read_text(path: Path, where: str, most: int, larger: str, other: str = "is not a regular file") -> str:
+    """The text in a file of up to `most` bytes; `where` names it in messages.
+
+    Raises InputError, which says `larger` of a file that has more bytes, and `other` of a folder, a fifo or a device.
+    """
+    try:
+        # Looked at before it is opened: opening a fifo would wait for a writer.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{where} {other}.")
+        with path.open("rb") as file:
+            raw = file.read(most + 1)
+    except OSError as error:
+        raise InputError(f"{where} cannot be read: {error.strerror}.") from None
+    except ValueError:  # a NUL byte in the path
+        raise InputError(f"{where!r} is not the name of a file.") from None
+    if len(raw) > most:
+        raise InputError(f"{where} {larger}.")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        other_text = raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw
+        found = "it looks like UTF-16 or binary" if other_text else f"byte {error.start}"
+        raise InputError(f"{where} is not UTF-8 text ({found}); save it as UTF-8.") from None
