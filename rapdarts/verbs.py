@@ -230,7 +230,7 @@ def measure(call: Call) -> None:
     options = knobs.load(configuration.MeasureConfig, call.pairs)
     if not (Path(options.out).name and Path(options.out).parent.is_dir()):  # said before minutes are spent
         raise InputError(f"out={shorten(options.out)} cannot be written; name a file in a folder that is there.")
-    from rapdarts.cost import latency
+    from rapdarts.cost import latency, stopwatch
     from rapdarts.space import Skeleton, stem_for
     from rapdarts.training.data import load
     from rapdarts.training.log import Screen
@@ -264,7 +264,7 @@ def measure(call: Call) -> None:
                 screen.epoch(f"round {number + 1}/{options.rounds}", number + 1)
 
     try:
-        table = latency.measure(space, skeleton, device, rounds(), options.networks, options.batch, options.seed)
+        table = stopwatch.measure(space, skeleton, device, rounds(), options.networks, options.batch, options.seed)
     finally:
         screen.stop()
     write(options.out, table.to_json())

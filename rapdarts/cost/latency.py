@@ -1,32 +1,20 @@
-"""Time, measured: every primitive at every place of a skeleton on one device, and a table of these that prices whole networks.
-
-A primitive is measured the way it runs in a network: alone, but once at a time, in an order that is shuffled anew in
-every round, so that it finds the caches as something else left them. Repeated at once it would be up to three times
-faster than it ever is in a network. Whole networks stand in the same rounds: a slow moment of the machine meets all
-alike. Half of them give what the parts around the primitives take, the other half says how far to trust the table.
-"""
+"""A latency table: what every primitive takes at every place of a skeleton on one device, and how far the sum can be trusted."""
 
 from __future__ import annotations
 
 import json
-import math
 import platform
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from rapdarts.cost.expected import PriceTable, places
-from rapdarts.cost.trace import Image
 from rapdarts.errors import InputError
-from rapdarts.genotype import SKELETON, one_hot, random_genotype, space_name, stem
-from rapdarts.networks.derived import DerivedNetwork
+from rapdarts.genotype import SKELETON, space_name, stem
 from rapdarts.plain_json import Fault, Reader, load, number, reader, record, show
 from rapdarts.plain_text import read_text
 from rapdarts.plain_yaml import shorten
@@ -36,13 +24,6 @@ FORMAT, VERSION = "rapdarts-latency", 1
 MAX_FILE_BYTES = 1_000_000
 PRECISION, LAYOUT = "float32", "channels_last"
 """How a retrained network runs."""
-
-WARM_UP = 2
-"""Rounds that are not recorded: the first runs choose algorithms and fill caches."""
-SHOTS = 4
-"""How often a primitive is timed in a round, in which a network is timed once and takes far longer."""
-WORTH, FEW = 0.75, 8
-"""A scale is fitted where it brings the error of the networks it is fitted to below this share, and they are not fewer."""
 
 Device = torch.device  # in a table, `torch` is the version
 Build = tuple[str, int, int, tuple[int, int]]
@@ -63,7 +44,7 @@ class Timing:
 
     @staticmethod
     def of(seconds: Sequence[float]) -> Timing:
-        p10, median, p90 = (_rounded(value) for value in np.percentile(seconds, (10, 50, 90)))
+        p10, median, p90 = (rounded(value) for value in np.percentile(seconds, (10, 50, 90)))
         return Timing(median, p10, p90, len(seconds))
 
 
@@ -158,7 +139,7 @@ class LatencyTable:
             raise InputError(
                 f"{self.where} was measured for {measured}, not for {wanted}; measure another with rapdarts measure."
             )
-        for build in _builds(space, skeleton):
+        for build in builds_of(space, skeleton):
             if build not in self.places:
                 name, channels, stride, (height, width) = build
                 here = f"{channels} channels, stride {stride}, {height}x{width}"
@@ -171,7 +152,7 @@ class LatencyTable:
         Raises InputError as `check_fits` does.
         """
         self.check_fits(space, skeleton)
-        return self.fixed_s, self.scale * _summed(space, skeleton, self.places)
+        return self.fixed_s, self.scale * summed(space, skeleton, self.places)
 
 
 def with_latency(table: PriceTable, latency: LatencyTable) -> PriceTable:
@@ -183,9 +164,6 @@ def with_latency(table: PriceTable, latency: LatencyTable) -> PriceTable:
         fixed=np.append(table.fixed, fixed),
         prices=np.concatenate([table.prices, prices[None]]),
     )
-
-
-# --- measuring ---------------------------------------------------------------------------------------------------
 
 
 def device_name(device: torch.device) -> str:
@@ -202,114 +180,13 @@ def device_name(device: torch.device) -> str:
     return next(filter(None, models), "") or platform.processor() or platform.machine()
 
 
-def clock(device: torch.device) -> str:
-    """By what time is taken: `events` on the GPU; on one CPU thread the time for which it really ran; else by the `wall`."""
-    if device.type == "cuda":
-        return "events"
-    return "thread" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
-
-
-Timer = Callable[[Callable[[], object]], float]
-
-
-def timer(device: torch.device) -> Timer:
-    """A function that runs another one and gives the seconds it took on the device.
-
-    One thread has a clock of its own, which stands still while other processes have the core: on a machine of one's
-    own it shows what the wall clock shows.
-    """
-    if clock(device) == "events":
-        return partial(_by_events, device)
-    return _by_thread if clock(device) == "thread" else partial(_by_wall, device)
-
-
-def _by_thread(run: Callable[[], object]) -> float:
-    began = time.thread_time_ns()
-    run()
-    return (time.thread_time_ns() - began) * 1e-9
-
-
-def _by_wall(device: torch.device, run: Callable[[], object]) -> float:
-    began = time.perf_counter_ns()
-    run()
-    if device.type == "mps":
-        torch.mps.synchronize()
-    return (time.perf_counter_ns() - began) * 1e-9
-
-
-def _by_events(device: torch.device, run: Callable[[], object]) -> float:
-    with torch.cuda.device(device):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        run()
-        end.record()
-        end.synchronize()
-    return start.elapsed_time(end) * 1e-3
-
-
-def measure_network(network: nn.Module, image: Image, batch: int = 1, rounds: int = 50) -> Timing:
-    """What a forward pass of `batch` images (channels, height, width) takes, in eval mode, where and as the network stands."""
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    images = torch.ones(batch, *image, device=device)
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        (seconds,) = _rounds([partial(network, images)], [1], timer(device), range(rounds), 0)
-    finally:
-        for module, training in modes:
-            module.training = training
-    return Timing.of(seconds)
-
-
-def measure(
-    space: SearchSpace,
-    skeleton: Skeleton,
-    device: torch.device,
-    rounds: Iterable[int],
-    networks: int = 40,
-    batch: int = 1,
-    seed: int = 0,
-) -> LatencyTable:
-    """Times all primitives and `networks` random networks (`seed` draws them, at least 4) in as many rounds as `rounds` gives numbers.
-
-    Every second network calibrates the table; the others check it.
-    """
-    rng = np.random.default_rng(seed)
-    genotypes = [random_genotype(space, rng) for _ in range(networks)]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        images = torch.randn(batch, *skeleton.image)
-        jobs = [
-            _job(_settled(DerivedNetwork(genotype, space, skeleton), skeleton.image), images, device)
-            for genotype in genotypes
-        ]
-        builds = {build: space.primitives[build[0]](build[1], build[2], True) for build in _builds(space, skeleton)}
-        running = [build for build, primitive in builds.items() if not isinstance(primitive, nn.Identity)]
-        for build in running:
-            fed = torch.randn(batch, build[1], *build[3]).to(memory_format=torch.channels_last)
-            jobs.append(_job(builds[build], fed, device))
-
-    shots = [1] * networks + [SHOTS] * len(running)
-    seconds = _rounds(jobs, shots, timer(device), rounds, seed)
-    whole = np.array(seconds[:networks])  # (networks, rounds)
-    alone = {build: Timing.of(times) for build, times in zip(running, seconds[networks:], strict=True)}
-    timings = {build: alone.get(build, NOTHING) for build in builds}
-
-    prices = _summed(space, skeleton, timings)
-    sums = np.array([(prices * one_hot(space, genotype)).sum() for genotype in genotypes])
-    scale, fixed = fit(sums[::2], np.median(whole, 1)[::2])
-    check = _check(scale * sums[1::2] + fixed, whole[1::2], whole)
-    facts = (device_name(device), torch.get_num_threads(), torch.__version__, batch, PRECISION, LAYOUT, clock(device))
-    return LatencyTable(space.name, skeleton, *facts, _rounded(scale), _rounded(fixed), timings, check)
-
-
-def _builds(space: SearchSpace, skeleton: Skeleton) -> list[Build]:
+def builds_of(space: SearchSpace, skeleton: Skeleton) -> list[Build]:
     """Every different thing that may run on an edge of a derived network; `none` is among them only where it may be derived."""
     allowed = space.choosable
     return list(dict.fromkeys(place.build for place in places(space, skeleton) if allowed[place.column]))
 
 
-def _summed(space: SearchSpace, skeleton: Skeleton, timings: Mapping[Build, Timing]) -> np.ndarray:
+def summed(space: SearchSpace, skeleton: Skeleton, timings: Mapping[Build, Timing]) -> np.ndarray:
     """The medians of the primitives summed over the cells of each kind, (kinds, edges, primitives) float64; 0 for what is never derived."""
     prices = np.zeros(space.mask.shape)
     for place in places(space, skeleton):
@@ -318,100 +195,7 @@ def _summed(space: SearchSpace, skeleton: Skeleton, timings: Mapping[Build, Timi
     return prices
 
 
-def _settled(network: nn.Module, image: Image) -> nn.Module:
-    """The network after its batch norms have seen images, as those of a trained one have.
-
-    Untrained ones let activations shrink from cell to cell, until arithmetic on them is slower than it ever is.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # the mean of all it has seen
-    with torch.no_grad():
-        network.train()(torch.randn(4, *image))
-    return network
-
-
-def _job(module: nn.Module, fed: torch.Tensor, device: torch.device) -> Callable[[], object]:
-    """The call of a module on a tensor, both as they are in a retrained network."""
-    module = module.eval().to(device)
-    return partial(module.to(memory_format=torch.channels_last), fed.to(device))  # type: ignore[call-overload]
-
-
-def _rounds(
-    jobs: Sequence[Callable[[], object]], shots: Sequence[int], time_of: Timer, rounds: Iterable[int], seed: int
-) -> list[list[float]]:
-    """Seconds of every job: in each round each has its number of shots, in an order of its own."""
-    rng = np.random.default_rng(seed)
-    order = np.repeat(np.arange(len(jobs)), shots)
-    seconds: list[list[float]] = [[] for _ in jobs]
-    with torch.no_grad():
-        for _ in range(WARM_UP):
-            for job in jobs:
-                time_of(job)
-        for _ in rounds:
-            for number in rng.permutation(order):
-                seconds[number].append(time_of(jobs[number]))
-    return seconds
-
-
-def fit(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
-    """(scale, fixed) with the least mean relative error of scale x sums + fixed, both (networks,) in seconds; fixed is not negative.
-
-    The scale is 1, unless another is really better: then primitives take longer or shorter alone than in a network.
-    """
-    i, j = np.triu_indices(len(sums), 1)
-    ones, zeros = np.ones(len(sums)), np.zeros(len(sums))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slopes = (measured[j] - measured[i]) / (sums[j] - sums[i])
-        # Least absolute errors: some best line goes through two of the points, or as many as its bounds leave free.
-        plain = np.stack([ones, measured - sums])
-        free = np.hstack([plain, [slopes, measured[i] - slopes * sums[i]], [measured / sums, zeros]])
-
-    def best(lines: np.ndarray) -> tuple[float, float, float]:
-        """(error, scale, fixed) of the best line that can be."""
-        able = lines[:, np.isfinite(lines).all(0) & (lines[0] > 0) & (lines[1] >= 0)]
-        errors = np.abs((able[0][:, None] * sums + able[1][:, None]) / measured - 1).mean(1)
-        return min(zip(errors.tolist(), *able.tolist(), strict=True), default=(math.inf, 1.0, 0.0))
-
-    (error, *unscaled), (least, *scaled) = best(plain), best(free)
-    scale, fixed = scaled if least < WORTH * error and (len(sums) >= FEW or error == math.inf) else unscaled
-    return scale, fixed
-
-
-def _check(predicted: np.ndarray, measured: np.ndarray, all_measured: np.ndarray) -> Check:
-    """The networks that check, predicted (networks,) and measured (networks, rounds); all networks say how steady the machine was."""
-    middle, rounds = np.median(measured, 1), measured.shape[1]
-    errors = np.abs(predicted / middle - 1)
-
-    def apart(one: np.ndarray, other: np.ndarray) -> float:
-        return _rounded(np.median(np.abs(np.median(one, 1) / np.median(other, 1) - 1)))
-
-    return Check(
-        len(measured),
-        rounds,
-        _rounded(middle.min()),
-        _rounded(middle.max()),
-        _spearman(predicted, middle),
-        _rounded(np.median(errors)),
-        _rounded(errors.max()),
-        apart(all_measured[:, ::2], all_measured[:, 1::2]),
-        apart(all_measured[:, : rounds // 2], all_measured[:, rounds // 2 :]),
-    )
-
-
-def _spearman(x: np.ndarray, y: np.ndarray) -> float | None:
-    """The correlation of the ranks; None where all are alike on one side."""
-
-    def ranks(values: np.ndarray) -> np.ndarray:
-        _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-        return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[where])
-
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return None
-    return min(1.0, max(-1.0, _rounded(np.corrcoef(ranks(x), ranks(y))[0, 1])))
-
-
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     """Six digits, more than any clock knows."""
     return float(f"{value:.6g}")
 

@@ -21,9 +21,10 @@ import torch
 from torch import nn
 
 from rapdarts.cli import main
-from rapdarts.cost import latency
+from rapdarts.cost import latency, stopwatch
 from rapdarts.cost.expected import places, price_table
-from rapdarts.cost.latency import NOTHING, Check, LatencyTable, Timing, fit, measure, measure_network, with_latency
+from rapdarts.cost.latency import NOTHING, Check, LatencyTable, Timing, with_latency
+from rapdarts.cost.stopwatch import fit, measure, measure_network
 from rapdarts.errors import InputError
 from rapdarts.genotype import Cell, Genotype, random_genotype
 from rapdarts.networks.derived import DerivedNetwork
@@ -319,18 +320,18 @@ def test_fit_is_not_led_astray() -> None:
 
 def test_check_in_plain_numbers() -> None:
     measured = np.array([[1.0, 1.1, 1.0, 1.1], [2.0, 2.2, 2.0, 2.2], [3.0, 3.3, 3.0, 3.3]])
-    check = latency._check(np.array([1.05, 2.1, 3.465]), measured, measured)
+    check = stopwatch._check(np.array([1.05, 2.1, 3.465]), measured, measured)
     assert check == Check(3, 4, 1.05, 3.15, 1.0, 0.0, 0.1, 0.0909091, 0.0)
     assert check.reliable
     assert not replace(check, spearman=0.5).reliable and not replace(check, median_error=0.2).reliable
-    assert latency._check(np.ones(3), measured, measured).spearman is None
+    assert stopwatch._check(np.ones(3), measured, measured).spearman is None
 
 
 def test_rank_correlation_is_scipys() -> None:
     rng = np.random.default_rng(0)
     for _ in range(10):
         x, y = rng.integers(0, 6, (2, 12))
-        assert latency._spearman(x, y) == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=1e-5)
+        assert stopwatch._spearman(x, y) == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=1e-5)
 
 
 # --- clocks ------------------------------------------------------------------------------------------------------
@@ -338,11 +339,11 @@ def test_rank_correlation_is_scipys() -> None:
 
 def test_one_thread_is_timed_by_its_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     nap = partial(time.sleep, 0.05)
-    assert latency.clock(CPU) == "thread"
-    assert 0 < latency.timer(CPU)(nap) < 0.05
+    assert stopwatch.clock(CPU) == "thread"
+    assert 0 < stopwatch.timer(CPU)(nap) < 0.05
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert latency.clock(CPU) == "wall"
-    assert latency.timer(CPU)(nap) >= 0.049
+    assert stopwatch.clock(CPU) == "wall"
+    assert stopwatch.timer(CPU)(nap) >= 0.049
 
 
 def test_a_gpu_is_timed_by_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,8 +365,8 @@ def test_a_gpu_is_timed_by_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     gpu = torch.device("cuda", 1)
-    assert latency.clock(gpu) == "events"
-    assert latency.timer(gpu)(lambda: calls.append("run")) == pytest.approx(1.5e-3)
+    assert stopwatch.clock(gpu) == "events"
+    assert stopwatch.timer(gpu)(lambda: calls.append("run")) == pytest.approx(1.5e-3)
     assert calls == ["record", "run", "record", "synchronize"]
 
 
@@ -377,8 +378,8 @@ def test_rounds_are_shuffled_anew() -> None:
         run()
         return float(len(seen))
 
-    seconds = latency._rounds(jobs, [1] * 4 + [3] * 4, time_of, range(5), 0)
-    warm, rest = seen[: 8 * latency.WARM_UP], seen[8 * latency.WARM_UP :]
+    seconds = stopwatch._rounds(jobs, [1] * 4 + [3] * 4, time_of, range(5), 0)
+    warm, rest = seen[: 8 * stopwatch.WARM_UP], seen[8 * stopwatch.WARM_UP :]
     assert set(warm) == set("abcdefgh")
     each = [rest[start : start + 16] for start in range(0, 80, 16)]
     assert all(Counter(order) == Counter("abcd" + 3 * "efgh") for order in each)
@@ -411,7 +412,7 @@ def test_settled_networks_do_not_fade() -> None:
     network.classifier.register_forward_pre_hook(lambda module, given: sizes.append(given[0].abs().max().item()))
     with torch.no_grad():
         network.eval()(torch.randn(1, 1, 8, 8))
-        latency._settled(network, skeleton.image).eval()(torch.randn(1, 1, 8, 8))
+        stopwatch._settled(network, skeleton.image).eval()(torch.randn(1, 1, 8, 8))
     assert sizes[0] < 1e-6 and 0.1 < sizes[-1] < 100
 
 
@@ -422,7 +423,7 @@ def test_none_is_measured_where_it_runs() -> None:
     assert timings["skip_connect"] == NOTHING
     assert 0 < timings["none"].median_s < timings["nor_conv_3x3"].median_s
     assert 0 < timings["none"].p10_s <= timings["none"].median_s <= timings["none"].p90_s
-    assert timings["none"].n == 2 * latency.SHOTS
+    assert timings["none"].n == 2 * stopwatch.SHOTS
 
 
 @pytest.fixture
@@ -449,7 +450,7 @@ def test_measure_from_the_command_line(elsewhere: Path, capsys: pytest.CaptureFi
     assert set(table.places) == set(made().places)
     for (name, _, stride, _), timing in table.places.items():
         nothing = (name, stride) == ("skip_connect", 1)
-        assert timing == NOTHING if nothing else (timing.n == 8 * latency.SHOTS and timing.p10_s > 0)
+        assert timing == NOTHING if nothing else (timing.n == 8 * stopwatch.SHOTS and timing.p10_s > 0)
     priced = with_latency(price_table(DARTS, SMALL), table)
     genotype = random_genotype(DARTS, np.random.default_rng(7))
     network = DerivedNetwork(genotype, DARTS, SMALL)
