@@ -9,7 +9,7 @@ INSTALLED = .venv/.installed
 help:
 	@echo "make demo    search on the digits that ship with the package, then train the network it found"
 	@echo "make test    every test, style, types and import directions included"
-	@echo "make proofs  the identities behind the prices, on 1,000 random genotypes a space instead of 30 (an hour on a slow core)"
+	@echo "make proofs  the identities behind the prices, on 1,000 random genotypes a space instead of 30"
 	@echo "make lint    style, types and import directions only"
 	@echo "make clean   remove what can be made again (.venv and runs/ stay; runs/demo does not)"
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from rapdarts.blueprint import DerivedBlueprint
 from rapdarts.config import Experiment
-from rapdarts.cost.expected import PriceTable, price_table
+from rapdarts.cost.count import deployment_facts
+from rapdarts.cost.expected import PriceTable
 from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype, random_genotype
+from rapdarts.pricing import prices, read_hardware
 from rapdarts.retrain import retrain
 from rapdarts.search import skeleton_to_build
 from rapdarts.space import SearchSpace
@@ -33,12 +36,13 @@ def random_baseline(
     """
     settings = config.search.random
     skeleton = skeleton_to_build(like, config.skeleton, data)
-    table = price_table(space, skeleton)
+    table = prices(config.search, space, skeleton)
+    facts = deployment_facts(config.search.precision, read_hardware(config.search.hardware))
     target = settings.macs or (table.exact(like)["macs"] if like is not None else 0.0)
     genotypes = draw(space, table, settings.count, target, settings.tolerance, key(config.seed, "random genotypes"))
     run.write_json("genotypes.json", [{"genotype": g.line, "costs": table.exact(g)} for g in genotypes])
 
-    blueprints = [DerivedBlueprint(genotype, space, skeleton) for genotype in genotypes]
+    blueprints = [DerivedBlueprint(replace(genotype, provenance=facts), space, skeleton) for genotype in genotypes]
     for remark in blueprints[0].remarks(config.retrain):
         run.screen.say(remark)
 

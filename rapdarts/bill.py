@@ -28,8 +28,8 @@ REST = "(rest)"
 NUMBERS = ("output", "params", "weights", "biases", "macs")
 
 CONVENTIONS = {
-    "macs": "multiply-accumulates of convolutions and linear layers for one image, without biases",
-    "params": "trainable numbers: weights, biases, and those of batch norms; no buffers",
+    "macs": "multiply-accumulates of one image: convolutions, linear layers and products of activations, no biases",
+    "params": "weights, biases, and the numbers of batch norms; no buffers",
     "bytes": "params at {precision} bits",
     "activations": "numbers that convolutions and linear layers put out for one image",
     "traffic": "every operation reads its inputs and weights and writes its output once, at {precision} bits",

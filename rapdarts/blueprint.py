@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rapdarts.config import RetrainConfig
-from rapdarts.cost.count import count
+from rapdarts.cost.count import RESOURCES, Resource, count, resources_of
 from rapdarts.cost.trace import Image
 from rapdarts.genotype import Genotype, parse_json, validate
 from rapdarts.networks.derived import DerivedNetwork
@@ -58,7 +58,12 @@ class Blueprint(ABC):
         """Every resource of the network as it is shipped: without auxiliary head. Raises InputError as `build` does."""
         with torch.device("meta"):
             network = self.build()
-        return count(network, self.input)
+        return count(network, self.input, self.counters)
+
+    @property
+    def counters(self) -> Mapping[str, Resource]:
+        """How its costs are counted."""
+        return RESOURCES
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,10 @@ class DerivedBlueprint(Blueprint):
     @property
     def input(self) -> Image:
         return self.skeleton.image
+
+    @property
+    def counters(self) -> Mapping[str, Resource]:
+        return resources_of(self.genotype)
 
     @property
     def origin(self) -> dict[str, str]:

@@ -58,7 +58,8 @@ def out(text: str, end: str = "\n") -> None:
     try:
         print(text, end=end, flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes once more at its end, and would complain then
+        with open(os.devnull, "wb") as nowhere:  # Python writes once more at its end, and would complain then
+            os.dup2(nowhere.fileno(), 1)
         if not isinstance(error, BrokenPipeError):
             raise StorageError(f"standard output cannot be written: {error.strerror}.") from None
 

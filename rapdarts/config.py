@@ -304,8 +304,12 @@ class CountConfig:
         0, "width of its first cells; 0: its own, else the space's; of filters 256", "channels", low=0, high=65536
     )
     stem: str = knob("", "its first layers; empty: its own", choices=("", "auto", "cifar", "imagenet"))
-    precision: int = knob(32, "bits of a number, for bytes, traffic and energy", choices=(32, 16, 8))
-    hardware: str = knob("", "energies of your hardware, a YAML file; empty: 45 nm (Horowitz 2014)", "path")
+    precision: int = knob(
+        0, "bits of a number, for bytes, traffic and energy; 0: the genotype's own, else 32", choices=(0, 32, 16, 8)
+    )
+    hardware: str = knob(
+        "", "energies of your hardware, a YAML file; empty: the genotype's own, else 45 nm (Horowitz 2014)", "path"
+    )
     rows: str = knob(
         "auto",
         "rows by layer; auto: of one network, many of them by module; none: totals",
@@ -353,8 +357,10 @@ def experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str
 
 
 def bounds(budget: BudgetConfig) -> dict[str, float]:
-    """The budgets that are set, by resource, in its unit. Raises InputError for what is no amount of it."""
-    return {name: amount(text, name, f"search.budget.{name}") for name, text in vars(budget).items() if text}
+    """The budgets that are set, by resource, in its unit; none lifts one. Raises InputError for what is no amount of it."""
+    return {
+        name: amount(text, name, f"budget.{name}") for name, text in vars(budget).items() if text not in ("", "none")
+    }
 
 
 def launch(given: Sequence[tuple[str, Any]]) -> Launch:
@@ -430,6 +436,14 @@ def check_experiment(config: Experiment) -> None:
     limits = bounds(search.budget)
     if config.skeleton.channels == 0 and not limits:
         raise InputError("skeleton.channels=auto needs a budget to fill, such as budget.params=3.0M; or give a number.")
+    if search.strategy == "random" and (limits or config.skeleton.channels == 0):
+        raise InputError(
+            "strategy=random knows no budgets and no width of its own; it draws networks at random.macs=, or at the cost of random.like=."
+        )
+    if search.latency and search.precision != 32:
+        raise InputError(
+            f"latency tables are measured in fp32, which search.precision={search.precision} is not; leave one of them out."
+        )
     if not search.latency and (search.cost.latency or "latency" in limits):
         raise InputError(
             "a price or budget on latency needs search.latency=FILE, a table that rapdarts measure writes."

@@ -83,7 +83,8 @@ COMMANDS = {
         "cost NETWORK ...",
         "cost PDARTS alexnet input=3x224x224 classes=1000 plot=costs.png",
         "Count what networks cost, layer by layer and side by side. NETWORK: a genotype's file or run folder, a name "
-        "such as PDARTS or alexnet, package.module:callable, or the word filters, which compares designs of one.",
+        "such as PDARTS or alexnet, package.module:callable (told image= and classes= if it takes them), or the word "
+        "filters, which compares designs of one.",
         (config.CountConfig,),
         ("--json", "--space"),
     ),
@@ -105,7 +106,10 @@ COMMANDS = {
 
 def overview() -> str:
     """What `rapdarts` alone prints."""
-    lines = [f"rapdarts {rapdarts.__version__}: give it a data set and a price, and it finds and trains a network.", ""]
+    lines = [
+        f"rapdarts {rapdarts.__version__}: give it a data set and a budget, and it finds and trains a network that keeps it.",
+        "",
+    ]
     width = max(len(command.usage) for command in COMMANDS.values())
     lines += [f"  rapdarts {command.usage:{width}}  {command.sentence}" for command in COMMANDS.values()]
     lines += ["", "rapdarts VERB --help lists a command's keys with defaults, units and ranges."]

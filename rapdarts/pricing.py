@@ -11,7 +11,7 @@ import torch
 
 from rapdarts import knobs
 from rapdarts.config import HardwareConfig, SearchConfig, bounds
-from rapdarts.cost.count import Resource, additive, resources
+from rapdarts.cost.count import COUNTED, Resource, additive, resources
 from rapdarts.cost.expected import PriceTable, price_table
 from rapdarts.cost.latency import read as read_latency
 from rapdarts.cost.latency import with_latency
@@ -58,8 +58,10 @@ def budgets_on(table: PriceTable, limits: Mapping[str, float]) -> Budgets | None
     """The budgets as the plain arrays that a strategy works on; None where there are none."""
     if not limits:
         return None
-    rows = [table.resources.index(name) for name in limits]
-    return Budgets(tuple(limits), table.fixed[rows], table.prices[rows], np.array(list(limits.values())))
+    rows = [table.row(name) for name in limits]
+    # What is not counted in whole numbers is a sum whose last digit depends on its order: it stays below by more than that.
+    tops = [limit if name in COUNTED else limit * (1 - 1e-12) for name, limit in limits.items()]
+    return Budgets(tuple(limits), table.fixed[rows], table.prices[rows], np.array(tops))
 
 
 def skip_cap(settings: SearchConfig) -> int | None:
@@ -67,24 +69,26 @@ def skip_cap(settings: SearchConfig) -> int | None:
     return None if settings.rule == "darts" else settings.max_skips
 
 
-def check_budgets(
-    settings: SearchConfig, space: SearchSpace, skeleton: Skeleton, device: torch.device | None = None
-) -> None:
-    """Raises InputError where no genotype meets the budgets at this skeleton: how far off they are, and what would fit."""
-    limits, cap = bounds(settings.budget), skip_cap(settings)
+def check_budgets(settings: SearchConfig, table: PriceTable) -> None:
+    """Raises InputError where no genotype meets the budgets at a table's skeleton: how far off they are, and what would fit."""
+    limits, cap, space, skeleton = bounds(settings.budget), skip_cap(settings), table.space, table.skeleton
     try:
-        budgets = budgets_on(prices(settings, space, skeleton, device), limits)
-        discretize_exactly(space, uniform(space.mask).weights.numpy(), budgets, cap)
+        discretize_exactly(space, uniform(space.mask).weights.numpy(), budgets_on(table, limits), cap)
     except Infeasible as error:
-        if settings.latency:  # which was measured at this skeleton only
+        # Time was measured at this skeleton only: what would fit is what the other budgets leave.
+        counted = {name: limit for name, limit in limits.items() if name != "latency"}
+        if counted != limits and feasible(space, budgets_on(table, counted), cap):
             raise
 
         def fits(smaller: Skeleton) -> bool:
-            return feasible(space, budgets_on(prices(settings, space, smaller), limits), cap)
+            there = prices(replace(settings, latency=""), space, smaller)
+            return feasible(space, budgets_on(there, counted), cap)
 
         sizes = {
             "channels": largest(lambda channels: fits(replace(skeleton, channels=channels)), 2, skeleton.channels - 1),
-            "layers": largest(lambda layers: fits(replace(skeleton, layers=layers)), 1, skeleton.layers - 1),
+            "layers": largest(
+                lambda layers: fits(replace(skeleton, layers=layers)), space.fewest_layers, skeleton.layers - 1
+            ),
         }
         would = " or ".join(f"skeleton.{name}={size}" for name, size in sizes.items() if size)
         remedy = f"raise the budget, or take {would}" if would else "raise the budget; no smaller network fits either"
@@ -92,26 +96,23 @@ def check_budgets(
 
 
 def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> int:
-    """The most channels at which the mean network of the space, that of uniform mixing, is within every budget.
+    """The most channels at which the mean network of the space, that of uniform mixing, is within every budget; 2 if none are.
 
-    At the width where only the cheapest cell fits there would be nothing left to search. Raises InputError, as
-    `check_budgets` does, where no width is narrow enough.
+    At the width where only the cheapest cell fits there would be nothing left to search.
     """
     limits, mixture = bounds(settings.budget), uniform(space.mask)
 
     def fits(channels: int) -> bool:
         table = prices(settings, space, replace(skeleton, channels=channels))
         mean = dict(zip(table.resources, table.expected(mixture).tolist(), strict=True))
-        return all(mean[name] <= limit for name, limit in limits.items())
+        within = all(mean[name] <= limit for name, limit in limits.items())
+        return within and feasible(space, budgets_on(table, limits), skip_cap(settings))
 
     if settings.latency:
         raise InputError(
             "skeleton.channels=auto cannot be priced by a latency table, which holds for one width; give a number."
         )
-    found = largest(fits, 2, MOST_CHANNELS)
-    if found is None:
-        check_budgets(settings, space, replace(skeleton, channels=2))
-    return found or 2
+    return largest(fits, 2, MOST_CHANNELS) or 2
 
 
 def largest(fits: Callable[[int], bool], low: int, high: int) -> int | None:

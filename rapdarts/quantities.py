@@ -33,7 +33,7 @@ def amount(text: str, resource: str, key: str) -> float:
     """
     unit = UNITS[resource]
     prefixes = PARTS if unit in ("J", "s") else BYTES if unit == "B" else PREFIXES
-    match = re.fullmatch(r"\s*([-+]?[0-9][0-9_]*\.?[0-9]*(?:[eE][-+]?[0-9]{1,3})?)\s*([A-Za-zµ]*)\s*", text)
+    match = re.fullmatch(r"\s*([-+]?[0-9]+(?:_[0-9]+)*\.?[0-9]*(?:[eE][-+]?[0-9]{1,3})?)\s*([A-Za-zµ]*)\s*", text)
     if match is None:
         raise InputError(
             f"{key}={shorten(text)} is no amount; write a number with a unit, such as {example(resource)}."
@@ -43,9 +43,12 @@ def amount(text: str, resource: str, key: str) -> float:
     half = unit in ("J", "s") and suffix and not suffix.endswith(unit)  # 8m could be minutes
     if prefix not in prefixes or half:
         raise InputError(f"{key}={shorten(text)} has no unit of {resource}; write it like {example(resource)}.")
-    if not (number > 0 and math.isfinite(number)):
-        raise InputError(f"{key}={shorten(text)} must be above 0; write an amount such as {example(resource)}.")
-    return number * prefixes[prefix]
+    value = number * prefixes[prefix]
+    if not (value > 0 and math.isfinite(value)):
+        raise InputError(
+            f"{key}={shorten(text)} must be above 0 and finite; write an amount such as {example(resource)}."
+        )
+    return value
 
 
 def example(resource: str) -> str:

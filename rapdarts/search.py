@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from rapdarts.config import Experiment, SearchConfig, SkeletonConfig, bounds
 from rapdarts.cost.count import count_derived
+from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty, uniform
 from rapdarts.derive import Derivation, alphas_to_json, derive, mixing_weights
 from rapdarts.errors import InputError
@@ -20,7 +21,7 @@ from rapdarts.genotype import Genotype
 from rapdarts.networks.supernet import Supernet
 from rapdarts.pricing import budgets_on, check_budgets, counters, prices, skip_cap, widest
 from rapdarts.quantities import UNITS, show
-from rapdarts.space import NONE, SKIP, Mixing, SearchSpace, Skeleton, stem_for
+from rapdarts.space import SKIP, Mixing, SearchSpace, Skeleton, stem_for
 from rapdarts.strategy.architecture import Architecture
 from rapdarts.strategy.bilevel import unrolled_gradient
 from rapdarts.strategy.discretize import discretize
@@ -41,15 +42,17 @@ SHOWN = ("train_loss", "train_accuracy", "search_loss", "search_accuracy")
 """What of an epoch's record is said while the search runs, before the costs; metrics.jsonl has all of it."""
 
 
-def search(config: Experiment, space: SearchSpace, data: DataSet, run: Run, provenance: dict[str, Any]) -> Derivation:
+def search(
+    config: Experiment, space: SearchSpace, data: DataSet, run: Run, table: PriceTable, provenance: dict[str, Any]
+) -> Derivation:
     """Train weights and architecture in turns; from stage to stage, grow deeper and drop candidates (Chen et al. 2019).
 
-    Writes alphas.json, candidates.json and genotype.json into the run folder. Raises DivergedError if a number
-    stops being finite, Preempted if a signal asked to stop.
+    `table` holds the prices at the deployment skeleton, as `priced` gives them. Writes alphas.json, candidates.json
+    and genotype.json into the run folder. Raises DivergedError if a number stops being finite, Preempted if a signal
+    asked to stop.
     """
     settings = config.search
     halves = Halves.of(data, config)
-    table = prices(settings, space, deployment_skeleton(config.skeleton, data), data.train.labels.device)
     limits, cap = bounds(settings.budget), skip_cap(settings)
     budgets = budgets_on(table, limits)
     penalty = Penalty(table, asdict(settings.cost), limits, settings.budget_rate, data.train.labels.device)
@@ -182,15 +185,19 @@ def skeleton_to_build(genotype: Genotype | None, settings: SkeletonConfig, data:
     return deployment_skeleton(settings, data)
 
 
-def check_skeleton(config: Experiment, space: SearchSpace, data: DataSet) -> Skeleton:
-    """The deployment skeleton, its width found where it is `auto`. Raises InputError where no genotype meets the budgets there."""
-    settings, asked = config.search, config.skeleton
+def priced(config: Experiment, space: SearchSpace, data: DataSet) -> PriceTable:
+    """Prices at the deployment skeleton, whose width is found where it is `auto`.
+
+    Raises InputError, before anything is made, where no genotype meets the budgets there, or a price cannot be had.
+    """
+    settings, asked, device = config.search, config.skeleton, data.train.labels.device
+    skeleton = deployment_skeleton(replace(asked, channels=asked.channels or 2), data)
     if asked.channels == 0:
-        narrow = deployment_skeleton(replace(asked, channels=2), data)
-        return replace(narrow, channels=widest(settings, space, narrow))
-    skeleton = deployment_skeleton(asked, data)
-    check_budgets(settings, space, skeleton, data.train.labels.device)
-    return skeleton
+        skeleton = replace(skeleton, channels=widest(settings, space, skeleton))
+    table = prices(settings, space, skeleton, device)
+    check_budgets(settings, table)
+    Penalty(table, asdict(settings.cost))
+    return table
 
 
 def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
@@ -208,7 +215,8 @@ def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
                 f"search.candidates={settings.candidates} keeps {keep} where only {left} primitives are left; the numbers may only fall."
             )
         left = keep
-    if settings.rule != "darts" and not any(name not in (NONE, SKIP) for name in space.primitives):
+    derivable = [name for name, can in zip(space.primitives, space.choosable, strict=True) if can]
+    if settings.rule != "darts" and derivable == [SKIP]:
         raise InputError(
             "search.primitives has nothing but skips to derive, which search.max_skips caps; add one or take rule=darts."
         )
@@ -251,8 +259,9 @@ class Halves:
                 step += 1
 
 
-def cost_report(derivation: Derivation, space: SearchSpace, settings: SearchConfig, run: Run) -> dict[str, Any]:
+def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfig, run: Run) -> dict[str, Any]:
     """What a search found, as plain values: the expected cost of the mixture, that of the genotype, and the network's counted cost."""
+    space = table.space
     genotype, last = derivation.genotype, run.records()[-1]
     resources = counters(settings)
     return {
@@ -263,6 +272,7 @@ def cost_report(derivation: Derivation, space: SearchSpace, settings: SearchConf
         "counted": count_derived(genotype, space, derivation.skeleton, resources),
         "budgets": dict(derivation.budgets),
         "used": derivation.used,
+        "notes": list(table.notes),
         "train_accuracy": last["train_accuracy"],
         "search_loss": last["search_loss"],
         "seconds": run.seconds(),
@@ -286,7 +296,7 @@ def describe(derivation: Derivation, report: dict[str, Any]) -> str:
         lines.append(f"{name:12} {values[0]:>20} {values[1]:>20} {values[2]:>16}")
     for name, share in derivation.used.items():
         lines.append(f"{100 * share:.1f} % of the budget of {show(derivation.budgets[name], name)} {name} is used")
-    return "\n".join(lines)
+    return "\n".join([*lines, *report["notes"]])
 
 
 def shown(limits: Mapping[str, float]) -> tuple[str, ...]:

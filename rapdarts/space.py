@@ -154,9 +154,18 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if self.inputs not in (1, 2):
             raise InputError(f"the space {self.name} has cells of {self.inputs} inputs; a cell has 2, or 1.")
+        if self.repeat_inputs and self.keep is not None and self.keep > self.inputs:
+            raise InputError(
+                f"the space {self.name} keeps {self.keep} edges a node where the first has {self.inputs} to draw from; keep fewer."
+            )
         if not self.candidates:
             everything = tuple(tuple(self.primitives) for _ in self.edges)
             object.__setattr__(self, "candidates", tuple(everything for _ in self.kinds))
+
+    @property
+    def fewest_layers(self) -> int:
+        """The least depth of a network that has a cell: before three layers all are residual blocks, where there are such."""
+        return 1 if self.inputs == 2 else 3
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
-from rapdarts.config import CountConfig, image_shape
+from rapdarts.config import CountConfig, HardwareConfig, image_shape
+from rapdarts.cost.count import HOROWITZ_45NM, deployment_of
 from rapdarts.cost.trace import Image
 from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype
@@ -43,7 +44,8 @@ class Target:
     """A network as it is shipped, and what it is counted for.
 
     `image` is (channels, height, width). `classes` is 0 where nobody but the network knows; `keys` are those that had
-    a say in it; `skeleton`, and `auxiliary`, the parameters of the head that training adds, are those of a genotype.
+    a say in it; `skeleton`, `auxiliary`, the parameters of the head that training adds, and `deployment`, the precision
+    in bits and the energies of the hardware, are those of a genotype.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Target:
     keys: frozenset[str]
     skeleton: Skeleton | None = None
     auxiliary: int = 0
+    deployment: tuple[int, HardwareConfig] = (32, HOROWITZ_45NM)
 
 
 def skeleton_for(space: SearchSpace, options: CountConfig, own: Skeleton | None = None) -> Skeleton:
@@ -72,7 +75,9 @@ def of_genotype(name: str, genotype: Genotype, space: SearchSpace, options: Coun
         network = DerivedNetwork(genotype, space, skeleton, auxiliary=True)
     head, network.auxiliary = network.auxiliary, None
     extra = sum(parameter.numel() for parameter in head.parameters()) if head else 0
-    return Target(name, network, skeleton.image, skeleton.classes, OF_ALL | OF_SKELETON, skeleton, extra)
+    return Target(
+        name, network, skeleton.image, skeleton.classes, OF_ALL | OF_SKELETON, skeleton, extra, deployment_of(genotype)
+    )
 
 
 def of_name(name: str, options: CountConfig) -> Target | None:
@@ -104,10 +109,12 @@ def of_name(name: str, options: CountConfig) -> Target | None:
 
 def _from_code(name: str, image: Image, classes: int) -> tuple[Any, frozenset[str]]:
     """What a name in the user's code gives, and which of `image` and `classes` it was told."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     module, _, path = name.partition(":")
-    found = operator.attrgetter(path)(importlib.import_module(module))
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = operator.attrgetter(path)(importlib.import_module(module))
+    finally:
+        sys.path.remove(os.getcwd())  # or the user's files would stand before the packages that are imported later
     if isinstance(found, nn.Module) or not callable(found):
         return found, frozenset()
     takes = inspect.signature(found).parameters

@@ -15,7 +15,7 @@ import rapdarts
 from rapdarts import config as configuration
 from rapdarts import knobs
 from rapdarts.call import Call, answer, deliver, out, write
-from rapdarts.config import Experiment, Launch
+from rapdarts.config import Experiment, Launch, SearchConfig
 from rapdarts.errors import DeviceError, InputError
 from rapdarts.help import COMMANDS
 from rapdarts.plain_yaml import shorten
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from rapdarts.space import SearchSpace
     from rapdarts.targets import Target
     from rapdarts.training.data import DataSet
+
+
+HARDWARE_KEPT, LATENCY_KEPT = "hardware.yaml", "latency.json"
+"""The tables that a search was priced by, as its run folder keeps them."""
 
 
 def search(call: Call) -> None:
@@ -64,10 +68,14 @@ def search(call: Call) -> None:
         answer(call, result, result["summary"])
         return
     loop.Halves.of(data, config)  # likewise
-    config.skeleton.channels = loop.check_skeleton(config, space, data).channels
+    table = loop.priced(config, space, data)
+    config.skeleton.channels = table.skeleton.channels
     with open_run("search", config, launch, name, inputs) as run:
-        derivation = loop.search(config, space, data, run, _provenance(config))
-        report = loop.cost_report(derivation, space, config.search, run)
+        for kept, text in ((HARDWARE_KEPT, inputs["hardware table"]), (LATENCY_KEPT, inputs["latency table"])):
+            if text:
+                run.write(kept, text)
+        derivation = loop.search(config, space, data, run, table, _provenance(config, config.search))
+        report = loop.cost_report(derivation, table, config.search, run)
         run.write_json("result.json", report)
     answer(call, report, f"{loop.describe(derivation, report)}\nwritten to {run.folder / 'genotype.json'}")
 
@@ -91,14 +99,13 @@ def derive(call: Call) -> None:
     skeleton = replace(
         skeleton, layers=options.layers or skeleton.layers, channels=options.channels or skeleton.channels
     )
-    settings = replace(
-        config.search,
-        precision=options.precision or config.search.precision,
-        hardware=options.hardware or config.search.hardware,
-        latency=options.latency or config.search.latency,
-    )
-    # Budgets given here stand in the place of the run's.
-    limits = configuration.bounds(options.budget) or configuration.bounds(config.search.budget)
+    settings = _derived_from(config, options, file.parent)
+    limits = configuration.bounds(settings.budget)
+    if limits and options.rule not in ("", "exact"):
+        lift = " ".join(f"budget.{name}=none" for name in limits)
+        raise InputError(f"rule={options.rule} knows no budgets; leave it out, or lift the budgets with {lift}.")
+    if (options.layers or options.channels) and not options.latency and "latency" not in limits:
+        settings.latency = ""  # measured at the run's skeleton only
     table = prices(settings, full, skeleton)
     with where_infeasible(full, space, table, limits):
         derivation = derive_genotype(
@@ -107,7 +114,7 @@ def derive(call: Call) -> None:
             table,
             options.rule or config.search.rule,
             config.search.max_skips if options.max_skips < 0 else options.max_skips,
-            _provenance(config),
+            _provenance(config, settings),
             limits,
             options.count,
         )
@@ -197,17 +204,18 @@ def cost(call: Call) -> None:
     from rapdarts.pricing import read_hardware
 
     hardware = read_hardware(options.hardware)
+    bits = options.precision or 32
     if not any(call.words) and (options.space or call.space):
         space = _space(options.space, call.space)
         targets.refuse(given, targets.OF_SPACE, f"space={space.name}")
-        prices = tariff.tariff_of(space, targets.skeleton_for(space, options), options.precision, hardware)
+        prices = tariff.tariff_of(space, targets.skeleton_for(space, options), bits, hardware)
         answer(call, prices, tariff.describe_tariff(prices))
         return
     if call.target("a network (see --help), or space=NAME") == "filters":
         call.expect(1)
         targets.refuse(given, targets.OF_FILTERS, "filters")
         image = configuration.image_shape(options.input or "384x13x13")
-        designs = tariff.filter_designs(image, options.channels or 256, options.precision, hardware)
+        designs = tariff.filter_designs(image, options.channels or 256, bits, hardware)
         answer(call, designs, tariff.describe_designs(designs))
         return
     if options.plot:
@@ -215,7 +223,11 @@ def cost(call: Call) -> None:
     with redirect_stdout(sys.stderr):  # a user's own code may print
         found = [_network(word, call.space, options) for word in call.words]
         targets.refuse(given, frozenset().union(*(one.keys for one in found)), " ".join(call.words))
-        bills = [bill.itemise(one, options.precision, hardware) for one in found]
+        bills = []
+        for one in found:
+            own_bits, own_hardware = one.deployment
+            energies = hardware if options.hardware else own_hardware
+            bills.append(bill.itemise(one, options.precision or own_bits, energies))
     words = bill.describe(bills, options.rows)
     if options.plot:
         picture = histograms.draw([bill.panels(one) for one in bills], Path(options.plot).suffix)
@@ -429,11 +441,31 @@ def _device(name: str, threads: int) -> torch.device:
     return device
 
 
-def _provenance(config: Experiment) -> dict[str, Any]:
-    """Where a genotype comes from."""
+def _derived_from(config: Experiment, options: configuration.DeriveConfig, folder: Path) -> SearchConfig:
+    """The settings of a search with what a derivation changes: budgets one by one; tables as the run folder keeps them."""
+    own = config.search
+    tables = {"hardware": folder / HARDWARE_KEPT, "latency": folder / LATENCY_KEPT}
+    kept = {name: str(path) if os.path.isfile(path) else getattr(own, name) for name, path in tables.items()}
+    given = {name: getattr(options, name) or kept[name] for name in tables}
+    budget = {name: text or getattr(own.budget, name) for name, text in vars(options.budget).items()}
+    return replace(
+        own,
+        precision=options.precision or own.precision,
+        hardware=given["hardware"],
+        latency="" if given["latency"] == "none" else given["latency"],
+        budget=configuration.BudgetConfig(**budget),
+    )
+
+
+def _provenance(config: Experiment, settings: SearchConfig) -> dict[str, Any]:
+    """Where a genotype comes from, and how its costs are counted."""
     import torch
 
+    from rapdarts.cost.count import deployment_facts
+    from rapdarts.pricing import read_hardware
+
     return {
+        **deployment_facts(settings.precision, read_hardware(settings.hardware)),
         "config_sha256": configuration.digest(config),
         "strategy": config.search.strategy,
         "seed": config.seed,

@@ -290,7 +290,7 @@ def test_one_network_in_words(run: Any) -> None:
     assert len({len(line) for line in [names, *table]}) == 1  # aligned
     assert totals[0].split() == ["nin"]
     assert [line.split()[0] for line in totals[1:]] == [*RESOURCES, "macs_with_bn_relu", "thop_macs"]
-    assert totals[1].startswith("macs") and " 830,041,864  multiply-accumulates of conv" in totals[1]
+    assert totals[1].startswith("macs") and " 830,041,864  multiply-accumulates of one image" in totals[1]
     assert " 8,061,592 B  params at 32 bits" in totals[3]
     assert all(line.partition("  ")[2].strip() for line in totals[1:])
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from rapdarts.config import BudgetConfig, SearchConfig, bounds
+from rapdarts.cost.count import count_derived
 from rapdarts.cost.penalty import uniform
 from rapdarts.derive import derive, where_infeasible
 from rapdarts.errors import InputError
 from rapdarts.genotype import one_hot, random_genotype
 from rapdarts.pricing import budgets_on, check_budgets, largest, prices, read_hardware, skip_cap, widest
-from rapdarts.space import Skeleton, named_space
+from rapdarts.space import SearchSpace, Skeleton, named_space
 from rapdarts.strategy.exact import cheapest
 from rapdarts.strategy.progressive import prune
 
@@ -27,6 +28,10 @@ FLOOR = 1_370_134
 
 def asked(**budgets: str) -> SearchConfig:
     return SearchConfig(budget=BudgetConfig(**budgets))
+
+
+def check(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> None:
+    check_budgets(settings, prices(settings, space, skeleton))
 
 
 def test_precision_scales_what_is_stored_and_moved() -> None:
@@ -67,17 +72,17 @@ def test_hardware_that_cannot_be(text: str, words: str, tmp_path: Path) -> None:
 
 
 def test_a_budget_at_the_floor_can_be_met_and_below_it_not() -> None:
-    check_budgets(asked(params=str(FLOOR)), DARTS, FULL)
+    check(asked(params=str(FLOOR)), DARTS, FULL)
     with pytest.raises(InputError) as error:
-        check_budgets(asked(params=str(FLOOR - 1)), DARTS, FULL)
+        check(asked(params=str(FLOOR - 1)), DARTS, FULL)
     words = str(error.value)
     assert "params <= 1,370,133: the cheapest has 1,370,134" in words
     channels, layers = (
         int(words.split(f"skeleton.{name}=")[1].split()[0].rstrip(".")) for name in ("channels", "layers")
     )
     assert (channels, layers) == (35, 19)
-    check_budgets(asked(params=str(FLOOR - 1)), DARTS, replace(FULL, channels=channels))
-    check_budgets(asked(params=str(FLOOR - 1)), DARTS, replace(FULL, layers=layers))
+    check(asked(params=str(FLOOR - 1)), DARTS, replace(FULL, channels=channels))
+    check(asked(params=str(FLOOR - 1)), DARTS, replace(FULL, layers=layers))
 
 
 def test_budgets_that_contradict_each_other() -> None:
@@ -89,9 +94,9 @@ def test_budgets_that_contradict_each_other() -> None:
         name: int(budgets.costs(one_hot(DARTS, cheapest(DARTS, budgets, name, 2)))[name]) for name in budgets.names
     }
     for name, floor in least.items():
-        check_budgets(asked(**{name: str(floor)}), DARTS, skeleton)
+        check(asked(**{name: str(floor)}), DARTS, skeleton)
     with pytest.raises(InputError) as error:
-        check_budgets(asked(**{name: str(floor) for name, floor in least.items()}), DARTS, skeleton)
+        check(asked(**{name: str(floor) for name, floor in least.items()}), DARTS, skeleton)
     assert "the cheapest in macs within the other budgets has " in str(error.value)
     assert "the cheapest in traffic within the other budgets has " in str(error.value)
 
@@ -99,7 +104,7 @@ def test_budgets_that_contradict_each_other() -> None:
 def test_nothing_asked_nothing_refused() -> None:
     assert bounds(BudgetConfig()) == {}
     assert budgets_on(prices(SearchConfig(), DARTS, SMALL), {}) is None
-    check_budgets(SearchConfig(), DARTS, SMALL)
+    check(SearchConfig(), DARTS, SMALL)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +132,38 @@ def test_the_widest_network_leaves_room_to_search() -> None:
     assert mean[channels] <= 3e6 < mean[channels + 1]
     assert channels == 36  # 2.912 M parameters on average
 
-    with pytest.raises(InputError, match="the cheapest has"):
-        widest(asked(params="1k"), DARTS, replace(FULL, channels=2))
+    assert widest(asked(params="1k"), DARTS, replace(FULL, channels=2)) == 2  # which `check_budgets` then refuses
+
+
+def test_the_width_is_one_at_which_a_cell_fits_the_cap_on_skips() -> None:
+    """Skips are free and separable convolutions dear: the mean fits at widths where no cell without skips does."""
+    space = DARTS.only(["skip_connect", "sep_conv_5x5"])
+    settings = replace(asked(params="2M"), max_skips=0)
+    channels = widest(settings, space, replace(FULL, channels=2))
+    check(settings, space, replace(FULL, channels=channels))
+
+
+@pytest.mark.parametrize("name", ["darts", "filters", "nasbench201"])
+def test_every_space_names_its_floor_and_what_would_fit(name: str) -> None:
+    space, skeleton = named_space(name), Skeleton(6, 8, (3, 8, 8), 10)
+    floor = int(sum(prices(SearchConfig(), space, skeleton).fixed[1:2]))  # of params: pools and none are free
+    check(asked(params=str(floor)), space, skeleton)
+    with pytest.raises(InputError, match=f"the cheapest has {floor:,}; raise the budget, or take skeleton.channels="):
+        check(asked(params=str(floor - 1)), space, skeleton)
+    with pytest.raises(InputError, match="no smaller network fits either"):
+        check(asked(params="1"), space, skeleton)
+
+
+def test_energy_is_kept_to_the_last_digit() -> None:
+    """What the table adds up and what is counted differ in their last digit; neither is over the budget."""
+    table = prices(SearchConfig(), DARTS, SMALL)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        witness = table.exact(random_genotype(DARTS, rng))["energy"]
+        limits = {"energy": witness * (1 + 1e-9)}
+        found = derive(DARTS, rng.dirichlet(np.ones(8), DARTS.mask.shape[:2]), table, "pdarts", 2, {}, limits)
+        assert found.genotype.costs["energy"] <= limits["energy"]
+        assert count_derived(found.genotype, DARTS, SMALL)["energy"] <= limits["energy"]
 
 
 def test_the_rule_decides_the_cap() -> None:

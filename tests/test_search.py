@@ -272,7 +272,12 @@ def test_derive_under_budgets(within: Path, tmp_path: Path, capsys: pytest.Captu
     assert len(three) == 3 and all(one["costs"]["params"] <= 4000 for one in three)
     assert [one["score"] for one in three] == sorted((one["score"] for one in three), reverse=True)
     assert json.loads(out.read_text()) == three[0]["genotype"]
-    assert three[0]["score"] >= own[0]["score"]
+    assert all(one["costs"]["traffic"] <= BUDGETS["traffic"] for one in three)  # the run's other budget stands
+    assert main(["derive", str(within), "budget.params=none", "budget.traffic=none", "--json"]) == 0
+    free = json.loads(capsys.readouterr().out)
+    assert free[0]["score"] > own[0]["score"]
+    assert main(["derive", str(within), "rule=pdarts"]) == 2
+    assert "lift the budgets with budget.params=none budget.traffic=none" in capsys.readouterr().err
 
     assert main(["derive", str(within), "budget.params=1k"]) == 2
     error = capsys.readouterr().err

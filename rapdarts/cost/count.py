@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
+from rapdarts import knobs
 from rapdarts.config import HardwareConfig
 from rapdarts.cost.memory import peak_memory
 from rapdarts.cost.trace import Image, remembering, trace
+from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.space import SearchSpace, Skeleton
@@ -21,12 +25,12 @@ HOROWITZ_45NM = HardwareConfig()
 
 
 def macs(network: nn.Module, image: Image) -> int:
-    """Multiply-accumulates of one image through convolutions and linear layers, biases not counted: half of PyTorch's FLOPs."""
+    """Multiply-accumulates of one image: convolutions, linear layers and products of activations, no biases; half of PyTorch's FLOPs."""
     return sum(op.macs for op in trace(network, image).ops)
 
 
 def params(network: nn.Module, image: Image) -> int:
-    """Trainable numbers, those of batch norms included, buffers excluded."""
+    """Parameters, those of batch norms included, buffers excluded."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -98,9 +102,36 @@ def count(network: nn.Module, image: Image, resources: Mapping[str, Resource] = 
 
 
 def count_derived(
-    genotype: Genotype, space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Resource] = RESOURCES
+    genotype: Genotype, space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Resource] | None = None
 ) -> dict[str, float]:
-    """Every resource of the network that a genotype describes at a skeleton, as it is shipped: without auxiliary head."""
+    """Every resource of the network that a genotype describes at a skeleton, as it is shipped: without auxiliary head.
+
+    Counted as the genotype's own costs are, unless by other `resources`.
+    """
     with torch.device("meta"):
         network = DerivedNetwork(genotype, space, skeleton)
-    return count(network, skeleton.image, resources)
+    return count(network, skeleton.image, resources_of(genotype) if resources is None else resources)
+
+
+def deployment_facts(precision: int, hardware: HardwareConfig) -> dict[str, Any]:
+    """What a genotype's provenance says of how its costs are counted."""
+    return {"precision": precision, "hardware": asdict(hardware)}
+
+
+def deployment_of(genotype: Genotype) -> tuple[int, HardwareConfig]:
+    """The precision in bits and the energies by which a genotype's costs are counted: 32 and 45 nm unless it says otherwise.
+
+    Raises InputError where it says something that cannot be.
+    """
+    said = genotype.provenance
+    precision, hardware = said.get("precision", 32), said.get("hardware", {})
+    if precision not in (32, 16, 8) or not isinstance(hardware, dict):
+        raise InputError(f"the genotype's provenance has the precision {precision!r}; it must be 32, 16 or 8 (bits).")
+    return precision, knobs.load(
+        HardwareConfig, list(hardware.items()), where="the hardware in the genotype's provenance"
+    )
+
+
+def resources_of(genotype: Genotype) -> dict[str, Resource]:
+    """Every resource that can be counted, as the genotype's own costs are. Raises InputError as `deployment_of` does."""
+    return resources(*deployment_of(genotype))

@@ -35,6 +35,8 @@ class PriceTable:
     resources: tuple[str, ...]
     fixed: np.ndarray
     prices: np.ndarray
+    notes: tuple[str, ...] = ()
+    """What a user should know of these prices, in sentences."""
 
     def exact(self, genotype: Genotype) -> dict[str, float]:
         """The cost of the network derived from a genotype, by resource; integers where the resource is counted.
@@ -95,31 +97,41 @@ def draw_probabilities(space: SearchSpace, strength: Tensor) -> Tensor:
     Divided, because then it is finite at q_e = 0 too; times a primitive's weight m_eo it is the probability that
     the pair (e, o) is in the cell.
     """
-    nodes = [
-        _divided_survival(strength[:, space.edges_into(node)], space.edges_kept(node)) for node in range(space.nodes)
-    ]
+    if space.keep == 2:
+        return _two_draws(space, strength)
+    nodes = [_draws(strength[:, space.edges_into(node)], space.edges_kept(node), {}) for node in range(space.nodes)]
     return torch.cat(nodes, -1)
 
 
-def _divided_survival(q: Tensor, keep: int) -> Tensor:
-    """s_e / q_e for `keep` draws without replacement from edges of strengths q (kinds, n).
+def _two_draws(space: SearchSpace, q: Tensor) -> Tensor:
+    """s_e / q_e = 1/Q + sum over f != e of q_f/Q / (Q - q_f), for all nodes at once: the edge is the first drawn, or the second."""
+    node = torch.tensor([node for node, _ in space.edges], device=q.device)
+    same = (node[:, None] == node).to(q.dtype)
+    others = same - torch.eye(len(node), dtype=q.dtype, device=q.device)
+    first = _inverse(q @ same)
+    return first + (q * first * _inverse(q @ others)) @ others
 
-    By the first draw: s_e = q_e/Q + sum over f != e of q_f/Q * s_e(the rest without f, keep - 1).
+
+def _draws(q: Tensor, keep: int, known: dict[tuple[int, ...], Tensor], left: tuple[int, ...] | None = None) -> Tensor:
+    """s_e / q_e (kinds, n) for `keep` draws without replacement from the edges `left` (all n) of strengths q (kinds, n).
+
+    By the first draw: s_e = q_e/Q + sum over f != e of q_f/Q * s_e(the rest without f, keep - 1). The order of the
+    draws does not matter to what is left, so that each set is worked out once and kept in `known`.
     """
-    n = q.shape[-1]
-    total = q.sum(-1, keepdim=True)
-    if keep == 1:
-        return _inverse(total).expand_as(q)
-    if keep == n:
-        return _inverse(q)
-    result = _inverse(total).expand_as(q)
-    for first in range(n):
-        rest = torch.cat([q[:, :first], q[:, first + 1 :]], -1)
-        later = _divided_survival(rest, keep - 1)
-        zero = torch.zeros_like(later[:, :1])
-        share = q[:, first : first + 1] * _inverse(total)
-        result = result + share * torch.cat([later[:, :first], zero, later[:, first:]], -1)
-    return result
+    left = tuple(range(q.shape[-1])) if left is None else left
+    if left not in known:
+        inside = torch.zeros(q.shape[-1], dtype=q.dtype, device=q.device)
+        inside[list(left)] = 1
+        total = _inverse((q * inside).sum(-1, keepdim=True))
+        if keep == len(left):
+            known[left] = _inverse(q) * inside
+        else:
+            known[left] = total * inside
+            for first in left if keep > 1 else ():
+                rest = tuple(edge for edge in left if edge != first)
+                share = q[:, first : first + 1] * total
+                known[left] = known[left] + share * _draws(q, keep - 1, known, rest)
+    return known[left]
 
 
 def _inverse(q: Tensor) -> Tensor:

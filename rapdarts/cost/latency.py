@@ -146,6 +146,16 @@ class LatencyTable:
                 has = f"has no {name} at {here}" if any(name == other[0] for other in self.places) else f"has no {name}"
                 raise InputError(f"{self.where} {has}; measure another with rapdarts measure.")
 
+    @property
+    def note(self) -> str:
+        """How far the table can be trusted, in a sentence."""
+        check = self.check
+        words = (
+            f"latency is what {self.where} predicts; of {check.networks} networks that it was not fitted to it was wrong"
+            f" by {check.median_error:.1%} in the median and {check.max_error:.1%} at most"
+        )
+        return words if check.reliable else f"{words}: measure again with more rounds, or on a quieter machine"
+
     def prices(self, space: SearchSpace, skeleton: Skeleton) -> tuple[float, np.ndarray]:
         """The fixed seconds, and what each choice adds over all cells of its kind, (kinds, edges, primitives) float64 in seconds.
 
@@ -163,6 +173,7 @@ def with_latency(table: PriceTable, latency: LatencyTable) -> PriceTable:
         resources=(*table.resources, "latency"),
         fixed=np.append(table.fixed, fixed),
         prices=np.concatenate([table.prices, prices[None]]),
+        notes=(*table.notes, latency.note),
     )
 
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from rapdarts.cost.count import RESOURCES, count, count_derived, joules, macs, params, resources, weight_bytes
+from rapdarts.blueprint import DerivedBlueprint
+from rapdarts.config import HardwareConfig
+from rapdarts.cost.count import (
+    RESOURCES,
+    count,
+    count_derived,
+    deployment_facts,
+    joules,
+    macs,
+    params,
+    resources,
+    weight_bytes,
+)
+from rapdarts.errors import InputError
 from rapdarts.genotype import Cell, Genotype, random_genotype
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.space import Skeleton, named_space
@@ -118,3 +133,18 @@ def test_floor_and_ceiling(primitive: str, weights: int, multiplications: int) -
     genotype = Genotype("darts", {"normal": cell, "reduce": cell})
     counted = count_derived(genotype, named_space("darts"), Skeleton(20, 36, (3, 32, 32), 10))
     assert (counted["params"], counted["macs"]) == (weights, multiplications)
+
+
+def test_a_genotype_is_counted_as_it_says() -> None:
+    """Its provenance keeps the precision and the energies that its costs were counted by."""
+    space, skeleton = named_space("darts"), Skeleton(3, 4, (3, 8, 8), 10)
+    plain = random_genotype(space, np.random.default_rng(0))
+    chip = HardwareConfig(name="chip", mac_8=0.5, dram_32=100)
+    small = replace(plain, provenance=deployment_facts(8, chip))
+    cost, whole = count_derived(small, space, skeleton), count_derived(plain, space, skeleton)
+    assert cost["macs"] == whole["macs"] and 4 * cost["bytes"] == whole["bytes"]
+    assert cost["energy"] == pytest.approx(0.5e-12 * cost["macs"] + 25e-12 * cost["params"], rel=1e-12)
+    assert DerivedBlueprint(small, space, skeleton).costs == cost
+    for said in ({"precision": 7}, {"precision": 8, "hardware": 3}, {"hardware": {"mac_8": -1}}):
+        with pytest.raises(InputError, match="provenance"):
+            count_derived(replace(plain, provenance=said), space, skeleton)

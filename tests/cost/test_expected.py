@@ -270,6 +270,9 @@ def test_gradient_is_that_of_finite_differences(table: PriceTable) -> None:
     alpha = random_alpha(DARTS, 1.0).requires_grad_()
     assert torch.autograd.gradcheck(lambda at: table.expected(mixing_at(at)) / reference, (alpha,))
     (gradient,) = torch.autograd.grad(table.expected(mixing_at(alpha))[0], [alpha])
+    both_kept = DARTS.edges_into(0)  # so that the weight of `none`, column 0, decides nothing there
+    assert gradient[:, both_kept, 0].abs().max() < 1e-6
+    gradient[:, both_kept, 0] = 1
     assert (gradient != 0).all()
 
 
