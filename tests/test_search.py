@@ -281,7 +281,8 @@ def test_derive_under_budgets(within: Path, tmp_path: Path, capsys: pytest.Captu
 
     assert main(["derive", str(within), "budget.params=1k"]) == 2
     error = capsys.readouterr().err
-    assert "params <= 1,000: the cheapest has " in error and "Genotype(normal=" in error and error.count("\n") == 1
+    assert "meets params <= 1,000 and traffic <= 100,000 B: the cheapest in params has " in error
+    assert "Genotype(normal=" in error and error.count("\n") == 1
 
 
 def test_a_budget_below_the_floor_stops_before_anything_is_made(
