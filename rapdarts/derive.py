@@ -113,17 +113,20 @@ def where_infeasible(
     """Within, an Infeasible also says what is cheapest among the candidates that a search left, and in the full space."""
     try:
         yield
-    except Infeasible as error:
+    except Infeasible:
         budgets = budgets_on(table, limits)
         if budgets is None:
             raise
+        asked = " and ".join(f"{name} <= {show(limit, name)}" for name, limit in limits.items())
         words = []
         for name in limits:
-            for what, space in (("the candidates that this search left", left), ("the full space", full)):
+            for what, space in (("they cost", left), ("the full space costs", full)):
                 genotype = cheapest(space, budgets, name)
-                cost = show(table.exact(genotype)[name], name)
-                words.append(f"{what} cost{'s' if space is full else ''} {cost} {name} at the least: {genotype.line}")
-        raise InputError(f"{error} Without other limits, {'; '.join(words)}.") from None
+                words.append(f"{what} {show(table.exact(genotype)[name], name)} {name} at the least: {genotype.line}")
+        raise InputError(
+            f"no genotype of the candidates that this search left meets {asked} and the cap on skips; without other limits,"
+            f" {'; '.join(words)}."
+        ) from None
 
 
 def mixing_weights(architecture: Architecture) -> np.ndarray:

@@ -245,7 +245,10 @@ def _facts(genotype: Genotype) -> str:
     if skeleton:
         image = "×".join(map(str, skeleton.image))
         facts.append(f"{skeleton.layers} cells, {skeleton.channels} channels, {image}, {skeleton.classes} classes")
-    for resource, cost in genotype.costs.items():
+    for resource in ("macs", "params", "bytes"):  # the page has room for these
+        cost = genotype.costs.get(resource)
+        if cost is None:
+            continue
         unit, size = next((fits for fits in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if abs(cost) >= fits[1]), ("", 1))
         facts.append(f"{cost / size:.4g}{unit} {resource.replace('macs', 'MACs')}")
     return " · ".join(facts)

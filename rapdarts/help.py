@@ -45,7 +45,7 @@ COMMANDS = {
     "search": Command(
         "search EXPERIMENT",
         "search digits cost.macs=0.2 seed=1 run=runs/first",
-        "Search for a cell under a price.",
+        "Search for a cell under prices and budgets.",
         LAUNCH,
         ("--json", "--print-config", "--space"),
         "search",

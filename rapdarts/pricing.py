@@ -26,7 +26,9 @@ MOST_CHANNELS = 65_536
 
 def read_hardware(path: str) -> HardwareConfig:
     """The energies in a file, or the default ones where none is named. Raises InputError for a file that is no such table."""
-    return knobs.load(HardwareConfig, list(read_yaml(Path(path))), where=path) if path else HardwareConfig()
+    if not path:
+        return HardwareConfig()
+    return knobs.load(HardwareConfig, [("name", Path(path).stem), *read_yaml(Path(path))], where=path)
 
 
 def counters(settings: SearchConfig) -> dict[str, Resource]:
@@ -58,6 +60,8 @@ def budgets_on(table: PriceTable, limits: Mapping[str, float]) -> Budgets | None
     """The budgets as the plain arrays that a strategy works on; None where there are none."""
     if not limits:
         return None
+    if "latency" in limits and "latency" not in table.resources:
+        raise InputError("a budget on latency needs a table that rapdarts measure writes; name it with latency=FILE.")
     rows = [table.row(name) for name in limits]
     # What is not counted in whole numbers is a sum whose last digit depends on its order: it stays below by more than that.
     tops = [limit if name in COUNTED else limit * (1 - 1e-12) for name, limit in limits.items()]

@@ -42,7 +42,9 @@ def amount(text: str, resource: str, key: str) -> float:
     prefix = suffix.removesuffix(unit) if unit else suffix
     half = unit in ("J", "s") and suffix and not suffix.endswith(unit)  # 8m could be minutes
     if prefix not in prefixes or half:
-        raise InputError(f"{key}={shorten(text)} has no unit of {resource}; write it like {example(resource)}.")
+        raise InputError(
+            f"{key}={shorten(text)}: {suffix} is no unit of {resource}; write it like {example(resource)}."
+        )
     value = number * prefixes[prefix]
     if not (value > 0 and math.isfinite(value)):
         raise InputError(

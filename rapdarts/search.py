@@ -212,7 +212,7 @@ def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
     for keep in settings.candidates[1:]:
         if keep > left:
             raise InputError(
-                f"search.candidates={settings.candidates} keeps {keep} where only {left} primitives are left; the numbers may only fall."
+                f"search.candidates={settings.candidates} keeps {keep} where {left} primitives are left; give {left} or fewer there."
             )
         left = keep
     derivable = [name for name, can in zip(space.primitives, space.choosable, strict=True) if can]

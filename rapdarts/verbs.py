@@ -68,9 +68,13 @@ def search(call: Call) -> None:
         answer(call, result, result["summary"])
         return
     loop.Halves.of(data, config)  # likewise
-    table = loop.priced(config, space, data)
+    auto, table = config.skeleton.channels == 0, loop.priced(config, space, data)
     config.skeleton.channels = table.skeleton.channels
     with open_run("search", config, launch, name, inputs) as run:
+        if auto:
+            run.screen.say(
+                f"skeleton.channels={table.skeleton.channels}: the widest whose average cell keeps the budgets"
+            )
         for kept, text in ((HARDWARE_KEPT, inputs["hardware table"]), (LATENCY_KEPT, inputs["latency table"])):
             if text:
                 run.write(kept, text)
@@ -119,6 +123,8 @@ def derive(call: Call) -> None:
             options.count,
         )
     lines = [f"rule: {derivation.rule}", derivation.genotype.line, costs_line(derivation.genotype.costs)]
+    if options.count > 1:
+        lines[1] = f"1. score {derivation.candidates[0].score:.4f}: {lines[1]}"
     for number, other in enumerate(derivation.candidates[1 : options.count], 2):
         lines.append(f"{number}. score {other.score:.4f}: {other.genotype.line}\n   {costs_line(other.genotype.costs)}")
     if options.out:

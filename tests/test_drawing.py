@@ -254,7 +254,7 @@ def test_the_heading_says_what_is_known() -> None:
     assert texts[1] == ("20 cells, 36 channels, 3×32×32, 10 classes · 532.2M MACs · 3.434M params · 13.74M bytes")
     costs = {"macs": 999, "latency": 1.5e-3, "energy": 2e9}
     texts = [text for text, _ in picture(draw(replace(bare, costs=costs))).texts]
-    assert texts[1] == "999 MACs · 0.0015 latency · 2G energy"
+    assert texts[1] == "999 MACs"  # the page has no room for every resource
 
 
 def test_a_family_has_one_colour() -> None:

@@ -51,6 +51,8 @@ def test_hardware_of_ones_own(tmp_path: Path) -> None:
     genotype = random_genotype(DARTS, np.random.default_rng(0))
     cost = prices(SearchConfig(hardware=str(file)), DARTS, SMALL).exact(genotype)
     assert cost["energy"] == pytest.approx(1e-12 * cost["macs"] + 100e-12 * cost["params"], rel=1e-12)
+    file.write_text("mac_32: 1.0\n")
+    assert read_hardware(str(file)).name == "phone"  # after its file, not after the one that the rest is taken from
 
 
 @pytest.mark.parametrize(
@@ -99,6 +101,11 @@ def test_budgets_that_contradict_each_other() -> None:
         check(asked(**{name: str(floor) for name, floor in least.items()}), DARTS, skeleton)
     assert "the cheapest in macs within the other budgets has " in str(error.value)
     assert "the cheapest in traffic within the other budgets has " in str(error.value)
+
+
+def test_a_budget_on_time_needs_a_table() -> None:
+    with pytest.raises(InputError, match="needs a table that rapdarts measure writes; name it with latency=FILE"):
+        budgets_on(prices(SearchConfig(), DARTS, SMALL), {"latency": 0.005})
 
 
 def test_nothing_asked_nothing_refused() -> None:
@@ -216,8 +223,6 @@ def test_what_cannot_be_met_names_the_cheapest_of_the_run_and_of_the_space() -> 
     with pytest.raises(InputError) as error, where_infeasible(DARTS, left, table, limits):
         derive(left, favouring_dear_ones("sep_conv_5x5"), table, "pdarts", 2, {}, limits)
     words = str(error.value)
-    assert (
-        "candidates that this search left cost 5,144,086 params at the least: Genotype(normal=[('sep_conv_5x5', 0)"
-        in words
-    )
+    assert words.startswith("no genotype of the candidates that this search left meets params <= 2,000,000 and the cap")
+    assert "they cost 5,144,086 params at the least: Genotype(normal=[('sep_conv_5x5', 0)" in words
     assert f"the full space costs {FLOOR:,} params at the least: Genotype(normal=[('max_pool_3x3', 0)" in words

@@ -42,12 +42,12 @@ def test_amounts(text: str, resource: str, value: float) -> None:
 @pytest.mark.parametrize(
     "text, resource, words",
     [
-        ("3.0MB", "params", "has no unit of params"),
-        ("3 apples", "params", "has no unit of params"),
-        ("8m", "latency", "has no unit of latency; write it like 8ms"),
-        ("8min", "latency", "has no unit of latency"),
-        ("8mS", "latency", "has no unit of latency"),
-        ("12Mb", "bytes", "has no unit of bytes"),
+        ("3.0MB", "params", "is no unit of params"),
+        ("3 apples", "params", "is no unit of params"),
+        ("8m", "latency", "is no unit of latency; write it like 8ms"),
+        ("8min", "latency", "is no unit of latency"),
+        ("8mS", "latency", "is no unit of latency"),
+        ("12Mb", "bytes", "is no unit of bytes"),
         ("0", "macs", "must be above 0"),
         ("-3M", "params", "must be above 0"),
         ("1e999", "macs", "must be above 0"),

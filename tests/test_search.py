@@ -281,7 +281,7 @@ def test_derive_under_budgets(within: Path, tmp_path: Path, capsys: pytest.Captu
 
     assert main(["derive", str(within), "budget.params=1k"]) == 2
     error = capsys.readouterr().err
-    assert "meets params <= 1,000 and traffic <= 100,000 B: the cheapest in params has " in error
+    assert "that this search left meets params <= 1,000 and traffic <= 100,000 B and the cap on skips; " in error
     assert "Genotype(normal=" in error and error.count("\n") == 1
 
 
