@@ -415,7 +415,7 @@ def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
             if given != wanted:
                 raise InputError(f"{here} has {given} {name}; the space {space.name} has {wanted}.")
         for number, node in enumerate(cell.nodes):
-            given, wanted = len(node), _wanted(space, number)
+            given, wanted = len(node), space.edges_kept(number)
             if given != wanted:
                 raise InputError(f"{here}, node {number} has {given} edges; in the space {space.name} it has {wanted}.")
             for position, (primitive, source) in enumerate(node):
@@ -469,22 +469,16 @@ def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
                 for names in candidates[space.edges_into(number)]
             ]
             usable = [source for source, names in enumerate(into) if names]
-            wanted = _wanted(space, number)
-            if len(usable) < wanted and not (usable and space.repeat_inputs):
+            wanted = space.edges_kept(number)
+            if len(usable) < wanted:
                 raise InputError(
                     f"the space {space.name}, cell {kind}, node {number} keeps {wanted} edges, "
                     f"but only {len(usable)} have a primitive left to derive."
                 )
-            # Inputs repeat only where a node must have more edges than there are inputs.
-            drawn = rng.permutation(usable)[:wanted] if len(usable) >= wanted else rng.choice(usable, wanted)
+            drawn = rng.permutation(usable)[:wanted]
             nodes.append(tuple((into[edge][rng.integers(len(into[edge]))], int(edge)) for edge in sorted(drawn)))
         cells[kind] = Cell(space.inputs, tuple(nodes), space.outputs)
     return Genotype(space.name, cells)
-
-
-def _wanted(space: SearchSpace, node: int) -> int:
-    """How many edges a node of a genotype has; where inputs may repeat, their number is no bound."""
-    return space.keep if space.repeat_inputs and space.keep is not None else space.edges_kept(node)
 
 
 # --- words -------------------------------------------------------------------------------------------------------

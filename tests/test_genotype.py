@@ -573,8 +573,7 @@ def test_random_genotypes_draw_open_candidates_only() -> None:
         random_genotype(SPACE.narrowed(mask), rng)
 
 
-def test_one_input_may_serve_twice_where_there_is_no_other() -> None:
-    space = fake("conv", nodes=2, inputs=1, repeat_inputs=True)
-    genotype = random_genotype(space, np.random.default_rng(0))
-    validate(genotype, space, "drawn")
-    assert genotype.cells["normal"].nodes[0] == (("conv", 0), ("conv", 0))
+def test_no_more_edges_than_inputs_where_these_may_repeat() -> None:
+    """A node that uses one input twice cannot be told from a mixture of two primitives: a search would never find it."""
+    with pytest.raises(InputError, match="keeps 2 edges a node where the first has 1 to draw from; keep fewer"):
+        fake("conv", nodes=2, inputs=1, repeat_inputs=True)
