@@ -79,6 +79,8 @@ def check_budgets(settings: SearchConfig, table: PriceTable) -> None:
     try:
         discretize_exactly(space, uniform(space.mask).weights.numpy(), budgets_on(table, limits), cap)
     except Infeasible as error:
+        if not error.floors:  # it is the cap on skips that cannot be met
+            raise
         # Time was measured at this skeleton only: what would fit is what the other budgets leave.
         counted = {name: limit for name, limit in limits.items() if name != "latency"}
         if counted != limits and feasible(space, budgets_on(table, counted), cap):

@@ -196,7 +196,7 @@ def priced(config: Experiment, space: SearchSpace, data: DataSet) -> PriceTable:
         skeleton = replace(skeleton, channels=widest(settings, space, skeleton))
     table = prices(settings, space, skeleton, device)
     check_budgets(settings, table)
-    Penalty(table, asdict(settings.cost))
+    Penalty(table, asdict(settings.cost))  # refuses a price on peak memory where there is no model of it
     return table
 
 
