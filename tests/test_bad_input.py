@@ -161,7 +161,7 @@ COMMANDS = {
     "search digits primitives=[skip_connect,sep_conv_9x9]": "search.primitives: the space darts has no primitive 'sep_conv_9x9'; ",
     "search digits primitives=[none]": "search.primitives leaves nothing to derive; name at least one primitive besides none.",
     "search digits primitives=[skip_connect,skip_connect]": "search.primitives names a primitive twice; name each once.",
-    "search digits primitives=[skip_connect,max_pool_3x3]": "search.candidates=[0, 5, 3] keeps 5 where 2 primitives are left; give 2 or fewer there.",
+    "search digits primitives=[skip_connect,max_pool_3x3]": "search.candidates=[0, 5, 3] keeps 5 where 2 primitives are left",
     "search digits candidates=[7,5,3]": "search.candidates=[7, 5, 3]: the first stage keeps all 8 primitives; write 0 for it.",
     "search digits device=quantum": "device=quantum is no device; write auto, cpu, cuda, cuda:N or mps.",
     "search digits batch=5000": "search.batch=5000 is larger than the 481 images that it is drawn from",
