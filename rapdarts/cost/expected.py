@@ -76,6 +76,7 @@ class ExpectedCost:
         self.fixed = torch.as_tensor(table.fixed, device=device)
         self.prices = torch.as_tensor(table.prices, device=device).flatten(1)
         self.choosable = torch.as_tensor(table.space.choosable, device=device)
+        self.siblings = siblings(table.space, device)
         self.peak = ExpectedPeak(table.space, table.skeleton, device) if peak else None
         self.resources = (*table.resources, "peak_memory") if peak else table.resources
 
@@ -88,28 +89,35 @@ class ExpectedCost:
     def chosen(self, mixing: Mixing) -> Tensor:
         """The probability that each (edge, primitive) is in the cell, (kinds, edges, primitives) float64."""
         weights = mixing.weights.double() * self.choosable
-        return weights * draw_probabilities(self.space, weights.sum(-1))[..., None]
+        return weights * draw_probabilities(self.space, weights.sum(-1), self.siblings)[..., None]
 
 
-def draw_probabilities(space: SearchSpace, strength: Tensor) -> Tensor:
+def siblings(space: SearchSpace, device: torch.device) -> Tensor:
+    """Which other edges go into the same node as an edge, (edges, edges) float64 of 0 and 1."""
+    node = torch.tensor([node for node, _ in space.edges])
+    same = (node[:, None] == node).double() - torch.eye(len(node), dtype=torch.float64)
+    return same.to(device)
+
+
+def draw_probabilities(space: SearchSpace, strength: Tensor, others: Tensor) -> Tensor:
     """The probability that a node draws an edge, divided by the edge's strength q_e; `strength` and result are (kinds, edges).
+
+    `others` says which edges are an edge's `siblings`.
 
     Divided, because then it is finite at q_e = 0 too; times a primitive's weight m_eo it is the probability that
     the pair (e, o) is in the cell.
     """
     if space.keep == 2:
-        return _two_draws(space, strength)
+        return _two_draws(strength, others)
     nodes = [_draws(strength[:, space.edges_into(node)], space.edges_kept(node), {}) for node in range(space.nodes)]
     return torch.cat(nodes, -1)
 
 
-def _two_draws(space: SearchSpace, q: Tensor) -> Tensor:
+def _two_draws(q: Tensor, others: Tensor) -> Tensor:
     """s_e / q_e = 1/Q + sum over f != e of q_f/Q / (Q - q_f), for all nodes at once: the edge is the first drawn, or the second."""
-    node = torch.tensor([node for node, _ in space.edges], device=q.device)
-    same = (node[:, None] == node).to(q.dtype)
-    others = same - torch.eye(len(node), dtype=q.dtype, device=q.device)
-    first = _inverse(q @ same)
-    return first + (q * first * _inverse(q @ others)) @ others
+    rest = q @ others
+    first = _inverse(q + rest)
+    return first + (q * first * _inverse(rest)) @ others
 
 
 def _draws(q: Tensor, keep: int, known: dict[tuple[int, ...], Tensor], left: tuple[int, ...] | None = None) -> Tensor:

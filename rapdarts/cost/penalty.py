@@ -39,7 +39,7 @@ class Penalty:
         self.multipliers = dict.fromkeys(self.budgets, 0.0)
         self.expected = ExpectedCost(table, torch.device(device), peak=coefficients.get("peak_memory", 0) > 0)
         self.resources = self.expected.resources
-        self.reference = self.expected(uniform(table.space.mask))
+        self.reference = self.expected(Mixing(uniform(table.space.mask).weights.to(device)))
         self._coefficients = [coefficients.get(name, 0.0) for name in self.resources]
         self._weigh()
 

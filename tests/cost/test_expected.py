@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor, nn
 
 from rapdarts.cost.count import ADDITIVE, count_derived
-from rapdarts.cost.expected import ExpectedCost, PriceTable, draw_probabilities, price_table
+from rapdarts.cost.expected import ExpectedCost, PriceTable, draw_probabilities, price_table, siblings
 from rapdarts.cost.penalty import Penalty, uniform
 from rapdarts.errors import InputError
 from rapdarts.genotype import Cell, Genotype, one_hot, random_genotype
@@ -339,7 +339,7 @@ def test_survival_sums_to_the_edges_kept(keep: int | None, nodes: int, data: st.
     space = bare(nodes=nodes, keep=keep)
     shape = (2, len(space.edges))
     strength = torch.as_tensor(data.draw(arrays.arrays(np.float64, shape, elements=STRENGTHS)))
-    survival = strength * draw_probabilities(space, strength)
+    survival = strength * draw_probabilities(space, strength, siblings(space, strength.device))
     assert (survival > 0).all() and (survival < 1 + 1e-9).all()
     for node in range(nodes):
         kept = survival[:, space.edges_into(node)].sum(-1)
@@ -360,7 +360,9 @@ def test_survival_by_enumeration(strength: np.ndarray, keep: int) -> None:
                 probability *= q[edge] / left
                 left -= q[edge]
             expected[kind, list(order)] += probability
-    survival = strength * draw_probabilities(space, torch.as_tensor(strength)).numpy()
+    survival = (
+        strength * draw_probabilities(space, torch.as_tensor(strength), siblings(space, torch.device("cpu"))).numpy()
+    )
     np.testing.assert_allclose(survival[:, -5:], expected, rtol=1e-9)
 
 
@@ -429,6 +431,13 @@ def test_multipliers_rise_while_a_budget_is_overspent_and_fall_to_zero(table: Pr
     penalty.ascend({"params": 1.5e6, "macs": 400e6})
     assert penalty.multipliers == {"params": pytest.approx(0.125), "macs": 0.0}
     assert resumed.multipliers["params"] == pytest.approx(0.25)  # no state is shared
+
+
+def test_a_penalty_lives_on_one_device(table: PriceTable) -> None:
+    """Everything that a step needs is there: on the device of meta tensors, which refuses any other's."""
+    penalty = Penalty(table, {"macs": 1.0}, {"params": 2e6}, device="meta")
+    mixing = Mixing(uniform(DARTS.mask).weights.to("meta"))
+    assert penalty(mixing).device.type == penalty.weights.device.type == "meta"
 
 
 def test_uniform_mixing_follows_the_mask() -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rapdarts.cost.expected import draw_probabilities
+from rapdarts.cost.expected import draw_probabilities, siblings
 from rapdarts.cost.memory import peak_memory
 from rapdarts.cost.peak import ExpectedPeak
 from rapdarts.errors import InputError
@@ -301,7 +301,7 @@ def expected_peak(name: str, skeleton: Skeleton) -> ExpectedPeak:
 def chosen_at(space: SearchSpace, alpha: Tensor) -> Tensor:
     """The probability of every (edge, primitive) to be in the cell, of alphas (kinds, edges, primitives)."""
     weights = torch.softmax(alpha, -1) * torch.as_tensor(space.choosable)
-    return weights * draw_probabilities(space, weights.sum(-1))[..., None]
+    return weights * draw_probabilities(space, weights.sum(-1), siblings(space, weights.device))[..., None]
 
 
 def random_alpha(space: SearchSpace, deviation: float = 1.0) -> Tensor:
