@@ -140,11 +140,6 @@ class ReferenceBlueprint(Blueprint):
         return {"network": self.name}
 
 
-def reference_name(text: str) -> str | None:
-    """The name of a reference network as REFERENCE writes it, from one in any case of letters; None for anything else."""
-    return next((name for name in REFERENCE if name.lower() == text.lower()), None)
-
-
 def of_card(card: Mapping[str, Any], where: str, space_named: Callable[[str], SearchSpace]) -> Blueprint:
     """The blueprint that wrote a card; `where` names it in messages, `space_named` gives the space of a genotype.
 

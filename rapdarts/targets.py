@@ -24,7 +24,7 @@ from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype
 from rapdarts.literature import LITERATURE
 from rapdarts.networks.derived import DerivedNetwork
-from rapdarts.networks.reference import REFERENCE
+from rapdarts.networks.reference import REFERENCE, find
 from rapdarts.plain_yaml import shorten
 from rapdarts.space import SearchSpace, Skeleton, stem_for
 
@@ -86,12 +86,13 @@ def of_name(name: str, options: CountConfig) -> Target | None:
     Raises InputError where the user's code fails or gives no network.
     """
     image = image_shape(options.input) if options.input else None
-    for known, reference in REFERENCE.items():
-        if known.lower() == name.lower():
-            size = image or reference.image, options.classes or reference.classes
-            with torch.device("meta"):
-                network = reference.build(*size)
-            return Target(name, network, *size, OF_ALL | {"classes"})
+    known = find(name)
+    if known is not None:
+        reference = REFERENCE[known]
+        size = image or reference.image, options.classes or reference.classes
+        with torch.device("meta"):
+            network = reference.build(*size)
+        return Target(name, network, *size, OF_ALL | {"classes"})
     if not CODE.fullmatch(name) or os.path.exists(name):
         return None
     size = image or IMAGE, options.classes or CLASSES

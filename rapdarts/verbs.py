@@ -362,13 +362,13 @@ def _blueprints(call: Call, target: str) -> Callable[[Experiment, DataSet], Blue
     Of a genotype, the skeleton that is built is noted in the experiment. Raises InputError, before any data are read,
     for what cannot be built or keys that mean nothing for it.
     """
-    from rapdarts.blueprint import DerivedBlueprint, ReferenceBlueprint, reference_name
+    from rapdarts.blueprint import DerivedBlueprint, ReferenceBlueprint
     from rapdarts.genotype import validate
-    from rapdarts.networks.reference import REFERENCE
+    from rapdarts.networks.reference import REFERENCE, find
     from rapdarts.search import deployment_skeleton, skeleton_to_build
 
     asked = [key for key, value in call.pairs if configuration.touches("skeleton", [(key, value)], call.verb)]
-    name = reference_name(target)
+    name = find(target)
     if name is not None:
         if asked or call.space:
             useless = f"{asked[0]}=" if asked else "--space"

@@ -58,3 +58,8 @@ REFERENCE: dict[str, Reference] = {
     "shufflenet_v2_x1_0": Reference(shufflenet.shufflenet_v2_x1_0, (3, 224, 224), 1000),
     "densenet121": Reference(densenet.densenet121, (3, 224, 224), 1000),
 }
+
+
+def find(name: str) -> str | None:
+    """The name of a reference network as it stands here, from one in any case of letters; None where there is none."""
+    return next((known for known in REFERENCE if known.lower() == name.lower()), None)

@@ -6,7 +6,7 @@ from math import prod
 
 from torch import nn
 
-from rapdarts.networks.reference.layers import Image, initialise, map_behind, named
+from rapdarts.networks.reference.layers import Image, flattened, initialise, map_behind, named
 
 
 def alexnet_two_group(image: Image, classes: int) -> nn.Sequential:
@@ -80,18 +80,7 @@ def _alexnet(
         "relu5": nn.ReLU(),
         "pool5": nn.MaxPool2d(3, 2),
     }
-    features = prod(map_behind(name, layers, image, instead="small_alexnet"))
-    return named(
-        **layers,
-        flatten=nn.Flatten(),
-        fc6=nn.Linear(features, 4096),
-        relu6=nn.ReLU(),
-        dropout6=nn.Dropout(0.5),
-        fc7=nn.Linear(4096, 4096),
-        relu7=nn.ReLU(),
-        dropout7=nn.Dropout(0.5),
-        fc8=nn.Linear(4096, classes),
-    )
+    return flattened(name, image, classes, layers)
 
 
 def _response_norm() -> nn.LocalResponseNorm:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import torch
@@ -56,6 +57,24 @@ def global_pooled(
     map_behind(network, dict([next(iter(layers.items()))]), image)
     drop = {"dropout": nn.Dropout(dropout)} if dropout else {}
     return named(**layers, pool=GlobalPool(), **drop, fc=nn.Linear(width, classes))
+
+
+def flattened(network: str, image: Image, classes: int, layers: dict[str, nn.Module]) -> nn.Sequential:
+    """The layers, then three linear ones, dropout behind the first two, as in Krizhevsky et al. 2012, section 3.5.
+
+    Raises InputError where the layers leave no pixels of the image.
+    """
+    return named(
+        **layers,
+        flatten=nn.Flatten(),
+        fc6=nn.Linear(prod(map_behind(network, layers, image, instead="small_alexnet")), 4096),
+        relu6=nn.ReLU(),
+        dropout6=nn.Dropout(0.5),
+        fc7=nn.Linear(4096, 4096),
+        relu7=nn.ReLU(),
+        dropout7=nn.Dropout(0.5),
+        fc8=nn.Linear(4096, classes),
+    )
 
 
 def map_behind(network: str, layers: dict[str, nn.Module], image: Image, instead: str = "") -> Image:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from torch import nn
 
-from rapdarts.networks.reference.layers import Image, initialise, map_behind, named
+from rapdarts.networks.reference.layers import Image, flattened, initialise
 
 STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
@@ -24,15 +22,4 @@ def vgg11(image: Image, classes: int) -> nn.Sequential:
             layers[f"relu{stage}_{i}"] = nn.ReLU()
             channels = width
         layers[f"pool{stage}"] = nn.MaxPool2d(2)
-    network = named(
-        **layers,
-        flatten=nn.Flatten(),
-        fc6=nn.Linear(prod(map_behind("vgg11", layers, image, instead="small_alexnet")), 4096),
-        relu6=nn.ReLU(),
-        dropout6=nn.Dropout(0.5),
-        fc7=nn.Linear(4096, 4096),
-        relu7=nn.ReLU(),
-        dropout7=nn.Dropout(0.5),
-        fc8=nn.Linear(4096, classes),
-    )
-    return initialise(network)
+    return initialise(flattened("vgg11", image, classes, layers))
