@@ -161,6 +161,11 @@ class SearchConfig:
     alpha_weight_decay: float = knob(1e-3, "weight decay of the architecture parameters", low=0, high=1)
     alpha_clip: float = knob(5.0, "largest gradient norm of the architecture parameters; 0: no limit", low=0, high=1e6)
     alpha_init: float = knob(1e-3, "standard deviation of the first architecture parameters", low=0, high=100)
+    supernet: str = knob(
+        "batched",
+        "how it is computed: all edges that leave a state at once, or each alone, several times slower",
+        choices=("batched", "plain"),
+    )
     unrolled: bool = knob(False, "second-order architecture gradient (Liu et al. 2019, Eq. 7)")
     rule: str = knob("pdarts", "how the genotype is read off alpha; exact where there is a budget", choices=RULES)
     max_skips: int = knob(2, "most skips in the normal cell (not by the rule darts)", "edges", low=0, high=1000)

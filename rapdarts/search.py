@@ -18,6 +18,7 @@ from rapdarts.cost.penalty import Penalty, uniform
 from rapdarts.derive import Derivation, alphas_to_json, derive, mixing_weights
 from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype
+from rapdarts.networks.batched import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.pricing import budgets_on, check_budgets, counters, prices, skip_cap, widest
 from rapdarts.quantities import UNITS, show
@@ -28,7 +29,7 @@ from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.progressive import prune
 from rapdarts.training.augment import Augment
 from rapdarts.training.data import Batches, DataSet, split
-from rapdarts.training.descent import descend, place, weights_optimizer
+from rapdarts.training.descent import descend, frozen, place, weights_optimizer
 from rapdarts.training.randomness import key
 from rapdarts.training.run import Run, Stateful
 from rapdarts.training.schedules import cosine, skip_dropout
@@ -70,7 +71,7 @@ def search(
         what = f"stage {stage + 1}/{len(stages)}"
         for epoch in run.epochs(what, settings.epochs, halves.steps, learners, carries=["architecture", "penalty"]):
             lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
-            supernet.skip_dropout = skip_dropout(epoch, settings.epochs, settings.warmup_epochs, dropout_rate)
+            supernet.dropout.rate = skip_dropout(epoch, settings.epochs, settings.warmup_epochs, dropout_rate)
             supernet.train()
 
             for train_batch, search_batch in run.batches(halves):
@@ -108,17 +109,20 @@ def search(
     return derivation
 
 
-def first_order(supernet: Supernet, architecture: Architecture, search_batch: Batch, run: Run) -> Tensor:
+def first_order(
+    supernet: Supernet | BatchedSupernet, architecture: Architecture, search_batch: Batch, run: Run
+) -> Tensor:
     """d/d alpha of the loss on the search half at the present weights, (kinds, edges, primitives)."""
     images, labels = search_batch
-    logits = supernet(images, architecture())
+    with frozen(supernet):
+        logits = supernet(images, architecture())
     loss = cross_entropy(logits, labels)
     observe(run, "search", loss, logits, labels)
     return torch.autograd.grad(loss, [architecture.alpha])[0]
 
 
 def second_order(
-    supernet: Supernet,
+    supernet: Supernet | BatchedSupernet,
     architecture: Architecture,
     sgd: torch.optim.Optimizer,
     lr: float,
@@ -151,13 +155,14 @@ def second_order(
 
 def build(
     config: Experiment, space: SearchSpace, data: DataSet, layers: int, stage: int
-) -> tuple[Supernet, Architecture, torch.optim.Optimizer, torch.optim.Optimizer]:
+) -> tuple[Supernet | BatchedSupernet, Architecture, torch.optim.Optimizer, torch.optim.Optimizer]:
     """A stage's supernet, architecture and their optimisers, initialised as a function of (seed, stage)."""
     settings = config.search
     device = data.train.labels.device
     torch.manual_seed(key(config.seed, "initial weights", stage))
     skeleton = Skeleton(layers, settings.channels, data.image, data.classes, stem_for(config.skeleton.stem, data.image))
-    supernet = place(Supernet(space, skeleton), device)
+    plain = Supernet(space, skeleton)
+    supernet = place(plain if settings.supernet == "plain" else BatchedSupernet(plain), device)
     architecture = Architecture(space, settings.alpha_init).to(device)
     sgd = weights_optimizer(supernet, settings.lr, settings.momentum, settings.weight_decay)
     adam = torch.optim.Adam(

@@ -114,6 +114,12 @@ class CellPlan:
         """Stride of the edges that leave the cell's two inputs."""
         return 2 if self.kind == "reduce" else 1
 
+    @property
+    def inside(self) -> tuple[int, int]:
+        """The image side (h, w) of the cell's nodes."""
+        height, width = self.size
+        return -(-height // self.stride), -(-width // self.stride)
+
 
 def stem_for(asked: str, image: tuple[int, int, int]) -> str:
     """The stem asked for; `auto` (or nothing) is the imagenet stem for images of 96 pixels and more."""

@@ -48,7 +48,7 @@ def search(call: Call) -> None:
     if config.search.primitives:
         space = space.only(config.search.primitives)
     loop.check_stages(config.search, space)
-    data = load(config.data, _device(config.device, config.threads), config.seed)
+    data = load(config.data, _training_device(config.device, config.threads), config.seed)
     name = Path(call.words[0]).stem
     inputs = {"data set": data.fingerprint, "search space": _source(call.space)}
     inputs |= {"hardware table": _source(config.search.hardware), "latency table": _source(config.search.latency)}
@@ -148,7 +148,7 @@ def retrain(call: Call) -> None:
     from rapdarts.training.run import open_run
 
     blueprint_for = _blueprints(call, target)
-    data = load(config.data, _device(config.device, config.threads), config.seed)
+    data = load(config.data, _training_device(config.device, config.threads), config.seed)
     blueprint = blueprint_for(config, data)
     # Before a folder is made, these two refuse images that are too small and a batch that is too large.
     costs = blueprint.costs
@@ -444,6 +444,16 @@ def _device(name: str, threads: int) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ValueError):
         raise DeviceError(f"device={name} is not there; take device=cpu or device=auto.") from None
+    return device
+
+
+def _training_device(name: str, threads: int) -> torch.device:
+    """The device asked for, in a process that is made ready to train on it."""
+    device = _device(name, threads)
+    if device.type == "cpu":
+        from rapdarts.training.allocator import keep_freed_memory
+
+        keep_freed_memory()
     return device
 
 

@@ -27,31 +27,42 @@ def relu_conv_bn(
     )
 
 
-class FactorizedReduce(nn.Module):
-    """Halves the image: a 1x1 convolution of the pixels in even rows and columns beside one of those in odd ones.
-
-    Maps (n, inputs, h, w) to (n, outputs, ceil(h/2), ceil(w/2)), as two stride-2 1x1 convolutions do, the second
-    shifted by one pixel along both sides (Liu et al. 2019's code). Odd sides are padded by a zero row or column for
-    the shifted half.
-    """
+class FactorizedReduce(nn.Sequential):
+    """Halves the image: ReLU, `Halves`, batch norm; (n, inputs, h, w) to (n, outputs, ceil(h/2), ceil(w/2))."""
 
     def __init__(self, inputs: int, outputs: int, *, affine: bool) -> None:
         super().__init__()
         self.relu = nn.ReLU()
-        self.even = nn.Conv2d(inputs, outputs // 2, 1, bias=False)
-        self.odd = nn.Conv2d(inputs, outputs - outputs // 2, 1, bias=False)
+        self.halves = Halves(inputs, outputs)
         self.norm = nn.BatchNorm2d(outputs, affine=affine)
 
+
+class Halves(nn.Module):
+    """A 1x1 convolution of the pixels in even rows and columns beside one of those in odd ones.
+
+    Two stride-2 1x1 convolutions, the second shifted by one pixel along both sides, do the same (Liu et al. 2019's
+    code). Odd sides are padded by a zero row or column for the shifted half.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.even = nn.Conv2d(inputs, outputs // 2, 1, bias=False)
+        self.odd = nn.Conv2d(inputs, outputs - outputs // 2, 1, bias=False)
+
     def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(x)
+        even, odd = self.pixels(x)
+        return torch.cat([self.even(even), self.odd(odd)], 1)
+
+    @staticmethod
+    def pixels(x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the two halves see, each (n, inputs, ceil(h/2), ceil(w/2))."""
         height, width = x.shape[-2:]
         # The pixels are picked before the convolution, not by its stride: oneDNN's backward pass of a strided 1x1
         # convolution writes past its workspace for channels-last inputs of few channels (its issue 6035).
         even = x[:, :, ::2, ::2]
         if height % 2 or width % 2:  # padding by nothing would be a copy
             x = nn.functional.pad(x, (0, width % 2, 0, height % 2))
-        odd = x[:, :, 1::2, 1::2]
-        return self.norm(torch.cat([self.even(even), self.odd(odd)], 1))
+        return even, x[:, :, 1::2, 1::2]
 
 
 class ResidualBlock(nn.Module):

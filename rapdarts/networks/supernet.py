@@ -6,6 +6,9 @@ parameters: `supernet(images, mixing)`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -24,34 +27,55 @@ class MixedOp(nn.Module):
         self.ops = nn.ModuleDict({name: space.primitives[name](channels, stride, False) for name in heard})
         self.columns = {name: space.columns[name] for name in heard}
 
-    def forward(self, x: Tensor, weights: Tensor, drop: SkipDropout, cell: int, edge: int) -> Tensor:
-        """`x` (n, C, h, w), `weights` (primitives,); gives (n, C, ceil(h/stride), ceil(w/stride))."""
+    def forward(self, x: Tensor, weights: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        """`x` (n, C, h, w), `weights` (primitives,); gives (n, C, ceil(h/stride), ceil(w/stride)); skips go through `drop`."""
         terms = []
         for name, op in self.ops.items():
             y = op(x)
-            if name == SKIP and self.stride == 1:
-                y = drop(y, cell, edge)
+            if name == SKIP:
+                y = drop(y)
             terms.append(weights[self.columns[name]] * y)
         return sum(terms[1:], terms[0])
 
 
-class SkipDropout:
-    """Elementwise dropout after skips of stride 1 (Chen et al. 2019, section 3.3), with a mask for each (cell, edge).
+class SkipDropout(nn.Module):
+    """Elementwise dropout after skips of stride 1 in training (Chen et al. 2019, section 3.3).
 
-    Every mask is a function of (key, cell, edge) alone, so that supernets of different build drop the same elements.
+    The masks of a cell are drawn at once from torch's generator, which the training loop seeds afresh at every step:
+    supernets of different build drop the same elements.
     """
 
-    def __init__(self, rate: float) -> None:
-        self.rate = rate
-        # The key comes from torch's generator, which the training loop seeds afresh at every step.
-        self.key = int(torch.randint(2**62, ())) if rate > 0 else 0
+    threshold: Tensor
+    scale: Tensor
 
-    def __call__(self, x: Tensor, cell: int, edge: int) -> Tensor:
-        if self.rate == 0:
-            return x
-        generator = torch.Generator(x.device).manual_seed(self.key + (cell << 16) + edge)
-        keep = torch.rand(x.shape, generator=generator, device=x.device) >= self.rate
-        return x * keep / (1 - self.rate)
+    def __init__(self) -> None:
+        super().__init__()
+        # On the device, so that a recorded step follows them from epoch to epoch.
+        self.register_buffer("threshold", torch.zeros((), dtype=torch.int16), persistent=False)
+        self.register_buffer("scale", torch.ones(()), persistent=False)
+        self.rate = 0.0
+
+    @property
+    def rate(self) -> float:
+        """The probability that an element is dropped, to 1/65536."""
+        return self._drop / 65536
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        self._drop = round(rate * 65536)
+        self.threshold.fill_(self._drop - 32768)
+        self.scale.fill_(1 / (1 - self.rate))
+
+    def masks(self, edges: int, shape: tuple[int, int, int, int]) -> Tensor | None:
+        """What is kept on so many edges of maps (n, C, h, w): (edges, n, h, w, C) of bool; None where all is kept."""
+        if self._drop == 0 or not self.training or edges == 0:
+            return None
+        n, channels, height, width = shape
+        count = edges * n * height * width * channels
+        words = torch.empty(-(-count // 4), dtype=torch.int64, device=self.threshold.device)
+        # 16 random bits decide over an element: a quarter of the numbers that torch.rand would draw.
+        draws = words.random_(-(2**63), None).view(torch.int16)[:count]
+        return (draws >= self.threshold).view(edges, n, height, width, channels)
 
 
 class SuperCell(nn.Module):
@@ -59,20 +83,29 @@ class SuperCell(nn.Module):
 
     def __init__(self, space: SearchSpace, plan: CellPlan) -> None:
         super().__init__()
-        self.space, self.layer, self.kind = space, plan.layer, space.kinds.index(plan.kind)
+        self.space, self.plan, self.kind = space, plan, space.kinds.index(plan.kind)
         self.older, self.newer = preprocess(space, plan, affine=False)
+        candidates = space.candidates[self.kind]
+        strides = [plan.stride if source < space.inputs else 1 for _, source in space.edges]
         self.edges = nn.ModuleList(
-            MixedOp(space, candidates, plan.channels, plan.stride if source < space.inputs else 1)
-            for (_, source), candidates in zip(space.edges, space.candidates[self.kind], strict=True)
+            MixedOp(space, names, plan.channels, stride) for names, stride in zip(candidates, strides, strict=True)
         )
+        self.dropped = [edge for edge, names in enumerate(candidates) if SKIP in names and strides[edge] == 1]
 
     def forward(self, older: Tensor, newer: Tensor, weights: Tensor, drop: SkipDropout) -> Tensor:
         """`weights` is (kinds, edges, primitives); gives the space's outputs side by side (n, outputs * C, h, w)."""
         states = [self.older(older), self.newer(newer)][-self.space.inputs :]
+        masks = drop.masks(len(self.dropped), (len(newer), self.plan.channels, *self.plan.inside))
+
+        def dropout(edge: int, y: Tensor) -> Tensor:
+            if masks is None or edge not in self.dropped:
+                return y
+            return drop.scale.to(y.dtype) * torch.where(masks[self.dropped.index(edge)].permute(0, 3, 1, 2), y, 0.0)
+
         for node in range(self.space.nodes):
             into = range(len(self.edges))[self.space.edges_into(node)]
             terms = [
-                self.edges[edge](states[source], weights[self.kind, edge], drop, self.layer, edge)
+                self.edges[edge](states[source], weights[self.kind, edge], partial(dropout, edge))
                 for source, edge in enumerate(into)
             ]
             states.append(sum(terms[1:], terms[0]))
@@ -82,24 +115,23 @@ class SuperCell(nn.Module):
 class Supernet(nn.Module):
     """All networks of a space at once, at the depth and width of `skeleton`.
 
-    `skip_dropout` is the rate after stride-1 skips in training; the search loop lowers it from epoch to epoch.
+    `dropout.rate` is that after stride-1 skips in training; the search loop lowers it from epoch to epoch.
     """
 
     def __init__(self, space: SearchSpace, skeleton: Skeleton) -> None:
         super().__init__()
-        self.skip_dropout = 0.0
         plans = skeleton.cells(space)
         self.stem = Stem(space, skeleton)
         self.cells = nn.ModuleList(
             SuperCell(space, plan) if plan.kind in space.kinds else ResidualBlock(plan) for plan in plans
         )
         self.classifier = Classifier(space, len(space.outputs) * plans[-1].channels, skeleton.classes)
+        self.dropout = SkipDropout()
 
     def forward(self, images: Tensor, mixing: Mixing) -> Tensor:
         """Images (n, c, h, w) and mixing weights (kinds, edges, primitives) to logits (n, classes)."""
-        drop = SkipDropout(self.skip_dropout if self.training else 0.0)
         weights = mixing.weights.to(images.dtype)
         older, newer = self.stem(images)
         for cell in self.cells:
-            older, newer = newer, cell(older, newer, weights, drop)
+            older, newer = newer, cell(older, newer, weights, self.dropout)
         return self.classifier(newer)

@@ -27,10 +27,11 @@ def unrolled_gradient(
     Liu et al. 2019, Eq. 7, with the second-order product by the central difference of their Eq. 8, epsilon =
     0.01 / norm. Gives the search loss at w' and one gradient for each tensor of `alpha`; changes nothing.
     `velocity` holds the momentum buffers v by name; absent ones are zero. Every training loss draws the same random
-    numbers from torch's CPU generator: two sides that dropped different elements would differ by far more than epsilon.
+    numbers from torch's generators: two sides that dropped different elements would differ by far more than epsilon.
     """
     names = list(weights)
-    state = torch.get_rng_state()
+    devices = sorted({w.get_device() for w in weights.values() if w.is_cuda})
+    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
     step = torch.autograd.grad(train_loss(weights), [weights[name] for name in names], allow_unused=True)
     moved: dict[str, Tensor] = {}
     with torch.no_grad():
@@ -55,8 +56,10 @@ def unrolled_gradient(
                 name: (w + sign * epsilon * vector[name] if name in vector else w).requires_grad_()
                 for name, w in ((name, weights[name].detach()) for name in names)
             }
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(state)
+        with torch.random.fork_rng(devices):
+            torch.set_rng_state(states[0])
+            for device, state in zip(devices, states[1:], strict=True):
+                torch.cuda.set_rng_state(state, device)
             sides.append(torch.autograd.grad(train_loss(near), alpha))
     return loss.detach(), [
         g - lr * (plus - minus) / (2 * epsilon) for g, plus, minus in zip(direct, *sides, strict=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,19 @@ def place(network: Network, device: torch.device) -> Network:
     """Moves a network to its device, its convolutions' weights laid out channels last: the faster order on CPUs and tensor cores."""
     network.to(device)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """What is computed inside keeps nothing for the gradients of the network's weights."""
+    learning = [weight for weight in network.parameters() if weight.requires_grad]
+    try:
+        for weight in learning:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight in learning:
+            weight.requires_grad_(True)
 
 
 def weights_optimizer(network: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:

@@ -212,9 +212,9 @@ class Ledger:
         height, width = x().shape[-2:]
         if height % 2 or width % 2:
             shifted = self.kept(F.pad(x().relu(), (0, width % 2, 0, height % 2)))
-        even = self.kept(module.even(x().relu()[:, :, ::2, ::2]))
+        even = self.kept(module.halves.even(x().relu()[:, :, ::2, ::2]))
         del x
-        odd = self.kept(module.odd(shifted().relu()[:, :, 1::2, 1::2]))
+        odd = self.kept(module.halves.odd(shifted().relu()[:, :, 1::2, 1::2]))
         return partial(folded, module.norm, partial(beside, [even, odd]))
 
     def added(self, terms: list[Value]) -> Value:

@@ -234,15 +234,15 @@ def test_factorized_reduce_by_hand(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     op = FactorizedReduce(4, 5, affine=True).double().eval()
     x = torch.randn(2, 4, height, width, dtype=torch.float64)
-    assert (op.even.out_channels, op.odd.out_channels) == (2, 3)
+    assert (op.halves.even.out_channels, op.halves.odd.out_channels) == (2, 3)
 
     expected = torch.zeros(2, 5, -(-height // 2), -(-width // 2), dtype=torch.float64)
     for row in range(0, height, 2):
         for column in range(0, width, 2):
             even = x[:, :, row, column].relu()
-            expected[:, :2, row // 2, column // 2] = even @ op.even.weight[:, :, 0, 0].T
+            expected[:, :2, row // 2, column // 2] = even @ op.halves.even.weight[:, :, 0, 0].T
             if row + 1 < height and column + 1 < width:
                 odd = x[:, :, row + 1, column + 1].relu()
-                expected[:, 2:, row // 2, column // 2] = odd @ op.odd.weight[:, :, 0, 0].T
+                expected[:, 2:, row // 2, column // 2] = odd @ op.halves.odd.weight[:, :, 0, 0].T
     expected /= (1 + op.norm.eps) ** 0.5
     torch.testing.assert_close(op(x), expected, rtol=1e-12, atol=1e-12)

@@ -20,7 +20,6 @@ from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
 DARTS, BENCH = named_space("darts"), named_space("nasbench201")
 SMALL = Skeleton(3, 4, (3, 8, 8), 10)
 KINDS_OF_SMALL = [0, 1, 1]  # one normal cell, then reductions at 3//3 and 2*3//3
-SILENT = SkipDropout(0.0)
 
 
 def mixing_of(space: SearchSpace, seed: int = 0) -> Mixing:
@@ -49,11 +48,16 @@ def supernet(shared: Supernet) -> Iterator[Supernet]:
     """A small supernet of the space `darts`, in training and without dropout; its weights are shared by the tests."""
     yield shared
     shared.train()
-    shared.skip_dropout = 0.0
+    shared.dropout.rate = 0.0
 
 
 def images_of(skeleton: Skeleton = SMALL, batch: int = 4) -> Tensor:
     return torch.randn(batch, *skeleton.image, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+
+
+def silent(y: Tensor) -> Tensor:
+    """No dropout."""
+    return y
 
 
 def weights_in(module: nn.Module) -> int:
@@ -109,7 +113,7 @@ def test_narrowed_space_builds_open_candidates_only(supernet: Supernet) -> None:
 def test_edge_with_none_alone_is_zeros_of_the_right_size() -> None:
     mixed = MixedOp(DARTS, ("none",), 4, 2)
     assert [type(op) for op in mixed.ops.values()] == [Zero]
-    assert torch.equal(mixed(torch.ones(2, 4, 7, 5), torch.ones(8), SILENT, 0, 0), torch.zeros(2, 4, 4, 3))
+    assert torch.equal(mixed(torch.ones(2, 4, 7, 5), torch.ones(8), silent), torch.zeros(2, 4, 4, 3))
 
 
 # --- what it computes --------------------------------------------------------------------------------------------
@@ -151,7 +155,7 @@ def test_one_hot_edge_is_the_single_op(stride: int) -> None:
     for column, name in enumerate(space.primitives):
         weights = torch.zeros(12)
         weights[column] = 1
-        y = mixed(x, weights, SILENT, 0, 0)
+        y = mixed(x, weights, silent)
         expected = torch.zeros_like(y) if name == "none" else mixed.ops[name](x)
         assert torch.equal(y, expected), name
 
@@ -277,7 +281,7 @@ def without_skips(space: SearchSpace) -> Mixing:
 
 def logits_at(supernet: Supernet, mixing: Mixing, rate: float, seed: int = 0) -> Any:
     torch.manual_seed(seed)
-    supernet.skip_dropout = rate
+    supernet.dropout.rate = rate
     with torch.no_grad():
         return supernet(images_of(), mixing)
 
@@ -298,15 +302,11 @@ def test_skip_dropout_after_skips_only(supernet: Supernet) -> None:
     assert not torch.allclose(kept, dropped)
 
 
-def test_skip_dropout_at_stride_1_only() -> None:
-    torch.manual_seed(0)
-    x = torch.randn(2, 4, 6, 6)
-    weights = only_skips(DARTS).weights[0, 0].float()
-    drop = SkipDropout(0.5)
-    for stride in (1, 2):
-        mixed = MixedOp(DARTS, DARTS.candidates[0][0], 4, stride)
-        same = torch.equal(mixed(x, weights, SILENT, 0, 0), mixed(x, weights, drop, 0, 0))
-        assert same is (stride == 2)
+def test_skip_dropout_at_stride_1_only(supernet: Supernet) -> None:
+    # In a reduction cell the skips that leave the two inputs halve the image.
+    dropped = [cell.dropped for cell in cells_of(supernet)]
+    assert dropped[0] == list(range(14))
+    assert dropped[1] == dropped[2] == [edge for edge, (_, source) in enumerate(DARTS.edges) if source >= 2]
 
 
 def test_skip_dropout_follows_the_generator(supernet: Supernet) -> None:
@@ -316,22 +316,27 @@ def test_skip_dropout_follows_the_generator(supernet: Supernet) -> None:
     assert not torch.allclose(first, other)
     # Where nothing is dropped the generator is left alone.
     state = torch.get_rng_state()
-    supernet.skip_dropout = 0.0
+    supernet.dropout.rate = 0.0
     supernet(images_of(), mixing)
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def dropout_of(rate: float, seed: int = 0) -> SkipDropout:
+    torch.manual_seed(seed)
+    dropout = SkipDropout()
+    dropout.rate = rate
+    return dropout
+
+
 def test_skip_dropout_follows_cell_and_edge() -> None:
-    """A mask depends on its place and the key, not on what was asked before."""
-    x = torch.ones(1, 4, 16, 16)
-    places = [(cell, edge) for cell in range(5) for edge in range(14)]
-    torch.manual_seed(5)
-    drop = SkipDropout(0.5)
-    torch.manual_seed(5)
-    twin = SkipDropout(0.5)
-    masks = {place: drop(x, *place) for place in places}
-    assert all(torch.equal(twin(x, *place), masks[place]) for place in reversed(places))
-    assert len({tuple(mask.flatten().tolist()) for mask in masks.values()}) == len(places)
+    """Every edge of every cell has a mask of its own, the same whenever the generator is seeded so."""
+    drawn = []
+    for _ in range(2):
+        dropout = dropout_of(0.5, seed=5)
+        masks = [dropout.masks(14, (1, 4, 16, 16)) for _ in range(5)]
+        drawn.append(torch.cat([mask for mask in masks if mask is not None]))
+    assert torch.equal(*drawn)
+    assert len({tuple(mask.flatten().tolist()) for mask in drawn[0]}) == 5 * 14
 
 
 def test_supernets_of_different_build_drop_the_same(supernet: Supernet) -> None:
@@ -345,13 +350,21 @@ def test_supernets_of_different_build_drop_the_same(supernet: Supernet) -> None:
 
 @pytest.mark.parametrize("rate", [0.1, 0.4, 0.7])
 def test_skip_dropout_keeps_the_mean(rate: float) -> None:
-    torch.manual_seed(0)
-    drop = SkipDropout(rate)
-    values = torch.stack([drop(torch.ones(4, 8, 16, 16), 2, edge) for edge in range(14)])
-    assert sorted(values.unique().tolist()) == pytest.approx([0.0, 1 / (1 - rate)])
-    error = (rate / (1 - rate) / values.numel()) ** 0.5
-    assert abs(values.mean().item() - 1) < 4 * error
+    dropout = dropout_of(rate)
+    assert dropout.rate == pytest.approx(rate, abs=2**-17)
+    masks = dropout.masks(14, (4, 8, 16, 16))
+    assert masks is not None and masks.shape == (14, 4, 16, 16, 8)
+    error = (rate / (1 - rate) / masks.numel()) ** 0.5
+    assert abs((masks * dropout.scale).mean().item() - 1) < 4 * error
     # Elementwise: in every channel of every sample some are kept and some dropped.
-    kept = (values > 0).flatten(3).float().mean(-1)
+    kept = masks.float().mean((2, 3))
     assert kept.min() > 0
     assert kept.max() < 1
+
+
+def test_skip_dropout_of_all_but_the_last_bit() -> None:
+    """Sixteen bits decide: the rarest event that they can tell happens, and no other."""
+    dropout = dropout_of(1 - 2**-16)
+    masks = dropout.masks(1, (64, 64, 32, 32))
+    assert masks is not None
+    assert 0 < masks.sum() < 200  # 64 are expected

@@ -172,7 +172,7 @@ def test_supernet(training: bool, dropout: float, bound: float) -> None:
     labels = torch.randint(3, (2, 8))
     supernet(images[0], Mixing(torch.softmax(alpha, -1)))  # statistics for the evaluation
     supernet.train(training)
-    supernet.skip_dropout = dropout
+    supernet.dropout.rate = dropout
     if training:
         smooth(supernet)
 

@@ -1,0 +1,137 @@
+"""Bundles: feature maps of several states or edges side by side along the channels, in blocks of equal width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def pixels(x: Tensor) -> Tensor:
+    """(n, C, h, w) seen as (n, h, w, C): the order of channels_last in memory."""
+    return x.permute(0, 2, 3, 1)
+
+
+def images(x: Tensor) -> Tensor:
+    """(n, h, w, C) seen as (n, C, h, w)."""
+    return x.permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which of the `blocks` of a bundle each slot reads."""
+
+    sources: tuple[int, ...]
+    blocks: int
+
+    @classmethod
+    def own(cls, slots: int) -> Reading:
+        """Every slot its own block."""
+        return cls(tuple(range(slots)), slots)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the bundle is read as it is."""
+        return self.sources == tuple(range(self.blocks))
+
+    @property
+    def even(self) -> bool:
+        """Whether each block in its turn is read by the same number of slots."""
+        each = len(self.sources) // self.blocks
+        return self.sources == tuple(block for block in range(self.blocks) for _ in range(each))
+
+    def spread(self, x: Tensor) -> Tensor:
+        """A block for each slot: (n, blocks*C, h, w) to (n, slots*C, h, w)."""
+        return x if self.plain else torch.cat(self.split(x), 1)
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """The block of each slot, (n, C, h, w)."""
+        blocks = x.chunk(self.blocks, 1)
+        return [blocks[source] for source in self.sources]
+
+    def gather(self, gradient: Tensor) -> Tensor:
+        """The transpose of `spread`, (n, slots*C, h, w) to (n, blocks*C, h, w): sums the slots that read the same block."""
+        if self.plain:
+            return gradient
+        slots = pixels(gradient).unflatten(3, (len(self.sources), -1))
+        if self.even:
+            return images(slots.unflatten(3, (self.blocks, -1)).sum(4).flatten(3))
+        readers = [[slot for slot, read in enumerate(self.sources) if read == block] for block in range(self.blocks)]
+        return images(torch.cat([slots[..., of, :].sum(3) for of in readers], 3))
+
+
+class Bundle:
+    """Blocks of channels `x` (n, blocks*C, h, w), and what several chains make of them, each made once."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+        self._picked: dict[tuple[int, int], Bundle] = {}
+        self._spread: dict[Reading, Spread] = {}
+
+    @cached_property
+    def rectified(self) -> Bundle:
+        """The bundle behind a ReLU."""
+        return Bundle(F.relu(self.x))
+
+    def picked(self, stride: tuple[int, int]) -> Bundle:
+        """Every stride-th pixel along both sides, from the first on."""
+        if stride not in self._picked:
+            pixels = self.x[:, :, :: stride[0], :: stride[1]]
+            self._picked[stride] = Bundle(pixels.contiguous(memory_format=torch.channels_last))
+        return self._picked[stride]
+
+    def spread(self, reading: Reading) -> Spread:
+        """A block for each slot."""
+        if reading not in self._spread:
+            again = Again(reading)
+            x = self.x if reading.plain else _Spread.apply(self.x, again)  # type: ignore[no-untyped-call]
+            self._spread[reading] = Spread(x, self.x.detach(), again)
+        return self._spread[reading]
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """A block for each slot, `x` (n, slots*C, h, w), of a bundle `source` (n, blocks*C, h, w)."""
+
+    x: Tensor
+    source: Tensor
+    again: Again
+
+
+class Again:
+    """Spreads a bundle again in the backward pass, once for all chains that read it: only the bundle is kept for it."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self._made: Tensor | None = None
+
+    def __call__(self, source: Tensor) -> Tensor:
+        if self.reading.plain:
+            return source
+        if self._made is None:
+            self._made = self.reading.spread(source)
+        return self._made
+
+    def forget(self) -> None:
+        """When all chains have had their turn."""
+        self._made = None
+
+
+class _Spread(torch.autograd.Function):
+    """`Reading.spread`, whose gradient is summed by one operation."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, again: Again) -> Tensor:
+        ctx.again = again
+        return again.reading.spread(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        ctx.again.forget()
+        return ctx.again.reading.gather(gradient), None

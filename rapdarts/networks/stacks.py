@@ -1,0 +1,382 @@
+"""Stacks: the same layer of several slots, run as one.
+
+A slot is one primitive on one edge. The slots of a chain hold modules of the same build, each with weights of its own;
+a chain runs them layer by layer, and each layer for all slots at once over their stacked weights. Slots whose edges
+leave the same state read the same block of channels (`Reading`), so that what has no weights is computed once for all.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from rapdarts.networks.blocks import Bundle, Reading, images, pixels
+from rapdarts.networks.depthwise import Geometry, separable
+from rapdarts.networks.layers import Halves
+
+WEIGHTLESS = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Identity)
+"""Layers that treat every channel alike, so that they may run on any bundle as they are."""
+
+
+def layers_of(module: nn.Module) -> list[nn.Module]:
+    """The layers of a primitive, one after the other; a module of unknown inside is one layer."""
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        return [layer for part in module for layer in layers_of(part)]
+    return [module]
+
+
+class Stack(nn.Module):
+    """One layer of all slots. `origins` says which tensors of the slots' own modules each of its tensors is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.origins: dict[str, list[Tensor]] = {}
+
+    def pack(self, name: str, tensors: Sequence[Any]) -> None:
+        """Lays tensors of the slots one after the other along their first axis, as a parameter or buffer `name`."""
+        stacked = torch.cat([tensor.detach() for tensor in tensors])
+        if isinstance(tensors[0], nn.Parameter):
+            self.register_parameter(name, nn.Parameter(stacked))
+        else:
+            self.register_buffer(name, stacked)
+        self.origins[name] = list(tensors)
+
+
+class StackedConv(Stack):
+    """A convolution for each slot, as one grouped convolution."""
+
+    weight: Tensor
+
+    def __init__(self, slots: Sequence[nn.Conv2d]) -> None:
+        super().__init__()
+        self.slots, first = len(slots), slots[0]
+        self.groups = first.groups
+        self.stride, self.padding, self.dilation = first.stride, first.padding, first.dilation
+        self.pack("weight", [slot.weight for slot in slots])
+        self.bias: Tensor | None = None
+        if first.bias is not None:
+            del self.bias
+            self.pack("bias", [slot.bias for slot in slots])
+
+    def forward(self, x: Bundle, reading: Reading) -> Tensor:
+        if self.groups == 1 and reading.even:
+            read, groups = x.x, reading.blocks  # the slots of a block read it as one wide convolution does
+        else:
+            read, groups = x.spread(reading).x, self.slots * self.groups
+        return F.conv2d(read, self.weight, self.bias, self.stride, self.padding, self.dilation, groups)
+
+
+class StackedSeparable(Stack):
+    """A depthwise and a pointwise convolution for each slot."""
+
+    depthwise: Tensor
+    pointwise: Tensor
+
+    def __init__(self, depthwise: Sequence[nn.Conv2d], pointwise: Sequence[nn.Conv2d]) -> None:
+        super().__init__()
+        first: Any = depthwise[0]
+        self.geometry = Geometry(first.stride, first.padding, first.dilation)
+        self.pack("depthwise", [slot.weight for slot in depthwise])
+        self.pack("pointwise", [slot.weight for slot in pointwise])
+
+    def forward(self, x: Bundle, reading: Reading) -> Tensor:
+        return separable(x, reading, self.depthwise, self.pointwise, self.geometry)
+
+
+class StackedHalves(Stack):
+    """`Halves` for each slot."""
+
+    def __init__(self, slots: Sequence[Halves]) -> None:
+        super().__init__()
+        self.slots = len(slots)
+        self.even, self.odd = StackedConv([slot.even for slot in slots]), StackedConv([slot.odd for slot in slots])
+
+    def forward(self, x: Bundle, reading: Reading) -> Tensor:
+        even, odd = (Bundle(half) for half in Halves.pixels(x.x))
+        parts = (self.even(even, reading), self.odd(odd, reading))
+        halves = [pixels(part).unflatten(3, (self.slots, -1)) for part in parts]
+        return images(torch.cat(halves, 4).flatten(3))
+
+
+class StackedNorm(Stack):
+    """A batch norm for each slot; given `scale`, it weighs what it normalises."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, slots: Sequence[nn.BatchNorm2d]) -> None:
+        super().__init__()
+        first = slots[0]
+        self.channels, self.eps, self.momentum = first.num_features, first.eps, first.momentum or 0.0
+        self.weight: Tensor | None = None
+        self.bias: Tensor | None = None
+        for name in ("weight", "bias") if first.affine else ():
+            delattr(self, name)
+            self.pack(name, [getattr(slot, name) for slot in slots])
+        for name in ("running_mean", "running_var"):
+            self.pack(name, [getattr(slot, name) for slot in slots])
+
+    def forward(self, x: Bundle, reading: Reading) -> Tensor:
+        return torch.native_batch_norm(
+            x.spread(reading).x,
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            self.training,
+            self.momentum,
+            self.eps,
+        )[0]
+
+    def weighted(self, x: Tensor, reading: Reading, scale: Tensor) -> Tensor:
+        """The normalised `x` times `scale` (slots*C,): the mixing weight takes the place of the scale a batch norm learns."""
+        result: Tensor = _WeightedNorm.apply(  # type: ignore[no-untyped-call]
+            x, scale, reading, self.running_mean, self.running_var, self.training, self.momentum, self.eps
+        )
+        return result
+
+
+class Each(Stack):
+    """Layers of unknown inside: every slot runs its own on its own block."""
+
+    def __init__(self, slots: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.slots = nn.ModuleList(copy.deepcopy(slot) for slot in slots)
+        for i, slot in enumerate(slots):
+            for name, tensor in slot.state_dict(keep_vars=True).items():
+                self.origins[f"slots.{i}.{name}"] = [tensor]
+
+    def forward(self, x: Bundle, reading: Reading) -> Tensor:
+        return torch.cat([slot(block) for slot, block in zip(self.slots, reading.split(x.x), strict=True)], 1)
+
+
+class Elementwise(Stack):
+    """A layer without weights, the same for all channels."""
+
+    def __init__(self, slots: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.layer = slots[0]
+
+    def forward(self, x: Bundle, reading: Reading) -> Tensor:
+        return self.layer(x.spread(reading).x)
+
+
+class Chain(nn.Module):
+    """One primitive on all its slots, from the states that their edges leave to the terms of the sums they enter.
+
+    `slots` holds the module of each slot, which reads the bundle of states as `reading` says.
+    """
+
+    def __init__(self, slots: Sequence[nn.Module], reading: Reading) -> None:
+        super().__init__()
+        self.reading = reading
+        rows = [layers_of(slot) for slot in slots]
+        if len({len(row) for row in rows}) > 1:
+            rows = [[slot] for slot in slots]
+        columns = list(zip(*rows, strict=True))
+        self.relu = bool(columns) and type(columns[0][0]) is nn.ReLU
+        columns = columns[self.relu :]
+        self.shared = nn.ModuleList()
+        while columns and all(type(slot) in WEIGHTLESS for slot in columns[0]):
+            self.shared.append(columns.pop(0)[0])
+        self.norm: StackedNorm | None = None
+        if columns and _stackable_norm(columns[-1]) and not columns[-1][0].affine:
+            self.norm = StackedNorm(columns.pop())
+        self.layers = nn.ModuleList(_stacks(columns))
+
+    def forward(self, x: Bundle, scale: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The weighed terms (n, slots*C, h', w') of a bundle (n, blocks*C, h, w); `scale` is (slots*C,).
+
+        `mask` (n, h, w, slots, C) says which elements are kept.
+        """
+        reading = self.reading
+        if self.relu:
+            x = x.rectified
+        for layer in self.shared:
+            x = Bundle(layer(x.x))
+        for layer in self.layers:
+            x, reading = Bundle(layer(x, reading)), Reading.own(len(reading.sources))
+        if self.norm is not None:
+            return self.norm.weighted(x.x, reading, scale)
+        result: Tensor = _Weighted.apply(x.x, scale, reading, mask)  # type: ignore[no-untyped-call]
+        return result
+
+
+def _stacks(columns: Sequence[Sequence[nn.Module]]) -> Iterator[Stack]:
+    """One stack for each layer; a depthwise and a pointwise convolution behind each other become one."""
+    at = 0
+    while at < len(columns):
+        column, following = columns[at], columns[at + 1] if at + 1 < len(columns) else ()
+        if _stackable_convs(column) and _stackable_convs(following) and _is_separable(column[0], following[0]):
+            yield StackedSeparable(column, following)  # type: ignore[arg-type]
+            at += 2
+            continue
+        if _stackable_convs(column):
+            yield StackedConv(column)  # type: ignore[arg-type]
+        elif _stackable_norm(column):
+            yield StackedNorm(column)  # type: ignore[arg-type]
+        elif all(type(slot) is Halves for slot in column):
+            yield StackedHalves(column)  # type: ignore[arg-type]
+        elif all(type(slot) in WEIGHTLESS for slot in column):
+            yield Elementwise(column)
+        else:
+            yield Each(column)
+        at += 1
+
+
+def _stackable_convs(column: Sequence[nn.Module]) -> bool:
+    return bool(column) and all(
+        type(slot) is nn.Conv2d and slot.padding_mode == "zeros" and not isinstance(slot.padding, str)
+        for slot in column
+    )
+
+
+def _is_separable(first: Any, second: Any) -> bool:
+    """Whether a convolution is depthwise, the next one pointwise, and neither has a bias."""
+    return (
+        first.groups == first.in_channels == first.out_channels == second.in_channels
+        and second.groups == 1
+        and (second.kernel_size, second.stride, second.padding) == ((1, 1), (1, 1), (0, 0))
+        and first.bias is second.bias is None
+    )
+
+
+def _stackable_norm(column: Sequence[nn.Module]) -> bool:
+    return all(
+        type(slot) is nn.BatchNorm2d and slot.track_running_stats and slot.momentum is not None for slot in column
+    )
+
+
+# --- weighing ----------------------------------------------------------------------------------------------------
+
+
+class _WeightedNorm(torch.autograd.Function):
+    """Batch norm whose scale is the mixing weight; of all the slots that read a block, only the block is kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        reading: Reading,
+        mean: Tensor,
+        var: Tensor,
+        training: bool,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        y, *statistics = torch.native_batch_norm(reading.spread(x), scale, None, mean, var, training, momentum, eps)
+        ctx.save_for_backward(x, scale, mean, var, *statistics)
+        ctx.reading, ctx.training, ctx.eps = reading, training, eps
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, mean, var, *statistics = ctx.saved_tensors
+        to_x, to_scale, _ = torch.ops.aten.native_batch_norm_backward(
+            gradient.contiguous(memory_format=torch.channels_last),
+            ctx.reading.spread(x), scale, mean, var, *statistics, ctx.training, ctx.eps,
+            (ctx.needs_input_grad[0], ctx.needs_input_grad[1], False),
+        )  # fmt: skip
+        return None if to_x is None else ctx.reading.gather(to_x), to_scale, *[None] * 6
+
+
+class _Weighted(torch.autograd.Function):
+    """A term without a batch norm at its end: weighed as it is, where the mask keeps it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, reading: Reading, mask: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, scale, mask)
+        ctx.reading = reading
+        return images(_kept(pixels(reading.spread(x)) * scale, mask))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, mask = ctx.saved_tensors
+        kept = _kept(pixels(gradient), mask)
+        to_x = to_scale = None
+        if ctx.needs_input_grad[0]:
+            to_x = ctx.reading.gather(images(kept * scale))
+        if ctx.needs_input_grad[1]:
+            to_scale = (kept * pixels(ctx.reading.spread(x))).sum((0, 1, 2)).to(scale.dtype)
+        return to_x, to_scale, None, None
+
+
+def _kept(y: Tensor, mask: Tensor | None) -> Tensor:
+    """(n, h, w, slots*C), and 0 where `mask` (n, h, w, slots, C) says no."""
+    return y if mask is None else torch.where(mask, y.view(mask.shape), 0.0).flatten(3)
+
+
+def total(
+    terms: Sequence[Tensor], covers: Sequence[tuple[int, ...]], states: int, slots: int, pending: Tensor | None
+) -> Tensor:
+    """What the edges of a bundle put out together: terms (n, len(cover)*C, h, w), each of the slots in its cover.
+
+    The slots go through the nodes once for each state; gives (n, slots/states*C, h, w), the nodes side by side, with
+    `pending` of the same shape added.
+    """
+    everything = tuple(range(slots))
+    if pending is not None and states == 1:
+        terms, covers = [pending, *terms], [everything, *covers]
+    # Whole terms first: they need no room of their own.
+    whole = [term for term, cover in zip(terms, covers, strict=True) if cover == everything]
+    parts = [(term, cover) for term, cover in zip(terms, covers, strict=True) if cover != everything]
+    result: Tensor = _Total.apply(  # type: ignore[no-untyped-call]
+        states, slots, len(whole), [cover for _, cover in parts], *whole, *(t for t, _ in parts)
+    )
+    return result if pending is None or states == 1 else result + pending
+
+
+class _Total(torch.autograd.Function):
+    """The sum of terms of all slots (the first `whole`) and of some (those in `covers`), and over the states."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: int, slots: int, whole: int, covers: Sequence[tuple[int, ...]], *terms: Tensor
+    ) -> Tensor:
+        ctx.states, ctx.slots, ctx.whole, ctx.covers = states, slots, whole, covers
+        n, width, height, wide = terms[0].shape
+        channels = width // (slots if whole else len(covers[0]))
+        if whole > 1:
+            sum_ = pixels(terms[0] + terms[1])
+        elif whole:
+            sum_ = pixels(terms[0]).clone()
+        else:
+            sum_ = terms[0].new_zeros(n, height, wide, slots * channels)
+        for term in terms[2:whole]:
+            sum_ += pixels(term)
+        for term, cover in zip(terms[whole:], covers, strict=True):
+            for slot, at, length in _runs(cover):
+                sum_[..., slot * channels : (slot + length) * channels] += pixels(term)[
+                    ..., at * channels : (at + length) * channels
+                ]
+        return images(sum_.unflatten(3, (states, -1)).sum(3) if states > 1 else sum_)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.states > 1:
+            gradient = torch.cat([gradient] * ctx.states, 1)
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        blocks, found = gradient.chunk(ctx.slots, 1), {}
+        for cover in ctx.covers:
+            if cover not in found:
+                found[cover] = torch.cat([blocks[slot] for slot in cover], 1)
+        return None, None, None, None, *[gradient] * ctx.whole, *[found[cover] for cover in ctx.covers]
+
+
+def _runs(cover: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Slots that follow each other, as (first slot, its place in the cover, how many)."""
+    first = 0
+    for at in range(1, len(cover) + 1):
+        if at == len(cover) or cover[at] != cover[at - 1] + 1:
+            yield cover[first], first, at - first
+            first = at

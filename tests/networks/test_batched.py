@@ -1,0 +1,280 @@
+"""The batched supernet computes what the plain one does: values, every gradient, statistics, with the same masks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rapdarts.networks.batched import BatchedSupernet
+from rapdarts.networks.blocks import Bundle, Reading
+from rapdarts.networks.depthwise import Geometry, separable
+from rapdarts.networks.primitives import PRIMITIVES
+from rapdarts.networks.supernet import Supernet
+from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
+
+SMALL = Skeleton(3, 4, (3, 8, 8), 10)
+ODD = Skeleton(3, 4, (3, 13, 11), 7)
+IMAGENET = Skeleton(3, 5, (3, 19, 26), 3, "imagenet")
+SPACES = ("darts", "filters", "nasnet", "nasbench201")
+
+
+def narrowed(space: SearchSpace, keep: int) -> SearchSpace:
+    """A space as a later stage sees it: `keep` candidates on every edge, others on each."""
+    mask = np.zeros_like(space.mask)
+    rng = np.random.default_rng(0)
+    for kind, edge in np.ndindex(*mask.shape[:2]):
+        mask[kind, edge, rng.permutation(mask.shape[2])[:keep]] = True
+    return space.narrowed(mask)
+
+
+def pair_of(space: SearchSpace, skeleton: Skeleton, rate: float = 0.0, training: bool = True) -> list[nn.Module]:
+    """A plain supernet and the batched one of the same weights, float64."""
+    torch.manual_seed(0)
+    plain = Supernet(space, skeleton).double()
+    # Statistics that are not those of a new network, for the evaluation.
+    for norm in plain.modules():
+        if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None:
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+    pair = [plain, BatchedSupernet(plain)]
+    for supernet in (plain, *pair[1:]):
+        supernet.train(training)
+        supernet.dropout.rate = rate  # type: ignore[union-attr, assignment]
+    return pair
+
+
+def weights_of(space: SearchSpace) -> Tensor:
+    alpha = torch.randn(space.mask.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    return torch.softmax(alpha.masked_fill(~torch.as_tensor(space.mask), -torch.inf), -1).requires_grad_()
+
+
+def assert_same(found: Tensor, expected: Tensor) -> None:
+    """To 1e-10 of the largest entry; where everything is zero, to the rounding of what cancelled."""
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= 1e-10 * expected.abs().max() + 1e-14
+
+
+def assert_equal_supernets(space: SearchSpace, pair: list[nn.Module], skeleton: Skeleton) -> None:
+    """Logits, gradients for mixing weights, images and every weight, and the batch statistics afterwards."""
+    plain, batched = pair
+    assert isinstance(batched, BatchedSupernet)
+    images = torch.randn(3, *skeleton.image, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    images.requires_grad_()
+    probe = torch.sin(torch.arange(3.0 * skeleton.classes, dtype=torch.float64)).view(3, -1)
+    results, gradients = [], []
+    for supernet in pair:
+        torch.manual_seed(1)
+        weights = weights_of(space)
+        logits = supernet(images, Mixing(weights))
+        named = dict(supernet.named_parameters())
+        found = torch.autograd.grad((logits * probe).sum(), [weights, images, *named.values()])
+        results.append([logits, *found[:2]])
+        gradients.append(dict(zip(named, found[2:], strict=True)))
+    for ours, theirs in zip(*reversed(results), strict=True):
+        assert_same(ours, theirs)
+    assert_same_under_plain_names(batched, gradients)
+
+    before, after = plain.state_dict(), batched.plain_state()
+    for name in before:
+        if "running_" in name:
+            assert_same(after[name], before[name])
+
+
+def assert_same_under_plain_names(batched: BatchedSupernet, gradients: list[dict[str, Tensor]]) -> None:
+    """Gradients of the batched weights, taken apart as the weights themselves are, against the plain ones."""
+    theirs, ours = gradients
+    named = dict(batched.named_parameters())
+    kept = {name: weight.detach().clone() for name, weight in named.items()}
+    with torch.no_grad():
+        for name, gradient in ours.items():
+            named[name].copy_(gradient)
+        apart = batched.plain_state()
+        for name, expected in theirs.items():
+            assert_same(apart[name], expected)
+        for name, weight in kept.items():
+            named[name].copy_(weight)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+@pytest.mark.parametrize("skeleton", [SMALL, ODD, IMAGENET], ids=["cifar", "odd", "imagenet"])
+@pytest.mark.parametrize("name", SPACES)
+def test_it_computes_what_the_plain_one_does(name: str, skeleton: Skeleton, rate: float) -> None:
+    space = named_space(name)
+    assert_equal_supernets(space, pair_of(space, skeleton, rate), skeleton)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_in_evaluation(name: str) -> None:
+    space = named_space(name)
+    assert_equal_supernets(space, pair_of(space, ODD, 0.4, training=False), ODD)
+
+
+@pytest.mark.parametrize("keep", [1, 3, 5])
+@pytest.mark.parametrize("name", SPACES)
+def test_in_later_stages(name: str, keep: int) -> None:
+    """Candidates that differ from edge to edge; with one each, some edges are left with `none` alone."""
+    space = narrowed(named_space(name), keep)
+    skeleton = Skeleton(5, 4, (3, 8, 8), 10)
+    assert_equal_supernets(space, pair_of(space, skeleton, 0.4), skeleton)
+
+
+def test_edges_of_nothing_but_none() -> None:
+    space = named_space("darts")
+    mask = np.zeros_like(space.mask)
+    mask[..., 0] = True
+    mask[:, :3, 4] = True  # the first node and one edge of the second hear something
+    space = space.narrowed(mask)
+    pair = pair_of(space, SMALL)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    logits = [supernet(images, Mixing(weights_of(space))) for supernet in pair]
+    assert_same(logits[1], logits[0])
+
+
+# --- primitives of the users' own --------------------------------------------------------------------------------
+
+
+class Gate(nn.Module):
+    """A module of unknown inside, with weights and statistics."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.rand(channels, 1, 1))
+        self.norm = nn.BatchNorm2d(channels)
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(torch.sigmoid(self.gain * x[:, :, :: self.stride, :: self.stride]) * 2)
+
+
+def gate(channels: int, stride: int, affine: bool) -> nn.Module:
+    return Gate(channels, stride)
+
+
+def gate_between(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 1, groups=2 - channels % 2), Gate(channels, stride), nn.ReLU(inplace=True)
+    )
+
+
+def own_norms(channels: int, stride: int, affine: bool) -> nn.Module:
+    """Learns a scale where it should not, has a bias and a cubic root of a layer order."""
+    return nn.Sequential(
+        nn.BatchNorm2d(channels, affine=False, momentum=0.3, eps=1e-2),
+        nn.Conv2d(channels, 2 * channels, 3, stride, 1, padding_mode="reflect"),
+        nn.BatchNorm2d(2 * channels),
+        nn.MaxPool2d(3, 1, 1),
+        nn.Conv2d(2 * channels, channels, 1),
+        nn.BatchNorm2d(channels),
+    )
+
+
+def valid_depthwise(channels: int, stride: int, affine: bool) -> nn.Module:
+    """A depthwise convolution that shrinks the image padded before, and one that multiplies channels."""
+    return nn.Sequential(
+        nn.ZeroPad2d(1),
+        nn.Conv2d(channels, channels, 3, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.Conv2d(channels, 2 * channels, 3, stride, 1, groups=channels),
+        nn.Conv2d(2 * channels, channels, 1, bias=False),
+    )
+
+
+def test_primitives_of_the_users_own() -> None:
+    own = {"none": PRIMITIVES["none"], "skip_connect": PRIMITIVES["skip_connect"]}
+    own |= {"gate": gate, "between": gate_between, "norms": own_norms, "valid": valid_depthwise}
+    space = SearchSpace("own", own)
+    assert_equal_supernets(space, pair_of(space, SMALL, 0.4), SMALL)
+    space = narrowed(space, 3)
+    assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
+
+
+# --- weights move between the two --------------------------------------------------------------------------------
+
+
+def random_state(supernet: nn.Module, seed: int) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    return {
+        name: torch.rand_like(tensor) if tensor.is_floating_point() else tensor.clone()
+        for name, tensor in supernet.state_dict().items()
+    }
+
+
+def same_states(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first if "num_batches" not in name)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_weights_move_between_the_two(name: str) -> None:
+    space = named_space(name)
+    plain, batched = Supernet(space, SMALL), BatchedSupernet(Supernet(space, SMALL))
+    state = random_state(plain, 5)
+    batched.load_plain_state(state)
+    back = batched.plain_state()
+    assert same_states(back, state)
+    # Only the counters of batches, which nothing reads, stay behind.
+    assert all("num_batches_tracked" in name for name in set(state) - set(back))
+    plain.load_state_dict(back, strict=False)
+    assert same_states(plain.state_dict(), state)
+    assert sum(w.numel() for w in batched.parameters()) == sum(w.numel() for w in plain.parameters())
+
+
+def test_the_plain_one_is_left_alone() -> None:
+    plain = Supernet(named_space("darts"), SMALL)
+    before = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
+    batched = BatchedSupernet(plain)
+    batched(torch.randn(2, 3, 8, 8), Mixing(weights_of(named_space("darts")))).sum().backward()
+    with torch.no_grad():
+        for weight in batched.parameters():
+            weight.zero_()
+    assert same_states(plain.state_dict(), before)
+    assert all(weight.grad is None for weight in plain.parameters())
+
+
+# --- its parts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel, stride, dilation", [*itertools.product((3, 5, 7), (1, 2), (1, 2))])
+@pytest.mark.parametrize("sources", [(0, 1), (0, 0, 0), (0, 0, 1, 1), (1, 0, 1)], ids=str)
+@pytest.mark.parametrize("padded", [True, False], ids=["same", "valid"])
+def test_separable(kernel: int, stride: int, dilation: int, sources: tuple[int, ...], padded: bool) -> None:
+    """All detours on the CPU, on images of even and odd sides, with all gradients and with that of the image alone."""
+    padding = dilation * (kernel // 2) if padded else 0
+    for size in ((16, 15), (14, 13)):
+        torch.manual_seed(0)
+        blocks, slots, channels = max(sources) + 1, len(sources), 3
+        x = torch.randn(2, blocks * channels, *size, dtype=torch.float64)
+        x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+        depthwise = torch.randn(slots * channels, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
+        pointwise = torch.randn(slots * 2, channels, 1, 1, dtype=torch.float64, requires_grad=True)
+        reading = Reading(sources, blocks)
+        geometry = Geometry((stride, stride), (padding, padding), (dilation, dilation))
+
+        between = F.conv2d(reading.spread(x), depthwise, None, stride, padding, dilation, slots * channels)
+        expected = F.conv2d(between, pointwise, groups=slots)
+        probe = torch.randn_like(expected)
+        given = [x, depthwise, pointwise]
+        slopes = torch.autograd.grad((expected * probe).sum(), given)
+
+        found = separable(Bundle(x), reading, depthwise, pointwise, geometry)
+        assert_same(found, expected)
+        for ours, theirs in zip(torch.autograd.grad((found * probe).sum(), given), slopes, strict=True):
+            assert_same(ours, theirs)
+        found = separable(Bundle(x), reading, depthwise.detach(), pointwise.detach(), geometry)
+        assert_same(torch.autograd.grad((found * probe).sum(), [x])[0], slopes[0])
+
+
+@pytest.mark.parametrize("sources, blocks", [((0, 1, 2), 3), ((0, 0, 1, 1), 2), ((1, 0, 1), 2), ((2, 0), 3)], ids=str)
+def test_reading(sources: tuple[int, ...], blocks: int) -> None:
+    """Spreading copies blocks; gathering is its transpose."""
+    reading = Reading(sources, blocks)
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 3 * blocks, 4, 5), torch.randn(2, 3 * len(sources), 4, 5)
+    spread = reading.spread(x)
+    assert torch.equal(spread.unflatten(1, (-1, 3)), x.unflatten(1, (-1, 3))[:, list(sources)])
+    torch.testing.assert_close((spread * y).sum(), (x * reading.gather(y)).sum())
