@@ -166,6 +166,20 @@ class SearchConfig:
         "how it is computed: all edges that leave a state at once, or each alone, several times slower",
         choices=("batched", "plain"),
     )
+    checkpoint: bool = knob(
+        False,
+        "compute each cell again in the backward pass instead of keeping what is inside: less memory, a third more time",
+    )
+    partial_channels: int = knob(
+        1,
+        "1/K of the channels go through the mixed operations, and edges have weights of their own (PC-DARTS: Xu et al."
+        " 2020); 1: all of them",
+        low=1,
+        high=65536,
+    )
+    amp: str = knob(
+        "none", "arithmetic of the supernet; bf16: bfloat16 where it is safe, for GPUs", choices=("none", "bf16")
+    )
     unrolled: bool = knob(False, "second-order architecture gradient (Liu et al. 2019, Eq. 7)")
     rule: str = knob("pdarts", "how the genotype is read off alpha; exact where there is a budget", choices=RULES)
     max_skips: int = knob(2, "most skips in the normal cell (not by the rule darts)", "edges", low=0, high=1000)
@@ -240,8 +254,8 @@ pdarts: Chen et al. 2019, section 4.2; darts: Liu et al. 2019, appendix A.1.
 """
 
 
-HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download")
-"""Knobs that may change at a resume. Other threads and another device round otherwise; the run says so then."""
+HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download", "search.checkpoint")
+"""Knobs that may change at a resume. Other threads and another device round otherwise, and the run says so then."""
 
 
 # --- what the other verbs take -----------------------------------------------------------------------------------
@@ -432,6 +446,11 @@ def check_experiment(config: Experiment) -> None:
     if search.warmup_epochs >= search.epochs:
         raise InputError(
             f"search.warmup_epochs={search.warmup_epochs} leaves no epoch of {search.epochs} to train alpha; make it smaller."
+        )
+    if search.channels % search.partial_channels:
+        raise InputError(
+            f"search.partial_channels={search.partial_channels} does not divide search.channels={search.channels};"
+            " give a divisor of it, or 1."
         )
     for section_name, section in (("search", search), ("retrain", config.retrain)):
         if section.lr_min > section.lr:

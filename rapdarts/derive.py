@@ -130,14 +130,15 @@ def where_infeasible(
 
 
 def mixing_weights(architecture: Architecture) -> np.ndarray:
-    """The mixing weights of an architecture as a plain array (kinds, edges, primitives), float64."""
+    """The mixing weights of an architecture, edge weights multiplied in, as a plain array (kinds, edges, primitives), float64."""
     with torch.no_grad():
-        return np.asarray(architecture().weights.double().cpu().numpy())
+        return np.asarray(architecture().joint.double().cpu().numpy())
 
 
 def alphas_to_json(space: SearchSpace, skeleton: Skeleton, architecture: Architecture) -> str:
     """The final architecture parameters as text; every number reads back to the same bits."""
     alpha = architecture.alpha.detach().cpu().double().numpy()
+    beta = None if architecture.beta is None else architecture.beta.tolist()
     cells = {
         kind: [
             {
@@ -145,6 +146,7 @@ def alphas_to_json(space: SearchSpace, skeleton: Skeleton, architecture: Archite
                 "input": source,
                 "candidates": list(names),
                 "alpha": [float(alpha[k, edge, space.columns[name]]) for name in names],
+                **({} if beta is None else {"beta": beta[k][edge]}),
             }
             for edge, ((node, source), names) in enumerate(zip(space.edges, space.candidates[k], strict=True))
         ]
@@ -187,7 +189,8 @@ def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, 
         if set(found["cells"]) != set(space.kinds):
             raise ValueError("its kinds of cell are not the space's")
         mask = np.zeros_like(space.mask)
-        alpha = torch.zeros(mask.shape)
+        alpha = torch.zeros(mask.shape, dtype=torch.float64)
+        beta, weighed = torch.zeros(mask.shape[:2], dtype=torch.float64), 0
         for k, kind in enumerate(space.kinds):
             for edge, (place, entry) in enumerate(zip(space.edges, found["cells"][kind], strict=True)):
                 if (entry["node"], entry["input"]) != place or not entry["candidates"]:
@@ -195,11 +198,17 @@ def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, 
                 for name, value in zip(entry["candidates"], entry["alpha"], strict=True):
                     mask[k, edge, space.columns[name]] = True
                     alpha[k, edge, space.columns[name]] = value
-        if not bool(torch.isfinite(alpha).all()):
-            raise ValueError("an alpha is not finite")
+                if "beta" in entry:
+                    beta[k, edge] = entry["beta"]
+                    weighed += 1
+        if weighed not in (0, beta.numel()):
+            raise ValueError("some edges have a beta, others have none")
+        state = {"alpha": alpha.float(), "beta": beta.float()} if weighed else {"alpha": alpha.float()}
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
+            raise ValueError("an alpha or beta is not finite")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged ({type(error).__name__}: {error}).") from None
     narrowed = space.narrowed(mask)
-    architecture = Architecture(narrowed)
-    architecture.load_state_dict({"alpha": alpha})
+    architecture = Architecture(narrowed, edge_normalization=weighed > 0)
+    architecture.load_state_dict(state)
     return narrowed, skeleton, architecture

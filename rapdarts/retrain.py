@@ -17,7 +17,7 @@ from rapdarts.evaluate import CARD, Accuracy, accuracy
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.training.augment import Augment
 from rapdarts.training.data import Batches, DataSet, ordered, split
-from rapdarts.training.descent import descend, place, weights_optimizer
+from rapdarts.training.descent import descend, place, set_lr, weights_optimizer
 from rapdarts.training.randomness import key
 from rapdarts.training.run import Run, Stateful
 from rapdarts.training.schedules import cosine, drop_path
@@ -67,6 +67,7 @@ def retrain(
     learners: dict[str, Stateful] = {"network": network, "sgd": sgd, "best": best}
     for epoch in run.epochs(what, settings.epochs, batches.steps, learners, carries=["network", "best"]):
         lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
+        set_lr(sgd, lr)
         set_drop_path(network, drop_path(epoch, settings.epochs, settings.drop_path))
         network.train()
 
@@ -81,7 +82,7 @@ def retrain(
                     extra, labels, label_smoothing=settings.label_smoothing
                 )
             # A cell may leave a node out of its output: such weights have no gradient.
-            descend(sgd, weights, torch.autograd.grad(total, weights, allow_unused=True), settings.clip, lr)
+            descend(sgd, weights, torch.autograd.grad(total, weights, allow_unused=True), settings.clip)
             run.meter.add("train_loss", loss * len(labels), len(labels))
             run.meter.add("train_accuracy", (logits.argmax(1) == labels).sum(), len(labels))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,16 +23,17 @@ from rapdarts.networks.batched import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.pricing import budgets_on, check_budgets, counters, prices, skip_cap, widest
 from rapdarts.quantities import UNITS, show
-from rapdarts.space import SKIP, Mixing, SearchSpace, Skeleton, stem_for
+from rapdarts.space import SKIP, SearchSpace, Skeleton, stem_for
 from rapdarts.strategy.architecture import Architecture
 from rapdarts.strategy.bilevel import unrolled_gradient
 from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.progressive import prune
 from rapdarts.training.augment import Augment
 from rapdarts.training.data import Batches, DataSet, split
-from rapdarts.training.descent import descend, frozen, place, weights_optimizer
+from rapdarts.training.descent import descend, frozen, place, set_lr, weights_optimizer
 from rapdarts.training.randomness import key
-from rapdarts.training.run import Run, Stateful
+from rapdarts.training.recorded import Recorded
+from rapdarts.training.run import Run, Stateful, Sum
 from rapdarts.training.schedules import cosine, skip_dropout
 
 Batch = tuple[Tensor, Tensor]
@@ -64,34 +66,21 @@ def search(
         # Drop the candidates that the last stage left weakest; rebuild everything that learns.
         space = prune(space, mixing, keep or len(space.primitives), budgets, cap)
         supernet, architecture, sgd, adam = build(config, space, data, layers, stage)
-        weights, alpha = list(supernet.parameters()), architecture.alpha
+        step = alternation(settings, supernet, architecture, sgd, adam, penalty)
+        # The second-order gradient draws the same random numbers over and over, which a recording could not.
+        alternate = step if settings.unrolled else Recorded(step, data.train.labels.device)
 
         learners: dict[str, Stateful] = {"supernet": supernet, "architecture": architecture, "sgd": sgd, "adam": adam}
         learners["penalty"] = penalty
         what = f"stage {stage + 1}/{len(stages)}"
         for epoch in run.epochs(what, settings.epochs, halves.steps, learners, carries=["architecture", "penalty"]):
             lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
+            set_lr(sgd, lr)
             supernet.dropout.rate = skip_dropout(epoch, settings.epochs, settings.warmup_epochs, dropout_rate)
             supernet.train()
 
             for train_batch, search_batch in run.batches(halves):
-                # Architecture: the gradient of the loss on the search half, and that of the price.
-                if epoch >= settings.warmup_epochs:
-                    if settings.unrolled:
-                        task = second_order(supernet, architecture, sgd, lr, train_batch, search_batch, run)
-                    else:
-                        task = first_order(supernet, architecture, search_batch, run)
-                    (price,) = torch.autograd.grad(penalty(architecture()), [alpha])
-                    run.meter.add("task_gradient", task.norm(), 1)
-                    run.meter.add("price_gradient", price.norm(), 1)
-                    descend(adam, [alpha], [task + price], settings.alpha_clip)
-
-                # Weights: one step on the training half.
-                images, labels = train_batch
-                logits = supernet(images, Mixing(architecture().weights.detach()))
-                loss = cross_entropy(logits, labels)
-                descend(sgd, weights, torch.autograd.grad(loss, weights, allow_unused=True), settings.clip, lr)
-                observe(run, "train", loss, logits, labels)
+                run.meter.add_all(alternate(*train_batch, *search_batch, epoch >= settings.warmup_epochs))
 
             # Costs: what the mixture would cost on average, and the genotype that it would give without budgets.
             realised = table.exact(discretize(space, mixing_weights(architecture), cap))
@@ -109,28 +98,58 @@ def search(
     return derivation
 
 
-def first_order(
-    supernet: Supernet | BatchedSupernet, architecture: Architecture, search_batch: Batch, run: Run
-) -> Tensor:
-    """d/d alpha of the loss on the search half at the present weights, (kinds, edges, primitives)."""
-    images, labels = search_batch
-    with frozen(supernet):
-        logits = supernet(images, architecture())
-    loss = cross_entropy(logits, labels)
-    observe(run, "search", loss, logits, labels)
-    return torch.autograd.grad(loss, [architecture.alpha])[0]
+def alternation(
+    settings: SearchConfig,
+    supernet: Supernet | BatchedSupernet,
+    architecture: Architecture,
+    sgd: torch.optim.Optimizer,
+    adam: torch.optim.Optimizer,
+    penalty: Penalty,
+) -> Callable[[Tensor, Tensor, Tensor, Tensor, bool], dict[str, Sum]]:
+    """One step of the search: alpha on a batch of the search half (once the weights are warm), weights on one of the training half.
+
+    The function gives sums for the epoch's record. Nothing in it waits for the device.
+    """
+    weights, alpha = list(supernet.parameters()), list(architecture.parameters())
+
+    def step(
+        images: Tensor, labels: Tensor, search_images: Tensor, search_labels: Tensor, warm: bool
+    ) -> dict[str, Sum]:
+        facts: dict[str, Sum] = {}
+        task: Sequence[Tensor]
+        # Architecture: the gradient of the loss on the search half, and that of the price.
+        if warm:
+            if settings.unrolled:
+                loss, task = second_order(supernet, architecture, sgd, (images, labels), (search_images, search_labels))
+                facts["search_loss"] = loss * len(search_labels), len(search_labels)
+            else:
+                with frozen(supernet), arithmetic(settings.amp, images):
+                    logits = supernet(search_images, architecture())
+                    loss = cross_entropy(logits, search_labels)
+                task = torch.autograd.grad(loss, alpha)
+                facts |= observed("search", loss, logits, search_labels)
+            price = torch.autograd.grad(penalty(architecture()), alpha)
+            facts["task_gradient"], facts["price_gradient"] = (norm(task), 1), (norm(price), 1)
+            descend(adam, alpha, [t + p for t, p in zip(task, price, strict=True)], settings.alpha_clip)
+
+        # Weights: one step on the training half.
+        with arithmetic(settings.amp, images):
+            logits = supernet(images, architecture().detach())
+            loss = cross_entropy(logits, labels)
+        descend(sgd, weights, torch.autograd.grad(loss, weights, allow_unused=True), settings.clip)
+        return facts | observed("train", loss, logits, labels)
+
+    return step
 
 
 def second_order(
     supernet: Supernet | BatchedSupernet,
     architecture: Architecture,
     sgd: torch.optim.Optimizer,
-    lr: float,
     train_batch: Batch,
     search_batch: Batch,
-    run: Run,
-) -> Tensor:
-    """d/d alpha of the loss on the search half after one virtual step of the weights on the training half."""
+) -> tuple[Tensor, list[Tensor]]:
+    """The loss on the search half after one virtual step of the weights on the training half, and its gradient for the architecture."""
 
     def loss_on(batch: Batch, weights: Any) -> Tensor:
         images, labels = batch
@@ -139,18 +158,16 @@ def second_order(
     named = dict(supernet.named_parameters())
     group = sgd.param_groups[0]
     velocity = {name: sgd.state[w]["momentum_buffer"] for name, w in named.items() if "momentum_buffer" in sgd.state[w]}
-    loss, (gradient,) = unrolled_gradient(
+    return unrolled_gradient(
         lambda weights: loss_on(train_batch, weights),
         lambda weights: loss_on(search_batch, weights),
         named,
-        [architecture.alpha],
-        lr,
+        list(architecture.parameters()),
+        group["lr"],
         group["momentum"],
         group["weight_decay"],
         velocity,
     )
-    run.meter.add("search_loss", loss * len(search_batch[1]), len(search_batch[1]))
-    return gradient
 
 
 def build(
@@ -161,15 +178,17 @@ def build(
     device = data.train.labels.device
     torch.manual_seed(key(config.seed, "initial weights", stage))
     skeleton = Skeleton(layers, settings.channels, data.image, data.classes, stem_for(config.skeleton.stem, data.image))
-    plain = Supernet(space, skeleton)
+    plain = Supernet(space, skeleton, settings.partial_channels)
     supernet = place(plain if settings.supernet == "plain" else BatchedSupernet(plain), device)
-    architecture = Architecture(space, settings.alpha_init).to(device)
+    supernet.checkpoint = settings.checkpoint
+    architecture = Architecture(space, settings.alpha_init, settings.partial_channels > 1).to(device)
     sgd = weights_optimizer(supernet, settings.lr, settings.momentum, settings.weight_decay)
     adam = torch.optim.Adam(
         architecture.named_parameters(),
         settings.alpha_lr,
         (settings.alpha_beta1, settings.alpha_beta2),
         weight_decay=settings.alpha_weight_decay,
+        fused=True,
     )
     return supernet, architecture, sgd, adam
 
@@ -209,6 +228,8 @@ def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
     """Raises InputError where the stages do not fit the space."""
     for layers in settings.layers:
         Skeleton(layers, settings.channels, (3, 32, 32), 10).cells(space)  # on any images
+    if settings.unrolled and settings.amp != "none":
+        raise InputError("search.unrolled=true takes differences that bfloat16 cannot tell; add search.amp=none.")
     left = len(space.primitives)
     if settings.candidates[0] not in (0, left):
         raise InputError(
@@ -310,10 +331,23 @@ def shown(limits: Mapping[str, float]) -> tuple[str, ...]:
     return (*SHOWN, *(f"{fact}_{name}" for name in limits or ("macs",) for fact in facts))
 
 
-def observe(run: Run, half: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-    """Adds a batch to the epoch's loss and accuracy of one half."""
-    run.meter.add(f"{half}_loss", loss * len(labels), len(labels))
-    run.meter.add(f"{half}_accuracy", (logits.argmax(1) == labels).sum(), len(labels))
+def observed(half: str, loss: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Sum]:
+    """Loss and accuracy of a batch of one half, as sums over its images."""
+    correct = (logits.argmax(1) == labels).sum()
+    return {f"{half}_loss": (loss.detach() * len(labels), len(labels)), f"{half}_accuracy": (correct, len(labels))}
+
+
+def norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The joint Euclidean norm."""
+    return torch.stack([gradient.norm() for gradient in gradients]).norm()
+
+
+def arithmetic(amp: str, images: Tensor) -> AbstractContextManager[None]:
+    """That of the supernet: bfloat16 where it is safe, if `amp` says so. Alpha, losses and prices stay in float32 and float64."""
+    if amp == "none":
+        return nullcontext()
+    # A weight is used once in a pass, so there is nothing to gain from keeping what was cast.
+    return torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False)
 
 
 def cost_facts(

@@ -17,6 +17,7 @@ import numpy as np
 from rapdarts.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 KINDS = ("normal", "reduce")
@@ -250,6 +251,19 @@ class Mixing:
 
     weights: Tensor
     edges: Tensor | None = None
+
+    @property
+    def joint(self) -> Tensor:
+        """How strongly each (edge, primitive) is mixed in, (kinds, edges, primitives): what prices, pruning and discretisation read."""
+        return self.weights if self.edges is None else self.weights * self.edges[..., None]
+
+    def to(self, dtype: torch.dtype) -> Mixing:
+        """The same weights in another type of number."""
+        return Mixing(self.weights.to(dtype), None if self.edges is None else self.edges.to(dtype))
+
+    def detach(self) -> Mixing:
+        """The same numbers, without a gradient."""
+        return Mixing(self.weights.detach(), None if self.edges is None else self.edges.detach())
 
 
 def named_space(name: str) -> SearchSpace:

@@ -600,10 +600,17 @@ def test_damaged_alphas(refuse: Refuse, elsewhere: Path) -> None:
         whole.replace("skip_connect", "skip"),
         whole.replace(repr(number), "NaN", 1),
         whole.replace(repr(number), '"x"', 1),
+        whole.replace(repr(number), "1e300", 1),
         whole.replace('"version": 1', '"version": 2'),
     ):
         (folder / "alphas.json").write_text(text)
         assert refuse("derive", "first", code=4).startswith("first/alphas.json ")
+    for beta, edges in ((0.5, 1), ("x", 14), ([0.5], 14), (None, 14), (1e300, 14)):
+        tree = json.loads(whole)
+        for entry in [*tree["cells"]["normal"][:edges], *tree["cells"]["reduce"][:edges]]:
+            entry["beta"] = beta
+        (folder / "alphas.json").write_text(json.dumps(tree))
+        assert refuse("derive", "first", code=4).startswith("first/alphas.json is damaged ")
     (folder / "alphas.json").write_text(whole)
     for place in ("/dev/null/x", "none/x.json"):
         assert "out=FILE" in refuse("derive", "first", f"out={place}", code=6)

@@ -204,6 +204,10 @@ def test_unknown_experiments(tmp_path: Path) -> None:
             "search: {warmup_epochs: 25}",
             "search.warmup_epochs=25 leaves no epoch of 25 to train alpha; make it smaller.",
         ),
+        (
+            "search: {partial_channels: 4, channels: 6}",
+            "search.partial_channels=4 does not divide search.channels=6; give a divisor of it, or 1.",
+        ),
         ("search: {lr_min: 0.1}", "search.lr_min=0.1 is above search.lr=0.025; make it smaller."),
         ("retrain: {lr_min: 0.1}", "retrain.lr_min=0.1 is above retrain.lr=0.025; make it smaller."),
         ("data: {mean: [0.5]}", "data.mean and data.std must have the same length; give both, or neither."),
@@ -273,7 +277,9 @@ def likely(key: knobs.Key) -> st.SearchStrategy[Any]:
 
 
 KNOBS = [key for key in knobs.keys(Experiment) if key.facts["choices"] or key.type in (int, float, bool)]
-CONDITIONAL = {"search.cost.latency", "search.warmup_epochs", "search.lr_min", "retrain.lr_min", "search.strategy"}
+CONDITIONAL = {"search.cost.latency", "search.warmup_epochs", "search.lr_min", "retrain.lr_min", "search.strategy"} | {
+    "search.partial_channels"
+}
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

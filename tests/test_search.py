@@ -355,6 +355,33 @@ def test_darts_strategy_and_its_second_order_gradient(tmp_path: Path) -> None:
     assert first["alphas.json"] != second["alphas.json"]
 
 
+def test_partial_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Edges learn weights of their own, which are kept beside alpha, and which decide over the edges of the genotype."""
+    folder = tmp_path / "partial"
+    assert run_search(folder, "partial_channels=2", "search.channels=4") == 0
+    _, _, architecture = read_alphas(folder / "alphas.json", SPACE)
+    assert architecture.beta is not None and architecture.beta.abs().max() > 0.05  # what a step of Adam moves it by
+    written = json.loads((folder / "alphas.json").read_text())
+    assert architecture.beta[1, 5].item() == written["cells"]["reduce"][5]["beta"]
+    genotype = read(folder / "genotype.json")
+    assert genotype.skeleton is not None
+    result = json.loads((folder / "result.json").read_text())
+    assert result["counted"] == count_derived(genotype, SPACE, genotype.skeleton)
+
+    capsys.readouterr()
+    assert main(["derive", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["genotype"]["cells"] == json.loads(genotype.to_json())["cells"]
+    # Weights that say so clearly decide which edges stay.
+    for entries in written["cells"].values():
+        for entry in entries:
+            entry["beta"] = float(entry["input"])
+    (folder / "alphas.json").write_text(json.dumps(written))
+    assert main(["derive", str(folder), "max_skips=8", "--json"]) == 0
+    cells = json.loads(capsys.readouterr().out)[0]["genotype"]["cells"]
+    for cell in cells.values():
+        assert [[source for _, source in node] for node in cell["nodes"]] == [[0, 1], [1, 2], [2, 3], [3, 4]]
+
+
 def test_a_diverging_search_stops_and_keeps_no_broken_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,8 +1,8 @@
 """What a mixture of networks costs on average, differentiable in the mixing weights, and exact where the mixture is one network.
 
 The mean is over cells drawn from the mixing weights: each node draws its edges one after the other, without
-replacement, an edge with probability proportional to q_e, the sum of its choosable weights; and on each drawn edge
-a primitive proportional to its weight. Prices are those of the deployment skeleton, fixed parts included.
+replacement, an edge with probability proportional to q_e, the sum of its choosable weights times its edge weight if it
+has one; and on each drawn edge a primitive proportional to its weight. Prices are those of the deployment skeleton, fixed parts included.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class ExpectedCost:
 
     def chosen(self, mixing: Mixing) -> Tensor:
         """The probability that each (edge, primitive) is in the cell, (kinds, edges, primitives) float64."""
-        weights = mixing.weights.double() * self.choosable
+        weights = mixing.joint.double() * self.choosable
         return weights * draw_probabilities(self.space, weights.sum(-1), self.siblings)[..., None]
 
 

@@ -40,6 +40,7 @@ class Penalty:
         self.expected = ExpectedCost(table, torch.device(device), peak=coefficients.get("peak_memory", 0) > 0)
         self.resources = self.expected.resources
         self.reference = self.expected(Mixing(uniform(table.space.mask).weights.to(device)))
+        self.weights = torch.zeros_like(self.reference)
         self._coefficients = [coefficients.get(name, 0.0) for name in self.resources]
         self._weigh()
 
@@ -66,4 +67,5 @@ class Penalty:
             coefficient + self.multipliers.get(name, 0.0)
             for name, coefficient in zip(self.resources, self._coefficients, strict=True)
         ]
-        self.weights = torch.tensor(total, dtype=torch.float64).to(self.reference.device) / self.reference
+        # In place: a step that was recorded reads it where it is.
+        self.weights.copy_(torch.tensor(total, dtype=torch.float64).to(self.reference.device) / self.reference)

@@ -3,7 +3,9 @@
 Edges that leave the same state see the same input, so that one ReLU and one pooling serve them all, and the same
 primitive on all of them is one grouped convolution over stacked weights. The mixing weight is the scale of the batch
 norm that ends a primitive: normalising and weighing are one operation, the gradient of the mixing weight is what the
-batch norm's own backward pass sums up, and nothing but what the norm reads is kept for it.
+batch norm's own backward pass sums up, and nothing but what the norm reads is kept for it. An edge weight scales that
+weight. With partial channels it also weighs what goes around the primitives; the shuffle, which is the same on all
+edges, comes once, behind the sum of a node.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rapdarts.networks.blocks import Bundle, Reading
+from rapdarts.networks.blocks import Bundle, Reading, images, pixels
+from rapdarts.networks.recompute import recomputed
 from rapdarts.networks.stacks import Chain, Stack, total
-from rapdarts.networks.supernet import SkipDropout, SuperCell, Supernet
+from rapdarts.networks.supernet import SkipDropout, SuperCell, Supernet, bypass
 from rapdarts.space import NONE, SKIP, Mixing
 
 
@@ -27,16 +31,20 @@ class Wave(nn.Module):
     Its slots are these edges by state, then by node; all states of a wave lead to the same nodes.
     """
 
+    edges: Tensor
+    dropped: Tensor
+
     def __init__(self, cell: SuperCell, states: Sequence[int]) -> None:
         super().__init__()
         space, mixed = cell.space, list[Any](cell.edges)
         leaving = [(source, edge) for source in states for edge, (_, read) in enumerate(space.edges) if read == source]
         self.states, self.slots = len(states), len(leaving)
+        self.register_buffer("edges", torch.tensor([edge for _, edge in leaving]), persistent=False)
         self.stride: int = mixed[leaving[0][1]].stride
         self.chains = nn.ModuleDict()
         self.covers: list[tuple[int, ...]] = []
         self.entries: list[tuple[int, int]] = []  # (edge, column) of every slot of every chain
-        self.dropped: list[int] = []  # the edges whose skip is dropped out
+        dropped: list[int] = []  # the masks of its skips, among those of the cell
         for name, column in space.columns.items():
             if name == NONE:  # adds nothing
                 continue
@@ -52,7 +60,8 @@ class Wave(nn.Module):
             self.covers.append(tuple(slot for slot, _, _ in heard))
             self.entries += [(edge, column) for _, _, edge in heard]
             if name == SKIP and self.stride == 1:
-                self.dropped = [edge for _, _, edge in heard]
+                dropped = [cell.dropped.index(edge) for _, _, edge in heard]
+        self.register_buffer("dropped", torch.tensor(dropped, dtype=torch.int64), persistent=False)
 
     def forward(self, x: Tensor, scales: Mapping[str, Tensor], mask: Tensor | None, pending: Tensor | None) -> Tensor:
         """What the edges add to `pending` (n, nodes*C, h', w'), the nodes that they lead to side by side.
@@ -67,6 +76,19 @@ class Wave(nn.Module):
         terms = [chain(bundle, scales[name], mask if name == SKIP else None) for name, chain in self.chains.items()]
         return total(terms, self.covers, self.states, self.slots, pending)
 
+    def bypass(self, x: Tensor, edges: Tensor | None, pending: Tensor | None) -> Tensor:
+        """What goes around the primitives, `x` (n, h, w, states, B), added to `pending` (n, h', w', nodes, B).
+
+        `edges` is the weights of all edges of the cell, if they have any.
+        """
+        if self.stride > 1:
+            x = pixels(bypass(images(x.flatten(3)), self.stride)).unflatten(3, x.shape[3:])
+        weights = x.new_ones(self.slots) if edges is None else edges[self.edges].to(x.dtype)
+        result = x.new_zeros(()) if pending is None else pending
+        for state, weight in zip(x.split(1, 3), weights.view(self.states, -1, 1), strict=True):
+            result = torch.addcmul(result, state, weight)
+        return result
+
 
 class BatchedCell(nn.Module):
     """A cell in which all edges of the space are present, wave by wave."""
@@ -75,7 +97,8 @@ class BatchedCell(nn.Module):
 
     def __init__(self, cell: SuperCell) -> None:
         super().__init__()
-        self.space, self.plan, self.kind, self.dropped = cell.space, cell.plan, cell.kind, cell.dropped
+        self.space, self.plan, self.kind, self.masks = cell.space, cell.plan, cell.kind, len(cell.dropped)
+        self.partial, self.width = cell.partial, cell.plan.channels // cell.partial
         self.older, self.newer = copy.deepcopy(cell.older), copy.deepcopy(cell.newer)
         inputs, nodes = cell.space.inputs, cell.space.nodes
         waves = [Wave(cell, range(inputs)), *(Wave(cell, [state]) for state in range(inputs, inputs + nodes - 1))]
@@ -83,33 +106,44 @@ class BatchedCell(nn.Module):
         columns = len(cell.space.primitives)
         order = [edge * columns + column for wave in waves for edge, column in wave.entries]
         self.register_buffer("order", torch.tensor(order, dtype=torch.int64), persistent=False)
-        self.sizes = [len(cover) * cell.plan.channels for wave in waves for cover in wave.covers]
+        self.sizes = [len(cover) * self.width for wave in waves for cover in wave.covers]
 
-    def forward(self, older: Tensor, newer: Tensor, weights: Tensor, dropout: SkipDropout) -> Tensor:
-        """`weights` is (kinds, edges, primitives); gives the space's outputs side by side (n, outputs * C, h, w)."""
-        channels = self.plan.channels
+    def forward(self, older: Tensor, newer: Tensor, mixing: Mixing, dropout: SkipDropout) -> Tensor:
+        """Gives the space's outputs side by side (n, outputs * C, h, w)."""
+        width = self.width
         state = torch.cat([self.older(older), self.newer(newer)][-self.space.inputs :], 1)
-        masks = dropout.masks(len(self.dropped), (len(newer), channels, *self.plan.inside))
-        scale = weights[self.kind].flatten()[self.order]
-        scales = iter(scale[:, None].expand(-1, channels).flatten().split(self.sizes))
+        masks = dropout.masks(self.masks, (len(newer), width, *self.plan.inside))
+        scale = mixing.joint[self.kind].flatten()[self.order]
+        scales = iter(scale[:, None].expand(-1, width).flatten().split(self.sizes))
+        edges = None if mixing.edges is None else mixing.edges[self.kind]
 
-        pending, states = None, []
+        pending, around, states = None, None, []
         wave: Any
         for wave in self.waves:
+            if self.partial > 1:
+                blocks = pixels(state).unflatten(3, (wave.states, -1))
+                through, others = blocks.split([width, blocks.shape[4] - width], 4)
+                around = wave.bypass(others, edges, around)
+                state = images(through.flatten(3))
             weighing = {name: next(scales) for name in wave.chains}
             mask = None
-            if masks is not None and wave.dropped:
-                mask = masks[[self.dropped.index(edge) for edge in wave.dropped]].permute(1, 2, 3, 0, 4)
+            if masks is not None and len(wave.dropped):
+                mask = masks[wave.dropped].permute(1, 2, 3, 0, 4)
                 weighing[SKIP] = weighing[SKIP] * dropout.scale
             pending = wave(state.contiguous(memory_format=torch.channels_last), weighing, mask, pending)
             # A node is complete when all states before it have been added to it.
-            state, pending = pending.split([channels, pending.shape[1] - channels], 1)
+            state, pending = pending.split([width, pending.shape[1] - width], 1)
+            if around is not None:
+                beside, around = around.split([1, around.shape[3] - 1], 3)
+                state = F.channel_shuffle(torch.cat([state, images(beside.flatten(3))], 1), self.partial)
             states.append(state)
         return torch.cat(states, 1) if len(self.space.outputs) > 1 else states[-1]
 
 
 class BatchedSupernet(nn.Module):
     """The same function of images, mixing and weights as the plain supernet it is made from, computed faster."""
+
+    checkpoint: bool = False
 
     def __init__(self, plain: Supernet) -> None:
         super().__init__()
@@ -123,10 +157,11 @@ class BatchedSupernet(nn.Module):
 
     def forward(self, images: Tensor, mixing: Mixing) -> Tensor:
         """Images (n, c, h, w) and mixing weights (kinds, edges, primitives) to logits (n, classes)."""
-        weights = mixing.weights.to(images.dtype)
+        mixing = mixing.to(images.dtype)
         older, newer = self.stem(images)
         for cell in self.cells:
-            older, newer = newer, cell(older, newer, weights, self.dropout)
+            given = (older, newer, mixing, self.dropout)
+            older, newer = newer, recomputed(cell, *given) if self.checkpoint else cell(*given)
         return self.classifier(newer)
 
     def plain_state(self) -> dict[str, Tensor]:

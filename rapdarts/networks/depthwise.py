@@ -48,8 +48,10 @@ def separable(x: Bundle, reading: Reading, depthwise: Tensor, pointwise: Tensor,
         x, geometry = x.picked(geometry.stride), Geometry((1, 1), (above // rows, beside // columns), (1, 1))
     spread = x.spread(reading)
     tensors = [spread.x, spread.source, depthwise, pointwise]
-    if torch.is_autocast_enabled(x.x.device.type):  # autocast does not look into a function of our own
-        tensors = [tensor.to(torch.get_autocast_dtype(x.x.device.type)) for tensor in tensors]
+    device = x.x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        # Autocast does not look into a function of our own.
+        tensors = [tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
     result: Tensor = _Separable.apply(*tensors, spread.again, geometry)  # type: ignore[no-untyped-call]
     return result
 

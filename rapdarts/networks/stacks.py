@@ -293,6 +293,7 @@ class _Weighted(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, reading: Reading, mask: Tensor | None) -> Tensor:
+        scale = scale.to(x.dtype)
         ctx.save_for_backward(x, scale, mask)
         ctx.reading = reading
         return images(_kept(pixels(reading.spread(x)) * scale, mask))

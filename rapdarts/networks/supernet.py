@@ -2,6 +2,9 @@
 
 This is the plain one, a module for each edge and primitive, short and obviously right. It owns no architecture
 parameters: `supernet(images, mixing)`.
+
+With partial channels only the first 1/K of a state's channels go through the mixed operation of an edge, the others
+around it; a shuffle behind it gives others their turn (Xu et al. 2020, section 3.2, and its code).
 """
 
 from __future__ import annotations
@@ -10,32 +13,46 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rapdarts.networks.layers import Classifier, ResidualBlock, Stem, preprocess
+from rapdarts.networks.recompute import recomputed
 from rapdarts.space import NONE, SKIP, CellPlan, Mixing, SearchSpace, Skeleton
 
 
 class MixedOp(nn.Module):
-    """One edge: the weighted sum of its open candidates (Liu et al. 2019, Eq. 2)."""
+    """One edge: the weighted sum of its open candidates (Liu et al. 2019, Eq. 2), on the first 1/`partial` of the channels."""
 
-    def __init__(self, space: SearchSpace, candidates: tuple[str, ...], channels: int, stride: int) -> None:
+    def __init__(
+        self, space: SearchSpace, candidates: tuple[str, ...], channels: int, stride: int, partial: int = 1
+    ) -> None:
         super().__init__()
-        self.stride = stride
+        self.stride, self.partial = stride, partial
         # `none` adds nothing to a sum; it is built only where it stands alone and the edge still needs a shape.
         heard = [name for name in candidates if name != NONE] or [NONE]
-        self.ops = nn.ModuleDict({name: space.primitives[name](channels, stride, False) for name in heard})
+        self.ops = nn.ModuleDict({name: space.primitives[name](channels // partial, stride, False) for name in heard})
         self.columns = {name: space.columns[name] for name in heard}
 
     def forward(self, x: Tensor, weights: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
         """`x` (n, C, h, w), `weights` (primitives,); gives (n, C, ceil(h/stride), ceil(w/stride)); skips go through `drop`."""
+        width = x.shape[1] // self.partial
+        through, around = x.split([width, x.shape[1] - width], 1)
         terms = []
         for name, op in self.ops.items():
-            y = op(x)
+            y = op(through)
             if name == SKIP:
                 y = drop(y)
             terms.append(weights[self.columns[name]] * y)
-        return sum(terms[1:], terms[0])
+        mixed = sum(terms[1:], terms[0])
+        if self.partial == 1:
+            return mixed
+        return F.channel_shuffle(torch.cat([mixed, bypass(around, self.stride)], 1), self.partial)
+
+
+def bypass(around: Tensor, stride: int) -> Tensor:
+    """What becomes of the channels that go around a mixed operation: (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride))."""
+    return around if stride == 1 else F.max_pool2d(around, stride, ceil_mode=True)
 
 
 class SkipDropout(nn.Module):
@@ -81,21 +98,23 @@ class SkipDropout(nn.Module):
 class SuperCell(nn.Module):
     """A cell in which all edges of the space are present."""
 
-    def __init__(self, space: SearchSpace, plan: CellPlan) -> None:
+    def __init__(self, space: SearchSpace, plan: CellPlan, partial: int = 1) -> None:
         super().__init__()
         self.space, self.plan, self.kind = space, plan, space.kinds.index(plan.kind)
+        self.partial = partial
         self.older, self.newer = preprocess(space, plan, affine=False)
         candidates = space.candidates[self.kind]
         strides = [plan.stride if source < space.inputs else 1 for _, source in space.edges]
         self.edges = nn.ModuleList(
-            MixedOp(space, names, plan.channels, stride) for names, stride in zip(candidates, strides, strict=True)
+            MixedOp(space, names, plan.channels, stride, partial)
+            for names, stride in zip(candidates, strides, strict=True)
         )
         self.dropped = [edge for edge, names in enumerate(candidates) if SKIP in names and strides[edge] == 1]
 
-    def forward(self, older: Tensor, newer: Tensor, weights: Tensor, drop: SkipDropout) -> Tensor:
-        """`weights` is (kinds, edges, primitives); gives the space's outputs side by side (n, outputs * C, h, w)."""
+    def forward(self, older: Tensor, newer: Tensor, mixing: Mixing, drop: SkipDropout) -> Tensor:
+        """Gives the space's outputs side by side (n, outputs * C, h, w)."""
         states = [self.older(older), self.newer(newer)][-self.space.inputs :]
-        masks = drop.masks(len(self.dropped), (len(newer), self.plan.channels, *self.plan.inside))
+        masks = drop.masks(len(self.dropped), (len(newer), self.plan.channels // self.partial, *self.plan.inside))
 
         def dropout(edge: int, y: Tensor) -> Tensor:
             if masks is None or edge not in self.dropped:
@@ -105,9 +124,11 @@ class SuperCell(nn.Module):
         for node in range(self.space.nodes):
             into = range(len(self.edges))[self.space.edges_into(node)]
             terms = [
-                self.edges[edge](states[source], weights[self.kind, edge], partial(dropout, edge))
+                self.edges[edge](states[source], mixing.weights[self.kind, edge], partial(dropout, edge))
                 for source, edge in enumerate(into)
             ]
+            if mixing.edges is not None:
+                terms = [mixing.edges[self.kind, edge] * term for edge, term in zip(into, terms, strict=True)]
             states.append(sum(terms[1:], terms[0]))
         return torch.cat([states[i] for i in self.space.outputs], 1)
 
@@ -115,23 +136,28 @@ class SuperCell(nn.Module):
 class Supernet(nn.Module):
     """All networks of a space at once, at the depth and width of `skeleton`.
 
-    `dropout.rate` is that after stride-1 skips in training; the search loop lowers it from epoch to epoch.
+    `dropout.rate` is that after stride-1 skips in training; the search loop lowers it from epoch to epoch. 1/`partial` of
+    the channels, which it must divide, go through the mixed operations. With `checkpoint` a cell is computed again in the
+    backward pass instead of keeping what is inside.
     """
 
-    def __init__(self, space: SearchSpace, skeleton: Skeleton) -> None:
+    checkpoint: bool = False
+
+    def __init__(self, space: SearchSpace, skeleton: Skeleton, partial: int = 1) -> None:
         super().__init__()
         plans = skeleton.cells(space)
         self.stem = Stem(space, skeleton)
         self.cells = nn.ModuleList(
-            SuperCell(space, plan) if plan.kind in space.kinds else ResidualBlock(plan) for plan in plans
+            SuperCell(space, plan, partial) if plan.kind in space.kinds else ResidualBlock(plan) for plan in plans
         )
         self.classifier = Classifier(space, len(space.outputs) * plans[-1].channels, skeleton.classes)
         self.dropout = SkipDropout()
 
     def forward(self, images: Tensor, mixing: Mixing) -> Tensor:
         """Images (n, c, h, w) and mixing weights (kinds, edges, primitives) to logits (n, classes)."""
-        weights = mixing.weights.to(images.dtype)
+        mixing = mixing.to(images.dtype)
         older, newer = self.stem(images)
         for cell in self.cells:
-            older, newer = newer, cell(older, newer, weights, self.dropout)
+            given = (older, newer, mixing, self.dropout)
+            older, newer = newer, recomputed(cell, *given) if self.checkpoint else cell(*given)
         return self.classifier(newer)

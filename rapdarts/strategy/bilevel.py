@@ -17,7 +17,7 @@ def unrolled_gradient(
     search_loss: Loss,
     weights: Weights,
     alpha: Sequence[Tensor],
-    lr: float,
+    lr: float | Tensor,
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     velocity: Weights | None = None,
@@ -48,7 +48,7 @@ def unrolled_gradient(
     vector = {name: g for name, g in zip(names, gradients[len(alpha) :], strict=True) if g is not None}
 
     norm = torch.sqrt(torch.stack([v.double().square().sum() for v in vector.values()]).sum())
-    epsilon = (0.01 / norm.clamp_min(1e-12)).item()
+    epsilon = 0.01 / norm.clamp_min(1e-12)
     sides = []
     for sign in (1, -1):
         with torch.no_grad():

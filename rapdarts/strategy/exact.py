@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype, one_hot
@@ -166,6 +166,10 @@ objective and row becomes PEAK, and what is worse by more than TIE is worse: who
 rows of limits get LEEWAY, for HiGHS loses what lies on a bound to rounding; what is over one is found by `met_by`."""
 
 
+Row = tuple[np.ndarray, Any, Any]
+"""A matrix (rows, variables), or one row of it, with the lower and the upper bound of its product with the choice."""
+
+
 class _Program:
     """The genotypes of a space within budgets: a binary variable for every candidate that is open and may be derived.
 
@@ -181,10 +185,10 @@ class _Program:
         of_node = np.equal.outer(np.arange(len(space.kinds) * space.nodes), kinds * space.nodes + nodes[edges])
         kept = [space.edges_kept(node) for node in range(space.nodes)] * len(space.kinds)
         prices, scales = _scaled(self.limits.prices[:, self.open])
-        self.rows = [
-            LinearConstraint(of_edge, ub=1),
-            LinearConstraint(of_node, kept, kept),
-            LinearConstraint(prices, ub=(self.limits.bounds - self.limits.fixed) / scales + LEEWAY),
+        self.rows: list[Row] = [
+            (of_edge, -np.inf, 1),
+            (of_node, kept, kept),
+            (prices, -np.inf, (self.limits.bounds - self.limits.fixed) / scales + LEEWAY),
         ]
 
     def best(self, objectives: Sequence[np.ndarray]) -> np.ndarray | None:
@@ -199,17 +203,20 @@ class _Program:
             if chosen is None:
                 break
             best = chosen
-            rows.append(LinearConstraint(costs, ub=costs[chosen[self.open]].sum() + TIE))
+            rows.append((costs, -np.inf, costs[chosen[self.open]].sum() + TIE))
         return best
 
     def forbid(self, chosen: np.ndarray) -> None:
         """Leaves out one choice. All have equally many pairs, so that any other lacks one of these."""
         self.rows.append(self._other_than(chosen))
 
-    def _other_than(self, chosen: np.ndarray) -> LinearConstraint:
-        return LinearConstraint(chosen[self.open], ub=chosen.sum() - 1)
+    def _other_than(self, chosen: np.ndarray) -> Row:
+        return chosen[self.open], -np.inf, chosen.sum() - 1
 
-    def _least(self, costs: np.ndarray, rows: list[LinearConstraint]) -> np.ndarray | None:
+    def _least(self, costs: np.ndarray, rows: list[Row]) -> np.ndarray | None:
+        # Here and not above: most commands never solve a program, and SciPy takes half a second to load.
+        from scipy.optimize import Bounds, milp
+
         while True:
             whole = np.ones(len(costs))
             result = milp(costs, integrality=whole, bounds=Bounds(0, 1), constraints=rows, options={"mip_rel_gap": 0})

@@ -33,23 +33,25 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 def weights_optimizer(network: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
     """SGD with momentum over a network's weights, known by name, so that a resume can tell whose momentum is whose."""
-    return torch.optim.SGD(network.named_parameters(), lr, momentum, weight_decay=weight_decay)
+    return torch.optim.SGD(network.named_parameters(), lr, momentum, weight_decay=weight_decay, fused=True)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Sets the learning rate, on the device, where a recorded step reads it anew."""
+    for group in optimizer.param_groups:
+        weight = group["params"][0]
+        if not isinstance(group["lr"], Tensor) or group["lr"].device != weight.device:
+            group["lr"] = torch.zeros((), device=weight.device)
+        group["lr"].fill_(lr)
 
 
 def descend(
-    optimizer: torch.optim.Optimizer,
-    parameters: Sequence[Tensor],
-    gradients: Sequence[Tensor | None],
-    clip: float,
-    lr: float | None = None,
+    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], clip: float
 ) -> None:
-    """Clips the gradients to a joint norm of `clip` (0: not at all) and takes one step, at `lr` if it is given."""
+    """Clips the gradients to a joint norm of `clip` (0: not at all) and takes one step."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     if clip > 0:
         nn.utils.clip_grad_norm_(parameters, clip)
-    if lr is not None:
-        for group in optimizer.param_groups:
-            group["lr"] = lr
     optimizer.step()
     optimizer.zero_grad()

@@ -54,6 +54,10 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
 
 
+Sum = tuple[Tensor, int]
+"""A sum over things, a scalar on the device, and how many they are."""
+
+
 class Meter:
     """Sums of an epoch's quantities, kept on the device until somebody asks for the means."""
 
@@ -63,9 +67,13 @@ class Meter:
 
     def add(self, name: str, total: Tensor, count: int) -> None:
         """Adds a sum over `count` things, a scalar tensor; no synchronisation with the device."""
-        total = total.detach().double()
+        total = total.detach().to(torch.float64, copy=True)  # the next step may write over it
         self.sums[name] = self.sums[name].to(total.device) + total if name in self.sums else total
         self.counts[name] = self.counts.get(name, 0) + count
+
+    def add_all(self, sums: Mapping[str, Sum]) -> None:
+        for name, (total, count) in sums.items():
+            self.add(name, total, count)
 
     def means(self) -> dict[str, float]:
         return {name: total.item() / self.counts[name] for name, total in self.sums.items()}

@@ -231,6 +231,36 @@ def test_random_cells(table: PriceTable) -> None:
     assert np.mean(weights < 3.0) == pytest.approx(0.58, abs=0.04)
 
 
+def edge_weights(space: SearchSpace, deviation: float) -> Tensor:
+    """Softmax over the edges into each node, as with edge normalisation; uniform at deviation 0."""
+    torch.manual_seed(5)
+    beta = deviation * torch.randn(space.mask.shape[:2], dtype=torch.float64)
+    return torch.cat([torch.softmax(beta[:, space.edges_into(node)], -1) for node in range(space.nodes)], -1)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_edge_weights_change_which_edges_are_drawn_and_no_single_network(
+    small_tables: dict[str, PriceTable], name: str
+) -> None:
+    table, space = small_tables[name], SPACES[name]
+    for genotype in genotypes_of(space, 5):
+        one = Mixing(torch.as_tensor(one_hot(space, genotype)), edge_weights(space, 2.0))
+        exact = list(table.exact(genotype).values())
+        assert table.expected(one).tolist() == pytest.approx(exact, rel=1e-12)
+
+    plain = mixing_at(random_alpha(space, 1.0))
+    uniform_edges, uneven = (
+        table.expected(Mixing(plain.weights, edge_weights(space, deviation))) for deviation in (0.0, 2.0)
+    )
+    torch.testing.assert_close(uniform_edges, table.expected(plain), rtol=1e-12, atol=0)
+    if space.keep is not None:
+        assert not torch.allclose(uneven, uniform_edges, rtol=1e-3)
+        by_hand = Mixing(plain.weights * edge_weights(space, 2.0)[..., None])
+        torch.testing.assert_close(uneven, table.expected(by_hand), rtol=1e-12, atol=0)
+    else:  # every edge is there anyway
+        torch.testing.assert_close(uneven, uniform_edges, rtol=1e-12, atol=0)
+
+
 def drawn_costs(table: PriceTable, weights: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """Costs (draws, resources) of cells drawn as the module says: edge after edge, then a primitive on each."""
     rng, space = np.random.default_rng(seed), table.space

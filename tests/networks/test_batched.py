@@ -33,10 +33,12 @@ def narrowed(space: SearchSpace, keep: int) -> SearchSpace:
     return space.narrowed(mask)
 
 
-def pair_of(space: SearchSpace, skeleton: Skeleton, rate: float = 0.0, training: bool = True) -> list[nn.Module]:
+def pair_of(
+    space: SearchSpace, skeleton: Skeleton, rate: float = 0.0, training: bool = True, partial: int = 1
+) -> list[nn.Module]:
     """A plain supernet and the batched one of the same weights, float64."""
     torch.manual_seed(0)
-    plain = Supernet(space, skeleton).double()
+    plain = Supernet(space, skeleton, partial).double()
     # Statistics that are not those of a new network, for the evaluation.
     for norm in plain.modules():
         if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None:
@@ -54,14 +56,21 @@ def weights_of(space: SearchSpace) -> Tensor:
     return torch.softmax(alpha.masked_fill(~torch.as_tensor(space.mask), -torch.inf), -1).requires_grad_()
 
 
+def edges_of(space: SearchSpace) -> Tensor:
+    beta = torch.randn(space.mask.shape[:2], dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    return torch.sigmoid(beta).requires_grad_()
+
+
 def assert_same(found: Tensor, expected: Tensor) -> None:
     """To 1e-10 of the largest entry; where everything is zero, to the rounding of what cancelled."""
     assert found.shape == expected.shape
     assert (found - expected).abs().max() <= 1e-10 * expected.abs().max() + 1e-14
 
 
-def assert_equal_supernets(space: SearchSpace, pair: list[nn.Module], skeleton: Skeleton) -> None:
-    """Logits, gradients for mixing weights, images and every weight, and the batch statistics afterwards."""
+def assert_equal_supernets(
+    space: SearchSpace, pair: list[nn.Module], skeleton: Skeleton, edges: Tensor | None = None
+) -> None:
+    """Logits, gradients for mixing weights (those of edges too), images and every weight, and the batch statistics afterwards."""
     plain, batched = pair
     assert isinstance(batched, BatchedSupernet)
     images = torch.randn(3, *skeleton.image, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
@@ -71,11 +80,12 @@ def assert_equal_supernets(space: SearchSpace, pair: list[nn.Module], skeleton: 
     for supernet in pair:
         torch.manual_seed(1)
         weights = weights_of(space)
-        logits = supernet(images, Mixing(weights))
+        logits = supernet(images, Mixing(weights, edges))
         named = dict(supernet.named_parameters())
-        found = torch.autograd.grad((logits * probe).sum(), [weights, images, *named.values()])
-        results.append([logits, *found[:2]])
-        gradients.append(dict(zip(named, found[2:], strict=True)))
+        inputs = [weights, images] if edges is None else [weights, images, edges]
+        found = torch.autograd.grad((logits * probe).sum(), [*inputs, *named.values()])
+        results.append([logits, *found[: len(inputs)]])
+        gradients.append(dict(zip(named, found[len(inputs) :], strict=True)))
     for ours, theirs in zip(*reversed(results), strict=True):
         assert_same(ours, theirs)
     assert_same_under_plain_names(batched, gradients)
@@ -134,6 +144,22 @@ def test_edges_of_nothing_but_none() -> None:
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     logits = [supernet(images, Mixing(weights_of(space))) for supernet in pair]
     assert_same(logits[1], logits[0])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+@pytest.mark.parametrize("partial", [1, 2, 4])
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+def test_edge_weights_and_partial_channels(name: str, partial: int, rate: float) -> None:
+    space = narrowed(named_space(name), 3)
+    assert_equal_supernets(space, pair_of(space, ODD, rate, partial=partial), ODD, edges_of(space))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_partial_channels_without_edge_weights(name: str) -> None:
+    """Wide images and eight channels of which two are mixed; some edges are left with `none` and what goes around it."""
+    skeleton = Skeleton(3, 8, (3, 8, 12), 10)
+    for space in (named_space(name), narrowed(named_space(name), 1)):
+        assert_equal_supernets(space, pair_of(space, skeleton, 0.4, partial=4), skeleton)
 
 
 # --- primitives of the users' own --------------------------------------------------------------------------------

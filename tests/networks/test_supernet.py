@@ -160,6 +160,51 @@ def test_one_hot_edge_is_the_single_op(stride: int) -> None:
         assert torch.equal(y, expected), name
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(6, 6), (7, 5)])
+def test_partial_channels(stride: int, size: tuple[int, int]) -> None:
+    """A quarter of the channels is mixed; the others are pooled by hand; every fourth channel that comes out was mixed."""
+    torch.manual_seed(0)
+    mixed = MixedOp(DARTS, DARTS.candidates[0][0], 8, stride, partial=4)
+    x, weights = torch.randn(2, 8, *size), torch.rand(8)
+    ops = sum(weights[DARTS.columns[name]] * op(x[:, :2]) for name, op in mixed.ops.items())
+    assert isinstance(ops, Tensor) and len(mixed.ops) == 7
+    rows, columns = (-(-side // stride) for side in size)
+    around = torch.empty(2, 6, rows, columns)
+    for row, column in np.ndindex(rows, columns):
+        window = x[:, 2:, row * stride : (row + 1) * stride, column * stride : (column + 1) * stride]
+        around[:, :, row, column] = window.amax((2, 3))
+    y = mixed(x, weights, silent)
+    assert y.shape == (2, 8, rows, columns)
+    for channel in range(8):
+        place, group = divmod(channel, 4)
+        expected = ops[:, place] if group == 0 else around[:, 2 * (group - 1) + place]
+        torch.testing.assert_close(y[:, channel], expected)
+
+
+@pytest.mark.parametrize("space", [DARTS, BENCH], ids=lambda space: space.name)
+def test_edge_weights_weigh_the_edges_of_a_node(space: SearchSpace) -> None:
+    """What an edge puts out, channels around the mixed operation included, counts by its edge weight."""
+    torch.manual_seed(0)
+    supernet = Supernet(space, Skeleton(3, 8, (3, 8, 8), 10), partial=4).double()
+    mixing = mixing_of(space)
+    edges = torch.rand(space.mask.shape[:2], dtype=torch.float64)
+    given: list[Tensor] = []
+    cell = cells_of(supernet)[0]
+    for edge in cell.edges:
+        edge.register_forward_hook(lambda module, inputs, y: given.append(y))
+    older, newer = supernet.stem(images_of())
+    y = cell(older, newer, Mixing(mixing.weights, edges), supernet.dropout)
+    nodes = [
+        sum(edges[0, edge] * given[edge] for edge in range(len(space.edges))[space.edges_into(node)])
+        for node in range(space.nodes)
+    ]
+    torch.testing.assert_close(y, nodes[-1] if space is BENCH else torch.cat(nodes, 1))  # type: ignore[arg-type]
+    # Where all weigh 1 they might as well not be there.
+    logits = [supernet(images_of(), Mixing(mixing.weights, which)) for which in (torch.ones_like(edges), None)]
+    assert torch.equal(*logits)
+
+
 WITHOUT_POOLS = {
     "darts": ["none", "skip_connect", "sep_conv_3x3", "dil_conv_5x5", "sep_conv_5x5"],
     "nasbench201": ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3"],

@@ -83,3 +83,43 @@ def test_state_is_alpha_alone() -> None:
     """The mask belongs to the space, so a checkpoint does not hold it."""
     assert list(Architecture(DARTS).state_dict()) == ["alpha"]
     assert [name for name, _ in Architecture(DARTS).named_parameters()] == ["alpha"]
+    assert Architecture(DARTS)().edges is None
+
+
+# --- edge normalisation ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+def test_edge_weights_sum_to_1_into_each_node(name: str) -> None:
+    space = named_space(name)
+    torch.manual_seed(0)
+    architecture = Architecture(space, 1.0, edge_normalization=True)
+    edges = architecture().edges
+    assert architecture.beta is not None and edges is not None
+    assert edges.shape == architecture.beta.shape == space.mask.shape[:2]
+    for node in range(space.nodes):
+        beta = architecture.beta.detach()[:, space.edges_into(node)].exp()
+        torch.testing.assert_close(edges[:, space.edges_into(node)], beta / beta.sum(-1, keepdim=True))
+
+
+def test_beta_is_drawn_after_alpha_and_as_it_is() -> None:
+    torch.manual_seed(0)
+    alone = Architecture(DARTS)
+    torch.manual_seed(0)
+    both = Architecture(DARTS, edge_normalization=True)
+    assert torch.equal(both.alpha, alone.alpha)
+    assert both.beta is not None and both.beta.std().item() == pytest.approx(1e-3, rel=0.4)
+    assert list(both.state_dict()) == [name for name, _ in both.named_parameters()] == ["alpha", "beta"]
+
+
+def test_gradients_of_what_is_mixed_in() -> None:
+    """The joint weights, which prices and pruning read, are those of the candidate times those of its edge."""
+    architecture = Architecture(half_open(), 1.0, edge_normalization=True).double()
+    mixing = architecture()
+    assert mixing.edges is not None
+    assert torch.equal(mixing.joint, mixing.weights * mixing.edges[:, :, None])
+    parameters = [parameter.detach().clone().requires_grad_() for parameter in architecture.parameters()]
+    assert torch.autograd.gradcheck(
+        lambda alpha, beta: torch.func.functional_call(architecture, {"alpha": alpha, "beta": beta}, ()).joint[0, :5],
+        parameters,
+    )

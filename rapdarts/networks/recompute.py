@@ -1,0 +1,35 @@
+"""Activation checkpointing: what lies inside a cell is computed again in the backward pass (Chen et al. 2016, section 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+
+
+def recomputed(cell: nn.Module, *given: Any) -> Tensor:
+    """`cell(*given)`, of which only what is given is kept for the backward pass; every number comes out the same.
+
+    The second pass draws the random numbers of the first, and leaves torch's generators and the cell's buffers as they
+    are: statistics count a batch once.
+    """
+    if not torch.is_grad_enabled():
+        return cell(*given)
+    # As they are now: when the backward pass comes, other weights may be in place, or frozen ones learn again.
+    weights = {name: weight if weight.requires_grad else weight.detach() for name, weight in cell.named_parameters()}
+    buffers = dict(cell.named_buffers())
+    first = True
+
+    def run(*given: Any) -> Tensor:
+        nonlocal first
+        if first:
+            first = False
+            return cell(*given)
+        copies = {name: buffer.clone() for name, buffer in buffers.items()}
+        return functional_call(cell, {**weights, **copies}, given)
+
+    result: Tensor = checkpoint(run, *given, use_reentrant=False)
+    return result

@@ -1,0 +1,152 @@
+"""Activation checkpointing: every number is that of a search without it, and far less is kept for the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from rapdarts.networks.batched import BatchedSupernet
+from rapdarts.networks.supernet import Supernet
+from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
+from rapdarts.strategy.bilevel import unrolled_gradient
+from rapdarts.training.descent import frozen, place
+
+SKELETON = Skeleton(3, 4, (3, 8, 8), 10)
+DEVICE = torch.device("cpu")
+LABELS = torch.tensor([3, 1, 4, 1])
+SPACES = {
+    "darts": named_space("darts").only(["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"]),
+    "filters": named_space("filters").only(["skip_connect", "conv_3x3", "bottleneck_3x3", "factorized_5x5"]),
+    "nasbench201": named_space("nasbench201"),
+}
+
+
+def supernet_of(name: str, space: SearchSpace, checkpoint: bool) -> Supernet | BatchedSupernet:
+    torch.manual_seed(0)
+    plain = Supernet(space, SKELETON)
+    supernet = place(plain if name == "plain" else BatchedSupernet(plain), DEVICE)
+    supernet.checkpoint = checkpoint
+    supernet.dropout.rate = 0.4
+    return supernet
+
+
+def images() -> Tensor:
+    return torch.randn(4, *SKELETON.image, generator=torch.Generator().manual_seed(5))
+
+
+def uniform(space: SearchSpace) -> Tensor:
+    return torch.softmax(torch.randn(space.mask.shape, generator=torch.Generator().manual_seed(6)), -1)
+
+
+Supernets = Supernet | BatchedSupernet
+
+
+def of_weights(supernet: Supernets, mixing: Tensor) -> list[Tensor]:
+    """The gradients of a weight step."""
+    loss = cross_entropy(supernet(images(), Mixing(mixing)), LABELS)
+    return [loss, *torch.autograd.grad(loss, list(supernet.parameters()))]
+
+
+def of_mixing(supernet: Supernets, mixing: Tensor) -> list[Tensor]:
+    """The gradient of an architecture step, whose weights are frozen in the forward pass only."""
+    mixing.requires_grad_()
+    with frozen(supernet):
+        logits = supernet(images(), Mixing(mixing))
+    loss = cross_entropy(logits, LABELS)
+    return [loss, *torch.autograd.grad(loss, [mixing])]
+
+
+def unrolled(supernet: Supernets, mixing: Tensor) -> list[Tensor]:
+    """The second-order gradient: in the backward passes, the module holds other weights than in the forward passes."""
+    mixing.requires_grad_()
+
+    def loss_on(weights: object) -> Tensor:
+        return cross_entropy(functional_call(supernet, dict(weights), (images(), Mixing(mixing))), LABELS)  # type: ignore[call-overload]
+
+    loss, gradients = unrolled_gradient(loss_on, loss_on, dict(supernet.named_parameters()), [mixing], 0.5)
+    return [loss, *gradients]
+
+
+@pytest.mark.parametrize("step", [of_weights, of_mixing, unrolled])
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("name", ["plain", "batched"])
+def test_every_number_is_the_same(name: str, space: str, step: Callable[[Supernets, Tensor], list[Tensor]]) -> None:
+    """Gradients, statistics and what the generator gives next, bit for bit, with skip dropout."""
+    found = []
+    for checkpoint in (False, True):
+        supernet = supernet_of(name, SPACES[space], checkpoint)
+        torch.manual_seed(1)
+        results = step(supernet, uniform(SPACES[space]))
+        found.append([*results, torch.get_rng_state(), *supernet.state_dict().values()])
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_modules_of_the_users_own_count_a_batch_once() -> None:
+    """Batch norms without a momentum, which count the batches they saw, and statistics under other names."""
+
+    class Counter(nn.Module):
+        seen: Tensor
+
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(channels, momentum=None)
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.add_(len(x))
+            return self.norm(x)
+
+    def own(channels: int, stride: int, affine: bool) -> nn.Module:
+        return nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), Counter(channels), nn.Dropout(0.5))
+
+    darts = SPACES["darts"]
+    space = replace(darts, primitives={"own": own, "skip_connect": darts.primitives["skip_connect"]}, candidates=())
+    found = []
+    for checkpoint in (False, True):
+        supernet = supernet_of("plain", space, checkpoint)
+        torch.manual_seed(1)
+        results = [*of_weights(supernet, uniform(space)), torch.get_rng_state()]
+        found.append([*results, *supernet.state_dict().values()])
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
+    assert supernet.state_dict()["cells.0.edges.0.ops.own.1.seen"] == len(LABELS)
+
+
+def kept(supernet: Supernets, mixing: Tensor) -> int:
+    """Bytes that a forward pass keeps for the backward pass, without the weights."""
+    weights = {weight.untyped_storage().data_ptr() for weight in supernet.parameters()}
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        supernet(images(), Mixing(mixing))
+    return sum(sizes.values())
+
+
+@pytest.mark.parametrize(("name", "factor"), [("plain", 20), ("batched", 10)])
+def test_little_is_kept(name: str, factor: float) -> None:
+    space = SPACES["darts"]
+    without, with_ = (kept(supernet_of(name, space, checkpoint), uniform(space)) for checkpoint in (False, True))
+    assert with_ * factor < without
+
+
+@pytest.mark.parametrize("name", ["plain", "batched"])
+def test_without_gradients_nothing_is_kept_or_repeated(name: str) -> None:
+    space = SPACES["darts"]
+    supernets = [supernet_of(name, space, checkpoint).eval() for checkpoint in (False, True)]
+    with torch.no_grad():
+        ours, theirs = (supernet(images(), Mixing(uniform(space))) for supernet in supernets)
+    assert torch.equal(ours, theirs)
+    assert not theirs.requires_grad

@@ -1,0 +1,191 @@
+"""A recorded step does what the step does, with a stand-in for CUDA graphs that plays torch's operations back on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from rapdarts.config import SearchConfig
+from rapdarts.cost.expected import price_table
+from rapdarts.cost.penalty import Penalty
+from rapdarts.networks.batched import BatchedSupernet
+from rapdarts.networks.supernet import Supernet
+from rapdarts.search import alternation
+from rapdarts.space import Skeleton, named_space
+from rapdarts.strategy.architecture import Architecture
+from rapdarts.training.descent import set_lr, weights_optimizer
+from rapdarts.training.recorded import EAGER, Recorded
+
+GPU = torch.device("cuda")
+
+
+class Tape(TorchDispatchMode):
+    """Writes down every operation with the very tensors that it read and wrote."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.calls.append(tree_map(_alias, (func, args, kwargs or {}, result)))
+        return result
+
+
+def _alias(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+class PlayedBack:
+    """As torch.cuda.CUDAGraph: the recorded operations again, on the same memory. (Recording carried the first one out.)"""
+
+    def __init__(self) -> None:
+        self.tape, self.replays = Tape(), 0
+
+    def pool(self) -> int:
+        return 7
+
+    def replay(self) -> None:
+        self.replays += 1
+        for func, args, kwargs, result in self.tape.calls if self.replays > 1 else ():
+            with torch.no_grad():
+                again = func(*args, **kwargs)
+            for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
+                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+class Stream:
+    def __init__(self, device: Any = None) -> None: ...
+
+    def wait_stream(self, other: Any) -> None: ...
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[PlayedBack]:
+    made: list[PlayedBack] = []
+
+    def new() -> PlayedBack:
+        made.append(PlayedBack())
+        return made[-1]
+
+    @contextmanager
+    def record(graph: PlayedBack, pool: Any, stream: Any) -> Iterator[None]:
+        assert pool == (7 if len(made) > 1 else None)  # one pool for all
+        with graph.tape:
+            yield
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", new)
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    return made
+
+
+def test_on_a_cpu_it_is_the_step_itself() -> None:
+    recorded = Recorded(lambda x, sign: sign * x.sum(), torch.device("cpu"))
+    assert [recorded(torch.ones(n), -1).item() for n in range(10)] == [-n for n in range(10)]
+
+
+def test_a_recording_for_each_shape_and_setting(graphs: list[PlayedBack]) -> None:
+    called = []
+
+    def step(x: Tensor, doubled: bool) -> dict[str, tuple[Tensor, int]]:
+        called.append(doubled)
+        return {"sum": (x.sum() * (2 if doubled else 1), len(x))}
+
+    recorded = Recorded(step, GPU)
+    for doubled in (False, True):
+        for n in (3, 4):
+            for value in range(7):
+                total, count = recorded(torch.full((n,), float(value)), doubled)["sum"]
+                assert (total.item(), count) == (n * value * (2 if doubled else 1), n)
+    assert len(graphs) == 4
+    assert [graph.replays for graph in graphs] == [7 - EAGER] * 4
+    assert len(called) == 4 * (EAGER + 1)
+
+
+def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
+    """Ten steps of a small search, while learning rate, dropout, warmth and a multiplier change; all that it leaves behind."""
+    torch.manual_seed(0)
+    space = named_space("darts").only(["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"])
+    settings = replace(SearchConfig(), amp=amp)
+    table = price_table(space, Skeleton(5, 4, (1, 8, 8), 3))
+    penalty = Penalty(table, {**asdict(settings.cost), "macs": 0.5}, {"params": 1000.0})
+    supernet = BatchedSupernet(Supernet(space, Skeleton(3, 4, (1, 8, 8), 3)))
+    architecture = Architecture(space)
+    sgd = weights_optimizer(supernet, 0.1, 0.9, 3e-4)
+    adam = torch.optim.Adam(architecture.named_parameters(), 6e-2, (0.5, 0.999), fused=True)
+    images, labels = torch.randn(10, 2, 6, 1, 8, 8), torch.randint(3, (10, 2, 6))
+    step = wrap(alternation(settings, supernet, architecture, sgd, adam, penalty))
+    sums = []
+    for at in range(16):
+        set_lr(sgd, 0.1 / (1 + at))
+        supernet.dropout.rate = 0.5 - at / 64
+        penalty.ascend({"params": 1000.0 + 200 * at})
+        torch.manual_seed(at)
+        size = 5 if at == 9 else 6  # the last batch of an epoch may be smaller
+        i = at % 10
+        facts = step(images[i, 0, :size], labels[i, 0, :size], images[i, 1], labels[i, 1], at >= 4)
+        sums += [total.double().clone() for total, _ in facts.values()]
+    momenta = [state["momentum_buffer"] for state in sgd.state.values()]
+    return [*sums, *supernet.state_dict().values(), *architecture.state_dict().values(), *momenta]
+
+
+@pytest.mark.parametrize("amp", ["none", "bf16"])
+def test_a_search_played_back_is_the_search(graphs: list[PlayedBack], amp: str) -> None:
+    expected = alternations(lambda step: step, amp)
+    found = alternations(lambda step: Recorded(step, GPU), amp)
+    # Weights alone for four steps, then both: two recordings, and the odd batch goes by itself.
+    assert [graph.replays for graph in graphs] == [1, 16 - 4 - 1 - EAGER]
+    assert len(found) == len(expected)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+class OnTheDevice(TorchDispatchMode):
+    """Complains of every operation that would wait for a device, or copy to it. (Counters of the host's own are let be.)"""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        elsewhere = [value for value in tensors if value.device.type != "meta" and value.dim() > 0]
+        assert not elsewhere, f"{func} reads {elsewhere} from the host"
+        result = func(*args, **(kwargs or {}))
+        tree_map(lambda y: self.check(func, tensors, y), result)
+        return result
+
+    @staticmethod
+    def check(func: Any, tensors: list[Tensor], y: Any) -> None:
+        moved = isinstance(y, Tensor) and y.device.type != "meta" and any(x.device.type == "meta" for x in tensors)
+        assert not moved, f"{func} leaves the device"
+
+
+@pytest.mark.parametrize("name", ["darts", "filters", "nasnet", "nasbench201"])
+def test_a_step_waits_for_nothing(name: str) -> None:
+    """On the meta device, where there are no numbers to ask for, and none of the host's are taken."""
+    space = named_space(name)
+    settings = SearchConfig()
+    table = price_table(space, Skeleton(5, 4, (1, 8, 8), 3))
+    with torch.device("meta"):
+        supernet: nn.Module = BatchedSupernet(Supernet(space, Skeleton(3, 4, (1, 8, 8), 3)))
+        architecture = Architecture(space)
+    architecture.mask = torch.as_tensor(space.mask).to("meta")
+    supernet.dropout.rate = 0.5  # type: ignore[union-attr, assignment]
+    peak = 0.1 if "pool" in "".join(space.primitives) and space.inputs == 2 else 0.0
+    penalty = Penalty(table, {**asdict(settings.cost), "macs": 0.5, "peak_memory": peak}, device="meta")
+    sgd = torch.optim.SGD(supernet.parameters(), 0.1, 0.9)
+    adam = torch.optim.Adam(architecture.parameters(), 0.1)
+    step = alternation(settings, supernet, architecture, sgd, adam, penalty)  # type: ignore[arg-type]
+    images, labels = torch.empty(2, 1, 8, 8, device="meta"), torch.empty(2, dtype=torch.int64, device="meta")
+    step(images, labels, images, labels, True)  # optimisers make their state
+    with OnTheDevice():
+        step(images, labels, images, labels, True)
