@@ -4,12 +4,13 @@ PYTHON ?= python3
 # The environment is made once, and again whenever what it is made of changes.
 INSTALLED = .venv/.installed
 
-.PHONY: help install demo test proofs lint clean
+.PHONY: help install demo test proofs bench lint clean
 
 help:
 	@echo "make demo    search on the digits that ship with the package, then train the network it found"
 	@echo "make test    every test, style, types and import directions included"
 	@echo "make proofs  the identities behind the prices, on 1,000 random genotypes a space instead of 30"
+	@echo "make bench   speed: the batched supernet against the plain one, the data pipeline, the command line"
 	@echo "make lint    style, types and import directions only"
 	@echo "make clean   remove what can be made again (.venv and runs/ stay; runs/demo does not)"
 
@@ -32,6 +33,10 @@ test: $(INSTALLED)
 # Expected = counted, peak memory = simulated, and every budget kept: what the suite shows on a seeded sample.
 proofs: $(INSTALLED)
 	RAPDARTS_PROOFS=1000 .venv/bin/python -m pytest -s tests/cost/test_expected.py tests/cost/test_memory.py tests/strategy/test_exact.py
+
+# What is measured and with what options: `make bench BENCH="search --cases darts-1 --json figures.json"`, `BENCH=--help`.
+bench: $(INSTALLED)
+	.venv/bin/python -m tests.benchmarks $(BENCH)
 
 lint: $(INSTALLED)
 	.venv/bin/python -m ruff check .

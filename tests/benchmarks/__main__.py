@@ -1,0 +1,152 @@
+"""`python -m tests.benchmarks`: speed, as ratios of things that run in turns in one process. Tables go to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rapdarts.cost.latency import device_name
+from rapdarts.cost.stopwatch import clock
+from rapdarts.errors import RapdartsError
+from rapdarts.verbs import _training_device
+from tests.benchmarks import commands, pipeline, protocol, search
+from tests.benchmarks.stages import CASES, Sizes, settled
+
+PARTS = {
+    "search": "the plain supernet against the batched one, stage by stage",
+    "data": "images a second of the data pipeline",
+    "derive": "deriving a genotype, with and without budgets",
+    "cost": "the command rapdarts cost PDARTS",
+    "startup": "the command rapdarts --help",
+    "protocol": "P-DARTS' whole search, predicted from its steps; for a GPU, and only where it is named",
+}
+
+SEARCH_BATCH = 32
+"""Batch of the part `search`, in images: P-DARTS' own takes long on a CPU."""
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        usage="%(prog)s [PART ...] [option ...]",
+        description="Measures speed as ratios of things that run in turns in one process.",
+        epilog="parts:\n" + "\n".join(f"  {part:10}{what}" for part, what in PARTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add, sizes = parser.add_argument, Sizes()
+    add("parts", nargs="*", metavar="PART", help="what to measure (default: all but protocol)")
+    add("--cases", nargs="+", choices=CASES, default=list(CASES), help="stages of the search (default: all)")
+    add("--batch", type=int, help=f"images in a batch (default: {SEARCH_BATCH} in search, else {sizes.batch})")
+    add(
+        "--channels",
+        type=int,
+        default=sizes.channels,
+        help="width of the supernet's first cells (default: %(default)s)",
+    )
+    add(
+        "--layers",
+        type=int,
+        nargs=3,
+        default=sizes.layers,
+        metavar="N",
+        help="cells of the three stages (default: 5 11 17)",
+    )
+    add("--images", type=int, default=sizes.images, help="images in the training set (default: %(default)s)")
+    add("--side", type=int, default=sizes.side, help="side of an image, in pixels (default: %(default)s)")
+    add(
+        "--amp",
+        choices=("none", "bf16"),
+        default="none",
+        help="arithmetic of the batched supernet in search (default: none)",
+    )
+    add("--device", default="auto", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    add("--threads", type=int, default=0, help="CPU threads (default: torch's own choice)")
+    add("--rounds", type=int, default=5, help="timed turns (default: %(default)s)")
+    add("--warm-up", type=int, help="turns before these (default: 1; on a GPU as many as recording a step takes)")
+    add("--json", type=Path, metavar="FILE", help="also write the figures to a file, after every part")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = arguments()
+    given = parser.parse_args(words)
+    wanted = given.parts or [part for part in PARTS if part != "protocol"]
+    stages = [case for case in given.cases if case in protocol.STAGES]
+    if unknown := [part for part in wanted if part not in PARTS]:
+        parser.error(f"there is no part {unknown[0]}; the parts are {', '.join(PARTS)}")
+    if "protocol" in wanted and not stages:
+        parser.error(f"the protocol has the stages {', '.join(protocol.STAGES)}")
+    try:
+        device = _training_device(given.device, given.threads)
+    except RapdartsError as error:
+        parser.error(str(error))
+    rounds, warm_up = given.rounds, settled(device) if given.warm_up is None else given.warm_up
+    if rounds < 1 or warm_up < 0:
+        parser.error("there must be at least one round")
+    large = Sizes(given.batch or Sizes.batch, given.channels, tuple(given.layers), given.images, given.side)
+    small = replace(large, batch=given.batch or SEARCH_BATCH)
+    for part, sizes in (("search", small), ("protocol", large)):
+        least = 2 * (rounds + warm_up) * sizes.batch
+        if part in wanted and sizes.images < least:
+            parser.error(
+                f"{part} takes {rounds + warm_up} batches of {sizes.batch} from either half of the images: --images {least}"
+            )
+
+    parts: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
+        "search": (lambda: search.measure(small, given.cases, given.amp, device, rounds, warm_up), search.report),
+        "data": (lambda: pipeline.measure(large, device, rounds, warm_up), pipeline.report),
+        "derive": (lambda: commands.derivations(rounds, warm_up), commands.report),
+        "cost": (lambda: commands.wall_times(["cost", "PDARTS"], "import torch", rounds, warm_up), commands.report),
+        "startup": (lambda: commands.wall_times(["--help"], "pass", rounds, warm_up), commands.report),
+        "protocol": (lambda: protocol.measure(large, stages, device, rounds, warm_up), protocol.report),
+    }
+    figures = {**facts(device), "rounds": rounds, "warm_up": warm_up}
+    print(", ".join(f"{name} {value}" for name, value in figures.items() if value is not None), flush=True)
+    for part in wanted:
+        measure, report = parts[part]
+        figures[part] = measure()
+        print(f"\n{report(figures[part])}", flush=True)
+        if given.json:
+            given.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def facts(device: torch.device) -> dict[str, Any]:
+    """What the figures depend on besides the code: machine, threads, the clock that times are taken by, versions."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "processor": device_name(torch.device("cpu")),
+        "threads": torch.get_num_threads(),
+        "gpu": device_name(device) if device.type == "cuda" else None,
+        "clock": clock(device),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the checkout, with a plus where files differ from it; None where git does not know."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-c", "safe.directory=*", *words]
+        return subprocess.run(command, cwd=commands.ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

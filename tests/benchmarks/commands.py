@@ -1,0 +1,80 @@
+"""Parts `derive`, `cost` and `startup`: what one waits for at the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rapdarts.cost.expected import price_table
+from rapdarts.cost.stopwatch import timer
+from rapdarts.derive import derive
+from rapdarts.space import Skeleton, named_space
+from rapdarts.strategy.discretize import discretize
+from tests.benchmarks.turns import Job, header, in_turns, rows, say, table, timed
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SKIPS = 2
+"""The cap on skips, P-DARTS' own."""
+
+TIGHT = 0.85
+"""The budgets of `derive`, as a share of what the genotype costs that is derived without them: they always bind."""
+
+
+def derivations(rounds: int, warm_up: int) -> dict[str, Any]:
+    """A derivation in the space darts, once everything is imported and priced: within two budgets and without, in turns.
+
+    Every turn derives from other mixing weights, drawn at random.
+    """
+    say("derive: pricing the space")
+    space = named_space("darts")
+    prices = price_table(space, Skeleton(20, 36, (3, 32, 32), 10))
+    rng = np.random.default_rng(0)
+    drawn = [rng.dirichlet(np.ones(len(space.primitives)), space.mask.shape[:2]) for _ in range(warm_up + rounds)]
+    costs = [prices.exact(discretize(space, weights, SKIPS)) for weights in drawn]
+    budgets = [{name: TIGHT * cost[name] for name in ("params", "macs")} for cost in costs]
+
+    def job(limits: Sequence[Mapping[str, float]]) -> Job:
+        turns = iter(zip(drawn, limits, strict=True))
+
+        def derivation() -> object:
+            weights, limit = next(turns)
+            return derive(space, weights, prices, "pdarts", SKIPS, {}, limit)
+
+        return derivation
+
+    say("derive: timing")
+    jobs = {"within budgets": job(budgets), "without": job([{} for _ in drawn])}
+    return timed(in_turns(jobs, timer(torch.device("cpu")), rounds, warm_up))
+
+
+def wall_times(command: Sequence[str], against: str, rounds: int, warm_up: int) -> dict[str, Any]:
+    """Wall time of a command of `rapdarts` and of what Python does `against` it, each in fresh processes, in turns."""
+    say(f"rapdarts {' '.join(command)}")
+    jobs = {f"rapdarts {' '.join(command)}": ["-m", "rapdarts", *command], f"python -c '{against}'": ["-c", against]}
+    return timed(in_turns({name: partial(python, words) for name, words in jobs.items()}, by_wall, rounds, warm_up))
+
+
+def python(words: Sequence[str]) -> None:
+    """One Python process from its start to its end. Raises CalledProcessError if it fails."""
+    subprocess.run([sys.executable, *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def by_wall(job: Callable[[], object]) -> float:
+    """Seconds by the clock on the wall: another process is on no clock of ours."""
+    began = time.perf_counter()
+    job()
+    return time.perf_counter() - began
+
+
+def report(figures: Mapping[str, Any]) -> str:
+    names = [name for name in figures if name != "ratio"]
+    return table([header("", names), *rows("time", figures)])
