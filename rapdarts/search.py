@@ -67,8 +67,9 @@ def search(
         space = prune(space, mixing, keep or len(space.primitives), budgets, cap)
         supernet, architecture, sgd, adam = build(config, space, data, layers, stage)
         step = alternation(settings, supernet, architecture, sgd, adam, penalty)
-        # The second-order gradient draws the same random numbers over and over, which a recording could not.
-        alternate = step if settings.unrolled else Recorded(step, data.train.labels.device)
+        # The second-order gradient and a cell computed again draw the same random numbers twice: a recording cannot.
+        plain_step = settings.unrolled or settings.checkpoint
+        alternate = step if plain_step else Recorded(step, data.train.labels.device, run.screen.say)
 
         learners: dict[str, Stateful] = {"supernet": supernet, "architecture": architecture, "sgd": sgd, "adam": adam}
         learners["penalty"] = penalty
@@ -87,7 +88,7 @@ def search(
             run.log(shown(limits), lr=lr, **cost_facts(architecture, penalty, realised, run))
             if epoch >= settings.warmup_epochs:
                 penalty.ascend(realised)
-            run.picture("alpha", heat_map(architecture().weights))
+            run.picture("alpha", heat_map(architecture().joint))
         mixing = mixing_weights(architecture)
 
     run.write("alphas.json", alphas_to_json(space, table.skeleton, architecture))
@@ -110,7 +111,8 @@ def alternation(
 
     The function gives sums for the epoch's record. Nothing in it waits for the device.
     """
-    weights, alpha = list(supernet.parameters()), list(architecture.parameters())
+    weights = [weight for weight in supernet.parameters() if weight.requires_grad]
+    alpha = list(architecture.parameters())
 
     def step(
         images: Tensor, labels: Tensor, search_images: Tensor, search_labels: Tensor, warm: bool
@@ -189,6 +191,7 @@ def build(
         (settings.alpha_beta1, settings.alpha_beta2),
         weight_decay=settings.alpha_weight_decay,
         fused=True,
+        capturable=True,
     )
     return supernet, architecture, sgd, adam
 

@@ -16,13 +16,12 @@ from rapdarts import config as configuration
 from rapdarts import knobs
 from rapdarts.call import Call, answer, deliver, out, write
 from rapdarts.config import Experiment, Launch, SearchConfig
-from rapdarts.errors import DeviceError, InputError
+from rapdarts.errors import InputError
 from rapdarts.help import COMMANDS
 from rapdarts.plain_yaml import shorten
 from rapdarts.quantities import show
 
 if TYPE_CHECKING:
-    import torch
 
     from rapdarts.blueprint import Blueprint
     from rapdarts.genotype import Genotype
@@ -42,13 +41,14 @@ def search(call: Call) -> None:
         return
     from rapdarts import search as loop
     from rapdarts.training.data import load
+    from rapdarts.training.device import training_device
     from rapdarts.training.run import open_run
 
     space = _space(config.search.space, call.space)
     if config.search.primitives:
         space = space.only(config.search.primitives)
     loop.check_stages(config.search, space)
-    data = load(config.data, _training_device(config.device, config.threads), config.seed)
+    data = load(config.data, training_device(config.device, config.threads), config.seed)
     name = Path(call.words[0]).stem
     inputs = {"data set": data.fingerprint, "search space": _source(call.space)}
     inputs |= {"hardware table": _source(config.search.hardware), "latency table": _source(config.search.latency)}
@@ -145,10 +145,11 @@ def retrain(call: Call) -> None:
         return
     from rapdarts import retrain as loop
     from rapdarts.training.data import load
+    from rapdarts.training.device import training_device
     from rapdarts.training.run import open_run
 
     blueprint_for = _blueprints(call, target)
-    data = load(config.data, _training_device(config.device, config.threads), config.seed)
+    data = load(config.data, training_device(config.device, config.threads), config.seed)
     blueprint = blueprint_for(config, data)
     # Before a folder is made, these two refuse images that are too small and a batch that is too large.
     costs = blueprint.costs
@@ -173,13 +174,14 @@ def evaluate(call: Call) -> None:
     from rapdarts.evaluate import accuracy, experiment_of, load_network, read_trained
     from rapdarts.training.augment import Augment
     from rapdarts.training.data import load, ordered
+    from rapdarts.training.device import device_named
 
     file = target / "network.safetensors" if target.is_dir() else target
     trained = read_trained(file, lambda name: _space(name, call.space))
     config = experiment_of(file, *call.words[1:])
     if options.path:
         config.data.path = options.path
-    device = _device(options.device, options.threads or config.threads)
+    device = device_named(options.device, options.threads or config.threads)
     network = load_network(trained).to(device)
     data = load(config.data, device, config.seed)
     known, found = (trained.blueprint.input, trained.class_names), (data.image, data.class_names)
@@ -251,9 +253,10 @@ def measure(call: Call) -> None:
     from rapdarts.cost import latency, stopwatch
     from rapdarts.space import Skeleton, stem_for
     from rapdarts.training.data import load
+    from rapdarts.training.device import device_named
     from rapdarts.training.log import Screen
 
-    device = _device(options.device, options.threads)
+    device = device_named(options.device, options.threads)
     config = configuration.experiment(call.words[0], []) if call.words else None
     space = _space(options.space or ("" if call.space else config.search.space if config else "darts"), call.space)
     layers, channels = (config.skeleton.layers, config.skeleton.channels) if config else space.deployment
@@ -428,33 +431,6 @@ def _network(name: str, file: str, options: configuration.CountConfig) -> Target
     space = _space(genotype.space, file)
     validate(genotype, space, where)
     return targets.of_genotype(name, genotype, space, options)
-
-
-def _device(name: str, threads: int) -> torch.device:
-    """The device asked for. Raises DeviceError if it is not there."""
-    configuration.check_device(name)
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, ValueError):
-        raise DeviceError(f"device={name} is not there; take device=cpu or device=auto.") from None
-    return device
-
-
-def _training_device(name: str, threads: int) -> torch.device:
-    """The device asked for, in a process that is made ready to train on it."""
-    device = _device(name, threads)
-    if device.type == "cpu":
-        from rapdarts.training.allocator import keep_freed_memory
-
-        keep_freed_memory()
-    return device
 
 
 def _derived_from(config: Experiment, options: configuration.DeriveConfig, folder: Path) -> SearchConfig:

@@ -129,7 +129,8 @@ def _draws(q: Tensor, keep: int, known: dict[tuple[int, ...], Tensor], left: tup
     left = tuple(range(q.shape[-1])) if left is None else left
     if left not in known:
         inside = torch.zeros(q.shape[-1], dtype=q.dtype, device=q.device)
-        inside[list(left)] = 1
+        for edge in left:  # one by one, and filled: an index of several, or a value, would be copied to the device
+            inside[edge].fill_(1)
         total = _inverse((q * inside).sum(-1, keepdim=True))
         if keep == len(left):
             known[left] = _inverse(q) * inside

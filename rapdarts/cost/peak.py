@@ -7,6 +7,7 @@ edge still to come reads it, and a result waits for the sum of its node with the
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
@@ -58,7 +59,7 @@ class ExpectedPeak:
         floor = torch.stack(anyway).amax()
         ordered, order = torch.stack(by_edge).clamp(min=floor).flatten().sort(descending=True)
         # Of each peak, from the highest: the probability that all edges stay below it.
-        below = (1 - (chosen.flatten()[order, None] * self.edge_of[order]).cumsum(0)).prod(-1)
+        below = _product(1 - (chosen.flatten()[order, None] * self.edge_of[order]).cumsum(0))
         steps = ordered - torch.cat([ordered[1:], floor[None]])
         return BYTES_PER_ACTIVATION * (floor + (steps * (1 - below)).sum())
 
@@ -109,7 +110,7 @@ class _Cells:
         third = (self.before @ present - 1).clamp(0, 1)
         waits = self.waits * (1 - self.second * (1 - third))
         needed = self.later * present + waits * in_place + self.reads  # (T, E): whether an edge needs its state
-        held = 1 - (1 - needed[:, None] * self.leaves).prod(-1)  # (T, S)
+        held = 1 - _product(1 - needed[:, None] * self.leaves)  # (T, S)
         held = torch.where(self.put_out, 1.0, held) * self.there
         new = present - in_place  # what works in place has no result of its own
         if self.alone:  # the first node is the result of its one edge, and where that works in place the input itself
@@ -119,6 +120,11 @@ class _Cells:
         on_edges, others = amount.split([2 * len(present), len(self.between)])
         by_edge = (on_edges.view(2, len(present), 1, -1) + self.beside).amax((0, 3))
         return by_edge, (others + self.between).amax()
+
+
+def _product(x: Tensor) -> Tensor:
+    """Over the last axis, which is short. (`prod` asks the device for zeros in its backward pass.)"""
+    return functools.reduce(torch.mul, x.unbind(-1))
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,9 @@ class BatchedSupernet(nn.Module):
 
 def _names(plain: Supernet, batched: BatchedSupernet) -> dict[str, list[str]]:
     """What every tensor of the batched supernet is called in the plain one, in the order in which it is stacked."""
-    known = {id(tensor): name for name, tensor in plain.state_dict(keep_vars=True).items()}
+    known: dict[int, str] = {}
+    for name, tensor in plain.state_dict(keep_vars=True).items():
+        known.setdefault(id(tensor), name)  # a tensor that stands at two places goes by its first name
     stacked = {
         f"{prefix}.{name}": [known[id(origin)] for origin in origins]
         for prefix, module in batched.named_modules()

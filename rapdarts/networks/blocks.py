@@ -61,8 +61,12 @@ class Reading:
         slots = pixels(gradient).unflatten(3, (len(self.sources), -1))
         if self.even:
             return images(slots.unflatten(3, (self.blocks, -1)).sum(4).flatten(3))
-        readers = [[slot for slot, read in enumerate(self.sources) if read == block] for block in range(self.blocks)]
-        return images(torch.cat([slots[..., of, :].sum(3) for of in readers], 3))
+        parts = slots.unbind(3)
+        sums = []
+        for block in range(self.blocks):
+            readers = [part for part, read in zip(parts, self.sources, strict=True) if read == block]
+            sums.append(sum(readers[1:], readers[0]) if readers else torch.zeros_like(parts[0]))
+        return images(torch.cat(sums, 3))
 
 
 class Bundle:

@@ -2,8 +2,8 @@
 
 What lies between the two is computed again when the pointwise weights need their gradient: a depthwise convolution is
 cheap, and its output would be as large as everything else that an edge keeps. On a CPU the gradients also go around
-the slow paths of oneDNN, which are 10 to 100 times slower than its fast ones: depthwise weights wider than three
-columns, and anything dilated.
+the slow paths of oneDNN (docs/performance.md has the figures): depthwise weights wider than three columns, and
+anything dilated.
 """
 
 from __future__ import annotations
@@ -94,8 +94,9 @@ def _depthwise_backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of a depthwise convolution for its input, of `size`, and its weight; without `x` not for that."""
     kernel = (weight.shape[2], weight.shape[3])
-    same, dilated = geometry.same(kernel), geometry.dilation != (1, 1)
-    detour = weight.device.type == "cpu" and (same if dilated else kernel[1] > STRIP)
+    dilated = geometry.dilation != (1, 1)
+    whole = all(p % d == 0 for p, d in zip(geometry.padding, geometry.dilation, strict=True))
+    detour = weight.device.type == "cpu" and (geometry.same(kernel) and whole if dilated else kernel[1] > STRIP)
     if x is not None and not detour:
         return _library_backward(gradient, x, weight, geometry, (for_x, True, False))[:2]
     to_x = to_weight = None
@@ -114,8 +115,9 @@ def _depthwise_backward(
         )
     if x is not None:
         if dilated:
+            (rows, columns), (above, beside) = geometry.dilation, geometry.padding
             x, gradient = _phases(x, geometry.dilation), _phases(gradient, geometry.dilation)
-            geometry = Geometry((1, 1), (kernel[0] // 2, kernel[1] // 2), (1, 1))
+            geometry = Geometry((1, 1), (above // rows, beside // columns), (1, 1))
         to_weight = _weight_in_strips(gradient, x, weight, geometry)
     return to_x, to_weight
 

@@ -20,7 +20,7 @@ def recomputed(cell: nn.Module, *given: Any) -> Tensor:
         return cell(*given)
     # As they are now: when the backward pass comes, other weights may be in place, or frozen ones learn again.
     weights = {name: weight if weight.requires_grad else weight.detach() for name, weight in cell.named_parameters()}
-    buffers = dict(cell.named_buffers())
+    buffers = {name: buffer.clone() for name, buffer in cell.named_buffers()}
     first = True
 
     def run(*given: Any) -> Tensor:
@@ -28,8 +28,7 @@ def recomputed(cell: nn.Module, *given: Any) -> Tensor:
         if first:
             first = False
             return cell(*given)
-        copies = {name: buffer.clone() for name, buffer in buffers.items()}
-        return functional_call(cell, {**weights, **copies}, given)
+        return functional_call(cell, {**weights, **buffers}, given)
 
     result: Tensor = checkpoint(run, *given, use_reentrant=False)
     return result

@@ -26,8 +26,10 @@ WEIGHTLESS = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Identity)
 
 def layers_of(module: nn.Module) -> list[nn.Module]:
     """The layers of a primitive, one after the other; a module of unknown inside is one layer."""
-    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-        return [layer for part in module for layer in layers_of(part)]
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and not _hooked(module):
+        layers = [layer for part in module for layer in layers_of(part)]
+        if len(set(layers)) == len(layers):  # one that comes twice would get weights of its own at each place
+            return layers
     return [module]
 
 
@@ -42,7 +44,7 @@ class Stack(nn.Module):
         """Lays tensors of the slots one after the other along their first axis, as a parameter or buffer `name`."""
         stacked = torch.cat([tensor.detach() for tensor in tensors])
         if isinstance(tensors[0], nn.Parameter):
-            self.register_parameter(name, nn.Parameter(stacked))
+            self.register_parameter(name, nn.Parameter(stacked, requires_grad=tensors[0].requires_grad))
         else:
             self.register_buffer(name, stacked)
         self.origins[name] = list(tensors)
@@ -177,7 +179,7 @@ class Chain(nn.Module):
         super().__init__()
         self.reading = reading
         rows = [layers_of(slot) for slot in slots]
-        if len({len(row) for row in rows}) > 1:
+        if not all(_alike(column) for column in zip(*rows, strict=False)) or len({len(row) for row in rows}) > 1:
             rows = [[slot] for slot in slots]
         columns = list(zip(*rows, strict=True))
         self.relu = bool(columns) and type(columns[0][0]) is nn.ReLU
@@ -203,7 +205,8 @@ class Chain(nn.Module):
         for layer in self.layers:
             x, reading = Bundle(layer(x, reading)), Reading.own(len(reading.sources))
         if self.norm is not None:
-            return self.norm.weighted(x.x, reading, scale)
+            weighted = self.norm.weighted(x.x, reading, scale)
+            return weighted if mask is None else images(_kept(pixels(weighted), mask))
         result: Tensor = _Weighted.apply(x.x, scale, reading, mask)  # type: ignore[no-untyped-call]
         return result
 
@@ -230,9 +233,23 @@ def _stacks(columns: Sequence[Sequence[nn.Module]]) -> Iterator[Stack]:
         at += 1
 
 
+def _alike(column: Sequence[nn.Module]) -> bool:
+    """Whether the modules of a layer differ in nothing but their numbers."""
+    learns = {tuple(weight.requires_grad for weight in slot.parameters()) for slot in column}
+    return len({repr(slot) for slot in column}) == len(learns) == 1
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether calling a module does more than its class says."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
 def _stackable_convs(column: Sequence[nn.Module]) -> bool:
     return bool(column) and all(
-        type(slot) is nn.Conv2d and slot.padding_mode == "zeros" and not isinstance(slot.padding, str)
+        type(slot) is nn.Conv2d
+        and slot.padding_mode == "zeros"
+        and not isinstance(slot.padding, str)
+        and not _hooked(slot)
         for slot in column
     )
 
@@ -249,7 +266,8 @@ def _is_separable(first: Any, second: Any) -> bool:
 
 def _stackable_norm(column: Sequence[nn.Module]) -> bool:
     return all(
-        type(slot) is nn.BatchNorm2d and slot.track_running_stats and slot.momentum is not None for slot in column
+        type(slot) is nn.BatchNorm2d and slot.track_running_stats and slot.momentum is not None and not _hooked(slot)
+        for slot in column
     )
 
 
@@ -293,9 +311,9 @@ class _Weighted(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, reading: Reading, mask: Tensor | None) -> Tensor:
+        ctx.reading, ctx.precision = reading, scale.dtype
         scale = scale.to(x.dtype)
         ctx.save_for_backward(x, scale, mask)
-        ctx.reading = reading
         return images(_kept(pixels(reading.spread(x)) * scale, mask))
 
     @staticmethod
@@ -307,7 +325,7 @@ class _Weighted(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_x = ctx.reading.gather(images(kept * scale))
         if ctx.needs_input_grad[1]:
-            to_scale = (kept * pixels(ctx.reading.spread(x))).sum((0, 1, 2)).to(scale.dtype)
+            to_scale = (kept * pixels(ctx.reading.spread(x))).sum((0, 1, 2), dtype=ctx.precision)
         return to_x, to_scale, None, None
 
 
@@ -325,7 +343,7 @@ def total(
     `pending` of the same shape added.
     """
     everything = tuple(range(slots))
-    if pending is not None and states == 1:
+    if pending is not None:  # of the waves behind the first, which have one state
         terms, covers = [pending, *terms], [everything, *covers]
     # Whole terms first: they need no room of their own.
     whole = [term for term, cover in zip(terms, covers, strict=True) if cover == everything]
@@ -333,7 +351,7 @@ def total(
     result: Tensor = _Total.apply(  # type: ignore[no-untyped-call]
         states, slots, len(whole), [cover for _, cover in parts], *whole, *(t for t, _ in parts)
     )
-    return result if pending is None or states == 1 else result + pending
+    return result
 
 
 class _Total(torch.autograd.Function):

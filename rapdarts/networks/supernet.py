@@ -79,7 +79,7 @@ class SkipDropout(nn.Module):
 
     @rate.setter
     def rate(self, rate: float) -> None:
-        self._drop = round(rate * 65536)
+        self._drop = min(round(rate * 65536), 65535)
         self.threshold.fill_(self._drop - 32768)
         self.scale.fill_(1 / (1 - self.rate))
 

@@ -17,14 +17,16 @@ EAGER = 3
 class Recorded:
     """`step` as it is on a CPU; on a GPU, played back from its fourth call on.
 
+    Where it cannot be recorded, it goes on as it is and says so.
+
     `step(*tensors, *settings)` may read and write any tensor that stays where it is in memory; it may not ask the
     device for a number, and what it does may depend on nothing but the shapes of `tensors` and the hashable
     `settings`: each combination is recorded by itself. Random numbers follow torch's generator at every call. What it
     returns is overwritten by the next call.
     """
 
-    def __init__(self, step: Callable[..., Facts], device: torch.device) -> None:
-        self.step, self.device = step, device
+    def __init__(self, step: Callable[..., Facts], device: torch.device, say: Callable[[str], object] = print) -> None:
+        self.step, self.device, self.say = step, device, say
         self.graphs: dict[Hashable, tuple[Any, list[Tensor], Any]] = {}
         self.calls: dict[Hashable, int] = {}
         self.pool: Any = None
@@ -40,7 +42,12 @@ class Recorded:
         if self.calls[key] <= EAGER:
             return self._aside(tensors, settings)
         if key not in self.graphs:
-            self.graphs[key] = self._record(tensors, settings)
+            try:
+                self.graphs[key] = self._record(tensors, settings)
+            except RuntimeError as error:  # a primitive of a user's own may well ask the device for a number
+                self.stream = None
+                self.say(f"steps are not recorded, and run one operation after the other: {str(error).splitlines()[0]}")
+                return self.step(*given)
         graph, inputs, facts = self.graphs[key]
         for mine, value in zip(inputs, tensors, strict=True):
             mine.copy_(value)
@@ -49,10 +56,10 @@ class Recorded:
 
     def _aside(self, tensors: list[Tensor], settings: tuple[Any, ...]) -> Any:
         """One call on a stream of its own, as a recording asks of what runs before it."""
-        self.stream.wait_stream(torch.cuda.current_stream())
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
             facts = self.step(*tensors, *settings)
-        torch.cuda.current_stream().wait_stream(self.stream)
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
         return facts
 
     def _record(self, tensors: list[Tensor], settings: tuple[Any, ...]) -> tuple[Any, list[Tensor], Any]:

@@ -18,7 +18,7 @@ import torch
 from rapdarts.cost.latency import device_name
 from rapdarts.cost.stopwatch import clock
 from rapdarts.errors import RapdartsError
-from rapdarts.verbs import _training_device
+from rapdarts.training.device import training_device
 from tests.benchmarks import commands, pipeline, protocol, search
 from tests.benchmarks.stages import CASES, Sizes, settled
 
@@ -87,7 +87,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if "protocol" in wanted and not stages:
         parser.error(f"the protocol has the stages {', '.join(protocol.STAGES)}")
     try:
-        device = _training_device(given.device, given.threads)
+        device = training_device(given.device, given.threads)
     except RapdartsError as error:
         parser.error(str(error))
     rounds, warm_up = given.rounds, settled(device) if given.warm_up is None else given.warm_up

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rapdarts.cost.stopwatch import timer
-from rapdarts.verbs import _training_device
+from rapdarts.training.device import training_device
 from tests.benchmarks import counts
 from tests.benchmarks.loop import watched
 from tests.benchmarks.stages import BUILDS, Sizes, Stage, settled
@@ -79,7 +79,7 @@ def _peak(build: str, case: str, sizes: Sizes, amp: str, device: torch.device) -
 
 def peak_of(build: str, case: str, sizes: Sizes, amp: str, device: torch.device, threads: int) -> int:
     """Bytes by which memory rises in the first alternating steps of a build: enough of them to be recorded, where they are."""
-    _training_device(str(device), threads)
+    training_device(str(device), threads)
     few = replace(sizes, images=2 * sizes.batch)  # the steps need no more, and memory is theirs alone
     contender = BUILDS[build](Stage.of(case, few, device, amp))
 

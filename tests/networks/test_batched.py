@@ -81,7 +81,7 @@ def assert_equal_supernets(
         torch.manual_seed(1)
         weights = weights_of(space)
         logits = supernet(images, Mixing(weights, edges))
-        named = dict(supernet.named_parameters())
+        named = {name: weight for name, weight in supernet.named_parameters() if weight.requires_grad}
         inputs = [weights, images] if edges is None else [weights, images, edges]
         found = torch.autograd.grad((logits * probe).sum(), [*inputs, *named.values()])
         results.append([logits, *found[: len(inputs)]])
@@ -211,6 +211,52 @@ def valid_depthwise(channels: int, stride: int, affine: bool) -> nn.Module:
     )
 
 
+def skip_with_a_norm(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, channels, 1, stride), nn.BatchNorm2d(channels, affine=False))
+
+
+def blur(channels: int, stride: int, affine: bool) -> nn.Module:
+    """A depthwise filter that does not learn."""
+    conv = nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False)
+    conv.weight.requires_grad_(False)
+    return nn.Sequential(conv, nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels, affine=False))
+
+
+def tied(channels: int, stride: int, affine: bool) -> nn.Module:
+    """One layer that comes twice."""
+    conv = nn.Conv2d(channels, channels, 3, 1, 1)
+    return nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), conv, nn.ReLU(), conv)
+
+
+def hooked(channels: int, stride: int, affine: bool) -> nn.Module:
+    """A convolution that does more than its class says."""
+    conv = nn.Conv2d(channels, channels, 3, stride, 1)
+    conv.register_forward_hook(lambda module, inputs, y: y.tanh())
+    return nn.Sequential(nn.ReLU(), conv, nn.BatchNorm2d(channels, affine=False))
+
+
+def test_primitives_that_look_like_ours_and_are_not() -> None:
+    own = {"none": PRIMITIVES["none"], "skip_connect": skip_with_a_norm, "blur": blur, "tied": tied, "hooked": hooked}
+    space = SearchSpace("alike", own)
+    pair = pair_of(space, SMALL, 0.4)
+    assert_equal_supernets(space, pair, SMALL)
+    fixed = [sum(not w.requires_grad for w in supernet.parameters()) for supernet in pair]
+    assert fixed[0] == 3 * 14 and 0 < fixed[1] < fixed[0]
+
+
+def test_modules_of_one_primitive_that_differ() -> None:
+    """A factory that gives something else every time: nothing is stacked that is not alike."""
+    padding = itertools.cycle([0, 1, 2])
+
+    def moody(channels: int, stride: int, affine: bool) -> nn.Module:
+        p = next(padding)
+        conv = nn.Conv2d(channels, channels, 2 * p + 1, stride, p)
+        return nn.Sequential(conv, nn.BatchNorm2d(channels, affine=False, eps=10.0**-p))
+
+    space = SearchSpace("moody", {"none": PRIMITIVES["none"], "moody": moody})
+    assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
+
+
 def test_primitives_of_the_users_own() -> None:
     own = {"none": PRIMITIVES["none"], "skip_connect": PRIMITIVES["skip_connect"]}
     own |= {"gate": gate, "between": gate_between, "norms": own_norms, "valid": valid_depthwise}
@@ -265,12 +311,12 @@ def test_the_plain_one_is_left_alone() -> None:
 # --- its parts ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kernel, stride, dilation", [*itertools.product((3, 5, 7), (1, 2), (1, 2))])
+@pytest.mark.parametrize("kernel, stride, dilation", [*itertools.product((2, 3, 4, 5, 7), (1, 2), (1, 2))])
 @pytest.mark.parametrize("sources", [(0, 1), (0, 0, 0), (0, 0, 1, 1), (1, 0, 1)], ids=str)
 @pytest.mark.parametrize("padded", [True, False], ids=["same", "valid"])
 def test_separable(kernel: int, stride: int, dilation: int, sources: tuple[int, ...], padded: bool) -> None:
     """All detours on the CPU, on images of even and odd sides, with all gradients and with that of the image alone."""
-    padding = dilation * (kernel // 2) if padded else 0
+    padding = dilation * (kernel - 1) // 2 if padded else 0
     for size in ((16, 15), (14, 13)):
         torch.manual_seed(0)
         blocks, slots, channels = max(sources) + 1, len(sources), 3

@@ -125,7 +125,7 @@ def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
     supernet = BatchedSupernet(Supernet(space, Skeleton(3, 4, (1, 8, 8), 3)))
     architecture = Architecture(space)
     sgd = weights_optimizer(supernet, 0.1, 0.9, 3e-4)
-    adam = torch.optim.Adam(architecture.named_parameters(), 6e-2, (0.5, 0.999), fused=True)
+    adam = torch.optim.Adam(architecture.named_parameters(), 6e-2, (0.5, 0.999), fused=True, capturable=True)
     images, labels = torch.randn(10, 2, 6, 1, 8, 8), torch.randint(3, (10, 2, 6))
     step = wrap(alternation(settings, supernet, architecture, sgd, adam, penalty))
     sums = []
@@ -150,6 +150,65 @@ def test_a_search_played_back_is_the_search(graphs: list[PlayedBack], amp: str) 
     assert [graph.replays for graph in graphs] == [1, 16 - 4 - 1 - EAGER]
     assert len(found) == len(expected)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("amp", ["none", "bf16"])
+def test_a_search_recorded_on_a_gpu_is_the_search(amp: str) -> None:
+    with torch.device("cuda"):
+        expected = alternations(lambda step: step, amp)
+        found = alternations(lambda step: Recorded(step, GPU), amp)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+def test_what_cannot_be_recorded_goes_on_as_it_is(graphs: list[PlayedBack], monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def refuse(*given: Any, **named: Any) -> Iterator[None]:
+        raise RuntimeError("operation not permitted when stream is capturing\nand much more")
+        yield
+
+    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    said: list[str] = []
+    recorded = Recorded(lambda x: x.sum(), GPU, said.append)
+    assert [recorded(torch.ones(3) * n).item() for n in range(9)] == [3 * n for n in range(9)]
+    assert len(said) == 1 and said[0].endswith("operation not permitted when stream is capturing")
+
+
+def waits(narrow: bool, name: str) -> Callable[[], Any]:
+    """An alternation on the CPU, at every price there is."""
+    space = named_space(name)
+    table = price_table(space, Skeleton(5, 4, (1, 8, 8), 3))
+    if narrow:
+        mask = torch.rand(space.mask.shape, generator=torch.Generator().manual_seed(0)) < 0.6
+        mask[..., -1] = True
+        space = space.narrowed(mask.numpy())
+    supernet = BatchedSupernet(Supernet(space, Skeleton(3, 4, (1, 8, 8), 3)))
+    supernet.dropout.rate = 0.5
+    architecture = Architecture(space)
+    peak = {"peak_memory": 0.1} if space.inputs == 2 else {}
+    penalty = Penalty(table, {**asdict(SearchConfig().cost), "macs": 0.5, **peak})
+    sgd = torch.optim.SGD(supernet.parameters(), 0.1, 0.9)
+    adam = torch.optim.Adam(architecture.parameters(), 0.1, capturable=True, fused=True)
+    step = alternation(SearchConfig(), supernet, architecture, sgd, adam, penalty)
+    images, labels = torch.randn(2, 1, 8, 8), torch.tensor([0, 2])
+    return lambda: step(images, labels, images, labels, True)
+
+
+@pytest.mark.parametrize("narrow", [False, True], ids=["whole", "narrowed"])
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+def test_nothing_beneath_an_operation_waits(name: str, narrow: bool) -> None:
+    """The profiler also sees what operations call within: none asks for a number, or makes a tensor of the host's."""
+    step = waits(narrow, name)
+    step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step()
+    ours = [
+        event.name
+        for event in profile.events()
+        if event.name in ("aten::item", "aten::nonzero", "aten::lift_fresh")
+        and not str(event.cpu_parent and event.cpu_parent.name).startswith("aten::_fused_adam")
+    ]
+    assert ours == []
 
 
 class OnTheDevice(TorchDispatchMode):

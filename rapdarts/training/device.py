@@ -1,0 +1,49 @@
+"""The device that trains, and what a process does to be ready for it."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+
+from rapdarts.config import check_device
+from rapdarts.errors import DeviceError
+
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
+"""Numbers of glibc's mallopt (malloc.h)."""
+
+
+def device_named(name: str, threads: int) -> torch.device:
+    """The device asked for; CPU threads are set if they are not 0. Raises DeviceError if it is not there."""
+    check_device(name)
+    if threads:
+        torch.set_num_threads(threads)
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, ValueError):
+        raise DeviceError(f"device={name} is not there; take device=cpu or device=auto.") from None
+    return device
+
+
+def training_device(name: str, threads: int) -> torch.device:
+    """The same, in a process that is made ready to train on it."""
+    device = device_named(name, threads)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
+
+
+def keep_freed_memory() -> bool:
+    """Lets this process keep what it frees: a training step asks for the same gigabytes again at once.
+
+    Otherwise glibc returns every large tensor to the system, and each page of the next one is fetched and zeroed
+    anew (docs/performance.md says what that takes). Gives whether the C library could be told.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # not glibc
+        return False
+    return bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, 2**31 - 1))
