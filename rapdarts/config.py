@@ -163,12 +163,12 @@ class SearchConfig:
     alpha_init: float = knob(1e-3, "standard deviation of the first architecture parameters", low=0, high=100)
     supernet: str = knob(
         "batched",
-        "how it is computed: all edges that leave a state at once, or each alone, several times slower",
+        "how it is computed: all edges that leave a state at once, or each alone, as a reference",
         choices=("batched", "plain"),
     )
     checkpoint: bool = knob(
         False,
-        "compute each cell again in the backward pass instead of keeping what is inside: less memory, a third more time",
+        "compute each cell again in the backward pass instead of keeping what is inside: less memory, more time",
     )
     partial_channels: int = knob(
         1,
