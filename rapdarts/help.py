@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import rapdarts
-from rapdarts import config
+from rapdarts import config, options
 from rapdarts.knobs import Key, keys, range_text
 
 SWITCHES = {
@@ -54,7 +54,7 @@ COMMANDS = {
         "derive RUN",
         "derive runs/first max_skips=1 out=one_skip.json",
         "Read a genotype off a finished search once more. --json lists all candidates, the derived one first.",
-        (config.DeriveConfig,),
+        (options.DeriveConfig,),
         ("--json", "--space"),
     ),
     "retrain": Command(
@@ -70,14 +70,14 @@ COMMANDS = {
         "evaluate RUN [EXPERIMENT]",
         "evaluate runs/net --json",
         "Test a trained network, on the data of its run or of another experiment.",
-        (config.EvaluateConfig,),
+        (options.EvaluateConfig,),
         ("--json", "--space"),
     ),
     "export": Command(
         "export GENOTYPE",
         "export runs/first to=darts",
         "Write a genotype in another form.",
-        (config.ExportConfig,),
+        (options.ExportConfig,),
     ),
     "cost": Command(
         "cost NETWORK ...",
@@ -85,21 +85,21 @@ COMMANDS = {
         "Count what networks cost, layer by layer and side by side. NETWORK: a genotype's file or run folder, a name "
         "such as PDARTS or alexnet, package.module:callable (told image= and classes= if it takes them), or the word "
         "filters, which compares designs of one.",
-        (config.CountConfig,),
+        (options.CountConfig,),
         ("--json", "--space"),
     ),
     "measure": Command(
         "measure [EXPERIMENT]",
         "measure digits out=latency.json",
         "Measure what every primitive takes on this device: a table for search.latency, checked on whole networks.",
-        (config.MeasureConfig,),
+        (options.MeasureConfig,),
         ("--json", "--space"),
     ),
     "report": Command(
         "report RUN ...",
         "report runs/first runs/net out=table.md",
         "Table of finished runs in Markdown.",
-        (config.ReportConfig,),
+        (options.ReportConfig,),
     ),
 }
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
-from rapdarts.config import CountConfig, HardwareConfig, image_shape
+from rapdarts.config import HardwareConfig, image_shape
 from rapdarts.cost.count import HOROWITZ_45NM, deployment_of
 from rapdarts.cost.trace import Image
 from rapdarts.errors import InputError
@@ -25,6 +25,7 @@ from rapdarts.genotype import Genotype
 from rapdarts.literature import LITERATURE
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.networks.reference import REFERENCE, find
+from rapdarts.options import CountConfig
 from rapdarts.plain_yaml import shorten
 from rapdarts.space import SearchSpace, Skeleton, stem_for
 

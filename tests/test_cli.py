@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from rapdarts import cli, config, knobs, verbs
+from rapdarts import cli, config, knobs
 from rapdarts.cli import VERBS, main
 from rapdarts.config import Experiment
 from rapdarts.errors import DivergedError, InputError, Preempted
 from rapdarts.genotype import Genotype, read
 from rapdarts.help import COMMANDS, SWITCHES
 from rapdarts.literature import LITERATURE
+from rapdarts.verbs import searching
 
 EVERY = pytest.mark.parametrize("verb", VERBS)
 HEAVY = ("torch", "numpy", "omegaconf", "yaml", "rich", "PIL", "search_spaces")
@@ -215,7 +216,7 @@ def test_closed_streams() -> None:
 
 
 def test_a_terminal_of_plain_letters_gets_the_rest() -> None:
-    script = "from rapdarts import cli, verbs; cli.VERBS['cost'] = lambda call: verbs.out('93 ± 1'); cli.main(['cost'])"
+    script = "from rapdarts import call, cli; cli.VERBS['cost'] = lambda _: call.out('93 ± 1'); cli.main(['cost'])"
     found = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
@@ -374,4 +375,4 @@ def test_derive_by_another_rule_and_skeleton(
 
 def test_candidates_without_a_score_come_last() -> None:
     some = [{"score": score, "chosen": False} for score in (None, -3.0, 0.0, -1.0)] + [{"score": -9.0, "chosen": True}]
-    assert [one["score"] for one in verbs._best_first(some)] == [-9.0, 0.0, -1.0, -3.0, None]
+    assert [one["score"] for one in searching._best_first(some)] == [-9.0, 0.0, -1.0, -3.0, None]

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapdarts.cli import main
-from rapdarts.config import ExportConfig
 from rapdarts.errors import InputError
 from rapdarts.export import FORMATS
 from rapdarts.genotype import Genotype, parse, parse_darts, parse_json, parse_nasbench201, random_genotype, read
 from rapdarts.knobs import keys
 from rapdarts.literature import LITERATURE
+from rapdarts.options import ExportConfig
 from rapdarts.space import SearchSpace
 from search_spaces import darts, nasbench201
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rapdarts import config
+from rapdarts import options
 from rapdarts.config import Experiment, Launch
 from rapdarts.errors import InputError
 from rapdarts.knobs import (
@@ -32,11 +32,11 @@ from rapdarts.plain_yaml import read_yaml
 SCHEMAS = [
     Experiment,
     Launch,
-    config.DeriveConfig,
-    config.EvaluateConfig,
-    config.ExportConfig,
-    config.ReportConfig,
-    config.CountConfig,
+    options.DeriveConfig,
+    options.EvaluateConfig,
+    options.ExportConfig,
+    options.ReportConfig,
+    options.CountConfig,
 ]
 
 

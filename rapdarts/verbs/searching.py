@@ -1,0 +1,140 @@
+"""`search` and `derive`: from data to a genotype, and once more from what a search left."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rapdarts import config as configuration
+from rapdarts import knobs
+from rapdarts.call import Call, answer, write
+from rapdarts.config import BudgetConfig, Experiment, SearchConfig
+from rapdarts.errors import InputError
+from rapdarts.options import DeriveConfig
+from rapdarts.plain_yaml import shorten
+from rapdarts.verbs.naming import costs_line, experiment_asked, genotype_asked, provenance, source, space_asked
+
+HARDWARE_KEPT, LATENCY_KEPT = "hardware.yaml", "latency.json"
+"""The tables that a search was priced by, as its run folder keeps them."""
+
+
+def search(call: Call) -> None:
+    call.expect(1)
+    config, launch = experiment_asked(call, call.target("an experiment, such as digits"))
+    if config is None:
+        return
+    from rapdarts import search as loop
+    from rapdarts.training.data import load
+    from rapdarts.training.device import training_device
+    from rapdarts.training.run import open_run
+
+    space = space_asked(config.search.space, call.space)
+    if config.search.primitives:
+        space = space.only(config.search.primitives)
+    loop.check_stages(config.search, space)
+    data = load(config.data, training_device(config.device, config.threads), config.seed)
+    name = Path(call.words[0]).stem
+    inputs = {"data set": data.fingerprint, "search space": source(call.space)}
+    inputs |= {"hardware table": source(config.search.hardware), "latency table": source(config.search.latency)}
+    if config.search.strategy == "random":
+        from rapdarts.baseline import random_baseline
+        from rapdarts.genotype import validate
+        from rapdarts.retrain import training_batches
+
+        training_batches(config, data)  # refuses a batch that is too large before a folder is made
+        like, where = genotype_asked(config.search.random.like) if config.search.random.like else (None, "")
+        if like is not None:
+            validate(like, space, f"search.random.like: {where}")
+        inputs["random.like"] = like.to_json() if like is not None else ""
+        with open_run("random", config, launch, name, inputs) as run:
+            result = random_baseline(config, space, data, run, like)
+            run.write_json("result.json", result)
+        answer(call, result, result["summary"])
+        return
+    loop.Halves.of(data, config)  # likewise
+    auto, table = config.skeleton.channels == 0, loop.priced(config, space, data)
+    config.skeleton.channels = table.skeleton.channels
+    with open_run("search", config, launch, name, inputs) as run:
+        if auto:
+            run.screen.say(
+                f"skeleton.channels={table.skeleton.channels}: the widest whose average cell keeps the budgets"
+            )
+        for kept, text in ((HARDWARE_KEPT, inputs["hardware table"]), (LATENCY_KEPT, inputs["latency table"])):
+            if text:
+                run.write(kept, text)
+        derivation = loop.search(config, space, data, run, table, provenance(config, config.search))
+        report = loop.cost_report(derivation, table, config.search, run)
+        run.write_json("result.json", report)
+    answer(call, report, f"{loop.describe(derivation, report)}\nwritten to {run.folder / 'genotype.json'}")
+
+
+def derive(call: Call) -> None:
+    call.expect(1)
+    target = Path(call.target("the folder of a finished search, or its alphas.json"))
+    options = knobs.load(DeriveConfig, call.pairs)
+    from rapdarts.derive import derive as derive_genotype
+    from rapdarts.derive import mixing_weights, read_alphas, space_of_alphas, where_infeasible
+    from rapdarts.pricing import prices
+
+    is_run = os.path.isdir(target)
+    if not is_run and not os.path.isfile(target):
+        what = shorten(str(target))
+        raise InputError(f"there is no {what}; give the folder of a finished search, or its alphas.json.")
+    file = target / "alphas.json" if is_run else target
+    config = configuration.of_alphas(file, needed=is_run)
+    full = space_asked(space_of_alphas(file), call.space)
+    space, skeleton, architecture = read_alphas(file, full)
+    skeleton = replace(
+        skeleton, layers=options.layers or skeleton.layers, channels=options.channels or skeleton.channels
+    )
+    settings = _derived_from(config, options, file.parent)
+    limits = configuration.bounds(settings.budget)
+    if limits and options.rule not in ("", "exact"):
+        lift = " ".join(f"budget.{name}=none" for name in limits)
+        raise InputError(f"rule={options.rule} knows no budgets; leave it out, or lift the budgets with {lift}.")
+    if (options.layers or options.channels) and not options.latency and "latency" not in limits:
+        settings.latency = ""  # measured at the run's skeleton only
+    table = prices(settings, full, skeleton)
+    with where_infeasible(full, space, table, limits):
+        derivation = derive_genotype(
+            space,
+            mixing_weights(architecture),
+            table,
+            options.rule or config.search.rule,
+            config.search.max_skips if options.max_skips < 0 else options.max_skips,
+            provenance(config, settings),
+            limits,
+            options.count,
+        )
+    lines = [f"rule: {derivation.rule}", derivation.genotype.line, costs_line(derivation.genotype.costs)]
+    if options.count > 1:
+        lines[1] = f"1. score {derivation.candidates[0].score:.4f}: {lines[1]}"
+    for number, other in enumerate(derivation.candidates[1 : options.count], 2):
+        lines.append(f"{number}. score {other.score:.4f}: {other.genotype.line}\n   {costs_line(other.genotype.costs)}")
+    if options.out:
+        write(options.out, derivation.genotype.to_json())
+        lines.append(f"written to {options.out}")
+    answer(call, _best_first(derivation.candidates_json()), "\n".join(lines))
+
+
+def _derived_from(config: Experiment, options: DeriveConfig, folder: Path) -> SearchConfig:
+    """The settings of a search with what a derivation changes: budgets one by one; tables as the run folder keeps them."""
+    own = config.search
+    tables = {"hardware": folder / HARDWARE_KEPT, "latency": folder / LATENCY_KEPT}
+    kept = {name: str(path) if os.path.isfile(path) else getattr(own, name) for name, path in tables.items()}
+    given = {name: getattr(options, name) or kept[name] for name in tables}
+    budget = {name: text or getattr(own.budget, name) for name, text in vars(options.budget).items()}
+    return replace(
+        own,
+        precision=options.precision or own.precision,
+        hardware=given["hardware"],
+        latency="" if given["latency"] == "none" else given["latency"],
+        budget=BudgetConfig(**budget),
+    )
+
+
+def _best_first(candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The derived candidate, then the others by their scores; without one (a weight of 0), last."""
+    return sorted(candidates, key=lambda one: (not one["chosen"], one["score"] is None, -(one["score"] or 0)))
