@@ -14,9 +14,9 @@ from rapdarts.cost.count import deployment_facts
 from rapdarts.cost.expected import PriceTable
 from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype, random_genotype
+from rapdarts.loops.retrain import retrain
+from rapdarts.loops.search import skeleton_to_build
 from rapdarts.pricing import prices, read_hardware
-from rapdarts.retrain import retrain
-from rapdarts.search import skeleton_to_build
 from rapdarts.space import SearchSpace
 from rapdarts.training.data import DataSet
 from rapdarts.training.randomness import key

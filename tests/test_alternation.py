@@ -10,9 +10,9 @@ from torch import Tensor
 from rapdarts.config import Experiment, SearchConfig
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.penalty import Penalty
+from rapdarts.loops.search import Halves, alternation
 from rapdarts.networks.batched import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
-from rapdarts.search import Halves, alternation
 from rapdarts.space import Skeleton, named_space
 from rapdarts.strategy.architecture import Architecture
 from rapdarts.training.data import load

@@ -258,7 +258,7 @@ def test_a_space_of_ones_own_is_recorded(capsys: pytest.CaptureFixture[str], els
 def test_the_skeleton_of_the_command_line_wins_over_the_genotypes(
     capsys: pytest.CaptureFixture[str], elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import rapdarts.retrain
+    import rapdarts.loops.retrain
     from rapdarts.space import Skeleton
 
     priced = Genotype("darts", LITERATURE["PDARTS"].cells, Skeleton(5, 12, (1, 8, 8), 10))
@@ -267,7 +267,7 @@ def test_the_skeleton_of_the_command_line_wins_over_the_genotypes(
     def retrain(config: Any, blueprint: Any, data: Any, run: Any) -> None:
         raise InputError(f"{blueprint.skeleton.layers} x {blueprint.skeleton.channels}.")
 
-    monkeypatch.setattr(rapdarts.retrain, "retrain", retrain)
+    monkeypatch.setattr(rapdarts.loops.retrain, "retrain", retrain)
     for number, (target, setting, built) in enumerate(
         [
             ("priced.json", "search.layers=[3, 3, 3]", "5 x 12"),

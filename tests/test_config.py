@@ -46,7 +46,7 @@ def test_they_are_the_files_of_the_folder() -> None:
 @SHIPPED
 @pytest.mark.parametrize("verb", ["search", "retrain"])
 def test_it_loads_and_fits_its_space(name: str, verb: str) -> None:
-    from rapdarts.search import check_stages
+    from rapdarts.loops.search import check_stages
 
     found = experiment(name, [], verb)
     space = named_space(found.search.space)

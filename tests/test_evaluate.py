@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from rapdarts.blueprint import ReferenceBlueprint
 from rapdarts.cli import main
 from rapdarts.errors import DamagedError
-from rapdarts.evaluate import CARD, load_network, read_trained
+from rapdarts.trained import CARD, load_network, read_trained
 
 TINY = ["threads=1", "data.fraction=0.1", "retrain.epochs=1", "retrain.batch=40"]
 DATA = {"mean": [0.3], "std": [0.4], "classes": list("0123456789")}

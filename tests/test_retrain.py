@@ -20,11 +20,12 @@ from safetensors.torch import load_file
 from rapdarts.blueprint import DerivedBlueprint
 from rapdarts.cli import main
 from rapdarts.cost.count import count
-from rapdarts.evaluate import Accuracy, load_network, read_trained
+from rapdarts.evaluate import Accuracy
 from rapdarts.literature import LITERATURE
+from rapdarts.loops.retrain import Best
 from rapdarts.networks.reference import REFERENCE
-from rapdarts.retrain import Best
 from rapdarts.space import Skeleton
+from rapdarts.trained import load_network, read_trained
 from rapdarts.training.run import Run
 
 TINY = [

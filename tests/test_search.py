@@ -21,7 +21,7 @@ from rapdarts.config import Experiment, experiment
 from rapdarts.cost.count import ADDITIVE, RESOURCES, count_derived
 from rapdarts.derive import mixing_weights, read_alphas
 from rapdarts.genotype import read, validate
-from rapdarts.search import Halves, check_stages, heat_map
+from rapdarts.loops.search import Halves, check_stages, heat_map
 from rapdarts.training import checkpoint
 from rapdarts.training import data as datasets
 from rapdarts.training.run import Run

@@ -18,9 +18,9 @@ from rapdarts.cost.expected import price_table
 from rapdarts.derive import alphas_to_json, derive, mixing_weights, read_alphas
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.genotype import one_hot, random_genotype, validate
+from rapdarts.loops.search import heat_map
 from rapdarts.networks.primitives import check_primitives
 from rapdarts.networks.supernet import Supernet
-from rapdarts.search import heat_map
 from rapdarts.space import KINDS, Mixing, SearchSpace, Skeleton, named_space, space_from_file
 from rapdarts.strategy.architecture import Architecture
 

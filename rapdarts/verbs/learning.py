@@ -22,7 +22,7 @@ def retrain(call: Call) -> None:
     config, launch = experiment_asked(call, call.words[1])
     if config is None:
         return
-    from rapdarts import retrain as loop
+    from rapdarts.loops import retrain as loop
     from rapdarts.training.data import load
     from rapdarts.training.device import training_device
     from rapdarts.training.run import open_run
@@ -50,7 +50,8 @@ def evaluate(call: Call) -> None:
     call.expect(2)
     target = Path(call.target("a run folder of rapdarts retrain, or a network.safetensors"))
     options = knobs.load(EvaluateConfig, call.pairs)
-    from rapdarts.evaluate import accuracy, experiment_of, load_network, read_trained
+    from rapdarts.evaluate import accuracy, experiment_of
+    from rapdarts.trained import load_network, read_trained
     from rapdarts.training.augment import Augment
     from rapdarts.training.data import load, ordered
     from rapdarts.training.device import device_named

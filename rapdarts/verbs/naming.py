@@ -65,8 +65,8 @@ def blueprints(call: Call, target: str) -> Callable[[Experiment, DataSet], Bluep
     """
     from rapdarts.blueprint import DerivedBlueprint, ReferenceBlueprint
     from rapdarts.genotype import validate
+    from rapdarts.loops.search import deployment_skeleton, skeleton_to_build
     from rapdarts.networks.reference import REFERENCE, find
-    from rapdarts.search import deployment_skeleton, skeleton_to_build
 
     asked = [key for key, value in call.pairs if configuration.touches("skeleton", [(key, value)], call.verb)]
     name = find(target)

@@ -25,7 +25,7 @@ def search(call: Call) -> None:
     config, launch = experiment_asked(call, call.target("an experiment, such as digits"))
     if config is None:
         return
-    from rapdarts import search as loop
+    from rapdarts.loops import search as loop
     from rapdarts.training.data import load
     from rapdarts.training.device import training_device
     from rapdarts.training.run import open_run
@@ -41,7 +41,7 @@ def search(call: Call) -> None:
     if config.search.strategy == "random":
         from rapdarts.baseline import random_baseline
         from rapdarts.genotype import validate
-        from rapdarts.retrain import training_batches
+        from rapdarts.loops.retrain import training_batches
 
         training_batches(config, data)  # refuses a batch that is too large before a folder is made
         like, where = genotype_asked(config.search.random.like) if config.search.random.like else (None, "")

@@ -13,9 +13,9 @@ from unittest.mock import patch
 
 import torch
 
-from rapdarts import search as loop
 from rapdarts.config import Launch
 from rapdarts.cost.stopwatch import clock
+from rapdarts.loops import search as loop
 from rapdarts.training.run import Run, open_run
 from tests.benchmarks.stages import Stage
 

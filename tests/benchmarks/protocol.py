@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from rapdarts.cost.stopwatch import timer
-from rapdarts.search import Halves
+from rapdarts.loops.search import Halves
 from tests.benchmarks import counts
 from tests.benchmarks.loop import watched
 from tests.benchmarks.stages import BUILDS, CASES, Batched, Plain, Sizes, Stage, random_pictures, settings_of

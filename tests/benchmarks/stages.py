@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 from rapdarts.config import Experiment, experiment
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty
+from rapdarts.loops.search import Batch, Halves, alternation, arithmetic, build, priced
 from rapdarts.networks.supernet import Supernet
-from rapdarts.search import Batch, Halves, alternation, arithmetic, build, priced
 from rapdarts.space import SearchSpace, Skeleton, named_space
 from rapdarts.strategy.architecture import Architecture
 from rapdarts.strategy.progressive import prune

@@ -16,9 +16,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 from rapdarts.config import SearchConfig
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.penalty import Penalty
+from rapdarts.loops.search import alternation
 from rapdarts.networks.batched import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
-from rapdarts.search import alternation
 from rapdarts.space import Skeleton, named_space
 from rapdarts.strategy.architecture import Architecture
 from rapdarts.training.descent import set_lr, weights_optimizer

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rapdarts.blueprint import Blueprint
 from rapdarts.config import Experiment, RetrainConfig
-from rapdarts.evaluate import CARD, Accuracy, accuracy
+from rapdarts.evaluate import Accuracy, accuracy
 from rapdarts.networks.derived import DerivedNetwork
+from rapdarts.trained import to_safetensors
 from rapdarts.training.augment import Augment
 from rapdarts.training.data import Batches, DataSet, ordered, split
 from rapdarts.training.descent import descend, place, set_lr, weights_optimizer
@@ -143,10 +142,3 @@ def training_batches(config: Experiment, data: DataSet) -> tuple[Batches, Tensor
         held_out, train = split(data.train.labels, settings.validation_fraction, seed, "validation")
     augment = Augment(data.mean, data.std, config.data.crop, config.data.flip, settings.cutout)
     return Batches(data.train, train, settings.batch, seed, "retrain", augment, "retrain.batch"), held_out
-
-
-def to_safetensors(weights: dict[str, Tensor], blueprint: Blueprint, data: DataSet) -> bytes:
-    """Weights without the auxiliary head, which only training hears, with all that is needed to use them."""
-    kept = {name: value.cpu().contiguous() for name, value in weights.items() if not name.startswith("auxiliary.")}
-    card = {**blueprint.card, "data": {"mean": data.mean, "std": data.std, "classes": data.class_names}}
-    return safetensors.torch.save(kept, {CARD: json.dumps(card)})
