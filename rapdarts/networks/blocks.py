@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -20,6 +21,21 @@ def pixels(x: Tensor) -> Tensor:
 def images(x: Tensor) -> Tensor:
     """(n, h, w, C) seen as (n, C, h, w)."""
     return x.permute(0, 3, 1, 2)
+
+
+MOST_CHANNELS = 128
+"""Of a slot, for which the kernels of a GPU are made."""
+
+
+def for_kernels(x: Tensor, channels: int) -> bool:
+    """Whether slots of so many channels in feature maps like `x` are for the Triton kernels."""
+    known = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return x.device.type == "cuda" and known and channels <= MOST_CHANNELS and _has_triton()
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 @dataclass(frozen=True)

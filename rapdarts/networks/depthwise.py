@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rapdarts.networks.blocks import Again, Bundle, Reading, images, pixels
+from rapdarts.networks.blocks import Again, Bundle, Reading, for_kernels, images, pixels
 
 STRIP = 3
 """The widest depthwise kernel, in columns, whose weight gradient oneDNN computes fast."""
@@ -35,6 +35,14 @@ class Geometry:
         reach = [d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True)]
         return self.stride == (1, 1) and all(2 * p == r for p, r in zip(self.padding, reach, strict=True))
 
+    def result(self, given: tuple[int, int], kernel: tuple[int, int]) -> tuple[int, int]:
+        """The size (rows, columns) of what it makes of an image of a `given` size."""
+        height, width = (
+            (side + 2 * p - d * (k - 1) - 1) // s + 1
+            for side, p, d, k, s in zip(given, self.padding, self.dilation, kernel, self.stride, strict=True)
+        )
+        return height, width
+
 
 def separable(x: Bundle, reading: Reading, depthwise: Tensor, pointwise: Tensor, geometry: Geometry) -> Tensor:
     """Depthwise, then pointwise convolution of slots of C channels each, each slot with its own weights.
@@ -42,6 +50,10 @@ def separable(x: Bundle, reading: Reading, depthwise: Tensor, pointwise: Tensor,
     `x` is (n, blocks*C, h, w), `depthwise` (slots*C, 1, k, k), `pointwise` (slots*outputs, C, 1, 1); gives
     (n, slots*outputs, h', w').
     """
+    if for_kernels(x.x, max(pointwise.shape[1], len(pointwise) // len(reading.sources))):
+        image = x.x.to(torch.get_autocast_dtype("cuda")) if torch.is_autocast_enabled("cuda") else x.x
+        made: Tensor = _SeparableOnGpu.apply(image, depthwise, pointwise, reading, geometry)  # type: ignore[no-untyped-call]
+        return made
     (rows, columns), (above, beside) = geometry.stride, geometry.padding
     if geometry.stride == geometry.dilation != (1, 1) and above % rows == 0 and beside % columns == 0:
         # Only every stride-th pixel is read: a dense convolution of those.
@@ -83,6 +95,34 @@ class _Separable(torch.autograd.Function):
         to_between = F.conv_transpose2d(gradient, pointwise, groups=slots)
         to_x, to_depthwise = _depthwise_backward(to_between, x, source.shape, depthwise, ctx.geometry, for_x)
         return to_x, None, to_depthwise, to_pointwise, None, None
+
+
+class _SeparableOnGpu(torch.autograd.Function):
+    """The same by kernels of ours, which read each slot's block where it lies."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, depthwise: Tensor, pointwise: Tensor, reading: Reading, geometry: Geometry
+    ) -> Tensor:
+        from rapdarts.networks.kernels import convolutions
+
+        x = x.contiguous(memory_format=torch.channels_last)
+        ctx.save_for_backward(x, depthwise, pointwise)
+        ctx.reading, ctx.geometry = reading, geometry
+        return convolutions.forward(x, reading, depthwise, pointwise, geometry)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        from rapdarts.networks.kernels import convolutions
+
+        x, depthwise, pointwise = ctx.saved_tensors
+        for_x, *for_weights = ctx.needs_input_grad[:3]
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        gradients = convolutions.backward(
+            gradient, x, ctx.reading, depthwise, pointwise, ctx.geometry, for_x, any(for_weights)
+        )
+        return *gradients, None, None
 
 
 def _depthwise(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:

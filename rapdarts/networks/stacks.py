@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rapdarts.networks.blocks import Bundle, Reading, images, pixels
+from rapdarts.networks.blocks import Bundle, Reading, for_kernels, images, pixels
 from rapdarts.networks.depthwise import Geometry, separable
 from rapdarts.networks.layers import Halves
 
@@ -107,14 +107,14 @@ class StackedHalves(Stack):
 
 
 class StackedNorm(Stack):
-    """A batch norm for each slot; given `scale`, it weighs what it normalises."""
+    """A batch norm for each slot, with a ReLU behind it if `relu`; given `scale`, it weighs what it normalises."""
 
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, slots: Sequence[nn.BatchNorm2d]) -> None:
+    def __init__(self, slots: Sequence[nn.BatchNorm2d], relu: bool = False) -> None:
         super().__init__()
-        first = slots[0]
+        first, self.relu = slots[0], relu
         self.channels, self.eps, self.momentum = first.num_features, first.eps, first.momentum or 0.0
         self.weight: Tensor | None = None
         self.bias: Tensor | None = None
@@ -125,7 +125,9 @@ class StackedNorm(Stack):
             self.pack(name, [getattr(slot, name) for slot in slots])
 
     def forward(self, x: Bundle, reading: Reading) -> Tensor:
-        return torch.native_batch_norm(
+        if self._for_kernels(x.x) and self.weight is None:
+            return self._on_gpu(x.x, reading, None)
+        normalised = torch.native_batch_norm(
             x.spread(reading).x,
             self.weight,
             self.bias,
@@ -135,11 +137,23 @@ class StackedNorm(Stack):
             self.momentum,
             self.eps,
         )[0]
+        return F.relu(normalised) if self.relu else normalised
 
     def weighted(self, x: Tensor, reading: Reading, scale: Tensor) -> Tensor:
         """The normalised `x` times `scale` (slots*C,): the mixing weight takes the place of the scale a batch norm learns."""
+        if self._for_kernels(x):
+            return self._on_gpu(x, reading, scale)
         result: Tensor = _WeightedNorm.apply(  # type: ignore[no-untyped-call]
             x, scale, reading, self.running_mean, self.running_var, self.training, self.momentum, self.eps
+        )
+        return result
+
+    def _for_kernels(self, x: Tensor) -> bool:
+        return self.training and for_kernels(x, self.channels)
+
+    def _on_gpu(self, x: Tensor, reading: Reading, scale: Tensor | None) -> Tensor:
+        result: Tensor = _NormOnGpu.apply(  # type: ignore[no-untyped-call]
+            x, scale, reading, self.running_mean, self.running_var, self.momentum, self.eps, self.relu
         )
         return result
 
@@ -223,7 +237,9 @@ def _stacks(columns: Sequence[Sequence[nn.Module]]) -> Iterator[Stack]:
         if _stackable_convs(column):
             yield StackedConv(column)  # type: ignore[arg-type]
         elif _stackable_norm(column):
-            yield StackedNorm(column)  # type: ignore[arg-type]
+            relu = bool(following) and all(type(slot) is nn.ReLU for slot in following)
+            yield StackedNorm(column, relu)  # type: ignore[arg-type]
+            at += relu
         elif all(type(slot) is Halves for slot in column):
             yield StackedHalves(column)  # type: ignore[arg-type]
         elif all(type(slot) in WEIGHTLESS for slot in column):
@@ -304,6 +320,40 @@ class _WeightedNorm(torch.autograd.Function):
             (ctx.needs_input_grad[0], ctx.needs_input_grad[1], False),
         )  # fmt: skip
         return None if to_x is None else ctx.reading.gather(to_x), to_scale, *[None] * 6
+
+
+class _NormOnGpu(torch.autograd.Function):
+    """Batch norm by kernels of ours: weighed, or with a ReLU behind it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor | None,
+        reading: Reading,
+        mean: Tensor,
+        var: Tensor,
+        momentum: float,
+        eps: float,
+        relu: bool,
+    ) -> Tensor:
+        from rapdarts.networks.kernels import norms
+
+        x = x.contiguous(memory_format=torch.channels_last)
+        y, kept = norms.forward(x, reading, scale, mean, var, momentum, eps, relu)
+        ctx.save_for_backward(x, scale, kept)
+        ctx.reading, ctx.relu = reading, relu
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        from rapdarts.networks.kernels import norms
+
+        x, scale, kept = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        to_x, to_scale = norms.backward(gradient, x, ctx.reading, scale, kept, ctx.relu, ctx.needs_input_grad[0])
+        return to_x, None if scale is None else to_scale.to(scale.dtype), *[None] * 6
 
 
 class _Weighted(torch.autograd.Function):

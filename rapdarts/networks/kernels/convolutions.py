@@ -1,0 +1,196 @@
+"""Depthwise and pointwise convolution of many slots on a GPU, in two Triton kernels that read every image where it lies.
+
+What a slot reads is a block of a bundle (`blocks.Reading`): nothing is copied side by side first, and of the gradient
+for a block the slots that read it are summed as they are computed. The gradient for the weights is that of the dense
+convolution which the two make together, so that tensor cores sum over the pixels; sums of sums come in a fixed
+order. Images are channels last, (n, h, w, C) in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from rapdarts.networks.blocks import Reading
+from rapdarts.networks.kernels.places import PROGRAMS, block_of, precision, readers_of, table
+
+if TYPE_CHECKING:
+    from rapdarts.networks.depthwise import Geometry
+
+ELEMENTS = 2048
+"""What of a tile (pixels times channels) a program holds: 16 numbers a thread."""
+
+WEIGHT_PIXELS = 64
+"""Pixels that the weights' gradient sums over at once."""
+
+
+@triton.jit
+def _convolve(
+    source, target, depthwise, pointwise, reads, readers, pixels,
+    from_height, from_width, height, width, from_channels, channels,
+    times_h: tl.constexpr, times_w: tl.constexpr, off_h: tl.constexpr, off_w: tl.constexpr,
+    step_h: tl.constexpr, step_w: tl.constexpr, over_h: tl.constexpr, over_w: tl.constexpr,
+    rows: tl.constexpr, columns: tl.constexpr,
+    c_in: tl.constexpr, c_out: tl.constexpr, block_in: tl.constexpr, block_out: tl.constexpr, tile: tl.constexpr,
+    has_depthwise: tl.constexpr, has_pointwise: tl.constexpr, turned: tl.constexpr, precision: tl.constexpr,
+):  # fmt: skip
+    """One tile of pixels of one slot: a pixel (h, w) sees (h * times + off + k * step) / over where that is whole and inside."""
+    slot = tl.program_id(1)
+    at = tl.program_id(0) * tile + tl.arange(0, tile)
+    here = at < pixels
+    column, row, image = at % width, at // width % height, (at // (width * height)).to(tl.int64)
+    c = tl.arange(0, block_in)
+    known = c < c_in
+    total = tl.zeros((tile, block_in), tl.float32)
+    for reader in range(readers):
+        block = tl.load(reads + slot * readers + reader)
+        kernel = block if has_depthwise and not has_pointwise else slot
+        if block >= 0:
+            for i in range(rows):
+                up = row * times_h + off_h + i * step_h
+                h = up // over_h
+                in_rows = here & (up >= 0) & (h < from_height) & (h * over_h == up)
+                for j in tl.static_range(columns):
+                    along = column * times_w + off_w + j * step_w
+                    w = along // over_w
+                    inside = in_rows & (along >= 0) & (w < from_width) & (w * over_w == along)
+                    place = ((image * from_height + h) * from_width + w) * from_channels + block * c_in
+                    x = tl.load(source + place[:, None] + c[None, :], inside[:, None] & known[None, :], 0.0)
+                    if has_depthwise:
+                        k = tl.load(depthwise + ((kernel * c_in + c) * rows + i) * columns + j, known, 0.0)
+                        total += x.to(tl.float32) * k.to(tl.float32)[None, :]
+                    else:
+                        total += x.to(tl.float32)
+    o = tl.arange(0, block_out)
+    if has_pointwise:
+        if turned:
+            k = tl.load(pointwise + (slot * c_in + c[:, None]) * c_out + o[None, :],
+                        known[:, None] & (o < c_out)[None, :], 0.0)  # fmt: skip
+        else:
+            k = tl.load(pointwise + (slot * c_out + o[None, :]) * c_in + c[:, None],
+                        known[:, None] & (o < c_out)[None, :], 0.0)  # fmt: skip
+        kind = source.dtype.element_ty
+        total = tl.dot(total.to(kind), k.to(kind), input_precision=precision)
+    place = at.to(tl.int64) * channels + slot * c_out
+    tl.store(
+        target + place[:, None] + o[None, :], total.to(target.dtype.element_ty), here[:, None] & (o < c_out)[None, :]
+    )
+
+
+@triton.jit
+def _correlate(
+    source, gradient, target, reads, pixels, steps,
+    from_height, from_width, height, width, from_channels, channels,
+    times_h: tl.constexpr, times_w: tl.constexpr, off_h: tl.constexpr, off_w: tl.constexpr,
+    step_h: tl.constexpr, step_w: tl.constexpr,
+    rows: tl.constexpr, columns: tl.constexpr, taps: tl.constexpr,
+    c_in: tl.constexpr, c_out: tl.constexpr, block_in: tl.constexpr, block_out: tl.constexpr, tile: tl.constexpr,
+    precision: tl.constexpr,
+):  # fmt: skip
+    """The dense weights' gradient of one slot, of `taps` columns in one row of the kernel, summed over one part of the pixels."""
+    share, slot, group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    groups: tl.constexpr = (columns + taps - 1) // taps
+    i, first = group // groups, group % groups * taps
+    block = tl.load(reads + slot)
+    wide: tl.constexpr = taps * block_in
+    m = tl.arange(0, wide)
+    j, c = first + m // block_in, m % block_in
+    o = tl.arange(0, block_out)
+    known, asked = (c < c_in) & (j < columns), o < c_out
+    total = tl.zeros((wide, block_out), tl.float32)
+    for step in range(steps):
+        at = (share * steps + step) * tile + tl.arange(0, tile)
+        here = at < pixels
+        column, row, image = at % width, at // width % height, (at // (width * height)).to(tl.int64)
+        g = tl.load(gradient + (at.to(tl.int64) * channels + slot * c_out)[:, None] + o[None, :],
+                    here[:, None] & asked[None, :], 0.0)  # fmt: skip
+        h = row * times_h + off_h + i * step_h
+        w = (column * times_w + off_w)[:, None] + j[None, :] * step_w
+        inside = (here & (h >= 0) & (h < from_height))[:, None] & (w >= 0) & (w < from_width) & known[None, :]
+        place = ((image * from_height + h)[:, None] * from_width + w) * from_channels + block * c_in + c[None, :]
+        x = tl.load(source + place, inside, 0.0)
+        total = tl.dot(tl.trans(x), g, total, input_precision=precision)
+    slots = tl.num_programs(1)
+    place = (((share * slots + slot) * rows + i) * columns + j) * c_in + c
+    tl.store(target + place[:, None].to(tl.int64) * c_out + o[None, :], total, known[:, None] & asked[None, :])
+
+
+def _run(
+    x: Tensor, size: tuple[int, int], reads: tuple[int, ...], readers: int, depthwise: Tensor | None,
+    pointwise: Tensor | None, c_in: int, c_out: int, movement: Sequence[Sequence[int]], turned: bool = False,
+) -> Tensor:  # fmt: skip
+    slots, (height, width), n = len(reads) // readers, size, len(x)
+    rows, columns = (1, 1) if depthwise is None else depthwise.shape[2:]
+    result = torch.empty((n, slots * c_out, height, width), dtype=x.dtype, device=x.device,
+                         memory_format=torch.channels_last)  # fmt: skip
+    pixels, block = n * height * width, block_of(c_in)
+    tile = max(16, ELEMENTS // max(block, block_of(c_out)))
+    (times, off, step, over) = movement
+    given = [x if weight is None else weight for weight in (depthwise, pointwise)]
+    _convolve[triton.cdiv(pixels, tile), slots](
+        x, result, *given, table(reads, x.device), readers, pixels, x.shape[2], x.shape[3], height, width,
+        x.shape[1], result.shape[1], *times, *off, *step, *over, rows, columns, c_in, c_out,
+        block, block_of(c_out), tile, depthwise is not None, pointwise is not None, turned, precision(),
+    )  # fmt: skip
+    return result
+
+
+def forward(x: Tensor, reading: Reading, depthwise: Tensor, pointwise: Tensor, geometry: Geometry) -> Tensor:
+    """Depthwise, then pointwise convolution: `x` (n, blocks*C, h, w) to (n, slots*outputs, h', w').
+
+    `depthwise` (slots*C, 1, k, k), `pointwise` (slots*outputs, C, 1, 1); products are summed in float32.
+    """
+    c_in, c_out = pointwise.shape[1], len(pointwise) // len(reading.sources)
+    size = geometry.result((x.shape[2], x.shape[3]), (depthwise.shape[2], depthwise.shape[3]))
+    movement = (geometry.stride, tuple(-p for p in geometry.padding), geometry.dilation, (1, 1))
+    return _run(x, size, reading.sources, 1, depthwise, pointwise, c_in, c_out, movement)
+
+
+def backward(
+    gradient: Tensor, x: Tensor, reading: Reading, depthwise: Tensor, pointwise: Tensor, geometry: Geometry,
+    for_x: bool, for_weights: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
+    """The gradients for `x` (n, blocks*C, h, w), and for both weights, of `forward`, given that for its result."""
+    slots, c_in = len(reading.sources), pointwise.shape[1]
+    c_out, kernel = len(pointwise) // slots, (depthwise.shape[2], depthwise.shape[3])
+    to_x = to_depthwise = to_pointwise = None
+    if for_x:
+        size, still = (gradient.shape[2], gradient.shape[3]), ((1, 1), (0, 0), (0, 0), (1, 1))
+        between = _run(gradient, size, tuple(range(slots)), 1, None, pointwise, c_out, c_in, still, turned=True)
+        readers, reads = readers_of(reading)
+        movement = ((1, 1), geometry.padding, tuple(-d for d in geometry.dilation), geometry.stride)
+        to_x = _run(between, (x.shape[2], x.shape[3]), reads, readers, depthwise, None, c_in, c_in, movement)
+    if for_weights:
+        dense = _dense_gradient(gradient, x, reading, kernel, c_in, c_out, geometry)
+        taps = depthwise.float().view(slots, c_in, -1).transpose(1, 2)  # slots, taps, C
+        mix = pointwise.float().view(slots, 1, c_out, c_in).transpose(2, 3)  # slots, 1, C, outputs
+        to_depthwise = (dense * mix).sum(3).transpose(1, 2).reshape(depthwise.shape).to(depthwise.dtype)
+        to_pointwise = (dense * taps[..., None]).sum(1).transpose(1, 2).reshape(pointwise.shape).to(pointwise.dtype)
+    return to_x, to_depthwise, to_pointwise
+
+
+def _dense_gradient(
+    gradient: Tensor, x: Tensor, reading: Reading, kernel: tuple[int, int], c_in: int, c_out: int, geometry: Geometry
+) -> Tensor:
+    """Of the dense convolution that the two make together, (slots, taps, C, outputs) in float32."""
+    slots, (rows, columns), block = len(reading.sources), kernel, block_of(c_in)
+    pixels = len(gradient) * gradient.shape[2] * gradient.shape[3]
+    taps = triton.next_power_of_2(columns) if block < 64 else 1
+    groups = rows * triton.cdiv(columns, taps)
+    parts = min(triton.cdiv(pixels, WEIGHT_PIXELS), max(1, PROGRAMS // (slots * groups)))
+    steps = triton.cdiv(triton.cdiv(pixels, parts), WEIGHT_PIXELS)
+    parts = triton.cdiv(pixels, steps * WEIGHT_PIXELS)
+    sums = torch.empty((parts, slots, rows * columns, c_in, c_out), dtype=torch.float32, device=x.device)
+    _correlate[parts, slots, groups](
+        x, gradient, sums, table(reading.sources, x.device), pixels, steps, x.shape[2], x.shape[3],
+        gradient.shape[2], gradient.shape[3], x.shape[1], gradient.shape[1],
+        *geometry.stride, *(-p for p in geometry.padding), *geometry.dilation, rows, columns, taps,
+        c_in, c_out, block, block_of(c_out), WEIGHT_PIXELS, precision(),
+        num_warps=8 if taps * block >= 128 else 4,
+    )  # fmt: skip
+    return sums.sum(0)

@@ -1,0 +1,37 @@
+"""Which block a slot reads, and which slots read a block, as a GPU kernel looks it up; and what its tiles hold."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+import triton
+from torch import Tensor
+
+from rapdarts.networks.blocks import Reading
+
+PROGRAMS = 528
+"""Programs that keep a large GPU busy: four on each of 132 multiprocessors."""
+
+
+@cache
+def table(entries: tuple[int, ...], device: torch.device) -> Tensor:
+    """Small whole numbers on the device; kept, so that no step copies them again, nor a recording loses them."""
+    return torch.tensor(entries, dtype=torch.int32, device=device)
+
+
+@cache
+def readers_of(reading: Reading) -> tuple[int, tuple[int, ...]]:
+    """For every block the slots that read it, in rows of equal length, -1 behind the last; and that length."""
+    found = [[s for s, read in enumerate(reading.sources) if read == block] for block in range(reading.blocks)]
+    most = max(map(len, found))
+    return most, tuple(slot for row in found for slot in (*row, *[-1] * (most - len(row))))
+
+
+def block_of(channels: int) -> int:
+    return max(16, triton.next_power_of_2(channels))  # type: ignore[no-any-return]
+
+
+def precision() -> str:
+    """That of float32 convolutions elsewhere in torch."""
+    return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
