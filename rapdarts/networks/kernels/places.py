@@ -29,7 +29,7 @@ def readers_of(reading: Reading) -> tuple[int, tuple[int, ...]]:
 
 
 def block_of(channels: int) -> int:
-    return max(16, triton.next_power_of_2(channels))  # type: ignore[no-any-return]
+    return max(16, triton.next_power_of_2(channels))
 
 
 def precision() -> str:
