@@ -201,17 +201,48 @@ class SearchConfig:
 class RetrainConfig:
     """The recipe that trains the derived network; the defaults are P-DARTS' for CIFAR-10."""
 
+    recipe: str = knob(
+        "pdarts",
+        "how to train; sets the defaults of other keys",
+        choices=("pdarts", "darts", "imagenet_mobile", "fast"),
+    )
     epochs: int = knob(600, "length", "epochs", low=1, high=MOST_EPOCHS)
-    batch: int = knob(128, "batch", "images", low=2, high=MOST_IMAGES)
+    warmup_epochs: int = knob(
+        0, "start in which the learning rate rises to that of the schedule", "epochs", low=0, high=MOST_EPOCHS
+    )
+    batch: int = knob(128, "batch, over all processes", "images", low=2, high=MOST_IMAGES)
+    accumulate: int = knob(1, "batches whose gradients are summed for a step", "batches", low=1, high=10_000)
     lr: float = knob(0.025, "learning rate at the start", above=0, high=1e3)
-    lr_min: float = knob(0.0, "learning rate that the cosine falls to", low=0, high=1e3)
+    lr_min: float = knob(0.0, "learning rate that the schedule falls to", low=0, high=1e3)
+    schedule: str = knob("cosine", "how the learning rate falls, epoch by epoch", choices=("cosine", "linear"))
     momentum: float = knob(0.9, "momentum", low=0, below=1)
+    nesterov: bool = knob(False, "Nesterov's momentum")
     weight_decay: float = knob(3e-4, "weight decay", low=0, high=1)
     clip: float = knob(5.0, "largest gradient norm; 0: no limit", low=0, high=1e6)
+    ema: float = knob(
+        0.0,
+        "decay of the moving average of the weights, a step; the average is what is shipped; 0: none",
+        low=0,
+        below=1,
+    )
     drop_path: float = knob(0.3, "drop path rate at the end; it rises linearly from 0", low=0, below=1)
     auxiliary: float = knob(0.4, "weight of the auxiliary head's loss; 0: no such head", low=0, high=1e3)
+    label_smoothing: float = knob(0.0, "probability spread over all classes", low=0, below=1)
     cutout: int = knob(16, "side of the square cut out of every image; 0: none", "pixels", low=0, high=MOST_PIXELS)
-    label_smoothing: float = knob(0.0, "probability spread over the other classes", low=0, below=1)
+    jitter: float = knob(
+        0.0, "how far brightness, contrast and saturation change, and half as far the hue; 0: not at all", low=0, high=1
+    )
+    smallest_crop: float = knob(
+        1.0,
+        "random crops of between this share of the image and all of it, scaled to its size; 1: none",
+        "share",
+        above=0,
+        high=1,
+    )
+    amp: str = knob(
+        "none", "arithmetic of the network; bf16: bfloat16 where it is safe, for GPUs", choices=("none", "bf16")
+    )
+    compile: bool = knob(False, "let torch.compile translate the network: minutes at the start, for long trainings")
     validation_fraction: float = knob(
         0.0, "share of the training set held out to choose `best`; 0: none", low=0, below=1
     )
@@ -248,9 +279,63 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         "search.rule": "darts",
     },
 }
-"""What `search.strategy` presets; what one of these sets is at its default in the others. `random` presets nothing.
+"""What `search.strategy` presets. pdarts is what the defaults are, `random` presets nothing.
 
 pdarts: Chen et al. 2019, section 4.2; darts: Liu et al. 2019, appendix A.1.
+"""
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "pdarts": {},
+    "darts": {
+        "retrain.epochs": 600,
+        "retrain.batch": 96,
+        "retrain.lr": 0.025,
+        "retrain.drop_path": 0.2,
+        "retrain.auxiliary": 0.4,
+        "retrain.cutout": 16,
+    },
+    "imagenet_mobile": {
+        "skeleton.layers": 14,
+        "skeleton.channels": 48,
+        "skeleton.stem": "imagenet",
+        "data.crop": 0,
+        "retrain.epochs": 250,
+        "retrain.warmup_epochs": 5,
+        "retrain.batch": 1024,
+        "retrain.lr": 0.5,
+        "retrain.schedule": "linear",
+        "retrain.weight_decay": 3e-5,
+        "retrain.drop_path": 0.0,
+        "retrain.auxiliary": 0.4,
+        "retrain.label_smoothing": 0.1,
+        "retrain.cutout": 0,
+        "retrain.jitter": 0.4,
+        "retrain.smallest_crop": 0.08,
+    },
+    "fast": {
+        "retrain.epochs": 15,
+        "retrain.warmup_epochs": 2,
+        "retrain.batch": 256,
+        "retrain.lr": 0.4,
+        "retrain.nesterov": True,
+        "retrain.weight_decay": 5e-4,
+        "retrain.ema": 0.99,
+        "retrain.drop_path": 0.0,
+        "retrain.auxiliary": 0.0,
+        "retrain.label_smoothing": 0.1,
+        "retrain.cutout": 0,
+    },
+}
+"""What `retrain.recipe` presets. pdarts is what the defaults are.
+
+pdarts: Chen et al. 2019, section 4.3; darts: Liu et al. 2019, appendix A.2; imagenet_mobile: Chen et al. 2019, section
+4.4; how each compares with its authors' code: docs/fidelity.md. fast: docs/decisions.md.
+"""
+
+PRESETS = {"search.strategy": STRATEGIES, "retrain.recipe": RECIPES}
+"""The keys whose values preset others: over whatever was said before, and under what is said beside them.
+
+What the value in force before had preset, and the new one does not, goes back to its default.
 """
 
 
@@ -277,7 +362,7 @@ def experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str
     """
     settings = _file_settings(experiment_file(name_or_path)) if name_or_path else []
     named = checked(Experiment, _split(given)[1], section, beside=Launch)
-    config = load(Experiment, settings + _presets(named, _strategy(settings)) + named)
+    config = load(Experiment, settings + _presets(named, settings) + named)
     check_experiment(config)
     return config
 
@@ -312,7 +397,7 @@ def _split(given: Sequence[tuple[str, Any]]) -> tuple[Pairs, Pairs]:
 
 
 def _file_settings(path: Path) -> list[tuple[str, Any]]:
-    """The settings of an experiment file under their full names, checked, over what its strategy presets."""
+    """The settings of an experiment file under their full names, checked, over what its strategy and recipe preset."""
     sections = {key.name.rpartition(".")[0] for key in keys(Experiment)}
     written = [(key, value) for key, value in read_yaml(path) if not (value is None and key in sections)]
     named = checked(Experiment, written, where=str(path))
@@ -320,21 +405,20 @@ def _file_settings(path: Path) -> list[tuple[str, Any]]:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{path}: the key {name} stands here twice; keep one.")
-    return _presets(named, _strategy([])) + named
+    return _presets(named, []) + named
 
 
-def _presets(named: Sequence[tuple[str, Any]], before: str) -> list[tuple[str, Any]]:
-    """What lies under `named`, and over all that was said before: the presets of a strategy other than that `before`."""
-    strategy = _strategy(named, before)
-    if strategy == before or strategy not in STRATEGIES:
-        return []
+def _presets(named: Pairs, before: Pairs) -> Pairs:
+    """What lies under `named`, and over all that was said `before`: the presets of what `named` newly chooses."""
     defaults = {key.name: key.default for key in keys(Experiment)}
-    preset = dict.fromkeys(name for names in STRATEGIES.values() for name in names)
-    return [(name, STRATEGIES[strategy].get(name, defaults[name])) for name in preset]
-
-
-def _strategy(named: Sequence[tuple[str, Any]], otherwise: str = SearchConfig.strategy) -> str:
-    return str(dict(named).get("search.strategy", otherwise))
+    found: Pairs = []
+    for chooser, presets in PRESETS.items():
+        old = dict(before).get(chooser, defaults[chooser])
+        new = dict(named).get(chooser, old)
+        if new != old and new in presets:
+            names = presets.get(old, {}) | presets[new]
+            found += [(name, presets[new].get(name, defaults[name])) for name in names]
+    return found
 
 
 def check_experiment(config: Experiment) -> None:
@@ -364,6 +448,14 @@ def check_experiment(config: Experiment) -> None:
             raise InputError(
                 f"{section_name}.lr_min={section.lr_min} is above {section_name}.lr={section.lr}; make it smaller."
             )
+    retrain = config.retrain
+    if retrain.warmup_epochs >= retrain.epochs and retrain.warmup_epochs:
+        raise InputError(
+            f"retrain.warmup_epochs={retrain.warmup_epochs} leaves no epoch of {retrain.epochs} at the full learning rate;"
+            " make it smaller."
+        )
+    if retrain.nesterov and not retrain.momentum:
+        raise InputError("retrain.nesterov=true needs a momentum; add retrain.momentum=0.9, or leave it out.")
     limits = bounds(search.budget)
     if config.skeleton.channels == 0 and not limits:
         raise InputError("skeleton.channels=auto needs a budget to fill, such as budget.params=3.0M; or give a number.")

@@ -278,7 +278,9 @@ def likely(key: knobs.Key) -> st.SearchStrategy[Any]:
 
 KNOBS = [key for key in knobs.keys(Experiment) if key.facts["choices"] or key.type in (int, float, bool)]
 CONDITIONAL = {"search.cost.latency", "search.warmup_epochs", "search.lr_min", "retrain.lr_min", "search.strategy"} | {
-    "search.partial_channels"
+    "search.partial_channels",
+    "retrain.warmup_epochs",
+    "retrain.nesterov",
 }
 
 
@@ -293,7 +295,7 @@ def test_any_configuration_reads_back_from_what_is_printed(
         )
     )
     values = {key.name: data.draw(likely(key)) for key in chosen}
-    values |= {"search.warmup_epochs": 0, "search.lr_min": 0, "retrain.lr_min": 0}
+    values |= {"search.warmup_epochs": 0, "retrain.warmup_epochs": 0, "search.lr_min": 0, "retrain.lr_min": 0}
     pairs = [f"{name}={json.dumps(value) if not isinstance(value, str) else value}" for name, value in values.items()]
     random.Random(len(pairs)).shuffle(pairs)
     assert main(["search", "digits", "--print-config", *pairs]) == 0

@@ -12,14 +12,16 @@ from torch.nn.functional import cross_entropy
 from rapdarts.blueprint import Blueprint
 from rapdarts.config import Experiment, RetrainConfig
 from rapdarts.evaluate import Accuracy, accuracy
-from rapdarts.networks.derived import DerivedNetwork
+from rapdarts.networks.derived import DerivedNetwork, drop_paths
 from rapdarts.trained import to_safetensors
 from rapdarts.training.augment import Augment
+from rapdarts.training.average import Average
 from rapdarts.training.data import Batches, DataSet, ordered, split
-from rapdarts.training.descent import descend, place, set_lr, weights_optimizer
+from rapdarts.training.descent import arithmetic, descend, place, set_lr, weights_optimizer
 from rapdarts.training.randomness import key
-from rapdarts.training.run import Run, Stateful
-from rapdarts.training.schedules import cosine, drop_path
+from rapdarts.training.recorded import Recorded
+from rapdarts.training.run import Run, Stateful, Sum
+from rapdarts.training.schedules import SCHEDULES, drop_path, warmup
 
 
 @dataclass
@@ -49,7 +51,7 @@ class Trained:
 def retrain(
     config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, folder: str = "", what: str = "retrain"
 ) -> Trained:
-    """Train a network from scratch (recipe of Chen et al. 2019, section 4.3); the last weights are the result.
+    """Train a network from scratch by the recipe of `config.retrain`; the last weights, or their average, are the result.
 
     Writes network.safetensors, and best.safetensors where a validation fraction was held out to choose it, into
     `folder` (a prefix such as "first/") of the run; `what` is what the progress calls it. The test set is looked at
@@ -60,60 +62,80 @@ def retrain(
 
     torch.manual_seed(key(config.seed, "initial weights"))
     network = place(blueprint.build(auxiliary=settings.auxiliary > 0), device)
+    average = Average(network, settings.ema) if settings.ema else None
+    shipped = network if average is None else average.network
     weights, best = list(network.parameters()), Best()
-    sgd = weights_optimizer(network, settings.lr, settings.momentum, settings.weight_decay)
+    sgd = weights_optimizer(network, settings.lr, settings.momentum, settings.weight_decay, settings.nesterov)
+    paths = network.paths if isinstance(network, DerivedNetwork) and settings.drop_path > 0 else 0
+    drop_rate = torch.zeros((), device=device)
+    forward = torch.compile(network) if settings.compile else network
+
+    def step(images: Tensor, labels: Tensor, size: int) -> dict[str, Sum]:
+        """One step on a batch of `size` images; gives sums for the epoch's record. Nothing in it waits for the device."""
+        loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+        parts = batches.parts(size)
+        for part in range(parts):
+            x, y = images[part::parts], labels[part::parts]
+            kept = [drop_paths(paths, len(x), drop_rate)] if paths else []
+            with arithmetic(settings.amp, x):
+                outputs = forward(x, *kept)
+            # Both heads are trained; only the first is kept.
+            logits, extra = outputs if isinstance(outputs, tuple) else (outputs, None)
+            total = main = summed_loss(logits, y, settings.label_smoothing)
+            if extra is not None:
+                total = main + settings.auxiliary * summed_loss(extra, y, settings.label_smoothing)
+            (total / size).backward()
+            loss, correct = loss + main.detach(), correct + (logits.argmax(1) == y).sum()
+        # A cell may leave a node out of its output: such weights have no gradient.
+        descend(sgd, weights, [weight.grad for weight in weights], settings.clip)
+        if average is not None:
+            average.update()
+        return {"train_loss": (loss, size), "train_accuracy": (correct, size)}
+
+    # What is compiled is not recorded: it launches little by itself.
+    take = step if settings.compile else Recorded(step, device, run.screen.say)
 
     learners: dict[str, Stateful] = {"network": network, "sgd": sgd, "best": best}
-    for epoch in run.epochs(what, settings.epochs, batches.steps, learners, carries=["network", "best"]):
-        lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
+    learners |= {} if average is None else {"average": average}
+    carries = [name for name in learners if name != "sgd"]
+    for epoch in run.epochs(what, settings.epochs, batches.steps, learners, carries):
+        lr = SCHEDULES[settings.schedule](epoch, settings.epochs, settings.lr, settings.lr_min)
+        lr *= warmup(epoch, settings.warmup_epochs)
         set_lr(sgd, lr)
-        set_drop_path(network, drop_path(epoch, settings.epochs, settings.drop_path))
+        drop_rate.fill_(drop_path(epoch, settings.epochs, settings.drop_path))
         network.train()
 
         for images, labels in run.batches(batches):
-            # Both heads are trained; only the first is kept.
-            outputs = network(images)
-            logits, extra = outputs if isinstance(outputs, tuple) else (outputs, None)
-            loss = cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
-            total = loss
-            if extra is not None:
-                total = loss + settings.auxiliary * cross_entropy(
-                    extra, labels, label_smoothing=settings.label_smoothing
-                )
-            # A cell may leave a node out of its output: such weights have no gradient.
-            descend(sgd, weights, torch.autograd.grad(total, weights, allow_unused=True), settings.clip)
-            run.meter.add("train_loss", loss * len(labels), len(labels))
-            run.meter.add("train_accuracy", (logits.argmax(1) == labels).sum(), len(labels))
+            run.meter.add_all(take(images, labels, batches.size(run.step)))
 
         facts = {"lr": lr}
         if len(held_out):
-            validation = accuracy(network, ordered(data.train, held_out, settings.batch, batches.augment))
+            validation = accuracy(shipped, ordered(data.train, held_out, settings.batch, batches.augment))
             facts["validation_accuracy"] = validation.share
             if validation.share > best.score:
                 best.score, best.epoch = validation.share, epoch
-                best.weights = {name: value.clone() for name, value in network.state_dict().items()}
+                best.weights = {name: value.clone() for name, value in shipped.state_dict().items()}
         run.log(("train_loss", "train_accuracy", "validation_accuracy"), **facts)
 
     def test() -> Accuracy:
-        return accuracy(network, ordered(data.test, None, settings.batch, batches.augment))
+        return accuracy(shipped, ordered(data.test, None, settings.batch, batches.augment))
 
-    last = {name: value.clone() for name, value in network.state_dict().items()}
+    last = {name: value.clone() for name, value in shipped.state_dict().items()}
     best_accuracy = None
     if best.weights is not None:
-        network.load_state_dict(best.weights)
+        shipped.load_state_dict(best.weights)
         best_accuracy = test()
         run.write(f"{folder}best.safetensors", to_safetensors(best.weights, blueprint, data))
-        network.load_state_dict(last)
+        shipped.load_state_dict(last)
     run.write(f"{folder}network.safetensors", to_safetensors(last, blueprint, data))
     if "genotype" in blueprint.card:
         run.write(f"{folder}genotype.json", blueprint.card["genotype"])
-    return Trained(network.eval(), test(), best_accuracy)
+    return Trained(shipped.eval(), test(), best_accuracy)
 
 
-def set_drop_path(network: nn.Module, rate: float) -> None:
-    """Drops paths at a rate, where there are paths to drop: in networks of genotypes."""
-    if isinstance(network, DerivedNetwork):
-        network.drop_path = rate
+def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy (n, classes), (n,) in float32, summed over the images; smoothed as by Szegedy et al. 2016, section 7."""
+    return cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=label_smoothing)
 
 
 def result(trained: Trained, blueprint: Blueprint, recipe: RetrainConfig, run: Run) -> dict[str, Any]:
@@ -140,5 +162,16 @@ def training_batches(config: Experiment, data: DataSet) -> tuple[Batches, Tensor
     held_out, train = torch.arange(0), torch.arange(len(data.train))
     if settings.validation_fraction > 0:
         held_out, train = split(data.train.labels, settings.validation_fraction, seed, "validation")
-    augment = Augment(data.mean, data.std, config.data.crop, config.data.flip, settings.cutout)
-    return Batches(data.train, train, settings.batch, seed, "retrain", augment, "retrain.batch"), held_out
+    augment = Augment(
+        data.mean,
+        data.std,
+        config.data.crop,
+        config.data.flip,
+        settings.cutout,
+        settings.jitter,
+        settings.smallest_crop,
+    )
+    whole, what = settings.batch * settings.accumulate, "retrain.batch"
+    if settings.accumulate > 1:
+        what = f"{what}={settings.batch} times retrain.accumulate={settings.accumulate}"
+    return Batches(data.train, train, whole, seed, "retrain", augment, what, settings.accumulate), held_out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -30,7 +29,7 @@ from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.progressive import prune
 from rapdarts.training.augment import Augment
 from rapdarts.training.data import Batches, DataSet, split
-from rapdarts.training.descent import descend, frozen, place, set_lr, weights_optimizer
+from rapdarts.training.descent import arithmetic, descend, frozen, place, set_lr, weights_optimizer
 from rapdarts.training.randomness import key
 from rapdarts.training.recorded import Recorded
 from rapdarts.training.run import Run, Stateful, Sum
@@ -343,14 +342,6 @@ def observed(half: str, loss: Tensor, logits: Tensor, labels: Tensor) -> dict[st
 def norm(gradients: Sequence[Tensor]) -> Tensor:
     """The joint Euclidean norm."""
     return torch.stack([gradient.norm() for gradient in gradients]).norm()
-
-
-def arithmetic(amp: str, images: Tensor) -> AbstractContextManager[None]:
-    """That of the supernet: bfloat16 where it is safe, if `amp` says so. Alpha, losses and prices stay in float32 and float64."""
-    if amp == "none":
-        return nullcontext()
-    # A weight is used once in a pass, so there is nothing to gain from keeping what was cast.
-    return torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False)
 
 
 def cost_facts(

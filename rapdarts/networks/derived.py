@@ -23,27 +23,31 @@ class DerivedCell(nn.Module):
             for node in choice.nodes
             for name, source in node
         )
+        # A dropped identity would cut the path that keeps the gradient alive (Larsson et al. 2017).
+        self.paths = sum(not isinstance(op, nn.Identity) for op in self.edges)
 
-    def forward(self, older: Tensor, newer: Tensor, drop_path: float) -> Tensor:
+    def forward(self, older: Tensor, newer: Tensor, kept: Tensor | None = None) -> Tensor:
+        """`kept` (paths, n), if given, scales what the edges that are no identities give, sample by sample."""
         states = [self.older(older), self.newer(newer)][-self.inputs :]
-        edges = iter(self.edges)
+        edges, scales = iter(self.edges), iter(()) if kept is None else iter(kept.unbind())
         for sources in self.nodes:
             terms = []
             for source in sources:
                 op = next(edges)
                 y = op(states[source])
-                # A dropped identity would cut the path that keeps the gradient alive (Larsson et al. 2017).
-                terms.append(y if isinstance(op, nn.Identity) else drop_paths(y, drop_path))
+                if kept is not None and not isinstance(op, nn.Identity):
+                    y = y * next(scales)[:, None, None, None].to(y.dtype)
+                terms.append(y)
             states.append(sum(terms[1:], terms[0]))
         return torch.cat([states[i] for i in self.concat], 1)
 
 
-def drop_paths(x: Tensor, rate: float) -> Tensor:
-    """Zeroes whole samples of (n, C, h, w) with probability `rate` and scales the rest, so that the mean stays (Larsson et al. 2017)."""
-    if rate == 0:
-        return x
-    keep = torch.rand((len(x), 1, 1, 1), device=x.device) >= rate
-    return x * keep / (1 - rate)
+def drop_paths(paths: int, images: int, rate: Tensor) -> Tensor:
+    """What is kept of so many paths, (paths, images): 0 with probability `rate`, a scalar on the device, else 1 / (1 - rate).
+
+    A path is dropped for whole images, and its mean stays (Larsson et al. 2017, section 3; scaled as in Zoph et al. 2018).
+    """
+    return (torch.rand((paths, images), device=rate.device) >= rate) / (1 - rate)
 
 
 class AuxiliaryHead(nn.Module):
@@ -76,19 +80,20 @@ class AuxiliaryHead(nn.Module):
 class DerivedNetwork(nn.Module):
     """`network(images)` gives logits; in training, where it has an auxiliary head, the pair (logits, auxiliary logits).
 
-    `drop_path` is the rate of dropped paths in training; the retraining loop raises it from epoch to epoch. The
-    masks come from torch's global generator.
+    It has so many `paths` that can be dropped in training: the edges that are no identities. What is kept of them is
+    given with the images, as `drop_paths` draws it.
     """
 
     def __init__(self, genotype: Genotype, space: SearchSpace, skeleton: Skeleton, auxiliary: bool = False) -> None:
         super().__init__()
-        self.drop_path = 0.0
         plans = skeleton.cells(space, genotype.widths)
         self.stem = Stem(space, skeleton)
         self.cells = nn.ModuleList(
             DerivedCell(space, genotype.cells[plan.kind], plan) if plan.kind in space.kinds else ResidualBlock(plan)
             for plan in plans
         )
+        self.paths_of_cells = [getattr(cell, "paths", 0) for cell in self.cells]
+        self.paths = sum(self.paths_of_cells)
         outputs = [genotype.widths.get(plan.kind, 1) * plan.channels for plan in plans]
         self.classifier = Classifier(space, outputs[-1], skeleton.classes)
         self.auxiliary: AuxiliaryHead | None = None
@@ -100,13 +105,13 @@ class DerivedNetwork(nn.Module):
             )
         self.auxiliary_layer = skeleton.auxiliary_layer
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Images (n, c, h, w) to logits (n, classes), or to the pair of logits described above."""
-        drop_path = self.drop_path if self.training else 0.0
+    def forward(self, images: Tensor, kept: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Images (n, c, h, w), and what is `kept` of the paths (paths, n), to logits (n, classes) or to the pair of them."""
+        rows = [None] * len(self.cells) if kept is None else kept.split(self.paths_of_cells)
         extra = None
         older, newer = self.stem(images)
-        for layer, cell in enumerate(self.cells):
-            older, newer = newer, cell(older, newer, drop_path)
+        for layer, (cell, of_cell) in enumerate(zip(self.cells, rows, strict=True)):
+            older, newer = newer, cell(older, newer, of_cell)
             if self.training and self.auxiliary is not None and layer == self.auxiliary_layer:
                 extra = self.auxiliary(newer)
         logits = self.classifier(newer)

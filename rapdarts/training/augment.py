@@ -1,7 +1,8 @@
-"""Random crops, flips and cutout of whole batches at once, on the device that holds the images."""
+"""Random crops, flips, colours and cutout of whole batches at once, on the device that holds the images."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,6 +12,12 @@ from torch import Tensor
 
 DRAWS = 5
 """Random numbers an image takes: crop row, crop column, flip, cutout row, cutout column."""
+
+MORE_DRAWS = 8
+"""Those it takes besides where it is zoomed or its colours change: area, shape, row, column; brightness, contrast, saturation, hue."""
+
+TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+"""Luma, and the two numbers of colour, out of red, green and blue (NTSC, 1953)."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +29,26 @@ class Augment:
     crop: int = 0  # padding of the random crop, pixels; 0: none
     flip: bool = False  # horizontal, every other image
     cutout: int = 0  # side of the square, pixels; 0: none
+    jitter: float = 0.0  # change of brightness, contrast and saturation, and half of it of the hue; 0: none
+    smallest_crop: float = 1.0  # share of the area that a random crop has at least; 1: no such crop
+
+    @property
+    def draws(self) -> int:
+        """Random numbers in [0, 1) that an image takes."""
+        return DRAWS + (MORE_DRAWS if self.jitter or self.smallest_crop < 1 else 0)
 
     def __call__(self, images: Tensor, draws: Tensor | None = None) -> Tensor:
-        """(b, c, h, w) uint8 to (b, c, h, w) float32; `draws` are (b, DRAWS) numbers in [0, 1)."""
+        """(b, c, h, w) uint8 to (b, c, h, w) float32; `draws` are (b, self.draws) numbers in [0, 1)."""
         if draws is None:
             return normalise(images, self.mean, self.std)
         if self.crop:
             images = random_crop(images, self.crop, draws[:, 0:2])
         if self.flip:
             images = random_flip(images, draws[:, 2])
+        if self.smallest_crop < 1:
+            images = random_zoom(images, self.smallest_crop, draws[:, DRAWS : DRAWS + 4])
+        if self.jitter:
+            images = 255 * colour_jitter(images.float() / 255, self.jitter, draws[:, DRAWS + 4 : DRAWS + 8])
         result = normalise(images, self.mean, self.std)
         if self.cutout:
             result = cutout(result, self.cutout, draws[:, 3:5])
@@ -57,8 +75,50 @@ def random_flip(images: Tensor, draws: Tensor) -> Tensor:
     return torch.where(draws[:, None, None, None] < 0.5, images.flip(-1), images)
 
 
+def random_zoom(images: Tensor, smallest: float, draws: Tensor) -> Tensor:
+    """A window of a random area, shape and place, scaled to the image's own size (Szegedy et al. 2015, section 6).
+
+    images (b, c, h, w), pixels of 0 to 255; draws (b, 4) in [0, 1). The area is a share between `smallest` and 1, the
+    sides are stretched against each other by up to 4/3; a side that would not fit is cut. Pixels are interpolated, on
+    windows larger than half the image's side and smaller ones alike.
+    """
+    area = smallest + (1 - smallest) * draws[:, 0]
+    stretch = torch.exp((2 * draws[:, 1] - 1) * math.log(4 / 3) / 2)
+    height, width = (area.sqrt() / stretch).clamp(max=1), (area.sqrt() * stretch).clamp(max=1)
+    # In coordinates in which the image reaches from -1 to 1.
+    row, column = (2 * draws[:, 2] - 1) * (1 - height), (2 * draws[:, 3] - 1) * (1 - width)
+    zero = torch.zeros_like(row)
+    window = torch.stack([torch.stack([width, zero, column], 1), torch.stack([zero, height, row], 1)], 1)
+    grid = F.affine_grid(window, list(images.shape), align_corners=False)
+    return F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+
+
+def colour_jitter(images: Tensor, strength: float, draws: Tensor) -> Tensor:
+    """Brightness, contrast and saturation times 1 - strength to 1 + strength, the hue turned by up to strength / 2 of the circle.
+
+    images (b, c, h, w) in 0..1, and so is the result; draws (b, 4) in [0, 1). Images of other than three channels have
+    no colours: their brightness and contrast change. The hue is turned about the grey axis, so that luma stays.
+    """
+    brightness, contrast, saturation = (1 + strength * (2 * draws[:, :3] - 1)).T[:, :, None, None, None]
+    images = (images * brightness).clamp(0, 1)
+    to_yiq, from_yiq = _yiq(images.device)
+    coloured = images.shape[1] == 3
+    luma = torch.einsum("c,bchw->bhw", to_yiq[0], images)[:, None] if coloured else images.mean(1, keepdim=True)
+    mean = luma.mean((2, 3), keepdim=True)
+    images = (mean + contrast * (images - mean)).clamp(0, 1)
+    if not coloured:
+        return images
+    luma = torch.einsum("c,bchw->bhw", to_yiq[0], images)[:, None]
+    images = (luma + saturation * (images - luma)).clamp(0, 1)
+    angle = math.pi * strength * (2 * draws[:, 3] - 1)
+    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], 1).view(-1, 3, 3)
+    turn = from_yiq @ turn @ to_yiq
+    return torch.einsum("bdc,bchw->bdhw", turn, images).clamp(0, 1)
+
+
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(b, c, h, w) uint8 to float32: scaled to 0..1, less the channel's mean, over its deviation."""
+    """(b, c, h, w) of 0 to 255 to float32: scaled to 0..1, less the channel's mean, over its deviation."""
     return (images.to(torch.float32) / 255 - _channels(mean, images.device)) / _channels(std, images.device)
 
 
@@ -82,3 +142,10 @@ def cutout(images: Tensor, side: int, draws: Tensor) -> Tensor:
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
     """(c, 1, 1) float32; kept, so that no step copies it to the device again."""
     return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+
+
+@lru_cache(maxsize=8)
+def _yiq(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The (3, 3) matrices from red, green and blue to YIQ and back; kept likewise."""
+    there = torch.tensor(TO_YIQ, dtype=torch.float64)
+    return there.float().to(device), torch.linalg.inv(there).float().to(device)

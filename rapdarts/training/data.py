@@ -127,7 +127,11 @@ def split(labels: Tensor, fraction: float, seed: int, stream: str) -> tuple[Tens
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """An endless stream of shuffled, augmented batches; any step of any epoch can be had without those before it."""
+    """An endless stream of shuffled, augmented batches; any step of any epoch can be had without those before it.
+
+    A batch may be computed in `accumulate` parts one after the other, and by several processes, of which each takes its
+    share of every part: image i of a batch is in part i mod parts.
+    """
 
     images: Images
     index: Tensor  # (n,) int64 CPU, the positions that belong to this stream
@@ -136,6 +140,9 @@ class Batches:
     stream: str
     augment: Augment
     what: str = "batch"  # the key that a user would change
+    accumulate: int = 1  # parts of a whole batch
+    rank: int = 0  # which process this is,
+    processes: int = 1  # of so many
 
     def __post_init__(self) -> None:
         if self.batch > len(self.index):
@@ -150,16 +157,33 @@ class Batches:
         whole, left = divmod(len(self.index), self.batch)
         return whole + (left > 1)
 
+    def size(self, step: int) -> int:
+        """Images in the batch of a step, over all processes."""
+        return min(self.batch, len(self.index) - step * self.batch)
+
+    def parts(self, size: int) -> int:
+        """How many parts a batch of that size is computed in: none larger than in a whole batch, none of a single image."""
+        whole = -(-self.batch // self.accumulate)
+        return max(1, min(-(-size // whole), size // 2))
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images (b, c, h, w) float32, labels (b,) int64) from step `start` on.
+        """This process's share (images (b, c, h, w) float32, labels (b,) int64) of the batches from step `start` on.
 
         An image's crop depends on its position in the data set and the epoch only, not on batch size or start.
         """
         order = self.index[permutation(self.seed, f"{self.stream} order", epoch, len(self.index))]
-        parts = torch.split(order, self.batch)[start : self.steps]
-        for part, pixels in _fetch_each(self.images, parts):
+        batches = torch.split(order, self.batch)[start : self.steps]
+        for part, pixels in _fetch_each(self.images, [self._share(batch) for batch in batches]):
             draws = uniform(self.seed, f"{self.stream} augment", epoch, part, DRAWS)
+            if self.augment.draws > DRAWS:
+                more = uniform(self.seed, f"{self.stream} zoom and colours", epoch, part, self.augment.draws - DRAWS)
+                draws = torch.cat([draws, more], 1)
             yield self.augment(pixels, draws), self.images.labels[part]
+
+    def _share(self, batch: Tensor) -> Tensor:
+        """Every process takes one image of each part in its turn."""
+        turn = torch.arange(len(batch)) // self.parts(len(batch))
+        return batch[turn % self.processes == self.rank]
 
 
 def ordered(images: Images, index: Tensor | None, batch: int, augment: Augment) -> Iterator[tuple[Tensor, Tensor]]:

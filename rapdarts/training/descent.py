@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -31,9 +31,20 @@ def frozen(network: nn.Module) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
-def weights_optimizer(network: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+def arithmetic(amp: str, images: Tensor) -> AbstractContextManager[None]:
+    """That of a network: bfloat16 where it is safe, if `amp` says so. Alpha, losses and prices stay in float32 and float64."""
+    if amp == "none":
+        return nullcontext()
+    # A weight is used once in a pass, so there is nothing to gain from keeping what was cast.
+    return torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False)
+
+
+def weights_optimizer(
+    network: nn.Module, lr: float, momentum: float, weight_decay: float, nesterov: bool = False
+) -> torch.optim.Optimizer:
     """SGD with momentum over a network's weights, known by name, so that a resume can tell whose momentum is whose."""
-    return torch.optim.SGD(network.named_parameters(), lr, momentum, weight_decay=weight_decay, fused=True)
+    named = network.named_parameters()
+    return torch.optim.SGD(named, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

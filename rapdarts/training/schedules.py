@@ -10,6 +10,20 @@ def cosine(epoch: int, epochs: int, peak: float, floor: float = 0.0) -> float:
     return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * epoch / epochs))
 
 
+def linear(epoch: int, epochs: int, peak: float, floor: float = 0.0) -> float:
+    """Learning rate from `peak` towards `floor` along a line."""
+    return floor + (peak - floor) * (1 - epoch / epochs)
+
+
+SCHEDULES = {"cosine": cosine, "linear": linear}
+"""Learning rates by what `retrain.schedule` calls them."""
+
+
+def warmup(epoch: int, epochs: int) -> float:
+    """What the learning rate is multiplied by: a line up to 1 in the last of the first `epochs` epochs (Goyal et al. 2017, section 2.2)."""
+    return min(1.0, (epoch + 1) / epochs) if epochs else 1.0
+
+
 def skip_dropout(epoch: int, epochs: int, warmup_epochs: int, rate: float) -> float:
     """Dropout after skips: a linear fall while weights warm up, an exponential one afterwards (Chen et al. 2019's code)."""
     if epoch < warmup_epochs:

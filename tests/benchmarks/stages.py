@@ -15,13 +15,13 @@ from torch.nn.functional import cross_entropy
 from rapdarts.config import Experiment, experiment
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty
-from rapdarts.loops.search import Batch, Halves, alternation, arithmetic, build, priced
+from rapdarts.loops.search import Batch, Halves, alternation, build, priced
 from rapdarts.networks.supernet import Supernet
 from rapdarts.space import SearchSpace, Skeleton, named_space
 from rapdarts.strategy.architecture import Architecture
 from rapdarts.strategy.progressive import prune
 from rapdarts.training.data import DataSet
-from rapdarts.training.descent import frozen, set_lr
+from rapdarts.training.descent import arithmetic, frozen, set_lr
 from rapdarts.training.readers import InMemory
 from rapdarts.training.recorded import EAGER, Recorded
 

@@ -157,7 +157,7 @@ def test_cell_by_hand() -> None:
     third = cell.edges[0](second) + first
     fourth = nn.functional.max_pool2d(third, 3, 1, 1) + third
     fifth = fourth + nn.functional.avg_pool2d(first, 3, 1, 1, count_include_pad=False)
-    torch.testing.assert_close(cell(older, newer, 0.0), torch.cat([fifth, third], 1))
+    torch.testing.assert_close(cell(older, newer), torch.cat([fifth, third], 1))
 
 
 def test_cell_of_one_input_by_hand() -> None:
@@ -167,7 +167,7 @@ def test_cell_of_one_input_by_hand() -> None:
     first = cell.edges[0](newer)
     second = 0 * newer + first
     third = nn.functional.avg_pool2d(newer, 3, 1, 1, count_include_pad=False) + cell.edges[4](first) + second
-    torch.testing.assert_close(cell(older, newer, 0.0), third)
+    torch.testing.assert_close(cell(older, newer), third)
     assert not list(cell.newer.parameters()) and not list(cell.older.parameters())
 
 
@@ -199,7 +199,7 @@ def test_network_of_nasbench201_by_hand() -> None:
     x = network.stem.older(x)
     assert x.shape == (2, 4, 9, 7)
     for cell in network.cells:
-        x = cell(None, x, 0.0)
+        x = cell(None, x)
     assert x.shape == (2, 16, 3, 2)
     norm, relu = network.classifier.activation
     expected = network.classifier.linear(relu(norm(x)).mean((2, 3)))
@@ -296,18 +296,29 @@ def test_auxiliary_head_on_small_maps(skeleton: Skeleton, adaptive: bool) -> Non
 @pytest.mark.parametrize("rate", [0.2, 0.7])
 def test_drop_path_keeps_the_mean_and_drops_whole_samples(rate: float) -> None:
     torch.manual_seed(0)
-    x = torch.rand(20_000, 2, 1, 2) + 1
-    y = drop_paths(x, rate)
-    kept = y[:, 0, 0, 0] > 0
-    torch.testing.assert_close(y, torch.where(kept[:, None, None, None], x / (1 - rate), 0.0))
-    error = (rate * (1 - rate) / len(x)) ** 0.5
-    assert abs(kept.float().mean().item() - (1 - rate)) < 4 * error
+    kept = drop_paths(4, 5_000, torch.tensor(rate))
+    assert kept.shape == (4, 5_000)
+    torch.testing.assert_close(kept, torch.where(kept > 0, 1 / (1 - rate), 0.0))
+    error = (rate * (1 - rate) / 5_000) ** 0.5
+    assert ((kept > 0).float().mean(1) - (1 - rate)).abs().max() < 4 * error
+    assert (kept.mean(1) - 1).abs().max() < 4 * error / (1 - rate)
+    assert not torch.equal(kept[0], kept[1])  # every path by itself
 
 
-def test_drop_path_of_nothing_asks_for_no_numbers() -> None:
-    x, state = torch.ones(2, 1, 1, 1), torch.get_rng_state()
-    assert drop_paths(x, 0.0) is x
-    assert torch.equal(torch.get_rng_state(), state)
+def test_drop_path_at_rate_0_keeps_all() -> None:
+    assert torch.equal(drop_paths(2, 3, torch.tensor(0.0)), torch.ones(2, 3))
+
+
+def test_paths_are_scaled_sample_by_sample() -> None:
+    """Two of the three images lose the second edge, one keeps it at twice its size."""
+    torch.manual_seed(0)
+    choice = Cell(2, ((("max_pool_3x3", 0), ("max_pool_3x3", 1)),), (2,))
+    cell = DerivedCell(DARTS, choice, CellPlan(0, "normal", 4, 3, 3, False, (6, 6)))
+    older, newer = torch.randn(2, 3, 3, 6, 6)
+    first, second = (nn.functional.max_pool2d(x, 3, 1, 1) for x in (cell.older(older), cell.newer(newer)))
+    kept = torch.tensor([[1.0, 1.0, 1.0], [0.0, 2.0, 0.0]])
+    expected = first + second * kept[1, :, None, None, None]
+    torch.testing.assert_close(cell(older, newer, kept), expected)
 
 
 @pytest.mark.parametrize(
@@ -323,27 +334,28 @@ def test_identities_are_never_dropped(primitive: str, kind: str, dropped: bool) 
     torch.manual_seed(0)
     cell = DerivedCell(DARTS, cell_of(primitive), CellPlan(0, kind, 4, 3, 3, False, (6, 6)))
     images = torch.randn(16, 3, 6, 6)
-    assert torch.equal(cell(images, images, 0.0), cell(images, images, 0.5)) is not dropped
+    assert (cell.paths > 0) is dropped
+    given = torch.zeros(cell.paths, 16)
+    assert torch.equal(cell(images, images), cell(images, images, given)) is not dropped
 
 
-@pytest.mark.parametrize("name", ["PDARTS", "BENCH"])
-def test_drop_path_is_off_in_evaluation(name: str) -> None:
-    network = network_of(name)
-    network(images_of())
-    network.drop_path = 0.5
-    first, second = network(images_of()), network(images_of())
-    assert not torch.allclose(first, second)
-    network.eval()
-    evaluated = network(images_of())
-    network.drop_path = 0.0
-    assert torch.equal(evaluated, network(images_of()))
+@pytest.mark.parametrize("name", ["PDARTS", "BENCH", "NASNet"])
+def test_every_path_of_a_network_is_scaled_by_its_own_row(name: str) -> None:
+    network = network_of(name).eval()
+    images = images_of()
+    whole = network(images)
+    assert torch.equal(network(images, torch.ones(network.paths, 4)), whole)
+    for path in range(network.paths):
+        kept = torch.ones(network.paths, 4)
+        kept[path, 0] = 0.0
+        changed = (network(images, kept) != whole).any(1).tolist()
+        assert changed[1:] == [False] * 3  # other images do not feel it
+    assert not torch.allclose(network(images, torch.zeros(network.paths, 4)), whole)
 
 
 def test_drop_path_follows_the_generator() -> None:
-    network = network_of("PDARTS")
-    network.drop_path = 0.5
-    logits = []
+    drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        logits.append(network(images_of()))
-    assert torch.equal(logits[0], logits[1]) and not torch.allclose(logits[0], logits[2])
+        drawn.append(drop_paths(3, 4, torch.tensor(0.5)))
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
