@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rapdarts.space import CellPlan, SearchSpace, Skeleton
@@ -27,6 +28,22 @@ def relu_conv_bn(
         nn.Conv2d(inputs, outputs, (rows, columns), stride, (rows // 2, columns // 2), bias=False),
         nn.BatchNorm2d(outputs, affine=affine),
     )
+
+
+class AvgPool(nn.AvgPool2d):
+    """An average pool whose gradient is right on a GPU.
+
+    That of torch's own is not, for padded images in channels-last order (its issue 188344; in 2.11 at least): there the
+    zeros are added first, and the pool itself pads nothing.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cuda" or not isinstance(self.padding, int) or self.padding == 0:
+            return super().forward(x)
+        border = [self.padding] * 4
+        total = F.avg_pool2d(F.pad(x, border), self.kernel_size, self.stride, divisor_override=1)
+        counted = F.pad(x.new_ones(1, 1, *x.shape[2:]), border, value=float(self.count_include_pad))
+        return total / F.avg_pool2d(counted, self.kernel_size, self.stride, divisor_override=1)
 
 
 class FactorizedReduce(nn.Sequential):
@@ -63,7 +80,7 @@ class Halves(nn.Module):
         # convolution writes past its workspace for channels-last inputs of few channels (its issue 6035).
         even = x[:, :, ::2, ::2]
         if height % 2 or width % 2:  # padding by nothing would be a copy
-            x = nn.functional.pad(x, (0, width % 2, 0, height % 2))
+            x = F.pad(x, (0, width % 2, 0, height % 2))
         return even, x[:, :, 1::2, 1::2]
 
 

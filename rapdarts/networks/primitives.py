@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rapdarts.errors import InputError
-from rapdarts.networks.layers import FactorizedReduce, relu_conv_bn
+from rapdarts.networks.layers import AvgPool, FactorizedReduce, relu_conv_bn
 from rapdarts.space import Factory, SearchSpace
 
 
@@ -37,7 +37,7 @@ def max_pool_3x3(channels: int, stride: int, affine: bool) -> nn.Module:
 
 
 def avg_pool_3x3(channels: int, stride: int, affine: bool) -> nn.Module:
-    return _pool(nn.AvgPool2d(3, stride, 1, count_include_pad=False), channels, affine)
+    return _pool(AvgPool(3, stride, 1, count_include_pad=False), channels, affine)
 
 
 def skip_connect(channels: int, stride: int, affine: bool) -> nn.Module:

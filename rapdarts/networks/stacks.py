@@ -18,9 +18,9 @@ from torch.autograd.function import once_differentiable
 
 from rapdarts.networks.blocks import Bundle, Reading, for_kernels, images, pixels
 from rapdarts.networks.depthwise import Geometry, separable
-from rapdarts.networks.layers import Halves
+from rapdarts.networks.layers import AvgPool, Halves
 
-WEIGHTLESS = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Identity)
+WEIGHTLESS = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, AvgPool, nn.Identity)
 """Layers that treat every channel alike, so that they may run on any bundle as they are."""
 
 
@@ -215,7 +215,7 @@ class Chain(nn.Module):
         if self.relu:
             x = x.rectified
         for layer in self.shared:
-            x = Bundle(layer(x.x))
+            x = Bundle(pooled(layer, x.x))
         for layer in self.layers:
             x, reading = Bundle(layer(x, reading)), Reading.own(len(reading.sources))
         if self.norm is not None:
@@ -285,6 +285,44 @@ def _stackable_norm(column: Sequence[nn.Module]) -> bool:
         type(slot) is nn.BatchNorm2d and slot.track_running_stats and slot.momentum is not None and not _hooked(slot)
         for slot in column
     )
+
+
+def pooled(layer: Any, x: Tensor) -> Tensor:
+    """A layer without weights on feature maps (n, C, h, w); pools of whole windows by kernels of ours, where there are some."""
+    plain = (type(layer) is nn.MaxPool2d and layer.dilation == 1) or (
+        type(layer) is AvgPool and not layer.count_include_pad
+    )
+    whole = plain and not layer.ceil_mode and all(type(part) is int for part in _window(layer))
+    if not (whole and for_kernels(x, 1)):
+        return layer(x)
+    result: Tensor = _PoolOnGpu.apply(x, *_window(layer), type(layer) is nn.MaxPool2d)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _window(layer: Any) -> tuple[Any, Any, Any]:
+    return layer.kernel_size, layer.stride, layer.padding
+
+
+class _PoolOnGpu(torch.autograd.Function):
+    """A pool of windows of `size` pixels a side, padding not counted."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: int, stride: int, padding: int, maximum: bool) -> Tensor:
+        from rapdarts.networks.kernels import pools
+
+        y, which = pools.forward(x.contiguous(memory_format=torch.channels_last), size, stride, padding, maximum)
+        ctx.save_for_backward(which)
+        ctx.given, ctx.window = x.shape, (size, stride, padding)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        from rapdarts.networks.kernels import pools
+
+        (which,) = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        return pools.backward(gradient, ctx.given, which, *ctx.window), *[None] * 4
 
 
 # --- weighing ----------------------------------------------------------------------------------------------------

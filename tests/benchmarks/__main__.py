@@ -19,17 +19,21 @@ from rapdarts.cost.latency import device_name
 from rapdarts.cost.stopwatch import clock
 from rapdarts.errors import RapdartsError
 from rapdarts.training.device import training_device
-from tests.benchmarks import commands, pipeline, protocol, search
+from tests.benchmarks import commands, pipeline, protocol, retraining, search
 from tests.benchmarks.stages import CASES, Sizes, settled
 
 PARTS = {
     "search": "the plain supernet against the batched one, stage by stage",
+    "retrain": "steps of retraining PDARTS, by arithmetic and layout; for a GPU, and only where it is named",
     "data": "images a second of the data pipeline",
     "derive": "deriving a genotype, with and without budgets",
     "cost": "the command rapdarts cost PDARTS",
     "startup": "the command rapdarts --help",
     "protocol": "P-DARTS' whole search, predicted from its steps; for a GPU, and only where it is named",
 }
+
+ON_GPU = ("protocol", "retrain")
+"""Parts that are measured only where they are named: they take long on a CPU."""
 
 SEARCH_BATCH = 32
 """Batch of the part `search`, in images: P-DARTS' own takes long on a CPU."""
@@ -44,7 +48,7 @@ def arguments() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, sizes = parser.add_argument, Sizes()
-    add("parts", nargs="*", metavar="PART", help="what to measure (default: all but protocol)")
+    add("parts", nargs="*", metavar="PART", help="what to measure (default: all but protocol and retrain)")
     add("--cases", nargs="+", choices=CASES, default=list(CASES), help="stages of the search (default: all)")
     add("--batch", type=int, help=f"images in a batch (default: {SEARCH_BATCH} in search, else {sizes.batch})")
     add(
@@ -61,6 +65,15 @@ def arguments() -> argparse.ArgumentParser:
         metavar="N",
         help="cells of the three stages (default: 5 11 17)",
     )
+    add(
+        "--retrained",
+        type=int,
+        nargs=2,
+        default=(retraining.LAYERS, retraining.CHANNELS),
+        metavar="N",
+        help="cells and channels of the network in retrain (default: %(default)s)",
+    )
+    add("--compile", action="store_true", help="measure torch.compile in retrain too, which takes a minute or more")
     add("--images", type=int, default=sizes.images, help="images in the training set (default: %(default)s)")
     add("--side", type=int, default=sizes.side, help="side of an image, in pixels (default: %(default)s)")
     add(
@@ -80,7 +93,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> int:
     parser = arguments()
     given = parser.parse_args(words)
-    wanted = given.parts or [part for part in PARTS if part != "protocol"]
+    wanted = given.parts or [part for part in PARTS if part not in ON_GPU]
     stages = [case for case in given.cases if case in protocol.STAGES]
     if unknown := [part for part in wanted if part not in PARTS]:
         parser.error(f"there is no part {unknown[0]}; the parts are {', '.join(PARTS)}")
@@ -95,6 +108,7 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.error("there must be at least one round")
     large = Sizes(given.batch or Sizes.batch, given.channels, tuple(given.layers), given.images, given.side)
     small = replace(large, batch=given.batch or SEARCH_BATCH)
+    trained = replace(large, batch=given.batch or retraining.BATCH)
     for part, sizes in (("search", small), ("protocol", large)):
         least = 2 * (rounds + warm_up) * sizes.batch
         if part in wanted and sizes.images < least:
@@ -104,6 +118,10 @@ def main(words: Sequence[str] | None = None) -> int:
 
     parts: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
         "search": (lambda: search.measure(small, given.cases, given.amp, device, rounds, warm_up), search.report),
+        "retrain": (
+            lambda: retraining.measure(trained, *given.retrained, device, rounds, warm_up, given.compile),
+            retraining.report,
+        ),
         "data": (lambda: pipeline.measure(large, device, rounds, warm_up), pipeline.report),
         "derive": (lambda: commands.derivations(rounds, warm_up), commands.report),
         "cost": (lambda: commands.wall_times(["cost", "PDARTS"], "import torch", rounds, warm_up), commands.report),

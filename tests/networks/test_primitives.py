@@ -114,7 +114,7 @@ STRIDED = ", stride 2x2"
 AT_STRIDE_2 = {
     "none": ["Zero"],
     "max_pool_3x3": ["MaxPool2d"],
-    "avg_pool_3x3": ["AvgPool2d"],
+    "avg_pool_3x3": ["AvgPool"],
     "skip_connect": ["relu", "16>8 1x1", "16>8 1x1", "norm"],  # every second pixel is picked without a stride
     "nor_conv_1x1": ["AvgPool2d", "relu", "16>16 1x1", "norm"],  # likewise: a pool of one pixel picks
     "nor_conv_3x3": ["relu", "16>16 3x3, stride 2x2", "norm"],

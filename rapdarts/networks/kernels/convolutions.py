@@ -25,16 +25,20 @@ if TYPE_CHECKING:
 ELEMENTS = 2048
 """What of a tile (pixels times channels) a program holds: 16 numbers a thread."""
 
-WEIGHT_PIXELS = 64
-"""Pixels that the weights' gradient sums over at once."""
+ROW = 512
+"""Bytes of an image's pixel, in all the columns that it is seen from, of which 64 are held at once; of wider ones 32."""
 
 
-@triton.jit
+MOVEMENT = ("times_h", "times_w", "off_h", "off_w", "step_h", "step_w")
+"""How a kernel moves; numbers that Triton is not to compile anew for."""
+SIZES = ("pixels", "from_height", "from_width", "height", "width", "steps", "parts")
+
+
+@triton.jit(do_not_specialize=[*MOVEMENT, *SIZES])
 def _convolve(
     source, target, depthwise, pointwise, reads, readers, pixels,
     from_height, from_width, height, width, from_channels, channels,
-    times_h: tl.constexpr, times_w: tl.constexpr, off_h: tl.constexpr, off_w: tl.constexpr,
-    step_h: tl.constexpr, step_w: tl.constexpr, over_h: tl.constexpr, over_w: tl.constexpr,
+    times_h, times_w, off_h, off_w, step_h, step_w, over_h, over_w,
     rows: tl.constexpr, columns: tl.constexpr,
     c_in: tl.constexpr, c_out: tl.constexpr, block_in: tl.constexpr, block_out: tl.constexpr, tile: tl.constexpr,
     has_depthwise: tl.constexpr, has_pointwise: tl.constexpr, turned: tl.constexpr, precision: tl.constexpr,
@@ -82,12 +86,11 @@ def _convolve(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=[*MOVEMENT, *SIZES])
 def _correlate(
     source, gradient, target, reads, pixels, steps,
     from_height, from_width, height, width, from_channels, channels,
-    times_h: tl.constexpr, times_w: tl.constexpr, off_h: tl.constexpr, off_w: tl.constexpr,
-    step_h: tl.constexpr, step_w: tl.constexpr,
+    times_h, times_w, off_h, off_w, step_h, step_w,
     rows: tl.constexpr, columns: tl.constexpr, taps: tl.constexpr,
     c_in: tl.constexpr, c_out: tl.constexpr, block_in: tl.constexpr, block_out: tl.constexpr, tile: tl.constexpr,
     precision: tl.constexpr,
@@ -118,6 +121,27 @@ def _correlate(
     slots = tl.num_programs(1)
     place = (((share * slots + slot) * rows + i) * columns + j) * c_in + c
     tl.store(target + place[:, None].to(tl.int64) * c_out + o[None, :], total, known[:, None] & asked[None, :])
+
+
+@triton.jit(do_not_specialize=["parts", "slots", "taps"])
+def _part(
+    sums, depthwise, pointwise, to_depthwise, to_pointwise, parts, slots, taps,
+    c_in: tl.constexpr, c_out: tl.constexpr, block_out: tl.constexpr, block_taps: tl.constexpr,
+):  # fmt: skip
+    """From the dense weights' gradient to those of the two, of one channel of one slot, by the chain rule."""
+    slot, c = tl.program_id(0), tl.program_id(1)
+    t, o = tl.arange(0, block_taps), tl.arange(0, block_out)
+    place = ((slot * taps + t) * c_in + c)[:, None] * c_out + o[None, :]
+    asked = (t < taps)[:, None] & (o < c_out)[None, :]
+    total = tl.zeros((block_taps, block_out), tl.float32)
+    for part in range(parts):
+        total += tl.load(sums + part * (slots * taps * c_in * c_out) + place, asked, 0.0)
+    own = (slot * c_in + c) * taps + t
+    k = tl.load(depthwise + own, t < taps, 0.0).to(tl.float32)
+    mixing = (slot * c_out + o) * c_in + c
+    p = tl.load(pointwise + mixing, o < c_out, 0.0).to(tl.float32)
+    tl.store(to_depthwise + own, tl.sum(total * p[None, :], 1), t < taps)
+    tl.store(to_pointwise + mixing, tl.sum(total * k[:, None], 0), o < c_out)
 
 
 def _run(
@@ -167,30 +191,32 @@ def backward(
         to_x = _run(between, (x.shape[2], x.shape[3]), reads, readers, depthwise, None, c_in, c_in, movement)
     if for_weights:
         dense = _dense_gradient(gradient, x, reading, kernel, c_in, c_out, geometry)
-        taps = depthwise.float().view(slots, c_in, -1).transpose(1, 2)  # slots, taps, C
-        mix = pointwise.float().view(slots, 1, c_out, c_in).transpose(2, 3)  # slots, 1, C, outputs
-        to_depthwise = (dense * mix).sum(3).transpose(1, 2).reshape(depthwise.shape).to(depthwise.dtype)
-        to_pointwise = (dense * taps[..., None]).sum(1).transpose(1, 2).reshape(pointwise.shape).to(pointwise.dtype)
+        to_depthwise, to_pointwise = torch.empty_like(depthwise), torch.empty_like(pointwise)
+        taps = kernel[0] * kernel[1]
+        _part[slots, c_in](
+            dense, depthwise, pointwise, to_depthwise, to_pointwise, len(dense), slots, taps,
+            c_in, c_out, block_of(c_out), triton.next_power_of_2(taps),
+        )  # fmt: skip
     return to_x, to_depthwise, to_pointwise
 
 
 def _dense_gradient(
     gradient: Tensor, x: Tensor, reading: Reading, kernel: tuple[int, int], c_in: int, c_out: int, geometry: Geometry
 ) -> Tensor:
-    """Of the dense convolution that the two make together, (slots, taps, C, outputs) in float32."""
+    """Of the dense convolution that the two make together, (parts of the sum, slots, taps, C, outputs) in float32."""
     slots, (rows, columns), block = len(reading.sources), kernel, block_of(c_in)
     pixels = len(gradient) * gradient.shape[2] * gradient.shape[3]
     taps = triton.next_power_of_2(columns) if block < 64 else 1
     groups = rows * triton.cdiv(columns, taps)
-    parts = min(triton.cdiv(pixels, WEIGHT_PIXELS), max(1, PROGRAMS // (slots * groups)))
-    steps = triton.cdiv(triton.cdiv(pixels, parts), WEIGHT_PIXELS)
-    parts = triton.cdiv(pixels, steps * WEIGHT_PIXELS)
+    tile = 64 if taps * block * x.element_size() <= ROW else 32
+    steps = triton.cdiv(triton.cdiv(pixels, max(1, PROGRAMS // (slots * groups))), tile)
+    parts = triton.cdiv(pixels, steps * tile)
     sums = torch.empty((parts, slots, rows * columns, c_in, c_out), dtype=torch.float32, device=x.device)
     _correlate[parts, slots, groups](
         x, gradient, sums, table(reading.sources, x.device), pixels, steps, x.shape[2], x.shape[3],
         gradient.shape[2], gradient.shape[3], x.shape[1], gradient.shape[1],
         *geometry.stride, *(-p for p in geometry.padding), *geometry.dilation, rows, columns, taps,
-        c_in, c_out, block, block_of(c_out), WEIGHT_PIXELS, precision(),
+        c_in, c_out, block, block_of(c_out), tile, precision(),
         num_warps=8 if taps * block >= 128 else 4,
     )  # fmt: skip
-    return sums.sum(0)
+    return sums

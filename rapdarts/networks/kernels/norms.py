@@ -20,7 +20,7 @@ PARTS = 64
 """Most parts in which the pixels are summed."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels", "steps", "parts", "readers"])
 def _moments(source, sums, pixels, steps, channels, c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr):
     """Sums over a part of the pixels, of one block's channels and of their squares, less the first pixel's values."""
     part, at_block = tl.program_id(0), tl.program_id(1)
@@ -42,7 +42,7 @@ def _moments(source, sums, pixels, steps, channels, c_in: tl.constexpr, block: t
     tl.store(sums + place + channels, tl.sum(twice, 0), known)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels", "steps", "parts", "readers"])
 def _normalise(
     source, target, scale, reads, sums, kept, mean, var, pixels, steps, parts, from_channels, channels, momentum, eps,
     c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, most_parts: tl.constexpr,
@@ -74,16 +74,16 @@ def _normalise(
         factor = inverse
     for step in range(steps):
         at = (share * steps + step) * tile + tl.arange(0, tile)
-        asked = (at < pixels)[:, None] & known[None, :]
+        inside = (at < pixels)[:, None] & known[None, :]
         at = at.to(tl.int64)
-        x = tl.load(source + (at * from_channels + at_block * c_in)[:, None] + c[None, :], asked, 0.0).to(tl.float32)
+        x = tl.load(source + (at * from_channels + at_block * c_in)[:, None] + c[None, :], inside, 0.0).to(tl.float32)
         y = (x - middle[None, :]) * factor[None, :]
         if relu:
             y = tl.maximum(y, 0.0)
-        tl.store(target + (at * channels + slot * c_in)[:, None] + c[None, :], y.to(target.dtype.element_ty), asked)
+        tl.store(target + (at * channels + slot * c_in)[:, None] + c[None, :], y.to(target.dtype.element_ty), inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels", "steps", "parts", "readers"])
 def _reduce(
     gradient, source, reads, kept, sums, pixels, steps, from_channels, channels,
     c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, relu: tl.constexpr,
@@ -113,7 +113,7 @@ def _reduce(
     tl.store(sums + place + channels, tl.sum(twice, 0), known)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels", "steps", "parts", "readers"])
 def _return(
     gradient, source, target, scale, readers_table, kept, sums, pixels, readers, from_channels, channels,
     c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, weighs: tl.constexpr, relu: tl.constexpr,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rapdarts.networks.layers import AvgPool
 from rapdarts.networks.reference.layers import Concat, Image, Residual, global_pooled, named, unit
 
 DEPTHS = (4, 8, 4)
@@ -59,7 +60,7 @@ def _unit_v1(inputs: int, outputs: int, stride: int, groups: int = 3) -> nn.Modu
     )
     if stride == 1:
         return Residual(body, nn.Identity(), nn.ReLU())
-    return named(concat=Concat(pool=nn.AvgPool2d(3, 2, 1), body=body), activation=nn.ReLU())
+    return named(concat=Concat(pool=AvgPool(3, 2, 1), body=body), activation=nn.ReLU())
 
 
 def _unit_v2(channels: int) -> nn.Module:
