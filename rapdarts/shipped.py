@@ -44,7 +44,7 @@ PT2_FACTS = "rapdarts.json"
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file says about its network, in words, and about its ends: image (channels, height, width), and classes in the order of the logits."""
+    """What a file says: the image (channels, height, width), the classes in the order of the logits, and in words what it is."""
 
     image: tuple[int, int, int]
     class_names: tuple[str, ...]
@@ -131,9 +131,10 @@ def open_executorch(content: bytes) -> Function:
         program = Runtime.get().load_program(content)
 
     def run(images: Tensor) -> Tensor:
-        method = program.load_method("forward")
-        # The logits lie in the method's own memory, which the next image overwrites.
-        return torch.cat([method.execute([image.contiguous()])[0].clone() for image in images.split(1)])
+        with _quiet():
+            method = program.load_method("forward")
+            # The logits lie in the method's own memory, which the next image overwrites.
+            return torch.cat([method.execute([image.contiguous()])[0].clone() for image in images.split(1)])
 
     return run
 
