@@ -49,16 +49,19 @@ class Facts:
     image: tuple[int, int, int]
     class_names: tuple[str, ...]
     network: str = ""
+    licence: str = ""
 
     @property
     def texts(self) -> dict[str, str]:
         """The facts as the texts that a file keeps by name, lists as JSON."""
-        return {
+        texts = {
             "image": json.dumps(self.image),
             "class_names": json.dumps(self.class_names, ensure_ascii=False),
             "pixels": "float32 in 0..1; the normalisation is part of the network",
             "network": self.network,
+            "licence": self.licence,
         }
+        return {key: value for key, value in texts.items() if value}
 
 
 def facts_of(texts: dict[str, str], where: str) -> Facts:
@@ -73,12 +76,12 @@ def facts_of(texts: dict[str, str], where: str) -> Facts:
         raise InputError(
             f"{where} does not say its image and class_names in its metadata; give a file that rapdarts export wrote."
         ) from None
-    return Facts(tuple(image), tuple(names), texts.get("network", ""))
+    return Facts(tuple(image), tuple(names), texts.get("network", ""), texts.get("licence", ""))
 
 
 def need(extra: str, what: str) -> None:
-    """Raises InputError, which says what to install, unless all packages of an extra are there; `what` needs them."""
-    for package in EXTRAS[extra]:
+    """Raises InputError, which says what to install, unless all packages of an extra (if any) are there; `what` needs them."""
+    for package in EXTRAS.get(extra, ()):
         try:
             with _quiet():
                 importlib.import_module(package)
