@@ -32,9 +32,9 @@ def export(call: Call) -> None:
     target = call.target("a genotype (a file, a run folder or a name such as PDARTS), or a trained network")
     options = knobs.load(ExportConfig, call.pairs)
     given = {key for key, _ in call.pairs}
-    useless = given - {"to", "out", *USEFUL.get(options.to, ())}
-    if useless:
-        raise InputError(f"to={options.to} has no use for {min(useless)}=; leave it out.")
+    idle = given - {"to", "out", *USEFUL.get(options.to, ())}
+    if idle:
+        raise InputError(f"to={options.to} has no use for {min(idle)}=; leave it out.")
     from rapdarts.export import FORMATS
 
     if options.to in FORMATS:
