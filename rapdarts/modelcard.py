@@ -20,6 +20,7 @@ from rapdarts.space import named_space
 from rapdarts.trained import TrainedFile
 
 MAX_FILE_BYTES = 20_000_000
+NUMBERS = ("test_accuracy", "standard_error", "n")
 ESCAPES = str.maketrans({**{mark: f"\\{mark}" for mark in "\\|`*_[]#"}, "<": "&lt;", **dict.fromkeys("\r\n", " ")})
 """What Markdown would read as more than text, and what stands there instead."""
 
@@ -44,8 +45,9 @@ def history_of(path: Path) -> History:
     result, machine = (_object(path.with_name(name)) for name in ("result.json", "environment.json"))
     # A result is that of network.safetensors; best.safetensors has its own inside.
     own = {"network.safetensors": result, "best.safetensors": result.get("best")}.get(path.name)
-    test = own if isinstance(own, dict) and {"test_accuracy", "standard_error", "n"} <= own.keys() else {}
-    return History(experiment, test, machine)
+    own = own if isinstance(own, dict) else {}
+    test = {key: own[key] for key in NUMBERS if type(own.get(key)) in (int, float)}
+    return History(experiment, test if len(test) == len(NUMBERS) else {}, machine)
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -129,10 +131,11 @@ def _trained_on(history: History) -> dict[str, str]:
     settings = ", ".join(f"{key}={value}" for key, value in recipe.items())
     machine = {key: history.machine.get(key) or "unknown" for key in ("rapdarts", "torch")}
     versions = ", ".join(f"{key} {value}" for key, value in machine.items())
+    epochs = f"{config.retrain.epochs} epoch{'s' if config.retrain.epochs > 1 else ''}"
     return {
         "data set": f"{_plain(config.data.name)}{share}",
         "test accuracy": accuracy,
-        "training": f"{config.retrain.epochs} epochs, seed {config.seed}, by {_plain(versions)}; {_plain(settings)}",
+        "training": f"{epochs}, seed {config.seed}, by {_plain(versions)}; {_plain(settings)}",
     }
 
 

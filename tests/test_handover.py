@@ -305,7 +305,7 @@ def test_the_weights_and_a_card_that_says_what_is_known(
     assert said["card"] == f"{file}.md"
     result = json.loads((run / "result.json").read_text())
     assert f"| test accuracy | {100 * result['test_accuracy']:.2f} % +- {100 * result['standard_error']:.2f} %" in card
-    assert "n = 600" in card and "| data set | digits |" in card and "1 epochs, seed 0" in card
+    assert "n = 600" in card and "| data set | digits |" in card and "1 epoch, seed 0" in card
     assert f"| cost: params | {result['costs']['params']:,} |" in card
     assert LITERATURE["PDARTS"].to_darts() in card and "3 cells x 4 channels" in card
     assert 'license: "CC-BY-4.0"' in card and "The weights: CC-BY-4.0, as whoever exported them says." in card
