@@ -327,6 +327,22 @@ def test_the_card_says_what_is_not_known(run: Path, lenet: Path, tmp_path: Path,
     assert "| what | lenet, a reference network |" in card and "## Cells" not in card
 
 
+def test_the_card_of_a_network_of_a_space_of_ones_own_says_where_that_comes_in(tmp_path: Path, values: Values) -> None:
+    space = tmp_path / "mine.py"
+    space.write_text(
+        "from dataclasses import replace\nfrom search_spaces.darts import SPACE\nSPACE = replace(SPACE, name='mine')\n"
+    )
+    genotype = tmp_path / "genotype.json"
+    genotype.write_text(replace(LITERATURE["PDARTS"], space="mine").to_json())
+    own = ("--space", str(space))
+    less = ("data.fraction=0.1", "retrain.batch=40")
+    assert main(["retrain", str(genotype), "digits", *SETTINGS, *less, *own, f"run={tmp_path / 'run'}"]) == 0
+    said = values(tmp_path / "run", "to=safetensors", f"out={tmp_path / 'net.safetensors'}", *own)
+    card = Path(said["card"]).read_text()
+    assert 'space_from_file(Path("mine.py"))' in card and "digits, 0.1 of its training images" in card
+    assert process(snippet(card), cwd=tmp_path).strip() in set("0123456789")
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": NaN}'])
 def test_a_damaged_result_is_one_sentence(text: str, run: Path, tmp_path: Path, sentence: Sentence) -> None:
     for name in ("network.safetensors", "config.yaml"):
