@@ -1,4 +1,4 @@
-"""A genotype as a picture: its cells as layered drawings in SVG, which any browser shows.
+"""A genotype as a picture: its cells as layered drawings in SVG, which any browser shows, or as a text for Graphviz.
 
 Boxes stand in columns by their depth, labels in columns between them. An edge has a place of its own in every column it
 touches, runs level there and bends only between columns: so no line meets a label, or a box that is not its own.
@@ -87,6 +87,37 @@ def draw(genotype: Genotype) -> str:
     font = "font-family=\"system-ui, 'Segoe UI', Helvetica, Arial, sans-serif\""
     text = "\n".join([f"<svg {head} {font}>", '<rect width="100%" height="100%" fill="#fff"/>', *body, "</svg>\n"])
     return text.encode("ascii", "xmlcharrefreplace").decode()
+
+
+def dot(genotype: Genotype) -> str:
+    """The same cells in the language DOT (Graphviz), without positions: one digraph, a cluster for every cell."""
+    lines = ["digraph genotype {", "  rankdir=LR", f"  label={_quoted(f'search space {genotype.space}')}"]
+    lines += ["  node [shape=box, style=rounded]"]
+    for kind in KINDS:
+        if kind not in genotype.cells:
+            continue
+        cell = genotype.cells[kind]
+        names = [f"{kind}_{number}" for number in range(cell.inputs + len(cell.nodes))]
+        texts = [f"c_k-{cell.inputs - number}" for number in range(cell.inputs)]
+        texts += [str(number) for number in range(len(cell.nodes))]
+        lines += [f"  subgraph cluster_{kind} {{", f"    label={_quoted(TITLES[kind])}"]
+        lines += [f"    {name} [label={_quoted(text)}]" for name, text in zip(names, texts, strict=True)]
+        lines += [f"    {kind}_output [label={_quoted('c_k')}]"]
+        for name, node in zip(names[cell.inputs :], cell.nodes, strict=True):
+            for primitive, source in node:
+                colour = _quoted(_family(primitive)[1])
+                lines += [
+                    f"    {names[source]} -> {name} [label={_quoted(primitive)}, color={colour}, fontcolor={colour}]"
+                ]
+        lines += [f"    {names[source]} -> {kind}_output [color={_quoted(CONCAT[1])}]" for source in cell.concat]
+        lines += ["  }"]
+    return "\n".join([*lines, "}\n"])
+
+
+def _quoted(text: str) -> str:
+    """A text as DOT quotes it; a backslash would begin an escape of Graphviz's own."""
+    plain = "".join(character if character.isprintable() else "\ufffd" for character in text[:200])
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 # --- where things stand ------------------------------------------------------------------------------------------

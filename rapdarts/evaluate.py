@@ -33,6 +33,11 @@ class Accuracy:
         """Binomial standard error of `share`: how far it would scatter over test sets of this size."""
         return math.sqrt(self.share * (1 - self.share) / self.n)
 
+    @property
+    def plain(self) -> dict[str, float]:
+        """Share, its error and n, by name."""
+        return {"test_accuracy": self.share, "standard_error": self.standard_error, "n": self.n}
+
     def __str__(self) -> str:
         return f"{100 * self.share:.2f} % +- {100 * self.standard_error:.2f} % (standard error, n = {self.n})"
 

@@ -1,23 +1,22 @@
-"""What was chosen: the discrete cells of one network, read from and written to JSON and the dialects of DARTS and NAS-Bench-201.
+"""What was chosen: the discrete cells of one network, read from JSON and other programs' dialects, and written to them.
 
 Files are parsed, never evaluated; whatever cannot be used is refused with one sentence that says where and why.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import unicodedata
-import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 
+from rapdarts import dialects
 from rapdarts.errors import InputError
 from rapdarts.plain_json import Fault, as_list, as_object, dump, load, nearest, reader, record, show
 from rapdarts.plain_text import read_text
@@ -27,7 +26,6 @@ FORMAT = "rapdarts-genotype"
 VERSION = 1
 MAX_NODES = 100
 MAX_FILE_BYTES = 1_000_000
-MAX_DARTS_CHARACTERS = 64_000
 
 Node = tuple[tuple[str, int], ...]
 """The edges into one node, as (primitive, input)."""
@@ -135,11 +133,13 @@ class Genotype:
         nodes, each of which has one edge from everything before it, and of which the last is put out.
         """
         cell = self.cells.get("normal")
-        if cell is not None and len(self.cells) == 1 and (cell.inputs, cell.concat) == (1, (BENCH_NODES,)):
-            nodes = tuple(tuple(sorted(node, key=lambda edge: edge[1])) for node in cell.nodes)
+        if cell is not None and len(self.cells) == 1 and (cell.inputs, cell.concat) == (1, (dialects.BENCH_NODES,)):
+            nodes = [sorted(node, key=lambda edge: edge[1]) for node in cell.nodes]
             text = "+".join("|" + "".join(f"{primitive}~{source}|" for primitive, source in node) for node in nodes)
             with suppress(InputError):
-                if parse_nasbench201(text, "").cells["normal"].nodes == nodes:
+                if dialects.nasbench201(text, "").cells["normal"]["nodes"] == [
+                    [[*edge] for edge in node] for node in nodes
+                ]:
                     return text
         raise InputError(
             "these cells cannot be written in the NAS-Bench-201 dialect (one cell of one input and three nodes, all edges kept)."
@@ -169,7 +169,7 @@ stem = reader(lambda value: value in ("cifar", "imagenet"), "cifar or imagenet")
 
 
 def read(path: Path, space: str = "darts") -> Genotype:
-    """The genotype in a file of any dialect; `space` is the space where the DARTS dialect leaves it open.
+    """The genotype in a file of any dialect; `space` is the space where the file leaves it open.
 
     Raises InputError for what is no regular file, too large, not UTF-8, or not a genotype.
     """
@@ -181,29 +181,32 @@ def read(path: Path, space: str = "darts") -> Genotype:
 
 
 def parse(text: str, where: str, space: str = "darts") -> Genotype:
-    """The genotype a text means: the DARTS dialect where it begins with a word or a comment, NAS-Bench-201's where with a bar, else JSON.
+    """The genotype a text means, in our JSON or in a dialect of other programs (`rapdarts.dialects`).
 
-    `where` names the text in messages, `space` the space of a text in the DARTS dialect. Raises InputError.
+    `where` names the text in messages, `space` is the space where the text leaves it open. Raises InputError.
     """
     if text.startswith("\ufeff"):
         raise InputError(f"{where} begins with a byte order mark; save it as UTF-8 without one.")
     if not text.strip():
         raise InputError(f"{where} is empty; it must hold a genotype.")
-    if text.lstrip().startswith("|"):
-        return parse_nasbench201(text, where)
-    return parse_darts(text, where, space) if re.match(r"\s*[^\W\d]|\s*#", text) else parse_json(text, where)
+    foreign = dialects.reader_of(text)
+    return _read(foreign(text, where), where, space) if foreign else parse_json(text, where, space)
 
 
-def parse_json(text: str, where: str) -> Genotype:
-    """The genotype a JSON text means. Raises InputError."""
+def parse_json(text: str, where: str, space: str = "darts") -> Genotype:
+    """The genotype a JSON text means: ours, or a dictionary of NNI's, in `space`. Raises InputError."""
     if len(text) > MAX_FILE_BYTES:
         raise InputError(f"{where} has {len(text)} characters, too many for a genotype.")
     try:
         tree = as_object(load(text), where)
     except Fault as fault:
         raise InputError(f"{where}, {fault}.") from None
+    if "format" not in tree and dialects.is_nni(tree):
+        return _read(dialects.nni(tree, where), where, space)
     if tree.get("format") != FORMAT:
-        raise InputError(f"{where}: format must be {FORMAT!r}, not {show(tree.get('format'))}.")
+        raise InputError(
+            f"{where}: format must be {FORMAT!r}, not {show(tree.get('format'))}; understood are {dialects.UNDERSTOOD}."
+        )
     version = tree.get("version")
     if not _is_whole(version) or version < 1:
         raise InputError(f"{where}: version must be {VERSION}, not {show(version)}.")
@@ -219,147 +222,21 @@ def parse_json(text: str, where: str) -> Genotype:
 
 
 def parse_darts(text: str, where: str, space: str = "darts") -> Genotype:
-    """The genotype that `Genotype(normal=[(primitive, input), ...], normal_concat=range(2, 6), ...)` means.
+    """The genotype that `Genotype(normal=[(primitive, input), ...], normal_concat=range(2, 6), ...)` means, in `space` unless it names one.
 
-    Two pairs make a node. A name and `=` may stand before it, and a first line `# space: NAME`, which wins over
-    `space`. Only calls of Genotype and range, lists, tuples, names of primitives and whole numbers are read; InputError
-    shows anything else that was found.
+    Raises InputError. What is read besides pairs, `rapdarts.dialects` says.
     """
-    if len(text) > MAX_DARTS_CHARACTERS:
-        raise InputError(f"{where} has {len(text)} characters; the DARTS dialect has up to {MAX_DARTS_CHARACTERS}.")
-    named = re.match(r"\s*#\s*space:\s*([A-Za-z_][A-Za-z0-9_-]{0,63})\s*\n", text)
-    space = named.group(1) if named else space
-    # Python would take blanks before the first word for an indentation; the line breaks stay, for the line numbers.
-    source = "\n" * text[: len(text) - len(text.lstrip())].count("\n") + text.strip()
-    dialect = _Darts(source, where)
-    fields = dialect.fields(_statements(source, where))
-    cells = {}
-    for kind in KINDS:
-        nodes, concat = dialect.nodes(fields[kind], kind), dialect.concat(fields[f"{kind}_concat"])
-        cells[kind] = _cell({"inputs": 2, "nodes": nodes, "concat": concat}, f"{where}: cell {kind}")
-    return Genotype(space, cells)
-
-
-def _statements(source: str, where: str) -> list[ast.stmt]:
-    """What Python's grammar makes of a text, which is not run."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd escapes in strings
-            return ast.parse(source).body
-    except SyntaxError as error:
-        raise InputError(f"{where}, line {error.lineno}: neither JSON nor the DARTS dialect: {error.msg}.") from None
-    except (ValueError, RecursionError, MemoryError):  # a NUL character; nested too deep for the parser
-        raise InputError(f"{where} is neither JSON nor the DARTS dialect.") from None
-
-
-@dataclass(frozen=True)
-class _Darts:
-    """Reads the pieces of a text in the DARTS dialect, and shows whatever else was found in it."""
-
-    source: str
-    where: str
-
-    def refuse(self, node: ast.AST, expected: str) -> NoReturn:
-        found = ast.get_source_segment(self.source, node) or self.source
-        raise InputError(f"{self.where}: found {show(found)}; {expected}.")
-
-    def fields(self, body: list[ast.stmt]) -> dict[str, ast.expr]:
-        """The fields of the one Genotype(...) that the statements are, as they stand."""
-        if not body:
-            raise InputError(f"{self.where} holds nothing but comments; it must hold one Genotype(...).")
-        statement: ast.AST = body[0]
-        if isinstance(statement, ast.Expr) or (
-            isinstance(statement, ast.Assign)
-            and len(statement.targets) == 1
-            and isinstance(statement.targets[0], ast.Name)
-        ):
-            statement = statement.value
-        if not (isinstance(statement, ast.Call) and _is_name(statement.func, "Genotype")):
-            self.refuse(
-                statement, "only Genotype(normal=[...], normal_concat=..., reduce=[...], reduce_concat=...) is read"
-            )
-        if len(body) > 1:
-            self.refuse(body[1], "a file holds one Genotype(...)")
-        if statement.args:
-            self.refuse(statement.args[0], "the fields of Genotype(...) must be named, as in normal=[...]")
-        fields: dict[str, ast.expr] = {}
-        for keyword in statement.keywords:
-            if keyword.arg is None or keyword.arg in fields:
-                self.refuse(keyword, "each field of Genotype(...) is named once")
-            fields[keyword.arg] = keyword.value
-        names = ("normal", "normal_concat", "reduce", "reduce_concat")
-        return record(fields, f"{self.where}: Genotype(...)", dict.fromkeys(names))
-
-    def nodes(self, node: ast.AST, kind: str) -> list[list[Any]]:
-        """The list of pairs, two by two."""
-        pairs = as_list(self.literal(node), f"{self.where}: {kind}")
-        if len(pairs) % 2:
-            raise InputError(f"{self.where}: {kind} has {len(pairs)} pairs; the DARTS dialect gives two to every node.")
-        return [pairs[first : first + 2] for first in range(0, len(pairs), 2)]
-
-    def concat(self, node: ast.AST) -> list[Any]:
-        """A list, or a range of whole numbers."""
-        if not isinstance(node, ast.Call):
-            return as_list(self.literal(node), f"{self.where}: concat")
-        numbers = [self.literal(item) for item in node.args]
-        bounded = all(_is_whole(number) and abs(number) <= 1000 for number in numbers)
-        plain = _is_name(node.func, "range") and not node.keywords and 1 <= len(numbers) <= 3 and numbers[2:] != [0]
-        if not (bounded and plain):
-            self.refuse(node, "concat must be a list or range(first, end)")
-        return list(range(*numbers))
-
-    def literal(self, node: ast.AST) -> Any:
-        """Lists, texts and whole numbers; a tuple counts as a list."""
-        if isinstance(node, (ast.List, ast.Tuple)):
-            return [self.literal(item) for item in node.elts]
-        if isinstance(node, ast.Constant) and type(node.value) in (str, int):
-            return node.value
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
-            value = self.literal(node.operand)
-            if _is_whole(value):
-                return -value
-        return self.refuse(node, "only lists of pairs such as ('skip_connect', 0) and whole numbers may stand here")
-
-
-def _is_name(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name
-
-
-BENCH_NODES, BENCH_EDGE = 3, re.compile(r"([^\s|+~]+)~([0-9]+)")
-"""Of the NAS-Bench-201 dialect: computed nodes in a cell, and one edge, primitive~input."""
+    return _read(dialects.python(text, where), where, space)
 
 
 def parse_nasbench201(text: str, where: str) -> Genotype:
-    """The genotype that `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|` means.
+    """The genotype that `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|` means. Raises InputError."""
+    return _read(dialects.nasbench201(text, where), where, "nasbench201")
 
-    Three nodes, each with one edge from the cell's input (0) and from every earlier node, in that order. Raises InputError.
-    """
-    parts = text.strip().split("+")
-    if len(parts) != BENCH_NODES:
-        raise InputError(
-            f"{where}: found {len(parts)} nodes in {show(text.strip())}; the NAS-Bench-201 dialect joins {BENCH_NODES} by +."
-        )
-    nodes = []
-    for number, part in enumerate(parts):
-        first, *edges, last = part.split("|") if part.count("|") > 1 else (part, "")
-        if first or last:
-            raise InputError(
-                f"{where}, node {number}: found {show(part)}; its edges stand between bars, as in |none~0|."
-            )
-        if len(edges) != number + 1:
-            raise InputError(
-                f"{where}, node {number}: found {len(edges)} edges in {show(part)}; in the NAS-Bench-201 dialect it has {number + 1}."
-            )
-        node = []
-        for source, edge in enumerate(edges):
-            found = BENCH_EDGE.fullmatch(edge)
-            if not found or found[2] != str(source):
-                raise InputError(
-                    f"{where}, node {number}, edge {source}: found {show(edge)}; here stands primitive~input, as in none~{source}."
-                )
-            node.append((found[1], source))
-        nodes.append(tuple(node))
-    return Genotype("nasbench201", {"normal": Cell(1, tuple(nodes), (BENCH_NODES,))})
+
+def _read(reading: dialects.Reading, where: str, space: str) -> Genotype:
+    cells = {kind: _cell(tree, f"{where}: cell {kind}") for kind, tree in reading.cells.items()}
+    return Genotype(reading.space or space, cells, provenance=reading.provenance)
 
 
 def _cell(tree: Any, where: str) -> Cell:

@@ -74,10 +74,13 @@ COMMANDS = {
         ("--json", "--space"),
     ),
     "export": Command(
-        "export GENOTYPE",
-        "export runs/first to=darts",
-        "Write a genotype in another form.",
+        "export TARGET [EXPERIMENT]",
+        "export runs/net to=onnx out=net.onnx",
+        "Write a genotype or a trained network for other programs. TARGET: a genotype (a file, a run folder, a name such "
+        "as PDARTS), or a run folder of rapdarts retrain or its network.safetensors. A network's file is compared with "
+        "PyTorch on test images of its run, or of EXPERIMENT, before it is written.",
         (options.ExportConfig,),
+        ("--json", "--space"),
     ),
     "cost": Command(
         "cost NETWORK ...",

@@ -41,10 +41,20 @@ class EvaluateConfig:
 
 @dataclass
 class ExportConfig:
-    """Writes a genotype in the form that another program reads."""
+    """Writes a genotype, or a trained network, in the form that another program reads."""
 
-    to: str = knob("json", "format", choices=("json", "darts", "nasbench201", "svg"))
-    out: str = knob("", "file to write; empty: standard output", "path")
+    to: str = knob(
+        "json",
+        "format: the first five are of a genotype, the others of a trained network",
+        choices=("json", "darts", "nasbench201", "dot", "svg", "safetensors", "onnx", "pt2", "executorch"),
+    )
+    out: str = knob("", "file to write; empty: standard output, of a genotype only", "path")
+    precision: int = knob(32, "bits of a number in the file; 8 belongs to onnx", choices=(32, 8))
+    calibration: int = knob(
+        512, "training images that set the ranges of an 8-bit network", "images", low=1, high=MOST_IMAGES
+    )
+    licence: str = knob("", "licence of the weights, which the file or its card is to carry; empty: none")
+    path: str = knob("", "folder or file that holds the data to compare on; empty: where the run found it", "path")
 
 
 @dataclass

@@ -77,7 +77,7 @@ COMMANDS = {
     "evaluate": "rapdarts evaluate needs a run folder of rapdarts retrain, or a network.safetensors; see ",
     "evaluate PDARTS": "there is no trained network PDARTS; give a run folder of rapdarts retrain, or its network.saf",
     "evaluate .": "there is no trained network network.safetensors; give a run folder of rapdarts retrain",
-    "export": "rapdarts export needs a genotype: a file, a run folder or a literature name such as PDARTS; see ",
+    "export": "rapdarts export needs a genotype (a file, a run folder or a name such as PDARTS), or a trained network; see ",
     "export .": ". holds no genotype.json; the search has not finished, or it is not a run folder.",
     "export alexnet": "there is no genotype 'alexnet': neither a file nor one of NASNet, ",
     "cost": "rapdarts cost needs a network (see --help), or space=NAME; see ",
@@ -154,7 +154,7 @@ COMMANDS = {
     "cost PDARTS input=3x32": "input=3x32 is not an image; write CxHxW such as 3x32x32.",
     "cost PDARTS layers=-1": "layers=-1 is out of range; it must be 0 to 1000.",
     "cost PDARTS stem=root": "stem has no choice 'root'; the nearest is auto, of auto, cifar, imagenet.",
-    "export PDARTS to=xml": "to has no choice 'xml'; the nearest is svg, of json, darts, nasbench201, svg.",
+    "export PDARTS to=jsn": "to has no choice 'jsn'; the nearest is json, of json, darts, nasbench201, dot, svg, safetensors, ",
     # what fits no space, device or data
     "search digits space=drats": "there is no search space 'drats'; the nearest is darts, of darts, filters, ",
     "search digits space=../darts": "there is no search space '../darts'; the nearest is darts",
@@ -450,7 +450,7 @@ GENOTYPES = {
     "a concat of nothing": (changed(concat=[9]), "concat names 9, which is no node; it may name 2 to 5."),
     "another version": (changed(version=2), "has version 2 and needs a newer rapdarts; this one reads version 1."),
     "no version": (changed(version=True), "version must be 1, not True."),
-    "another format": (changed(format="onnx"), "format must be 'rapdarts-genotype', not 'onnx'."),
+    "another format": (changed(format="onnx"), "format must be 'rapdarts-genotype', not 'onnx'; understood are "),
     "an unknown space": (changed(space="drats"), "there is no search space 'drats'; the nearest is darts, "),
     "another space": (changed(space="nasnet"), "has 4 nodes; the space nasnet has 5."),
     "a path for a space": (changed(space="../darts"), "space must be a name of up to 64 letters, digits, _ and -, "),
@@ -467,7 +467,7 @@ GENOTYPES = {
     "a byte order mark": ("\ufeff" + changed(), "begins with a byte order mark; save it as UTF-8 without one."),
     "deep nesting": ("[" * 3000 + "]" * 3000, "nested deeper than 50 levels."),
     # the DARTS dialect is parsed, never run
-    "a call": ("__import__('os').system('touch marker')", "only Genotype(normal=[...], normal_concat=..., "),
+    "a call": ("__import__('os').system('touch marker')", "understood are rapdarts' own JSON, Genotype(...) of "),
     "a call inside": (
         DARTS.replace("range(2, 6)", "__import__('os').system('touch marker')"),
         "concat must be a list or range(",
@@ -488,7 +488,7 @@ GENOTYPES = {
         DARTS.replace("range(2, 6)", "range(1000000000)", 1),
         "concat must be a list or range(first, end).",
     ),
-    "an import": ("import os; os.system('touch marker')", "only Genotype("),
+    "an import": ("import os; os.system('touch marker')", "found 'import os'; understood are "),
     "half a text": (DARTS[:-5], "neither JSON nor the DARTS dialect: "),
     "an odd pair": (
         "Genotype(normal=[('skip_connect', 0)], normal_concat=[2], reduce=[], reduce_concat=[2])",

@@ -1,7 +1,8 @@
-"""Export: every format takes every genotype of its space, and what can be read back means the same cells."""
+"""Export of genotypes: every format takes every genotype of its space, and what can be read back means the same cells."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from rapdarts.cli import main
 from rapdarts.errors import InputError
 from rapdarts.export import FORMATS
-from rapdarts.genotype import Genotype, parse, parse_darts, parse_json, parse_nasbench201, random_genotype, read
+from rapdarts.genotype import Cell, Genotype, parse, parse_darts, parse_json, parse_nasbench201, random_genotype, read
+from rapdarts.handover import RUNTIMES
 from rapdarts.knobs import keys
 from rapdarts.literature import LITERATURE
 from rapdarts.options import ExportConfig
@@ -57,7 +59,7 @@ def test_what_is_written_reads_back_to_the_same_cells(genotype: Genotype, other:
 
 def test_the_command_line_offers_every_format() -> None:
     (to,) = (key for key in keys(ExportConfig) if key.name == "to")
-    assert set(to.facts["choices"]) == set(FORMATS)
+    assert set(to.facts["choices"]) == {*FORMATS, "safetensors", *RUNTIMES}
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -79,3 +81,35 @@ def test_the_command_writes_what_the_format_says(form: str, tmp_path: Path, caps
 
 def test_cells_without_words_in_the_dialect_can_still_be_drawn() -> None:
     assert "<svg " in FORMATS["svg"](LITERATURE["NASNet"])
+
+
+QUOTED = r'"(?:[^"\\]|\\.)*"'
+DOT = re.compile(
+    rf"(\w+)(?: -> (\w+))?(?: \[((?:\w+=(?:{QUOTED}|\w+)(?:, )?)+)\])?|(\w+)=(?:{QUOTED}|\w+)|subgraph (\w+) {{|}}"
+)
+"""A line inside a graph of ours: a node or an edge with attributes, an attribute of the graph, a cluster's beginning or end."""
+
+
+@pytest.mark.parametrize("name", ["PDARTS", "NASNet"])
+def test_dot_has_a_box_for_every_node_and_an_arrow_for_every_edge(name: str) -> None:
+    genotype = LITERATURE[name]
+    first, *lines, last = FORMATS["dot"](genotype).splitlines()
+    assert (first, last) == ("digraph genotype {", "}")
+    found = [DOT.fullmatch(line.strip()) for line in lines]
+    assert all(found)
+    arrows = sorted((match[1], match[2], (match[3] or "").split('"')[1]) for match in found if match and match[2])
+    expected = []
+    for kind, cell in genotype.cells.items():
+        for number, node in enumerate(cell.nodes):
+            expected += [
+                (f"{kind}_{source}", f"{kind}_{cell.inputs + number}", primitive) for primitive, source in node
+            ]
+        expected += [(f"{kind}_{source}", f"{kind}_output", "#b4bcc8") for source in cell.concat]
+    assert arrows == sorted(expected)
+
+
+def test_a_name_cannot_end_its_quotes_in_dot() -> None:
+    cell = Cell(1, ((('a"] evil [x="\\', 0), ("a\nb", 0)),), (1,))
+    lines = FORMATS["dot"](Genotype("darts", {"normal": cell})).splitlines()
+    assert all(DOT.fullmatch(line.strip()) for line in lines[1:-1])
+    assert any(r'label="a\"] evil [x=\"\\"' in line for line in lines)
