@@ -100,10 +100,10 @@ class _Board:
 
 
 class Screen:
-    """Progress on stderr: a bar with the time left on a terminal, a plain line an epoch anywhere else."""
+    """Progress on stderr: a bar with the time left on a terminal, a plain line an epoch anywhere else; nothing if `quiet`."""
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -111,7 +111,7 @@ class Screen:
             TimeRemainingColumn(elapsed_when_finished=True),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=quiet or not self.console.is_terminal,
         )
         self.task: Any = None
         self.closed = False
