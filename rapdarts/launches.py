@@ -120,7 +120,7 @@ def search(
     auto, table = config.skeleton.channels == 0, searching.priced(config, space, data)
     config.skeleton.channels = table.skeleton.channels
     inputs = _inputs(config, data, code)
-    with open_run("search", config, launch, name, inputs, progress) as run:
+    with open_run("search", config, launch, name, inputs, progress=progress) as run:
         if auto:
             run.screen.say(
                 f"skeleton.channels={table.skeleton.channels}: the widest whose average cell keeps the budgets"
@@ -169,7 +169,7 @@ def retrain(
     _ = blueprint.costs
     retraining.training_batches(config, data)
     inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": code}
-    with open_run("retrain", config, launch, name, inputs, progress) as run:
+    with open_run("retrain", config, launch, name, inputs, progress=progress) as run:
         for remark in blueprint.remarks(config.retrain):
             run.screen.say(remark)
         trained = retraining.retrain(config, blueprint, data, run)

@@ -17,6 +17,7 @@ from torch import nn
 
 from rapdarts import config as configuration
 from rapdarts import knobs, launches, literature, targets
+from rapdarts.blueprint import Blueprint
 from rapdarts.config import Experiment, HardwareConfig, Launch
 from rapdarts.cost.count import count, resources
 from rapdarts.errors import InputError
@@ -115,9 +116,9 @@ def load(path: AnyPath, *, normalise: bool = True, classes: int | None = None, s
     `path` is the folder of a retraining, or a .safetensors file that one wrote. The module is `nn.Sequential` of
     `normalise`, by the statistics that it was trained with, and `network`; without `normalise` it is the network alone.
 
-    With `classes` its last layer is a fresh one for so many, whatever it had; all other weights stay: a start for other
-    data (torch's generator draws the new ones; call `.train()`). `space` is that of its genotype, if it is one of
-    yours. Raises InputError where there is no such network, DamagedError if the file is broken.
+    With `classes` its last layer (what is as wide as there are classes) is a fresh one for so many, whatever it had; all
+    other weights stay: a start for other data (torch's generator draws the new ones; call `.train()`). `space` is that
+    of its genotype, if it is one of yours. Raises InputError where there is no such network, DamagedError if the file is broken.
     """
     file = Path(path)
     trained = read_trained(file / "network.safetensors" if file.is_dir() else file, lambda name: _space(space or name))
@@ -291,13 +292,18 @@ def _with_new_head(trained: TrainedFile, classes: int) -> nn.Module:
     classes = _options(image=None, classes=classes).classes
     if not classes:
         raise InputError("classes=0: a classifier needs at least one; give a number.")
-    with torch.device("meta"):
-        one, other = (trained.blueprint.with_classes(n).build().state_dict() for n in (classes, classes + 1))
-    head = {name for name in one if one[name].shape != other[name].shape}
     network = trained.blueprint.with_classes(classes).build()
+    head = head_of(trained.blueprint)
     kept = {name: weight for name, weight in load_network(trained).state_dict().items() if name not in head}
     network.load_state_dict({**network.state_dict(), **kept})
     return network.eval()
+
+
+def head_of(blueprint: Blueprint) -> frozenset[str]:
+    """The names of the weights whose shape changes with the number of classes."""
+    with torch.device("meta"):
+        one, other = (blueprint.with_classes(classes).build().state_dict() for classes in (2, 3))
+    return frozenset(name for name in one if one[name].shape != other[name].shape)
 
 
 @contextmanager

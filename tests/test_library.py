@@ -24,14 +24,17 @@ from torch.utils.data import TensorDataset
 
 import rapdarts
 from rapdarts import knobs, launches
+from rapdarts.blueprint import ReferenceBlueprint
 from rapdarts.cli import main
 from rapdarts.config import Experiment, HardwareConfig
 from rapdarts.cost.count import count, count_derived
 from rapdarts.derive import read_alphas
 from rapdarts.errors import DamagedError, InputError, Preempted
 from rapdarts.launches import Retrained, Searched
+from rapdarts.library import head_of
 from rapdarts.literature import LITERATURE
 from rapdarts.networks.primitives import choose
+from rapdarts.networks.reference import REFERENCE
 from rapdarts.space import SearchSpace, Skeleton, named_space
 from rapdarts.training import data as datasets
 from rapdarts.training.given import read_given
@@ -496,6 +499,16 @@ def test_a_new_head_on_a_trained_body(kind: str, classes: int, request: pytest.F
     assert torch.equal(rapdarts.load(folder, classes=classes).state_dict()[f"{head}.weight"], new[f"{head}.weight"])
 
 
+@pytest.mark.parametrize("name", REFERENCE)
+def test_the_head_of_a_reference_network_is_its_last_layer(name: str) -> None:
+    blueprint = ReferenceBlueprint(name, REFERENCE[name].image, 10)
+    with torch.device("meta"):
+        layers = [(name, module) for name, module in blueprint.build().named_modules() if module._parameters]
+    head = layers[-3:] if name == "nin" else layers[-1:]  # whose last block is as wide as there are classes
+    assert all(isinstance(module, nn.Linear | nn.Conv2d) for _, module in head)
+    assert head_of(blueprint) == {f"{layer}.{part}" for layer, one in head for part, _ in one.named_parameters()}
+
+
 def test_fine_tuning_on_other_classes(trained: Retrained) -> None:
     torch.manual_seed(0)
     network = rapdarts.load(trained.folder, classes=2).train()
@@ -580,11 +593,11 @@ def test_what_a_genotype_may_be(found: Searched, elsewhere: Path) -> None:
     assert isinstance(rapdarts.derived(bench, 4, 3)(torch.rand(1, 3, 8, 8)), Tensor)
 
 
-def test_a_quiet_screen_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    for quiet in (True, False):
-        screen = Screen(quiet)
+def test_a_silent_screen_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    for silent in (True, False):
+        screen = Screen(silent)
         screen.start("what", 0, 2)
         screen.step()
         screen.say("words")
         screen.stop()
-        assert capfd.readouterr().err == ("" if quiet else "words\n")
+        assert capfd.readouterr().err == ("" if silent else "words\n")

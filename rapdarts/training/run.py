@@ -273,7 +273,7 @@ def open_run(
             ) from None
         # First everything that may refuse, then what changes the folder.
         _check_config(folder, config, launch.resume)
-        origin, screen = {"command": verb, **inputs}, Screen(quiet=not progress)
+        origin, screen = {"command": verb, **inputs}, Screen(silent=not progress)
         resumed = _load(folder, origin, screen) if launch.resume else None
         environment = _environment_of(folder, verb, config.device, screen)
         files.sweep(folder)
