@@ -98,7 +98,8 @@ def retrain(
     asked = [key for key, value in pairs if configuration.touches("skeleton", [(key, value)], "retrain")]
     if isinstance(network, Genotype) or find(os.fspath(network)) is None:
         genotype, own = _placed(read(network), space)
-        config.search.space = own.name
+        if space is not None:
+            config.search.space = own.name
         plan = launches.plan_for(genotype, lambda name: own, asked)
     else:
         plan = launches.plan_for(os.fspath(network), named_space, asked, "" if space is None else "space=")
