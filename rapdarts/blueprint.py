@@ -46,6 +46,10 @@ class Blueprint(ABC):
         """
 
     @abstractmethod
+    def with_classes(self, classes: int) -> Blueprint:
+        """The same network for so many classes."""
+
+    @abstractmethod
     def remarks(self, recipe: RetrainConfig) -> list[str]:
         """What to say before it is trained by a recipe."""
 
@@ -93,6 +97,9 @@ class DerivedBlueprint(Blueprint):
     def build(self, auxiliary: bool = False) -> DerivedNetwork:
         return DerivedNetwork(self.genotype, self.space, self.skeleton, auxiliary)
 
+    def with_classes(self, classes: int) -> DerivedBlueprint:
+        return replace(self, skeleton=replace(self.skeleton, classes=classes))
+
     def remarks(self, recipe: RetrainConfig) -> list[str]:
         cells = f"{self.skeleton.layers} cells x {self.skeleton.channels} channels with the {self.skeleton.stem} stem"
         lines = [f"building {cells}; skeleton.KEY=... sets another"]
@@ -128,6 +135,9 @@ class ReferenceBlueprint(Blueprint):
 
     def build(self, auxiliary: bool = False) -> nn.Module:
         return REFERENCE[self.name].build(self.image, self.classes)
+
+    def with_classes(self, classes: int) -> ReferenceBlueprint:
+        return replace(self, classes=classes)
 
     def remarks(self, recipe: RetrainConfig) -> list[str]:
         lines = [f"building {self.name} for images of {'x'.join(map(str, self.image))} and {self.classes} classes"]

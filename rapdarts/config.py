@@ -38,7 +38,9 @@ class DataConfig:
     """Which images, and how they are read and shaken up."""
 
     name: str = knob(
-        "digits", "data set", choices=("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "npz", "folder")
+        "digits",
+        "data set; memory: what a program gives",
+        choices=("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "npz", "folder", "memory"),
     )
     path: str = knob("", "folder or file that holds the data; empty: the download cache", "path")
     download: bool = knob(True, "fetch a missing data set (with a checksum) into the cache")
@@ -353,6 +355,8 @@ class Launch:
 
 # --- putting an experiment together ------------------------------------------------------------------------------
 
+Pairs = list[tuple[str, Any]]
+
 
 def experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
     """The experiment a user names (one that ships, or a YAML file), with the (key, value) pairs of the command line on top.
@@ -360,7 +364,16 @@ def experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str
     A file means the same to every verb; on the command line a key without its section is looked for in `section`
     first. Raises InputError for an unknown name, an unreadable file, or a wrong key, type or range.
     """
-    settings = _file_settings(experiment_file(name_or_path)) if name_or_path else []
+    return _completed(_file_settings(experiment_file(name_or_path)) if name_or_path else [], given, section)
+
+
+def changed(config: Experiment, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
+    """A copy of an experiment, with (key, value) pairs on top as in `experiment`. Raises InputError."""
+    return _completed([(key.name, get(config, key.name)) for key in keys(Experiment)], given, section)
+
+
+def _completed(settings: Pairs, given: Sequence[tuple[str, Any]], section: str) -> Experiment:
+    """The experiment of settings under their full names, with the pairs of a command line on top."""
     named = checked(Experiment, _split(given)[1], section, beside=Launch)
     config = load(Experiment, settings + _presets(named, settings) + named)
     check_experiment(config)
@@ -385,9 +398,6 @@ def launch(given: Sequence[tuple[str, Any]]) -> Launch:
 def touches(part: str, given: Sequence[tuple[str, Any]], section: str) -> bool:
     """Whether the pairs of a command line that `experiment` took set a key of the experiment's section `part`."""
     return any(full_name(Experiment, key, section).startswith(f"{part}.") for key, _ in _split(given)[1])
-
-
-Pairs = list[tuple[str, Any]]
 
 
 def _split(given: Sequence[tuple[str, Any]]) -> tuple[Pairs, Pairs]:

@@ -1,8 +1,14 @@
-"""Genotypes from the literature, by name."""
+"""Genotypes by what a user calls them: a name from the literature, a file, or a run folder."""
 
 from __future__ import annotations
 
-from rapdarts.genotype import Cell, Genotype
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from rapdarts.errors import InputError
+from rapdarts.genotype import Cell, Genotype, read
+from rapdarts.plain_yaml import shorten
 
 
 def _cell(nodes: str, concat: tuple[int, ...] = (2, 3, 4, 5)) -> Cell:
@@ -107,3 +113,25 @@ LITERATURE: dict[str, Genotype] = {
 def find(name: str) -> Genotype | None:
     """The genotype of this name, in any case of letters; None where the literature has none."""
     return next((genotype for known, genotype in LITERATURE.items() if known.lower() == name.lower()), None)
+
+
+def named(target: str, others: Iterable[str] = ()) -> tuple[Genotype, str]:
+    """The genotype a user names, and how to call it in a message: a literature name, a file, or a run folder's.
+
+    `others` are names of networks that would have done as well. Raises InputError.
+    """
+    known = find(target)
+    if known is not None:
+        return known, target
+    path = Path(target)
+    if os.path.isdir(path):
+        path = path / "genotype.json"
+        if not path.exists():
+            raise InputError(
+                f"{target} holds no genotype.json; the search has not finished, or it is not a run folder."
+            )
+    elif not os.path.exists(path):
+        raise InputError(
+            f"there is no genotype {shorten(repr(target))}: neither a file nor one of {', '.join([*LITERATURE, *others])}."
+        )
+    return read(path), str(path)

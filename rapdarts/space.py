@@ -272,7 +272,8 @@ def named_space(name: str) -> SearchSpace:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise InputError(
-            f"there is no search space {name!r}; the nearest is {near}, of {', '.join(known)}. Name a file of yours with --space FILE."
+            f"there is no search space {name!r}; the nearest is {near}, of {', '.join(known)}."
+            " Name a file of yours with --space FILE, or give a value with space= in a program."
         )
     return _space_of(importlib.import_module(f"search_spaces.{name}"), name)
 

@@ -53,7 +53,18 @@ def load(config: DataConfig, device: torch.device, seed: int) -> DataSet:
 
     Raises InputError for what the user must mend, DamagedError for a file that is cut or altered.
     """
-    train, test, names = readers.read(config)
+    return assemble(config, *readers.read(config), device, seed)
+
+
+def assemble(
+    config: DataConfig,
+    train: InMemory | Pictures,
+    test: InMemory | Pictures | None,
+    names: Sequence[str],
+    device: torch.device,
+    seed: int,
+) -> DataSet:
+    """A data set of what a reader gives: halves, share and statistics as `config` says. Raises InputError."""
     if test is None:
         first, second = split(train.labels, 2 / 3, 0, "npz test")
         train, test = train.take(first), train.take(second)

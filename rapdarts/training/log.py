@@ -100,9 +100,9 @@ class _Board:
 
 
 class Screen:
-    """Progress on stderr: a bar with the time left on a terminal, a plain line an epoch anywhere else."""
+    """Progress on stderr: a bar with the time left on a terminal, a plain line an epoch anywhere else; or nothing at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, silent: bool = False) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -111,10 +111,10 @@ class Screen:
             TimeRemainingColumn(elapsed_when_finished=True),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=silent or not self.console.is_terminal,
         )
         self.task: Any = None
-        self.closed = False
+        self.closed = silent
         self.began, self.first, self.total = 0.0, 0, 0
 
     def start(self, what: str, done: int, total: int) -> None:

@@ -197,6 +197,10 @@ def read(config: DataConfig) -> tuple[InMemory | Pictures, InMemory | Pictures |
 
     Raises InputError for what the user must mend, DamagedError for a file that is cut or altered.
     """
+    if config.name == "memory":
+        raise InputError(
+            "data.name=memory are images that a program gave; name other data: an experiment, or data.name=npz data.path=FILE."
+        )
     if config.name == "folder":
         return _read_folder(config)
     if config.name in CIFAR_RECORDS:
@@ -264,17 +268,17 @@ def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]
     if config.name == "digits":
         arrays["x"] = (arrays["x"].astype(np.int64) * 255 // 16).astype(np.uint8)  # stored as the original 0..16
     if {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys():
-        pixels, test_pixels = (_pixels(arrays[key], f"{file}, {key}") for key in ("x_train", "x_test"))
-        labels = _labels(arrays["y_train"], len(pixels), None, f"{file}, y_train")
-        names = _numbers(int(labels.max()) + 1)
-        test_labels = _labels(arrays["y_test"], len(test_pixels), len(names), f"{file}, y_test")
+        pixels, test_pixels = (pixels_of(arrays[key], f"{file}, {key}") for key in ("x_train", "x_test"))
+        labels = labels_of(arrays["y_train"], len(pixels), None, f"{file}, y_train")
+        names = numbers(int(labels.max()) + 1)
+        test_labels = labels_of(arrays["y_test"], len(test_pixels), len(names), f"{file}, y_test")
         return InMemory(pixels, labels), InMemory(test_pixels, test_labels), names
     if not {"x", "y"} <= arrays.keys():
         found = ", ".join(arrays) or "nothing"
         raise InputError(f"{file} must hold x and y, or x_train, y_train, x_test and y_test, not {found}.")
-    pixels = _pixels(arrays["x"], f"{file}, x")
-    labels = _labels(arrays["y"], len(pixels), None, f"{file}, y")
-    names = _numbers(int(labels.max()) + 1)
+    pixels = pixels_of(arrays["x"], f"{file}, x")
+    labels = labels_of(arrays["y"], len(pixels), None, f"{file}, y")
+    names = numbers(int(labels.max()) + 1)
     everything = InMemory(pixels, labels)
     if "test" not in arrays:
         return everything, None, names
@@ -300,11 +304,11 @@ def _read_cifar(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
         pixels, labels = [], []
         for file in files:
             records = np.frombuffer(contents[file], np.uint8).reshape(-1, label_bytes + 3072)
-            labels.append(_labels(records[:, label_bytes - 1], len(records), classes, str(place / file)))
+            labels.append(labels_of(records[:, label_bytes - 1], len(records), classes, str(place / file)))
             pixels.append(torch.from_numpy(records[:, label_bytes:].reshape(-1, 3, 32, 32).copy()))
         halves.append(InMemory(torch.cat(pixels), torch.cat(labels)))
     names = contents.get(meta, b"").decode("utf-8", "replace").split()
-    return halves[0], halves[1], names if len(names) == classes else _numbers(classes)
+    return halves[0], halves[1], names if len(names) == classes else numbers(classes)
 
 
 def _read_idx(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
@@ -315,8 +319,8 @@ def _read_idx(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
         pixels = torch.from_numpy(_read_idx_file(folder, images, 3))[:, None]
         classes = int(halves[0].labels.max()) + 1 if halves else None
         raw = _read_idx_file(folder, labels, 1)
-        halves.append(InMemory(pixels, _labels(raw, len(pixels), classes, str(folder / labels))))
-    names = _numbers(int(halves[0].labels.max()) + 1)
+        halves.append(InMemory(pixels, labels_of(raw, len(pixels), classes, str(folder / labels))))
+    names = numbers(int(halves[0].labels.max()) + 1)
     is_fashion = config.name == "fashion_mnist" and len(names) == len(FASHION_NAMES)
     return halves[0], halves[1], FASHION_NAMES if is_fashion else names
 
@@ -347,7 +351,7 @@ def _read_idx_file(folder: Path, name: str, dimensions: int) -> np.ndarray[Any, 
     return np.frombuffer(bytes(content[head:]), np.uint8).reshape(shape).copy()
 
 
-def _pixels(raw: np.ndarray[Any, Any], source: str) -> Tensor:
+def pixels_of(raw: np.ndarray[Any, Any], source: str) -> Tensor:
     """(n, c, h, w) uint8 from (n, h, w), (n, h, w, c) or (n, c, h, w); a last side up to 4 after larger ones is c."""
     if raw.ndim not in (3, 4) or 0 in raw.shape:
         raise InputError(f"{source}: images must be (n, h, w), (n, h, w, c) or (n, c, h, w), not {raw.shape}.")
@@ -364,7 +368,7 @@ def _pixels(raw: np.ndarray[Any, Any], source: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(raw))
 
 
-def _labels(raw: np.ndarray[Any, Any], count: int, classes: int | None, source: str) -> Tensor:
+def labels_of(raw: np.ndarray[Any, Any], count: int, classes: int | None, source: str) -> Tensor:
     """(n,) int64 in 0..classes - 1; without `classes`, as many as there are different labels. Raises InputError."""
     if raw.shape != (count,):
         raise InputError(f"{source}: {count} images need labels of the shape ({count},), not {raw.shape}.")
@@ -380,5 +384,6 @@ def _labels(raw: np.ndarray[Any, Any], count: int, classes: int | None, source: 
     return torch.from_numpy(raw.astype(np.int64))
 
 
-def _numbers(classes: int) -> list[str]:
+def numbers(classes: int) -> list[str]:
+    """The names of classes that have none."""
     return [str(label) for label in range(classes)]

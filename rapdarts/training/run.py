@@ -247,9 +247,14 @@ class Run:
 
 @contextmanager
 def open_run(
-    verb: str, config: configuration.Experiment, launch: configuration.Launch, name: str, inputs: Mapping[str, str]
+    verb: str,
+    config: configuration.Experiment,
+    launch: configuration.Launch,
+    name: str,
+    inputs: Mapping[str, str],
+    progress: bool = True,
 ) -> Iterator[Run]:
-    """Makes or reopens a run folder, holds its lock, and writes down how it ended.
+    """Makes or reopens a run folder, holds its lock, and writes down how it ended; says how it goes, if `progress` is asked for.
 
     `inputs` are fingerprints of what else the run depends on (data, genotype), by name; a resume with others is refused.
     Raises InputError, BusyError, StorageError or DamagedError, each before anything in the folder has changed.
@@ -268,7 +273,7 @@ def open_run(
             ) from None
         # First everything that may refuse, then what changes the folder.
         _check_config(folder, config, launch.resume)
-        origin, screen = {"command": verb, **inputs}, Screen()
+        origin, screen = {"command": verb, **inputs}, Screen(silent=not progress)
         resumed = _load(folder, origin, screen) if launch.resume else None
         environment = _environment_of(folder, verb, config.device, screen)
         files.sweep(folder)
@@ -383,8 +388,8 @@ def _signals(run: Run) -> Iterator[None]:
             raise KeyboardInterrupt
         run.asked_to_stop = number
 
-    # What the parent had ignored stays so: nohup means it.
-    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    # What the parent had ignored stays so: nohup means it. What another language handles (None) could not be put back.
+    heard = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield

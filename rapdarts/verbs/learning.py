@@ -9,7 +9,7 @@ from rapdarts.call import Call, answer
 from rapdarts.errors import InputError
 from rapdarts.options import EvaluateConfig
 from rapdarts.plain_yaml import shorten
-from rapdarts.verbs.naming import blueprints, costs_line, experiment_asked, source, space_asked
+from rapdarts.verbs.naming import costs_line, experiment_asked, plan_asked, space_asked
 
 
 def retrain(call: Call) -> None:
@@ -22,28 +22,14 @@ def retrain(call: Call) -> None:
     config, launch = experiment_asked(call, call.words[1])
     if config is None:
         return
-    from rapdarts.loops import retrain as loop
-    from rapdarts.training.data import load
-    from rapdarts.training.device import training_device
-    from rapdarts.training.run import open_run
+    from rapdarts import launches
 
-    blueprint_for = blueprints(call, target)
-    data = load(config.data, training_device(config.device, config.threads), config.seed)
-    blueprint = blueprint_for(config, data)
-    # Before a folder is made, these two refuse images that are too small and a batch that is too large.
-    costs = blueprint.costs
-    loop.training_batches(config, data)
-    inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": source(call.space)}
-    with open_run("retrain", config, launch, Path(call.words[1]).stem, inputs) as run:
-        for remark in blueprint.remarks(config.retrain):
-            run.screen.say(remark)
-        trained = loop.retrain(config, blueprint, data, run)
-        report = loop.result(trained, blueprint, config.retrain, run)
-        run.write_json("result.json", report)
-    words = f"test accuracy {trained.test}"
-    if trained.best is not None:
-        words += f"\nbest on validation: test accuracy {trained.best}"
-    answer(call, report, f"{words}\n{costs_line(costs)}\nwritten to {run.folder / 'network.safetensors'}")
+    plan, name = plan_asked(call, target), Path(call.words[1]).stem
+    found = launches.retrain(config, plan, launch, name, launches.source(call.space))
+    words = f"test accuracy {found.test}"
+    if found.best is not None:
+        words += f"\nbest on validation: test accuracy {found.best}"
+    answer(call, found.report, f"{words}\n{costs_line(found.costs)}\nwritten to {found.file}")
 
 
 def evaluate(call: Call) -> None:

@@ -14,10 +14,7 @@ from rapdarts.config import BudgetConfig, Experiment, SearchConfig
 from rapdarts.errors import InputError
 from rapdarts.options import DeriveConfig
 from rapdarts.plain_yaml import shorten
-from rapdarts.verbs.naming import costs_line, experiment_asked, genotype_asked, provenance, source, space_asked
-
-HARDWARE_KEPT, LATENCY_KEPT = "hardware.yaml", "latency.json"
-"""The tables that a search was priced by, as its run folder keeps them."""
+from rapdarts.verbs.naming import costs_line, experiment_asked, space_asked
 
 
 def search(call: Call) -> None:
@@ -25,49 +22,19 @@ def search(call: Call) -> None:
     config, launch = experiment_asked(call, call.target("an experiment, such as digits"))
     if config is None:
         return
-    from rapdarts.loops import search as loop
-    from rapdarts.training.data import load
-    from rapdarts.training.device import training_device
-    from rapdarts.training.run import open_run
+    from rapdarts import launches
+    from rapdarts.loops.search import describe
 
-    space = space_asked(config.search.space, call.space)
-    if config.search.primitives:
-        space = space.only(config.search.primitives)
-    loop.check_stages(config.search, space)
-    data = load(config.data, training_device(config.device, config.threads), config.seed)
+    space, code = space_asked(config.search.space, call.space), launches.source(call.space)
     name = Path(call.words[0]).stem
-    inputs = {"data set": data.fingerprint, "search space": source(call.space)}
-    inputs |= {"hardware table": source(config.search.hardware), "latency table": source(config.search.latency)}
     if config.search.strategy == "random":
-        from rapdarts.baseline import random_baseline
-        from rapdarts.genotype import validate
-        from rapdarts.loops.retrain import training_batches
-
-        training_batches(config, data)  # refuses a batch that is too large before a folder is made
-        like, where = genotype_asked(config.search.random.like) if config.search.random.like else (None, "")
-        if like is not None:
-            validate(like, space, f"search.random.like: {where}")
-        inputs["random.like"] = like.to_json() if like is not None else ""
-        with open_run("random", config, launch, name, inputs) as run:
-            result = random_baseline(config, space, data, run, like)
-            run.write_json("result.json", result)
+        result = launches.baseline(config, space, launch, name, code)
         answer(call, result, result["summary"])
         return
-    loop.Halves.of(data, config)  # likewise
-    auto, table = config.skeleton.channels == 0, loop.priced(config, space, data)
-    config.skeleton.channels = table.skeleton.channels
-    with open_run("search", config, launch, name, inputs) as run:
-        if auto:
-            run.screen.say(
-                f"skeleton.channels={table.skeleton.channels}: the widest whose average cell keeps the budgets"
-            )
-        for kept, text in ((HARDWARE_KEPT, inputs["hardware table"]), (LATENCY_KEPT, inputs["latency table"])):
-            if text:
-                run.write(kept, text)
-        derivation = loop.search(config, space, data, run, table, provenance(config, config.search))
-        report = loop.cost_report(derivation, table, config.search, run)
-        run.write_json("result.json", report)
-    answer(call, report, f"{loop.describe(derivation, report)}\nwritten to {run.folder / 'genotype.json'}")
+    found = launches.search(config, space, launch, name, code)
+    answer(
+        call, found.report, f"{describe(found.derivation, found.report)}\nwritten to {found.folder / 'genotype.json'}"
+    )
 
 
 def derive(call: Call) -> None:
@@ -76,6 +43,7 @@ def derive(call: Call) -> None:
     options = knobs.load(DeriveConfig, call.pairs)
     from rapdarts.derive import derive as derive_genotype
     from rapdarts.derive import mixing_weights, read_alphas, space_of_alphas, where_infeasible
+    from rapdarts.launches import provenance
     from rapdarts.pricing import prices
 
     is_run = os.path.isdir(target)
@@ -121,6 +89,8 @@ def derive(call: Call) -> None:
 
 def _derived_from(config: Experiment, options: DeriveConfig, folder: Path) -> SearchConfig:
     """The settings of a search with what a derivation changes: budgets one by one; tables as the run folder keeps them."""
+    from rapdarts.launches import HARDWARE_KEPT, LATENCY_KEPT
+
     own = config.search
     tables = {"hardware": folder / HARDWARE_KEPT, "latency": folder / LATENCY_KEPT}
     kept = {name: str(path) if os.path.isfile(path) else getattr(own, name) for name, path in tables.items()}

@@ -1,0 +1,269 @@
+"""Derived networks are ordinary modules: whatever PyTorch does with a module it does with them."""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.utils.parametrize as parametrize
+from torch import Tensor, nn
+from torch.distributed import destroy_process_group, init_process_group
+from torch.func import functional_call, vmap
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import prune
+
+from rapdarts.genotype import Genotype, random_genotype
+from rapdarts.literature import LITERATURE
+from rapdarts.networks.derived import DerivedNetwork, drop_paths
+from rapdarts.space import Skeleton, named_space
+
+SKELETONS = {
+    "PDARTS": Skeleton(3, 4, (3, 16, 16), 5),
+    "NASNet": Skeleton(3, 4, (3, 15, 17), 5),  # a cell that leaves nodes out; odd sides
+    "filters": Skeleton(4, 4, (1, 12, 12), 5),
+    "nasbench201": Skeleton(4, 4, (3, 16, 16), 5),
+    "imagenet": Skeleton(3, 4, (3, 64, 64), 5, "imagenet"),
+}
+EVERY = pytest.mark.parametrize("name", SKELETONS)
+
+
+def genotype_of(name: str) -> Genotype:
+    if name in ("filters", "nasbench201"):
+        return random_genotype(named_space(name), np.random.default_rng(3))
+    return LITERATURE["DARTS_V2" if name == "imagenet" else name]
+
+
+def network_of(name: str, auxiliary: bool = False, seed: int = 0) -> DerivedNetwork:
+    """A network whose batch norms have seen images, so that evaluation is not training."""
+    genotype = genotype_of(name)
+    torch.manual_seed(seed)
+    network = DerivedNetwork(genotype, named_space(genotype.space), SKELETONS[name], auxiliary)
+    with torch.no_grad():
+        for _ in range(3):
+            network(images_of(name, 8))
+    return network.eval()
+
+
+def images_of(name: str, batch: int = 4) -> Tensor:
+    return torch.randn(batch, *SKELETONS[name].image, generator=torch.Generator().manual_seed(9))
+
+
+@EVERY
+def test_copies_are_equal_and_apart(name: str) -> None:
+    network, images = network_of(name, auxiliary=True), images_of(name)
+    twin = copy.deepcopy(network)
+    assert torch.equal(twin(images), network(images))
+    with torch.no_grad():
+        for weight in twin.parameters():
+            weight.zero_()
+    assert network(images).abs().sum() > 0 == twin(images).abs().sum()
+
+
+@EVERY
+def test_weights_go_through_a_file(name: str) -> None:
+    network, other = network_of(name), network_of(name, seed=1)
+    file = io.BytesIO()
+    torch.save(network.state_dict(), file)
+    file.seek(0)
+    images = images_of(name)
+    assert not torch.allclose(other(images), network(images))
+    assert str(other.load_state_dict(torch.load(file, weights_only=True))) == "<All keys matched successfully>"
+    assert torch.equal(other(images), network(images))
+    assert not [key for key in network.state_dict() if "auxiliary" in key]
+
+
+@EVERY
+def test_whole_modules_go_through_a_file(name: str) -> None:
+    network, file = network_of(name, auxiliary=True), io.BytesIO()
+    torch.save(network, file)
+    file.seek(0)
+    again = torch.load(file, weights_only=False)  # written above
+    assert torch.equal(again(images_of(name)), network(images_of(name)))
+
+
+@pytest.mark.parametrize(
+    ("name", "training"), [("PDARTS", True), ("NASNet", False), ("filters", False), ("nasbench201", True)]
+)
+def test_compiled(name: str, training: bool) -> None:
+    """In one graph: fullgraph refuses whatever Python alone can do."""
+    torch._dynamo.reset()
+    network = network_of(name, auxiliary=True).train(training)
+    compiled = torch.compile(copy.deepcopy(network), backend="eager", fullgraph=True)
+    images = images_of(name)
+    expected, found = network(images), compiled(images)
+    assert isinstance(found, tuple) is training
+    for a, b in zip(expected, found, strict=True) if training else [(expected, found)]:
+        assert torch.equal(a, b)
+    if training:
+        found[0].sum().backward()
+        assert next(compiled.parameters()).grad is not None
+
+
+def test_compiled_with_dropped_paths() -> None:
+    torch._dynamo.reset()
+    network = DerivedNetwork(LITERATURE["PDARTS"], named_space("darts"), Skeleton(1, 4, (3, 8, 8), 5)).train()
+    compiled, images = torch.compile(network, backend="eager", fullgraph=True), torch.randn(8, 3, 8, 8)
+    logits = []
+    for rate in (0.5, 0.0):  # which is not frozen in
+        kept = drop_paths(network.paths, 8, torch.tensor(rate))
+        assert torch.equal(network(images, kept), compiled(images, kept))
+        logits.append(compiled(images, kept))
+    assert not torch.allclose(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("name", ["PDARTS", "NASNet", "nasbench201", "imagenet"])
+def test_exported_for_any_batch(name: str) -> None:
+    network = network_of(name, auxiliary=True)
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(network, (images_of(name),), dynamic_shapes={"images": {0: batch}}).module()
+    for number in (1, 7):
+        images = images_of(name, number)
+        torch.testing.assert_close(exported(images), network(images))
+
+
+@EVERY
+def test_hooks_hear_every_cell(name: str) -> None:
+    network, heard = network_of(name), []
+    for cell in network.cells:
+        cell.register_forward_hook(lambda module, given, result: heard.append(result.shape))
+    gradients: list[Any] = []
+    network.classifier.register_full_backward_hook(lambda module, given, result: gradients.append(given[0].shape))
+    network(images_of(name)).sum().backward()
+    assert len(heard) == SKELETONS[name].layers
+    assert all(len(shape) == 4 for shape in heard)
+    assert gradients == [heard[-1]]
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_numbers(name: str, dtype: torch.dtype) -> None:
+    network, images = network_of(name), images_of(name)
+    expected = network(images)
+    found = network.to(dtype)(images.to(dtype))
+    assert found.dtype == dtype
+    bound = {torch.bfloat16: 0.1, torch.float16: 0.02, torch.float64: 1e-4}[dtype]
+    assert (found.double() - expected.double()).norm() < bound * expected.double().norm()
+
+
+@EVERY
+def test_autocast_trains(name: str) -> None:
+    network = network_of(name, auxiliary=True).train()
+    kept = drop_paths(network.paths, 4, torch.tensor(0.3))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, extra = network(images_of(name), kept)
+    assert logits.dtype == torch.bfloat16
+    (logits.float().sum() + extra.float().sum()).backward()
+    assert network.stem.older[0].weight.grad.isfinite().all()
+
+
+@EVERY
+def test_channels_last_stay_so(name: str) -> None:
+    network, images = network_of(name), images_of(name)
+    expected = network(images)
+    network.to(memory_format=torch.channels_last)
+    seen: list[Tensor] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda module, given, result: seen.append(given[0]))
+    found = network(images.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    if images.shape[1] > 1:  # of one channel both orders are one, and torch goes on with the other
+        assert all(x.stride(1) == 1 for x in seen)
+
+
+@EVERY
+def test_training_and_evaluation(name: str) -> None:
+    network, images = network_of(name, auxiliary=True), images_of(name)
+    before = {key: value.clone() for key, value in network.named_buffers()}
+    evaluated = network(images)
+    assert all(torch.equal(value, before[key]) for key, value in network.named_buffers())
+    torch.testing.assert_close(network(images[:1]), evaluated[:1], rtol=1e-4, atol=1e-5)
+    trained = network.train()(images)
+    assert isinstance(trained, tuple)
+    assert any(not torch.equal(value, before[key]) for key, value in network.named_buffers())
+    network.requires_grad_(False).eval()
+    assert not network(images).requires_grad
+
+
+@EVERY
+def test_pruned_and_parametrized(name: str) -> None:
+    network, images = network_of(name), images_of(name)
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    expected = network(images)
+    prune.global_unstructured([(one, "weight") for one in convolutions], prune.L1Unstructured, amount=0.5)
+    sparse = network(images)
+    assert not torch.allclose(sparse, expected)
+    for one in convolutions:
+        prune.remove(one, "weight")
+    assert torch.equal(network(images), sparse)
+    zeros = sum(int((one.weight == 0).sum()) for one in convolutions)
+    assert zeros == pytest.approx(0.5 * sum(one.weight.numel() for one in convolutions), abs=1)
+
+    class Twice(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return 2 * weight
+
+    parametrize.register_parametrization(network.classifier.linear, "weight", Twice())
+    bias = network.classifier.linear.bias
+    torch.testing.assert_close(network(images) - bias, 2 * (sparse - bias))
+
+
+@EVERY
+def test_functional_calls_and_gradients_by_sample(name: str) -> None:
+    network, images = network_of(name), images_of(name)
+    weights = dict(network.named_parameters())
+    torch.testing.assert_close(functional_call(network, weights, (images,)), network(images))
+
+    def logits(image: Tensor) -> Tensor:
+        return functional_call(network, weights, (image[None],))[0]
+
+    torch.testing.assert_close(vmap(logits)(images), network(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A process group of one."""
+    from torch.distributed import HashStore
+
+    init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield
+    destroy_process_group()
+
+
+@EVERY
+def test_in_parallel(name: str, alone: None) -> None:
+    network, images = network_of(name, auxiliary=True), images_of(name)
+    assert torch.equal(nn.DataParallel(network)(images), network(images))
+    twin = copy.deepcopy(network).train()
+    wrapped = DistributedDataParallel(network.train(), find_unused_parameters=True)
+    for module, find in ((wrapped, wrapped.module), (twin, twin)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that all parameters are used, where they are
+            logits, extra = module(images)
+        (logits.sum() + extra.sum()).backward()
+        assert find.stem.older[0].weight.grad is not None
+    for one, other in zip(network.parameters(), twin.parameters(), strict=True):
+        assert other.grad is None or torch.equal(one.grad, other.grad)
+
+
+@EVERY
+def test_built_without_memory_and_filled(name: str) -> None:
+    network = network_of(name)
+    with torch.device("meta"):
+        empty = DerivedNetwork(genotype_of(name), named_space(genotype_of(name).space), SKELETONS[name])
+    empty.load_state_dict(network.state_dict(), assign=True)
+    assert torch.equal(empty.eval()(images_of(name)), network(images_of(name)))
+
+
+@EVERY
+def test_every_part_has_a_name_and_a_printed_form(name: str) -> None:
+    network = network_of(name, auxiliary=True)
+    assert "DerivedNetwork" in repr(network)
+    assert {name for name, _ in network.named_children()} == {"stem", "cells", "classifier", "auxiliary"}
+    assert sum(1 for _ in network.modules()) > 40
