@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rapdarts.call import Call
 from rapdarts.verbs.counting import cost, measure
 from rapdarts.verbs.learning import evaluate, retrain
+from rapdarts.verbs.ranking import rank
 from rapdarts.verbs.searching import derive, search
 from rapdarts.verbs.showing import export, report
 
@@ -14,6 +15,7 @@ VERBS: dict[str, Callable[[Call], None]] = {
     "search": search,
     "derive": derive,
     "retrain": retrain,
+    "rank": rank,
     "evaluate": evaluate,
     "export": export,
     "cost": cost,
