@@ -256,7 +256,9 @@ class RankConfig:
     epochs: int = knob(
         0, "length of a training; 0: a sixth of the retraining's, as in DARTS", "epochs", low=0, high=MOST_EPOCHS
     )
-    seeds: int = knob(1, "trainings of each genotype, the first with `seed`, the next with the seed behind it", low=1, high=1000)
+    seeds: int = knob(
+        1, "trainings of each genotype, the first with `seed`, the next with the seed behind it", low=1, high=1000
+    )
     train_fraction: float = knob(
         0.5, "share of the training set that trains; on the rest the genotypes are compared", above=0, below=1
     )

@@ -18,13 +18,13 @@ def draw(matrix: np.ndarray, names: Sequence[str], heading: str, suffix: str) ->
     classes = len(matrix)
     side = min(16.0, 3.4 + 0.42 * classes)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained", dpi=110)
-    figure.suptitle(heading, fontsize=11, x=0.01, ha="left")
+    figure.suptitle(_plain(heading), fontsize=11, x=0.01, ha="left")
     panel = figure.subplots()
     shares = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
     picture = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks = range(0, classes, 1 + (classes - 1) // MOST_NAMES)
-    labels = [_plain(names[place]) for place in ticks]
-    panel.set_xticks(ticks, labels, rotation=90, fontsize=8)
+    labels = [_plain(names[place][:LETTERS]) for place in ticks]
+    panel.set_xticks(ticks, labels, rotation=90 if max(map(len, labels)) > 2 else 0, fontsize=8)
     panel.set_yticks(ticks, labels, fontsize=8)
     panel.set_xlabel("predicted class", fontsize=9)
     panel.set_ylabel("true class", fontsize=9)
@@ -63,6 +63,6 @@ def most_confused(matrix: np.ndarray, names: Sequence[str], count: int = 5) -> l
     return [(names[row], names[column], int(wrong[row, column])) for row, column in found if wrong[row, column]]
 
 
-def _plain(name: str) -> str:
-    """A class's name as matplotlib writes it out: a dollar sign would begin a formula."""
-    return name[:LETTERS].replace("$", r"\$")
+def _plain(words: str) -> str:
+    """Words as matplotlib writes them out: a dollar sign would begin a formula."""
+    return words.replace("$", r"\$")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +109,36 @@ def calibration(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibration:
     error = (right - sure).abs().sum().item() / len(labels)
     means = (tuple((total / n.clamp(min=1)).tolist()) for total in (sure, right))
     return Calibration(error, tuple(n.tolist()), *means)
+
+
+FEW = 5
+"""Among so many best classes the right one is looked for, where there are more."""
+
+
+def measures(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
+    """What the logits (n, classes) for images with labels (n,) say of a network, as plain values.
+
+    `test_loss` is the negative log-likelihood: the mean cross-entropy in nats. There is no `top5_accuracy` for five classes.
+    """
+    found = Accuracy(int(hits(logits, labels).sum()), len(labels), nn.functional.cross_entropy(logits, labels).item())
+    values = {
+        "test_accuracy": found.share,
+        "standard_error": found.standard_error,
+        "n": found.n,
+        "test_loss": found.loss,
+    }
+    if logits.shape[1] > FEW:
+        few = Accuracy(int(hits(logits, labels, FEW).sum()), len(labels), found.loss)
+        values |= {"top5_accuracy": few.share, "top5_standard_error": few.standard_error}
+    trust = calibration(logits, labels)
+    bins = zip(trust.n, trust.confidence, trust.accuracy, strict=True)
+    return {
+        **values,
+        "calibration_error": trust.error,
+        "bins": [{"n": n, "confidence": sure, "accuracy": right} for n, sure, right in bins],
+        "classes": list(class_names),
+        "confusion": confusion(logits, labels).tolist(),
+    }
 
 
 def experiment_of(path: Path, name: str = "", needed: bool = True) -> Experiment:

@@ -94,13 +94,9 @@ def parted(data: DataSet, config: Experiment) -> DataSet:
 
 def brief(config: Experiment) -> Experiment:
     """The experiment that each network is trained by: the retraining's recipe, shorter, and nothing more held out."""
-    recipe = replace(config.retrain, epochs=length(config), validation_fraction=0.0)
+    epochs = config.rank.epochs or math.ceil(config.retrain.epochs / SIXTH)
+    recipe = replace(config.retrain, epochs=epochs, validation_fraction=0.0)
     return replace(config, retrain=recipe)
-
-
-def length(config: Experiment) -> int:
-    """Epochs of each training."""
-    return config.rank.epochs or math.ceil(config.retrain.epochs / SIXTH)
 
 
 def rank(
@@ -111,9 +107,9 @@ def rank(
     Writes ranking.json, best.json (the genotype of the first) and each network's own files under trained/. Raises
     DivergedError if a number stops being finite, Preempted if a signal asked to stop.
     """
-    parts, seeds = parted(data, config), config.rank.seeds
+    parts, seeds, recipe = parted(data, config), config.rank.seeds, brief(config)
     blueprints = [DerivedBlueprint(one.genotype, one.space, skeleton) for one in contestants]
-    for remark in blueprints[0].remarks(config.retrain):
+    for remark in blueprints[0].remarks(recipe.retrain):
         run.screen.say(remark)
 
     right = np.zeros((len(contestants), seeds, len(parts.test)))
@@ -122,9 +118,9 @@ def rank(
         for seed in range(seeds):
             folders[number].append(f"trained/{number + 1}" + (f"-{seed + 1}" if seeds > 1 else ""))
             what = f"network {number + 1}/{len(blueprints)}" + (f" seed {seed + 1}/{seeds}" if seeds > 1 else "")
-            recipe = replace(brief(config), seed=(config.seed + seed) % 2**32)
-            trained = retrain(recipe, blueprint, parts, run, f"{folders[number][-1]}/", what)
-            batches = ordered(parts.test, None, config.retrain.batch, Augment(data.mean, data.std))
+            seeded = replace(recipe, seed=(config.seed + seed) % 2**32)
+            trained = retrain(seeded, blueprint, parts, run, f"{folders[number][-1]}/", what)
+            batches = ordered(parts.test, None, recipe.retrain.batch, Augment(data.mean, data.std))
             right[number, seed] = hits(*predict(trained.network, batches)).numpy()
             run.screen.say(f"{what}: {100 * right[number, seed].mean():.2f} % of the images kept aside")
 
@@ -151,7 +147,9 @@ def rank(
             }
         )
     wholes = [json.loads(blueprints[number].card["genotype"]) for number in order]
-    run.write_json("ranking.json", [{**found, "genotype": whole} for found, whole in zip(networks, wholes, strict=True)])
+    run.write_json(
+        "ranking.json", [{**found, "genotype": whole} for found, whole in zip(networks, wholes, strict=True)]
+    )
     facts = {name: networks[0][name] for name in ("validation_accuracy", "standard_error", "sources")}
     best = replace(
         contestants[order[0]].genotype,
@@ -163,7 +161,7 @@ def rank(
     return {
         "count": len(networks),
         "seeds": seeds,
-        "epochs": length(config),
+        "epochs": recipe.retrain.epochs,
         "train_images": len(parts.train),
         "validation_images": len(parts.test),
         "networks": networks,
@@ -212,7 +210,9 @@ def describe(result: dict[str, Any], resources: Sequence[str]) -> str:
     ]
     seeds, within = result["seeds"], sum(found["within_error"] for found in networks)
     images = f"{result['validation_images']:,} images"
-    over = f"over {images} and {seeds} seeds" if seeds > 1 else f"over {images}; of one training each (seeds=3: of more)"
+    over = (
+        f"over {images} and {seeds} seeds" if seeds > 1 else f"over {images}; of one training each (seeds=3: of more)"
+    )
     trained = f"{result['epochs']} epoch{'s' if result['epochs'] > 1 else ''} on {result['train_images']:,} images"
     return "\n".join(
         [

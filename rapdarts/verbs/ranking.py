@@ -36,6 +36,7 @@ def rank(call: Call) -> None:
     config, launch = experiment_asked(call, str(runs[0] / "config.yaml"))
     if config is None:
         return
+    from rapdarts.blueprint import DerivedBlueprint
     from rapdarts.cost.count import deployment_facts
     from rapdarts.loops.retrain import training_batches
     from rapdarts.loops.search import deployment_skeleton
@@ -57,14 +58,18 @@ def rank(call: Call) -> None:
     facts = deployment_facts(settings.precision, read_hardware(settings.hardware))  # the costs of all are counted alike
     contestants = [one.with_facts(facts) for one in choose(found, config.rank.count)]
     skeleton = deployment_skeleton(config.skeleton, data)
-    training_batches(brief(config), parted(data, config))  # refuses a batch that is too large before a folder is made
+    config.rank.epochs = brief(config).retrain.epochs
+    # Before a folder is made, these two refuse images that are too small and a batch that is too large.
+    _ = DerivedBlueprint(contestants[0].genotype, contestants[0].space, skeleton).costs
+    training_batches(brief(config), parted(data, config))
     inputs = {"data set": data.fingerprint, "genotypes": "\n".join(one.genotype.line for one in contestants)}
-    inputs |= {"order of runs": "\n".join(call.words), "search space": source(call.space)}
+    inputs["search space"] = source(call.space)
     with open_run("rank", config, launch, runs[0].absolute().name, inputs) as run:
         result = ranking(config, contestants, skeleton, data, run)
         run.write_json("result.json", result)
-    priced = {name for name, price in vars(config.search.cost).items() if price} | {*configuration.bounds(config.search.budget)}
-    resources = [*SHOWN, *(name for name in result["networks"][0]["costs"] if name in priced - {*SHOWN})]
+    dear = {name for name, price in vars(config.search.cost).items() if price}
+    dear |= configuration.bounds(config.search.budget).keys()
+    resources = [*SHOWN, *(name for name in result["networks"][0]["costs"] if name in dear - {*SHOWN})]
     answer(call, result, f"{describe(result, resources)}\nwritten to {run.folder / 'best.json'}")
 
 
