@@ -75,7 +75,7 @@ def _outcome(verb: str, result: dict[str, Any]) -> tuple[str, str, str, str, str
         costs = result["counted"]
         return verb, f"{costs['params']:,}", f"{costs['macs']:,}", "", ""
     if verb == "rank":
-        first, n = result["networks"][0], f"{result['validation_images']:,}"
+        (first, *_), n = result["networks"], f"{result['validation_images']:,}"
         share, error = first["validation_accuracy"], first["standard_error"]
         accuracy = f"on training images kept aside: {100 * share:.2f} ± {100 * error:.2f} % (standard error)"
         costs = first["costs"]
