@@ -253,9 +253,7 @@ class RankConfig:
     """The ranking: the best candidates of finished searches, each trained briefly and compared on training images kept aside."""
 
     count: int = knob(5, "genotypes to take from the runs, the best of all of them", low=1, high=1000)
-    epochs: int = knob(
-        0, "length of a training; 0: a sixth of the retraining's, as in DARTS", "epochs", low=0, high=MOST_EPOCHS
-    )
+    epochs: int = knob(0, "length of a training; 0: the recipe's", "epochs", low=0, high=MOST_EPOCHS)
     seeds: int = knob(
         1, "trainings of each genotype, the first with `seed`, the next with the seed behind it", low=1, high=1000
     )

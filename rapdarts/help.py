@@ -160,12 +160,11 @@ def _tables(schema: type, section: str) -> list[tuple[str, list[Key]]]:
 
     def place(home: str) -> int:
         own = bool(section) and f"{home}.".startswith(f"{section}.")
-        recipe = home.partition(".")[0] in ("search", "retrain")
+        recipe = home.partition(".")[0] in ("search", "retrain", "rank")
         return 0 if not home else 1 if own else 3 if recipe else 2
 
     top = {config.Launch: "launch", config.Experiment: "experiment"}.get(schema, "keys")
-    # What only a ranking reads stands in its help alone.
-    return [(home or top, tables[home]) for home in sorted(tables, key=place) if home != "rank" or section == "rank"]
+    return [(home or top, tables[home]) for home in sorted(tables, key=place)]
 
 
 def _cells(key: Key) -> tuple[str, str, str]:

@@ -24,8 +24,6 @@ from rapdarts.training.augment import Augment
 from rapdarts.training.data import DataSet, ordered, split
 from rapdarts.training.run import Run
 
-SIXTH = 6
-"""DARTS ranks after 100 of 600 epochs."""
 SURE = 2.0
 """A difference of fewer standard errors is said to be within the error."""
 
@@ -93,9 +91,8 @@ def parted(data: DataSet, config: Experiment) -> DataSet:
 
 
 def brief(config: Experiment) -> Experiment:
-    """The experiment that each network is trained by: the retraining's recipe, shorter, and nothing more held out."""
-    epochs = config.rank.epochs or math.ceil(config.retrain.epochs / SIXTH)
-    recipe = replace(config.retrain, epochs=epochs, validation_fraction=0.0)
+    """The experiment that each network is trained by: as long as the ranking says, and nothing more held out."""
+    recipe = replace(config.retrain, epochs=config.rank.epochs or config.retrain.epochs, validation_fraction=0.0)
     return replace(config, retrain=recipe)
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 
 from rapdarts import config as configuration
 from rapdarts.cli import main
-from rapdarts.config import DataConfig, Experiment
+from rapdarts.config import DataConfig, Experiment, RetrainConfig
 from rapdarts.genotype import Cell, Genotype, read
 from rapdarts.knobs import save_yaml
 from rapdarts.ranking import SURE, Contestant, choose, estimate, parted
@@ -232,8 +233,6 @@ def test_the_test_set_is_never_looked_at(search: Path, tmp_path: Path, monkeypat
             raise AssertionError(f"somebody wants the test set's {name}")
 
     def sealed(*arguments: Any) -> Any:
-        from dataclasses import replace
-
         return replace(load(*arguments), test=Sealed())  # type: ignore[arg-type]
 
     monkeypatch.setattr("rapdarts.training.data.load", sealed)
@@ -335,6 +334,12 @@ def test_a_ranking_that_is_killed_and_stopped_in_the_middle_resumes_to_the_same_
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_the_length_is_noted(search: Path, tmp_path: Path) -> None:
+    settings = ["count=1", "retrain.epochs=2", "retrain.batch=200", "rank.train_fraction=0.4"]
+    assert ranking(tmp_path / "rank", search, *settings) == 0
+    assert result_of(tmp_path / "rank")["epochs"] == configuration.of_run(tmp_path / "rank").rank.epochs == 2
+
+
 def test_keys_of_the_experiment_and_of_the_ranking(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["rank", str(search), "epochs=3", "retrain.lr=0.01", "count=7", "--print-config", "--json"]) == 0
@@ -345,9 +350,24 @@ def test_keys_of_the_experiment_and_of_the_ranking(search: Path, capsys: pytest.
     assert "the key 'lr' could mean search.lr or retrain.lr" in capsys.readouterr().err
 
 
-def test_a_sixth_of_the_retraining_is_the_default(search: Path, tmp_path: Path) -> None:
-    assert ranking(tmp_path / "rank", search, "count=1", "retrain.epochs=7", "retrain.batch=100") == 0
-    assert result_of(tmp_path / "rank")["epochs"] == configuration.of_run(tmp_path / "rank").rank.epochs == 2
+def test_a_long_retraining_gives_way_to_the_fast_recipe(
+    search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(search, copy)
+    config = configuration.of_run(copy)
+    config.retrain = RetrainConfig(recipe="imagenet_mobile", epochs=250, jitter=0.4)
+    (copy / "config.yaml").write_text(save_yaml(config))
+
+    def asked(*settings: str) -> dict[str, Any]:
+        capsys.readouterr()
+        assert main(["rank", str(copy), *settings, "--print-config", "--json"]) == 0
+        return dict(json.loads(capsys.readouterr().out))
+
+    found, fast = asked("retrain.lr=0.3"), configuration.experiment("", [("retrain.recipe", "fast")]).retrain
+    assert found["retrain"] == asdict(replace(fast, lr=0.3))
+    assert (found["skeleton"], found["data"]) == (asdict(config.skeleton), asdict(config.data))
+    assert asked("retrain.recipe=pdarts")["retrain"] == asdict(RetrainConfig())
 
 
 def test_what_cannot_be_ranked(search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,14 @@ if TYPE_CHECKING:
     from rapdarts.training.data import DataSet
 
 
-def experiment_asked(call: Call, name: str) -> tuple[Experiment | None, Launch]:
-    """The experiment and where it is to run; None where only the configuration was asked for, and has been printed."""
-    config = configuration.experiment(name, call.pairs, COMMANDS[call.verb].section)
+def experiment_asked(
+    call: Call, name: str, unless_given: Sequence[tuple[str, Any]] = ()
+) -> tuple[Experiment | None, Launch]:
+    """The experiment and where it is to run; None where only the configuration was asked for, and has been printed.
+
+    `unless_given` are settings over the experiment's file and under the command line.
+    """
+    config = configuration.experiment(name, [*unless_given, *call.pairs], COMMANDS[call.verb].section)
     launch = configuration.launch(call.pairs)
     if call.space:
         config.search.space = space_asked("", call.space).name

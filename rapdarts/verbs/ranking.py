@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rapdarts import config as configuration
+from rapdarts import knobs
 from rapdarts.call import Call, answer
 from rapdarts.config import Experiment
 from rapdarts.errors import InputError
@@ -33,7 +34,7 @@ def rank(call: Call) -> None:
         raise InputError(
             f"{shorten(folder)} holds no finished search (no {ALPHAS}); rapdarts rank takes the data and the recipe from one."
         )
-    config, launch = experiment_asked(call, str(runs[0] / "config.yaml"))
+    config, launch = experiment_asked(call, str(runs[0] / "config.yaml"), _briefly(configuration.of_run(runs[0])))
     if config is None:
         return
     from rapdarts.blueprint import DerivedBlueprint
@@ -71,6 +72,17 @@ def rank(call: Call) -> None:
     dear |= configuration.bounds(config.search.budget).keys()
     resources = [*SHOWN, *(name for name in result["networks"][0]["costs"] if name in dear - {*SHOWN})]
     answer(call, result, f"{describe(result, resources)}\nwritten to {run.folder / 'best.json'}")
+
+
+def _briefly(own: Experiment) -> list[tuple[str, Any]]:
+    """What is said for a ranking of an experiment: the recipe `fast`, unless its own retraining is as short.
+
+    A recipe may come with a skeleton and with crops: those that the search was priced for, and saw, stay.
+    """
+    if own.retrain.epochs <= configuration.RECIPES["fast"]["retrain.epochs"]:
+        return []
+    kept = [key.name for key in knobs.keys(Experiment) if key.name.startswith(("skeleton.", "data."))]
+    return [("retrain.recipe", "fast"), *((name, knobs.get(own, name)) for name in kept)]
 
 
 def _of_search(folder: Path, config: Experiment, data: DataSet, call: Call) -> list[Contestant]:
