@@ -207,9 +207,8 @@ def describe(result: dict[str, Any], resources: Sequence[str]) -> str:
     ]
     seeds, within = result["seeds"], sum(found["within_error"] for found in networks)
     images = f"{result['validation_images']:,} images"
-    over = (
-        f"over {images} and {seeds} seeds" if seeds > 1 else f"over {images}; of one training each (seeds=3: of more)"
-    )
+    alone = f"over {images}; how far another training would come out is not in it (seeds=3 measures that)"
+    over = f"over {images} and {seeds} seeds" if seeds > 1 else alone
     trained = f"{result['epochs']} epoch{'s' if result['epochs'] > 1 else ''} on {result['train_images']:,} images"
     return "\n".join(
         [
