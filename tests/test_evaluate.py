@@ -203,6 +203,24 @@ def test_a_lone_file_is_tested_on_data_that_are_named(
         assert values_of(capsys, str(file), "data=npz", f"path={tmp_path / 'own.npz'}")["n"] == 30
 
 
+def test_of_many_classes_the_worst_confusions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.arange(90) % 30
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 8, 8), np.uint8)
+    np.savez(tmp_path / "many.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    blueprint = DerivedBlueprint(LITERATURE["PDARTS"], SPACE, Skeleton(1, 4, (1, 8, 8), 30))
+    data = load(DataConfig("npz", str(tmp_path / "many.npz")), torch.device("cpu"), 0)
+    weights = blueprint.build().state_dict()
+    weights["classifier.linear.weight"].zero_()
+    weights["classifier.linear.bias"].copy_(torch.arange(30) == 7)
+    (tmp_path / "net.safetensors").write_bytes(to_safetensors(weights, blueprint, data))
+    capsys.readouterr()
+    named = [str(tmp_path / "net.safetensors"), "data=npz", f"path={tmp_path / 'many.npz'}"]
+    assert main(["evaluate", *named, "timing=false"]) == 0
+    words = capsys.readouterr().out
+    assert words.startswith("test accuracy 3.33 % +- ") and "columns: predicted class" not in words
+    assert "\n3 times 7 for 0\n3 times 7 for 1\n" in words and words.count(" times 7 for ") == 5
+
+
 def test_an_onnx_file_gives_what_the_network_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
