@@ -141,7 +141,7 @@ def measures(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict
     }
 
 
-def experiment_of(path: Path, name: str = "", needed: bool = True) -> Experiment:
+def experiment_of(path: Path, name: str = "", *, needed: bool = True) -> Experiment:
     """The experiment on whose data a trained network is tested: the one of that name, or that of the run it lies in.
 
     A network lies in the folder of its run, those of a baseline or a ranking in trained/NUMBER there. Where nothing
