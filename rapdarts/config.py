@@ -25,6 +25,8 @@ MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?")
 DEVICE_HELP = "cpu, cuda, cuda:N, mps; auto: a GPU if there is one"
 
+DATA_SETS = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "npz", "folder")
+"""Those that are known by name, and two forms of a user's own."""
 
 RULES = ("pdarts", "darts", "exact")
 """How a genotype is read off: by P-DARTS with a cap on skips, by DARTS without, or the best of all genotypes (with the cap)."""
@@ -37,11 +39,7 @@ RULES = ("pdarts", "darts", "exact")
 class DataConfig:
     """Which images, and how they are read and shaken up."""
 
-    name: str = knob(
-        "digits",
-        "data set; memory: what a program gives",
-        choices=("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "npz", "folder", "memory"),
-    )
+    name: str = knob("digits", "data set; memory: what a program gives", choices=(*DATA_SETS, "memory"))
     path: str = knob("", "folder or file that holds the data; empty: the download cache", "path")
     download: bool = knob(True, "fetch a missing data set (with a checksum) into the cache")
     fraction: float = knob(1.0, "share of the training images to use, drawn with equal classes", above=0, high=1)
@@ -251,6 +249,20 @@ class RetrainConfig:
 
 
 @dataclass
+class RankConfig:
+    """The ranking: the best candidates of finished searches, each trained briefly and compared on training images kept aside."""
+
+    count: int = knob(5, "genotypes to take from the runs, the best of all of them", low=1, high=1000)
+    epochs: int = knob(0, "length of a training; 0: the recipe's", "epochs", low=0, high=MOST_EPOCHS)
+    seeds: int = knob(
+        1, "trainings of each genotype, the first with `seed`, the next with the seed behind it", low=1, high=1000
+    )
+    train_fraction: float = knob(
+        0.5, "share of the training set that trains; on the rest the genotypes are compared", above=0, below=1
+    )
+
+
+@dataclass
 class Experiment:
     """All that a launch depends on; the run folder keeps it as config.yaml."""
 
@@ -262,6 +274,7 @@ class Experiment:
     skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
+    rank: RankConfig = field(default_factory=RankConfig)
 
 
 STRATEGIES: dict[str, dict[str, Any]] = {

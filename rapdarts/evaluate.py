@@ -1,18 +1,19 @@
-"""How good a trained network is: accuracy with its uncertainty, on data that chose nothing."""
+"""How good a trained network is: accuracy with its uncertainty, confusions and calibration, on data that chose nothing."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rapdarts import config
 from rapdarts.config import Experiment
-from rapdarts.errors import InputError
+from rapdarts.errors import DivergedError, InputError
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,94 @@ def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Ac
     return Accuracy(int(correct), n, loss.item() / n)
 
 
-def experiment_of(path: Path, name: str = "") -> Experiment:
+@torch.no_grad()
+def predict(run: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Logits (n, classes) float64 and labels (n,), on the CPU, of what `run` makes of batches of images and labels.
+
+    Raises DivergedError for logits that are not finite.
+    """
+    logits, labels = zip(*((run(images).double().cpu(), truth.cpu()) for images, truth in batches), strict=True)
+    every = torch.cat(logits)
+    if not torch.isfinite(every).all():
+        image = int((~torch.isfinite(every).all(1)).nonzero()[0])
+        raise DivergedError(f"the network gives numbers that are not finite for image {image}; train it anew.")
+    return every, torch.cat(labels)
+
+
+def hits(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
+    """Whether the label of each image (n,) is among the k largest logits (n, classes), of equals the first classes; bool (n,)."""
+    own = logits.gather(1, labels[:, None])
+    classes = torch.arange(logits.shape[1])
+    before = (logits > own) | ((logits == own) & (classes < labels[:, None]))
+    return before.sum(1) < k
+
+
+def confusion(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many images of each class (rows) were taken for each class (columns): (classes, classes) int64."""
+    classes = logits.shape[1]
+    return torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).reshape(classes, classes)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far confidence and accuracy lie apart; in each bin of confidence the images, their mean confidence and accuracy.
+
+    `error` is the expected calibration error (Guo et al. 2017, Eq. 3): sum over bins of n_bin / n * |accuracy - confidence|.
+    """
+
+    error: float
+    n: tuple[int, ...]
+    confidence: tuple[float, ...]
+    accuracy: tuple[float, ...]
+
+
+def calibration(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibration:
+    """Of logits (n, classes) and labels (n,). Bin m of M equal ones holds the images whose largest probability is in ((m-1)/M, m/M]."""
+    confidence = torch.softmax(logits.double(), 1).amax(1)
+    where = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    n = torch.bincount(where, minlength=bins)
+    right = torch.bincount(where, hits(logits, labels).double(), minlength=bins)
+    sure = torch.bincount(where, confidence, minlength=bins)
+    error = (right - sure).abs().sum().item() / len(labels)
+    means = (tuple((total / n.clamp(min=1)).tolist()) for total in (sure, right))
+    return Calibration(error, tuple(n.tolist()), *means)
+
+
+FEW = 5
+"""Among so many best classes the right one is looked for, where there are more."""
+
+
+def measures(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
+    """What the logits (n, classes) for images with labels (n,) say of a network, as plain values.
+
+    `test_loss` is the negative log-likelihood: the mean cross-entropy in nats. There is no `top5_accuracy` for five classes.
+    """
+    found = Accuracy(int(hits(logits, labels).sum()), len(labels), nn.functional.cross_entropy(logits, labels).item())
+    values = {
+        "test_accuracy": found.share,
+        "standard_error": found.standard_error,
+        "n": found.n,
+        "test_loss": found.loss,
+    }
+    if logits.shape[1] > FEW:
+        few = Accuracy(int(hits(logits, labels, FEW).sum()), len(labels), found.loss)
+        values |= {"top5_accuracy": few.share, "top5_standard_error": few.standard_error}
+    trust = calibration(logits, labels)
+    bins = zip(trust.n, trust.confidence, trust.accuracy, strict=True)
+    return {
+        **values,
+        "calibration_error": trust.error,
+        "bins": [{"n": n, "confidence": sure, "accuracy": right} for n, sure, right in bins],
+        "classes": list(class_names),
+        "confusion": confusion(logits, labels).tolist(),
+    }
+
+
+def experiment_of(path: Path, name: str = "", *, needed: bool = True) -> Experiment:
     """The experiment on whose data a trained network is tested: the one of that name, or that of the run it lies in.
 
-    A network lies in the folder of its run, those of a random baseline in trained/NUMBER there. Raises InputError
-    where nothing says which data.
+    A network lies in the folder of its run, those of a baseline or a ranking in trained/NUMBER there. Where nothing
+    says which data, and it is not `needed`, the defaults. Raises InputError where it is.
     """
     if name:
         return config.experiment(name, [])
@@ -71,6 +155,8 @@ def experiment_of(path: Path, name: str = "") -> Experiment:
     for folder in folders:
         if (folder / "config.yaml").is_file():
             return config.of_run(folder)
+    if not needed:
+        return Experiment()
     raise InputError(
         f"there is no config.yaml beside {path} that says on which data to test; name an experiment behind it, such as digits."
     )

@@ -66,10 +66,20 @@ COMMANDS = {
         ("--json", "--print-config", "--space"),
         "retrain",
     ),
+    "rank": Command(
+        "rank RUN ...",
+        "rank runs/first runs/second count=5 epochs=10 run=runs/rank",
+        "Train the best candidates of finished searches briefly, and rank them on training images kept aside. RUN: a search's "
+        "folder; a genotype's file or a name such as PDARTS may stand beside it. The experiment is the first run's.",
+        LAUNCH,
+        ("--json", "--print-config", "--space"),
+        "rank",
+    ),
     "evaluate": Command(
-        "evaluate RUN [EXPERIMENT]",
-        "evaluate runs/net --json",
-        "Test a trained network, on the data of its run or of another experiment.",
+        "evaluate NETWORK [EXPERIMENT]",
+        "evaluate runs/net plot=confusion.png",
+        "Test a trained network, on the data of its run or of another experiment: accuracy, confusions, calibration, costs "
+        "and time. NETWORK: a run folder, a network.safetensors, or an ONNX file that rapdarts export wrote.",
         (options.EvaluateConfig,),
         ("--json", "--space"),
     ),
@@ -133,7 +143,8 @@ def help_of(command: Command) -> str:
             lines += _row(_cells(key), _meaning(key), widths)
     if config.Experiment in command.schemas:
         names = ", ".join(config.experiment_names())
-        lines += ["", f"EXPERIMENT is one of {names}, or a YAML file of yours."]
+        if "EXPERIMENT" in command.usage:
+            lines += ["", f"EXPERIMENT is one of {names}, or a YAML file of yours."]
         lines += ["A section's name may be left out where the rest is unambiguous: cost.macs=0.2"]
     lines += ["", "switches:"]
     for switch in command.all_switches:
@@ -149,7 +160,7 @@ def _tables(schema: type, section: str) -> list[tuple[str, list[Key]]]:
 
     def place(home: str) -> int:
         own = bool(section) and f"{home}.".startswith(f"{section}.")
-        recipe = home.partition(".")[0] in ("search", "retrain")
+        recipe = home.partition(".")[0] in ("search", "retrain", "rank")
         return 0 if not home else 1 if own else 3 if recipe else 2
 
     top = {config.Launch: "launch", config.Experiment: "experiment"}.get(schema, "keys")

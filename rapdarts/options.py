@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rapdarts.config import DEVICE_HELP, MOST_IMAGES, MOST_THREADS, RULES, BudgetConfig
+from rapdarts.config import DATA_SETS, DEVICE_HELP, MOST_IMAGES, MOST_PIXELS, MOST_THREADS, RULES, BudgetConfig
 from rapdarts.knobs import knob
 
 
@@ -33,10 +33,20 @@ class DeriveConfig:
 class EvaluateConfig:
     """Tests a trained network."""
 
+    data: str = knob("", "data set to test on; empty: the run's, or the experiment's", choices=("", *DATA_SETS))
     path: str = knob("", "folder or file that holds the data; empty: where the run found it", "path")
+    size: int = knob(
+        0,
+        "side to which pictures in a folder are scaled and cropped; 0: the run's, with data= the network's",
+        "pixels",
+        low=0,
+        high=MOST_PIXELS,
+    )
     batch: int = knob(256, "batch", "images", low=1, high=MOST_IMAGES)
-    device: str = knob("auto", DEVICE_HELP)
+    device: str = knob("auto", f"{DEVICE_HELP}; ONNX files run on the CPU")
     threads: int = knob(0, "CPU threads; 0: the run's", low=0, high=MOST_THREADS)
+    timing: bool = knob(True, "measure throughput at the batch and latency at a batch of one, for about a second each")
+    plot: str = knob("", "picture of the confusion matrix to write, .png, .svg or .pdf; empty: none", "path")
 
 
 @dataclass

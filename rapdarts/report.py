@@ -66,12 +66,20 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _outcome(verb: str, result: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    """(what, params, MACs, test accuracy, n): of a search there is no accuracy, of a baseline the range of the costs."""
-    if verb not in ("search", "retrain", "random"):
+    """(what, params, MACs, test accuracy, n): of a search there is no accuracy, of a baseline the range of the costs, of a
+    ranking what its first reached on the training images kept aside.
+    """
+    if verb not in ("search", "retrain", "random", "rank"):
         raise ValueError(f"there are no runs of {verb!r}")
     if verb == "search":
         costs = result["counted"]
         return verb, f"{costs['params']:,}", f"{costs['macs']:,}", "", ""
+    if verb == "rank":
+        (first, *_), n = result["networks"], f"{result['validation_images']:,}"
+        share, error = first["validation_accuracy"], first["standard_error"]
+        accuracy = f"on training images kept aside: {100 * share:.2f} ± {100 * error:.2f} % (standard error)"
+        costs = first["costs"]
+        return f"{verb}, first of {result['count']}", f"{costs['params']:,}", f"{costs['macs']:,}", accuracy, n
     accuracy = f"{100 * result['test_accuracy']:.2f}"
     if verb == "retrain":
         costs, error = result["costs"], result["standard_error"]
@@ -90,6 +98,8 @@ def _range(values: Sequence[int]) -> str:
 
 
 def _settings(verb: str, experiment: Experiment) -> str:
+    if verb == "rank":
+        return f"{experiment.rank.epochs} epochs"
     if verb != "search":
         return f"{experiment.retrain.epochs} epochs"
     search = experiment.search

@@ -74,7 +74,7 @@ COMMANDS = {
     "derive": "rapdarts derive needs the folder of a finished search, or its alphas.json; see rapdarts derive --help.",
     "derive PDARTS": "there is no PDARTS; give the folder of a finished search, or its alphas.json.",
     "derive .": ". is not a run folder: it has no config.yaml.",
-    "evaluate": "rapdarts evaluate needs a run folder of rapdarts retrain, or a network.safetensors; see ",
+    "evaluate": "rapdarts evaluate needs a run folder of rapdarts retrain, a network.safetensors, or an ONNX file; see ",
     "evaluate PDARTS": "there is no trained network PDARTS; give a run folder of rapdarts retrain, or its network.saf",
     "evaluate .": "there is no trained network network.safetensors; give a run folder of rapdarts retrain",
     "export": "rapdarts export needs a genotype (a file, a run folder or a name such as PDARTS), or a trained network; see ",

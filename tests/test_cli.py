@@ -115,8 +115,18 @@ def test_help_lists_every_key_in_aligned_columns(
 @pytest.mark.parametrize(
     ("verb", "headings"),
     [
-        ("search", "launch experiment search search.cost search.budget search.random data skeleton retrain switches"),
-        ("retrain", "launch experiment retrain data skeleton search search.cost search.budget search.random switches"),
+        (
+            "search",
+            "launch experiment search search.cost search.budget search.random data skeleton retrain rank switches",
+        ),
+        (
+            "retrain",
+            "launch experiment retrain data skeleton search search.cost search.budget search.random rank switches",
+        ),
+        (
+            "rank",
+            "launch experiment rank data skeleton search search.cost search.budget search.random retrain switches",
+        ),
         ("derive", "keys budget switches"),
         ("cost", "keys switches"),
     ],

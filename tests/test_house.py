@@ -67,7 +67,7 @@ def offences(source: str) -> Iterator[str]:
             yield from (f"{node.lineno}: import of {name}" for name in names if name.split(".")[0] in MODULES)
         if isinstance(node, ast.Attribute) and node.attr in METHODS:
             yield f"{node.lineno}: {node.attr}"
-        if isinstance(node, ast.Name) and node.id in BUILTINS:
+        if isinstance(node, ast.Name) and node.id in BUILTINS and isinstance(node.ctx, ast.Load):
             yield f"{node.lineno}: {node.id}"
         if not isinstance(node, ast.Call):
             continue
@@ -124,6 +124,7 @@ def test_the_scan_sees(source: str) -> None:
     [
         "model.eval()",
         "re.compile('a')",
+        "class Recipe:\n    compile: bool = False",  # a knob of that name
         "from pickle import UnpicklingError",
         "torch.load(f, weights_only=True)",
         "yaml.load(text, Loader=yaml.SafeLoader)",

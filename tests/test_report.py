@@ -48,6 +48,15 @@ RESULTS: dict[str, dict[str, Any]] = {
         "seconds": 90_000.0,
         "summary": "random baseline",
     },
+    "rank": {
+        "count": 2,
+        "validation_images": 25_000,
+        "networks": [
+            {"validation_accuracy": 0.9, "standard_error": 0.00123, "costs": COSTS},
+            {"validation_accuracy": 0.8, "standard_error": 0.00123, "costs": {**COSTS, "macs": 1}},
+        ],
+        "seconds": 60.0,
+    },
 }
 CONFIG = save_yaml(Experiment())
 EVERY_VERB = pytest.mark.parametrize("verb", RESULTS)
@@ -126,13 +135,22 @@ def test_a_random_baseline(tmp_path: Path) -> None:
     assert (row["what"], row["test accuracy"]) == ("random baseline, N = 1", "50.00 %")
 
 
+def test_a_ranking(tmp_path: Path) -> None:
+    config = Experiment()
+    config.rank.epochs = 100
+    (row,) = rows(run_folder(tmp_path / "a", "rank", config))
+    assert (row["what"], row["settings"], row["n"]) == ("rank, first of 2", "100 epochs", "25,000")
+    assert row["test accuracy"] == "on training images kept aside: 90.00 ± 0.12 % (standard error)"
+    assert (row["params"], row["MACs"]) == ("102,426", "1,418,496")
+
+
 def test_a_gpu_that_was_not_used_is_not_named(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", "retrain", Experiment(device="cpu"), gpu="NVIDIA H200")
     assert rows(folder)[0]["machine"] == "CPU, 4 threads"
 
 
 def test_rows_come_in_the_order_given(tmp_path: Path) -> None:
-    folders = [run_folder(tmp_path / name, verb) for name, verb in zip("cab", RESULTS, strict=True)]
+    folders = [run_folder(tmp_path / name, verb) for name, verb in zip("cabd", RESULTS, strict=True)]
     assert [row["run"] for row in rows(*folders)] == [str(folder) for folder in folders]
 
 
@@ -205,7 +223,7 @@ def test_every_number_is_missed_or_not_asked_for(verb: str, tmp_path: Path) -> N
 @EVERY_VERB
 def test_numbers_that_are_none(verb: str, value: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", verb)
-    for name in ("seconds", {"search": "counted", "retrain": "costs", "random": "networks"}[verb]):
+    for name in ("seconds", {"search": "counted", "retrain": "costs", "random": "networks", "rank": "networks"}[verb]):
         change(folder, **{**RESULTS[verb], name: value})
         with pytest.raises(DamagedError, match="is damaged"):
             table([folder])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -98,6 +98,25 @@ def measure_network(network: nn.Module, image: Image, batch: int = 1, rounds: in
         for module, training in modes:
             module.training = training
     return Timing.of(seconds)
+
+
+def measure_within(run: Callable[[], object], device: torch.device, seconds: float = 1.0, most: int = 100) -> Timing:
+    """What calling `run` takes, called again and again for so many seconds, at least once and at most so often.
+
+    Before, WARM_UP calls, or as many as fit into that time, go by unrecorded.
+    """
+
+    def for_a_while(calls: int) -> Iterator[float]:
+        began = time.perf_counter()
+        for _ in range(calls):
+            yield time_of(run)
+            if time.perf_counter() - began > seconds:
+                return
+
+    time_of = timer(device)
+    with torch.no_grad():
+        list(for_a_while(WARM_UP))
+        return Timing.of(list(for_a_while(most)))
 
 
 def measure(

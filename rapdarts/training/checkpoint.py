@@ -20,6 +20,7 @@ from rapdarts.errors import DamagedError
 from rapdarts.training import files
 
 MAGIC = b"rapdarts-checkpoint 1\n"
+MOST_HEADER_BYTES = 10**7
 
 
 def save(path: Path, state: Mapping[str, Any], origin: Mapping[str, str]) -> None:
@@ -63,6 +64,16 @@ def load(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, Any], str] | 
 def previous(path: Path) -> Path:
     """Where the checkpoint before the newest lies."""
     return path.with_name(path.name + ".previous")
+
+
+def origin_of(path: Path) -> dict[str, str]:
+    """The origin that the checkpoint at `path` was saved with; empty where there is none that can be read."""
+    try:
+        with open(path, "rb") as file:
+            found = json.loads(file.readline(MOST_HEADER_BYTES)) if file.readline(len(MAGIC)) == MAGIC else {}
+        return {name: value for name, value in found.get("origin", {}).items() if isinstance(value, str)}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
 
 
 class _Damage(Exception):

@@ -58,6 +58,9 @@ class Images(Protocol):
     def fetch(self, index: Tensor) -> Tensor:
         """(b, c, h, w) uint8 on the device, for positions (b,) int64 on whatever device."""
 
+    def take(self, index: Tensor) -> Images:
+        """The pictures at some positions (n,) alone."""
+
 
 @dataclass(frozen=True, eq=False)
 class InMemory:

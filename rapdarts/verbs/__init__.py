@@ -6,14 +6,17 @@ from collections.abc import Callable
 
 from rapdarts.call import Call
 from rapdarts.verbs.counting import cost, measure
-from rapdarts.verbs.learning import evaluate, retrain
+from rapdarts.verbs.learning import retrain
+from rapdarts.verbs.ranking import rank
 from rapdarts.verbs.searching import derive, search
 from rapdarts.verbs.showing import export, report
+from rapdarts.verbs.testing import evaluate
 
 VERBS: dict[str, Callable[[Call], None]] = {
     "search": search,
     "derive": derive,
     "retrain": retrain,
+    "rank": rank,
     "evaluate": evaluate,
     "export": export,
     "cost": cost,

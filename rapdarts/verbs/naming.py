@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rapdarts import config as configuration
 from rapdarts import knobs
@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     from rapdarts.space import SearchSpace
 
 
-def experiment_asked(call: Call, name: str) -> tuple[Experiment | None, Launch]:
-    """The experiment and where it is to run; None where only the configuration was asked for, and has been printed."""
-    config = configuration.experiment(name, call.pairs, COMMANDS[call.verb].section)
+def experiment_asked(
+    call: Call, name: str, unless_given: Sequence[tuple[str, Any]] = ()
+) -> tuple[Experiment | None, Launch]:
+    """The experiment and where it is to run; None where only the configuration was asked for, and has been printed.
+
+    `unless_given` are settings over the experiment's file and under the command line.
+    """
+    config = configuration.experiment(name, [*unless_given, *call.pairs], COMMANDS[call.verb].section)
     launch = configuration.launch(call.pairs)
     if call.space:
         config.search.space = space_asked("", call.space).name

@@ -57,7 +57,7 @@ def derive(call: Call) -> None:
     skeleton = replace(
         skeleton, layers=options.layers or skeleton.layers, channels=options.channels or skeleton.channels
     )
-    settings = _derived_from(config, options, file.parent)
+    settings = derived_from(config, options, file.parent)
     limits = configuration.bounds(settings.budget)
     if limits and options.rule not in ("", "exact"):
         lift = " ".join(f"budget.{name}=none" for name in limits)
@@ -87,7 +87,7 @@ def derive(call: Call) -> None:
     answer(call, _best_first(derivation.candidates_json()), "\n".join(lines))
 
 
-def _derived_from(config: Experiment, options: DeriveConfig, folder: Path) -> SearchConfig:
+def derived_from(config: Experiment, options: DeriveConfig, folder: Path) -> SearchConfig:
     """The settings of a search with what a derivation changes: budgets one by one; tables as the run folder keeps them."""
     from rapdarts.launches import HARDWARE_KEPT, LATENCY_KEPT
 

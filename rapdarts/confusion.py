@@ -1,0 +1,68 @@
+"""The picture of a confusion matrix: rows are the true classes, columns what they were taken for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+
+MOST_NUMBERS, MOST_NAMES, LETTERS = 20, 50, 24
+"""Classes up to which every cell shows its number, and up to which every class its name, cut to so many letters."""
+
+
+def draw(matrix: np.ndarray, names: Sequence[str], heading: str, suffix: str) -> bytes:
+    """The picture of counts (classes, classes) in the format that a suffix names; colours are shares of the row."""
+    from matplotlib.figure import Figure
+
+    classes = len(matrix)
+    side = min(16.0, 3.4 + 0.42 * classes)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained", dpi=110)
+    figure.suptitle(_plain(heading), fontsize=11, x=0.01, ha="left")
+    panel = figure.subplots()
+    shares = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
+    picture = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(0, classes, 1 + (classes - 1) // MOST_NAMES)
+    labels = [_plain(names[place][:LETTERS]) for place in ticks]
+    panel.set_xticks(ticks, labels, rotation=90 if max(map(len, labels)) > 2 else 0, fontsize=8)
+    panel.set_yticks(ticks, labels, fontsize=8)
+    panel.set_xlabel("predicted class", fontsize=9)
+    panel.set_ylabel("true class", fontsize=9)
+    if classes <= MOST_NUMBERS:
+        for row, column in np.argwhere(matrix > 0):
+            dark = shares[row, column] > 0.5
+            words = f"{matrix[row, column]:,}"
+            panel.text(column, row, words, ha="center", va="center", fontsize=8, color="white" if dark else "#1b2a3a")
+    bar = figure.colorbar(picture, ax=panel, shrink=0.8)
+    bar.set_label("share of the true class", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    output = BytesIO()
+    figure.savefig(output, format=suffix.lower().removeprefix("."))
+    return output.getvalue()
+
+
+def table(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
+    """The same for the eye: a row a true class, a column a predicted one, by number; the last column is the share of right ones."""
+    labels = [name if name == str(place) else f"{place} {name[:LETTERS]}" for place, name in enumerate(names)]
+    first = max(len("true"), *map(len, labels))
+    width = max(2, *(len(str(count)) for row in matrix for count in row))
+    head = "".join(f" {place:>{width}}" for place in range(len(names)))
+    lines = [f"{'true':{first}} {head}    right  (columns: predicted class)"]
+    for place, row in enumerate(matrix):
+        cells = "".join(f" {count if count or column == place else '.':>{width}}" for column, count in enumerate(row))
+        share = f"{100 * row[place] / sum(row):7.2f} %" if sum(row) else "      -"
+        lines.append(f"{labels[place]:{first}} {cells}  {share}")
+    return "\n".join(lines)
+
+
+def most_confused(matrix: np.ndarray, names: Sequence[str], count: int = 5) -> list[tuple[str, str, int]]:
+    """The `count` most frequent mistakes as (true class, predicted class, how often); of equals the first classes."""
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
+    places = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    found = [divmod(int(place), len(matrix)) for place in places]
+    return [(names[row], names[column], int(wrong[row, column])) for row, column in found if wrong[row, column]]
+
+
+def _plain(words: str) -> str:
+    """Words as matplotlib writes them out: a dollar sign would begin a formula."""
+    return words.replace("$", r"\$")

@@ -1,0 +1,144 @@
+"""`rank`: the best candidates of one search, or of several, trained briefly and put in order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rapdarts import config as configuration
+from rapdarts import knobs
+from rapdarts.call import Call, answer
+from rapdarts.config import Experiment
+from rapdarts.errors import InputError
+from rapdarts.options import DeriveConfig
+from rapdarts.plain_yaml import shorten
+from rapdarts.verbs.naming import experiment_asked, genotype_asked, space_asked
+from rapdarts.verbs.searching import derived_from
+
+if TYPE_CHECKING:
+    from rapdarts.ranking import Contestant
+    from rapdarts.space import Skeleton
+    from rapdarts.training.data import DataSet
+
+ALPHAS = "alphas.json"
+SHOWN = ("macs", "params")
+"""Costs that a ranking always shows; those with a price or a budget come behind them."""
+
+
+def rank(call: Call) -> None:
+    call.target("the folder of a finished search, or several")
+    runs = [Path(word) for word in call.words if os.path.isfile(Path(word) / ALPHAS)]
+    if not runs:
+        folder = next((word for word in call.words if os.path.isdir(word)), call.words[0])
+        raise InputError(
+            f"{shorten(folder)} holds no finished search (no {ALPHAS}); rapdarts rank takes the data and the recipe from one."
+        )
+    config, launch = experiment_asked(call, str(runs[0] / "config.yaml"), _briefly(configuration.of_run(runs[0])))
+    if config is None:
+        return
+    from rapdarts.blueprint import DerivedBlueprint
+    from rapdarts.cost.count import deployment_facts
+    from rapdarts.launches import source
+    from rapdarts.loops.retrain import training_batches
+    from rapdarts.loops.search import deployment_skeleton
+    from rapdarts.pricing import read_hardware
+    from rapdarts.ranking import brief, choose, describe, parted
+    from rapdarts.ranking import rank as ranking
+    from rapdarts.training.data import load
+    from rapdarts.training.device import training_device
+    from rapdarts.training.run import open_run
+
+    data = load(config.data, training_device(config.device, config.threads), config.seed)
+    found: list[Contestant] = []
+    for word in call.words:
+        if Path(word) in runs:
+            found += _of_search(Path(word), config, data, call)
+        else:
+            found.append(_named(word, call))
+    settings = derived_from(config, DeriveConfig(), runs[0])
+    facts = deployment_facts(settings.precision, read_hardware(settings.hardware))  # the costs of all are counted alike
+    contestants = [one.with_facts(facts) for one in choose(found, config.rank.count)]
+    skeleton = deployment_skeleton(config.skeleton, data)
+    config.rank.epochs = brief(config).retrain.epochs
+    # Before a folder is made, these two refuse images that are too small and a batch that is too large.
+    _ = DerivedBlueprint(contestants[0].genotype, contestants[0].space, skeleton).costs
+    training_batches(brief(config), parted(data, config))
+    inputs = {"data set": data.fingerprint, "genotypes": "\n".join(one.genotype.line for one in contestants)}
+    inputs["search space"] = source(call.space)
+    with open_run("rank", config, launch, runs[0].absolute().name, inputs) as run:
+        result = ranking(config, contestants, skeleton, data, run)
+        run.write_json("result.json", result)
+    dear = {name for name, price in vars(config.search.cost).items() if price}
+    dear |= configuration.bounds(config.search.budget).keys()
+    resources = [*SHOWN, *(name for name in result["networks"][0]["costs"] if name in dear - {*SHOWN})]
+    answer(call, result, f"{describe(result, resources)}\nwritten to {run.folder / 'best.json'}")
+
+
+def _briefly(own: Experiment) -> list[tuple[str, Any]]:
+    """What is said for a ranking of an experiment: the recipe `fast`, unless its own retraining is as short.
+
+    A recipe may come with a skeleton and with crops: those that the search was priced for, and saw, stay.
+    """
+    if own.retrain.epochs <= configuration.RECIPES["fast"]["retrain.epochs"]:
+        return []
+    kept = [key.name for key in knobs.keys(Experiment) if key.name.startswith(("skeleton.", "data."))]
+    return [("retrain.recipe", "fast"), *((name, knobs.get(own, name)) for name in kept)]
+
+
+def _of_search(folder: Path, config: Experiment, data: DataSet, call: Call) -> list[Contestant]:
+    """The genotype that a search derived, and its best others: those of the exact rule within its own budgets.
+
+    Raises InputError for a search on other data.
+    """
+    from rapdarts.derive import derive, mixing_weights, read_alphas, space_of_alphas
+    from rapdarts.launches import provenance
+    from rapdarts.pricing import prices
+    from rapdarts.ranking import Contestant
+    from rapdarts.strategy.discretize import score
+
+    own_config = configuration.of_run(folder)
+    full = space_asked(space_of_alphas(folder / ALPHAS), call.space)
+    space, skeleton, architecture = read_alphas(folder / ALPHAS, full)
+    _check_data(folder, skeleton, config, data)
+    settings = derived_from(own_config, DeriveConfig(), folder)
+    limits, table = configuration.bounds(settings.budget), prices(settings, full, skeleton)
+    weights = mixing_weights(architecture)
+    facts = provenance(own_config, settings)
+    rule = settings.rule, settings.max_skips
+    own = derive(space, weights, table, *rule, facts, limits).genotype
+    best = derive(space, weights, table, *rule, facts, limits, max(2, config.rank.count)).candidates
+    derived = Contestant(own, full, (f"{folder} (derived)",), score(space, weights, own), own=True)
+    others = [Contestant(one.genotype, full, (str(folder),), one.score) for one in best]
+    return [derived, *(one for one in others if one.cells != derived.cells)]
+
+
+def _named(word: str, call: Call) -> Contestant:
+    """The genotype that a user names beside the searches."""
+    from rapdarts.genotype import validate
+    from rapdarts.ranking import Contestant
+
+    genotype, where = genotype_asked(word)
+    space = space_asked(genotype.space, call.space)
+    validate(genotype, space, where)
+    return Contestant(genotype, space, (word,))
+
+
+def _check_data(folder: Path, skeleton: Skeleton, config: Experiment, data: DataSet) -> None:
+    """Raises InputError for a search, priced at a skeleton, on other images than those that the ranking trains on."""
+    from rapdarts.training.checkpoint import origin_of
+
+    searched = configuration.of_run(folder)
+    pairs = [(f"data.{name}", getattr(searched.data, name), getattr(config.data, name)) for name in ("name", "size")]
+    pairs += [("images", skeleton.image, data.image), ("classes", skeleton.classes, data.classes)]
+    # A share of the training set is drawn by the seed; two of the same seed, and two wholes, must be the same images.
+    share = [(one.data.fraction, one.seed if one.data.fraction < 1 else 0) for one in (searched, config)]
+    fingerprint = origin_of(folder / "checkpoint").get("data set", "")
+    if fingerprint and share[0] == share[1]:
+        pairs.append(("fingerprint", fingerprint[:12], data.fingerprint[:12]))
+    for name, theirs, ours in pairs:
+        if theirs != ours:
+            raise InputError(
+                f"{shorten(str(folder))} searched on other data than those of this ranking ({name} {theirs}, not {ours});"
+                " rank runs on the same data together."
+            )
