@@ -1,0 +1,169 @@
+"""The kernels for a GPU, on one or by Triton's interpreter: each against torch's own, and the whole supernet through all of them."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rapdarts.networks import depthwise, stacks
+from rapdarts.networks.batched import BatchedSupernet
+from rapdarts.networks.blocks import Reading
+from rapdarts.networks.depthwise import Geometry
+from rapdarts.networks.supernet import Supernet
+from rapdarts.space import Skeleton, named_space
+from rapdarts.strategy.architecture import Architecture
+
+pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
+from rapdarts.networks.kernels import convolutions, norms, pools
+
+EACH = Reading((0, 0, 1, 1), 2)
+"""Two slots for each of two blocks."""
+
+
+def near(found: Tensor, expected: Tensor) -> None:
+    assert found.shape == expected.shape
+    assert float((found - expected).norm()) <= 2e-6 * float(expected.norm())
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.detach().contiguous(memory_format=torch.channels_last)
+
+
+def spread(x: Tensor, reading: Reading) -> Tensor:
+    return torch.cat([x.chunk(reading.blocks, 1)[block] for block in reading.sources], 1)
+
+
+@pytest.mark.parametrize(
+    ("reading", "inputs", "outputs", "kernel", "geometry", "size"),
+    [
+        (Reading((0, 0, 0, 1, 1, 1), 2), 16, 16, (3, 3), Geometry((1, 1), (1, 1), (1, 1)), (6, 5)),
+        (Reading((0, 1, 1, 0), 2), 5, 7, (5, 5), Geometry((2, 2), (4, 4), (2, 2)), (7, 8)),
+        (Reading((0, 0), 1), 4, 4, (5, 5), Geometry((1, 1), (4, 4), (2, 2)), (5, 5)),
+        (Reading.own(3), 20, 20, (3, 3), Geometry((2, 2), (1, 1), (1, 1)), (4, 6)),
+        (Reading.own(2), 64, 64, (5, 5), Geometry((1, 1), (2, 2), (1, 1)), (3, 3)),
+        (Reading((0, 0, 2), 3), 8, 8, (1, 7), Geometry((1, 2), (0, 3), (1, 1)), (4, 9)),
+    ],
+    ids=["shared blocks", "dilated with a stride", "dilated", "a stride", "wide", "a row, a block that nobody reads"],
+)
+def test_separable_convolutions(
+    reading: Reading, inputs: int, outputs: int, kernel: tuple[int, int], geometry: Geometry, size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    slots = len(reading.sources)
+    x = torch.randn(2, reading.blocks * inputs, *size, requires_grad=True)
+    first = torch.randn(slots * inputs, 1, *kernel, requires_grad=True)
+    second = torch.randn(slots * outputs, inputs, 1, 1, requires_grad=True)
+    moved = geometry.stride, geometry.padding, geometry.dilation
+    between = F.conv2d(spread(x, reading), first, None, *moved, groups=slots * inputs)
+    expected = F.conv2d(between, second, groups=slots)
+    gradient = torch.randn_like(expected)
+    gradients = torch.autograd.grad(expected, [x, first, second], gradient)
+
+    image, weights = channels_last(x), (first.detach(), second.detach())
+    near(convolutions.forward(image, reading, *weights, geometry), expected.detach())
+    given = (channels_last(gradient), image, reading, *weights, geometry)
+    for found, wanted in zip(convolutions.backward(*given, True, True), gradients, strict=True):
+        assert found is not None
+        near(found, wanted)
+    assert convolutions.backward(*given, True, False)[1:] == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("reading", "channels", "size", "relu", "weighed"),
+    [
+        (EACH, 16, (5, 7), False, True),
+        (Reading.own(3), 5, (4, 4), True, False),
+        (Reading((1, 0, 1), 3), 64, (9, 9), False, True),
+        (Reading((0,), 1), 16, (20, 21), False, False),
+    ],
+)
+def test_norms(
+    reading: Reading, channels: int, size: tuple[int, int], relu: bool, weighed: bool, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(norms, "PROGRAMS", 8)  # so that a program has several tiles
+    torch.manual_seed(1)
+    slots = len(reading.sources)
+    # Far from zero: sums of squares must not swallow the deviation.
+    x = (torch.randn(3, reading.blocks * channels, *size) * 3 + 50).requires_grad_()
+    scale = torch.randn(slots * channels, requires_grad=True)
+    mean, var = torch.randn(slots * channels), torch.rand(slots * channels) + 1
+    true_mean, true_var = mean.double(), var.double()
+    expected = F.batch_norm(spread(x.double(), reading), true_mean, true_var, training=True)
+    expected = F.relu(expected) if relu else expected
+    expected = expected * scale[None, :, None, None] if weighed else expected
+    gradient = torch.randn(expected.shape)
+    gradients = torch.autograd.grad(expected, [x, scale] if weighed else [x], gradient.double())
+
+    given = scale.detach() if weighed else None
+    found, kept = norms.forward(channels_last(x), reading, given, mean, var, 0.1, 1e-5, relu)
+    near(found.double(), expected.detach())
+    near(mean.double(), true_mean)
+    near(var.double(), true_var)
+    to_x, to_scale = norms.backward(channels_last(gradient), channels_last(x), reading, given, kept, relu, for_x=True)
+    assert to_x is not None
+    near(to_x, gradients[0])
+    if weighed:
+        near(to_scale, gradients[1])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("layer", [nn.MaxPool2d, nn.AvgPool2d])
+@pytest.mark.parametrize(("channels", "size"), [(16, (5, 7)), (5, (6, 6)), (80, (4, 3))])
+def test_pools(layer: Any, stride: int, channels: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(2)
+    x = torch.randn(2, channels, *size, requires_grad=True)
+    maximum = layer is nn.MaxPool2d
+    expected = layer(3, stride, 1, **({} if maximum else {"count_include_pad": False}))(x)
+    gradient = torch.randn_like(expected)
+    (wanted,) = torch.autograd.grad(expected, x, gradient)
+    found, which = pools.forward(channels_last(x), 3, stride, 1, maximum)
+    near(found, expected.detach())
+    near(pools.backward(channels_last(gradient), x.shape, which, 3, stride, 1), wanted)
+
+
+def test_a_maximum_that_is_no_number_stays_one() -> None:
+    x = channels_last(torch.randn(1, 4, 5, 5))
+    x[0, 1, 2, 2] = float("nan")
+    found, _ = pools.forward(x, 3, 1, 1, True)
+    assert torch.equal(found.isnan(), F.max_pool2d(x, 3, 1, 1).isnan())
+
+
+def test_the_supernet_through_all_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def watched(module: ModuleType, name: str) -> None:
+        kernel = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, **more: [calls.append(module), kernel(*given, **more)][1])
+
+    for module in (convolutions, norms, pools):
+        for name in ("forward", "backward"):
+            watched(module, name)
+    space = named_space("darts").only(["none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3"])
+    torch.manual_seed(3)
+    plain = Supernet(space, Skeleton(1, 4, (3, 4, 4), 3))
+    batched = BatchedSupernet(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    architecture = Architecture(space, 0.5)
+    images, labels = torch.randn(4, 3, 4, 4), torch.arange(4) % 3
+    found = []
+    for supernet in (plain, batched):
+        supernet.dropout.rate = 0.3
+        supernet.train()
+        if supernet is batched:
+            for module in (depthwise, stacks):
+                monkeypatch.setattr(module, "for_kernels", lambda x, channels: True)
+        torch.manual_seed(4)
+        loss = F.cross_entropy(supernet(images, architecture()), labels)
+        fixed = [supernet.stem.older[0].weight, supernet.classifier.linear.weight]
+        gradients = torch.autograd.grad(loss, [*architecture.parameters(), *fixed], retain_graph=True)
+        own = dict(zip(("alpha", "stem", "classifier"), gradients, strict=True))
+        weights = [weight for weight in supernet.parameters() if weight.requires_grad]
+        norm = torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights) if g is not None]).norm()
+        found.append({"loss": loss.detach(), **own, "all weights": norm})
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+    assert set(calls) == {convolutions, norms, pools}
