@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import rapdarts
 from rapdarts.call import Call, out, say
-from rapdarts.errors import InputError, Preempted, RapdartsError, exit_code
+from rapdarts.errors import InputError, Preempted, RapdartsError, exit_code, ran_out_of_memory
 from rapdarts.help import COMMANDS, help_of, overview
 from rapdarts.plain_yaml import shorten
 from rapdarts.verbs import VERBS
@@ -41,8 +41,8 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"error: {shorten(str(error.filename or 'a file'))} cannot be used: {error.strerror}."
     first = (str(error).splitlines() or [""])[0]
-    if type(error).__name__ == "OutOfMemoryError":
-        return f"error: out of memory on the device ({first}); lower the batch or the channels."
+    if ran_out_of_memory(error):
+        return f"error: out of memory ({shorten(first or type(error).__name__)}); lower the batch or the channels."
     return f"internal error: {type(error).__name__}: {first}. Report it with what --debug shows."
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+NO_MORE = ("can't allocate memory", "out of memory", "could not create a primitive")
+"""What torch's allocators say, and oneDNN on a CPU."""
+
 
 class RapdartsError(Exception):
     """A failure that is not a bug of ours: its text is one sentence that says what to change."""
@@ -59,4 +62,11 @@ def exit_code(error: BaseException) -> int:
         return 130
     if isinstance(error, OSError) and error.strerror:
         return StorageError.exit_code
-    return DeviceError.exit_code if type(error).__name__ == "OutOfMemoryError" else 1
+    return DeviceError.exit_code if ran_out_of_memory(error) else 1
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether a device had no more memory to give: a GPU, or the machine itself, which torch and Python say each in their way."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MORE)

@@ -26,6 +26,7 @@ from rapdarts.literature import named
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
 from rapdarts.networks.reference import REFERENCE, find
+from rapdarts.outlook import training_within_memory, within_memory
 from rapdarts.pricing import read_hardware
 from rapdarts.space import SearchSpace
 from rapdarts.trained import deployed, read_trained
@@ -128,7 +129,8 @@ def search(
         for kept, text in ((HARDWARE_KEPT, inputs["hardware table"]), (LATENCY_KEPT, inputs["latency table"])):
             if text:
                 run.write(kept, text)
-        derivation = searching.search(config, space, data, run, table, provenance(config, config.search))
+        with within_memory(config, space, data, table, run):
+            derivation = searching.search(config, space, data, run, table, provenance(config, config.search))
         report = searching.cost_report(derivation, table, config.search, run)
         run.write_json("result.json", report)
     return Searched(derivation, report, run.folder)
@@ -145,7 +147,8 @@ def baseline(config: Experiment, space: SearchSpace, launch: Launch, name: str, 
         validate(like, space, f"search.random.like: {where}")
     inputs = _inputs(config, data, code) | {"random.like": like.to_json() if like is not None else ""}
     with open_run("random", config, launch, name, inputs) as run:
-        result = random_baseline(config, space, data, run, like)
+        with training_within_memory(config.retrain):
+            result = random_baseline(config, space, data, run, like)
         run.write_json("result.json", result)
     return result
 
@@ -172,7 +175,8 @@ def retrain(
     with open_run("retrain", config, launch, name, inputs, progress=progress) as run:
         for remark in blueprint.remarks(config.retrain):
             run.screen.say(remark)
-        trained = retraining.retrain(config, blueprint, data, run)
+        with training_within_memory(config.retrain):
+            trained = retraining.retrain(config, blueprint, data, run)
         report = retraining.result(trained, blueprint, config.retrain, run)
         run.write_json("result.json", report)
     return Retrained(trained.test, trained.best, blueprint, report, run.folder)

@@ -175,8 +175,9 @@ def test_help_wins_wherever_it_stands(arguments: tuple[str, ...], capsys: pytest
         (
             type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.\nTried"),
             7,
-            "rapdarts: error: out of memory on the device (CUDA out of memory.); lower the batch or the channels.",
+            "rapdarts: error: out of memory (CUDA out of memory.); lower the batch or the channels.",
         ),
+        (MemoryError(), 7, "rapdarts: error: out of memory (MemoryError); lower the batch or the channels."),
         (
             ValueError("first\nsecond"),
             1,

@@ -19,7 +19,7 @@ from rapdarts.cost.latency import device_name
 from rapdarts.cost.stopwatch import clock
 from rapdarts.errors import RapdartsError
 from rapdarts.training.device import training_device
-from tests.benchmarks import commands, pipeline, protocol, retraining, search
+from tests.benchmarks import commands, footprints, pipeline, protocol, retraining, search
 from tests.benchmarks.stages import CASES, Sizes, settled
 
 PARTS = {
@@ -29,6 +29,7 @@ PARTS = {
     "derive": "deriving a genotype, with and without budgets",
     "cost": "the command rapdarts cost PDARTS",
     "startup": "the command rapdarts --help",
+    "memory": "what a step of the search is expected to take, and what it takes; only where it is named",
     "protocol": "P-DARTS' whole search, predicted from its steps; for a GPU, and only where it is named",
 }
 
@@ -48,9 +49,13 @@ def arguments() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, sizes = parser.add_argument, Sizes()
-    add("parts", nargs="*", metavar="PART", help="what to measure (default: all but protocol and retrain)")
+    add("parts", nargs="*", metavar="PART", help="what to measure (default: all but memory, protocol and retrain)")
     add("--cases", nargs="+", choices=CASES, default=list(CASES), help="stages of the search (default: all)")
-    add("--batch", type=int, help=f"images in a batch (default: {SEARCH_BATCH} in search, else {sizes.batch})")
+    add(
+        "--batch",
+        type=int,
+        help=f"images in a batch (default: {SEARCH_BATCH} in search and memory, else {sizes.batch})",
+    )
     add(
         "--channels",
         type=int,
@@ -93,7 +98,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> int:
     parser = arguments()
     given = parser.parse_args(words)
-    wanted = given.parts or [part for part in PARTS if part not in ON_GPU]
+    wanted = given.parts or [part for part in PARTS if part not in (*ON_GPU, "memory")]
     stages = [case for case in given.cases if case in protocol.STAGES]
     if unknown := [part for part in wanted if part not in PARTS]:
         parser.error(f"there is no part {unknown[0]}; the parts are {', '.join(PARTS)}")
@@ -126,6 +131,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "derive": (lambda: commands.derivations(rounds, warm_up), commands.report),
         "cost": (lambda: commands.wall_times(["cost", "PDARTS"], "import torch", rounds, warm_up), commands.report),
         "startup": (lambda: commands.wall_times(["--help"], "pass", rounds, warm_up), commands.report),
+        "memory": (lambda: footprints.measure(small, given.cases, device), footprints.report),
         "protocol": (lambda: protocol.measure(large, stages, device, rounds, warm_up), protocol.report),
     }
     figures = {**facts(device), "rounds": rounds, "warm_up": warm_up}

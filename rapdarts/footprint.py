@@ -1,0 +1,127 @@
+"""What a step takes of a device's memory, known without taking it: the step itself, on tensors without numbers.
+
+On torch's meta device operations work out shapes and allocate nothing. Whatever comes and goes there is counted as it
+does, for every batch at once: the batch is so large that the bytes of a tensor, divided by it, give what an image takes,
+and as the remainder what the tensor takes whatever the batch.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+META = torch.device("meta")
+
+BATCH = 2**32
+"""Images in a batch on the meta device: more than the bytes of any tensor that does not grow with the batch."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What is alive at those moments of a step that can be its worst, each as (bytes whatever the batch, bytes an image)."""
+
+    moments: tuple[tuple[int, int], ...]
+
+    def bytes(self, batch: int) -> int:
+        """The most that is alive at once."""
+        return max(fixed + batch * each for fixed, each in self.moments)
+
+    def largest_batch(self, free: int) -> int:
+        """The largest batch for which `free` bytes are enough; 0 where none is."""
+        if self.bytes(0) > free:
+            return 0
+        return min(((free - fixed) // each for fixed, each in self.moments if each), default=BATCH)
+
+
+def footprint(step: Callable[[], object], standing: Iterable[Tensor] = ()) -> Footprint:
+    """What `step` takes, which works on meta tensors, BATCH images of them; the tensors `standing` are there all the while."""
+    with Alive() as alive:
+        for tensor in standing:
+            alive.see(tensor)
+        step()
+    moments: list[tuple[int, int]] = []
+    for each, fixed in sorted(((each, fixed) for fixed, each in alive.moments), reverse=True):
+        if not moments or fixed > moments[-1][0]:  # else an earlier one has more of both
+            moments.append((fixed, each))
+    return Footprint(tuple(moments))
+
+
+class Alive(TorchDispatchMode):
+    """Follows every storage from the operation that makes it until the last tensor that looks at it is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.fixed = self.each = 0
+        self.moments: set[tuple[int, int]] = set()
+        self._sizes: dict[weakref.ref[Any], tuple[int, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = _SHAPES.get(func, func)(*args, **(kwargs or {}))
+        if func.is_view:  # nothing is made
+            return made
+        for tensor in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(tensor, Tensor):
+                self.see(tensor)
+        return made
+
+    def see(self, tensor: Tensor) -> None:
+        """Counts the storage of a tensor, if it is not counted yet."""
+        storage = tensor.untyped_storage()
+        known = weakref.ref(storage, self._gone)
+        if known in self._sizes:
+            return
+        each, fixed = self._sizes[known] = divmod(storage.nbytes(), BATCH)
+        self.each, self.fixed = self.each + each, self.fixed + fixed
+        self.moments.add((self.fixed, self.each))
+
+    def _gone(self, known: weakref.ref[Any]) -> None:
+        each, fixed = self._sizes.pop(known)
+        self.each, self.fixed = self.each - each, self.fixed - fixed
+
+
+def _batch_norm(x: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return torch.empty_like(x), *(x.new_empty(x.shape[1], dtype=torch.float32) for _ in range(2))
+
+
+def _batch_norm_backward(gradient: Tensor, x: Tensor, *given: Any) -> tuple[Tensor | None, ...]:
+    to_x, *others = given[-1]
+    of_channels = [x.new_empty(x.shape[1], dtype=torch.float32) if wanted else None for wanted in others]
+    return torch.empty_like(x) if to_x else None, *of_channels
+
+
+_SHAPES: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.native_batch_norm.default: _batch_norm,
+    torch.ops.aten.native_batch_norm_backward.default: _batch_norm_backward,
+    torch.ops.aten.linalg_vector_norm.default: lambda x, *_: x.new_empty(()),
+}
+"""What these put out. On the meta device torch works it out by a dozen operations each, which took most of the time."""
+
+
+class LowerPrecision(TorchFunctionMode):
+    """Convolutions and linear layers in bfloat16, as autocast runs them, which the meta device does not have."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (F.conv2d, F.conv_transpose2d, F.linear):
+            args = [x.bfloat16() if isinstance(x, Tensor) else x for x in args]
+        return func(*args, **(kwargs or {}))
+
+
+def lower(network: nn.Module) -> None:
+    """Lets the layers of a network compute in bfloat16, wherever they are called: also when a cell is computed again."""
+
+    def lowered(forward: Callable[..., Any], *given: Any) -> Any:
+        with LowerPrecision():
+            return forward(*given)
+
+    for layer in network.modules():
+        if not any(layer.children()):
+            layer.forward = partial(lowered, layer.forward)
