@@ -26,9 +26,9 @@ demo: $(INSTALLED)
 	.venv/bin/rapdarts search digits cost.macs=0.2 cost.bytes=0.2 seed=0 run=runs/demo/search
 	.venv/bin/rapdarts retrain runs/demo/search/genotype.json digits seed=0 run=runs/demo/network
 
-# tests/test_house.py runs what `make lint` runs.
+# tests/test_house.py runs what `make lint` runs. Two processes, each with whole files: what a file's tests share is made once.
 test: $(INSTALLED)
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Expected = counted, peak memory = simulated, and every budget kept: what the suite shows on a seeded sample.
 proofs: $(INSTALLED)

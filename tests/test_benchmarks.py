@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.benchmarks import commands, counts
+from tests.benchmarks import commands, counts, footprints
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.stages import BUILDS, Batched, Plain, Sizes, Stage
 from tests.benchmarks.turns import in_turns
@@ -167,6 +167,21 @@ def test_the_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert figures["predicted"]["whole_protocol"] and "extrapolated" in figures["predicted"]["basis"]
     shown = capsys.readouterr().out
     assert "predicted, not run" in shown and "extrapolated" in shown
+
+
+def test_memory_is_about_what_was_expected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the search's first steps take in a process of their own, which the gaps of its heap decide as much as we do."""
+    monkeypatch.setattr(footprints, "VARIANTS", {"as it is": {}})
+    words = ["--cases", "darts-1", "--channels", "8", "--batch", "64", "--layers", "3", "1", "1", "--side", "16"]
+    file = tmp_path / "figures.json"
+    assert main(["memory", *words, "--threads", "1", "--device", "cpu", "--json", str(file)]) == 0
+    found = json.loads(file.read_text(encoding="utf-8"))["memory"]["cases"]["darts-1"]["as it is"]
+    assert found["alive_bytes"] > 100e6
+    assert found["alive_bytes"] < found["measured_bytes"]
+    assert 0.6 < found["measured_bytes"] / found["expected_bytes"] < 1.5
+    assert f"{found['measured_bytes'] / 1e6:,.2f} MB" in capsys.readouterr().out
 
 
 @pytest.mark.slow

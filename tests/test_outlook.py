@@ -47,12 +47,16 @@ TINY = [
 ]
 
 
-def outlook_of(*settings: tuple[str, Any], free: int | None = None) -> Outlook:
-    """Of the demo's search at a width of 4."""
+FEW = ["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"]
+
+
+def outlook_of(*settings: tuple[str, Any], primitives: list[str] | None = None) -> Outlook:
+    """Of the demo's search at a width of 4, over few primitives."""
     given = [("skeleton.layers", 3), ("skeleton.channels", 4), ("search.channels", 4), *settings]
     config = experiment("digits", given, "search")
     space, data = named_space(config.search.space), digits()
-    return Outlook(config, space, data, loop.priced(config, space, data), free)
+    space = space.only(primitives or [name for name in space.primitives if name in FEW])
+    return Outlook(config, space, data, loop.priced(config, space, data), None)
 
 
 def digits() -> DataSet:
@@ -86,7 +90,7 @@ def steps_alive(config: Experiment, space: SearchSpace, data: DataSet, table: Pr
         [("search.supernet", "plain"), ("search.batch", 16)],
         [("search.unrolled", True), ("search.batch", 16)],
         [("search.amp", "bf16"), ("search.batch", 16)],
-        [("search.space", "nasbench201"), ("search.momentum", 0)],
+        [("search.space", "filters"), ("search.momentum", 0)],
     ],
     ids=lambda settings: str(settings[0][0]) if settings else "as it is",
 )
@@ -109,7 +113,8 @@ def test_weights_and_what_goes_with_them_are_there() -> None:
 
 
 def test_later_stages_are_taken_to_keep_what_takes_most() -> None:
-    outlook = outlook_of(("search.layers", [3, 3]), ("search.candidates", [0, 2]), ("search.skip_dropout", [0, 0]))
+    stages = ("search.layers", [3, 3]), ("search.candidates", [0, 2]), ("search.skip_dropout", [0, 0])
+    outlook = outlook_of(*stages, primitives=[*FEW, "sep_conv_5x5"])
     names = list(outlook.space.primitives)
     order = sorted(names, key=lambda name: outlook.kept[names.index(name)])
     assert order[0] == "none" and outlook.kept[0] == 0

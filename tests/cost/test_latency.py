@@ -28,6 +28,7 @@ from rapdarts.cost.stopwatch import fit, measure, measure_network
 from rapdarts.errors import InputError
 from rapdarts.genotype import Cell, Genotype, random_genotype
 from rapdarts.networks.derived import DerivedNetwork
+from rapdarts.plain_yaml import shorten
 from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
 
 DARTS, BENCH = named_space("darts"), named_space("nasbench201")
@@ -71,7 +72,7 @@ def test_round_trip(space: SearchSpace, spearman: float | None, tmp_path: Path) 
     file = tmp_path / "latency.json"
     file.write_text(table.to_json(), encoding="utf-8")
     assert latency.read(file) == table
-    assert latency.read(file).where == str(file)
+    assert latency.read(file).where == shorten(str(file))
     assert latency.read(file).to_json() == table.to_json()
     assert json.loads(table.to_json())["format"] == "rapdarts-latency"
 

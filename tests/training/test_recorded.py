@@ -21,7 +21,7 @@ from rapdarts.networks.batched import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.space import Skeleton, named_space
 from rapdarts.strategy.architecture import Architecture
-from rapdarts.training.descent import set_lr, weights_optimizer
+from rapdarts.training.descent import descend, set_lr, weights_optimizer
 from rapdarts.training.recorded import EAGER, Recorded
 
 GPU = torch.device("cuda")
@@ -245,6 +245,8 @@ def test_a_step_waits_for_nothing(name: str) -> None:
     adam = torch.optim.Adam(architecture.parameters(), 0.1)
     step = alternation(settings, supernet, architecture, sgd, adam, penalty)  # type: ignore[arg-type]
     images, labels = torch.empty(2, 1, 8, 8, device="meta"), torch.empty(2, dtype=torch.int64, device="meta")
-    step(images, labels, images, labels, True)  # optimisers make their state
+    for optimizer, learner in ((sgd, supernet), (adam, architecture)):  # they make their state
+        weights = list(learner.parameters())
+        descend(optimizer, weights, [torch.zeros_like(weight) for weight in weights], clip=0)
     with OnTheDevice():
         step(images, labels, images, labels, True)
