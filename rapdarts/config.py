@@ -343,8 +343,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """What `retrain.recipe` presets. pdarts is what the defaults are.
 
-pdarts: Chen et al. 2019, section 4.3; darts: Liu et al. 2019, appendix A.2; imagenet_mobile: Chen et al. 2019, section
-4.4; how each compares with its authors' code: docs/fidelity.md. fast: docs/decisions.md.
+pdarts and imagenet_mobile: Chen et al. 2019, section 4.3; darts: Liu et al. 2019, appendix A.2; docs/fidelity.md says how
+they compare with the authors' code. fast: docs/decisions.md.
 """
 
 PRESETS = {"search.strategy": STRATEGIES, "retrain.recipe": RECIPES}
