@@ -166,8 +166,8 @@ def test_processes_share_every_part_of_a_batch(accumulate: int, processes: int) 
 
 
 def test_a_signal_to_one_process_stops_both_and_they_resume_to_the_same_bits(tmp_path: Path) -> None:
-    whole = Job(tmp_path / "first", command, *retraining(tmp_path / "whole"))
-    settings = retraining(tmp_path / "cut", "save_seconds=0")
+    whole = Job(tmp_path / "first", command, *retraining(tmp_path / "whole", "retrain.epochs=4"))
+    settings = retraining(tmp_path / "cut", "retrain.epochs=4", "save_seconds=0")
     job = Job(tmp_path / "second", command, *settings)
     until_begun(tmp_path / "cut", job)
     assert job.processes[1].pid is not None
@@ -189,7 +189,7 @@ def test_a_signal_to_one_process_stops_both_and_they_resume_to_the_same_bits(tmp
 
 
 def test_a_process_that_dies_ends_the_job_and_one_process_goes_on(tmp_path: Path) -> None:
-    settings = retraining(tmp_path / "run", "save_seconds=0")
+    settings = retraining(tmp_path / "run", "retrain.epochs=4", "save_seconds=0")
     job = Job(tmp_path, command, *settings)
     until_begun(tmp_path / "run", job)
     job.processes[1].kill()

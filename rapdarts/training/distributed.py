@@ -1,7 +1,7 @@
 """Several processes that train one network: each computes its share of every batch, and all take the same step.
 
-Gradients are summed by one all-reduce a step, behind the backward pass: a network of a few million weights has nothing to
-gain from overlapping the two. Statistics of batch norms are those of the whole batch. Decisions (to stop, to save) go
+Gradients are summed by one all-reduce a step, behind the backward pass, so that a step is the same code for one process and
+for several. Statistics of batch norms are those of the whole batch. Decisions (to stop, to save) go
 over a group of their own on the CPU, so that no GPU is asked for a number.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,6 +130,7 @@ class Team:
         try:
             yield
         except RuntimeError:
+            time.sleep(1)  # until the system has told of every line that broke
             lost = [str(rank) for rank in range(self.size) if rank != self.rank and not self._hears(rank)]
             who = f"process {', '.join(lost)}" if lost else "another process"
             raise DeviceError(

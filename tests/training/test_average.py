@@ -20,21 +20,21 @@ def moved(network: nn.Module, step: int) -> None:
 
 @pytest.mark.parametrize("decay", [0.5, 0.15, 0.999])
 def test_recursion(decay: float) -> None:
-    """Weights and running statistics; counters are those of the last step."""
+    """Of weights; running statistics and counters are those of the last step."""
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2))
     average = Average(network, decay)
-    expected = {name: value.clone().double() for name, value in network.state_dict().items()}
+    expected = {name: value.detach().clone().double() for name, value in network.named_parameters()}
     for step in range(1, 8):
         moved(network, step)
         average.update()
         keep = min(decay, (1 + step) / (10 + step))
-        for name, value in network.state_dict().items():
+        for name, value in network.named_parameters():
             expected[name] = keep * expected[name] + (1 - keep) * value.double()
     found = average.network.state_dict()
-    for name, value in expected.items():
-        if value.dim():
-            torch.testing.assert_close(found[name].double(), value, rtol=1e-5, atol=1e-6)
-    assert found["1.num_batches_tracked"] == 7
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name].double(), weight, rtol=1e-5, atol=1e-6)
+    for name, buffer in network.named_buffers():
+        assert torch.equal(found[name], buffer)
     assert average.updates == 7
 
 
@@ -46,6 +46,13 @@ def test_it_stands_apart_from_what_it_follows() -> None:
     assert all(weight.requires_grad for weight in network.parameters())
     moved(network, 1)
     assert not torch.equal(average.network[0].weight, network[0].weight)
+
+
+def test_networks_without_batch_norms_have_one_too() -> None:
+    network = nn.Linear(2, 1)
+    average = Average(network, 0.5)
+    average.update()
+    assert torch.equal(average.network.weight, network.weight)
 
 
 def test_it_goes_on_from_its_state() -> None:
