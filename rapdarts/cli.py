@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import sys
 import traceback
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 
 import rapdarts
 from rapdarts.call import Call, out, say
-from rapdarts.errors import InputError, Preempted, RapdartsError, exit_code, ran_out_of_memory
+from rapdarts.errors import DeviceError, InputError, Preempted, RapdartsError, exit_code, ran_out_of_memory
 from rapdarts.help import COMMANDS, help_of, overview
 from rapdarts.plain_yaml import shorten
 from rapdarts.verbs import VERBS
@@ -28,6 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
         words = f"rapdarts: {_sentence(error)}"
+        if int(
+            os.environ.get("RANK", "0")
+        ):  # one of several processes: what the first one says as well is not said again
+            if isinstance(error, RapdartsError) and not isinstance(error, DeviceError):
+                return exit_code(error)
+            words = f"rapdarts, process {os.environ['RANK']}: {_sentence(error)}"
         say("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words))
         return exit_code(error)
 
@@ -54,6 +61,10 @@ def _run(arguments: list[str]) -> None:
         out(rapdarts.__version__)
     elif verb in VERBS:
         call = _parse(verb, arguments[1:])
+        if verb != "retrain" and os.environ.get("WORLD_SIZE", "1") != "1":
+            raise InputError(
+                f"only rapdarts retrain runs in several processes; start rapdarts {verb} without torchrun."
+            )
         if call.help:
             out(help_of(COMMANDS[verb]))
         else:

@@ -330,11 +330,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     "fast": {
         "retrain.epochs": 15,
         "retrain.warmup_epochs": 2,
-        "retrain.batch": 256,
-        "retrain.lr": 0.4,
+        "retrain.batch": 128,
+        "retrain.lr": 0.2,
         "retrain.nesterov": True,
         "retrain.weight_decay": 5e-4,
-        "retrain.ema": 0.99,
+        "retrain.ema": 0.95,
         "retrain.drop_path": 0.0,
         "retrain.auxiliary": 0.0,
         "retrain.label_smoothing": 0.1,
@@ -343,8 +343,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """What `retrain.recipe` presets. pdarts is what the defaults are.
 
-pdarts: Chen et al. 2019, section 4.3; darts: Liu et al. 2019, appendix A.2; imagenet_mobile: Chen et al. 2019, section
-4.4; how each compares with its authors' code: docs/fidelity.md. fast: docs/decisions.md.
+pdarts and imagenet_mobile: Chen et al. 2019, section 4.3; darts: Liu et al. 2019, appendix A.2; docs/fidelity.md says how
+they compare with the authors' code. fast: docs/decisions.md.
 """
 
 PRESETS = {"search.strategy": STRATEGIES, "retrain.recipe": RECIPES}

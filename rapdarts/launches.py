@@ -32,6 +32,7 @@ from rapdarts.space import SearchSpace
 from rapdarts.trained import deployed, read_trained
 from rapdarts.training.data import DataSet, load
 from rapdarts.training.device import training_device
+from rapdarts.training.distributed import joined
 from rapdarts.training.run import open_run
 
 HARDWARE_KEPT, LATENCY_KEPT = "hardware.yaml", "latency.json"
@@ -75,7 +76,7 @@ class Searched:
 class Retrained:
     """What a retraining has reached: accuracy on the test images, that of `best` where one was chosen, and where all that is written.
 
-    `report` is what result.json holds.
+    `report` is what result.json holds. Of several processes, the one that `leads` has written it.
     """
 
     test: Accuracy
@@ -83,6 +84,7 @@ class Retrained:
     blueprint: Blueprint
     report: dict[str, Any]
     folder: Path
+    leads: bool = True
 
     @property
     def file(self) -> Path:
@@ -164,22 +166,24 @@ def retrain(
 ) -> Retrained:
     """Trains the network that `plan` gives, from scratch; the other arguments are those of `search`.
 
-    Raises InputError before a folder is made; else as the loop and `open_run` do.
+    Processes that torchrun started train it together. Raises InputError before a folder is made; else as the loop and `open_run` do.
     """
-    data = _data(config, read)
-    blueprint = plan(config, data)
-    # Before a folder is made, these two refuse images that are too small and a batch that is too large.
-    _ = blueprint.costs
-    retraining.training_batches(config, data)
-    inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": code}
-    with open_run("retrain", config, launch, name, inputs, progress=progress) as run:
-        for remark in blueprint.remarks(config.retrain):
-            run.screen.say(remark)
-        with training_within_memory(config.retrain):
-            trained = retraining.retrain(config, blueprint, data, run)
-        report = retraining.result(trained, blueprint, config.retrain, run)
-        run.write_json("result.json", report)
-    return Retrained(trained.test, trained.best, blueprint, report, run.folder)
+    with joined(config.device) as team:
+        with team.leader_first():
+            data = _data(config, read)
+        blueprint = plan(config, data)
+        # Before a folder is made, these two refuse images that are too small and a batch that is too large.
+        _ = blueprint.costs
+        retraining.training_batches(config, data, team)
+        inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": code}
+        with open_run("retrain", config, launch, name, inputs, progress, team) as run:
+            for remark in blueprint.remarks(config.retrain):
+                run.screen.say(remark)
+            with training_within_memory(config.retrain):
+                trained = retraining.retrain(config, blueprint, data, run)
+            report = retraining.result(trained, blueprint, config.retrain, run)
+            run.write_json("result.json", report)
+    return Retrained(trained.test, trained.best, blueprint, report, run.folder, team.leads)
 
 
 def plan_for(

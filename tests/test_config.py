@@ -141,6 +141,64 @@ def test_an_unknown_strategy_is_refused(value: str, tmp_path: Path) -> None:
     assert "mine.yaml: search.strategy " in text
 
 
+# --- recipes -----------------------------------------------------------------------------------------------------
+
+CIFAR = {"epochs": 600, "warmup_epochs": 0, "lr": 0.025, "lr_min": 0.0, "schedule": "cosine", "momentum": 0.9}
+CIFAR |= {"weight_decay": 3e-4, "clip": 5.0, "auxiliary": 0.4, "cutout": 16, "jitter": 0.0, "smallest_crop": 1.0}
+CIFAR |= {"nesterov": False, "ema": 0.0, "label_smoothing": 0.0, "accumulate": 1, "amp": "none", "compile": False}
+IMAGENET = {**CIFAR, "epochs": 250, "warmup_epochs": 5, "batch": 1024, "lr": 0.5, "schedule": "linear"}
+IMAGENET |= {"weight_decay": 3e-5, "drop_path": 0.0, "cutout": 0, "label_smoothing": 0.1, "jitter": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "values", "skeleton"),
+    [
+        ("pdarts", {**CIFAR, "batch": 128, "drop_path": 0.3}, (20, 36, "auto")),
+        ("darts", {**CIFAR, "batch": 96, "drop_path": 0.2}, (20, 36, "auto")),
+        ("imagenet_mobile", {**IMAGENET, "smallest_crop": 0.08}, (14, 48, "imagenet")),
+    ],
+)
+def test_recipes_are_those_of_their_papers(
+    recipe: str, values: dict[str, Any], skeleton: tuple[int, int, str], tmp_path: Path
+) -> None:
+    """Chen et al. 2019, section 4.3; Liu et al. 2019, appendix A.2."""
+    found = of(f"retrain: {{recipe: {recipe}}}", tmp_path)
+    got = vars(found.retrain)
+    assert {name: got[name] for name in values} == values
+    assert (found.skeleton.layers, found.skeleton.channels, found.skeleton.stem) == skeleton
+    assert found.data.crop == (0 if recipe == "imagenet_mobile" else 4)
+    assert of("", tmp_path, ("recipe", recipe), section="retrain") == found
+
+
+def test_fast_has_what_it_is_made_of(tmp_path: Path) -> None:
+    found = of("retrain: {recipe: fast}", tmp_path).retrain
+    assert found.epochs < 30 and found.warmup_epochs and found.nesterov and found.ema and found.label_smoothing
+    assert (found.drop_path, found.auxiliary, found.cutout) == (0.0, 0.0, 0)
+    assert found.lr > 0.025
+
+
+def test_a_recipe_lies_under_its_neighbours_and_over_the_file(tmp_path: Path) -> None:
+    text = "retrain: {epochs: 9, lr: 0.3, validation_fraction: 0.1}\nskeleton: {layers: 6, channels: 16}"
+    found = of(text, tmp_path, ("recipe", "darts"), ("lr", "0.2"), section="retrain")
+    assert (found.retrain.epochs, found.retrain.lr, found.retrain.batch) == (600, 0.2, 96)
+    assert found.retrain.validation_fraction == 0.1  # no recipe says anything of it
+    assert (found.skeleton.layers, found.skeleton.channels) == (6, 16)  # nor darts of these
+    wide = of(text, tmp_path, ("recipe", "imagenet_mobile"), ("layers", "7"), section="skeleton")
+    assert (wide.skeleton.layers, wide.skeleton.channels, wide.skeleton.stem) == (7, 48, "imagenet")
+
+
+def test_another_recipe_takes_back_what_the_first_had_preset(tmp_path: Path) -> None:
+    text = "retrain: {recipe: imagenet_mobile, momentum: 0.8}"
+    found = of(text, tmp_path, ("recipe", "pdarts"), section="retrain")
+    assert found == of("retrain: {momentum: 0.8}", tmp_path)
+
+
+def test_strategy_and_recipe_do_not_touch_each_other(tmp_path: Path) -> None:
+    both = of("search: {strategy: darts}\nretrain: {recipe: fast}", tmp_path)
+    assert both.search == of("search: {strategy: darts}", tmp_path).search
+    assert both.retrain == of("retrain: {recipe: fast}", tmp_path).retrain
+
+
 # --- files -------------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +268,14 @@ def test_unknown_experiments(tmp_path: Path) -> None:
         ),
         ("search: {lr_min: 0.1}", "search.lr_min=0.1 is above search.lr=0.025; make it smaller."),
         ("retrain: {lr_min: 0.1}", "retrain.lr_min=0.1 is above retrain.lr=0.025; make it smaller."),
+        (
+            "retrain: {warmup_epochs: 600}",
+            "retrain.warmup_epochs=600 leaves no epoch of 600 at the full learning rate; make it smaller.",
+        ),
+        (
+            "retrain: {nesterov: true, momentum: 0}",
+            "retrain.nesterov=true needs a momentum; add retrain.momentum=0.9, or leave it out.",
+        ),
         ("data: {mean: [0.5]}", "data.mean and data.std must have the same length; give both, or neither."),
         ("device: quantum", "device=quantum is no device; write auto, cpu, cuda, cuda:N or mps."),
         ("device: meta", "device=meta is no device; write auto, cpu, cuda, cuda:N or mps."),

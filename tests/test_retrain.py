@@ -22,7 +22,7 @@ from rapdarts.cli import main
 from rapdarts.cost.count import count
 from rapdarts.evaluate import Accuracy
 from rapdarts.literature import LITERATURE
-from rapdarts.loops.retrain import Best
+from rapdarts.loops.retrain import Best, summed_loss
 from rapdarts.networks.reference import REFERENCE
 from rapdarts.space import Skeleton
 from rapdarts.trained import load_network, read_trained
@@ -162,6 +162,12 @@ def test_resume_with_another_genotype_is_refused(whole: Path, capsys: pytest.Cap
         "retrain.momentum=0",
         "retrain.weight_decay=0",
         "retrain.clip=0.5",
+        "retrain.nesterov=true",
+        "retrain.ema=0.5",
+        "retrain.amp=bf16",
+        "retrain.jitter=0.4",
+        "retrain.smallest_crop=0.5",
+        "retrain.accumulate=2",
         "data.crop=0",
         "data.flip=true",
         "seed=1",
@@ -220,6 +226,109 @@ def test_best_keeps_score_and_weights_together() -> None:
     assert (other.score, other.epoch) == (0.5, 3)
     assert other.weights is not None
     assert torch.equal(other.weights["w"], torch.ones(2))
+
+
+# --- parts of the recipe -----------------------------------------------------------------------------------------
+
+EVERYTHING = [
+    "retrain.batch=30",
+    "retrain.accumulate=2",
+    "retrain.amp=bf16",
+    "retrain.nesterov=true",
+    "retrain.ema=0.9",
+    "retrain.jitter=0.4",
+    "retrain.smallest_crop=0.5",
+    "retrain.epochs=3",
+    "retrain.warmup_epochs=1",
+    "retrain.validation_fraction=0.2",
+]
+
+
+@pytest.mark.parametrize("after", ["epoch 1", "step 8"])
+def test_with_everything_on_it_still_resumes_to_the_same_bits(
+    everything: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt(patch, after)
+        assert run_retrain(tmp_path / "cut", *EVERYTHING) == 75
+    assert run_retrain(tmp_path / "cut", *EVERYTHING, "resume=true") == 0
+    assert results(tmp_path / "cut") == results(everything)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "everything"
+    assert run_retrain(folder, *EVERYTHING) == 0
+    return folder
+
+
+def test_what_is_compiled_is_saved_as_it_was_written(
+    everything: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+
+    def stand_in(network: torch.nn.Module) -> Any:
+        compiled.append(translated := torch._dynamo.optimize("eager")(network))
+        return translated
+
+    monkeypatch.setattr(torch, "compile", stand_in)
+    settings = [*EVERYTHING, "retrain.compile=true", "retrain.drop_path=0"]
+    with monkeypatch.context() as patch:
+        interrupt(patch, "step 8")
+        assert run_retrain(tmp_path / "cut", *settings) == 75
+    assert run_retrain(tmp_path / "cut", *settings, "resume=true") == 0
+    assert len(compiled) == 2
+    assert any(name.startswith("_orig_mod.") for name in compiled[0].state_dict())
+    ours, plain = (load_file(folder / "network.safetensors") for folder in (tmp_path / "cut", everything))
+    assert ours.keys() == plain.keys()
+    assert run_retrain(tmp_path / "plain", *EVERYTHING, "retrain.drop_path=0") == 0
+    assert results(tmp_path / "cut") == results(tmp_path / "plain")
+
+
+def test_the_average_is_what_is_shipped(base: bytes, tmp_path: Path) -> None:
+    """It does not touch the training, and after two epochs it already knows what the last weights know."""
+    recipe = ["retrain.epochs=4", "retrain.lr=0.1", "retrain.drop_path=0", "retrain.cutout=0", "retrain.batch=30"]
+    assert run_retrain(tmp_path / "plain", *recipe) == 0
+    assert run_retrain(tmp_path / "ema", *recipe, "retrain.ema=0.99") == 0
+    records = [results(tmp_path / name)["records"] for name in ("plain", "ema")]
+    assert records[0] == records[1]
+    found = [json.loads((tmp_path / name / "result.json").read_text())["test_accuracy"] for name in ("plain", "ema")]
+    assert found[1] > 0.5
+    assert found[1] > found[0] - 0.1
+    assert json.loads((tmp_path / "ema" / "status.json").read_text())["state"] == "done"
+    assert main(["evaluate", str(tmp_path / "ema"), "threads=1"]) == 0
+
+
+def test_label_smoothing_is_that_of_its_authors() -> None:
+    """Szegedy et al. 2016, section 7: (1 - e) of the label, e / K of every class."""
+    torch.manual_seed(0)
+    logits, labels = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 3, 1, 1, 2])
+    wanted = 0.9 * torch.nn.functional.one_hot(labels, 4) + 0.1 / 4
+    expected = -(wanted * logits.float().log_softmax(1)).sum()
+    assert summed_loss(logits, labels, 0.1).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_accumulated_batches_are_one_large_batch(large_digits: Path, tmp_path: Path) -> None:
+    """Of a network without batch norm: with them, each batch is normalised by itself."""
+    data = ["data.name=npz", f"data.path={large_digits}", "data.fraction=0.2", "threads=1"]
+    recipe = ["retrain.epochs=2", "retrain.cutout=3", "retrain.label_smoothing=0.1", "retrain.lr=0.05"]
+    networks = []
+    for batch, accumulate in ((60, 1), (20, 3), (30, 2)):
+        folder = tmp_path / str(batch)
+        parts = [f"retrain.batch={batch}", f"retrain.accumulate={accumulate}"]
+        assert main(["retrain", "lenet", "digits", *data, *recipe, *parts, f"run={folder}"]) == 0
+        networks.append(load_file(folder / "network.safetensors"))
+    for name, whole in networks[0].items():
+        for parted in networks[1:]:
+            torch.testing.assert_close(parted[name], whole, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(networks[0]["conv1.weight"], torch.zeros_like(networks[0]["conv1.weight"]))
+
+
+def test_the_learning_rate_is_warmed_up(tmp_path: Path) -> None:
+    recipe = ["retrain.epochs=4", "retrain.warmup_epochs=2", "retrain.schedule=linear", "retrain.lr=0.4"]
+    assert run_retrain(tmp_path, *recipe, "data.fraction=0.1") == 0
+    lrs = [record["lr"] for record in results(tmp_path)["records"]]
+    assert lrs == pytest.approx([0.2, 0.3, 0.2, 0.1])
 
 
 # --- reference networks ------------------------------------------------------------------------------------------

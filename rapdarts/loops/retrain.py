@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from rapdarts.blueprint import Blueprint
 from rapdarts.config import Experiment, RetrainConfig
+from rapdarts.errors import InputError
 from rapdarts.evaluate import Accuracy, accuracy
 from rapdarts.networks.derived import DerivedNetwork, drop_paths
 from rapdarts.trained import to_safetensors
@@ -18,6 +19,7 @@ from rapdarts.training.augment import Augment
 from rapdarts.training.average import Average
 from rapdarts.training.data import Batches, DataSet, ordered, split
 from rapdarts.training.descent import arithmetic, descend, place, set_lr, weights_optimizer
+from rapdarts.training.distributed import ALONE, Team, join_batch_norms
 from rapdarts.training.randomness import key
 from rapdarts.training.recorded import Recorded
 from rapdarts.training.run import Run, Stateful, Sum
@@ -58,11 +60,14 @@ def retrain(
     once, at the end. Raises DivergedError if a number stops being finite, Preempted if a signal asked to stop.
     """
     settings, device = config.retrain, data.train.labels.device
-    batches, held_out = training_batches(config, data)
+    team = run.team
+    batches, held_out = training_batches(config, data, team)
 
     torch.manual_seed(key(config.seed, "initial weights"))
     network = place(blueprint.build(auxiliary=settings.auxiliary > 0), device)
     average = Average(network, settings.ema) if settings.ema else None
+    if team.size > 1:
+        join_batch_norms(network, team)
     shipped = network if average is None else average.network
     weights, best = list(network.parameters()), Best()
     sgd = weights_optimizer(network, settings.lr, settings.momentum, settings.weight_decay, settings.nesterov)
@@ -71,12 +76,14 @@ def retrain(
     forward = torch.compile(network) if settings.compile else network
 
     def step(images: Tensor, labels: Tensor, size: int) -> dict[str, Sum]:
-        """One step on a batch of `size` images; gives sums for the epoch's record. Nothing in it waits for the device."""
+        """One step on this process's share of `size` images; gives sums over all of them. Nothing in it waits for the device."""
         loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
         parts = batches.parts(size)
         for part in range(parts):
             x, y = images[part::parts], labels[part::parts]
-            kept = [drop_paths(paths, len(x), drop_rate)] if paths else []
+            # Drawn for the images of all processes, so that each has what one process alone would draw for its own.
+            of_all = len(range(part, size, parts))
+            kept = [drop_paths(paths, of_all, drop_rate)[:, team.rank :: team.size]] if paths else []
             with arithmetic(settings.amp, x):
                 outputs = forward(x, *kept)
             # Both heads are trained; only the first is kept.
@@ -87,13 +94,16 @@ def retrain(
             (total / size).backward()
             loss, correct = loss + main.detach(), correct + (logits.argmax(1) == y).sum()
         # A cell may leave a node out of its output: such weights have no gradient.
-        descend(sgd, weights, [weight.grad for weight in weights], settings.clip)
+        gradients = [weight.grad for weight in weights]
+        team.sum_up([*gradients, loss, correct])
+        descend(sgd, weights, gradients, settings.clip)
         if average is not None:
             average.update()
         return {"train_loss": (loss, size), "train_accuracy": (correct, size)}
 
-    # What is compiled is not recorded: it launches little by itself.
-    take = step if settings.compile else Recorded(step, device, run.screen.say)
+    # What torch.compile made is not recorded, nor what processes say to each other.
+    plain = settings.compile or team.size > 1
+    take = step if plain else Recorded(step, device, run.screen.say)
 
     learners: dict[str, Stateful] = {"network": network, "sgd": sgd, "best": best}
     learners |= {} if average is None else {"average": average}
@@ -153,10 +163,10 @@ def result(trained: Trained, blueprint: Blueprint, recipe: RetrainConfig, run: R
     return values if trained.best is None else {**values, "best": plain(trained.best)}
 
 
-def training_batches(config: Experiment, data: DataSet) -> tuple[Batches, Tensor]:
+def training_batches(config: Experiment, data: DataSet, team: Team = ALONE) -> tuple[Batches, Tensor]:
     """The batches to train on, and the indices of the training set that are held out to choose `best` (none at a fraction of 0).
 
-    Raises InputError if a batch is larger than what it is drawn from.
+    Raises InputError if a batch is larger than what it is drawn from, or several processes are to be compiled.
     """
     settings, seed = config.retrain, config.seed
     held_out, train = torch.arange(0), torch.arange(len(data.train))
@@ -174,4 +184,7 @@ def training_batches(config: Experiment, data: DataSet) -> tuple[Batches, Tensor
     whole, what = settings.batch * settings.accumulate, "retrain.batch"
     if settings.accumulate > 1:
         what = f"{what}={settings.batch} times retrain.accumulate={settings.accumulate}"
-    return Batches(data.train, train, whole, seed, "retrain", augment, what, settings.accumulate), held_out
+    if settings.compile and team.size > 1:
+        raise InputError(f"retrain.compile=true is for a single process, and these are {team.size}; leave it out.")
+    share = (settings.accumulate, team.rank, team.size)
+    return Batches(data.train, train, whole, seed, "retrain", augment, what, *share), held_out

@@ -20,13 +20,16 @@ from rapdarts.errors import DivergedError
 
 
 class Log:
-    """Appends one record an epoch; a TensorBoard or console that fails never stops the training."""
+    """Appends one record an epoch; a TensorBoard or console that fails never stops the training.
 
-    def __init__(self, folder: Path, keep_bytes: int) -> None:
-        self.path = folder / "metrics.jsonl"
-        self.records = self._cut(keep_bytes)
+    Without a folder it checks records and keeps none.
+    """
+
+    def __init__(self, folder: Path | None, keep_bytes: int) -> None:
+        self.path = folder / "metrics.jsonl" if folder else Path(os.devnull)
+        self.records = self._cut(keep_bytes) if folder else 0
         self.file = open(self.path, "ab")  # noqa: SIM115 (closed with the run)
-        self.board = _Board(folder / "tensorboard", self.records)
+        self.board = _Board(folder / "tensorboard" if folder else None, self.records)
 
     @property
     def bytes(self) -> int:
@@ -65,9 +68,11 @@ class Log:
 class _Board:
     """TensorBoard's writer, kept apart: whatever it raises is said once and then ignored."""
 
-    def __init__(self, folder: Path, start: int) -> None:
-        self.broken = False
+    def __init__(self, folder: Path | None, start: int) -> None:
+        self.broken = folder is None
         self.writer: Any = None
+        if folder is None:
+            return
         with self:
             from torch.utils.tensorboard import SummaryWriter
 

@@ -26,9 +26,19 @@ from torch import Tensor
 import rapdarts
 from rapdarts import config as configuration
 from rapdarts import knobs
-from rapdarts.errors import BusyError, DamagedError, DivergedError, InputError, Preempted, RapdartsError, exit_code
+from rapdarts.errors import (
+    BusyError,
+    DamagedError,
+    DivergedError,
+    InputError,
+    Preempted,
+    RapdartsError,
+    StorageError,
+    exit_code,
+)
 from rapdarts.plain_yaml import read_yaml
 from rapdarts.training import checkpoint, files
+from rapdarts.training.distributed import ALONE, Team
 from rapdarts.training.log import Log, Screen
 from rapdarts.training.randomness import key
 
@@ -96,7 +106,9 @@ class Run:
         origin: Mapping[str, str],
         screen: Screen,
         resumed: dict[str, Any] | None,
+        team: Team = ALONE,
     ) -> None:
+        self.team = team
         self.folder, self.seed, self.save_seconds, self.origin = folder, seed, save_seconds, origin
         self.screen = screen
         self.meter = Meter()
@@ -107,7 +119,7 @@ class Run:
         self.saved_at = self.began = time.monotonic()
         self.what, self.steps, self.total = "", 0, 0
         self._resumed = resumed
-        self.log_file = Log(folder, self._resumed["metrics_bytes"] if self._resumed else 0)
+        self.log_file = Log(folder if team.leads else None, self._resumed["metrics_bytes"] if self._resumed else 0)
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
@@ -182,8 +194,10 @@ class Run:
     # --- the folder ----------------------------------------------------------------------------------------------
 
     def write(self, name: str, content: str | bytes) -> Path:
-        """Writes a file of the run, whole or not at all."""
+        """Writes a file of the run, whole or not at all; of several processes, only the first does."""
         path = self.folder / name
+        if not self.team.leads:
+            return path
         try:
             path.parent.mkdir(exist_ok=True, parents=True)
         except OSError as error:
@@ -212,19 +226,30 @@ class Run:
                 f"{broken} holds numbers that are not finite at epoch {self.epoch + 1}, step {self.step}: the training"
                 " diverged. Lower the learning rate; the last checkpoint was written before it."
             )
-        checkpoint.save(self.folder / "checkpoint", state, self.origin)
+        self.team.check_same("the weights", state["objects"])
+        failure: RapdartsError | None = None
+        if self.team.leads:
+            try:
+                checkpoint.save(self.folder / "checkpoint", state, self.origin)
+            except RapdartsError as error:
+                failure = error
+        (failed,) = self.team.agree(int(failure is not None))
+        if failed:
+            raise failure or StorageError("process 0 could not save, and says why.")
         self.saved_at = time.monotonic()
 
     def _pause(self) -> None:
-        """Between two steps: saves if it is time, and leaves if a signal came."""
-        if self.asked_to_stop is not None:
+        """Between two steps: saves if it is time, and leaves if a signal came, to whichever process."""
+        due = self.team.leads and time.monotonic() - self.saved_at >= self.save_seconds
+        asked, due_somewhere = self.team.agree(self.asked_to_stop or 0, int(due))
+        if asked:
             began = time.monotonic()
             self.save()
             raise Preempted(
-                f"stopped by {signal.Signals(self.asked_to_stop).name} at {self.what}, epoch {self.epoch + 1}, step {self.step};"
+                f"stopped by {signal.Signals(asked).name} at {self.what}, epoch {self.epoch + 1}, step {self.step};"
                 f" saved in {time.monotonic() - began:.2f} s. Continue with run={self.folder} resume=true."
             )
-        if time.monotonic() - self.saved_at >= self.save_seconds:
+        if due_somewhere:
             self.save()
 
     def _restore(self, name: str, thing: Stateful, state: dict[str, Any]) -> None:
@@ -253,12 +278,26 @@ def open_run(
     name: str,
     inputs: Mapping[str, str],
     progress: bool = True,
+    team: Team = ALONE,
 ) -> Iterator[Run]:
     """Makes or reopens a run folder, holds its lock, and writes down how it ended; says how it goes, if `progress` is asked for.
 
     `inputs` are fingerprints of what else the run depends on (data, genotype), by name; a resume with others is refused.
+    Of several processes the first does so, and what it found there is where all of them begin.
     Raises InputError, BusyError, StorageError or DamagedError, each before anything in the folder has changed.
     """
+    origin = {"command": verb, **inputs}
+    team.check_same(
+        "the settings or data", [configuration.digest(config), origin, rapdarts.__version__, torch.__version__]
+    )
+    if not team.leads:
+        begin = team.share()
+        follower = Run(
+            Path(begin["folder"]), config.seed, config.save_seconds, origin, Screen(True), begin["resumed"], team
+        )
+        with _signals(follower):
+            yield follower
+        return
     folder = _make_folder(launch, f"{verb}-{name}")
     try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -273,14 +312,16 @@ def open_run(
             ) from None
         # First everything that may refuse, then what changes the folder.
         _check_config(folder, config, launch.resume)
-        origin, screen = {"command": verb, **inputs}, Screen(silent=not progress)
+        screen = Screen(silent=not progress)
         resumed = _load(folder, origin, screen) if launch.resume else None
-        environment = _environment_of(folder, verb, config.device, screen)
+        environment = _environment_of(folder, verb, config.device, team.size, screen)
         files.sweep(folder)
         files.write(folder / "config.yaml", knobs.save_yaml(config))
         files.write(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
-        screen.say(f"{verb} {name} in {folder}, on {environment['gpu'] or 'the CPU'}")
-        run = Run(folder, config.seed, config.save_seconds, origin, screen, resumed)
+        together = f", {team.size} processes" if team.size > 1 else ""
+        screen.say(f"{verb} {name} in {folder}, on {environment['gpu'] or 'the CPU'}{together}")
+        team.share({"folder": str(folder), "resumed": resumed})
+        run = Run(folder, config.seed, config.save_seconds, origin, screen, resumed, team)
         with _signals(run), _status(run):
             yield run
     finally:
@@ -344,11 +385,11 @@ def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, 
     return None
 
 
-def _environment_of(folder: Path, verb: str, device: str, screen: Screen) -> dict[str, Any]:
+def _environment_of(folder: Path, verb: str, device: str, processes: int, screen: Screen) -> dict[str, Any]:
     """What environment.json is to say: where the run began, and where else it was resumed, which is said aloud if it matters."""
-    now, path = _environment(verb, device), folder / "environment.json"
+    now, path = _environment(verb, device, processes), folder / "environment.json"
     try:
-        first = json.loads(path.read_text(encoding="utf-8"))
+        first = {"processes": 1, **json.loads(path.read_text(encoding="utf-8"))}
     except (OSError, ValueError):
         return now
     changed = [
@@ -359,7 +400,7 @@ def _environment_of(folder: Path, verb: str, device: str, screen: Screen) -> dic
     return {**first, "resumed": [*first.get("resumed", []), now]}
 
 
-def _environment(verb: str, device: str) -> dict[str, Any]:
+def _environment(verb: str, device: str, processes: int) -> dict[str, Any]:
     """What the numbers may depend on besides the configuration; bits are promised only where this is equal."""
     return {
         "verb": verb,
@@ -372,6 +413,7 @@ def _environment(verb: str, device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "processes": processes,
         "gpu": torch.cuda.get_device_name() if device != "cpu" and torch.cuda.is_available() else None,
     }
 

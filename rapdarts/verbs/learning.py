@@ -23,6 +23,8 @@ def retrain(call: Call) -> None:
 
     plan, name = plan_asked(call, target), Path(call.words[1]).stem
     found = launches.retrain(config, plan, launch, name, launches.source(call.space))
+    if not found.leads:
+        return
     words = f"test accuracy {found.test}"
     if found.best is not None:
         words += f"\nbest on validation: test accuracy {found.best}"

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rapdarts.training.augment import DRAWS, Augment, cutout, normalise, random_crop, random_flip
+from rapdarts.training.augment import (
+    DRAWS,
+    Augment,
+    colour_jitter,
+    cutout,
+    normalise,
+    random_crop,
+    random_flip,
+    random_zoom,
+)
 from rapdarts.training.randomness import uniform
 
 
@@ -107,3 +116,109 @@ def test_batch_and_single_images_agree() -> None:
     augment = Augment((0.5,) * 3, (0.25,) * 3, crop=4, flip=True, cutout=4)
     alone = torch.cat([augment(images[i : i + 1], numbers[i : i + 1]) for i in range(6)])
     assert torch.equal(augment(images, numbers), alone)
+
+
+# --- colours and zoom --------------------------------------------------------------------------------------------
+
+HALF = 0.5
+"""The draw that changes nothing."""
+
+
+def coloured(n: int = 4) -> Tensor:
+    """Pictures of 0..1 that no change of the tests below drives out of it."""
+    return 0.4 + 0.2 * torch.rand(n, 3, 6, 5, generator=torch.Generator().manual_seed(3))
+
+
+def changed(which: int, draw: float, strength: float = 0.3) -> Tensor:
+    numbers = torch.full((4, 4), HALF)
+    numbers[:, which] = draw
+    return colour_jitter(coloured(), strength, numbers)
+
+
+def luma(images: Tensor) -> Tensor:
+    return 0.299 * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2]
+
+
+def test_draws_in_the_middle_change_no_colour() -> None:
+    torch.testing.assert_close(changed(0, HALF), coloured(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.25, 1 - 2.0**-24])
+def test_each_colour_change_is_what_it_says(draw: float) -> None:
+    images, factor = coloured(), 1 + 0.3 * (2 * draw - 1)
+    grey = luma(images)
+    mean = grey.mean((1, 2))[:, None, None, None]
+    torch.testing.assert_close(changed(0, draw), images * factor, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(changed(1, draw), mean + factor * (images - mean), rtol=1e-4, atol=1e-5)
+    saturated = grey[:, None] + factor * (images - grey[:, None])
+    torch.testing.assert_close(changed(2, draw), saturated, rtol=1e-4, atol=1e-5)
+    turned = changed(3, draw)
+    torch.testing.assert_close(luma(turned), grey, rtol=1e-3, atol=1e-3)
+    assert (turned - images).abs().amax((1, 2, 3)).min() > 0.01
+
+
+def test_the_hue_comes_around() -> None:
+    """A strength of 1 turns it by up to half a circle, either way to the same place: the colours' opposites."""
+    one, other = changed(3, 0.0, 1.0), changed(3, 1 - 2.0**-24, 1.0)
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    chroma = coloured() - luma(coloured())[:, None]
+    torch.testing.assert_close(one, luma(coloured())[:, None] - chroma, rtol=1e-2, atol=1e-2)
+
+
+def test_grey_stays_grey_and_pictures_of_one_channel_have_no_hue() -> None:
+    numbers = draws(4, 4)
+    grey = coloured()[:, :1].expand(4, 3, 6, 5)
+    jittered = colour_jitter(grey, 0.4, numbers)
+    torch.testing.assert_close(jittered, jittered[:, :1].expand_as(jittered), rtol=1e-3, atol=1e-3)
+    alone = colour_jitter(coloured()[:, :1], 0.4, numbers)
+    torch.testing.assert_close(alone, jittered[:, :1], rtol=1e-3, atol=1e-3)
+
+
+def test_colours_stay_within_their_range() -> None:
+    jittered = colour_jitter(torch.rand(200, 3, 4, 4), 1.0, draws(200, 4))
+    assert jittered.min() >= 0 and jittered.max() <= 1
+
+
+def test_a_zoom_onto_all_of_a_picture_is_the_picture() -> None:
+    images = pictures(3, 3, 7, 5)
+    whole = torch.tensor([1 - 2.0**-24, HALF, 0.3, 0.9]).expand(3, 4)
+    torch.testing.assert_close(random_zoom(images, 0.08, whole), images.float(), rtol=1e-3, atol=1e-2)
+
+
+def test_a_zoom_takes_the_window_that_its_draws_name() -> None:
+    """A quarter of the area, its shape that of the picture: the top left and the bottom right 4 x 4 of 8 x 8."""
+    ramp = torch.arange(64.0).view(1, 1, 8, 8).repeat(2, 1, 1, 1)
+    corners = torch.tensor([[0.0, HALF, 0.0, 0.0], [0.0, HALF, 1 - 2.0**-24, 1 - 2.0**-24]])
+    top, bottom = random_zoom(ramp, 0.25, corners)
+    assert top.min() == 0 and top.max() == 3.25 * 8 + 3.25  # rows and columns 0 to 3, and a quarter of the next
+    assert bottom.max() == 63 and bottom.min() == 3.75 * 8 + 3.75
+    assert top.unique().numel() > 16  # interpolated
+
+
+def test_zooms_have_the_areas_and_shapes_of_their_ranges() -> None:
+    """Of a picture of its own coordinates, the window can be read off."""
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, 65), torch.linspace(0, 1, 65), indexing="ij")
+    images = torch.stack([rows, columns])[None].repeat(500, 1, 1, 1)
+    numbers = draws(500, 4)
+    windows = random_zoom(images, 0.08, numbers)
+    height, width = (windows[:, i].amax((1, 2)) - windows[:, i].amin((1, 2)) for i in (0, 1))
+    area, shape = height * width, width / height
+    expected = (0.08 + 0.92 * numbers[:, 0]).clamp(max=1)
+    inside = (height < 0.95) & (width < 0.95)
+    assert (area - expected)[inside].abs().max() < 0.05
+    assert shape[inside].min() > 0.7 and shape[inside].max() < 1.4
+    assert shape[inside].min() < 0.8 and shape[inside].max() > 1.25
+
+
+def test_more_draws_are_taken_where_they_are_used() -> None:
+    plain, jittered, zoomed = (
+        Augment((0.5,) * 3, (0.25,) * 3, **more) for more in ({}, {"jitter": 0.4}, {"smallest_crop": 0.5})
+    )
+    assert (plain.draws, jittered.draws, zoomed.draws) == (DRAWS, DRAWS + 8, DRAWS + 8)
+    images, numbers = pictures(6, 3, 8, 8), draws(6, DRAWS + 8)
+    for augment in (jittered, zoomed):
+        result = augment(images, numbers)
+        assert result.shape == images.shape
+        assert (result - plain(images, numbers)).abs().amax((1, 2, 3)).min() > 0.01
+        alone = torch.cat([augment(images[i : i + 1], numbers[i : i + 1]) for i in range(6)])
+        torch.testing.assert_close(result, alone, rtol=1e-5, atol=1e-5)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from rapdarts.cli import main
 from rapdarts.config import SearchConfig
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.penalty import Penalty
+from rapdarts.loops import retrain as retraining
 from rapdarts.loops.search import alternation
 from rapdarts.networks.batched import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
@@ -250,3 +254,52 @@ def test_a_step_waits_for_nothing(name: str) -> None:
         descend(optimizer, weights, [torch.zeros_like(weight) for weight in weights], clip=0)
     with OnTheDevice():
         step(images, labels, images, labels, True)
+
+
+@pytest.mark.parametrize(
+    "recipe", [[], ["retrain.amp=bf16", "retrain.ema=0.9", "retrain.nesterov=true", "accumulate=2"]]
+)
+def test_a_retraining_played_back_is_the_retraining(
+    graphs: list[PlayedBack], recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the learning rate falls and the drop path rate rises."""
+    tiny = ["threads=1", "data.fraction=0.3", "skeleton.layers=3", "skeleton.channels=4", "epochs=3", "batch=30"]
+    command = ["retrain", "PDARTS", "digits", *tiny, "retrain.drop_path=0.4", "auxiliary=0.4", *recipe]
+    assert main([*command, f"run={tmp_path / 'plain'}"]) == 0
+    monkeypatch.setattr(retraining, "Recorded", lambda step, device, say: Recorded(step, GPU, say))
+    assert main([*command, f"run={tmp_path / 'recorded'}"]) == 0
+    assert graphs and all(graph.replays > 5 for graph in graphs[:1])
+    plain, recorded = (tmp_path / name for name in ("plain", "recorded"))
+    assert (plain / "network.safetensors").read_bytes() == (recorded / "network.safetensors").read_bytes()
+    records = [json.loads(line) for run in (plain, recorded) for line in (run / "metrics.jsonl").open()]
+    assert [record["train_loss"] for record in records[:3]] == [record["train_loss"] for record in records[3:]]
+
+
+def test_a_step_of_the_retraining_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all that a recipe can ask for."""
+    asked: list[str] = []
+
+    def profiled(step: Any, device: Any, say: Any) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+                facts = step(*given)
+            if not asked:
+                asked.append("nothing")  # optimisers make their state in the first step
+            else:
+                waiting = ("aten::item", "aten::nonzero", "aten::lift_fresh")
+                found = [
+                    f"{event.name} of {event.cpu_parent and event.cpu_parent.name}"
+                    for event in profile.events()
+                    if event.name in waiting
+                ]
+                # On a CPU the fused optimiser reads its learning rate; on a GPU it does not.
+                asked.extend(words for words in found if words != "aten::item of aten::_fused_sgd_")
+            return facts
+
+        return call
+
+    monkeypatch.setattr(retraining, "Recorded", profiled)
+    tiny = ["threads=1", "data.fraction=0.1", "skeleton.layers=3", "skeleton.channels=4", "epochs=2", "batch=20"]
+    recipe = ["drop_path=0.4", "auxiliary=0.4", "retrain.amp=bf16", "ema=0.9", "nesterov=true", "accumulate=2"]
+    assert main(["retrain", "PDARTS", "digits", *tiny, *recipe, "label_smoothing=0.1", f"run={tmp_path}"]) == 0
+    assert asked == ["nothing"]

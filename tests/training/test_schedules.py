@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapdarts.training.schedules import cosine, drop_path, skip_dropout
+from rapdarts.training.schedules import SCHEDULES, cosine, drop_path, linear, skip_dropout, warmup
 
 
 def test_learning_rate_of_pdarts() -> None:
@@ -59,3 +59,14 @@ def test_drop_path_rises_from_nothing() -> None:
     assert rates[599] == pytest.approx(0.3 * 599 / 600)
     assert rates == sorted(rates)
     assert drop_path(3, 4, 0.0) == 0
+
+
+def test_linear_falls_to_its_floor_behind_the_last_epoch() -> None:
+    assert [linear(epoch, 4, 0.5) for epoch in range(5)] == pytest.approx([0.5, 0.375, 0.25, 0.125, 0.0])
+    assert linear(4, 4, 0.5, 0.1) == pytest.approx(0.1)
+    assert {"cosine": cosine, "linear": linear} == SCHEDULES
+
+
+def test_warmup_ends_at_one() -> None:
+    assert [warmup(epoch, 5) for epoch in range(7)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 1])
+    assert warmup(0, 0) == 1

@@ -1,0 +1,289 @@
+"""Several processes that train one network: each computes its share of every batch, and all take the same step.
+
+Gradients are summed by one all-reduce a step, behind the backward pass, so that a step is the same code for one process and
+for several. Statistics of batch norms are those of the whole batch. Decisions (to stop, to save) go
+over a group of their own on the CPU, so that no GPU is asked for a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rapdarts.errors import DeviceError, InputError, RapdartsError
+
+TIMEOUT = timedelta(seconds=45)
+"""How long a process waits for the others within a step before it gives them up for lost."""
+
+PATIENCE = timedelta(hours=12)
+"""How long the others wait while the first one fetches data."""
+
+
+@dataclass(frozen=True, eq=False)
+class Team:
+    """The processes of a job, of which this one is number `rank` of `size`; alone, it asks nobody.
+
+    Everything here is called by all of them, in the same order. Raises DeviceError where another one is lost.
+    """
+
+    rank: int = 0
+    size: int = 1
+    control: Any = None  # the group for decisions
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def sum_up(self, tensors: Sequence[Tensor | None]) -> None:
+        """Replaces each tensor by its sum over the processes, in one message; where there is None, there is None in all."""
+        given = [tensor for tensor in tensors if tensor is not None]
+        if self.size == 1 or not given:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in given])
+        with self._together():
+            dist.all_reduce(flat)
+        # In their own memory: a fused optimiser takes it for granted that gradients lie there in the order of the weights.
+        sums = flat.split([tensor.numel() for tensor in given])
+        torch._foreach_copy_(given, [total.view(tensor.shape) for total, tensor in zip(sums, given, strict=True)])
+
+    def gather(self, row: Tensor) -> Tensor:
+        """The rows (k,) of all processes, (size, k)."""
+        rows = row.new_zeros(self.size, len(row))
+        rows[self.rank] = row
+        if self.size > 1:
+            with self._together():
+                dist.all_reduce(rows)
+        return rows
+
+    def agree(self, *numbers: int) -> list[int]:
+        """The largest of each number over the processes."""
+        if self.size == 1:
+            return list(numbers)
+        largest = torch.tensor(numbers)
+        with self._together():
+            dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.control)
+        return largest.tolist()
+
+    def share(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The first process's `state` of plain values and tensors, for all."""
+        if self.size == 1:
+            return dict(state or {})
+        buffer = io.BytesIO()
+        torch.save(dict(state or {}), buffer)
+        content = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+        length = torch.tensor([len(content)])
+        with self._together():
+            dist.broadcast(length, 0, group=self.control)
+            content = content if self.leads else torch.empty(int(length), dtype=torch.uint8)
+            dist.broadcast(content, 0, group=self.control)
+        return dict(torch.load(io.BytesIO(content.numpy().tobytes()), map_location="cpu", weights_only=True))
+
+    def check_same(self, what: str, value: Any) -> None:
+        """Raises RapdartsError, naming the processes, where `value` (texts, numbers, tensors within lists and mappings) differs."""
+        if self.size == 1:
+            return
+        hashed = hashlib.sha256()
+        _digest(value, hashed)
+        number = int.from_bytes(hashed.digest()[:7], "big")
+        numbers = torch.zeros(self.size, dtype=torch.int64)
+        numbers[self.rank] = number
+        with self._together():
+            dist.all_reduce(numbers, group=self.control)
+        others = [rank for rank, other in enumerate(numbers.tolist()) if other != numbers[0]]
+        if others:
+            raise RapdartsError(
+                f"{what} of process {', '.join(map(str, others))} differ from those of process 0: start all with the same"
+                " command, program and data, on machines of one kind."
+            )
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """The first process does what is inside before the others begin, so that data are fetched once."""
+        if not self.leads:
+            self._wait()
+        yield
+        if self.leads:
+            self._wait()
+
+    def _wait(self) -> None:
+        if self.size > 1:
+            with self._together():
+                dist.monitored_barrier(self.control, PATIENCE)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """A conversation with the others; whoever is lost is named, where the line to it is broken."""
+        try:
+            yield
+        except RuntimeError:
+            time.sleep(1)  # until the system has told of every line that broke
+            lost = [str(rank) for rank in range(self.size) if rank != self.rank and not self._hears(rank)]
+            who = f"process {', '.join(lost)}" if lost else "another process"
+            raise DeviceError(
+                f"{who} of the {self.size} of this job was lost, or did not answer for {TIMEOUT.seconds} s; the last"
+                " checkpoint stands. Continue with the same command and resume=true."
+            ) from None
+
+    def _hears(self, rank: int) -> bool:
+        """Whether the line to a process still stands."""
+        try:
+            dist.irecv(torch.zeros(1), rank, group=self.control)  # nothing will come, and nobody waits for it
+            return True
+        except RuntimeError:
+            return False
+
+
+ALONE = Team()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Team]:
+    """The processes that torchrun started together with this one; without torchrun, this one alone.
+
+    On GPUs each takes its own, which is then torch's current device. Raises InputError or DeviceError where they cannot
+    come together.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield ALONE
+        return
+    if device.startswith("cuda:"):
+        raise InputError(
+            f"device={device} is one GPU, for {size} processes; write device=cuda, and each takes its own."
+        )
+    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    gpu = device in ("auto", "cuda") and torch.cuda.is_available()
+    if gpu:
+        if local >= torch.cuda.device_count():
+            raise DeviceError(
+                f"there are {torch.cuda.device_count()} GPUs here for more processes; start one a GPU, or add device=cpu."
+            )
+        torch.cuda.set_device(local)
+    try:
+        dist.init_process_group("nccl" if gpu else "gloo", timeout=TIMEOUT)
+        control = dist.new_group(backend="gloo", timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise DeviceError(
+            f"the {size} processes of this job did not come together at {where} ({first}); start all of them with torchrun."
+        ) from None
+    yield Team(rank, size, control)
+    dist.destroy_process_group()  # after an error the others may be gone, and it would wait for them
+
+
+class JointBatchNorm(nn.Module):
+    """A batch norm over the batches of all processes, with the weights and buffers of `norm` under their names.
+
+    One class for CPUs and GPUs: torch's own (SyncBatchNorm) refuses CPUs. Means and squared deviations of the shares are
+    put together as by Chan, Golub and LeVeque (1983), which does not cancel as a difference of sums would.
+    """
+
+    running_mean: Tensor | None
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, norm: _BatchNorm, team: Team) -> None:
+        super().__init__()
+        self.team, self.eps, self.momentum = team, norm.eps, norm.momentum
+        self.weight, self.bias = norm.weight, norm.bias
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(name, getattr(norm, name))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C, ...) to the same; n may differ from process to process, and be 0."""
+        if not self.training and self.running_mean is not None:
+            return nn.functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        y, mean, variance = _Normalised.apply(x, self.weight, self.bias, self.eps, self.team)  # type: ignore[no-untyped-call]
+        if self.training and self.running_mean is not None:
+            self.num_batches_tracked += 1
+            share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+            self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+        return y
+
+
+class _Normalised(torch.autograd.Function):
+    """(x - mean) / sqrt(variance + eps) * weight + bias over all processes; gives the mean and the unbiased variance too."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, team: Team
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        over = [dimension for dimension in range(x.ndim) if dimension != 1]
+        mean, squares = wide.new_zeros(2, x.shape[1])
+        if x.numel():
+            variance, mean = torch.var_mean(wide, over, correction=0)
+            squares = variance * (x.numel() // x.shape[1])
+        row = torch.cat([wide.new_full((1,), x.numel() // x.shape[1]), mean, squares])
+        rows = team.gather(row)
+        counts, means, deviations = rows.split([1, x.shape[1], x.shape[1]], 1)
+        count = counts.sum()
+        mean = (counts * means).sum(0) / count
+        squares = (deviations + counts * (means - mean) ** 2).sum(0)
+        scale = (squares / count + eps).rsqrt()
+        ctx.save_for_backward(x, weight, mean, scale, count)
+        ctx.team, ctx.over = team, over
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        factor = scale if weight is None else scale * weight
+        shift = -mean * factor if bias is None else bias - mean * factor
+        y = (wide * factor.view(shape) + shift.view(shape)).to(x.dtype)
+        unbiased = squares / (count - 1)
+        ctx.mark_non_differentiable(mean, unbiased)
+        return y, mean, unbiased
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, scale, count = ctx.saved_tensors
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        gradient, wide = gradient.to(mean.dtype), x.to(mean.dtype)
+        normal = (wide - mean.view(shape)) * scale.view(shape)
+        # Of the whole batch's loss: weight and bias by this share alone, summed with all other gradients later.
+        for_bias, for_weight = gradient.sum(ctx.over), (gradient * normal).sum(ctx.over)
+        both = ctx.team.gather(torch.cat([for_bias, for_weight])).sum(0) / count
+        joint_bias, joint_weight = (part.view(shape) for part in both.chunk(2))
+        factor = scale if weight is None else scale * weight
+        for_x = (gradient - joint_bias - normal * joint_weight) * factor.view(shape)
+        wanted = ctx.needs_input_grad
+        return for_x.to(x.dtype), for_weight if wanted[1] else None, for_bias if wanted[2] else None, None, None
+
+
+def join_batch_norms(network: nn.Module, team: Team) -> None:
+    """Puts a JointBatchNorm in the place of every batch norm within `network`; names in its state stay."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, _BatchNorm):
+                setattr(module, name, JointBatchNorm(child, team))
+
+
+def _digest(value: Any, hashed: Any) -> None:
+    """Feeds a hash with plain values and the bits of tensors, in order."""
+    if isinstance(value, Tensor):
+        hashed.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        hashed.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    elif isinstance(value, Mapping):
+        _digest(list(value.items()), hashed)
+    elif isinstance(value, (list, tuple)):
+        hashed.update(f"[{len(value)}]".encode())
+        for item in value:
+            _digest(item, hashed)
+    else:
+        hashed.update(repr(value).encode())

@@ -1,0 +1,126 @@
+"""Processes of one job for tests: forked from a server that has imported everything once, which saves seconds for each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["rapdarts.cli", "rapdarts.loops.retrain", "torch.utils.tensorboard", "tests.together"])
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Job:
+    """So many processes that run `program(*arguments)` and know of each other, as torchrun tells them."""
+
+    def __init__(self, folder: Path, program: Callable[..., Any], *arguments: Any, processes: int = 2) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
+        self.outputs = [folder / f"said-{processes}-{rank}" for rank in range(processes)]
+        self.processes: list[BaseProcess] = [
+            SERVER.Process(target=_begin, args=(program, arguments, {**names, "RANK": str(rank)}, output))
+            for rank, output in enumerate(self.outputs)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def end(self) -> tuple[list[int | None], list[str]]:
+        """Waits for all; exit codes, and what each said to stderr."""
+        for process in self.processes:
+            process.join(120)
+        return [process.exitcode for process in self.processes], [output.read_text() for output in self.outputs]
+
+
+def _begin(program: Callable[..., Any], arguments: tuple[Any, ...], names: dict[str, str], output: Path) -> None:
+    os.environ.update(names)
+    for stream, target in ((1, os.devnull), (2, output)):
+        os.dup2(os.open(target, os.O_WRONLY | os.O_CREAT), stream)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+    torch.set_num_threads(1)
+    code = program(*arguments)
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+# --- programs ----------------------------------------------------------------------------------------------------
+
+
+def command(*words: str) -> int:
+    """One command line."""
+    from rapdarts.cli import main
+
+    return main(words)
+
+
+def in_float64(*words: str) -> int:
+    """The same with images, weights and losses in float64."""
+    from torch.nn.functional import cross_entropy
+
+    from rapdarts.loops import retrain as loop
+    from rapdarts.training import augment
+
+    single: Any = augment.normalise
+    augment.normalise = lambda *given: single(*given).double()  # type: ignore[assignment]
+    loop.summed_loss = lambda logits, labels, smoothing: cross_entropy(  # type: ignore[assignment]
+        logits, labels, reduction="sum", label_smoothing=smoothing
+    )
+    torch.set_default_dtype(torch.float64)
+    return command(*words)
+
+
+def not_a_number(*words: str) -> int:
+    """The same with one batch of the second process spoilt."""
+    from rapdarts.training import augment
+
+    calls: list[int] = []
+    normalise: Any = augment.normalise
+
+    def spoilt(*given: Any) -> torch.Tensor:
+        calls.append(1)
+        return normalise(*given) * (float("nan") if os.environ["RANK"] == "1" and len(calls) == 8 else 1)
+
+    augment.normalise = spoilt
+    return command(*words)
+
+
+def seed_by_rank(*words: str) -> int:
+    """The same, each process with a seed of its own."""
+    return command(*words, f"seed={os.environ['RANK']}")
+
+
+def norms(path: str) -> None:
+    """Gradients through two batch norms, of batches of 7 images and of 1: the second process has none of that."""
+    from torch import nn
+
+    from rapdarts.training.distributed import join_batch_norms, joined
+
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 4, 3), nn.BatchNorm2d(4, momentum=None)
+    ).double()
+    found = []
+    with joined("cpu") as team:
+        if team.size > 1:
+            join_batch_norms(network, team)
+        for size in (7, 1):
+            images = 3 * torch.randn(size, 3, 8, 8, dtype=torch.float64) + 5
+            mine = images[team.rank :: team.size].clone().requires_grad_()
+            (network(mine) ** 3).sum().backward()
+            gradients = [weight.grad for weight in network.parameters()]
+            team.sum_up(gradients)
+            found.append([mine.grad, *(gradient.clone() for gradient in gradients if gradient is not None)])
+            network.zero_grad()
+        torch.save([found, network.state_dict()], f"{path}{team.size}{team.rank}")
