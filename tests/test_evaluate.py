@@ -304,6 +304,17 @@ def card(**changes: Any) -> dict[str, Any]:
         card(image=8),
         card(classes=True),
         card(data={}),
+        card(data=[]),
+        card(data={**DATA, "mean": "a"}),
+        card(data={**DATA, "mean": [0.1, 0.2]}),
+        card(data={**DATA, "mean": [[0.1]]}),
+        card(data={**DATA, "mean": [None]}),
+        card(data={**DATA, "mean": [math.nan]}),
+        card(data={**DATA, "std": [True]}),
+        card(data={**DATA, "std": [0.0]}),
+        card(data={**DATA, "classes": list("01234")}),
+        card(data={**DATA, "classes": list(range(10))}),
+        card(data={**DATA, "classes": "0123456789"}),
         {"reference": "shufflenet_v2_x1_0", "data": DATA},
         {"data": DATA},
         card(reference="shufflenet_v1"),
@@ -319,6 +330,13 @@ def test_a_card_that_does_not_fit_is_one_sentence(
     file = tmp_path / "network.safetensors"
     save_file(load_file(run / "network.safetensors"), file, {CARD: json.dumps(broken)})
     assert str(file) in sentence_of(capsys, str(file), "digits", code=4)
+
+
+def test_a_card_without_end_is_one_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "network.safetensors"
+    for endless in ("[" * 100_000 + "]" * 100_000, '{"data": ' + "9" * 5000 + "}"):
+        save_file(load_file(run / "network.safetensors"), file, {CARD: endless})
+        assert str(file) in sentence_of(capsys, str(file), "digits", code=4)
 
 
 def test_weights_of_another_precision_are_used_as_numbers(run: Path, tmp_path: Path) -> None:
