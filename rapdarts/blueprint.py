@@ -30,6 +30,11 @@ class Blueprint(ABC):
 
     @property
     @abstractmethod
+    def outputs(self) -> int:
+        """How many classes it tells apart."""
+
+    @property
+    @abstractmethod
     def origin(self) -> dict[str, str]:
         """What it is, by name: a run that trains it cannot be resumed with another."""
 
@@ -83,6 +88,10 @@ class DerivedBlueprint(Blueprint):
         return self.skeleton.image
 
     @property
+    def outputs(self) -> int:
+        return self.skeleton.classes
+
+    @property
     def counters(self) -> Mapping[str, Resource]:
         return resources_of(self.genotype)
 
@@ -124,6 +133,10 @@ class ReferenceBlueprint(Blueprint):
     @property
     def input(self) -> Image:
         return self.image
+
+    @property
+    def outputs(self) -> int:
+        return self.classes
 
     @property
     def origin(self) -> dict[str, str]:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from rapdarts import config
 from rapdarts.config import Experiment
 from rapdarts.errors import DivergedError, InputError
+from rapdarts.plain_yaml import shorten
+from rapdarts.training.data import DataSet
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,12 @@ def hits(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
     return before.sum(1) < k
 
 
+def accuracy_of(logits: Tensor, labels: Tensor) -> Accuracy:
+    """Of logits (n, classes) for images with labels (n,)."""
+    loss = nn.functional.cross_entropy(logits, labels).item()
+    return Accuracy(int(hits(logits, labels).sum()), len(labels), loss)
+
+
 def confusion(logits: Tensor, labels: Tensor) -> Tensor:
     """How many images of each class (rows) were taken for each class (columns): (classes, classes) int64."""
     classes = logits.shape[1]
@@ -120,13 +128,8 @@ def measures(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict
 
     `test_loss` is the negative log-likelihood: the mean cross-entropy in nats. There is no `top5_accuracy` for five classes.
     """
-    found = Accuracy(int(hits(logits, labels).sum()), len(labels), nn.functional.cross_entropy(logits, labels).item())
-    values = {
-        "test_accuracy": found.share,
-        "standard_error": found.standard_error,
-        "n": found.n,
-        "test_loss": found.loss,
-    }
+    found = accuracy_of(logits, labels)
+    values: dict[str, Any] = {**found.plain, "test_loss": found.loss}
     if logits.shape[1] > FEW:
         few = Accuracy(int(hits(logits, labels, FEW).sum()), len(labels), found.loss)
         values |= {"top5_accuracy": few.share, "top5_standard_error": few.standard_error}
@@ -139,6 +142,16 @@ def measures(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict
         "classes": list(class_names),
         "confusion": confusion(logits, labels).tolist(),
     }
+
+
+def check_data(what: Path, image: tuple[int, int, int], class_names: tuple[str, ...], data: DataSet) -> None:
+    """Raises InputError for data of other images or classes than the network `what` was trained on."""
+    known, found = (image, class_names), (data.image, data.class_names)
+    if known != found:
+        raise InputError(
+            f"{what} was trained on images {known[0]} of the classes {shorten(', '.join(known[1]))}, but these are"
+            f" {found[0]} of {shorten(', '.join(found[1]))}; name other data with path=PATH, or another experiment."
+        )
 
 
 def experiment_of(path: Path, name: str = "", *, needed: bool = True) -> Experiment:

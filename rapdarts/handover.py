@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from rapdarts import shipped
 from rapdarts.blueprint import DerivedBlueprint
-from rapdarts.errors import InputError, RapdartsError
-from rapdarts.evaluate import Accuracy
+from rapdarts.errors import RapdartsError
+from rapdarts.evaluate import Accuracy, accuracy_of, predict
 from rapdarts.modelcard import what
 from rapdarts.shipped import Facts, Function
 from rapdarts.trained import TrainedFile
-from rapdarts.training.augment import Augment
+from rapdarts.training.augment import fractions
 from rapdarts.training.data import DataSet, ordered
 from rapdarts.training.randomness import permutation
 from rapdarts.training.readers import Images
@@ -100,8 +100,7 @@ def agreement(network: Function, other: Function, pixels: Tensor) -> Agreement:
 
 def pixels_of(images: Images, index: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """(pixels (n, c, h, w) in 0..1, labels (n,)) of the images in `index` (None: all), in batches."""
-    channels = images.image[0]
-    return ordered(images, index, BATCH, Augment((0.0,) * channels, (1.0,) * channels))
+    return ordered(images, index, BATCH, fractions(images.image[0]))
 
 
 def pixels_to_compare(image: tuple[int, int, int], data: DataSet | None) -> Tensor:
@@ -112,16 +111,6 @@ def pixels_to_compare(image: tuple[int, int, int], data: DataSet | None) -> Tens
     return torch.cat([pixels for pixels, _ in pixels_of(data.test, first)])
 
 
-def check_data(trained: TrainedFile, data: DataSet) -> None:
-    """Raises InputError for data of other images or classes than a network was trained on."""
-    known, found = (trained.blueprint.input, trained.class_names), (data.image, data.class_names)
-    if known != found:
-        raise InputError(
-            f"{trained.path} was trained on images {known[0]} of {len(known[1])} classes, but these are {found[0]} of"
-            f" {len(found[1])}, or the classes have other names; name other data with path=PATH, or another experiment."
-        )
-
-
 def int8(content: bytes, facts: Facts, data: DataSet, count: int) -> tuple[bytes, int]:
     """An ONNX file brought to 8 bits, and the number of training images that set its ranges: up to `count`, drawn with seed 0."""
     index = permutation(0, "calibration", 0, len(data.train))[:count]
@@ -129,13 +118,6 @@ def int8(content: bytes, facts: Facts, data: DataSet, count: int) -> tuple[bytes
     return shipped.to_int8(content, facts, batches), len(index)
 
 
-@torch.no_grad()
 def tested(network: Function, data: DataSet) -> Accuracy:
-    """Accuracy of a network from pixels to logits on the test set."""
-    correct, n, loss = 0, 0, 0.0
-    for pixels, labels in pixels_of(data.test):
-        logits = network(pixels)
-        correct += int((logits.argmax(1) == labels).sum())
-        loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
-        n += len(labels)
-    return Accuracy(correct, n, loss / n)
+    """Accuracy of a network from pixels to logits on the test set. Raises DivergedError for logits that are not finite."""
+    return accuracy_of(*predict(network, pixels_of(data.test)))

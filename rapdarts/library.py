@@ -18,7 +18,7 @@ from torch import nn
 from rapdarts import config as configuration
 from rapdarts import knobs, launches, literature, targets
 from rapdarts.blueprint import Blueprint
-from rapdarts.config import Experiment, HardwareConfig, Launch
+from rapdarts.config import Experiment, HardwareConfig, Launch, image_shape
 from rapdarts.cost.count import count, resources
 from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype, parse, validate
@@ -176,8 +176,11 @@ def costs(
         hardware if hardware is None or isinstance(hardware, HardwareConfig) else read_hardware(os.fspath(hardware))
     )
     if isinstance(network, nn.Module):
-        targets.refuse(given, targets.OF_ALL, f"a {type(network).__name__}")
-        return count(network, image or targets.IMAGE, resources(options.precision or 32, energies or HardwareConfig()))
+        name = f"a {type(network).__name__}"
+        targets.refuse(given, targets.OF_ALL, name)
+        targets.refuse_lazy(network, name)
+        size = image_shape(options.input) if options.input else targets.IMAGE
+        return count(network, size, resources(options.precision or 32, energies or HardwareConfig()))
     target = None if isinstance(network, Genotype) else targets.of_name(os.fspath(network), options)
     if target is None:
         genotype, own = _placed(read(network), space)

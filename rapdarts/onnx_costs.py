@@ -45,24 +45,22 @@ def onnx_costs(path: Path) -> dict[str, float]:
     }
     sizes = {name: math.prod(constant.dims) for name, constant in kept.items()}
     width = {name: onnx.helper.tensor_dtype_to_np_dtype(constant.data_type).itemsize for name, constant in kept.items()}
-    macs = sum(_macs(node, shapes) for node in graph.node)
-    if not macs:
+    macs = [_macs(node, shapes) for node in graph.node if node.op_type in PRODUCTS]
+    if not macs or 0 in macs:  # one whose size is open would be left out of the sum without a word
         raise InputError(f"{path} says too little of its sizes to be counted; give a file that rapdarts export wrote.")
     return {
-        "macs": macs,
+        "macs": sum(macs),
         "params": sum(sizes.values()),
         "bytes": sum(size * width[name] for name, size in sizes.items()),
     }
 
 
 def _macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
-    """Output elements times the products behind each."""
-    if node.op_type not in PRODUCTS:
-        return 0
+    """Output elements times the products behind each; 0 where a size is open."""
     left, right = (shapes.get(name, ()) for name in node.input[:2])
     outputs = math.prod(shapes.get(node.output[0], (0,)))
     if node.op_type == "Conv":
-        return outputs * math.prod(right[1:])
+        return outputs * math.prod(right[1:]) if right else 0
     transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
     return outputs * (left[0] if transposed else left[-1]) if left else 0
 

@@ -91,8 +91,13 @@ def parted(data: DataSet, config: Experiment) -> DataSet:
 
 
 def brief(config: Experiment) -> Experiment:
-    """The experiment that each network is trained by: as long as the ranking says, and nothing more held out."""
-    recipe = replace(config.retrain, epochs=config.rank.epochs or config.retrain.epochs, validation_fraction=0.0)
+    """The experiment that each network is trained by: as long as the ranking says, and nothing more held out.
+
+    A ranking that is shorter than the recipe's warm-up still trains an epoch at the full learning rate, as others must.
+    """
+    epochs = config.rank.epochs or config.retrain.epochs
+    warmup_epochs = min(config.retrain.warmup_epochs, epochs - 1)
+    recipe = replace(config.retrain, epochs=epochs, warmup_epochs=warmup_epochs, validation_fraction=0.0)
     return replace(config, retrain=recipe)
 
 
@@ -123,26 +128,15 @@ def rank(
 
     costs = [blueprint.costs for blueprint in blueprints]
     order = sorted(range(len(contestants)), key=lambda one: (-right[one].mean(), costs[one]["macs"], one))
-    networks = []
-    for place, number in enumerate(order, 1):
-        one, behind = contestants[number], right[order[0]] - right[number]
-        share, difference = estimate(right[number]), estimate(behind)
-        networks.append(
-            {
-                "rank": place,
-                "sources": list(one.sources),
-                "score": one.score if one.score is not None and math.isfinite(one.score) else None,
-                "validation_accuracy": share["mean"],
-                **{name: share[name] for name in ERRORS},
-                "accuracies": right[number].mean(1).tolist(),
-                "difference": difference["mean"],
-                "difference_error": difference["standard_error"],
-                "within_error": place > 1 and difference["mean"] <= SURE * difference["standard_error"],
-                "costs": costs[number],
-                "genotype": one.genotype.line,
-                "folders": folders[number],
-            }
-        )
+    networks = [
+        {
+            **compared(place, contestants[number], right[number], right[order[0]]),
+            "costs": costs[number],
+            "genotype": contestants[number].genotype.line,
+            "folders": folders[number],
+        }
+        for place, number in enumerate(order, 1)
+    ]
     wholes = [json.loads(blueprints[number].card["genotype"]) for number in order]
     run.write_json(
         "ranking.json", [{**found, "genotype": whole} for found, whole in zip(networks, wholes, strict=True)]
@@ -163,6 +157,22 @@ def rank(
         "validation_images": len(parts.test),
         "networks": networks,
         "seconds": run.seconds(),
+    }
+
+
+def compared(place: int, one: Contestant, right: np.ndarray, first: np.ndarray) -> dict[str, Any]:
+    """What the answers that were `right` (seeds, images) say of a network, beside those of the one in the first place."""
+    share, difference = estimate(right), estimate(first - right)
+    return {
+        "rank": place,
+        "sources": list(one.sources),
+        "score": one.score if one.score is not None and math.isfinite(one.score) else None,
+        "validation_accuracy": share["mean"],
+        **{name: share[name] for name in ERRORS},
+        "accuracies": right.mean(1).tolist(),
+        "difference": difference["mean"],
+        "difference_error": difference["standard_error"],
+        "within_error": place > 1 and difference["mean"] <= SURE * difference["standard_error"],
     }
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from rapdarts.errors import DamagedError, InputError
+from rapdarts.plain_json import load
 
 Function = Callable[[Tensor], Tensor]
 """Pixels (n, c, h, w), float32 in 0..1, to logits (n, classes), float32, both on the CPU."""
@@ -67,7 +68,7 @@ class Facts:
 def facts_of(texts: dict[str, str], where: str) -> Facts:
     """The facts that a file keeps. Raises InputError where it says nothing of image and classes."""
     try:
-        image, names = json.loads(texts["image"]), json.loads(texts["class_names"])
+        image, names = load(texts["image"]), load(texts["class_names"])
         if not (len(image) == 3 and all(type(side) is int and side > 0 for side in image)):
             raise ValueError
         if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
@@ -115,7 +116,20 @@ def open_onnx(content: bytes, where: str = "the ONNX file") -> Function:
             f"{where} does not take one tensor of float32 to another, as pixels to logits; give one that does."
         )
     (pixels,), (logits,) = ([tensor.name for tensor in end] for end in ends)
-    return lambda images: torch.from_numpy(session.run([logits], {pixels: images.numpy()})[0])
+
+    def run(images: Tensor) -> Tensor:
+        shape = tuple(images.shape)
+        try:
+            (found,) = session.run([logits], {pixels: images.numpy()})
+        except Exception as error:  # as in `_session`
+            raise InputError(f"{where} does not run on images {shape} ({_reason(error)}).") from None
+        if found.ndim != 2 or len(found) != len(images):
+            raise InputError(
+                f"{where} makes {found.shape} of images {shape}, not logits (n, classes) for each of them."
+            )
+        return torch.from_numpy(found)
+
+    return run
 
 
 def open_pt2(content: bytes) -> Function:
@@ -156,11 +170,18 @@ def _session(content: bytes, where: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
+    # A file may name others that hold its weights; from a folder that is none, none of this machine's is read for it.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no common class
-        reason = " ".join(str(error).split())[:200]
-        raise DamagedError(f"{where} is no ONNX file that onnxruntime can run, or is damaged ({reason}).") from None
+        raise DamagedError(
+            f"{where} is no ONNX file that onnxruntime can run, or is damaged ({_reason(error)})."
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
@@ -274,20 +295,28 @@ def _quiet() -> Iterator[None]:
     """Within, nothing is written to stdout and stderr, warnings included: these packages say much that no user can act on."""
     _flush()
     level = logging.root.manager.disable
-    kept = [os.dup(1), os.dup(2)]
+    kept = {number: os.dup(number) for number in (1, 2) if _is_open(number)}
     with open(os.devnull, "wb") as nowhere, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
+        for number in kept:
+            os.dup2(nowhere.fileno(), number)
         try:
             yield
         finally:
             _flush()
-            for number, descriptor in zip((1, 2), kept, strict=True):
+            for number, descriptor in kept.items():
                 os.dup2(descriptor, number)
                 os.close(descriptor)
             logging.disable(level)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _flush() -> None:

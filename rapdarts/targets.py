@@ -104,9 +104,14 @@ def of_name(name: str, options: CountConfig) -> Target | None:
         raise InputError(f"{shorten(name)} cannot be built: {type(error).__name__}: {why[:300]}; mend it.") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"{shorten(name)} gives a value of {type(network)}, not a network (torch.nn.Module).")
-    if any(isinstance(weight, UninitializedParameter) for weight in network.parameters()):
-        raise InputError(f"{shorten(name)} has lazy layers without weights; let it run on an image before it is given.")
+    refuse_lazy(network, shorten(name))
     return Target(name, network, size[0], size[1] if "classes" in told else 0, OF_ALL | told)
+
+
+def refuse_lazy(network: nn.Module, name: str) -> None:
+    """Raises InputError for a network whose layers do not know their sizes yet."""
+    if any(isinstance(weight, UninitializedParameter) for weight in network.parameters()):
+        raise InputError(f"{name} has lazy layers without weights; let it run on an image before it is given.")
 
 
 def _from_code(name: str, image: Image, classes: int) -> tuple[Any, frozenset[str]]:

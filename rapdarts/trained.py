@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from rapdarts.blueprint import Blueprint, of_card
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.networks.layers import Normalise
+from rapdarts.plain_json import load
 from rapdarts.space import SearchSpace, named_space
 from rapdarts.training.data import DataSet
 
@@ -45,11 +48,28 @@ def read_trained(path: Path, space_named: Callable[[str], SearchSpace] = named_s
         )
     try:
         with safe_open(path, "pt") as file:
-            card = json.loads((file.metadata() or {})[CARD])
+            card = load((file.metadata() or {})[CARD])
         blueprint, data = of_card(card, str(path), space_named), card["data"]
-        return TrainedFile(path, blueprint, tuple(data["mean"]), tuple(data["std"]), tuple(data["classes"]))
+        mean, std = (_by_channel(data[name], name, blueprint.input[0]) for name in ("mean", "std"))
+        if not all(deviation > 0 for deviation in std):
+            raise ValueError("its std is not above 0")
+        names = data["classes"]
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise ValueError("its classes are no list of names")
+        if len(names) != blueprint.outputs:
+            raise ValueError(f"it names {len(names)} classes and tells {blueprint.outputs} apart")
+        return TrainedFile(path, blueprint, mean, std, tuple(names))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DamagedError(f"{path} is not a network that rapdarts retrain wrote, or is damaged ({error}).") from None
+
+
+def _by_channel(values: Any, name: str, channels: int) -> tuple[float, ...]:
+    """One finite number for each channel. Raises ValueError for anything else."""
+    if not (isinstance(values, list) and len(values) == channels):
+        raise ValueError(f"its {name} is no list of a number for each of {channels} channels")
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
+        raise ValueError(f"its {name} is not of finite numbers")
+    return tuple(values)
 
 
 def load_network(trained: TrainedFile) -> nn.Module:

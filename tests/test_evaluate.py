@@ -18,7 +18,7 @@ from rapdarts.blueprint import DerivedBlueprint, ReferenceBlueprint
 from rapdarts.cli import main
 from rapdarts.config import DataConfig
 from rapdarts.cost.stopwatch import measure_within
-from rapdarts.errors import DamagedError, DivergedError
+from rapdarts.errors import DamagedError, DivergedError, InputError
 from rapdarts.evaluate import calibration, confusion, hits, measures, predict
 from rapdarts.literature import LITERATURE
 from rapdarts.onnx_costs import onnx_costs
@@ -255,6 +255,72 @@ def test_an_onnx_file_gives_what_the_network_gives(tmp_path: Path, capsys: pytes
         onnx_costs(plain)
 
 
+def graph_of(*nodes: Any, weights: Any, pixels: tuple[Any, ...] = ("n", 1, 8, 8), **facts: str) -> bytes:
+    """An ONNX file from pixels to logits, which says what ours say; `weights` is a TensorProto called w."""
+    from onnx import TensorProto, helper
+
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("pixels", pixels), ("logits", ["n", "classes"]))
+    ]
+    graph = helper.make_graph(list(nodes), "graph", ends[:1], ends[1:], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, {"image": "[1, 8, 8]", "class_names": json.dumps(list("0123456789")), **facts})
+    return bytes(model.SerializeToString())
+
+
+def test_onnx_files_of_others_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    linear = [
+        onnx.helper.make_node("Flatten", ["pixels"], ["flat"]),
+        onnx.helper.make_node("MatMul", ["flat", "w"], ["logits"]),
+    ]
+
+    def columns(count: int) -> Any:
+        return onnx.numpy_helper.from_array(np.ones((64, count), np.float32), "w")
+
+    def said(content: bytes, code: int = 2) -> str:
+        Path("net.onnx").write_bytes(content)
+        return sentence_of(capsys, "net.onnx", "digits", "timing=false", code=code)
+
+    Path("net.onnx").write_bytes(graph_of(*linear, weights=columns(10)))
+    assert values_of(capsys, "net.onnx", "digits")["costs"] == {"macs": 640, "params": 640, "bytes": 2560}
+    assert "net.onnx gives 7 logits, but names 10 classes" in said(graph_of(*linear, weights=columns(7)))
+    fixed = graph_of(*linear, weights=columns(10), pixels=(1, 1, 8, 8))
+    assert "net.onnx does not run on images (256, 1, 8, 8) (" in said(fixed)
+    bare = onnx.helper.make_node("Flatten", ["pixels"], ["logits"])
+    assert "says too little of its sizes" in said(graph_of(bare, weights=columns(1)))
+    for endless in ("[" * 100_000 + "]" * 100_000, "9" * 5000):
+        assert "does not say its image" in said(graph_of(*linear, weights=columns(10), image=endless))
+    # Weights in another file, which may be any: not even one that lies beside it is read.
+    Path("w.bin").write_bytes(np.ones((64, 10), np.float32).tobytes())
+    elsewhere = columns(10)
+    elsewhere.ClearField("raw_data")
+    elsewhere.data_location = onnx.TensorProto.EXTERNAL
+    place = elsewhere.external_data.add()
+    place.key = "location"
+    for place.value in ("w.bin", f"../{tmp_path.name}/w.bin", str(tmp_path / "w.bin")):
+        assert "net.onnx is no ONNX file that onnxruntime can run" in said(graph_of(*linear, weights=elsewhere), 4)
+
+
+def test_a_size_that_an_onnx_file_leaves_open_is_not_counted_as_nothing(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    nodes = [
+        onnx.helper.make_node("Conv", ["pixels", "w"], ["maps"]),  # as many rows as whoever runs it likes
+        onnx.helper.make_node("GlobalAveragePool", ["maps"], ["mean"]),
+        onnx.helper.make_node("Flatten", ["mean"], ["flat"]),
+        onnx.helper.make_node("Gemm", ["flat", "flat"], ["logits"], transB=1),
+    ]
+    weights = onnx.numpy_helper.from_array(np.ones((4, 1, 1, 1), np.float32), "w")
+    (tmp_path / "open.onnx").write_bytes(graph_of(*nodes, weights=weights, pixels=("n", 1, "rows", 8)))
+    with pytest.raises(InputError, match="says too little of its sizes to be counted"):
+        onnx_costs(tmp_path / "open.onnx")
+
+
 # --- files and folders -------------------------------------------------------------------------------------------
 
 
@@ -304,6 +370,17 @@ def card(**changes: Any) -> dict[str, Any]:
         card(image=8),
         card(classes=True),
         card(data={}),
+        card(data=[]),
+        card(data={**DATA, "mean": "a"}),
+        card(data={**DATA, "mean": [0.1, 0.2]}),
+        card(data={**DATA, "mean": [[0.1]]}),
+        card(data={**DATA, "mean": [None]}),
+        card(data={**DATA, "mean": [math.nan]}),
+        card(data={**DATA, "std": [True]}),
+        card(data={**DATA, "std": [0.0]}),
+        card(data={**DATA, "classes": list("01234")}),
+        card(data={**DATA, "classes": list(range(10))}),
+        card(data={**DATA, "classes": "0123456789"}),
         {"reference": "shufflenet_v2_x1_0", "data": DATA},
         {"data": DATA},
         card(reference="shufflenet_v1"),
@@ -319,6 +396,13 @@ def test_a_card_that_does_not_fit_is_one_sentence(
     file = tmp_path / "network.safetensors"
     save_file(load_file(run / "network.safetensors"), file, {CARD: json.dumps(broken)})
     assert str(file) in sentence_of(capsys, str(file), "digits", code=4)
+
+
+def test_a_card_without_end_is_one_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "network.safetensors"
+    for endless in ("[" * 100_000 + "]" * 100_000, '{"data": ' + "9" * 5000 + "}"):
+        save_file(load_file(run / "network.safetensors"), file, {CARD: endless})
+        assert str(file) in sentence_of(capsys, str(file), "digits", code=4)
 
 
 def test_weights_of_another_precision_are_used_as_numbers(run: Path, tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ def test_a_network_alone_is_compared_on_random_pixels_or_on_an_experiment(
     assert values(alone, "to=pt2", file)["compared_on"] == random
     assert values(alone, "digits", "to=pt2", file)["compared_on"] == "64 test images of digits"
     assert "there is no config.yaml beside" in sentence(alone, "to=onnx", "precision=8", file)
-    assert "was trained on images (1, 8, 8) of 10 classes, but these are (3," in sentence(
+    assert "was trained on images (1, 8, 8) of the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these are (3," in sentence(
         alone, other_data(tmp_path), "to=pt2", file
     )
 
@@ -246,6 +246,21 @@ def other_data(folder: Path) -> Path:
     np.savez(folder / "other.npz", x=np.zeros((60, 8, 8, 3), np.uint8), y=np.arange(60) % 10)
     (folder / "other.yaml").write_text(f"data:\n  name: npz\n  path: {folder / 'other.npz'}\n")
     return folder / "other.yaml"
+
+
+def test_a_network_is_not_lost_to_its_own_export(run: Path, tmp_path: Path, sentence: Sentence) -> None:
+    alone = Path(copy(run / "network.safetensors", tmp_path / "net.safetensors"))
+    before = alone.read_bytes()
+    assert "is the trained network itself" in sentence(alone, "to=pt2", f"out={alone}")
+    assert alone.read_bytes() == before
+
+
+def test_an_export_needs_no_standard_output(lenet: Path, tmp_path: Path) -> None:
+    file = tmp_path / "net.pt2"
+    close = "import os, sys; os.close(1); sys.stdout = None\n"
+    code = "from rapdarts.cli import main; raise SystemExit(main(['export', *sys.argv[1:]]))"
+    process(close + code, lenet, "to=pt2", f"out={file}")
+    assert file.stat().st_size > 0
 
 
 # --- agreement ---------------------------------------------------------------------------------------------------

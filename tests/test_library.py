@@ -354,6 +354,17 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "one array": (lambda: rapdarts.search(TINY, data=IMAGES), r"data: item 0 must be \(image, label\), not a ndarray"),
     "a number": (lambda: rapdarts.search(TINY, data=3), r"data must be a pair \(images, labels\), or a data set"),
     "nothing": (lambda: rapdarts.search(TINY, data=[]), "data has no images"),
+    "a mapping": (lambda: rapdarts.search(TINY, data={"train": (IMAGES, LABELS)}), "data must be a pair .*not a dict"),
+    "sparse": (
+        lambda: rapdarts.search(TINY, data=(torch.from_numpy(IMAGES).to_sparse(), LABELS)),
+        "data, images are no array",
+    ),
+    "without numbers": (
+        lambda: rapdarts.search(TINY, data=(torch.empty(4, 1, 8, 8, device="meta"), LABELS[:4])),
+        "data, images are no array",
+    ),
+    "lazy": (lambda: rapdarts.costs(nn.LazyLinear(3)), "a LazyLinear has lazy layers without weights"),
+    "no pixels": (lambda: rapdarts.costs(nn.Identity(), image=(3, 0, 8)), "input=3x0x8 is not an image"),
     "sizes": (lambda: rapdarts.search(TINY, data=[(IMAGES[0], 0), (IMAGES[0, :, 1:], 1)]), "image 1 is .* to one size"),
 }  # fmt: skip
 
@@ -411,6 +422,18 @@ def test_every_kind_of_data_is_the_same_data(kind: str) -> None:
     assert train.labels.tolist() == LABELS.tolist()
     assert test is not None and len(test) == 20
     assert names == list("abcdefghij" if kind == "pictures" else "0123456789")
+
+
+def test_classes_in_another_order_are_refused() -> None:
+    """Labels that mean other classes would be a test that nobody notices to be one of something else."""
+
+    class Turned(Pictures):
+        classes = tuple("abcdefghji")
+
+    assert read_given(Pictures(), Pictures())[2] == read_given(Pictures(), (IMAGES, LABELS))[2] == [*"abcdefghij"]
+    assert read_given((IMAGES, LABELS), Turned())[2] == [*"0123456789"]
+    with pytest.raises(InputError, match=r"test has the classes a, b, .* j, i, but data have a, b, .* i, j;"):
+        read_given(Pictures(), Turned())
 
 
 def test_a_third_is_put_aside_the_same_by_all(launched: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from rapdarts.cli import main
 from rapdarts.config import DataConfig, Experiment, RetrainConfig
 from rapdarts.genotype import Cell, Genotype, read
 from rapdarts.knobs import save_yaml
-from rapdarts.ranking import SURE, Contestant, choose, estimate, parted
+from rapdarts.ranking import SURE, Contestant, brief, choose, estimate, parted
 from rapdarts.training.checkpoint import origin_of
 from rapdarts.training.data import load
 from rapdarts.training.run import Run
@@ -338,6 +338,16 @@ def test_the_length_is_noted(search: Path, tmp_path: Path) -> None:
     settings = ["count=1", "retrain.epochs=2", "retrain.batch=200", "rank.train_fraction=0.4"]
     assert ranking(tmp_path / "rank", search, *settings) == 0
     assert result_of(tmp_path / "rank")["epochs"] == configuration.of_run(tmp_path / "rank").rank.epochs == 2
+
+
+def test_a_ranking_shorter_than_the_warm_up_reaches_the_full_learning_rate() -> None:
+    config = configuration.experiment("", [("retrain.recipe", "fast")])
+    assert config.retrain.warmup_epochs == 2
+    for epochs, warm in ((0, 2), (3, 2), (2, 1), (1, 0)):
+        config.rank.epochs = epochs
+        short = brief(config)
+        assert short.retrain.warmup_epochs == warm
+        configuration.check_experiment(short)  # what a retraining may not do, a ranking does not
 
 
 def test_keys_of_the_experiment_and_of_the_ranking(search: Path, capsys: pytest.CaptureFixture[str]) -> None:

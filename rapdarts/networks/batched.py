@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from rapdarts.networks.blocks import Bundle, Reading, images, pixels
 from rapdarts.networks.recompute import recomputed
-from rapdarts.networks.stacks import Chain, Stack, total
+from rapdarts.networks.stacks import Chain, Stack
 from rapdarts.networks.supernet import SkipDropout, SuperCell, Supernet, bypass
+from rapdarts.networks.terms import total
 from rapdarts.space import NONE, SKIP, Mixing
 
 

@@ -19,9 +19,14 @@ from torch.autograd.function import once_differentiable
 from rapdarts.networks.blocks import Bundle, Reading, for_kernels, images, pixels
 from rapdarts.networks.depthwise import Geometry, separable
 from rapdarts.networks.layers import AvgPool, Halves
+from rapdarts.networks.terms import NormOnGpu, Weighted, WeightedNorm, kept
 
 WEIGHTLESS = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, AvgPool, nn.Identity)
 """Layers that treat every channel alike, so that they may run on any bundle as they are."""
+
+
+WIDEST_POOL = 11
+"""Side of a window whose pixels the pools of a GPU can tell apart: they keep the number of the largest in 7 bits."""
 
 
 def layers_of(module: nn.Module) -> list[nn.Module]:
@@ -143,7 +148,7 @@ class StackedNorm(Stack):
         """The normalised `x` times `scale` (slots*C,): the mixing weight takes the place of the scale a batch norm learns."""
         if self._for_kernels(x):
             return self._on_gpu(x, reading, scale)
-        result: Tensor = _WeightedNorm.apply(  # type: ignore[no-untyped-call]
+        result: Tensor = WeightedNorm.apply(  # type: ignore[no-untyped-call]
             x, scale, reading, self.running_mean, self.running_var, self.training, self.momentum, self.eps
         )
         return result
@@ -152,7 +157,7 @@ class StackedNorm(Stack):
         return self.training and for_kernels(x, self.channels)
 
     def _on_gpu(self, x: Tensor, reading: Reading, scale: Tensor | None) -> Tensor:
-        result: Tensor = _NormOnGpu.apply(  # type: ignore[no-untyped-call]
+        result: Tensor = NormOnGpu.apply(  # type: ignore[no-untyped-call]
             x, scale, reading, self.running_mean, self.running_var, self.momentum, self.eps, self.relu
         )
         return result
@@ -196,10 +201,10 @@ class Chain(nn.Module):
         if not all(_alike(column) for column in zip(*rows, strict=False)) or len({len(row) for row in rows}) > 1:
             rows = [[slot] for slot in slots]
         columns = list(zip(*rows, strict=True))
-        self.relu = bool(columns) and type(columns[0][0]) is nn.ReLU
+        self.relu = bool(columns) and _weightless(columns[0], nn.ReLU)
         columns = columns[self.relu :]
         self.shared = nn.ModuleList()
-        while columns and all(type(slot) in WEIGHTLESS for slot in columns[0]):
+        while columns and _weightless(columns[0]):
             self.shared.append(columns.pop(0)[0])
         self.norm: StackedNorm | None = None
         if columns and _stackable_norm(columns[-1]) and not columns[-1][0].affine:
@@ -220,8 +225,8 @@ class Chain(nn.Module):
             x, reading = Bundle(layer(x, reading)), Reading.own(len(reading.sources))
         if self.norm is not None:
             weighted = self.norm.weighted(x.x, reading, scale)
-            return weighted if mask is None else images(_kept(pixels(weighted), mask))
-        result: Tensor = _Weighted.apply(x.x, scale, reading, mask)  # type: ignore[no-untyped-call]
+            return weighted if mask is None else images(kept(pixels(weighted), mask))
+        result: Tensor = Weighted.apply(x.x, scale, reading, mask)  # type: ignore[no-untyped-call]
         return result
 
 
@@ -237,12 +242,12 @@ def _stacks(columns: Sequence[Sequence[nn.Module]]) -> Iterator[Stack]:
         if _stackable_convs(column):
             yield StackedConv(column)  # type: ignore[arg-type]
         elif _stackable_norm(column):
-            relu = bool(following) and all(type(slot) is nn.ReLU for slot in following)
+            relu = bool(following) and _weightless(following, nn.ReLU)
             yield StackedNorm(column, relu)  # type: ignore[arg-type]
             at += relu
         elif all(type(slot) is Halves for slot in column):
             yield StackedHalves(column)  # type: ignore[arg-type]
-        elif all(type(slot) in WEIGHTLESS for slot in column):
+        elif _weightless(column):
             yield Elementwise(column)
         else:
             yield Each(column)
@@ -258,6 +263,11 @@ def _alike(column: Sequence[nn.Module]) -> bool:
 def _hooked(module: nn.Module) -> bool:
     """Whether calling a module does more than its class says."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def _weightless(column: Sequence[nn.Module], *kinds: type[nn.Module]) -> bool:
+    """Whether one layer will do for all slots: none has weights, or is heard by anyone; `kinds` are those to look for."""
+    return all(type(slot) in (kinds or WEIGHTLESS) and not _hooked(slot) for slot in column)
 
 
 def _stackable_convs(column: Sequence[nn.Module]) -> bool:
@@ -290,10 +300,10 @@ def _stackable_norm(column: Sequence[nn.Module]) -> bool:
 def pooled(layer: Any, x: Tensor) -> Tensor:
     """A layer without weights on feature maps (n, C, h, w); pools of whole windows by kernels of ours, where there are some."""
     plain = (type(layer) is nn.MaxPool2d and layer.dilation == 1) or (
-        type(layer) is AvgPool and not layer.count_include_pad
+        type(layer) is AvgPool and not layer.count_include_pad and layer.divisor_override is None
     )
     whole = plain and not layer.ceil_mode and all(type(part) is int for part in _window(layer))
-    if not (whole and for_kernels(x, 1)):
+    if not (whole and layer.kernel_size <= WIDEST_POOL and for_kernels(x, 1)):
         return layer(x)
     result: Tensor = _PoolOnGpu.apply(x, *_window(layer), type(layer) is nn.MaxPool2d)  # type: ignore[no-untyped-call]
     return result
@@ -323,167 +333,3 @@ class _PoolOnGpu(torch.autograd.Function):
         (which,) = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         return pools.backward(gradient, ctx.given, which, *ctx.window), *[None] * 4
-
-
-# --- weighing ----------------------------------------------------------------------------------------------------
-
-
-class _WeightedNorm(torch.autograd.Function):
-    """Batch norm whose scale is the mixing weight; of all the slots that read a block, only the block is kept."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        scale: Tensor,
-        reading: Reading,
-        mean: Tensor,
-        var: Tensor,
-        training: bool,
-        momentum: float,
-        eps: float,
-    ) -> Tensor:
-        y, *statistics = torch.native_batch_norm(reading.spread(x), scale, None, mean, var, training, momentum, eps)
-        ctx.save_for_backward(x, scale, mean, var, *statistics)
-        ctx.reading, ctx.training, ctx.eps = reading, training, eps
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, scale, mean, var, *statistics = ctx.saved_tensors
-        to_x, to_scale, _ = torch.ops.aten.native_batch_norm_backward(
-            gradient.contiguous(memory_format=torch.channels_last),
-            ctx.reading.spread(x), scale, mean, var, *statistics, ctx.training, ctx.eps,
-            (ctx.needs_input_grad[0], ctx.needs_input_grad[1], False),
-        )  # fmt: skip
-        return None if to_x is None else ctx.reading.gather(to_x), to_scale, *[None] * 6
-
-
-class _NormOnGpu(torch.autograd.Function):
-    """Batch norm by kernels of ours: weighed, or with a ReLU behind it."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        scale: Tensor | None,
-        reading: Reading,
-        mean: Tensor,
-        var: Tensor,
-        momentum: float,
-        eps: float,
-        relu: bool,
-    ) -> Tensor:
-        from rapdarts.networks.kernels import norms
-
-        x = x.contiguous(memory_format=torch.channels_last)
-        y, kept = norms.forward(x, reading, scale, mean, var, momentum, eps, relu)
-        ctx.save_for_backward(x, scale, kept)
-        ctx.reading, ctx.relu = reading, relu
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        from rapdarts.networks.kernels import norms
-
-        x, scale, kept = ctx.saved_tensors
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        to_x, to_scale = norms.backward(gradient, x, ctx.reading, scale, kept, ctx.relu, ctx.needs_input_grad[0])
-        return to_x, None if scale is None else to_scale.to(scale.dtype), *[None] * 6
-
-
-class _Weighted(torch.autograd.Function):
-    """A term without a batch norm at its end: weighed as it is, where the mask keeps it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, reading: Reading, mask: Tensor | None) -> Tensor:
-        ctx.reading, ctx.precision = reading, scale.dtype
-        scale = scale.to(x.dtype)
-        ctx.save_for_backward(x, scale, mask)
-        return images(_kept(pixels(reading.spread(x)) * scale, mask))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, scale, mask = ctx.saved_tensors
-        kept = _kept(pixels(gradient), mask)
-        to_x = to_scale = None
-        if ctx.needs_input_grad[0]:
-            to_x = ctx.reading.gather(images(kept * scale))
-        if ctx.needs_input_grad[1]:
-            to_scale = (kept * pixels(ctx.reading.spread(x))).sum((0, 1, 2), dtype=ctx.precision)
-        return to_x, to_scale, None, None
-
-
-def _kept(y: Tensor, mask: Tensor | None) -> Tensor:
-    """(n, h, w, slots*C), and 0 where `mask` (n, h, w, slots, C) says no."""
-    return y if mask is None else torch.where(mask, y.view(mask.shape), 0.0).flatten(3)
-
-
-def total(
-    terms: Sequence[Tensor], covers: Sequence[tuple[int, ...]], states: int, slots: int, pending: Tensor | None
-) -> Tensor:
-    """What the edges of a bundle put out together: terms (n, len(cover)*C, h, w), each of the slots in its cover.
-
-    The slots go through the nodes once for each state; gives (n, slots/states*C, h, w), the nodes side by side, with
-    `pending` of the same shape added.
-    """
-    everything = tuple(range(slots))
-    if pending is not None:  # of the waves behind the first, which have one state
-        terms, covers = [pending, *terms], [everything, *covers]
-    # Whole terms first: they need no room of their own.
-    whole = [term for term, cover in zip(terms, covers, strict=True) if cover == everything]
-    parts = [(term, cover) for term, cover in zip(terms, covers, strict=True) if cover != everything]
-    result: Tensor = _Total.apply(  # type: ignore[no-untyped-call]
-        states, slots, len(whole), [cover for _, cover in parts], *whole, *(t for t, _ in parts)
-    )
-    return result
-
-
-class _Total(torch.autograd.Function):
-    """The sum of terms of all slots (the first `whole`) and of some (those in `covers`), and over the states."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, states: int, slots: int, whole: int, covers: Sequence[tuple[int, ...]], *terms: Tensor
-    ) -> Tensor:
-        ctx.states, ctx.slots, ctx.whole, ctx.covers = states, slots, whole, covers
-        n, width, height, wide = terms[0].shape
-        channels = width // (slots if whole else len(covers[0]))
-        if whole > 1:
-            sum_ = pixels(terms[0] + terms[1])
-        elif whole:
-            sum_ = pixels(terms[0]).clone()
-        else:
-            sum_ = terms[0].new_zeros(n, height, wide, slots * channels)
-        for term in terms[2:whole]:
-            sum_ += pixels(term)
-        for term, cover in zip(terms[whole:], covers, strict=True):
-            for slot, at, length in _runs(cover):
-                sum_[..., slot * channels : (slot + length) * channels] += pixels(term)[
-                    ..., at * channels : (at + length) * channels
-                ]
-        return images(sum_.unflatten(3, (states, -1)).sum(3) if states > 1 else sum_)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.states > 1:
-            gradient = torch.cat([gradient] * ctx.states, 1)
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        blocks, found = gradient.chunk(ctx.slots, 1), {}
-        for cover in ctx.covers:
-            if cover not in found:
-                found[cover] = torch.cat([blocks[slot] for slot in cover], 1)
-        return None, None, None, None, *[gradient] * ctx.whole, *[found[cover] for cover in ctx.covers]
-
-
-def _runs(cover: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Slots that follow each other, as (first slot, its place in the cover, how many)."""
-    first = 0
-    for at in range(1, len(cover) + 1):
-        if at == len(cover) or cover[at] != cover[at - 1] + 1:
-            yield cover[first], first, at - first
-            first = at

@@ -55,6 +55,11 @@ class Augment:
         return result
 
 
+def fractions(channels: int) -> Augment:
+    """Images as a network that normalises by itself takes them: pixels in 0..1, and nothing else."""
+    return Augment((0.0,) * channels, (1.0,) * channels)
+
+
 def random_crop(images: Tensor, padding: int, draws: Tensor) -> Tensor:
     """A window of the image's own size out of the image on a black border of `padding` pixels.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from rapdarts.errors import InputError
+from rapdarts.plain_yaml import shorten
 from rapdarts.training.readers import InMemory, labels_of, numbers, pixels_of
 
 PIXELS = (
@@ -27,15 +28,23 @@ def read_given(data: Any, test: Any = None) -> tuple[InMemory, InMemory | None, 
     array; names are its `classes`, where it has them. Raises InputError.
     """
     train, names = _half(data, "data", None)
-    held_out = None if test is None else _half(test, "test", len(names))[0]
+    if test is None:
+        return train, None, names
+    held_out, others = _half(test, "test", len(names))
+    if names != numbers(len(names)) and others not in (names, numbers(len(others))):
+        raise InputError(
+            f"test has the classes {shorten(', '.join(others))}, but data have {shorten(', '.join(names))}; number the"
+            " labels of both alike."
+        )
     return train, held_out, names
 
 
 def _half(given: Any, what: str, classes: int | None) -> tuple[InMemory, list[str]]:
+    """Pictures with their labels, of so many classes where that is known, and class names: its own, else numbers."""
     known: Any = None
     if isinstance(given, tuple) and len(given) == 2:
         images, labels = given
-    elif hasattr(given, "__getitem__") and hasattr(given, "__len__"):
+    elif hasattr(given, "__getitem__") and hasattr(given, "__len__") and not isinstance(given, Mapping):
         images, labels = _items(given, what)
         known = getattr(given, "classes", None)
     else:
@@ -77,12 +86,12 @@ def _picture(picture: Image.Image) -> np.ndarray[Any, Any]:
 
 def _array(values: Any, what: str) -> np.ndarray[Any, Any]:
     """An array of numbers, on the CPU. Raises InputError for what is none."""
-    if isinstance(values, Tensor):
-        tensor = values.detach().cpu()
-        values = (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()
     try:
+        if isinstance(values, Tensor):
+            tensor = values.detach().cpu()
+            values = (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()
         array = np.asarray(values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:  # sparse, without numbers, of several lengths
         raise InputError(f"{what} are no array ({' '.join(str(error).split())[:200]}).") from None
     if array.dtype.kind not in "buif":
         raise InputError(f"{what} must be numbers, not of the type {array.dtype}.")

@@ -120,6 +120,8 @@ def _to_runtime(call: Call, trained: TrainedFile, options: ExportConfig) -> dict
     from rapdarts import handover
     from rapdarts.trained import deployed
 
+    if os.path.exists(options.out) and os.path.samefile(options.out, trained.path):
+        raise InputError(f"out={options.out} is the trained network itself, which would be lost; name another file.")
     runtime, facts = handover.RUNTIMES[options.to], handover.facts_for(trained, options.licence)
     network = deployed(trained)
     data, why = _data(call, trained, options)
@@ -140,8 +142,7 @@ def _to_runtime(call: Call, trained: TrainedFile, options: ExportConfig) -> dict
 
 def _data(call: Call, trained: TrainedFile, options: ExportConfig) -> tuple[DataSet | None, str]:
     """The data to compare on, or None and why: only those that were asked for, or are needed, are fetched and missed."""
-    from rapdarts.evaluate import experiment_of
-    from rapdarts.handover import check_data
+    from rapdarts.evaluate import check_data, experiment_of
     from rapdarts.training.data import load
     from rapdarts.training.device import device_named
 
@@ -160,7 +161,7 @@ def _data(call: Call, trained: TrainedFile, options: ExportConfig) -> tuple[Data
         if needed:
             raise
         return None, f"the data set {config.data.name} of its run is not at hand"
-    check_data(trained, data)
+    check_data(trained.path, trained.blueprint.input, trained.class_names, data)
     return data, ""
 
 

@@ -12,7 +12,6 @@ from rapdarts.call import Call, answer, write
 from rapdarts.config import DataConfig
 from rapdarts.errors import InputError
 from rapdarts.options import EvaluateConfig
-from rapdarts.plain_yaml import shorten
 from rapdarts.quantities import show
 from rapdarts.verbs.naming import costs_line, space_asked
 
@@ -44,8 +43,8 @@ def evaluate(call: Call) -> None:
     import numpy as np
 
     from rapdarts import confusion, histograms
-    from rapdarts.evaluate import experiment_of, measures, predict
-    from rapdarts.training.augment import Augment
+    from rapdarts.evaluate import check_data, experiment_of, measures, predict
+    from rapdarts.training.augment import fractions
     from rapdarts.training.data import load, ordered
     from rapdarts.training.device import device_named
 
@@ -60,14 +59,12 @@ def evaluate(call: Call) -> None:
         config.data = DataConfig(options.data, size=subject.image[1] if options.data == "folder" else 0)
     config.data.path, config.data.size = options.path or config.data.path, options.size or config.data.size
     data = load(config.data, device, config.seed)
-    known, found = (subject.image, subject.class_names), (data.image, data.class_names)
-    if known != found:
+    check_data(file, subject.image, subject.class_names, data)
+    logits, labels = predict(run, ordered(data.test, None, options.batch, fractions(data.image[0])))
+    if logits.shape[1] != data.classes:
         raise InputError(
-            f"{file} was trained on images {known[0]} of the classes {shorten(', '.join(known[1]))}, but these are"
-            f" {found[0]} of {shorten(', '.join(found[1]))}; name other data with path=PATH, or another experiment."
+            f"{file} gives {logits.shape[1]} logits, but names {data.classes} classes; give a file that rapdarts export wrote."
         )
-    as_they_are = Augment((0.0,) * data.image[0], (1.0,) * data.image[0])
-    logits, labels = predict(run, ordered(data.test, None, options.batch, as_they_are))
     values = measures(logits, labels, data.class_names) | {"costs": dict(subject.costs)}
     if options.timing:
         values["timing"] = _timing(run, device, data.image, options.batch)

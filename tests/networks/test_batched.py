@@ -229,10 +229,11 @@ def tied(channels: int, stride: int, affine: bool) -> nn.Module:
 
 
 def hooked(channels: int, stride: int, affine: bool) -> nn.Module:
-    """A convolution that does more than its class says."""
-    conv = nn.Conv2d(channels, channels, 3, stride, 1)
-    conv.register_forward_hook(lambda module, inputs, y: y.tanh())
-    return nn.Sequential(nn.ReLU(), conv, nn.BatchNorm2d(channels, affine=False))
+    """A ReLU, a pool and a convolution that do more than their classes say."""
+    relu, pool, conv = nn.ReLU(), nn.MaxPool2d(3, 1, 1), nn.Conv2d(channels, channels, 3, stride, 1)
+    for layer in (relu, pool, conv):
+        layer.register_forward_hook(lambda module, inputs, y: y.tanh())
+    return nn.Sequential(relu, pool, conv, nn.BatchNorm2d(channels, affine=False))
 
 
 def test_primitives_that_look_like_ours_and_are_not() -> None:

@@ -126,6 +126,21 @@ def test_pools(layer: Any, stride: int, channels: int, size: tuple[int, int]) ->
     near(pools.backward(channels_last(gradient), x.shape, which, 3, stride, 1), wanted)
 
 
+@pytest.mark.parametrize("size", [stacks.WIDEST_POOL, stacks.WIDEST_POOL + 1])
+def test_a_window_is_as_wide_as_its_pixels_can_be_told_apart(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacks, "for_kernels", lambda x, channels: True)
+    torch.manual_seed(6)
+    x = channels_last(torch.randn(1, 4, 12, 12)).requires_grad_()
+    layer = nn.MaxPool2d(size, 1, size // 2)
+    expected = layer(x)
+    gradient = torch.randn_like(expected)
+    (wanted,) = torch.autograd.grad(expected, x, gradient)
+    found = stacks.pooled(layer, x)
+    assert type(found.grad_fn).__name__.startswith("_PoolOnGpu") is (size <= stacks.WIDEST_POOL)
+    near(found.detach(), expected.detach())
+    near(torch.autograd.grad(found, x, gradient)[0], wanted)
+
+
 def test_a_maximum_that_is_no_number_stays_one() -> None:
     x = channels_last(torch.randn(1, 4, 5, 5))
     x[0, 1, 2, 2] = float("nan")
