@@ -29,12 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
         words = f"rapdarts: {_sentence(error)}"
-        if int(
-            os.environ.get("RANK", "0")
-        ):  # one of several processes: what the first one says as well is not said again
+        process = os.environ.get("RANK", "")
+        if process not in ("", "0"):  # one of several: what the first one says as well is not said again
             if isinstance(error, RapdartsError) and not isinstance(error, DeviceError):
                 return exit_code(error)
-            words = f"rapdarts, process {os.environ['RANK']}: {_sentence(error)}"
+            words = f"rapdarts, process {process}: {_sentence(error)}"
         say("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words))
         return exit_code(error)
 
