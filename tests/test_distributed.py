@@ -20,7 +20,7 @@ from rapdarts.cli import main
 from rapdarts.errors import DeviceError, InputError
 from rapdarts.training.data import Batches, load
 from rapdarts.training.distributed import ALONE, JointBatchNorm, join_batch_norms, joined
-from tests.together import Job, command, free_port, in_float64, norms, not_a_number, seed_by_rank
+from tests.together import Job, command, free_port, in_float64, norms, not_a_number, seed_by_rank, slow_leader
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,7 +66,7 @@ def until_begun(folder: Path, job: Job) -> None:
 
 def test_in_float64_two_processes_are_one_process(tmp_path: Path) -> None:
     """24 steps with drop path, both heads, parts of batches, uneven shares, and a last batch of 23."""
-    recipe = ["retrain.drop_path=0.3", "retrain.auxiliary=0.4", "retrain.batch=20", "retrain.accumulate=3"]
+    recipe = ["retrain.drop_path=0.3", "retrain.auxiliary=0.4", "retrain.batch=30", "retrain.accumulate=2"]
     recipe += ["retrain.epochs=4", "retrain.validation_fraction=0.1"]
     jobs = [Job(tmp_path, in_float64, *retraining(tmp_path / str(size), *recipe), processes=size) for size in (1, 2)]
     for job in jobs:
@@ -166,8 +166,8 @@ def test_processes_share_every_part_of_a_batch(accumulate: int, processes: int) 
 
 
 def test_a_signal_to_one_process_stops_both_and_they_resume_to_the_same_bits(tmp_path: Path) -> None:
-    whole = Job(tmp_path / "first", command, *retraining(tmp_path / "whole", "retrain.epochs=4"))
-    settings = retraining(tmp_path / "cut", "retrain.epochs=4", "save_seconds=0")
+    whole = Job(tmp_path / "first", command, *retraining(tmp_path / "whole", "retrain.epochs=3"))
+    settings = retraining(tmp_path / "cut", "retrain.epochs=3", "save_seconds=0")
     job = Job(tmp_path / "second", command, *settings)
     until_begun(tmp_path / "cut", job)
     assert job.processes[1].pid is not None
@@ -225,6 +225,11 @@ def test_processes_with_other_settings_do_not_begin(tmp_path: Path) -> None:
         " command, program and data, on machines of one kind.\n"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_others_wait_for_the_first_to_fetch_data(tmp_path: Path) -> None:
+    codes, said = Job(tmp_path, slow_leader, str(tmp_path / "fetched")).end()
+    assert codes == [0, 0], said
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------

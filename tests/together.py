@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -124,3 +125,20 @@ def norms(path: str) -> None:
             found.append([mine.grad, *(gradient.clone() for gradient in gradients if gradient is not None)])
             network.zero_grad()
         torch.save([found, network.state_dict()], f"{path}{team.size}{team.rank}")
+
+
+def slow_leader(path: str) -> None:
+    """The first process takes longer than anybody would wait within a step, and only then do the others begin."""
+    from datetime import timedelta
+
+    from rapdarts.training import distributed
+
+    distributed.TIMEOUT = timedelta(seconds=1)
+    with distributed.joined("cpu") as team:
+        with team.leader_first():
+            if team.leads:
+                time.sleep(2.5)
+                Path(path).touch()
+            assert Path(path).exists()
+        assert team.agree(team.rank, 3 - team.rank) == [1, 3]
+        assert team.share({"word": "one", "number": torch.ones(2)} if team.leads else None)["number"].tolist() == [1, 1]

@@ -42,6 +42,7 @@ class Team:
     rank: int = 0
     size: int = 1
     control: Any = None  # the group for decisions
+    patient: Any = None  # the group that waits for long
 
     @property
     def leads(self) -> bool:
@@ -122,7 +123,7 @@ class Team:
     def _wait(self) -> None:
         if self.size > 1:
             with self._together():
-                dist.monitored_barrier(self.control, PATIENCE)
+                dist.barrier(self.patient)
 
     @contextmanager
     def _together(self) -> Iterator[None]:
@@ -175,14 +176,14 @@ def joined(device: str) -> Iterator[Team]:
         torch.cuda.set_device(local)
     try:
         dist.init_process_group("nccl" if gpu else "gloo", timeout=TIMEOUT)
-        control = dist.new_group(backend="gloo", timeout=TIMEOUT)
+        control, patient = (dist.new_group(backend="gloo", timeout=timeout) for timeout in (TIMEOUT, PATIENCE))
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         first = (str(error).splitlines() or [""])[0][:200]
         raise DeviceError(
             f"the {size} processes of this job did not come together at {where} ({first}); start all of them with torchrun."
         ) from None
-    yield Team(rank, size, control)
+    yield Team(rank, size, control, patient)
     dist.destroy_process_group()  # after an error the others may be gone, and it would wait for them
 
 
