@@ -13,7 +13,7 @@ from rapdarts.config import Experiment
 from rapdarts.errors import InputError
 from rapdarts.options import DeriveConfig
 from rapdarts.plain_yaml import shorten
-from rapdarts.verbs.naming import experiment_asked, genotype_asked, space_asked
+from rapdarts.verbs.naming import experiment_asked, space_asked
 from rapdarts.verbs.searching import derived_from
 
 if TYPE_CHECKING:
@@ -116,9 +116,10 @@ def _of_search(folder: Path, config: Experiment, data: DataSet, call: Call) -> l
 def _named(word: str, call: Call) -> Contestant:
     """The genotype that a user names beside the searches."""
     from rapdarts.genotype import validate
+    from rapdarts.literature import named
     from rapdarts.ranking import Contestant
 
-    genotype, where = genotype_asked(word)
+    genotype, where = named(word)
     space = space_asked(genotype.space, call.space)
     validate(genotype, space, where)
     return Contestant(genotype, space, (word,))
