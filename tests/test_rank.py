@@ -400,4 +400,6 @@ def test_what_cannot_be_ranked(search: Path, tmp_path: Path, capsys: pytest.Capt
     assert f"{tmp_path} holds no finished search" in sentence("PDARTS", tmp_path)
     assert f"{tmp_path} holds no genotype.json; the search has not finished" in sentence(search, tmp_path)
     assert "there is no genotype 'PDRATS'" in sentence(search, "PDRATS")
+    for key in ("budget.params", "search.budget.macs"):
+        assert f"has no use for {key}=; derive a genotype anew" in sentence(search, f"{key}=9k")
     assert "retrain.batch=700 is larger than the 601 images" in sentence(search, "retrain.batch=700")

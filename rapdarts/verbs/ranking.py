@@ -34,6 +34,12 @@ def rank(call: Call) -> None:
         raise InputError(
             f"{shorten(folder)} holds no finished search (no {ALPHAS}); rapdarts rank takes the data and the recipe from one."
         )
+    for key, value in call.pairs:
+        if configuration.touches("search.budget", [(key, value)], call.verb):
+            raise InputError(
+                f"rapdarts rank takes what each search left within its own budgets, and has no use for {key}=; derive a"
+                f" genotype anew (rapdarts derive RUN {key}={value} out=FILE) and name that file beside the runs."
+            )
     config, launch = experiment_asked(call, str(runs[0] / "config.yaml"), _briefly(configuration.of_run(runs[0])))
     if config is None:
         return
