@@ -13,6 +13,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any, NoReturn
 
 from rapdarts.errors import InputError
@@ -50,7 +51,8 @@ def reader_of(text: str) -> Callable[[str, str], Reading] | None:
 # --- DARTS, P-DARTS, PC-DARTS, FairDARTS ---------------------------------------------------------------------------
 
 LOGGED = re.compile(
-    r"^(?=[^\n]{0,40}\d\d:\d\d)[^\n'\"()#]{0,80}?(?P<named>\w+\s*=\s*)?(?P<genotype>Genotype\([^\n]*)", re.M
+    r"^(?=[^\n]{0,40}\d\d:\d\d)[^\n'\"()#]{0,80}?(?P<named>\w{1,64}\s{0,8}=\s{0,8})?(?P<genotype>Genotype\([^\n]*)",
+    re.M,
 )
 """A line of a log, which begins with the time of day."""
 SKIPS = re.compile(r"skip-connect:\s*(\d+)")
@@ -63,7 +65,8 @@ def log(text: str, where: str) -> Reading:
     """
     found = list(LOGGED.finditer(text))
     chosen = [one for one in found if one["named"]] or found
-    lines = [text.count("\n", 0, one.start()) + 1 for one in chosen]
+    starts = [0, *(one.start() for one in chosen)]
+    lines = [1 + before for before in accumulate(text.count("\n", *between) for between in pairwise(starts))]
     if not chosen[-1]["named"] and len({one["genotype"].strip() for one in chosen}) > 1:
         ends = [0, *(one.end() for one in chosen[:-1])]
         caps = [SKIPS.findall(text, end, one.start())[-1:] for end, one in zip(ends, chosen, strict=True)]

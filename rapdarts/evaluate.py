@@ -154,20 +154,24 @@ def check_data(what: Path, image: tuple[int, int, int], class_names: tuple[str, 
         )
 
 
-def experiment_of(path: Path, name: str = "", *, needed: bool = True) -> Experiment:
-    """The experiment on whose data a trained network is tested: the one of that name, or that of the run it lies in.
-
-    A network lies in the folder of its run, those of a baseline or a ranking in trained/NUMBER there. Where nothing
-    says which data, and it is not `needed`, the defaults. Raises InputError where it is.
-    """
-    if name:
-        return config.experiment(name, [])
+def run_of(path: Path) -> Path | None:
+    """The folder of the run that a trained network lies in, those of a baseline or a ranking in trained/NUMBER there; None if in none."""
     folders = [path.parent]
     if path.absolute().parent.parent.name == "trained":
         folders.append(path.absolute().parents[2])
-    for folder in folders:
-        if (folder / "config.yaml").is_file():
-            return config.of_run(folder)
+    return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
+
+
+def experiment_of(path: Path, name: str = "", *, needed: bool = True) -> Experiment:
+    """The experiment on whose data a trained network is tested: the one of that name, or that of the run it lies in.
+
+    Where nothing says which data, and it is not `needed`, the defaults. Raises InputError where it is.
+    """
+    if name:
+        return config.experiment(name, [])
+    folder = run_of(path)
+    if folder is not None:
+        return config.of_run(folder)
     if not needed:
         return Experiment()
     raise InputError(

@@ -225,9 +225,8 @@ def save_yaml(config: Any) -> str:
     from omegaconf import OmegaConf
 
     try:
-        for key in keys(
-            type(config)
-        ):  # some writers of YAML escape what they cannot encode, and no reader takes it back
+        # Some writers of YAML escape what they cannot encode, and no reader takes it back.
+        for key in keys(type(config)):
             str(get(config, key.name)).encode()
         return OmegaConf.to_yaml(OmegaConf.structured(config))
     except UnicodeEncodeError as error:  # a file name of bytes that are not UTF-8

@@ -10,9 +10,9 @@ from typing import Any
 
 import rapdarts
 from rapdarts.blueprint import DerivedBlueprint
-from rapdarts.config import Experiment
+from rapdarts.config import Experiment, of_run
 from rapdarts.errors import DamagedError, InputError
-from rapdarts.evaluate import experiment_of
+from rapdarts.evaluate import run_of
 from rapdarts.plain_json import Fault, as_object, load
 from rapdarts.plain_text import read_text
 from rapdarts.quantities import show
@@ -37,12 +37,15 @@ class History:
 
 
 def history_of(path: Path) -> History:
-    """Read from the folder that a trained network lies in. Raises DamagedError for files there that are not whole."""
+    """Read from the folder of the run that a trained network lies in. Raises DamagedError for files there that are not whole."""
+    folder = run_of(path)
+    if folder is None:
+        return History()
     try:
-        experiment = experiment_of(path)
+        experiment = of_run(folder)
     except InputError:
         return History()
-    result, machine = (_object(path.with_name(name)) for name in ("result.json", "environment.json"))
+    result, machine = _object(path.with_name("result.json")), _object(folder / "environment.json")
     # A result is that of network.safetensors; best.safetensors has its own inside.
     own = {"network.safetensors": result, "best.safetensors": result.get("best")}.get(path.name)
     own = own if isinstance(own, dict) else {}
@@ -131,12 +134,17 @@ def _trained_on(history: History) -> dict[str, str]:
     settings = ", ".join(f"{key}={value}" for key, value in recipe.items())
     machine = {key: history.machine.get(key) or "unknown" for key in ("rapdarts", "torch")}
     versions = ", ".join(f"{key} {value}" for key, value in machine.items())
-    epochs = f"{config.retrain.epochs} epoch{'s' if config.retrain.epochs > 1 else ''}"
-    return {
-        "data set": f"{_plain(config.data.name)}{share}",
-        "test accuracy": accuracy,
-        "training": f"{epochs}, seed {config.seed}, by {_plain(versions)}; {_plain(settings)}",
-    }
+    ranked = history.machine.get("verb") == "rank"
+    count = config.rank.epochs if ranked else config.retrain.epochs
+    epochs = f"{count} epoch{'s' if count > 1 else ''}"
+    if ranked:  # which shortens the recipe, and lets the seeds follow each other
+        training = (
+            f"{epochs} in a ranking, on {config.rank.train_fraction:g} of these images, by {_plain(versions)}; the recipe"
+            " is in its config.yaml"
+        )
+    else:
+        training = f"{epochs}, seed {config.seed}, by {_plain(versions)}; {_plain(settings)}"
+    return {"data set": f"{_plain(config.data.name)}{share}", "test accuracy": accuracy, "training": training}
 
 
 def _use(trained: TrainedFile, name: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,20 @@ def test_primitives_are_those_of_the_space(tmp_path: Path, capsys: pytest.Captur
 
 def test_cells_are_put_out_whole() -> None:
     assert parse(newer(), "file").cells["normal"] == Cell(2, DARTS_V2.cells["normal"].nodes, (2, 3, 4, 5))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "12:00 " + "a" * 900_000,
+        "12:00 a" + " " * 900_000,
+        "12:00 Genotype(\n" * 60_000,
+        "12:00 a = Genotype(x)\n" * 40_000,
+    ],
+    ids=["a word", "blanks", "open calls", "calls"],
+)
+def test_a_long_log_is_refused_at_once(text: str) -> None:
+    began = time.thread_time()
+    with pytest.raises(InputError):
+        parse(text, "file")
+    assert time.thread_time() - began < 2

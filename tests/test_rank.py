@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import rapdarts
 from rapdarts import config as configuration
 from rapdarts.cli import main
 from rapdarts.config import DataConfig, Experiment, RetrainConfig
@@ -115,6 +116,14 @@ def test_the_best_is_ready_to_be_retrained_and_all_are_ready_to_be_tested(
         assert main(["evaluate", str(folder / found["folders"][0]), "timing=false", "--json"]) == 0
         tested = json.loads(capsys.readouterr().out)
         assert tested["n"] == 600 and tested["costs"] == found["costs"]  # the true test set
+    # A card says how the ranking trained, not what the retraining of its experiment would have done.
+    files = [f"out={tmp_path / 'net.safetensors'}", "to=safetensors", "--json"]
+    assert main(["export", str(folder / first["folders"][0]), *files]) == 0
+    card = Path(json.loads(capsys.readouterr().out)["card"]).read_text()
+    assert (
+        f"| training | 1 epoch in a ranking, on 0.5 of these images, by rapdarts {rapdarts.__version__}, torch" in card
+    )
+    assert "| test accuracy | unknown: the run has no result for this file |" in card
     assert main(["report", str(folder)]) == 0
     row = capsys.readouterr().out.splitlines()[2]
     share, error = 100 * first["validation_accuracy"], 100 * first["standard_error"]
@@ -391,4 +400,6 @@ def test_what_cannot_be_ranked(search: Path, tmp_path: Path, capsys: pytest.Capt
     assert f"{tmp_path} holds no finished search" in sentence("PDARTS", tmp_path)
     assert f"{tmp_path} holds no genotype.json; the search has not finished" in sentence(search, tmp_path)
     assert "there is no genotype 'PDRATS'" in sentence(search, "PDRATS")
+    for key in ("budget.params", "search.budget.macs"):
+        assert f"has no use for {key}=; derive a genotype anew" in sentence(search, f"{key}=9k")
     assert "retrain.batch=700 is larger than the 601 images" in sentence(search, "retrain.batch=700")

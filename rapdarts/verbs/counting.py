@@ -16,7 +16,7 @@ from rapdarts.errors import InputError
 from rapdarts.options import CountConfig, MeasureConfig
 from rapdarts.plain_yaml import shorten
 from rapdarts.quantities import show
-from rapdarts.verbs.naming import genotype_asked, space_asked
+from rapdarts.verbs.naming import space_asked
 
 if TYPE_CHECKING:
     from rapdarts.targets import Target
@@ -125,14 +125,14 @@ def _network(name: str, file: str, options: CountConfig) -> Target:
     """The network of this name: the user's own, a reference network, or a genotype's, whose space may stand in a file."""
     from rapdarts import targets
     from rapdarts.genotype import validate
-    from rapdarts.literature import find
+    from rapdarts.literature import find, named
 
     target = targets.of_name(name, options)
     if target is not None:
         return target
     if find(name) is None and not os.path.exists(name):
         raise targets.unknown(name)
-    genotype, where = genotype_asked(name)
+    genotype, where = named(name)
     space = space_asked(genotype.space, file)
     validate(genotype, space, where)
     return targets.of_genotype(name, genotype, space, options)

@@ -17,7 +17,6 @@ from rapdarts.help import COMMANDS
 from rapdarts.quantities import show
 
 if TYPE_CHECKING:
-    from rapdarts.genotype import Genotype
     from rapdarts.launches import Plan
     from rapdarts.space import SearchSpace
 
@@ -59,13 +58,6 @@ def plan_asked(call: Call, target: str) -> Plan:
 
     asked = [key for key, value in call.pairs if configuration.touches("skeleton", [(key, value)], call.verb)]
     return plan_for(target, lambda name: space_asked(name, call.space), asked, "--space" if call.space else "")
-
-
-def genotype_asked(target: str) -> tuple[Genotype, str]:
-    """The genotype a user names, and how to call it in a message. Raises InputError as `literature.named` does."""
-    from rapdarts.literature import named
-
-    return named(target)
 
 
 def costs_line(costs: Mapping[str, float]) -> str:

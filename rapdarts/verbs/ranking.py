@@ -13,7 +13,7 @@ from rapdarts.config import Experiment
 from rapdarts.errors import InputError
 from rapdarts.options import DeriveConfig
 from rapdarts.plain_yaml import shorten
-from rapdarts.verbs.naming import experiment_asked, genotype_asked, space_asked
+from rapdarts.verbs.naming import experiment_asked, space_asked
 from rapdarts.verbs.searching import derived_from
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ def rank(call: Call) -> None:
         raise InputError(
             f"{shorten(folder)} holds no finished search (no {ALPHAS}); rapdarts rank takes the data and the recipe from one."
         )
+    for key, value in call.pairs:
+        if configuration.touches("search.budget", [(key, value)], call.verb):
+            raise InputError(
+                f"rapdarts rank takes what each search left within its own budgets, and has no use for {key}=; derive a"
+                f" genotype anew (rapdarts derive RUN {key}={value} out=FILE) and name that file beside the runs."
+            )
     config, launch = experiment_asked(call, str(runs[0] / "config.yaml"), _briefly(configuration.of_run(runs[0])))
     if config is None:
         return
@@ -116,9 +122,10 @@ def _of_search(folder: Path, config: Experiment, data: DataSet, call: Call) -> l
 def _named(word: str, call: Call) -> Contestant:
     """The genotype that a user names beside the searches."""
     from rapdarts.genotype import validate
+    from rapdarts.literature import named
     from rapdarts.ranking import Contestant
 
-    genotype, where = genotype_asked(word)
+    genotype, where = named(word)
     space = space_asked(genotype.space, call.space)
     validate(genotype, space, where)
     return Contestant(genotype, space, (word,))

@@ -11,7 +11,7 @@ from rapdarts.call import Call, answer, deliver, write
 from rapdarts.errors import InputError
 from rapdarts.options import ExportConfig, ReportConfig
 from rapdarts.plain_yaml import shorten
-from rapdarts.verbs.naming import genotype_asked, space_asked
+from rapdarts.verbs.naming import space_asked
 
 if TYPE_CHECKING:
     from rapdarts.genotype import Genotype
@@ -66,7 +66,9 @@ def _genotype(call: Call, target: str) -> Genotype:
     if os.path.isdir(file) and not (file / "genotype.json").exists() and (file / "network.safetensors").exists():
         file = file / "network.safetensors"
     if file.suffix != ".safetensors" or not os.path.isfile(file):
-        return genotype_asked(target)[0]
+        from rapdarts.literature import named
+
+        return named(target)[0]
     from rapdarts.blueprint import DerivedBlueprint
     from rapdarts.trained import read_trained
 
