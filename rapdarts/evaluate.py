@@ -38,8 +38,9 @@ class Accuracy:
 
     @property
     def plain(self) -> dict[str, float]:
-        """Share, its error and n, by name."""
-        return {"test_accuracy": self.share, "standard_error": self.standard_error, "n": self.n}
+        """Share, its error, n and the loss, by name."""
+        facts = {"test_accuracy": self.share, "standard_error": self.standard_error, "n": self.n}
+        return {**facts, "test_loss": self.loss}
 
     def __str__(self) -> str:
         return f"{100 * self.share:.2f} % +- {100 * self.standard_error:.2f} % (standard error, n = {self.n})"
@@ -129,7 +130,7 @@ def measures(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict
     `test_loss` is the negative log-likelihood: the mean cross-entropy in nats. There is no `top5_accuracy` for five classes.
     """
     found = accuracy_of(logits, labels)
-    values: dict[str, Any] = {**found.plain, "test_loss": found.loss}
+    values: dict[str, Any] = {**found.plain}
     if logits.shape[1] > FEW:
         few = Accuracy(int(hits(logits, labels, FEW).sum()), len(labels), found.loss)
         values |= {"top5_accuracy": few.share, "top5_standard_error": few.standard_error}

@@ -219,12 +219,14 @@ def describe(result: dict[str, Any], resources: Sequence[str]) -> str:
     images = f"{result['validation_images']:,} images"
     alone = f"over {images}; how far another training would come out is not in it (seeds=3 measures that)"
     over = f"over {images} and {seeds} seeds" if seeds > 1 else alone
+    many = f"{len(networks)} network{'s' if len(networks) > 1 else ''}"
+    near = f"within the error, less than {SURE:g} standard errors behind on the same images"
     trained = f"{result['epochs']} epoch{'s' if result['epochs'] > 1 else ''} on {result['train_images']:,} images"
     return "\n".join(
         [
-            f"{len(networks)} networks trained {trained}, compared on {images} of the training set kept aside",
+            f"{many} trained {trained}, compared on {images} of the training set kept aside",
             *aligned,
             f"+-: standard error {over}",
-            f"~: within the error, less than {SURE:g} standard errors behind on the same images: {within} of {len(networks) - 1}",
+            *([f"~: {near}: {within} of {len(networks) - 1}"] if len(networks) > 1 else []),
         ]
     )

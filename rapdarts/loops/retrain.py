@@ -150,17 +150,8 @@ def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tenso
 
 def result(trained: Trained, blueprint: Blueprint, recipe: RetrainConfig, run: Run) -> dict[str, Any]:
     """What a retraining reached, as plain values for result.json."""
-
-    def plain(found: Accuracy) -> dict[str, Any]:
-        return {
-            "test_accuracy": found.share,
-            "standard_error": found.standard_error,
-            "n": found.n,
-            "test_loss": found.loss,
-        }
-
-    values = {**plain(trained.test), "costs": blueprint.costs, "seconds": run.seconds(), **blueprint.facts(recipe)}
-    return values if trained.best is None else {**values, "best": plain(trained.best)}
+    values = {**trained.test.plain, "costs": blueprint.costs, "seconds": run.seconds(), **blueprint.facts(recipe)}
+    return values if trained.best is None else {**values, "best": trained.best.plain}
 
 
 def training_batches(config: Experiment, data: DataSet, team: Team = ALONE) -> tuple[Batches, Tensor]:

@@ -34,12 +34,19 @@ class AvgPool(nn.AvgPool2d):
     """An average pool whose gradient is right on a GPU.
 
     That of torch's own is not, for padded images in channels-last order (its issue 188344; in 2.11 at least): there the
-    zeros are added first, and the pool itself pads nothing.
+    zeros are added first, and the pool itself pads nothing. (n, C, h, w), of whole windows.
     """
 
+    padding: int
+
+    def __init__(self, kernel_size: int, stride: int, padding: int, count_include_pad: bool = True) -> None:
+        super().__init__(kernel_size, stride, padding, count_include_pad=count_include_pad)
+
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cuda" or not isinstance(self.padding, int) or self.padding == 0:
-            return super().forward(x)
+        return self.padded_first(x) if x.device.type == "cuda" and self.padding else super().forward(x)
+
+    def padded_first(self, x: Tensor) -> Tensor:
+        """The same by a pool of images that are padded already."""
         border = [self.padding] * 4
         total = F.avg_pool2d(F.pad(x, border), self.kernel_size, self.stride, divisor_override=1)
         counted = F.pad(x.new_ones(1, 1, *x.shape[2:]), border, value=float(self.count_include_pad))

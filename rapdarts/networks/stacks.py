@@ -300,7 +300,7 @@ def _stackable_norm(column: Sequence[nn.Module]) -> bool:
 def pooled(layer: Any, x: Tensor) -> Tensor:
     """A layer without weights on feature maps (n, C, h, w); pools of whole windows by kernels of ours, where there are some."""
     plain = (type(layer) is nn.MaxPool2d and layer.dilation == 1) or (
-        type(layer) is AvgPool and not layer.count_include_pad and layer.divisor_override is None
+        type(layer) is AvgPool and not layer.count_include_pad
     )
     whole = plain and not layer.ceil_mode and all(type(part) is int for part in _window(layer))
     if not (whole and layer.kernel_size <= WIDEST_POOL and for_kernels(x, 1)):

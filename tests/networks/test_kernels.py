@@ -25,9 +25,9 @@ EACH = Reading((0, 0, 1, 1), 2)
 """Two slots for each of two blocks."""
 
 
-def near(found: Tensor, expected: Tensor) -> None:
+def near(found: Tensor, expected: Tensor, share: float = 2e-6) -> None:
     assert found.shape == expected.shape
-    assert float((found - expected).norm()) <= 2e-6 * float(expected.norm())
+    assert float((found - expected).norm()) <= share * float(expected.norm())
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -71,6 +71,40 @@ def test_separable_convolutions(
         assert found is not None
         near(found, wanted)
     assert convolutions.backward(*given, True, False)[1:] == (None, None)
+
+
+def test_kernels_of_half_precision() -> None:
+    """Images in 16 bits, weights and sums in 32: what is off is the rounding of images and results.
+
+    In float16, as Triton's interpreter has no product of matrices in bfloat16.
+    """
+    kind = torch.float16
+    torch.manual_seed(5)
+    x, gradient = torch.randn(2, 8, 5, 5).to(kind), torch.randn(2, 16, 5, 5).to(kind)
+    weights = torch.randn(16, 1, 3, 3, requires_grad=True), torch.randn(16, 4, 1, 1, requires_grad=True)
+    geometry, scale = Geometry((1, 1), (1, 1), (1, 1)), torch.rand(16) + 0.5
+    exact = x.float().requires_grad_()
+    between = F.conv2d(spread(exact, EACH), weights[0], padding=1, groups=16)
+    expected = F.conv2d(between, weights[1], groups=4)
+    wanted = torch.autograd.grad(expected, [exact, *weights], gradient.float())
+    given = channels_last(x), EACH, *(weight.detach() for weight in weights), geometry
+    found = convolutions.forward(*given)
+    assert found.dtype == kind
+    gradients = convolutions.backward(channels_last(gradient), *given, True, True)
+    for mine, true in zip((found, *gradients), (expected.detach(), *wanted), strict=True):
+        assert mine is not None
+        near(mine.float(), true, 1e-2)
+
+    normal = F.batch_norm(spread(exact, EACH), None, None, training=True) * scale[None, :, None, None]
+    (wanted_x,) = torch.autograd.grad(normal, exact, gradient.float())
+    statistics = torch.zeros(16), torch.ones(16)
+    found, kept = norms.forward(channels_last(x), EACH, scale, *statistics, 0.1, 1e-5, False)
+    to_x, _ = norms.backward(channels_last(gradient), channels_last(x), EACH, scale, kept, False, True)
+    assert to_x is not None
+    near(found.float(), normal.detach(), 1e-2)
+    near(to_x.float(), wanted_x, 1e-2)
+    pooled, _ = pools.forward(channels_last(x), 3, 1, 1, True)
+    assert torch.equal(pooled, F.max_pool2d(x.float(), 3, 1, 1).to(kind))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import search_spaces
-from rapdarts.networks.layers import FactorizedReduce
+from rapdarts.networks.layers import AvgPool, FactorizedReduce
 from rapdarts.networks.primitives import PRIMITIVES
 from rapdarts.space import NONE, SKIP, Factory, named_space
 
@@ -246,3 +246,17 @@ def test_factorized_reduce_by_hand(size: tuple[int, int]) -> None:
                 expected[:, 2:, row // 2, column // 2] = odd @ op.halves.odd.weight[:, :, 0, 0].T
     expected /= (1 + op.norm.eps) ** 0.5
     torch.testing.assert_close(op(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("counted", [True, False])
+def test_an_average_pool_padded_first_is_the_same(stride: int, counted: bool) -> None:
+    """What a GPU runs, in place of a pool whose gradient is wrong there."""
+    torch.manual_seed(0)
+    pool = AvgPool(3, stride, 1, count_include_pad=counted)
+    x = torch.randn(2, 3, 7, 6, dtype=torch.float64, requires_grad=True)
+    expected, found = pool(x), pool.padded_first(x)
+    torch.testing.assert_close(found, expected)
+    gradient = torch.randn_like(expected)
+    (wanted,), (given,) = (torch.autograd.grad(y, x, gradient) for y in (expected, found))
+    torch.testing.assert_close(given, wanted)
