@@ -222,12 +222,17 @@ def split_override(text: str) -> tuple[str, str]:
 
 def save_yaml(config: Any) -> str:
     """A configuration value as YAML text that `read_yaml` reads back to the same. Raises InputError for what is no text."""
+    import yaml
     from omegaconf import OmegaConf
 
+    texts = [str(get(config, key.name)) for key in keys(type(config))]
     try:
-        # Some writers of YAML escape what they cannot encode, and no reader takes it back.
-        for key in keys(type(config)):
-            str(get(config, key.name)).encode()
+        for text in texts:
+            text.encode()  # some writers of YAML escape what they cannot encode, and no reader takes it back
+        if any(
+            "\x85" in text for text in texts
+        ):  # a line's end to a reader, a letter to the writer, unless all is ASCII
+            return yaml.safe_dump(OmegaConf.to_container(OmegaConf.structured(config)), sort_keys=False)
         return OmegaConf.to_yaml(OmegaConf.structured(config))
     except UnicodeEncodeError as error:  # a file name of bytes that are not UTF-8
         raise InputError(f"{error.object!r} is not UTF-8 and cannot be written down; rename that file.") from None

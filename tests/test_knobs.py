@@ -319,6 +319,13 @@ def test_what_is_written_reads_back(value: Outer, tmp_path: Path) -> None:
     assert load(Outer, list(read_yaml(path))) == value
 
 
+@pytest.mark.parametrize("text", ["\x85", "a\x85b", "\u2028", "\ufeff", "\x07"])
+def test_odd_letters_read_back(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "saved.yaml"
+    path.write_text(save_yaml(Outer(word=text)), encoding="utf-8")
+    assert load(Outer, list(read_yaml(path))).word == text
+
+
 def test_a_name_that_is_no_text_is_refused() -> None:
     with pytest.raises(InputError, match=r"^'a\\udcff' is not UTF-8 and cannot be written down; rename that file\.$"):
         save_yaml(Outer(word="a\udcff"))
