@@ -13,6 +13,7 @@ from rapdarts.config import Experiment
 from rapdarts.errors import InputError
 from rapdarts.options import DeriveConfig
 from rapdarts.plain_yaml import shorten
+from rapdarts.presets import RECIPES
 from rapdarts.verbs.naming import experiment_asked, space_asked
 from rapdarts.verbs.searching import derived_from
 
@@ -86,7 +87,7 @@ def _briefly(own: Experiment) -> list[tuple[str, Any]]:
 
     A recipe may come with a skeleton and with crops: those that the search was priced for, and saw, stay.
     """
-    if own.retrain.epochs <= configuration.RECIPES["fast"]["retrain.epochs"]:
+    if own.retrain.epochs <= RECIPES["fast"]["retrain.epochs"]:
         return []
     kept = [key.name for key in knobs.keys(Experiment) if key.name.startswith(("skeleton.", "data."))]
     return [("retrain.recipe", "fast"), *((name, knobs.get(own, name)) for name in kept)]
