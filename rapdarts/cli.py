@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,10 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without some letter still gets the rest
+    # Threads that wait sleep: on a machine that others use too, turning in a circle meanwhile was ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         _run(arguments)
         return 0
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, Preempted):  # all is saved: another Ctrl-C could only disturb the leaving
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         if "--debug" in arguments:
             traceback.print_exc()
         words = f"rapdarts: {_sentence(error)}"

@@ -398,8 +398,8 @@ def check_experiment(config: Experiment) -> None:
     retrain = config.retrain
     if retrain.warmup_epochs >= retrain.epochs and retrain.warmup_epochs:
         raise InputError(
-            f"retrain.warmup_epochs={retrain.warmup_epochs} leaves no epoch of {retrain.epochs} at the full learning rate;"
-            " make it smaller."
+            f"retrain.warmup_epochs={retrain.warmup_epochs} (of the recipe, if not of yours) leaves no epoch of {retrain.epochs} at"
+            " the full learning rate; make it smaller, such as retrain.warmup_epochs=0."
         )
     if retrain.nesterov and not retrain.momentum:
         raise InputError("retrain.nesterov=true needs a momentum; add retrain.momentum=0.9, or leave it out.")

@@ -131,6 +131,8 @@ def named(target: str, others: Iterable[str] = ()) -> tuple[Genotype, str]:
                 f"{target} holds no genotype.json; the search has not finished, or it is not a run folder."
             )
     elif not os.path.exists(path):
+        if os.sep in target:
+            raise InputError(f"there is no file or folder {shorten(target)}; give that of a genotype, or a name.")
         raise InputError(
             f"there is no genotype {shorten(repr(target))}: neither a file nor one of {', '.join([*LITERATURE, *others])}."
         )

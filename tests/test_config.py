@@ -270,7 +270,8 @@ def test_unknown_experiments(tmp_path: Path) -> None:
         ("retrain: {lr_min: 0.1}", "retrain.lr_min=0.1 is above retrain.lr=0.025; make it smaller."),
         (
             "retrain: {warmup_epochs: 600}",
-            "retrain.warmup_epochs=600 leaves no epoch of 600 at the full learning rate; make it smaller.",
+            "retrain.warmup_epochs=600 (of the recipe, if not of yours) leaves no epoch of 600 at the full learning rate;"
+            " make it smaller, such as retrain.warmup_epochs=0.",
         ),
         (
             "retrain: {nesterov: true, momentum: 0}",

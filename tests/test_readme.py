@@ -9,12 +9,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from rapdarts import cli, config, help, knobs
 from rapdarts.errors import InputError
-from rapdarts.training import data
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -30,10 +28,8 @@ def blocks(*languages: str) -> Iterator[tuple[int, str]]:
 
 
 def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """All blocks in their order in one folder, which holds a pictures.npz of 400 digits."""
+    """All blocks in their order in one folder."""
     monkeypatch.chdir(tmp_path)
-    with np.load(Path(data.__file__).with_name("digits.npz")) as stored:
-        np.savez("pictures.npz", x=stored["x"][:400, None] / 16, y=stored["y"][:400])
     shown = list(blocks("python"))
     assert len(shown) >= 5
     for line, text in shown:

@@ -74,6 +74,8 @@ def retrain(
     paths = network.paths if isinstance(network, DerivedNetwork) and settings.drop_path > 0 else 0
     drop_rate = torch.zeros((), device=device)
     forward = torch.compile(network) if settings.compile else network
+    if settings.compile:
+        run.screen.say("compiling at the first step, which takes a minute or more")
 
     def step(images: Tensor, labels: Tensor, size: int) -> dict[str, Sum]:
         """One step on this process's share of `size` images; gives sums over all of them. Nothing in it waits for the device."""

@@ -319,7 +319,8 @@ def open_run(
         files.write(folder / "config.yaml", knobs.save_yaml(config))
         files.write(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
         together = f", {team.size} processes" if team.size > 1 else ""
-        screen.say(f"{verb} {name} in {folder}, on {environment['gpu'] or 'the CPU'}{together}")
+        threads = f"the CPU with {environment['threads']} thread{'s' if environment['threads'] > 1 else ''}"
+        screen.say(f"{verb} {name} in {folder}, on {environment['gpu'] or threads}{together}")
         team.share({"folder": str(folder), "resumed": resumed})
         run = Run(folder, config.seed, config.save_seconds, origin, screen, resumed, team)
         with _signals(run), _status(run):

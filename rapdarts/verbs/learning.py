@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rapdarts.call import Call, answer
+from rapdarts import config as configuration
+from rapdarts.call import Call, answer, say
+from rapdarts.config import Experiment
 from rapdarts.errors import InputError
 from rapdarts.verbs.naming import costs_line, experiment_asked, plan_asked
 
@@ -21,6 +23,7 @@ def retrain(call: Call) -> None:
         return
     from rapdarts import launches
 
+    _remark_on_data(target, config)
     plan, name = plan_asked(call, target), Path(call.words[1]).stem
     found = launches.retrain(config, plan, launch, name, launches.source(call.space))
     if not found.leads:
@@ -29,3 +32,13 @@ def retrain(call: Call) -> None:
     if found.best is not None:
         words += f"\nbest on validation: test accuracy {found.best}"
     answer(call, found.report, f"{words}\n{costs_line(found.costs)}\nwritten to {found.file}")
+
+
+def _remark_on_data(target: str, config: Experiment) -> None:
+    """Says so where a search's run folder is named, and its data are others than those that will be trained on."""
+    if not (Path(target) / "config.yaml").is_file():
+        return
+    searched, asked = configuration.of_run(Path(target)).data, config.data
+    if (searched.name, searched.path) != (asked.name, asked.path):
+        names = [f"{data.name} {data.path}".strip() for data in (searched, asked)]
+        say(f"{target} searched on {names[0]}; this trains on {names[1]}")

@@ -78,7 +78,11 @@ def evaluate(call: Call) -> None:
 
 
 def _trained(file: Path, call: Call) -> Subject:
-    """A network that a retraining wrote. Raises InputError where the file is not there."""
+    """A network that a retraining wrote. Raises InputError where the file is not there, or of another runtime."""
+    if file.suffix in (".pte", ".pt2"):
+        raise InputError(
+            f"{file} is not evaluated here; rapdarts evaluate takes run folders, network.safetensors and ONNX files."
+        )
     from rapdarts.trained import deployed, read_trained
     from rapdarts.training.descent import place
 
