@@ -20,6 +20,7 @@ from rapdarts.verbs import VERBS
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives the exit code (rapdarts.errors). Results go to stdout, everything else to stderr."""
+    of_process = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without some letter still gets the rest
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run(arguments)
         return 0
     except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, Preempted):  # all is saved: another Ctrl-C could only disturb the leaving
+        if isinstance(error, Preempted) and of_process:  # all is saved: another Ctrl-C could only disturb the leaving
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         if "--debug" in arguments:
             traceback.print_exc()
