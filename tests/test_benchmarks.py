@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.benchmarks import commands, counts, footprints
+from tests.benchmarks import agreement, commands, counts, footprints
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.stages import BUILDS, Batched, Plain, Sizes, Stage
 from tests.benchmarks.turns import in_turns
@@ -214,3 +214,17 @@ def test_make_names_them() -> None:
     makefile = (commands.ROOT / "Makefile").read_text(encoding="utf-8")
     assert "python -m tests.benchmarks" in makefile
     assert re.search(r'@echo "make bench ', makefile)
+
+
+def test_agreement_of_the_supernets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LAYERS", 1), ("CHANNELS", 4), ("IMAGE", (3, 6, 6)), ("BATCH", 4)):
+        monkeypatch.setattr(agreement, name, value)
+    monkeypatch.setattr(agreement, "KINDS", {"float64": torch.float64})
+    figures = agreement.measure(torch.device("cpu"))
+    for kinds in figures.values():
+        assert all(0 <= difference < 1e-10 for difference in kinds["float64"].values())
+    assert "darts, float64" in agreement.report(figures)
+    # A supernet that is off is seen.
+    forward = agreement.BatchedSupernet.forward
+    monkeypatch.setattr(agreement.BatchedSupernet, "forward", lambda *given: forward(*given) * 1.01)
+    assert min(kinds["float64"]["alpha"] for kinds in agreement.measure(torch.device("cpu")).values()) > 1e-4

@@ -19,10 +19,11 @@ from rapdarts.cost.latency import device_name
 from rapdarts.cost.stopwatch import clock
 from rapdarts.errors import RapdartsError
 from rapdarts.training.device import training_device
-from tests.benchmarks import commands, footprints, pipeline, protocol, retraining, search
+from tests.benchmarks import agreement, commands, footprints, pipeline, protocol, retraining, search
 from tests.benchmarks.stages import CASES, Sizes, settled
 
 PARTS = {
+    "agreement": "whether both supernets compute the same on this device; only where it is named",
     "search": "the plain supernet against the batched one, stage by stage",
     "retrain": "steps of retraining PDARTS, by arithmetic and layout; for a GPU, and only where it is named",
     "data": "images a second of the data pipeline",
@@ -33,8 +34,8 @@ PARTS = {
     "protocol": "P-DARTS' whole search, predicted from its steps; for a GPU, and only where it is named",
 }
 
-ON_GPU = ("protocol", "retrain")
-"""Parts that are measured only where they are named: they take long on a CPU."""
+ON_GPU = ("agreement", "protocol", "retrain")
+"""Parts that are measured only where they are named: they take long on a CPU, or say nothing there that the tests do not."""
 
 SEARCH_BATCH = 32
 """Batch of the part `search`, in images: P-DARTS' own takes long on a CPU."""
@@ -122,6 +123,7 @@ def main(words: Sequence[str] | None = None) -> int:
             )
 
     parts: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
+        "agreement": (lambda: agreement.measure(device), agreement.report),
         "search": (lambda: search.measure(small, given.cases, given.amp, device, rounds, warm_up), search.report),
         "retrain": (
             lambda: retraining.measure(trained, *given.retrained, device, rounds, warm_up, given.compile),
