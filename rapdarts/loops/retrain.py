@@ -79,13 +79,16 @@ def retrain(
 
     def step(images: Tensor, labels: Tensor, size: int) -> dict[str, Sum]:
         """One step on this process's share of `size` images; gives sums over all of them. Nothing in it waits for the device."""
+        sgd.zero_grad()  # a recording that failed half-way leaves some
         loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
         parts = batches.parts(size)
+        # Drawn for the images of all processes, so that each has what one process alone would draw for its own.
+        drawn = [drop_paths(paths, len(range(part, size, parts)), drop_rate) for part in range(parts)] if paths else []
+        if team.size > 1:  # what layers draw themselves, they draw for their own images
+            torch.manual_seed(key(run.seed, f"dropout {run.stage}", run.epoch, run.step, team.rank))
         for part in range(parts):
             x, y = images[part::parts], labels[part::parts]
-            # Drawn for the images of all processes, so that each has what one process alone would draw for its own.
-            of_all = len(range(part, size, parts))
-            kept = [drop_paths(paths, of_all, drop_rate)[:, team.rank :: team.size]] if paths else []
+            kept = [drawn[part][:, team.rank :: team.size]] if paths else []
             with arithmetic(settings.amp, x):
                 outputs = forward(x, *kept)
             # Both heads are trained; only the first is kept.

@@ -113,12 +113,13 @@ class Team:
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """The first process does what is inside before the others begin, so that data are fetched once."""
+        """The first process does what is inside before the others begin, so that data are fetched once; all meet behind it."""
         if not self.leads:
             self._wait()
         yield
         if self.leads:
             self._wait()
+        self._wait()  # for the slowest: what comes next waits for nobody as long
 
     def _wait(self) -> None:
         if self.size > 1:

@@ -46,6 +46,8 @@ class Recorded:
                 self.graphs[key] = self._record(tensors, settings)
             except RuntimeError as error:  # a primitive of a user's own may well ask the device for a number
                 self.stream = None
+                self.graphs.clear()  # and with them the memory of what was recorded before
+                self.pool = None
                 self.say(f"steps are not recorded, and run one operation after the other: {str(error).splitlines()[0]}")
                 return self.step(*given)
         graph, inputs, facts = self.graphs[key]
