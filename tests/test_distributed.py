@@ -20,7 +20,7 @@ from rapdarts.cli import main
 from rapdarts.errors import DeviceError, InputError
 from rapdarts.training.data import Batches, load
 from rapdarts.training.distributed import ALONE, JointBatchNorm, join_batch_norms, joined
-from tests.together import Job, command, free_port, in_float64, norms, not_a_number, seed_by_rank, slow_leader
+from tests.together import Job, command, free_port, in_float64, norms, not_a_number, seed_by_rank, slow_loading
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -227,8 +227,9 @@ def test_processes_with_other_settings_do_not_begin(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_others_wait_for_the_first_to_fetch_data(tmp_path: Path) -> None:
-    codes, said = Job(tmp_path, slow_leader, str(tmp_path / "fetched")).end()
+@pytest.mark.parametrize("slow", [0, 1])
+def test_all_wait_for_the_slowest_to_have_data(slow: int, tmp_path: Path) -> None:
+    codes, said = Job(tmp_path, slow_loading, str(tmp_path / "fetched"), slow).end()
     assert codes == [0, 0], said
 
 

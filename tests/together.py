@@ -127,8 +127,8 @@ def norms(path: str) -> None:
         torch.save([found, network.state_dict()], f"{path}{team.size}{team.rank}")
 
 
-def slow_leader(path: str) -> None:
-    """The first process takes longer than anybody would wait within a step, and only then do the others begin."""
+def slow_loading(path: str, slow: int) -> None:
+    """Process `slow` takes longer than anybody would wait within a step; the others begin when the first one is done."""
     from datetime import timedelta
 
     from rapdarts.training import distributed
@@ -136,8 +136,9 @@ def slow_leader(path: str) -> None:
     distributed.TIMEOUT = timedelta(seconds=1)
     with distributed.joined("cpu") as team:
         with team.leader_first():
-            if team.leads:
+            if team.rank == slow:
                 time.sleep(2.5)
+            if team.leads:
                 Path(path).touch()
             assert Path(path).exists()
         assert team.agree(team.rank, 3 - team.rank) == [1, 3]
