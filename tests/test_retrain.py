@@ -22,6 +22,7 @@ from rapdarts.cli import main
 from rapdarts.cost.count import count
 from rapdarts.evaluate import Accuracy
 from rapdarts.literature import LITERATURE
+from rapdarts.loops import retrain as loop
 from rapdarts.loops.retrain import Best, summed_loss
 from rapdarts.networks.reference import REFERENCE
 from rapdarts.space import Skeleton
@@ -297,6 +298,39 @@ def test_the_average_is_what_is_shipped(base: bytes, tmp_path: Path) -> None:
     assert found[1] > found[0] - 0.1
     assert json.loads((tmp_path / "ema" / "status.json").read_text())["state"] == "done"
     assert main(["evaluate", str(tmp_path / "ema"), "threads=1"]) == 0
+
+
+def test_a_recording_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that fails behind the backward pass has gradients of numbers that were never computed."""
+
+    def refuse(*given: Any) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    def after_a_failure(step: Any, *given: Any) -> Any:
+        def take(*given: Any) -> Any:
+            with pytest.raises(RuntimeError), monkeypatch.context() as patch, torch.random.fork_rng():
+                patch.setattr(loop, "descend", refuse)
+                step(*given)
+            return step(*given)
+
+        return take
+
+    anew, once = tmp_path / "anew", tmp_path / "once"
+    monkeypatch.setattr(loop, "place", lambda network, device: without_statistics(network))
+    for folder, recorded in ((anew, after_a_failure), (once, lambda step, *given: step)):
+        monkeypatch.setattr(loop, "Recorded", recorded)
+        assert run_retrain(folder, "retrain.epochs=1", "data.fraction=0.1") == 0
+    first, second = (load_file(folder / "network.safetensors") for folder in (anew, once))
+    weights = [name for name in second if not name.endswith("num_batches_tracked")]
+    assert all(torch.equal(first[name], second[name]) for name in weights)
+
+
+def without_statistics(network: torch.nn.Module) -> torch.nn.Module:
+    """A network whose batch norms keep no statistics: what a step has seen leaves no trace but in the weights."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.0
+    return network
 
 
 def test_label_smoothing_is_that_of_its_authors() -> None:
