@@ -130,7 +130,7 @@ def measures(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict
     `test_loss` is the negative log-likelihood: the mean cross-entropy in nats. There is no `top5_accuracy` for five classes.
     """
     found = accuracy_of(logits, labels)
-    values: dict[str, Any] = {**found.plain}
+    values: dict[str, Any] = found.plain
     if logits.shape[1] > FEW:
         few = Accuracy(int(hits(logits, labels, FEW).sum()), len(labels), found.loss)
         values |= {"top5_accuracy": few.share, "top5_standard_error": few.standard_error}

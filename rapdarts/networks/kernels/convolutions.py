@@ -17,13 +17,10 @@ import triton.language as tl
 from torch import Tensor
 
 from rapdarts.networks.blocks import Reading
-from rapdarts.networks.kernels.places import PROGRAMS, block_of, precision, readers_of, table
+from rapdarts.networks.kernels.places import ELEMENTS, PROGRAMS, block_of, precision, readers_of, table
 
 if TYPE_CHECKING:
     from rapdarts.networks.depthwise import Geometry
-
-ELEMENTS = 2048
-"""What of a tile (pixels times channels) a program holds: 16 numbers a thread."""
 
 ROW = 512
 """Bytes of an image's pixel, in all the columns that it is seen from, of which 64 are held at once; of wider ones 32."""

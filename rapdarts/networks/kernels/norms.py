@@ -11,10 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from rapdarts.networks.blocks import Reading
-from rapdarts.networks.kernels.places import PROGRAMS, block_of, readers_of, table
-
-ELEMENTS = 2048
-"""What of a tile (pixels times channels) a program holds."""
+from rapdarts.networks.kernels.places import ELEMENTS, PROGRAMS, block_of, readers_of, table
 
 PARTS = 64
 """Most parts in which the pixels are summed."""

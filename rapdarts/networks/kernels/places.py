@@ -10,6 +10,9 @@ from torch import Tensor
 
 from rapdarts.networks.blocks import Reading
 
+ELEMENTS = 2048
+"""What of a tile (pixels times channels) a program holds: 16 numbers a thread."""
+
 PROGRAMS = 528
 """Programs that keep a large GPU busy: four on each of 132 multiprocessors."""
 

@@ -7,8 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ELEMENTS = 2048
-"""What of a tile (pixels times channels) a program holds."""
+from rapdarts.networks.kernels.places import ELEMENTS
 
 SIZES = ("pixels", "from_height", "from_width", "height", "width")
 
