@@ -73,6 +73,7 @@ def _run(arguments: list[str]) -> None:
         if call.help:
             out(help_of(COMMANDS[verb]))
         else:
+            call.check_outputs()
             VERBS[verb](call)
     elif verb.startswith("-"):
         raise InputError(f"{shorten(repr(verb))} stands before the command; write rapdarts VERB ... {verb[:80]}.")

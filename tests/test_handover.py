@@ -248,13 +248,6 @@ def other_data(folder: Path) -> Path:
     return folder / "other.yaml"
 
 
-def test_a_network_is_not_lost_to_its_own_export(run: Path, tmp_path: Path, sentence: Sentence) -> None:
-    alone = Path(copy(run / "network.safetensors", tmp_path / "net.safetensors"))
-    before = alone.read_bytes()
-    assert "is the trained network itself" in sentence(alone, "to=pt2", f"out={alone}")
-    assert alone.read_bytes() == before
-
-
 def test_an_export_needs_no_standard_output(lenet: Path, tmp_path: Path) -> None:
     file = tmp_path / "net.pt2"
     close = "import os, sys; os.close(1); sys.stdout = None\n"
