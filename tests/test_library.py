@@ -33,6 +33,7 @@ from rapdarts.errors import DamagedError, InputError, Preempted
 from rapdarts.launches import Retrained, Searched
 from rapdarts.library import head_of
 from rapdarts.literature import LITERATURE
+from rapdarts.networks import layers
 from rapdarts.networks.primitives import PRIMITIVES, choose
 from rapdarts.networks.reference import REFERENCE
 from rapdarts.space import SearchSpace, Skeleton, named_space, space_from_file
@@ -264,6 +265,24 @@ def test_a_space_of_ones_own_needs_no_file(elsewhere: Path) -> None:
     other = replace(MINE, primitives={**MINE.primitives, "sep_conv_3x3": PRIMITIVES["sep_conv_5x5"]})
     with pytest.raises(DamagedError, match="search space"):
         rapdarts.search(TINY, keys, data=(IMAGES, LABELS), space=other, run="mine", resume=True)
+
+
+def test_a_pool_that_a_gpu_could_not_train_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for loop in ("search", "retrain"):
+        monkeypatch.setattr(
+            f"rapdarts.loops.{loop}.remarks_on_pools",
+            lambda network, device: layers.remarks_on_pools(network, torch.device("cuda")),
+        )
+    padded = replace(
+        MINE, primitives={"pool": lambda channels, stride, affine: nn.AvgPool2d(3, stride, 1)}, candidates=()
+    )
+    keys: dict[str, Any] = {"search.candidates": [0, 1], "epochs": 1}
+    found = rapdarts.search(TINY, keys, data=(IMAGES, LABELS), space=padded, warmup_epochs=0)
+    assert "AvgPool2d gives a wrong gradient" in capsys.readouterr().err
+    rapdarts.retrain(found.genotype, TINY, data=(IMAGES, LABELS), space=padded, epochs=1)
+    assert "AvgPool2d gives a wrong gradient" in capsys.readouterr().err
 
 
 OF_A_PROGRAM = """
