@@ -14,6 +14,33 @@ from rapdarts import knobs
 from rapdarts.errors import InputError, StorageError
 from rapdarts.plain_yaml import shorten
 
+OUTPUTS = ("out", "plot")
+"""The keys that name a file to write."""
+
+RECORD = frozenset(
+    {
+        "alphas.json",
+        "best.json",
+        "best.safetensors",
+        "candidates.json",
+        "checkpoint",
+        "checkpoint.previous",
+        "config.yaml",
+        "environment.json",
+        "genotype.json",
+        "genotypes.json",
+        "hardware.yaml",
+        "latency.json",
+        "lock",
+        "metrics.jsonl",
+        "network.safetensors",
+        "ranking.json",
+        "result.json",
+        "status.json",
+    }
+)
+"""What runs call the files that they write: in their folders, nobody else does."""
+
 
 @dataclass
 class Call:
@@ -46,6 +73,24 @@ class Call:
             raise InputError(
                 f"rapdarts {self.verb} does not know what to do with {extra}; write settings as key=value."
             )
+
+    def check_outputs(self) -> None:
+        """Raises InputError where a result would take the place of a file that is read, or that a run keeps as its record."""
+        pairs = [(key.strip(), value) for key, _, value in (text.partition("=") for text in self.settings)]
+        for key, path in pairs:
+            if key not in OUTPUTS or not os.path.isfile(path):
+                continue
+            read = [self.space, *self.words, *(value for other, value in pairs if other not in OUTPUTS)]
+            if any(os.path.exists(file) and os.path.samefile(file, path) for file in read):
+                raise InputError(
+                    f"{key}={shorten(path)} is what this command reads, and would be lost; name another file."
+                )
+            file, named = Path(os.path.abspath(path)), [Path(os.path.abspath(word)) for word in self.words]
+            folders = [one for one in file.parents[:3] if one in named or os.path.isfile(one / "environment.json")]
+            if folders and file.name in RECORD:
+                raise InputError(
+                    f"{key}={shorten(path)} is part of the record of a run, and would be lost; name another file."
+                )
 
 
 def answer(call: Call, value: Any, words: str) -> None:

@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 import rapdarts
 from rapdarts.call import Call, out, say
@@ -34,14 +35,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         if "--debug" in arguments:
             traceback.print_exc()
-        words = f"rapdarts: {_sentence(error)}"
         process = os.environ.get("RANK", "")
-        if process not in ("", "0"):  # one of several: what the first one says as well is not said again
-            if isinstance(error, RapdartsError) and not isinstance(error, DeviceError):
-                return exit_code(error)
-            words = f"rapdarts, process {process}: {_sentence(error)}"
-        say("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words))
+        leads = process in ("", "0")
+        if (
+            leads or not isinstance(error, RapdartsError) or isinstance(error, DeviceError)
+        ):  # else the first one says it
+            words = f"rapdarts{'' if leads else f', process {process}'}: {_sentence(error)}"
+            say("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words))
+        if of_process and process:
+            _leave(exit_code(error))
         return exit_code(error)
+
+
+def _leave(code: int) -> None:
+    """Ends one of several processes at once: all is written and said, and at its end torch might wait for those that are lost."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or none
+            stream.flush()
+    os._exit(code)
 
 
 def _sentence(error: BaseException) -> str:
@@ -73,6 +84,7 @@ def _run(arguments: list[str]) -> None:
         if call.help:
             out(help_of(COMMANDS[verb]))
         else:
+            call.check_outputs()
             VERBS[verb](call)
     elif verb.startswith("-"):
         raise InputError(f"{shorten(repr(verb))} stands before the command; write rapdarts VERB ... {verb[:80]}.")

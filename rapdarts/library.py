@@ -5,10 +5,13 @@ A mistake is an InputError with the sentence that the command would say; what el
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from rapdarts.networks.primitives import check_primitives
 from rapdarts.networks.reference import find
 from rapdarts.options import CountConfig
 from rapdarts.pricing import read_hardware
-from rapdarts.space import SearchSpace, named_space
+from rapdarts.space import Factory, SearchSpace, named_space
 from rapdarts.trained import TrainedFile, deployed, load_network, read_trained
 from rapdarts.training.data import DataSet, assemble
 from rapdarts.training.given import read_given
@@ -269,7 +272,30 @@ def _code(space: Space) -> str:
     """What a run remembers of a space that does not ship, so that a resume notices another."""
     if space is None or isinstance(space, str):
         return ""
-    return repr([space.name, list(space.primitives), space.nodes, space.inputs, space.keep, space.derive_none])
+    facts = [f"{part.name}={getattr(space, part.name)!r}" for part in fields(space) if part.name != "primitives"]
+    return "\n".join([*facts, *(_described(name, factory) for name, factory in space.primitives.items())])
+
+
+def _described(name: str, factory: Factory) -> str:
+    """What a primitive is, the same in every process: the modules that it builds, their weights, its source and that of their classes."""
+    lines, sources = [name], {_source(factory): None}
+    for stride in (1, 2):
+        with torch.device("meta"):
+            module = factory(4, stride, True)
+        lines.append(re.sub(r"0x[0-9a-fA-F]+", "", repr(module)))  # addresses
+        lines += [f"{key} {tuple(value.shape)} {value.dtype}" for key, value in module.state_dict().items()]
+        sources |= dict.fromkeys(_source(type(part)) for part in module.modules())
+    return "\n".join([*lines, *sources])
+
+
+def _source(thing: Any) -> str:
+    """The source of a function or a class; the name alone of torch's own, and where there is no source."""
+    thing = inspect.unwrap(thing.func if isinstance(thing, partial) else thing)
+    named = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
+    try:
+        return named if named.startswith("torch.") else inspect.getsource(thing)
+    except (OSError, TypeError):
+        return named
 
 
 def _placed(genotype: Genotype, space: Space) -> tuple[Genotype, SearchSpace]:

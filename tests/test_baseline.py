@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from rapdarts.baseline import draw
+from rapdarts.call import RECORD
 from rapdarts.cli import main
 from rapdarts.cost.expected import price_table
 from rapdarts.errors import InputError
@@ -66,6 +67,7 @@ def test_the_baseline_reports_mean_and_deviation_and_resumes(
         network = tmp_path / "whole" / "trained" / str(number)
         assert main(["evaluate", str(network / "network.safetensors" if number == 1 else network), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["test_accuracy"] == share
+    assert {path.name for path in (tmp_path / "whole").iterdir()} <= {*RECORD, "tensorboard", "trained"}
 
     original, logged = Run.log, 0
 

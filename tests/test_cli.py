@@ -384,6 +384,50 @@ def test_derive_by_another_rule_and_skeleton(
     assert sorted(path.name for path in elsewhere.iterdir()) == ["other.json", "runs"]
 
 
+RESULTS = {
+    "derive runs/first out=runs/first/alphas.json": "the record",
+    "derive runs/first/alphas.json out=runs/./first/alphas.json": "reads",
+    "derive runs/first hardware=mine.yaml out=mine.yaml": "reads",
+    "export runs/first out=runs/first/config.yaml": "the record",
+    "export mine.json to=svg out=mine.json": "reads",
+    "export net.safetensors to=safetensors out=link": "reads",
+    "report runs/first out=runs/first/trained/1/network.safetensors": "the record",
+    "evaluate net.safetensors plot=net.safetensors": "reads",
+    "cost PDARTS --space mine.py plot=mine.py": "reads",
+    "measure digits out=runs/second/latency.json": "the record",
+}
+
+
+@pytest.mark.parametrize("command", RESULTS)
+def test_no_result_takes_the_place_of_what_is_read_or_recorded(
+    command: str, capsys: pytest.CaptureFixture[str], searched: Path, elsewhere: Path
+) -> None:
+    for name in (
+        "runs/first/trained/1/network.safetensors",
+        "runs/second/latency.json",
+        "runs/second/environment.json",
+    ):
+        (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
+        (elsewhere / name).touch()
+    for name in ("mine.yaml", "mine.json", "mine.py", "net.safetensors"):
+        (elsewhere / name).touch()
+    (elsewhere / "link").symlink_to("net.safetensors")
+    before = {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
+    assert main(command.split()) == 2
+    out, err = capsys.readouterr()
+    key_and_path = command.split()[-1]
+    assert out == "" and err.endswith(", and would be lost; name another file.\n") and err.count("\n") == 1
+    assert err.startswith(f"rapdarts: error: {key_and_path} is ") and RESULTS[command] in err
+    assert {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()} == before
+
+
+def test_other_files_may_lie_in_a_run_folder_and_be_written_again(searched: Path) -> None:
+    for _ in range(2):
+        assert main(["derive", str(searched), f"out={searched / 'smaller.json'}"]) == 0
+        assert main(["derive", str(searched), f"out={searched.parent / 'genotype.json'}"]) == 0
+    assert (searched / "smaller.json").read_bytes() == (searched.parent / "genotype.json").read_bytes()
+
+
 def test_candidates_without_a_score_come_last() -> None:
     some = [{"score": score, "chosen": False} for score in (None, -3.0, 0.0, -1.0)] + [{"score": -9.0, "chosen": True}]
     assert [one["score"] for one in searching._best_first(some)] == [-9.0, 0.0, -1.0, -3.0, None]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,51 @@ def test_all_wait_for_the_slowest_to_have_data(slow: int, tmp_path: Path) -> Non
     assert codes == [0, 0], said
 
 
+LAST_WORDS = """
+import atexit, sys
+atexit.register(print, "what waits at the end")
+from rapdarts.cli import main
+sys.argv[1:] = ["retrain", "PDARTS", "digits", "device=cuda:1"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("rank", "end"), [("", "what waits at the end\n"), ("0", ""), ("1", "")])
+def test_one_of_several_processes_that_fails_waits_for_nobody_at_its_end(rank: str, end: str) -> None:
+    job = {"RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", LAST_WORDS], env={**os.environ, **job}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, end), done.stderr
+    assert ("device=cuda:1 is one GPU, for 2 processes" in done.stderr) is (rank != "1")
+
+
+@pytest.mark.parametrize(("own", "left"), [(None, "1000"), ("9", "9")])
+def test_torch_ends_a_process_whose_gpu_waits_within_a_minute(
+    own: str | None, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as can be seen without GPUs: what torch's watchdog is told before it begins."""
+    name = "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC"
+    monkeypatch.setenv(name, own or "")
+    if own is None:
+        monkeypatch.delenv(name)
+    for key, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(key, value)
+    told = []
+
+    def begin(backend: str, timeout: timedelta) -> None:
+        told.append((backend, os.environ[name], timeout < timedelta(seconds=50)))
+        raise RuntimeError("no GPUs here")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", begin)
+    with pytest.raises(DeviceError, match="no GPUs here"), joined("cuda"):
+        pass
+    assert told == [("nccl", left, True)]
+
+
 # --- what is refused ---------------------------------------------------------------------------------------------
 
 
@@ -258,8 +304,6 @@ def test_one_gpu_for_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_job_that_does_not_come_together_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datetime import timedelta
-
     from rapdarts.training import distributed
 
     monkeypatch.setattr(distributed, "TIMEOUT", timedelta(seconds=1))

@@ -22,13 +22,14 @@ from rapdarts import handover, shipped
 from rapdarts.cli import main
 from rapdarts.config import DataConfig
 from rapdarts.errors import DamagedError, InputError, RapdartsError
-from rapdarts.genotype import parse
+from rapdarts.genotype import Cell, Genotype, parse
 from rapdarts.handover import RUNTIMES, agreement
 from rapdarts.literature import LITERATURE
 from rapdarts.modelcard import history_of
 from rapdarts.shipped import Facts, onnx_facts, onnx_network
 from rapdarts.trained import deployed, read_trained
 from rapdarts.training.data import load
+from search_spaces.darts import SPACE
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = ["threads=1", "skeleton.layers=3", "skeleton.channels=4", "retrain.epochs=1"]
@@ -166,13 +167,31 @@ print(abs(numpy.concatenate(found) - tested["logits"]).max())
 """
 
 
-def test_executorch_opens_its_file_without_us_and_agrees(lenet: Path, tmp_path: Path, values: Values) -> None:
+def all_primitives() -> Genotype:
+    """A genotype with every primitive of the space in cells of both kinds, at stride 1 and, where it reads an input, at 2."""
+    names = [name for name in SPACE.primitives if name != "none"]
+    nodes = tuple(((names[node], 0), (names[(node + 4) % len(names)], 1)) for node in range(4))
+    return Genotype("darts", {kind: Cell(2, nodes, (2, 3, 4, 5)) for kind in SPACE.kinds})
+
+
+@pytest.mark.parametrize("kind", ["reference network", "cells"])
+def test_executorch_opens_its_file_without_us_and_agrees(
+    kind: str, lenet: Path, tmp_path: Path, values: Values
+) -> None:
     pytest.importorskip("executorch")
-    pixels = torch.rand(5, 1, 16, 16)
+    folder, image = lenet, (1, 16, 16)
+    if kind == "cells":
+        folder, image = tmp_path / "run", (1, 8, 8)
+        (tmp_path / "cells.json").write_text(all_primitives().to_json())
+        assert (
+            main(["retrain", str(tmp_path / "cells.json"), "digits", *SETTINGS, "data.fraction=0.2", f"run={folder}"])
+            == 0
+        )
+    pixels = torch.rand(5, *image)
     with torch.no_grad():
-        logits = deployed(read_trained(lenet / "network.safetensors"))(pixels)
+        logits = deployed(read_trained(folder / "network.safetensors"))(pixels)
     np.savez(tmp_path / "tested.npz", pixels=pixels.numpy(), logits=logits.numpy())
-    said = values(lenet, "to=executorch", f"out={tmp_path / 'net.pte'}")
+    said = values(folder, "to=executorch", f"out={tmp_path / 'net.pte'}")
     assert said["batch"] == "one image at a time"
     difference = float(elsewhere(RUN_EXECUTORCH, tmp_path / "net.pte", tmp_path / "tested.npz").split()[-1])
     assert max(difference, said["largest_difference"]) <= 1e-3 * said["largest_logit"]
@@ -246,13 +265,6 @@ def other_data(folder: Path) -> Path:
     np.savez(folder / "other.npz", x=np.zeros((60, 8, 8, 3), np.uint8), y=np.arange(60) % 10)
     (folder / "other.yaml").write_text(f"data:\n  name: npz\n  path: {folder / 'other.npz'}\n")
     return folder / "other.yaml"
-
-
-def test_a_network_is_not_lost_to_its_own_export(run: Path, tmp_path: Path, sentence: Sentence) -> None:
-    alone = Path(copy(run / "network.safetensors", tmp_path / "net.safetensors"))
-    before = alone.read_bytes()
-    assert "is the trained network itself" in sentence(alone, "to=pt2", f"out={alone}")
-    assert alone.read_bytes() == before
 
 
 def test_an_export_needs_no_standard_output(lenet: Path, tmp_path: Path) -> None:

@@ -33,10 +33,12 @@ from rapdarts.errors import DamagedError, InputError, Preempted
 from rapdarts.launches import Retrained, Searched
 from rapdarts.library import head_of
 from rapdarts.literature import LITERATURE
-from rapdarts.networks.primitives import choose
+from rapdarts.networks import layers
+from rapdarts.networks.primitives import PRIMITIVES, choose
 from rapdarts.networks.reference import REFERENCE
-from rapdarts.space import SearchSpace, Skeleton, named_space
+from rapdarts.space import SearchSpace, Skeleton, named_space, space_from_file
 from rapdarts.training import data as datasets
+from rapdarts.training.checkpoint import origin_of
 from rapdarts.training.given import read_given
 from rapdarts.training.log import Screen
 from rapdarts.training.run import SIGNALS, Run
@@ -260,9 +262,82 @@ def test_a_space_of_ones_own_needs_no_file(elsewhere: Path) -> None:
     assert torch.equal(trained.network(images), rapdarts.load("net", space=MINE)(images))
     with pytest.raises(InputError, match="there is no search space 'mine'"):
         rapdarts.load("net")
-    wider = replace(MINE, primitives=choose("none", "skip_connect", "sep_conv_5x5", "max_pool_3x3"), candidates=())
+    other = replace(MINE, primitives={**MINE.primitives, "sep_conv_3x3": PRIMITIVES["sep_conv_5x5"]})
     with pytest.raises(DamagedError, match="search space"):
-        rapdarts.search(TINY, keys, data=(IMAGES, LABELS), space=wider, run="mine", resume=True)
+        rapdarts.search(TINY, keys, data=(IMAGES, LABELS), space=other, run="mine", resume=True)
+
+
+def test_a_pool_that_a_gpu_could_not_train_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for loop in ("search", "retrain"):
+        monkeypatch.setattr(
+            f"rapdarts.loops.{loop}.remarks_on_pools",
+            lambda network, device: layers.remarks_on_pools(network, torch.device("cuda")),
+        )
+    padded = replace(
+        MINE, primitives={"pool": lambda channels, stride, affine: nn.AvgPool2d(3, stride, 1)}, candidates=()
+    )
+    keys: dict[str, Any] = {"search.candidates": [0, 1], "epochs": 1}
+    found = rapdarts.search(TINY, keys, data=(IMAGES, LABELS), space=padded, warmup_epochs=0)
+    assert "AvgPool2d gives a wrong gradient" in capsys.readouterr().err
+    rapdarts.retrain(found.genotype, TINY, data=(IMAGES, LABELS), space=padded, epochs=1)
+    assert "AvgPool2d gives a wrong gradient" in capsys.readouterr().err
+
+
+OF_A_PROGRAM = """
+from functools import partial
+from torch import nn
+from rapdarts.networks.primitives import choose
+from rapdarts.space import SearchSpace
+
+class Twice(nn.Module):
+    def __init__(self, pool):
+        super().__init__()
+        self.pool, self.how = pool, lambda x: x + x
+
+    def forward(self, x):
+        return self.how(self.pool(x))
+
+    def extra_repr(self):
+        return repr(self.how)
+
+def pooled(kernel, channels, stride, affine):
+    return Twice(nn.MaxPool2d(kernel, stride, kernel // 2))
+
+names = choose("none", "skip_connect")
+SPACE = SearchSpace("mine", {**names, "five": partial(pooled, 5), "three": lambda *given: pooled(3, *given)})
+"""
+
+
+def test_a_space_of_a_program_is_known_again_in_another_process_and_a_changed_one_is_not(elsewhere: Path) -> None:
+    keys: dict[str, Any] = {
+        "search.candidates": [0],
+        "search.layers": [3],
+        "search.skip_dropout": [0.0],
+        "search.epochs": 1,
+    }
+    keys |= {"search.warmup_epochs": 0}
+
+    def again(text: str, run: str = "mine", resume: bool = True) -> Searched:
+        (elsewhere / "space.py").write_text(text)
+        space = space_from_file(elsewhere / "space.py")
+        return rapdarts.search(TINY, keys, data=(IMAGES, LABELS), space=space, run=run, resume=resume, progress=False)
+
+    again(OF_A_PROGRAM, resume=False)
+    here = origin_of(elsewhere / "mine" / "checkpoint")["search space"]
+    code = "import sys; from rapdarts.library import _code; from space import SPACE; sys.stdout.write(_code(SPACE))"
+    path = f"{elsewhere}{os.pathsep}{Path(rapdarts.__file__).parent.parent}"
+    other = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    assert other.stdout == here and str(elsewhere) not in here
+    again(OF_A_PROGRAM)
+    # Each of another length: Python takes a file of the same length and second for the one that it has compiled.
+    changes = {"x + x": "x + x * 2", "pooled, 5": "pooled, 11", "pooled(3,": "pooled(103,", "// 2)": "// 2, 1)"}
+    for old, new in changes.items():
+        with pytest.raises(DamagedError, match="belongs to another search space"):
+            again(OF_A_PROGRAM.replace(old, new))
 
 
 def test_a_genotype_in_another_space_takes_its_name() -> None:

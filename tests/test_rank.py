@@ -18,6 +18,7 @@ import torch
 
 import rapdarts
 from rapdarts import config as configuration
+from rapdarts.call import RECORD
 from rapdarts.cli import main
 from rapdarts.config import DataConfig, Experiment, RetrainConfig
 from rapdarts.genotype import Cell, Genotype, read
@@ -103,6 +104,7 @@ def test_the_best_is_ready_to_be_retrained_and_all_are_ready_to_be_tested(
     result = json.loads(capsys.readouterr().out)
     assert result == result_of(folder)
     first, last = result["networks"]
+    assert {path.name for path in folder.iterdir()} <= {*RECORD, "tensorboard", "trained"}
     best = read(folder / "best.json")
     assert best.line == first["genotype"] and best.costs == first["costs"]
     assert best.skeleton == read(search / "genotype.json").skeleton

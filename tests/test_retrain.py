@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from rapdarts.blueprint import DerivedBlueprint
+from rapdarts.call import RECORD
 from rapdarts.cli import main
 from rapdarts.cost.count import count
 from rapdarts.evaluate import Accuracy
@@ -69,6 +70,7 @@ def test_the_file_is_all_one_needs(whole: Path, capsys: pytest.CaptureFixture[st
     assert isinstance(trained.blueprint, DerivedBlueprint)
     assert trained.blueprint.genotype.cells == LITERATURE["PDARTS"].cells
     assert trained.class_names == tuple("0123456789")
+    assert {path.name for path in whole.iterdir()} <= {*RECORD, "tensorboard"}  # what no result is written over
     images = torch.randn(5, 1, 8, 8)
     assert load_network(trained)(images).shape == (5, 10)
     with safe_open(whole / "network.safetensors", "pt") as file:

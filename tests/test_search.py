@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from rapdarts.call import RECORD
 from rapdarts.cli import main
 from rapdarts.config import Experiment, experiment
 from rapdarts.cost.count import ADDITIVE, RESOURCES, count_derived
@@ -82,6 +83,7 @@ def test_a_search_writes_a_priced_genotype(whole: Path, capsys: pytest.CaptureFi
         "config.yaml", "environment.json", "metrics.jsonl", "checkpoint", "genotype.json", "candidates.json",
         "alphas.json", "status.json", "tensorboard",
     }  # fmt: skip
+    assert {path.name for path in whole.iterdir()} <= {*RECORD, "tensorboard"}  # what no result is written over
     assert json.loads((whole / "status.json").read_text())["state"] == "done"
 
 

@@ -14,6 +14,7 @@ from rapdarts.config import Experiment, RetrainConfig
 from rapdarts.errors import InputError
 from rapdarts.evaluate import Accuracy, accuracy
 from rapdarts.networks.derived import DerivedNetwork, drop_paths
+from rapdarts.networks.layers import remarks_on_pools
 from rapdarts.trained import to_safetensors
 from rapdarts.training.augment import Augment
 from rapdarts.training.average import Average
@@ -65,6 +66,8 @@ def retrain(
 
     torch.manual_seed(key(config.seed, "initial weights"))
     network = place(blueprint.build(auxiliary=settings.auxiliary > 0), device)
+    for remark in remarks_on_pools(network, device):
+        run.screen.say(remark)
     average = Average(network, settings.ema) if settings.ema else None
     if team.size > 1:
         join_batch_norms(network, team)

@@ -19,6 +19,7 @@ from rapdarts.derive import Derivation, alphas_to_json, derive, mixing_weights
 from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype
 from rapdarts.networks.batched import BatchedSupernet
+from rapdarts.networks.layers import remarks_on_pools
 from rapdarts.networks.supernet import Supernet
 from rapdarts.pricing import budgets_on, check_budgets, counters, prices, skip_cap, widest
 from rapdarts.quantities import UNITS, show
@@ -65,6 +66,8 @@ def search(
         # Drop the candidates that the last stage left weakest; rebuild everything that learns.
         space = prune(space, mixing, keep or len(space.primitives), budgets, cap)
         supernet, architecture, sgd, adam = build(config, space, data, layers, stage)
+        for remark in remarks_on_pools(supernet, data.train.labels.device):
+            run.screen.say(remark)
         step = alternation(settings, supernet, architecture, sgd, adam, penalty)
         # The second-order gradient and a cell computed again draw the same random numbers twice: a recording cannot.
         plain_step = settings.unrolled or settings.checkpoint

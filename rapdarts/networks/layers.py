@@ -53,6 +53,21 @@ class AvgPool(nn.AvgPool2d):
         return total / F.avg_pool2d(counted, self.kernel_size, self.stride, divisor_override=1)
 
 
+def remarks_on_pools(network: nn.Module, device: torch.device) -> list[str]:
+    """What to say of a network before it learns on a device: whether a primitive of a user's own pools with torch's wrong gradient."""
+    padded = [
+        name
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.AvgPool2d) and not isinstance(layer, AvgPool) and layer.padding not in (0, (0, 0))
+    ]
+    if device.type != "cuda" or not padded:
+        return []
+    return [
+        f"warning: torch's AvgPool2d gives a wrong gradient for padded images on a GPU (its issue 188344), and {padded[0]} is one;"
+        " take rapdarts.networks.layers.AvgPool"
+    ]
+
+
 class FactorizedReduce(nn.Sequential):
     """Halves the image: ReLU, `Halves`, batch norm; (n, inputs, h, w) to (n, outputs, ceil(h/2), ceil(w/2))."""
 

@@ -175,6 +175,8 @@ def joined(device: str) -> Iterator[Team]:
                 f"there are {torch.cuda.device_count()} GPUs here for more processes; start one a GPU, or add device=cpu."
             )
         torch.cuda.set_device(local)
+        # Where a GPU waits for a lost process, torch ends this one after TIMEOUT, and four times this for notes of its own.
+        os.environ.setdefault("TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC", "1000")
     try:
         dist.init_process_group("nccl" if gpu else "gloo", timeout=TIMEOUT)
         control, patient = (dist.new_group(backend="gloo", timeout=timeout) for timeout in (TIMEOUT, PATIENCE))

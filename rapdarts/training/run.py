@@ -1,4 +1,4 @@
-"""The run folder, and the control of a training loop that can be stopped anywhere and resumed bit for bit.
+"""A run: the control of a training loop that can be stopped anywhere and resumed bit for bit.
 
 What is random in a step is a function of (seed, stage, epoch, step), so a checkpoint holds no generator: only the
 place in the loop, the state of what is trained, and the sums behind the epoch's metrics.
@@ -6,12 +6,9 @@ place in the loop, the state of what is trained, and the sums behind the epoch's
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import platform
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,20 +22,17 @@ from torch import Tensor
 
 import rapdarts
 from rapdarts import config as configuration
-from rapdarts import knobs
 from rapdarts.errors import (
-    BusyError,
     DamagedError,
     DivergedError,
-    InputError,
     Preempted,
     RapdartsError,
     StorageError,
     exit_code,
 )
-from rapdarts.plain_yaml import read_yaml
 from rapdarts.training import checkpoint, files
 from rapdarts.training.distributed import ALONE, Team
+from rapdarts.training.folder import claimed
 from rapdarts.training.log import Log, Screen
 from rapdarts.training.randomness import key
 
@@ -298,125 +292,12 @@ def open_run(
         with _signals(follower):
             yield follower
         return
-    folder = _make_folder(launch, f"{verb}-{name}")
-    try:
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise files.storage_error(folder, error) from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(
-                f"the run folder {folder} is in use by another process; wait for it, or choose another with run=PATH."
-            ) from None
-        # First everything that may refuse, then what changes the folder.
-        _check_config(folder, config, launch.resume)
-        screen = Screen(silent=not progress)
-        resumed = _load(folder, origin, screen) if launch.resume else None
-        environment = _environment_of(folder, verb, config.device, team.size, screen)
-        files.sweep(folder)
-        files.write(folder / "config.yaml", knobs.save_yaml(config))
-        files.write(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
-        together = f", {team.size} processes" if team.size > 1 else ""
-        threads = f"the CPU with {environment['threads']} thread{'s' if environment['threads'] > 1 else ''}"
-        screen.say(f"{verb} {name} in {folder}, on {environment['gpu'] or threads}{together}")
+    screen = Screen(silent=not progress)
+    with claimed(verb, config, launch, name, origin, team.size, screen) as (folder, resumed):
         team.share({"folder": str(folder), "resumed": resumed})
         run = Run(folder, config.seed, config.save_seconds, origin, screen, resumed, team)
         with _signals(run), _status(run):
             yield run
-    finally:
-        os.close(descriptor)
-
-
-def _make_folder(launch: configuration.Launch, name: str) -> Path:
-    try:
-        if launch.run:
-            folder = Path(launch.run)
-            folder.mkdir(parents=True, exist_ok=True)
-            return folder
-        if launch.resume:
-            raise InputError("resume=true needs run=PATH, the folder of the run to continue.")
-        for number in range(1, 1_000_000):
-            folder = Path("runs") / f"{name}-{number}"
-            try:
-                folder.mkdir(parents=True)  # two launches at once get two folders
-                return folder
-            except FileExistsError:
-                continue
-        raise InputError("runs/ is full; name a folder with run=PATH.")
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError):
-            raise files.storage_error(Path(launch.run or "runs"), error) from None
-        raise InputError(f"run={launch.run!r} is not a usable path.") from None
-
-
-def _check_config(folder: Path, config: configuration.Experiment, resume: bool) -> None:
-    saved, record = folder / "config.yaml", folder / "metrics.jsonl"
-    begun = (
-        (folder / "checkpoint").exists()
-        or (folder / "result.json").exists()
-        or (record.exists() and record.stat().st_size > 0)
-    )
-    if not (saved.exists() and begun):
-        return  # whatever failed here before it began has left nothing to lose
-    if not resume:
-        raise InputError(
-            f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
-        )
-    old = knobs.load(configuration.Experiment, list(read_yaml(saved)), where=str(saved))
-    changed = [line for line in knobs.differences(old, config) if line.partition(":")[0] not in configuration.HARMLESS]
-    if changed:
-        raise DamagedError(
-            f"{folder} was begun with another configuration ({'; '.join(changed)}); resume with the same keys."
-        )
-
-
-def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, Any] | None:
-    """The state to continue from, or None where the run was stopped before its first checkpoint."""
-    found = checkpoint.load(folder / "checkpoint", origin)
-    if found is not None:
-        screen.say(found[1])
-        return found[0]
-    if (folder / "result.json").exists():
-        raise DamagedError(
-            f"{folder} holds results but no checkpoint to continue from; begin anew in another folder with run=PATH."
-        )
-    screen.say(f"no checkpoint in {folder}: starting from the beginning")
-    return None
-
-
-def _environment_of(folder: Path, verb: str, device: str, processes: int, screen: Screen) -> dict[str, Any]:
-    """What environment.json is to say: where the run began, and where else it was resumed, which is said aloud if it matters."""
-    now, path = _environment(verb, device, processes), folder / "environment.json"
-    try:
-        first = {"processes": 1, **json.loads(path.read_text(encoding="utf-8"))}
-    except (OSError, ValueError):
-        return now
-    changed = [
-        f"{name} {first.get(name)} -> {now[name]}" for name in now if name != "command" and first.get(name) != now[name]
-    ]
-    if changed:
-        screen.say(f"continuing elsewhere, so not bit for bit as if uninterrupted: {', '.join(changed)}")
-    return {**first, "resumed": [*first.get("resumed", []), now]}
-
-
-def _environment(verb: str, device: str, processes: int) -> dict[str, Any]:
-    """What the numbers may depend on besides the configuration; bits are promised only where this is equal."""
-    return {
-        "verb": verb,
-        "command": sys.argv[1:],
-        "device": device,
-        "rapdarts": rapdarts.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "processor": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "processes": processes,
-        "gpu": torch.cuda.get_device_name() if device != "cpu" and torch.cuda.is_available() else None,
-    }
 
 
 @contextmanager

@@ -122,8 +122,6 @@ def _to_runtime(call: Call, trained: TrainedFile, options: ExportConfig) -> dict
     from rapdarts import handover
     from rapdarts.trained import deployed
 
-    if os.path.exists(options.out) and os.path.samefile(options.out, trained.path):
-        raise InputError(f"out={options.out} is the trained network itself, which would be lost; name another file.")
     runtime, facts = handover.RUNTIMES[options.to], handover.facts_for(trained, options.licence)
     network = deployed(trained)
     data, why = _data(call, trained, options)

@@ -19,6 +19,9 @@ from rapdarts.space import Skeleton, named_space
 from rapdarts.strategy.architecture import Architecture
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
+import triton.language as tl
+from triton.runtime import interpreter
+
 from rapdarts.networks.kernels import convolutions, norms, pools
 
 EACH = Reading((0, 0, 1, 1), 2)
@@ -73,12 +76,22 @@ def test_separable_convolutions(
     assert convolutions.backward(*given, True, False)[1:] == (None, None)
 
 
-def test_kernels_of_half_precision() -> None:
-    """Images in 16 bits, weights and sums in 32: what is off is the rounding of images and results.
+@pytest.fixture
+def products_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's interpreter (3.9) keeps bfloat16 as its bits, and multiplies matrices of these as whole numbers: it is given float32."""
+    builder = interpreter.InterpreterBuilder
+    product: Any = builder.create_dot
 
-    In float16, as Triton's interpreter has no product of matrices in bfloat16.
-    """
-    kind = torch.float16
+    def mended(self: Any, *given: Any) -> Any:
+        exact = [self.cast_impl(one, tl.float32) if one.dtype.scalar == tl.bfloat16 else one for one in given[:2]]
+        return product(self, *exact, *given[2:])
+
+    monkeypatch.setattr(builder, "create_dot", mended)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+def test_kernels_of_half_precision(kind: torch.dtype, products_in_bfloat16: None) -> None:
+    """Images in 16 bits, weights and sums in 32: what is off is the rounding of images and results."""
     torch.manual_seed(5)
     x, gradient = torch.randn(2, 8, 5, 5).to(kind), torch.randn(2, 16, 5, 5).to(kind)
     weights = torch.randn(16, 1, 3, 3, requires_grad=True), torch.randn(16, 4, 1, 1, requires_grad=True)
@@ -103,8 +116,14 @@ def test_kernels_of_half_precision() -> None:
     assert to_x is not None
     near(found.float(), normal.detach(), 1e-2)
     near(to_x.float(), wanted_x, 1e-2)
-    pooled, _ = pools.forward(channels_last(x), 3, 1, 1, True)
-    assert torch.equal(pooled, F.max_pool2d(x.float(), 3, 1, 1).to(kind))
+
+    for maximum, pool in ((True, nn.MaxPool2d(3, 1, 1)), (False, nn.AvgPool2d(3, 1, 1, count_include_pad=False))):
+        pooled = pool(exact)
+        (wanted_x,) = torch.autograd.grad(pooled, exact, gradient[:, :8].float())
+        found, which = pools.forward(channels_last(x), 3, 1, 1, maximum)
+        assert found.dtype == kind
+        near(found.float(), pooled.detach(), 0 if maximum else 1e-2)
+        near(pools.backward(channels_last(gradient[:, :8]), x.shape, which, 3, 1, 1).float(), wanted_x, 1e-2)
 
 
 @pytest.mark.parametrize(

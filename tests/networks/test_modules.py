@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import warnings
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ import pytest
 import torch
 import torch.nn.utils.parametrize as parametrize
 from torch import Tensor, nn
-from torch.distributed import destroy_process_group, init_process_group
 from torch.func import functional_call, vmap
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import prune
@@ -22,6 +21,8 @@ from rapdarts.genotype import Genotype, random_genotype
 from rapdarts.literature import LITERATURE
 from rapdarts.networks.derived import DerivedNetwork, drop_paths
 from rapdarts.space import Skeleton, named_space
+from rapdarts.training.distributed import joined
+from tests.together import Job
 
 SKELETONS = {
     "PDARTS": Skeleton(3, 4, (3, 16, 16), 5),
@@ -226,30 +227,36 @@ def test_functional_calls_and_gradients_by_sample(name: str) -> None:
     torch.testing.assert_close(vmap(logits)(images), network(images), rtol=1e-4, atol=1e-5)
 
 
-@pytest.fixture
-def alone() -> Iterator[None]:
-    """A process group of one."""
-    from torch.distributed import HashStore
+def gradients(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Those of both heads' logits, for the weights that have one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # DistributedDataParallel's, that all weights are used, where they are
+        logits, extra = network.train()(images)
+    (logits.sum() + extra.square().sum()).backward()
+    return {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
 
-    init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
-    yield
-    destroy_process_group()
+
+def spread(folder: str) -> None:
+    """Every network in torch's own DistributedDataParallel, each process with its share of the images."""
+    with joined("cpu") as team:
+        for name in SKELETONS:
+            network = network_of(name, auxiliary=True, seed=team.rank).double()  # it is the first one's that all take
+            wrapped = DistributedDataParallel(network, find_unused_parameters=True)
+            images = images_of(name).double()[team.rank :: team.size]
+            found = {key.removeprefix("module."): value for key, value in gradients(wrapped, images).items()}
+            torch.save(found, f"{folder}/{name}-{team.rank}")
 
 
-@EVERY
-def test_in_parallel(name: str, alone: None) -> None:
-    network, images = network_of(name, auxiliary=True), images_of(name)
-    assert torch.equal(nn.DataParallel(network)(images), network(images))
-    twin = copy.deepcopy(network).train()
-    wrapped = DistributedDataParallel(network.train(), find_unused_parameters=True)
-    for module, find in ((wrapped, wrapped.module), (twin, twin)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that all parameters are used, where they are
-            logits, extra = module(images)
-        (logits.sum() + extra.sum()).backward()
-        assert find.stem.older[0].weight.grad is not None
-    for one, other in zip(network.parameters(), twin.parameters(), strict=True):
-        assert other.grad is None or torch.equal(one.grad, other.grad)
+def test_spread_over_two_processes(tmp_path: Path) -> None:
+    codes, said = Job(tmp_path, spread, str(tmp_path)).end()
+    assert codes == [0, 0], said
+    for name in SKELETONS:
+        images = images_of(name).double()
+        first, second = (gradients(network_of(name, auxiliary=True).double(), images[rank::2]) for rank in (0, 1))
+        expected = {key: (first[key] + second[key]) / 2 for key in first}
+        assert not torch.allclose(first["stem.older.0.weight"], second["stem.older.0.weight"])
+        for rank in (0, 1):
+            torch.testing.assert_close(torch.load(tmp_path / f"{name}-{rank}", weights_only=True), expected)
 
 
 @EVERY

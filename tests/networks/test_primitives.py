@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import search_spaces
-from rapdarts.networks.layers import AvgPool, FactorizedReduce
+from rapdarts.networks.layers import AvgPool, FactorizedReduce, remarks_on_pools
 from rapdarts.networks.primitives import PRIMITIVES
+from rapdarts.networks.reference import REFERENCE
 from rapdarts.space import NONE, SKIP, Factory, named_space
 
 SIZES = [(8, 8), (7, 5), (6, 9)]
@@ -260,3 +261,21 @@ def test_an_average_pool_padded_first_is_the_same(stride: int, counted: bool) ->
     gradient = torch.randn_like(expected)
     (wanted,), (given,) = (torch.autograd.grad(y, x, gradient) for y in (expected, found))
     torch.testing.assert_close(given, wanted)
+
+
+def test_a_pool_that_cannot_learn_on_a_gpu_is_said_there() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    for padding in (1, (1, 0)):
+        network = nn.Sequential(nn.ReLU(), nn.ModuleDict({"mine": nn.AvgPool2d(3, 1, padding)}))
+        (said,) = remarks_on_pools(network, gpu)
+        assert "padded images on a GPU (its issue 188344), and 1.mine is one; take" in said
+        assert remarks_on_pools(network, cpu) == []
+    for pool in (AvgPool(3, 1, 1), nn.AvgPool2d(2), nn.AvgPool2d(2, 2, (0, 0))):
+        assert remarks_on_pools(nn.Sequential(pool), gpu) == []
+
+
+def test_nothing_of_ours_has_such_a_pool() -> None:
+    with torch.device("meta"):
+        networks = [factory(4, stride, True) for factory in EVERY.values() for stride in (1, 2)]
+        networks += [reference.build(reference.image, 10) for reference in REFERENCE.values()]
+    assert remarks_on_pools(nn.ModuleList(networks), torch.device("cuda")) == []

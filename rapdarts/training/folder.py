@@ -1,0 +1,156 @@
+"""The folder of a run: made or reopened, held against others, with the configuration and the circumstances written down in it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import rapdarts
+from rapdarts import config as configuration
+from rapdarts import knobs
+from rapdarts.errors import BusyError, DamagedError, InputError
+from rapdarts.plain_yaml import read_yaml
+from rapdarts.training import checkpoint, files
+from rapdarts.training.log import Screen
+
+
+@contextmanager
+def claimed(
+    verb: str,
+    config: configuration.Experiment,
+    launch: configuration.Launch,
+    name: str,
+    origin: Mapping[str, str],
+    processes: int,
+    screen: Screen,
+) -> Iterator[tuple[Path, dict[str, Any] | None]]:
+    """The folder, nobody else's meanwhile, and the state in it to continue from, if it is to be continued and there is one.
+
+    `origin` is what a checkpoint must have been saved with. Raises InputError, BusyError, StorageError or DamagedError,
+    each before anything in the folder has changed.
+    """
+    folder = _make_folder(launch, f"{verb}-{name}")
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise files.storage_error(folder, error) from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(
+                f"the run folder {folder} is in use by another process; wait for it, or choose another with run=PATH."
+            ) from None
+        # First everything that may refuse, then what changes the folder.
+        _check_config(folder, config, launch.resume)
+        resumed = _load(folder, origin, screen) if launch.resume else None
+        environment = _environment_of(folder, verb, config.device, processes, screen)
+        files.sweep(folder)
+        files.write(folder / "config.yaml", knobs.save_yaml(config))
+        files.write(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+        together = f", {processes} processes" if processes > 1 else ""
+        threads = f"the CPU with {environment['threads']} thread{'s' if environment['threads'] > 1 else ''}"
+        screen.say(f"{verb} {name} in {folder}, on {environment['gpu'] or threads}{together}")
+        yield folder, resumed
+    finally:
+        os.close(descriptor)
+
+
+def _make_folder(launch: configuration.Launch, name: str) -> Path:
+    try:
+        if launch.run:
+            folder = Path(launch.run)
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder
+        if launch.resume:
+            raise InputError("resume=true needs run=PATH, the folder of the run to continue.")
+        for number in range(1, 1_000_000):
+            folder = Path("runs") / f"{name}-{number}"
+            try:
+                folder.mkdir(parents=True)  # two launches at once get two folders
+                return folder
+            except FileExistsError:
+                continue
+        raise InputError("runs/ is full; name a folder with run=PATH.")
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError):
+            raise files.storage_error(Path(launch.run or "runs"), error) from None
+        raise InputError(f"run={launch.run!r} is not a usable path.") from None
+
+
+def _check_config(folder: Path, config: configuration.Experiment, resume: bool) -> None:
+    saved, record = folder / "config.yaml", folder / "metrics.jsonl"
+    begun = (
+        (folder / "checkpoint").exists()
+        or (folder / "result.json").exists()
+        or (record.exists() and record.stat().st_size > 0)
+    )
+    if not (saved.exists() and begun):
+        return  # whatever failed here before it began has left nothing to lose
+    if not resume:
+        raise InputError(
+            f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
+        )
+    old = knobs.load(configuration.Experiment, list(read_yaml(saved)), where=str(saved))
+    changed = [line for line in knobs.differences(old, config) if line.partition(":")[0] not in configuration.HARMLESS]
+    if changed:
+        raise DamagedError(
+            f"{folder} was begun with another configuration ({'; '.join(changed)}); resume with the same keys."
+        )
+
+
+def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, Any] | None:
+    """The state to continue from, or None where the run was stopped before its first checkpoint."""
+    found = checkpoint.load(folder / "checkpoint", origin)
+    if found is not None:
+        screen.say(found[1])
+        return found[0]
+    if (folder / "result.json").exists():
+        raise DamagedError(
+            f"{folder} holds results but no checkpoint to continue from; begin anew in another folder with run=PATH."
+        )
+    screen.say(f"no checkpoint in {folder}: starting from the beginning")
+    return None
+
+
+def _environment_of(folder: Path, verb: str, device: str, processes: int, screen: Screen) -> dict[str, Any]:
+    """What environment.json is to say: where the run began, and where else it was resumed, which is said aloud if it matters."""
+    now, path = _environment(verb, device, processes), folder / "environment.json"
+    try:
+        first = {"processes": 1, **json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError):
+        return now
+    changed = [
+        f"{name} {first.get(name)} -> {now[name]}" for name in now if name != "command" and first.get(name) != now[name]
+    ]
+    if changed:
+        screen.say(f"continuing elsewhere, so not bit for bit as if uninterrupted: {', '.join(changed)}")
+    return {**first, "resumed": [*first.get("resumed", []), now]}
+
+
+def _environment(verb: str, device: str, processes: int) -> dict[str, Any]:
+    """What the numbers may depend on besides the configuration; bits are promised only where this is equal."""
+    return {
+        "verb": verb,
+        "command": sys.argv[1:],
+        "device": device,
+        "rapdarts": rapdarts.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "processes": processes,
+        "gpu": torch.cuda.get_device_name() if device != "cpu" and torch.cuda.is_available() else None,
+    }
