@@ -5,7 +5,6 @@ No torch here: `rapdarts VERB --help` prints these tables before anything heavy 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
@@ -19,6 +18,7 @@ from rapdarts.knobs import checked, full_name, get, keys, knob, load
 from rapdarts.plain_yaml import read_yaml, shorten
 from rapdarts.presets import PRESETS
 from rapdarts.quantities import amount
+from rapdarts.suggestions import suggestion
 
 MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
 """Bounds that stop slips of the keyboard, and numbers that torch cannot hold, before anything is started."""
@@ -469,10 +469,9 @@ def experiment_file(name_or_path: str) -> Path:
         return path
     known = experiment_names()
     if name_or_path not in known:
-        near = difflib.get_close_matches(name_or_path[:80], known, n=1, cutoff=0.0)
-        hint = f"; the nearest is {near[0]}" if near else ""
+        hint = suggestion(name_or_path, known)
         raise InputError(
-            f"there is no experiment {shorten(repr(name_or_path))}{hint} (of {', '.join(known)}); a file of yours ends in .yaml."
+            f"there is no experiment {shorten(repr(name_or_path))}; {hint}; a file of yours ends in .yaml."
         )
     return experiment_folder() / f"{name_or_path}.yaml"
 

@@ -226,8 +226,8 @@ def test_an_empty_section_says_nothing(tmp_path: Path) -> None:
         ("seed:", "seed takes a whole number, not nothing."),
         ("data: {path: 3}", "data.path takes a text, not 3; put it in quotes."),
         ("data: {name: cifar11}", "data.name has no choice 'cifar11'; the nearest is cifar10, of "),
-        ("_target_: os.system", "there is no key '_target_'; the nearest is "),
-        ("run: here", "there is no key 'run'; the nearest is "),
+        ("_target_: os.system", "there is no key '_target_'; rapdarts VERB --help lists all keys."),
+        ("run: here", "there is no key 'run'; rapdarts VERB --help lists all keys."),
     ],
 )
 def test_a_wrong_file_is_named_with_its_key(text: str, words: str, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_wrong_file_is_named_with_its_key(text: str, words: str, tmp_path: Pat
 def test_unknown_experiments(tmp_path: Path) -> None:
     for name in ("dgits", "digits/", "../digits", "experiments/digits", "x" * 10_000, "di\0gits"):
         with pytest.raises(
-            InputError, match=r"there is no experiment .*; the nearest is .*a file of yours ends in .yaml"
+            InputError, match=r"there is no experiment .*; (the nearest is|there are) .*a file of yours ends in .yaml"
         ):
             experiment(name, [], "search")
     for path in ("none.yaml", str(tmp_path), "a\0b.yaml"):

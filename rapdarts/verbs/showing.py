@@ -66,8 +66,13 @@ def _genotype(call: Call, target: str) -> Genotype:
     if os.path.isdir(file) and not (file / "genotype.json").exists() and (file / "network.safetensors").exists():
         file = file / "network.safetensors"
     if file.suffix != ".safetensors" or not os.path.isfile(file):
-        from rapdarts.literature import named
+        from rapdarts.literature import find, named
 
+        if find(target) is None and not os.path.exists(target):
+            from rapdarts.networks import reference
+
+            if reference.find(target):
+                raise InputError(f"{target} is a reference network, which has no genotype; name one, such as PDARTS.")
         return named(target)[0]
     from rapdarts.blueprint import DerivedBlueprint
     from rapdarts.trained import read_trained
