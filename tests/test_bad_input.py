@@ -460,7 +460,10 @@ GENOTYPES = {
     "no version": (changed(version=True), "version must be 1, not True."),
     "another format": (changed(format="onnx"), "format must be 'rapdarts-genotype', not 'onnx'; understood are "),
     "an unknown space": (changed(space="drats"), "there is no search space 'drats'; the nearest is darts, "),
-    "a space of one's own": (changed(space="mine"), "for one of your own add --space FILE, the Python file that holds it"),
+    "a space of one's own": (
+        changed(space="mine"),
+        "for one of your own add --space FILE, the Python file that holds it",
+    ),
     "another space": (changed(space="nasnet"), "has 4 nodes; the space nasnet has 5."),
     "a path for a space": (changed(space="../darts"), "space must be a name of up to 64 letters, digits, _ and -, "),
     "not JSON": ("{", "genotype.json, line 1, column 2: not JSON: "),

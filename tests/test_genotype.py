@@ -533,7 +533,8 @@ def test_cells_of_one_input_put_out_their_last_node() -> None:
 
 def test_an_unknown_primitive_of_the_nasbench201_dialect_is_named() -> None:
     with pytest.raises(
-        InputError, match="node 0, edge 0: the space nasbench201 has no primitive 'conv'; there are none, skip_connect, "
+        InputError,
+        match="node 0, edge 0: the space nasbench201 has no primitive 'conv'; there are none, skip_connect, ",
     ):
         validate(parse(BARS, "file"), BENCH, "file")
 

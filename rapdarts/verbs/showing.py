@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rapdarts import knobs
-from rapdarts.call import Call, answer, deliver, write
+from rapdarts.call import Call, answer, deliver, say, write
 from rapdarts.errors import InputError
 from rapdarts.options import ExportConfig, ReportConfig
 from rapdarts.plain_yaml import shorten
@@ -198,4 +198,7 @@ def report(call: Call) -> None:
     options = knobs.load(ReportConfig, call.pairs)
     from rapdarts.report import table
 
-    deliver(table([Path(word) for word in call.words]), options.out)
+    text, left_out = table([Path(word) for word in call.words])
+    if left_out:
+        say(f"left out: {'; '.join(left_out)}")
+    deliver(text, options.out)
