@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rapdarts.blueprint import DerivedBlueprint
-from rapdarts.config import Experiment
+from rapdarts.config import Experiment, random_macs
 from rapdarts.cost.count import deployment_facts
 from rapdarts.cost.expected import PriceTable
 from rapdarts.errors import InputError
@@ -38,7 +38,7 @@ def random_baseline(
     skeleton = skeleton_to_build(like, config.skeleton, data)
     table = prices(config.search, space, skeleton)
     facts = deployment_facts(config.search.precision, read_hardware(config.search.hardware))
-    target = settings.macs or (table.exact(like)["macs"] if like is not None else 0.0)
+    target = random_macs(settings) or (table.exact(like)["macs"] if like is not None else 0.0)
     genotypes = draw(space, table, settings.count, target, settings.tolerance, key(config.seed, "random genotypes"))
     run.write_json("genotypes.json", [{"genotype": g.line, "costs": table.exact(g)} for g in genotypes])
 

@@ -138,8 +138,10 @@ def search(
     return Searched(derivation, report, run.folder)
 
 
-def baseline(config: Experiment, space: SearchSpace, launch: Launch, name: str, code: str = "") -> dict[str, Any]:
-    """Draws and trains random networks; the arguments are those of `search`. Gives what result.json holds."""
+def baseline(
+    config: Experiment, space: SearchSpace, launch: Launch, name: str, code: str = ""
+) -> tuple[dict[str, Any], Path]:
+    """Draws and trains random networks; the arguments are those of `search`. Gives what result.json holds, and that file."""
     space = _searched(config.search, space)
     data = _data(config, None)
     retraining.training_batches(config, data)  # refuses a batch that is too large before a folder is made
@@ -151,8 +153,8 @@ def baseline(config: Experiment, space: SearchSpace, launch: Launch, name: str, 
     with open_run("random", config, launch, name, inputs) as run:
         with training_within_memory(config.retrain):
             result = random_baseline(config, space, data, run, like)
-        run.write_json("result.json", result)
-    return result
+        file = run.write_json("result.json", result)
+    return result, file
 
 
 def retrain(

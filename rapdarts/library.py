@@ -95,7 +95,7 @@ def retrain(
     those of `search`; `space` is the genotype's own where none is given. Raises RapdartsError.
     """
     config, name, pairs = _experiment("retrain", experiment, settings, keys, data)
-    asked = [key for key, value in pairs if configuration.touches("skeleton", [(key, value)], "retrain")]
+    asked = configuration.given_in("skeleton", pairs, "retrain")
     if isinstance(network, Genotype) or find(os.fspath(network)) is None:
         genotype, own = _placed(_genotype(network, lambda name: literature.named(name, REFERENCE)), space)
         if space is not None:

@@ -61,7 +61,9 @@ def test_the_baseline_reports_mean_and_deviation_and_resumes(
     assert len(shares) == 3
     assert result["test_accuracy"] == pytest.approx(np.mean(shares))
     assert result["standard_deviation"] == pytest.approx(np.std(shares, ddof=1))
-    assert "over 3 genotypes" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "over 3 genotypes" in said
+    assert said.endswith(f"\nwritten to {tmp_path / 'whole' / 'result.json'}\n")
     for number, share in enumerate(shares, 1):
         network = tmp_path / "whole" / "trained" / str(number)
         assert main(["evaluate", str(network / "network.safetensors" if number == 1 else network), "--json"]) == 0

@@ -306,11 +306,24 @@ def test_where_a_run_lives() -> None:
     assert experiment("", [("resume", "true"), ("run", "x")]) == Experiment()
 
 
-def test_touches() -> None:
-    pairs = [("run", "x"), ("stem", "cifar"), ("lr", "0.1")]
-    assert config.touches("skeleton", pairs, "retrain")
-    assert config.touches("retrain", pairs, "retrain")
-    assert not config.touches("skeleton", [("search.layers", "[3]"), ("run", "x")], "retrain")
+def test_the_keys_given_in_a_section() -> None:
+    pairs = [("run", "x"), ("stem", "cifar"), ("lr", "0.1"), ("search.lr", "0.2"), ("cost.macs", "1")]
+    assert config.given_in("skeleton", pairs, "retrain") == {"stem": "skeleton.stem"}
+    assert config.given_in("retrain", pairs, "retrain") == {"lr": "retrain.lr"}
+    assert config.given_in("search", pairs, "retrain") == {"search.lr": "search.lr", "cost.macs": "search.cost.macs"}
+    assert config.given_in("search.cost", pairs, "retrain") == {"cost.macs": "search.cost.macs"}
+    assert config.given_in("data", pairs, "retrain") == {}
+
+
+def test_the_cost_of_random_genotypes_is_an_amount() -> None:
+    def macs(*pairs: tuple[str, str]) -> float:
+        return config.random_macs(experiment("digits", pairs, "search").search.random)
+
+    assert macs() == macs(("random.macs", "0")) == 0
+    assert macs(("random.macs", "1.2M")) == macs(("random.macs", "1200000")) == 1.2e6
+    for text, words in (("-5", "must be above 0"), ("1.2MB", "is no unit of macs"), ("much", "is no amount")):
+        with pytest.raises(InputError, match=rf"^search\.random\.macs={text}.*{words}"):
+            macs(("random.macs", text))
 
 
 @pytest.mark.parametrize(

@@ -402,4 +402,6 @@ def test_what_cannot_be_ranked(search: Path, tmp_path: Path, capsys: pytest.Capt
     assert "there is no genotype 'PDRATS'" in sentence(search, "PDRATS")
     for key in ("budget.params", "search.budget.macs"):
         assert f"has no use for {key}=; derive a genotype anew" in sentence(search, f"{key}=9k")
+    idle = sentence(search, "search.lr=0.3", "search.space=filters", "precision=8", "count=2")
+    assert "searches no more, and has no use for search.lr=, search.space=; leave it out." in idle
     assert "retrain.batch=700 is larger than the 601 images" in sentence(search, "retrain.batch=700")

@@ -28,8 +28,8 @@ def search(call: Call) -> None:
     space, code = space_asked(config.search.space, call.space), launches.source(call.space)
     name = Path(call.words[0]).stem
     if config.search.strategy == "random":
-        result = launches.baseline(config, space, launch, name, code)
-        answer(call, result, result["summary"])
+        result, file = launches.baseline(config, space, launch, name, code)
+        answer(call, result, f"{result['summary']}\nwritten to {file}")
         return
     found = launches.search(config, space, launch, name, code)
     answer(
