@@ -28,11 +28,13 @@ from rapdarts.loops import search as searching
 from rapdarts.networks.reference import REFERENCE, find
 from rapdarts.outlook import training_within_memory, within_memory
 from rapdarts.pricing import read_hardware
+from rapdarts.quantities import within
 from rapdarts.space import SearchSpace
 from rapdarts.trained import deployed, read_trained
 from rapdarts.training.data import DataSet, load
 from rapdarts.training.device import training_device
 from rapdarts.training.distributed import joined
+from rapdarts.training.log import Screen
 from rapdarts.training.run import open_run
 
 HARDWARE_KEPT, LATENCY_KEPT = "hardware.yaml", "latency.json"
@@ -120,6 +122,9 @@ def search(
     space = _searched(config.search, space)
     data = _data(config, read)
     searching.Halves.of(data, config)  # refuses a batch that is too large before a folder is made
+    limits = configuration.bounds(config.search.budget)
+    if limits:
+        Screen(silent=not progress).say(f"looking for genotypes with {within(limits)}")
     auto, table = config.skeleton.channels == 0, searching.priced(config, space, data)
     config.skeleton.channels = table.skeleton.channels
     inputs = _inputs(config, data, code)

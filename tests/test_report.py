@@ -201,7 +201,9 @@ def test_what_is_finished_is_tabulated_and_what_is_not_is_named(tmp_path: Path) 
         f"{damaged} is damaged ('counted' is missing)",
         f"{nowhere} is not a run folder: it has no config.yaml",
     ]
-    with pytest.raises(InputError, match=rf"^there is no finished run among these 2: {unfinished} holds .*; {nowhere} is"):
+    with pytest.raises(
+        InputError, match=rf"^there is no finished run among these 2: {unfinished} holds .*; {nowhere} is"
+    ):
         table([unfinished, nowhere])
 
 
