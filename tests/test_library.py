@@ -166,7 +166,7 @@ def test_progress_goes_to_stderr_or_nowhere(
     rapdarts.retrain("PDARTS", TINY, data=(IMAGES, LABELS), run="run", epochs=1, progress=progress)
     out, err = capfd.readouterr()
     assert out == ""
-    assert ("retrain epoch 1/1" in err) is progress
+    assert ("retraining epoch 1/1" in err) is progress
     assert progress or err == ""
     rapdarts.search("digits", progress=progress)
     assert launched[0][-1] is progress

@@ -81,7 +81,10 @@ def test_a_planted_bad_genotype_comes_last(search: Path, tmp_path: Path, capsys:
     bad.write_text(all_pools().to_json())
     settings = ["count=2", "epochs=5", "rank.train_fraction=0.7"]
     assert ranking(tmp_path / "rank", search, bad, *settings) == 0
-    words = capsys.readouterr().out
+    words, progress = capsys.readouterr()
+    assert f"\nnetwork 1/3 is of {bad}\nnetwork 1/3 epoch 1/5 " in progress
+    assert f"\nnetwork 2/3 is of {search} (derived)\nnetwork 2/3 epoch 1/5 " in progress
+    assert " left of network 3/3)\n" in progress
     result = result_of(tmp_path / "rank")
     networks = result["networks"]
     assert [found["rank"] for found in networks] == [1, 2, 3]

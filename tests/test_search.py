@@ -192,10 +192,14 @@ def test_a_killed_search_ends_in_the_same_bits(whole: Path, tmp_path: Path) -> N
     assert results(folder) == results(whole)
 
 
-def test_a_finished_search_resumes_to_the_same(whole: Path, tmp_path: Path) -> None:
+def test_a_finished_search_resumes_to_the_same(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = results(whole)
+    capsys.readouterr()
     assert run_search(whole, "resume=true") == 0
     assert results(whole) == before
+    said = capsys.readouterr().err
+    assert f"{whole} is finished; its result is written once more\n" in said
+    assert "resuming" not in said
 
 
 def test_resume_without_a_checkpoint_starts_from_the_beginning(
@@ -207,7 +211,7 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(
 
 
 def test_resume_with_another_configuration_is_refused(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_search(whole, "resume=true", "search.lr=0.01") == 4
+    assert run_search(whole, "resume=true", "search.lr=0.01") == 2
     error = capsys.readouterr().err
     assert "search.lr: 0.05 -> 0.01" in error
     assert error.count("\n") == 1

@@ -146,7 +146,8 @@ class Run:
             self.epoch, self.step = self._resumed["epoch"], self._resumed["step"]
             self.meter.load_state_dict(self._resumed["meter"])
             spent = self._resumed["seconds"]
-            self.screen.say(f"resuming {what} at epoch {self.epoch + 1}, step {self.step + 1}")
+            if self.epoch < epochs:
+                self.screen.say(f"resuming {what} at epoch {self.epoch + 1}, step {self.step + 1}")
             self._resumed = None
         self.what, self.steps, self.total = what, steps, epochs
         self.screen.start(what, self.epoch * steps + self.step, epochs * steps)
@@ -367,18 +368,20 @@ def _check_config(folder: Path, config: configuration.Experiment, resume: bool) 
     old = knobs.load(configuration.Experiment, list(read_yaml(saved)), where=str(saved))
     changed = [line for line in knobs.differences(old, config) if line.partition(":")[0] not in configuration.HARMLESS]
     if changed:
-        raise DamagedError(
+        raise InputError(
             f"{folder} was begun with another configuration ({'; '.join(changed)}); resume with the same keys."
         )
 
 
 def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, Any] | None:
     """The state to continue from, or None where the run was stopped before its first checkpoint."""
-    found = checkpoint.load(folder / "checkpoint", origin)
+    found, finished = checkpoint.load(folder / "checkpoint", origin), (folder / "result.json").exists()
     if found is not None:
-        screen.say(found[1])
-        return found[0]
-    if (folder / "result.json").exists():
+        state, words = found
+        at_end = finished and words.startswith("resuming")  # otherwise the last checkpoint was damaged
+        screen.say(f"{folder} is finished; its result is written once more" if at_end else words)
+        return state
+    if finished:
         raise DamagedError(
             f"{folder} holds results but no checkpoint to continue from; begin anew in another folder with run=PATH."
         )
