@@ -216,10 +216,10 @@ def plan_for(
 
     def derived(config: Experiment, data: DataSet) -> Blueprint:
         wanted = config.skeleton
-        build = searching.deployment_skeleton
-        skeleton = build(wanted, data) if asked else searching.skeleton_to_build(genotype, wanted, data)
+        priced = None if asked else genotype
+        skeleton, instead_of = searching.skeleton_to_build(priced, wanted, data)
         config.skeleton = replace(wanted, layers=skeleton.layers, channels=skeleton.channels, stem=skeleton.stem)
-        return DerivedBlueprint(genotype, space, skeleton)
+        return DerivedBlueprint(genotype, space, skeleton, instead_of)
 
     return derived
 
