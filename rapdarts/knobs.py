@@ -233,11 +233,17 @@ def save_yaml(config: Any) -> str:
     try:
         for text in texts:
             text.encode()  # some writers of YAML escape what they cannot encode, and no reader takes it back
-        if any(
-            "\x85" in text for text in texts
-        ):  # a line's end to a reader, a letter to the writer, unless all is ASCII
-            return yaml.safe_dump(OmegaConf.to_container(OmegaConf.structured(config)), sort_keys=False)
-        return OmegaConf.to_yaml(OmegaConf.structured(config))
+        if not any("\x85" in text for text in texts):
+            return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+        # A line's end to a reader, a letter to the writer, unless all is ASCII; and in quotes what reads like a number.
+        class Quoting(yaml.SafeDumper):
+            pass
+
+        Quoting.add_representer(
+            str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+        )
+        return yaml.dump(OmegaConf.to_container(OmegaConf.structured(config)), Dumper=Quoting, sort_keys=False)
     except UnicodeEncodeError as error:  # a file name of bytes that are not UTF-8
         raise InputError(f"{error.object!r} is not UTF-8 and cannot be written down; rename that file.") from None
 
