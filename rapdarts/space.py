@@ -273,7 +273,7 @@ def named_space(name: str) -> SearchSpace:
     if name not in known:
         raise InputError(
             f"there is no search space {shorten(repr(name))}; {suggestion(name, known)}; for one of your own add --space FILE,"
-            " the Python file that holds it (in a program, its value as space=)."
+            " the Python file that holds it, or give its value with space= in a program."
         )
     return _space_of(importlib.import_module(f"search_spaces.{name}"), name)
 
