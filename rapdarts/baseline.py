@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rapdarts.blueprint import DerivedBlueprint
-from rapdarts.config import Experiment
+from rapdarts.config import Experiment, random_macs
 from rapdarts.cost.count import deployment_facts
 from rapdarts.cost.expected import PriceTable
 from rapdarts.errors import InputError
@@ -35,14 +35,15 @@ def random_baseline(
     and their standard deviation over genotypes.
     """
     settings = config.search.random
-    skeleton = skeleton_to_build(like, config.skeleton, data)
+    skeleton, instead_of = skeleton_to_build(like, config.skeleton, data)
     table = prices(config.search, space, skeleton)
     facts = deployment_facts(config.search.precision, read_hardware(config.search.hardware))
-    target = settings.macs or (table.exact(like)["macs"] if like is not None else 0.0)
+    target = random_macs(settings) or (table.exact(like)["macs"] if like is not None else 0.0)
     genotypes = draw(space, table, settings.count, target, settings.tolerance, key(config.seed, "random genotypes"))
     run.write_json("genotypes.json", [{"genotype": g.line, "costs": table.exact(g)} for g in genotypes])
 
-    blueprints = [DerivedBlueprint(replace(genotype, provenance=facts), space, skeleton) for genotype in genotypes]
+    drawn = [replace(genotype, provenance=facts) for genotype in genotypes]
+    blueprints = [DerivedBlueprint(genotype, space, skeleton, instead_of) for genotype in drawn]
     for remark in blueprints[0].remarks(config.retrain):
         run.screen.say(remark)
 

@@ -77,11 +77,15 @@ class Blueprint(ABC):
 
 @dataclass(frozen=True)
 class DerivedBlueprint(Blueprint):
-    """The network of a genotype, one that the space could have given, at a skeleton."""
+    """The network of a genotype, one that the space could have given, at a skeleton.
+
+    `instead_of` is the experiment's skeleton where the one that a genotype was priced at has taken its place.
+    """
 
     genotype: Genotype
     space: SearchSpace
     skeleton: Skeleton
+    instead_of: Skeleton | None = None
 
     @property
     def input(self) -> Image:
@@ -110,8 +114,11 @@ class DerivedBlueprint(Blueprint):
         return replace(self, skeleton=replace(self.skeleton, classes=classes))
 
     def remarks(self, recipe: RetrainConfig) -> list[str]:
-        cells = f"{self.skeleton.layers} cells x {self.skeleton.channels} channels with the {self.skeleton.stem} stem"
-        lines = [f"building {cells}; skeleton.KEY=... sets another"]
+        def cells(skeleton: Skeleton) -> str:
+            return f"{skeleton.layers} cells x {skeleton.channels} channels with the {skeleton.stem} stem"
+
+        why = f", as the genotype was priced, not the experiment's {cells(self.instead_of)}" if self.instead_of else ""
+        lines = [f"building {cells(self.skeleton)}{why}; skeleton.KEY=... sets another"]
         if self.facts(recipe) == {"auxiliary_pool": "adaptive 2x2"}:
             lines.append("the auxiliary head pools adaptively: its 5x5 pool does not fit maps of this size")
         return lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import signal
@@ -16,6 +15,7 @@ from rapdarts.call import Call, out, say
 from rapdarts.errors import DeviceError, InputError, Preempted, RapdartsError, exit_code, ran_out_of_memory
 from rapdarts.help import COMMANDS, help_of, overview
 from rapdarts.plain_yaml import shorten
+from rapdarts.suggestions import nearest, suggestion
 from rapdarts.verbs import VERBS
 
 
@@ -89,8 +89,7 @@ def _run(arguments: list[str]) -> None:
     elif verb.startswith("-"):
         raise InputError(f"{shorten(repr(verb))} stands before the command; write rapdarts VERB ... {verb[:80]}.")
     else:
-        near = difflib.get_close_matches(verb[:80], VERBS, n=1, cutoff=0.0)[0]
-        raise InputError(f"there is no command {shorten(repr(verb))}; the nearest is {near}, of {', '.join(VERBS)}.")
+        raise InputError(f"there is no command {shorten(repr(verb))}; {suggestion(verb, VERBS)}.")
 
 
 def _parse(verb: str, arguments: list[str]) -> Call:
@@ -105,8 +104,8 @@ def _parse(verb: str, arguments: list[str]) -> Call:
             call.help = True
         elif switch not in switches:
             known, hint = ", ".join(switches), "Settings take no dashes: seed=1."
-            if near := difflib.get_close_matches(switch[2:80], [name[2:] for name in switches], n=1):
-                hint = f"The nearest is --{near[0]}."
+            if near := nearest(switch[2:], [name[2:] for name in switches]):
+                hint = f"The nearest is --{near}."
             raise InputError(f"rapdarts {verb} has no switch {shorten(repr(switch))}, only {known}. {hint}")
         elif switch == "--space":
             call.space = value or next(words, "")

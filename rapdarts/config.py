@@ -5,7 +5,6 @@ No torch here: `rapdarts VERB --help` prints these tables before anything heavy 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
@@ -19,6 +18,7 @@ from rapdarts.knobs import checked, full_name, get, keys, knob, load
 from rapdarts.plain_yaml import read_yaml, shorten
 from rapdarts.presets import PRESETS
 from rapdarts.quantities import amount
+from rapdarts.suggestions import suggestion
 
 MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
 """Bounds that stop slips of the keyboard, and numbers that torch cannot hold, before anything is started."""
@@ -120,7 +120,7 @@ class RandomConfig:
     """The random baseline: genotypes drawn at a given cost and trained by the retraining recipe."""
 
     count: int = knob(5, "genotypes to draw and train", low=1, high=1e4)
-    macs: float = knob(0.0, "the cost they must meet; 0: that of `random.like`, or any", "MACs", low=0, high=1e15)
+    macs: str = knob("0", "the cost they must meet, such as 500M; 0: that of `random.like`, or any", amount=True)
     like: str = knob("", "genotype file or search run whose MACs they must meet", "path")
     tolerance: float = knob(0.05, "how far their MACs may lie from that", "share", above=0, high=1)
 
@@ -324,6 +324,11 @@ def bounds(budget: BudgetConfig) -> dict[str, float]:
     }
 
 
+def random_macs(settings: RandomConfig) -> float:
+    """The MACs that random genotypes are asked to have; 0 where any will do. Raises InputError for what is no amount."""
+    return 0.0 if settings.macs in ("", "0") else amount(settings.macs, "macs", "search.random.macs")
+
+
 def launch(given: Sequence[tuple[str, Any]]) -> Launch:
     """Where a run lives, by the same pairs. Raises InputError."""
     found = load(Launch, _split(given)[0])
@@ -332,9 +337,10 @@ def launch(given: Sequence[tuple[str, Any]]) -> Launch:
     return found
 
 
-def touches(part: str, given: Sequence[tuple[str, Any]], section: str) -> bool:
-    """Whether the pairs of a command line that `experiment` took set a key of the experiment's section `part`."""
-    return any(full_name(Experiment, key, section).startswith(f"{part}.") for key, _ in _split(given)[1])
+def given_in(part: str, given: Sequence[tuple[str, Any]], section: str) -> dict[str, str]:
+    """The keys of the experiment's section `part` that the pairs of a command line set: as they were given, with full names."""
+    names = {key: full_name(Experiment, key, section, beside=Launch) for key, _ in _split(given)[1]}
+    return {key: name for key, name in names.items() if name.startswith(f"{part}.")}
 
 
 def _split(given: Sequence[tuple[str, Any]]) -> tuple[Pairs, Pairs]:
@@ -403,6 +409,7 @@ def check_experiment(config: Experiment) -> None:
         )
     if retrain.nesterov and not retrain.momentum:
         raise InputError("retrain.nesterov=true needs a momentum; add retrain.momentum=0.9, or leave it out.")
+    random_macs(search.random)
     limits = bounds(search.budget)
     if config.skeleton.channels == 0 and not limits:
         raise InputError("skeleton.channels=auto needs a budget to fill, such as budget.params=3.0M; or give a number.")
@@ -469,10 +476,9 @@ def experiment_file(name_or_path: str) -> Path:
         return path
     known = experiment_names()
     if name_or_path not in known:
-        near = difflib.get_close_matches(name_or_path[:80], known, n=1, cutoff=0.0)
-        hint = f"; the nearest is {near[0]}" if near else ""
+        hint = suggestion(name_or_path, known)
         raise InputError(
-            f"there is no experiment {shorten(repr(name_or_path))}{hint} (of {', '.join(known)}); a file of yours ends in .yaml."
+            f"there is no experiment {shorten(repr(name_or_path))}; {hint}; a file of yours ends in .yaml."
         )
     return experiment_folder() / f"{name_or_path}.yaml"
 

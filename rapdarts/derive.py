@@ -18,7 +18,7 @@ from rapdarts.genotype import Genotype
 from rapdarts.plain_json import Fault, as_object, load
 from rapdarts.plain_text import read_text
 from rapdarts.pricing import budgets_on
-from rapdarts.quantities import show
+from rapdarts.quantities import show, within
 from rapdarts.space import SearchSpace, Skeleton
 from rapdarts.strategy.architecture import Architecture
 from rapdarts.strategy.discretize import Candidate, candidates, discretize, score
@@ -108,24 +108,27 @@ def derive(
 
 @contextmanager
 def where_infeasible(
-    full: SearchSpace, left: SearchSpace, table: PriceTable, limits: Mapping[str, float]
+    full: SearchSpace, left: SearchSpace, table: PriceTable, limits: Mapping[str, float], max_skips: int | None
 ) -> Iterator[None]:
-    """Within, an Infeasible also says what is cheapest among the candidates that a search left, and in the full space."""
+    """Within, an Infeasible says what the candidates that a search left cost at the least, and what those of the full space do."""
     try:
         yield
-    except Infeasible:
+    except Infeasible as error:
         budgets = budgets_on(table, limits)
-        if budgets is None:
+        if budgets is None or not error.floors:  # it is the cap on skips that cannot be met
             raise
-        asked = " and ".join(f"{name} <= {show(limit, name)}" for name, limit in limits.items())
-        words = []
-        for name in limits:
-            for what, space in (("they cost", left), ("the full space costs", full)):
-                genotype = cheapest(space, budgets, name)
-                words.append(f"{what} {show(table.exact(genotype)[name], name)} {name} at the least: {genotype.line}")
+        floors = [
+            {name: table.exact(cheapest(space, budgets, name, max_skips))[name] for name in limits}
+            for space in (left, full)
+        ]
+        of_left, of_full = (
+            " or ".join(f"{show(cost, name)} {name}" for name, cost in found.items()) for found in floors
+        )
+        capped = "" if max_skips is None else f" with at most {max_skips} skips in its normal cell"
+        anew = ", or search anew within it" if all(floors[1][name] <= limits[name] for name in limits) else ""
         raise InputError(
-            f"no genotype of the candidates that this search left meets {asked} and the cap on skips; without other limits,"
-            f" {'; '.join(words)}."
+            f"no genotype of the candidates that this search left meets {within(limits)}{capped}: they cost {of_left} at"
+            f" the least, the full space {of_full}{', each taken alone' if len(limits) > 1 else ''}; raise the budget{anew}."
         ) from None
 
 

@@ -25,7 +25,7 @@ class BusyError(RapdartsError):
 
 
 class DamagedError(RapdartsError):
-    """A file of ours that was cut, altered, or written by another configuration."""
+    """A file of ours that was cut, altered, or belongs to something else."""
 
     exit_code = 4
 

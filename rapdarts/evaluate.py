@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from rapdarts import config
-from rapdarts.config import Experiment
+from rapdarts.config import DataConfig, Experiment
 from rapdarts.errors import DivergedError, InputError
+from rapdarts.options import OtherDataConfig
 from rapdarts.plain_yaml import shorten
 from rapdarts.training.data import DataSet
 
@@ -145,13 +146,20 @@ def measures(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict
     }
 
 
+def data_asked(own: DataConfig, asked: OtherDataConfig, image: tuple[int, int, int]) -> DataConfig:
+    """The data that a command line asks for, over those of a run or an experiment, for a network that takes `image`."""
+    if asked.name:
+        own = DataConfig(asked.name, size=image[1] if asked.name == "folder" else 0)
+    return replace(own, path=asked.path or own.path, size=asked.size or own.size)
+
+
 def check_data(what: Path, image: tuple[int, int, int], class_names: tuple[str, ...], data: DataSet) -> None:
     """Raises InputError for data of other images or classes than the network `what` was trained on."""
     known, found = (image, class_names), (data.image, data.class_names)
     if known != found:
         raise InputError(
             f"{what} was trained on images {known[0]} of the classes {shorten(', '.join(known[1]))}, but these are"
-            f" {found[0]} of {shorten(', '.join(found[1]))}; name other data with path=PATH, or another experiment."
+            f" {found[0]} of {shorten(', '.join(found[1]))}; name other data with data.path=PATH, or another experiment."
         )
 
 

@@ -18,9 +18,10 @@ import numpy as np
 
 from rapdarts import dialects
 from rapdarts.errors import InputError
-from rapdarts.plain_json import Fault, as_list, as_object, dump, load, nearest, reader, record, show
+from rapdarts.plain_json import Fault, as_list, as_object, dump, load, reader, record, show
 from rapdarts.plain_text import read_text
 from rapdarts.space import KINDS, SearchSpace, Skeleton
+from rapdarts.suggestions import suggestion
 
 FORMAT = "rapdarts-genotype"
 VERSION = 1
@@ -301,8 +302,8 @@ def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
                     raise InputError(f"{edge}: the space {space.name} never derives none; use one of {names}.")
                 if primitive not in allowed:
                     raise InputError(
-                        f"{edge}: the space {space.name} has no primitive {show(primitive)}{_code_points(primitive)}; "
-                        f"the nearest is {nearest(primitive, allowed)} (of {names})."
+                        f"{edge}: the space {space.name} has no primitive {show(primitive)}{_code_points(primitive)};"
+                        f" {suggestion(primitive, allowed)}."
                     )
                 if not space.repeat_inputs and source in (earlier for _, earlier in node[:position]):
                     raise InputError(f"{edge}: input {source} is used twice, which the space {space.name} forbids.")

@@ -111,7 +111,7 @@ COMMANDS = {
     "report": Command(
         "report RUN ...",
         "report runs/first runs/net out=table.md",
-        "Table of finished runs in Markdown.",
+        "Table of finished runs in Markdown; a folder that holds none is named on stderr and left out.",
         (options.ReportConfig,),
     ),
 }

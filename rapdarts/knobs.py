@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from rapdarts.errors import InputError
 from rapdarts.plain_yaml import parse_value, shorten
+from rapdarts.suggestions import FEW, NEAR, suggestion
 
 TINY = 1e-30
 """Numbers closer to 0 vanish in the float32 that they meet."""
@@ -91,18 +92,24 @@ def full_name(schema: type, given: str, section: str = "", beside: type | None =
     if inner:
         raise InputError(f"{given} is a section, not a key; name one of its keys, such as {inner[0]}.")
     others = [key.name for key in keys(beside)] if beside else []
-    nearest = max([*names, *others], key=lambda name: _likeness(given, name, section))
-    raise InputError(f"there is no key {shorten(repr(given))}; the nearest is {nearest}.")
+    likeness = {name: _likeness(given, name, section) for name in [*names, *others]}
+    nearest = max(likeness, key=lambda name: likeness[name])
+    hint = f"there are {', '.join(likeness)}" if len(likeness) <= FEW else "rapdarts VERB --help lists all keys"
+    raise InputError(
+        f"there is no key {shorten(repr(given))}; {f'the nearest is {nearest}' if likeness[nearest] else hint}."
+    )
 
 
 def _likeness(given: str, name: str, section: str) -> float:
-    """How likely `given` is a slip for the knob `name`: alike in the last part, and then in the section."""
+    """How likely `given` is a slip for the knob `name`: alike in the last part, and then in the section; 0 if it is none."""
 
     def alike(a: str, b: str) -> float:
         return difflib.SequenceMatcher(None, a, b).ratio()
 
     head, _, tail = given[-80:].lower().rpartition(".")
     home, _, last = name.rpartition(".")
+    if alike(tail, last) < NEAR:
+        return 0.0
     sections = max(alike(head, home), alike(head, home.rpartition(".")[2])) if head else 0.0
     own = f"{home}.".startswith(f"{section}.")
     exact = 0.25 if tail == last else 0.0
@@ -179,10 +186,7 @@ def check_range(key: Key, value: Any) -> None:
     for item in value if isinstance(value, list) else [value]:
         if facts["choices"] and item not in facts["choices"]:
             choices = [str(choice) for choice in facts["choices"] if choice != ""]
-            near = difflib.get_close_matches(str(item)[:80], choices, n=1, cutoff=0.0)
-            raise InputError(
-                f"{key.name} has no choice {_show(item)}; the nearest is {near[0]}, of {', '.join(choices)}."
-            )
+            raise InputError(f"{key.name} has no choice {_show(item)}; {suggestion(str(item), choices)}.")
         if isinstance(item, (int, float)) and not isinstance(item, bool):
             inside = (
                 math.isfinite(item)
@@ -229,11 +233,17 @@ def save_yaml(config: Any) -> str:
     try:
         for text in texts:
             text.encode()  # some writers of YAML escape what they cannot encode, and no reader takes it back
-        if any(
-            "\x85" in text for text in texts
-        ):  # a line's end to a reader, a letter to the writer, unless all is ASCII
-            return yaml.safe_dump(OmegaConf.to_container(OmegaConf.structured(config)), sort_keys=False)
-        return OmegaConf.to_yaml(OmegaConf.structured(config))
+        if not any("\x85" in text for text in texts):
+            return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+        # A line's end to a reader, a letter to the writer, unless all is ASCII; and in quotes what reads like a number.
+        class Quoting(yaml.SafeDumper):
+            pass
+
+        Quoting.add_representer(
+            str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+        )
+        return yaml.dump(OmegaConf.to_container(OmegaConf.structured(config)), Dumper=Quoting, sort_keys=False)
     except UnicodeEncodeError as error:  # a file name of bytes that are not UTF-8
         raise InputError(f"{error.object!r} is not UTF-8 and cannot be written down; rename that file.") from None
 

@@ -28,11 +28,13 @@ from rapdarts.loops import search as searching
 from rapdarts.networks.reference import REFERENCE, find
 from rapdarts.outlook import training_within_memory, within_memory
 from rapdarts.pricing import read_hardware
+from rapdarts.quantities import within
 from rapdarts.space import SearchSpace
 from rapdarts.trained import deployed, read_trained
 from rapdarts.training.data import DataSet, load
 from rapdarts.training.device import training_device
 from rapdarts.training.distributed import joined
+from rapdarts.training.log import Screen
 from rapdarts.training.run import open_run
 
 HARDWARE_KEPT, LATENCY_KEPT = "hardware.yaml", "latency.json"
@@ -120,6 +122,9 @@ def search(
     space = _searched(config.search, space)
     data = _data(config, read)
     searching.Halves.of(data, config)  # refuses a batch that is too large before a folder is made
+    limits = configuration.bounds(config.search.budget)
+    if limits:
+        Screen(silent=not progress).say(f"looking for genotypes with {within(limits)}")
     auto, table = config.skeleton.channels == 0, searching.priced(config, space, data)
     config.skeleton.channels = table.skeleton.channels
     inputs = _inputs(config, data, code)
@@ -138,8 +143,10 @@ def search(
     return Searched(derivation, report, run.folder)
 
 
-def baseline(config: Experiment, space: SearchSpace, launch: Launch, name: str, code: str = "") -> dict[str, Any]:
-    """Draws and trains random networks; the arguments are those of `search`. Gives what result.json holds."""
+def baseline(
+    config: Experiment, space: SearchSpace, launch: Launch, name: str, code: str = ""
+) -> tuple[dict[str, Any], Path]:
+    """Draws and trains random networks; the arguments are those of `search`. Gives what result.json holds, and that file."""
     space = _searched(config.search, space)
     data = _data(config, None)
     retraining.training_batches(config, data)  # refuses a batch that is too large before a folder is made
@@ -151,8 +158,8 @@ def baseline(config: Experiment, space: SearchSpace, launch: Launch, name: str, 
     with open_run("random", config, launch, name, inputs) as run:
         with training_within_memory(config.retrain):
             result = random_baseline(config, space, data, run, like)
-        run.write_json("result.json", result)
-    return result
+        file = run.write_json("result.json", result)
+    return result, file
 
 
 def retrain(
@@ -209,10 +216,10 @@ def plan_for(
 
     def derived(config: Experiment, data: DataSet) -> Blueprint:
         wanted = config.skeleton
-        build = searching.deployment_skeleton
-        skeleton = build(wanted, data) if asked else searching.skeleton_to_build(genotype, wanted, data)
+        priced = None if asked else genotype
+        skeleton, instead_of = searching.skeleton_to_build(priced, wanted, data)
         config.skeleton = replace(wanted, layers=skeleton.layers, channels=skeleton.channels, stem=skeleton.stem)
-        return DerivedBlueprint(genotype, space, skeleton)
+        return DerivedBlueprint(genotype, space, skeleton, instead_of)
 
     return derived
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
@@ -28,7 +28,7 @@ from rapdarts.genotype import Genotype, parse, validate
 from rapdarts.launches import Retrained, Searched
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.networks.primitives import check_primitives
-from rapdarts.networks.reference import find
+from rapdarts.networks.reference import REFERENCE, find
 from rapdarts.options import CountConfig
 from rapdarts.pricing import read_hardware
 from rapdarts.space import Factory, SearchSpace, named_space
@@ -98,9 +98,9 @@ def retrain(
     those of `search`; `space` is the genotype's own where none is given. Raises RapdartsError.
     """
     config, name, pairs = _experiment("retrain", experiment, settings, keys, data)
-    asked = [key for key, value in pairs if configuration.touches("skeleton", [(key, value)], "retrain")]
+    asked = configuration.given_in("skeleton", pairs, "retrain")
     if isinstance(network, Genotype) or find(os.fspath(network)) is None:
-        genotype, own = _placed(read(network), space)
+        genotype, own = _placed(_genotype(network, lambda name: literature.named(name, REFERENCE)), space)
         if space is not None:
             config.search.space = own.name
         plan = launches.plan_for(genotype, lambda name: own, asked)
@@ -186,7 +186,7 @@ def costs(
         return count(network, size, resources(options.precision or 32, energies or HardwareConfig()))
     target = None if isinstance(network, Genotype) else targets.of_name(os.fspath(network), options)
     if target is None:
-        genotype, own = _placed(read(network), space)
+        genotype, own = _placed(_genotype(network, targets.genotype_named), space)
         target = targets.of_genotype("the genotype", genotype, own, options)
     targets.refuse(given, target.keys, target.name)
     bits, usual = target.deployment
@@ -198,11 +198,7 @@ def read(genotype: Genotype | AnyPath, space: str = "darts") -> Genotype:
 
     `space` is the space of a text in the DARTS dialect, which leaves it open. Raises InputError.
     """
-    if isinstance(genotype, Genotype):
-        return genotype
-    text = os.fspath(genotype)
-    is_text = any(mark in text for mark in "({|") and literature.find(text) is None and not os.path.exists(text)
-    return parse(text, "the genotype", space) if is_text else literature.named(text)[0]
+    return _genotype(genotype, literature.named, space)
 
 
 # --- what a program gives, made into the things themselves -------------------------------------------------------
@@ -296,6 +292,17 @@ def _source(thing: Any) -> str:
         return named if named.startswith("torch.") else inspect.getsource(thing)
     except (OSError, TypeError):
         return named
+
+
+def _genotype(
+    given: Genotype | AnyPath, named: Callable[[str], tuple[Genotype, str]], space: str = "darts"
+) -> Genotype:
+    """A genotype as `read` takes it; `named` gives that of a name, a file or a run folder."""
+    if isinstance(given, Genotype):
+        return given
+    text = os.fspath(given)
+    is_text = any(mark in text for mark in "({|") and literature.find(text) is None and not os.path.exists(text)
+    return parse(text, "the genotype", space) if is_text else named(text)[0]
 
 
 def _placed(genotype: Genotype, space: Space) -> tuple[Genotype, SearchSpace]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rapdarts.errors import InputError
 from rapdarts.genotype import Cell, Genotype, read
 from rapdarts.plain_yaml import shorten
+from rapdarts.suggestions import suggestion
 
 
 def _cell(nodes: str, concat: tuple[int, ...] = (2, 3, 4, 5)) -> Cell:
@@ -115,10 +116,10 @@ def find(name: str) -> Genotype | None:
     return next((genotype for known, genotype in LITERATURE.items() if known.lower() == name.lower()), None)
 
 
-def named(target: str, others: Iterable[str] = ()) -> tuple[Genotype, str]:
+def named(target: str, networks: Iterable[str] = (), forms: str = "a file") -> tuple[Genotype, str]:
     """The genotype a user names, and how to call it in a message: a literature name, a file, or a run folder's.
 
-    `others` are names of networks that would have done as well. Raises InputError.
+    `networks` are names of others that would have done as well, and `forms` what besides a name would. Raises InputError.
     """
     known = find(target)
     if known is not None:
@@ -133,7 +134,7 @@ def named(target: str, others: Iterable[str] = ()) -> tuple[Genotype, str]:
     elif not os.path.exists(path):
         if os.sep in target:
             raise InputError(f"there is no file or folder {shorten(target)}; give that of a genotype, or a name.")
-        raise InputError(
-            f"there is no genotype {shorten(repr(target))}: neither a file nor one of {', '.join([*LITERATURE, *others])}."
-        )
+        what = "network" if networks else "genotype"
+        hint = suggestion(target, [*LITERATURE, *networks])
+        raise InputError(f"there is no {what} {shorten(repr(target))}: neither {forms} nor a name; {hint}.")
     return read(path), str(path)

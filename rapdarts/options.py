@@ -30,18 +30,25 @@ class DeriveConfig:
 
 
 @dataclass
-class EvaluateConfig:
-    """Tests a trained network."""
+class OtherDataConfig:
+    """The images that a trained network meets, where they are not those of its run."""
 
-    data: str = knob("", "data set to test on; empty: the run's, or the experiment's", choices=("", *DATA_SETS))
+    name: str = knob("", "data set; empty: the run's, or the experiment's", choices=("", *DATA_SETS))
     path: str = knob("", "folder or file that holds the data; empty: where the run found it", "path")
     size: int = knob(
         0,
-        "side to which pictures in a folder are scaled and cropped; 0: the run's, with data= the network's",
+        "side to which pictures in a folder are scaled and cropped; 0: the run's, with data.name= the network's",
         "pixels",
         low=0,
         high=MOST_PIXELS,
     )
+
+
+@dataclass
+class EvaluateConfig:
+    """Tests a trained network."""
+
+    data: OtherDataConfig = field(default_factory=OtherDataConfig)
     batch: int = knob(256, "batch", "images", low=1, high=MOST_IMAGES)
     device: str = knob("auto", f"{DEVICE_HELP}; ONNX files run on the CPU")
     threads: int = knob(0, "CPU threads; 0: the run's", low=0, high=MOST_THREADS)
@@ -64,7 +71,7 @@ class ExportConfig:
         512, "training images that set the ranges of an 8-bit network", "images", low=1, high=MOST_IMAGES
     )
     licence: str = knob("", "licence of the weights, which the file or its card is to carry; empty: none")
-    path: str = knob("", "folder or file that holds the data to compare on; empty: where the run found it", "path")
+    data: OtherDataConfig = field(default_factory=OtherDataConfig)
 
 
 @dataclass

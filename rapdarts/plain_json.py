@@ -6,15 +6,15 @@ function of a value and of what messages call it: it gives the value back, or wh
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rapdarts.errors import InputError
 from rapdarts.plain_yaml import shorten
+from rapdarts.suggestions import suggestion
 
 MAX_DEPTH = 50
 MAX_DIGITS = 18
@@ -118,8 +118,7 @@ def record(
     readers = {**required, **(optional or {})}
     for name in as_object(tree, where):
         if name not in readers:
-            hint = f"the nearest is {nearest(name, list(readers))} (of {', '.join(readers)})"
-            raise InputError(f"{where}: there is no field {show(name)}; {hint}.")
+            raise InputError(f"{where}: there is no field {show(name)}; {suggestion(name, readers)}.")
     for name in required:
         if name not in tree:
             raise InputError(f"{where}: the field {name} is missing.")
@@ -133,11 +132,6 @@ def record(
 def show(value: Any) -> str:
     """A value as a message quotes it: on one line, and short."""
     return shorten(repr(value))
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The known name most like this one; case, blanks around it and great length do not count."""
-    return difflib.get_close_matches(name.strip().lower()[:100], known, n=1, cutoff=0.0)[0]
 
 
 def dump(value: Any, indent: str = "") -> str:

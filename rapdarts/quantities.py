@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 from rapdarts.errors import InputError
 from rapdarts.plain_yaml import shorten
@@ -56,6 +57,11 @@ def amount(text: str, resource: str, key: str) -> float:
 def example(resource: str) -> str:
     """How an amount of a resource may be written."""
     return {"": "3.0M or 3e6", "B": "12MB or 12e6", "J": "2mJ or 0.002", "s": "8ms or 0.008"}[UNITS[resource]]
+
+
+def within(limits: Mapping[str, float]) -> str:
+    """Upper bounds by resource for the eye: `params <= 3,000,000 and macs <= 500,000,000`."""
+    return " and ".join(f"{name} <= {show(limit, name)}" for name, limit in limits.items())
 
 
 def show(value: float, resource: str) -> str:

@@ -117,6 +117,7 @@ def rank(
     right = np.zeros((len(contestants), seeds, len(parts.test)))
     folders: list[list[str]] = [[] for _ in contestants]
     for number, blueprint in enumerate(blueprints):
+        run.screen.say(f"network {number + 1}/{len(blueprints)} is of {', '.join(contestants[number].sources)}")
         for seed in range(seeds):
             folders[number].append(f"trained/{number + 1}" + (f"-{seed + 1}" if seeds > 1 else ""))
             what = f"network {number + 1}/{len(blueprints)}" + (f" seed {seed + 1}/{seeds}" if seeds > 1 else "")

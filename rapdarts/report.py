@@ -16,14 +16,23 @@ ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "<": "&lt;", **dict.fromkeys(
 """What would end a cell of a Markdown table or bring in HTML, and what stands there instead."""
 
 
-def table(folders: Sequence[Path]) -> str:
-    """One row a run, in the order given.
+def table(folders: Sequence[Path]) -> tuple[str, list[str]]:
+    """One row a finished run, in the order given; and of each folder that was left out, what it is instead.
 
-    Raises InputError for a folder without a finished run, DamagedError for one whose files are broken.
+    Raises InputError where nothing is left, or the only folder is without a finished run; DamagedError where its files
+    are broken.
     """
-    rows = [COLUMNS, ("---",) * len(COLUMNS)]
-    rows += [tuple(cell.translate(ESCAPES) for cell in _row(folder)) for folder in folders]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    rows, left_out = [COLUMNS, ("---",) * len(COLUMNS)], []
+    for folder in folders:
+        try:
+            rows.append(tuple(cell.translate(ESCAPES) for cell in _row(folder)))
+        except (InputError, DamagedError) as error:
+            if len(folders) == 1:
+                raise
+            left_out.append(str(error).partition(";")[0].rstrip("."))
+    if len(left_out) == len(folders):
+        raise InputError(f"there is no finished run among these {len(folders)}: {'; '.join(left_out)}.")
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows), left_out
 
 
 def _row(folder: Path) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import pkgutil
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rapdarts.errors import InputError
+from rapdarts.plain_yaml import shorten
+from rapdarts.suggestions import suggestion
 
 if TYPE_CHECKING:
     import torch
@@ -270,10 +271,9 @@ def named_space(name: str) -> SearchSpace:
     """The SPACE of a module in `search_spaces`. Raises InputError, naming the nearest, for one that is not there."""
     known = sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("search_spaces").__path__))
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise InputError(
-            f"there is no search space {name!r}; the nearest is {near}, of {', '.join(known)}."
-            " Name a file of yours with --space FILE, or give a value with space= in a program."
+            f"there is no search space {shorten(repr(name))}; {suggestion(name, known)}; for one of your own add --space FILE,"
+            " the Python file that holds it, or give its value with space= in a program."
         )
     return _space_of(importlib.import_module(f"search_spaces.{name}"), name)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import operator
@@ -22,7 +21,7 @@ from rapdarts.cost.count import HOROWITZ_45NM, deployment_of
 from rapdarts.cost.trace import Image
 from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype
-from rapdarts.literature import LITERATURE
+from rapdarts.literature import named
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.networks.reference import REFERENCE, find
 from rapdarts.options import CountConfig
@@ -132,15 +131,9 @@ def _from_code(name: str, image: Image, classes: int) -> tuple[Any, frozenset[st
     return (found(image, classes), frozenset({"classes"})) if len(needed) == 2 else (found(), frozenset())
 
 
-def unknown(name: str) -> InputError:
-    """What to say of a name that is no network's."""
-    names = [*LITERATURE, *REFERENCE]
-    lower = {known.lower(): known for known in names}
-    near = lower[difflib.get_close_matches(name[:80].lower(), lower, n=1, cutoff=0.0)[0]]
-    return InputError(
-        f"there is no network {shorten(repr(name))}: neither a file, nor package.module:callable, nor a name; the nearest"
-        f" is {near}, of {', '.join(names)}."
-    )
+def genotype_named(name: str) -> tuple[Genotype, str]:
+    """The genotype of a name that `of_name` does not know, and how to call it in a message. Raises InputError."""
+    return named(name, REFERENCE, "a file, package.module:callable")
 
 
 def refuse(given: Iterable[str], useful: frozenset[str], what: str) -> None:

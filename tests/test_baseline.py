@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rapdarts.call import RECORD
 from rapdarts.cli import main
 from rapdarts.cost.expected import price_table
 from rapdarts.errors import InputError
+from rapdarts.literature import LITERATURE
 from rapdarts.space import Skeleton
 from rapdarts.training.run import Run
 from search_spaces.darts import SPACE
@@ -62,7 +64,9 @@ def test_the_baseline_reports_mean_and_deviation_and_resumes(
     assert len(shares) == 3
     assert result["test_accuracy"] == pytest.approx(np.mean(shares))
     assert result["standard_deviation"] == pytest.approx(np.std(shares, ddof=1))
-    assert "over 3 genotypes" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "over 3 genotypes" in said
+    assert said.endswith(f"\nwritten to {tmp_path / 'whole' / 'result.json'}\n")
     for number, share in enumerate(shares, 1):
         network = tmp_path / "whole" / "trained" / str(number)
         assert main(["evaluate", str(network / "network.safetensors" if number == 1 else network), "--json"]) == 0
@@ -86,9 +90,20 @@ def test_the_baseline_reports_mean_and_deviation_and_resumes(
     assert resumed["networks"] == result["networks"]
 
 
-def test_the_cost_may_be_that_of_a_genotype(tmp_path: Path) -> None:
-    from rapdarts.literature import LITERATURE
+def test_the_skeleton_may_be_that_of_a_genotype_which_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    like = replace(LITERATURE["PDARTS"], skeleton=Skeleton(4, 2, (1, 8, 8), 10))
+    (tmp_path / "like.json").write_text(like.to_json())
+    settings = [f"random.like={tmp_path / 'like.json'}", "random.tolerance=1", "random.count=1"]
+    assert baseline(tmp_path / "run", *settings) == 0
+    assert (
+        "\nbuilding 4 cells x 2 channels with the cifar stem, as the genotype was priced,"
+        " not the experiment's 3 cells x 4 channels with the cifar stem; " in capsys.readouterr().err
+    )
 
+
+def test_the_cost_may_be_that_of_a_genotype(tmp_path: Path) -> None:
     assert baseline(tmp_path / "run", "random.like=PDARTS", "random.tolerance=0.1", "random.count=1") == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     table = price_table(SPACE, Skeleton(3, 4, (1, 8, 8), 10))

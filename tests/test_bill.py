@@ -547,9 +547,9 @@ def test_a_picture_of_very_many_layers() -> None:
         ("", "rapdarts cost needs a network (see --help), or space=NAME; see rapdarts cost --help."),
         (
             "alexnett",
-            "there is no network 'alexnett': neither a file, nor package.module:callable, nor a name; the nearest is alexnet, of NASNet, ",
+            "there is no network 'alexnett': neither a file, package.module:callable nor a name; the nearest is alexnet.",
         ),
-        ("pdart", "the nearest is PDARTS, of "),
+        ("pdart", "the nearest is PDARTS."),
         (".", ". holds no genotype.json; the search has not finished, or it is not a run folder."),
         ("own_networks:fails", "own_networks:fails cannot be built: ValueError: no luck; mend it."),
         (
@@ -572,7 +572,7 @@ def test_a_picture_of_very_many_layers() -> None:
         ("alexnet input=3x20x20", "alexnet cannot take an image of 3x20x20"),
         ("nin space=darts", "rapdarts cost nin has no use for space=; leave it out."),
         ("nin input=3x", "input=3x is not an image; write CxHxW such as 3x32x32."),
-        ("nin precision=7", "precision has no choice 7; the nearest is "),
+        ("nin precision=7", "precision has no choice 7; there are 0, 32, 16, 8."),
         ("nin plot=a.gif", "plot=a.gif is no picture; write a path that ends in .png, .svg, .pdf."),
         ("nin plot=.png", "plot=.png is no picture; write a path that ends in "),
         ("nin plot=missing/a.png", "plot=missing/a.png: there is no folder missing; make it first, or choose another."),

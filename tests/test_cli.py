@@ -8,6 +8,7 @@ import re
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -279,19 +280,25 @@ def test_the_skeleton_of_the_command_line_wins_over_the_genotypes(
         raise InputError(f"{blueprint.skeleton.layers} x {blueprint.skeleton.channels}.")
 
     monkeypatch.setattr(rapdarts.loops.retrain, "retrain", retrain)
-    for number, (target, setting, built) in enumerate(
+    own = ", as the genotype was priced, not the experiment's 6 cells x 16 channels with the cifar stem"
+    mobile = ", as the genotype was priced, not the experiment's 14 cells x 48 channels with the imagenet stem"
+    (elsewhere / "same.json").write_text(replace(priced, skeleton=Skeleton(6, 16, (1, 8, 8), 10)).to_json())
+    for number, (target, setting, built, why) in enumerate(
         [
-            ("priced.json", "search.layers=[3, 3, 3]", "5 x 12"),
-            ("priced.json", "skeleton.layers=7", "7 x 16"),
-            ("priced.json", "stem=imagenet", "6 x 16"),
-            ("PDARTS", "seed=1", "6 x 16"),
+            ("priced.json", "search.layers=[3, 3, 3]", "5 x 12", own),
+            ("priced.json", "recipe=imagenet_mobile", "5 x 12", mobile),
+            ("priced.json", "skeleton.layers=7", "7 x 16", ""),
+            ("priced.json", "stem=imagenet", "6 x 16", ""),
+            ("same.json", "seed=1", "6 x 16", ""),
+            ("PDARTS", "seed=1", "6 x 16", ""),
         ]
     ):
         assert main(["retrain", target, "digits", setting, f"run={number}"]) == 2
         out, err = capsys.readouterr()
-        _, said, error = err.splitlines()
+        _, said, *_, error = err.splitlines()
         assert out == ""
         assert said.startswith(f"building {built.replace(' x ', ' cells x ')} channels")
+        assert said.endswith(f"stem{why}; skeleton.KEY=... sets another")
         assert error == f"rapdarts: error: {built}."
         saved = config.of_run(Path(str(number))).skeleton
         assert f"{saved.layers} x {saved.channels}" == built

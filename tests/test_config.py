@@ -226,8 +226,8 @@ def test_an_empty_section_says_nothing(tmp_path: Path) -> None:
         ("seed:", "seed takes a whole number, not nothing."),
         ("data: {path: 3}", "data.path takes a text, not 3; put it in quotes."),
         ("data: {name: cifar11}", "data.name has no choice 'cifar11'; the nearest is cifar10, of "),
-        ("_target_: os.system", "there is no key '_target_'; the nearest is "),
-        ("run: here", "there is no key 'run'; the nearest is "),
+        ("_target_: os.system", "there is no key '_target_'; rapdarts VERB --help lists all keys."),
+        ("run: here", "there is no key 'run'; rapdarts VERB --help lists all keys."),
     ],
 )
 def test_a_wrong_file_is_named_with_its_key(text: str, words: str, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_wrong_file_is_named_with_its_key(text: str, words: str, tmp_path: Pat
 def test_unknown_experiments(tmp_path: Path) -> None:
     for name in ("dgits", "digits/", "../digits", "experiments/digits", "x" * 10_000, "di\0gits"):
         with pytest.raises(
-            InputError, match=r"there is no experiment .*; the nearest is .*a file of yours ends in .yaml"
+            InputError, match=r"there is no experiment .*; (the nearest is|there are) .*a file of yours ends in .yaml"
         ):
             experiment(name, [], "search")
     for path in ("none.yaml", str(tmp_path), "a\0b.yaml"):
@@ -306,11 +306,24 @@ def test_where_a_run_lives() -> None:
     assert experiment("", [("resume", "true"), ("run", "x")]) == Experiment()
 
 
-def test_touches() -> None:
-    pairs = [("run", "x"), ("stem", "cifar"), ("lr", "0.1")]
-    assert config.touches("skeleton", pairs, "retrain")
-    assert config.touches("retrain", pairs, "retrain")
-    assert not config.touches("skeleton", [("search.layers", "[3]"), ("run", "x")], "retrain")
+def test_the_keys_given_in_a_section() -> None:
+    pairs = [("run", "x"), ("stem", "cifar"), ("lr", "0.1"), ("search.lr", "0.2"), ("cost.macs", "1")]
+    assert config.given_in("skeleton", pairs, "retrain") == {"stem": "skeleton.stem"}
+    assert config.given_in("retrain", pairs, "retrain") == {"lr": "retrain.lr"}
+    assert config.given_in("search", pairs, "retrain") == {"search.lr": "search.lr", "cost.macs": "search.cost.macs"}
+    assert config.given_in("search.cost", pairs, "retrain") == {"cost.macs": "search.cost.macs"}
+    assert config.given_in("data", pairs, "retrain") == {}
+
+
+def test_the_cost_of_random_genotypes_is_an_amount() -> None:
+    def macs(*pairs: tuple[str, str]) -> float:
+        return config.random_macs(experiment("digits", pairs, "search").search.random)
+
+    assert macs() == macs(("random.macs", "0")) == 0
+    assert macs(("random.macs", "1.2M")) == macs(("random.macs", "1200000")) == 1.2e6
+    for text, words in (("-5", "must be above 0"), ("1.2MB", "is no unit of macs"), ("much", "is no amount")):
+        with pytest.raises(InputError, match=rf"^search\.random\.macs={text}.*{words}"):
+            macs(("random.macs", text))
 
 
 @pytest.mark.parametrize(

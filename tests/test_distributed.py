@@ -175,7 +175,7 @@ def test_a_signal_to_one_process_stops_both_and_they_resume_to_the_same_bits(tmp
     os.kill(job.processes[1].pid, signal.SIGTERM)
     codes, said = job.end()
     assert codes == [75, 75], said
-    assert "stopped by SIGTERM at retrain, epoch " in said[0]
+    assert "stopped by SIGTERM at retraining, epoch " in said[0]
     assert said[1] == ""
     assert (status(tmp_path / "cut")["state"], status(tmp_path / "cut")["exit_code"]) == ("preempted", 75)
     assert not (tmp_path / "cut" / "network.safetensors").exists()

@@ -195,12 +195,16 @@ def test_a_lone_file_is_tested_on_data_that_are_named(
 ) -> None:
     copy, whole = tmp_path / "net.safetensors", values_of(capsys, str(run))
     shutil.copy(run / "network.safetensors", copy)
-    assert values_of(capsys, str(copy), "data=digits") == whole
+    assert values_of(capsys, str(copy), "data.name=digits") == whole
+    assert "data is a section, not a key; name one of its keys, such as data.name" in sentence_of(
+        capsys, str(copy), "data=digits"
+    )
     pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
     labels = np.arange(40) % 10
     np.savez(tmp_path / "own.npz", x_train=pixels, y_train=labels, x_test=pixels[:30], y_test=labels[:30])
     for file in (copy, run):
-        assert values_of(capsys, str(file), "data=npz", f"path={tmp_path / 'own.npz'}")["n"] == 30
+        for path in ("path", "data.path"):
+            assert values_of(capsys, str(file), "data.name=npz", f"{path}={tmp_path / 'own.npz'}")["n"] == 30
 
 
 def test_of_many_classes_the_worst_confusions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,7 +218,7 @@ def test_of_many_classes_the_worst_confusions_are_named(tmp_path: Path, capsys: 
     weights["classifier.linear.bias"].copy_(torch.arange(30) == 7)
     (tmp_path / "net.safetensors").write_bytes(to_safetensors(weights, blueprint, data))
     capsys.readouterr()
-    named = [str(tmp_path / "net.safetensors"), "data=npz", f"path={tmp_path / 'many.npz'}"]
+    named = [str(tmp_path / "net.safetensors"), "data.name=npz", f"data.path={tmp_path / 'many.npz'}"]
     assert main(["evaluate", *named, "timing=false"]) == 0
     words = capsys.readouterr().out
     assert words.startswith("test accuracy 3.33 % +- ") and "columns: predicted class" not in words
@@ -352,7 +356,7 @@ def test_other_data_are_refused(run: Path, tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "large.yaml").write_text(f"data:\n  name: npz\n  path: {tmp_path / 'large.npz'}\n")
     sentence = sentence_of(capsys, str(run), str(tmp_path / "large.yaml"))
     assert "was trained on images (1, 8, 8) of the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these are" in sentence
-    assert sentence.endswith("name other data with path=PATH, or another experiment.\n")
+    assert sentence.endswith("name other data with data.path=PATH, or another experiment.\n")
 
 
 def card(**changes: Any) -> dict[str, Any]:

@@ -484,7 +484,7 @@ def swapped(primitive: str, source: int = 0, space: SearchSpace = SPACE) -> Geno
     [
         (
             swapped("convv"),
-            "reduce, node 2, edge 0: the space fake has no primitive 'convv'; the nearest is conv (of pool,",
+            "reduce, node 2, edge 0: the space fake has no primitive 'convv'; the nearest is conv, of pool,",
         ),
         (swapped("CONV "), "'CONV '; the nearest is conv"),
         (swapped("\u0455kip"), "(with U+0455 CYRILLIC SMALL LETTER DZE); the nearest is skip"),
@@ -533,7 +533,8 @@ def test_cells_of_one_input_put_out_their_last_node() -> None:
 
 def test_an_unknown_primitive_of_the_nasbench201_dialect_is_named() -> None:
     with pytest.raises(
-        InputError, match="node 0, edge 0: the space nasbench201 has no primitive 'conv'; the nearest is"
+        InputError,
+        match="node 0, edge 0: the space nasbench201 has no primitive 'conv'; there are none, skip_connect, ",
     ):
         validate(parse(BARS, "file"), BENCH, "file")
 

@@ -240,10 +240,9 @@ def test_a_reference_network_goes_as_well(lenet: Path, tmp_path: Path, values: V
         logits = deployed(read_trained(lenet / "network.safetensors"))(pixels)
     torch.testing.assert_close(onnx_network(tmp_path / "lenet.onnx")(pixels), logits, rtol=1e-4, atol=1e-5)
     moved = lenet.parent / "moved.npz"
-    assert (
-        values(lenet, "to=pt2", f"out={tmp_path / 'lenet.pt2'}", f"path={moved}")["compared_on"]
-        == "21 test images of npz"
-    )
+    for path in ("path", "data.path"):
+        said = values(lenet, "to=pt2", f"out={tmp_path / 'lenet.pt2'}", f"{path}={moved}")
+        assert said["compared_on"] == "21 test images of npz"
     assert "noise.npz does not exist" in sentence(lenet, "to=onnx", "precision=8", f"out={tmp_path / 'x'}")
     assert "lenet, a reference network without a genotype" in sentence(lenet, "to=darts")
 
@@ -255,6 +254,7 @@ def test_a_network_alone_is_compared_on_random_pixels_or_on_an_experiment(
     random = "64 images of random pixels, as no run folder lies around the network"
     assert values(alone, "to=pt2", file)["compared_on"] == random
     assert values(alone, "digits", "to=pt2", file)["compared_on"] == "64 test images of digits"
+    assert values(alone, "data.name=digits", "to=pt2", file)["compared_on"] == "64 test images of digits"
     assert "there is no config.yaml beside" in sentence(alone, "to=onnx", "precision=8", file)
     assert "was trained on images (1, 8, 8) of the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these are (3," in sentence(
         alone, other_data(tmp_path), "to=pt2", file
@@ -417,7 +417,7 @@ def test_targets_without_weights_are_one_sentence(run: Path, tmp_path: Path, sen
         (["to=pt2", "out=x", "precision=8"], "to=pt2 has no use for precision="),
         (["to=onnx", "out=x", "precision=16"], "precision"),
         (["to=onnx", "out=x", "calibration=9"], "calibration= belongs to precision=8"),
-        (["to=safetensors", "out=x", "path=data"], "to=safetensors has no use for path="),
+        (["to=safetensors", "out=x", "path=data"], "to=safetensors has no use for data.path="),
         (["to=darts", "licence=MIT"], "to=darts has no use for licence="),
         (["digits", "to=svg"], "has no use for the experiment digits"),
         (["to=svg", "--json"], "has no use for --json"),

@@ -104,8 +104,9 @@ def test_a_number_has_a_range(schema: type, key: Key) -> None:
 @every(lambda key: key.facts["choices"])
 def test_a_choice_names_the_nearest(schema: type, key: Key) -> None:
     right = next(choice for choice in key.facts["choices"] if choice)
-    assert f"the nearest is {right}, of " in refusal(
-        schema, key.name, right + "x" if isinstance(right, str) else right + 1
+    is_text = isinstance(right, str)
+    assert (f"the nearest is {right}, of " if is_text else "; there are ") in refusal(
+        schema, key.name, right + "x" if is_text else right + 1
     )
 
 
@@ -188,6 +189,8 @@ def test_what_could_mean_several_names_them(given: str, section: str, names: str
         ("resme", "retrain", "resume"),
         ("drop_paths", "search", "retrain.drop_path"),
         ("x" * 1_000_000 + "epochs", "search", None),
+        ("zzz", "search", None),
+        ("search.zzz", "search", None),
         ("ѕeed", "search", "seed"),  # a Cyrillic letter
     ],
 )
@@ -199,6 +202,8 @@ def test_the_nearest_is_in_the_right_section(given: str, section: str, nearest: 
     assert len(sentence) < 200
     if nearest:
         assert sentence == f"there is no key {given!r}; the nearest is {nearest}."
+    else:
+        assert sentence.endswith("; rapdarts VERB --help lists all keys.")
 
 
 @pytest.mark.parametrize(("given", "example"), [("data", "data.name"), ("search.cost", "search.cost.macs")])
@@ -280,6 +285,8 @@ def test_the_file_is_named() -> None:
         load(Outer, [("count", 0)], where="mine.yaml")
     with pytest.raises(InputError, match=r"^mine.yaml: there is no key 'cuont'; the nearest is count\.$"):
         load(Outer, [("cuont", 0)], where="mine.yaml")
+    with pytest.raises(InputError, match=r"^mine.yaml: there is no key 'zzz'; there are count, on, word, sizes, "):
+        load(Outer, [("zzz", 0)], where="mine.yaml")
 
 
 def test_differences_are_named() -> None:
@@ -322,8 +329,9 @@ def test_what_is_written_reads_back(value: Outer, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["\x85", "a\x85b", "\u2028", "\ufeff", "\x07"])
 def test_odd_letters_read_back(text: str, tmp_path: Path) -> None:
     path = tmp_path / "saved.yaml"
-    path.write_text(save_yaml(Outer(word=text)), encoding="utf-8")
-    assert load(Outer, list(read_yaml(path))).word == text
+    value = Outer(word=text, inner=Inner(names=["08", "0E0", "no", ""]))  # beside names that read like something else
+    path.write_text(save_yaml(value), encoding="utf-8")
+    assert load(Outer, list(read_yaml(path))) == value
 
 
 def test_a_name_that_is_no_text_is_refused() -> None:

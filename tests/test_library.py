@@ -168,7 +168,7 @@ def test_progress_goes_to_stderr_or_nowhere(
     rapdarts.retrain("PDARTS", TINY, data=(IMAGES, LABELS), run="run", epochs=1, progress=progress)
     out, err = capfd.readouterr()
     assert out == ""
-    assert ("retrain epoch 1/1" in err) is progress
+    assert ("retraining epoch 1/1" in err) is progress
     assert progress or err == ""
     rapdarts.search("digits", progress=progress)
     assert launched[0][-1] is progress
@@ -403,7 +403,18 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "test alone": (lambda: rapdarts.search("digits", test=(IMAGES, LABELS)), "test= is given without data="),
     "batch": (lambda: rapdarts.search(TINY, data=(IMAGES, LABELS), batch=200), "search.batch=200 is larger than the"),
-    "genotype": (lambda: rapdarts.retrain("PDART", "digits"), "there is no genotype 'PDART'"),
+    "genotype": (
+        lambda: rapdarts.retrain("PDART", "digits"),
+        r"there is no network 'PDART': neither a file nor a name; the nearest is PDARTS\.",
+    ),
+    "network": (
+        lambda: rapdarts.costs("lenett"),
+        r"there is no network 'lenett': neither a file, package\.module:callable nor a name; the nearest is lenet\.",
+    ),
+    "no genotype": (
+        lambda: rapdarts.read("PDART"),
+        "there is no genotype 'PDART': neither a file nor a name; the nearest is PDARTS, of NASNet, ",
+    ),
     "skeleton": (lambda: rapdarts.retrain("lenet", "digits", {"skeleton.layers": 3}), "has no use for skeleton.layers="),
     "space of lenet": (lambda: rapdarts.retrain("lenet", "digits", space=MINE), "has no use for space=; leave it out"),
     "memory": (lambda: rapdarts.search("digits", {"data.name": "memory"}), "are images that a program gave"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,13 +217,32 @@ def test_the_best_genotypes_come_first_and_all_keep_the_budget() -> None:
     assert free.genotype.cells == derive(DARTS, weights, table, "darts", 1, {}).genotype.cells
 
 
-def test_what_cannot_be_met_names_the_cheapest_of_the_run_and_of_the_space() -> None:
+@pytest.mark.parametrize("params", [2e6, 1e6])
+def test_what_cannot_be_met_names_the_floors_of_the_run_and_of_the_space(params: float) -> None:
     table = prices(SearchConfig(), DARTS, FULL)
     left = prune(prune(DARTS, favouring_dear_ones("sep_conv_5x5"), 5), favouring_dear_ones("sep_conv_5x5"), 1)
-    limits = {"params": 2e6}
-    with pytest.raises(InputError) as error, where_infeasible(DARTS, left, table, limits):
+    limits = {"params": params}
+    with pytest.raises(InputError) as error, where_infeasible(DARTS, left, table, limits, 2):
         derive(left, favouring_dear_ones("sep_conv_5x5"), table, "pdarts", 2, {}, limits)
-    words = str(error.value)
-    assert words.startswith("no genotype of the candidates that this search left meets params <= 2,000,000 and the cap")
-    assert "they cost 5,144,086 params at the least: Genotype(normal=[('sep_conv_5x5', 0)" in words
-    assert f"the full space costs {FLOOR:,} params at the least: Genotype(normal=[('max_pool_3x3', 0)" in words
+    anew = ", or search anew within it" if params > FLOOR else ""
+    assert str(error.value) == (
+        f"no genotype of the candidates that this search left meets params <= {params:,.0f} with at most 2 skips in its normal cell:"
+        f" they cost 5,144,086 params at the least, the full space {FLOOR:,} params; raise the budget{anew}."
+    )
+
+
+def test_a_cap_on_skips_that_cannot_be_met_is_no_matter_of_budgets() -> None:
+    table = prices(SearchConfig(), DARTS, SMALL)
+    mask, weights, limits = DARTS.mask, uniform(DARTS.mask).weights.numpy(), {"params": 1.0, "macs": 1.0}
+    mask[..., [column for name, column in DARTS.columns.items() if name != "skip_connect"]] = False
+    left = DARTS.narrowed(mask)
+    with pytest.raises(InputError, match="with at most 2 skips in its normal cell is left in the space darts"):
+        with where_infeasible(DARTS, left, table, limits, 2):
+            derive(left, weights, table, "pdarts", 2, {}, limits)
+    with pytest.raises(InputError) as error, where_infeasible(DARTS, left, table, limits, None):
+        derive(left, weights, table, "darts", 2, {}, limits)
+    assert re.search(
+        r"left meets params <= 1 and macs <= 1: they cost [\d,]+ params or [\d,]+ macs at the least, the full space [\d,]+"
+        r" params or [\d,]+ macs, each taken alone; raise the budget\.$",
+        str(error.value),
+    )

@@ -82,7 +82,10 @@ def test_a_planted_bad_genotype_comes_last(search: Path, tmp_path: Path, capsys:
     bad.write_text(all_pools().to_json())
     settings = ["count=2", "epochs=5", "rank.train_fraction=0.7"]
     assert ranking(tmp_path / "rank", search, bad, *settings) == 0
-    words = capsys.readouterr().out
+    words, progress = capsys.readouterr()
+    assert f"\nnetwork 1/3 is of {bad}\nnetwork 1/3 epoch 1/5 " in progress
+    assert f"\nnetwork 2/3 is of {search} (derived)\nnetwork 2/3 epoch 1/5 " in progress
+    assert " left of network 3/3)\n" in progress
     result = result_of(tmp_path / "rank")
     networks = result["networks"]
     assert [found["rank"] for found in networks] == [1, 2, 3]
@@ -338,7 +341,7 @@ def test_a_ranking_that_is_killed_and_stopped_in_the_middle_resumes_to_the_same_
         assert ranking(folder, *settings, "resume=true") == 75
         assert (folder / "trained" / "2").is_dir() and not (folder / "trained" / "3").exists()
     assert ranking(folder, *settings) == 2
-    assert ranking(folder, *settings, "seed=1", "resume=true") == 4
+    assert ranking(folder, *settings, "seed=1", "resume=true") == 2
     assert ranking(folder, *settings, "resume=true") == 0
     names = ["ranking.json", "best.json", *(f"trained/{number}/network.safetensors" for number in (1, 2, 3))]
     for name in names:
@@ -404,4 +407,6 @@ def test_what_cannot_be_ranked(search: Path, tmp_path: Path, capsys: pytest.Capt
     assert "there is no genotype 'PDRATS'" in sentence(search, "PDRATS")
     for key in ("budget.params", "search.budget.macs"):
         assert f"has no use for {key}=; derive a genotype anew" in sentence(search, f"{key}=9k")
+    idle = sentence(search, "search.lr=0.3", "search.space=filters", "precision=8", "count=2")
+    assert "searches no more, and has no use for search.lr=, search.space=; leave it out." in idle
     assert "retrain.batch=700 is larger than the 601 images" in sentence(search, "retrain.batch=700")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rapdarts.cli import main
 from rapdarts.config import Experiment
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.knobs import save_yaml
@@ -79,7 +80,7 @@ def change(folder: Path, **facts: Any) -> None:
 
 
 def rows(*folders: Path) -> list[dict[str, str]]:
-    head, line, *body = table(folders).splitlines()
+    head, line, *body = table(folders)[0].splitlines()
     assert head == f"| {' | '.join(COLUMNS)} |" and set(line) == set("|- ")
     cells = [row.removeprefix("| ").removesuffix(" |").split(" | ") for row in body]
     return [dict(zip(COLUMNS, row, strict=True)) for row in cells]
@@ -156,7 +157,7 @@ def test_rows_come_in_the_order_given(tmp_path: Path) -> None:
 
 def test_names_cannot_break_the_table(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a|b \\| <b>\nc", "retrain", gpu="G|PU")
-    text = table([folder])
+    text, _ = table([folder])
     assert len(text.splitlines()) == 3
     row = text.splitlines()[2]
     assert "a\\|b \\\\\\| &lt;b> c" in row and "G\\|PU" in row
@@ -184,6 +185,36 @@ def test_what_is_no_run_folder(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):
         with pytest.raises(InputError, match="is not a run folder"):
             table([path])
+
+
+def test_what_is_finished_is_tabulated_and_what_is_not_is_named(tmp_path: Path) -> None:
+    unfinished, damaged, nowhere = tmp_path / "a", tmp_path / "b", tmp_path / "nowhere"
+    for folder in (unfinished, damaged):
+        run_folder(folder, "search")
+    (unfinished / "result.json").unlink()
+    (damaged / "result.json").write_text("{}", encoding="utf-8")
+    whole = [run_folder(tmp_path / name, verb) for name, verb in (("c", "search"), ("d", "retrain"))]
+    text, left_out = table([unfinished, whole[0], damaged, nowhere, whole[1]])
+    assert text == table(whole)[0]
+    assert left_out == [
+        f"{unfinished} holds no finished run (no result.json)",
+        f"{damaged} is damaged ('counted' is missing)",
+        f"{nowhere} is not a run folder: it has no config.yaml",
+    ]
+    with pytest.raises(
+        InputError, match=rf"^there is no finished run among these 2: {unfinished} holds .*; {nowhere} is"
+    ):
+        table([unfinished, nowhere])
+
+
+def test_the_command_says_in_one_remark_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, file = run_folder(tmp_path / "a", "search"), tmp_path / "file"
+    file.write_text("")
+    assert main(["report", str(whole), str(file)]) == 0
+    assert capsys.readouterr() == (
+        table([whole])[0],
+        f"left out: {file} is not a run folder: it has no config.yaml\n",
+    )
 
 
 @pytest.mark.usefixtures("any_config")

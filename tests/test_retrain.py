@@ -439,8 +439,8 @@ def test_an_interrupted_reference_network_ends_in_the_same_bits(
 
 
 def test_resume_with_another_network_is_refused(googlenet: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, reason in (("googlenet_d2l", "belongs to another reference network"), ("PDARTS", "skeleton")):
-        assert main(["retrain", name, "digits", *GOOGLENET, f"run={googlenet}", "resume=true"]) == 4
+    for name, code, reason in (("googlenet_d2l", 4, "belongs to another reference network"), ("PDARTS", 2, "skeleton")):
+        assert main(["retrain", name, "digits", *GOOGLENET, f"run={googlenet}", "resume=true"]) == code
         assert reason in capsys.readouterr().err
 
 
@@ -454,7 +454,10 @@ def test_resume_with_another_network_is_refused(googlenet: Path, capsys: pytest.
         ),
         (("lenet", "digits", "stem=cifar"), "lenet is a reference network, which has no use for stem=; leave it out."),
         (("googlenet", "digits", "retrain.batch=5000"), "retrain.batch=5000 is larger than the 1197 images"),
-        (("googlenett", "digits"), "there is no genotype 'googlenett': neither a file nor one of "),
+        (
+            ("googlenett", "digits"),
+            "there is no network 'googlenett': neither a file nor a name; the nearest is googlenet.",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_a_folder_is_made(

@@ -52,7 +52,7 @@ class Trained:
 
 
 def retrain(
-    config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, folder: str = "", what: str = "retrain"
+    config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, folder: str = "", what: str = "retraining"
 ) -> Trained:
     """Train a network from scratch by the recipe of `config.retrain`; the last weights, or their average, are the result.
 

@@ -206,12 +206,18 @@ def deployment_skeleton(settings: SkeletonConfig, data: DataSet) -> Skeleton:
     return Skeleton(settings.layers, settings.channels, data.image, data.classes, stem)
 
 
-def skeleton_to_build(genotype: Genotype | None, settings: SkeletonConfig, data: DataSet) -> Skeleton:
-    """The skeleton that the genotype was priced at, if it was on images of the same shape and classes; else that of the experiment."""
+def skeleton_to_build(
+    genotype: Genotype | None, settings: SkeletonConfig, data: DataSet
+) -> tuple[Skeleton, Skeleton | None]:
+    """The skeleton that the genotype was priced at, if it was on images of the same shape and classes; else that of the experiment.
+
+    Behind it stands that of the experiment where it is another one and not built.
+    """
     priced = genotype.skeleton if genotype is not None else None
-    if priced is not None and (priced.image, priced.classes) == (data.image, data.classes):
-        return priced
-    return deployment_skeleton(settings, data)
+    if priced is None or (priced.image, priced.classes) != (data.image, data.classes):
+        return deployment_skeleton(settings, data), None
+    own = deployment_skeleton(settings, data) if settings.channels else priced  # auto is what a search found
+    return priced, own if own != priced else None
 
 
 def priced(config: Experiment, space: SearchSpace, data: DataSet) -> PriceTable:

@@ -38,7 +38,7 @@ def save(path: Path, state: Mapping[str, Any], origin: Mapping[str, str]) -> Non
 
 
 def load(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, Any], str] | None:
-    """The newest whole state at `path` and a sentence about it; None where no checkpoint was ever written.
+    """The newest whole state at `path`, and what is wrong with one that is newer; None where no checkpoint was ever written.
 
     A damaged newest one is put aside as `<path>.damaged`, and the one before it taken.
 
@@ -53,7 +53,7 @@ def load(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, Any], str] | 
             if problems:
                 # Put aside, or the next save would let it take the place of the good one.
                 os.replace(path, path.with_name(path.name + ".damaged"))
-            return state, "; ".join([*problems, f"resuming from {candidate}"])
+            return state, "; ".join(problems)
         except _Damage as damage:
             problems.append(f"checkpoint {candidate} is damaged ({damage})")
     if problems:

@@ -104,18 +104,20 @@ def _check_config(folder: Path, config: configuration.Experiment, resume: bool) 
     old = knobs.load(configuration.Experiment, list(read_yaml(saved)), where=str(saved))
     changed = [line for line in knobs.differences(old, config) if line.partition(":")[0] not in configuration.HARMLESS]
     if changed:
-        raise DamagedError(
+        raise InputError(
             f"{folder} was begun with another configuration ({'; '.join(changed)}); resume with the same keys."
         )
 
 
 def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, Any] | None:
     """The state to continue from, or None where the run was stopped before its first checkpoint."""
-    found = checkpoint.load(folder / "checkpoint", origin)
+    found, finished = checkpoint.load(folder / "checkpoint", origin), (folder / "result.json").exists()
     if found is not None:
-        screen.say(found[1])
-        return found[0]
-    if (folder / "result.json").exists():
+        state, damage = found
+        resuming = f"{damage}; resuming from the one before it" if damage else f"resuming {folder} from its checkpoint"
+        screen.say(f"{folder} is finished; its result is written once more" if finished and not damage else resuming)
+        return state
+    if finished:
         raise DamagedError(
             f"{folder} holds results but no checkpoint to continue from; begin anew in another folder with run=PATH."
         )

@@ -120,11 +120,11 @@ class Screen:
         )
         self.task: Any = None
         self.closed = silent
-        self.began, self.first, self.total = 0.0, 0, 0
+        self.what, self.began, self.first, self.total = "", 0.0, 0, 0
 
     def start(self, what: str, done: int, total: int) -> None:
-        """Begins a stage of `total` steps, `done` of which lie behind."""
-        self.began, self.first, self.total = time.monotonic(), done, total
+        """Begins `what`, which has `total` steps, `done` of which lie behind."""
+        self.what, self.began, self.first, self.total = what, time.monotonic(), done, total
         with self._quietly():
             self.bar.start()
             self.task = self.bar.add_task(what, total=total, completed=done)
@@ -134,10 +134,11 @@ class Screen:
             self.bar.advance(self.task)
 
     def epoch(self, words: str, done: int) -> None:
-        """One line about an epoch, and how long the rest of the stage will take at this pace."""
+        """One line about an epoch, and how long the rest of what was begun will take at this pace."""
         pace = (time.monotonic() - self.began) / max(1, done - self.first)
         left = pace * (self.total - done)
-        self.say(words if self.console.is_terminal else f"{words}  ({_duration(left)} left in this stage)")
+        rest = f"  ({_duration(left)} left of {self.what})" if left > 0 and not self.console.is_terminal else ""
+        self.say(f"{words}{rest}")
 
     def stop(self) -> None:
         with self._quietly():

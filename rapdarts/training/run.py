@@ -140,7 +140,8 @@ class Run:
             self.epoch, self.step = self._resumed["epoch"], self._resumed["step"]
             self.meter.load_state_dict(self._resumed["meter"])
             spent = self._resumed["seconds"]
-            self.screen.say(f"resuming {what} at epoch {self.epoch + 1}, step {self.step + 1}")
+            if self.epoch < epochs:
+                self.screen.say(f"resuming {what} at epoch {self.epoch + 1}, step {self.step + 1}")
             self._resumed = None
         self.what, self.steps, self.total = what, steps, epochs
         self.screen.start(what, self.epoch * steps + self.step, epochs * steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -125,14 +124,11 @@ def _network(name: str, file: str, options: CountConfig) -> Target:
     """The network of this name: the user's own, a reference network, or a genotype's, whose space may stand in a file."""
     from rapdarts import targets
     from rapdarts.genotype import validate
-    from rapdarts.literature import find, named
 
     target = targets.of_name(name, options)
     if target is not None:
         return target
-    if find(name) is None and not os.path.exists(name):
-        raise targets.unknown(name)
-    genotype, where = named(name)
+    genotype, where = targets.genotype_named(name)
     space = space_asked(genotype.space, file)
     validate(genotype, space, where)
     return targets.of_genotype(name, genotype, space, options)

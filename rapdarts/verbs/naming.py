@@ -56,7 +56,7 @@ def plan_asked(call: Call, target: str) -> Plan:
     """How the network that a user names is built on a data set. Raises InputError as `launches.plan_for` does."""
     from rapdarts.launches import plan_for
 
-    asked = [key for key, value in call.pairs if configuration.touches("skeleton", [(key, value)], call.verb)]
+    asked = configuration.given_in("skeleton", call.pairs, call.verb)
     return plan_for(target, lambda name: space_asked(name, call.space), asked, "--space" if call.space else "")
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from rapdarts.training.data import DataSet
 
 ALPHAS = "alphas.json"
+COUNTS = ("search.precision", "search.hardware")
+"""The keys of a search that say how costs are counted, which a ranking does too."""
+
 SHOWN = ("macs", "params")
 """Costs that a ranking always shows; those with a price or a budget come behind them."""
 
@@ -35,12 +38,16 @@ def rank(call: Call) -> None:
         raise InputError(
             f"{shorten(folder)} holds no finished search (no {ALPHAS}); rapdarts rank takes the data and the recipe from one."
         )
+    given = configuration.given_in("search", call.pairs, call.verb)
     for key, value in call.pairs:
-        if configuration.touches("search.budget", [(key, value)], call.verb):
+        if given.get(key, "").startswith("search.budget."):
             raise InputError(
                 f"rapdarts rank takes what each search left within its own budgets, and has no use for {key}=; derive a"
                 f" genotype anew (rapdarts derive RUN {key}={value} out=FILE) and name that file beside the runs."
             )
+    idle = [f"{key}=" for key, name in given.items() if name not in COUNTS]
+    if idle:
+        raise InputError(f"rapdarts rank searches no more, and has no use for {', '.join(idle)}; leave it out.")
     config, launch = experiment_asked(call, str(runs[0] / "config.yaml"), _briefly(configuration.of_run(runs[0])))
     if config is None:
         return
@@ -63,7 +70,8 @@ def rank(call: Call) -> None:
             found += _of_search(Path(word), config, data, call)
         else:
             found.append(_named(word, call))
-    settings = derived_from(config, DeriveConfig(), runs[0])
+    hardware = config.search.hardware if "search.hardware" in given.values() else ""
+    settings = derived_from(config, DeriveConfig(hardware=hardware), runs[0])
     facts = deployment_facts(settings.precision, read_hardware(settings.hardware))  # the costs of all are counted alike
     contestants = [one.with_facts(facts) for one in choose(found, config.rank.count)]
     skeleton = deployment_skeleton(config.skeleton, data)

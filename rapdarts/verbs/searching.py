@@ -9,11 +9,12 @@ from typing import Any
 
 from rapdarts import config as configuration
 from rapdarts import knobs
-from rapdarts.call import Call, answer, write
+from rapdarts.call import Call, answer, say, write
 from rapdarts.config import BudgetConfig, Experiment, SearchConfig
 from rapdarts.errors import InputError
 from rapdarts.options import DeriveConfig
 from rapdarts.plain_yaml import shorten
+from rapdarts.quantities import within
 from rapdarts.verbs.naming import costs_line, experiment_asked, space_asked
 
 
@@ -28,8 +29,8 @@ def search(call: Call) -> None:
     space, code = space_asked(config.search.space, call.space), launches.source(call.space)
     name = Path(call.words[0]).stem
     if config.search.strategy == "random":
-        result = launches.baseline(config, space, launch, name, code)
-        answer(call, result, result["summary"])
+        result, file = launches.baseline(config, space, launch, name, code)
+        answer(call, result, f"{result['summary']}\nwritten to {file}")
         return
     found = launches.search(config, space, launch, name, code)
     answer(
@@ -44,7 +45,7 @@ def derive(call: Call) -> None:
     from rapdarts.derive import derive as derive_genotype
     from rapdarts.derive import mixing_weights, read_alphas, space_of_alphas, where_infeasible
     from rapdarts.launches import provenance
-    from rapdarts.pricing import prices
+    from rapdarts.pricing import prices, skip_cap
 
     is_run = os.path.isdir(target)
     if not is_run and not os.path.isfile(target):
@@ -64,14 +65,16 @@ def derive(call: Call) -> None:
         raise InputError(f"rule={options.rule} knows no budgets; leave it out, or lift the budgets with {lift}.")
     if (options.layers or options.channels) and not options.latency and "latency" not in limits:
         settings.latency = ""  # measured at the run's skeleton only
+    if limits:
+        say(f"looking for genotypes with {within(limits)}")
     table = prices(settings, full, skeleton)
-    with where_infeasible(full, space, table, limits):
+    with where_infeasible(full, space, table, limits, skip_cap(settings)):
         derivation = derive_genotype(
             space,
             mixing_weights(architecture),
             table,
-            options.rule or config.search.rule,
-            config.search.max_skips if options.max_skips < 0 else options.max_skips,
+            settings.rule,
+            settings.max_skips,
             provenance(config, settings),
             limits,
             options.count,
@@ -98,6 +101,8 @@ def derived_from(config: Experiment, options: DeriveConfig, folder: Path) -> Sea
     budget = {name: text or getattr(own.budget, name) for name, text in vars(options.budget).items()}
     return replace(
         own,
+        rule=options.rule or own.rule,
+        max_skips=own.max_skips if options.max_skips < 0 else options.max_skips,
         precision=options.precision or own.precision,
         hardware=given["hardware"],
         latency="" if given["latency"] == "none" else given["latency"],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rapdarts import knobs
-from rapdarts.call import Call, answer, deliver, write
+from rapdarts.call import Call, answer, deliver, say, write
 from rapdarts.errors import InputError
 from rapdarts.options import ExportConfig, ReportConfig
 from rapdarts.plain_yaml import shorten
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from rapdarts.trained import TrainedFile
     from rapdarts.training.data import DataSet
 
+DATA = {"data.name", "data.path", "data.size"}
 USEFUL = {
     "safetensors": {"licence"},
-    "onnx": {"licence", "path", "precision", "calibration"},
-    "pt2": {"licence", "path"},
-    "executorch": {"path"},
+    "onnx": {"licence", *DATA, "precision", "calibration"},
+    "pt2": {"licence", *DATA},
+    "executorch": DATA,
 }
 """The keys, besides to and out, that mean something for a format; for those of a genotype none does."""
 
@@ -31,7 +32,7 @@ def export(call: Call) -> None:
     call.expect(2)
     target = call.target("a genotype (a file, a run folder or a name such as PDARTS), or a trained network")
     options = knobs.load(ExportConfig, call.pairs)
-    given = {key for key, _ in call.pairs}
+    given = {knobs.full_name(ExportConfig, key) for key, _ in call.pairs}
     idle = given - {"to", "out", *USEFUL.get(options.to, ())}
     if idle:
         raise InputError(f"to={options.to} has no use for {min(idle)}=; leave it out.")
@@ -66,8 +67,13 @@ def _genotype(call: Call, target: str) -> Genotype:
     if os.path.isdir(file) and not (file / "genotype.json").exists() and (file / "network.safetensors").exists():
         file = file / "network.safetensors"
     if file.suffix != ".safetensors" or not os.path.isfile(file):
-        from rapdarts.literature import named
+        from rapdarts.literature import find, named
 
+        if find(target) is None and not os.path.exists(target):
+            from rapdarts.networks import reference
+
+            if reference.find(target):
+                raise InputError(f"{target} is a reference network, which has no genotype; name one, such as PDARTS.")
         return named(target)[0]
     from rapdarts.blueprint import DerivedBlueprint
     from rapdarts.trained import read_trained
@@ -142,18 +148,18 @@ def _to_runtime(call: Call, trained: TrainedFile, options: ExportConfig) -> dict
 
 def _data(call: Call, trained: TrainedFile, options: ExportConfig) -> tuple[DataSet | None, str]:
     """The data to compare on, or None and why: only those that were asked for, or are needed, are fetched and missed."""
-    from rapdarts.evaluate import check_data, experiment_of
+    from rapdarts.evaluate import check_data, data_asked, experiment_of
     from rapdarts.training.data import load
     from rapdarts.training.device import device_named
 
-    needed = bool(call.words[1:] or options.path) or options.precision == 8
+    needed = bool(call.words[1:] or options.data.name or options.data.path) or options.precision == 8
     try:
-        config = experiment_of(trained.path, *call.words[1:])
+        config = experiment_of(trained.path, *call.words[1:], needed=not options.data.name)
     except InputError:
         if needed:
             raise
         return None, "no run folder lies around the network"
-    config.data.path = options.path or config.data.path
+    config.data = data_asked(config.data, options.data, trained.blueprint.input)
     config.data.download = config.data.download and needed
     try:
         data = load(config.data, device_named("cpu", config.threads), config.seed)
@@ -191,4 +197,7 @@ def report(call: Call) -> None:
     options = knobs.load(ReportConfig, call.pairs)
     from rapdarts.report import table
 
-    deliver(table([Path(word) for word in call.words]), options.out)
+    text, left_out = table([Path(word) for word in call.words])
+    if left_out:
+        say(f"left out: {'; '.join(left_out)}")
+    deliver(text, options.out)

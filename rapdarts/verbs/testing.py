@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from rapdarts import knobs
 from rapdarts.call import Call, answer, write
-from rapdarts.config import DataConfig
 from rapdarts.errors import InputError
 from rapdarts.options import EvaluateConfig
 from rapdarts.quantities import show
@@ -43,7 +42,7 @@ def evaluate(call: Call) -> None:
     import numpy as np
 
     from rapdarts import confusion, histograms
-    from rapdarts.evaluate import check_data, experiment_of, measures, predict
+    from rapdarts.evaluate import check_data, data_asked, experiment_of, measures, predict
     from rapdarts.training.augment import fractions
     from rapdarts.training.data import load, ordered
     from rapdarts.training.device import device_named
@@ -52,13 +51,10 @@ def evaluate(call: Call) -> None:
         histograms.check(options.plot)
     file = target / "network.safetensors" if target.is_dir() else target
     subject = _in_onnx(file, options) if file.suffix == ".onnx" else _trained(file, call)
-    config = experiment_of(file, call.words[1] if len(call.words) > 1 else "", needed=not options.data)
+    config = experiment_of(file, call.words[1] if len(call.words) > 1 else "", needed=not options.data.name)
     device = device_named(options.device, options.threads or config.threads)
     run = subject.open(device)
-    if options.data:
-        config.data = DataConfig(options.data, size=subject.image[1] if options.data == "folder" else 0)
-    config.data.path, config.data.size = options.path or config.data.path, options.size or config.data.size
-    data = load(config.data, device, config.seed)
+    data = load(data_asked(config.data, options.data, subject.image), device, config.seed)
     check_data(file, subject.image, subject.class_names, data)
     logits, labels = predict(run, ordered(data.test, None, options.batch, fractions(data.image[0])))
     if logits.shape[1] != data.classes:
