@@ -362,15 +362,14 @@ def _file_settings(path: Path) -> list[tuple[str, Any]]:
 
 
 def _presets(named: Pairs, before: Pairs) -> Pairs:
-    """What lies under `named`, and over all that was said `before`: the presets of what `named` newly chooses."""
+    """What lies under `named`, and over all that was said `before`: the presets of what `named` chooses."""
     defaults = {key.name: key.default for key in keys(Experiment)}
     found: Pairs = []
     for chooser, presets in PRESETS.items():
-        old = dict(before).get(chooser, defaults[chooser])
-        new = dict(named).get(chooser, old)
-        if new != old and new in presets:
-            names = presets.get(old, {}) | presets[new]
-            found += [(name, presets[new].get(name, defaults[name])) for name in names]
+        chosen, old = dict(named).get(chooser), dict(before).get(chooser, defaults[chooser])
+        if chosen in presets:
+            names = presets.get(old, {}) | presets[chosen]
+            found += [(name, presets[chosen].get(name, defaults[name])) for name in names]
     return found
 
 

@@ -77,8 +77,13 @@ def load_network(trained: TrainedFile) -> nn.Module:
     with torch.device("meta"):  # whatever size a file asks for, memory is taken for the weights that it holds
         network = trained.blueprint.build()
     try:
-        with safe_open(trained.path, "pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        with safe_open(trained.path, "pt") as file:  # copies: what the file gives lies in the file, which may change
+            weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        for name, place in network.state_dict().items():
+            weight = weights.get(name, place)  # torch says which are missing
+            real = weight.is_floating_point() or not (weight.is_complex() or place.is_floating_point())
+            if weight.shape != place.shape or not real:
+                raise RuntimeError(f"{name} is {tuple(weight.shape)} of {weight.dtype}, not {tuple(place.shape)}")
         network.load_state_dict(weights, assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise DamagedError(f"{trained.path}: the weights do not fit ({' '.join(str(error).split())[:300]}).") from None

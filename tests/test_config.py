@@ -17,6 +17,7 @@ from rapdarts import config, knobs
 from rapdarts.cli import main
 from rapdarts.config import Experiment, experiment, experiment_file, experiment_folder, experiment_names
 from rapdarts.errors import InputError
+from rapdarts.presets import PRESETS
 from rapdarts.space import named_space
 
 SHIPPED = pytest.mark.parametrize("name", experiment_names())
@@ -116,13 +117,28 @@ def test_a_strategy_on_the_command_line_lies_over_the_file_and_under_its_neighbo
 
 
 def test_pdarts_on_the_command_line_undoes_what_darts_preset(tmp_path: Path) -> None:
-    assert of(DARTS + "  momentum: 0.5\n", tmp_path, ("strategy", "pdarts")) == of("search: {momentum: 0.5}", tmp_path)
+    text = DARTS + "  momentum: 0.5\n  max_skips: 1\n"
+    assert of(text, tmp_path, ("strategy", "pdarts")) == of("search: {max_skips: 1}", tmp_path)
 
 
-@pytest.mark.parametrize("strategy", ["pdarts", "darts"])
-def test_the_strategy_that_is_in_force_presets_nothing_anew(strategy: str, tmp_path: Path) -> None:
-    text = f"search: {{strategy: {strategy}, layers: [3], candidates: [0], skip_dropout: [0.1], warmup_epochs: 2}}"
-    assert of(text, tmp_path, ("strategy", strategy)) == of(text, tmp_path)
+@pytest.mark.parametrize("chooser", PRESETS)
+def test_what_is_named_on_the_command_line_is_had_whole(chooser: str, tmp_path: Path) -> None:
+    """Whatever a file says of what it presets, and whether or not the file has chosen it already."""
+    section, _, name = chooser.partition(".")
+    for choice, presets in PRESETS[chooser].items():
+        for in_file in PRESETS[chooser]:
+            others = (
+                "layers: [3, 4], candidates: [0, 2], skip_dropout: [0, 0]" if section == "search" else "nesterov: true"
+            )
+            text = f"{section}: {{{name}: {in_file}, momentum: 0.5, weight_decay: 0.1, batch: 7, {others}}}"
+            config = of(text, tmp_path, (chooser, choice))
+            assert {key: knobs.get(config, key) for key in presets} == presets
+
+
+def test_the_defaults_are_those_of_pdarts() -> None:
+    config = Experiment()
+    for presets in PRESETS.values():
+        assert {key: knobs.get(config, key) for key in presets["pdarts"]} == presets["pdarts"]
 
 
 def test_random_presets_nothing(tmp_path: Path) -> None:
@@ -170,13 +186,6 @@ def test_recipes_are_those_of_their_papers(
     assert of("", tmp_path, ("recipe", recipe), section="retrain") == found
 
 
-def test_fast_has_what_it_is_made_of(tmp_path: Path) -> None:
-    found = of("retrain: {recipe: fast}", tmp_path).retrain
-    assert found.epochs < 30 and found.warmup_epochs and found.nesterov and found.ema and found.label_smoothing
-    assert (found.drop_path, found.auxiliary, found.cutout) == (0.0, 0.0, 0)
-    assert found.lr > 0.025
-
-
 def test_a_recipe_lies_under_its_neighbours_and_over_the_file(tmp_path: Path) -> None:
     text = "retrain: {epochs: 9, lr: 0.3, validation_fraction: 0.1}\nskeleton: {layers: 6, channels: 16}"
     found = of(text, tmp_path, ("recipe", "darts"), ("lr", "0.2"), section="retrain")
@@ -188,9 +197,9 @@ def test_a_recipe_lies_under_its_neighbours_and_over_the_file(tmp_path: Path) ->
 
 
 def test_another_recipe_takes_back_what_the_first_had_preset(tmp_path: Path) -> None:
-    text = "retrain: {recipe: imagenet_mobile, momentum: 0.8}"
+    text = "retrain: {recipe: imagenet_mobile, momentum: 0.8, amp: bf16}"
     found = of(text, tmp_path, ("recipe", "pdarts"), section="retrain")
-    assert found == of("retrain: {momentum: 0.8}", tmp_path)
+    assert found == of("retrain: {amp: bf16}", tmp_path)
 
 
 def test_strategy_and_recipe_do_not_touch_each_other(tmp_path: Path) -> None:

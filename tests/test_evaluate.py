@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from rapdarts import confusion as picture
 from rapdarts.blueprint import DerivedBlueprint, ReferenceBlueprint
@@ -423,3 +426,33 @@ def test_missing_weights_are_named(run: Path, tmp_path: Path) -> None:
     save_file(weights, file, {CARD: json.dumps(card())})
     with pytest.raises(DamagedError, match=r"the weights do not fit .*fc\.weight"):
         load_network(read_trained(file))
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("fc.weight", lambda weight: weight.to(torch.complex64)),
+        ("fc.weight", lambda weight: (weight * 100).to(torch.int64)),
+        ("fc.bias", lambda bias: bias[:, None]),
+    ],
+)
+def test_weights_of_another_kind_or_shape_are_named(
+    name: str, spoil: Callable[[Tensor], Tensor], run: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "network.safetensors"
+    weights = load_file(run / "network.safetensors")
+    save_file({**weights, name: spoil(weights[name])}, file, {CARD: json.dumps(card())})
+    with pytest.raises(DamagedError, match=rf"the weights do not fit \({name}"):
+        load_network(read_trained(file))
+
+
+def test_a_loaded_network_does_not_lie_in_its_file(run: Path, tmp_path: Path) -> None:
+    """What becomes of the file afterwards is nothing to it."""
+    file = tmp_path / "network.safetensors"
+    file.write_bytes((run / "network.safetensors").read_bytes())
+    network, images = load_network(read_trained(file)), torch.rand(2, 1, 8, 8)
+    before = network(images)
+    with open(file, "r+b") as raw:
+        raw.seek(-1000, os.SEEK_END)
+        raw.write(bytes(1000))
+    assert torch.equal(network(images), before)

@@ -428,6 +428,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "of a name": (lambda: rapdarts.costs("alexnet", layers=8), "alexnet has no use for layers="),
     "too small": (lambda: rapdarts.costs("alexnet", image=(3, 8, 8)), "alexnet cannot take an image of 3x8x8"),
     "negative": (lambda: rapdarts.search(TINY, data=(IMAGES - 300.0, LABELS)), "data: pixels must be 0 to 255, or"),
+    "0 and 1": (lambda: rapdarts.search(TINY, data=((IMAGES > 9).astype(np.uint8), LABELS)), "whole numbers up to 1, which"),
     "nan": (lambda: rapdarts.search(TINY, data=(IMAGES * np.nan, LABELS)), "pixels must be 0 to 255, or fractions"),
     "shape": (lambda: rapdarts.search(TINY, data=(IMAGES[:, 0, 0], LABELS)), "data, images: images must be"),
     "lengths": (lambda: rapdarts.search(TINY, data=(IMAGES, LABELS[:9])), "data, labels: 300 images need labels"),

@@ -8,13 +8,11 @@ import shlex
 from collections.abc import Iterator
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rapdarts import cli, config, help, knobs
 from rapdarts.errors import InputError
-from rapdarts.networks.primitives import check_primitives
 
 GUIDES = ("docs/search.md", "docs/retrain.md", "docs/costs.md", "docs/export.md")
 ROOT = Path(__file__).parent.parent
@@ -31,32 +29,21 @@ def blocks(page: str, *languages: str) -> Iterator[tuple[int, str]]:
 # --- Python ------------------------------------------------------------------------------------------------------
 
 
-def run_python(page: str, folder: Path) -> dict[str, Any]:
-    """Runs all blocks of a page in their order; gives what the last one has defined."""
-    defined: dict[str, Any] = {}
-    for line, text in blocks(page, "python"):
-        file = folder / f"line_{line}.py"  # what a traceback will name
-        file.write_text(text, encoding="utf-8")
-        defined = runpy.run_path(str(file))
-    return defined
-
-
 def test_the_python_of_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """All blocks in their order in one folder."""
     monkeypatch.chdir(tmp_path)
-    assert len(list(blocks("README.md", "python"))) >= 4
-    run_python("README.md", tmp_path)
+    shown = list(blocks("README.md", "python"))
+    assert len(shown) >= 4
+    for line, text in shown:
+        file = tmp_path / f"readme_line_{line}.py"  # what a traceback will name
+        file.write_text(text, encoding="utf-8")
+        runpy.run_path(str(file))
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("Genotype(normal=")
     assert " 3433798 Genotype(normal=" in printed[-1]
     assert (tmp_path / "runs" / "trained" / "network.safetensors").is_file()
-
-
-def test_the_space_shown_is_one(tmp_path: Path) -> None:
-    space = run_python("docs/search.md", tmp_path)["SPACE"]
-    check_primitives(space, "docs/search.md")
-    assert "pointwise" in space.primitives
 
 
 # --- links -------------------------------------------------------------------------------------------------------

@@ -377,9 +377,9 @@ def test_our_own_primitives_keep_the_contract(name: str) -> None:
     check_primitives(named_space(name), name)
 
 
-def test_the_space_that_the_readme_shows_works(tmp_path: Path) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    (tmp_path / "mine.py").write_text(readme.split("```python\n")[1].split("```")[0])
+def test_the_space_that_the_guide_shows_works(tmp_path: Path) -> None:
+    guide = (Path(__file__).parent.parent / "docs" / "search.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.py").write_text(guide.split("```python\n")[1].split("```")[0])
     space = space_from_file(tmp_path / "mine.py")
-    check_primitives(space, "README.md")
+    check_primitives(space, "docs/search.md")
     assert "pointwise" in space.primitives

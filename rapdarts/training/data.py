@@ -25,7 +25,8 @@ IN_MEMORY_BYTES = 256 * 10**6  # decoded image folders up to this size are kept 
 STATISTICS_IMAGES = 1000  # of a streaming folder, for its mean and deviation
 
 STATISTICS = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar10": ((0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
     "fashion_mnist": ((0.2860,), (0.3530,)),
 }
 

@@ -99,8 +99,14 @@ def _array(values: Any, what: str) -> np.ndarray[Any, Any]:
 
 
 def _scaled(pixels: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
-    """Pixels from 0 to 255. Raises InputError for those that are normalised, or no numbers."""
-    if pixels.size == 0 or pixels.dtype == np.uint8:
+    """Pixels from 0 to 255. Raises InputError for those that are normalised, no numbers, or of 0 and 1 in whole numbers."""
+    if pixels.size == 0:
+        return pixels
+    if pixels.dtype.kind in "ui" and pixels.max() == 1:
+        raise InputError(
+            f"{what}: {PIXELS} (these are whole numbers up to 1, which could mean either: give 255, or 1.0)."
+        )
+    if pixels.dtype == np.uint8:
         return pixels
     if not (pixels.min() >= 0 and pixels.max() <= 255):
         raise InputError(f"{what}: {PIXELS} (these go from {pixels.min():g} to {pixels.max():g}).")
