@@ -10,7 +10,7 @@ import numpy as np
 
 from rapdarts.blueprint import DerivedBlueprint
 from rapdarts.config import Experiment, random_macs
-from rapdarts.cost.count import deployment_facts
+from rapdarts.cost.count import count_derived, deployment_facts, macs
 from rapdarts.cost.expected import PriceTable
 from rapdarts.errors import InputError
 from rapdarts.genotype import Genotype, random_genotype
@@ -38,7 +38,7 @@ def random_baseline(
     skeleton, instead_of = skeleton_to_build(like, config.skeleton, data)
     table = prices(config.search, space, skeleton)
     facts = deployment_facts(config.search.precision, read_hardware(config.search.hardware))
-    target = random_macs(settings) or (table.exact(like)["macs"] if like is not None else 0.0)
+    target = random_macs(settings) or (count_derived(like, space, skeleton, {"macs": macs})["macs"] if like else 0.0)
     genotypes = draw(space, table, settings.count, target, settings.tolerance, key(config.seed, "random genotypes"))
     run.write_json("genotypes.json", [{"genotype": g.line, "costs": table.exact(g)} for g in genotypes])
 

@@ -97,11 +97,7 @@ def python(text: str, where: str) -> Reading:
         reading = nni(grammar.dictionary(value), where)
     else:
         fields = grammar.fields(value)
-        cells = {}
-        for kind in KINDS:
-            nodes, concat = grammar.nodes(fields[kind], kind), grammar.concat(fields[f"{kind}_concat"])
-            cells[kind] = {"inputs": INPUTS, "nodes": nodes, "concat": concat}
-        reading = Reading(cells)
+        reading = Reading({kind: grammar.cell(fields, kind) for kind in KINDS})
     return Reading(reading.cells, named.group(1) if named else "")
 
 
@@ -159,19 +155,25 @@ class _Grammar:
         names = ("normal", "normal_concat", "reduce", "reduce_concat")
         return record(fields, f"{self.where}: Genotype(...)", dict.fromkeys(names))
 
-    def nodes(self, node: ast.AST, kind: str) -> list[list[Any]]:
-        """The edges of every node as pairs: two pairs make a node, triples say theirs."""
-        edges = as_list(self.literal(node), f"{self.where}: {kind}")
+    def cell(self, fields: Mapping[str, ast.expr], kind: str) -> dict[str, Any]:
+        """One cell: two pairs make a node, triples say theirs."""
+        edges = as_list(self.literal(fields[kind]), f"{self.where}: {kind}")
+        concat = self.concat(fields[f"{kind}_concat"])
         if edges and all(isinstance(edge, list) and len(edge) == 3 for edge in edges):
-            return self.of_triples(edges, kind)
+            return self.of_triples(edges, concat, kind)
         if len(edges) % 2:
             raise InputError(f"{self.where}: {kind} has {len(edges)} pairs; the DARTS dialect gives two to every node.")
-        return [edges[first : first + 2] for first in range(0, len(edges), 2)]
+        nodes = [edges[first : first + 2] for first in range(0, len(edges), 2)]
+        return {"inputs": INPUTS, "nodes": nodes, "concat": concat}
 
-    def of_triples(self, edges: list[list[Any]], kind: str) -> list[list[Any]]:
-        """The nodes of (primitive, node, input), as FairDARTS writes them (Chu et al. 2020), or of (primitive, input, node), as others do.
+    def of_triples(self, edges: list[list[Any]], concat: list[Any], kind: str) -> dict[str, Any]:
+        """A cell of (primitive, node, input), as FairDARTS writes them (Chu et al. 2020), or of (primitive, input, node), as others do.
 
         Nodes count from 2, behind the inputs. An edge comes from before its node, which tells the two orders apart.
+
+        A node may have fewer edges than others, or none. One without any is left out of the concatenation, though
+        `concat` names it, and edges that read it are left out of theirs: `DCOCell` in the authors' fairdarts/model.py
+        (github.com/xiaomi-automl/FairDARTS) puts out the nodes that have edges and skips inputs that are none of them.
         """
         nodes: defaultdict[int, list[Any]] = defaultdict(list)
         orders = set()
@@ -187,7 +189,15 @@ class _Grammar:
             raise InputError(
                 f"{self.where}: in some triples of {kind} the node stands before its input, in others behind it; give all in one order."
             )
-        return [nodes[number] for number in range(max(nodes) + 1)]
+        named = [number - INPUTS for number in concat if _is_whole(number) and number <= MAX_STATE]
+        cell = [nodes.get(number, []) for number in range(max(*nodes, *named, 0) + 1)]
+        empty = [number for number, node in enumerate(cell, INPUTS) if not node]
+        for number, node in enumerate(cell, INPUTS):
+            kept = [edge for edge in node if edge[1] not in empty]
+            if node and not kept:
+                raise InputError(f"{self.where}: node {number} of {kind} reads only nodes that have no edge.")
+            node[:] = kept
+        return {"inputs": INPUTS, "nodes": cell, "concat": [number for number in concat if number not in empty]}
 
     def concat(self, node: ast.AST) -> list[Any]:
         """A list, or a range of whole numbers."""
@@ -261,7 +271,8 @@ def nni(tree: Mapping[str, Any], where: str) -> Reading:
 
     Since 2.8 it says `"normal/op_2_0": "sep_conv_3x3", "normal/input_2_0": 1` of every edge: cell, node (from 2, behind
     the inputs), and which of the node's edges; the input may stand in a list. Before, `"normal_n2_p0": "sepconv3x3"` of
-    every possible edge and in `"normal_n2_switch"` those that are kept. All nodes are put out, as in NNI's DARTS space.
+    every possible edge and in `"normal_n2_switch"` those that are kept. All nodes have as many edges and are put out, as
+    in NNI's DARTS space.
     """
     if not is_nni(tree):
         raise InputError(
@@ -278,6 +289,12 @@ def nni(tree: Mapping[str, Any], where: str) -> Reading:
                 f"{where}: the {kind} cell has the nodes {show(numbers)}; NNI numbers them from {INPUTS} on, without gaps."
             )
         cells[kind] = {"inputs": INPUTS, "nodes": nodes, "concat": numbers}
+    most = max(map(len, edges.values()))
+    for (kind, node), found in edges.items():
+        if len(found) < most:
+            raise InputError(
+                f"{where}: node {node} of {kind} has {len(found)} edges, others have {most}; NNI gives all as many."
+            )
     return Reading(cells)
 
 

@@ -26,7 +26,8 @@ FAMILIES: list[tuple[str, tuple[str, ...], str]] = [
 ]
 """What primitives are told apart by colour: name, how theirs begin, colour."""
 TITLES = dict(zip(KINDS, ("Normal cell", "Reduction cell"), strict=True))
-CONCAT, INK = ("concat", "#b4bcc8"), "#1c2430"
+CONCAT, INK, IDLE = ("concat", "#b4bcc8"), "#1c2430", "#6d7480"
+"""The edges to the output, what is written, and a box that no edge reaches or leaves."""
 BOLD, MIDDLE = ' font-weight="bold"', ' text-anchor="middle"'
 WIDTH, MARGIN, GAP, FONT = 840, 24, 9, 13
 BEND, ROOM, MAX_EDGES = (36, 100), 220, 80
@@ -101,7 +102,11 @@ def dot(genotype: Genotype) -> str:
         texts = [f"c_k-{cell.inputs - number}" for number in range(cell.inputs)]
         texts += [str(number) for number in range(len(cell.nodes))]
         lines += [f"  subgraph cluster_{kind} {{", f"    label={_quoted(TITLES[kind])}"]
-        lines += [f"    {name} [label={_quoted(text)}]" for name, text in zip(names, texts, strict=True)]
+        grey = f", color={_quoted(IDLE)}, fontcolor={_quoted(IDLE)}"
+        lines += [
+            f"    {name} [label={_quoted(text)}{grey if cell.empty(number) else ''}]"
+            for number, (name, text) in enumerate(zip(names, texts, strict=True))
+        ]
         lines += [f"    {kind}_output [label={_quoted('c_k')}]"]
         for name, node in zip(names[cell.inputs :], cell.nodes, strict=True):
             for primitive, source in node:
@@ -130,7 +135,7 @@ def _place(cell: Cell, kind: str) -> tuple[list[list[Spot]], list[Edge]]:
         raise InputError(f"the {kind} cell has {len(wanted)} edges; a drawing shows at most {MAX_EDGES}.")
     stands = [0] * cell.inputs
     for node in cell.nodes:
-        stands.append(2 + max(stands[source] for _, source in node))
+        stands.append(2 + max((stands[source] for _, source in node), default=0))
     stands.append(max(stands) + 1)
     boxes = [Spot(f"c_k−{cell.inputs - number}", 52, 40) for number in range(cell.inputs)]
     boxes += [*(Spot(str(number), 36, 36) for number in range(len(cell.nodes))), Spot("c_k", 52, 40)]
@@ -251,9 +256,10 @@ def _box(box: Spot) -> str:
     name, _, index = box.text.partition("_")
     place = f'x="{box.x:.1f}" y="{box.y - box.height / 2:.1f}" width="{box.width:.1f}" height="{box.height}" rx="9"'
     text = f'<tspan>{name}</tspan><tspan dy="4" font-size="11">{index}</tspan>' if index else name
+    ink, fill = (INK, "") if box.before or box.after else (IDLE, f' fill="{IDLE}"')
     return (
-        f'<rect {place} fill="#f1f4f8" stroke="{INK}" stroke-width="1.3"/>'
-        f'<text x="{box.x + box.width / 2:.1f}" y="{box.y + 5:.1f}" font-size="15"{MIDDLE}>{text}</text>'
+        f'<rect {place} fill="#f1f4f8" stroke="{ink}" stroke-width="1.3"/>'
+        f'<text x="{box.x + box.width / 2:.1f}" y="{box.y + 5:.1f}" font-size="15"{MIDDLE}{fill}>{text}</text>'
     )
 
 

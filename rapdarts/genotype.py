@@ -29,14 +29,15 @@ MAX_NODES = 100
 MAX_FILE_BYTES = 1_000_000
 
 Node = tuple[tuple[str, int], ...]
-"""The edges into one node, as (primitive, input)."""
+"""The edges into one node, as (primitive, input). One without any takes no part in its cell."""
 
 
 @dataclass(frozen=True)
 class Cell:
     """One cell: its inputs are numbered from 0, its nodes go on from there, `concat` names those it puts out.
 
-    A value of this type is always an acyclic cell: InputError says which node, edge or number is not.
+    A node without an edge has no value: no edge reads it, and it is not put out. A value of this type is always an
+    acyclic cell: InputError says which node, edge or number is not.
     """
 
     inputs: int
@@ -50,8 +51,6 @@ class Cell:
             raise InputError(f"nodes has {len(self.nodes)} entries; a cell has 1 to {MAX_NODES} nodes.")
         end = self.inputs + len(self.nodes)
         for number, node in enumerate(self.nodes):
-            if not node:
-                raise InputError(f"node {number} has no edge; give it at least one [primitive, input].")
             own = self.inputs + number
             for position, (primitive, source) in enumerate(node):
                 edge = f"node {number}, edge {position}"
@@ -64,6 +63,10 @@ class Cell:
                 elif source >= own:
                     later = "a later node" if source < end else "not in the cell"
                     reason = "the node itself" if source == own else later
+                elif self.empty(source):
+                    raise InputError(
+                        f"{edge}: the input {source} is node {source - self.inputs}, which has no edge itself."
+                    )
                 else:
                     continue
                 raise InputError(f"{edge}: the input {show(source)} is {reason}; it may be {_span(0, own - 1)}.")
@@ -73,8 +76,14 @@ class Cell:
         for source in self.concat:
             if not (_is_whole(source) and self.inputs <= source < end):
                 raise InputError(f"concat names {show(source)}, which is no node; it may name {allowed}.")
+            if self.empty(source):
+                raise InputError(f"concat names {source}, but node {source - self.inputs} has no edge.")
         if len(set(self.concat)) != len(self.concat):
             raise InputError("concat names a node twice; name each once.")
+
+    def empty(self, source: int) -> bool:
+        """Whether the input of this number is a node without an edge."""
+        return source >= self.inputs and not self.nodes[source - self.inputs]
 
 
 @dataclass(frozen=True)
@@ -112,19 +121,28 @@ class Genotype:
     def to_darts(self) -> str:
         """The cells as `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)`, one line.
 
-        Raises InputError for cells that this dialect has no words for: those without two inputs and two edges a node.
+        Where a node has more or less than two edges, triples take the place of pairs, as FairDARTS writes them:
+        `('sep_conv_3x3', 2, 0)`. Raises InputError for cells that this dialect has no words for: those without two inputs.
         """
+        pairs = all(len(node) == 2 for cell in self.cells.values() for node in cell.nodes)
         parts = []
         for kind in KINDS:
             cell = self.cells.get(kind)
-            if cell is None or cell.inputs != 2 or any(len(node) != 2 for node in cell.nodes):
-                raise InputError(
-                    f"the {kind} cell cannot be written in the DARTS dialect (two inputs a cell, two edges a node)."
-                )
-            first, last = cell.concat[0], cell.concat[-1]
-            contiguous = cell.concat == tuple(range(first, last + 1))
-            concat = f"range({first}, {last + 1})" if contiguous else str(list(cell.concat))
-            parts.append(f"{kind}={[pair for node in cell.nodes for pair in node]}, {kind}_concat={concat}")
+            if cell is None or cell.inputs != 2:
+                raise InputError(f"the {kind} cell cannot be written in the DARTS dialect (cells of two inputs).")
+            edges = [
+                (primitive, source) if pairs else (primitive, number, source)
+                for number, node in enumerate(cell.nodes, cell.inputs)
+                for primitive, source in node
+            ]
+            # As its authors do, nodes without edges are named too: so none is lost behind the last edge.
+            empty = [number for number, node in enumerate(cell.nodes, cell.inputs) if not node]
+            concat = [*cell.concat, *empty]
+            if [*cell.concat] == sorted(cell.concat):
+                concat.sort()
+            span = range(concat[0], concat[-1] + 1)
+            words = f"range({span.start}, {span.stop})" if concat == [*span] else str(concat)
+            parts.append(f"{kind}={edges}, {kind}_concat={words}")
         return f"Genotype({', '.join(parts)})"
 
     def to_nasbench201(self) -> str:
@@ -280,7 +298,11 @@ def _skeleton(tree: Any, where: str) -> Skeleton | None:
 
 
 def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
-    """Raises InputError, naming cell, node and edge, unless the genotype is one that `space` could have given."""
+    """Raises InputError, naming cell, node and edge, unless the genotype is one of `space`.
+
+    What is searched keeps `edges_kept` edges a node; a genotype of another program may have fewer, unless the space
+    keeps all of them.
+    """
     allowed = [name for name in space.primitives if space.derive_none or name != "none"]
     names = ", ".join(allowed)
     for kind in KINDS:
@@ -293,9 +315,12 @@ def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
             if given != wanted:
                 raise InputError(f"{here} has {given} {name}; the space {space.name} has {wanted}.")
         for number, node in enumerate(cell.nodes):
-            given, wanted = len(node), space.edges_kept(number)
-            if given != wanted:
-                raise InputError(f"{here}, node {number} has {given} edges; in the space {space.name} it has {wanted}.")
+            given, most = len(node), space.edges_kept(number)
+            if given > most or (space.keep is None and given < most):
+                limit = "" if space.keep is None else "at most "
+                raise InputError(
+                    f"{here}, node {number} has {given} edges; in the space {space.name} it has {limit}{most}."
+                )
             for position, (primitive, source) in enumerate(node):
                 edge = f"{here}, node {number}, edge {position}"
                 if primitive in space.primitives and primitive not in allowed:
@@ -316,8 +341,8 @@ def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
 def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
     """The genotype as mixing weights, (kinds, edges, primitives) of float64: 1 at the chosen pairs, 0 on dropped edges.
 
-    Raises InputError for a genotype that is not of this space, or that uses an input twice in a node: two
-    primitives on one edge cannot be told from a mixture of them.
+    Raises InputError for a genotype that is not of this space, that uses an input twice in a node (two primitives on
+    one edge cannot be told from a mixture of them), or that keeps fewer edges than the space, as no mixing does.
     """
     validate(genotype, space, "the genotype")
     names = list(space.primitives)
@@ -325,6 +350,10 @@ def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
     for kind, of_kind in zip(space.kinds, weights, strict=True):
         for number, node in enumerate(genotype.cells[kind].nodes):
             into = of_kind[space.edges_into(number)]
+            if len(node) < space.edges_kept(number):
+                raise InputError(
+                    f"cell {kind}, node {number} has {len(node)} edges, which no mixing becomes: a search keeps {space.edges_kept(number)}."
+                )
             for primitive, source in node:
                 if into[source].any():
                     raise InputError(f"cell {kind}, node {number} uses input {source} twice: not one choice an edge.")

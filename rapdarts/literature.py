@@ -13,8 +13,8 @@ from rapdarts.suggestions import suggestion
 
 
 def _cell(nodes: str, concat: tuple[int, ...] = (2, 3, 4, 5)) -> Cell:
-    """A cell from its pairs `primitive input`, with a comma between pairs and a bar between nodes."""
-    pairs = [[pair.split() for pair in node.split(",")] for node in nodes.split("|")]
+    """A cell from its pairs `primitive input`, with a comma between pairs and a bar between nodes, which may have none."""
+    pairs = [[pair.split() for pair in node.split(",") if pair.strip()] for node in nodes.split("|")]
     return Cell(2, tuple(tuple((primitive, int(source)) for primitive, source in node) for node in pairs), concat)
 
 
@@ -105,6 +105,97 @@ LITERATURE: dict[str, Genotype] = {
             "reduce": _cell(
                 "sep_conv_5x5 1, max_pool_3x3 0 | sep_conv_5x5 1, sep_conv_5x5 2"
                 "| sep_conv_3x3 0, sep_conv_3x3 3 | sep_conv_3x3 1, sep_conv_3x3 2"
+            ),
+        },
+    ),
+    # Threshold 0.85, at most two edges a node, seven searches: Chu, Zhou, Zhang, Li, "Fair DARTS: eliminating unfair
+    # advantages in differentiable architecture search", 2020; github.com/xiaomi-automl/FairDARTS, fairdarts/genotypes.py.
+    "FairDARTS_a": Genotype(
+        "darts",
+        {
+            "normal": _cell(
+                "sep_conv_3x3 0, sep_conv_5x5 1 | | max_pool_3x3 0 | sep_conv_3x3 0",
+                concat=(2, 4, 5),
+            ),
+            "reduce": _cell(
+                "max_pool_3x3 0, avg_pool_3x3 1 | avg_pool_3x3 0, dil_conv_5x5 1"
+                "| avg_pool_3x3 0, sep_conv_5x5 1 | skip_connect 0, skip_connect 1"
+            ),
+        },
+    ),
+    "FairDARTS_b": Genotype(
+        "darts",
+        {
+            "normal": _cell(
+                "sep_conv_3x3 0, sep_conv_3x3 1 | sep_conv_3x3 1 | dil_conv_3x3 0, sep_conv_5x5 1 | dil_conv_5x5 1"
+            ),
+            "reduce": _cell(
+                "skip_connect 0, dil_conv_3x3 1 | skip_connect 0, dil_conv_3x3 1"
+                "| max_pool_3x3 0, sep_conv_3x3 1 | skip_connect 2, max_pool_3x3 0"
+            ),
+        },
+    ),
+    "FairDARTS_c": Genotype(
+        "darts",
+        {
+            "normal": _cell(
+                "max_pool_3x3 0, sep_conv_5x5 1 | | dil_conv_3x3 0, dil_conv_5x5 2 | sep_conv_3x3 0",
+                concat=(2, 4, 5),
+            ),
+            "reduce": _cell(
+                "dil_conv_3x3 1, dil_conv_5x5 0 | dil_conv_3x3 0, sep_conv_3x3 1"
+                "| sep_conv_5x5 0, sep_conv_5x5 3 | sep_conv_5x5 0, skip_connect 1"
+            ),
+        },
+    ),
+    "FairDARTS_d": Genotype(
+        "darts",
+        {
+            "normal": _cell(
+                "sep_conv_3x3 0, sep_conv_5x5 1 | dil_conv_3x3 1, max_pool_3x3 0"
+                "| dil_conv_3x3 0, dil_conv_3x3 1 | sep_conv_3x3 0, dil_conv_5x5 1"
+            ),
+            "reduce": _cell(
+                "max_pool_3x3 0, sep_conv_5x5 1 | avg_pool_3x3 0, dil_conv_5x5 2"
+                "| dil_conv_3x3 3, avg_pool_3x3 0 | avg_pool_3x3 0, skip_connect 3"
+            ),
+        },
+    ),
+    "FairDARTS_e": Genotype(
+        "darts",
+        {
+            "normal": _cell(
+                "sep_conv_3x3 0, sep_conv_3x3 1 | | dil_conv_3x3 1, dil_conv_3x3 2 | dil_conv_3x3 0, dil_conv_5x5 1",
+                concat=(2, 4, 5),
+            ),
+            "reduce": _cell(
+                "max_pool_3x3 1, max_pool_3x3 0 | max_pool_3x3 1, max_pool_3x3 0"
+                "| sep_conv_5x5 1, max_pool_3x3 0 | avg_pool_3x3 0, dil_conv_5x5 1"
+            ),
+        },
+    ),
+    "FairDARTS_f": Genotype(
+        "darts",
+        {
+            "normal": _cell(
+                "max_pool_3x3 0, sep_conv_3x3 1 | dil_conv_3x3 1 | sep_conv_5x5 1 | sep_conv_3x3 0, sep_conv_3x3 1"
+            ),
+            "reduce": _cell(
+                "max_pool_3x3 0, max_pool_3x3 1 | max_pool_3x3 0, dil_conv_3x3 1"
+                "| dil_conv_3x3 2, max_pool_3x3 0 | max_pool_3x3 0, sep_conv_3x3 1"
+            ),
+        },
+    ),
+    "FairDARTS_g": Genotype(
+        "darts",
+        {
+            "normal": _cell(
+                "sep_conv_3x3 0, sep_conv_3x3 1 | | sep_conv_5x5 1 | dil_conv_3x3 0, sep_conv_3x3 1",
+                concat=(2, 4, 5),
+            ),
+            "reduce": _cell(
+                "avg_pool_3x3 1, skip_connect 0 | skip_connect 2, max_pool_3x3 1"
+                "| sep_conv_5x5 3, max_pool_3x3 0 | dil_conv_3x3 1, dil_conv_3x3 4"
             ),
         },
     ),

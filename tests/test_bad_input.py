@@ -83,7 +83,7 @@ COMMANDS = {
     "export": "rapdarts export needs a genotype (a file, a run folder or a name such as PDARTS), or a trained network; see ",
     "export .": ". holds no genotype.json; the search has not finished, or it is not a run folder.",
     "export alexnet": "alexnet is a reference network, which has no genotype; name one, such as PDARTS.",
-    "export pdart": "there is no genotype 'pdart': neither a file nor a name; the nearest is PDARTS, of NASNet, ",
+    "export pdart": "there is no genotype 'pdart': neither a file nor a name; the nearest is PDARTS.",
     "cost": "rapdarts cost needs a network (see --help), or space=NAME; see ",
     "cost a b": "there is no network 'a': neither a file, package.module:callable nor a name; there are NASNet, ",
     "report": "rapdarts report needs run folders; see rapdarts report --help.",

@@ -15,6 +15,7 @@ import pytest
 from rapdarts.baseline import draw
 from rapdarts.call import RECORD
 from rapdarts.cli import main
+from rapdarts.cost.count import count_derived
 from rapdarts.cost.expected import price_table
 from rapdarts.errors import InputError
 from rapdarts.literature import LITERATURE
@@ -110,3 +111,11 @@ def test_the_cost_may_be_that_of_a_genotype(tmp_path: Path) -> None:
     assert result["target_macs"] == table.exact(LITERATURE["PDARTS"])["macs"]
     assert abs(result["networks"][0]["costs"]["macs"] - result["target_macs"]) <= 0.1 * result["target_macs"]
     assert result["standard_deviation"] is None
+
+
+def test_the_cost_may_be_that_of_a_genotype_that_no_search_finds(tmp_path: Path) -> None:
+    """Some of its nodes have fewer than two edges: it has no price, and is counted."""
+    assert baseline(tmp_path / "run", "random.like=FairDARTS_a", "random.tolerance=0.1", "random.count=1") == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    counted = count_derived(LITERATURE["FairDARTS_a"], SPACE, Skeleton(3, 4, (1, 8, 8), 10))
+    assert result["target_macs"] == counted["macs"]

@@ -129,6 +129,13 @@ def test_literature(cost: Any, alone: None) -> None:
         "DARTS_V2": (3_349_342, 528_359_040, 476_426),
         "PDARTS": (3_433_798, 532_174_464, 476_426),
         "PC_DARTS_cifar": (3_634_678, 556_670_592, 476_426),
+        "FairDARTS_a": (2_360_782, 371_455_200, 476_426),
+        "FairDARTS_b": (3_407_878, 536_487_552, 476_426),
+        "FairDARTS_c": (2_598_814, 399_987_936, 476_426),
+        "FairDARTS_d": (3_365_542, 532_506_240, 476_426),
+        "FairDARTS_e": (2_643_742, 414_696_672, 476_426),
+        "FairDARTS_f": (3_151_054, 497_614_464, 476_426),
+        "FairDARTS_g": (2_899_054, 453_376_224, 476_426),
     }
     assert list(figures) == list(LITERATURE)
     for found in cost(*figures):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapdarts.drawing import MAX_EDGES, draw
+from rapdarts.drawing import IDLE, MAX_EDGES, draw
 from rapdarts.errors import InputError
 from rapdarts.genotype import Cell, Genotype, parse, random_genotype
 from rapdarts.literature import LITERATURE
@@ -185,7 +185,7 @@ def test_boxes_stand_in_columns_by_depth(name: str) -> None:
     for cell in EVERY[name].cells.values():
         depth = [0] * cell.inputs
         for node in cell.nodes:
-            depth.append(1 + max(depth[source] for _, source in node))
+            depth.append(1 + max((depth[source] for _, source in node), default=0))
         boxes = dict(next(found) for _ in range(len(depth) + 1))
         names = [box_name(cell, index).replace("_", "") for index in range(len(depth))]
         columns = [
@@ -240,6 +240,14 @@ def test_no_line_meets_a_foreign_label_or_any_box(name: str) -> None:
     for title, own, points in found.edges:
         foreign = [label for label in found.labels if label is not own]
         assert not [(title, text) for text, area in [*foreign, *found.boxes] if area.holds(points)]
+
+
+def test_a_node_without_an_edge_is_grey() -> None:
+    svg = draw(LITERATURE["FairDARTS_a"])
+    for rect, text in pairwise(ElementTree.fromstring(svg)):  # noqa: S314 (our own text)
+        if "rx" in rect.attrib:
+            grey = rect.attrib["stroke"] == text.get("fill") == IDLE
+            assert grey is (text.text == "1" and svg.index("Reduction") > svg.index(f'y="{text.attrib["y"]}"'))
 
 
 # --- what it says ------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from rapdarts.literature import LITERATURE
 from rapdarts.options import ExportConfig
 from rapdarts.space import SearchSpace
 from search_spaces import darts, nasbench201
+from tests.thinned import thinned
 
 DARTS = {name: genotype for name, genotype in LITERATURE.items() if genotype.space == "darts"}
 
@@ -28,7 +29,11 @@ def drawn(space: SearchSpace) -> st.SearchStrategy[Genotype]:
     return st.builds(lambda seed: random_genotype(space, np.random.default_rng(seed)), st.integers(0, 2**32))
 
 
-genotypes = st.sampled_from(list(DARTS.values())) | drawn(darts.SPACE)
+genotypes = (
+    st.sampled_from(list(DARTS.values()))
+    | drawn(darts.SPACE)
+    | st.builds(thinned, drawn(darts.SPACE), st.integers(0, 2**32))
+)
 bench = drawn(nasbench201.SPACE)
 OTHERS = {"darts": "nasbench201", "nasbench201": "darts"}
 """The formats that have words for one space only, and whose space they refuse."""
@@ -90,7 +95,7 @@ DOT = re.compile(
 """A line inside a graph of ours: a node or an edge with attributes, an attribute of the graph, a cluster's beginning or end."""
 
 
-@pytest.mark.parametrize("name", ["PDARTS", "NASNet"])
+@pytest.mark.parametrize("name", ["PDARTS", "NASNet", "FairDARTS_a"])
 def test_dot_has_a_box_for_every_node_and_an_arrow_for_every_edge(name: str) -> None:
     genotype = LITERATURE[name]
     first, *lines, last = FORMATS["dot"](genotype).splitlines()
@@ -106,6 +111,8 @@ def test_dot_has_a_box_for_every_node_and_an_arrow_for_every_edge(name: str) -> 
             ]
         expected += [(f"{kind}_{source}", f"{kind}_output", "#b4bcc8") for source in cell.concat]
     assert arrows == sorted(expected)
+    grey = {match[1] for match in found if match and "fontcolor" in (match[3] or "") and not match[2]}
+    assert grey == ({"normal_3"} if name == "FairDARTS_a" else set())
 
 
 def test_a_name_cannot_end_its_quotes_in_dot() -> None:

@@ -29,6 +29,7 @@ from rapdarts.genotype import (
     validate,
 )
 from rapdarts.space import SearchSpace, Skeleton, named_space
+from tests.thinned import thinned
 
 
 def no_module(channels: int, stride: int, affine: bool) -> Any:
@@ -74,6 +75,11 @@ def genotypes(spaces: list[SearchSpace] = SPACES) -> st.SearchStrategy[tuple[Sea
     )
 
 
+def with_fewer_edges(spaces: list[SearchSpace] = SPACES) -> st.SearchStrategy[tuple[SearchSpace, Genotype]]:
+    """Those of which a node may have lost edges."""
+    return st.builds(lambda drawn, seed: (drawn[0], thinned(drawn[1], seed)), genotypes(spaces), st.integers(0, 2**32))
+
+
 def located(path: str) -> tuple[Any, Any, Any]:
     """A copy of TREE, the entry that holds the one at a dotted path, and the last step to it."""
     tree = parent = json.loads(VALID)
@@ -100,8 +106,8 @@ def without(path: str) -> str:
 # --- there and back ----------------------------------------------------------------------------------------------
 
 
-@given(genotypes())
-@settings(max_examples=60, deadline=None)
+@given(genotypes() | with_fewer_edges())
+@settings(max_examples=120, deadline=None)
 def test_json_gives_back_what_was_written(drawn: tuple[SearchSpace, Genotype]) -> None:
     genotype = replace(
         drawn[1],
@@ -110,14 +116,18 @@ def test_json_gives_back_what_was_written(drawn: tuple[SearchSpace, Genotype]) -
         provenance={"seed": [1, {"a": None}]},
     )
     text = genotype.to_json()
+    assert json.loads(text)["version"] == 1
     assert parse(text, "file") == genotype
     assert parse(text, "file").to_json() == text
     line = genotype.line
     assert "\n" not in line and parse(line, "file", genotype.space).cells == genotype.cells
 
 
-@given(genotypes([space for space in SPACES if space.inputs == 2 and space.keep == 2]))
-@settings(max_examples=60, deadline=None)
+TWO_INPUTS = [space for space in SPACES if space.inputs == 2]
+
+
+@given(genotypes(TWO_INPUTS) | with_fewer_edges(TWO_INPUTS))
+@settings(max_examples=120, deadline=None)
 def test_the_darts_dialect_gives_back_what_was_written(drawn: tuple[SearchSpace, Genotype]) -> None:
     space, genotype = drawn
     assert parse_darts(genotype.to_darts(), "file", space.name) == genotype
@@ -226,10 +236,8 @@ def test_what_may_be_left_out_and_what_keeps_its_order() -> None:
 
 
 def test_cells_of_another_shape_have_no_darts_dialect() -> None:
-    for inputs, edges in ((1, 2), (2, 1)):
-        cell = Cell(inputs, ((("conv", 0),) * edges,), (inputs,))
-        with pytest.raises(InputError, match="DARTS dialect"):
-            same(cell).to_darts()
+    with pytest.raises(InputError, match="DARTS dialect"):
+        same(Cell(1, ((("conv", 0),) * 2,), (1,))).to_darts()
     with pytest.raises(InputError, match="the reduce cell cannot be written in the DARTS dialect"):
         parse(without("cells.reduce"), "file").to_darts()
     with pytest.raises(InputError, match="the normal cell cannot be written in the DARTS dialect"):
@@ -270,7 +278,12 @@ WRONG = {
     "nodes a number": (changed("cells.normal.nodes", 4), "nodes must be a list"),
     "no nodes": (changed("cells.normal.nodes", []), "1 to 100 nodes"),
     "too many nodes": (changed("cells.normal.nodes", [[["conv", 0]]] * 101), "nodes has 101 entries"),
-    "empty node": (changed("cells.reduce.nodes.1", []), "cell reduce, node 1 has no edge"),
+    "empty node put out": (changed("cells.reduce.nodes.1", []), "cell reduce, concat names 3, but node 1 has no edge"),
+    "empty node read": (
+        changed("cells.reduce.nodes.0", []),
+        "cell reduce, node 1, edge 1: the input 2 is node 0, which has no edge itself",
+    ),
+    "empty nodes": (changed("cells.reduce.nodes", [[], []]), "concat names 2, but node 0 has no edge"),
     "node a text": (changed("cells.normal.nodes.0", "conv"), "node 0 must be a list"),
     "edge of one": (changed(EDGE, ["conv"]), "node 1, edge 1: must be a pair"),
     "edge of three": (changed(EDGE, ["conv", 0, 1]), "must be a pair"),
@@ -492,7 +505,10 @@ def swapped(primitive: str, source: int = 0, space: SearchSpace = SPACE) -> Geno
         (swapped("conv", 1), "node 2, edge 1: input 1 is used twice"),
         (same(Cell(2, ((("conv", 0),),), (2,))), "has 1 nodes; the space fake has 3"),
         (same(Cell(1, ((("conv", 0),),) * 3, (1,))), "has 1 inputs; the space fake has 2"),
-        (same(Cell(2, ((("conv", 0),),) * 3, (2,))), "node 0 has 1 edges; in the space fake it has 2"),
+        (
+            same(Cell(2, ((("conv", 0), ("conv", 1), ("skip", 0)),) * 3, (2,))),
+            "node 0 has 3 edges; in the space fake it has at most 2",
+        ),
     ],
 )
 def test_what_a_space_does_not_have_is_one_sentence(genotype: Genotype, fragment: str) -> None:
@@ -501,6 +517,23 @@ def test_what_a_space_does_not_have_is_one_sentence(genotype: Genotype, fragment
     assert fragment in str(caught.value) and str(caught.value).startswith("file.json: cell ")
     with pytest.raises(InputError):
         one_hot(SPACE, genotype)
+
+
+def test_a_node_may_have_fewer_edges_than_a_search_keeps() -> None:
+    """It is read, counted and trained; but no mixing becomes it, and where a space keeps all edges none may be missing."""
+    full, one = (("conv", 0), ("skip", 1)), (("conv", 1),)
+    for nodes, words in [
+        ((full, one, full), "cell normal, node 1 has 1 edges, which no mixing becomes: a search keeps 2."),
+        ((full, full, ()), "cell normal, node 2 has 0 edges, which no mixing becomes: a search keeps 2."),
+    ]:
+        genotype = same(Cell(2, nodes, tuple(2 + number for number, node in enumerate(nodes) if node)))
+        validate(genotype, SPACE, "file")
+        with pytest.raises(InputError) as caught:
+            one_hot(SPACE, genotype)
+        assert str(caught.value) == words
+    bars = Genotype("nasbench201", {"normal": Cell(1, ((("none", 0),), (), (("none", 0),)), (3,))})
+    with pytest.raises(InputError, match="cell normal, node 1 has 0 edges; in the space nasbench201 it has 2"):
+        validate(bars, BENCH, "file")
 
 
 def test_a_genotype_has_the_kinds_of_its_space() -> None:

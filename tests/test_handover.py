@@ -247,6 +247,21 @@ def test_a_reference_network_goes_as_well(lenet: Path, tmp_path: Path, values: V
     assert "lenet, a reference network without a genotype" in sentence(lenet, "to=darts")
 
 
+def test_a_network_whose_nodes_have_fewer_edges_goes_as_well(tmp_path: Path, values: Values) -> None:
+    """Trained, shipped, read back, and its cells as they were."""
+    folder, file = tmp_path / "run", tmp_path / "net.onnx"
+    assert main(["retrain", "FairDARTS_c", "digits", *SETTINGS, f"run={folder}"]) == 0
+    assert values(folder, "to=onnx", f"out={file}")["compared_on"] == "64 test images of digits"
+    assert (
+        main(["evaluate", str(folder), "timing=false"]) == main(["evaluate", str(file), "digits", "timing=false"]) == 0
+    )
+    network = read_trained(folder / "network.safetensors")
+    pixels = torch.rand(5, 1, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(onnx_network(file)(pixels), deployed(network)(pixels), rtol=1e-4, atol=1e-5)
+    assert parse(onnx_facts(file).network.splitlines()[1], "metadata").cells == LITERATURE["FairDARTS_c"].cells
+
+
 def test_a_network_alone_is_compared_on_random_pixels_or_on_an_experiment(
     run: Path, tmp_path: Path, values: Values, sentence: Sentence
 ) -> None:

@@ -413,7 +413,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "no genotype": (
         lambda: rapdarts.read("PDART"),
-        "there is no genotype 'PDART': neither a file nor a name; the nearest is PDARTS, of NASNet, ",
+        "there is no genotype 'PDART': neither a file nor a name; the nearest is PDARTS.",
     ),
     "skeleton": (lambda: rapdarts.retrain("lenet", "digits", {"skeleton.layers": 3}), "has no use for skeleton.layers="),
     "space of lenet": (lambda: rapdarts.retrain("lenet", "digits", space=MINE), "has no use for space=; leave it out"),

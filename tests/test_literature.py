@@ -34,7 +34,8 @@ def test_what_is_not_there_is_none() -> None:
 
 
 def test_the_cells_are_those_of_the_papers() -> None:
-    assert list(LITERATURE) == ["NASNet", "AmoebaNet", "DARTS_V1", "DARTS_V2", "PDARTS", "PC_DARTS_cifar"]
+    names = ["NASNet", "AmoebaNet", "DARTS_V1", "DARTS_V2", "PDARTS", "PC_DARTS_cifar"]
+    assert list(LITERATURE) == [*names, *(f"FairDARTS_{letter}" for letter in "abcdefg")]
     normal, reduce = (cell.nodes for cell in LITERATURE["PDARTS"].cells.values())
     assert normal[2:] == (
         (("sep_conv_3x3", 1), ("sep_conv_3x3", 3)),

@@ -11,13 +11,15 @@ from rapdarts.space import CellPlan, SearchSpace, Skeleton
 
 
 class DerivedCell(nn.Module):
-    """A cell with the edges of the genotype only."""
+    """A cell with the edges of the genotype only, and without the nodes that have none."""
 
     def __init__(self, space: SearchSpace, choice: Cell, plan: CellPlan) -> None:
         super().__init__()
         self.older, self.newer = preprocess(space, plan, affine=True)
-        self.nodes = [[source for _, source in node] for node in choice.nodes]
         self.inputs, self.concat = choice.inputs, choice.concat
+        self.nodes = {
+            number: [source for _, source in node] for number, node in enumerate(choice.nodes, self.inputs) if node
+        }
         self.edges = nn.ModuleList(
             space.primitives[name](plan.channels, plan.stride if source < choice.inputs else 1, True)
             for node in choice.nodes
@@ -28,9 +30,9 @@ class DerivedCell(nn.Module):
 
     def forward(self, older: Tensor, newer: Tensor, kept: Tensor | None = None) -> Tensor:
         """`kept` (paths, n), if given, scales what the edges that are no identities give, sample by sample."""
-        states = [self.older(older), self.newer(newer)][-self.inputs :]
+        states = dict(enumerate([self.older(older), self.newer(newer)][-self.inputs :]))
         edges, scales = iter(self.edges), iter(()) if kept is None else iter(kept.unbind())
-        for sources in self.nodes:
+        for number, sources in self.nodes.items():
             terms = []
             for source in sources:
                 op = next(edges)
@@ -38,7 +40,7 @@ class DerivedCell(nn.Module):
                 if kept is not None and not isinstance(op, nn.Identity):
                     y = y * next(scales)[:, None, None, None].to(y.dtype)
                 terms.append(y)
-            states.append(sum(terms[1:], terms[0]))
+            states[number] = sum(terms[1:], terms[0])
         return torch.cat([states[i] for i in self.concat], 1)
 
 

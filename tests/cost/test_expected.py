@@ -134,6 +134,8 @@ def test_what_a_table_cannot_price_is_refused(table: PriceTable) -> None:
         table.exact(narrow)
     with pytest.raises(InputError, match="5 nodes; the space darts has 4"):
         table.exact(LITERATURE["NASNet"])
+    with pytest.raises(InputError, match="cell normal, node 1 has 1 edges, which no mixing becomes"):
+        table.exact(LITERATURE["FairDARTS_b"])
 
 
 def test_resources_are_open() -> None:
