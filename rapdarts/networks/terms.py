@@ -146,9 +146,8 @@ class _Total(torch.autograd.Function):
             sum_ += pixels(term)
         for term, cover in zip(terms[whole:], covers, strict=True):
             for slot, at, length in _runs(cover):
-                sum_[..., slot * channels : (slot + length) * channels] += pixels(term)[
-                    ..., at * channels : (at + length) * channels
-                ]
+                part = pixels(term).narrow(3, at * channels, length * channels)
+                sum_.narrow(3, slot * channels, length * channels).add_(part)  # by += it would be copied onto itself
         return images(sum_.unflatten(3, (states, -1)).sum(3) if states > 1 else sum_)
 
     @staticmethod
