@@ -84,7 +84,7 @@ class Wave(nn.Module):
         """
         if self.stride > 1:
             x = pixels(bypass(images(x.flatten(3)), self.stride)).unflatten(3, x.shape[3:])
-        weights = x.new_ones(self.slots) if edges is None else edges[self.edges].to(x.dtype)
+        weights = x.new_ones(self.slots) if edges is None else edges.index_select(0, self.edges).to(x.dtype)
         result = x.new_zeros(()) if pending is None else pending
         for state, weight in zip(x.split(1, 3), weights.view(self.states, -1, 1), strict=True):
             result = torch.addcmul(result, state, weight)
@@ -104,8 +104,8 @@ class BatchedCell(nn.Module):
         inputs, nodes = cell.space.inputs, cell.space.nodes
         waves = [Wave(cell, range(inputs)), *(Wave(cell, [state]) for state in range(inputs, inputs + nodes - 1))]
         self.waves = nn.ModuleList(waves)
-        columns = len(cell.space.primitives)
-        order = [edge * columns + column for wave in waves for edge, column in wave.entries]
+        edges, columns = len(cell.edges), len(cell.space.primitives)
+        order = [(self.kind * edges + edge) * columns + column for wave in waves for edge, column in wave.entries]
         self.register_buffer("order", torch.tensor(order, dtype=torch.int64), persistent=False)
         self.sizes = [len(cover) * self.width for wave in waves for cover in wave.covers]
 
@@ -114,7 +114,8 @@ class BatchedCell(nn.Module):
         width = self.width
         state = torch.cat([self.older(older), self.newer(newer)][-self.space.inputs :], 1)
         masks = dropout.masks(self.masks, (len(newer), width, *self.plan.inside))
-        scale = mixing.joint[self.kind].flatten()[self.order]
+        # By index_select, whose gradient is written where it belongs; that of indexing sorts the places first, for they might repeat.
+        scale = mixing.joint.flatten().index_select(0, self.order)
         scales = iter(scale[:, None].expand(-1, width).flatten().split(self.sizes))
         edges = None if mixing.edges is None else mixing.edges[self.kind]
 
@@ -129,7 +130,7 @@ class BatchedCell(nn.Module):
             weighing = {name: next(scales) for name in wave.chains}
             mask = None
             if masks is not None and len(wave.dropped):
-                mask = masks[wave.dropped].permute(1, 2, 3, 0, 4)
+                mask = masks.permute(1, 2, 3, 0, 4).index_select(3, wave.dropped)
                 weighing[SKIP] = weighing[SKIP] * dropout.scale
             pending = wave(state.contiguous(memory_format=torch.channels_last), weighing, mask, pending)
             # A node is complete when all states before it have been added to it.
