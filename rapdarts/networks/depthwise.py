@@ -1,4 +1,4 @@
-"""Depthwise and pointwise convolution as one operation that keeps nothing but its input for the backward pass.
+"""Depthwise and pointwise convolution as one operation that keeps its input for the backward pass, where weights learn, and nothing else.
 
 What lies between the two is computed again when the pointwise weights need their gradient: a depthwise convolution is
 cheap, and its output would be as large as everything else that an edge keeps. On a CPU the gradients also go around
@@ -73,8 +73,9 @@ class _Separable(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, source: Tensor, depthwise: Tensor, pointwise: Tensor, again: Again, geometry: Geometry
     ) -> Tensor:
-        ctx.save_for_backward(source, depthwise, pointwise)
-        ctx.again, ctx.geometry = again, geometry
+        _, _, *for_weights = ctx.needs_input_grad[:4]
+        ctx.save_for_backward(source if any(for_weights) else None, depthwise, pointwise)
+        ctx.size, ctx.again, ctx.geometry = source.shape, again, geometry
         return F.conv2d(_depthwise(x, depthwise, geometry), pointwise, groups=len(depthwise) // pointwise.shape[1])
 
     @staticmethod
@@ -93,7 +94,7 @@ class _Separable(torch.autograd.Function):
             to_pointwise = torch.bmm(rows.permute(1, 2, 0), columns.transpose(0, 1)).view_as(pointwise)
             del between
         to_between = F.conv_transpose2d(gradient, pointwise, groups=slots)
-        to_x, to_depthwise = _depthwise_backward(to_between, x, source.shape, depthwise, ctx.geometry, for_x)
+        to_x, to_depthwise = _depthwise_backward(to_between, x, ctx.size, depthwise, ctx.geometry, for_x)
         return to_x, None, to_depthwise, to_pointwise, None, None
 
 
@@ -107,8 +108,9 @@ class _SeparableOnGpu(torch.autograd.Function):
         from rapdarts.networks.kernels import convolutions
 
         x = x.contiguous(memory_format=torch.channels_last)
-        ctx.save_for_backward(x, depthwise, pointwise)
-        ctx.reading, ctx.geometry = reading, geometry
+        _, *for_weights = ctx.needs_input_grad[:3]
+        ctx.save_for_backward(x if any(for_weights) else None, depthwise, pointwise)
+        ctx.size, ctx.reading, ctx.geometry = x.shape, reading, geometry
         return convolutions.forward(x, reading, depthwise, pointwise, geometry)
 
     @staticmethod
@@ -117,11 +119,9 @@ class _SeparableOnGpu(torch.autograd.Function):
         from rapdarts.networks.kernels import convolutions
 
         x, depthwise, pointwise = ctx.saved_tensors
-        for_x, *for_weights = ctx.needs_input_grad[:3]
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        gradients = convolutions.backward(
-            gradient, x, ctx.reading, depthwise, pointwise, ctx.geometry, for_x, any(for_weights)
-        )
+        size = ctx.size if ctx.needs_input_grad[0] else None
+        gradients = convolutions.backward(gradient, size, x, ctx.reading, depthwise, pointwise, ctx.geometry)
         return *gradients, None, None
 
 

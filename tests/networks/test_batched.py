@@ -10,12 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from rapdarts.networks.batched import BatchedSupernet
 from rapdarts.networks.blocks import Bundle, Reading
 from rapdarts.networks.depthwise import Geometry, separable
 from rapdarts.networks.primitives import PRIMITIVES
 from rapdarts.networks.supernet import Supernet
+from rapdarts.networks.terms import kept
 from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
 
 SMALL = Skeleton(3, 4, (3, 8, 8), 10)
@@ -340,6 +342,29 @@ def test_separable(kernel: int, stride: int, dilation: int, sources: tuple[int, 
             assert_same(ours, theirs)
         found = separable(Bundle(x), reading, depthwise.detach(), pointwise.detach(), geometry)
         assert_same(torch.autograd.grad((found * probe).sum(), [x])[0], slopes[0])
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_an_image_is_kept_where_weights_learn(learns: bool) -> None:
+    seen: list[Tensor] = []
+    weights = torch.randn(4, 1, 3, 3), torch.randn(4, 4, 1, 1)
+    x = torch.randn(2, 4, 7, 7, requires_grad=True)
+    with saved_tensors_hooks(lambda tensor: [seen.append(tensor), tensor][1], lambda tensor: tensor):
+        given = [weight.requires_grad_(learns) for weight in weights]
+        separable(Bundle(x), Reading.own(1), given[0], given[1], Geometry((1, 1), (1, 1), (1, 1)))
+    shapes = [tensor.shape for tensor in seen]
+    assert (x.shape in shapes) is learns and all(weight.shape in shapes for weight in weights)
+
+
+def test_what_is_dropped_is_zero_whatever_it_was() -> None:
+    """And lies in memory as the term does: nothing is copied to look at it in another order."""
+    y = torch.randn(2, 3, 3, 8)
+    y[0, 1, 2, 3:5] = torch.tensor([torch.inf, torch.nan])
+    masks = torch.rand(2, 2, 3, 3, 4) > 0.3
+    masks[0, 0, 1, 2, 3] = masks[1, 0, 1, 2, 0] = False
+    mask = masks.permute(1, 2, 3, 0, 4).contiguous()
+    found = kept(y, mask)
+    assert torch.equal(found, torch.where(mask.flatten(3), y, 0.0)) and found.stride() == y.stride()
 
 
 @pytest.mark.parametrize("sources, blocks", [((0, 1, 2), 3), ((0, 0, 1, 1), 2), ((1, 0, 1), 2), ((2, 0), 3)], ids=str)

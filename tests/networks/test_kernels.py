@@ -69,11 +69,12 @@ def test_separable_convolutions(
 
     image, weights = channels_last(x), (first.detach(), second.detach())
     near(convolutions.forward(image, reading, *weights, geometry), expected.detach())
-    given = (channels_last(gradient), image, reading, *weights, geometry)
-    for found, wanted in zip(convolutions.backward(*given, True, True), gradients, strict=True):
+    given = (reading, *weights, geometry)
+    for found, wanted in zip(convolutions.backward(channels_last(gradient), x.shape, image, *given), gradients, strict=True):
         assert found is not None
         near(found, wanted)
-    assert convolutions.backward(*given, True, False)[1:] == (None, None)
+    assert convolutions.backward(channels_last(gradient), x.shape, None, *given)[1:] == (None, None)
+    assert convolutions.backward(channels_last(gradient), None, image, *given)[0] is None
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_kernels_of_half_precision(kind: torch.dtype, products_in_bfloat16: None
     given = channels_last(x), EACH, *(weight.detach() for weight in weights), geometry
     found = convolutions.forward(*given)
     assert found.dtype == kind
-    gradients = convolutions.backward(channels_last(gradient), *given, True, True)
+    gradients = convolutions.backward(channels_last(gradient), x.shape, *given)
     for mine, true in zip((found, *gradients), (expected.detach(), *wanted), strict=True):
         assert mine is not None
         near(mine.float(), true, 1e-2)

@@ -173,20 +173,23 @@ def forward(x: Tensor, reading: Reading, depthwise: Tensor, pointwise: Tensor, g
 
 
 def backward(
-    gradient: Tensor, x: Tensor, reading: Reading, depthwise: Tensor, pointwise: Tensor, geometry: Geometry,
-    for_x: bool, for_weights: bool,
+    gradient: Tensor, given: torch.Size | None, x: Tensor | None, reading: Reading, depthwise: Tensor, pointwise: Tensor,
+    geometry: Geometry,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
-    """The gradients for `x` (n, blocks*C, h, w), and for both weights, of `forward`, given that for its result."""
+    """The gradients for `x` (n, blocks*C, h, w), whose size is `given`, and for both weights, of `forward`.
+
+    `gradient` is that for its result; without its size that for `x` is not computed, without `x` not those for the weights.
+    """
     slots, c_in = len(reading.sources), pointwise.shape[1]
     c_out, kernel = len(pointwise) // slots, (depthwise.shape[2], depthwise.shape[3])
     to_x = to_depthwise = to_pointwise = None
-    if for_x:
+    if given is not None:
         size, still = (gradient.shape[2], gradient.shape[3]), ((1, 1), (0, 0), (0, 0), (1, 1))
         between = _run(gradient, size, tuple(range(slots)), 1, None, pointwise, c_out, c_in, still, turned=True)
         readers, reads = readers_of(reading)
         movement = ((1, 1), geometry.padding, tuple(-d for d in geometry.dilation), geometry.stride)
-        to_x = _run(between, (x.shape[2], x.shape[3]), reads, readers, depthwise, None, c_in, c_in, movement)
-    if for_weights:
+        to_x = _run(between, (given[2], given[3]), reads, readers, depthwise, None, c_in, c_in, movement)
+    if x is not None:
         dense = _dense_gradient(gradient, x, reading, kernel, c_in, c_out, geometry)
         to_depthwise, to_pointwise = torch.empty_like(depthwise), torch.empty_like(pointwise)
         taps = kernel[0] * kernel[1]
