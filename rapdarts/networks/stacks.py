@@ -245,7 +245,7 @@ def _stacks(columns: Sequence[Sequence[nn.Module]]) -> Iterator[Stack]:
             relu = bool(following) and _weightless(following, nn.ReLU)
             yield StackedNorm(column, relu)  # type: ignore[arg-type]
             at += relu
-        elif all(type(slot) is Halves for slot in column):
+        elif all(type(slot) is Halves and not any(map(_hooked, slot.modules())) for slot in column):
             yield StackedHalves(column)  # type: ignore[arg-type]
         elif _weightless(column):
             yield Elementwise(column)
@@ -256,13 +256,22 @@ def _stacks(columns: Sequence[Sequence[nn.Module]]) -> Iterator[Stack]:
 
 def _alike(column: Sequence[nn.Module]) -> bool:
     """Whether the modules of a layer differ in nothing but their numbers."""
-    learns = {tuple(weight.requires_grad for weight in slot.parameters()) for slot in column}
-    return len({repr(slot) for slot in column}) == len(learns) == 1
+    builds = [_build(slot) for slot in column]
+    return builds.count(builds[0]) == len(builds)
+
+
+def _build(module: nn.Module) -> tuple[object, ...]:
+    """What a module is but for its numbers: what it prints, what its classes call constant (not all of it is printed), what learns."""
+    constants = [
+        getattr(part, name, None) for part in module.modules() for name in getattr(type(part), "__constants__", ())
+    ]
+    return repr(module), constants, [weight.requires_grad for weight in module.parameters()]
 
 
 def _hooked(module: nn.Module) -> bool:
     """Whether calling a module does more than its class says."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or "forward" in vars(module)
 
 
 def _weightless(column: Sequence[nn.Module], *kinds: type[nn.Module]) -> bool:

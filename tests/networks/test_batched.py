@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from types import MethodType
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from rapdarts.networks.batched import BatchedSupernet
 from rapdarts.networks.blocks import Bundle, Reading
 from rapdarts.networks.depthwise import Geometry, separable
+from rapdarts.networks.layers import Halves
 from rapdarts.networks.primitives import PRIMITIVES
 from rapdarts.networks.supernet import Supernet
 from rapdarts.networks.terms import kept
@@ -257,6 +259,40 @@ def test_modules_of_one_primitive_that_differ() -> None:
         return nn.Sequential(conv, nn.BatchNorm2d(channels, affine=False, eps=10.0**-p))
 
     space = SearchSpace("moody", {"none": PRIMITIVES["none"], "moody": moody})
+    assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
+
+
+def test_pools_that_differ_in_what_they_do_not_print() -> None:
+    choices = itertools.cycle([(False, True), (True, False), (False, False)])
+
+    def moody(channels: int, stride: int, affine: bool) -> nn.Module:
+        ceil_mode, counted = next(choices)
+        return nn.Sequential(
+            nn.AvgPool2d(3, stride, 1, ceil_mode=ceil_mode and stride == 1, count_include_pad=counted),
+            nn.BatchNorm2d(channels, affine=False),
+        )
+
+    space = SearchSpace("moody", {"none": PRIMITIVES["none"], "moody": moody})
+    assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
+
+
+@pytest.mark.parametrize("change", ["forward", "hook", "hook before", "within halves"])
+def test_modules_whose_calls_do_more_than_their_class_says(change: str) -> None:
+    def changed(channels: int, stride: int, affine: bool) -> nn.Module:
+        if change == "within halves" and stride == 2:
+            halves = Halves(channels, channels)
+            halves.even.register_forward_hook(lambda module, given, y: y.tanh())
+            return halves
+        conv = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        if change == "forward":
+            conv.forward = MethodType(lambda self, x: nn.Conv2d.forward(self, x).tanh(), conv)  # type: ignore[method-assign]
+        elif change == "hook":
+            conv.register_full_backward_hook(lambda module, to_x, to_y: (3 * to_x[0],))
+        else:
+            conv.register_full_backward_pre_hook(lambda module, to_y: (3 * to_y[0],))
+        return nn.Sequential(conv, nn.BatchNorm2d(channels, affine=False))
+
+    space = SearchSpace("changed", {"none": PRIMITIVES["none"], "changed": changed})
     assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
 
 

@@ -202,6 +202,18 @@ def test_a_maximum_that_is_no_number_stays_one() -> None:
     assert torch.equal(found.isnan(), F.max_pool2d(x, 3, 1, 1).isnan())
 
 
+def test_a_channel_that_is_no_number_stays_one() -> None:
+    """Also behind a ReLU: a loss that looked finite would hide it."""
+    x = channels_last(torch.randn(2, 8, 4, 4))
+    x[0, 3, 1, 1] = float("nan")
+    for relu in (False, True):
+        mean, var = torch.zeros(8), torch.ones(8)
+        found, _ = norms.forward(x, Reading.own(2), None, mean, var, 0.1, 1e-5, relu)
+        lost = torch.arange(8) == 3
+        assert torch.equal(found.isnan().all((0, 2, 3)), lost) and torch.equal(found.isnan().any((0, 2, 3)), lost)
+        assert torch.equal(mean.isnan(), lost) and torch.equal(var.isnan(), lost)
+
+
 def test_the_supernet_through_all_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 

@@ -55,7 +55,8 @@ def _normalise(
     once = tl.sum(tl.load(sums + place, asked, 0.0), 0) / pixels
     twice = tl.sum(tl.load(sums + place + from_channels, asked, 0.0), 0) / pixels
     middle = tl.load(source + at_block * c_in + c, known, 0.0).to(tl.float32) + once
-    spread = tl.maximum(twice - once * once, 0.0)
+    spread = twice - once * once
+    spread = tl.where(spread < 0, 0.0, spread)  # tl.maximum would make a number of a NaN
     inverse = 1 / tl.sqrt(spread + eps)
     own = slot * c_in + c
     if share == 0:
@@ -76,7 +77,7 @@ def _normalise(
         x = tl.load(source + (at * from_channels + at_block * c_in)[:, None] + c[None, :], inside, 0.0).to(tl.float32)
         y = (x - middle[None, :]) * factor[None, :]
         if relu:
-            y = tl.maximum(y, 0.0)
+            y = tl.where(y < 0, 0.0, y)
         tl.store(target + (at * channels + slot * c_in)[:, None] + c[None, :], y.to(target.dtype.element_ty), inside)
 
 
