@@ -87,7 +87,8 @@ class Weighted(torch.autograd.Function):
         ctx.reading, ctx.precision = reading, scale.dtype
         scale = scale.to(x.dtype)
         ctx.save_for_backward(x, scale, mask)
-        return images(kept(pixels(reading.spread(x)) * scale, mask))
+        slots = reading.slots(x)
+        return images(kept((slots * scale.view(slots.shape[3:])).flatten(3), mask))
 
     @staticmethod
     @once_differentiable
@@ -98,7 +99,8 @@ class Weighted(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_x = ctx.reading.gather(images(passed * scale))
         if ctx.needs_input_grad[1]:
-            to_scale = (passed * pixels(ctx.reading.spread(x))).sum((0, 1, 2), dtype=ctx.precision)
+            slots = ctx.reading.slots(x)
+            to_scale = (passed.view(slots.shape) * slots).sum((0, 1, 2), dtype=ctx.precision).flatten()
         return to_x, to_scale, None, None
 
 
