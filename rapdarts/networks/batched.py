@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rapdarts.networks.blocks import Bundle, Reading, images, pixels
+from rapdarts.networks.blocks import Bundle, Reading, for_kernels, images, pixels
 from rapdarts.networks.recompute import recomputed
 from rapdarts.networks.stacks import Chain, Stack
 from rapdarts.networks.supernet import SkipDropout, SuperCell, Supernet, bypass
-from rapdarts.networks.terms import total
+from rapdarts.networks.terms import Norms, WeighedSum, total
 from rapdarts.space import NONE, SKIP, Mixing
 
 
@@ -43,7 +43,7 @@ class Wave(nn.Module):
         self.register_buffer("edges", torch.tensor([edge for _, edge in leaving]), persistent=False)
         self.stride: int = mixed[leaving[0][1]].stride
         self.chains = nn.ModuleDict()
-        self.covers: list[tuple[int, ...]] = []
+        self.covers: dict[str, tuple[int, ...]] = {}
         self.entries: list[tuple[int, int]] = []  # (edge, column) of every slot of every chain
         dropped: list[int] = []  # the masks of its skips, among those of the cell
         for name, column in space.columns.items():
@@ -58,24 +58,71 @@ class Wave(nn.Module):
                 continue
             reading = Reading(tuple(state for _, state, _ in heard), len(states))
             self.chains[name] = Chain([mixed[edge].ops[name] for _, _, edge in heard], reading)
-            self.covers.append(tuple(slot for slot, _, _ in heard))
+            self.covers[name] = tuple(slot for slot, _, _ in heard)
             self.entries += [(edge, column) for _, _, edge in heard]
             if name == SKIP and self.stride == 1:
                 dropped = [cell.dropped.index(edge) for _, _, edge in heard]
         self.register_buffer("dropped", torch.tensor(dropped, dtype=torch.int64), persistent=False)
+        # Norms that end chains; a skip's own is by itself, for its mask comes behind it.
+        chains: dict[str, Any] = dict(self.chains.items())
+        masked = SKIP if self.stride == 1 else None
+        self.normed = {name: chain for name, chain in chains.items() if chain.norm is not None and name != masked}
+        self.norms = self._together()
 
-    def forward(self, x: Tensor, scales: Mapping[str, Tensor], mask: Tensor | None, pending: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, scales: Mapping[str, Tensor], mask: Tensor | None, pending: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """What the edges add to `pending` (n, nodes*C, h', w'), the nodes that they lead to side by side.
 
         `x` is the states side by side (n, states*C, h, w), `scales` the mixing weights of each chain's channels;
-        `mask` (n, h', w', slots, C) says what the skips keep.
+        `mask` (n, h', w', slots, C) says what the skips keep. Gives the first node, which is complete, and the others.
         """
-        if not self.chains:
-            nothing = x[:, : x.shape[1] // self.states, :: self.stride, :: self.stride] * 0
-            return nothing.repeat(1, self.slots // self.states, 1, 1) if pending is None else pending
-        bundle = Bundle(x)
-        terms = [chain(bundle, scales[name], mask if name == SKIP else None) for name, chain in self.chains.items()]
-        return total(terms, self.covers, self.states, self.slots, pending)
+        bundle, width = Bundle(x), x.shape[1] // self.states
+        together = self.norms if self.training and for_kernels(x, width) else None
+        apart = [name for name in self.chains if together is None or name not in self.normed]
+        if apart:
+            terms = [self.chains[name](bundle, scales[name], mask if name == SKIP else None) for name in apart]
+            covers = [self.covers[name] for name in apart]
+            pending = total(terms, covers, self.states, self.slots, pending)
+        if together is not None:
+            return self._weighed_sum(together, bundle, scales, pending)
+        if pending is None:
+            nothing = x[:, :width, :: self.stride, :: self.stride] * 0
+            pending = nothing.repeat(1, self.slots // self.states, 1, 1)
+        first, others = pending.split([width, pending.shape[1] - width], 1)
+        return first, others
+
+    def _together(self) -> Norms | None:
+        """The norms that end chains, if all are of one kind, so that they may be weighed and summed together."""
+        kinds = {(chain.norm.momentum, chain.norm.eps) for chain in self.normed.values()}
+        if len(kinds) != 1:
+            return None
+        reads: list[int] = []
+        into: list[int] = []
+        blocks, nodes = 0, self.slots // self.states
+        for name, chain in self.normed.items():
+            reads += [blocks + source for source in chain.behind.sources]
+            into += [slot % nodes for slot in self.covers[name]]
+            blocks += chain.behind.blocks
+        return Norms(Reading(tuple(reads), blocks), tuple(into), nodes, *kinds.pop())
+
+    def _weighed_sum(
+        self, norms: Norms, bundle: Bundle, scales: Mapping[str, Tensor], pending: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        x, width = bundle.x, bundle.x.shape[1] // self.states
+        kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+        size = [-(-side // self.stride) for side in x.shape[2:]]
+        widths = [chain.behind.blocks * width for chain in self.normed.values()]
+        room = torch.empty((len(x), sum(widths), *size), dtype=kind, device=x.device,
+                           memory_format=torch.channels_last)  # fmt: skip
+        places = room.split(widths, 1)
+        parts = [chain.before_norm(bundle, place) for chain, place in zip(self.normed.values(), places, strict=True)]
+        scale = torch.cat([scales[name] for name in self.normed])
+        running = [(chain.norm.running_mean, chain.norm.running_var) for chain in self.normed.values()]
+        result: tuple[Tensor, Tensor] = WeighedSum.apply(  # type: ignore[no-untyped-call]
+            norms, running, room, scale, pending, *parts
+        )
+        return result
 
     def bypass(self, x: Tensor, edges: Tensor | None, pending: Tensor | None) -> Tensor:
         """What goes around the primitives, `x` (n, h, w, states, B), added to `pending` (n, h', w', nodes, B).
@@ -107,7 +154,7 @@ class BatchedCell(nn.Module):
         edges, columns = len(cell.edges), len(cell.space.primitives)
         order = [(self.kind * edges + edge) * columns + column for wave in waves for edge, column in wave.entries]
         self.register_buffer("order", torch.tensor(order, dtype=torch.int64), persistent=False)
-        self.sizes = [len(cover) * self.width for wave in waves for cover in wave.covers]
+        self.sizes = [len(cover) * self.width for wave in waves for cover in wave.covers.values()]
 
     def forward(self, older: Tensor, newer: Tensor, mixing: Mixing, dropout: SkipDropout) -> Tensor:
         """Gives the space's outputs side by side (n, outputs * C, h, w)."""
@@ -132,9 +179,8 @@ class BatchedCell(nn.Module):
             if masks is not None and len(wave.dropped):
                 mask = masks.permute(1, 2, 3, 0, 4).index_select(3, wave.dropped)
                 weighing[SKIP] = weighing[SKIP] * dropout.scale
-            pending = wave(state.contiguous(memory_format=torch.channels_last), weighing, mask, pending)
             # A node is complete when all states before it have been added to it.
-            state, pending = pending.split([width, pending.shape[1] - width], 1)
+            state, pending = wave(state.contiguous(memory_format=torch.channels_last), weighing, mask, pending)
             if around is not None:
                 beside, around = around.split([1, around.shape[3] - 1], 3)
                 state = F.channel_shuffle(torch.cat([state, images(beside.flatten(3))], 1), self.partial)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -46,25 +47,17 @@ class WeightedNorm(torch.autograd.Function):
 
 
 class NormOnGpu(torch.autograd.Function):
-    """Batch norm by kernels of ours: weighed, or with a ReLU behind it."""
+    """Batch norm by kernels of ours, with a ReLU behind it if asked."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        scale: Tensor | None,
-        reading: Reading,
-        mean: Tensor,
-        var: Tensor,
-        momentum: float,
-        eps: float,
-        relu: bool,
+        ctx: Any, x: Tensor, reading: Reading, mean: Tensor, var: Tensor, momentum: float, eps: float, relu: bool
     ) -> Tensor:
         from rapdarts.networks.kernels import norms
 
         x = x.contiguous(memory_format=torch.channels_last)
-        y, statistics = norms.forward(x, reading, scale, mean, var, momentum, eps, relu)
-        ctx.save_for_backward(x, scale, statistics)
+        y, statistics = norms.forward(x, reading, mean, var, momentum, eps, relu)
+        ctx.save_for_backward(x, statistics)
         ctx.reading, ctx.relu = reading, relu
         return y
 
@@ -73,10 +66,73 @@ class NormOnGpu(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         from rapdarts.networks.kernels import norms
 
-        x, scale, statistics = ctx.saved_tensors
+        x, statistics = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        to_x, to_scale = norms.backward(gradient, x, ctx.reading, scale, statistics, ctx.relu, ctx.needs_input_grad[0])
-        return to_x, None if scale is None else to_scale.to(scale.dtype), *[None] * 6
+        to_x, _ = norms.backward(gradient, x, ctx.reading, statistics, ctx.needs_input_grad[0], relu=ctx.relu)
+        return to_x, *[None] * 6
+
+
+@dataclass(frozen=True)
+class Norms:
+    """The batch norms that end the chains of a wave, slot by slot: what each reads of the wave's room, and which node it goes into."""
+
+    reading: Reading
+    into: tuple[int, ...]
+    nodes: int
+    momentum: float
+    eps: float
+
+
+class WeighedSum(torch.autograd.Function):
+    """All norms of a wave, weighed by `scale` (slots*C,) and summed into its nodes by kernels of ours.
+
+    `room` (n, blocks*C, h, w) is for what the chains put out, `parts` of it one behind the other: some lie there already.
+    `pending` (n, nodes*C, h, w) is what is added to; gives the first node and the others. Nothing is kept but what the
+    norms read. Their `running` means and variances are brought up to date.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        norms_: Norms,
+        running: Sequence[tuple[Tensor, Tensor]],
+        room: Tensor,
+        scale: Tensor,
+        pending: Tensor | None,
+        *parts: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        from rapdarts.networks.kernels import norms
+
+        ctx.widths = [part.shape[1] for part in parts]
+        for part, place in zip(parts, room.split(ctx.widths, 1), strict=True):
+            if part.data_ptr() != place.data_ptr():
+                place.copy_(part)
+        if pending is not None:
+            pending = pending.to(room.dtype).contiguous(memory_format=torch.channels_last)
+        first, others, statistics = norms.weighed_sum(
+            room, norms_.reading, norms_.into, norms_.nodes, scale, pending, norms_.eps
+        )
+        ctx.save_for_backward(room, scale, statistics)
+        ctx.norms = norms_
+        means, variances = zip(*running, strict=True)
+        widths = [len(mean) for mean in means]
+        fresh = [*statistics[0].split(widths), *statistics[2].split(widths)]
+        torch._foreach_lerp_([*means, *variances], fresh, norms_.momentum)
+        return first, others
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        from rapdarts.networks.kernels import norms
+
+        room, scale, statistics = ctx.saved_tensors
+        gradient = torch.cat(gradients, 1).contiguous(memory_format=torch.channels_last)
+        to_room, to_scale = norms.backward(
+            gradient, room, ctx.norms.reading, statistics, any(ctx.needs_input_grad[5:]),
+            scale=scale, into=ctx.norms.into,
+        )  # fmt: skip
+        to_parts = [None] * len(ctx.widths) if to_room is None else to_room.split(ctx.widths, 1)
+        return None, None, None, to_scale.to(scale.dtype), gradient if ctx.needs_input_grad[4] else None, *to_parts
 
 
 class Weighted(torch.autograd.Function):

@@ -92,7 +92,9 @@ def assert_equal_supernets(
         gradients.append(dict(zip(named, found[len(inputs) :], strict=True)))
     for ours, theirs in zip(*reversed(results), strict=True):
         assert_same(ours, theirs)
-    assert_same_under_plain_names(batched, gradients)
+    apart = under_plain_names(batched, gradients[1])
+    for name, expected in gradients[0].items():
+        assert_same(apart[name], expected)
 
     before, after = plain.state_dict(), batched.plain_state()
     for name in before:
@@ -100,19 +102,17 @@ def assert_equal_supernets(
             assert_same(after[name], before[name])
 
 
-def assert_same_under_plain_names(batched: BatchedSupernet, gradients: list[dict[str, Tensor]]) -> None:
-    """Gradients of the batched weights, taken apart as the weights themselves are, against the plain ones."""
-    theirs, ours = gradients
+def under_plain_names(batched: BatchedSupernet, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients of the batched weights, taken apart as the weights themselves are."""
     named = dict(batched.named_parameters())
     kept = {name: weight.detach().clone() for name, weight in named.items()}
     with torch.no_grad():
-        for name, gradient in ours.items():
+        for name, gradient in gradients.items():
             named[name].copy_(gradient)
-        apart = batched.plain_state()
-        for name, expected in theirs.items():
-            assert_same(apart[name], expected)
+        apart = {name: tensor.clone() for name, tensor in batched.plain_state().items()}
         for name, weight in kept.items():
             named[name].copy_(weight)
+    return apart
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.4])

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from rapdarts.networks.blocks import Reading
-from rapdarts.networks.kernels.places import ELEMENTS, PROGRAMS, block_of, precision, readers_of, table
+from rapdarts.networks.kernels.places import ELEMENTS, PROGRAMS, block_of, pitch, precision, readers_of, table
 
 if TYPE_CHECKING:
     from rapdarts.networks.depthwise import Geometry
@@ -144,32 +144,36 @@ def _part(
 def _run(
     x: Tensor, size: tuple[int, int], reads: tuple[int, ...], readers: int, depthwise: Tensor | None,
     pointwise: Tensor | None, c_in: int, c_out: int, movement: Sequence[Sequence[int]], turned: bool = False,
+    room: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     slots, (height, width), n = len(reads) // readers, size, len(x)
     rows, columns = (1, 1) if depthwise is None else depthwise.shape[2:]
     result = torch.empty((n, slots * c_out, height, width), dtype=x.dtype, device=x.device,
-                         memory_format=torch.channels_last)  # fmt: skip
+                         memory_format=torch.channels_last) if room is None else room  # fmt: skip
     pixels, block = n * height * width, block_of(c_in)
     tile = max(16, ELEMENTS // max(block, block_of(c_out)))
     (times, off, step, over) = movement
     given = [x if weight is None else weight for weight in (depthwise, pointwise)]
     _convolve[triton.cdiv(pixels, tile), slots](
         x, result, *given, table(reads, x.device), readers, pixels, x.shape[2], x.shape[3], height, width,
-        x.shape[1], result.shape[1], *times, *off, *step, *over, rows, columns, c_in, c_out,
+        pitch(x), pitch(result), *times, *off, *step, *over, rows, columns, c_in, c_out,
         block, block_of(c_out), tile, depthwise is not None, pointwise is not None, turned, precision(),
     )  # fmt: skip
     return result
 
 
-def forward(x: Tensor, reading: Reading, depthwise: Tensor, pointwise: Tensor, geometry: Geometry) -> Tensor:
-    """Depthwise, then pointwise convolution: `x` (n, blocks*C, h, w) to (n, slots*outputs, h', w').
+def forward(
+    x: Tensor, reading: Reading, depthwise: Tensor, pointwise: Tensor, geometry: Geometry, room: Tensor | None = None
+) -> Tensor:
+    """Depthwise, then pointwise convolution: `x` (n, blocks*C, h, w) to (n, slots*outputs, h', w'), in the `room` for it if given.
 
-    `depthwise` (slots*C, 1, k, k), `pointwise` (slots*outputs, C, 1, 1); products are summed in float32.
+    `depthwise` (slots*C, 1, k, k), `pointwise` (slots*outputs, C, 1, 1); products are summed in float32. Images here and
+    below have a pitch (`places.pitch`).
     """
     c_in, c_out = pointwise.shape[1], len(pointwise) // len(reading.sources)
     size = geometry.result((x.shape[2], x.shape[3]), (depthwise.shape[2], depthwise.shape[3]))
     movement = (geometry.stride, tuple(-p for p in geometry.padding), geometry.dilation, (1, 1))
-    return _run(x, size, reading.sources, 1, depthwise, pointwise, c_in, c_out, movement)
+    return _run(x, size, reading.sources, 1, depthwise, pointwise, c_in, c_out, movement, room=room)
 
 
 def backward(
@@ -214,7 +218,7 @@ def _dense_gradient(
     sums = torch.empty((parts, slots, rows * columns, c_in, c_out), dtype=torch.float32, device=x.device)
     _correlate[parts, slots, groups](
         x, gradient, sums, table(reading.sources, x.device), pixels, steps, x.shape[2], x.shape[3],
-        gradient.shape[2], gradient.shape[3], x.shape[1], gradient.shape[1],
+        gradient.shape[2], gradient.shape[3], pitch(x), pitch(gradient),
         *geometry.stride, *(-p for p in geometry.padding), *geometry.dilation, rows, columns, taps,
         c_in, c_out, block, block_of(c_out), tile, precision(),
         num_warps=8 if taps * block >= 128 else 4,

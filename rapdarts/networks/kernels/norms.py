@@ -1,6 +1,8 @@
-"""Batch norm of many slots on a GPU: statistics once for every block, whatever number of slots read it, and no copy of it.
+"""Batch norms of many slots on a GPU: statistics once for every block, whatever number of slots read it, and no copy of it.
 
-Sums over pixels are taken in parts and added up in a fixed order, so that a step gives the same bits again.
+Those within a chain have a ReLU behind them. Those at the ends of a wave's chains are weighed and summed into its nodes
+as they are computed: a term is never written. Sums over pixels are taken in parts and added up in a fixed order, so
+that a step gives the same bits again.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ PARTS = 64
 """Most parts in which the pixels are summed."""
 
 
-@triton.jit(do_not_specialize=["pixels", "steps", "parts", "readers"])
+@triton.jit(do_not_specialize=["pixels", "steps"])
 def _moments(source, sums, pixels, steps, channels, c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr):
     """Sums over a part of the pixels, of one block's channels and of their squares, less the first pixel's values."""
     part, at_block = tl.program_id(0), tl.program_id(1)
@@ -39,25 +41,34 @@ def _moments(source, sums, pixels, steps, channels, c_in: tl.constexpr, block: t
     tl.store(sums + place + channels, tl.sum(twice, 0), known)
 
 
-@triton.jit(do_not_specialize=["pixels", "steps", "parts", "readers"])
-def _normalise(
-    source, target, scale, reads, sums, kept, mean, var, pixels, steps, parts, from_channels, channels, momentum, eps,
-    c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, most_parts: tl.constexpr,
-    weighs: tl.constexpr, relu: tl.constexpr,
+@triton.jit
+def _statistics(
+    source, sums, at_block, pixels, parts, channels, c_in: tl.constexpr, block: tl.constexpr, most_parts: tl.constexpr
 ):  # fmt: skip
-    """(x - mean) / deviation, times the slot's scale, of some tiles of a slot; the first program keeps the statistics."""
-    share, slot = tl.program_id(0), tl.program_id(1)
-    at_block = tl.load(reads + slot)
+    """Mean and variance of a block's channels, from their sums over parts of the pixels."""
     c, p = tl.arange(0, block), tl.arange(0, most_parts)
     known = c < c_in
-    place = (p * 2 * from_channels + at_block * c_in)[:, None] + c[None, :]
+    place = (p * 2 * channels + at_block * c_in)[:, None] + c[None, :]
     asked = (p < parts)[:, None] & known[None, :]
     once = tl.sum(tl.load(sums + place, asked, 0.0), 0) / pixels
-    twice = tl.sum(tl.load(sums + place + from_channels, asked, 0.0), 0) / pixels
-    middle = tl.load(source + at_block * c_in + c, known, 0.0).to(tl.float32) + once
+    twice = tl.sum(tl.load(sums + place + channels, asked, 0.0), 0) / pixels
     spread = twice - once * once
     spread = tl.where(spread < 0, 0.0, spread)  # tl.maximum would make a number of a NaN
+    return tl.load(source + at_block * c_in + c, known, 0.0).to(tl.float32) + once, spread
+
+
+@triton.jit(do_not_specialize=["pixels", "steps", "parts"])
+def _normalise(
+    source, target, reads, sums, kept, mean, var, pixels, steps, parts, from_channels, channels, momentum, eps,
+    c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, most_parts: tl.constexpr, relu: tl.constexpr,
+):  # fmt: skip
+    """(x - mean) / deviation of some tiles of a slot; the first program keeps the statistics."""
+    share, slot = tl.program_id(0), tl.program_id(1)
+    at_block = tl.load(reads + slot)
+    middle, spread = _statistics(source, sums, at_block, pixels, parts, from_channels, c_in, block, most_parts)
     inverse = 1 / tl.sqrt(spread + eps)
+    c = tl.arange(0, block)
+    known = c < c_in
     own = slot * c_in + c
     if share == 0:
         tl.store(kept + own, middle, known)
@@ -66,29 +77,74 @@ def _normalise(
         tl.store(mean + own, old + momentum * (middle - old), known)
         old = tl.load(var + own, known, 0.0)
         tl.store(var + own, old + momentum * (spread * (pixels / (pixels - 1)) - old), known)
-    if weighs:
-        factor = inverse * tl.load(scale + own, known, 0.0).to(tl.float32)
-    else:
-        factor = inverse
     for step in range(steps):
         at = (share * steps + step) * tile + tl.arange(0, tile)
         inside = (at < pixels)[:, None] & known[None, :]
         at = at.to(tl.int64)
         x = tl.load(source + (at * from_channels + at_block * c_in)[:, None] + c[None, :], inside, 0.0).to(tl.float32)
-        y = (x - middle[None, :]) * factor[None, :]
+        y = (x - middle[None, :]) * inverse[None, :]
         if relu:
             y = tl.where(y < 0, 0.0, y)
         tl.store(target + (at * channels + slot * c_in)[:, None] + c[None, :], y.to(target.dtype.element_ty), inside)
 
 
-@triton.jit(do_not_specialize=["pixels", "steps", "parts", "readers"])
+@triton.jit(do_not_specialize=["pixels", "parts"])
+def _settle(
+    source, reads, sums, kept, pixels, parts, from_channels, channels, eps,
+    c_in: tl.constexpr, block: tl.constexpr, most_parts: tl.constexpr,
+):  # fmt: skip
+    """Mean, inverse deviation and the variance as it is tracked, of one slot."""
+    slot = tl.program_id(0)
+    at_block = tl.load(reads + slot)
+    middle, spread = _statistics(source, sums, at_block, pixels, parts, from_channels, c_in, block, most_parts)
+    c = tl.arange(0, block)
+    own = slot * c_in + c
+    tl.store(kept + own, middle, c < c_in)
+    tl.store(kept + channels + own, 1 / tl.sqrt(spread + eps), c < c_in)
+    tl.store(kept + 2 * channels + own, spread * (pixels / (pixels - 1)), c < c_in)
+
+
+@triton.jit(do_not_specialize=["pixels", "steps"])
+def _add(
+    source, pending, first, others, scale, reads, order, starts, kept, pixels, steps, from_channels, channels,
+    c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, continues: tl.constexpr,
+):  # fmt: skip
+    """Some tiles of a node: all slots that enter it, normalised and weighed, summed in their order to what it was before."""
+    share, node = tl.program_id(0), tl.program_id(1)
+    nodes = tl.num_programs(1)
+    c = tl.arange(0, block)
+    known = c < c_in
+    start, end = tl.load(starts + node), tl.load(starts + node + 1)
+    for step in range(steps):
+        at = (share * steps + step) * tile + tl.arange(0, tile)
+        inside = (at < pixels)[:, None] & known[None, :]
+        at = at.to(tl.int64)
+        if continues:
+            total = tl.load(pending + ((at * nodes + node) * c_in)[:, None] + c[None, :], inside, 0.0).to(tl.float32)
+        else:
+            total = tl.zeros((tile, block), tl.float32)
+        for entry in range(start, end):
+            slot = tl.load(order + entry)
+            at_block = tl.load(reads + slot)
+            own = slot * c_in + c
+            factor = tl.load(kept + channels + own, known, 0.0) * tl.load(scale + own, known, 0.0).to(tl.float32)
+            x = tl.load(source + (at * from_channels + at_block * c_in)[:, None] + c[None, :], inside, 0.0)
+            total += (x.to(tl.float32) - tl.load(kept + own, known, 0.0)[None, :]) * factor[None, :]
+        y = total.to(first.dtype.element_ty)
+        if node == 0:
+            tl.store(first + (at * c_in)[:, None] + c[None, :], y, inside)
+        else:
+            tl.store(others + ((at * (nodes - 1) + node - 1) * c_in)[:, None] + c[None, :], y, inside)
+
+
+@triton.jit(do_not_specialize=["pixels", "steps"])
 def _reduce(
-    gradient, source, reads, kept, sums, pixels, steps, from_channels, channels,
+    gradient, source, reads, into, kept, sums, pixels, steps, to_channels, from_channels, channels,
     c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, relu: tl.constexpr,
 ):  # fmt: skip
-    """Sums over a part of the pixels, of a slot's gradient and of that times the normalised values."""
+    """Sums over a part of the pixels, of the gradient for a slot and of that times the normalised values."""
     part, slot = tl.program_id(0), tl.program_id(1)
-    at_block = tl.load(reads + slot)
+    at_block, node = tl.load(reads + slot), tl.load(into + slot)
     c = tl.arange(0, block)
     known = c < c_in
     middle = tl.load(kept + slot * c_in + c, known, 0.0)
@@ -99,7 +155,7 @@ def _reduce(
         at = (part * steps + step) * tile + tl.arange(0, tile)
         asked = (at < pixels)[:, None] & known[None, :]
         at = at.to(tl.int64)
-        g = tl.load(gradient + (at * channels + slot * c_in)[:, None] + c[None, :], asked, 0.0).to(tl.float32)
+        g = tl.load(gradient + (at * to_channels + node * c_in)[:, None] + c[None, :], asked, 0.0).to(tl.float32)
         x = tl.load(source + (at * from_channels + at_block * c_in)[:, None] + c[None, :], asked, 0.0).to(tl.float32)
         x = (x - middle[None, :]) * inverse[None, :]
         if relu:
@@ -111,9 +167,9 @@ def _reduce(
     tl.store(sums + place + channels, tl.sum(twice, 0), known)
 
 
-@triton.jit(do_not_specialize=["pixels", "steps", "parts", "readers"])
+@triton.jit(do_not_specialize=["pixels", "readers"])
 def _return(
-    gradient, source, target, scale, readers_table, kept, sums, pixels, readers, from_channels, channels,
+    gradient, source, target, scale, readers_table, into, kept, sums, pixels, readers, to_channels, from_channels, channels,
     c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, weighs: tl.constexpr, relu: tl.constexpr,
 ):  # fmt: skip
     """The gradient for a tile of a block, from all slots that read it."""
@@ -132,7 +188,8 @@ def _return(
             own = slot * c_in + c
             inverse = tl.load(kept + channels + own, known, 0.0)
             standing = (x - tl.load(kept + own, known, 0.0)[None, :]) * inverse[None, :]
-            g = tl.load(gradient + (at * channels + slot * c_in)[:, None] + c[None, :], asked, 0.0).to(tl.float32)
+            node = tl.load(into + slot)
+            g = tl.load(gradient + (at * to_channels + node * c_in)[:, None] + c[None, :], asked, 0.0).to(tl.float32)
             if relu:
                 g = tl.where(standing > 0, g, 0.0)
             once = tl.load(sums + own, known, 0.0) / pixels
@@ -152,48 +209,78 @@ def _plan(pixels: int, groups: int, width: int, most: int) -> tuple[int, int, in
     return block, tile, steps, triton.cdiv(tiles, steps)
 
 
+def _sums(x: Tensor, blocks: int) -> tuple[Tensor, tuple[int, int, int]]:
+    """What `_moments` gives, (parts, 2, blocks*C), and channels, their room in a tile, and pixels."""
+    pixels, width = x.numel() // x.shape[1], x.shape[1] // blocks
+    block, tile, steps, parts = _plan(pixels, blocks, width, PARTS)
+    sums = torch.empty((parts, 2, x.shape[1]), dtype=torch.float32, device=x.device)
+    _moments[parts, blocks](x, sums, pixels, steps, x.shape[1], width, block, tile)
+    return sums, (width, block, pixels)
+
+
 def forward(
-    x: Tensor,
-    reading: Reading,
-    scale: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    momentum: float,
-    eps: float,
-    relu: bool,
+    x: Tensor, reading: Reading, mean: Tensor, var: Tensor, momentum: float, eps: float, relu: bool
 ) -> tuple[Tensor, Tensor]:
-    """Normalises `x` (n, blocks*C, h, w) for every slot, times `scale` (slots*C,), and behind a ReLU if asked.
+    """Normalises `x` (n, blocks*C, h, w) for every slot, with a ReLU behind it if asked.
 
     Updates the running `mean` and `var` (slots*C,) in place; gives (n, slots*C, h, w), and mean and inverse deviation (2, slots*C).
     """
-    slots, width = len(reading.sources), x.shape[1] // reading.blocks
-    pixels, channels = x.numel() // x.shape[1], slots * width
-    block, tile, steps, parts = _plan(pixels, reading.blocks, width, PARTS)
-    sums = torch.empty((parts, 2, x.shape[1]), dtype=torch.float32, device=x.device)
-    _moments[parts, reading.blocks](x, sums, pixels, steps, x.shape[1], width, block, tile)
+    slots = len(reading.sources)
+    sums, (width, block, pixels) = _sums(x, reading.blocks)
+    channels = slots * width
     result = torch.empty((len(x), channels, *x.shape[2:]), dtype=x.dtype, device=x.device,
                          memory_format=torch.channels_last)  # fmt: skip
     kept = torch.empty((2, channels), dtype=torch.float32, device=x.device)
-    _, _, steps, shares = _plan(pixels, slots, width, pixels)
+    _, tile, steps, shares = _plan(pixels, slots, width, pixels)
     _normalise[shares, slots](
-        x, result, x if scale is None else scale, table(reading.sources, x.device), sums, kept, mean, var,
-        pixels, steps, parts, x.shape[1], channels, momentum, eps,
-        width, block, tile, PARTS, scale is not None, relu,
+        x, result, table(reading.sources, x.device), sums, kept, mean, var, pixels, steps, len(sums), x.shape[1],
+        channels, momentum, eps, width, block, tile, PARTS, relu,
     )  # fmt: skip
     return result, kept
 
 
+def weighed_sum(
+    x: Tensor, reading: Reading, into: tuple[int, ...], nodes: int, scale: Tensor, pending: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalises `x` (n, blocks*C, h, w) for every slot, times `scale` (slots*C,), and adds it to the node that it goes `into`.
+
+    `pending` (n, nodes*C, h, w) is what the nodes are before. Gives the first node (n, C, h, w), the others side by
+    side, and the statistics of every slot (3, slots*C): mean, inverse deviation, and the variance as it is tracked.
+    """
+    n, _, *size = x.shape
+    sums, (width, block, pixels) = _sums(x, reading.blocks)
+    channels, reads = len(into) * width, table(reading.sources, x.device)
+    kept = torch.empty((3, channels), dtype=torch.float32, device=x.device)
+    _settle[(len(into),)](
+        x, reads, sums, kept, pixels, len(sums), x.shape[1], channels, eps, width, block, PARTS,
+    )  # fmt: skip
+    first, others = (
+        torch.empty((n, count * width, *size), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        for count in (1, nodes - 1)
+    )
+    order = sorted(range(len(into)), key=into.__getitem__)
+    starts = [sum(node < start for node in into) for start in range(nodes + 1)]
+    _, tile, steps, shares = _plan(pixels, nodes, width, pixels)
+    _add[shares, nodes](
+        x, x if pending is None else pending, first, others, scale, reads, table(tuple(order), x.device),
+        table(tuple(starts), x.device), kept, pixels, steps, x.shape[1], channels, width, block, tile, pending is not None,
+    )  # fmt: skip
+    return first, others, kept
+
+
 def backward(
-    gradient: Tensor, x: Tensor, reading: Reading, scale: Tensor | None, kept: Tensor, relu: bool, for_x: bool
-) -> tuple[Tensor | None, Tensor]:
-    """The gradients for `x` and for the scale, given that for the result."""
+    gradient: Tensor, x: Tensor, reading: Reading, kept: Tensor, for_x: bool, *, relu: bool = False,
+    scale: Tensor | None = None, into: tuple[int, ...] | None = None,
+) -> tuple[Tensor | None, Tensor]:  # fmt: skip
+    """The gradients for `x` and for the scale, given that for the result, of `forward`, or of `weighed_sum` with `scale` and `into`."""
     slots, width = len(reading.sources), x.shape[1] // reading.blocks
     pixels, channels = x.numel() // x.shape[1], slots * width
     block, tile, steps, parts = _plan(pixels, slots, width, PARTS)
     sums = torch.empty((parts, 2, channels), dtype=torch.float32, device=x.device)
+    nodes = table(tuple(range(slots)) if into is None else into, x.device)
     _reduce[parts, slots](
-        gradient, x, table(reading.sources, x.device), kept, sums, pixels, steps, x.shape[1], channels,
-        width, block, tile, relu,
+        gradient, x, table(reading.sources, x.device), nodes, kept, sums, pixels, steps,
+        gradient.shape[1], x.shape[1], channels, width, block, tile, relu,
     )  # fmt: skip
     total = sums.sum(0)
     to_x = None
@@ -201,7 +288,7 @@ def backward(
         readers, readers_table = readers_of(reading)
         to_x = torch.empty_like(x, memory_format=torch.channels_last)
         _return[triton.cdiv(pixels, tile), reading.blocks](
-            gradient, x, to_x, x if scale is None else scale, table(readers_table, x.device), kept, total, pixels,
-            readers, x.shape[1], channels, width, block, tile, scale is not None, relu,
+            gradient, x, to_x, x if scale is None else scale, table(readers_table, x.device), nodes, kept, total,
+            pixels, readers, gradient.shape[1], x.shape[1], channels, width, block, tile, scale is not None, relu,
         )  # fmt: skip
     return to_x, total[1]
