@@ -22,7 +22,7 @@ from rapdarts.networks.blocks import Bundle, Reading, for_kernels, images, pixel
 from rapdarts.networks.recompute import recomputed
 from rapdarts.networks.stacks import Chain, Stack
 from rapdarts.networks.supernet import SkipDropout, SuperCell, Supernet, bypass
-from rapdarts.networks.terms import Norms, WeighedSum, total
+from rapdarts.networks.terms import Terms, WeighedSum, total
 from rapdarts.space import NONE, SKIP, Mixing
 
 
@@ -63,64 +63,77 @@ class Wave(nn.Module):
             if name == SKIP and self.stride == 1:
                 dropped = [cell.dropped.index(edge) for _, _, edge in heard]
         self.register_buffer("dropped", torch.tensor(dropped, dtype=torch.int64), persistent=False)
-        # Norms that end chains; a skip's own is by itself, for its mask comes behind it.
+        # What a kernel sums: chains that a norm ends, and then skips; a norm of a skip stays by itself, for the mask comes behind it.
         chains: dict[str, Any] = dict(self.chains.items())
         masked = SKIP if self.stride == 1 else None
-        self.normed = {name: chain for name, chain in chains.items() if chain.norm is not None and name != masked}
-        self.norms = self._together()
+        self.summed = {name: chain for name, chain in chains.items() if chain.norm is not None and name != masked}
+        norms = [chain.norm for chain in self.summed.values()]
+        if masked in chains and chains[SKIP].idle:
+            self.summed[SKIP] = chains[SKIP]
+        self.terms = self._terms(dropped) if len({(norm.momentum, norm.eps) for norm in norms}) == 1 else None
+
+    def _terms(self, dropped: Sequence[int]) -> Terms:
+        """The terms of the chains that are summed together."""
+        reads: list[int] = []
+        into: list[int] = []
+        skips = Reading((), self.states)
+        blocks, nodes = 0, self.slots // self.states
+        for name, chain in self.summed.items():
+            into += [slot % nodes for slot in self.covers[name]]
+            if chain.norm is None:
+                skips = chain.reading
+                continue
+            momentum, eps = chain.norm.momentum, chain.norm.eps
+            reads += [blocks + source for source in chain.behind.sources]
+            blocks += chain.behind.blocks
+        masks = tuple(dropped) if skips.sources else ()
+        return Terms(Reading(tuple(reads), blocks), skips, masks, tuple(into), nodes, momentum, eps)
 
     def forward(
-        self, x: Tensor, scales: Mapping[str, Tensor], mask: Tensor | None, pending: Tensor | None
+        self, x: Tensor, scales: Mapping[str, Tensor], masks: Tensor | None, pending: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """What the edges add to `pending` (n, nodes*C, h', w'), the nodes that they lead to side by side.
 
         `x` is the states side by side (n, states*C, h, w), `scales` the mixing weights of each chain's channels;
-        `mask` (n, h', w', slots, C) says what the skips keep. Gives the first node, which is complete, and the others.
+        `masks` (edges, n, h', w', C) says what the cell's skips keep. Gives the first node, which is complete, and the others.
         """
         bundle, width = Bundle(x), x.shape[1] // self.states
-        together = self.norms if self.training and for_kernels(x, width) else None
-        apart = [name for name in self.chains if together is None or name not in self.normed]
+        together = self.terms if self.training and for_kernels(x, width) else None
+        apart = [name for name in self.chains if together is None or name not in self.summed]
         if apart:
+            mask = None
+            if masks is not None and SKIP in apart:
+                mask = masks.permute(1, 2, 3, 0, 4).index_select(3, self.dropped)
             terms = [self.chains[name](bundle, scales[name], mask if name == SKIP else None) for name in apart]
             covers = [self.covers[name] for name in apart]
             pending = total(terms, covers, self.states, self.slots, pending)
         if together is not None:
-            return self._weighed_sum(together, bundle, scales, pending)
+            return self._weighed_sum(together, bundle, scales, masks, pending)
         if pending is None:
             nothing = x[:, :width, :: self.stride, :: self.stride] * 0
             pending = nothing.repeat(1, self.slots // self.states, 1, 1)
         first, others = pending.split([width, pending.shape[1] - width], 1)
         return first, others
 
-    def _together(self) -> Norms | None:
-        """The norms that end chains, if all are of one kind, so that they may be weighed and summed together."""
-        kinds = {(chain.norm.momentum, chain.norm.eps) for chain in self.normed.values()}
-        if len(kinds) != 1:
-            return None
-        reads: list[int] = []
-        into: list[int] = []
-        blocks, nodes = 0, self.slots // self.states
-        for name, chain in self.normed.items():
-            reads += [blocks + source for source in chain.behind.sources]
-            into += [slot % nodes for slot in self.covers[name]]
-            blocks += chain.behind.blocks
-        return Norms(Reading(tuple(reads), blocks), tuple(into), nodes, *kinds.pop())
-
     def _weighed_sum(
-        self, norms: Norms, bundle: Bundle, scales: Mapping[str, Tensor], pending: Tensor | None
+        self,
+        terms: Terms,
+        bundle: Bundle,
+        scales: Mapping[str, Tensor],
+        masks: Tensor | None,
+        pending: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        x, width = bundle.x, bundle.x.shape[1] // self.states
+        x, normed = bundle.x, [chain for chain in self.summed.values() if chain.norm is not None]
         kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
         size = [-(-side // self.stride) for side in x.shape[2:]]
-        widths = [chain.behind.blocks * width for chain in self.normed.values()]
+        widths = [chain.behind.blocks * x.shape[1] // self.states for chain in normed]
         room = torch.empty((len(x), sum(widths), *size), dtype=kind, device=x.device,
                            memory_format=torch.channels_last)  # fmt: skip
-        places = room.split(widths, 1)
-        parts = [chain.before_norm(bundle, place) for chain, place in zip(self.normed.values(), places, strict=True)]
-        scale = torch.cat([scales[name] for name in self.normed])
-        running = [(chain.norm.running_mean, chain.norm.running_var) for chain in self.normed.values()]
+        parts = [chain.before_norm(bundle, place) for chain, place in zip(normed, room.split(widths, 1), strict=True)]
+        scale = torch.cat([scales[name] for name in self.summed])
+        running = [(chain.norm.running_mean, chain.norm.running_var) for chain in normed]
         result: tuple[Tensor, Tensor] = WeighedSum.apply(  # type: ignore[no-untyped-call]
-            norms, running, room, scale, pending, *parts
+            terms, running, room, masks, x, scale, pending, *parts
         )
         return result
 
@@ -175,12 +188,11 @@ class BatchedCell(nn.Module):
                 around = wave.bypass(others, edges, around)
                 state = images(through.flatten(3))
             weighing = {name: next(scales) for name in wave.chains}
-            mask = None
-            if masks is not None and len(wave.dropped):
-                mask = masks.permute(1, 2, 3, 0, 4).index_select(3, wave.dropped)
+            masking = masks if len(wave.dropped) else None
+            if masking is not None:
                 weighing[SKIP] = weighing[SKIP] * dropout.scale
             # A node is complete when all states before it have been added to it.
-            state, pending = wave(state.contiguous(memory_format=torch.channels_last), weighing, mask, pending)
+            state, pending = wave(state.contiguous(memory_format=torch.channels_last), weighing, masking, pending)
             if around is not None:
                 beside, around = around.split([1, around.shape[3] - 1], 3)
                 state = F.channel_shuffle(torch.cat([state, images(beside.flatten(3))], 1), self.partial)

@@ -220,6 +220,12 @@ class Chain(nn.Module):
         return result
 
     @property
+    def idle(self) -> bool:
+        """Whether the terms are the states themselves, but for their weights."""
+        busy = [layer for layer in self.shared if type(layer) is not nn.Identity]
+        return not (self.relu or busy or len(self.layers) or self.norm)
+
+    @property
     def behind(self) -> Reading:
         """How the slots read what the layers put out: once there are weights, each has a block of its own."""
         return Reading.own(len(self.reading.sources)) if len(self.layers) else self.reading

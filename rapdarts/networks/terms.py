@@ -68,56 +68,68 @@ class NormOnGpu(torch.autograd.Function):
 
         x, statistics = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        to_x, _ = norms.backward(gradient, x, ctx.reading, statistics, ctx.needs_input_grad[0], relu=ctx.relu)
-        return to_x, *[None] * 6
+        return norms.backward(gradient, x, ctx.reading, statistics, ctx.relu), *[None] * 6
 
 
 @dataclass(frozen=True)
-class Norms:
-    """The batch norms that end the chains of a wave, slot by slot: what each reads of the wave's room, and which node it goes into."""
+class Terms:
+    """The terms of a wave, slot by slot: first those that a batch norm ends, which lie in the wave's room, then skips of its states.
 
-    reading: Reading
+    `norms` and `skips` say which block of either a slot reads, `into` which of the `nodes` it enters, and `masks` which
+    of those that are drawn for a cell a skip has. All norms have one `momentum` and one `eps`.
+    """
+
+    norms: Reading
+    skips: Reading
+    masks: tuple[int, ...]
     into: tuple[int, ...]
     nodes: int
     momentum: float
     eps: float
 
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The block of each slot."""
+        return self.norms.sources + self.skips.sources
+
 
 class WeighedSum(torch.autograd.Function):
-    """All norms of a wave, weighed by `scale` (slots*C,) and summed into its nodes by kernels of ours.
+    """All terms of a wave, weighed by `scale` (slots*C,) and summed into its nodes by kernels of ours.
 
-    `room` (n, blocks*C, h, w) is for what the chains put out, `parts` of it one behind the other: some lie there already.
-    `pending` (n, nodes*C, h, w) is what is added to; gives the first node and the others. Nothing is kept but what the
-    norms read. Their `running` means and variances are brought up to date.
+    `room` (n, blocks*C, h, w) is for what the norms read, `parts` of it one behind the other: some lie there already.
+    `state` (n, states*C, h, w) is what skips read, where `masks` (edges, n, h, w, C) keep it, and `pending`
+    (n, nodes*C, h, w) what is added to. Gives the first node and the others. Nothing is kept but what goes in, and the
+    `running` means and variances of the norms are brought up to date.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        norms_: Norms,
+        terms: Terms,
         running: Sequence[tuple[Tensor, Tensor]],
         room: Tensor,
+        masks: Tensor | None,
+        state: Tensor,
         scale: Tensor,
         pending: Tensor | None,
         *parts: Tensor,
     ) -> tuple[Tensor, Tensor]:
         from rapdarts.networks.kernels import norms
 
-        ctx.widths = [part.shape[1] for part in parts]
+        ctx.terms, ctx.widths = terms, [part.shape[1] for part in parts]
         for part, place in zip(parts, room.split(ctx.widths, 1), strict=True):
             if part.data_ptr() != place.data_ptr():
                 place.copy_(part)
         if pending is not None:
             pending = pending.to(room.dtype).contiguous(memory_format=torch.channels_last)
-        first, others, statistics = norms.weighed_sum(
-            room, norms_.reading, norms_.into, norms_.nodes, scale, pending, norms_.eps
-        )
-        ctx.save_for_backward(room, scale, statistics)
-        ctx.norms = norms_
+        first, others, statistics = norms.weighed_sum(terms, room, state, masks, scale, pending)
         means, variances = zip(*running, strict=True)
         widths = [len(mean) for mean in means]
         fresh = [*statistics[0].split(widths), *statistics[2].split(widths)]
-        torch._foreach_lerp_([*means, *variances], fresh, norms_.momentum)
+        torch._foreach_lerp_([*means, *variances], fresh, terms.momentum)
+        # The state only tells how strongly a skip is to be heard.
+        asked = state if terms.masks and ctx.needs_input_grad[5] else None
+        ctx.save_for_backward(room, masks, asked, scale, statistics)
         return first, others
 
     @staticmethod
@@ -125,14 +137,18 @@ class WeighedSum(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         from rapdarts.networks.kernels import norms
 
-        room, scale, statistics = ctx.saved_tensors
+        room, masks, state, scale, statistics = ctx.saved_tensors
+        for_state, for_scale, for_pending = ctx.needs_input_grad[4:7]
         gradient = torch.cat(gradients, 1).contiguous(memory_format=torch.channels_last)
-        to_room, to_scale = norms.backward(
-            gradient, room, ctx.norms.reading, statistics, any(ctx.needs_input_grad[5:]),
-            scale=scale, into=ctx.norms.into,
-        )  # fmt: skip
-        to_parts = [None] * len(ctx.widths) if to_room is None else to_room.split(ctx.widths, 1)
-        return None, None, None, to_scale.to(scale.dtype), gradient if ctx.needs_input_grad[4] else None, *to_parts
+        to_room, to_scale = norms.weighed_sum_backward(ctx.terms, gradient, room, state, masks, scale, statistics)
+        skips = for_state and len(ctx.terms.skips.sources) > 0
+        return (
+            *[None] * 4,
+            norms.skips_backward(ctx.terms, gradient, masks, scale) if skips else None,
+            to_scale.to(scale.dtype) if for_scale else None,
+            gradient if for_pending else None,
+            *to_room.split(ctx.widths, 1),
+        )
 
 
 class Weighted(torch.autograd.Function):

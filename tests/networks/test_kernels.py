@@ -14,6 +14,7 @@ from rapdarts.networks.batched import BatchedSupernet
 from rapdarts.networks.blocks import Reading
 from rapdarts.networks.depthwise import Geometry
 from rapdarts.networks.primitives import choose
+from rapdarts.networks.terms import Terms
 from rapdarts.space import Mixing, SearchSpace, Skeleton
 from tests.networks.test_batched import edges_of, narrowed, pair_of, under_plain_names, weights_of
 
@@ -112,11 +113,9 @@ def test_kernels_of_half_precision(kind: torch.dtype, products_in_bfloat16: None
 
     normal = F.batch_norm(spread(exact, EACH), None, None, training=True) * scale[None, :, None, None]
     (wanted_x,) = torch.autograd.grad(normal, exact, gradient.float())
-    first, others, kept = norms.weighed_sum(channels_last(x), EACH, (0, 1, 2, 3), 4, scale, None, 1e-5)
-    to_x, _ = norms.backward(
-        channels_last(gradient), channels_last(x), EACH, kept, True, scale=scale, into=(0, 1, 2, 3)
-    )
-    assert to_x is not None
+    terms = Terms(EACH, Reading((), 2), (), (0, 1, 2, 3), 4, 0.1, 1e-5)
+    first, others, kept = norms.weighed_sum(terms, channels_last(x), channels_last(x), None, scale, None)
+    to_x, _ = norms.weighed_sum_backward(terms, channels_last(gradient), channels_last(x), None, None, scale, kept)
     near(torch.cat([first, others], 1).float(), normal.detach(), 1e-2)
     near(to_x.float(), wanted_x, 1e-2)
 
@@ -156,46 +155,58 @@ def test_norms(reading: Reading, channels: int, size: tuple[int, int], relu: boo
     near(found.double(), expected.detach())
     near(mean.double(), true_mean)
     near(var.double(), true_var)
-    to_x, _ = norms.backward(channels_last(gradient), channels_last(x), reading, kept, True, relu=relu)
-    assert to_x is not None
-    near(to_x, wanted)
+    near(norms.backward(channels_last(gradient), channels_last(x), reading, kept, relu), wanted)
 
 
-@pytest.mark.parametrize("continues", [True, False])
+@pytest.mark.parametrize("rest", ["nothing", "pending", "pending and skips", "masked skips"])
 @pytest.mark.parametrize(("reading", "channels", "size"), READINGS)
-def test_norms_weighed_and_summed(
-    reading: Reading, channels: int, size: tuple[int, int], continues: bool, monkeypatch: Any
+def test_terms_weighed_and_summed(
+    reading: Reading, channels: int, size: tuple[int, int], rest: str, monkeypatch: Any
 ) -> None:
-    """Into three nodes, of which the second gets one slot at most and the third nothing."""
+    """Into three nodes, of which the second gets one norm at most and the third only skips."""
     monkeypatch.setattr(norms, "PROGRAMS", 8)
     torch.manual_seed(1)
-    slots, nodes = len(reading.sources), 3
-    into = tuple(int(slot == 1) for slot in range(slots))
-    x = (torch.randn(3, reading.blocks * channels, *size) * 3 + 50).requires_grad_()
-    scale = torch.randn(slots * channels, requires_grad=True)
-    pending = torch.randn(3, nodes * channels, *size) if continues else None
-    mean, var = torch.zeros(slots * channels).double(), torch.zeros(slots * channels).double()
-    normal = F.batch_norm(spread(x.double(), reading), mean, var, training=True, momentum=1.0)
-    terms = (normal * scale[None, :, None, None]).chunk(slots, 1)
+    normed, nodes = len(reading.sources), 3
+    skips = Reading((1, 1, 0) if "skips" in rest else (), 2)
+    into = (*(int(slot == 1) for slot in range(normed)), *((2, 0, 2) if skips.sources else ()))
+    masks = torch.rand(5, 3, *size, channels) > 0.4 if rest == "masked skips" else None
+    edges = (4, 0, 2) if skips.sources else ()
+    terms = Terms(reading, skips, edges, into, nodes, 0.1, 1e-5)
+    room = (torch.randn(3, reading.blocks * channels, *size) * 3 + 50).requires_grad_()
+    state = torch.randn(3, 2 * channels, *size, requires_grad=True)
+    scale = torch.randn(len(into) * channels, requires_grad=True)
+    pending = torch.randn(3, nodes * channels, *size) if "pending" in rest else None
+
+    mean, var = torch.zeros(normed * channels).double(), torch.zeros(normed * channels).double()
+    normal = F.batch_norm(spread(room.double(), reading), mean, var, training=True, momentum=1.0)
+    slots = [*normal.chunk(normed, 1), *(state.double().chunk(2, 1)[block] for block in skips.sources)]
+    if masks is not None:
+        slots[normed:] = [
+            torch.where(masks[edge].permute(0, 3, 1, 2), slot, 0.0)
+            for edge, slot in zip(edges, slots[normed:], strict=True)
+        ]
     before = torch.zeros(3, nodes * channels, *size) if pending is None else pending
     sums = list(before.double().chunk(nodes, 1))
-    for node, term in zip(into, terms, strict=True):
-        sums[node] = sums[node] + term
+    for node, slot, weight in zip(into, slots, scale.chunk(len(into)), strict=True):
+        sums[node] = sums[node] + slot * weight[None, :, None, None]
     expected, gradient = torch.cat(sums, 1), torch.randn(before.shape)
-    wanted = torch.autograd.grad(expected, [x, scale], gradient.double())
+    wanted = torch.autograd.grad(expected, [room, scale, state], gradient.double(), allow_unused=True)
 
-    given = None if pending is None else channels_last(pending)
-    first, others, kept = norms.weighed_sum(channels_last(x), reading, into, nodes, scale.detach(), given, 1e-5)
+    given = [channels_last(room), channels_last(state), masks, scale.detach()]
+    first, others, kept = norms.weighed_sum(terms, *given, None if pending is None else channels_last(pending))
     assert first.shape[1] == channels
     near(torch.cat([first, others], 1).double(), expected.detach())
     near(kept[0].double(), mean)
     near(kept[2].double(), var)
-    found = norms.backward(
-        channels_last(gradient), channels_last(x), reading, kept, True, scale=scale.detach(), into=into
-    )
-    for mine, true in zip(found, wanted, strict=True):
-        assert mine is not None
+    gradient = channels_last(gradient)
+    found = norms.weighed_sum_backward(terms, gradient, *given, kept)
+    for mine, true in zip(found, wanted, strict=False):
         near(mine, true)
+    to_room, to_scale = norms.weighed_sum_backward(terms, gradient, given[0], None, masks, given[3], kept)
+    near(to_room, wanted[0])
+    near(to_scale, wanted[1][: normed * channels])
+    if skips.sources:
+        near(norms.skips_backward(terms, gradient, masks, given[3]), wanted[2])
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -304,4 +315,14 @@ def test_the_supernet_through_all_kernels(
     for name, expected in found[0].items():
         ours = found[1][name].double()
         assert (ours - expected).norm() <= 2e-4 * expected.norm() + 1e-7, name
-    assert {"_convolve", "_correlate", "_pool", "_gather", "_normalise", "_add", "_reduce", "_return"} <= set(started)
+    assert {
+        "_convolve",
+        "_correlate",
+        "_pool",
+        "_gather",
+        "_normalise",
+        "_add",
+        "_reduce",
+        "_return",
+        "_return_skips",
+    } <= set(started)
