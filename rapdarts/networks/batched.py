@@ -3,9 +3,10 @@
 Edges that leave the same state see the same input, so that one ReLU and one pooling serve them all, and the same
 primitive on all of them is one grouped convolution over stacked weights. The mixing weight is the scale of the batch
 norm that ends a primitive: normalising and weighing are one operation, the gradient of the mixing weight is what the
-batch norm's own backward pass sums up, and nothing but what the norm reads is kept for it. An edge weight scales that
-weight. With partial channels it also weighs what goes around the primitives; the shuffle, which is the same on all
-edges, comes once, behind the sum of a node.
+batch norm's own backward pass sums up, and nothing but what the norm reads is kept for it. On a GPU the sum into the
+nodes is part of that operation, one for all edges that leave a state. An edge weight scales that weight. With partial
+channels it also weighs what goes around the primitives; the shuffle, which is the same on all edges, comes once, behind
+the sum of a node.
 """
 
 from __future__ import annotations
@@ -63,17 +64,17 @@ class Wave(nn.Module):
             if name == SKIP and self.stride == 1:
                 dropped = [cell.dropped.index(edge) for _, _, edge in heard]
         self.register_buffer("dropped", torch.tensor(dropped, dtype=torch.int64), persistent=False)
-        # What a kernel sums: chains that a norm ends, and then skips; a norm of a skip stays by itself, for the mask comes behind it.
+        # What one kernel sums: chains that end in a norm, then skips; if a skip has a norm, its mask comes behind that.
         chains: dict[str, Any] = dict(self.chains.items())
         masked = SKIP if self.stride == 1 else None
         self.summed = {name: chain for name, chain in chains.items() if chain.norm is not None and name != masked}
-        norms = [chain.norm for chain in self.summed.values()]
+        kinds = {(chain.norm.momentum, chain.norm.eps) for chain in self.summed.values()}
         if masked in chains and chains[SKIP].idle:
             self.summed[SKIP] = chains[SKIP]
-        self.terms = self._terms(dropped) if len({(norm.momentum, norm.eps) for norm in norms}) == 1 else None
+        self.terms = self._terms(dropped, *kinds.pop()) if len(kinds) == 1 else None
 
-    def _terms(self, dropped: Sequence[int]) -> Terms:
-        """The terms of the chains that are summed together."""
+    def _terms(self, dropped: Sequence[int], momentum: float, eps: float) -> Terms:
+        """What the chains that are summed together put out, slot by slot."""
         reads: list[int] = []
         into: list[int] = []
         skips = Reading((), self.states)
@@ -83,7 +84,6 @@ class Wave(nn.Module):
             if chain.norm is None:
                 skips = chain.reading
                 continue
-            momentum, eps = chain.norm.momentum, chain.norm.eps
             reads += [blocks + source for source in chain.behind.sources]
             blocks += chain.behind.blocks
         masks = tuple(dropped) if skips.sources else ()
@@ -98,17 +98,16 @@ class Wave(nn.Module):
         `masks` (edges, n, h', w', C) says what the cell's skips keep. Gives the first node, which is complete, and the others.
         """
         bundle, width = Bundle(x), x.shape[1] // self.states
-        together = self.terms if self.training and for_kernels(x, width) else None
-        apart = [name for name in self.chains if together is None or name not in self.summed]
+        by_kernels = self.terms is not None and self.training and for_kernels(x, width)
+        apart = [name for name in self.chains if not by_kernels or name not in self.summed]
         if apart:
             mask = None
             if masks is not None and SKIP in apart:
                 mask = masks.permute(1, 2, 3, 0, 4).index_select(3, self.dropped)
             terms = [self.chains[name](bundle, scales[name], mask if name == SKIP else None) for name in apart]
-            covers = [self.covers[name] for name in apart]
-            pending = total(terms, covers, self.states, self.slots, pending)
-        if together is not None:
-            return self._weighed_sum(together, bundle, scales, masks, pending)
+            pending = total(terms, [self.covers[name] for name in apart], self.states, self.slots, pending)
+        if by_kernels:
+            return self._weighed_sum(bundle, scales, masks, pending)
         if pending is None:
             nothing = x[:, :width, :: self.stride, :: self.stride] * 0
             pending = nothing.repeat(1, self.slots // self.states, 1, 1)
@@ -116,13 +115,9 @@ class Wave(nn.Module):
         return first, others
 
     def _weighed_sum(
-        self,
-        terms: Terms,
-        bundle: Bundle,
-        scales: Mapping[str, Tensor],
-        masks: Tensor | None,
-        pending: Tensor | None,
+        self, bundle: Bundle, scales: Mapping[str, Tensor], masks: Tensor | None, pending: Tensor | None
     ) -> tuple[Tensor, Tensor]:
+        """The same for the chains that are summed together, by kernels of ours: no term is written."""
         x, normed = bundle.x, [chain for chain in self.summed.values() if chain.norm is not None]
         kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
         size = [-(-side // self.stride) for side in x.shape[2:]]
@@ -133,7 +128,7 @@ class Wave(nn.Module):
         scale = torch.cat([scales[name] for name in self.summed])
         running = [(chain.norm.running_mean, chain.norm.running_var) for chain in normed]
         result: tuple[Tensor, Tensor] = WeighedSum.apply(  # type: ignore[no-untyped-call]
-            terms, running, room, masks, x, scale, pending, *parts
+            self.terms, running, room, masks, x, scale, pending, *parts
         )
         return result
 

@@ -283,8 +283,30 @@ OPS = ["none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "
 def test_the_supernet_through_all_kernels(
     keep: int, partial: int, weighs_edges: bool, rate: float, started: list[str]
 ) -> None:
-    """Every gradient beside the plain supernet's in float64, and the running statistics; a normal cell between two that reduce."""
     space = narrowed(SearchSpace("small", choose(*OPS), nodes=2), keep)
+    assert_same_by_kernels(space, partial, weighs_edges, rate)
+    wanted = "_convolve _correlate _pool _gather _normalise _add _reduce _return _return_skips"
+    assert set(wanted.split()) <= set(started)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_chains_that_end_in_layers_of_other_kinds(alike: bool, started: list[str]) -> None:
+    """Torch's own layers, which are copied into a wave's room; a skip with a norm of its own; norms of which one differs."""
+
+    def conv_bn(channels: int, stride: int, affine: bool) -> nn.Module:
+        norm = nn.BatchNorm2d(channels, affine=affine, eps=1e-5 if alike else 1e-2)
+        return nn.Sequential(nn.Conv2d(channels, channels, 3, stride, 1, bias=False), norm)
+
+    def without_norm(channels: int, stride: int, affine: bool) -> nn.Module:
+        return nn.Conv2d(channels, channels, 1, stride)
+
+    own = {"skip_connect": conv_bn, "conv": conv_bn, "plain": without_norm, **choose("max_pool_3x3")}
+    assert_same_by_kernels(SearchSpace("own", own, nodes=2), 1, False, 0.4)
+    assert ("_add" in started) is alike
+
+
+def assert_same_by_kernels(space: SearchSpace, partial: int, weighs_edges: bool, rate: float) -> None:
+    """Every gradient beside the plain supernet's in float64, and the running statistics; a normal cell before two that reduce."""
     skeleton = Skeleton(3, 4, (3, 4, 4), 3)
     plain, other = pair_of(space, skeleton, rate, partial=partial)
     assert isinstance(other, BatchedSupernet)
@@ -314,15 +336,4 @@ def test_the_supernet_through_all_kernels(
         )
     for name, expected in found[0].items():
         ours = found[1][name].double()
-        assert (ours - expected).norm() <= 2e-4 * expected.norm() + 1e-7, name
-    assert {
-        "_convolve",
-        "_correlate",
-        "_pool",
-        "_gather",
-        "_normalise",
-        "_add",
-        "_reduce",
-        "_return",
-        "_return_skips",
-    } <= set(started)
+        assert (ours - expected).norm() <= 2e-4 * expected.norm() + 1e-6, name

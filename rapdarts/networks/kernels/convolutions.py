@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from rapdarts.networks.blocks import Reading
-from rapdarts.networks.kernels.places import ELEMENTS, PROGRAMS, block_of, pitch, precision, readers_of, table
+from rapdarts.networks.kernels.places import ELEMENTS, PROGRAMS, block_of, pitch, precision, readers_of, table, taken
 
 if TYPE_CHECKING:
     from rapdarts.networks.depthwise import Geometry
@@ -148,8 +148,7 @@ def _run(
 ) -> Tensor:  # fmt: skip
     slots, (height, width), n = len(reads) // readers, size, len(x)
     rows, columns = (1, 1) if depthwise is None else depthwise.shape[2:]
-    result = torch.empty((n, slots * c_out, height, width), dtype=x.dtype, device=x.device,
-                         memory_format=torch.channels_last) if room is None else room  # fmt: skip
+    result = taken(room, (n, slots * c_out, height, width), x.dtype, x.device)
     pixels, block = n * height * width, block_of(c_in)
     tile = max(16, ELEMENTS // max(block, block_of(c_out)))
     (times, off, step, over) = movement

@@ -47,6 +47,13 @@ def laid_out(x: Tensor) -> Tensor:
     return x if pitch(x) else x.contiguous(memory_format=torch.channels_last)
 
 
+def taken(room: Tensor | None, shape: tuple[int, ...], kind: torch.dtype, device: torch.device) -> Tensor:
+    """The `room` for a result, if it is of its shape; else a new one, channels last."""
+    if room is not None and room.shape == shape:
+        return room
+    return torch.empty(shape, dtype=kind, device=device, memory_format=torch.channels_last)
+
+
 def block_of(channels: int) -> int:
     return max(16, triton.next_power_of_2(channels))
 

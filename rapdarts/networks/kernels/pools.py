@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from rapdarts.networks.kernels.places import ELEMENTS, pitch
+from rapdarts.networks.kernels.places import ELEMENTS, pitch, taken
 
 SIZES = ("pixels", "from_height", "from_width", "height", "width")
 
@@ -97,9 +95,9 @@ def forward(
     """
     n, channels, *given = x.shape
     height, width = ((side + 2 * padding - size) // stride + 1 for side in given)
-    empty = partial(torch.empty, (n, channels, height, width), device=x.device, memory_format=torch.channels_last)
-    result = empty(dtype=x.dtype) if room is None else room
-    which = empty(dtype=torch.int8) if maximum else None
+    shape = (n, channels, height, width)
+    result = taken(room, shape, x.dtype, x.device)
+    which = taken(None, shape, torch.int8, x.device) if maximum else None
     grid, *blocks = _plan(n * height * width, channels)
     _pool[grid](x, result, result if which is None else which, n * height * width, *given, height, width,
                 pitch(x), pitch(result), channels, size, stride, padding, maximum, *blocks)  # fmt: skip
