@@ -3,9 +3,10 @@
 Edges that leave the same state see the same input, so that one ReLU and one pooling serve them all, and the same
 primitive on all of them is one grouped convolution over stacked weights. The mixing weight is the scale of the batch
 norm that ends a primitive: normalising and weighing are one operation, the gradient of the mixing weight is what the
-batch norm's own backward pass sums up, and nothing but what the norm reads is kept for it. An edge weight scales that
-weight. With partial channels it also weighs what goes around the primitives; the shuffle, which is the same on all
-edges, comes once, behind the sum of a node.
+batch norm's own backward pass sums up, and nothing but what the norm reads is kept for it. On a GPU the sum into the
+nodes is part of that operation, one for all edges that leave a state. An edge weight scales that weight. With partial
+channels it also weighs what goes around the primitives; the shuffle, which is the same on all edges, comes once, behind
+the sum of a node.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rapdarts.networks.blocks import Bundle, Reading, images, pixels
+from rapdarts.networks.blocks import Bundle, Reading, for_kernels, images, pixels
 from rapdarts.networks.recompute import recomputed
 from rapdarts.networks.stacks import Chain, Stack
 from rapdarts.networks.supernet import SkipDropout, SuperCell, Supernet, bypass
-from rapdarts.networks.terms import total
+from rapdarts.networks.terms import Terms, WeighedSum, total
 from rapdarts.space import NONE, SKIP, Mixing
 
 
@@ -43,7 +44,7 @@ class Wave(nn.Module):
         self.register_buffer("edges", torch.tensor([edge for _, edge in leaving]), persistent=False)
         self.stride: int = mixed[leaving[0][1]].stride
         self.chains = nn.ModuleDict()
-        self.covers: list[tuple[int, ...]] = []
+        self.covers: dict[str, tuple[int, ...]] = {}
         self.entries: list[tuple[int, int]] = []  # (edge, column) of every slot of every chain
         dropped: list[int] = []  # the masks of its skips, among those of the cell
         for name, column in space.columns.items():
@@ -58,24 +59,78 @@ class Wave(nn.Module):
                 continue
             reading = Reading(tuple(state for _, state, _ in heard), len(states))
             self.chains[name] = Chain([mixed[edge].ops[name] for _, _, edge in heard], reading)
-            self.covers.append(tuple(slot for slot, _, _ in heard))
+            self.covers[name] = tuple(slot for slot, _, _ in heard)
             self.entries += [(edge, column) for _, _, edge in heard]
             if name == SKIP and self.stride == 1:
                 dropped = [cell.dropped.index(edge) for _, _, edge in heard]
         self.register_buffer("dropped", torch.tensor(dropped, dtype=torch.int64), persistent=False)
+        # What one kernel sums: chains that end in a norm, then skips; if a skip has a norm, its mask comes behind that.
+        chains: dict[str, Any] = dict(self.chains.items())
+        masked = SKIP if self.stride == 1 else None
+        self.summed = {name: chain for name, chain in chains.items() if chain.norm is not None and name != masked}
+        kinds = {(chain.norm.momentum, chain.norm.eps) for chain in self.summed.values()}
+        if masked in chains and chains[SKIP].idle:
+            self.summed[SKIP] = chains[SKIP]
+        self.terms = self._terms(dropped, *kinds.pop()) if len(kinds) == 1 else None
 
-    def forward(self, x: Tensor, scales: Mapping[str, Tensor], mask: Tensor | None, pending: Tensor | None) -> Tensor:
+    def _terms(self, dropped: Sequence[int], momentum: float, eps: float) -> Terms:
+        """What the chains that are summed together put out, slot by slot."""
+        reads: list[int] = []
+        into: list[int] = []
+        skips = Reading((), self.states)
+        blocks, nodes = 0, self.slots // self.states
+        for name, chain in self.summed.items():
+            into += [slot % nodes for slot in self.covers[name]]
+            if chain.norm is None:
+                skips = chain.reading
+                continue
+            reads += [blocks + source for source in chain.behind.sources]
+            blocks += chain.behind.blocks
+        masks = tuple(dropped) if skips.sources else ()
+        return Terms(Reading(tuple(reads), blocks), skips, masks, tuple(into), nodes, momentum, eps)
+
+    def forward(
+        self, x: Tensor, scales: Mapping[str, Tensor], masks: Tensor | None, pending: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """What the edges add to `pending` (n, nodes*C, h', w'), the nodes that they lead to side by side.
 
         `x` is the states side by side (n, states*C, h, w), `scales` the mixing weights of each chain's channels;
-        `mask` (n, h', w', slots, C) says what the skips keep.
+        `masks` (edges, n, h', w', C) says what the cell's skips keep. Gives the first node, which is complete, and the others.
         """
-        if not self.chains:
-            nothing = x[:, : x.shape[1] // self.states, :: self.stride, :: self.stride] * 0
-            return nothing.repeat(1, self.slots // self.states, 1, 1) if pending is None else pending
-        bundle = Bundle(x)
-        terms = [chain(bundle, scales[name], mask if name == SKIP else None) for name, chain in self.chains.items()]
-        return total(terms, self.covers, self.states, self.slots, pending)
+        bundle, width = Bundle(x), x.shape[1] // self.states
+        by_kernels = self.terms is not None and self.training and for_kernels(x, width)
+        apart = [name for name in self.chains if not by_kernels or name not in self.summed]
+        if apart:
+            mask = None
+            if masks is not None and SKIP in apart:
+                mask = masks.permute(1, 2, 3, 0, 4).index_select(3, self.dropped)
+            terms = [self.chains[name](bundle, scales[name], mask if name == SKIP else None) for name in apart]
+            pending = total(terms, [self.covers[name] for name in apart], self.states, self.slots, pending)
+        if by_kernels:
+            return self._weighed_sum(bundle, scales, masks, pending)
+        if pending is None:
+            nothing = x[:, :width, :: self.stride, :: self.stride] * 0
+            pending = nothing.repeat(1, self.slots // self.states, 1, 1)
+        first, others = pending.split([width, pending.shape[1] - width], 1)
+        return first, others
+
+    def _weighed_sum(
+        self, bundle: Bundle, scales: Mapping[str, Tensor], masks: Tensor | None, pending: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The same for the chains that are summed together, by kernels of ours: no term is written."""
+        x, normed = bundle.x, [chain for chain in self.summed.values() if chain.norm is not None]
+        kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+        size = [-(-side // self.stride) for side in x.shape[2:]]
+        widths = [chain.behind.blocks * x.shape[1] // self.states for chain in normed]
+        room = torch.empty((len(x), sum(widths), *size), dtype=kind, device=x.device,
+                           memory_format=torch.channels_last)  # fmt: skip
+        parts = [chain.before_norm(bundle, place) for chain, place in zip(normed, room.split(widths, 1), strict=True)]
+        scale = torch.cat([scales[name] for name in self.summed])
+        running = [(chain.norm.running_mean, chain.norm.running_var) for chain in normed]
+        result: tuple[Tensor, Tensor] = WeighedSum.apply(  # type: ignore[no-untyped-call]
+            self.terms, running, room, masks, x, scale, pending, *parts
+        )
+        return result
 
     def bypass(self, x: Tensor, edges: Tensor | None, pending: Tensor | None) -> Tensor:
         """What goes around the primitives, `x` (n, h, w, states, B), added to `pending` (n, h', w', nodes, B).
@@ -84,7 +139,7 @@ class Wave(nn.Module):
         """
         if self.stride > 1:
             x = pixels(bypass(images(x.flatten(3)), self.stride)).unflatten(3, x.shape[3:])
-        weights = x.new_ones(self.slots) if edges is None else edges[self.edges].to(x.dtype)
+        weights = x.new_ones(self.slots) if edges is None else edges.index_select(0, self.edges).to(x.dtype)
         result = x.new_zeros(()) if pending is None else pending
         for state, weight in zip(x.split(1, 3), weights.view(self.states, -1, 1), strict=True):
             result = torch.addcmul(result, state, weight)
@@ -104,17 +159,18 @@ class BatchedCell(nn.Module):
         inputs, nodes = cell.space.inputs, cell.space.nodes
         waves = [Wave(cell, range(inputs)), *(Wave(cell, [state]) for state in range(inputs, inputs + nodes - 1))]
         self.waves = nn.ModuleList(waves)
-        columns = len(cell.space.primitives)
-        order = [edge * columns + column for wave in waves for edge, column in wave.entries]
+        edges, columns = len(cell.edges), len(cell.space.primitives)
+        order = [(self.kind * edges + edge) * columns + column for wave in waves for edge, column in wave.entries]
         self.register_buffer("order", torch.tensor(order, dtype=torch.int64), persistent=False)
-        self.sizes = [len(cover) * self.width for wave in waves for cover in wave.covers]
+        self.sizes = [len(cover) * self.width for wave in waves for cover in wave.covers.values()]
 
     def forward(self, older: Tensor, newer: Tensor, mixing: Mixing, dropout: SkipDropout) -> Tensor:
         """Gives the space's outputs side by side (n, outputs * C, h, w)."""
         width = self.width
         state = torch.cat([self.older(older), self.newer(newer)][-self.space.inputs :], 1)
         masks = dropout.masks(self.masks, (len(newer), width, *self.plan.inside))
-        scale = mixing.joint[self.kind].flatten()[self.order]
+        # By index_select, whose gradient is written where it belongs; that of indexing sorts the places first, for they might repeat.
+        scale = mixing.joint.flatten().index_select(0, self.order)
         scales = iter(scale[:, None].expand(-1, width).flatten().split(self.sizes))
         edges = None if mixing.edges is None else mixing.edges[self.kind]
 
@@ -127,13 +183,11 @@ class BatchedCell(nn.Module):
                 around = wave.bypass(others, edges, around)
                 state = images(through.flatten(3))
             weighing = {name: next(scales) for name in wave.chains}
-            mask = None
-            if masks is not None and len(wave.dropped):
-                mask = masks[wave.dropped].permute(1, 2, 3, 0, 4)
+            masking = masks if len(wave.dropped) else None
+            if masking is not None:
                 weighing[SKIP] = weighing[SKIP] * dropout.scale
-            pending = wave(state.contiguous(memory_format=torch.channels_last), weighing, mask, pending)
             # A node is complete when all states before it have been added to it.
-            state, pending = pending.split([width, pending.shape[1] - width], 1)
+            state, pending = wave(state.contiguous(memory_format=torch.channels_last), weighing, masking, pending)
             if around is not None:
                 beside, around = around.split([1, around.shape[3] - 1], 3)
                 state = F.channel_shuffle(torch.cat([state, images(beside.flatten(3))], 1), self.partial)

@@ -70,6 +70,12 @@ class Reading:
         blocks = x.chunk(self.blocks, 1)
         return [blocks[source] for source in self.sources]
 
+    def slots(self, x: Tensor) -> Tensor:
+        """`spread` seen as (n, h, w, slots, C); no copy where all slots read the same block."""
+        if self.blocks == 1:
+            return pixels(x).unsqueeze(3).expand(-1, -1, -1, len(self.sources), -1)
+        return pixels(self.spread(x)).unflatten(3, (len(self.sources), -1))
+
     def gather(self, gradient: Tensor) -> Tensor:
         """The transpose of `spread`, (n, slots*C, h, w) to (n, blocks*C, h, w): sums the slots that read the same block."""
         if self.plain:

@@ -1,4 +1,4 @@
-"""Depthwise and pointwise convolution as one operation that keeps nothing but its input for the backward pass.
+"""Depthwise and pointwise convolution as one operation that keeps its input for the backward pass, where weights learn, and nothing else.
 
 What lies between the two is computed again when the pointwise weights need their gradient: a depthwise convolution is
 cheap, and its output would be as large as everything else that an edge keeps. On a CPU the gradients also go around
@@ -44,15 +44,17 @@ class Geometry:
         return height, width
 
 
-def separable(x: Bundle, reading: Reading, depthwise: Tensor, pointwise: Tensor, geometry: Geometry) -> Tensor:
+def separable(
+    x: Bundle, reading: Reading, depthwise: Tensor, pointwise: Tensor, geometry: Geometry, room: Tensor | None = None
+) -> Tensor:
     """Depthwise, then pointwise convolution of slots of C channels each, each slot with its own weights.
 
     `x` is (n, blocks*C, h, w), `depthwise` (slots*C, 1, k, k), `pointwise` (slots*outputs, C, 1, 1); gives
-    (n, slots*outputs, h', w').
+    (n, slots*outputs, h', w'), which a kernel of ours puts into the `room` for it, if there is one.
     """
     if for_kernels(x.x, max(pointwise.shape[1], len(pointwise) // len(reading.sources))):
         image = x.x.to(torch.get_autocast_dtype("cuda")) if torch.is_autocast_enabled("cuda") else x.x
-        made: Tensor = _SeparableOnGpu.apply(image, depthwise, pointwise, reading, geometry)  # type: ignore[no-untyped-call]
+        made: Tensor = _SeparableOnGpu.apply(image, depthwise, pointwise, reading, geometry, room)  # type: ignore[no-untyped-call]
         return made
     (rows, columns), (above, beside) = geometry.stride, geometry.padding
     if geometry.stride == geometry.dilation != (1, 1) and above % rows == 0 and beside % columns == 0:
@@ -73,8 +75,9 @@ class _Separable(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, source: Tensor, depthwise: Tensor, pointwise: Tensor, again: Again, geometry: Geometry
     ) -> Tensor:
-        ctx.save_for_backward(source, depthwise, pointwise)
-        ctx.again, ctx.geometry = again, geometry
+        _, _, *for_weights = ctx.needs_input_grad[:4]
+        ctx.save_for_backward(source if any(for_weights) else None, depthwise, pointwise)
+        ctx.size, ctx.again, ctx.geometry = source.shape, again, geometry
         return F.conv2d(_depthwise(x, depthwise, geometry), pointwise, groups=len(depthwise) // pointwise.shape[1])
 
     @staticmethod
@@ -93,7 +96,7 @@ class _Separable(torch.autograd.Function):
             to_pointwise = torch.bmm(rows.permute(1, 2, 0), columns.transpose(0, 1)).view_as(pointwise)
             del between
         to_between = F.conv_transpose2d(gradient, pointwise, groups=slots)
-        to_x, to_depthwise = _depthwise_backward(to_between, x, source.shape, depthwise, ctx.geometry, for_x)
+        to_x, to_depthwise = _depthwise_backward(to_between, x, ctx.size, depthwise, ctx.geometry, for_x)
         return to_x, None, to_depthwise, to_pointwise, None, None
 
 
@@ -102,27 +105,28 @@ class _SeparableOnGpu(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, depthwise: Tensor, pointwise: Tensor, reading: Reading, geometry: Geometry
-    ) -> Tensor:
-        from rapdarts.networks.kernels import convolutions
+        ctx: Any, x: Tensor, depthwise: Tensor, pointwise: Tensor, reading: Reading, geometry: Geometry,
+        room: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        from rapdarts.networks.kernels import convolutions, places
 
-        x = x.contiguous(memory_format=torch.channels_last)
-        ctx.save_for_backward(x, depthwise, pointwise)
-        ctx.reading, ctx.geometry = reading, geometry
-        return convolutions.forward(x, reading, depthwise, pointwise, geometry)
+        x = places.laid_out(x)
+        _, *for_weights = ctx.needs_input_grad[:3]
+        ctx.save_for_backward(x if any(for_weights) else None, depthwise, pointwise)
+        ctx.size, ctx.reading, ctx.geometry = x.shape, reading, geometry
+        # Detached, a result is a tensor of its own, though it lies in the room that came in.
+        return convolutions.forward(x, reading, depthwise, pointwise, geometry, room).detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        from rapdarts.networks.kernels import convolutions
+        from rapdarts.networks.kernels import convolutions, places
 
         x, depthwise, pointwise = ctx.saved_tensors
-        for_x, *for_weights = ctx.needs_input_grad[:3]
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        gradients = convolutions.backward(
-            gradient, x, ctx.reading, depthwise, pointwise, ctx.geometry, for_x, any(for_weights)
-        )
-        return *gradients, None, None
+        gradient = places.laid_out(gradient)
+        size = ctx.size if ctx.needs_input_grad[0] else None
+        gradients = convolutions.backward(gradient, size, x, ctx.reading, depthwise, pointwise, ctx.geometry)
+        return *gradients, None, None, None
 
 
 def _depthwise(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:

@@ -39,7 +39,11 @@ def layers_of(module: nn.Module) -> list[nn.Module]:
 
 
 class Stack(nn.Module):
-    """One layer of all slots. `origins` says which tensors of the slots' own modules each of its tensors is made of."""
+    """One layer of all slots: a bundle of blocks (n, blocks*C, h, w), read as `reading` says, to (n, slots*C', h', w').
+
+    A kernel of ours puts that into the `room` for it, if there is one; other layers leave it alone. `origins` says which
+    tensors of the slots' own modules each of its tensors is made of.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +75,7 @@ class StackedConv(Stack):
             del self.bias
             self.pack("bias", [slot.bias for slot in slots])
 
-    def forward(self, x: Bundle, reading: Reading) -> Tensor:
+    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
         if self.groups == 1 and reading.even:
             read, groups = x.x, reading.blocks  # the slots of a block read it as one wide convolution does
         else:
@@ -92,8 +96,8 @@ class StackedSeparable(Stack):
         self.pack("depthwise", [slot.weight for slot in depthwise])
         self.pack("pointwise", [slot.weight for slot in pointwise])
 
-    def forward(self, x: Bundle, reading: Reading) -> Tensor:
-        return separable(x, reading, self.depthwise, self.pointwise, self.geometry)
+    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
+        return separable(x, reading, self.depthwise, self.pointwise, self.geometry, room)
 
 
 class StackedHalves(Stack):
@@ -104,7 +108,7 @@ class StackedHalves(Stack):
         self.slots = len(slots)
         self.even, self.odd = StackedConv([slot.even for slot in slots]), StackedConv([slot.odd for slot in slots])
 
-    def forward(self, x: Bundle, reading: Reading) -> Tensor:
+    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
         even, odd = (Bundle(half) for half in Halves.pixels(x.x))
         parts = (self.even(even, reading), self.odd(odd, reading))
         halves = [pixels(part).unflatten(3, (self.slots, -1)) for part in parts]
@@ -112,7 +116,7 @@ class StackedHalves(Stack):
 
 
 class StackedNorm(Stack):
-    """A batch norm for each slot, with a ReLU behind it if `relu`; given `scale`, it weighs what it normalises."""
+    """A batch norm for each slot, with a ReLU behind it if `relu`."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -129,9 +133,12 @@ class StackedNorm(Stack):
         for name in ("running_mean", "running_var"):
             self.pack(name, [getattr(slot, name) for slot in slots])
 
-    def forward(self, x: Bundle, reading: Reading) -> Tensor:
-        if self._for_kernels(x.x) and self.weight is None:
-            return self._on_gpu(x.x, reading, None)
+    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
+        if self.training and self.weight is None and for_kernels(x.x, self.channels):
+            made: Tensor = NormOnGpu.apply(  # type: ignore[no-untyped-call]
+                x.x, reading, self.running_mean, self.running_var, self.momentum, self.eps, self.relu
+            )
+            return made
         normalised = torch.native_batch_norm(
             x.spread(reading).x,
             self.weight,
@@ -146,19 +153,8 @@ class StackedNorm(Stack):
 
     def weighted(self, x: Tensor, reading: Reading, scale: Tensor) -> Tensor:
         """The normalised `x` times `scale` (slots*C,): the mixing weight takes the place of the scale a batch norm learns."""
-        if self._for_kernels(x):
-            return self._on_gpu(x, reading, scale)
         result: Tensor = WeightedNorm.apply(  # type: ignore[no-untyped-call]
             x, scale, reading, self.running_mean, self.running_var, self.training, self.momentum, self.eps
-        )
-        return result
-
-    def _for_kernels(self, x: Tensor) -> bool:
-        return self.training and for_kernels(x, self.channels)
-
-    def _on_gpu(self, x: Tensor, reading: Reading, scale: Tensor | None) -> Tensor:
-        result: Tensor = NormOnGpu.apply(  # type: ignore[no-untyped-call]
-            x, scale, reading, self.running_mean, self.running_var, self.momentum, self.eps, self.relu
         )
         return result
 
@@ -173,7 +169,7 @@ class Each(Stack):
             for name, tensor in slot.state_dict(keep_vars=True).items():
                 self.origins[f"slots.{i}.{name}"] = [tensor]
 
-    def forward(self, x: Bundle, reading: Reading) -> Tensor:
+    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
         return torch.cat([slot(block) for slot, block in zip(self.slots, reading.split(x.x), strict=True)], 1)
 
 
@@ -184,7 +180,7 @@ class Elementwise(Stack):
         super().__init__()
         self.layer = slots[0]
 
-    def forward(self, x: Bundle, reading: Reading) -> Tensor:
+    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
         return self.layer(x.spread(reading).x)
 
 
@@ -216,18 +212,38 @@ class Chain(nn.Module):
 
         `mask` (n, h, w, slots, C) says which elements are kept.
         """
-        reading = self.reading
+        y = self.before_norm(x)
+        if self.norm is not None:
+            weighted = self.norm.weighted(y, self.behind, scale)
+            return weighted if mask is None else images(kept(pixels(weighted), mask))
+        result: Tensor = Weighted.apply(y, scale, self.behind, mask)  # type: ignore[no-untyped-call]
+        return result
+
+    @property
+    def idle(self) -> bool:
+        """Whether the terms are the states themselves, but for their weights."""
+        busy = [layer for layer in self.shared if type(layer) is not nn.Identity]
+        return not (self.relu or busy or len(self.layers) or self.norm)
+
+    @property
+    def behind(self) -> Reading:
+        """How the slots read what the layers put out: once there are weights, each has a block of its own."""
+        return Reading.own(len(self.reading.sources)) if len(self.layers) else self.reading
+
+    def before_norm(self, x: Bundle, room: Tensor | None = None) -> Tensor:
+        """What all layers but the norm make of a bundle (n, blocks*C, h, w), to be read as `behind` says.
+
+        It lies in the `room` for it, where there is one and the last layer is a kernel of ours.
+        """
         if self.relu:
             x = x.rectified
+        last = [*self.shared, *self.layers][-1:]
         for layer in self.shared:
-            x = Bundle(pooled(layer, x.x))
+            x = Bundle(pooled(layer, x.x, room if layer in last else None))
+        reading = self.reading
         for layer in self.layers:
-            x, reading = Bundle(layer(x, reading)), Reading.own(len(reading.sources))
-        if self.norm is not None:
-            weighted = self.norm.weighted(x.x, reading, scale)
-            return weighted if mask is None else images(kept(pixels(weighted), mask))
-        result: Tensor = Weighted.apply(x.x, scale, reading, mask)  # type: ignore[no-untyped-call]
-        return result
+            x, reading = Bundle(layer(x, reading, room if layer in last else None)), self.behind
+        return x.x
 
 
 def _stacks(columns: Sequence[Sequence[nn.Module]]) -> Iterator[Stack]:
@@ -245,7 +261,7 @@ def _stacks(columns: Sequence[Sequence[nn.Module]]) -> Iterator[Stack]:
             relu = bool(following) and _weightless(following, nn.ReLU)
             yield StackedNorm(column, relu)  # type: ignore[arg-type]
             at += relu
-        elif all(type(slot) is Halves for slot in column):
+        elif all(type(slot) is Halves and not any(map(_hooked, slot.modules())) for slot in column):
             yield StackedHalves(column)  # type: ignore[arg-type]
         elif _weightless(column):
             yield Elementwise(column)
@@ -256,13 +272,22 @@ def _stacks(columns: Sequence[Sequence[nn.Module]]) -> Iterator[Stack]:
 
 def _alike(column: Sequence[nn.Module]) -> bool:
     """Whether the modules of a layer differ in nothing but their numbers."""
-    learns = {tuple(weight.requires_grad for weight in slot.parameters()) for slot in column}
-    return len({repr(slot) for slot in column}) == len(learns) == 1
+    builds = [_build(slot) for slot in column]
+    return builds.count(builds[0]) == len(builds)
+
+
+def _build(module: nn.Module) -> tuple[object, ...]:
+    """What a module is but for its numbers: what it prints, what its classes call constant (not all of it is printed), what learns."""
+    constants = [
+        getattr(part, name, None) for part in module.modules() for name in getattr(type(part), "__constants__", ())
+    ]
+    return repr(module), constants, [weight.requires_grad for weight in module.parameters()]
 
 
 def _hooked(module: nn.Module) -> bool:
     """Whether calling a module does more than its class says."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or "forward" in vars(module)
 
 
 def _weightless(column: Sequence[nn.Module], *kinds: type[nn.Module]) -> bool:
@@ -297,15 +322,18 @@ def _stackable_norm(column: Sequence[nn.Module]) -> bool:
     )
 
 
-def pooled(layer: Any, x: Tensor) -> Tensor:
-    """A layer without weights on feature maps (n, C, h, w); pools of whole windows by kernels of ours, where there are some."""
+def pooled(layer: Any, x: Tensor, room: Tensor | None = None) -> Tensor:
+    """A layer without weights on feature maps (n, C, h, w).
+
+    Pools of whole windows are kernels of ours, where there are some, which put what they make into the `room` for it.
+    """
     plain = (type(layer) is nn.MaxPool2d and layer.dilation == 1) or (
         type(layer) is AvgPool and not layer.count_include_pad
     )
     whole = plain and not layer.ceil_mode and all(type(part) is int for part in _window(layer))
     if not (whole and layer.kernel_size <= WIDEST_POOL and for_kernels(x, 1)):
         return layer(x)
-    result: Tensor = _PoolOnGpu.apply(x, *_window(layer), type(layer) is nn.MaxPool2d)  # type: ignore[no-untyped-call]
+    result: Tensor = _PoolOnGpu.apply(x, room, *_window(layer), type(layer) is nn.MaxPool2d)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -317,19 +345,20 @@ class _PoolOnGpu(torch.autograd.Function):
     """A pool of windows of `size` pixels a side, padding not counted."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, size: int, stride: int, padding: int, maximum: bool) -> Tensor:
-        from rapdarts.networks.kernels import pools
+    def forward(
+        ctx: Any, x: Tensor, room: Tensor | None, size: int, stride: int, padding: int, maximum: bool
+    ) -> Tensor:
+        from rapdarts.networks.kernels import places, pools
 
-        y, which = pools.forward(x.contiguous(memory_format=torch.channels_last), size, stride, padding, maximum)
+        y, which = pools.forward(places.laid_out(x), size, stride, padding, maximum, room)
         ctx.save_for_backward(which)
         ctx.given, ctx.window = x.shape, (size, stride, padding)
-        return y
+        return y.detach()  # a tensor of its own, though it lies in the room that came in
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        from rapdarts.networks.kernels import pools
+        from rapdarts.networks.kernels import places, pools
 
         (which,) = ctx.saved_tensors
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        return pools.backward(gradient, ctx.given, which, *ctx.window), *[None] * 4
+        return pools.backward(places.laid_out(gradient), ctx.given, which, *ctx.window), *[None] * 5

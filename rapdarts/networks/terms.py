@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -45,25 +47,17 @@ class WeightedNorm(torch.autograd.Function):
 
 
 class NormOnGpu(torch.autograd.Function):
-    """Batch norm by kernels of ours: weighed, or with a ReLU behind it."""
+    """Batch norm by kernels of ours, with a ReLU behind it if asked."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        scale: Tensor | None,
-        reading: Reading,
-        mean: Tensor,
-        var: Tensor,
-        momentum: float,
-        eps: float,
-        relu: bool,
+        ctx: Any, x: Tensor, reading: Reading, mean: Tensor, var: Tensor, momentum: float, eps: float, relu: bool
     ) -> Tensor:
         from rapdarts.networks.kernels import norms
 
         x = x.contiguous(memory_format=torch.channels_last)
-        y, statistics = norms.forward(x, reading, scale, mean, var, momentum, eps, relu)
-        ctx.save_for_backward(x, scale, statistics)
+        y, statistics = norms.forward(x, reading, mean, var, momentum, eps, relu)
+        ctx.save_for_backward(x, statistics)
         ctx.reading, ctx.relu = reading, relu
         return y
 
@@ -72,10 +66,89 @@ class NormOnGpu(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         from rapdarts.networks.kernels import norms
 
-        x, scale, statistics = ctx.saved_tensors
+        x, statistics = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        to_x, to_scale = norms.backward(gradient, x, ctx.reading, scale, statistics, ctx.relu, ctx.needs_input_grad[0])
-        return to_x, None if scale is None else to_scale.to(scale.dtype), *[None] * 6
+        return norms.backward(gradient, x, ctx.reading, statistics, ctx.relu), *[None] * 6
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of a wave, slot by slot: first those that a batch norm ends, which lie in the wave's room, then skips of its states.
+
+    `norms` and `skips` say which block of either a slot reads, `into` which of the `nodes` it enters, and `masks` which
+    of those that are drawn for a cell a skip has. All norms have one `momentum` and one `eps`.
+    """
+
+    norms: Reading
+    skips: Reading
+    masks: tuple[int, ...]
+    into: tuple[int, ...]
+    nodes: int
+    momentum: float
+    eps: float
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The block of each slot."""
+        return self.norms.sources + self.skips.sources
+
+
+class WeighedSum(torch.autograd.Function):
+    """All terms of a wave, weighed by `scale` (slots*C,) and summed into its nodes by kernels of ours.
+
+    `room` (n, blocks*C, h, w) is for what the norms read, `parts` of it one behind the other: some lie there already.
+    `state` (n, states*C, h, w) is what skips read, where `masks` (edges, n, h, w, C) keep it, and `pending`
+    (n, nodes*C, h, w) what is added to. Gives the first node and the others. Nothing is kept but what goes in, and the
+    `running` means and variances of the norms are brought up to date.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        terms: Terms,
+        running: Sequence[tuple[Tensor, Tensor]],
+        room: Tensor,
+        masks: Tensor | None,
+        state: Tensor,
+        scale: Tensor,
+        pending: Tensor | None,
+        *parts: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        from rapdarts.networks.kernels import norms
+
+        ctx.terms, ctx.widths = terms, [part.shape[1] for part in parts]
+        for part, place in zip(parts, room.split(ctx.widths, 1), strict=True):
+            if part.data_ptr() != place.data_ptr():
+                place.copy_(part)
+        if pending is not None:
+            pending = pending.to(room.dtype).contiguous(memory_format=torch.channels_last)
+        first, others, statistics = norms.weighed_sum(terms, room, state, masks, scale, pending)
+        means, variances = zip(*running, strict=True)
+        widths = [len(mean) for mean in means]
+        fresh = [*statistics[0].split(widths), *statistics[2].split(widths)]
+        torch._foreach_lerp_([*means, *variances], fresh, terms.momentum)
+        # The state only tells how strongly a skip is to be heard.
+        asked = state if terms.masks and ctx.needs_input_grad[5] else None
+        ctx.save_for_backward(room, masks, asked, scale, statistics)
+        return first, others
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        from rapdarts.networks.kernels import norms
+
+        room, masks, state, scale, statistics = ctx.saved_tensors
+        for_state, for_scale, for_pending = ctx.needs_input_grad[4:7]
+        gradient = torch.cat(gradients, 1).contiguous(memory_format=torch.channels_last)
+        to_room, to_scale = norms.weighed_sum_backward(ctx.terms, gradient, room, state, masks, scale, statistics)
+        skips = for_state and len(ctx.terms.skips.sources) > 0
+        return (
+            *[None] * 4,
+            norms.skips_backward(ctx.terms, gradient, masks, scale) if skips else None,
+            to_scale.to(scale.dtype) if for_scale else None,
+            gradient if for_pending else None,
+            *to_room.split(ctx.widths, 1),
+        )
 
 
 class Weighted(torch.autograd.Function):
@@ -86,7 +159,8 @@ class Weighted(torch.autograd.Function):
         ctx.reading, ctx.precision = reading, scale.dtype
         scale = scale.to(x.dtype)
         ctx.save_for_backward(x, scale, mask)
-        return images(kept(pixels(reading.spread(x)) * scale, mask))
+        slots = reading.slots(x)
+        return images(kept((slots * scale.view(slots.shape[3:])).flatten(3), mask))
 
     @staticmethod
     @once_differentiable
@@ -97,13 +171,20 @@ class Weighted(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_x = ctx.reading.gather(images(passed * scale))
         if ctx.needs_input_grad[1]:
-            to_scale = (passed * pixels(ctx.reading.spread(x))).sum((0, 1, 2), dtype=ctx.precision)
+            slots = ctx.reading.slots(x)
+            to_scale = (passed.view(slots.shape) * slots).sum((0, 1, 2), dtype=ctx.precision).flatten()
         return to_x, to_scale, None, None
 
 
 def kept(y: Tensor, mask: Tensor | None) -> Tensor:
     """(n, h, w, slots*C), and 0 where `mask` (n, h, w, slots, C) says no."""
-    return y if mask is None else torch.where(mask, y.view(mask.shape), 0.0).flatten(3)
+    return y if mask is None else torch.where(mask, y.view(mask.shape), _zero(y.dtype, y.device)).flatten(3)
+
+
+@cache
+def _zero(kind: torch.dtype, device: torch.device) -> Tensor:
+    """0 as it lies on the device; kept, so that it is not written there at every use."""
+    return torch.zeros((), dtype=kind, device=device)
 
 
 def total(
@@ -146,9 +227,8 @@ class _Total(torch.autograd.Function):
             sum_ += pixels(term)
         for term, cover in zip(terms[whole:], covers, strict=True):
             for slot, at, length in _runs(cover):
-                sum_[..., slot * channels : (slot + length) * channels] += pixels(term)[
-                    ..., at * channels : (at + length) * channels
-                ]
+                part = pixels(term).narrow(3, at * channels, length * channels)
+                sum_.narrow(3, slot * channels, length * channels).add_(part)  # by += it would be copied onto itself
         return images(sum_.unflatten(3, (states, -1)).sum(3) if states > 1 else sum_)
 
     @staticmethod

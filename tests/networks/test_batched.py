@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from types import MethodType
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from rapdarts.networks.batched import BatchedSupernet
 from rapdarts.networks.blocks import Bundle, Reading
 from rapdarts.networks.depthwise import Geometry, separable
+from rapdarts.networks.layers import Halves
 from rapdarts.networks.primitives import PRIMITIVES
 from rapdarts.networks.supernet import Supernet
+from rapdarts.networks.terms import kept
 from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
 
 SMALL = Skeleton(3, 4, (3, 8, 8), 10)
@@ -88,7 +92,9 @@ def assert_equal_supernets(
         gradients.append(dict(zip(named, found[len(inputs) :], strict=True)))
     for ours, theirs in zip(*reversed(results), strict=True):
         assert_same(ours, theirs)
-    assert_same_under_plain_names(batched, gradients)
+    apart = under_plain_names(batched, gradients[1])
+    for name, expected in gradients[0].items():
+        assert_same(apart[name], expected)
 
     before, after = plain.state_dict(), batched.plain_state()
     for name in before:
@@ -96,19 +102,17 @@ def assert_equal_supernets(
             assert_same(after[name], before[name])
 
 
-def assert_same_under_plain_names(batched: BatchedSupernet, gradients: list[dict[str, Tensor]]) -> None:
-    """Gradients of the batched weights, taken apart as the weights themselves are, against the plain ones."""
-    theirs, ours = gradients
+def under_plain_names(batched: BatchedSupernet, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients of the batched weights, taken apart as the weights themselves are."""
     named = dict(batched.named_parameters())
     kept = {name: weight.detach().clone() for name, weight in named.items()}
     with torch.no_grad():
-        for name, gradient in ours.items():
+        for name, gradient in gradients.items():
             named[name].copy_(gradient)
-        apart = batched.plain_state()
-        for name, expected in theirs.items():
-            assert_same(apart[name], expected)
+        apart = {name: tensor.clone() for name, tensor in batched.plain_state().items()}
         for name, weight in kept.items():
             named[name].copy_(weight)
+    return apart
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.4])
@@ -258,6 +262,40 @@ def test_modules_of_one_primitive_that_differ() -> None:
     assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
 
 
+def test_pools_that_differ_in_what_they_do_not_print() -> None:
+    choices = itertools.cycle([(False, True), (True, False), (False, False)])
+
+    def moody(channels: int, stride: int, affine: bool) -> nn.Module:
+        ceil_mode, counted = next(choices)
+        return nn.Sequential(
+            nn.AvgPool2d(3, stride, 1, ceil_mode=ceil_mode and stride == 1, count_include_pad=counted),
+            nn.BatchNorm2d(channels, affine=False),
+        )
+
+    space = SearchSpace("moody", {"none": PRIMITIVES["none"], "moody": moody})
+    assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
+
+
+@pytest.mark.parametrize("change", ["forward", "hook", "hook before", "within halves"])
+def test_modules_whose_calls_do_more_than_their_class_says(change: str) -> None:
+    def changed(channels: int, stride: int, affine: bool) -> nn.Module:
+        if change == "within halves" and stride == 2:
+            halves = Halves(channels, channels)
+            halves.even.register_forward_hook(lambda module, given, y: y.tanh())
+            return halves
+        conv = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        if change == "forward":
+            conv.forward = MethodType(lambda self, x: nn.Conv2d.forward(self, x).tanh(), conv)  # type: ignore[method-assign]
+        elif change == "hook":
+            conv.register_full_backward_hook(lambda module, to_x, to_y: (3 * to_x[0],))
+        else:
+            conv.register_full_backward_pre_hook(lambda module, to_y: (3 * to_y[0],))
+        return nn.Sequential(conv, nn.BatchNorm2d(channels, affine=False))
+
+    space = SearchSpace("changed", {"none": PRIMITIVES["none"], "changed": changed})
+    assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
+
+
 def test_primitives_of_the_users_own() -> None:
     own = {"none": PRIMITIVES["none"], "skip_connect": PRIMITIVES["skip_connect"]}
     own |= {"gate": gate, "between": gate_between, "norms": own_norms, "valid": valid_depthwise}
@@ -340,6 +378,29 @@ def test_separable(kernel: int, stride: int, dilation: int, sources: tuple[int, 
             assert_same(ours, theirs)
         found = separable(Bundle(x), reading, depthwise.detach(), pointwise.detach(), geometry)
         assert_same(torch.autograd.grad((found * probe).sum(), [x])[0], slopes[0])
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_an_image_is_kept_where_weights_learn(learns: bool) -> None:
+    seen: list[Tensor] = []
+    weights = torch.randn(4, 1, 3, 3), torch.randn(4, 4, 1, 1)
+    x = torch.randn(2, 4, 7, 7, requires_grad=True)
+    with saved_tensors_hooks(lambda tensor: [seen.append(tensor), tensor][1], lambda tensor: tensor):
+        given = [weight.requires_grad_(learns) for weight in weights]
+        separable(Bundle(x), Reading.own(1), given[0], given[1], Geometry((1, 1), (1, 1), (1, 1)))
+    shapes = [tensor.shape for tensor in seen]
+    assert (x.shape in shapes) is learns and all(weight.shape in shapes for weight in weights)
+
+
+def test_what_is_dropped_is_zero_whatever_it_was() -> None:
+    """And lies in memory as the term does: nothing is copied to look at it in another order."""
+    y = torch.randn(2, 3, 3, 8)
+    y[0, 1, 2, 3:5] = torch.tensor([torch.inf, torch.nan])
+    masks = torch.rand(2, 2, 3, 3, 4) > 0.3
+    masks[0, 0, 1, 2, 3] = masks[1, 0, 1, 2, 0] = False
+    mask = masks.permute(1, 2, 3, 0, 4).contiguous()
+    found = kept(y, mask)
+    assert torch.equal(found, torch.where(mask.flatten(3), y, 0.0)) and found.stride() == y.stride()
 
 
 @pytest.mark.parametrize("sources, blocks", [((0, 1, 2), 3), ((0, 0, 1, 1), 2), ((1, 0, 1), 2), ((2, 0), 3)], ids=str)

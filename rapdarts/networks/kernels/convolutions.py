@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from rapdarts.networks.blocks import Reading
-from rapdarts.networks.kernels.places import ELEMENTS, PROGRAMS, block_of, precision, readers_of, table
+from rapdarts.networks.kernels.places import ELEMENTS, PROGRAMS, block_of, pitch, precision, readers_of, table, taken
 
 if TYPE_CHECKING:
     from rapdarts.networks.depthwise import Geometry
@@ -144,49 +144,55 @@ def _part(
 def _run(
     x: Tensor, size: tuple[int, int], reads: tuple[int, ...], readers: int, depthwise: Tensor | None,
     pointwise: Tensor | None, c_in: int, c_out: int, movement: Sequence[Sequence[int]], turned: bool = False,
+    room: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     slots, (height, width), n = len(reads) // readers, size, len(x)
     rows, columns = (1, 1) if depthwise is None else depthwise.shape[2:]
-    result = torch.empty((n, slots * c_out, height, width), dtype=x.dtype, device=x.device,
-                         memory_format=torch.channels_last)  # fmt: skip
+    result = taken(room, (n, slots * c_out, height, width), x.dtype, x.device)
     pixels, block = n * height * width, block_of(c_in)
     tile = max(16, ELEMENTS // max(block, block_of(c_out)))
     (times, off, step, over) = movement
     given = [x if weight is None else weight for weight in (depthwise, pointwise)]
     _convolve[triton.cdiv(pixels, tile), slots](
         x, result, *given, table(reads, x.device), readers, pixels, x.shape[2], x.shape[3], height, width,
-        x.shape[1], result.shape[1], *times, *off, *step, *over, rows, columns, c_in, c_out,
+        pitch(x), pitch(result), *times, *off, *step, *over, rows, columns, c_in, c_out,
         block, block_of(c_out), tile, depthwise is not None, pointwise is not None, turned, precision(),
     )  # fmt: skip
     return result
 
 
-def forward(x: Tensor, reading: Reading, depthwise: Tensor, pointwise: Tensor, geometry: Geometry) -> Tensor:
-    """Depthwise, then pointwise convolution: `x` (n, blocks*C, h, w) to (n, slots*outputs, h', w').
+def forward(
+    x: Tensor, reading: Reading, depthwise: Tensor, pointwise: Tensor, geometry: Geometry, room: Tensor | None = None
+) -> Tensor:
+    """Depthwise, then pointwise convolution: `x` (n, blocks*C, h, w) to (n, slots*outputs, h', w'), in the `room` for it if given.
 
-    `depthwise` (slots*C, 1, k, k), `pointwise` (slots*outputs, C, 1, 1); products are summed in float32.
+    `depthwise` (slots*C, 1, k, k), `pointwise` (slots*outputs, C, 1, 1); products are summed in float32. Images here and
+    below have a pitch (`places.pitch`).
     """
     c_in, c_out = pointwise.shape[1], len(pointwise) // len(reading.sources)
     size = geometry.result((x.shape[2], x.shape[3]), (depthwise.shape[2], depthwise.shape[3]))
     movement = (geometry.stride, tuple(-p for p in geometry.padding), geometry.dilation, (1, 1))
-    return _run(x, size, reading.sources, 1, depthwise, pointwise, c_in, c_out, movement)
+    return _run(x, size, reading.sources, 1, depthwise, pointwise, c_in, c_out, movement, room=room)
 
 
 def backward(
-    gradient: Tensor, x: Tensor, reading: Reading, depthwise: Tensor, pointwise: Tensor, geometry: Geometry,
-    for_x: bool, for_weights: bool,
+    gradient: Tensor, given: torch.Size | None, x: Tensor | None, reading: Reading, depthwise: Tensor, pointwise: Tensor,
+    geometry: Geometry,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
-    """The gradients for `x` (n, blocks*C, h, w), and for both weights, of `forward`, given that for its result."""
+    """The gradients for `x` (n, blocks*C, h, w), whose size is `given`, and for both weights, of `forward`.
+
+    `gradient` is that for its result; without its size that for `x` is not computed, without `x` not those for the weights.
+    """
     slots, c_in = len(reading.sources), pointwise.shape[1]
     c_out, kernel = len(pointwise) // slots, (depthwise.shape[2], depthwise.shape[3])
     to_x = to_depthwise = to_pointwise = None
-    if for_x:
+    if given is not None:
         size, still = (gradient.shape[2], gradient.shape[3]), ((1, 1), (0, 0), (0, 0), (1, 1))
         between = _run(gradient, size, tuple(range(slots)), 1, None, pointwise, c_out, c_in, still, turned=True)
         readers, reads = readers_of(reading)
         movement = ((1, 1), geometry.padding, tuple(-d for d in geometry.dilation), geometry.stride)
-        to_x = _run(between, (x.shape[2], x.shape[3]), reads, readers, depthwise, None, c_in, c_in, movement)
-    if for_weights:
+        to_x = _run(between, (given[2], given[3]), reads, readers, depthwise, None, c_in, c_in, movement)
+    if x is not None:
         dense = _dense_gradient(gradient, x, reading, kernel, c_in, c_out, geometry)
         to_depthwise, to_pointwise = torch.empty_like(depthwise), torch.empty_like(pointwise)
         taps = kernel[0] * kernel[1]
@@ -211,7 +217,7 @@ def _dense_gradient(
     sums = torch.empty((parts, slots, rows * columns, c_in, c_out), dtype=torch.float32, device=x.device)
     _correlate[parts, slots, groups](
         x, gradient, sums, table(reading.sources, x.device), pixels, steps, x.shape[2], x.shape[3],
-        gradient.shape[2], gradient.shape[3], x.shape[1], gradient.shape[1],
+        gradient.shape[2], gradient.shape[3], pitch(x), pitch(gradient),
         *geometry.stride, *(-p for p in geometry.padding), *geometry.dilation, rows, columns, taps,
         c_in, c_out, block, block_of(c_out), tile, precision(),
         num_warps=8 if taps * block >= 128 else 4,

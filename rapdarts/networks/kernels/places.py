@@ -1,4 +1,4 @@
-"""Which block a slot reads, and which slots read a block, as a GPU kernel looks it up; and what its tiles hold."""
+"""Which block a slot reads, and which slots read a block, as a GPU kernel looks it up; how images lie, and what a kernel's tiles hold."""
 
 from __future__ import annotations
 
@@ -29,6 +29,29 @@ def readers_of(reading: Reading) -> tuple[int, tuple[int, ...]]:
     found = [[s for s, read in enumerate(reading.sources) if read == block] for block in range(reading.blocks)]
     most = max(map(len, found))
     return most, tuple(slot for row in found for slot in (*row, *[-1] * (most - len(row))))
+
+
+def pitch(x: Tensor) -> int | None:
+    """How many numbers lie between a pixel of `x` (n, C, h, w) and the next; None where it is not the same for all, channels side by side.
+
+    Channels of a wider tensor have the pitch of that one.
+    """
+    n, channels, height, width = x.shape
+    steps = [(width, x.stride(3)), (height, x.stride(2) / width), (n, x.stride(0) / (height * width))]
+    found = {step for size, step in steps if size > 1} or {channels}
+    return int(found.pop()) if len(found) == 1 and (channels == 1 or x.stride(1) == 1) else None
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """`x` itself where it has a pitch, else a copy, channels last."""
+    return x if pitch(x) else x.contiguous(memory_format=torch.channels_last)
+
+
+def taken(room: Tensor | None, shape: tuple[int, ...], kind: torch.dtype, device: torch.device) -> Tensor:
+    """The `room` for a result, if it is of its shape; else a new one, channels last."""
+    if room is not None and room.shape == shape:
+        return room
+    return torch.empty(shape, dtype=kind, device=device, memory_format=torch.channels_last)
 
 
 def block_of(channels: int) -> int:

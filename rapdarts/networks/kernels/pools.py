@@ -7,14 +7,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rapdarts.networks.kernels.places import ELEMENTS
+from rapdarts.networks.kernels.places import ELEMENTS, pitch, taken
 
 SIZES = ("pixels", "from_height", "from_width", "height", "width")
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _pool(
-    source, target, which, pixels, from_height, from_width, height, width, channels,
+    source, target, which, pixels, from_height, from_width, height, width, from_pitch, to_pitch, channels,
     size: tl.constexpr, stride: tl.constexpr, padding: tl.constexpr, maximum: tl.constexpr,
     block: tl.constexpr, tile: tl.constexpr,
 ):  # fmt: skip
@@ -32,7 +32,7 @@ def _pool(
             w = column * stride - padding + j
             inside = here & (h >= 0) & (h < from_height) & (w >= 0) & (w < from_width)
             asked = inside[:, None] & known[None, :]
-            place = ((image * from_height + h) * from_width + w) * channels
+            place = ((image * from_height + h) * from_width + w) * from_pitch
             x = tl.load(source + place[:, None] + c[None, :], asked, 0.0).to(tl.float32)
             if maximum:
                 larger = asked & ((x > best) | (x != x))  # a NaN wins, as it does in torch
@@ -41,10 +41,10 @@ def _pool(
             else:
                 total += x
                 count += inside.to(tl.float32)
-    target_at = at.to(tl.int64)[:, None] * channels + c[None, :]
+    target_at = at.to(tl.int64)[:, None] * to_pitch + c[None, :]
     asked_out = here[:, None] & known[None, :]
     if maximum:
-        tl.store(which + target_at, chosen.to(tl.int8), asked_out)
+        tl.store(which + at.to(tl.int64)[:, None] * channels + c[None, :], chosen.to(tl.int8), asked_out)
         tl.store(target + target_at, best.to(target.dtype.element_ty), asked_out)
     else:
         tl.store(target + target_at, (total / tl.maximum(count, 1.0)[:, None]).to(target.dtype.element_ty), asked_out)
@@ -52,7 +52,7 @@ def _pool(
 
 @triton.jit(do_not_specialize=SIZES)
 def _gather(
-    gradient, target, which, pixels, from_height, from_width, height, width, channels,
+    gradient, target, which, pixels, from_height, from_width, height, width, to_pitch, channels,
     size: tl.constexpr, stride: tl.constexpr, padding: tl.constexpr, maximum: tl.constexpr,
     block: tl.constexpr, tile: tl.constexpr,
 ):  # fmt: skip
@@ -72,10 +72,11 @@ def _gather(
             w = along // stride
             inside = in_rows & (along >= 0) & (w * stride == along) & (w < width)
             asked = inside[:, None] & known[None, :]
-            place = (((image * height + h) * width + w) * channels)[:, None] + c[None, :]
-            g = tl.load(gradient + place, asked, 0.0).to(tl.float32)
+            pixel = ((image * height + h) * width + w)[:, None]
+            g = tl.load(gradient + pixel * to_pitch + c[None, :], asked, 0.0).to(tl.float32)
             if maximum:
-                total += tl.where(tl.load(which + place, asked, -1) == i * size + j, g, 0.0)
+                chosen = tl.load(which + pixel * channels + c[None, :], asked, -1)
+                total += tl.where(chosen == i * size + j, g, 0.0)
             else:
                 top, left = h * stride - padding, w * stride - padding
                 tall = tl.minimum(top + size, from_height) - tl.maximum(top, 0)
@@ -85,16 +86,21 @@ def _gather(
     tl.store(target + place, total.to(target.dtype.element_ty), here[:, None] & known[None, :])
 
 
-def forward(x: Tensor, size: int, stride: int, padding: int, maximum: bool) -> tuple[Tensor, Tensor | None]:
-    """Pools `x` (n, C, h, w), padding not counted; of a maximum also where in its window it lay (n, C, h', w')."""
+def forward(
+    x: Tensor, size: int, stride: int, padding: int, maximum: bool, room: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Pools `x` (n, C, h, w), padding not counted, into the `room` for it if given; of a maximum also where in its window it lay.
+
+    Both are (n, C, h', w'). Images have a pitch (`places.pitch`).
+    """
     n, channels, *given = x.shape
     height, width = ((side + 2 * padding - size) // stride + 1 for side in given)
-    result = torch.empty((n, channels, height, width), dtype=x.dtype, device=x.device,
-                         memory_format=torch.channels_last)  # fmt: skip
-    which = torch.empty_like(result, dtype=torch.int8) if maximum else None
+    shape = (n, channels, height, width)
+    result = taken(room, shape, x.dtype, x.device)
+    which = taken(None, shape, torch.int8, x.device) if maximum else None
     grid, *blocks = _plan(n * height * width, channels)
-    _pool[grid](x, result, result if which is None else which, n * height * width, *given, height, width, channels,
-                size, stride, padding, maximum, *blocks)  # fmt: skip
+    _pool[grid](x, result, result if which is None else which, n * height * width, *given, height, width,
+                pitch(x), pitch(result), channels, size, stride, padding, maximum, *blocks)  # fmt: skip
     return result, which
 
 
@@ -104,7 +110,7 @@ def backward(gradient: Tensor, given: torch.Size, which: Tensor | None, size: in
     result = torch.empty(given, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last)
     grid, *blocks = _plan(n * height * width, channels)
     _gather[grid](gradient, result, gradient if which is None else which, n * height * width, height, width,
-                  *gradient.shape[2:], channels, size, stride, padding, which is not None, *blocks)  # fmt: skip
+                  *gradient.shape[2:], pitch(gradient), channels, size, stride, padding, which is not None, *blocks)  # fmt: skip
     return result
 
 
