@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rapdarts.networks import depthwise, stacks
+from rapdarts.networks import blocks, depthwise, stacks
 from rapdarts.networks.batched import BatchedSupernet
-from rapdarts.networks.blocks import Reading
+from rapdarts.networks.blocks import MOST_CHANNELS, Reading
 from rapdarts.networks.depthwise import Geometry
 from rapdarts.networks.supernet import Supernet
 from rapdarts.space import Skeleton, named_space
@@ -235,3 +239,58 @@ def test_the_supernet_through_all_kernels(monkeypatch: pytest.MonkeyPatch) -> No
     for name, expected in found[0].items():
         torch.testing.assert_close(found[1][name], expected, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
     assert set(calls) == {convolutions, norms, pools}
+
+
+# --- what a GPU has room for -------------------------------------------------------------------------------------
+
+COMPILED = """
+import sys
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+from rapdarts.networks.blocks import Reading
+from rapdarts.networks.depthwise import Geometry
+from rapdarts.networks.kernels import convolutions
+
+class Elsewhere:
+    get_current_device = get_current_stream = lambda self, *given: 0
+    get_current_target = lambda self: GPUTarget("cuda", 86, 32)
+
+launch = JITFunction.run
+
+def compiled(kernel, *given, warmup, **options):
+    print(kernel.__name__, launch(kernel, *given, warmup=True, **options).metadata.shared)
+
+JITFunction.run = compiled
+driver.set_active(Elsewhere())
+geometry, reading = Geometry((1, 1), (2, 2), (1, 1)), Reading.own(1)
+for channels in map(int, sys.argv[1:]):
+    image = torch.empty(1, channels, 4, 4).to(memory_format=torch.channels_last)
+    weights = torch.empty(channels, 1, 5, 5), torch.empty(channels, channels, 1, 1)
+    convolutions.forward(image, reading, *weights, geometry)
+    convolutions.backward(image, image, reading, *weights, geometry, True, True)
+"""
+
+
+def test_kernels_fit_into_the_shared_memory_of_a_gpu(tmp_path: Path) -> None:
+    """Compiled, not run, for compute capability 8.6, which lets a program have 99 KB: float32, the widest slots and those with most columns at once."""
+    names = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    names.pop("TRITON_INTERPRET", None)
+    command = [sys.executable, "-c", COMPILED, str(MOST_CHANNELS), "32"]
+    root = Path(__file__).parents[2]
+    found = subprocess.run(command, cwd=root, env=names, check=True, capture_output=True, text=True)
+    kernels = [(name, int(shared)) for name, shared in map(str.split, found.stdout.splitlines())]
+    assert [name for name, _ in kernels] == 2 * ["_convolve", "_convolve", "_convolve", "_correlate", "_part"]
+    assert 48 * 1024 < max(shared for _, shared in kernels) <= 99 * 1024
+
+
+@pytest.mark.parametrize(("capability", "most"), [((7, 5), 64), ((8, 0), 128), ((8, 6), 128), ((12, 0), 128)])
+def test_older_gpus_have_room_for_narrower_slots(
+    capability: tuple[int, int], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    blocks._most_channels.cache_clear()
+    x: Any = SimpleNamespace(dtype=torch.float32, device=torch.device("cuda"))
+    assert [blocks.for_kernels(x, channels) for channels in (1, most, most + 1)] == [True, True, False]
+    blocks._most_channels.cache_clear()
