@@ -15,9 +15,10 @@ import torch
 from rapdarts.config import Experiment, RetrainConfig
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty
-from rapdarts.errors import DeviceError, ran_out_of_memory
+from rapdarts.errors import DeviceError, ran_out_of_memory, refused_a_kernel
 from rapdarts.footprint import BATCH, META, Alive, Footprint, footprint, lower
 from rapdarts.loops import search as loop
+from rapdarts.plain_yaml import shorten
 from rapdarts.space import NONE, SearchSpace, Skeleton, stem_for
 from rapdarts.training.data import DataSet
 from rapdarts.training.memory import free_bytes
@@ -40,13 +41,22 @@ UNKNOWN = (RuntimeError, TypeError, ValueError, MemoryError)
 
 @contextmanager
 def within_memory(config: Experiment, space: SearchSpace, data: DataSet, table: PriceTable, run: Run) -> Iterator[None]:
-    """Says what the search inside will take. Raises DeviceError, which names what would fit, where the memory runs out all the same."""
+    """Says what the search inside will take.
+
+    Raises DeviceError where the memory runs out all the same, which names what would fit, or where the GPU cannot run
+    the batched supernet's kernels.
+    """
     outlook = Outlook(config, space, data, table, free_bytes(data.train.labels.device))
     if not run.screen.closed and (words := outlook.words()):
         run.screen.say(words)
     try:
         yield
     except Exception as error:
+        if refused_a_kernel(error):
+            why = shorten(" ".join(str(error).split(". ")[0].split()) or type(error).__name__)
+            raise DeviceError(
+                f"this GPU cannot run the kernels of the batched supernet ({why}); set search.supernet=plain."
+            ) from error
         if not ran_out_of_memory(error):
             raise
         raise DeviceError(outlook.ran_out(run.stage)) from error

@@ -257,6 +257,22 @@ def test_a_search_that_runs_out_says_what_fits_and_goes_on_so(
     assert "resuming" in err or "stage 1/2" not in err
 
 
+def test_a_gpu_without_room_for_a_kernel_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = pytest.importorskip("triton.runtime.errors", reason="Triton is not installed: pip install triton")
+
+    def refused(*given: Any) -> None:
+        raise errors.OutOfResources(131072, 101376, "shared memory")
+
+    monkeypatch.setattr(loop, "Recorded", lambda *given: refused)
+    assert main(["search", "digits", *TINY, "--json", f"run={tmp_path / 'run'}"]) == 7
+    out, err = capsys.readouterr()
+    why = "out of resource: shared memory, Required: 131072, Hardware limit: 101376"
+    sentence = f"this GPU cannot run the kernels of the batched supernet ({why}); set search.supernet=plain."
+    assert out == "" and err.endswith(f"\nrapdarts: error: {sentence}\n")
+
+
 LIMITED = """
 import resource, sys
 import torch, torch._dynamo, torch.utils.tensorboard, rapdarts.outlook
