@@ -17,6 +17,7 @@ from rapdarts.networks.depthwise import Geometry, separable
 from rapdarts.networks.primitives import PRIMITIVES
 from rapdarts.networks.supernet import Supernet
 from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
+from tests.benchmarks.agreement import under_plain_names
 
 SMALL = Skeleton(3, 4, (3, 8, 8), 10)
 ODD = Skeleton(3, 4, (3, 13, 11), 7)
@@ -99,16 +100,9 @@ def assert_equal_supernets(
 def assert_same_under_plain_names(batched: BatchedSupernet, gradients: list[dict[str, Tensor]]) -> None:
     """Gradients of the batched weights, taken apart as the weights themselves are, against the plain ones."""
     theirs, ours = gradients
-    named = dict(batched.named_parameters())
-    kept = {name: weight.detach().clone() for name, weight in named.items()}
-    with torch.no_grad():
-        for name, gradient in ours.items():
-            named[name].copy_(gradient)
-        apart = batched.plain_state()
-        for name, expected in theirs.items():
-            assert_same(apart[name], expected)
-        for name, weight in kept.items():
-            named[name].copy_(weight)
+    apart = under_plain_names(batched, ours)
+    for name, expected in theirs.items():
+        assert_same(apart[name], expected)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.4])
