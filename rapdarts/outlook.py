@@ -29,6 +29,9 @@ HELD = 2
 """Bytes that a process holds for each that is alive. On a CPU glibc's heap has about as many in its gaps (docs/performance.md). On a
 GPU what is recorded has a pool of its own, beside that of the steps which run before the next recording."""
 
+RECOMPUTED = 1.4
+"""Times as many where cells are computed again: what comes and goes for each leaves more gaps between what stays (the same page)."""
+
 SETTLED = 50_000_000
 """Bytes that the first steps of a process take on a CPU, whatever they compute: the library's own code and tables."""
 
@@ -156,16 +159,17 @@ class Outlook:
         return kept
 
     @property
-    def held(self) -> tuple[int, int]:
+    def held(self) -> tuple[int, float]:
         """Bytes that are held whatever is alive, and for each byte that is."""
         settings, on_host = self.config.search, self.data.train.labels.device.type == "cpu"
         recorded = not (settings.unrolled or settings.checkpoint)
-        return SETTLED if on_host else 0, HELD if on_host or recorded else 1
+        each = HELD if on_host or recorded else 1
+        return SETTLED if on_host else 0, each * RECOMPUTED if settings.checkpoint else each
 
     def held_bytes(self, found: Footprint) -> int:
         """What a step takes, of which a footprint says what is alive."""
         fixed, each = self.held
-        return fixed + each * found.bytes(self.config.search.batch)
+        return round(fixed + each * found.bytes(self.config.search.batch))
 
     @property
     def images(self) -> int:
@@ -178,7 +182,7 @@ class Outlook:
         if self.free is None:
             return self.images
         fixed, each = self.held
-        return min(self.images, found.largest_batch((self.free - fixed) // each))
+        return min(self.images, found.largest_batch(int((self.free - fixed) / each)))
 
     def remedies(self, batch: int) -> str:
         """That a batch fits, and what to set."""

@@ -165,10 +165,13 @@ def test_remedies_are_those_that_are_left() -> None:
 def test_recordings_hold_twice_what_is_alive() -> None:
     found = Footprint(((1000, 10),))
     gpu = replace(digits(), train=datasets.InMemory(torch.empty(1, 1, 8, 8), OnGpu()))  # type: ignore[arg-type]
-    for settings, each in (([], 2), ([("search.checkpoint", True)], 1), ([("search.unrolled", True)], 1)):
+    checkpoint, unrolled = [("search.checkpoint", True)], [("search.unrolled", True)]
+    for settings, on_host, each in (([], 2, 2), (checkpoint, 2.8, 1.4), (unrolled, 2, 1)):
         outlook = outlook_of(*settings)
-        assert outlook.held_bytes(found) == SETTLED + 2 * (1000 + 960)
+        assert outlook.held_bytes(found) == SETTLED + on_host * (1000 + 960)
         assert replace(outlook, data=gpu).held_bytes(found) == each * (1000 + 960)
+        free = SETTLED + on_host * (1000 + 10 * 20) + 1
+        assert replace(outlook, free=round(free)).largest_batch(found) == 20
 
 
 class OnGpu:
