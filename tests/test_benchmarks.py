@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.benchmarks import agreement, commands, counts, footprints
+from tests.benchmarks import agreement, commands, counts, footprints, search
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.stages import BUILDS, Batched, Plain, Sizes, Stage
 from tests.benchmarks.turns import in_turns
@@ -92,6 +93,47 @@ def test_the_peak_is_what_was_there_at_once() -> None:
     words = [sys.executable, "-c", f"{code}; print(peak_bytes(run, torch.device('cpu')))"]
     peak = int(subprocess.run(words, cwd=commands.ROOT, check=True, capture_output=True, text=True).stdout)
     assert 2**26 <= peak < 1.2 * 2**26
+
+
+def test_the_peak_on_a_gpu_is_what_is_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording's pool stays reserved, whatever is allocated when it is looked at; what lay free before is handed back first."""
+    memory = {"reserved": 100, "peak": 700}
+
+    def hand_back() -> None:
+        memory["reserved"] = 40
+
+    def reset(device: torch.device) -> None:
+        memory["peak"] = memory["reserved"]
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", hand_back)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: memory["reserved"])
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: memory["peak"])
+    assert counts.peak_bytes(lambda: memory.update(peak=340), torch.device("cuda")) == 300
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_peak_is_taken_in_a_process_of_its_own(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted: list[Any] = []
+
+    class Process:
+        def __init__(self, *given: Any, **named: Any) -> None: ...
+
+        def __enter__(self) -> Process:
+            return self
+
+        def __exit__(self, *given: Any) -> None: ...
+
+        def submit(self, *given: Any) -> Future[int]:
+            submitted.append(given)
+            done: Future[int] = Future()
+            done.set_result(7)
+            return done
+
+    monkeypatch.setattr(search, "ProcessPoolExecutor", Process)
+    assert search._peak("batched", "darts-1", TINY, "none", torch.device(device)) == 7
+    assert len(submitted) == 1 and submitted[0][0] is search.peak_of
 
 
 def test_turns() -> None:
