@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pkgutil
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
+import search_spaces
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,12 +20,14 @@ from rapdarts.networks.depthwise import Geometry, separable
 from rapdarts.networks.primitives import PRIMITIVES
 from rapdarts.networks.supernet import Supernet
 from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
-from tests.benchmarks.agreement import under_plain_names
+from rapdarts.strategy.architecture import Architecture
+from tests.benchmarks import agreement
 
 SMALL = Skeleton(3, 4, (3, 8, 8), 10)
 ODD = Skeleton(3, 4, (3, 13, 11), 7)
 IMAGENET = Skeleton(3, 5, (3, 19, 26), 3, "imagenet")
-SPACES = ("darts", "filters", "nasnet", "nasbench201")
+SPACES = tuple(sorted(module.name for module in pkgutil.iter_modules(search_spaces.__path__)))
+"""All there are: a new one is tested by being there."""
 
 
 def narrowed(space: SearchSpace, keep: int) -> SearchSpace:
@@ -100,7 +105,7 @@ def assert_equal_supernets(
 def assert_same_under_plain_names(batched: BatchedSupernet, gradients: list[dict[str, Tensor]]) -> None:
     """Gradients of the batched weights, taken apart as the weights themselves are, against the plain ones."""
     theirs, ours = gradients
-    apart = under_plain_names(batched, ours)
+    apart = agreement.under_plain_names(batched, ours)
     for name, expected in theirs.items():
         assert_same(apart[name], expected)
 
@@ -115,17 +120,44 @@ def test_it_computes_what_the_plain_one_does(name: str, skeleton: Skeleton, rate
 
 @pytest.mark.parametrize("name", SPACES)
 def test_in_evaluation(name: str) -> None:
+    """Of the full space, and in later stages, with edge weights and partial channels too."""
     space = named_space(name)
     assert_equal_supernets(space, pair_of(space, ODD, 0.4, training=False), ODD)
+    for keep, partial in ((1, 1), (3, 2)):
+        later = narrowed(space, keep)
+        pair = pair_of(later, ODD, 0.4, training=False, partial=partial)
+        assert_equal_supernets(later, pair, ODD, edges_of(later) if partial > 1 else None)
 
 
-@pytest.mark.parametrize("keep", [1, 3, 5])
+@pytest.mark.parametrize(("keep", "rate"), [(1, 0.4), (3, 0.0), (3, 0.4), (5, 0.4)])
 @pytest.mark.parametrize("name", SPACES)
-def test_in_later_stages(name: str, keep: int) -> None:
+def test_in_later_stages(name: str, keep: int, rate: float) -> None:
     """Candidates that differ from edge to edge; with one each, some edges are left with `none` alone."""
     space = narrowed(named_space(name), keep)
     skeleton = Skeleton(5, 4, (3, 8, 8), 10)
-    assert_equal_supernets(space, pair_of(space, skeleton, 0.4), skeleton)
+    assert_equal_supernets(space, pair_of(space, skeleton, rate), skeleton)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_in_bfloat16(name: str) -> None:
+    """Under autocast it is on average as far from float64 as the plain one: alike roundings, in another order."""
+    space = named_space(name)
+    layers = 1 if len(space.kinds) > 1 else 3  # else no cell is one of the space's
+    off: dict[str, list[Tensor]] = {}
+    for seed in range(2):
+        torch.manual_seed(seed)
+        plain = Supernet(space, Skeleton(layers, 4, (3, 8, 8), agreement.CLASSES))
+        alpha, images = Architecture(space, 0.5), torch.randn(8, 3, 8, 8)
+        exact = agreement.results(copy.deepcopy(plain).double(), alpha, images.double())
+        theirs, ours = (
+            agreement.differences(agreement.results(supernet, alpha, images, "bf16"), exact)
+            for supernet in (plain, BatchedSupernet(plain))
+        )
+        for what in ours:
+            off.setdefault(what, []).append(torch.tensor([theirs[what], ours[what]]))
+    for what, pairs in off.items():
+        theirs_on_average, ours_on_average = torch.stack(pairs).mean(0).tolist()
+        assert 1e-3 < ours_on_average <= 1.5 * theirs_on_average, what
 
 
 def test_edges_of_nothing_but_none() -> None:
