@@ -96,7 +96,7 @@ def looked_ahead(
 def test_the_second_order_gradient_is_the_same_with_either_supernet(space: SearchSpace, rate: float) -> None:
     torch.manual_seed(0)
     plain = Supernet(space, Skeleton(3, 4, (1, 8, 8), 3)).double()
-    pair = [plain, BatchedSupernet(plain)]
+    pair: list[Supernet | BatchedSupernet] = [plain, BatchedSupernet(plain)]
     found = []
     for supernet in pair:
         supernet.dropout.rate = rate

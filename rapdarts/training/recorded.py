@@ -76,7 +76,9 @@ class Recorded:
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.filterwarnings("always", WAITED)
-            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")  # what it sees is enough here
+            warnings.filterwarnings(
+                "ignore", "Synchronization debug mode is a prototype"
+            )  # what it sees is enough here
             torch.cuda.set_sync_debug_mode("warn")
             try:
                 facts = self._aside(tensors, settings)

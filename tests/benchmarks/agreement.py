@@ -32,7 +32,7 @@ SLACK = {"logits": 1e-5, "gradients": 0.05}
 """What is let pass in less, however near the plain one is: rounding, and of a gradient what lies on the other side of a ReLU."""
 
 FLOOR = 1e-3
-"""Gradients of single weights are measured in units of their norm, or of this share of the largest, below which they may cancel to nothing."""
+"""A single weight's gradient is measured in units of its norm, or of this share of the largest, where it may cancel to nothing."""
 
 
 def measure(device: torch.device) -> dict[str, Any]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import itertools
-import pkgutil
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
-import search_spaces
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,13 +19,12 @@ from rapdarts.networks.primitives import PRIMITIVES
 from rapdarts.networks.supernet import Supernet
 from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
 from rapdarts.strategy.architecture import Architecture
+from tests import spaces
 from tests.benchmarks import agreement
 
 SMALL = Skeleton(3, 4, (3, 8, 8), 10)
 ODD = Skeleton(3, 4, (3, 13, 11), 7)
 IMAGENET = Skeleton(3, 5, (3, 19, 26), 3, "imagenet")
-SPACES = tuple(sorted(module.name for module in pkgutil.iter_modules(search_spaces.__path__)))
-"""All there are: a new one is tested by being there."""
 
 
 def narrowed(space: SearchSpace, keep: int) -> SearchSpace:
@@ -112,13 +109,13 @@ def assert_same_under_plain_names(batched: BatchedSupernet, gradients: list[dict
 
 @pytest.mark.parametrize("rate", [0.0, 0.4])
 @pytest.mark.parametrize("skeleton", [SMALL, ODD, IMAGENET], ids=["cifar", "odd", "imagenet"])
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", spaces.NAMES)
 def test_it_computes_what_the_plain_one_does(name: str, skeleton: Skeleton, rate: float) -> None:
     space = named_space(name)
     assert_equal_supernets(space, pair_of(space, skeleton, rate), skeleton)
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", spaces.NAMES)
 def test_in_evaluation(name: str) -> None:
     """Of the full space, and in later stages, with edge weights and partial channels too."""
     space = named_space(name)
@@ -130,7 +127,7 @@ def test_in_evaluation(name: str) -> None:
 
 
 @pytest.mark.parametrize(("keep", "rate"), [(1, 0.4), (3, 0.0), (3, 0.4), (5, 0.4)])
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", spaces.NAMES)
 def test_in_later_stages(name: str, keep: int, rate: float) -> None:
     """Candidates that differ from edge to edge; with one each, some edges are left with `none` alone."""
     space = narrowed(named_space(name), keep)
@@ -138,7 +135,7 @@ def test_in_later_stages(name: str, keep: int, rate: float) -> None:
     assert_equal_supernets(space, pair_of(space, skeleton, rate), skeleton)
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", spaces.NAMES)
 def test_in_bfloat16(name: str) -> None:
     """Under autocast it is on average as far from float64 as the plain one: alike roundings, in another order."""
     space = named_space(name)
@@ -180,7 +177,7 @@ def test_edge_weights_and_partial_channels(name: str, partial: int, rate: float)
     assert_equal_supernets(space, pair_of(space, ODD, rate, partial=partial), ODD, edges_of(space))
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", spaces.NAMES)
 def test_partial_channels_without_edge_weights(name: str) -> None:
     """Wide images and eight channels of which two are mixed; some edges are left with `none` and what goes around it."""
     skeleton = Skeleton(3, 8, (3, 8, 12), 10)
@@ -308,7 +305,7 @@ def same_states(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bo
     return all(torch.equal(first[name], second[name]) for name in first if "num_batches" not in name)
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", spaces.NAMES)
 def test_weights_move_between_the_two(name: str) -> None:
     space = named_space(name)
     plain, batched = Supernet(space, SMALL), BatchedSupernet(Supernet(space, SMALL))

@@ -282,7 +282,7 @@ for channels in map(int, sys.argv[1:]):
 
 
 def test_kernels_fit_into_the_shared_memory_of_a_gpu(tmp_path: Path) -> None:
-    """Compiled, not run, for compute capability 8.6, which lets a program have 99 KB: float32, the widest slots and those with most columns at once."""
+    """Compiled, not run, for compute capability 8.6 (99 KB a program), in float32: the widest slots, and those of most columns at once."""
     names = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     names.pop("TRITON_INTERPRET", None)
     command = [sys.executable, "-c", COMPILED, str(MOST_CHANNELS), "32"]

@@ -28,6 +28,7 @@ from rapdarts.space import Skeleton, named_space
 from rapdarts.strategy.architecture import Architecture
 from rapdarts.training.descent import descend, set_lr, weights_optimizer
 from rapdarts.training.recorded import EAGER, WAITED, Recorded
+from tests import spaces
 
 GPU = torch.device("cuda")
 
@@ -231,7 +232,9 @@ def test_a_step_that_waits_is_never_begun_to_be_recorded(graphs: list[PlayedBack
     assert taken[EAGER + 1 :] == [3 * n for n in range(6)]
     assert not any(WAITED in str(warning.message) for warning in heard)
     assert len(graphs) == 1 and recorded.graphs == {}
-    assert said == ["steps are not recorded, and run one operation after the other: something in them waits for the device"]
+    assert said == [
+        "steps are not recorded, and run one operation after the other: something in them waits for the device"
+    ]
     assert watch.mode == 0
 
 
@@ -289,7 +292,7 @@ class OnTheDevice(TorchDispatchMode):
         assert not moved, f"{func} leaves the device"
 
 
-@pytest.mark.parametrize("name", ["darts", "filters", "nasnet", "nasbench201"])
+@pytest.mark.parametrize("name", spaces.NAMES)
 def test_a_step_waits_for_nothing(name: str) -> None:
     """On the meta device, where there are no numbers to ask for, and none of the host's are taken."""
     space = named_space(name)
