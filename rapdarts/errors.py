@@ -70,3 +70,8 @@ def ran_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MORE)
+
+
+def refused_a_kernel(error: BaseException) -> bool:
+    """Whether Triton could not compile or start one of the kernels for a GPU there."""
+    return any(kind.__name__ == "TritonError" for kind in type(error).__mro__)

@@ -15,9 +15,10 @@ import torch
 from rapdarts.config import Experiment, RetrainConfig
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty
-from rapdarts.errors import DeviceError, ran_out_of_memory
+from rapdarts.errors import DeviceError, ran_out_of_memory, refused_a_kernel
 from rapdarts.footprint import BATCH, META, Alive, Footprint, footprint, lower
 from rapdarts.loops import search as loop
+from rapdarts.plain_yaml import shorten
 from rapdarts.space import NONE, SearchSpace, Skeleton, stem_for
 from rapdarts.training.data import DataSet
 from rapdarts.training.memory import free_bytes
@@ -27,6 +28,9 @@ from rapdarts.training.run import Run
 HELD = 2
 """Bytes that a process holds for each that is alive. On a CPU glibc's heap has about as many in its gaps (docs/performance.md). On a
 GPU what is recorded has a pool of its own, beside that of the steps which run before the next recording."""
+
+RECOMPUTED = 1.4
+"""Times as many where cells are computed again: what comes and goes for each leaves more gaps between what stays (the same page)."""
 
 SETTLED = 50_000_000
 """Bytes that the first steps of a process take on a CPU, whatever they compute: the library's own code and tables."""
@@ -40,13 +44,22 @@ UNKNOWN = (RuntimeError, TypeError, ValueError, MemoryError)
 
 @contextmanager
 def within_memory(config: Experiment, space: SearchSpace, data: DataSet, table: PriceTable, run: Run) -> Iterator[None]:
-    """Says what the search inside will take. Raises DeviceError, which names what would fit, where the memory runs out all the same."""
+    """Says what the search inside will take.
+
+    Raises DeviceError where the memory runs out all the same, which names what would fit, or where the GPU cannot run
+    the batched supernet's kernels.
+    """
     outlook = Outlook(config, space, data, table, free_bytes(data.train.labels.device))
     if not run.screen.closed and (words := outlook.words()):
         run.screen.say(words)
     try:
         yield
     except Exception as error:
+        if refused_a_kernel(error):
+            why = shorten(" ".join(str(error).split(". ")[0].split()) or type(error).__name__)
+            raise DeviceError(
+                f"this GPU cannot run the kernels of the batched supernet ({why}); set search.supernet=plain."
+            ) from error
         if not ran_out_of_memory(error):
             raise
         raise DeviceError(outlook.ran_out(run.stage)) from error
@@ -146,16 +159,17 @@ class Outlook:
         return kept
 
     @property
-    def held(self) -> tuple[int, int]:
+    def held(self) -> tuple[int, float]:
         """Bytes that are held whatever is alive, and for each byte that is."""
         settings, on_host = self.config.search, self.data.train.labels.device.type == "cpu"
         recorded = not (settings.unrolled or settings.checkpoint)
-        return SETTLED if on_host else 0, HELD if on_host or recorded else 1
+        each = HELD if on_host or recorded else 1
+        return SETTLED if on_host else 0, each * RECOMPUTED if settings.checkpoint else each
 
     def held_bytes(self, found: Footprint) -> int:
         """What a step takes, of which a footprint says what is alive."""
         fixed, each = self.held
-        return fixed + each * found.bytes(self.config.search.batch)
+        return round(fixed + each * found.bytes(self.config.search.batch))
 
     @property
     def images(self) -> int:
@@ -168,7 +182,7 @@ class Outlook:
         if self.free is None:
             return self.images
         fixed, each = self.held
-        return min(self.images, found.largest_batch((self.free - fixed) // each))
+        return min(self.images, found.largest_batch(int((self.free - fixed) / each)))
 
     def remedies(self, batch: int) -> str:
         """That a batch fits, and what to set."""

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.benchmarks import agreement, commands, counts, footprints
+from tests.benchmarks import agreement, commands, counts, footprints, search
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.stages import BUILDS, Batched, Plain, Sizes, Stage
 from tests.benchmarks.turns import in_turns
@@ -92,6 +93,47 @@ def test_the_peak_is_what_was_there_at_once() -> None:
     words = [sys.executable, "-c", f"{code}; print(peak_bytes(run, torch.device('cpu')))"]
     peak = int(subprocess.run(words, cwd=commands.ROOT, check=True, capture_output=True, text=True).stdout)
     assert 2**26 <= peak < 1.2 * 2**26
+
+
+def test_the_peak_on_a_gpu_is_what_is_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording's pool stays reserved, whatever is allocated when it is looked at; what lay free before is handed back first."""
+    memory = {"reserved": 100, "peak": 700}
+
+    def hand_back() -> None:
+        memory["reserved"] = 40
+
+    def reset(device: torch.device) -> None:
+        memory["peak"] = memory["reserved"]
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", hand_back)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: memory["reserved"])
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: memory["peak"])
+    assert counts.peak_bytes(lambda: memory.update(peak=340), torch.device("cuda")) == 300
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_peak_is_taken_in_a_process_of_its_own(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted: list[Any] = []
+
+    class Process:
+        def __init__(self, *given: Any, **named: Any) -> None: ...
+
+        def __enter__(self) -> Process:
+            return self
+
+        def __exit__(self, *given: Any) -> None: ...
+
+        def submit(self, *given: Any) -> Future[int]:
+            submitted.append(given)
+            done: Future[int] = Future()
+            done.set_result(7)
+            return done
+
+    monkeypatch.setattr(search, "ProcessPoolExecutor", Process)
+    assert search._peak("batched", "darts-1", TINY, "none", torch.device(device)) == 7
+    assert len(submitted) == 1 and submitted[0][0] is search.peak_of
 
 
 def test_turns() -> None:
@@ -216,15 +258,47 @@ def test_make_names_them() -> None:
     assert re.search(r'@echo "make bench ', makefile)
 
 
-def test_agreement_of_the_supernets(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("LAYERS", 1), ("CHANNELS", 4), ("IMAGE", (3, 6, 6)), ("BATCH", 4)):
+@pytest.fixture
+def small_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LAYERS", 1), ("CHANNELS", 4), ("IMAGE", (3, 6, 6)), ("BATCH", 4), ("SPACES", ("darts",))):
         monkeypatch.setattr(agreement, name, value)
-    monkeypatch.setattr(agreement, "KINDS", {"float64": torch.float64})
-    figures = agreement.measure(torch.device("cpu"))
-    for kinds in figures.values():
-        assert all(0 <= difference < 1e-10 for difference in kinds["float64"].values())
-    assert "darts, float64" in agreement.report(figures)
-    # A supernet that is off is seen.
-    forward = agreement.BatchedSupernet.forward
-    monkeypatch.setattr(agreement.BatchedSupernet, "forward", lambda *given: forward(*given) * 1.01)
-    assert min(kinds["float64"]["alpha"] for kinds in agreement.measure(torch.device("cpu")).values()) > 1e-4
+
+
+@pytest.mark.usefixtures("small_agreement")
+def test_agreement_of_the_supernets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(tmp_path / "figures.json", "agreement")["agreement"]
+    assert found["agrees"]
+    rows = found["spaces"]["darts"]
+    assert set(rows) == {"float64", "float32", "bf16"}
+    assert set(rows["bf16"]["batched"]) == {"logits", "alpha", "images", "weights", "worst weight"}
+    least = [max(rows[kind]["batched"].values()) for kind in ("float64", "float32", "bf16")]
+    assert least[0] < 1e-13 < least[1] < 1e-4 < least[2]
+    shown = capsys.readouterr().out
+    assert "darts, bf16, batched" in shown and "DISAGREES" not in shown
+
+
+@pytest.mark.usefixtures("small_agreement")
+@pytest.mark.parametrize("kind", agreement.KINDS)
+def test_a_wrong_gradient_does_not_agree(
+    kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the right norm, and of one primitive's depthwise weights alone: it is seen in every arithmetic."""
+    monkeypatch.setattr(agreement, "KINDS", {kind: agreement.KINDS[kind]})
+    apart = agreement.under_plain_names
+
+    def planted(supernet: Any, gradients: Any) -> Any:
+        wrong = dict(gradients)
+        for name in gradients:
+            if "sep_conv_5x5" in name and "depthwise" in name:
+                wrong[name] = -gradients[name].flip(0)
+        return apart(supernet, wrong)
+
+    monkeypatch.setattr(agreement, "under_plain_names", planted)
+    assert main(["agreement", "--threads", "1", "--device", "cpu"]) == 1
+    assert "DISAGREES" in capsys.readouterr().out
+
+
+def test_what_is_no_number_does_not_agree() -> None:
+    for exactly in (True, False):
+        assert agreement.agree({"logits": 0.0}, {"logits": 0.0}, exactly)
+        assert not agreement.agree({"logits": 0.0}, {"logits": float("nan")}, exactly)

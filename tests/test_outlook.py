@@ -165,10 +165,13 @@ def test_remedies_are_those_that_are_left() -> None:
 def test_recordings_hold_twice_what_is_alive() -> None:
     found = Footprint(((1000, 10),))
     gpu = replace(digits(), train=datasets.InMemory(torch.empty(1, 1, 8, 8), OnGpu()))  # type: ignore[arg-type]
-    for settings, each in (([], 2), ([("search.checkpoint", True)], 1), ([("search.unrolled", True)], 1)):
+    checkpoint, unrolled = [("search.checkpoint", True)], [("search.unrolled", True)]
+    for settings, on_host, each in (([], 2, 2), (checkpoint, 2.8, 1.4), (unrolled, 2, 1)):
         outlook = outlook_of(*settings)
-        assert outlook.held_bytes(found) == SETTLED + 2 * (1000 + 960)
+        assert outlook.held_bytes(found) == SETTLED + on_host * (1000 + 960)
         assert replace(outlook, data=gpu).held_bytes(found) == each * (1000 + 960)
+        free = SETTLED + on_host * (1000 + 10 * 20) + 1
+        assert replace(outlook, free=round(free)).largest_batch(found) == 20
 
 
 class OnGpu:
@@ -255,6 +258,22 @@ def test_a_search_that_runs_out_says_what_fits_and_goes_on_so(
     out, err = capsys.readouterr()
     assert json.loads(out)["genotype"].startswith("Genotype(")
     assert "resuming" in err or "stage 1/2" not in err
+
+
+def test_a_gpu_without_room_for_a_kernel_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = pytest.importorskip("triton.runtime.errors", reason="Triton is not installed: pip install triton")
+
+    def refused(*given: Any) -> None:
+        raise errors.OutOfResources(131072, 101376, "shared memory")
+
+    monkeypatch.setattr(loop, "Recorded", lambda *given: refused)
+    assert main(["search", "digits", *TINY, "--json", f"run={tmp_path / 'run'}"]) == 7
+    out, err = capsys.readouterr()
+    why = "out of resource: shared memory, Required: 131072, Hardware limit: 101376"
+    sentence = f"this GPU cannot run the kernels of the batched supernet ({why}); set search.supernet=plain."
+    assert out == "" and err.endswith(f"\nrapdarts: error: {sentence}\n")
 
 
 LIMITED = """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pkgutil
 import sys
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-import search_spaces
 from rapdarts.cost.count import count_derived
 from rapdarts.cost.expected import price_table
 from rapdarts.derive import alphas_to_json, derive, mixing_weights, read_alphas
@@ -23,8 +21,8 @@ from rapdarts.networks.primitives import check_primitives
 from rapdarts.networks.supernet import Supernet
 from rapdarts.space import KINDS, Mixing, SearchSpace, Skeleton, named_space, space_from_file
 from rapdarts.strategy.architecture import Architecture
+from tests.spaces import NAMES
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(search_spaces.__path__))
 DARTS, BENCH = named_space("darts"), named_space("nasbench201")
 
 
@@ -372,7 +370,7 @@ def test_a_primitive_that_breaks_the_contract_is_named(tmp_path: Path, broken: s
         check_primitives(space, "mine.py")
 
 
-@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(search_spaces.__path__)])
+@pytest.mark.parametrize("name", NAMES)
 def test_our_own_primitives_keep_the_contract(name: str) -> None:
     check_primitives(named_space(name), name)
 

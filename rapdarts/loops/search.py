@@ -159,7 +159,8 @@ def second_order(
         images, labels = batch
         return cross_entropy(functional_call(supernet, dict(weights), (images, architecture())), labels)
 
-    named = dict(supernet.named_parameters())
+    # What does not learn stays where it is in the virtual step too.
+    named = {name: weight for name, weight in supernet.named_parameters() if weight.requires_grad}
     group = sgd.param_groups[0]
     velocity = {name: sgd.state[w]["momentum_buffer"] for name, w in named.items() if "momentum_buffer" in sgd.state[w]}
     return unrolled_gradient(

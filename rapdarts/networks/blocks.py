@@ -24,13 +24,21 @@ def images(x: Tensor) -> Tensor:
 
 
 MOST_CHANNELS = 128
-"""Of a slot, for which the kernels of a GPU are made."""
+"""Of a slot, for which the kernels of a GPU are made: so many fit into the 99 KB of shared memory that a program may have there."""
+
+AMPERE = (8, 0)
+"""The first compute capability with as much. Before it there are 64 KB: room for half the channels."""
 
 
 def for_kernels(x: Tensor, channels: int) -> bool:
     """Whether slots of so many channels in feature maps like `x` are for the Triton kernels."""
     known = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return x.device.type == "cuda" and known and channels <= MOST_CHANNELS and _has_triton()
+    return x.device.type == "cuda" and known and channels <= _most_channels(x.device) and _has_triton()
+
+
+@cache
+def _most_channels(device: torch.device) -> int:
+    return MOST_CHANNELS if torch.cuda.get_device_capability(device) >= AMPERE else MOST_CHANNELS // 2
 
 
 @cache

@@ -14,7 +14,10 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4
 
 
 def device_named(name: str, threads: int) -> torch.device:
-    """The device asked for; CPU threads are set if they are not 0. Raises DeviceError if it is not there."""
+    """The device asked for; CPU threads are set if they are not 0. Raises DeviceError if it is not there.
+
+    A GPU with a number becomes torch's current one: Triton's kernels, unlike torch's, run there and not where their tensors are.
+    """
     check_device(name)
     if threads:
         torch.set_num_threads(threads)
@@ -23,6 +26,8 @@ def device_named(name: str, threads: int) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError, ValueError):
         raise DeviceError(f"device={name} is not there; take device=cpu or device=auto.") from None
     return device

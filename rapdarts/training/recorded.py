@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
@@ -13,11 +14,15 @@ Facts = TypeVar("Facts")
 EAGER = 3
 """How often a step runs as it is before it is recorded: optimisers, and libraries that choose kernels, settle in these."""
 
+WAITED = "called a synchronizing CUDA operation"
+"""What torch warns of where it is asked to, and something waits for the device."""
+
 
 class Recorded:
     """`step` as it is on a CPU; on a GPU, played back from its fourth call on.
 
-    Where it cannot be recorded, it goes on as it is and says so.
+    Where it cannot be recorded, it goes on as it is and says so. A step that waits for the device is not tried: torch
+    does not recover from a recording that broke off, its random numbers least of all.
 
     `step(*tensors, *settings)` may read and write any tensor that stays where it is in memory; it may not ask the
     device for a number, and what it does may depend on nothing but the shapes of `tensors` and the hashable
@@ -39,16 +44,18 @@ class Recorded:
         settings = given[len(tensors) :]
         key = (*(value.shape for value in tensors), *settings)
         self.calls[key] = self.calls.get(key, 0) + 1
-        if self.calls[key] <= EAGER:
+        if self.calls[key] < EAGER:
             return self._aside(tensors, settings)
+        if self.calls[key] == EAGER:
+            facts, waits = self._watched(tensors, settings)
+            if waits:  # a primitive of a user's own may well ask the device for a number
+                self._give_up("something in them waits for the device")
+            return facts
         if key not in self.graphs:
             try:
                 self.graphs[key] = self._record(tensors, settings)
-            except RuntimeError as error:  # a primitive of a user's own may well ask the device for a number
-                self.stream = None
-                self.graphs.clear()  # and with them the memory of what was recorded before
-                self.pool = None
-                self.say(f"steps are not recorded, and run one operation after the other: {str(error).splitlines()[0]}")
+            except RuntimeError as error:
+                self._give_up(str(error).splitlines()[0])
                 return self.step(*given)
         graph, inputs, facts = self.graphs[key]
         for mine, value in zip(inputs, tensors, strict=True):
@@ -63,6 +70,30 @@ class Recorded:
             facts = self.step(*tensors, *settings)
         torch.cuda.current_stream(self.device).wait_stream(self.stream)
         return facts
+
+    def _watched(self, tensors: list[Tensor], settings: tuple[Any, ...]) -> tuple[Any, bool]:
+        """The same; and whether something in it waited. It is warned of, not refused: a step is taken whole."""
+        mode = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.filterwarnings("always", WAITED)
+            warnings.filterwarnings(
+                "ignore", "Synchronization debug mode is a prototype"
+            )  # what it sees is enough here
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                facts = self._aside(tensors, settings)
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
+        others = [warning for warning in caught if WAITED not in str(warning.message)]
+        for warning in others:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        return facts, len(others) < len(caught)
+
+    def _give_up(self, why: str) -> None:
+        self.stream = None
+        self.graphs.clear()  # and with them the memory of what was recorded before
+        self.pool = None
+        self.say(f"steps are not recorded, and run one operation after the other: {why}")
 
     def _record(self, tensors: list[Tensor], settings: tuple[Any, ...]) -> tuple[Any, list[Tensor], Any]:
         """Writes a call down without carrying it out; all recordings share one pool of memory, as they never overlap."""

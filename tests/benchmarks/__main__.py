@@ -23,7 +23,7 @@ from tests.benchmarks import agreement, commands, footprints, pipeline, protocol
 from tests.benchmarks.stages import CASES, Sizes, settled
 
 PARTS = {
-    "agreement": "whether both supernets compute the same on this device; only where it is named",
+    "agreement": "whether both supernets compute the same on this device, else exit code 1; only where it is named",
     "search": "the plain supernet against the batched one, stage by stage",
     "retrain": "steps of retraining PDARTS, by arithmetic and layout; for a GPU, and only where it is named",
     "data": "images a second of the data pipeline",
@@ -144,7 +144,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"\n{report(figures[part])}", flush=True)
         if given.json:
             given.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return 0 if figures.get("agreement", {}).get("agrees", True) else 1
 
 
 def facts(device: torch.device) -> dict[str, Any]:

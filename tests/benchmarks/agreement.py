@@ -14,56 +14,125 @@ from rapdarts.networks.batched import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.space import Skeleton, named_space
 from rapdarts.strategy.architecture import Architecture
-from rapdarts.training.descent import place
+from rapdarts.training.descent import arithmetic, place
 from tests.benchmarks.turns import say, table
 
 LAYERS, CHANNELS, IMAGE, CLASSES, BATCH = 3, 16, (3, 16, 16), 10, 16
-KINDS = {"float64": torch.float64, "float32": torch.float32}
-"""Arithmetic of the batched supernet; the plain one always computes in float64, on the CPU."""
+SPACES = ("darts", "filters")
+KINDS = {"float64": (torch.float64, "none"), "float32": (torch.float32, "none"), "bf16": (torch.float32, "bf16")}
+"""Arithmetic: of weights and images, and what the search's `amp` makes of it. Kernels of ours have no float64: there it is torch's own."""
+
+EXACT = 1e-10
+"""The largest relative difference in float64."""
+
+TIMES = 3
+"""In less: how much farther from float64 than the plain supernet in the same arithmetic, whose sums round in another order."""
+
+SLACK = {"logits": 1e-5, "gradients": 0.05}
+"""What is let pass in less, however near the plain one is: rounding, and of a gradient what lies on the other side of a ReLU."""
+
+FLOOR = 1e-3
+"""A single weight's gradient is measured in units of its norm, or of this share of the largest, where it may cancel to nothing."""
 
 
 def measure(device: torch.device) -> dict[str, Any]:
-    """Relative differences of loss and gradients (alpha, images, all weights), batched on `device` from plain in float64 on the CPU."""
+    """Relative differences of both supernets on `device` from the plain one in float64 on the CPU, and whether they agree."""
     tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        return {
-            space: {kind: _differences(space, KINDS[kind], device) for kind in KINDS} for space in ("darts", "filters")
-        }
+        spaces = {space: _space(space, device) for space in SPACES}
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
+    return {"spaces": spaces, "agrees": all(row["agrees"] for kinds in spaces.values() for row in kinds.values())}
 
 
-def _differences(name: str, kind: torch.dtype, device: torch.device) -> dict[str, float]:
-    say(f"agreement: {name}, {kind}")
+def _space(name: str, device: torch.device) -> dict[str, Any]:
     torch.manual_seed(0)
     space = named_space(name)
     plain = Supernet(space, Skeleton(LAYERS, CHANNELS, IMAGE, CLASSES))
-    batched = place(BatchedSupernet(plain), device).to(kind)
-    architecture, images = Architecture(space, 0.5), torch.randn(BATCH, *IMAGE, dtype=torch.float64)
-    exact = _results(plain.double(), architecture, images)
-    found = _results(batched, architecture, images.to(device, kind))
-    return {what: float((found[what].cpu() - exact[what]).norm() / exact[what].norm()) for what in exact}
+    batched = BatchedSupernet(plain)
+    alpha, images = Architecture(space, 0.5), torch.randn(BATCH, *IMAGE)
+    exact = results(deepcopy(plain).double(), alpha, images.double())
+    kinds = {}
+    for kind, (dtype, amp) in KINDS.items():
+        say(f"agreement: {name}, {kind}")
+        given = images.to(device, dtype)
+        rows = {
+            "plain": differences(results(place(deepcopy(plain), device).to(dtype), alpha, given, amp), exact),
+            "batched": differences(results(place(deepcopy(batched), device).to(dtype), alpha, given, amp), exact),
+        }
+        kinds[kind] = {**rows, "agrees": agree(**rows, exactly=dtype is torch.float64)}
+    return kinds
 
 
-def _results(supernet: Any, alpha: Architecture, images: Tensor) -> dict[str, Tensor]:
-    """Loss and gradients, in float64; those of the weights, which one supernet stacks and the other does not, as their joint norm."""
+def agree(plain: Mapping[str, float], batched: Mapping[str, float], exactly: bool) -> bool:
+    """Whether the batched supernet is as near to float64 as can be; a difference that is no number is none that agrees."""
+    return all(
+        batched[name] <= (EXACT if exactly else max(TIMES * plain[name], SLACK.get(name, SLACK["gradients"])))
+        for name in plain
+    )
+
+
+def results(
+    supernet: Supernet | BatchedSupernet, alpha: Architecture, images: Tensor, amp: str = "none"
+) -> dict[str, Tensor]:
+    """Logits, and the gradients of a loss for alpha, the images and every weight under its name in the plain supernet."""
     architecture = deepcopy(alpha).to(images.device, images.dtype)
     x = images.detach().requires_grad_()
     labels = torch.arange(len(x), device=x.device) % CLASSES
-    loss = cross_entropy(supernet.train()(x, architecture()), labels)
-    of_alpha, of_images, *weights = torch.autograd.grad(
-        loss, [next(architecture.parameters()), x, *supernet.parameters()], allow_unused=True
+    with arithmetic(amp, x):
+        logits = supernet.train()(x, architecture())
+        loss = cross_entropy(logits, labels)
+    named = {name: weight for name, weight in supernet.named_parameters() if weight.requires_grad}
+    of_alpha, of_images, *others = torch.autograd.grad(
+        loss, [next(architecture.parameters()), x, *named.values()], allow_unused=True
     )
-    norm = torch.stack([g.double().norm() for g in weights if g is not None]).norm()
-    named = {"loss": loss, "alpha": of_alpha, "images": of_images, "weights": norm}
-    return {what: value.detach().double() for what, value in named.items()}
+    weights = under_plain_names(supernet, dict(zip(named, others, strict=True)))
+    return {"logits": logits.detach(), "alpha": of_alpha, "images": of_images, **weights}
+
+
+def under_plain_names(
+    supernet: Supernet | BatchedSupernet, gradients: Mapping[str, Tensor | None]
+) -> dict[str, Tensor]:
+    """Gradients of a supernet's weights, those of stacked ones taken apart as the weights themselves are, zero where there is none.
+
+    Beside those of the batched one stand its statistics, as they are.
+    """
+    holder = deepcopy(supernet)
+    with torch.no_grad():
+        for name, weight in holder.named_parameters():
+            weight.zero_()
+            if (gradient := gradients.get(name)) is not None:
+                weight.copy_(gradient)
+    if isinstance(holder, Supernet):
+        return {name: weight.detach() for name, weight in holder.named_parameters()}
+    return holder.plain_state()
+
+
+def differences(found: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> dict[str, float]:
+    """Relative differences from what `exact` holds: of logits and gradients, those of weights taken together, and the worst single one."""
+    pairs = {name: (found[name].double().cpu(), value.double().cpu()) for name, value in exact.items()}
+    off = {name: (ours - theirs).norm() for name, (ours, theirs) in pairs.items()}
+    norms = {name: theirs.norm() for name, (_, theirs) in pairs.items()}
+    named = ("logits", "alpha", "images")
+    weights = [name for name in exact if name not in named]
+    both = torch.stack([torch.stack([off[name], norms[name]]) for name in weights])  # (weights, 2)
+    floor = FLOOR * both[:, 1].max()
+    return {
+        **{name: float(off[name] / norms[name]) for name in named},
+        "weights": float(both[:, 0].norm() / both[:, 1].norm()),
+        "worst weight": float((both[:, 0] / both[:, 1].clamp_min(floor)).max()),
+    }
 
 
 def report(figures: Mapping[str, Any]) -> str:
     """Relative differences as a table."""
-    names = list(next(iter(next(iter(figures.values())).values())))
-    lines = [["relative difference from plain in float64 on the CPU", *names]]
-    for space, kinds in figures.items():
-        lines += [[f"{space}, {kind}", *(f"{found[name]:.1e}" for name in names)] for kind, found in kinds.items()]
+    spaces = figures["spaces"]
+    names = list(next(iter(next(iter(spaces.values())).values()))["plain"])
+    lines = [["relative difference from plain in float64 on the CPU", *names, ""]]
+    for space, kinds in spaces.items():
+        for kind, rows in kinds.items():
+            for build in ("plain", "batched"):
+                said = "" if build == "plain" else "agrees" if rows["agrees"] else "DISAGREES"
+                lines.append([f"{space}, {kind}, {build}", *(f"{rows[build][name]:.1e}" for name in names), said])
     return table(lines)

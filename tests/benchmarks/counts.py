@@ -50,18 +50,19 @@ def saved_bytes(run: Callable[[], object], left_out: Iterable[Tensor]) -> int:
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """How far memory rises above where it stood before `run`.
+    """How far memory rises above where it stood before `run`, in this process, which should be a fresh one.
 
-    On a GPU what is allocated there; else the resident memory of this process, which should be a fresh one: what it
-    has freed before and not handed back is there to be taken again.
+    On a GPU what torch has reserved there: a recording keeps its pool between two of its turns, where nothing in it counts
+    as allocated. Else the resident memory: what the process has freed before and not handed back is there to be taken again.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+        before = torch.cuda.memory_reserved(device)
         run()
         torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
+        return torch.cuda.max_memory_reserved(device) - before
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark falls to what is resident
     before = _high_water()

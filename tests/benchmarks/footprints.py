@@ -66,12 +66,6 @@ def taken(case: str, name: str, sizes: Sizes, device: torch.device, threads: int
             for _ in range(1 + settled(device)):
                 step()
 
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_reserved(device)
-        run()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_reserved(device) - before
     return counts.peak_bytes(run, device)
 
 

@@ -69,10 +69,8 @@ def _own_steps(stage: Stage, timed_alone: Mapping[str, Any], rounds: int, warm_u
 
 
 def _peak(build: str, case: str, sizes: Sizes, amp: str, device: torch.device) -> int:
-    """Bytes by which memory rises in the first steps; on a CPU those of a process of its own."""
+    """Bytes by which memory rises in the first steps, in a process of its own: in this one others' garbage may go meanwhile."""
     given = (build, case, sizes, amp, device, torch.get_num_threads())
-    if device.type == "cuda":
-        return peak_of(*given)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(peak_of, *given).result()
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rapdarts.networks import batched, depthwise, stacks
+from rapdarts.networks import batched, blocks, depthwise, stacks
 from rapdarts.networks.batched import BatchedSupernet
-from rapdarts.networks.blocks import Reading
+from rapdarts.networks.blocks import MOST_CHANNELS, Reading
 from rapdarts.networks.depthwise import Geometry
 from rapdarts.networks.primitives import choose
 from rapdarts.networks.terms import Terms
-from rapdarts.space import Mixing, SearchSpace, Skeleton
-from tests.networks.test_batched import edges_of, narrowed, pair_of, under_plain_names, weights_of
+from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
+from tests.benchmarks.agreement import under_plain_names
+from tests.networks.test_batched import edges_of, narrowed, pair_of, weights_of
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
 import triton.language as tl
@@ -258,6 +265,18 @@ def test_a_channel_that_is_no_number_stays_one() -> None:
         assert torch.equal(mean.isnan(), lost) and torch.equal(var.isnan(), lost)
 
 
+def one_on_each_edge() -> SearchSpace:
+    """The space `darts`, narrowed to `none` and one other on each edge: every primitive in both kinds of cell."""
+    space = named_space("darts")
+    mask = np.zeros_like(space.mask)
+    mask[..., 0] = True
+    others = len(space.primitives) - 1
+    for edge in range(len(space.edges)):
+        mask[0, edge, 1 + edge % others] = mask[1, edge, 1 + (3 * edge + 1) % others] = True
+    assert mask.any(1).all()
+    return space.narrowed(mask)
+
+
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Whatever is for kernels goes by kernels, with or without a GPU; the names of those started so far."""
@@ -305,6 +324,11 @@ def test_chains_that_end_in_layers_of_other_kinds(alike: bool, started: list[str
     assert ("_add" in started) is alike
 
 
+def test_every_primitive_of_darts(started: list[str]) -> None:
+    assert_same_by_kernels(one_on_each_edge(), 1, False, 0.3)
+    assert "_correlate" in started and "_return_skips" in started
+
+
 def assert_same_by_kernels(space: SearchSpace, partial: int, weighs_edges: bool, rate: float) -> None:
     """Every gradient beside the plain supernet's in float64, and the running statistics; a normal cell before two that reduce."""
     skeleton = Skeleton(3, 4, (3, 4, 4), 3)
@@ -337,3 +361,58 @@ def assert_same_by_kernels(space: SearchSpace, partial: int, weighs_edges: bool,
     for name, expected in found[0].items():
         ours = found[1][name].double()
         assert (ours - expected).norm() <= 2e-4 * expected.norm() + 1e-6, name
+
+
+# --- what a GPU has room for -------------------------------------------------------------------------------------
+
+COMPILED = """
+import sys
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+from rapdarts.networks.blocks import Reading
+from rapdarts.networks.depthwise import Geometry
+from rapdarts.networks.kernels import convolutions
+
+class Elsewhere:
+    get_current_device = get_current_stream = lambda self, *given: 0
+    get_current_target = lambda self: GPUTarget("cuda", 86, 32)
+
+launch = JITFunction.run
+
+def compiled(kernel, *given, warmup, **options):
+    print(kernel.__name__, launch(kernel, *given, warmup=True, **options).metadata.shared)
+
+JITFunction.run = compiled
+driver.set_active(Elsewhere())
+geometry, reading = Geometry((1, 1), (2, 2), (1, 1)), Reading.own(1)
+for channels in map(int, sys.argv[1:]):
+    image = torch.empty(1, channels, 4, 4).to(memory_format=torch.channels_last)
+    weights = torch.empty(channels, 1, 5, 5), torch.empty(channels, channels, 1, 1)
+    convolutions.forward(image, reading, *weights, geometry)
+    convolutions.backward(image, image, reading, *weights, geometry, True, True)
+"""
+
+
+def test_kernels_fit_into_the_shared_memory_of_a_gpu(tmp_path: Path) -> None:
+    """Compiled, not run, for compute capability 8.6 (99 KB a program), in float32: the widest slots, and those of most columns at once."""
+    names = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    names.pop("TRITON_INTERPRET", None)
+    command = [sys.executable, "-c", COMPILED, str(MOST_CHANNELS), "32"]
+    root = Path(__file__).parents[2]
+    found = subprocess.run(command, cwd=root, env=names, check=True, capture_output=True, text=True)
+    kernels = [(name, int(shared)) for name, shared in map(str.split, found.stdout.splitlines())]
+    assert [name for name, _ in kernels] == 2 * ["_convolve", "_convolve", "_convolve", "_correlate", "_part"]
+    assert 48 * 1024 < max(shared for _, shared in kernels) <= 99 * 1024
+
+
+@pytest.mark.parametrize(("capability", "most"), [((7, 5), 64), ((8, 0), 128), ((8, 6), 128), ((12, 0), 128)])
+def test_older_gpus_have_room_for_narrower_slots(
+    capability: tuple[int, int], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    blocks._most_channels.cache_clear()
+    x: Any = SimpleNamespace(dtype=torch.float32, device=torch.device("cuda"))
+    assert [blocks.for_kernels(x, channels) for channels in (1, most, most + 1)] == [True, True, False]
+    blocks._most_channels.cache_clear()

@@ -16,6 +16,7 @@ from rapdarts.networks.layers import FactorizedReduce, ResidualBlock
 from rapdarts.networks.primitives import Zero
 from rapdarts.networks.supernet import MixedOp, SkipDropout, Supernet
 from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
+from tests import spaces
 
 DARTS, BENCH = named_space("darts"), named_space("nasbench201")
 SMALL = Skeleton(3, 4, (3, 8, 8), 10)
@@ -119,7 +120,7 @@ def test_edge_with_none_alone_is_zeros_of_the_right_size() -> None:
 # --- what it computes --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["darts", "filters", "nasnet", "nasbench201"])
+@pytest.mark.parametrize("name", spaces.NAMES)
 def test_forward_is_the_weighted_sum(name: str) -> None:
     space = named_space(name)
     supernet, mixing, images = supernet_of(space), mixing_of(space), images_of()

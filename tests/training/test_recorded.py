@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -26,7 +27,8 @@ from rapdarts.networks.supernet import Supernet
 from rapdarts.space import Skeleton, named_space
 from rapdarts.strategy.architecture import Architecture
 from rapdarts.training.descent import descend, set_lr, weights_optimizer
-from rapdarts.training.recorded import EAGER, Recorded
+from rapdarts.training.recorded import EAGER, WAITED, Recorded
+from tests import spaces
 
 GPU = torch.device("cuda")
 
@@ -74,8 +76,33 @@ class Stream:
     def wait_stream(self, other: Any) -> None: ...
 
 
+class Watch:
+    """As torch's switch that lets it warn of what waits for a device."""
+
+    def __init__(self) -> None:
+        self.mode: int | str = 0
+
+    def set(self, mode: int | str) -> None:
+        self.mode = mode
+        if mode:  # torch says this once
+            warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=2)
+
+    def wait(self, value: Tensor) -> float:
+        if self.mode == "warn":
+            warnings.warn(f"{WAITED} (Triggered internally at CUDAFunctions.cpp:129.)", stacklevel=2)
+        return value.item()
+
+
 @pytest.fixture
-def graphs(monkeypatch: pytest.MonkeyPatch) -> list[PlayedBack]:
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    watch = Watch()
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", watch.set)
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: watch.mode)
+    return watch
+
+
+@pytest.fixture
+def graphs(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> list[PlayedBack]:
     made: list[PlayedBack] = []
 
     def new() -> PlayedBack:
@@ -157,6 +184,15 @@ def test_a_search_played_back_is_the_search(graphs: list[PlayedBack], amp: str) 
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_that_waits_on_a_gpu_leaves_the_random_numbers_alone() -> None:
+    said: list[str] = []
+    recorded = Recorded(lambda x: x + x.sum().item() + torch.empty_like(x).uniform_(), GPU, said.append)
+    for _ in range(EAGER + 2):
+        recorded(torch.ones(3, device=GPU))
+    assert len(said) == 1 and said[0].endswith("waits for the device")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("amp", ["none", "bf16"])
 def test_a_search_recorded_on_a_gpu_is_the_search(amp: str) -> None:
     with torch.device("cuda"):
@@ -176,6 +212,30 @@ def test_what_cannot_be_recorded_goes_on_as_it_is(graphs: list[PlayedBack], monk
     recorded = Recorded(lambda x: x.sum(), GPU, said.append)
     assert [recorded(torch.ones(3) * n).item() for n in range(9)] == [3 * n for n in range(9)]
     assert len(said) == 1 and said[0].endswith("operation not permitted when stream is capturing")
+
+
+def test_a_step_that_waits_is_never_begun_to_be_recorded(graphs: list[PlayedBack], watch: Watch) -> None:
+    """Each call takes one whole step; what else is warned of is heard."""
+    taken: list[float] = []
+
+    def step(x: Tensor, asks: bool) -> Tensor:
+        taken.append(watch.wait(x.sum()) if asks else 0)
+        warnings.warn("of the user's own", stacklevel=1)
+        return x.sum()
+
+    said: list[str] = []
+    recorded = Recorded(step, GPU, said.append)
+    with pytest.warns(UserWarning, match="of the user's own") as heard:
+        assert [recorded(torch.ones(3) * n, False).item() for n in range(6)] == [3 * n for n in range(6)]
+        assert len(graphs) == 1 and said == []
+        assert [recorded(torch.ones(3) * n, True).item() for n in range(6)] == [3 * n for n in range(6)]
+    assert taken[EAGER + 1 :] == [3 * n for n in range(6)]
+    assert not any(WAITED in str(warning.message) for warning in heard)
+    assert len(graphs) == 1 and recorded.graphs == {}
+    assert said == [
+        "steps are not recorded, and run one operation after the other: something in them waits for the device"
+    ]
+    assert watch.mode == 0
 
 
 def waits(narrow: bool, name: str) -> Callable[[], Any]:
@@ -232,7 +292,7 @@ class OnTheDevice(TorchDispatchMode):
         assert not moved, f"{func} leaves the device"
 
 
-@pytest.mark.parametrize("name", ["darts", "filters", "nasnet", "nasbench201"])
+@pytest.mark.parametrize("name", spaces.NAMES)
 def test_a_step_waits_for_nothing(name: str) -> None:
     """On the meta device, where there are no numbers to ask for, and none of the host's are taken."""
     space = named_space(name)

@@ -22,8 +22,8 @@ from rapdarts.networks.kernels.places import ELEMENTS, PROGRAMS, block_of, pitch
 if TYPE_CHECKING:
     from rapdarts.networks.depthwise import Geometry
 
-ROW = 512
-"""Bytes of an image's pixel, in all the columns that it is seen from, of which 64 are held at once; of wider ones 32."""
+SHARED = 96 * 1024
+"""Bytes of shared memory that a program may ask for: GPUs of compute capability 8.6 and 8.9 have 99 KB for one."""
 
 
 MOVEMENT = ("times_h", "times_w", "off_h", "off_w", "step_h", "step_w")
@@ -211,7 +211,9 @@ def _dense_gradient(
     pixels = len(gradient) * gradient.shape[2] * gradient.shape[3]
     taps = triton.next_power_of_2(columns) if block < 64 else 1
     groups = rows * triton.cdiv(columns, taps)
-    tile = 64 if taps * block * x.element_size() <= ROW else 32
+    # While one tile of both images is multiplied, the next one is on its way.
+    held = 2 * (taps * block + block_of(c_out)) * x.element_size()
+    tile = next((tile for tile in (64, 32) if tile * held <= SHARED), 16)
     steps = triton.cdiv(triton.cdiv(pixels, max(1, PROGRAMS // (slots * groups))), tile)
     parts = triton.cdiv(pixels, steps * tile)
     sums = torch.empty((parts, slots, rows * columns, c_in, c_out), dtype=torch.float32, device=x.device)
