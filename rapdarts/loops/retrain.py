@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from rapdarts.blueprint import Blueprint
 from rapdarts.config import Experiment, RetrainConfig
 from rapdarts.errors import InputError
-from rapdarts.evaluate import Accuracy, accuracy
+from rapdarts.evaluate import Accuracy, accuracy_of, hits, predict
 from rapdarts.networks.derived import DerivedNetwork, drop_paths
 from rapdarts.networks.layers import remarks_on_pools
 from rapdarts.trained import to_safetensors
@@ -44,10 +44,14 @@ class Best:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a retraining ends with: the network of the last epoch, its test accuracy, and that of `best` where one was chosen."""
+    """What a retraining ends with: the network of the last epoch, its test accuracy, and that of `best` where one was chosen.
+
+    `right` says of each test image (n,) whether the network tells it.
+    """
 
     network: nn.Module
     test: Accuracy
+    right: Tensor
     best: Accuracy | None
 
 
@@ -115,8 +119,7 @@ def retrain(
 
     learners: dict[str, Stateful] = {"network": network, "sgd": sgd, "best": best}
     learners |= {} if average is None else {"average": average}
-    carries = [name for name in learners if name != "sgd"]
-    for epoch in run.epochs(what, settings.epochs, batches.steps, learners, carries):
+    for epoch in run.epochs(what, settings.epochs, batches.steps, learners):
         lr = SCHEDULES[settings.schedule](epoch, settings.epochs, settings.lr, settings.lr_min)
         lr *= warmup(epoch, settings.warmup_epochs)
         set_lr(sgd, lr)
@@ -128,27 +131,29 @@ def retrain(
 
         facts = {"lr": lr}
         if len(held_out):
-            validation = accuracy(shipped, ordered(data.train, held_out, settings.batch, batches.augment))
+            seen = ordered(data.train, held_out, settings.batch, batches.augment)
+            validation = accuracy_of(*predict(shipped.eval(), seen))
             facts["validation_accuracy"] = validation.share
             if validation.share > best.score:
                 best.score, best.epoch = validation.share, epoch
                 best.weights = {name: value.clone() for name, value in shipped.state_dict().items()}
         run.log(("train_loss", "train_accuracy", "validation_accuracy"), **facts)
 
-    def test() -> Accuracy:
-        return accuracy(shipped, ordered(data.test, None, settings.batch, batches.augment))
+    def test() -> tuple[Tensor, Tensor]:
+        return predict(shipped.eval(), ordered(data.test, None, settings.batch, batches.augment))
 
     last = {name: value.clone() for name, value in shipped.state_dict().items()}
     best_accuracy = None
     if best.weights is not None:
         shipped.load_state_dict(best.weights)
-        best_accuracy = test()
+        best_accuracy = accuracy_of(*test())
         run.write(f"{folder}best.safetensors", to_safetensors(best.weights, blueprint, data))
         shipped.load_state_dict(last)
     run.write(f"{folder}network.safetensors", to_safetensors(last, blueprint, data))
     if "genotype" in blueprint.card:
         run.write(f"{folder}genotype.json", blueprint.card["genotype"])
-    return Trained(shipped.eval(), test(), best_accuracy)
+    logits, labels = test()
+    return Trained(shipped, accuracy_of(logits, labels), hits(logits, labels), best_accuracy)
 
 
 def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
