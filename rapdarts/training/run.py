@@ -7,11 +7,12 @@ place in the loop, the state of what is trained, and the sums behind the epoch's
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -155,6 +156,20 @@ class Run:
         self.finished.append({name: _copy(objects[name].state_dict()) for name in carries})
         self.stage += 1
 
+    def remember(self, train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `train` gives, plain values and tensors: a whole stage, and all that follows from it. Of a stage that was
+        finished before, what it gave then. `train` may give up in the middle of its epochs.
+        """
+        stage = self.stage
+        if self._resumed and stage < self._resumed["stage"]:
+            facts = self._resumed["finished"][stage]
+        else:
+            facts = train()
+            self.screen.stop()
+            self.objects, self.meter = {}, Meter()
+        self.stage, self.finished[stage:] = stage + 1, [facts]
+        return facts
+
     def batches(self, source: Source[Batch]) -> Iterator[Batch]:
         """The epoch's batches that are still to be done; between two of them the run saves and answers signals."""
         for batch in source.epoch(self.epoch, self.step):
@@ -167,6 +182,9 @@ class Run:
     def log(self, show: Sequence[str] = (), **facts: float) -> None:
         """Records the epoch: the meter's means and `facts`; those named in `show` are said. Raises DivergedError if one is not finite."""
         numbers = {**self.meter.means(), **facts}
+        for name, value in numbers.items():
+            if not math.isfinite(value):
+                raise self._diverged(f"{name} is {value} in epoch {self.epoch + 1}")
         record = {"stage": self.stage, "epoch": self.epoch, **numbers}
         self.log_file.append({**record, "seconds": round(time.monotonic() - self.began, 3)})
         said = [f"{name} {_readable(numbers[name])}" for name in show if name in numbers]
@@ -217,10 +235,8 @@ class Run:
         }
         broken = _not_finite(state["objects"])
         if broken:
-            raise DivergedError(
-                f"{broken} holds numbers that are not finite at epoch {self.epoch + 1}, step {self.step}: the training"
-                " diverged. Lower the learning rate; the last checkpoint was written before it."
-            )
+            where = f"epoch {self.epoch + 1}, step {self.step}"
+            raise self._diverged(f"{broken} holds numbers that are not finite at {where}")
         self.team.check_same("the weights", state["objects"])
         failure: RapdartsError | None = None
         if self.team.leads:
@@ -232,6 +248,11 @@ class Run:
         if failed:
             raise failure or StorageError("process 0 could not save, and says why.")
         self.saved_at = time.monotonic()
+
+    def _diverged(self, sign: str) -> DivergedError:
+        saved = (self.folder / "checkpoint").exists()
+        stands = "; the last checkpoint was written before it" if saved else ""
+        return DivergedError(f"{sign}: the training diverged. Lower the learning rate{stands}.")
 
     def _pause(self) -> None:
         """Between two steps: saves if it is time, and leaves if a signal came, to whichever process."""
