@@ -198,12 +198,12 @@ def retrain(
     Processes that torchrun started train it together. Raises InputError before a folder is made; else as the loop and `open_run` do.
     """
     with joined(config.device) as team:
-        with team.leader_first():
+        with team.leader_first("get its data and network ready"):
             data = _data(config, read)
-        blueprint = plan(config, data)
-        # Before a folder is made, these two refuse images that are too small and a batch that is too large.
-        _ = blueprint.costs
-        retraining.training_batches(config, data, team)
+            blueprint = plan(config, data)
+            # Before a folder is made, these two refuse images that are too small and a batch that is too large.
+            _ = blueprint.costs
+            retraining.training_batches(config, data, team)
         inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": code}
         with open_run("retrain", config, launch, name, inputs, progress, team) as run:
             for remark in blueprint.remarks(config.retrain):

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,9 +20,21 @@ from torch import Tensor, nn
 
 from rapdarts.cli import main
 from rapdarts.errors import DeviceError, InputError
+from rapdarts.training import data as training_data
 from rapdarts.training.data import Batches, load
 from rapdarts.training.distributed import ALONE, JointBatchNorm, join_batch_norms, joined
-from tests.together import Job, command, free_port, in_float64, norms, not_a_number, seed_by_rank, slow_loading
+from tests.together import (
+    Job,
+    command,
+    free_port,
+    in_float64,
+    norms,
+    not_a_number,
+    on_machines_of_its_own,
+    other_data,
+    seed_by_rank,
+    slow_loading,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -228,6 +241,48 @@ def test_processes_with_other_settings_do_not_begin(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+READY = "could not get its data and network ready, and says why."
+
+
+@pytest.mark.parametrize("lacking", [0, 1, 2])
+def test_who_lacks_data_says_so(lacking: int, tmp_path: Path) -> None:
+    """Of two processes the first, the second, or both (2)."""
+    small = np.load(Path(training_data.__file__).with_name("digits.npz"))
+    halves = {"train": small["test"] == 0, "test": small["test"] == 1}
+    arrays = {f"{name}_{half}": small[name][rows] for name in "xy" for half, rows in halves.items()}
+    for rank in {0, 1} - {lacking} if lacking < 2 else ():
+        np.savez(tmp_path / f"{rank}.npz", **arrays)
+    codes, said = Job(tmp_path, other_data, f"{tmp_path}/{{}}.npz", *retraining(tmp_path / "run")).end()
+    own = [f"{tmp_path}/{rank}.npz" for rank in (0, 1)]
+    if lacking == 1:
+        assert codes == [1, 2], said
+        assert said[0] == f"rapdarts: error: process 1 {READY}\n"
+        assert said[1].startswith("rapdarts, process 1: error: ") and own[1] in said[1] and said[1].count("\n") == 1
+    else:
+        assert codes == [2, 1], said
+        assert said[0].startswith("rapdarts: error: ") and own[0] in said[0] and said[0].count("\n") == 1
+        assert said[1] == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_one_machine_lacks_is_said_there(tmp_path: Path) -> None:
+    job = Job(tmp_path, on_machines_of_its_own, *retraining(tmp_path / "run"))
+    job.processes[1].join(60)
+    assert job.processes[1].exitcode == 2
+    job.processes[0].kill()
+    _, said = job.end()
+    assert said[1].startswith("rapdarts, process 1: error: there is no network 'missing.json'")
+
+
+def test_a_folder_that_cannot_be_used_ends_both(tmp_path: Path) -> None:
+    settings = retraining(tmp_path / "run")
+    (tmp_path / "run").write_text("a file")
+    codes, said = Job(tmp_path, command, *settings).end()
+    assert codes == [6, 1]
+    assert "cannot be written" in said[0] and said[0].count("\n") == 1
+    assert said[1] == ""
+
+
 @pytest.mark.parametrize("slow", [0, 1])
 def test_all_wait_for_the_slowest_to_have_data(slow: int, tmp_path: Path) -> None:
     codes, said = Job(tmp_path, slow_loading, str(tmp_path / "fetched"), slow).end()
@@ -245,7 +300,7 @@ sys.exit(main())
 
 @pytest.mark.parametrize(("rank", "end"), [("", "what waits at the end\n"), ("0", ""), ("1", "")])
 def test_one_of_several_processes_that_fails_waits_for_nobody_at_its_end(rank: str, end: str) -> None:
-    job = {"RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
+    job = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", LAST_WORDS], env={**os.environ, **job}, capture_output=True, text=True, check=False
     )

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -30,6 +30,7 @@ from rapdarts.errors import (
     RapdartsError,
     StorageError,
     exit_code,
+    of_all,
 )
 from rapdarts.training import checkpoint, files
 from rapdarts.training.distributed import ALONE, Team
@@ -246,7 +247,7 @@ class Run:
                 failure = error
         (failed,) = self.team.agree(int(failure is not None))
         if failed:
-            raise failure or StorageError("process 0 could not save, and says why.")
+            raise failure or of_all(StorageError("process 0 could not save, and says why."))
         self.saved_at = time.monotonic()
 
     def _diverged(self, sign: str) -> DivergedError:
@@ -274,16 +275,15 @@ class Run:
             theirs = [group.get("param_names") for group in state["param_groups"]]
             # torch matches optimiser state by position: momentum would land on another parameter without a word.
             if ours != theirs:
-                raise DamagedError(
-                    f"the checkpoint in {self.folder} holds {name} for other parameters; start anew with run=PATH."
-                )
+                raise self._unfit(f"holds {name} for other parameters")
         try:
             thing.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise DamagedError(
-                f"the checkpoint in {self.folder} does not fit {name} ({reason}); start anew with run=PATH."
-            ) from None
+            raise self._unfit(f"does not fit {name} ({reason})") from None
+
+    def _unfit(self, reason: str) -> DamagedError:
+        return of_all(DamagedError(f"the checkpoint in {self.folder} {reason}; start anew with run=PATH."))
 
 
 @contextmanager
@@ -306,20 +306,19 @@ def open_run(
     team.check_same(
         "the settings or data", [configuration.digest(config), origin, rapdarts.__version__, torch.__version__]
     )
-    if not team.leads:
-        begin = team.share()
-        follower = Run(
-            Path(begin["folder"]), config.seed, config.save_seconds, origin, Screen(True), begin["resumed"], team
-        )
-        with _signals(follower):
-            yield follower
-        return
-    screen = Screen(silent=not progress)
-    with claimed(verb, config, launch, name, origin, team.size, screen) as (folder, resumed):
-        team.share({"folder": str(folder), "resumed": resumed})
-        run = Run(folder, config.seed, config.save_seconds, origin, screen, resumed, team)
-        with _signals(run), _status(run):
-            yield run
+    screen = Screen(silent=not (progress and team.leads))
+    begin: dict[str, Any] = {}
+    with ExitStack() as held:
+        with team.all_or_none("open the run's folder"):
+            if team.leads:
+                folder, resumed = held.enter_context(claimed(verb, config, launch, name, origin, team.size, screen))
+                begin = {"folder": str(folder), "resumed": resumed}
+        begin = team.share(begin)
+        run = Run(Path(begin["folder"]), config.seed, config.save_seconds, origin, screen, begin["resumed"], team)
+        held.enter_context(_signals(run))
+        if team.leads:
+            held.enter_context(_status(run))
+        yield run
 
 
 @contextmanager
