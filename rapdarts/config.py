@@ -244,6 +244,7 @@ class RetrainConfig:
         "none", "arithmetic of the network; bf16: bfloat16 where it is safe, for GPUs", choices=("none", "bf16")
     )
     compile: bool = knob(False, "let torch.compile translate the network: minutes at the start, for long trainings")
+    joint_norms: bool = knob(True, "of several processes: batch norms see the images of all, not each those of its own")
     validation_fraction: float = knob(
         0.0, "share of the training set held out to choose `best`; 0: none", low=0, below=1
     )

@@ -26,6 +26,7 @@ from rapdarts.training.distributed import ALONE, JointBatchNorm, join_batch_norm
 from tests.together import (
     Job,
     command,
+    compiled_in_float64,
     free_port,
     in_float64,
     norms,
@@ -95,6 +96,48 @@ def test_in_float64_two_processes_are_one_process(tmp_path: Path) -> None:
     results = [json.loads((tmp_path / name / "result.json").read_text()) for name in "12"]
     assert results[0]["test_accuracy"] == results[1]["test_accuracy"]
     assert results[0]["best"]["test_accuracy"] == results[1]["best"]["test_accuracy"]
+
+
+SEPARATE = ["retrain.joint_norms=false", "retrain.drop_path=0", "retrain.auxiliary=0", "retrain.lr=0.1"]
+SEPARATE += ["skeleton.layers=1", "data.fraction=0.1"]
+
+
+@pytest.fixture(scope="module")
+def separate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two processes whose batch norms see their own images only, saved (and so compared) behind every step."""
+    folder = tmp_path_factory.mktemp("separate")
+    codes, said = Job(folder, in_float64, *retraining(folder / "run", *SEPARATE, "save_seconds=0")).end()
+    assert codes == [0, 0], said
+    return folder / "run"
+
+
+def test_norms_of_their_own_are_those_of_two_batches(separate: Path, tmp_path: Path) -> None:
+    """The losses of one process that sums up the gradients of two batches, and the mean of what they saw."""
+    batches = [*SEPARATE, "retrain.batch=30", "retrain.accumulate=2"]
+    codes, said = Job(tmp_path, in_float64, *retraining(tmp_path / "one", *batches), processes=1).end()
+    assert codes == [0], said
+    torch.testing.assert_close(losses(separate), losses(tmp_path / "one"), rtol=1e-10, atol=0)
+    # In a single step, where the first batch norm sees what weights that are the same everywhere make of the images.
+    step = [*SEPARATE, "retrain.batch=118", "retrain.epochs=1"]
+    jobs = [Job(tmp_path, in_float64, *retraining(tmp_path / str(size), *step), processes=size) for size in (1, 2)]
+    assert not any(code for job in jobs for code in job.end()[0])
+    means = [load_file(tmp_path / name / "network.safetensors")["stem.older.1.running_mean"] for name in "12"]
+    assert means[0].abs().max() > 0.001
+    torch.testing.assert_close(means[0], means[1], rtol=1e-12, atol=0)
+
+
+def test_with_norms_of_their_own_they_may_be_compiled(separate: Path, tmp_path: Path) -> None:
+    settings = [*SEPARATE, "retrain.compile=true"]
+    codes, said = Job(tmp_path, compiled_in_float64, *retraining(tmp_path / "run", *settings)).end()
+    assert codes == [0, 0], said
+    assert "compiling at the first step" in said[0]
+    names = ("network.safetensors", "genotype.json")
+    assert all((tmp_path / "run" / name).read_bytes() == (separate / name).read_bytes() for name in names)
+    words = "retrain.compile=true cannot translate batch norms that processes share; add retrain.joint_norms=false.\n"
+    codes, said = Job(tmp_path / "2", command, *retraining(tmp_path / "joint", "retrain.compile=true")).end()
+    assert codes == [2, 1] and said == [f"rapdarts: error: {words}", ""]
+    codes, said = Job(tmp_path / "3", command, *retraining(tmp_path / "few", *SEPARATE, "retrain.batch=3")).end()
+    assert codes == [2, 1] and "of each of 2 processes; take 4 or more." in said[0]
 
 
 def test_in_float32_the_losses_of_twenty_steps_agree_under_torchrun(tmp_path: Path) -> None:
@@ -174,6 +217,23 @@ def test_processes_share_every_part_of_a_batch(accumulate: int, processes: int) 
             for rank, (some, some_labels) in enumerate(others):
                 assert torch.equal(some[part::parts], images[part::parts][rank::processes])
                 assert torch.equal(some_labels[part::parts], labels[part::parts][rank::processes])
+
+
+def test_every_process_has_two_images_of_every_part() -> None:
+    from rapdarts.config import DataConfig
+    from rapdarts.training.augment import Augment
+
+    data = load(DataConfig(fraction=0.2), torch.device("cpu"), 0)
+    augment = Augment(data.mean, data.std, 1, True, 2)
+    for images, last in ((52, 4), (51, 0)):
+        shares = [
+            Batches(data.train, torch.arange(images), 24, 0, "s", augment, "b", 6, rank, 2, least=4) for rank in (0, 1)
+        ]
+        assert shares[0].steps == 2 + (last > 0)
+        for step, each in enumerate(zip(*(share.epoch(0) for share in shares), strict=True)):
+            parts = shares[0].parts(shares[0].size(step))
+            assert parts == (6 if step < 2 else 1)
+            assert all(len(images[part::parts]) == 2 for images, _ in each for part in range(parts))
 
 
 # --- the same decisions ------------------------------------------------------------------------------------------

@@ -86,6 +86,12 @@ def in_float64(*words: str) -> int:
     return command(*words)
 
 
+def compiled_in_float64(*words: str) -> int:
+    """That with what torch.compile would make of the network, but for the machine code."""
+    torch.compile = torch._dynamo.optimize("eager")  # type: ignore[assignment]
+    return in_float64(*words)
+
+
 def not_a_number(*words: str) -> int:
     """The same with one batch of the second process spoilt."""
     from rapdarts.training import augment

@@ -1,7 +1,7 @@
 """Several processes that train one network: each computes its share of every batch, and all take the same step.
 
 Gradients are summed by one all-reduce a step, behind the backward pass, so that a step is the same code for one process and
-for several. Statistics of batch norms are those of the whole batch. Decisions (to stop, to save) go
+for several. Statistics of batch norms are those of the whole batch, or each process's own. Decisions (to stop, to save) go
 over a group of their own on the CPU, so that no GPU is asked for a number.
 """
 
@@ -302,6 +302,12 @@ def join_batch_norms(network: nn.Module, team: Team) -> None:
         for name, child in module.named_children():
             if isinstance(child, _BatchNorm):
                 setattr(module, name, JointBatchNorm(child, team))
+
+
+def running_statistics(network: nn.Module) -> list[Tensor]:
+    """The running means and variances of the batch norms within `network`."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    return [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
 
 
 def _digest(value: Any, hashed: Any) -> None:
