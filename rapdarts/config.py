@@ -23,8 +23,8 @@ from rapdarts.suggestions import suggestion
 MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
 """Bounds that stop slips of the keyboard, and numbers that torch cannot hold, before anything is started."""
 
-DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?")
-DEVICE_HELP = "cpu, cuda, cuda:N, mps; auto: a GPU if there is one"
+DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
+DEVICE_HELP = "cpu, cuda, cuda:N; auto: a GPU if there is one"
 
 DATA_SETS = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "npz", "folder")
 """Those that are known by name, and two forms of a user's own."""
@@ -434,7 +434,7 @@ def check_experiment(config: Experiment) -> None:
 def check_device(name: str) -> None:
     """Raises InputError for what no device is called; whether it is there is another question."""
     if not DEVICE.fullmatch(name):
-        raise InputError(f"device={name} is no device; write auto, cpu, cuda, cuda:N or mps.")
+        raise InputError(f"device={name} is no device; write auto, cpu, cuda or cuda:N.")
 
 
 def of_run(folder: Path) -> Experiment:
