@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rapdarts.config import Experiment, random_macs
 from rapdarts.cost.count import count_derived, deployment_facts, macs
 from rapdarts.cost.expected import PriceTable
 from rapdarts.errors import InputError
+from rapdarts.evaluate import Accuracy
 from rapdarts.genotype import Genotype, random_genotype
 from rapdarts.loops.retrain import retrain
 from rapdarts.loops.search import skeleton_to_build
@@ -47,12 +49,15 @@ def random_baseline(
     for remark in blueprints[0].remarks(config.retrain):
         run.screen.say(remark)
 
+    def train(number: int, what: str) -> dict[str, Any]:
+        return asdict(retrain(config, blueprints[number - 1], data, run, f"trained/{number}/", what).test)
+
     results: list[dict[str, Any]] = []
-    for number, blueprint in enumerate(blueprints, 1):
-        what, genotype = f"network {number}/{len(genotypes)}", blueprint.genotype
-        trained = retrain(config, blueprint, data, run, f"trained/{number}/", what)
-        results.append({"genotype": genotype.line, "costs": table.exact(genotype), "test_accuracy": trained.test.share})
-        run.screen.say(f"{what}: {trained.test}")
+    for number, genotype in enumerate(drawn, 1):
+        what = f"network {number}/{len(drawn)}"
+        test = Accuracy(**run.remember(partial(train, number, what)))
+        results.append({"genotype": genotype.line, "costs": table.exact(genotype), "test_accuracy": test.share})
+        run.screen.say(f"{what}: {test}")
     shares = [found["test_accuracy"] for found in results]
     mean, deviation = float(np.mean(shares)), float(np.std(shares, ddof=1)) if len(shares) > 1 else math.nan
     spread = f" +- {100 * deviation:.2f} %" if len(shares) > 1 else ""

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import rapdarts
 from rapdarts.call import Call, out, say
-from rapdarts.errors import DeviceError, InputError, Preempted, RapdartsError, exit_code, ran_out_of_memory
+from rapdarts.errors import InputError, Preempted, RapdartsError, exit_code, ran_out_of_memory
 from rapdarts.help import COMMANDS, help_of, overview
 from rapdarts.plain_yaml import shorten
 from rapdarts.suggestions import nearest, suggestion
@@ -36,15 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
         process = os.environ.get("RANK", "")
-        leads = process in ("", "0")
-        if (
-            leads or not isinstance(error, RapdartsError) or isinstance(error, DeviceError)
-        ):  # else the first one says it
-            words = f"rapdarts{'' if leads else f', process {process}'}: {_sentence(error)}"
+        if _says(error):
+            words = f"rapdarts{'' if process in ('', '0') else f', process {process}'}: {_sentence(error)}"
             say("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words))
         if of_process and process:
             _leave(exit_code(error))
         return exit_code(error)
+
+
+def _says(error: BaseException) -> bool:
+    """Whether this process is the one, of several, to say what stopped it."""
+    first = {"all": "RANK", "machine": "LOCAL_RANK"}.get(error.whose) if isinstance(error, RapdartsError) else None
+    return first is None or os.environ.get(first, "0") in ("", "0")
 
 
 def _leave(code: int) -> None:

@@ -23,8 +23,8 @@ from rapdarts.suggestions import suggestion
 MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
 """Bounds that stop slips of the keyboard, and numbers that torch cannot hold, before anything is started."""
 
-DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?")
-DEVICE_HELP = "cpu, cuda, cuda:N, mps; auto: a GPU if there is one"
+DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
+DEVICE_HELP = "cpu, cuda, cuda:N; auto: a GPU if there is one"
 
 DATA_SETS = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "npz", "folder")
 """Those that are known by name, and two forms of a user's own."""
@@ -244,6 +244,7 @@ class RetrainConfig:
         "none", "arithmetic of the network; bf16: bfloat16 where it is safe, for GPUs", choices=("none", "bf16")
     )
     compile: bool = knob(False, "let torch.compile translate the network: minutes at the start, for long trainings")
+    joint_norms: bool = knob(True, "of several processes: batch norms see the images of all, not each those of its own")
     validation_fraction: float = knob(
         0.0, "share of the training set held out to choose `best`; 0: none", low=0, below=1
     )
@@ -432,7 +433,7 @@ def check_experiment(config: Experiment) -> None:
 def check_device(name: str) -> None:
     """Raises InputError for what no device is called; whether it is there is another question."""
     if not DEVICE.fullmatch(name):
-        raise InputError(f"device={name} is no device; write auto, cpu, cuda, cuda:N or mps.")
+        raise InputError(f"device={name} is no device; write auto, cpu, cuda or cuda:N.")
 
 
 def of_run(folder: Path) -> Experiment:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 NO_MORE = ("can't allocate memory", "out of memory", "could not create a primitive")
 """What torch's allocators say, and oneDNN on a CPU."""
+
+Error = TypeVar("Error", bound="RapdartsError")
 
 
 class RapdartsError(Exception):
     """A failure that is not a bug of ours: its text is one sentence that says what to change."""
 
     exit_code = 1
+    whose = "machine"
+    """Of several processes: each `process` has a reason of its own, those of a `machine` have one (its files, the command),
+    or `all` have one and know so. Whoever is the first of these says it."""
+
+
+def of_all(error: Error) -> Error:
+    """An error that all processes of a job found out together."""
+    error.whose = "all"
+    return error
 
 
 class InputError(RapdartsError):
@@ -34,6 +47,7 @@ class DivergedError(RapdartsError):
     """Loss, gradient or architecture parameters stopped being finite numbers."""
 
     exit_code = 5
+    whose = "all"
 
 
 class StorageError(RapdartsError):
@@ -46,12 +60,14 @@ class DeviceError(RapdartsError):
     """The device asked for is not there, or ran out of memory."""
 
     exit_code = 7
+    whose = "process"
 
 
 class Preempted(RapdartsError):
     """A signal asked the run to stop; its state was saved and `resume=true` continues it."""
 
     exit_code = 75
+    whose = "all"
 
 
 def exit_code(error: BaseException) -> int:

@@ -48,27 +48,12 @@ class Accuracy:
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Accuracy:
-    """Accuracy of `network`, in eval mode, over batches of images (n, c, h, w) and labels (n,)."""
-    training = network.training
-    network.eval()
-    correct, n, loss = torch.zeros(()), 0, torch.zeros(())
-    for images, labels in batches:
-        logits = network(images)
-        correct = correct.to(logits.device) + (logits.argmax(1) == labels).sum()
-        loss = loss.to(logits.device) + nn.functional.cross_entropy(logits, labels, reduction="sum")
-        n += len(labels)
-    network.train(training)
-    return Accuracy(int(correct), n, loss.item() / n)
-
-
-@torch.no_grad()
 def predict(run: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Logits (n, classes) float64 and labels (n,), on the CPU, of what `run` makes of batches of images and labels.
 
     Raises DivergedError for logits that are not finite.
     """
-    logits, labels = zip(*((run(images).double().cpu(), truth.cpu()) for images, truth in batches), strict=True)
+    logits, labels = zip(*((run(images).cpu().double(), truth.cpu()) for images, truth in batches), strict=True)
     every = torch.cat(logits)
     if not torch.isfinite(every).all():
         image = int((~torch.isfinite(every).all(1)).nonzero()[0])

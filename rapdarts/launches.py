@@ -1,9 +1,9 @@
-"""Launches: a search, a random baseline or a retraining, from settings to a finished run folder, by command or from a program."""
+"""Launches: a search, a baseline, a retraining or a ranking, from settings to a finished run folder, by command or from a program."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,8 @@ from rapdarts.networks.reference import REFERENCE, find
 from rapdarts.outlook import training_within_memory, within_memory
 from rapdarts.pricing import read_hardware
 from rapdarts.quantities import within
+from rapdarts.ranking import Contestant, brief, parted
+from rapdarts.ranking import rank as ranking
 from rapdarts.space import SearchSpace
 from rapdarts.trained import deployed, read_trained
 from rapdarts.training.data import DataSet, load
@@ -162,6 +164,26 @@ def baseline(
     return result, file
 
 
+def rank(
+    config: Experiment, contestants: Sequence[Contestant], data: DataSet, launch: Launch, name: str, code: str = ""
+) -> tuple[dict[str, Any], Path]:
+    """Trains `contestants` briefly and puts them in order; the other arguments are those of `search`.
+
+    Notes in `config` the length of a training. Gives what result.json holds, and the file of the first genotype.
+    """
+    skeleton = searching.deployment_skeleton(config.skeleton, data)
+    config.rank.epochs = brief(config).retrain.epochs
+    # Before a folder is made, these two refuse images that are too small and a batch that is too large.
+    _ = DerivedBlueprint(contestants[0].genotype, contestants[0].space, skeleton).costs
+    retraining.training_batches(brief(config), parted(data, config))
+    inputs = {"data set": data.fingerprint, "genotypes": "\n".join(one.genotype.line for one in contestants)}
+    with open_run("rank", config, launch, name, inputs | {"search space": code}) as run:
+        with training_within_memory(config.retrain):
+            result = ranking(config, contestants, skeleton, data, run)
+        run.write_json("result.json", result)
+    return result, run.folder / "best.json"
+
+
 def retrain(
     config: Experiment,
     plan: Plan,
@@ -176,12 +198,12 @@ def retrain(
     Processes that torchrun started train it together. Raises InputError before a folder is made; else as the loop and `open_run` do.
     """
     with joined(config.device) as team:
-        with team.leader_first():
+        with team.leader_first("get its data and network ready"):
             data = _data(config, read)
-        blueprint = plan(config, data)
-        # Before a folder is made, these two refuse images that are too small and a batch that is too large.
-        _ = blueprint.costs
-        retraining.training_batches(config, data, team)
+            blueprint = plan(config, data)
+            # Before a folder is made, these two refuse images that are too small and a batch that is too large.
+            _ = blueprint.costs
+            retraining.training_batches(config, data, team)
         inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": code}
         with open_run("retrain", config, launch, name, inputs, progress, team) as run:
             for remark in blueprint.remarks(config.retrain):

@@ -9,19 +9,19 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from rapdarts.blueprint import DerivedBlueprint
 from rapdarts.config import Experiment
-from rapdarts.evaluate import hits, predict
+from rapdarts.errors import DivergedError
 from rapdarts.genotype import Genotype
 from rapdarts.loops.retrain import retrain
 from rapdarts.quantities import show
 from rapdarts.space import SearchSpace, Skeleton
-from rapdarts.training.augment import Augment
-from rapdarts.training.data import DataSet, ordered, split
+from rapdarts.training.data import DataSet, split
 from rapdarts.training.run import Run
 
 SURE = 2.0
@@ -106,29 +106,46 @@ def rank(
 ) -> dict[str, Any]:
     """Trains every contestant at one skeleton, with one or several seeds, and orders them by their accuracy on the images kept aside.
 
-    Writes ranking.json, best.json (the genotype of the first) and each network's own files under trained/. Raises
-    DivergedError if a number stops being finite, Preempted if a signal asked to stop.
+    One whose training diverges, by any of the seeds, comes last. Writes ranking.json, best.json (the genotype of the
+    first) and each network's own files under trained/. Raises DivergedError if all diverged, Preempted if a signal asked
+    to stop.
     """
     parts, seeds, recipe = parted(data, config), config.rank.seeds, brief(config)
     blueprints = [DerivedBlueprint(one.genotype, one.space, skeleton) for one in contestants]
     for remark in blueprints[0].remarks(recipe.retrain):
         run.screen.say(remark)
 
-    right = np.zeros((len(contestants), seeds, len(parts.test)))
+    def train(blueprint: DerivedBlueprint, seed: int, folder: str, what: str) -> dict[str, Any]:
+        seeded = replace(recipe, seed=(config.seed + seed) % 2**32)
+        try:
+            return {"right": retrain(seeded, blueprint, parts, run, f"{folder}/", what).right}
+        except DivergedError:
+            return {"right": None}
+
+    right = np.full((len(contestants), seeds, len(parts.test)), np.nan)  # not a number: diverged
     folders: list[list[str]] = [[] for _ in contestants]
     for number, blueprint in enumerate(blueprints):
         run.screen.say(f"network {number + 1}/{len(blueprints)} is of {', '.join(contestants[number].sources)}")
         for seed in range(seeds):
-            folders[number].append(f"trained/{number + 1}" + (f"-{seed + 1}" if seeds > 1 else ""))
+            folder = f"trained/{number + 1}" + (f"-{seed + 1}" if seeds > 1 else "")
             what = f"network {number + 1}/{len(blueprints)}" + (f" seed {seed + 1}/{seeds}" if seeds > 1 else "")
-            seeded = replace(recipe, seed=(config.seed + seed) % 2**32)
-            trained = retrain(seeded, blueprint, parts, run, f"{folders[number][-1]}/", what)
-            batches = ordered(parts.test, None, recipe.retrain.batch, Augment(data.mean, data.std))
-            right[number, seed] = hits(*predict(trained.network, batches)).numpy()
+            answers = run.remember(partial(train, blueprint, seed, folder, what))["right"]
+            if answers is None:
+                run.screen.say(f"{what}: the training diverged")
+                continue
+            right[number, seed] = answers.numpy()
+            folders[number].append(folder)
             run.screen.say(f"{what}: {100 * right[number, seed].mean():.2f} % of the images kept aside")
 
+    diverged = np.isnan(right).any((1, 2))
+    if diverged.all():
+        raise DivergedError(
+            f"none of the {len(contestants)} networks could be trained: all diverged at retrain.lr={recipe.retrain.lr:g}."
+            " Lower it, and begin anew with run=PATH."
+        )
     costs = [blueprint.costs for blueprint in blueprints]
-    order = sorted(range(len(contestants)), key=lambda one: (-right[one].mean(), costs[one]["macs"], one))
+    shares = np.where(diverged, -1.0, right.mean((1, 2)))
+    order = sorted(range(len(contestants)), key=lambda one: (-shares[one], costs[one]["macs"], one))
     networks = [
         {
             **compared(place, contestants[number], right[number], right[order[0]]),
@@ -162,15 +179,26 @@ def rank(
 
 
 def compared(place: int, one: Contestant, right: np.ndarray, first: np.ndarray) -> dict[str, Any]:
-    """What the answers that were `right` (seeds, images) say of a network, beside those of the one in the first place."""
-    share, difference = estimate(right), estimate(first - right)
-    return {
+    """What the answers that were `right` (seeds, images) say of a network, beside those of the one in the first place.
+
+    Of one that diverged by some seed they say nothing but the accuracies by the others.
+    """
+    diverged, accuracies = bool(np.isnan(right).any()), right.mean(1).tolist()
+    known = {
         "rank": place,
         "sources": list(one.sources),
         "score": one.score if one.score is not None and math.isfinite(one.score) else None,
+        "diverged": diverged,
+        "accuracies": [None if math.isnan(accuracy) else accuracy for accuracy in accuracies],
+    }
+    if diverged:
+        unknown = ("validation_accuracy", *ERRORS, "difference", "difference_error")
+        return {**known, **dict.fromkeys(unknown), "within_error": False}
+    share, difference = estimate(right), estimate(first - right)
+    return {
+        **known,
         "validation_accuracy": share["mean"],
         **{name: share[name] for name in ERRORS},
-        "accuracies": right.mean(1).tolist(),
         "difference": difference["mean"],
         "difference_error": difference["standard_error"],
         "within_error": place > 1 and difference["mean"] <= SURE * difference["standard_error"],
@@ -199,11 +227,14 @@ def describe(result: dict[str, Any], resources: Sequence[str]) -> str:
     networks = result["networks"]
     rows = [["", "validation accuracy", "behind the first", "", *resources, "score", "from"]]
     for found in networks:
-        behind = f"{100 * found['difference']:.2f} % +- {100 * found['difference_error']:.2f} %"
+        reached, behind = "diverged", ""
+        if not found["diverged"]:
+            reached = f"{100 * found['validation_accuracy']:.2f} % +- {100 * found['standard_error']:.2f} %"
+            behind = f"{100 * found['difference']:.2f} % +- {100 * found['difference_error']:.2f} %"
         rows.append(
             [
                 f"{found['rank']}.",
-                f"{100 * found['validation_accuracy']:.2f} % +- {100 * found['standard_error']:.2f} %",
+                reached,
                 behind if found["rank"] > 1 else "",
                 "~" if found["within_error"] else "",
                 *(show(found["costs"][name], name) for name in resources),

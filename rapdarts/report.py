@@ -125,6 +125,6 @@ def _duration(seconds: float) -> str:
 
 def _machine(environment: dict[str, Any], device: str) -> str:
     """What the run was computed on; a GPU that was there but not asked for does not count."""
-    name = device.upper() if device in ("cpu", "mps") else environment["gpu"] or "CPU"
+    name = "CPU" if device == "cpu" else environment["gpu"] or "CPU"
     threads = environment["threads"]
     return f"{name}, {threads} thread{'' if threads == 1 else 's'}"

@@ -171,7 +171,7 @@ COMMANDS = {
     "search digits primitives=[skip_connect,skip_connect]": "search.primitives names a primitive twice; name each once.",
     "search digits primitives=[skip_connect,max_pool_3x3]": "search.candidates=[0, 5, 3] keeps 5 where 2 primitives are left",
     "search digits candidates=[7,5,3]": "search.candidates=[7, 5, 3]: the first stage keeps all 8 primitives; write 0 for it.",
-    "search digits device=quantum": "device=quantum is no device; write auto, cpu, cuda, cuda:N or mps.",
+    "search digits device=quantum": "device=quantum is no device; write auto, cpu, cuda or cuda:N.",
     "search digits batch=5000": "search.batch=5000 is larger than the 481 images that it is drawn from",
     "retrain PDARTS digits retrain.batch=5000": "retrain.batch=5000 is larger than the 1197 images",
     "search digits strategy=random random.like=nothing": "there is no genotype 'nothing': neither a file nor a name; there are ",

@@ -20,6 +20,7 @@ from rapdarts.cost.expected import price_table
 from rapdarts.errors import InputError
 from rapdarts.literature import LITERATURE
 from rapdarts.space import Skeleton
+from rapdarts.training.checkpoint import load
 from rapdarts.training.run import Run
 from search_spaces.darts import SPACE
 
@@ -89,6 +90,11 @@ def test_the_baseline_reports_mean_and_deviation_and_resumes(
     assert baseline(tmp_path / "cut", "resume=true") == 0
     resumed = json.loads((tmp_path / "cut" / "result.json").read_text())
     assert resumed["networks"] == result["networks"]
+    # Of networks that are finished the checkpoint holds what they reached, not their weights.
+    found = load(tmp_path / "cut" / "checkpoint", {})
+    assert found is not None
+    assert [facts["correct"] / facts["n"] for facts in found[0]["finished"]] == shares[:2]
+    assert all(isinstance(value, int | float) for facts in found[0]["finished"] for value in facts.values())
 
 
 def test_the_skeleton_may_be_that_of_a_genotype_which_is_said(

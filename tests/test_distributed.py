@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,9 +20,22 @@ from torch import Tensor, nn
 
 from rapdarts.cli import main
 from rapdarts.errors import DeviceError, InputError
+from rapdarts.training import data as training_data
 from rapdarts.training.data import Batches, load
 from rapdarts.training.distributed import ALONE, JointBatchNorm, join_batch_norms, joined
-from tests.together import Job, command, free_port, in_float64, norms, not_a_number, seed_by_rank, slow_loading
+from tests.together import (
+    Job,
+    command,
+    compiled_in_float64,
+    free_port,
+    in_float64,
+    norms,
+    not_a_number,
+    on_machines_of_its_own,
+    other_data,
+    seed_by_rank,
+    slow_loading,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -84,15 +98,67 @@ def test_in_float64_two_processes_are_one_process(tmp_path: Path) -> None:
     assert results[0]["best"]["test_accuracy"] == results[1]["best"]["test_accuracy"]
 
 
+SEPARATE = ["retrain.joint_norms=false", "retrain.drop_path=0", "retrain.auxiliary=0", "retrain.lr=0.1"]
+SEPARATE += ["skeleton.layers=1", "data.fraction=0.1"]
+
+
+@pytest.fixture(scope="module")
+def separate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two processes whose batch norms see their own images only, saved (and so compared) behind every step."""
+    folder = tmp_path_factory.mktemp("separate")
+    codes, said = Job(folder, in_float64, *retraining(folder / "run", *SEPARATE, "save_seconds=0")).end()
+    assert codes == [0, 0], said
+    return folder / "run"
+
+
+def test_norms_of_their_own_are_those_of_two_batches(separate: Path, tmp_path: Path) -> None:
+    """The losses of one process that sums up the gradients of two batches, and the mean of what they saw."""
+    batches = [*SEPARATE, "retrain.batch=30", "retrain.accumulate=2"]
+    codes, said = Job(tmp_path, in_float64, *retraining(tmp_path / "one", *batches), processes=1).end()
+    assert codes == [0], said
+    torch.testing.assert_close(losses(separate), losses(tmp_path / "one"), rtol=1e-10, atol=0)
+    # In a single step, where the first batch norm sees what weights that are the same everywhere make of the images.
+    step = [*SEPARATE, "retrain.batch=118", "retrain.epochs=1"]
+    jobs = [Job(tmp_path, in_float64, *retraining(tmp_path / str(size), *step), processes=size) for size in (1, 2)]
+    assert not any(code for job in jobs for code in job.end()[0])
+    means = [load_file(tmp_path / name / "network.safetensors")["stem.older.1.running_mean"] for name in "12"]
+    assert means[0].abs().max() > 0.001
+    torch.testing.assert_close(means[0], means[1], rtol=1e-12, atol=0)
+
+
+def test_with_norms_of_their_own_they_may_be_compiled(separate: Path, tmp_path: Path) -> None:
+    settings = [*SEPARATE, "retrain.compile=true"]
+    codes, said = Job(tmp_path, compiled_in_float64, *retraining(tmp_path / "run", *settings)).end()
+    assert codes == [0, 0], said
+    assert "compiling at the first step" in said[0]
+    names = ("network.safetensors", "genotype.json")
+    assert all((tmp_path / "run" / name).read_bytes() == (separate / name).read_bytes() for name in names)
+    words = "retrain.compile=true cannot translate batch norms that processes share; add retrain.joint_norms=false.\n"
+    codes, said = Job(tmp_path / "2", command, *retraining(tmp_path / "joint", "retrain.compile=true")).end()
+    assert codes == [2, 1] and said == [f"rapdarts: error: {words}", ""]
+    codes, said = Job(tmp_path / "3", command, *retraining(tmp_path / "few", *SEPARATE, "retrain.batch=3")).end()
+    assert codes == [2, 1] and "of each of 2 processes; take 4 or more." in said[0]
+
+
+TWENTY_STEPS = ["data.fraction=0.1", "retrain.batch=119", "retrain.epochs=20"]
+"""119 images: 60 for one process and 59 for the other."""
+
+
+def test_at_a_high_learning_rate_the_losses_of_twenty_steps_agree_in_float64(tmp_path: Path) -> None:
+    """Cells of both kinds and both heads at lr 0.1, where what rounding leaves grows from step to step."""
+    recipe = [*TWENTY_STEPS, "retrain.lr=0.1", "retrain.lr_min=0.1", "retrain.auxiliary=0.4", "retrain.drop_path=0.3"]
+    jobs = [Job(tmp_path, in_float64, *retraining(tmp_path / str(size), *recipe), processes=size) for size in (1, 2)]
+    for job in jobs:
+        codes, said = job.end()
+        assert not any(codes), said
+    one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
+    assert len(one) == 20 and one[-1] < 0.8 * one[0]
+    assert (one - two).abs().max() < 1e-7
+
+
 def test_in_float32_the_losses_of_twenty_steps_agree_under_torchrun(tmp_path: Path) -> None:
-    recipe = [
-        "retrain.batch=180",
-        "retrain.epochs=10",
-        "retrain.drop_path=0",
-        "retrain.auxiliary=0",
-        "retrain.lr=0.005",
-        "skeleton.layers=1",
-    ]
+    """One cell at a low learning rate, where rounding does not grow; an epoch is one step, its mean that step's loss."""
+    recipe = [*TWENTY_STEPS, "retrain.drop_path=0", "retrain.auxiliary=0", "retrain.lr=0.005", "skeleton.layers=1"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", f"--master-port={free_port()}"]
     with subprocess.Popen(
         [*torchrun, "-m", "rapdarts", *retraining(tmp_path / "2", *recipe)],
@@ -103,7 +169,7 @@ def test_in_float32_the_losses_of_twenty_steps_agree_under_torchrun(tmp_path: Pa
     ) as job:
         assert main(retraining(tmp_path / "1", *recipe)) == 0
         assert job.wait(120) == 0, job.communicate()[1]
-    assert len(losses(tmp_path / "1")) == 10
+    assert len(losses(tmp_path / "1")) == 20
     assert (losses(tmp_path / "1") - losses(tmp_path / "2")).abs().max() < 1e-5
     assert json.loads((tmp_path / "2" / "environment.json").read_text())["processes"] == 2
 
@@ -161,6 +227,23 @@ def test_processes_share_every_part_of_a_batch(accumulate: int, processes: int) 
             for rank, (some, some_labels) in enumerate(others):
                 assert torch.equal(some[part::parts], images[part::parts][rank::processes])
                 assert torch.equal(some_labels[part::parts], labels[part::parts][rank::processes])
+
+
+def test_every_process_has_two_images_of_every_part() -> None:
+    from rapdarts.config import DataConfig
+    from rapdarts.training.augment import Augment
+
+    data = load(DataConfig(fraction=0.2), torch.device("cpu"), 0)
+    augment = Augment(data.mean, data.std, 1, True, 2)
+    for images, last in ((52, 4), (51, 0)):
+        shares = [
+            Batches(data.train, torch.arange(images), 24, 0, "s", augment, "b", 6, rank, 2, least=4) for rank in (0, 1)
+        ]
+        assert shares[0].steps == 2 + (last > 0)
+        for step, each in enumerate(zip(*(share.epoch(0) for share in shares), strict=True)):
+            parts = shares[0].parts(shares[0].size(step))
+            assert parts == (6 if step < 2 else 1)
+            assert all(len(images[part::parts]) == 2 for images, _ in each for part in range(parts))
 
 
 # --- the same decisions ------------------------------------------------------------------------------------------
@@ -228,6 +311,48 @@ def test_processes_with_other_settings_do_not_begin(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+READY = "could not get its data and network ready, and says why."
+
+
+@pytest.mark.parametrize("lacking", [0, 1, 2])
+def test_who_lacks_data_says_so(lacking: int, tmp_path: Path) -> None:
+    """Of two processes the first, the second, or both (2)."""
+    small = np.load(Path(training_data.__file__).with_name("digits.npz"))
+    halves = {"train": small["test"] == 0, "test": small["test"] == 1}
+    arrays = {f"{name}_{half}": small[name][rows] for name in "xy" for half, rows in halves.items()}
+    for rank in {0, 1} - {lacking} if lacking < 2 else ():
+        np.savez(tmp_path / f"{rank}.npz", **arrays)
+    codes, said = Job(tmp_path, other_data, f"{tmp_path}/{{}}.npz", *retraining(tmp_path / "run")).end()
+    own = [f"{tmp_path}/{rank}.npz" for rank in (0, 1)]
+    if lacking == 1:
+        assert codes == [1, 2], said
+        assert said[0] == f"rapdarts: error: process 1 {READY}\n"
+        assert said[1].startswith("rapdarts, process 1: error: ") and own[1] in said[1] and said[1].count("\n") == 1
+    else:
+        assert codes == [2, 1], said
+        assert said[0].startswith("rapdarts: error: ") and own[0] in said[0] and said[0].count("\n") == 1
+        assert said[1] == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_one_machine_lacks_is_said_there(tmp_path: Path) -> None:
+    job = Job(tmp_path, on_machines_of_its_own, *retraining(tmp_path / "run"))
+    job.processes[1].join(60)
+    assert job.processes[1].exitcode == 2
+    job.processes[0].kill()
+    _, said = job.end()
+    assert said[1].startswith("rapdarts, process 1: error: there is no network 'missing.json'")
+
+
+def test_a_folder_that_cannot_be_used_ends_both(tmp_path: Path) -> None:
+    settings = retraining(tmp_path / "run")
+    (tmp_path / "run").write_text("a file")
+    codes, said = Job(tmp_path, command, *settings).end()
+    assert codes == [6, 1]
+    assert "cannot be written" in said[0] and said[0].count("\n") == 1
+    assert said[1] == ""
+
+
 @pytest.mark.parametrize("slow", [0, 1])
 def test_all_wait_for_the_slowest_to_have_data(slow: int, tmp_path: Path) -> None:
     codes, said = Job(tmp_path, slow_loading, str(tmp_path / "fetched"), slow).end()
@@ -245,7 +370,7 @@ sys.exit(main())
 
 @pytest.mark.parametrize(("rank", "end"), [("", "what waits at the end\n"), ("0", ""), ("1", "")])
 def test_one_of_several_processes_that_fails_waits_for_nobody_at_its_end(rank: str, end: str) -> None:
-    job = {"RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
+    job = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", LAST_WORDS], env={**os.environ, **job}, capture_output=True, text=True, check=False
     )

@@ -23,7 +23,9 @@ from rapdarts.cli import main
 from rapdarts.config import DataConfig, Experiment, RetrainConfig
 from rapdarts.genotype import Cell, Genotype, read
 from rapdarts.knobs import save_yaml
+from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.ranking import SURE, Contestant, brief, choose, estimate, parted
+from rapdarts.training.checkpoint import load as load_checkpoint
 from rapdarts.training.checkpoint import origin_of
 from rapdarts.training.data import load
 from rapdarts.training.run import Run
@@ -311,17 +313,50 @@ def test_a_difference_on_the_same_images_is_surer_than_the_two_apart() -> None:
 # --- stopping, resuming, refusing --------------------------------------------------------------------------------
 
 
+CARRIED = [
+    "retrain.batch=75",
+    "retrain.accumulate=2",
+    "retrain.amp=bf16",
+    "retrain.ema=0.9",
+    "retrain.drop_path=0.3",
+    "retrain.label_smoothing=0.1",
+    "retrain.jitter=0.4",
+    "epochs=2",
+]
+"""A recipe with everything that has a state of its own or draws random numbers: 4 steps an epoch."""
+
+
+def diverge(patch: pytest.MonkeyPatch, *numbers: int) -> None:
+    """The trainings of these networks, counted from 0, diverge in their second epoch."""
+    original = Run.log
+
+    def log(self: Run, *shown: Any, **facts: float) -> None:
+        broken = {"train_loss": math.nan} if self.stage in numbers and self.epoch == 1 else {}
+        original(self, *shown, **facts, **broken)
+
+    patch.setattr(Run, "log", log)
+
+
+def same_results(one: Path, other: Path) -> bool:
+    """Whether two rankings wrote the same networks and the same ranking, to the bit."""
+    names = [{str(file.relative_to(folder)) for file in folder.rglob("trained/*/*")} for folder in (one, other)]
+    files = {"ranking.json", "best.json", *names[0]}
+    return names[0] == names[1] and all((one / name).read_bytes() == (other / name).read_bytes() for name in files)
+
+
 def test_a_ranking_that_is_killed_and_stopped_in_the_middle_resumes_to_the_same_bits(
     search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = [search, "count=3", *QUICK]
+    """The second of three networks diverges: stopped in it and behind it, the others end as if nobody had interrupted."""
+    settings = [search, "count=3", *CARRIED]
+    diverge(monkeypatch, 1)
     assert ranking(tmp_path / "whole", *settings) == 0
     original, steps = Run._pause, 0
 
-    def until(last: int, end: Callable[[], object]) -> Callable[[Run], None]:
+    def until(stage: int, last: int, end: Callable[[], object]) -> Callable[[Run], None]:
         def pause(self: Run) -> None:
             nonlocal steps
-            steps += 1
+            steps += self.stage == stage
             if steps == last:
                 end()
             original(self)
@@ -333,19 +368,92 @@ def test_a_ranking_that_is_killed_and_stopped_in_the_middle_resumes_to_the_same_
 
     folder = tmp_path / "cut"
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_pause", until(10, die))  # dead before anything of this step is saved
+        patch.setattr(Run, "_pause", until(0, 8, die))  # dead before anything of this step is saved
         with pytest.raises(SystemExit):
             ranking(folder, *settings, "save_seconds=0")
-        assert (folder / "trained" / "1").is_dir() and not (folder / "trained" / "2").exists()
-        patch.setattr(Run, "_pause", until(20, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        assert not (folder / "trained").exists()
+        steps = 0
+        patch.setattr(Run, "_pause", until(1, 8, lambda: os.kill(os.getpid(), signal.SIGTERM)))
         assert ranking(folder, *settings, "resume=true") == 75
-        assert (folder / "trained" / "2").is_dir() and not (folder / "trained" / "3").exists()
+        assert (folder / "trained" / "1").is_dir() and not (folder / "trained" / "3").exists()
+        steps = 0
+        patch.setattr(Run, "_pause", until(2, 3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        assert ranking(folder, *settings, "resume=true") == 75
+        assert not (folder / "trained" / "2").exists() and not (folder / "trained" / "3").exists()
     assert ranking(folder, *settings) == 2
     assert ranking(folder, *settings, "seed=1", "resume=true") == 2
     assert ranking(folder, *settings, "resume=true") == 0
-    names = ["ranking.json", "best.json", *(f"trained/{number}/network.safetensors" for number in (1, 2, 3))]
-    for name in names:
-        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert same_results(folder, tmp_path / "whole")
+    # Of networks that are finished the checkpoint holds their answers, not their weights.
+    found = load_checkpoint(folder / "checkpoint", {})
+    assert found is not None
+    assert [[*facts] for facts in found[0]["finished"]] == [["right"]] * 2
+    right = [facts["right"] for facts in found[0]["finished"]]
+    assert (right[0].dtype, len(right[0]), right[1]) == (torch.bool, 596, None)
+
+
+def test_a_training_that_diverges_comes_last_and_the_others_go_on(
+    search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    diverge(monkeypatch, 0, 3)
+    settings = ["seeds=2", "count=3", "epochs=2", "retrain.batch=200"]
+    assert ranking(tmp_path / "rank", search, *settings) == 0
+    words, progress = capsys.readouterr()
+    assert "\nnetwork 1/3 seed 1/2: the training diverged\nnetwork 1/3 seed 2/2 epoch 1/2 " in progress
+    networks = result_of(tmp_path / "rank")["networks"]
+    assert [found["diverged"] for found in networks] == [False, True, True]
+    assert networks[1]["costs"]["macs"] <= networks[2]["costs"]["macs"]
+    assert sorted(found["folders"] for found in networks) == [
+        ["trained/1-2"],
+        ["trained/2-1"],
+        ["trained/3-1", "trained/3-2"],
+    ]
+    for found in networks[1:]:
+        assert found["validation_accuracy"] is found["standard_error"] is found["difference"] is None
+        assert not found["within_error"]
+        assert sorted(accuracy is None for accuracy in found["accuracies"]) == [False, True]
+    assert [" diverged " in row for row in words.splitlines()[2:5]] == [False, True, True]
+    assert words.splitlines()[3].count("%") == 0
+    assert main(["report", str(tmp_path / "rank")]) == 0
+
+
+def test_a_ranking_of_which_all_diverge_fails(
+    search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    diverge(monkeypatch, 0, 1)
+    assert ranking(tmp_path / "rank", search, "count=2", "epochs=2", "retrain.batch=200", "retrain.lr=0.3") == 5
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "rapdarts: error: none of the 2 networks could be trained: all diverged at retrain.lr=0.3. Lower it, and begin"
+        " anew with run=PATH."
+    )
+    assert not (tmp_path / "rank" / "ranking.json").exists()
+    assert json.loads((tmp_path / "rank" / "status.json").read_text())["exit_code"] == 5
+
+
+def test_too_little_memory_says_what_to_set_of_the_retraining(
+    search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def greedy(*given: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("rapdarts.loops.retrain.place", greedy)
+    assert ranking(tmp_path / "rank", search, *QUICK) == 7
+    words = "error: out of memory at batch 100: set retrain.batch=50 with retrain.accumulate=2 or retrain.amp=bf16."
+    assert words in capsys.readouterr().err
+
+
+def test_every_network_is_tested_once(search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    forward = DerivedNetwork.forward
+
+    def counted(self: DerivedNetwork, images: torch.Tensor, *kept: Any) -> Any:
+        if not self.training and len(images) > 1:  # costs are counted on one image
+            seen.append(len(images))
+        return forward(self, images, *kept)
+
+    monkeypatch.setattr(DerivedNetwork, "forward", counted)
+    assert ranking(tmp_path / "rank", search, "count=2", *QUICK) == 0
+    assert sum(seen) == 2 * result_of(tmp_path / "rank")["validation_images"]
 
 
 def test_the_length_is_noted(search: Path, tmp_path: Path) -> None:

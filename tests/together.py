@@ -25,14 +25,14 @@ def free_port() -> int:
 
 
 class Job:
-    """So many processes that run `program(*arguments)` and know of each other, as torchrun tells them."""
+    """So many processes that run `program(*arguments)` and know of each other, as torchrun tells those of one machine."""
 
     def __init__(self, folder: Path, program: Callable[..., Any], *arguments: Any, processes: int = 2) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
         self.outputs = [folder / f"said-{processes}-{rank}" for rank in range(processes)]
         self.processes: list[BaseProcess] = [
-            SERVER.Process(target=_begin, args=(program, arguments, {**names, "RANK": str(rank)}, output))
+            SERVER.Process(target=_begin, args=(program, arguments, {**names, **_places(rank)}, output))
             for rank, output in enumerate(self.outputs)
         ]
         for process in self.processes:
@@ -43,6 +43,10 @@ class Job:
         for process in self.processes:
             process.join(120)
         return [process.exitcode for process in self.processes], [output.read_text() for output in self.outputs]
+
+
+def _places(rank: int) -> dict[str, str]:
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank)}
 
 
 def _begin(program: Callable[..., Any], arguments: tuple[Any, ...], names: dict[str, str], output: Path) -> None:
@@ -82,6 +86,12 @@ def in_float64(*words: str) -> int:
     return command(*words)
 
 
+def compiled_in_float64(*words: str) -> int:
+    """That with what torch.compile would make of the network, but for the machine code."""
+    torch.compile = torch._dynamo.optimize("eager")  # type: ignore[assignment]
+    return in_float64(*words)
+
+
 def not_a_number(*words: str) -> int:
     """The same with one batch of the second process spoilt."""
     from rapdarts.training import augment
@@ -100,6 +110,17 @@ def not_a_number(*words: str) -> int:
 def seed_by_rank(*words: str) -> int:
     """The same, each process with a seed of its own."""
     return command(*words, f"seed={os.environ['RANK']}")
+
+
+def other_data(path: str, *words: str) -> int:
+    """The same on data of which this process has `path`, with its number in it."""
+    return command(*words, "data.name=npz", f"data.path={path.format(os.environ['RANK'])}")
+
+
+def on_machines_of_its_own(*words: str) -> int:
+    """The same with each process the first of a machine, the second of which lacks the genotype."""
+    os.environ["LOCAL_RANK"] = "0"
+    return command(*words) if os.environ["RANK"] == "0" else command(words[0], "missing.json", *words[2:])
 
 
 def norms(path: str) -> None:
@@ -135,7 +156,7 @@ def slow_loading(path: str, slow: int) -> None:
 
     distributed.TIMEOUT = timedelta(seconds=1)
     with distributed.joined("cpu") as team:
-        with team.leader_first():
+        with team.leader_first("wait"):
             if team.rank == slow:
                 time.sleep(2.5)
             if team.leads:

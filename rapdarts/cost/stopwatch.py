@@ -59,7 +59,7 @@ def timer(device: torch.device) -> Timer:
     """
     if clock(device) == "events":
         return partial(_by_events, device)
-    return _by_thread if clock(device) == "thread" else partial(_by_wall, device)
+    return _by_thread if clock(device) == "thread" else _by_wall
 
 
 def _by_thread(run: Callable[[], object]) -> float:
@@ -68,11 +68,9 @@ def _by_thread(run: Callable[[], object]) -> float:
     return (time.thread_time_ns() - began) * 1e-9
 
 
-def _by_wall(device: torch.device, run: Callable[[], object]) -> float:
+def _by_wall(run: Callable[[], object]) -> float:
     began = time.perf_counter_ns()
     run()
-    if device.type == "mps":
-        torch.mps.synchronize()
     return (time.perf_counter_ns() - began) * 1e-9
 
 

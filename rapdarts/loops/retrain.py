@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from rapdarts.blueprint import Blueprint
 from rapdarts.config import Experiment, RetrainConfig
 from rapdarts.errors import InputError
-from rapdarts.evaluate import Accuracy, accuracy
+from rapdarts.evaluate import Accuracy, accuracy_of, hits, predict
 from rapdarts.networks.derived import DerivedNetwork, drop_paths
 from rapdarts.networks.layers import remarks_on_pools
 from rapdarts.trained import to_safetensors
@@ -20,7 +20,7 @@ from rapdarts.training.augment import Augment
 from rapdarts.training.average import Average
 from rapdarts.training.data import Batches, DataSet, ordered, split
 from rapdarts.training.descent import arithmetic, descend, place, set_lr, weights_optimizer
-from rapdarts.training.distributed import ALONE, Team, join_batch_norms
+from rapdarts.training.distributed import ALONE, Team, join_batch_norms, running_statistics
 from rapdarts.training.randomness import key
 from rapdarts.training.recorded import Recorded
 from rapdarts.training.run import Run, Stateful, Sum
@@ -44,10 +44,14 @@ class Best:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a retraining ends with: the network of the last epoch, its test accuracy, and that of `best` where one was chosen."""
+    """What a retraining ends with: the network of the last epoch, its test accuracy, and that of `best` where one was chosen.
+
+    `right` says of each test image (n,) whether the network tells it.
+    """
 
     network: nn.Module
     test: Accuracy
+    right: Tensor
     best: Accuracy | None
 
 
@@ -69,8 +73,11 @@ def retrain(
     for remark in remarks_on_pools(network, device):
         run.screen.say(remark)
     average = Average(network, settings.ema) if settings.ema else None
-    if team.size > 1:
+    statistics: list[Tensor] = []  # which every process has its own of, and all take the mean after a step
+    if team.size > 1 and settings.joint_norms:
         join_batch_norms(network, team)
+    elif team.size > 1:
+        statistics = running_statistics(network)
     shipped = network if average is None else average.network
     weights, best = list(network.parameters()), Best()
     sgd = weights_optimizer(network, settings.lr, settings.momentum, settings.weight_decay, settings.nesterov)
@@ -103,7 +110,9 @@ def retrain(
             loss, correct = loss + main.detach(), correct + (logits.argmax(1) == y).sum()
         # A cell may leave a node out of its output: such weights have no gradient.
         gradients = [weight.grad for weight in weights]
-        team.sum_up([*gradients, loss, correct])
+        team.sum_up([*gradients, *statistics, loss, correct])
+        if statistics:
+            torch._foreach_div_(statistics, team.size)
         descend(sgd, weights, gradients, settings.clip)
         if average is not None:
             average.update()
@@ -115,8 +124,7 @@ def retrain(
 
     learners: dict[str, Stateful] = {"network": network, "sgd": sgd, "best": best}
     learners |= {} if average is None else {"average": average}
-    carries = [name for name in learners if name != "sgd"]
-    for epoch in run.epochs(what, settings.epochs, batches.steps, learners, carries):
+    for epoch in run.epochs(what, settings.epochs, batches.steps, learners):
         lr = SCHEDULES[settings.schedule](epoch, settings.epochs, settings.lr, settings.lr_min)
         lr *= warmup(epoch, settings.warmup_epochs)
         set_lr(sgd, lr)
@@ -128,27 +136,29 @@ def retrain(
 
         facts = {"lr": lr}
         if len(held_out):
-            validation = accuracy(shipped, ordered(data.train, held_out, settings.batch, batches.augment))
+            seen = ordered(data.train, held_out, settings.batch, batches.augment)
+            validation = accuracy_of(*predict(shipped.eval(), seen))
             facts["validation_accuracy"] = validation.share
             if validation.share > best.score:
                 best.score, best.epoch = validation.share, epoch
                 best.weights = {name: value.clone() for name, value in shipped.state_dict().items()}
         run.log(("train_loss", "train_accuracy", "validation_accuracy"), **facts)
 
-    def test() -> Accuracy:
-        return accuracy(shipped, ordered(data.test, None, settings.batch, batches.augment))
+    def test() -> tuple[Tensor, Tensor]:
+        return predict(shipped.eval(), ordered(data.test, None, settings.batch, batches.augment))
 
     last = {name: value.clone() for name, value in shipped.state_dict().items()}
     best_accuracy = None
     if best.weights is not None:
         shipped.load_state_dict(best.weights)
-        best_accuracy = test()
+        best_accuracy = accuracy_of(*test())
         run.write(f"{folder}best.safetensors", to_safetensors(best.weights, blueprint, data))
         shipped.load_state_dict(last)
     run.write(f"{folder}network.safetensors", to_safetensors(last, blueprint, data))
     if "genotype" in blueprint.card:
         run.write(f"{folder}genotype.json", blueprint.card["genotype"])
-    return Trained(shipped.eval(), test(), best_accuracy)
+    logits, labels = test()
+    return Trained(shipped, accuracy_of(logits, labels), hits(logits, labels), best_accuracy)
 
 
 def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
@@ -165,7 +175,8 @@ def result(trained: Trained, blueprint: Blueprint, recipe: RetrainConfig, run: R
 def training_batches(config: Experiment, data: DataSet, team: Team = ALONE) -> tuple[Batches, Tensor]:
     """The batches to train on, and the indices of the training set that are held out to choose `best` (none at a fraction of 0).
 
-    Raises InputError if a batch is larger than what it is drawn from, or several processes are to be compiled.
+    Raises InputError if a batch is larger than what it is drawn from, too small for so many processes, or joint batch
+    norms are to be compiled.
     """
     settings, seed = config.retrain, config.seed
     held_out, train = torch.arange(0), torch.arange(len(data.train))
@@ -183,7 +194,15 @@ def training_batches(config: Experiment, data: DataSet, team: Team = ALONE) -> t
     whole, what = settings.batch * settings.accumulate, "retrain.batch"
     if settings.accumulate > 1:
         what = f"{what}={settings.batch} times retrain.accumulate={settings.accumulate}"
-    if settings.compile and team.size > 1:
-        raise InputError(f"retrain.compile=true is for a single process, and these are {team.size}; leave it out.")
-    share = (settings.accumulate, team.rank, team.size)
+    least = 2 if settings.joint_norms else 2 * team.size
+    if settings.batch < least:
+        raise InputError(
+            f"retrain.batch={settings.batch} leaves less than 2 images for the batch norms of each of {team.size} processes;"
+            f" take {least} or more."
+        )
+    if settings.compile and settings.joint_norms and team.size > 1:
+        raise InputError(
+            "retrain.compile=true cannot translate batch norms that processes share; add retrain.joint_norms=false."
+        )
+    share = (settings.accumulate, team.rank, team.size, least)
     return Batches(data.train, train, whole, seed, "retrain", augment, what, *share), held_out

@@ -155,6 +155,7 @@ class Batches:
     accumulate: int = 1  # parts of a whole batch
     rank: int = 0  # which process this is,
     processes: int = 1  # of so many
+    least: int = 2  # images that can be computed together: batch norm takes no single one
 
     def __post_init__(self) -> None:
         if self.batch > len(self.index):
@@ -165,18 +166,18 @@ class Batches:
 
     @property
     def steps(self) -> int:
-        """Batches an epoch. The last may be smaller, but not a single image: batch norm cannot take that."""
+        """Batches an epoch. The last may be smaller, if it is of the `least` images."""
         whole, left = divmod(len(self.index), self.batch)
-        return whole + (left > 1)
+        return whole + (left >= self.least)
 
     def size(self, step: int) -> int:
         """Images in the batch of a step, over all processes."""
         return min(self.batch, len(self.index) - step * self.batch)
 
     def parts(self, size: int) -> int:
-        """How many parts a batch of that size is computed in: none larger than in a whole batch, none of a single image."""
+        """How many parts a batch of that size is computed in: none larger than in a whole batch, none below the `least`."""
         whole = -(-self.batch // self.accumulate)
-        return max(1, min(-(-size // whole), size // 2))
+        return max(1, min(-(-size // whole), size // self.least))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share (images (b, c, h, w) float32, labels (b,) int64) of the batches from step `start` on.

@@ -1,7 +1,7 @@
 """Several processes that train one network: each computes its share of every batch, and all take the same step.
 
 Gradients are summed by one all-reduce a step, behind the backward pass, so that a step is the same code for one process and
-for several. Statistics of batch norms are those of the whole batch. Decisions (to stop, to save) go
+for several. Statistics of batch norms are those of the whole batch, or each process's own. Decisions (to stop, to save) go
 over a group of their own on the CPU, so that no GPU is asked for a number.
 """
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rapdarts.errors import DeviceError, InputError, RapdartsError
+from rapdarts.errors import DeviceError, InputError, RapdartsError, of_all
 
 TIMEOUT = timedelta(seconds=45)
 """How long a process waits for the others within a step before it gives them up for lost."""
@@ -106,25 +106,46 @@ class Team:
             dist.all_reduce(numbers, group=self.control)
         others = [rank for rank, other in enumerate(numbers.tolist()) if other != numbers[0]]
         if others:
-            raise RapdartsError(
-                f"{what} of process {', '.join(map(str, others))} differ from those of process 0: start all with the same"
-                " command, program and data, on machines of one kind."
+            raise of_all(
+                RapdartsError(
+                    f"{what} of process {', '.join(map(str, others))} differ from those of process 0: start all with the"
+                    " same command, program and data, on machines of one kind."
+                )
             )
 
     @contextmanager
-    def leader_first(self) -> Iterator[None]:
-        """The first process does what is inside before the others begin, so that data are fetched once; all meet behind it."""
-        if not self.leads:
-            self._wait()
-        yield
-        if self.leads:
-            self._wait()
-        self._wait()  # for the slowest: what comes next waits for nobody as long
+    def leader_first(self, task: str) -> Iterator[None]:
+        """The first process does what is inside before the others begin, so that data are fetched once; all meet behind it.
 
-    def _wait(self) -> None:
-        if self.size > 1:
-            with self._together():
-                dist.barrier(self.patient)
+        Raises RapdartsError where the `task` failed for another one, which has its own error.
+        """
+        if not self.leads:
+            self._all_well(task)
+        with self.all_or_none(task, answers=2 if self.leads else 1):  # one for the others to begin, one for the slowest
+            yield
+
+    @contextmanager
+    def all_or_none(self, task: str, answers: int = 1) -> Iterator[None]:
+        """Where what is inside fails for some, the others raise RapdartsError behind it, which says whose `task` failed."""
+        try:
+            yield
+        except Exception:
+            self._all_well(task, failed=True)
+            raise
+        for _ in range(answers):
+            self._all_well(task)
+
+    def _all_well(self, task: str, failed: bool = False) -> None:
+        """Raises RapdartsError for those that did not fail, where others did; waits for them as long as it takes."""
+        if self.size == 1:
+            return
+        flags = torch.zeros(self.size, dtype=torch.int64)
+        flags[self.rank] = failed
+        with self._together():
+            dist.all_reduce(flags, group=self.patient)
+        others = ", ".join(str(rank) for rank, flag in enumerate(flags.tolist()) if flag)
+        if others and not failed:
+            raise of_all(RapdartsError(f"process {others} could not {task}, and says why."))
 
     @contextmanager
     def _together(self) -> Iterator[None]:
@@ -136,8 +157,8 @@ class Team:
             lost = [str(rank) for rank in range(self.size) if rank != self.rank and not self._hears(rank)]
             who = f"process {', '.join(lost)}" if lost else "another process"
             raise DeviceError(
-                f"{who} of the {self.size} of this job was lost, or did not answer for {TIMEOUT.seconds} s; the last"
-                " checkpoint stands. Continue with the same command and resume=true."
+                f"{who} of the {self.size} of this job was lost, or did not answer for {TIMEOUT.seconds} s. Start it again"
+                " with the same command, and with resume=true where there is a checkpoint."
             ) from None
 
     def _hears(self, rank: int) -> bool:
@@ -186,7 +207,12 @@ def joined(device: str) -> Iterator[Team]:
         raise DeviceError(
             f"the {size} processes of this job did not come together at {where} ({first}); start all of them with torchrun."
         ) from None
-    yield Team(rank, size, control, patient)
+    try:
+        yield Team(rank, size, control, patient)
+    except RapdartsError as error:
+        if error.whose == "machine":  # what all have, they have agreed on: this one may be alone with it
+            error.whose = "process"
+        raise
     dist.destroy_process_group()  # after an error the others may be gone, and it would wait for them
 
 
@@ -276,6 +302,12 @@ def join_batch_norms(network: nn.Module, team: Team) -> None:
         for name, child in module.named_children():
             if isinstance(child, _BatchNorm):
                 setattr(module, name, JointBatchNorm(child, team))
+
+
+def running_statistics(network: nn.Module) -> list[Tensor]:
+    """The running means and variances of the batch norms within `network`."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    return [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
 
 
 def _digest(value: Any, hashed: Any) -> None:

@@ -7,12 +7,13 @@ place in the loop, the state of what is trained, and the sums behind the epoch's
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -29,6 +30,7 @@ from rapdarts.errors import (
     RapdartsError,
     StorageError,
     exit_code,
+    of_all,
 )
 from rapdarts.training import checkpoint, files
 from rapdarts.training.distributed import ALONE, Team
@@ -155,6 +157,20 @@ class Run:
         self.finished.append({name: _copy(objects[name].state_dict()) for name in carries})
         self.stage += 1
 
+    def remember(self, train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `train` gives, plain values and tensors: a whole stage, and all that follows from it. Of a stage that was
+        finished before, what it gave then. `train` may give up in the middle of its epochs.
+        """
+        stage = self.stage
+        if self._resumed and stage < self._resumed["stage"]:
+            facts = self._resumed["finished"][stage]
+        else:
+            facts = train()
+            self.screen.stop()
+            self.objects, self.meter = {}, Meter()
+        self.stage, self.finished[stage:] = stage + 1, [facts]
+        return facts
+
     def batches(self, source: Source[Batch]) -> Iterator[Batch]:
         """The epoch's batches that are still to be done; between two of them the run saves and answers signals."""
         for batch in source.epoch(self.epoch, self.step):
@@ -167,6 +183,9 @@ class Run:
     def log(self, show: Sequence[str] = (), **facts: float) -> None:
         """Records the epoch: the meter's means and `facts`; those named in `show` are said. Raises DivergedError if one is not finite."""
         numbers = {**self.meter.means(), **facts}
+        for name, value in numbers.items():
+            if not math.isfinite(value):
+                raise self._diverged(f"{name} is {value} in epoch {self.epoch + 1}")
         record = {"stage": self.stage, "epoch": self.epoch, **numbers}
         self.log_file.append({**record, "seconds": round(time.monotonic() - self.began, 3)})
         said = [f"{name} {_readable(numbers[name])}" for name in show if name in numbers]
@@ -217,10 +236,8 @@ class Run:
         }
         broken = _not_finite(state["objects"])
         if broken:
-            raise DivergedError(
-                f"{broken} holds numbers that are not finite at epoch {self.epoch + 1}, step {self.step}: the training"
-                " diverged. Lower the learning rate; the last checkpoint was written before it."
-            )
+            where = f"epoch {self.epoch + 1}, step {self.step}"
+            raise self._diverged(f"{broken} holds numbers that are not finite at {where}")
         self.team.check_same("the weights", state["objects"])
         failure: RapdartsError | None = None
         if self.team.leads:
@@ -230,8 +247,13 @@ class Run:
                 failure = error
         (failed,) = self.team.agree(int(failure is not None))
         if failed:
-            raise failure or StorageError("process 0 could not save, and says why.")
+            raise failure or of_all(StorageError("process 0 could not save, and says why."))
         self.saved_at = time.monotonic()
+
+    def _diverged(self, sign: str) -> DivergedError:
+        saved = (self.folder / "checkpoint").exists()
+        stands = "; the last checkpoint was written before it" if saved else ""
+        return DivergedError(f"{sign}: the training diverged. Lower the learning rate{stands}.")
 
     def _pause(self) -> None:
         """Between two steps: saves if it is time, and leaves if a signal came, to whichever process."""
@@ -253,16 +275,15 @@ class Run:
             theirs = [group.get("param_names") for group in state["param_groups"]]
             # torch matches optimiser state by position: momentum would land on another parameter without a word.
             if ours != theirs:
-                raise DamagedError(
-                    f"the checkpoint in {self.folder} holds {name} for other parameters; start anew with run=PATH."
-                )
+                raise self._unfit(f"holds {name} for other parameters")
         try:
             thing.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise DamagedError(
-                f"the checkpoint in {self.folder} does not fit {name} ({reason}); start anew with run=PATH."
-            ) from None
+            raise self._unfit(f"does not fit {name} ({reason})") from None
+
+    def _unfit(self, reason: str) -> DamagedError:
+        return of_all(DamagedError(f"the checkpoint in {self.folder} {reason}; start anew with run=PATH."))
 
 
 @contextmanager
@@ -285,20 +306,19 @@ def open_run(
     team.check_same(
         "the settings or data", [configuration.digest(config), origin, rapdarts.__version__, torch.__version__]
     )
-    if not team.leads:
-        begin = team.share()
-        follower = Run(
-            Path(begin["folder"]), config.seed, config.save_seconds, origin, Screen(True), begin["resumed"], team
-        )
-        with _signals(follower):
-            yield follower
-        return
-    screen = Screen(silent=not progress)
-    with claimed(verb, config, launch, name, origin, team.size, screen) as (folder, resumed):
-        team.share({"folder": str(folder), "resumed": resumed})
-        run = Run(folder, config.seed, config.save_seconds, origin, screen, resumed, team)
-        with _signals(run), _status(run):
-            yield run
+    screen = Screen(silent=not (progress and team.leads))
+    begin: dict[str, Any] = {}
+    with ExitStack() as held:
+        with team.all_or_none("open the run's folder"):
+            if team.leads:
+                folder, resumed = held.enter_context(claimed(verb, config, launch, name, origin, team.size, screen))
+                begin = {"folder": str(folder), "resumed": resumed}
+        begin = team.share(begin)
+        run = Run(Path(begin["folder"]), config.seed, config.save_seconds, origin, screen, begin["resumed"], team)
+        held.enter_context(_signals(run))
+        if team.leads:
+            held.enter_context(_status(run))
+        yield run
 
 
 @contextmanager

@@ -51,17 +51,12 @@ def rank(call: Call) -> None:
     config, launch = experiment_asked(call, str(runs[0] / "config.yaml"), _briefly(configuration.of_run(runs[0])))
     if config is None:
         return
-    from rapdarts.blueprint import DerivedBlueprint
+    from rapdarts import launches
     from rapdarts.cost.count import deployment_facts
-    from rapdarts.launches import source
-    from rapdarts.loops.retrain import training_batches
-    from rapdarts.loops.search import deployment_skeleton
     from rapdarts.pricing import read_hardware
-    from rapdarts.ranking import brief, choose, describe, parted
-    from rapdarts.ranking import rank as ranking
+    from rapdarts.ranking import choose, describe
     from rapdarts.training.data import load
     from rapdarts.training.device import training_device
-    from rapdarts.training.run import open_run
 
     data = load(config.data, training_device(config.device, config.threads), config.seed)
     found: list[Contestant] = []
@@ -74,20 +69,12 @@ def rank(call: Call) -> None:
     settings = derived_from(config, DeriveConfig(hardware=hardware), runs[0])
     facts = deployment_facts(settings.precision, read_hardware(settings.hardware))  # the costs of all are counted alike
     contestants = [one.with_facts(facts) for one in choose(found, config.rank.count)]
-    skeleton = deployment_skeleton(config.skeleton, data)
-    config.rank.epochs = brief(config).retrain.epochs
-    # Before a folder is made, these two refuse images that are too small and a batch that is too large.
-    _ = DerivedBlueprint(contestants[0].genotype, contestants[0].space, skeleton).costs
-    training_batches(brief(config), parted(data, config))
-    inputs = {"data set": data.fingerprint, "genotypes": "\n".join(one.genotype.line for one in contestants)}
-    inputs["search space"] = source(call.space)
-    with open_run("rank", config, launch, runs[0].absolute().name, inputs) as run:
-        result = ranking(config, contestants, skeleton, data, run)
-        run.write_json("result.json", result)
+    name, code = runs[0].absolute().name, launches.source(call.space)
+    result, best = launches.rank(config, contestants, data, launch, name, code)
     dear = {name for name, price in vars(config.search.cost).items() if price}
     dear |= configuration.bounds(config.search.budget).keys()
     resources = [*SHOWN, *(name for name in result["networks"][0]["costs"] if name in dear - {*SHOWN})]
-    answer(call, result, f"{describe(result, resources)}\nwritten to {run.folder / 'best.json'}")
+    answer(call, result, f"{describe(result, resources)}\nwritten to {best}")
 
 
 def _briefly(own: Experiment) -> list[tuple[str, Any]]:

@@ -80,7 +80,7 @@ def test_a_limit_on_address_space(proc: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     here = free_bytes(torch.device("cpu"))
     assert here is None or 0 < here < 2**50
-    assert free_bytes(torch.device("mps")) is None
+    assert free_bytes(torch.device("meta")) is None
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 5000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 70)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 30)

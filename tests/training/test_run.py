@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,20 +158,62 @@ def test_an_unusable_folder_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_not_finite_numbers_are_neither_logged_nor_saved(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match="loss is nan"):
+    with pytest.raises(
+        DivergedError, match=r"^loss is nan in epoch 1: the training diverged. Lower the learning rate\.$"
+    ):
         with open_run("test", Experiment(), Launch(run=str(tmp_path / "log")), "test", {}) as run:
             for _ in run.epochs("stage", 1, 5, {}):
                 run.meter.add("loss", torch.tensor(float("nan")), 1)
                 run.log()
     assert (tmp_path / "log" / "metrics.jsonl").read_text() == ""
     layer = torch.nn.Linear(2, 2)
-    with pytest.raises(DivergedError, match=r"layer\.weight"):
+    with pytest.raises(DivergedError, match=r"^layer\.weight .*: the training diverged. Lower the learning rate\.$"):
         with open_run("test", Experiment(save_seconds=0), Launch(run=str(tmp_path / "save")), "test", {}) as run:
             for _ in run.epochs("stage", 1, 5, {"layer": layer}):
                 for _ in run.batches(Numbers()):
                     torch.nn.init.constant_(layer.weight, float("inf"))
     assert not (tmp_path / "save" / "checkpoint").exists()
     assert json.loads((tmp_path / "save" / "status.json").read_text())["exit_code"] == 5
+
+
+def test_a_checkpoint_before_the_divergence_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"learning rate; the last checkpoint was written before it\.$"):
+        with open_run("test", Experiment(save_seconds=0), Launch(run=str(tmp_path)), "test", {}) as run:
+            for epoch in run.epochs("stage", 2, 5, {}):
+                for _ in run.batches(Numbers()):
+                    run.meter.add("loss", torch.tensor(float("nan") if epoch else 1.0), 1)
+                run.log()
+
+
+def test_a_stage_that_gives_up_is_closed_and_remembered(tmp_path: Path) -> None:
+    """Three stages, the second of which gives up in its middle: a resume asks again only for what no checkpoint knows."""
+
+    def train(run: Run, layer: torch.nn.Module, gives_up: bool) -> dict[str, Any]:
+        for _ in run.epochs("stage", 2, 5, {"layer": layer}):
+            for batch in run.batches(Numbers()):
+                asked.append(run.stage)
+                if batch == 12 and gives_up:
+                    return {"ended": False}
+        return {"ended": True, "bias": torch.ones(2)}
+
+    def stages(resume: bool) -> list[bool]:
+        with open_run(
+            "test", Experiment(save_seconds=1e5), Launch(run=str(tmp_path), resume=resume), "test", {}
+        ) as run:
+            found = []
+            for stage in range(3):
+                found.append(run.remember(partial(train, run, torch.nn.Linear(2, 2), stage == 1))["ended"])
+                assert (run.stage, run.meter.sums) == (stage + 1, {})
+        return found
+
+    asked: list[int] = []
+    assert stages(resume=False) == [True, False, True]
+    assert asked == [0] * 10 + [1] * 8 + [2] * 10
+    asked = []
+    assert stages(resume=True) == [True, False, True]
+    assert asked == []
+    found = checkpoint.load(tmp_path / "checkpoint", {})
+    assert found is not None and [facts["ended"] for facts in found[0]["finished"]] == [True, False]
 
 
 def test_momentum_of_other_parameters_is_refused(tmp_path: Path) -> None:
