@@ -391,7 +391,7 @@ for channels in map(int, sys.argv[1:]):
     image = torch.empty(1, channels, 4, 4).to(memory_format=torch.channels_last)
     weights = torch.empty(channels, 1, 5, 5), torch.empty(channels, channels, 1, 1)
     convolutions.forward(image, reading, *weights, geometry)
-    convolutions.backward(image, image, reading, *weights, geometry, True)
+    convolutions.backward(image, image.shape, image, reading, *weights, geometry)
 """
 
 
