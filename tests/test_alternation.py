@@ -25,7 +25,7 @@ from rapdarts.training.data import load
 from rapdarts.training.descent import set_lr, weights_optimizer
 from tests.networks.test_batched import blur
 
-STEPS = 10
+STEPS = 50
 
 BLURRED = SearchSpace("blurred", {name: PRIMITIVES[name] for name in ("none", "skip_connect")} | {"blur": blur})
 
@@ -37,7 +37,7 @@ def alphas_after(steps: int, batched: bool) -> Tensor:
     config = Experiment()
     config = replace(config, search=replace(config.search, batch=8))
     data = load(config.data, torch.device("cpu"), 0)
-    skeleton = Skeleton(3, 4, data.image, data.classes)
+    skeleton = Skeleton(3, 2, data.image, data.classes)
     plain = Supernet(space, skeleton).double()
     supernet = BatchedSupernet(plain) if batched else plain
     supernet.dropout.rate = 0.1
@@ -55,11 +55,11 @@ def alphas_after(steps: int, batched: bool) -> Tensor:
     return architecture.alpha.detach()
 
 
-def test_ten_steps_with_either_supernet_give_the_same_alphas() -> None:
+def test_fifty_steps_with_either_supernet_give_the_same_alphas() -> None:
     plain, batched = alphas_after(STEPS, batched=False), alphas_after(STEPS, batched=True)
     moved = (plain - alphas_after(0, batched=False)).abs()
     assert moved.max() > 0.1  # so far that a difference would show
-    assert (plain - batched).abs().max() < 1e-10
+    assert (plain - batched).abs().max() < 1e-8
 
 
 # --- one step ahead ----------------------------------------------------------------------------------------------
