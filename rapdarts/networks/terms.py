@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -178,13 +177,7 @@ class Weighted(torch.autograd.Function):
 
 def kept(y: Tensor, mask: Tensor | None) -> Tensor:
     """(n, h, w, slots*C), and 0 where `mask` (n, h, w, slots, C) says no."""
-    return y if mask is None else torch.where(mask, y.view(mask.shape), _zero(y.dtype, y.device)).flatten(3)
-
-
-@cache
-def _zero(kind: torch.dtype, device: torch.device) -> Tensor:
-    """0 as it lies on the device; kept, so that it is not written there at every use."""
-    return torch.zeros((), dtype=kind, device=device)
+    return y if mask is None else torch.where(mask, y.view(mask.shape), 0.0).flatten(3)
 
 
 def total(
