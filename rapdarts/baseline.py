@@ -13,7 +13,7 @@ from rapdarts.blueprint import DerivedBlueprint
 from rapdarts.config import Experiment, random_macs
 from rapdarts.cost.count import count_derived, deployment_facts, macs
 from rapdarts.cost.expected import PriceTable
-from rapdarts.errors import InputError
+from rapdarts.errors import DivergedError, InputError
 from rapdarts.evaluate import Accuracy
 from rapdarts.genotype import Genotype, random_genotype
 from rapdarts.loops.retrain import retrain
@@ -34,7 +34,7 @@ def random_baseline(
 
     The cost is `search.random.macs`, or that of `like`, whose skeleton is built where it fits the images. Writes
     genotypes.json; each network's own files lie in trained/1, trained/2, ... Gives the single accuracies, their mean
-    and their standard deviation over genotypes.
+    and their standard deviation over genotypes, but for those whose training diverged. Raises DivergedError if all did.
     """
     settings = config.search.random
     skeleton, instead_of = skeleton_to_build(like, config.skeleton, data)
@@ -50,15 +50,25 @@ def random_baseline(
         run.screen.say(remark)
 
     def train(number: int, what: str) -> dict[str, Any]:
-        return asdict(retrain(config, blueprints[number - 1], data, run, f"trained/{number}/", what).test)
+        try:
+            return asdict(retrain(config, blueprints[number - 1], data, run, f"trained/{number}/", what).test)
+        except DivergedError as error:
+            return {"diverged": str(error)}
 
     results: list[dict[str, Any]] = []
     for number, genotype in enumerate(drawn, 1):
         what = f"network {number}/{len(drawn)}"
-        test = Accuracy(**run.remember(partial(train, number, what)))
-        results.append({"genotype": genotype.line, "costs": table.exact(genotype), "test_accuracy": test.share})
-        run.screen.say(f"{what}: {test}")
-    shares = [found["test_accuracy"] for found in results]
+        reached = run.remember(partial(train, number, what))
+        test = None if "diverged" in reached else Accuracy(**reached)
+        share = test.share if test else None
+        results.append({"genotype": genotype.line, "costs": table.exact(genotype), "test_accuracy": share})
+        run.screen.say(f"{what}: {test or reached['diverged']}")
+    shares = [found["test_accuracy"] for found in results if found["test_accuracy"] is not None]
+    if not shares:
+        raise DivergedError(
+            f"none of the {len(drawn)} networks could be trained: all diverged at retrain.lr={config.retrain.lr:g}."
+            " Lower it, and begin anew with run=PATH."
+        )
     mean, deviation = float(np.mean(shares)), float(np.std(shares, ddof=1)) if len(shares) > 1 else math.nan
     spread = f" +- {100 * deviation:.2f} %" if len(shares) > 1 else ""
     return {

@@ -327,7 +327,7 @@ def bounds(budget: BudgetConfig) -> dict[str, float]:
 
 def random_macs(settings: RandomConfig) -> float:
     """The MACs that random genotypes are asked to have; 0 where any will do. Raises InputError for what is no amount."""
-    return 0.0 if settings.macs in ("", "0") else amount(settings.macs, "macs", "search.random.macs")
+    return 0.0 if not settings.macs.strip("0.") else amount(settings.macs, "macs", "search.random.macs")
 
 
 def launch(given: Sequence[tuple[str, Any]]) -> Launch:

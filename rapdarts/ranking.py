@@ -119,8 +119,8 @@ def rank(
         seeded = replace(recipe, seed=(config.seed + seed) % 2**32)
         try:
             return {"right": retrain(seeded, blueprint, parts, run, f"{folder}/", what).right}
-        except DivergedError:
-            return {"right": None}
+        except DivergedError as error:
+            return {"right": None, "diverged": str(error)}
 
     right = np.full((len(contestants), seeds, len(parts.test)), np.nan)  # not a number: diverged
     folders: list[list[str]] = [[] for _ in contestants]
@@ -129,11 +129,11 @@ def rank(
         for seed in range(seeds):
             folder = f"trained/{number + 1}" + (f"-{seed + 1}" if seeds > 1 else "")
             what = f"network {number + 1}/{len(blueprints)}" + (f" seed {seed + 1}/{seeds}" if seeds > 1 else "")
-            answers = run.remember(partial(train, blueprint, seed, folder, what))["right"]
-            if answers is None:
-                run.screen.say(f"{what}: the training diverged")
+            reached = run.remember(partial(train, blueprint, seed, folder, what))
+            if reached["right"] is None:
+                run.screen.say(f"{what}: {reached['diverged']}")
                 continue
-            right[number, seed] = answers.numpy()
+            right[number, seed] = reached["right"].numpy()
             folders[number].append(folder)
             run.screen.say(f"{what}: {100 * right[number, seed].mean():.2f} % of the images kept aside")
 

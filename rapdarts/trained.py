@@ -81,9 +81,10 @@ def load_network(trained: TrainedFile) -> nn.Module:
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
         for name, place in network.state_dict().items():
             weight = weights.get(name, place)  # torch says which are missing
-            real = weight.is_floating_point() or not (weight.is_complex() or place.is_floating_point())
-            if weight.shape != place.shape or not real:
-                raise RuntimeError(f"{name} is {tuple(weight.shape)} of {weight.dtype}, not {tuple(place.shape)}")
+            fits = weight.is_floating_point() or weight.dtype == place.dtype
+            if weight.shape != place.shape or not fits:
+                kinds = [f"{tuple(tensor.shape)} of {tensor.dtype}" for tensor in (weight, place)]
+                raise RuntimeError(f"{name} is {kinds[0]}, not {kinds[1]}")
         network.load_state_dict(weights, assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise DamagedError(f"{trained.path}: the weights do not fit ({' '.join(str(error).split())[:300]}).") from None

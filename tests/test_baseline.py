@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from dataclasses import replace
@@ -125,3 +126,26 @@ def test_the_cost_may_be_that_of_a_genotype_that_no_search_finds(tmp_path: Path)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     counted = count_derived(LITERATURE["FairDARTS_a"], SPACE, Skeleton(3, 4, (1, 8, 8), 10))
     assert result["target_macs"] == counted["macs"]
+
+
+def test_a_training_that_diverges_is_left_out_of_the_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, broken = Run.log, {1}
+
+    def log(self: Run, *shown: Any, **facts: float) -> None:
+        original(self, *shown, **facts, **({"train_loss": math.nan} if self.stage in broken else {}))
+
+    monkeypatch.setattr(Run, "log", log)
+    assert baseline(tmp_path / "some") == 0
+    words, progress = capsys.readouterr()
+    assert "network 2/3: train_loss is nan in epoch 1: the training diverged. Lower the learning rate" in progress
+    assert "over 2 genotypes" in words
+    result = json.loads((tmp_path / "some" / "result.json").read_text())
+    first, second, third = (network["test_accuracy"] for network in result["networks"])
+    assert second is None and result["test_accuracy"] == pytest.approx((first + third) / 2)
+    broken |= {0, 2}
+    assert baseline(tmp_path / "none") == 5
+    assert (
+        "none of the 3 networks could be trained: all diverged at retrain.lr=0.05. Lower it" in capsys.readouterr().err
+    )

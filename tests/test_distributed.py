@@ -379,7 +379,7 @@ def test_one_of_several_processes_that_fails_waits_for_nobody_at_its_end(rank: s
 
 
 @pytest.mark.parametrize(("own", "left"), [(None, "1000"), ("9", "9")])
-def test_torch_ends_a_process_whose_gpu_waits_within_a_minute(
+def test_torch_is_told_to_end_a_process_whose_gpu_waits_within_a_minute(
     own: str | None, left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As far as can be seen without GPUs: what torch's watchdog is told before it begins."""

@@ -399,7 +399,9 @@ def test_a_training_that_diverges_comes_last_and_the_others_go_on(
     settings = ["seeds=2", "count=3", "epochs=2", "retrain.batch=200"]
     assert ranking(tmp_path / "rank", search, *settings) == 0
     words, progress = capsys.readouterr()
-    assert "\nnetwork 1/3 seed 1/2: the training diverged\nnetwork 1/3 seed 2/2 epoch 1/2 " in progress
+    said = next(line for line in progress.splitlines() if line.startswith("network 1/3 seed 1/2: "))
+    assert "train_loss is nan in epoch 2: the training diverged. Lower the learning rate" in said
+    assert f"{said}\nnetwork 1/3 seed 2/2 epoch 1/2 " in progress
     networks = result_of(tmp_path / "rank")["networks"]
     assert [found["diverged"] for found in networks] == [False, True, True]
     assert networks[1]["costs"]["macs"] <= networks[2]["costs"]["macs"]

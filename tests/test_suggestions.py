@@ -26,3 +26,9 @@ def test_a_long_list_stands_only_where_nothing_is_near() -> None:
     names = [f"network{number}" for number in range(FEW + 1)]
     assert suggestion("network1x", names) == "the nearest is network1"
     assert suggestion("qqq", names) == f"there are {', '.join(names)}"
+
+
+def test_of_many_names_those_that_begin_so_are_said() -> None:
+    names = [f"cell_{letter}" for letter in "abcdefg"] + [f"other{number}" for number in range(10)]
+    assert suggestion("Cell", names) == "there are cell_a, cell_b, cell_c, cell_d, cell_e, cell_f, cell_g"
+    assert suggestion("cell_h", names).startswith("the nearest is cell_")
