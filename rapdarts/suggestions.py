@@ -22,7 +22,8 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
 def suggestion(given: str, known: Iterable[str]) -> str:
     """The part of a sentence that helps who wrote `given`: the nearest of the names that are known, or else all of them."""
     names = list(known)
-    begun = [name for name in names if name.lower().startswith(given.strip().lower())]
+    start = given.strip().lower()
+    begun = [name for name in names if len(start) >= 4 and name.lower().startswith(start)]
     if len(names) > FEW and 1 < len(begun) <= FEW:
         return f"there are {', '.join(begun)}"
     near = nearest(given, names)
