@@ -387,7 +387,7 @@ def test_a_ranking_that_is_killed_and_stopped_in_the_middle_resumes_to_the_same_
     # Of networks that are finished the checkpoint holds their answers, not their weights.
     found = load_checkpoint(folder / "checkpoint", {})
     assert found is not None
-    assert [[*facts] for facts in found[0]["finished"]] == [["right"]] * 2
+    assert [[*facts] for facts in found[0]["finished"]] == [["right"], ["right", "diverged"]]
     right = [facts["right"] for facts in found[0]["finished"]]
     assert (right[0].dtype, len(right[0]), right[1]) == (torch.bool, 596, None)
 
