@@ -16,7 +16,7 @@ from rapdarts.cost.expected import PriceTable
 from rapdarts.errors import DivergedError, InputError
 from rapdarts.evaluate import Accuracy
 from rapdarts.genotype import Genotype, random_genotype
-from rapdarts.loops.retrain import retrain
+from rapdarts.loops.retrain import all_diverged, retrain
 from rapdarts.loops.search import skeleton_to_build
 from rapdarts.pricing import prices, read_hardware
 from rapdarts.space import SearchSpace
@@ -65,10 +65,7 @@ def random_baseline(
         run.screen.say(f"{what}: {test or reached['diverged']}")
     shares = [found["test_accuracy"] for found in results if found["test_accuracy"] is not None]
     if not shares:
-        raise DivergedError(
-            f"none of the {len(drawn)} networks could be trained: all diverged at retrain.lr={config.retrain.lr:g}."
-            " Lower it, and begin anew with run=PATH."
-        )
+        raise all_diverged(len(drawn), config.retrain)
     mean, deviation = float(np.mean(shares)), float(np.std(shares, ddof=1)) if len(shares) > 1 else math.nan
     spread = f" +- {100 * deviation:.2f} %" if len(shares) > 1 else ""
     return {

@@ -18,7 +18,7 @@ from rapdarts.blueprint import DerivedBlueprint
 from rapdarts.config import Experiment
 from rapdarts.errors import DivergedError
 from rapdarts.genotype import Genotype
-from rapdarts.loops.retrain import retrain
+from rapdarts.loops.retrain import all_diverged, retrain
 from rapdarts.quantities import show
 from rapdarts.space import SearchSpace, Skeleton
 from rapdarts.training.data import DataSet, split
@@ -139,10 +139,7 @@ def rank(
 
     diverged = np.isnan(right).any((1, 2))
     if diverged.all():
-        raise DivergedError(
-            f"none of the {len(contestants)} networks could be trained: all diverged at retrain.lr={recipe.retrain.lr:g}."
-            " Lower it, and begin anew with run=PATH."
-        )
+        raise all_diverged(len(contestants), recipe.retrain)
     costs = [blueprint.costs for blueprint in blueprints]
     shares = np.where(diverged, -1.0, right.mean((1, 2)))
     order = sorted(range(len(contestants)), key=lambda one: (-shares[one], costs[one]["macs"], one))

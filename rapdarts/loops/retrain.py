@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from rapdarts.blueprint import Blueprint
 from rapdarts.config import Experiment, RetrainConfig
-from rapdarts.errors import InputError
+from rapdarts.errors import DivergedError, InputError
 from rapdarts.evaluate import Accuracy, accuracy_of, hits, predict
 from rapdarts.networks.derived import DerivedNetwork, drop_paths
 from rapdarts.networks.layers import remarks_on_pools
@@ -159,6 +159,14 @@ def retrain(
         run.write(f"{folder}genotype.json", blueprint.card["genotype"])
     logits, labels = test()
     return Trained(shipped, accuracy_of(logits, labels), hits(logits, labels), best_accuracy)
+
+
+def all_diverged(networks: int, recipe: RetrainConfig) -> DivergedError:
+    """Where of several networks not one could be trained."""
+    return DivergedError(
+        f"none of the {networks} networks could be trained: all diverged at retrain.lr={recipe.lr:g}."
+        " Lower it, and begin anew with run=PATH."
+    )
 
 
 def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
