@@ -26,13 +26,13 @@ demo: $(INSTALLED)
 	.venv/bin/rapdarts search digits cost.macs=0.2 cost.bytes=0.2 seed=0 run=runs/demo/search
 	.venv/bin/rapdarts retrain runs/demo/search/genotype.json digits seed=0 run=runs/demo/network
 
-# tests/test_house.py runs what `make lint` runs. Two processes, each with whole files: what a file's tests share is made once.
+# tests/whole/test_house.py runs what `make lint` runs. Two processes, each with whole files: what a file's tests share is made once.
 test: $(INSTALLED)
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Expected = counted, peak memory = simulated, and every budget kept: what the suite shows on a seeded sample.
 proofs: $(INSTALLED)
-	RAPDARTS_PROOFS=1000 .venv/bin/python -m pytest -s tests/cost/test_expected.py tests/cost/test_memory.py tests/strategy/test_exact.py
+	RAPDARTS_PROOFS=1000 .venv/bin/python -m pytest -s tests/cost/test_expected.py tests/cost/test_peak_memory.py tests/strategy/test_exact.py
 
 # What is measured and with what options: `make bench BENCH="search --cases darts-1 --json figures.json"`, `BENCH=--help`.
 bench: $(INSTALLED)

@@ -1,19 +1,20 @@
 """Differentiable, resource-aware neural architecture search: find, prove and train a network that fits.
 
 What a program uses is here, and loaded when it is first asked for: `search`, `retrain`, `load`, `derived`, `costs`
-and `read` (see rapdarts.library), the values `Genotype` and `SearchSpace`, and the errors `RapdartsError` and `InputError`.
+and `read` (see rapdarts.api), the values `Genotype` and `SearchSpace`, and the errors `RapdartsError` and `InputError`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from rapdarts.errors import InputError, RapdartsError
-    from rapdarts.genotype import Genotype
-    from rapdarts.library import costs, derived, load, read, retrain, search
-    from rapdarts.space import SearchSpace
+from rapdarts.version import __version__ as __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from rapdarts.api import costs, derived, load, read, retrain, search
+    from rapdarts.architecture.genotype import Genotype
+    from rapdarts.architecture.space import SearchSpace
+    from rapdarts.errors import InputError, RapdartsError
+
 
 __all__ = [
     "Genotype",
@@ -29,10 +30,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("costs", "derived", "load", "read", "retrain", "search"), "rapdarts.library"),
+    **dict.fromkeys(("costs", "derived", "load", "read", "retrain", "search"), "rapdarts.api"),
     **dict.fromkeys(("InputError", "RapdartsError"), "rapdarts.errors"),
-    "Genotype": "rapdarts.genotype",
-    "SearchSpace": "rapdarts.space",
+    "Genotype": "rapdarts.architecture.genotype",
+    "SearchSpace": "rapdarts.architecture.space",
 }
 
 

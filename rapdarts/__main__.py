@@ -1,5 +1,5 @@
 """`python -m rapdarts` is `rapdarts`."""
 
-from rapdarts.cli import main
+from rapdarts.cli.main import main
 
 raise SystemExit(main())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rapdarts.genotype import Cell, Genotype
+from rapdarts.architecture.genotype import Cell, Genotype
 
 
 def thinned(genotype: Genotype, seed: int) -> Genotype:

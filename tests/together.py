@@ -15,7 +15,9 @@ from typing import Any
 import torch
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["rapdarts.cli", "rapdarts.loops.retrain", "torch.utils.tensorboard", "tests.together"])
+SERVER.set_forkserver_preload(
+    ["rapdarts.cli.main", "rapdarts.loops.retrain", "torch.utils.tensorboard", "tests.together"]
+)
 
 
 def free_port() -> int:
@@ -65,7 +67,7 @@ def _begin(program: Callable[..., Any], arguments: tuple[Any, ...], names: dict[
 
 def command(*words: str) -> int:
     """One command line."""
-    from rapdarts.cli import main
+    from rapdarts.cli.main import main
 
     return main(words)
 
@@ -74,8 +76,8 @@ def in_float64(*words: str) -> int:
     """The same with images, weights and losses in float64."""
     from torch.nn.functional import cross_entropy
 
+    from rapdarts.data import augment
     from rapdarts.loops import retrain as loop
-    from rapdarts.training import augment
 
     single: Any = augment.normalise
     augment.normalise = lambda *given: single(*given).double()  # type: ignore[assignment]
@@ -94,7 +96,7 @@ def compiled_in_float64(*words: str) -> int:
 
 def not_a_number(*words: str) -> int:
     """The same with one batch of the second process spoilt."""
-    from rapdarts.training import augment
+    from rapdarts.data import augment
 
     calls: list[int] = []
     normalise: Any = augment.normalise

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from rapdarts import knobs
-from rapdarts.config import HardwareConfig
-from rapdarts.cost.memory import peak_memory
+from rapdarts.architecture.genotype import Genotype
+from rapdarts.architecture.space import SearchSpace, Skeleton
+from rapdarts.config import knobs
+from rapdarts.config.experiment import HardwareConfig
+from rapdarts.cost.peak_memory import peak_memory
 from rapdarts.cost.trace import Image, remembering, trace
 from rapdarts.errors import InputError
-from rapdarts.genotype import Genotype
 from rapdarts.networks.derived import DerivedNetwork
-from rapdarts.space import SearchSpace, Skeleton
 
 Resource = Callable[[nn.Module, Image], float]
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rapdarts.architecture.genotype import Genotype, one_hot, random_genotype
+from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
 from rapdarts.cost.count import ADDITIVE, COUNTED, Resource, count, count_derived
-from rapdarts.cost.peak import ExpectedPeak
+from rapdarts.cost.expected_peak import ExpectedPeak
 from rapdarts.errors import InputError
-from rapdarts.genotype import Genotype, one_hot, random_genotype
-from rapdarts.space import Mixing, SearchSpace, Skeleton
 
 
 @dataclass(frozen=True)

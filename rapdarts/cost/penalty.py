@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rapdarts.architecture.space import Mixing
 from rapdarts.cost.expected import ExpectedCost, PriceTable
-from rapdarts.space import Mixing
 
 
 def uniform(mask: np.ndarray) -> Mixing:

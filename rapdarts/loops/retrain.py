@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rapdarts.blueprint import Blueprint
-from rapdarts.config import Experiment, RetrainConfig
+from rapdarts.config.experiment import Experiment, RetrainConfig
+from rapdarts.data.augment import Augment
+from rapdarts.data.dataset import Batches, DataSet, ordered, split
+from rapdarts.data.randomness import key
+from rapdarts.deploy.blueprint import Blueprint
+from rapdarts.deploy.model_file import to_safetensors
 from rapdarts.errors import DivergedError, InputError
-from rapdarts.evaluate import Accuracy, accuracy_of, hits, predict
 from rapdarts.networks.derived import DerivedNetwork, drop_paths
 from rapdarts.networks.layers import remarks_on_pools
-from rapdarts.trained import to_safetensors
-from rapdarts.training.augment import Augment
-from rapdarts.training.average import Average
-from rapdarts.training.data import Batches, DataSet, ordered, split
-from rapdarts.training.descent import arithmetic, descend, place, set_lr, weights_optimizer
+from rapdarts.training.cuda_graph import Recorded
 from rapdarts.training.distributed import ALONE, Team, join_batch_norms, running_statistics
-from rapdarts.training.randomness import key
-from rapdarts.training.recorded import Recorded
+from rapdarts.training.ema import Average
+from rapdarts.training.metrics import Accuracy, accuracy_of, hits, predict
+from rapdarts.training.optimizer import arithmetic, descend, place, set_lr, weights_optimizer
 from rapdarts.training.run import Run, Stateful, Sum
 from rapdarts.training.schedules import SCHEDULES, drop_path, warmup
 

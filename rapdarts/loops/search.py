@@ -11,28 +11,28 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from rapdarts.config import Experiment, SearchConfig, SkeletonConfig, bounds
+from rapdarts.architecture.genotype import Genotype
+from rapdarts.architecture.space import SKIP, SearchSpace, Skeleton, stem_for
+from rapdarts.config.experiment import Experiment, SearchConfig, SkeletonConfig, bounds
+from rapdarts.config.units import UNITS, show
 from rapdarts.cost.count import count_derived
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty, uniform
-from rapdarts.derive import Derivation, alphas_to_json, derive, mixing_weights
+from rapdarts.cost.prices import budgets_on, check_budgets, counters, prices, skip_cap, widest
+from rapdarts.data.augment import Augment
+from rapdarts.data.dataset import Batches, DataSet, split
+from rapdarts.data.randomness import key
 from rapdarts.errors import InputError
-from rapdarts.genotype import Genotype
-from rapdarts.networks.batched import BatchedSupernet
+from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.layers import remarks_on_pools
 from rapdarts.networks.supernet import Supernet
-from rapdarts.pricing import budgets_on, check_budgets, counters, prices, skip_cap, widest
-from rapdarts.quantities import UNITS, show
-from rapdarts.space import SKIP, SearchSpace, Skeleton, stem_for
-from rapdarts.strategy.architecture import Architecture
 from rapdarts.strategy.bilevel import unrolled_gradient
+from rapdarts.strategy.derive import Derivation, alphas_to_json, derive, mixing_weights
 from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.progressive import prune
-from rapdarts.training.augment import Augment
-from rapdarts.training.data import Batches, DataSet, split
-from rapdarts.training.descent import arithmetic, descend, frozen, place, set_lr, weights_optimizer
-from rapdarts.training.randomness import key
-from rapdarts.training.recorded import Recorded
+from rapdarts.strategy.relaxation import Architecture
+from rapdarts.training.cuda_graph import Recorded
+from rapdarts.training.optimizer import arithmetic, descend, frozen, place, set_lr, weights_optimizer
 from rapdarts.training.run import Run, Stateful, Sum
 from rapdarts.training.schedules import cosine, skip_dropout
 

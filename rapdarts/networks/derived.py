@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rapdarts.genotype import Cell, Genotype
+from rapdarts.architecture.genotype import Cell, Genotype
+from rapdarts.architecture.space import CellPlan, SearchSpace, Skeleton
 from rapdarts.networks.layers import Classifier, ResidualBlock, Stem, preprocess
-from rapdarts.space import CellPlan, SearchSpace, Skeleton
 
 
 class DerivedCell(nn.Module):

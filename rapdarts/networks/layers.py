@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rapdarts.space import CellPlan, SearchSpace, Skeleton
+from rapdarts.architecture.space import CellPlan, SearchSpace, Skeleton
 
 
 def relu_conv_bn(

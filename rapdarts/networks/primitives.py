@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from rapdarts.architecture.space import Factory, SearchSpace
 from rapdarts.errors import InputError
 from rapdarts.networks.layers import AvgPool, FactorizedReduce, relu_conv_bn
-from rapdarts.space import Factory, SearchSpace
 
 
 class Zero(nn.Module):

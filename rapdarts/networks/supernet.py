@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rapdarts.architecture.space import NONE, SKIP, CellPlan, Mixing, SearchSpace, Skeleton
 from rapdarts.networks.layers import Classifier, ResidualBlock, Stem, preprocess
 from rapdarts.networks.recompute import recomputed
-from rapdarts.space import NONE, SKIP, CellPlan, Mixing, SearchSpace, Skeleton
 
 
 class MixedOp(nn.Module):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rapdarts.architecture.genotype import Cell, Genotype
+from rapdarts.architecture.space import SKIP, SearchSpace
 from rapdarts.errors import DivergedError, InputError
-from rapdarts.genotype import Cell, Genotype
-from rapdarts.space import SKIP, SearchSpace
 
 
 @dataclass(frozen=True)

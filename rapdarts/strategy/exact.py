@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from rapdarts.architecture.genotype import Genotype, one_hot
+from rapdarts.architecture.space import SKIP, SearchSpace
+from rapdarts.config.units import UNITS, show
 from rapdarts.errors import InputError
-from rapdarts.genotype import Genotype, one_hot
-from rapdarts.quantities import UNITS, show
-from rapdarts.space import SKIP, SearchSpace
 from rapdarts.strategy.discretize import Candidate, discretize, score
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from rapdarts.architecture.genotype import one_hot
+from rapdarts.architecture.space import SKIP, SearchSpace
 from rapdarts.errors import DivergedError
-from rapdarts.genotype import one_hot
-from rapdarts.space import SKIP, SearchSpace
 from rapdarts.strategy.exact import Budgets, discretize_exactly, feasible
 
 

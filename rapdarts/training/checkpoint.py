@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from rapdarts.errors import DamagedError
-from rapdarts.training import files
+from rapdarts.files import atomic as files
 
 MAGIC = b"rapdarts-checkpoint 1\n"
 MOST_HEADER_BYTES = 10**7

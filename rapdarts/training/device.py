@@ -6,7 +6,7 @@ import ctypes
 
 import torch
 
-from rapdarts.config import check_device
+from rapdarts.config.experiment import check_device
 from rapdarts.errors import DeviceError
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4

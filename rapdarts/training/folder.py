@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 import rapdarts
-from rapdarts import config as configuration
-from rapdarts import knobs
+from rapdarts.config import experiment as configuration
+from rapdarts.config import knobs
 from rapdarts.errors import BusyError, DamagedError, InputError
-from rapdarts.plain_yaml import read_yaml
-from rapdarts.training import checkpoint, files
+from rapdarts.files import atomic as files
+from rapdarts.files.yaml import read_yaml
+from rapdarts.training import checkpoint
 from rapdarts.training.log import Screen
 
 

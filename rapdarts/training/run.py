@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 import rapdarts
-from rapdarts import config as configuration
+from rapdarts.config import experiment as configuration
+from rapdarts.data.randomness import key
 from rapdarts.errors import (
     DamagedError,
     DivergedError,
@@ -32,11 +33,11 @@ from rapdarts.errors import (
     exit_code,
     of_all,
 )
-from rapdarts.training import checkpoint, files
+from rapdarts.files import atomic as files
+from rapdarts.training import checkpoint
 from rapdarts.training.distributed import ALONE, Team
 from rapdarts.training.folder import claimed
 from rapdarts.training.log import Log, Screen
-from rapdarts.training.randomness import key
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from rapdarts.cost.latency import device_name
-from rapdarts.cost.stopwatch import clock
+from rapdarts.cost.measure import clock
 from rapdarts.errors import RapdartsError
 from rapdarts.training.device import training_device
 from tests.benchmarks import agreement, commands, footprints, pipeline, protocol, retraining, search

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from rapdarts.networks.batched import BatchedSupernet
+from rapdarts.architecture.space import Skeleton, named_space
+from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
-from rapdarts.space import Skeleton, named_space
-from rapdarts.strategy.architecture import Architecture
-from rapdarts.training.descent import arithmetic, place
+from rapdarts.strategy.relaxation import Architecture
+from rapdarts.training.optimizer import arithmetic, place
 from tests.benchmarks.turns import say, table
 
 LAYERS, CHANNELS, IMAGE, CLASSES, BATCH = 3, 16, (3, 16, 16), 10, 16

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rapdarts.outlook import Outlook, stage_footprint
+from rapdarts.loops.memory import Outlook, stage_footprint
 from rapdarts.training.device import training_device
 from tests.benchmarks import counts
 from tests.benchmarks.stages import Batched, Sizes, Stage, settled

@@ -13,8 +13,8 @@ from unittest.mock import patch
 
 import torch
 
-from rapdarts.config import Launch
-from rapdarts.cost.stopwatch import clock
+from rapdarts.config.experiment import Launch
+from rapdarts.cost.measure import clock
 from rapdarts.loops import search as loop
 from rapdarts.training.run import Run, open_run
 from tests.benchmarks.stages import Stage

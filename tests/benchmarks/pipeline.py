@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from rapdarts.cost.stopwatch import timer
-from rapdarts.training.augment import Augment
-from rapdarts.training.data import Batches
+from rapdarts.cost.measure import timer
+from rapdarts.data.augment import Augment
+from rapdarts.data.dataset import Batches
 from tests.benchmarks.stages import Sizes, random_pictures
 from tests.benchmarks.turns import in_turns, say
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rapdarts.cost.stopwatch import timer
+from rapdarts.cost.measure import timer
 from rapdarts.loops.search import Halves
 from tests.benchmarks import counts
 from tests.benchmarks.loop import watched

@@ -15,12 +15,12 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from rapdarts.blueprint import DerivedBlueprint
-from rapdarts.config import Experiment, Launch, experiment
-from rapdarts.literature import LITERATURE
+from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.space import Skeleton, named_space
+from rapdarts.config.experiment import Experiment, Launch, experiment
+from rapdarts.data.dataset import DataSet
+from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.loops import retrain as loop
-from rapdarts.space import Skeleton, named_space
-from rapdarts.training.data import DataSet
 from rapdarts.training.run import Run, open_run
 from tests.benchmarks.loop import Watch
 from tests.benchmarks.stages import CLASSES, Sizes, random_pictures

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rapdarts.cost.stopwatch import timer
+from rapdarts.cost.measure import timer
 from rapdarts.training.device import training_device
 from tests.benchmarks import counts
 from tests.benchmarks.loop import watched

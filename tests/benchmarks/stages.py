@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rapdarts.config import Experiment, experiment
+from rapdarts.architecture.space import SearchSpace, Skeleton, named_space
+from rapdarts.config.experiment import Experiment, experiment
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty
+from rapdarts.data.dataset import DataSet
+from rapdarts.data.readers import InMemory
 from rapdarts.loops.search import Batch, Halves, alternation, build, priced
 from rapdarts.networks.supernet import Supernet
-from rapdarts.space import SearchSpace, Skeleton, named_space
-from rapdarts.strategy.architecture import Architecture
 from rapdarts.strategy.progressive import prune
-from rapdarts.training.data import DataSet
-from rapdarts.training.descent import arithmetic, frozen, set_lr
-from rapdarts.training.readers import InMemory
-from rapdarts.training.recorded import EAGER, Recorded
+from rapdarts.strategy.relaxation import Architecture
+from rapdarts.training.cuda_graph import EAGER, Recorded
+from rapdarts.training.optimizer import arithmetic, frozen, set_lr
 
 CLASSES = 10
 

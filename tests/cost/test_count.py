@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from rapdarts.blueprint import DerivedBlueprint
-from rapdarts.config import HardwareConfig
+from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
+from rapdarts.architecture.space import Skeleton, named_space
+from rapdarts.config.experiment import HardwareConfig
 from rapdarts.cost.count import (
     RESOURCES,
     count,
@@ -22,10 +23,9 @@ from rapdarts.cost.count import (
     resources,
     weight_bytes,
 )
+from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.errors import InputError
-from rapdarts.genotype import Cell, Genotype, random_genotype
 from rapdarts.networks.derived import DerivedNetwork
-from rapdarts.space import Skeleton, named_space
 
 
 def conv(inputs: int, outputs: int, kernel: int | tuple[int, int]) -> nn.Conv2d:

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor, nn
 
+from rapdarts.architecture.genotype import Cell, Genotype, one_hot, random_genotype
+from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton, named_space
 from rapdarts.cost.count import ADDITIVE, count_derived
 from rapdarts.cost.expected import ExpectedCost, PriceTable, draw_probabilities, price_table, siblings
 from rapdarts.cost.penalty import Penalty, uniform
 from rapdarts.errors import InputError
-from rapdarts.genotype import Cell, Genotype, one_hot, random_genotype
-from rapdarts.literature import LITERATURE
 from rapdarts.networks.derived import DerivedNetwork
-from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
 
 SPACES = {name: named_space(name) for name in ("darts", "filters", "nasbench201")}
 DARTS = SPACES["darts"]

@@ -20,16 +20,17 @@ import scipy.stats
 import torch
 from torch import nn
 
-from rapdarts.cli import main
-from rapdarts.cost import latency, stopwatch
+from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
+from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton, named_space
+from rapdarts.cli.main import main
+from rapdarts.cost import latency
+from rapdarts.cost import measure as stopwatch
 from rapdarts.cost.expected import places, price_table
 from rapdarts.cost.latency import NOTHING, Check, LatencyTable, Timing, with_latency
-from rapdarts.cost.stopwatch import fit, measure, measure_network
+from rapdarts.cost.measure import fit, measure, measure_network
 from rapdarts.errors import InputError
-from rapdarts.genotype import Cell, Genotype, random_genotype
+from rapdarts.files.yaml import shorten
 from rapdarts.networks.derived import DerivedNetwork
-from rapdarts.plain_yaml import shorten
-from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
 
 DARTS, BENCH = named_space("darts"), named_space("nasbench201")
 SMALL = Skeleton(3, 4, (1, 8, 8), 10)

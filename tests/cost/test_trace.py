@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from rapdarts.bill import second_opinion
+from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.space import Skeleton, named_space
 from rapdarts.cost.count import macs
+from rapdarts.cost.layers import second_opinion
 from rapdarts.cost.trace import Op, remembering, trace
 from rapdarts.errors import InputError
-from rapdarts.literature import LITERATURE
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.networks.reference import REFERENCE
-from rapdarts.space import Skeleton, named_space
 
 Image = tuple[int, int, int]
 IMAGE = (3, 16, 16)

@@ -11,12 +11,12 @@ import thop
 import torch
 from torch import Tensor, nn
 
+from rapdarts.architecture.genotype import Cell, Genotype, parse_nasbench201
+from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.space import CellPlan, Skeleton, named_space
 from rapdarts.cost.count import count, count_derived, params
-from rapdarts.genotype import Cell, Genotype, parse_nasbench201
-from rapdarts.literature import LITERATURE
 from rapdarts.networks.derived import DerivedCell, DerivedNetwork, drop_paths
 from rapdarts.networks.layers import ResidualBlock
-from rapdarts.space import CellPlan, Skeleton, named_space
 
 SPACES = {name: named_space(name) for name in ("darts", "nasnet", "nasbench201")}
 DARTS, BENCH = SPACES["darts"], SPACES["nasbench201"]

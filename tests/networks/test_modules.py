@@ -17,10 +17,10 @@ from torch.func import functional_call, vmap
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import prune
 
-from rapdarts.genotype import Genotype, random_genotype
-from rapdarts.literature import LITERATURE
+from rapdarts.architecture.genotype import Genotype, random_genotype
+from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.space import Skeleton, named_space
 from rapdarts.networks.derived import DerivedNetwork, drop_paths
-from rapdarts.space import Skeleton, named_space
 from rapdarts.training.distributed import joined
 from tests.together import Job
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import search_spaces
+from rapdarts.architecture.space import NONE, SKIP, Factory, named_space
 from rapdarts.networks.layers import AvgPool, FactorizedReduce, remarks_on_pools
 from rapdarts.networks.primitives import PRIMITIVES
 from rapdarts.networks.reference import REFERENCE
-from rapdarts.space import NONE, SKIP, Factory, named_space
 
 SIZES = [(8, 8), (7, 5), (6, 9)]
 

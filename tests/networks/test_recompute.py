@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from rapdarts.networks.batched import BatchedSupernet
+from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton, named_space
+from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
-from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
 from rapdarts.strategy.bilevel import unrolled_gradient
-from rapdarts.training.descent import frozen, place
+from rapdarts.training.optimizer import frozen, place
 
 SKELETON = Skeleton(3, 4, (3, 8, 8), 10)
 DEVICE = torch.device("cpu")

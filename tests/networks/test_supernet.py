@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rapdarts.genotype import one_hot, random_genotype
+from rapdarts.architecture.genotype import one_hot, random_genotype
+from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton, named_space
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.networks.layers import FactorizedReduce, ResidualBlock
 from rapdarts.networks.primitives import Zero
 from rapdarts.networks.supernet import MixedOp, SkipDropout, Supernet
-from rapdarts.space import Mixing, SearchSpace, Skeleton, named_space
 from tests import spaces
 
 DARTS, BENCH = named_space("darts"), named_space("nasbench201")

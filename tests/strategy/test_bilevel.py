@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from rapdarts.architecture.space import Mixing, Skeleton, named_space
 from rapdarts.networks.supernet import Supernet
-from rapdarts.space import Mixing, Skeleton, named_space
 from rapdarts.strategy.bilevel import Loss, Weights, unrolled_gradient
 
 SETTINGS = [(0.025, 0.0, 0.0), (0.1, 0.9, 0.0), (0.5, 0.9, 3e-4), (0.1, 0.0, 0.5), (0.0, 0.9, 3e-4)]

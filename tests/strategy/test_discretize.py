@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import search_spaces
+from rapdarts.architecture.genotype import Genotype, Node, random_genotype, validate
+from rapdarts.architecture.space import KINDS, SearchSpace, named_space
 from rapdarts.errors import DivergedError, InputError
-from rapdarts.genotype import Genotype, Node, random_genotype, validate
-from rapdarts.space import KINDS, SearchSpace, named_space
 from rapdarts.strategy.discretize import Candidate, candidates, discretize, score
 
 SPACES = {module.name: named_space(module.name) for module in pkgutil.iter_modules(search_spaces.__path__)}

@@ -17,10 +17,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rapdarts.architecture.genotype import Genotype, one_hot, random_genotype, validate
+from rapdarts.architecture.space import SearchSpace, Skeleton, named_space
 from rapdarts.cost.expected import price_table
 from rapdarts.errors import DivergedError, InputError
-from rapdarts.genotype import Genotype, one_hot, random_genotype, validate
-from rapdarts.space import SearchSpace, Skeleton, named_space
 from rapdarts.strategy.discretize import Candidate, discretize, score
 from rapdarts.strategy.exact import Budgets, Infeasible, cheapest, discretize_exactly, feasible
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from rapdarts.architecture.genotype import one_hot, random_genotype, validate
+from rapdarts.architecture.space import SearchSpace, named_space
 from rapdarts.errors import DivergedError
-from rapdarts.genotype import one_hot, random_genotype, validate
-from rapdarts.space import SearchSpace, named_space
 from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.exact import Budgets, Infeasible, cheapest, discretize_exactly, feasible
 from rapdarts.strategy.progressive import prune

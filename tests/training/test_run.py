@@ -19,9 +19,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapdarts.config import Experiment, Launch
+from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.errors import BusyError, DamagedError, DivergedError, InputError, Preempted, StorageError
-from rapdarts.training import checkpoint, files
+from rapdarts.files import atomic as files
+from rapdarts.training import checkpoint
 from rapdarts.training.run import Meter, Run, open_run
 
 
@@ -126,7 +127,7 @@ def test_a_resume_elsewhere_says_that_bits_may_differ(tmp_path: Path, capsys: py
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     with open_run("test", Experiment(), Launch(run=str(tmp_path)), "test", {}):
         code = (
-            "from rapdarts.config import *; from rapdarts.training.run import open_run\n"
+            "from rapdarts.config.experiment import *; from rapdarts.training.run import open_run\n"
             f"with open_run('test', Experiment(), Launch(run={str(tmp_path)!r}, resume=True), 'test', {{}}): pass"
         )
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

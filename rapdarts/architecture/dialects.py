@@ -1,0 +1,388 @@
+"""The forms in which other programs write genotypes, read as plain trees of the shape that our own JSON has.
+
+Understood are `Genotype(...)` of the DARTS family, with pairs or with triples, alone or in the log of a search; the
+dictionaries that NNI exports; and the strings of NAS-Bench-201. All are parsed, never evaluated, and whatever else is
+found is shown in the one sentence of an InputError. Whether a tree is a cell at all, `rapdarts.architecture.genotype` says.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from typing import Any, NoReturn
+
+from rapdarts.architecture.space import KINDS
+from rapdarts.errors import InputError
+from rapdarts.files.json import as_list, record, show
+
+UNDERSTOOD = (
+    "rapdarts' own JSON, Genotype(...) of the DARTS family with pairs or triples, a search's log with such lines, NNI's"
+    " dictionaries, and strings of NAS-Bench-201"
+)
+MAX_DARTS_CHARACTERS = 64_000
+MAX_STATE = 1000
+INPUTS = 2
+"""Inputs of a cell in all dialects but that of NAS-Bench-201."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a text says: the space where it names one, a tree for each kind of cell, and where in the text it stood."""
+
+    cells: Mapping[str, Any]
+    space: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def reader_of(text: str) -> Callable[[str, str], Reading] | None:
+    """Which function here reads a text, by its first words; None for what can only be JSON."""
+    if text.lstrip().startswith("|"):
+        return nasbench201
+    if LOGGED.search(text):
+        return log
+    return python if re.match(r"\s*[^\W\d]|\s*#|\s*\{\s*'", text) else None
+
+
+# --- DARTS, P-DARTS, PC-DARTS, FairDARTS ---------------------------------------------------------------------------
+
+LOGGED = re.compile(
+    r"^(?=[^\n]{0,40}\d\d:\d\d)[^\n'\"()#]{0,80}?(?P<named>\w{1,64}\s{0,8}=\s{0,8})?(?P<genotype>Genotype\([^\n]*)",
+    re.M,
+)
+"""A line of a log, which begins with the time of day."""
+SKIPS = re.compile(r"skip-connect:\s*(\d+)")
+
+
+def log(text: str, where: str) -> Reading:
+    """The genotype in the log of a search: the last that a line calls `genotype =`, one of which stands behind every epoch.
+
+    P-DARTS writes several at its end, one for each cap on skips, and chooses none: they are refused unless they agree.
+    """
+    found = list(LOGGED.finditer(text))
+    chosen = [one for one in found if one["named"]] or found
+    starts = [0, *(one.start() for one in chosen)]
+    lines = [1 + before for before in accumulate(text.count("\n", *between) for between in pairwise(starts))]
+    if not chosen[-1]["named"] and len({one["genotype"].strip() for one in chosen}) > 1:
+        ends = [0, *(one.end() for one in chosen[:-1])]
+        caps = [SKIPS.findall(text, end, one.start())[-1:] for end, one in zip(ends, chosen, strict=True)]
+        words = [
+            f"{line} (at most {cap[0]} skips)" if cap else str(line) for line, cap in zip(lines, caps, strict=True)
+        ]
+        raise InputError(
+            f"{where} is a log with different genotypes, in lines {', '.join(words[:12])}; put the one you mean in a file of its own."
+        )
+    reading = python(chosen[-1]["genotype"], f"{where}, in the log's line {lines[-1]}")
+    return Reading(reading.cells, reading.space, {"log": f"line {lines[-1]}, the last of {len(chosen)} genotypes"})
+
+
+def python(text: str, where: str) -> Reading:
+    """The genotype that a text in Python's grammar means: `Genotype(normal=[...], ...)`, or a dictionary of NNI's.
+
+    A name and `=` may stand before it, and a first line `# space: NAME`. Only calls of Genotype and range,
+    dictionaries, lists, tuples, names of primitives and whole numbers are read.
+    """
+    if len(text) > MAX_DARTS_CHARACTERS:
+        raise InputError(f"{where} has {len(text)} characters; the DARTS dialect has up to {MAX_DARTS_CHARACTERS}.")
+    named = re.match(r"\s*#\s*space:\s*([A-Za-z_][A-Za-z0-9_-]{0,63})\s*\n", text)
+    # Python would take blanks before the first word for an indentation; the line breaks stay, for the line numbers.
+    source = "\n" * text[: len(text) - len(text.lstrip())].count("\n") + text.strip()
+    grammar = _Grammar(source, where)
+    value = grammar.value(_statements(source, where))
+    if isinstance(value, ast.Dict):
+        reading = nni(grammar.dictionary(value), where)
+    else:
+        fields = grammar.fields(value)
+        reading = Reading({kind: grammar.cell(fields, kind) for kind in KINDS})
+    return Reading(reading.cells, named.group(1) if named else "")
+
+
+def _statements(source: str, where: str) -> list[ast.stmt]:
+    """What Python's grammar makes of a text, which is not run."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd escapes in strings
+            return ast.parse(source).body
+    except SyntaxError as error:
+        raise InputError(f"{where}, line {error.lineno}: neither JSON nor the DARTS dialect: {error.msg}.") from None
+    except (ValueError, RecursionError, MemoryError):  # a NUL character; nested too deep for the parser
+        raise InputError(f"{where} is neither JSON nor the DARTS dialect.") from None
+
+
+@dataclass(frozen=True)
+class _Grammar:
+    """Reads the pieces of a text in Python's grammar, and shows whatever else was found in it."""
+
+    source: str
+    where: str
+
+    def refuse(self, node: ast.AST, expected: str) -> NoReturn:
+        found = ast.get_source_segment(self.source, node) or self.source
+        raise InputError(f"{self.where}: found {show(found)}; {expected}.")
+
+    def value(self, body: list[ast.stmt]) -> ast.Call | ast.Dict:
+        """The one Genotype(...) or dictionary that the statements are."""
+        if not body:
+            raise InputError(f"{self.where} holds nothing but comments; it must hold one Genotype(...).")
+        statement: ast.AST = body[0]
+        if isinstance(statement, ast.Expr) or (
+            isinstance(statement, ast.Assign)
+            and len(statement.targets) == 1
+            and isinstance(statement.targets[0], ast.Name)
+        ):
+            statement = statement.value
+        if isinstance(statement, ast.Dict) or (
+            isinstance(statement, ast.Call) and _is_name(statement.func, "Genotype")
+        ):
+            if len(body) > 1:
+                self.refuse(body[1], "a file holds one Genotype(...)")
+            return statement
+        return self.refuse(statement, f"understood are {UNDERSTOOD}")
+
+    def fields(self, call: ast.Call) -> dict[str, ast.expr]:
+        """The fields of a Genotype(...), as they stand."""
+        if call.args:
+            self.refuse(call.args[0], "the fields of Genotype(...) must be named, as in normal=[...]")
+        fields: dict[str, ast.expr] = {}
+        for keyword in call.keywords:
+            if keyword.arg is None or keyword.arg in fields:
+                self.refuse(keyword, "each field of Genotype(...) is named once")
+            fields[keyword.arg] = keyword.value
+        names = ("normal", "normal_concat", "reduce", "reduce_concat")
+        return record(fields, f"{self.where}: Genotype(...)", dict.fromkeys(names))
+
+    def cell(self, fields: Mapping[str, ast.expr], kind: str) -> dict[str, Any]:
+        """One cell: two pairs make a node, triples say theirs."""
+        edges = as_list(self.literal(fields[kind]), f"{self.where}: {kind}")
+        concat = self.concat(fields[f"{kind}_concat"])
+        if edges and all(isinstance(edge, list) and len(edge) == 3 for edge in edges):
+            return self.of_triples(edges, concat, kind)
+        if len(edges) % 2:
+            raise InputError(f"{self.where}: {kind} has {len(edges)} pairs; the DARTS dialect gives two to every node.")
+        nodes = [edges[first : first + 2] for first in range(0, len(edges), 2)]
+        return {"inputs": INPUTS, "nodes": nodes, "concat": concat}
+
+    def of_triples(self, edges: list[list[Any]], concat: list[Any], kind: str) -> dict[str, Any]:
+        """A cell of (primitive, node, input), as FairDARTS writes them (Chu et al. 2020), or of (primitive, input, node), as others do.
+
+        Nodes count from 2, behind the inputs. An edge comes from before its node, which tells the two orders apart.
+
+        A node may have fewer edges than others, or none. One without any is left out of the concatenation, though
+        `concat` names it, and edges that read it are left out of theirs: `DCOCell` in the authors' fairdarts/model.py
+        (github.com/xiaomi-automl/FairDARTS) puts out the nodes that have edges and skips inputs that are none of them.
+        """
+        nodes: defaultdict[int, list[Any]] = defaultdict(list)
+        orders = set()
+        for primitive, *numbers in edges:
+            if not all(_is_whole(number) for number in numbers) or not INPUTS <= max(numbers) <= MAX_STATE:
+                raise InputError(
+                    f"{self.where}: {kind} has the triple {show((primitive, *numbers))}; it must name a primitive, a node"
+                    f" from {INPUTS} to {MAX_STATE}, and its input."
+                )
+            orders.add((numbers[0] > numbers[1]) - (numbers[0] < numbers[1]))
+            nodes[max(numbers) - INPUTS].append([primitive, min(numbers)])
+        if len(orders) > 1 or 0 in orders:
+            raise InputError(
+                f"{self.where}: in some triples of {kind} the node stands before its input, in others behind it; give all in one order."
+            )
+        named = [number - INPUTS for number in concat if _is_whole(number) and number <= MAX_STATE]
+        cell = [nodes.get(number, []) for number in range(max(*nodes, *named, 0) + 1)]
+        empty = [number for number, node in enumerate(cell, INPUTS) if not node]
+        for number, node in enumerate(cell, INPUTS):
+            kept = [edge for edge in node if edge[1] not in empty]
+            if node and not kept:
+                raise InputError(f"{self.where}: node {number} of {kind} reads only nodes that have no edge.")
+            node[:] = kept
+        return {"inputs": INPUTS, "nodes": cell, "concat": [number for number in concat if number not in empty]}
+
+    def concat(self, node: ast.AST) -> list[Any]:
+        """A list, or a range of whole numbers."""
+        if not isinstance(node, ast.Call):
+            return as_list(self.literal(node), f"{self.where}: concat")
+        numbers = [self.literal(item) for item in node.args]
+        bounded = all(_is_whole(number) and abs(number) <= 1000 for number in numbers)
+        plain = _is_name(node.func, "range") and not node.keywords and 1 <= len(numbers) <= 3 and numbers[2:] != [0]
+        if not (bounded and plain):
+            self.refuse(node, "concat must be a list or range(first, end)")
+        return list(range(*numbers))
+
+    def dictionary(self, node: ast.Dict) -> dict[str, Any]:
+        """A dictionary with a text for every key, each of which stands once."""
+        tree: dict[str, Any] = {}
+        for key, value in zip(node.keys, node.values, strict=True):
+            name = self.literal(key) if key else None
+            if not isinstance(name, str) or name in tree:
+                self.refuse(key or node, "every key of a dictionary must be a text that stands once")
+            tree[name] = self.literal(value)
+        return tree
+
+    def literal(self, node: ast.AST) -> Any:
+        """Lists, texts and whole numbers; a tuple counts as a list."""
+        if isinstance(node, (ast.List, ast.Tuple)):
+            return [self.literal(item) for item in node.elts]
+        if isinstance(node, ast.Constant) and type(node.value) in (str, int):
+            return node.value
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+            value = self.literal(node.operand)
+            if _is_whole(value):
+                return -value
+        return self.refuse(node, "only lists of pairs such as ('skip_connect', 0) and whole numbers may stand here")
+
+
+def _is_name(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is an int; to Python True is one as well."""
+    return type(value) is int
+
+
+# --- NNI -----------------------------------------------------------------------------------------------------------
+
+NNI_KEY = re.compile(r"(?P<kind>normal|reduce)/(?P<what>op|input)_(?P<node>[0-9]{1,3})_(?P<slot>[0-9]{1,3})")
+NNI_SIZES = ("depth", "num_cells", "width")
+"""What the model space of NNI 2.8 and later may say about its networks besides: not enough for a skeleton, and left aside."""
+
+NNI_OLD_KEY = re.compile(r"(?P<kind>normal|reduce)_n(?P<node>[0-9]{1,3})_(?:p(?P<input>[0-9]{1,3})|switch)")
+NNI_OLD_NAMES = {
+    "maxpool": "max_pool_3x3",
+    "avgpool": "avg_pool_3x3",
+    "skipconnect": "skip_connect",
+    "sepconv3x3": "sep_conv_3x3",
+    "sepconv5x5": "sep_conv_5x5",
+    "dilconv3x3": "dil_conv_3x3",
+    "dilconv5x5": "dil_conv_5x5",
+}
+"""The primitives of NNI's older DARTS example, by its names."""
+
+
+def is_nni(tree: Mapping[str, Any]) -> bool:
+    """Whether an object looks like a dictionary of NNI's."""
+    return any(NNI_KEY.fullmatch(key) or NNI_OLD_KEY.fullmatch(key) for key in tree)
+
+
+def nni(tree: Mapping[str, Any], where: str) -> Reading:
+    """The genotype in a dictionary that NNI exports.
+
+    Since 2.8 it says `"normal/op_2_0": "sep_conv_3x3", "normal/input_2_0": 1` of every edge: cell, node (from 2, behind
+    the inputs), and which of the node's edges; the input may stand in a list. Before, `"normal_n2_p0": "sepconv3x3"` of
+    every possible edge and in `"normal_n2_switch"` those that are kept. All nodes have as many edges and are put out, as
+    in NNI's DARTS space.
+    """
+    if not is_nni(tree):
+        raise InputError(
+            f"{where} has none of the keys that NNI writes, such as 'normal/op_2_0'; understood are {UNDERSTOOD}."
+        )
+    older = any(NNI_OLD_KEY.fullmatch(key) for key in tree)
+    edges = _older_nni(tree, where) if older else _nni(tree, where)
+    cells = {}
+    for kind in KINDS:
+        nodes = [edges[place] for place in sorted(edges) if place[0] == kind]
+        numbers = [node for cell, node in sorted(edges) if cell == kind]
+        if not nodes or numbers != list(range(INPUTS, INPUTS + len(nodes))):
+            raise InputError(
+                f"{where}: the {kind} cell has the nodes {show(numbers)}; NNI numbers them from {INPUTS} on, without gaps."
+            )
+        cells[kind] = {"inputs": INPUTS, "nodes": nodes, "concat": numbers}
+    most = max(map(len, edges.values()))
+    for (kind, node), found in edges.items():
+        if len(found) < most:
+            raise InputError(
+                f"{where}: node {node} of {kind} has {len(found)} edges, others have {most}; NNI gives all as many."
+            )
+    return Reading(cells)
+
+
+def _nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]]:
+    """The edges of every (cell, node), by the newer keys."""
+    found: defaultdict[tuple[str, int], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for key, value in tree.items():
+        place = NNI_KEY.fullmatch(key)
+        if place:
+            found[place["kind"], int(place["node"])].setdefault(int(place["slot"]), {})[place["what"]] = value
+        elif key not in NNI_SIZES:
+            raise InputError(
+                f"{where}: found the key {show(key)} among NNI's, which are like normal/op_2_0 and normal/input_2_0."
+            )
+    edges: dict[tuple[str, int], list[Any]] = {}
+    for (kind, node), slots in found.items():
+        edges[kind, node] = []
+        for slot in sorted(slots):
+            name, source = slots[slot].get("op"), slots[slot].get("input")
+            if isinstance(source, list) and len(source) == 1:
+                (source,) = source
+            if name is None or source is None:
+                raise InputError(f"{where}: of {kind}/op_{node}_{slot} and {kind}/input_{node}_{slot} one is missing.")
+            edges[kind, node].append([name, source])
+    return edges
+
+
+def _older_nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]]:
+    """The edges of every (cell, node), by the older keys; those of a node in the order of its switch."""
+    edges: dict[tuple[str, int], list[Any]] = {}
+    for key, value in tree.items():
+        place = NNI_OLD_KEY.fullmatch(key)
+        if not place:
+            raise InputError(
+                f"{where}: found the key {show(key)} among NNI's, which are like normal_n2_p0 and normal_n2_switch."
+            )
+        if place["input"] is not None:
+            continue
+        kind, node = place["kind"], int(place["node"])
+        edges[kind, node] = []
+        for chosen in as_list(value, f"{where}: {key}"):
+            edge = chosen if isinstance(chosen, str) else f"{kind}_n{node}_p{chosen}"
+            source = NNI_OLD_KEY.fullmatch(edge)
+            if edge not in tree or not source or source["input"] is None or not edge.startswith(f"{kind}_n{node}_"):
+                raise InputError(f"{where}: {key} names {show(chosen)}, which is no edge of the node.")
+            name = tree[edge]
+            if not isinstance(name, str):
+                raise InputError(
+                    f"{where}: {edge} must be a primitive's name, not {show(name)}; the list that a number points into is not in the file."
+                )
+            edges[kind, node].append([NNI_OLD_NAMES.get(name, name), int(source["input"])])
+    return edges
+
+
+# --- NAS-Bench-201 -------------------------------------------------------------------------------------------------
+
+BENCH_NODES, BENCH_EDGE = 3, re.compile(r"([^\s|+~]+)~([0-9]+)")
+"""Computed nodes in a cell, and one edge, primitive~input."""
+
+
+def nasbench201(text: str, where: str) -> Reading:
+    """The genotype that `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|` means.
+
+    Three nodes, each with one edge from the cell's input (0) and from every earlier node, in that order.
+    """
+    parts = text.strip().split("+")
+    if len(parts) != BENCH_NODES:
+        raise InputError(
+            f"{where}: found {len(parts)} nodes in {show(text.strip())}; the NAS-Bench-201 dialect joins {BENCH_NODES} by +."
+        )
+    nodes = []
+    for number, part in enumerate(parts):
+        first, *edges, last = part.split("|") if part.count("|") > 1 else (part, "")
+        if first or last:
+            raise InputError(
+                f"{where}, node {number}: found {show(part)}; its edges stand between bars, as in |none~0|."
+            )
+        if len(edges) != number + 1:
+            raise InputError(
+                f"{where}, node {number}: found {len(edges)} edges in {show(part)}; in the NAS-Bench-201 dialect it has {number + 1}."
+            )
+        node = []
+        for source, edge in enumerate(edges):
+            found = BENCH_EDGE.fullmatch(edge)
+            if not found or found[2] != str(source):
+                raise InputError(
+                    f"{where}, node {number}, edge {source}: found {show(edge)}; here stands primitive~input, as in none~{source}."
+                )
+            node.append([found[1], source])
+        nodes.append(node)
+    return Reading({"normal": {"inputs": 1, "nodes": nodes, "concat": [BENCH_NODES]}}, "nasbench201")

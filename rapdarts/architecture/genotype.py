@@ -1,0 +1,407 @@
+"""What was chosen: the discrete cells of one network, read from JSON and other programs' dialects, and written to them.
+
+Files are parsed, never evaluated; whatever cannot be used is refused with one sentence that says where and why.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from rapdarts.architecture import dialects
+from rapdarts.architecture.space import KINDS, SearchSpace, Skeleton
+from rapdarts.errors import InputError
+from rapdarts.files.json import Fault, as_list, as_object, dump, load, reader, record, show
+from rapdarts.files.text import read_text
+from rapdarts.suggestions import suggestion
+
+FORMAT = "rapdarts-genotype"
+VERSION = 1
+MAX_NODES = 100
+MAX_FILE_BYTES = 1_000_000
+
+Node = tuple[tuple[str, int], ...]
+"""The edges into one node, as (primitive, input). One without any takes no part in its cell."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its inputs are numbered from 0, its nodes go on from there, `concat` names those it puts out.
+
+    A node without an edge has no value: no edge reads it, and it is not put out. A value of this type is always an
+    acyclic cell: InputError says which node, edge or number is not.
+    """
+
+    inputs: int
+    nodes: tuple[Node, ...]
+    concat: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not (_is_whole(self.inputs) and 1 <= self.inputs <= MAX_NODES):
+            raise InputError(f"inputs must be a whole number from 1 to {MAX_NODES}, not {show(self.inputs)}.")
+        if not 1 <= len(self.nodes) <= MAX_NODES:
+            raise InputError(f"nodes has {len(self.nodes)} entries; a cell has 1 to {MAX_NODES} nodes.")
+        end = self.inputs + len(self.nodes)
+        for number, node in enumerate(self.nodes):
+            own = self.inputs + number
+            for position, (primitive, source) in enumerate(node):
+                edge = f"node {number}, edge {position}"
+                if not isinstance(primitive, str) or not primitive:
+                    raise InputError(f"{edge}: the primitive must be a name, not {show(primitive)}.")
+                if not _is_whole(source):
+                    reason = "not a whole number"
+                elif source < 0:
+                    reason = "negative"
+                elif source >= own:
+                    later = "a later node" if source < end else "not in the cell"
+                    reason = "the node itself" if source == own else later
+                elif self.empty(source):
+                    raise InputError(
+                        f"{edge}: the input {source} is node {source - self.inputs}, which has no edge itself."
+                    )
+                else:
+                    continue
+                raise InputError(f"{edge}: the input {show(source)} is {reason}; it may be {_span(0, own - 1)}.")
+        allowed = _span(self.inputs, end - 1)
+        if not self.concat:
+            raise InputError(f"concat is empty; it may name {allowed}.")
+        for source in self.concat:
+            if not (_is_whole(source) and self.inputs <= source < end):
+                raise InputError(f"concat names {show(source)}, which is no node; it may name {allowed}.")
+            if self.empty(source):
+                raise InputError(f"concat names {source}, but node {source - self.inputs} has no edge.")
+        if len(set(self.concat)) != len(self.concat):
+            raise InputError("concat names a node twice; name each once.")
+
+    def empty(self, source: int) -> bool:
+        """Whether the input of this number is a node without an edge."""
+        return source >= self.inputs and not self.nodes[source - self.inputs]
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """The cells chosen in a space, by kind (`normal`, and `reduce` where it is searched), and what is known about their network.
+
+    `skeleton` is the one the costs were counted for, `costs` the amount of each resource, `provenance` any JSON
+    values that say how the cells were found.
+    """
+
+    space: str
+    cells: Mapping[str, Cell]
+    skeleton: Skeleton | None = None
+    costs: Mapping[str, int | float] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """How many nodes the output of each kind concatenates, as `Skeleton.cells` asks for it."""
+        return {kind: len(cell.concat) for kind, cell in self.cells.items()}
+
+    def to_json(self) -> str:
+        """The genotype as a JSON text that `parse` reads back, a node a line. Raises ValueError for NaN or infinity."""
+        tree = {
+            "format": FORMAT,
+            "version": VERSION,
+            "space": self.space,
+            "cells": {kind: asdict(cell) for kind, cell in self.cells.items()},
+            "skeleton": None if self.skeleton is None else {key: getattr(self.skeleton, key) for key in SKELETON},
+            "costs": self.costs,
+            "provenance": self.provenance,
+        }
+        return dump(tree) + "\n"
+
+    def to_darts(self) -> str:
+        """The cells as `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)`, one line.
+
+        Where a node has more or less than two edges, triples take the place of pairs, as FairDARTS writes them:
+        `('sep_conv_3x3', 2, 0)`. Raises InputError for cells that this dialect has no words for: those without two inputs.
+        """
+        pairs = all(len(node) == 2 for cell in self.cells.values() for node in cell.nodes)
+        parts = []
+        for kind in KINDS:
+            cell = self.cells.get(kind)
+            if cell is None or cell.inputs != 2:
+                raise InputError(f"the {kind} cell cannot be written in the DARTS dialect (cells of two inputs).")
+            edges = [
+                (primitive, source) if pairs else (primitive, number, source)
+                for number, node in enumerate(cell.nodes, cell.inputs)
+                for primitive, source in node
+            ]
+            # As its authors do, nodes without edges are named too: so none is lost behind the last edge.
+            empty = [number for number, node in enumerate(cell.nodes, cell.inputs) if not node]
+            concat = [*cell.concat, *empty]
+            if [*cell.concat] == sorted(cell.concat):
+                concat.sort()
+            span = range(concat[0], concat[-1] + 1)
+            words = f"range({span.start}, {span.stop})" if concat == [*span] else str(concat)
+            parts.append(f"{kind}={edges}, {kind}_concat={words}")
+        return f"Genotype({', '.join(parts)})"
+
+    def to_nasbench201(self) -> str:
+        """The cell as `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|`, one line; edges in order of their inputs.
+
+        Raises InputError for cells that this dialect has no words for: all but one normal cell of one input and three
+        nodes, each of which has one edge from everything before it, and of which the last is put out.
+        """
+        cell = self.cells.get("normal")
+        if cell is not None and len(self.cells) == 1 and (cell.inputs, cell.concat) == (1, (dialects.BENCH_NODES,)):
+            nodes = [sorted(node, key=lambda edge: edge[1]) for node in cell.nodes]
+            text = "+".join("|" + "".join(f"{primitive}~{source}|" for primitive, source in node) for node in nodes)
+            with suppress(InputError):
+                if dialects.nasbench201(text, "").cells["normal"]["nodes"] == [
+                    [[*edge] for edge in node] for node in nodes
+                ]:
+                    return text
+        raise InputError(
+            "these cells cannot be written in the NAS-Bench-201 dialect (one cell of one input and three nodes, all edges kept)."
+        )
+
+    @property
+    def line(self) -> str:
+        """The cells on one line that `parse` reads back: in the first dialect that has words for them, else as JSON."""
+        for dialect in (self.to_darts, self.to_nasbench201):
+            with suppress(InputError):
+                return dialect()
+        return json.dumps(json.loads(Genotype(self.space, self.cells).to_json()))
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+SKELETON: Mapping[str, int] = {"layers": 1_000, "channels": 65_536, "stem": 0, "image": 65_536, "classes": 1_000_000}
+"""The fields of a skeleton as a file lists them, with the largest number each may hold."""
+SPACE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+"""A space's name becomes the name of a module, so it may hold nothing that leads out of the folder of spaces."""
+
+space_name = reader(
+    lambda value: isinstance(value, str) and SPACE_NAME.fullmatch(value) is not None,
+    "a name of up to 64 letters, digits, _ and -",
+)
+stem = reader(lambda value: value in ("cifar", "imagenet"), "cifar or imagenet")
+
+
+def read(path: Path, space: str = "darts") -> Genotype:
+    """The genotype in a file of any dialect; `space` is the space where the file leaves it open.
+
+    Raises InputError for what is no regular file, too large, not UTF-8, or not a genotype.
+    """
+    where = str(path)
+    text = read_text(path, where, MAX_FILE_BYTES, f"has more than {MAX_FILE_BYTES} bytes, too many for a genotype")
+    if "\0" in text:
+        raise InputError(f"{where} is not UTF-8 text (it looks like UTF-16 or binary); save it as UTF-8.")
+    return parse(text, where, space)
+
+
+def parse(text: str, where: str, space: str = "darts") -> Genotype:
+    """The genotype a text means, in our JSON or in a dialect of other programs (`rapdarts.architecture.dialects`).
+
+    `where` names the text in messages, `space` is the space where the text leaves it open. Raises InputError.
+    """
+    if text.startswith("\ufeff"):
+        raise InputError(f"{where} begins with a byte order mark; save it as UTF-8 without one.")
+    if not text.strip():
+        raise InputError(f"{where} is empty; it must hold a genotype.")
+    foreign = dialects.reader_of(text)
+    return _read(foreign(text, where), where, space) if foreign else parse_json(text, where, space)
+
+
+def parse_json(text: str, where: str, space: str = "darts") -> Genotype:
+    """The genotype a JSON text means: ours, or a dictionary of NNI's, in `space`. Raises InputError."""
+    if len(text) > MAX_FILE_BYTES:
+        raise InputError(f"{where} has {len(text)} characters, too many for a genotype.")
+    try:
+        tree = as_object(load(text), where)
+    except Fault as fault:
+        raise InputError(f"{where}, {fault}.") from None
+    if "format" not in tree and dialects.is_nni(tree):
+        return _read(dialects.nni(tree, where), where, space)
+    if tree.get("format") != FORMAT:
+        raise InputError(
+            f"{where}: format must be {FORMAT!r}, not {show(tree.get('format'))}; understood are {dialects.UNDERSTOOD}."
+        )
+    version = tree.get("version")
+    if not _is_whole(version) or version < 1:
+        raise InputError(f"{where}: version must be {VERSION}, not {show(version)}.")
+    if version > VERSION:
+        raise InputError(f"{where} has version {version} and needs a newer rapdarts; this one reads version {VERSION}.")
+
+    required = {"format": None, "version": None, "space": space_name, "cells": None}
+    facts = record(tree, where, required, {"skeleton": _skeleton, "costs": _costs, "provenance": as_object})
+    del facts["format"], facts["version"]
+    cells = record(facts["cells"], f"{where}: cells", dict.fromkeys(KINDS[:1]), dict.fromkeys(KINDS[1:]))
+    facts["cells"] = {kind: _cell(cell, f"{where}: cell {kind}") for kind, cell in cells.items()}
+    return Genotype(**facts)
+
+
+def parse_darts(text: str, where: str, space: str = "darts") -> Genotype:
+    """The genotype that `Genotype(normal=[(primitive, input), ...], normal_concat=range(2, 6), ...)` means, in `space` unless it names one.
+
+    Raises InputError. What is read besides pairs, `rapdarts.architecture.dialects` says.
+    """
+    return _read(dialects.python(text, where), where, space)
+
+
+def parse_nasbench201(text: str, where: str) -> Genotype:
+    """The genotype that `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|` means. Raises InputError."""
+    return _read(dialects.nasbench201(text, where), where, "nasbench201")
+
+
+def _read(reading: dialects.Reading, where: str, space: str) -> Genotype:
+    cells = {kind: _cell(tree, f"{where}: cell {kind}") for kind, tree in reading.cells.items()}
+    return Genotype(reading.space or space, cells, provenance=reading.provenance)
+
+
+def _cell(tree: Any, where: str) -> Cell:
+    fields = record(tree, where, dict.fromkeys(("inputs", "nodes", "concat")))
+    nodes = []
+    for number, edges in enumerate(as_list(fields["nodes"], f"{where}, nodes")):
+        for position, edge in enumerate(as_list(edges, f"{where}, node {number}")):
+            if not isinstance(edge, list) or len(edge) != 2:
+                raise InputError(
+                    f"{where}, node {number}, edge {position}: must be a pair [primitive, input], not {show(edge)}."
+                )
+        nodes.append(tuple((primitive, source) for primitive, source in edges))
+    try:
+        return Cell(fields["inputs"], tuple(nodes), tuple(as_list(fields["concat"], f"{where}, concat")))
+    except InputError as error:
+        raise InputError(f"{where}, {error}") from None
+
+
+def _costs(tree: Any, where: str) -> dict[str, int | float]:
+    for resource, cost in as_object(tree, where).items():
+        if type(cost) not in (int, float):  # to Python True is an int as well
+            raise InputError(f"{where}: {show(resource)} must be a number, not {show(cost)}.")
+    return dict(tree)
+
+
+def _skeleton(tree: Any, where: str) -> Skeleton | None:
+    if tree is None:
+        return None
+    fields = record(tree, where, {**dict.fromkeys(SKELETON), "stem": stem, "image": as_list})
+    if len(fields["image"]) != 3:
+        raise InputError(f"{where}: image must be [channels, height, width], not {show(fields['image'])}.")
+    for name, high in SKELETON.items():
+        for value in fields[name] if name == "image" else [fields[name]] if high else []:
+            if not (_is_whole(value) and 1 <= value <= high):
+                raise InputError(f"{where}: {name} must be made of whole numbers from 1 to {high}, not {show(value)}.")
+    return Skeleton(**{**fields, "image": tuple(fields["image"])})
+
+
+# --- against a space ---------------------------------------------------------------------------------------------
+
+
+def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
+    """Raises InputError, naming cell, node and edge, unless the genotype is one of `space`.
+
+    What is searched keeps `edges_kept` edges a node; a genotype of another program may have fewer, unless the space
+    keeps all of them.
+    """
+    allowed = [name for name in space.primitives if space.derive_none or name != "none"]
+    names = ", ".join(allowed)
+    for kind in KINDS:
+        if (kind in genotype.cells) != (kind in space.kinds):
+            found, has = ("is missing", "one") if kind in space.kinds else ("is superfluous", "none")
+            raise InputError(f"{where}: cell {kind} {found}; the space {space.name} has {has}.")
+    for kind in space.kinds:
+        cell, here = genotype.cells[kind], f"{where}: cell {kind}"
+        for name, given, wanted in (("inputs", cell.inputs, space.inputs), ("nodes", len(cell.nodes), space.nodes)):
+            if given != wanted:
+                raise InputError(f"{here} has {given} {name}; the space {space.name} has {wanted}.")
+        for number, node in enumerate(cell.nodes):
+            given, most = len(node), space.edges_kept(number)
+            if given > most or (space.keep is None and given < most):
+                limit = "" if space.keep is None else "at most "
+                raise InputError(
+                    f"{here}, node {number} has {given} edges; in the space {space.name} it has {limit}{most}."
+                )
+            for position, (primitive, source) in enumerate(node):
+                edge = f"{here}, node {number}, edge {position}"
+                if primitive in space.primitives and primitive not in allowed:
+                    raise InputError(f"{edge}: the space {space.name} never derives none; use one of {names}.")
+                if primitive not in allowed:
+                    raise InputError(
+                        f"{edge}: the space {space.name} has no primitive {show(primitive)}{_code_points(primitive)};"
+                        f" {suggestion(primitive, allowed)}."
+                    )
+                if not space.repeat_inputs and source in (earlier for _, earlier in node[:position]):
+                    raise InputError(f"{edge}: input {source} is used twice, which the space {space.name} forbids.")
+        if space.inputs == 1 and cell.concat != space.outputs:
+            raise InputError(
+                f"{here} puts out {show(list(cell.concat))}; in the space {space.name} it puts out {list(space.outputs)}."
+            )
+
+
+def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
+    """The genotype as mixing weights, (kinds, edges, primitives) of float64: 1 at the chosen pairs, 0 on dropped edges.
+
+    Raises InputError for a genotype that is not of this space, that uses an input twice in a node (two primitives on
+    one edge cannot be told from a mixture of them), or that keeps fewer edges than the space, as no mixing does.
+    """
+    validate(genotype, space, "the genotype")
+    names = list(space.primitives)
+    weights = np.zeros((len(space.kinds), len(space.edges), len(names)))
+    for kind, of_kind in zip(space.kinds, weights, strict=True):
+        for number, node in enumerate(genotype.cells[kind].nodes):
+            into = of_kind[space.edges_into(number)]
+            if len(node) < space.edges_kept(number):
+                raise InputError(
+                    f"cell {kind}, node {number} has {len(node)} edges, which no mixing becomes: a search keeps {space.edges_kept(number)}."
+                )
+            for primitive, source in node:
+                if into[source].any():
+                    raise InputError(f"cell {kind}, node {number} uses input {source} twice: not one choice an edge.")
+                into[source, names.index(primitive)] = 1
+    return weights
+
+
+def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
+    """Uniform cells of the candidates still open: to each node a uniform set of inputs, on each a uniform primitive.
+
+    Pairs stand in ascending input order and the space's outputs are put out. Raises InputError where too few edges
+    have anything to derive.
+    """
+    cells = {}
+    for kind, candidates in zip(space.kinds, space.candidates, strict=True):
+        nodes = []
+        for number in range(space.nodes):
+            into = [
+                [name for name in names if space.derive_none or name != "none"]
+                for names in candidates[space.edges_into(number)]
+            ]
+            usable = [source for source, names in enumerate(into) if names]
+            wanted = space.edges_kept(number)
+            if len(usable) < wanted:
+                raise InputError(
+                    f"the space {space.name}, cell {kind}, node {number} keeps {wanted} edges, "
+                    f"but only {len(usable)} have a primitive left to derive."
+                )
+            drawn = rng.permutation(usable)[:wanted]
+            nodes.append(tuple((into[edge][rng.integers(len(into[edge]))], int(edge)) for edge in sorted(drawn)))
+        cells[kind] = Cell(space.inputs, tuple(nodes), space.outputs)
+    return Genotype(space.name, cells)
+
+
+# --- words -------------------------------------------------------------------------------------------------------
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    """Whether a value is an int; to Python True is one as well."""
+    return type(value) is int
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first} to {last}"
+
+
+def _code_points(name: str) -> str:
+    """The non-ASCII characters of a name, which may look like ASCII ones, by number and Unicode name."""
+    foreign = [character for character in dict.fromkeys(name) if not character.isascii()][:4]
+    points = [f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip() for character in foreign]
+    return f" (with {', '.join(points)})" if points else ""

@@ -1,0 +1,301 @@
+"""What may be chosen: a search space of cells, the skeleton that repeats them, and how strongly each choice is mixed in."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rapdarts.errors import InputError
+from rapdarts.files.yaml import shorten
+from rapdarts.suggestions import suggestion
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+KINDS = ("normal", "reduce")
+"""The two kinds of cell, in the order of the first axis of mixing tensors and price tables; a space has both, or the first."""
+
+NONE, SKIP = "none", "skip_connect"
+"""The two primitives that the algorithm itself knows by name: no connection, and the skip that it caps and drops out."""
+
+Factory = Callable[[int, int, bool], "nn.Module"]
+"""A primitive: `factory(channels, stride, affine)` builds a module that maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride))."""
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The macro-architecture around the cells: how many, how wide, on which images.
+
+    `layers` counts reductions as well, be they cells or residual blocks. `image` is (channels, height, width). `stem`
+    is `cifar` (one 3x3 convolution, to 3C before cells of two inputs and to C before cells of one) or `imagenet`
+    (three stride-2 3x3 convolutions, after which the first cell treats its older input as after a reduction).
+    """
+
+    layers: int
+    channels: int
+    image: tuple[int, int, int]
+    classes: int
+    stem: str = "cifar"
+
+    def __post_init__(self) -> None:
+        if self.channels < 2:
+            raise InputError(f"a skeleton of {self.channels} channel cannot halve them; it needs at least 2.")
+
+    @property
+    def reductions(self) -> frozenset[int]:
+        """Layers that halve the image and double the channels: at one and two thirds of the depth (Liu et al. 2019, section 3.1)."""
+        return frozenset({self.layers // 3, 2 * self.layers // 3})
+
+    def cells(self, space: SearchSpace, widths: Mapping[str, int] | None = None) -> list[CellPlan]:
+        """The layers from stem to classifier: cells and, for cells of one input, the residual blocks between them.
+
+        `widths` says how many nodes the output of each kind of cell concatenates, where it is not all the space puts
+        out. Raises InputError where there is no cell among the layers.
+        """
+        widths = dict.fromkeys(space.kinds, len(space.outputs)) if widths is None else widths
+        height, width = self.image[1:]
+        older = newer = self.stem_channels(space)
+        shrink = False
+        if self.stem == "imagenet":
+            height, width = (-(-side // 8) for side in (height, width))
+            shrink = space.inputs == 2
+        channels, plans = self.channels, []
+        for layer in range(self.layers):
+            reduction = layer in self.reductions
+            if reduction:
+                channels *= 2
+            kind = KINDS[reduction]
+            plans.append(CellPlan(layer, kind, channels, older, newer, shrink, (height, width)))
+            if reduction:
+                height, width = -(-height // 2), -(-width // 2)
+            newest = channels * (widths[kind] if kind in space.kinds else 1)
+            older, newer, shrink = (newer, newest, reduction) if space.inputs == 2 else (newest, newest, False)
+        if not any(plan.kind in space.kinds for plan in plans):
+            raise InputError(
+                f"a skeleton of {self.layers} layers has no cell of the space {space.name}, only residual blocks; it needs at least 3."
+            )
+        return plans
+
+    def stem_channels(self, space: SearchSpace) -> int:
+        """How many channels the stem gives to the first cell."""
+        return 3 * self.channels if space.inputs == 2 and self.stem == "cifar" else self.channels
+
+    @property
+    def auxiliary_layer(self) -> int:
+        """The cell after which the auxiliary head stands in training: the second reduction (Liu et al. 2019, appendix A.2)."""
+        return 2 * self.layers // 3
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """One cell in its place: its kind and width C, the channels of its two inputs, and the image side (h, w) of the newer one.
+
+    `shrink_older` is set where the older input is still twice as large, because a reduction lies between the two. A
+    cell of one input has the same channels in both places. Where the kind is none of the space's, a residual block stands.
+    """
+
+    layer: int
+    kind: str
+    channels: int
+    older: int
+    newer: int
+    shrink_older: bool
+    size: tuple[int, int]
+
+    @property
+    def stride(self) -> int:
+        """Stride of the edges that leave the cell's two inputs."""
+        return 2 if self.kind == "reduce" else 1
+
+    @property
+    def inside(self) -> tuple[int, int]:
+        """The image side (h, w) of the cell's nodes."""
+        height, width = self.size
+        return -(-height // self.stride), -(-width // self.stride)
+
+
+def stem_for(asked: str, image: tuple[int, int, int]) -> str:
+    """The stem asked for; `auto` (or nothing) is the imagenet stem for images of 96 pixels and more."""
+    if asked not in ("", "auto"):
+        return asked
+    return "imagenet" if min(image[1:]) >= 96 else "cifar"
+
+
+Candidates = tuple[tuple[tuple[str, ...], ...], ...]
+"""Names that an edge may still choose, by kind and edge."""
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Cells of `nodes` nodes, each of which keeps `keep` edges (None: all) from the cell's inputs and earlier nodes.
+
+    `primitives` names what an edge may be, in the order of the last axis of every mixing tensor. `derive_none` says
+    whether an edge may end as `none`; `repeat_inputs` whether a node may use one input twice; `deployment` how many
+    layers and channels its networks have where nobody says otherwise. `candidates` lists what is still open on every
+    edge of every kind: all primitives at first, fewer from stage to stage.
+
+    `inputs` decides the family. Cells of 2 inputs read the outputs of the two cells before them, brought to their own
+    width by 1x1 convolutions, put out all nodes side by side, and reduction cells are searched too (DARTS: Liu et al.
+    2019). Cells of 1 input read the output of the one before as it is and put out their last node; where reduction
+    cells would stand there are residual blocks (NAS-Bench-201: Dong and Yang 2020).
+    """
+
+    name: str
+    primitives: Mapping[str, Factory]
+    nodes: int = 4
+    inputs: int = 2
+    keep: int | None = 2
+    derive_none: bool = False
+    repeat_inputs: bool = False
+    deployment: tuple[int, int] = (20, 36)
+    candidates: Candidates = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.inputs not in (1, 2):
+            raise InputError(f"the space {self.name} has cells of {self.inputs} inputs; a cell has 2, or 1.")
+        if self.repeat_inputs and self.keep is not None and self.keep > self.inputs:
+            raise InputError(
+                f"the space {self.name} keeps {self.keep} edges a node where the first has {self.inputs} to draw from; keep fewer."
+            )
+        if not self.candidates:
+            everything = tuple(tuple(self.primitives) for _ in self.edges)
+            object.__setattr__(self, "candidates", tuple(everything for _ in self.kinds))
+
+    @property
+    def fewest_layers(self) -> int:
+        """The least depth of a network that has a cell: before three layers all are residual blocks, where there are such."""
+        return 1 if self.inputs == 2 else 3
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of cell that are searched, in the order of the first axis of every mixing tensor and price table."""
+        return KINDS if self.inputs == 2 else KINDS[:1]
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """The nodes that a cell puts out, numbered as inputs of edges are: all of them side by side, or the last."""
+        everything = tuple(range(self.inputs, self.inputs + self.nodes))
+        return everything if self.inputs == 2 else everything[-1:]
+
+    @property
+    def edges(self) -> list[tuple[int, int]]:
+        """All edges as (node, input): node 0 is the first after the inputs, input j >= `inputs` is node j - inputs."""
+        return [(node, source) for node in range(self.nodes) for source in range(self.inputs + node)]
+
+    def edges_into(self, node: int) -> slice:
+        """Where the edges into a node stand in `edges`."""
+        first = sum(self.inputs + earlier for earlier in range(node))
+        return slice(first, first + self.inputs + node)
+
+    def edges_kept(self, node: int) -> int:
+        """How many edges a node keeps in the derived cell."""
+        possible = self.inputs + node
+        return possible if self.keep is None else min(self.keep, possible)
+
+    @property
+    def columns(self) -> dict[str, int]:
+        """Where each primitive stands on the last axis of every mixing tensor."""
+        return {name: column for column, name in enumerate(self.primitives)}
+
+    @property
+    def choosable(self) -> np.ndarray:
+        """Which primitives a genotype may name, as a mask over `primitives`."""
+        return np.array([self.derive_none or name != NONE for name in self.primitives])
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Which candidates are still open, (kinds, edges, primitives) of bool."""
+        return np.array([[[name in edge for name in self.primitives] for edge in kind] for kind in self.candidates])
+
+    def narrowed(self, mask: np.ndarray) -> SearchSpace:
+        """The same space with only the candidates that `mask` (kinds, edges, primitives) leaves open."""
+        names = list(self.primitives)
+        candidates = tuple(
+            tuple(tuple(name for name, open_ in zip(names, edge, strict=True) if open_) for edge in kind)
+            for kind in mask
+        )
+        return replace(self, candidates=candidates)
+
+    def only(self, primitives: list[str]) -> SearchSpace:
+        """The same cells over a shorter or reordered list of this space's primitives.
+
+        Raises InputError for a name the space does not have, a repeated one, or a list nothing can be derived from.
+        """
+        for name in primitives:
+            if name not in self.primitives:
+                raise InputError(
+                    f"search.primitives: the space {self.name} has no primitive {name!r}; it has {', '.join(self.primitives)}."
+                )
+        if len(set(primitives)) != len(primitives):
+            raise InputError("search.primitives names a primitive twice; name each once.")
+        if not any(self.derive_none or name != NONE for name in primitives):
+            raise InputError("search.primitives leaves nothing to derive; name at least one primitive besides none.")
+        return replace(self, primitives={name: self.primitives[name] for name in primitives}, candidates=())
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How strongly each candidate is mixed in: what the architecture parameters become, and all that the rest of the house sees of them.
+
+    `weights` is (kinds, edges, primitives), zero where a candidate is closed; `edges`, for relaxations that weigh
+    edges too, is (kinds, edges).
+    """
+
+    weights: Tensor
+    edges: Tensor | None = None
+
+    @property
+    def joint(self) -> Tensor:
+        """How strongly each (edge, primitive) is mixed in, (kinds, edges, primitives): what prices, pruning and discretisation read."""
+        return self.weights if self.edges is None else self.weights * self.edges[..., None]
+
+    def to(self, dtype: torch.dtype) -> Mixing:
+        """The same weights in another type of number."""
+        return Mixing(self.weights.to(dtype), None if self.edges is None else self.edges.to(dtype))
+
+    def detach(self) -> Mixing:
+        """The same numbers, without a gradient."""
+        return Mixing(self.weights.detach(), None if self.edges is None else self.edges.detach())
+
+
+def named_space(name: str) -> SearchSpace:
+    """The SPACE of a module in `search_spaces`. Raises InputError, naming the nearest, for one that is not there."""
+    known = sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("search_spaces").__path__))
+    if name not in known:
+        raise InputError(
+            f"there is no search space {shorten(repr(name))}; {suggestion(name, known)}; for one of your own add --space FILE,"
+            " the Python file that holds it, or give its value with space= in a program."
+        )
+    return _space_of(importlib.import_module(f"search_spaces.{name}"), name)
+
+
+def space_from_file(path: Path) -> SearchSpace:
+    """The SPACE of a user's own module, which is run. Raises InputError if it cannot be, or holds none."""
+    name = f"rapdarts_space_{path.stem}"
+    specification = importlib.util.spec_from_file_location(name, path)
+    if not path.is_file() or specification is None or specification.loader is None:
+        raise InputError(f"--space {path}: there is no such Python file.")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module  # where dataclasses, among others, look their own module up
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(f"--space {path} fails when it is run: {type(error).__name__}: {error}.") from error
+    return _space_of(module, str(path))
+
+
+def _space_of(module: object, where: str) -> SearchSpace:
+    space = getattr(module, "SPACE", None)
+    if not isinstance(space, SearchSpace):
+        raise InputError(f"the search space {where} holds no value SPACE = rapdarts.SearchSpace(...).")
+    return space

@@ -1,0 +1,121 @@
+"""The command line: `rapdarts VERB [TARGET] [EXPERIMENT] key=value ...`, from the words to the exit code."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+
+import rapdarts
+from rapdarts.cli.arguments import Call, out, say
+from rapdarts.cli.commands import VERBS
+from rapdarts.cli.help import COMMANDS, help_of, overview
+from rapdarts.errors import InputError, Preempted, RapdartsError, exit_code, ran_out_of_memory
+from rapdarts.files.yaml import shorten
+from rapdarts.suggestions import nearest, suggestion
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; gives the exit code (rapdarts.errors). Results go to stdout, everything else to stderr."""
+    of_process = arguments is None
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without some letter still gets the rest
+    # Threads that wait sleep: on a machine that others use too, turning in a circle meanwhile was ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        _run(arguments)
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, Preempted) and of_process:  # all is saved: another Ctrl-C could only disturb the leaving
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if "--debug" in arguments:
+            traceback.print_exc()
+        process = os.environ.get("RANK", "")
+        if _says(error):
+            words = f"rapdarts{'' if process in ('', '0') else f', process {process}'}: {_sentence(error)}"
+            say("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words))
+        if of_process and process:
+            _leave(exit_code(error))
+        return exit_code(error)
+
+
+def _says(error: BaseException) -> bool:
+    """Whether this process is the one, of several, to say what stopped it."""
+    first = {"all": "RANK", "machine": "LOCAL_RANK"}.get(error.whose) if isinstance(error, RapdartsError) else None
+    return first is None or os.environ.get(first, "0") in ("", "0")
+
+
+def _leave(code: int) -> None:
+    """Ends one of several processes at once: all is written and said, and at its end torch might wait for those that are lost."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or none
+            stream.flush()
+    os._exit(code)
+
+
+def _sentence(error: BaseException) -> str:
+    """What to say of whatever stopped a command."""
+    if isinstance(error, RapdartsError):
+        return str(error) if isinstance(error, Preempted) else f"error: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped at once; what was saved before stands."
+    if isinstance(error, OSError) and error.strerror:
+        return f"error: {shorten(str(error.filename or 'a file'))} cannot be used: {error.strerror}."
+    first = (str(error).splitlines() or [""])[0]
+    if ran_out_of_memory(error):
+        return f"error: out of memory ({shorten(first or type(error).__name__)}); lower the batch or the channels."
+    return f"internal error: {type(error).__name__}: {first}. Report it with what --debug shows."
+
+
+def _run(arguments: list[str]) -> None:
+    verb = arguments[0] if arguments else "help"
+    if verb in ("--help", "-h", "help"):
+        out(overview())
+    elif verb == "--version":
+        out(rapdarts.__version__)
+    elif verb in VERBS:
+        call = _parse(verb, arguments[1:])
+        if verb != "retrain" and os.environ.get("WORLD_SIZE", "1") != "1":
+            raise InputError(
+                f"only rapdarts retrain runs in several processes; start rapdarts {verb} without torchrun."
+            )
+        if call.help:
+            out(help_of(COMMANDS[verb]))
+        else:
+            call.check_outputs()
+            VERBS[verb](call)
+    elif verb.startswith("-"):
+        raise InputError(f"{shorten(repr(verb))} stands before the command; write rapdarts VERB ... {verb[:80]}.")
+    else:
+        raise InputError(f"there is no command {shorten(repr(verb))}; {suggestion(verb, VERBS)}.")
+
+
+def _parse(verb: str, arguments: list[str]) -> Call:
+    call, switches = Call(verb), COMMANDS[verb].all_switches
+    words = iter(arguments)
+    for word in words:
+        switch, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            # A path may hold an equals sign: runs/lr=0.1
+            (call.settings if re.match("[^/=]*=", word) else call.words).append(word)
+        elif word == "-h":
+            call.help = True
+        elif switch not in switches:
+            known, hint = ", ".join(switches), "Settings take no dashes: seed=1."
+            if near := nearest(switch[2:], [name[2:] for name in switches]):
+                hint = f"The nearest is --{near}."
+            raise InputError(f"rapdarts {verb} has no switch {shorten(repr(switch))}, only {known}. {hint}")
+        elif switch == "--space":
+            call.space = value or next(words, "")
+            if not call.space:
+                raise InputError("--space needs the path of a Python file.")
+        elif equals:
+            raise InputError(f"{switch} takes no value; write it alone.")
+        else:
+            setattr(call, switch[2:].replace("-", "_"), True)
+    return call

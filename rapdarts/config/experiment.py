@@ -1,0 +1,492 @@
+"""Every knob of the product with its unit, default and range, and how an experiment is put together from them.
+
+No torch here: `rapdarts VERB --help` prints these tables before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rapdarts.config.knobs import checked, full_name, get, keys, knob, load
+from rapdarts.config.presets import PRESETS
+from rapdarts.config.units import amount
+from rapdarts.errors import InputError
+from rapdarts.files.yaml import read_yaml, shorten
+from rapdarts.suggestions import suggestion
+
+MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
+"""Bounds that stop slips of the keyboard, and numbers that torch cannot hold, before anything is started."""
+
+DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
+DEVICE_HELP = "cpu, cuda, cuda:N; auto: a GPU if there is one"
+
+DATA_SETS = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "npz", "folder")
+"""Those that are known by name, and two forms of a user's own."""
+
+RULES = ("pdarts", "darts", "exact")
+"""How a genotype is read off: by P-DARTS with a cap on skips, by DARTS without, or the best of all genotypes (with the cap)."""
+
+
+# --- what an experiment says -------------------------------------------------------------------------------------
+
+
+@dataclass
+class DataConfig:
+    """Which images, and how they are read and shaken up."""
+
+    name: str = knob("digits", "data set; memory: what a program gives", choices=(*DATA_SETS, "memory"))
+    path: str = knob("", "folder or file that holds the data; empty: the download cache", "path")
+    download: bool = knob(True, "fetch a missing data set (with a checksum) into the cache")
+    fraction: float = knob(1.0, "share of the training images to use, drawn with equal classes", above=0, high=1)
+    size: int = knob(
+        0,
+        "side to which pictures in a folder are scaled and cropped; 0: as they are",
+        "pixels",
+        low=0,
+        high=MOST_PIXELS,
+    )
+    crop: int = knob(4, "random crops out of an image padded by this much; 0: none", "pixels", low=0, high=MOST_PIXELS)
+    flip: bool = knob(True, "random horizontal flips")
+    mean: list[float] = knob(
+        [], "subtracted from each channel (of 0..1); empty: the training set's mean", low=0, high=1
+    )
+    std: list[float] = knob(
+        [], "divides each channel (of 0..1); empty: the training set's deviation", above=0, high=1e3
+    )
+
+
+@dataclass
+class SkeletonConfig:
+    """The deployment skeleton: the network that is priced by the search and built by the retraining."""
+
+    layers: int = knob(20, "depth", "cells", low=1, high=1000)
+    channels: int = knob(
+        36,
+        "width of the first cells; auto: the widest whose average cell is within all budgets",
+        "channels",
+        low=2,
+        high=65536,
+        auto=0,
+    )
+    stem: str = knob("auto", "first layers; auto: imagenet from 96 pixels on", choices=("auto", "cifar", "imagenet"))
+
+
+@dataclass
+class CostCoefficients:
+    """How dear a resource is: 1 weighs the uniform mixture's whole cost like one nat of cross-entropy (thesis Eq. 3.24)."""
+
+    macs: float = knob(0.0, "price of the uniform mixture's multiply-accumulates", "nats", low=0, high=1e6)
+    params: float = knob(0.0, "price of its parameters", "nats", low=0, high=1e6)
+    bytes: float = knob(0.0, "price of its bytes of weights", "nats", low=0, high=1e6)
+    activations: float = knob(0.0, "price of what its convolutions and linear layers put out", "nats", low=0, high=1e6)
+    traffic: float = knob(0.0, "price of the bytes it moves", "nats", low=0, high=1e6)
+    energy: float = knob(0.0, "price of its energy an image", "nats", low=0, high=1e6)
+    latency: float = knob(0.0, "price of its time, which needs search.latency", "nats", low=0, high=1e6)
+    peak_memory: float = knob(0.0, "price of its peak of activations", "nats", low=0, high=1e6)
+
+
+@dataclass
+class BudgetConfig:
+    """Upper bounds that the genotype meets, whatever it costs in accuracy; empty: none. No coefficient is needed."""
+
+    macs: str = knob("", "most multiply-accumulates of an image, such as 500M", amount=True)
+    params: str = knob("", "most parameters, such as 3.0M", amount=True)
+    bytes: str = knob("", "most bytes of weights, such as 12MB", amount=True)
+    activations: str = knob("", "most numbers that convolutions and linear layers put out, such as 9M", amount=True)
+    traffic: str = knob("", "most bytes moved for an image, such as 100MB", amount=True)
+    energy: str = knob("", "most energy for an image, such as 2mJ", amount=True)
+    latency: str = knob("", "longest forward pass, such as 8ms; needs search.latency", amount=True)
+
+
+@dataclass
+class HardwareConfig:
+    """What arithmetic and memory cost: a file that `search.hardware` names. The defaults are 45 nm at 0.9 V (Horowitz, ISSCC 2014)."""
+
+    name: str = knob("horowitz_45nm", "what to call it")
+    mac_8: float = knob(0.23, "a multiply and an add of int8", "pJ", above=0, high=1e12)
+    mac_16: float = knob(1.5, "the same in fp16", "pJ", above=0, high=1e12)
+    mac_32: float = knob(4.6, "the same in fp32", "pJ", above=0, high=1e12)
+    dram_32: float = knob(640.0, "reading 32 bits from DRAM", "pJ", above=0, high=1e12)
+
+
+@dataclass
+class RandomConfig:
+    """The random baseline: genotypes drawn at a given cost and trained by the retraining recipe."""
+
+    count: int = knob(5, "genotypes to draw and train", low=1, high=1e4)
+    macs: str = knob("0", "the cost they must meet, such as 500M; 0: that of `random.like`, or any", amount=True)
+    like: str = knob("", "genotype file or search run whose MACs they must meet", "path")
+    tolerance: float = knob(0.05, "how far their MACs may lie from that", "share", above=0, high=1)
+
+
+@dataclass
+class SearchConfig:
+    """The search: stages, the two optimisers, the price, and how the genotype is read off."""
+
+    strategy: str = knob(
+        "pdarts", "how to search; sets the defaults of other keys", choices=("pdarts", "darts", "random")
+    )
+    space: str = knob("darts", "search space: a module of search_spaces")
+    primitives: list[str] = knob([], "candidates to search over, out of the space's; empty: all of them")
+    layers: list[int] = knob([5, 11, 17], "depth of the supernet, one number a stage", "cells", low=1, high=1000)
+    candidates: list[int] = knob([0, 5, 3], "candidates on every edge, one number a stage; 0: all", low=0, high=1000)
+    skip_dropout: list[float] = knob(
+        [0.1, 0.4, 0.7], "first dropout rate after skips, one number a stage", low=0, below=1
+    )
+    channels: int = knob(16, "width of the supernet's first cells", "channels", low=2, high=65536)
+    epochs: int = knob(25, "length of a stage", "epochs", low=1, high=MOST_EPOCHS)
+    warmup_epochs: int = knob(
+        10, "start of a stage that trains weights only; shorter than the stage", "epochs", low=0, high=MOST_EPOCHS
+    )
+    batch: int = knob(96, "batch of both halves", "images", low=2, high=MOST_IMAGES)
+    subset: float = knob(
+        1.0, "share of the training images that the search looks at, drawn with equal classes", above=0, high=1
+    )
+    weight_fraction: float = knob(
+        0.5, "share of the training set that trains weights; the rest trains alpha", above=0, below=1
+    )
+    lr: float = knob(0.025, "learning rate of the weights at the start of a stage", above=0, high=1e3)
+    lr_min: float = knob(0.0, "learning rate of the weights that the cosine falls to", low=0, high=1e3)
+    momentum: float = knob(0.9, "momentum of the weights", low=0, below=1)
+    weight_decay: float = knob(3e-4, "weight decay of the weights", low=0, high=1)
+    clip: float = knob(5.0, "largest gradient norm of the weights; 0: no limit", low=0, high=1e6)
+    alpha_lr: float = knob(6e-4, "learning rate of the architecture parameters (Adam)", above=0, high=1e3)
+    alpha_beta1: float = knob(0.5, "Adam's first decay", low=0, below=1)
+    alpha_beta2: float = knob(0.999, "Adam's second decay", low=0, below=1)
+    alpha_weight_decay: float = knob(1e-3, "weight decay of the architecture parameters", low=0, high=1)
+    alpha_clip: float = knob(5.0, "largest gradient norm of the architecture parameters; 0: no limit", low=0, high=1e6)
+    alpha_init: float = knob(1e-3, "standard deviation of the first architecture parameters", low=0, high=100)
+    supernet: str = knob(
+        "batched",
+        "how it is computed: all edges that leave a state at once, or each alone, as a reference",
+        choices=("batched", "plain"),
+    )
+    checkpoint: bool = knob(
+        False,
+        "compute each cell again in the backward pass instead of keeping what is inside: less memory, more time",
+    )
+    partial_channels: int = knob(
+        1,
+        "1/K of the channels go through the mixed operations, and edges have weights of their own (PC-DARTS: Xu et al."
+        " 2020); 1: all of them",
+        low=1,
+        high=65536,
+    )
+    amp: str = knob(
+        "none", "arithmetic of the supernet; bf16: bfloat16 where it is safe, for GPUs", choices=("none", "bf16")
+    )
+    unrolled: bool = knob(False, "second-order architecture gradient (Liu et al. 2019, Eq. 7)")
+    rule: str = knob("pdarts", "how the genotype is read off alpha; exact where there is a budget", choices=RULES)
+    max_skips: int = knob(2, "most skips in the normal cell (not by the rule darts)", "edges", low=0, high=1000)
+    cost: CostCoefficients = field(default_factory=CostCoefficients)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    budget_rate: float = knob(
+        0.5, "how fast the price of a budget's resource rises while it is overspent", "nats an epoch", above=0, high=1e6
+    )
+    precision: int = knob(
+        32, "bits of a number in the deployed network (for bytes, traffic, energy)", choices=(32, 16, 8)
+    )
+    hardware: str = knob("", "energies of your hardware, a YAML file; empty: 45 nm (Horowitz 2014)", "path")
+    latency: str = knob("", "latency table that rapdarts measure wrote", "path")
+    latency_of: str = knob("", "the device it was measured on, as it says; empty: the one that searches")
+    random: RandomConfig = field(default_factory=RandomConfig)
+
+
+@dataclass
+class RetrainConfig:
+    """The recipe that trains the derived network; the defaults are P-DARTS' for CIFAR-10."""
+
+    recipe: str = knob(
+        "pdarts",
+        "how to train; sets the defaults of other keys",
+        choices=("pdarts", "darts", "imagenet_mobile", "fast"),
+    )
+    epochs: int = knob(600, "length", "epochs", low=1, high=MOST_EPOCHS)
+    warmup_epochs: int = knob(
+        0, "start in which the learning rate rises to that of the schedule", "epochs", low=0, high=MOST_EPOCHS
+    )
+    batch: int = knob(128, "batch, over all processes", "images", low=2, high=MOST_IMAGES)
+    accumulate: int = knob(1, "batches whose gradients are summed for a step", "batches", low=1, high=10_000)
+    lr: float = knob(0.025, "learning rate at the start", above=0, high=1e3)
+    lr_min: float = knob(0.0, "learning rate that the schedule falls to", low=0, high=1e3)
+    schedule: str = knob("cosine", "how the learning rate falls, epoch by epoch", choices=("cosine", "linear"))
+    momentum: float = knob(0.9, "momentum", low=0, below=1)
+    nesterov: bool = knob(False, "Nesterov's momentum")
+    weight_decay: float = knob(3e-4, "weight decay", low=0, high=1)
+    clip: float = knob(5.0, "largest gradient norm; 0: no limit", low=0, high=1e6)
+    ema: float = knob(
+        0.0,
+        "decay of the moving average of the weights, a step; the average is what is shipped; 0: none",
+        low=0,
+        below=1,
+    )
+    drop_path: float = knob(0.3, "drop path rate at the end; it rises linearly from 0", low=0, below=1)
+    auxiliary: float = knob(0.4, "weight of the auxiliary head's loss; 0: no such head", low=0, high=1e3)
+    label_smoothing: float = knob(0.0, "probability spread over all classes", low=0, below=1)
+    cutout: int = knob(16, "side of the square cut out of every image; 0: none", "pixels", low=0, high=MOST_PIXELS)
+    jitter: float = knob(
+        0.0, "how far brightness, contrast and saturation change, and half as far the hue; 0: not at all", low=0, high=1
+    )
+    smallest_crop: float = knob(
+        1.0,
+        "random crops of between this share of the image and all of it, scaled to its size; 1: none",
+        "share",
+        above=0,
+        high=1,
+    )
+    amp: str = knob(
+        "none", "arithmetic of the network; bf16: bfloat16 where it is safe, for GPUs", choices=("none", "bf16")
+    )
+    compile: bool = knob(False, "let torch.compile translate the network: minutes at the start, for long trainings")
+    joint_norms: bool = knob(True, "of several processes: batch norms see the images of all, not each those of its own")
+    validation_fraction: float = knob(
+        0.0, "share of the training set held out to choose `best`; 0: none", low=0, below=1
+    )
+
+
+@dataclass
+class RankConfig:
+    """The ranking: the best candidates of finished searches, each trained briefly and compared on training images kept aside."""
+
+    count: int = knob(5, "genotypes to take from the runs, the best of all of them", low=1, high=1000)
+    epochs: int = knob(0, "length of a training; 0: the recipe's", "epochs", low=0, high=MOST_EPOCHS)
+    seeds: int = knob(
+        1, "trainings of each genotype, the first with `seed`, the next with the seed behind it", low=1, high=1000
+    )
+    train_fraction: float = knob(
+        0.5, "share of the training set that trains; on the rest the genotypes are compared", above=0, below=1
+    )
+
+
+@dataclass
+class Experiment:
+    """All that a launch depends on; the run folder keeps it as config.yaml."""
+
+    seed: int = knob(0, "seed of everything random", low=0, high=2**32 - 1)
+    device: str = knob("auto", DEVICE_HELP)
+    threads: int = knob(0, "CPU threads; 0: torch's own choice", low=0, high=MOST_THREADS)
+    save_seconds: float = knob(60.0, "time between two checkpoints", "seconds", low=0, high=1e6)
+    data: DataConfig = field(default_factory=DataConfig)
+    skeleton: SkeletonConfig = field(default_factory=SkeletonConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    retrain: RetrainConfig = field(default_factory=RetrainConfig)
+    rank: RankConfig = field(default_factory=RankConfig)
+
+
+HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download", "search.checkpoint")
+"""Knobs that may change at a resume. Other threads and another device round otherwise, and the run says so then."""
+
+
+@dataclass
+class Launch:
+    """Where a run lives."""
+
+    run: str = knob("", "run folder; empty: a new one under runs/", "path")
+    resume: bool = knob(False, "continue the run in that folder")
+
+
+# --- putting an experiment together ------------------------------------------------------------------------------
+
+Pairs = list[tuple[str, Any]]
+
+
+def experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
+    """The experiment a user names (one that ships, or a YAML file), with the (key, value) pairs of the command line on top.
+
+    A file means the same to every verb; on the command line a key without its section is looked for in `section`
+    first. Raises InputError for an unknown name, an unreadable file, or a wrong key, type or range.
+    """
+    return _completed(_file_settings(experiment_file(name_or_path)) if name_or_path else [], given, section)
+
+
+def changed(config: Experiment, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
+    """A copy of an experiment, with (key, value) pairs on top as in `experiment`. Raises InputError."""
+    return _completed([(key.name, get(config, key.name)) for key in keys(Experiment)], given, section)
+
+
+def _completed(settings: Pairs, given: Sequence[tuple[str, Any]], section: str) -> Experiment:
+    """The experiment of settings under their full names, with the pairs of a command line on top."""
+    named = checked(Experiment, _split(given)[1], section, beside=Launch)
+    config = load(Experiment, settings + _presets(named, settings) + named)
+    check_experiment(config)
+    return config
+
+
+def bounds(budget: BudgetConfig) -> dict[str, float]:
+    """The budgets that are set, by resource, in its unit; none lifts one. Raises InputError for what is no amount of it."""
+    return {
+        name: amount(text, name, f"budget.{name}") for name, text in vars(budget).items() if text not in ("", "none")
+    }
+
+
+def random_macs(settings: RandomConfig) -> float:
+    """The MACs that random genotypes are asked to have; 0 where any will do. Raises InputError for what is no amount."""
+    return 0.0 if not settings.macs.strip("0.") else amount(settings.macs, "macs", "search.random.macs")
+
+
+def launch(given: Sequence[tuple[str, Any]]) -> Launch:
+    """Where a run lives, by the same pairs. Raises InputError."""
+    found = load(Launch, _split(given)[0])
+    if found.resume and not found.run:
+        raise InputError("resume=true needs run=PATH, the folder of the run to continue.")
+    return found
+
+
+def given_in(part: str, given: Sequence[tuple[str, Any]], section: str) -> dict[str, str]:
+    """The keys of the experiment's section `part` that the pairs of a command line set: as they were given, with full names."""
+    names = {key: full_name(Experiment, key, section, beside=Launch) for key, _ in _split(given)[1]}
+    return {key: name for key, name in names.items() if name.startswith(f"{part}.")}
+
+
+def _split(given: Sequence[tuple[str, Any]]) -> tuple[Pairs, Pairs]:
+    """The pairs of the launch, and those of the experiment."""
+    of_launch = {key.name for key in keys(Launch)}
+    return [pair for pair in given if pair[0] in of_launch], [pair for pair in given if pair[0] not in of_launch]
+
+
+def _file_settings(path: Path) -> list[tuple[str, Any]]:
+    """The settings of an experiment file under their full names, checked, over what its strategy and recipe preset."""
+    sections = {key.name.rpartition(".")[0] for key in keys(Experiment)}
+    written = [(key, value) for key, value in read_yaml(path) if not (value is None and key in sections)]
+    named = checked(Experiment, written, where=str(path))
+    names = [name for name, _ in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: the key {name} stands here twice; keep one.")
+    return _presets(named, []) + named
+
+
+def _presets(named: Pairs, before: Pairs) -> Pairs:
+    """What lies under `named`, and over all that was said `before`: the presets of what `named` chooses."""
+    defaults = {key.name: key.default for key in keys(Experiment)}
+    found: Pairs = []
+    for chooser, presets in PRESETS.items():
+        chosen, old = dict(named).get(chooser), dict(before).get(chooser, defaults[chooser])
+        if chosen in presets:
+            names = presets.get(old, {}) | presets[chosen]
+            found += [(name, presets[chosen].get(name, defaults[name])) for name in names]
+    return found
+
+
+def check_experiment(config: Experiment) -> None:
+    """What no single range can say. Raises InputError."""
+    search = config.search
+    stages = len(search.layers)
+    if not stages:
+        raise InputError("search.layers is empty; give one depth a stage.")
+    for name in ("candidates", "skip_dropout"):
+        if len(getattr(search, name)) != stages:
+            raise InputError(
+                f"search.{name} has {len(getattr(search, name))} entries but search.layers has {stages}; give one a stage."
+            )
+    if any(later == 0 for later in search.candidates[1:]):
+        raise InputError("search.candidates: only the first stage keeps all (0); later ones give a number.")
+    if search.warmup_epochs >= search.epochs:
+        raise InputError(
+            f"search.warmup_epochs={search.warmup_epochs} leaves no epoch of {search.epochs} to train alpha; make it smaller."
+        )
+    if search.channels % search.partial_channels:
+        raise InputError(
+            f"search.partial_channels={search.partial_channels} does not divide search.channels={search.channels};"
+            " give a divisor of it, or 1."
+        )
+    for section_name, section in (("search", search), ("retrain", config.retrain)):
+        if section.lr_min > section.lr:
+            raise InputError(
+                f"{section_name}.lr_min={section.lr_min} is above {section_name}.lr={section.lr}; make it smaller."
+            )
+    retrain = config.retrain
+    if retrain.warmup_epochs >= retrain.epochs and retrain.warmup_epochs:
+        raise InputError(
+            f"retrain.warmup_epochs={retrain.warmup_epochs} (of the recipe, if not of yours) leaves no epoch of {retrain.epochs} at"
+            " the full learning rate; make it smaller, such as retrain.warmup_epochs=0."
+        )
+    if retrain.nesterov and not retrain.momentum:
+        raise InputError("retrain.nesterov=true needs a momentum; add retrain.momentum=0.9, or leave it out.")
+    random_macs(search.random)
+    limits = bounds(search.budget)
+    if config.skeleton.channels == 0 and not limits:
+        raise InputError("skeleton.channels=auto needs a budget to fill, such as budget.params=3.0M; or give a number.")
+    if search.strategy == "random" and (limits or config.skeleton.channels == 0):
+        raise InputError(
+            "strategy=random knows no budgets and no width of its own; it draws networks at random.macs=, or at the cost of random.like=."
+        )
+    if search.latency and search.precision != 32:
+        raise InputError(
+            f"latency tables are measured in fp32, which search.precision={search.precision} is not; leave one of them out."
+        )
+    if not search.latency and (search.cost.latency or "latency" in limits):
+        raise InputError(
+            "a price or budget on latency needs search.latency=FILE, a table that rapdarts measure writes."
+        )
+    if len(config.data.mean) != len(config.data.std):
+        raise InputError("data.mean and data.std must have the same length; give both, or neither.")
+    check_device(config.device)
+
+
+def check_device(name: str) -> None:
+    """Raises InputError for what no device is called; whether it is there is another question."""
+    if not DEVICE.fullmatch(name):
+        raise InputError(f"device={name} is no device; write auto, cpu, cuda or cuda:N.")
+
+
+def of_run(folder: Path) -> Experiment:
+    """The configuration that a run folder keeps. Raises InputError where there is none."""
+    file = folder / "config.yaml"
+    if not os.path.isfile(file):
+        raise InputError(f"{shorten(str(folder))} is not a run folder: it has no config.yaml.")
+    return load(Experiment, list(read_yaml(file)), where=str(file))
+
+
+def of_alphas(file: Path, needed: bool) -> Experiment:
+    """The configuration beside an alphas.json; where there is none and none is `needed`, the defaults. Raises InputError."""
+    beside = file.parent / "config.yaml"
+    return of_run(file.parent) if needed or os.path.isfile(beside) else Experiment()
+
+
+def digest(config: Experiment) -> str:
+    """sha256 of all knobs that shape the result, as hex."""
+    lines = [f"{key.name}={get(config, key.name)!r}" for key in keys(Experiment) if key.name not in HARMLESS]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def experiment_folder() -> Path:
+    """Where the experiments lie: beside the package in a checkout, inside it once installed."""
+    packaged = Path(__file__).parents[1] / "experiments"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "experiments"
+
+
+def experiment_names() -> list[str]:
+    """The experiments that ship."""
+    return sorted(file.stem for file in experiment_folder().glob("*.yaml"))
+
+
+def experiment_file(name_or_path: str) -> Path:
+    """The YAML file of an experiment. Raises InputError, naming the nearest, for one that is not there."""
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        if not os.path.isfile(path):
+            raise InputError(f"there is no experiment file {shorten(name_or_path)}; change its path.")
+        return path
+    known = experiment_names()
+    if name_or_path not in known:
+        hint = suggestion(name_or_path, known)
+        raise InputError(
+            f"there is no experiment {shorten(repr(name_or_path))}; {hint}; a file of yours ends in .yaml."
+        )
+    return experiment_folder() / f"{name_or_path}.yaml"
+
+
+def image_shape(text: str) -> tuple[int, int, int]:
+    """(channels, height, width) from CxHxW. Raises InputError."""
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})x([0-9]{1,5})", text)
+    channels, height, width = map(int, match.groups()) if match else (0, 0, 0)
+    if not (channels and height and width):
+        raise InputError(f"input={shorten(text)} is not an image; write CxHxW such as 3x32x32.")
+    return channels, height, width

@@ -1,0 +1,274 @@
+"""Knobs: dataclass fields that carry their unit and range, and how `key=value` fills and checks them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVar
+
+from rapdarts.errors import InputError
+from rapdarts.files.yaml import parse_value, shorten
+from rapdarts.suggestions import FEW, NEAR, suggestion
+
+TINY = 1e-30
+"""Numbers closer to 0 vanish in the float32 that they meet."""
+
+
+def knob(
+    default: Any,
+    help: str,
+    unit: str = "",
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Sequence[Any] | None = None,
+    auto: int | None = None,
+    amount: bool = False,
+) -> Any:
+    """A field with its sentence, unit and range; `low`/`high` are included in the range, `above`/`below` are not.
+
+    `auto` is the value, outside the range, that the word auto stands for; `amount` lets a text be written as a number.
+    """
+    facts = {"help": help, "unit": unit, "low": low, "high": high, "above": above, "below": below, "choices": choices}
+    facts |= {"auto": auto, "amount": amount}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=facts)
+    return field(default=default, metadata=facts)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One knob as a user sees it: its dotted name, type, default and facts."""
+
+    name: str
+    type: Any
+    default: Any
+    facts: Mapping[str, Any]
+
+
+def keys(schema: type) -> tuple[Key, ...]:
+    """Every knob of a dataclass and of the dataclasses within it, in order."""
+    return _keys(schema, "")
+
+
+@cache
+def _keys(schema: type, prefix: str) -> tuple[Key, ...]:
+    found: list[Key] = []
+    types = typing.get_type_hints(schema)
+    for entry in dataclasses.fields(schema):
+        name, kind = prefix + entry.name, types[entry.name]
+        if dataclasses.is_dataclass(kind):
+            found += _keys(typing.cast(type, kind), name + ".")
+        else:
+            factory = entry.default_factory
+            default = entry.default if factory is dataclasses.MISSING else factory()
+            found.append(Key(name, kind, default, entry.metadata))
+    return tuple(found)
+
+
+def full_name(schema: type, given: str, section: str = "", beside: type | None = None) -> str:
+    """The knob that `given` means: its full name, or an ending that fits one knob only (the verb's own section first).
+
+    Raises InputError where none or several fit; the nearest right key that it names may also be one of `beside`,
+    a schema whose keys stand on the same command line.
+    """
+    names = [key.name for key in keys(schema)]
+    if given in names:
+        return given
+    fits = [name for name in names if name.endswith("." + given)]
+    own = [name for name in fits if name == f"{section}.{given}"]
+    if len(own) == 1 or len(fits) == 1:
+        return (own or fits)[0]
+    if fits:
+        raise InputError(f"the key {given!r} could mean {' or '.join(fits)}; write one of them.")
+    inner = [name for name in names if name.startswith(given + ".")]
+    if inner:
+        raise InputError(f"{given} is a section, not a key; name one of its keys, such as {inner[0]}.")
+    others = [key.name for key in keys(beside)] if beside else []
+    likeness = {name: _likeness(given, name, section) for name in [*names, *others]}
+    nearest = max(likeness, key=lambda name: likeness[name])
+    hint = f"there are {', '.join(likeness)}" if len(likeness) <= FEW else "rapdarts VERB --help lists all keys"
+    raise InputError(
+        f"there is no key {shorten(repr(given))}; {f'the nearest is {nearest}' if likeness[nearest] else hint}."
+    )
+
+
+def _likeness(given: str, name: str, section: str) -> float:
+    """How likely `given` is a slip for the knob `name`: alike in the last part, and then in the section; 0 if it is none."""
+
+    def alike(a: str, b: str) -> float:
+        return difflib.SequenceMatcher(None, a, b).ratio()
+
+    head, _, tail = given[-80:].lower().rpartition(".")
+    home, _, last = name.rpartition(".")
+    if alike(tail, last) < NEAR:
+        return 0.0
+    sections = max(alike(head, home), alike(head, home.rpartition(".")[2])) if head else 0.0
+    own = f"{home}.".startswith(f"{section}.")
+    exact = 0.25 if tail == last else 0.0
+    return alike(tail, last) + exact + (0.75 * sections if sections > 0.8 else 0.0) + (0.05 if own else 0.0)
+
+
+def checked(
+    schema: type, settings: Sequence[tuple[str, Any]], section: str = "", where: str = "", beside: type | None = None
+) -> list[tuple[str, Any]]:
+    """(key, value) pairs under the keys' full names, the values in the knobs' own types; see `full_name`.
+
+    Raises InputError, beginning with `where`, for an unknown key, a value of the wrong type, or one out of its range.
+    """
+    known = {key.name: key for key in keys(schema)}
+    result = []
+    try:
+        for given, text in settings:
+            key = known[full_name(schema, given, section, beside)]
+            value = _typed(key, text)
+            check_range(key, value)
+            result.append((key.name, value))
+    except InputError as error:
+        raise InputError(f"{where}: {error}" if where else str(error)) from None
+    return result
+
+
+Schema = TypeVar("Schema")
+
+
+def load(schema: type[Schema], settings: Sequence[tuple[str, Any]], section: str = "", where: str = "") -> Schema:
+    """A `schema` value from (key, value) pairs, the later of which win. Raises InputError as `checked` does."""
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.structured(schema)
+    for name, value in checked(schema, settings, section, where):
+        OmegaConf.update(config, name, value)
+    return typing.cast(Schema, OmegaConf.to_object(config))
+
+
+def _typed(key: Key, value: Any) -> Any:
+    """The value in the knob's own type; a text from the command line is read first. Raises InputError."""
+    if value == "auto" and key.facts["auto"] is not None:
+        return key.facts["auto"]
+    if key.facts["amount"] and type(value) in (int, float):
+        return f"{value:.17g}"
+    if isinstance(value, str) and key.type is not str:
+        value = parse_value(value, key.name)
+    if typing.get_origin(key.type) is not list:
+        return _typed_item(key, key.type, value)
+    if not isinstance(value, list):
+        raise InputError(f"{key.name} takes a list such as {list(key.default) or '[a, b]'}, not {_show(value)}.")
+    return [_typed_item(key, typing.get_args(key.type)[0], item) for item in value]
+
+
+def _typed_item(key: Key, kind: type, value: Any) -> Any:
+    """Whole numbers may be written 1e3, and stand for other numbers; nothing else is taken for something else."""
+    if kind is int and type(value) is float and value.is_integer() and abs(value) <= 2**53:
+        return int(value)
+    if kind is float and type(value) is int:
+        return float(value) if abs(value) < 2**1000 else math.inf
+    if type(value) is not kind:
+        hint = "; put it in quotes" if kind is str else ""
+        raise InputError(f"{key.name} takes {_type_name(key.type)}, not {_show(value)}{hint}.")
+    if isinstance(value, str) and ("\0" in value or "${" in value or value == "???"):
+        raise InputError(f"{key.name} cannot be {_show(value)}: '${{', '???' and NUL are not used here; change it.")
+    return value
+
+
+def check_range(key: Key, value: Any) -> None:
+    """Raises InputError, naming the key and its range, for a value (or an element of a list) outside it."""
+    facts = key.facts
+    if facts["auto"] is not None and value == facts["auto"]:
+        return
+    for item in value if isinstance(value, list) else [value]:
+        if facts["choices"] and item not in facts["choices"]:
+            choices = [str(choice) for choice in facts["choices"] if choice != ""]
+            raise InputError(f"{key.name} has no choice {_show(item)}; {suggestion(str(item), choices)}.")
+        if isinstance(item, (int, float)) and not isinstance(item, bool):
+            inside = (
+                math.isfinite(item)
+                and (facts["low"] is None or item >= facts["low"])
+                and (facts["high"] is None or item <= facts["high"])
+                and (facts["above"] is None or item > facts["above"])
+                and (facts["below"] is None or item < facts["below"])
+            )
+            if not inside:
+                raise InputError(f"{key.name}={item} is out of range; it must be {range_text(facts)}.")
+            if 0 < abs(item) < TINY:
+                raise InputError(f"{key.name}={item} is too close to 0 to be meant; write 0, or {TINY} and more.")
+
+
+def range_text(facts: Mapping[str, Any]) -> str:
+    """A range in words, `at least 0, below 1` or `0 to 1`, and the word auto where it stands for something."""
+    auto = "auto, or " if facts["auto"] is not None else ""
+    if facts["low"] is not None and facts["high"] is not None:
+        return f"{auto}{_plain_number(facts['low'])} to {_plain_number(facts['high'])}"
+    words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
+    parts = [f"{word} {_plain_number(facts[name])}" for name, word in words.items() if facts[name] is not None]
+    return auto + (", ".join(parts) or "a finite number")
+
+
+def _plain_number(value: float) -> str:
+    short = f"{value:g}".replace("e+0", "e").replace("e+", "e")
+    return short if float(short) == value else f"{value:,.0f}"
+
+
+def split_override(text: str) -> tuple[str, str]:
+    """`key=value` as a pair. Raises InputError where there is no `=`, or no key before it."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"{shorten(repr(text))} has no key; write key=value, such as seed=1.")
+    return key.strip(), value
+
+
+def save_yaml(config: Any) -> str:
+    """A configuration value as YAML text that `read_yaml` reads back to the same. Raises InputError for what is no text."""
+    import yaml
+    from omegaconf import OmegaConf
+
+    texts = [str(get(config, key.name)) for key in keys(type(config))]
+    try:
+        for text in texts:
+            text.encode()  # some writers of YAML escape what they cannot encode, and no reader takes it back
+        if not any("\x85" in text for text in texts):
+            return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+        # A line's end to a reader, a letter to the writer, unless all is ASCII; and in quotes what reads like a number.
+        class Quoting(yaml.SafeDumper):
+            pass
+
+        Quoting.add_representer(
+            str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+        )
+        return yaml.dump(OmegaConf.to_container(OmegaConf.structured(config)), Dumper=Quoting, sort_keys=False)
+    except UnicodeEncodeError as error:  # a file name of bytes that are not UTF-8
+        raise InputError(f"{error.object!r} is not UTF-8 and cannot be written down; rename that file.") from None
+
+
+def differences(old: Any, new: Any) -> list[str]:
+    """The knobs in which two configurations of one schema differ, as `key: old -> new`."""
+    return [
+        f"{key.name}: {get(old, key.name)} -> {get(new, key.name)}"
+        for key in keys(type(new))
+        if get(old, key.name) != get(new, key.name)
+    ]
+
+
+def get(value: Any, name: str) -> Any:
+    """The value of a knob by its dotted name."""
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _show(value: Any) -> str:
+    """A value as a message quotes it: on one line, and short."""
+    return "nothing" if value is None else shorten(repr(value))
+
+
+def _type_name(kind: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return names.get(kind) or f"a list of {names[typing.get_args(kind)[0]].split(' ', 1)[1]}s"

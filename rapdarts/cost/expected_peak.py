@@ -1,0 +1,254 @@
+"""The peak of activations of a mixture of networks: differentiable, and exact where the mixture is one network.
+
+The peak is that of the worst instant, an operation of the stem, of a cell or of the classifier. What is held then is a
+polynomial in the probability that each (edge, primitive) is in the cell: a state is held with the probability that an
+edge still to come reads it, and a result waits for the sum of its node with the probability that its edge is there.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from functools import cache
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from rapdarts.architecture.space import CellPlan, SearchSpace, Skeleton
+from rapdarts.cost.peak_memory import BYTES_PER_ACTIVATION, live
+from rapdarts.cost.trace import Image, trace
+from rapdarts.errors import InputError
+from rapdarts.networks.layers import Classifier, ResidualBlock, Stem, preprocess
+
+
+class ExpectedPeak:
+    """E[peak] as a function of what may be in the cells, on one device.
+
+    The edges into a node run in the order of the space, as in the genotypes that a search derives. Raises InputError
+    for a space whose cells may put out one activation twice.
+    """
+
+    def __init__(self, space: SearchSpace, skeleton: Skeleton, device: torch.device) -> None:
+        if any(space.edges_kept(state - space.inputs) == 1 for state in space.outputs):
+            raise InputError(
+                f"the space {space.name} puts out nodes of one edge; the expected peak of memory needs sums of two or more."
+            )
+        places = _places(space, skeleton)
+        self.fixed = torch.tensor(_fixed(space, skeleton, places), dtype=torch.float64, device=device)
+        self.cells: list[_Cells | None] = []  # None: the skeleton has no such cells
+        for kind in space.kinds:
+            of_kind = [place for place in places if place.plan.kind == kind]
+            self.cells.append(_Cells(space, of_kind, device) if of_kind else None)
+        edges = torch.eye(len(space.kinds) * len(space.edges), dtype=torch.float64, device=device)
+        self.edge_of = edges.repeat_interleave(len(space.primitives), 0)
+
+    def __call__(self, chosen: Tensor) -> Tensor:
+        """Bytes, a scalar float64, at the probability `chosen` (kinds, edges, primitives) float64 of each to be in the cell.
+
+        An edge has one primitive or none, and edges are taken for independent of each other.
+        """
+        anyway, by_edge = [self.fixed], []
+        for cells, of_kind in zip(self.cells, chosen, strict=True):
+            if cells is None:
+                by_edge.append(torch.zeros_like(of_kind))
+            else:
+                peaks, peak = cells(of_kind)
+                by_edge.append(peaks)
+                anyway.append(peak)
+        floor = torch.stack(anyway).amax()
+        ordered, order = torch.stack(by_edge).clamp(min=floor).flatten().sort(descending=True)
+        # Of each peak, from the highest: the probability that all edges stay below it.
+        below = _product(1 - (chosen.flatten()[order, None] * self.edge_of[order]).cumsum(0))
+        steps = ordered - torch.cat([ordered[1:], floor[None]])
+        return BYTES_PER_ACTIVATION * (floor + (steps * (1 - below)).sum())
+
+
+class _Cells:
+    """The cells of one kind: P places, E edges, O primitives, N nodes, S states (the inputs, then the nodes), T instants.
+
+    The instants are: each edge while its primitive still reads its input; each edge after that; each node's first sum;
+    the second, where there is one (a third holds less); and, before all these, the preprocessing of the newer input.
+    """
+
+    def __init__(self, space: SearchSpace, places: list[Place], device: torch.device) -> None:
+        def tensor(values: object) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64, device=device)
+
+        edges, states = list(enumerate(space.edges)), range(space.inputs + space.nodes)
+        sums = [(node, terms) for terms in (2, 3) for node in range(space.nodes) if space.edges_kept(node) >= terms]
+        # Of each instant: the node at work, the edge at work (-1: none), whether that reads, the first edge to come.
+        instants = [(node, edge, reads, edge + 1) for reads in (True, False) for edge, (node, _) in edges]
+        instants += [(node, -1, False, space.edges_into(node).stop) for node, _ in sums]
+        instants += [(1 - space.inputs, -1, False, 0)]  # when one state is there
+        self.later = tensor([[edge >= first for edge, _ in edges] for *_, first in instants])
+        self.reads = tensor([[reads and edge == now for edge, _ in edges] for _, now, reads, _ in instants])
+        self.waits = tensor(
+            [[to == node and now != edge < first for edge, (to, _) in edges] for node, now, _, first in instants]
+        )
+        self.before = tensor([[to == node and other < edge for other, (to, _) in edges] for edge, (node, _) in edges])
+        self.second = tensor([0] * (2 * len(edges)) + [terms - 2 for _, terms in sums] + [0])[:, None]
+        self.leaves = tensor([[source == state for _, (_, source) in edges] for state in states])
+        self.there = tensor([[state < space.inputs + node for state in states] for node, *_ in instants])
+        self.put_out = torch.tensor([state in space.outputs for state in states], device=device)
+        self.alone = space.inputs == 1
+
+        profiles = _edge_profiles(space, places)
+        self.in_place = tensor([[of.in_place for of in edge] for edge in profiles[0]])
+        beside = tensor([[[(of.reading, of.after) for of in edge] for edge in place] for place in profiles])
+        self.beside = beside.permute(3, 1, 2, 0)
+        self.sizes = tensor([[at.state if state < space.inputs else at.result for at in places] for state in states])
+        self.kept = tensor([at.newer * at.kept for at in places])
+        # Of a sum: what it gives, and the sum before it.
+        between = [[at.result * (terms - 1) for at in places] for _, terms in sums]
+        self.between = tensor([*between, [_newer_peak(space, at) for at in places]])
+
+    def __call__(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Elements held at most, of `chosen` (E, O): on every edge, were that primitive there, (E, O), and at all other instants."""
+        present, in_place = chosen.sum(-1), (chosen * self.in_place).sum(-1)
+        # The first two terms of a node are gone at its second sum: those with less than two edges before them.
+        third = (self.before @ present - 1).clamp(0, 1)
+        waits = self.waits * (1 - self.second * (1 - third))
+        needed = self.later * present + waits * in_place + self.reads  # (T, E): whether an edge needs its state
+        held = 1 - _product(1 - needed[:, None] * self.leaves)  # (T, S)
+        held = torch.where(self.put_out, 1.0, held) * self.there
+        new = present - in_place  # what works in place has no result of its own
+        if self.alone:  # the first node is the result of its one edge, and where that works in place the input itself
+            node = held[:, 1:2]
+            held = torch.cat([1 - (1 - held[:, :1]) * (1 - in_place[0] * node), new[0] * node, held[:, 2:]], 1)
+        amount = self.kept + held @ self.sizes + (waits @ new)[:, None] * self.sizes[-1]  # (T, P)
+        on_edges, others = amount.split([2 * len(present), len(self.between)])
+        by_edge = (on_edges.view(2, len(present), 1, -1) + self.beside).amax((0, 3))
+        return by_edge, (others + self.between).amax()
+
+
+def _product(x: Tensor) -> Tensor:
+    """Over the last axis, which is short. (`prod` asks the device for zeros in its backward pass.)"""
+    return functools.reduce(torch.mul, x.unbind(-1))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell stands, whatever its layer.
+
+    `older` is the shape of the older input; `same` says that it is the newer one, given twice; `kept` that the next
+    cell reads the newer one too.
+    """
+
+    plan: CellPlan
+    older: Image
+    same: bool
+    kept: bool
+
+    @property
+    def newer(self) -> int:
+        """Elements of the newer input."""
+        return self.plan.newer * self.plan.size[0] * self.plan.size[1]
+
+    @property
+    def state(self) -> int:
+        """Elements of an input once it is preprocessed."""
+        return self.plan.channels * self.plan.size[0] * self.plan.size[1]
+
+    @property
+    def result(self) -> int:
+        """Elements of a node."""
+        return self.plan.channels * self.inside[0] * self.inside[1]
+
+    @property
+    def inside(self) -> tuple[int, int]:
+        """(h, w) of a node."""
+        return -(-self.plan.size[0] // self.plan.stride), -(-self.plan.size[1] // self.plan.stride)
+
+
+def _places(space: SearchSpace, skeleton: Skeleton) -> list[Place]:
+    """The distinct places of a skeleton's layers."""
+    size = [-(-side // 4) if skeleton.stem == "imagenet" else side for side in skeleton.image[1:]]
+    places = []
+    for plan in skeleton.cells(space):
+        same = plan.layer == 0 and skeleton.stem == "cifar"
+        kept = space.inputs == 2 and plan.layer < skeleton.layers - 1
+        places.append(Place(replace(plan, layer=0), (plan.older, size[0], size[1]), same, kept))
+        size = list(plan.size)
+    return list(dict.fromkeys(places))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Elements that a module holds at most beside its input: while it still reads that, and later.
+
+    `in_place` says that what it gives is its input, or a part of it.
+    """
+
+    reading: int
+    after: int
+    in_place: bool
+
+
+def _profile(module: nn.Module, image: Image) -> Profile:
+    run = trace(module, image)
+    beside = live(replace(run, sizes={**run.sizes, 0: 0}))
+    reading, after = [0], [0]
+    for whole, elements in zip(live(run), beside, strict=True):
+        (reading if whole > elements else after).append(elements)
+    return Profile(max(reading), max(after), run.output == 0)
+
+
+def _edge_profiles(space: SearchSpace, places: list[Place]) -> list[list[list[Profile]]]:
+    """Of every place, on every edge, every primitive."""
+
+    @cache
+    def profile(name: str, stride: int, image: Image) -> Profile:
+        with torch.device("meta"):
+            return _profile(space.primitives[name](image[0], stride, True), image)
+
+    def on_edge(place: Place, source: int) -> list[Profile]:
+        plan = place.plan
+        stride, size = (plan.stride, plan.size) if source < space.inputs else (1, place.inside)
+        return [profile(name, stride, (plan.channels, *size)) for name in space.primitives]
+
+    return [[on_edge(place, source) for _, source in space.edges] for place in places]
+
+
+def _newer_peak(space: SearchSpace, place: Place) -> int:
+    """Elements held at most while the newer input is preprocessed, without the older one's state, and itself where it is kept."""
+    if space.inputs == 1:
+        return 0
+    with torch.device("meta"):
+        profile = _profile(preprocess(space, place.plan, affine=True)[1], (place.plan.newer, *place.plan.size))
+    return max(profile.reading + place.newer * (not place.kept), profile.after)
+
+
+def _fixed(space: SearchSpace, skeleton: Skeleton, places: list[Place]) -> int:
+    """Elements held at most where no choice matters: in stem, classifier, residual blocks and preprocessing of older inputs."""
+
+    def alone(module: nn.Module, image: Image) -> int:
+        return max(live(trace(module, image)), default=0)
+
+    last = places[-1]  # of the last stage; all its cells put out the same
+    with torch.device("meta"):
+        stem = Stem(space, skeleton)
+        outputs = len(space.outputs) * last.plan.channels if last.plan.kind in space.kinds else last.plan.channels
+        peaks = [
+            alone(nn.Sequential(stem.older, stem.newer or nn.Identity()), skeleton.image),
+            alone(Classifier(space, outputs, skeleton.classes), (outputs, *last.inside)),
+        ]
+        for place in places:
+            if place.plan.kind not in space.kinds:
+                peaks.append(alone(_Doubled(ResidualBlock(place.plan)), (place.plan.newer, *place.plan.size)))
+            elif space.inputs == 2:
+                profile = _profile(preprocess(space, place.plan, affine=True)[0], place.older)
+                older = 0 if place.same else prod(place.older)
+                peaks.append(place.newer + max(profile.reading + older, profile.after))
+    return max(peaks)
+
+
+class _Doubled(nn.Module):
+    """A layer of two inputs, given one twice."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x, x)

@@ -1,0 +1,313 @@
+"""The itemised bill of a network: what its layers cost, what that comes to by kind and in all, and how others would count."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from rapdarts.config.experiment import HardwareConfig
+from rapdarts.config.units import UNITS, show
+from rapdarts.cost.count import joules, resources
+from rapdarts.cost.trace import FastShapes, Image, Op, remembering, trace
+from rapdarts.deploy.lookup import Target
+from rapdarts.reports.histograms import Panels
+
+LAYERS = ("conv", "linear", "matmul", "pool")
+"""Kinds of operation that have a row of their own."""
+MOST_ROWS = 60
+"""More rows than these are shown by module."""
+REST = "(rest)"
+"""The row of parameters that no layer reads."""
+NUMBERS = ("output", "params", "weights", "biases", "macs")
+
+CONVENTIONS = {
+    "macs": "multiply-accumulates of one image: convolutions, linear layers and products of activations, no biases",
+    "params": "weights, biases, and the numbers of batch norms; no buffers",
+    "bytes": "params at {precision} bits",
+    "activations": "numbers that convolutions and linear layers put out for one image",
+    "traffic": "every operation reads its inputs and weights and writes its output once, at {precision} bits",
+    "energy": "MACs x (multiply + add), every parameter read from DRAM once; {precision} bits, {hardware}",
+    "peak_memory": "activations held at the worst moment of one image, fp32",
+    "macs_with_bn_relu": "another convention: macs, and 2 an element of batch norms, 1 an element of ReLUs",
+    "thop_macs": "a second opinion on macs: the package thop, which sees modules only",
+}
+"""What every figure of a bill counts."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer, or a module with all that is in it: how many elements it puts out, and how many numbers it holds.
+
+    `shape` is without the batch. `weights` and `biases` are those of convolutions and linear layers; `params` also
+    those of the batch norms behind them.
+    """
+
+    layer: str
+    kind: str
+    shape: tuple[int, ...]
+    output: int
+    params: int
+    weights: int
+    biases: int
+    macs: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], layer: str, shape: tuple[int, ...] = ()) -> Row:
+        """Several rows in one."""
+        kind = rows[0].kind if len(rows) == 1 else f"{len(rows)} layers"
+        return cls(layer, kind, shape, **{name: sum(getattr(row, name) for row in rows) for name in NUMBERS})
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What a network costs at a precision of weights and activations in bits, on hardware of known energies.
+
+    `modules` are the rows by module; `thop` is what that package counts, or why it does not.
+    """
+
+    target: Target
+    classes: int
+    precision: int
+    hardware: HardwareConfig
+    costs: dict[str, float]
+    rows: list[Row]
+    modules: list[Row]
+    macs_with_bn_relu: int
+    thop: int | str
+
+    @property
+    def short(self) -> list[Row]:
+        """So many rows as can be read."""
+        return self.rows if len(self.rows) <= MOST_ROWS else self.modules
+
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """Everything that is one number."""
+        thop = self.thop if isinstance(self.thop, int) else None
+        return {**self.costs, "macs_with_bn_relu": self.macs_with_bn_relu, "thop_macs": thop}
+
+    def bytes_of(self, elements: int) -> int:
+        """What so many numbers take at the precision."""
+        return elements * self.precision // 8
+
+    def to_json(self) -> dict[str, Any]:
+        """Bytes are at the precision, shares are of the MACs (0 to 1), energies are in joules."""
+        target = self.target
+        head: dict[str, Any] = {"target": target.name, **self.costs}
+        tail: dict[str, Any] = {"by_kind": self._kinds(), "layers": [self._row(row) for row in self.rows]}
+        if target.skeleton:
+            head["skeleton"] = vars(target.skeleton)
+            tail["auxiliary_head"] = {"params": target.auxiliary}
+        head |= {"input": target.image, "classes": self.classes}
+        head |= {"precision": self.precision, "hardware": self.hardware.name}
+        head |= {"macs_with_bn_relu": self.macs_with_bn_relu, "thop_macs": self.figures["thop_macs"]}
+        return head | ({"thop_error": self.thop} if isinstance(self.thop, str) else {}) | tail
+
+    def _row(self, row: Row) -> dict[str, Any]:
+        return {
+            "layer": row.layer,
+            "kind": row.kind,
+            "shape": row.shape,
+            "output_bytes": self.bytes_of(row.output),
+            "params": row.params,
+            "weights": row.weights,
+            "biases": row.biases,
+            "macs": row.macs,
+            "share": row.macs / max(1, self.costs["macs"]),
+        }
+
+    def _kinds(self) -> dict[str, dict[str, float]]:
+        """What convolutions, linear layers and all else cost; `params` and all that follows from them add up to the whole."""
+        kinds = {}
+        whole = Row.of(self.rows, "")
+        for kind in ("conv", "linear"):
+            part = Row.of([row for row in self.rows if row.kind == kind], "")
+            kinds[kind] = replace(part, params=part.weights + part.biases)
+        rest = {name: getattr(whole, name) - sum(getattr(part, name) for part in kinds.values()) for name in NUMBERS}
+        kinds["other"] = replace(whole, **rest)
+        found = {}
+        for kind, part in kinds.items():
+            arithmetic, reading = joules(part.macs, part.params, self.precision, self.hardware)
+            found[kind] = {
+                "macs": part.macs,
+                "params": part.params,
+                "weights": part.weights,
+                "output_bytes": self.bytes_of(part.output),
+                "energy_macs": arithmetic,
+                "energy_weights": reading,
+            }
+        return found
+
+
+def itemise(target: Target, precision: int, hardware: HardwareConfig) -> Bill:
+    """Counts a network layer by layer. Raises InputError, naming the layer, where it cannot take the image."""
+    network, image = target.network, target.image
+    with remembering():
+        costs = {name: resource(network, image) for name, resource in resources(precision, hardware).items()}
+        run = trace(network, image)
+    rows = rows_of(network, run.ops)
+    norms, relus = (sum(op.size for op in run.ops if op.kind == kind) for kind in ("norm", "relu"))
+    return Bill(
+        target,
+        target.classes or run.sizes[run.output],
+        precision,
+        hardware,
+        costs,
+        rows,
+        by_module(network, rows, run.ops),
+        int(costs["macs"]) + 2 * norms + relus,
+        second_opinion(network, image),
+    )
+
+
+def rows_of(network: nn.Module, ops: Iterable[Op]) -> list[Row]:
+    """A row for every operation of a kind in LAYERS, and for every other layer that has parameters and is not folded.
+
+    What folded layers read, batch norms above all, is added to the row before them, or to the first; what is left in the
+    end stands in a row of its own. Operations of the network itself, not of a module in it, have the layer ''.
+    """
+    left = dict(network.named_parameters())
+    rows: list[Row] = []
+    early = 0
+    for op in ops:
+        mine = [left.pop(name) for name in op.parameters if name in left]
+        params = sum(parameter.numel() for parameter in mine)
+        own = bool(mine) and not op.free and not (rows and rows[-1].layer == op.layer)
+        if op.kind in LAYERS or own:
+            biases = sum(parameter.numel() for parameter in mine if parameter.dim() < 2)
+            weights, biases = (params - biases, biases) if op.macs else (0, 0)
+            rows.append(Row(op.layer, op.kind, op.shape[1:], op.size, params + early, weights, biases, op.macs))
+            early = 0
+        elif rows:
+            rows[-1] = replace(rows[-1], params=rows[-1].params + params)
+        else:
+            early += params
+    rest = early + sum(parameter.numel() for parameter in left.values())
+    return [*rows, Row(REST, "other", (), 0, rest, 0, 0, 0)] if rest else rows
+
+
+def by_module(network: nn.Module, rows: Sequence[Row], ops: Iterable[Op]) -> list[Row]:
+    """The rows of each module together; the shape is that of what the module's last operation puts out."""
+    home = {layer: module_of(network, layer) for layer in {row.layer for row in rows} | {op.layer for op in ops}}
+    shapes = {home[op.layer]: op.shape[1:] for op in ops}
+    modules: dict[str, list[Row]] = {}
+    for row in rows:
+        modules.setdefault(home[row.layer], []).append(row)
+    return [Row.of(inside, name, shapes.get(name, ())) for name, inside in modules.items()]
+
+
+def module_of(network: nn.Module, layer: str) -> str:
+    """The outermost module around a layer that is more than a list of modules: cells.3, stem, classifier."""
+    parts = layer.split(".")
+    for depth in range(1, len(parts)):
+        name = ".".join(parts[:depth])
+        module = network.get_submodule(name)
+        list_of_modules = type(module) is nn.Sequential and any(any(part.children()) for part in module)
+        if not (list_of_modules or isinstance(module, nn.ModuleList | nn.ModuleDict)):
+            return name
+    return layer
+
+
+def second_opinion(network: nn.Module, image: Image) -> int | str:
+    """MACs of convolutions and linear layers as thop counts them, on a copy without weights; or why it cannot."""
+    tensors = list(chain(network.parameters(), network.buffers()))
+    dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+    pixels = torch.empty(1, *image, dtype=dtype, device="meta")
+    bare = {id(tensor): nn.Parameter(tensor.detach().to("meta"), requires_grad=False) for tensor in tensors}
+    try:
+        import thop
+        from thop.profile import register_hooks
+
+        twin = copy.deepcopy(network, bare)
+        free = {kind: _count_nothing for kind in register_hooks if not issubclass(kind, (_ConvNd, nn.Linear))}
+        with FastShapes():
+            return round(thop.profile(twin, (pixels,), custom_ops=free, verbose=False)[0])
+    except Exception as error:
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def _count_nothing(module: nn.Module, given: object, result: object) -> None:
+    """For what multiplies nothing in our convention."""
+
+
+# --- for the eye -------------------------------------------------------------------------------------------------
+
+
+def describe(bills: Sequence[Bill], rows: str) -> str:
+    """The tables of rows (`all`, `none`; `auto`: so many as can be read, of a single network only), then the totals side by side."""
+    lines = []
+    for bill in bills:
+        lines.append(heading(bill))
+        if rows == "all" or (rows == "auto" and len(bills) == 1):
+            lines += [*table(bill, bill.rows if rows == "all" else bill.short), ""]
+    return "\n".join([*lines, *totals(bills)])
+
+
+def heading(bill: Bill) -> str:
+    """The network in words."""
+    skeleton, shape = bill.target.skeleton, "x".join(map(str, bill.target.image))
+    if skeleton is None:
+        return f"{bill.target.name}: {shape}, {bill.classes} classes"
+    cells = f"{skeleton.layers} cells x {skeleton.channels} channels"
+    return f"{bill.target.name}: {cells}, {shape}, {bill.classes} classes, {skeleton.stem} stem"
+
+
+def table(bill: Bill, rows: Sequence[Row]) -> list[str]:
+    """What each row puts out (its layers together), holds and multiplies."""
+    cells = [("layer", "kind", "output", "memory KiB", "params", "MACs", "% of MACs")]
+    for row in [*rows, Row.of(bill.rows, "total")]:
+        cells.append(
+            (
+                row.layer or "(network)",
+                row.kind,
+                "x".join(map(str, row.shape)),
+                f"{bill.bytes_of(row.output) / 1024:,.2f}",
+                f"{row.params:,}",
+                f"{row.macs:,}",
+                f"{100 * row.macs / max(1, bill.costs['macs']):.1f}",
+            )
+        )
+    return columns(cells, left=(0, 1, 2))
+
+
+def totals(bills: Sequence[Bill]) -> list[str]:
+    """Every figure of every network, and what it counts."""
+    cells = [("", *(bill.target.name for bill in bills), "")]
+    for name, convention in CONVENTIONS.items():
+        values = [bill.figures[name] for bill in bills]
+        shown = ("-" if value is None else show(value, name if name in UNITS else "macs") for value in values)
+        cells.append((name, *shown, convention.format(precision=bills[0].precision, hardware=bills[0].hardware.name)))
+    lines = columns(cells, left=(0, len(bills) + 1))
+    heads = [(bill.target.name, bill.target.auxiliary) for bill in bills if bill.target.auxiliary]
+    return lines + [f"the auxiliary head that training adds to {name}: {extra:,} params" for name, extra in heads]
+
+
+def panels(bill: Bill) -> Panels:
+    """What the layers put out, hold and multiply, for bar charts."""
+    rows = bill.short
+    macs, params, stored, energy = (show(bill.costs[name], name) for name in ("macs", "params", "bytes", "energy"))
+    return Panels(
+        f"{heading(bill)}\n{macs} MACs, {params} params, {stored}, {energy} at {bill.precision} bits",
+        [row.layer or "(network)" for row in rows],
+        {
+            "output memory, KiB": [bill.bytes_of(row.output) / 1024 for row in rows],
+            "params, thousands": [row.params / 1e3 for row in rows],
+            "MACs, millions": [row.macs / 1e6 for row in rows],
+        },
+    )
+
+
+def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
+    """Lines of aligned columns: those in `left` to the left, numbers to the right."""
+    aligned = []
+    for place, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        aligned.append([cell.ljust(width) if place in left else cell.rjust(width) for cell in column])
+    return ["  ".join(row).rstrip() for row in zip(*aligned, strict=True)]

@@ -1,0 +1,235 @@
+"""What choices cost: every primitive of a search space and the networks they make, and the designs of one layer's filter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rapdarts.architecture.genotype import random_genotype
+from rapdarts.architecture.space import NONE, SearchSpace, Skeleton
+from rapdarts.config.experiment import HardwareConfig
+from rapdarts.config.units import show
+from rapdarts.cost.count import COUNTED, additive, count, count_derived, params, resources
+from rapdarts.cost.expected import PriceTable, price_table
+from rapdarts.cost.layers import columns
+from rapdarts.cost.peak_memory import peak_memory
+from rapdarts.cost.penalty import uniform
+from rapdarts.cost.trace import Image
+from rapdarts.networks.supernet import Supernet
+
+DRAWN, BUILT = 20_000, 20
+"""Genotypes drawn for the distribution of prices, and of those built to see their peak memory."""
+ALL_PLACES = 9
+"""A skeleton of so many layers has every cell that a deeper one has, and its peak of memory."""
+
+Amounts = dict[str, float]
+"""How much of each resource, in its own unit."""
+
+
+def tariff_of(space: SearchSpace, skeleton: Skeleton, precision: int, hardware: HardwareConfig) -> dict[str, Any]:
+    """What the networks of a space cost at a skeleton, as JSON values, by resource; weights and activations of so many bits.
+
+    `floor` and `ceiling` are those of each resource by itself, over all genotypes whatever their skips.
+    """
+    table = price_table(space, skeleton, additive(resources(precision, hardware)))
+    mixture = uniform(space.mask)
+    rng = np.random.default_rng(0)
+    drawn = drawn_costs(table, DRAWN, rng)
+    peaks = [peak_of_random(space, skeleton, rng) for _ in range(BUILT)]
+    with torch.device("meta"):
+        supernet = Supernet(space, skeleton)
+    return {
+        "space": space.name,
+        "skeleton": vars(skeleton),
+        "precision": precision,
+        "hardware": hardware.name,
+        "floor": amounts(table, extreme(table, dearest=False)),
+        "ceiling": amounts(table, extreme(table, dearest=True)),
+        "one_primitive": {
+            name: amounts(table, of_one(table, column))
+            for name, column in space.columns.items()
+            if space.choosable[column]
+        },
+        "expected": dict(zip(table.resources, table.expected(mixture).tolist(), strict=True)),
+        "plain_sum": dict(zip(table.resources, plain_sum(table, mixture.weights.numpy()).tolist(), strict=True)),
+        "sample": {"n": DRAWN, "seed": 0, **distribution(table, drawn)},
+        "prices": {name: price(table, column) for name, column in space.columns.items()},
+        "supernet": {"params": params(supernet, skeleton.image)},
+        "peak_memory": {"n": BUILT, "seed": 0, "min": min(peaks), "max": max(peaks)},
+    }
+
+
+def amounts(table: PriceTable, totals: np.ndarray) -> Amounts:
+    """(resources,) by name; whole numbers where the resource is counted."""
+    values = zip(table.resources, totals.tolist(), strict=True)
+    return {name: round(value) if name in COUNTED else value for name, value in values}
+
+
+def extreme(table: PriceTable, dearest: bool) -> np.ndarray:
+    """What the cheapest or the dearest genotype costs, (resources,), each resource by itself."""
+    space, sign = table.space, -1 if dearest else 1
+    by_edge = (sign * table.prices[..., space.choosable]).min(-1)
+    total = table.fixed.copy()
+    for node in range(space.nodes):
+        into = np.sort(by_edge[..., space.edges_into(node)])
+        kept = (
+            into[..., : space.edges_kept(node)] if not space.repeat_inputs else into[..., [0] * space.edges_kept(node)]
+        )
+        total += sign * kept.sum((1, 2))
+    return total
+
+
+def of_one(table: PriceTable, column: int) -> np.ndarray:
+    """What cells of one primitive cost, on the first edges into each node (those from the inputs 0 and 1), (resources,)."""
+    space = table.space
+    first = [
+        space.edges_into(node).start + edge for node in range(space.nodes) for edge in range(space.edges_kept(node))
+    ]
+    return table.fixed + table.prices[:, :, first, column].sum((1, 2))
+
+
+def plain_sum(table: PriceTable, weights: np.ndarray) -> np.ndarray:
+    """All edges at once, weighted by `weights` (kinds, edges, primitives), though a cell keeps only some: (resources,)."""
+    return table.fixed + (table.prices * weights).sum((1, 2, 3))
+
+
+def drawn_costs(table: PriceTable, n: int, rng: np.random.Generator) -> np.ndarray:
+    """What n random genotypes cost, (n, resources): drawn as `random_genotype` does, all at once."""
+    space = table.space
+    total = np.tile(table.fixed, (n, 1))
+    for kind in range(len(space.kinds)):
+        for node in range(space.nodes):
+            into = space.edges_into(node)
+            edges = rng.permuted(np.tile(np.arange(into.start, into.stop), (n, 1)), axis=1)[:, : space.edges_kept(node)]
+            primitives = rng.choice(np.flatnonzero(space.choosable), edges.shape)
+            total += table.prices[:, kind, edges, primitives].sum(-1).T
+    return total
+
+
+def distribution(table: PriceTable, drawn: np.ndarray) -> dict[str, Any]:
+    """Of (n, resources): mean, deviation and quantiles of each, and how MACs and parameters go together."""
+    facts = {"mean": drawn.mean(0), "sd": drawn.std(0)}
+    facts |= {f"quantile_{share:02d}": np.quantile(drawn, share / 100, axis=0) for share in (5, 95)}
+    by_resource = {
+        name: {fact: float(values[row]) for fact, values in facts.items()} for row, name in enumerate(table.resources)
+    }
+    macs, weights = drawn[:, table.row("macs")], drawn[:, table.row("params")]
+    varied = macs.std() > 0 and weights.std() > 0
+    return {**by_resource, "correlation_macs_params": float(np.corrcoef(macs, weights)[0, 1]) if varied else None}
+
+
+def price(table: PriceTable, column: int) -> dict[str, Amounts]:
+    """What a primitive adds on one edge over all cells of a kind, with the strides that its edges have there."""
+    space = table.space
+    found: dict[str, Amounts] = {}
+    for row, kind in enumerate(space.kinds):
+        edges: dict[str, int] = {}
+        for edge, (_, source) in enumerate(space.edges):
+            stride = 2 if source < space.inputs else 1
+            edges.setdefault(kind if kind == "normal" else f"{kind}_stride_{stride}", edge)
+        found |= {name: amounts(table, table.prices[:, row, edge, column]) for name, edge in edges.items()}
+    return found
+
+
+def peak_of_random(space: SearchSpace, skeleton: Skeleton, rng: np.random.Generator) -> int:
+    """Bytes of activations that a random network of the space holds at its worst moment."""
+    small = replace(skeleton, layers=min(skeleton.layers, ALL_PLACES))
+    return int(count_derived(random_genotype(space, rng), space, small, {"peak_memory": peak_memory})["peak_memory"])
+
+
+def describe_tariff(tariff: dict[str, Any]) -> str:
+    """The same for the eye."""
+    names = list(tariff["floor"])
+    skeleton, sample, peaks = tariff["skeleton"], tariff["sample"], tariff["peak_memory"]
+    shape = "x".join(map(str, skeleton["image"]))
+    head = f"{tariff['space']}: {skeleton['layers']} cells x {skeleton['channels']} channels, {shape}, "
+    head += f"{skeleton['classes']} classes, {skeleton['stem']} stem, {tariff['precision']} bits"
+
+    def line(what: str, values: Amounts) -> tuple[str, ...]:
+        return (what, *(show(values[name], name) for name in names))
+
+    networks = [
+        ("", *names),
+        line("cheapest genotype", tariff["floor"]),
+        line("dearest genotype", tariff["ceiling"]),
+        line("mean of all genotypes", tariff["expected"]),
+    ]
+    for what, fact in (
+        ("standard deviation", "sd"),
+        ("5 % of them below", "quantile_05"),
+        ("95 % of them below", "quantile_95"),
+    ):
+        networks.append(line(f"  {what} (sample)", {name: sample[name][fact] for name in names}))
+    networks.append(line("all edges at once", tariff["plain_sum"]))
+    networks += [line(f"{name} only", values) for name, values in tariff["one_primitive"].items()]
+
+    prices = [("price on an edge, over all cells of a kind", *names)]
+    for name, kinds in tariff["prices"].items():
+        if name == NONE:  # it costs nothing
+            continue
+        prices += [line(f"{name}, {kind.replace('_', ' ')}", values) for kind, values in kinds.items()]
+
+    correlation = sample["correlation_macs_params"]
+    facts = [
+        f"peak memory: {show(peaks['min'], 'bytes')} to {show(peaks['max'], 'bytes')} in {peaks['n']} random networks",
+        f"supernet of these cells: {tariff['supernet']['params']:,} params",
+    ]
+    if correlation is not None:
+        facts.append(f"correlation of macs and params: {correlation:.3f} ({sample['n']:,} random genotypes)")
+    return "\n".join([head, *columns(networks), "", *columns(prices), "", *facts])
+
+
+# --- the designs of a filter -------------------------------------------------------------------------------------
+
+
+class Branches(nn.Module):
+    """Branches that read the same map; what they give is summed."""
+
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = [branch(x) for branch in self.branches]
+        return sum(others, first)
+
+
+def filter_designs(image: Image, outputs: int, precision: int, hardware: HardwareConfig) -> dict[str, Any]:
+    """Five ways from a map (channels, height, width) to one of `outputs` channels and the same size, and what they cost.
+
+    Stride 1, no biases; the bottleneck is a quarter of the outputs (He et al. 2016; the factors as in Szegedy et al. 2016).
+    """
+    narrow = max(1, outputs // 4)
+    conv = partial(nn.Conv2d, padding="same", bias=False)
+    with torch.device("meta"):
+        designs: dict[str, nn.Module] = {
+            "3x3": conv(image[0], outputs, 3),
+            "5x5": conv(image[0], outputs, 5),
+            "3x1 + 1x3": Branches(conv(image[0], outputs, (3, 1)), conv(image[0], outputs, (1, 3))),
+            "5x1 + 1x5": Branches(conv(image[0], outputs, (5, 1)), conv(image[0], outputs, (1, 5))),
+            f"1x1 to {narrow}, 3x3": nn.Sequential(conv(image[0], narrow, 1), conv(narrow, outputs, 3)),
+        }
+    counters = resources(precision, hardware)
+    return {
+        "input": image,
+        "outputs": outputs,
+        "precision": precision,
+        "hardware": hardware.name,
+        "designs": {name: count(design, image, counters) for name, design in designs.items()},
+    }
+
+
+def describe_designs(found: dict[str, Any]) -> str:
+    """The same for the eye."""
+    shape = "x".join(map(str, found["input"]))
+    head = f"filters from {shape} to {found['outputs']} channels, same size, no biases, {found['precision']} bits"
+    names = list(next(iter(found["designs"].values())))
+    cells = [("", *names)]
+    for design, values in found["designs"].items():
+        cells.append((design, *(show(values[name], name) for name in names)))
+    return "\n".join([head, *columns(cells)])

@@ -1,0 +1,1 @@
+"""Data sets: reading, downloading, augmenting and batching images."""

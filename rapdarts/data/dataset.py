@@ -1,0 +1,226 @@
+"""Data sets as the loops use them: read once, split by class, and dealt out in batches that resume anywhere.
+
+A data set has a train half and a test half. One whose files mark no test images is parted by
+`split(y, 2/3, 0, "npz test")`, the same for every seed of a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rapdarts.config.experiment import DataConfig
+from rapdarts.data import readers
+from rapdarts.data.augment import DRAWS, Augment
+from rapdarts.data.randomness import permutation, uniform
+from rapdarts.data.readers import Images, InMemory, Pictures
+from rapdarts.errors import InputError
+
+IN_MEMORY_BYTES = 256 * 10**6  # decoded image folders up to this size are kept in memory
+STATISTICS_IMAGES = 1000  # of a streaming folder, for its mean and deviation
+
+STATISTICS = {
+    "cifar10": ((0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "fashion_mnist": ((0.2860,), (0.3530,)),
+}
+
+
+# --- data sets ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """A data set on the device, and what a network and a run folder need to know of it."""
+
+    name: str
+    train: Images
+    test: Images
+    image: tuple[int, int, int]  # channels, height, width
+    classes: int
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]  # of each channel, in 0..1
+    std: tuple[float, ...]
+    fingerprint: str  # sha256 of labels, shapes and pixels (streaming folders: names and sizes of the files)
+
+
+def load(config: DataConfig, device: torch.device, seed: int) -> DataSet:
+    """Reads (and where needed fetches) a data set; `seed` draws the share `config.fraction` of its training images.
+
+    Raises InputError for what the user must mend, DamagedError for a file that is cut or altered.
+    """
+    return assemble(config, *readers.read(config), device, seed)
+
+
+def assemble(
+    config: DataConfig,
+    train: InMemory | Pictures,
+    test: InMemory | Pictures | None,
+    names: Sequence[str],
+    device: torch.device,
+    seed: int,
+) -> DataSet:
+    """A data set of what a reader gives: halves, share and statistics as `config` says. Raises InputError."""
+    if test is None:
+        first, second = split(train.labels, 2 / 3, 0, "npz test")
+        train, test = train.take(first), train.take(second)
+    if train.image != test.image:
+        raise InputError(f"data.name={config.name}: training images are {train.image}, test images {test.image}.")
+    if len(names) < 2:
+        raise InputError(f"data.name={config.name}: all images are of one class; a classifier needs at least two.")
+    absent = (torch.bincount(train.labels, minlength=len(names)) == 0).nonzero()
+    if len(absent):
+        raise InputError(f"data.name={config.name}: class {names[int(absent[0])]} has no training image; add some.")
+    if config.fraction < 1:
+        train = train.take(split(train.labels, config.fraction, seed, "data fraction")[0])
+    train, test = _decode_small(train), _decode_small(test)
+
+    mean, std = tuple(config.mean), tuple(config.std)
+    if not mean:
+        mean, std = STATISTICS[config.name] if config.name in STATISTICS else statistics(train)
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) != train.image[0]:
+            raise InputError(f"data.{key} has {len(values)} entries but the images have {train.image[0]} channels.")
+    fingerprint = hashlib.sha256(train.digest() + test.digest()).hexdigest()
+    train, test = train.to(device), test.to(device)
+    return DataSet(config.name, train, test, train.image, len(names), tuple(names), mean, std, fingerprint)
+
+
+def _decode_small(images: InMemory | Pictures) -> InMemory | Pictures:
+    """A folder that fits is decoded once."""
+    if isinstance(images, Pictures) and len(images) * int(np.prod(images.image)) <= IN_MEMORY_BYTES:
+        return InMemory(images.fetch(torch.arange(len(images))), images.labels)
+    return images
+
+
+def statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel, in 0..1; of a streaming folder, from at most 1,000 pictures all over it."""
+    count = min(len(images), STATISTICS_IMAGES) if isinstance(images, Pictures) else len(images)
+    chosen = torch.arange(count) * len(images) // count
+    channels = images.image[0]
+    counts = torch.zeros(channels, 256, dtype=torch.float64)
+    for part in torch.split(chosen, 500):
+        pixels = images.fetch(part).cpu()
+        counts += torch.stack([torch.bincount(pixels[:, c].flatten(), minlength=256) for c in range(channels)])
+    values = torch.arange(256, dtype=torch.float64) / 255
+    share = counts / counts.sum(1, keepdim=True)
+    mean = share @ values
+    std = (share * (values - mean[:, None]) ** 2).sum(1).sqrt()
+    std[std == 0] = 1  # a constant channel stays zero instead of becoming infinite
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def split(labels: Tensor, fraction: float, seed: int, stream: str) -> tuple[Tensor, Tensor]:
+    """Two ascending index tensors (int64, CPU); the first has `fraction` of each class, at least 1, at most all but 1.
+
+    A pure function of its arguments. Raises InputError for a class with a single image.
+    """
+    labels = labels.cpu()
+    sizes = torch.bincount(labels)
+    if (sizes == 1).any():
+        label = int((sizes == 1).nonzero()[0])
+        raise InputError(f"class {label} has a single image, too few for two parts; add images or leave it out.")
+    shuffled = permutation(seed, stream, 0, len(labels))
+    by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
+    owner = labels[by_class]
+    rank = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[owner]
+    quota = (sizes.double() * fraction + 0.5).long().clamp(min=torch.ones_like(sizes), max=(sizes - 1).clamp(min=1))
+    first = rank < quota[owner]
+    return by_class[first].sort().values, by_class[~first].sort().values
+
+
+# --- batches -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """An endless stream of shuffled, augmented batches; any step of any epoch can be had without those before it.
+
+    A batch may be computed in `accumulate` parts one after the other, and by several processes, of which each takes its
+    share of every part: image i of a batch is in part i mod parts.
+    """
+
+    images: Images
+    index: Tensor  # (n,) int64 CPU, the positions that belong to this stream
+    batch: int  # images
+    seed: int
+    stream: str
+    augment: Augment
+    what: str = "batch"  # the key that a user would change
+    accumulate: int = 1  # parts of a whole batch
+    rank: int = 0  # which process this is,
+    processes: int = 1  # of so many
+    least: int = 2  # images that can be computed together: batch norm takes no single one
+
+    def __post_init__(self) -> None:
+        if self.batch > len(self.index):
+            raise InputError(
+                f"{self.what}={self.batch} is larger than the {len(self.index)} images "
+                "that it is drawn from; make it smaller."
+            )
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch. The last may be smaller, if it is of the `least` images."""
+        whole, left = divmod(len(self.index), self.batch)
+        return whole + (left >= self.least)
+
+    def size(self, step: int) -> int:
+        """Images in the batch of a step, over all processes."""
+        return min(self.batch, len(self.index) - step * self.batch)
+
+    def parts(self, size: int) -> int:
+        """How many parts a batch of that size is computed in: none larger than in a whole batch, none below the `least`."""
+        whole = -(-self.batch // self.accumulate)
+        return max(1, min(-(-size // whole), size // self.least))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share (images (b, c, h, w) float32, labels (b,) int64) of the batches from step `start` on.
+
+        An image's crop depends on its position in the data set and the epoch only, not on batch size or start.
+        """
+        order = self.index[permutation(self.seed, f"{self.stream} order", epoch, len(self.index))]
+        batches = torch.split(order, self.batch)[start : self.steps]
+        for part, pixels in _fetch_each(self.images, [self._share(batch) for batch in batches]):
+            draws = uniform(self.seed, f"{self.stream} augment", epoch, part, DRAWS)
+            if self.augment.draws > DRAWS:
+                more = uniform(self.seed, f"{self.stream} zoom and colours", epoch, part, self.augment.draws - DRAWS)
+                draws = torch.cat([draws, more], 1)
+            yield self.augment(pixels, draws), self.images.labels[part]
+
+    def _share(self, batch: Tensor) -> Tensor:
+        """Every process takes one image of each part in its turn."""
+        turn = torch.arange(len(batch)) // self.parts(len(batch))
+        return batch[turn % self.processes == self.rank]
+
+
+def ordered(images: Images, index: Tensor | None, batch: int, augment: Augment) -> Iterator[tuple[Tensor, Tensor]]:
+    """(images (b, c, h, w) float32, labels (b,) int64), normalised only, in the order of `index` (None: all)."""
+    index = torch.arange(len(images)) if index is None else index
+    for part, pixels in _fetch_each(images, torch.split(index, batch)):
+        yield augment(pixels, None), images.labels[part]
+
+
+def _fetch_each(images: Images, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """(positions on the device, pixels) of each part; a streaming source decodes the next part meanwhile."""
+    if not parts:
+        return
+    device = images.labels.device
+    on_device = torch.split(torch.cat(list(parts)).to(device), [len(part) for part in parts])  # one copy an epoch
+    if not isinstance(images, Pictures):
+        for part in on_device:
+            yield part, images.fetch(part)
+        return
+    decoding = images.begin(parts[0])
+    try:
+        for step, part in enumerate(on_device):
+            ready, decoding = decoding, images.begin(parts[step + 1]) if step + 1 < len(parts) else []
+            yield part, images.collect(ready)
+    finally:
+        for picture in decoding:
+            picture.cancel()

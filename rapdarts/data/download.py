@@ -1,0 +1,184 @@
+"""The files of a data set: found in data.path or in the cache, fetched once into the cache, and read whole."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from rapdarts.config.experiment import DataConfig
+from rapdarts.errors import DamagedError, InputError, StorageError
+
+CHUNK_BYTES = 1 << 16  # of a download; what a broken line can lose
+
+_FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+SOURCES: dict[str, list[tuple[str, str]]] = {
+    "cifar10": [("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")],
+    "cifar100": [("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8")],
+    "mnist": [
+        (_MNIST_URL + "train-images-idx3-ubyte.gz", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+        (_MNIST_URL + "train-labels-idx1-ubyte.gz", "d53e105ee54ea40749a09fcbcd1e9432"),
+        (_MNIST_URL + "t10k-images-idx3-ubyte.gz", "9fb629c4189551a2d022fa330f9573f3"),
+        (_MNIST_URL + "t10k-labels-idx1-ubyte.gz", "ec29112dd5afa0611ce80d1b7f02629c"),
+    ],
+    "fashion_mnist": [
+        (_FASHION_URL + "train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+        (_FASHION_URL + "train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"),
+        (_FASHION_URL + "t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
+        (_FASHION_URL + "t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
+    ],
+}
+"""The official (address, MD5) of every file that can be downloaded."""
+
+FOLDERS = {
+    "cifar10": ("cifar-10-batches-bin",),
+    "cifar100": ("cifar-100-binary",),
+    "mnist": ("mnist", "MNIST", "MNIST/raw"),
+    "fashion_mnist": ("fashion-mnist", "fashion_mnist", "FashionMNIST", "FashionMNIST/raw"),
+}
+"""Where the files of a data set may lie inside data.path."""
+
+
+# --- finding and fetching ----------------------------------------------------------------------------------------
+
+
+def place(config: DataConfig) -> Path:
+    """data.path, which must be there. Raises InputError."""
+    if not config.path:
+        raise InputError(f"data.name={config.name} needs data.path=PATH, the {config.name} that holds the images.")
+    if not Path(config.path).exists():
+        raise InputError(f"data.path={config.path} does not exist.")
+    return Path(config.path)
+
+
+def find(config: DataConfig, wanted: Sequence[str]) -> Path:
+    """The folder that holds one of the files `wanted`: data.path, one known inside it, or the cache."""
+    if not config.path:
+        return _fetch(config)
+    root = place(config)
+    root = root.parent if root.is_file() else root
+    for folder in (root, *(root / inside for inside in FOLDERS[config.name])):
+        if any((folder / file).is_file() for file in wanted):
+            return folder
+    raise InputError(f"{root} holds neither {' nor '.join(wanted)}; change data.path.")
+
+
+def _fetch(config: DataConfig) -> Path:
+    """The cache folder of a data set, complete and with its checksums checked.
+
+    Raises InputError where a file cannot be had, DamagedError for a wrong checksum, StorageError for a full disk.
+    """
+    import pooch
+    import requests
+
+    folder = Path(pooch.os_cache("rapdarts")) / config.name
+    pooch.get_logger().setLevel("WARNING")
+    for url, md5 in SOURCES[config.name]:
+        name = url.rsplit("/", 1)[1]
+        remedy = f"give data.path=FOLDER or put {name} in {folder}"
+        if not config.download:
+            if not (folder / name).is_file():
+                raise InputError(f"{name} is not there and data.download=false; {remedy}.")
+            if pooch.file_hash(str(folder / name), "md5") != md5:
+                raise DamagedError(f"{folder / name} has not the official MD5 {md5}; remove it and fetch it again.")
+            continue
+        try:
+            with _alone(folder):
+                pooch.retrieve(url, f"md5:{md5}", fname=name, path=folder, downloader=_download)
+        except requests.RequestException as error:
+            answer = error.response
+            reason = type(error).__name__ if answer is None else f"it answered {answer.status_code}"
+            host = urlsplit(url).netloc
+            raise InputError(f"{name} cannot be fetched from {host} ({reason}); run again, {remedy}.") from None
+        except ValueError:
+            raise DamagedError(
+                f"{folder / name} came with another MD5 than {md5} and was removed; run again, {remedy}."
+            ) from None
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be written: {error.strerror or error}; {remedy}.") from None
+    return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Makes the folder and holds its lock: another process waits here, and then finds what this one has fetched."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _download(url: str, output: str, _: object) -> None:
+    """Fetches into NAME.part beside `output`, from where an earlier attempt stopped; a whole file becomes `output`."""
+    import requests
+
+    name = url.rsplit("/", 1)[1]
+    part = Path(output).with_name(f"{name}.part")
+    done = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={done}-"} if done else {})}
+    with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
+        if not (done and answer.status_code == 416):  # 416: nothing is left to fetch; the checksum has the last word
+            answer.raise_for_status()
+            done = done if answer.status_code == 206 else 0
+            total = done + int(answer.headers.get("Content-Length", 0))
+            with part.open("ab" if done else "wb") as file:
+                for chunk in answer.iter_content(CHUNK_BYTES):
+                    done += file.write(chunk)
+                    if sys.stderr.isatty():
+                        progress = f"\r{name}: {done / 1e6:.1f} of {total / 1e6:.1f} MB"
+                        print(progress, end="", file=sys.stderr, flush=True)
+            if sys.stderr.isatty():
+                print(file=sys.stderr)
+    os.replace(part, output)
+
+
+# --- reading whole files -----------------------------------------------------------------------------------------
+
+
+def read_files(folder: Path, sizes: dict[str, int], meta: str) -> dict[str, bytes]:
+    """The files of a folder, which must have these sizes, and `meta` where it is there."""
+    for file, expected in sizes.items():
+        if not (folder / file).is_file():
+            raise InputError(f"{folder} holds no {file}; copy it there or change data.path.")
+        check_size(str(folder / file), expected, (folder / file).stat().st_size)
+    wanted = [*sizes, meta] if (folder / meta).is_file() else [*sizes]
+    return {file: (folder / file).read_bytes() for file in wanted}
+
+
+def read_tar(archive: Path, sizes: dict[str, int], meta: str) -> dict[str, bytes]:
+    """The files by their plain names, straight from the archive: nothing is unpacked, no path in it is followed."""
+    contents = {}
+    try:
+        with tarfile.open(archive, "r:gz") as members:
+            for member in members:
+                path = PurePosixPath(member.name)
+                if not member.isreg() or path.is_absolute() or ".." in path.parts:
+                    continue
+                if path.name in sizes:
+                    check_size(f"{archive}, {path.name}", sizes[path.name], member.size)
+                elif path.name != meta or member.size > 100_000:
+                    continue
+                if content := members.extractfile(member):
+                    contents[path.name] = content.read()
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise DamagedError(f"{archive} is damaged ({error}); fetch it again.") from None
+    missing = sizes.keys() - contents.keys()
+    if missing:
+        raise DamagedError(f"{archive} holds no file {min(missing)}; fetch it again.")
+    return contents
+
+
+def check_size(file: str, expected: int, found: int) -> None:
+    """Raises DamagedError where they differ."""
+    if found != expected:
+        raise DamagedError(f"{file} is damaged: expected {expected} bytes, found {found}; fetch it again.")

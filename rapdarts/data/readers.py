@@ -1,0 +1,392 @@
+"""Pictures and labels as they lie on disk: one reader for each format, and what a reader hands on.
+
+`digits` ships with the package: its 60 test images of each class are the first 60 of that class in
+`randomness.permutation(0, "digits test", 0, 1797)`. An .npz with x and y only may mark its test images in a mask `test`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rapdarts.config.experiment import DataConfig
+from rapdarts.data import download
+from rapdarts.errors import DamagedError, InputError
+
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+
+IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+CIFAR_RECORDS = {
+    "cifar10": {**{f"data_batch_{i}.bin": 10_000 for i in range(1, 6)}, "test_batch.bin": 10_000},
+    "cifar100": {"train.bin": 50_000, "test.bin": 10_000},
+}
+"""Records (label bytes and 3,072 pixels) in each file of the binary version, the test file last."""
+
+FASHION_NAMES = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle_boot".split()  # noqa: SIM905
+
+
+# --- where pictures come from ------------------------------------------------------------------------------------
+
+
+class Images(Protocol):
+    """One half of a data set: pictures by their position, and their labels."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(n,) int64 on the device."""
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """(b, c, h, w) uint8 on the device, for positions (b,) int64 on whatever device."""
+
+    def take(self, index: Tensor) -> Images:
+        """The pictures at some positions (n,) alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """All pictures as one tensor on the device."""
+
+    pixels: Tensor  # (n, c, h, w) uint8
+    labels: Tensor  # (n,) int64
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        _, channels, height, width = self.pixels.shape
+        return channels, height, width
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fetch(self, index: Tensor) -> Tensor:
+        return self.pixels[index.to(self.pixels.device)]
+
+    def take(self, index: Tensor) -> InMemory:
+        return InMemory(self.pixels[index], self.labels[index])
+
+    def to(self, device: torch.device) -> InMemory:
+        return InMemory(self.pixels.to(device), self.labels.to(device))
+
+    def digest(self) -> bytes:
+        hashed = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
+        hashed.update(self.labels.numpy().tobytes())
+        hashed.update(np.ascontiguousarray(self.pixels.numpy()).data)
+        return hashed.digest()
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Picture files, decoded whenever they are asked for; every kind of picture becomes RGB, 8 bits a channel."""
+
+    root: Path
+    files: Sequence[str]  # inside root
+    labels: Tensor  # (n,) int64
+    image: tuple[int, int, int]  # 3, height, width: another size is scaled and cropped to it
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def begin(self, index: Tensor) -> list[Future[Tensor]]:
+        """Starts to decode the pictures at `index` (CPU) in the background."""
+        return [_pool().submit(self._decode, i) for i in index.tolist()]
+
+    def collect(self, decoding: list[Future[Tensor]]) -> Tensor:
+        """(b, 3, h, w) uint8 on the device, once they are there. Raises InputError, naming it, for a broken picture."""
+        pixels = torch.stack([picture.result() for picture in decoding])
+        if self.labels.is_cuda:
+            pixels = pixels.pin_memory()
+        return pixels.to(self.labels.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
+
+    def fetch(self, index: Tensor) -> Tensor:
+        return self.collect(self.begin(index))
+
+    def take(self, index: Tensor) -> Pictures:
+        return Pictures(self.root, [self.files[i] for i in index.tolist()], self.labels[index], self.image)
+
+    def to(self, device: torch.device) -> Pictures:
+        return Pictures(self.root, self.files, self.labels.to(device), self.image)
+
+    def digest(self) -> bytes:
+        """Of the names and sizes of the files: reading them all would take as long as an epoch."""
+        hashed = hashlib.sha256(repr((len(self), *self.image)).encode())
+        hashed.update(self.labels.numpy().tobytes())
+        for file in self.files:
+            hashed.update(f"{file}\0{(self.root / file).stat().st_size}\0".encode())
+        return hashed.digest()
+
+    def _decode(self, position: int) -> Tensor:
+        """(h, w, 3) uint8."""
+        from PIL import Image
+
+        file = self.root / self.files[position]
+        _, height, width = self.image
+        try:
+            with Image.open(file) as picture:
+                if picture.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip at 255
+                    high = np.asarray(picture).astype(np.int64) >> 8
+                    colour = Image.fromarray(high.clip(0, 255).astype(np.uint8)).convert("RGB")
+                elif picture.mode in ("P", "PA"):  # by way of RGBA: a transparent colour would warn
+                    colour = picture.convert("RGBA").convert("RGB")
+                else:
+                    colour = picture.convert("RGB")
+            if colour.size != (width, height):
+                # The largest centred square is what scaling the shorter side and cropping the centre leaves.
+                left, top = (colour.width - min(colour.size)) / 2, (colour.height - min(colour.size)) / 2
+                box = (left, top, colour.width - left, colour.height - top)
+                colour = colour.resize((width, height), Image.Resampling.BILINEAR, box=box)
+            return torch.from_numpy(np.array(colour))
+        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            raise InputError(f"{file} is not a picture that can be read ({error}); repair or remove it.") from None
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="pictures")
+
+
+def open_pictures(root: Path, files: Sequence[str], labels: Tensor, size: int) -> Pictures:
+    """Pictures whose headers have been read; `size` is the side they are scaled to, 0: as they are.
+
+    Raises InputError, naming the file, for one that is no picture, or that has another size than the first (size 0).
+    """
+    from PIL import Image
+
+    def header(file: str) -> tuple[int, int]:
+        try:
+            with Image.open(root / file) as picture:
+                return picture.size
+        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            kind = "is empty" if (root / file).stat().st_size == 0 else f"is not a picture that can be read ({error})"
+            raise InputError(f"{root / file} {kind}; repair or remove it.") from None
+
+    first: tuple[int, int] | None = None
+    for start in range(0, len(files), 4096):  # ImageNet at once would queue a million calls
+        some = files[start : start + 4096]
+        for file, found in zip(some, _pool().map(header, some), strict=True):
+            first = first or found
+            if not size and found != first:
+                raise InputError(
+                    f"{root / file} has {found[0]}x{found[1]} pixels but {root / files[0]} has {first[0]}x{first[1]}; "
+                    "set data.size to scale them."
+                )
+    width, height = (size, size) if size or not first else first
+    return Pictures(root, files, labels, (3, height, width))
+
+
+# --- one reader for each format ----------------------------------------------------------------------------------
+
+
+def read(config: DataConfig) -> tuple[InMemory | Pictures, InMemory | Pictures | None, list[str]]:
+    """The train half, the test half (None: no image is marked as one; the train half has them all), class names.
+
+    Raises InputError for what the user must mend, DamagedError for a file that is cut or altered.
+    """
+    if config.name == "memory":
+        raise InputError(
+            "data.name=memory are images that a program gave; name other data: an experiment, or data.name=npz data.path=FILE."
+        )
+    if config.name == "folder":
+        return _read_folder(config)
+    if config.name in CIFAR_RECORDS:
+        return _read_cifar(config)
+    if config.name in download.SOURCES:
+        return _read_idx(config)
+    return _read_npz(config)
+
+
+def _read_folder(config: DataConfig) -> tuple[Pictures, Pictures, list[str]]:
+    root = download.place(config)
+    if not (root / "train").is_dir():
+        inside = [folder for folder in sorted(root.iterdir()) if (folder / "train").is_dir()] if root.is_dir() else []
+        if len(inside) != 1:
+            raise InputError(f"{root} holds no folder train/ (with a folder for each class); change data.path.")
+        root = inside[0]
+    names = _folders(root / "train")
+    test = next((root / half for half in ("test", "val") if _folders(root / half)), None)
+    if test is None or not names:
+        raise InputError(f"{root} must hold train/CLASS/ and test/CLASS/ (or val/CLASS/) with pictures in them.")
+    halves = []
+    for half in (root / "train", test):
+        files: list[str] = []
+        labels: list[int] = []
+        for name in _folders(half):
+            if name not in names:
+                raise InputError(f"{half / name} is a class without training images; add some or remove it.")
+            found = sorted((half / name).rglob("*"))
+            found = [file for file in found if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()]
+            if not found:
+                raise InputError(f"{half / name} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}); add some.")
+            files += [file.relative_to(half).as_posix() for file in found]
+            labels += [names.index(name)] * len(found)
+        halves.append(open_pictures(half, files, torch.tensor(labels), config.size))
+    return halves[0], halves[1], names
+
+
+def _folders(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(inner.name for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
+
+
+def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]:
+    """digits, or a user's file with x, y (and perhaps test), or with x_train, y_train, x_test, y_test."""
+    if config.name == "digits" and config.path:
+        raise InputError(
+            "data.path: the digits ship with the package; for data of yours take data.name=npz or data.name=folder."
+        )
+    file = Path(__file__).with_name("digits.npz") if config.name == "digits" else download.place(config)
+    if file.is_dir():
+        inside = sorted(file.glob("*.npz"))
+        if len(inside) != 1:
+            raise InputError(f"{file} holds {len(inside)} .npz files; name one with data.path.")
+        file = inside[0]
+    if not zipfile.is_zipfile(file):
+        raise DamagedError(f"{file} ({file.stat().st_size} bytes) is not an .npz file, or was cut; write it again.")
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+    except ValueError as error:
+        raise InputError(f"{file} cannot be read ({error}); save plain arrays with numpy.savez.") from None
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DamagedError(f"{file} is damaged: {error}.") from None
+    if config.name == "digits":
+        arrays["x"] = (arrays["x"].astype(np.int64) * 255 // 16).astype(np.uint8)  # stored as the original 0..16
+    if {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys():
+        pixels, test_pixels = (pixels_of(arrays[key], f"{file}, {key}") for key in ("x_train", "x_test"))
+        labels = labels_of(arrays["y_train"], len(pixels), None, f"{file}, y_train")
+        names = numbers(int(labels.max()) + 1)
+        test_labels = labels_of(arrays["y_test"], len(test_pixels), len(names), f"{file}, y_test")
+        return InMemory(pixels, labels), InMemory(test_pixels, test_labels), names
+    if not {"x", "y"} <= arrays.keys():
+        found = ", ".join(arrays) or "nothing"
+        raise InputError(f"{file} must hold x and y, or x_train, y_train, x_test and y_test, not {found}.")
+    pixels = pixels_of(arrays["x"], f"{file}, x")
+    labels = labels_of(arrays["y"], len(pixels), None, f"{file}, y")
+    names = numbers(int(labels.max()) + 1)
+    everything = InMemory(pixels, labels)
+    if "test" not in arrays:
+        return everything, None, names
+    mask = arrays["test"]
+    if mask.shape != (len(labels),) or not np.isin(mask, (0, 1)).all() or mask.all() or not mask.any():
+        raise InputError(f"{file}, test: must be 1 (test) or 0 (train) for each of the {len(labels)} images.")
+    chosen = torch.from_numpy(mask.astype(bool))
+    train, test = (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
+    return everything.take(train), everything.take(test), names
+
+
+def _read_cifar(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
+    """The binary version: records of 1 (CIFAR-10) or 2 (CIFAR-100: coarse, fine) label bytes and 3,072 pixels."""
+    formats = {"cifar10": (1, 10, "batches.meta.txt"), "cifar100": (2, 100, "fine_label_names.txt")}
+    label_bytes, classes, meta = formats[config.name]
+    sizes = {file: records * (label_bytes + 3072) for file, records in CIFAR_RECORDS[config.name].items()}
+    archive = download.SOURCES[config.name][0][0].rsplit("/", 1)[1]
+    place = download.find(config, (next(iter(sizes)), archive))
+    in_tar = not (place / next(iter(sizes))).is_file()
+    contents = download.read_tar(place / archive, sizes, meta) if in_tar else download.read_files(place, sizes, meta)
+    halves = []
+    for files in (list(sizes)[:-1], list(sizes)[-1:]):
+        pixels, labels = [], []
+        for file in files:
+            records = np.frombuffer(contents[file], np.uint8).reshape(-1, label_bytes + 3072)
+            labels.append(labels_of(records[:, label_bytes - 1], len(records), classes, str(place / file)))
+            pixels.append(torch.from_numpy(records[:, label_bytes:].reshape(-1, 3, 32, 32).copy()))
+        halves.append(InMemory(torch.cat(pixels), torch.cat(labels)))
+    names = contents.get(meta, b"").decode("utf-8", "replace").split()
+    return halves[0], halves[1], names if len(names) == classes else numbers(classes)
+
+
+def _read_idx(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
+    """MNIST's format (LeCun): a magic number, the sizes (all big-endian, 4 bytes), then the bytes; plain or gzip."""
+    folder = download.find(config, [IDX_FILES[0], IDX_FILES[0] + ".gz"])
+    halves: list[InMemory] = []
+    for images, labels in (IDX_FILES[:2], IDX_FILES[2:]):
+        pixels = torch.from_numpy(_read_idx_file(folder, images, 3))[:, None]
+        classes = int(halves[0].labels.max()) + 1 if halves else None
+        raw = _read_idx_file(folder, labels, 1)
+        halves.append(InMemory(pixels, labels_of(raw, len(pixels), classes, str(folder / labels))))
+    names = numbers(int(halves[0].labels.max()) + 1)
+    is_fashion = config.name == "fashion_mnist" and len(names) == len(FASHION_NAMES)
+    return halves[0], halves[1], FASHION_NAMES if is_fashion else names
+
+
+def _read_idx_file(folder: Path, name: str, dimensions: int) -> np.ndarray[Any, Any]:
+    file = folder / name if (folder / name).is_file() else folder / f"{name}.gz"
+    if not file.is_file():
+        raise InputError(f"{folder} holds no {name}.gz; copy it there or change data.path.")
+    head = 4 + 4 * dimensions
+    content = bytearray()
+    expected = head
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+        try:
+            while len(content) <= expected and (chunk := stream.read(head if not content else 1 << 20)):
+                content += chunk
+                if expected == head and len(content) >= head:
+                    if content[:4] != bytes([0, 0, 8, dimensions]):
+                        raise DamagedError(f"{file} starts with {content[:4].hex()}, not 000008{dimensions:02x}.")
+                    shape = np.frombuffer(bytes(content[4:head]), ">u4").tolist()
+                    expected += int(np.prod(shape, dtype=object))
+        except (OSError, EOFError, zlib.error) as error:
+            raise DamagedError(
+                f"{file} is damaged: expected {expected} bytes, found {len(content)} ({error}); fetch it again."
+            ) from None
+    download.check_size(str(file), expected, len(content))
+    if not expected - head:
+        raise InputError(f"{file} holds nothing; change data.path.")
+    return np.frombuffer(bytes(content[head:]), np.uint8).reshape(shape).copy()
+
+
+def pixels_of(raw: np.ndarray[Any, Any], source: str) -> Tensor:
+    """(n, c, h, w) uint8 from (n, h, w), (n, h, w, c) or (n, c, h, w); a last side up to 4 after larger ones is c."""
+    if raw.ndim not in (3, 4) or 0 in raw.shape:
+        raise InputError(f"{source}: images must be (n, h, w), (n, h, w, c) or (n, c, h, w), not {raw.shape}.")
+    if raw.dtype != np.uint8:
+        if raw.dtype.kind not in "uif" or not (raw.min() >= 0 and raw.max() <= 255):
+            raise InputError(f"{source}: pixels must be numbers from 0 to 255.")
+        if raw.dtype.kind == "f" and raw.max() <= 1:
+            raise InputError(f"{source}: pixels are fractions up to {raw.max():g}; multiply them by 255.")
+        raw = np.rint(raw).astype(np.uint8)
+    if raw.ndim == 3:
+        raw = raw[:, None]
+    elif raw.shape[3] <= 4 < raw.shape[1]:
+        raw = raw.transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(raw))
+
+
+def labels_of(raw: np.ndarray[Any, Any], count: int, classes: int | None, source: str) -> Tensor:
+    """(n,) int64 in 0..classes - 1; without `classes`, as many as there are different labels. Raises InputError."""
+    if raw.shape != (count,):
+        raise InputError(f"{source}: {count} images need labels of the shape ({count},), not {raw.shape}.")
+    if raw.dtype.kind not in "iu":
+        bad = np.flatnonzero(raw != np.trunc(raw)) if raw.dtype.kind == "f" else np.zeros(0, int)
+        first = int(bad[0]) if len(bad) else 0
+        raise InputError(f"{source}: label {first} is {raw[first]} ({raw.dtype}); save labels as int64.")
+    classes = classes or len(np.unique(raw))
+    bad = np.flatnonzero((raw < 0) | (raw >= classes))
+    if len(bad):
+        value = raw[bad[0]]
+        raise InputError(f"{source}: label {bad[0]} is {value}, but {classes} classes go from 0 to {classes - 1}.")
+    return torch.from_numpy(raw.astype(np.int64))
+
+
+def numbers(classes: int) -> list[str]:
+    """The names of classes that have none."""
+    return [str(label) for label in range(classes)]

@@ -1,0 +1,190 @@
+"""What is to be built and trained: one interface to the networks of genotypes and to the reference networks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from rapdarts.architecture.genotype import Genotype, parse_json, validate
+from rapdarts.architecture.space import SearchSpace, Skeleton
+from rapdarts.config.experiment import RetrainConfig
+from rapdarts.cost.count import RESOURCES, Resource, count, resources_of
+from rapdarts.cost.trace import Image
+from rapdarts.networks.derived import DerivedNetwork
+from rapdarts.networks.reference import REFERENCE
+
+
+class Blueprint(ABC):
+    """A network that can be built any number of times, each time with fresh weights."""
+
+    @property
+    @abstractmethod
+    def input(self) -> Image:
+        """The image that it takes (channels, height, width)."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """How many classes it tells apart."""
+
+    @property
+    @abstractmethod
+    def origin(self) -> dict[str, str]:
+        """What it is, by name: a run that trains it cannot be resumed with another."""
+
+    @property
+    @abstractmethod
+    def card(self) -> dict[str, Any]:
+        """Plain values from which `of_card` makes the blueprint again."""
+
+    @abstractmethod
+    def build(self, auxiliary: bool = False) -> nn.Module:
+        """The network, from images to logits; in training, with an auxiliary head if it can have one, to a pair of logits.
+
+        Raises InputError where the image is too small for it.
+        """
+
+    @abstractmethod
+    def with_classes(self, classes: int) -> Blueprint:
+        """The same network for so many classes."""
+
+    @abstractmethod
+    def remarks(self, recipe: RetrainConfig) -> list[str]:
+        """What to say before it is trained by a recipe."""
+
+    @abstractmethod
+    def facts(self, recipe: RetrainConfig) -> dict[str, str]:
+        """What the result of its training by a recipe says of it besides costs."""
+
+    @cached_property
+    def costs(self) -> dict[str, float]:
+        """Every resource of the network as it is shipped: without auxiliary head. Raises InputError as `build` does."""
+        with torch.device("meta"):
+            network = self.build()
+        return count(network, self.input, self.counters)
+
+    @property
+    def counters(self) -> Mapping[str, Resource]:
+        """How its costs are counted."""
+        return RESOURCES
+
+
+@dataclass(frozen=True)
+class DerivedBlueprint(Blueprint):
+    """The network of a genotype, one that the space could have given, at a skeleton.
+
+    `instead_of` is the experiment's skeleton where the one that a genotype was priced at has taken its place.
+    """
+
+    genotype: Genotype
+    space: SearchSpace
+    skeleton: Skeleton
+    instead_of: Skeleton | None = None
+
+    @property
+    def input(self) -> Image:
+        return self.skeleton.image
+
+    @property
+    def outputs(self) -> int:
+        return self.skeleton.classes
+
+    @property
+    def counters(self) -> Mapping[str, Resource]:
+        return resources_of(self.genotype)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        return {"genotype": self.genotype.line}
+
+    @property
+    def card(self) -> dict[str, Any]:
+        return {"genotype": replace(self.genotype, skeleton=self.skeleton, costs=self.costs).to_json()}
+
+    def build(self, auxiliary: bool = False) -> DerivedNetwork:
+        return DerivedNetwork(self.genotype, self.space, self.skeleton, auxiliary)
+
+    def with_classes(self, classes: int) -> DerivedBlueprint:
+        return replace(self, skeleton=replace(self.skeleton, classes=classes))
+
+    def remarks(self, recipe: RetrainConfig) -> list[str]:
+        def cells(skeleton: Skeleton) -> str:
+            return f"{skeleton.layers} cells x {skeleton.channels} channels with the {skeleton.stem} stem"
+
+        why = f", as the genotype was priced, not the experiment's {cells(self.instead_of)}" if self.instead_of else ""
+        lines = [f"building {cells(self.skeleton)}{why}; skeleton.KEY=... sets another"]
+        if self.facts(recipe) == {"auxiliary_pool": "adaptive 2x2"}:
+            lines.append("the auxiliary head pools adaptively: its 5x5 pool does not fit maps of this size")
+        return lines
+
+    def facts(self, recipe: RetrainConfig) -> dict[str, str]:
+        with torch.device("meta"):
+            head = self.build(auxiliary=recipe.auxiliary > 0).auxiliary
+        return {} if head is None else {"auxiliary_pool": "adaptive 2x2" if head.adaptive else "5x5"}
+
+
+@dataclass(frozen=True)
+class ReferenceBlueprint(Blueprint):
+    """A reference network, by its name in REFERENCE, for an image (channels, height, width) and a number of classes."""
+
+    name: str
+    image: Image
+    classes: int
+
+    @property
+    def input(self) -> Image:
+        return self.image
+
+    @property
+    def outputs(self) -> int:
+        return self.classes
+
+    @property
+    def origin(self) -> dict[str, str]:
+        return {"reference network": self.name}
+
+    @property
+    def card(self) -> dict[str, Any]:
+        return {"reference": self.name, "image": self.image, "classes": self.classes}
+
+    def build(self, auxiliary: bool = False) -> nn.Module:
+        return REFERENCE[self.name].build(self.image, self.classes)
+
+    def with_classes(self, classes: int) -> ReferenceBlueprint:
+        return replace(self, classes=classes)
+
+    def remarks(self, recipe: RetrainConfig) -> list[str]:
+        lines = [f"building {self.name} for images of {'x'.join(map(str, self.image))} and {self.classes} classes"]
+        idle = [f"retrain.{key}" for key in ("drop_path", "auxiliary") if getattr(recipe, key)]
+        if idle:
+            lines.append(f"without {' and '.join(idle)}: these belong to networks of cells")
+        return lines
+
+    def facts(self, recipe: RetrainConfig) -> dict[str, str]:
+        return {"network": self.name}
+
+
+def of_card(card: Mapping[str, Any], where: str, space_named: Callable[[str], SearchSpace]) -> Blueprint:
+    """The blueprint that wrote a card; `where` names it in messages, `space_named` gives the space of a genotype.
+
+    Raises InputError for a genotype that cannot be used; KeyError, TypeError or ValueError for what is no card.
+    """
+    if "reference" in card:
+        name, (channels, height, width), classes = card["reference"], card["image"], card["classes"]
+        if not all(type(number) is int and number > 0 for number in (channels, height, width, classes)):
+            raise ValueError("its image or classes are no numbers above 0")
+        if name not in REFERENCE:
+            raise ValueError("its reference network is none that there is")
+        return ReferenceBlueprint(name, (channels, height, width), classes)
+    genotype = parse_json(card["genotype"], f"{where}:genotype")
+    if genotype.skeleton is None:
+        raise ValueError("its genotype has no skeleton")
+    space = space_named(genotype.space)
+    validate(genotype, space, where)
+    return DerivedBlueprint(genotype, space, genotype.skeleton)

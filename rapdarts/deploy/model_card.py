@@ -1,0 +1,212 @@
+"""The model card of a trained network: what it is, how it was trained, how good it is, how to use it, and what is not known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import rapdarts
+from rapdarts.architecture.space import named_space
+from rapdarts.config.experiment import Experiment, of_run
+from rapdarts.config.units import show
+from rapdarts.deploy.blueprint import DerivedBlueprint
+from rapdarts.deploy.model_file import TrainedFile
+from rapdarts.errors import DamagedError, InputError
+from rapdarts.files.json import Fault, as_object, load
+from rapdarts.files.text import read_text
+from rapdarts.training.metrics import run_of
+
+MAX_FILE_BYTES = 20_000_000
+NUMBERS = ("test_accuracy", "standard_error", "n")
+ESCAPES = str.maketrans({**{mark: f"\\{mark}" for mark in "\\|`*_[]#"}, "<": "&lt;", **dict.fromkeys("\r\n", " ")})
+"""What Markdown would read as more than text, and what stands there instead."""
+
+UNKNOWN = "unknown: no run folder lies around the file"
+
+
+@dataclass(frozen=True)
+class History:
+    """What the run folder around a trained network says: its experiment, and of its test and its machine plain values."""
+
+    experiment: Experiment | None = None
+    test: Mapping[str, Any] = field(default_factory=dict)
+    machine: Mapping[str, Any] = field(default_factory=dict)
+
+
+def history_of(path: Path) -> History:
+    """Read from the folder of the run that a trained network lies in. Raises DamagedError for files there that are not whole."""
+    folder = run_of(path)
+    if folder is None:
+        return History()
+    try:
+        experiment = of_run(folder)
+    except InputError:
+        return History()
+    result, machine = _object(path.with_name("result.json")), _object(folder / "environment.json")
+    # A result is that of network.safetensors; best.safetensors has its own inside.
+    own = {"network.safetensors": result, "best.safetensors": result.get("best")}.get(path.name)
+    own = own if isinstance(own, dict) else {}
+    test = {key: own[key] for key in NUMBERS if type(own.get(key)) in (int, float)}
+    return History(experiment, test if len(test) == len(NUMBERS) else {}, machine)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        tree: dict[str, Any] = as_object(load(read_text(path, "it", MAX_FILE_BYTES, "is too large")), "it")
+        return tree
+    except (InputError, Fault) as error:
+        raise DamagedError(f"{path} is damaged ({str(error).rstrip('.')}).") from None
+
+
+def card(trained: TrainedFile, history: History, name: str, size: int, licence: str = "") -> str:
+    """The card, in Markdown, of the file `name` of `size` bytes that a trained network was written to."""
+    image = "x".join(map(str, trained.blueprint.input))
+    head = ["---", "library_name: rapdarts", "pipeline_tag: image-classification"]
+    head += [f"license: {json.dumps(licence)}"] if licence else []
+    rows = {
+        "what": _plain(what(trained)),
+        "file": f"{_plain(name)}, {size:,} bytes, weights in safetensors, everything needed to use them in its metadata",
+        "input": f"{image} pixels in 0..1; the network below takes off each channel's mean ({_numbers(trained.mean)})"
+        f" and divides by its deviation ({_numbers(trained.std)})",
+        "output": f"logits of {len(trained.class_names)} classes: {_plain(', '.join(trained.class_names))}",
+        **_trained_on(history),
+    }
+    rows |= {f"cost: {resource}": show(cost, resource) for resource, cost in trained.blueprint.costs.items()}
+    table = ["| | |", "| --- | --- |", *(f"| {key} | {value} |" for key, value in rows.items())]
+    return "\n".join(
+        [
+            *head,
+            "---",
+            "",
+            f"# {_plain(name)}",
+            "",
+            *table,
+            "",
+            *_cells(trained),
+            *_use(trained, name),
+            *_limits(history, licence),
+        ]
+    )
+
+
+def what(trained: TrainedFile) -> str:
+    """What a trained network is, in words."""
+    blueprint = trained.blueprint
+    if not isinstance(blueprint, DerivedBlueprint):
+        return f"{', '.join(blueprint.origin.values())}, a reference network"
+    skeleton = blueprint.skeleton
+    cells = f"{skeleton.layers} cells x {skeleton.channels} channels with the {skeleton.stem} stem"
+    return f"{cells}, of a genotype of the search space {blueprint.space.name}"
+
+
+def _cells(trained: TrainedFile) -> list[str]:
+    blueprint = trained.blueprint
+    if not isinstance(blueprint, DerivedBlueprint):
+        return []
+    return [
+        "## Cells",
+        "",
+        "In the words that `rapdarts retrain` reads:",
+        "",
+        "```text",
+        blueprint.genotype.line,
+        "```",
+        "",
+    ]
+
+
+def _trained_on(history: History) -> dict[str, str]:
+    """The rows on data, test and training."""
+    config, test = history.experiment, history.test
+    if config is None:
+        return dict.fromkeys(("data set", "test accuracy", "training"), UNKNOWN)
+    share = "" if config.data.fraction == 1 else f", {config.data.fraction:g} of its training images"
+    accuracy = "unknown: the run has no result for this file"
+    if test:
+        error = f"{100 * test['test_accuracy']:.2f} % +- {100 * test['standard_error']:.2f} %"
+        accuracy = f"{error} (standard error over test sets of n = {test['n']:,} images)"
+    recipe = {"crop": config.data.crop, "flip": config.data.flip, **vars(config.retrain)}
+    settings = ", ".join(f"{key}={value}" for key, value in recipe.items())
+    machine = {key: history.machine.get(key) or "unknown" for key in ("rapdarts", "torch")}
+    versions = ", ".join(f"{key} {value}" for key, value in machine.items())
+    ranked = history.machine.get("verb") == "rank"
+    count = config.rank.epochs if ranked else config.retrain.epochs
+    epochs = f"{count} epoch{'s' if count > 1 else ''}"
+    if ranked:  # which shortens the recipe, and lets the seeds follow each other
+        training = (
+            f"{epochs} in a ranking, on {config.rank.train_fraction:g} of these images, by {_plain(versions)}; the recipe"
+            " is in its config.yaml"
+        )
+    else:
+        training = f"{epochs}, seed {config.seed}, by {_plain(versions)}; {_plain(settings)}"
+    return {"data set": f"{_plain(config.data.name)}{share}", "test accuracy": accuracy, "training": training}
+
+
+def _use(trained: TrainedFile, name: str) -> list[str]:
+    shape = ", ".join(map(str, trained.blueprint.input))
+    given, own = json.dumps(name), _own_space(trained)
+    return [
+        "## Use",
+        "",
+        "```python",
+        *(["from pathlib import Path", ""] if own else []),
+        "import torch",
+        "import rapdarts",
+        *(["from rapdarts.architecture.space import space_from_file"] if own else []),
+        "",
+        *([f'space = space_from_file(Path("{own}.py"))  # your file with that space'] if own else []),
+        f"network = rapdarts.load({given}{', space=space' if own else ''})  # pixels in 0..1 to logits",
+        f"classes = {json.dumps(list(trained.class_names), ensure_ascii=False)}",
+        f"pixels = torch.rand(1, {shape})",
+        "with torch.no_grad():",
+        "    print(classes[network(pixels).argmax()])",
+        "```",
+        "",
+        f"Written by rapdarts {rapdarts.__version__}, whose `export` writes files for ONNX, torch.export and ExecuTorch as well.",
+        "",
+    ]
+
+
+def _own_space(trained: TrainedFile) -> str:
+    """The name of the space, where it is none that rapdarts ships."""
+    blueprint = trained.blueprint
+    if isinstance(blueprint, DerivedBlueprint):
+        try:
+            named_space(blueprint.space.name)
+        except InputError:
+            return blueprint.space.name
+    return ""
+
+
+def _limits(history: History, licence: str) -> list[str]:
+    """What the card cannot say."""
+    data = _plain(history.experiment.data.name) if history.experiment else "the data set it was trained on"
+    own = (
+        f"The weights: {_plain(licence)}, as whoever exported them says."
+        if licence
+        else "The weights carry no licence: none was given."
+    )
+    return [
+        "## Licence",
+        "",
+        f"{own} The licence of {data} is not known here and may bind what is trained on it: check it before use.",
+        "",
+        "## What is not known",
+        "",
+        "How the accuracy varies from training to training (this is one), how far it holds on images of another origin, and"
+        " how it differs between groups of images or of people: none of this was measured.",
+        "",
+    ]
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def _plain(text: str) -> str:
+    return text.translate(ESCAPES)

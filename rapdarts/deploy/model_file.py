@@ -1,0 +1,107 @@
+"""Trained networks in files: weights, and beside them all that is needed to build and use the network again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from rapdarts.architecture.space import SearchSpace, named_space
+from rapdarts.data.dataset import DataSet
+from rapdarts.deploy.blueprint import Blueprint, of_card
+from rapdarts.errors import DamagedError, InputError
+from rapdarts.files.json import load
+from rapdarts.networks.layers import Normalise
+
+CARD = "rapdarts"
+"""The one metadata entry of our .safetensors files: the format writes several in an order that changes from call to call."""
+
+
+@dataclass(frozen=True)
+class TrainedFile:
+    """What a .safetensors file of ours says about itself; `mean` and `std` normalise images of 0..1 by channel."""
+
+    path: Path
+    blueprint: Blueprint
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+
+
+def read_trained(path: Path, space_named: Callable[[str], SearchSpace] = named_space) -> TrainedFile:
+    """The metadata of a trained network; `space_named` gives the space of a genotype.
+
+    Raises InputError if there is none, DamagedError if it cannot be read.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"there is no trained network {path}; give a run folder of rapdarts retrain, or its network.safetensors."
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            card = load((file.metadata() or {})[CARD])
+        blueprint, data = of_card(card, str(path), space_named), card["data"]
+        mean, std = (_by_channel(data[name], name, blueprint.input[0]) for name in ("mean", "std"))
+        if not all(deviation > 0 for deviation in std):
+            raise ValueError("its std is not above 0")
+        names = data["classes"]
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise ValueError("its classes are no list of names")
+        if len(names) != blueprint.outputs:
+            raise ValueError(f"it names {len(names)} classes and tells {blueprint.outputs} apart")
+        return TrainedFile(path, blueprint, mean, std, tuple(names))
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise DamagedError(f"{path} is not a network that rapdarts retrain wrote, or is damaged ({error}).") from None
+
+
+def _by_channel(values: Any, name: str, channels: int) -> tuple[float, ...]:
+    """One finite number for each channel. Raises ValueError for anything else."""
+    if not (isinstance(values, list) and len(values) == channels):
+        raise ValueError(f"its {name} is no list of a number for each of {channels} channels")
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
+        raise ValueError(f"its {name} is not of finite numbers")
+    return tuple(values)
+
+
+def load_network(trained: TrainedFile) -> nn.Module:
+    """The trained network, in eval mode on the CPU. Raises DamagedError if the weights do not fit it."""
+    with torch.device("meta"):  # whatever size a file asks for, memory is taken for the weights that it holds
+        network = trained.blueprint.build()
+    try:
+        with safe_open(trained.path, "pt") as file:  # copies: what the file gives lies in the file, which may change
+            weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        for name, place in network.state_dict().items():
+            weight = weights.get(name, place)  # torch says which are missing
+            fits = weight.is_floating_point() or weight.dtype == place.dtype
+            if weight.shape != place.shape or not fits:
+                kinds = [f"{tuple(tensor.shape)} of {tensor.dtype}" for tensor in (weight, place)]
+                raise RuntimeError(f"{name} is {kinds[0]}, not {kinds[1]}")
+        network.load_state_dict(weights, assign=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise DamagedError(f"{trained.path}: the weights do not fit ({' '.join(str(error).split())[:300]}).") from None
+    return network.eval().float()
+
+
+def deployed(trained: TrainedFile) -> nn.Sequential:
+    """The trained network behind the normalisation that it was trained with: pixels (n, c, h, w) in 0..1 to logits (n, classes).
+
+    `.network` is the network itself. Raises DamagedError as `load_network` does.
+    """
+    parts = OrderedDict(normalise=Normalise(trained.mean, trained.std), network=load_network(trained))
+    return nn.Sequential(parts).eval()
+
+
+def to_safetensors(weights: Mapping[str, Tensor], blueprint: Blueprint, data: DataSet) -> bytes:
+    """Weights without the auxiliary head, which only training hears, with all that is needed to use them."""
+    kept = {name: value.cpu().contiguous() for name, value in weights.items() if not name.startswith("auxiliary.")}
+    card = {**blueprint.card, "data": {"mean": data.mean, "std": data.std, "classes": data.class_names}}
+    return safetensors.torch.save(kept, {CARD: json.dumps(card)})

@@ -1,0 +1,123 @@
+"""Trained networks handed over to other runtimes: written, opened again, and compared with PyTorch before anyone gets the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rapdarts.data.augment import fractions
+from rapdarts.data.dataset import DataSet, ordered
+from rapdarts.data.randomness import permutation
+from rapdarts.data.readers import Images
+from rapdarts.deploy import runtimes as shipped
+from rapdarts.deploy.blueprint import DerivedBlueprint
+from rapdarts.deploy.model_card import what
+from rapdarts.deploy.model_file import TrainedFile
+from rapdarts.deploy.runtimes import Facts, Function
+from rapdarts.errors import RapdartsError
+from rapdarts.training.metrics import Accuracy, accuracy_of, predict
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A format that carries a trained network away: written, and opened again by the runtime that it is for.
+
+    `tolerance` is the largest difference of two logits that is let pass, in largest logits; `extra` what has to be
+    installed, `batch` how many images the file takes at once.
+    """
+
+    write: Callable[[nn.Module, Facts], bytes]
+    open: Callable[[bytes], Function]
+    tolerance: float
+    extra: str
+    batch: str
+
+
+RUNTIMES: dict[str, Runtime] = {
+    "onnx": Runtime(shipped.to_onnx, shipped.open_onnx, 1e-4, "onnx", "batches of any size"),
+    "pt2": Runtime(shipped.to_pt2, shipped.open_pt2, 1e-4, "", "batches of any size"),
+    "executorch": Runtime(shipped.to_executorch, shipped.open_executorch, 1e-3, "executorch", "one image at a time"),
+}
+"""What `rapdarts export to=` writes of a trained network for others to run; `safetensors` is for rapdarts itself."""
+
+COMPARED = 64
+"""Images on which a file is compared with PyTorch."""
+
+BATCH = 64
+"""Images in a batch of the calibration and of the test."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The largest difference of two logits, the largest logit of PyTorch's, and the number of images that showed them."""
+
+    difference: float
+    largest: float
+    n: int
+
+    @property
+    def share(self) -> float:
+        """The difference in largest logits; not a number where a logit is not finite."""
+        return self.difference / max(self.largest, 1e-6)
+
+    @property
+    def plain(self) -> dict[str, float]:
+        """The numbers by name."""
+        return {"largest_difference": self.difference, "largest_logit": self.largest}
+
+
+def facts_for(trained: TrainedFile, licence: str = "") -> Facts:
+    """What a file is to say about a trained network."""
+    cells = [trained.blueprint.genotype.line] if isinstance(trained.blueprint, DerivedBlueprint) else []
+    return Facts(trained.blueprint.input, trained.class_names, "\n".join([what(trained), *cells]), licence)
+
+
+def written(network: nn.Module, runtime: Runtime, facts: Facts, pixels: Tensor) -> tuple[bytes, Agreement]:
+    """The file, and how far its logits are from those of the network, on `pixels` (n, c, h, w) in 0..1.
+
+    Raises RapdartsError where that is too far.
+    """
+    content = runtime.write(network, facts)
+    found = agreement(network, runtime.open(content), pixels)
+    if not found.share <= runtime.tolerance:
+        raise RapdartsError(
+            f"the exported network differs from PyTorch by {found.difference:.2g} in a logit (the largest is"
+            f" {found.largest:.3g}), more than {runtime.tolerance:g} of it; nothing was written. Take another format."
+        )
+    return content, found
+
+
+@torch.no_grad()
+def agreement(network: Function, other: Function, pixels: Tensor) -> Agreement:
+    """How far the logits of two networks lie apart, in batches of 1, of 7, and of the rest."""
+    batches = [part for part in (pixels[:1], pixels[1:8], pixels[8:]) if len(part)]
+    ours, theirs = (torch.cat([run(part) for part in batches]).double() for run in (network, other))
+    return Agreement((ours - theirs).abs().max().item(), ours.abs().max().item(), len(pixels))
+
+
+def pixels_of(images: Images, index: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """(pixels (n, c, h, w) in 0..1, labels (n,)) of the images in `index` (None: all), in batches."""
+    return ordered(images, index, BATCH, fractions(images.image[0]))
+
+
+def pixels_to_compare(image: tuple[int, int, int], data: DataSet | None) -> Tensor:
+    """The pixels on which a file is compared: the first test images, or, without data, seeded random ones."""
+    if data is None:
+        return torch.rand(COMPARED, *image, generator=torch.Generator().manual_seed(0))
+    first = torch.arange(min(COMPARED, len(data.test)))
+    return torch.cat([pixels for pixels, _ in pixels_of(data.test, first)])
+
+
+def int8(content: bytes, facts: Facts, data: DataSet, count: int) -> tuple[bytes, int]:
+    """An ONNX file brought to 8 bits, and the number of training images that set its ranges: up to `count`, drawn with seed 0."""
+    index = permutation(0, "calibration", 0, len(data.train))[:count]
+    batches = (pixels for pixels, _ in pixels_of(data.train, index))
+    return shipped.to_int8(content, facts, batches), len(index)
+
+
+def tested(network: Function, data: DataSet) -> Accuracy:
+    """Accuracy of a network from pixels to logits on the test set. Raises DivergedError for logits that are not finite."""
+    return accuracy_of(*predict(network, pixels_of(data.test)))

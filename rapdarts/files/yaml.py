@@ -1,0 +1,134 @@
+"""YAML's numbers, words, lists and maps, and nothing else of it: a configuration file cannot run code or mean something it does not say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rapdarts.errors import InputError
+from rapdarts.files.text import read_text
+
+MAX_FILE_BYTES = 100_000
+MAX_DEPTH = 20
+MAX_DIGITS = 100
+"""Of a number as it is written: Python takes minutes over one of a million digits."""
+
+NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+LEADING_ZERO = re.compile(r"[-+]?0[0-9]")
+WORDS = {"true", "True", "TRUE", "false", "False", "FALSE", "null", "Null", "NULL", "~", ""}
+INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+"""Numbers to YAML; let through, because the range of every knob refuses them by name."""
+
+
+def read_yaml(path: Path) -> Iterator[tuple[str, Any]]:
+    """The (dotted key, value) pairs of a YAML file.
+
+    Raises InputError for what a configuration has no use for: interpolation, tags, aliases, repeated keys, and
+    plain words that YAML takes for something else than they look like (010, 1:30, no).
+    """
+    import yaml
+
+    larger = f"has more than {MAX_FILE_BYTES:,} bytes, too many for a configuration"
+    text = read_text(path, str(path), MAX_FILE_BYTES, larger)
+    try:
+        tree = _parse_yaml(text)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError(f"{path}{line}: {_why(error)}.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    if tree is None:
+        return
+    if not isinstance(tree, dict):
+        raise InputError(f"{path} must hold sections such as data: and search:.")
+    yield from _leaves(tree, "")
+
+
+def parse_value(text: str, key: str) -> Any:
+    """The number, truth value or list that a command-line text means. Raises InputError."""
+    import yaml
+
+    try:
+        return _parse_yaml(text)
+    except yaml.YAMLError as error:
+        problem = _why(error) or "no number, truth value or [list]"
+        raise InputError(f"{key}={shorten(text)} cannot be read: {problem}.") from None
+
+
+def shorten(text: str) -> str:
+    """A text as a message quotes it."""
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _why(error: Any) -> str:
+    """What a YAML error complains about: its problem, which often goes on where its context stops."""
+    problem = getattr(error, "problem", None) or ""
+    return f"{error.context}, {problem}" if problem.startswith("but ") else problem
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _parse_yaml(text: str) -> Any:
+    """The tree of values. Raises yaml.YAMLError."""
+    import yaml
+
+    def refuse(problem: str, event: Any) -> yaml.MarkedYAMLError:
+        return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+
+    class Loader(yaml.SafeLoader):
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+                raise refuse("anchors and aliases are not used here; write the value twice", event)
+            if event.tag is not None:
+                raise refuse(f"the tag {event.tag} is not used here; write the value without it", event)
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                raise refuse(f"nested deeper than {MAX_DEPTH} levels", event)
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            if isinstance(node, yaml.ScalarNode):
+                if problem := _problem(node.value, plain=node.style is None, text=node.tag.endswith(":str")):
+                    raise refuse(problem, node)
+                if node.style is None and NUMBER.fullmatch(node.value) and not node.tag.endswith(":int"):
+                    node.tag = "tag:yaml.org,2002:float"  # YAML 1.1 takes 1e-3 for a text
+            return node
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            seen = set()
+            for key, _ in node.value:
+                if not (isinstance(key, yaml.ScalarNode) and key.tag.endswith(":str")):
+                    raise refuse("a key must be a name", key)
+                if key.value in seen:
+                    raise refuse(f"the key {key.value} stands here twice; keep one", key)
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    return yaml.load(text, Loader)  # noqa: S506 (a SafeLoader, narrowed)
+
+
+def _problem(value: str, plain: bool, text: bool) -> str:
+    """Why a scalar is refused, or nothing; `plain`: it stands without quotes, `text`: YAML takes it for a text."""
+    if "${" in value:
+        return "'${' is not used here; write the value"
+    if not plain:
+        return ""
+    if NUMBER.fullmatch(value):
+        if len(value) > MAX_DIGITS:
+            return f"a number of more than {MAX_DIGITS} digits"
+        misleading = LEADING_ZERO.match(value) is not None
+    else:
+        misleading = not text and value not in WORDS and INFINITE.fullmatch(value) is None
+    if not misleading:
+        return ""
+    return f"{shorten(value)} does not mean what it looks like; write true, false, a plain number, or quotes"

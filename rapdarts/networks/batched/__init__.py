@@ -1,0 +1,1 @@
+"""The fast supernet and its GPU kernels."""

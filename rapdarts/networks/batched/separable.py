@@ -1,0 +1,204 @@
+"""Depthwise and pointwise convolution as one operation that keeps its input for the backward pass, where weights learn, and nothing else.
+
+What lies between the two is computed again when the pointwise weights need their gradient: a depthwise convolution is
+cheap, and its output would be as large as everything else that an edge keeps. On a CPU the gradients also go around
+the slow paths of oneDNN (docs/performance.md has the figures): depthwise weights wider than three columns, and
+anything dilated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rapdarts.networks.batched.bundles import Again, Bundle, Reading, for_kernels, images, pixels
+
+STRIP = 3
+"""The widest depthwise kernel, in columns, whose weight gradient oneDNN computes fast."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution moves over the image; each as (rows, columns)."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+    def same(self, kernel: tuple[int, int]) -> bool:
+        """Whether it gives an image of the size it was given."""
+        reach = [d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True)]
+        return self.stride == (1, 1) and all(2 * p == r for p, r in zip(self.padding, reach, strict=True))
+
+    def result(self, given: tuple[int, int], kernel: tuple[int, int]) -> tuple[int, int]:
+        """The size (rows, columns) of what it makes of an image of a `given` size."""
+        height, width = (
+            (side + 2 * p - d * (k - 1) - 1) // s + 1
+            for side, p, d, k, s in zip(given, self.padding, self.dilation, kernel, self.stride, strict=True)
+        )
+        return height, width
+
+
+def separable(
+    x: Bundle, reading: Reading, depthwise: Tensor, pointwise: Tensor, geometry: Geometry, room: Tensor | None = None
+) -> Tensor:
+    """Depthwise, then pointwise convolution of slots of C channels each, each slot with its own weights.
+
+    `x` is (n, blocks*C, h, w), `depthwise` (slots*C, 1, k, k), `pointwise` (slots*outputs, C, 1, 1); gives
+    (n, slots*outputs, h', w'), which a kernel of ours puts into the `room` for it, if there is one.
+    """
+    if for_kernels(x.x, max(pointwise.shape[1], len(pointwise) // len(reading.sources))):
+        image = x.x.to(torch.get_autocast_dtype("cuda")) if torch.is_autocast_enabled("cuda") else x.x
+        made: Tensor = _SeparableOnGpu.apply(image, depthwise, pointwise, reading, geometry, room)  # type: ignore[no-untyped-call]
+        return made
+    (rows, columns), (above, beside) = geometry.stride, geometry.padding
+    if geometry.stride == geometry.dilation != (1, 1) and above % rows == 0 and beside % columns == 0:
+        # Only every stride-th pixel is read: a dense convolution of those.
+        x, geometry = x.picked(geometry.stride), Geometry((1, 1), (above // rows, beside // columns), (1, 1))
+    spread = x.spread(reading)
+    tensors = [spread.x, spread.source, depthwise, pointwise]
+    device = x.x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        # Autocast does not look into a function of our own.
+        tensors = [tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
+    result: Tensor = _Separable.apply(*tensors, spread.again, geometry)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Separable(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, source: Tensor, depthwise: Tensor, pointwise: Tensor, again: Again, geometry: Geometry
+    ) -> Tensor:
+        _, _, *for_weights = ctx.needs_input_grad[:4]
+        ctx.save_for_backward(source if any(for_weights) else None, depthwise, pointwise)
+        ctx.size, ctx.again, ctx.geometry = source.shape, again, geometry
+        return F.conv2d(_depthwise(x, depthwise, geometry), pointwise, groups=len(depthwise) // pointwise.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        source, depthwise, pointwise = ctx.saved_tensors
+        channels = pointwise.shape[1]
+        slots = len(depthwise) // channels
+        for_x, _, for_depthwise, for_pointwise = ctx.needs_input_grad[:4]
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        x = ctx.again(source) if for_depthwise or for_pointwise else None
+        to_pointwise = None
+        if x is not None:
+            between = _depthwise(x, depthwise, ctx.geometry)
+            rows, columns = (pixels(y).flatten(0, 2).unflatten(1, (slots, -1)) for y in (gradient, between))
+            to_pointwise = torch.bmm(rows.permute(1, 2, 0), columns.transpose(0, 1)).view_as(pointwise)
+            del between
+        to_between = F.conv_transpose2d(gradient, pointwise, groups=slots)
+        to_x, to_depthwise = _depthwise_backward(to_between, x, ctx.size, depthwise, ctx.geometry, for_x)
+        return to_x, None, to_depthwise, to_pointwise, None, None
+
+
+class _SeparableOnGpu(torch.autograd.Function):
+    """The same by kernels of ours, which read each slot's block where it lies."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, depthwise: Tensor, pointwise: Tensor, reading: Reading, geometry: Geometry,
+        room: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        from rapdarts.networks.batched.kernels import convolutions, places
+
+        x = places.laid_out(x)
+        _, *for_weights = ctx.needs_input_grad[:3]
+        ctx.save_for_backward(x if any(for_weights) else None, depthwise, pointwise)
+        ctx.size, ctx.reading, ctx.geometry = x.shape, reading, geometry
+        # Detached, a result is a tensor of its own, though it lies in the room that came in.
+        return convolutions.forward(x, reading, depthwise, pointwise, geometry, room).detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        from rapdarts.networks.batched.kernels import convolutions, places
+
+        x, depthwise, pointwise = ctx.saved_tensors
+        gradient = places.laid_out(gradient)
+        size = ctx.size if ctx.needs_input_grad[0] else None
+        gradients = convolutions.backward(gradient, size, x, ctx.reading, depthwise, pointwise, ctx.geometry)
+        return *gradients, None, None, None
+
+
+def _depthwise(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    return F.conv2d(x, weight, None, geometry.stride, geometry.padding, geometry.dilation, len(weight))
+
+
+def _depthwise_backward(
+    gradient: Tensor, x: Tensor | None, size: torch.Size, weight: Tensor, geometry: Geometry, for_x: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of a depthwise convolution for its input, of `size`, and its weight; without `x` not for that."""
+    kernel = (weight.shape[2], weight.shape[3])
+    dilated = geometry.dilation != (1, 1)
+    whole = all(p % d == 0 for p, d in zip(geometry.padding, geometry.dilation, strict=True))
+    detour = weight.device.type == "cpu" and (geometry.same(kernel) and whole if dilated else kernel[1] > STRIP)
+    if x is not None and not detour:
+        return _library_backward(gradient, x, weight, geometry, (for_x, True, False))[:2]
+    to_x = to_weight = None
+    if for_x and dilated and detour:
+        to_x = _depthwise(gradient, weight.flip(2, 3), geometry)  # the convolution turned around
+    elif for_x:
+        # What the stride leaves over at the far sides, where the last window does not reach.
+        left = [
+            side - ((given - 1) * s - 2 * p + d * (k - 1) + 1)
+            for side, given, s, p, d, k in zip(
+                size[2:], gradient.shape[2:], geometry.stride, geometry.padding, geometry.dilation, kernel, strict=True
+            )
+        ]
+        to_x = F.conv_transpose2d(
+            gradient, weight, None, geometry.stride, geometry.padding, left, len(weight), geometry.dilation
+        )
+    if x is not None:
+        if dilated:
+            (rows, columns), (above, beside) = geometry.dilation, geometry.padding
+            x, gradient = _phases(x, geometry.dilation), _phases(gradient, geometry.dilation)
+            geometry = Geometry((1, 1), (above // rows, beside // columns), (1, 1))
+        to_weight = _weight_in_strips(gradient, x, weight, geometry)
+    return to_x, to_weight
+
+
+def _library_backward(
+    gradient: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, wanted: tuple[bool, bool, bool]
+) -> Any:
+    return torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, geometry.stride, geometry.padding, geometry.dilation, False, (0, 0),
+        len(weight), wanted,
+    )  # fmt: skip
+
+
+def _weight_in_strips(gradient: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Any:
+    """The weight gradient of an undilated convolution, a strip of at most STRIP columns of the kernel after the other."""
+    if weight.shape[3] <= STRIP:
+        return _library_backward(gradient, x, weight, geometry, (False, True, False))[1]
+    rows, columns = geometry.padding
+    padded = F.pad(x, (columns, columns))  # with the zeros in the image, a strip sees its own part of it
+    geometry = Geometry(geometry.stride, (rows, 0), (1, 1))
+    inside = (gradient.shape[3] - 1) * geometry.stride[1]
+    strips = []
+    for first in range(0, weight.shape[3], STRIP):
+        kernel = weight[..., first : first + STRIP]
+        seen = padded[..., first : first + inside + kernel.shape[3]]
+        strips.append(_library_backward(gradient, seen, kernel, geometry, (False, True, False))[1])
+    return torch.cat(strips, 3)
+
+
+def _phases(x: Tensor, dilation: tuple[int, int]) -> Tensor:
+    """The pixels that a dilated convolution sees together, as images of their own: (n, C, h, w) to (dh*dw*n, C, h/dh, w/dw).
+
+    Sides that the dilation does not divide are padded by zeros, which add nothing to a sum of products.
+    """
+    rows, columns = dilation
+    height, width = x.shape[-2:]
+    if height % rows or width % columns:
+        x = F.pad(x, (0, -width % columns, 0, -height % rows))
+    apart = pixels(x).unflatten(2, (-1, columns)).unflatten(1, (-1, rows))  # n, h, dh, w, dw, C
+    return images(apart.permute(2, 4, 0, 1, 3, 5).flatten(0, 2))

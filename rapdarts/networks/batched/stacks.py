@@ -1,0 +1,364 @@
+"""Stacks: the same layer of several slots, run as one.
+
+A slot is one primitive on one edge. The slots of a chain hold modules of the same build, each with weights of its own;
+a chain runs them layer by layer, and each layer for all slots at once over their stacked weights. Slots whose edges
+leave the same state read the same block of channels (`Reading`), so that what has no weights is computed once for all.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from rapdarts.networks.batched.bundles import Bundle, Reading, for_kernels, images, pixels
+from rapdarts.networks.batched.separable import Geometry, separable
+from rapdarts.networks.batched.sums import NormOnGpu, Weighted, WeightedNorm, kept
+from rapdarts.networks.layers import AvgPool, Halves
+
+WEIGHTLESS = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, AvgPool, nn.Identity)
+"""Layers that treat every channel alike, so that they may run on any bundle as they are."""
+
+
+WIDEST_POOL = 11
+"""Side of a window whose pixels the pools of a GPU can tell apart: they keep the number of the largest in 7 bits."""
+
+
+def layers_of(module: nn.Module) -> list[nn.Module]:
+    """The layers of a primitive, one after the other; a module of unknown inside is one layer."""
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and not _hooked(module):
+        layers = [layer for part in module for layer in layers_of(part)]
+        if len(set(layers)) == len(layers):  # one that comes twice would get weights of its own at each place
+            return layers
+    return [module]
+
+
+class Stack(nn.Module):
+    """One layer of all slots: a bundle of blocks (n, blocks*C, h, w), read as `reading` says, to (n, slots*C', h', w').
+
+    A kernel of ours puts that into the `room` for it, if there is one; other layers leave it alone. `origins` says which
+    tensors of the slots' own modules each of its tensors is made of.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.origins: dict[str, list[Tensor]] = {}
+
+    def pack(self, name: str, tensors: Sequence[Any]) -> None:
+        """Lays tensors of the slots one after the other along their first axis, as a parameter or buffer `name`."""
+        stacked = torch.cat([tensor.detach() for tensor in tensors])
+        if isinstance(tensors[0], nn.Parameter):
+            self.register_parameter(name, nn.Parameter(stacked, requires_grad=tensors[0].requires_grad))
+        else:
+            self.register_buffer(name, stacked)
+        self.origins[name] = list(tensors)
+
+
+class StackedConv(Stack):
+    """A convolution for each slot, as one grouped convolution."""
+
+    weight: Tensor
+
+    def __init__(self, slots: Sequence[nn.Conv2d]) -> None:
+        super().__init__()
+        self.slots, first = len(slots), slots[0]
+        self.groups = first.groups
+        self.stride, self.padding, self.dilation = first.stride, first.padding, first.dilation
+        self.pack("weight", [slot.weight for slot in slots])
+        self.bias: Tensor | None = None
+        if first.bias is not None:
+            del self.bias
+            self.pack("bias", [slot.bias for slot in slots])
+
+    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
+        if self.groups == 1 and reading.even:
+            read, groups = x.x, reading.blocks  # the slots of a block read it as one wide convolution does
+        else:
+            read, groups = x.spread(reading).x, self.slots * self.groups
+        return F.conv2d(read, self.weight, self.bias, self.stride, self.padding, self.dilation, groups)
+
+
+class StackedSeparable(Stack):
+    """A depthwise and a pointwise convolution for each slot."""
+
+    depthwise: Tensor
+    pointwise: Tensor
+
+    def __init__(self, depthwise: Sequence[nn.Conv2d], pointwise: Sequence[nn.Conv2d]) -> None:
+        super().__init__()
+        first: Any = depthwise[0]
+        self.geometry = Geometry(first.stride, first.padding, first.dilation)
+        self.pack("depthwise", [slot.weight for slot in depthwise])
+        self.pack("pointwise", [slot.weight for slot in pointwise])
+
+    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
+        return separable(x, reading, self.depthwise, self.pointwise, self.geometry, room)
+
+
+class StackedHalves(Stack):
+    """`Halves` for each slot."""
+
+    def __init__(self, slots: Sequence[Halves]) -> None:
+        super().__init__()
+        self.slots = len(slots)
+        self.even, self.odd = StackedConv([slot.even for slot in slots]), StackedConv([slot.odd for slot in slots])
+
+    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
+        even, odd = (Bundle(half) for half in Halves.pixels(x.x))
+        parts = (self.even(even, reading), self.odd(odd, reading))
+        halves = [pixels(part).unflatten(3, (self.slots, -1)) for part in parts]
+        return images(torch.cat(halves, 4).flatten(3))
+
+
+class StackedNorm(Stack):
+    """A batch norm for each slot, with a ReLU behind it if `relu`."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, slots: Sequence[nn.BatchNorm2d], relu: bool = False) -> None:
+        super().__init__()
+        first, self.relu = slots[0], relu
+        self.channels, self.eps, self.momentum = first.num_features, first.eps, first.momentum or 0.0
+        self.weight: Tensor | None = None
+        self.bias: Tensor | None = None
+        for name in ("weight", "bias") if first.affine else ():
+            delattr(self, name)
+            self.pack(name, [getattr(slot, name) for slot in slots])
+        for name in ("running_mean", "running_var"):
+            self.pack(name, [getattr(slot, name) for slot in slots])
+
+    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
+        if self.training and self.weight is None and for_kernels(x.x, self.channels):
+            made: Tensor = NormOnGpu.apply(  # type: ignore[no-untyped-call]
+                x.x, reading, self.running_mean, self.running_var, self.momentum, self.eps, self.relu
+            )
+            return made
+        normalised = torch.native_batch_norm(
+            x.spread(reading).x,
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            self.training,
+            self.momentum,
+            self.eps,
+        )[0]
+        return F.relu(normalised) if self.relu else normalised
+
+    def weighted(self, x: Tensor, reading: Reading, scale: Tensor) -> Tensor:
+        """The normalised `x` times `scale` (slots*C,): the mixing weight takes the place of the scale a batch norm learns."""
+        result: Tensor = WeightedNorm.apply(  # type: ignore[no-untyped-call]
+            x, scale, reading, self.running_mean, self.running_var, self.training, self.momentum, self.eps
+        )
+        return result
+
+
+class Each(Stack):
+    """Layers of unknown inside: every slot runs its own on its own block."""
+
+    def __init__(self, slots: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.slots = nn.ModuleList(copy.deepcopy(slot) for slot in slots)
+        for i, slot in enumerate(slots):
+            for name, tensor in slot.state_dict(keep_vars=True).items():
+                self.origins[f"slots.{i}.{name}"] = [tensor]
+
+    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
+        return torch.cat([slot(block) for slot, block in zip(self.slots, reading.split(x.x), strict=True)], 1)
+
+
+class Elementwise(Stack):
+    """A layer without weights, the same for all channels."""
+
+    def __init__(self, slots: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.layer = slots[0]
+
+    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
+        return self.layer(x.spread(reading).x)
+
+
+class Chain(nn.Module):
+    """One primitive on all its slots, from the states that their edges leave to the terms of the sums they enter.
+
+    `slots` holds the module of each slot, which reads the bundle of states as `reading` says.
+    """
+
+    def __init__(self, slots: Sequence[nn.Module], reading: Reading) -> None:
+        super().__init__()
+        self.reading = reading
+        rows = [layers_of(slot) for slot in slots]
+        if not all(_alike(column) for column in zip(*rows, strict=False)) or len({len(row) for row in rows}) > 1:
+            rows = [[slot] for slot in slots]
+        columns = list(zip(*rows, strict=True))
+        self.relu = bool(columns) and _weightless(columns[0], nn.ReLU)
+        columns = columns[self.relu :]
+        self.shared = nn.ModuleList()
+        while columns and _weightless(columns[0]):
+            self.shared.append(columns.pop(0)[0])
+        self.norm: StackedNorm | None = None
+        if columns and _stackable_norm(columns[-1]) and not columns[-1][0].affine:
+            self.norm = StackedNorm(columns.pop())
+        self.layers = nn.ModuleList(_stacks(columns))
+
+    def forward(self, x: Bundle, scale: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The weighed terms (n, slots*C, h', w') of a bundle (n, blocks*C, h, w); `scale` is (slots*C,).
+
+        `mask` (n, h, w, slots, C) says which elements are kept.
+        """
+        y = self.before_norm(x)
+        if self.norm is not None:
+            weighted = self.norm.weighted(y, self.behind, scale)
+            return weighted if mask is None else images(kept(pixels(weighted), mask))
+        result: Tensor = Weighted.apply(y, scale, self.behind, mask)  # type: ignore[no-untyped-call]
+        return result
+
+    @property
+    def idle(self) -> bool:
+        """Whether the terms are the states themselves, but for their weights."""
+        busy = [layer for layer in self.shared if type(layer) is not nn.Identity]
+        return not (self.relu or busy or len(self.layers) or self.norm)
+
+    @property
+    def behind(self) -> Reading:
+        """How the slots read what the layers put out: once there are weights, each has a block of its own."""
+        return Reading.own(len(self.reading.sources)) if len(self.layers) else self.reading
+
+    def before_norm(self, x: Bundle, room: Tensor | None = None) -> Tensor:
+        """What all layers but the norm make of a bundle (n, blocks*C, h, w), to be read as `behind` says.
+
+        It lies in the `room` for it, where there is one and the last layer is a kernel of ours.
+        """
+        if self.relu:
+            x = x.rectified
+        last = [*self.shared, *self.layers][-1:]
+        for layer in self.shared:
+            x = Bundle(pooled(layer, x.x, room if layer in last else None))
+        reading = self.reading
+        for layer in self.layers:
+            x, reading = Bundle(layer(x, reading, room if layer in last else None)), self.behind
+        return x.x
+
+
+def _stacks(columns: Sequence[Sequence[nn.Module]]) -> Iterator[Stack]:
+    """One stack for each layer; a depthwise and a pointwise convolution behind each other become one."""
+    at = 0
+    while at < len(columns):
+        column, following = columns[at], columns[at + 1] if at + 1 < len(columns) else ()
+        if _stackable_convs(column) and _stackable_convs(following) and _is_separable(column[0], following[0]):
+            yield StackedSeparable(column, following)  # type: ignore[arg-type]
+            at += 2
+            continue
+        if _stackable_convs(column):
+            yield StackedConv(column)  # type: ignore[arg-type]
+        elif _stackable_norm(column):
+            relu = bool(following) and _weightless(following, nn.ReLU)
+            yield StackedNorm(column, relu)  # type: ignore[arg-type]
+            at += relu
+        elif all(type(slot) is Halves and not any(map(_hooked, slot.modules())) for slot in column):
+            yield StackedHalves(column)  # type: ignore[arg-type]
+        elif _weightless(column):
+            yield Elementwise(column)
+        else:
+            yield Each(column)
+        at += 1
+
+
+def _alike(column: Sequence[nn.Module]) -> bool:
+    """Whether the modules of a layer differ in nothing but their numbers."""
+    builds = [_build(slot) for slot in column]
+    return builds.count(builds[0]) == len(builds)
+
+
+def _build(module: nn.Module) -> tuple[object, ...]:
+    """What a module is but for its numbers: what it prints, what its classes call constant (not all of it is printed), what learns."""
+    constants = [
+        getattr(part, name, None) for part in module.modules() for name in getattr(type(part), "__constants__", ())
+    ]
+    return repr(module), constants, [weight.requires_grad for weight in module.parameters()]
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether calling a module does more than its class says."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or "forward" in vars(module)
+
+
+def _weightless(column: Sequence[nn.Module], *kinds: type[nn.Module]) -> bool:
+    """Whether one layer will do for all slots: none has weights, or is heard by anyone; `kinds` are those to look for."""
+    return all(type(slot) in (kinds or WEIGHTLESS) and not _hooked(slot) for slot in column)
+
+
+def _stackable_convs(column: Sequence[nn.Module]) -> bool:
+    return bool(column) and all(
+        type(slot) is nn.Conv2d
+        and slot.padding_mode == "zeros"
+        and not isinstance(slot.padding, str)
+        and not _hooked(slot)
+        for slot in column
+    )
+
+
+def _is_separable(first: Any, second: Any) -> bool:
+    """Whether a convolution is depthwise, the next one pointwise, and neither has a bias."""
+    return (
+        first.groups == first.in_channels == first.out_channels == second.in_channels
+        and second.groups == 1
+        and (second.kernel_size, second.stride, second.padding) == ((1, 1), (1, 1), (0, 0))
+        and first.bias is second.bias is None
+    )
+
+
+def _stackable_norm(column: Sequence[nn.Module]) -> bool:
+    return all(
+        type(slot) is nn.BatchNorm2d and slot.track_running_stats and slot.momentum is not None and not _hooked(slot)
+        for slot in column
+    )
+
+
+def pooled(layer: Any, x: Tensor, room: Tensor | None = None) -> Tensor:
+    """A layer without weights on feature maps (n, C, h, w).
+
+    Pools of whole windows are kernels of ours, where there are some, which put what they make into the `room` for it.
+    """
+    plain = (type(layer) is nn.MaxPool2d and layer.dilation == 1) or (
+        type(layer) is AvgPool and not layer.count_include_pad
+    )
+    whole = plain and not layer.ceil_mode and all(type(part) is int for part in _window(layer))
+    if not (whole and layer.kernel_size <= WIDEST_POOL and for_kernels(x, 1)):
+        return layer(x)
+    result: Tensor = _PoolOnGpu.apply(x, room, *_window(layer), type(layer) is nn.MaxPool2d)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _window(layer: Any) -> tuple[Any, Any, Any]:
+    return layer.kernel_size, layer.stride, layer.padding
+
+
+class _PoolOnGpu(torch.autograd.Function):
+    """A pool of windows of `size` pixels a side, padding not counted."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, room: Tensor | None, size: int, stride: int, padding: int, maximum: bool
+    ) -> Tensor:
+        from rapdarts.networks.batched.kernels import places, pools
+
+        y, which = pools.forward(places.laid_out(x), size, stride, padding, maximum, room)
+        ctx.save_for_backward(which)
+        ctx.given, ctx.window = x.shape, (size, stride, padding)
+        return y.detach()  # a tensor of its own, though it lies in the room that came in
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        from rapdarts.networks.batched.kernels import places, pools
+
+        (which,) = ctx.saved_tensors
+        return pools.backward(places.laid_out(gradient), ctx.given, which, *ctx.window), *[None] * 5

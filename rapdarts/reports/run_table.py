@@ -1,0 +1,130 @@
+"""A table of finished runs, in Markdown, read from their folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rapdarts.config import experiment as config
+from rapdarts.config.experiment import Experiment
+from rapdarts.errors import DamagedError, InputError
+
+COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")
+ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "<": "&lt;", **dict.fromkeys("\r\n", " ")})
+"""What would end a cell of a Markdown table or bring in HTML, and what stands there instead."""
+
+
+def table(folders: Sequence[Path]) -> tuple[str, list[str]]:
+    """One row a finished run, in the order given; and of each folder that was left out, what it is instead.
+
+    Raises InputError where nothing is left, or the only folder is without a finished run; DamagedError where its files
+    are broken.
+    """
+    rows, left_out = [COLUMNS, ("---",) * len(COLUMNS)], []
+    for folder in folders:
+        try:
+            rows.append(tuple(cell.translate(ESCAPES) for cell in _row(folder)))
+        except (InputError, DamagedError) as error:
+            if len(folders) == 1:
+                raise
+            left_out.append(str(error).partition(";")[0].rstrip("."))
+    if len(left_out) == len(folders):
+        raise InputError(f"there is no finished run among these {len(folders)}: {'; '.join(left_out)}.")
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows), left_out
+
+
+def _row(folder: Path) -> tuple[str, ...]:
+    experiment = config.of_run(folder)
+    if not (folder / "result.json").is_file():
+        raise InputError(
+            f"{folder} holds no finished run (no result.json); leave it out, or finish it with resume=true."
+        )
+    result, environment = _read(folder / "result.json"), _read(folder / "environment.json")
+    try:
+        verb, data = environment["verb"], experiment.data
+        what, params, macs, accuracy, n = _outcome(verb, result)
+        return (
+            str(folder),
+            what,
+            data.name + (f" ({data.fraction:g} of it)" if data.fraction < 1 else ""),
+            str(experiment.seed),
+            _settings(verb, experiment),
+            params,
+            macs,
+            accuracy,
+            n,
+            _duration(result["seconds"]),
+            _machine(environment, experiment.device),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise DamagedError(f"{folder} is damaged ({reason}); leave it out, or run it again.") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise DamagedError(f"{path} cannot be read ({reason}); leave the run out, or run it again.") from None
+    if not isinstance(tree, dict):
+        raise DamagedError(f"{path} holds no object; leave the run out, or run it again.")
+    return tree
+
+
+def _outcome(verb: str, result: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    """(what, params, MACs, test accuracy, n): of a search there is no accuracy, of a baseline the range of the costs, of a
+    ranking what its first reached on the training images kept aside.
+    """
+    if verb not in ("search", "retrain", "random", "rank"):
+        raise ValueError(f"there are no runs of {verb!r}")
+    if verb == "search":
+        costs = result["counted"]
+        return verb, f"{costs['params']:,}", f"{costs['macs']:,}", "", ""
+    if verb == "rank":
+        (first, *_), n = result["networks"], f"{result['validation_images']:,}"
+        share, error = first["validation_accuracy"], first["standard_error"]
+        accuracy = f"on training images kept aside: {100 * share:.2f} ± {100 * error:.2f} % (standard error)"
+        costs = first["costs"]
+        return f"{verb}, first of {result['count']}", f"{costs['params']:,}", f"{costs['macs']:,}", accuracy, n
+    accuracy = f"{100 * result['test_accuracy']:.2f}"
+    if verb == "retrain":
+        costs, error = result["costs"], result["standard_error"]
+        accuracy += f" ± {100 * error:.2f} % (standard error)"
+        what = f"{verb} {result['network']}" if "network" in result else verb
+        return what, f"{costs['params']:,}", f"{costs['macs']:,}", accuracy, f"{result['n']:,}"
+    deviation, every = result["standard_deviation"], [network["costs"] for network in result["networks"]]
+    accuracy += " %" if deviation is None else f" ± {100 * deviation:.2f} % (deviation over genotypes)"
+    params, macs = (_range([costs[name] for costs in every]) for name in ("params", "macs"))
+    return f"random baseline, N = {result['count']}", params, macs, accuracy, ""
+
+
+def _range(values: Sequence[int]) -> str:
+    least, most = min(values), max(values)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _settings(verb: str, experiment: Experiment) -> str:
+    if verb == "rank":
+        return f"{experiment.rank.epochs} epochs"
+    if verb != "search":
+        return f"{experiment.retrain.epochs} epochs"
+    search = experiment.search
+    prices = [f"cost.{name}={value:g}" for name, value in vars(search.cost).items() if value]
+    budgets = [f"budget.{name}={value}" for name, value in vars(search.budget).items() if value]
+    return " ".join([f"{search.strategy}, {search.space}", *prices, *budgets])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _machine(environment: dict[str, Any], device: str) -> str:
+    """What the run was computed on; a GPU that was there but not asked for does not count."""
+    name = "CPU" if device == "cpu" else environment["gpu"] or "CPU"
+    threads = environment["threads"]
+    return f"{name}, {threads} thread{'' if threads == 1 else 's'}"

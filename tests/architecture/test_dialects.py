@@ -1,0 +1,319 @@
+"""Genotypes of other programs: the forms that their authors published, there and back, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rapdarts.architecture.dialects import NNI_OLD_NAMES
+from rapdarts.architecture.genotype import Cell, Genotype, parse, random_genotype, read, validate
+from rapdarts.architecture.literature import LITERATURE
+from rapdarts.cli.main import main
+from rapdarts.errors import InputError
+from search_spaces.darts import SPACE
+from tests.thinned import thinned
+
+PDARTS, DARTS_V2 = LITERATURE["PDARTS"], LITERATURE["DARTS_V2"]
+drawn = st.builds(lambda seed: random_genotype(SPACE, np.random.default_rng(seed)), st.integers(0, 2**32))
+short = st.builds(thinned, drawn, st.integers(0, 2**32))
+
+
+def triples(genotype: Genotype, node_first: bool) -> str:
+    """The genotype with a triple for every edge."""
+    parts = []
+    for kind, cell in genotype.cells.items():
+        edges = [
+            (primitive, 2 + number, source) if node_first else (primitive, source, 2 + number)
+            for number, node in enumerate(cell.nodes)
+            for primitive, source in node
+        ]
+        parts.append(f"{kind}={edges}, {kind}_concat={list(cell.concat)}")
+    return f"Genotype({', '.join(parts)})"
+
+
+def nni(genotype: Genotype, as_list: bool) -> dict[str, Any]:
+    """The dictionary that NNI's model space of DARTS is frozen with."""
+    tree: dict[str, Any] = {"width": 16, "num_cells": 8}
+    for kind, cell in genotype.cells.items():
+        for number, node in enumerate(cell.nodes):
+            for slot, (primitive, source) in enumerate(node):
+                tree[f"{kind}/op_{2 + number}_{slot}"] = primitive
+                tree[f"{kind}/input_{2 + number}_{slot}"] = [source] if as_list else source
+    return tree
+
+
+def older_nni(genotype: Genotype, by_name: bool) -> dict[str, Any]:
+    """The dictionary that NNI's older example of DARTS exports."""
+    names = {ours: theirs for theirs, ours in NNI_OLD_NAMES.items()}
+    tree: dict[str, Any] = {}
+    for kind, cell in genotype.cells.items():
+        for number, node in enumerate(cell.nodes):
+            here = f"{kind}_n{2 + number}"
+            tree |= {f"{here}_p{source}": [] for source in range(2 + number)}
+            tree |= {f"{here}_p{source}": names[primitive] for primitive, source in node}
+            tree[f"{here}_switch"] = [f"{here}_p{source}" if by_name else source for _, source in node]
+    return tree
+
+
+@given(genotype=drawn, flag=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_every_dialect_means_the_same_cells(genotype: Genotype, flag: bool) -> None:
+    texts = [triples(genotype, flag), f"best = {triples(genotype, flag)}"]
+    for tree in (nni(genotype, flag), older_nni(genotype, flag)):
+        texts += [json.dumps(tree), repr(tree), f"exported_arch = {tree!r}", f"# from NNI\n{tree!r}"]
+    for text in texts:
+        assert parse(text, "file") == genotype, text
+        assert parse(text, "file", "other").space == "other"
+
+
+# --- nodes with fewer edges --------------------------------------------------------------------------------------
+
+FAIRDARTS = {
+    "FairDARTS_a": "Genotype(normal=[('sep_conv_3x3', 2, 0), ('sep_conv_5x5', 2, 1), ('max_pool_3x3', 4, 0), "
+        "('sep_conv_3x3', 5, 0)], normal_concat=range(2, 6), reduce=[('max_pool_3x3', 2, 0), "
+        "('avg_pool_3x3', 2, 1), ('avg_pool_3x3', 3, 0), ('dil_conv_5x5', 3, 1), ('avg_pool_3x3', 4, 0), "
+        "('sep_conv_5x5', 4, 1), ('skip_connect', 5, 0), ('skip_connect', 5, 1)], reduce_concat=range(2, 6))",
+    "FairDARTS_b": "Genotype(normal=[('sep_conv_3x3', 2, 0), ('sep_conv_3x3', 2, 1), ('sep_conv_3x3', 3, 1), "
+        "('dil_conv_3x3', 4, 0), ('sep_conv_5x5', 4, 1), ('dil_conv_5x5', 5, 1)], normal_concat=range(2, 6), "
+        "reduce=[('skip_connect', 2, 0), ('dil_conv_3x3', 2, 1), ('skip_connect', 3, 0), ('dil_conv_3x3', 3, 1), "
+        "('max_pool_3x3', 4, 0), ('sep_conv_3x3', 4, 1), ('skip_connect', 5, 2), "
+        "('max_pool_3x3', 5, 0)], reduce_concat=range(2, 6))",
+    "FairDARTS_c": "Genotype(normal=[('max_pool_3x3', 2, 0), ('sep_conv_5x5', 2, 1), ('dil_conv_3x3', 4, 0), "
+        "('dil_conv_5x5', 4, 2), ('skip_connect', 5, 3), ('sep_conv_3x3', 5, 0)], normal_concat=range(2, 6), "
+        "reduce=[('dil_conv_3x3', 2, 1), ('dil_conv_5x5', 2, 0), ('dil_conv_3x3', 3, 0), ('sep_conv_3x3', 3, 1), "
+        "('sep_conv_5x5', 4, 0), ('sep_conv_5x5', 4, 3), ('sep_conv_5x5', 5, 0), "
+        "('skip_connect', 5, 1)], reduce_concat=range(2, 6))",
+    "FairDARTS_d": "Genotype(normal=[('sep_conv_3x3', 2, 0), ('sep_conv_5x5', 2, 1), ('dil_conv_3x3', 3, 1), "
+        "('max_pool_3x3', 3, 0), ('dil_conv_3x3', 4, 0), ('dil_conv_3x3', 4, 1), ('sep_conv_3x3', 5, 0), "
+        "('dil_conv_5x5', 5, 1)], normal_concat=range(2, 6), reduce=[('max_pool_3x3', 2, 0), "
+        "('sep_conv_5x5', 2, 1), ('avg_pool_3x3', 3, 0), ('dil_conv_5x5', 3, 2), ('dil_conv_3x3', 4, 3), "
+        "('avg_pool_3x3', 4, 0), ('avg_pool_3x3', 5, 0), ('skip_connect', 5, 3)], reduce_concat=range(2, 6))",
+    "FairDARTS_e": "Genotype(normal=[('sep_conv_3x3', 2, 0), ('sep_conv_3x3', 2, 1), ('dil_conv_3x3', 4, 1), "
+        "('dil_conv_3x3', 4, 2), ('dil_conv_3x3', 5, 0), ('dil_conv_5x5', 5, 1)], normal_concat=range(2, 6), "
+        "reduce=[('max_pool_3x3', 2, 1), ('max_pool_3x3', 2, 0), ('max_pool_3x3', 3, 1), ('max_pool_3x3', 3, 0), "
+        "('sep_conv_5x5', 4, 1), ('max_pool_3x3', 4, 0), ('avg_pool_3x3', 5, 0), "
+        "('dil_conv_5x5', 5, 1)], reduce_concat=range(2, 6))",
+    "FairDARTS_f": "Genotype(normal=[('max_pool_3x3', 2, 0), ('sep_conv_3x3', 2, 1), ('dil_conv_3x3', 3, 1), "
+        "('sep_conv_5x5', 4, 1), ('sep_conv_3x3', 5, 0), ('sep_conv_3x3', 5, 1)], normal_concat=range(2, 6), "
+        "reduce=[('max_pool_3x3', 2, 0), ('max_pool_3x3', 2, 1), ('max_pool_3x3', 3, 0), ('dil_conv_3x3', 3, 1), "
+        "('dil_conv_3x3', 4, 2), ('max_pool_3x3', 4, 0), ('max_pool_3x3', 5, 0), "
+        "('sep_conv_3x3', 5, 1)], reduce_concat=range(2, 6))",
+    "FairDARTS_g": "Genotype(normal=[('sep_conv_3x3', 2, 0), ('sep_conv_3x3', 2, 1), ('skip_connect', 4, 3), "
+        "('sep_conv_5x5', 4, 1), ('dil_conv_3x3', 5, 0), ('sep_conv_3x3', 5, 1)], normal_concat=range(2, 6), "
+        "reduce=[('avg_pool_3x3', 2, 1), ('skip_connect', 2, 0), ('skip_connect', 3, 2), ('max_pool_3x3', 3, 1), "
+        "('sep_conv_5x5', 4, 3), ('max_pool_3x3', 4, 0), ('dil_conv_3x3', 5, 1), "
+        "('dil_conv_3x3', 5, 4)], reduce_concat=range(2, 6))",
+}  # fmt: skip
+"""As they stand in fairdarts/genotypes.py of github.com/xiaomi-automl/FairDARTS."""
+
+
+@pytest.mark.parametrize("name", FAIRDARTS)
+def test_the_genotypes_that_fairdarts_published(name: str) -> None:
+    genotype = parse(f"{name} = {FAIRDARTS[name]}", "file")
+    assert genotype == LITERATURE[name]
+    validate(genotype, SPACE, name)
+    assert parse(genotype.to_darts(), "again") == genotype
+    if name == "FairDARTS_d":  # two edges a node: pairs will do
+        assert genotype.to_darts().startswith("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_5x5', 1), ")
+        return
+    normal, reduce = FAIRDARTS[name].split(" reduce=")
+    # Of c and g, which have no edge into node 3.
+    normal = re.sub(r"\('skip_connect', [45], 3\), ", "", normal)
+    assert genotype.to_darts() == f"{normal} reduce={reduce}"
+
+
+@given(genotype=short, flag=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_triples_need_not_fill_a_node(genotype: Genotype, flag: bool) -> None:
+    assert parse(genotype.to_darts(), "file") == genotype
+    text = re.sub(r"concat=\[[^]]*\]", "concat=range(2, 6)", triples(genotype, flag))
+    assert parse(text, "file") == genotype
+    validate(genotype, SPACE, "file")
+
+
+def test_a_node_without_an_edge_is_left_out_where_it_is_read() -> None:
+    """As `DCOCell` of its authors does; the last node of the reduction cell has none either."""
+    text = (
+        "Genotype(normal=[('max_pool_3x3', 3, 0), ('skip_connect', 4, 2), ('max_pool_3x3', 4, 1), ('skip_connect', 5, 4)],"
+        " normal_concat=[5, 2, 3], reduce=[('max_pool_3x3', 2, 0), ('skip_connect', 3, 2), ('max_pool_3x3', 4, 1)],"
+        " reduce_concat=range(2, 6))"
+    )
+    pool, skip = "max_pool_3x3", "skip_connect"
+    normal = Cell(2, ((), ((pool, 0),), ((pool, 1),), ((skip, 4),)), (5, 3))
+    reduce = Cell(2, (((pool, 0),), ((skip, 2),), ((pool, 1),), ()), (2, 3, 4))
+    genotype = parse(text, "file")
+    assert genotype.cells == {"normal": normal, "reduce": reduce}
+    validate(genotype, SPACE, "file")
+    written = genotype.to_darts()
+    assert "normal_concat=[5, 3, 2]" in written and "reduce_concat=range(2, 6)" in written
+    assert parse(written, "file") == genotype
+
+
+def test_edges_keep_the_order_that_the_file_gives_them() -> None:
+    turned = older_nni(PDARTS, by_name=True)
+    turned["normal_n2_switch"].reverse()
+    assert parse(json.dumps(turned), "file").cells["normal"].nodes[0] == PDARTS.cells["normal"].nodes[0][::-1]
+
+
+# --- logs --------------------------------------------------------------------------------------------------------
+
+
+def log_of(genotypes: list[Genotype], called: str = "genotype = ", stamp: str = "05/17 09:12:01 PM") -> str:
+    lines = ["Experiment dir : search-EXP-20190517", f"{stamp} gpu device = 0"]
+    for epoch, genotype in enumerate(genotypes):
+        lines += [
+            f"{stamp} epoch {epoch} lr 2.5e-02",
+            f"{stamp} {called}{genotype.to_darts()}",
+            f"{stamp} train_acc 90.1",
+        ]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("stamp", ["05/17 09:12:01 PM", "2019-05-17 21:12:01,123", "[2019-05-17 21:12:01] INFO -"])
+def test_of_a_log_the_last_epoch_counts(stamp: str, tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text(log_of([DARTS_V2, DARTS_V2, PDARTS], stamp=stamp))
+    found = read(path)
+    assert found.cells == PDARTS.cells
+    assert found.provenance == {"log": "line 10, the last of 3 genotypes"}
+    one = log_of([PDARTS], stamp=stamp).splitlines()[3]
+    assert parse(one, "line").cells == PDARTS.cells
+
+
+def test_what_pdarts_leaves_open_at_its_end_is_not_chosen_for_the_user() -> None:
+    stamp = "06/05 10:00:00 AM"
+    text = "\n".join(
+        [
+            f"{stamp} {PDARTS.to_darts()}",
+            f"{stamp} Restricting skipconnect...",
+            f"{stamp} Number of skip-connect: 1",
+            f"{stamp} {DARTS_V2.to_darts()}",
+        ]
+    )
+    with pytest.raises(
+        InputError, match=r"different genotypes, in lines 1, 4 \(at most 1 skips\); put the one you mean"
+    ):
+        parse(text, "log.txt")
+    assert parse(text.replace(DARTS_V2.to_darts(), PDARTS.to_darts()), "log.txt").cells == PDARTS.cells
+
+
+def test_a_time_in_a_comment_makes_no_log() -> None:
+    text = f"# found at 09:12:01, better than Genotype(normal=[])\n{PDARTS.to_darts()}\n"
+    assert parse(text, "file").cells == PDARTS.cells
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------
+
+
+def newer(**changes: Any) -> str:
+    """The dictionary of DARTS_V2 with entries replaced, or left out where they are None."""
+    tree = {**nni(DARTS_V2, False), **{key.replace("__", "/"): value for key, value in changes.items()}}
+    return json.dumps({key: value for key, value in tree.items() if value is not None})
+
+
+def older(**changes: Any) -> str:
+    tree = {**older_nni(DARTS_V2, True), **changes}
+    return json.dumps({key: value for key, value in tree.items() if value is not None})
+
+
+GOOD = "Genotype(normal=[('a', 2, 0), ('b', 2, 1)], normal_concat=[2], reduce=[('a', 2, 0), ('b', 2, 1)], reduce_concat=[2])"
+STAMP = "05/17 09:12:01 PM genotype = "
+WRONG = {
+    "two orders": (GOOD.replace("('b', 2, 1)", "('b', 1, 2)", 1), "in others behind it; give all in one order"),
+    "a loop": (GOOD.replace("('b', 2, 1)", "('b', 2, 2)", 1), "give all in one order"),
+    "from inputs to inputs": (GOOD.replace("('b', 2, 1)", "('b', 1, 0)", 1), "the triple ('b', 1, 0); it must name"),
+    "far away": (GOOD.replace("('b', 2, 1)", "('b', 10**9, 1)", 1), "found '10**9'"),
+    "endless": (GOOD.replace("('b', 2, 1)", "('b', 1000000000, 1)", 1), "from 2 to 1000"),
+    "many": (GOOD.replace("('b', 2, 1)", "('b', 900, 1)", 1), "nodes has 899 entries"),
+    "from nothing to nothing": (GOOD.replace("('b', 2, 1)", "('b', 4, 3)", 1), "node 4 of normal reads only nodes that have no edge"),
+    "put out nothing": (GOOD.replace("[2]", "[3]", 1), "cell normal, concat is empty"),
+    "below": (GOOD.replace("('b', 2, 1)", "('b', 2, -1)", 1), "the input -1 is negative"),
+    "a text as node": (GOOD.replace("('b', 2, 1)", "('b', '2', 1)", 1), "the triple ('b', '2', 1)"),
+    "a number as primitive": (GOOD.replace("'b'", "7", 1), "the primitive must be a name, not 7"),
+    "pairs among triples": (GOOD.replace("('b', 2, 1)", "('b', 1)", 1), "must be a pair [primitive, input], not ['a', 2, 0]"),
+    "NNI without an input": (newer(normal__input_3_1=None), "of normal/op_3_1 and normal/input_3_1 one is missing"),
+    "NNI without a node": (newer(normal__op_3_0=None, normal__op_3_1=None, normal__input_3_0=None, normal__input_3_1=None),
+        "the normal cell has the nodes [2, 4, 5]; NNI numbers them from 2 on"),
+    "NNI without a cell": (json.dumps({key: value for key, value in nni(DARTS_V2, False).items() if key[0] != "r"}),
+        "the reduce cell has the nodes []"),
+    "NNI with more": (newer(normal__operator_2_0="none"), "found the key 'normal/operator_2_0' among NNI's"),
+    "NNI with two inputs": (newer(normal__input_2_0=[0, 1]), "the input [0, 1] is not a whole number"),
+    "NNI with a text": (newer(normal__input_2_0="0"), "the input '0' is not a whole number"),
+    "NNI in a circle": (newer(normal__input_2_0=3), "the input 3 is a later node"),
+    "NNI with itself": (newer(normal__input_2_0=2), "the input 2 is the node itself"),
+    "NNI by number": (older(normal_n2_p0=3), "normal_n2_p0 must be a primitive's name, not 3"),
+    "NNI by mask": (older(normal_n2_p0=[False, True]), "must be a primitive's name, not [False, True]"),
+    "NNI's switch elsewhere": (older(normal_n2_switch=["normal_n3_p0"]), "names 'normal_n3_p0', which is no edge of the node"),
+    "NNI's switch to nothing": (older(normal_n2_switch=[9]), "names 9, which is no edge"),
+    "NNI's switch to a switch": (older(normal_n2_switch=["normal_n2_switch"]), "which is no edge of the node"),
+    "NNI's switch no list": (older(normal_n2_switch="normal_n2_p0"), "normal_n2_switch must be a list"),
+    "NNI's switch of none": (older(normal_n2_switch=[]), "node 2 of normal has 0 edges, others have 2; NNI gives all as many"),
+    "NNI without an edge": (newer(normal__op_3_1=None, normal__input_3_1=None), "node 3 of normal has 1 edges, others have 2"),
+    "both of NNI": (json.dumps({**nni(PDARTS, False), **older_nni(PDARTS, False)}), "among NNI's, which are like normal_n2_p0"),
+    "a key twice": ("{'normal/op_2_0': 'a', 'normal/op_2_0': 'b'}", "a text that stands once"),
+    "a number as key": ("x = {2: 'a'}", "found '2'; every key"),
+    "stars": ("x = {**{'normal/op_2_0': 'a'}}", "every key of a dictionary must be a text"),
+    "a call": ("{'normal/op_2_0': __import__('os').system('touch hacked')}", "only lists of pairs"),
+    "a dictionary of others": ("{'normal': 'a'}", "none of the keys that NNI writes"),
+    "JSON of others": ('{"normal": "a"}', "understood are rapdarts' own JSON, Genotype(...)"),
+    "words of others": ("CNAS = Genotype.from_arch(normal_arch=[])", "understood are rapdarts' own JSON"),
+    "a hostile log": (f"{STAMP}Genotype(normal=__import__('os').system('touch hacked'))", "the field normal_concat is missing"),
+    "a hostile pair in a log": (STAMP + PDARTS.to_darts().replace("'skip_connect'", "open('hacked', 'w')", 1), "found"),
+    "a cut log": (STAMP + PDARTS.to_darts()[:-4], "was never closed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_text_is_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text, fragment = WRONG[name]
+    with pytest.raises(InputError) as caught:
+        parse(text, "file.json")
+    message = str(caught.value)
+    assert fragment in message and message.startswith("file.json") and message.endswith(".")
+    assert "\n" not in message and len(message) < 500
+    assert not list(tmp_path.iterdir())
+
+
+def test_primitives_are_those_of_the_space(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "nni.json"
+    path.write_text(newer(normal__op_2_0="\u0455kip_connect"))
+    assert main(["cost", str(path)]) == 2
+    assert "U+0455" in capsys.readouterr().err
+    path.write_text(newer(normal__op_2_0="none"))
+    assert main(["cost", str(path)]) == 2
+    assert "the space darts never derives none" in capsys.readouterr().err
+    path.write_text(newer())
+    assert main(["cost", str(path), "--json"]) == 0
+    ours = json.loads(capsys.readouterr().out)
+    assert main(["cost", "DARTS_V2", "--json"]) == 0
+    assert ours["params"] == json.loads(capsys.readouterr().out)["params"]
+
+
+def test_cells_are_put_out_whole() -> None:
+    assert parse(newer(), "file").cells["normal"] == Cell(2, DARTS_V2.cells["normal"].nodes, (2, 3, 4, 5))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "12:00 " + "a" * 900_000,
+        "12:00 a" + " " * 900_000,
+        "12:00 Genotype(\n" * 60_000,
+        "12:00 a = Genotype(x)\n" * 40_000,
+    ],
+    ids=["a word", "blanks", "open calls", "calls"],
+)
+def test_a_long_log_is_refused_at_once(text: str) -> None:
+    began = time.thread_time()
+    with pytest.raises(InputError):
+        parse(text, "file")
+    assert time.thread_time() - began < 2

@@ -1,0 +1,131 @@
+"""Export of genotypes: every format takes every genotype of its space, and what can be read back means the same cells."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rapdarts.architecture.formats import FORMATS
+from rapdarts.architecture.genotype import (
+    Cell,
+    Genotype,
+    parse,
+    parse_darts,
+    parse_json,
+    parse_nasbench201,
+    random_genotype,
+    read,
+)
+from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.space import SearchSpace
+from rapdarts.cli.main import main
+from rapdarts.config.commands import ExportConfig
+from rapdarts.config.knobs import keys
+from rapdarts.deploy.verify import RUNTIMES
+from rapdarts.errors import InputError
+from search_spaces import darts, nasbench201
+from tests.thinned import thinned
+
+DARTS = {name: genotype for name, genotype in LITERATURE.items() if genotype.space == "darts"}
+
+
+def drawn(space: SearchSpace) -> st.SearchStrategy[Genotype]:
+    return st.builds(lambda seed: random_genotype(space, np.random.default_rng(seed)), st.integers(0, 2**32))
+
+
+genotypes = (
+    st.sampled_from(list(DARTS.values()))
+    | drawn(darts.SPACE)
+    | st.builds(thinned, drawn(darts.SPACE), st.integers(0, 2**32))
+)
+bench = drawn(nasbench201.SPACE)
+OTHERS = {"darts": "nasbench201", "nasbench201": "darts"}
+"""The formats that have words for one space only, and whose space they refuse."""
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@settings(deadline=None, max_examples=10)
+@given(data=st.data())
+def test_every_format_takes_every_genotype(form: str, data: st.DataObject) -> None:
+    genotype = data.draw(genotypes | bench)
+    if genotype.space == OTHERS.get(form):
+        with pytest.raises(InputError, match="cannot be written"):
+            FORMATS[form](genotype)
+        return
+    text = FORMATS[form](genotype)
+    assert text.strip() and text.endswith("\n") and not text.endswith("\n\n")
+    assert text == FORMATS[form](parse(genotype.to_json(), "here"))
+
+
+@settings(deadline=None)
+@given(genotype=genotypes, other=bench)
+def test_what_is_written_reads_back_to_the_same_cells(genotype: Genotype, other: Genotype) -> None:
+    assert parse_json(FORMATS["json"](genotype), "here") == genotype
+    assert parse_darts(FORMATS["darts"](genotype), "here", genotype.space).cells == genotype.cells
+    assert parse_json(FORMATS["json"](other), "here") == other
+    assert parse_nasbench201(FORMATS["nasbench201"](other), "here") == other
+
+
+def test_the_command_line_offers_every_format() -> None:
+    (to,) = (key for key in keys(ExportConfig) if key.name == "to")
+    assert set(to.facts["choices"]) == {*FORMATS, "safetensors", *RUNTIMES}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_command_writes_what_the_format_says(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bench").write_text("|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|skip_connect~2|\n")
+    for target in ("PDARTS", str(tmp_path / "bench")):
+        genotype = LITERATURE.get(target) or read(Path(target))
+        if genotype.space == OTHERS.get(form):
+            assert main(["export", target, f"to={form}"]) == 2
+            assert "cannot be written in the" in capsys.readouterr().err
+            continue
+        text = FORMATS[form](genotype)
+        assert main(["export", target, f"to={form}"]) == 0
+        assert capsys.readouterr().out == text
+        assert main(["export", target, f"to={form}", f"out={tmp_path / 'cell'}"]) == 0
+        assert (tmp_path / "cell").read_text(encoding="utf-8") == text
+        capsys.readouterr()
+
+
+def test_cells_without_words_in_the_dialect_can_still_be_drawn() -> None:
+    assert "<svg " in FORMATS["svg"](LITERATURE["NASNet"])
+
+
+QUOTED = r'"(?:[^"\\]|\\.)*"'
+DOT = re.compile(
+    rf"(\w+)(?: -> (\w+))?(?: \[((?:\w+=(?:{QUOTED}|\w+)(?:, )?)+)\])?|(\w+)=(?:{QUOTED}|\w+)|subgraph (\w+) {{|}}"
+)
+"""A line inside a graph of ours: a node or an edge with attributes, an attribute of the graph, a cluster's beginning or end."""
+
+
+@pytest.mark.parametrize("name", ["PDARTS", "NASNet", "FairDARTS_a"])
+def test_dot_has_a_box_for_every_node_and_an_arrow_for_every_edge(name: str) -> None:
+    genotype = LITERATURE[name]
+    first, *lines, last = FORMATS["dot"](genotype).splitlines()
+    assert (first, last) == ("digraph genotype {", "}")
+    found = [DOT.fullmatch(line.strip()) for line in lines]
+    assert all(found)
+    arrows = sorted((match[1], match[2], (match[3] or "").split('"')[1]) for match in found if match and match[2])
+    expected = []
+    for kind, cell in genotype.cells.items():
+        for number, node in enumerate(cell.nodes):
+            expected += [
+                (f"{kind}_{source}", f"{kind}_{cell.inputs + number}", primitive) for primitive, source in node
+            ]
+        expected += [(f"{kind}_{source}", f"{kind}_output", "#b4bcc8") for source in cell.concat]
+    assert arrows == sorted(expected)
+    grey = {match[1] for match in found if match and "fontcolor" in (match[3] or "") and not match[2]}
+    assert grey == ({"normal_3"} if name == "FairDARTS_a" else set())
+
+
+def test_a_name_cannot_end_its_quotes_in_dot() -> None:
+    cell = Cell(1, ((('a"] evil [x="\\', 0), ("a\nb", 0)),), (1,))
+    lines = FORMATS["dot"](Genotype("darts", {"normal": cell})).splitlines()
+    assert all(DOT.fullmatch(line.strip()) for line in lines[1:-1])
+    assert any(r'label="a\"] evil [x=\"\\"' in line for line in lines)

@@ -1,0 +1,383 @@
+"""Search spaces: those we ship, a user's own file, shorter lists; and the skeleton that repeats the cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rapdarts.architecture.genotype import one_hot, random_genotype, validate
+from rapdarts.architecture.space import KINDS, Mixing, SearchSpace, Skeleton, named_space, space_from_file
+from rapdarts.cost.count import count_derived
+from rapdarts.cost.expected import price_table
+from rapdarts.errors import DamagedError, InputError
+from rapdarts.loops.search import heat_map
+from rapdarts.networks.primitives import check_primitives
+from rapdarts.networks.supernet import Supernet
+from rapdarts.strategy.derive import alphas_to_json, derive, mixing_weights, read_alphas
+from rapdarts.strategy.relaxation import Architecture
+from tests.spaces import NAMES
+
+DARTS, BENCH = named_space("darts"), named_space("nasbench201")
+
+
+# --- the spaces we ship ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_module_holds_its_space(name: str) -> None:
+    space = named_space(name)
+    assert isinstance(space, SearchSpace) and space.name == name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        space.nodes = 9  # type: ignore[misc]
+    assert space.kinds == KINDS[: space.inputs] and space.deployment[0] > 3
+    assert space.mask.all() and space.mask.shape == (len(space.kinds), len(space.edges), len(space.primitives))
+    assert list(space.primitives).count("none") == 1
+    assert space.choosable.tolist() == [primitive != "none" or space.derive_none for primitive in space.primitives]
+    validate(random_genotype(space, np.random.default_rng(0)), space, name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_space_is_searched_priced_and_derived(name: str, tmp_path: Path) -> None:
+    """Supernet, prices, reading off alpha, and alphas.json there and back; at images of odd sides."""
+    space, skeleton = named_space(name), Skeleton(3, 4, (3, 9, 7), 10)
+    torch.manual_seed(0)
+    architecture = Architecture(space, deviation=1.0)
+    supernet = Supernet(space, skeleton)
+    assert supernet(torch.ones(2, 3, 9, 7), architecture()).shape == (2, 10)
+    table = price_table(space, skeleton)
+    for rule in ("pdarts", "darts"):
+        derivation = derive(space, mixing_weights(architecture), table, rule, 1, {})
+        genotype = derivation.genotype
+        validate(genotype, space, name)
+        assert set(genotype.cells) == set(space.kinds)
+        counted = count_derived(genotype, space, skeleton)
+        assert genotype.costs == pytest.approx({name: counted[name] for name in genotype.costs}, rel=1e-12)
+        chosen = Mixing(torch.as_tensor(one_hot(space, genotype)))
+        np.testing.assert_allclose(table.expected(chosen).tolist(), list(table.exact(genotype).values()))
+        assert ("but none" in derivation.rule) is not space.derive_none
+    assert heat_map(architecture().weights).shape == (16 * space.mask[..., 0].size, 24 * len(space.primitives), 3)
+
+    path = tmp_path / "alphas.json"
+    path.write_text(alphas_to_json(space, skeleton, architecture))
+    narrowed, found, again = read_alphas(path, space)
+    assert (narrowed, found) == (space, skeleton) and torch.equal(again.alpha, architecture.alpha)
+    tree = json.loads(path.read_text())
+    for cells in ({"normal": tree["cells"]["normal"]}, {**tree["cells"], "reduce": tree["cells"]["normal"]}):
+        if set(cells) != set(space.kinds):
+            path.write_text(json.dumps({**tree, "cells": cells}))
+            with pytest.raises(DamagedError, match="its kinds of cell are not the space's"):
+                read_alphas(path, space)
+
+
+@pytest.mark.parametrize(
+    "name, nodes, edges, primitives",
+    [
+        (
+            "darts",
+            4,
+            14,
+            "none max_pool_3x3 avg_pool_3x3 skip_connect sep_conv_3x3 sep_conv_5x5 dil_conv_3x3 dil_conv_5x5",
+        ),
+        (
+            "filters",
+            4,
+            14,
+            "none max_pool_3x3 avg_pool_3x3 skip_connect conv_3x3 conv_5x5 sep_conv_3x3 sep_conv_5x5 "
+            "bottleneck_3x3 bottleneck_5x5 factorized_3x3 factorized_5x5",
+        ),
+        (
+            "nasnet",
+            5,
+            20,
+            "none skip_connect max_pool_3x3 avg_pool_3x3 sep_conv_3x3 sep_conv_5x5 sep_conv_7x7 conv_7x1_1x7",
+        ),
+    ],
+)
+def test_what_the_spaces_are(name: str, nodes: int, edges: int, primitives: str) -> None:
+    space = named_space(name)
+    assert (space.inputs, space.nodes, space.keep, len(space.edges)) == (2, nodes, 2, edges)
+    assert list(space.primitives) == primitives.split()
+    assert space.repeat_inputs is (name == "nasnet")
+
+
+def test_what_nasbench201_is() -> None:
+    """Dong and Yang 2020, section 2.1; the primitives in the order of the benchmark."""
+    assert (BENCH.inputs, BENCH.nodes, BENCH.keep, BENCH.derive_none, BENCH.repeat_inputs) == (1, 3, None, True, False)
+    assert list(BENCH.primitives) == ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"]
+    assert BENCH.edges == [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
+    assert [BENCH.edges_kept(node) for node in range(3)] == [1, 2, 3]
+    assert (BENCH.kinds, BENCH.outputs, BENCH.mask.shape) == (("normal",), (3,), (1, 6, 5))
+    assert len(BENCH.primitives) ** len(BENCH.edges) == 15_625
+    assert (BENCH.deployment, DARTS.deployment) == ((17, 16), (20, 36))
+
+
+def test_the_number_of_inputs_decides_the_family() -> None:
+    assert (DARTS.kinds, DARTS.outputs) == (KINDS, (2, 3, 4, 5))
+    single = dataclasses.replace(DARTS, inputs=1, candidates=())
+    assert (single.kinds, single.outputs, single.mask.shape) == (("normal",), (4,), (1, 10, 8))
+    for inputs in (0, 3, -1):
+        with pytest.raises(InputError, match=f"the space darts has cells of {inputs} inputs; a cell has 2, or 1"):
+            dataclasses.replace(DARTS, inputs=inputs, candidates=())
+
+
+def test_edges_stand_node_by_node() -> None:
+    assert DARTS.edges[:5] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
+    assert [DARTS.edges_into(node) for node in range(4)] == [slice(0, 2), slice(2, 5), slice(5, 9), slice(9, 14)]
+    for node in range(4):
+        assert {into for into, _ in DARTS.edges[DARTS.edges_into(node)]} == {node}
+    wide = dataclasses.replace(DARTS, keep=3)
+    assert [wide.edges_kept(node) for node in range(4)] == [2, 3, 3, 3]
+    assert [dataclasses.replace(DARTS, keep=None).edges_kept(node) for node in range(4)] == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "name, nearest",
+    [("dart", "darts"), ("Filter", "filters"), ("nas-net", "nasnet"), ("", None), ("__init__", None)],
+)
+def test_unknown_space_names_the_nearest(name: str, nearest: str | None) -> None:
+    with pytest.raises(InputError) as error:
+        named_space(name)
+    text = str(error.value)
+    assert repr(name) in text and ", ".join(NAMES) in text and "--space FILE" in text
+    assert (f"the nearest is {nearest}, of " if nearest else "; there are ") in text
+
+
+# --- shorter lists -----------------------------------------------------------------------------------------------
+
+
+def test_only_keeps_the_order_it_is_given() -> None:
+    short = DARTS.only(["skip_connect", "none", "sep_conv_3x3"])
+    assert list(short.primitives) == ["skip_connect", "none", "sep_conv_3x3"]
+    assert short.candidates == ((("skip_connect", "none", "sep_conv_3x3"),) * 14,) * 2
+    assert short.primitives["sep_conv_3x3"] is DARTS.primitives["sep_conv_3x3"]
+    assert (short.name, short.nodes, short.keep) == ("darts", 4, 2)
+    assert len(DARTS.primitives) == 8
+    assert BENCH.only(["none", "nor_conv_3x3"]).candidates == ((("none", "nor_conv_3x3"),) * 6,)
+    # Of a narrowed space too: all of the shorter list is open again.
+    mask = np.zeros_like(DARTS.mask)
+    mask[..., 5] = True
+    assert DARTS.narrowed(mask).only(["none", "sep_conv_3x3"]).mask.all()
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (["sep_conv_3x3", "conv_3x3"], "the space darts has no primitive 'conv_3x3'; it has none, max_pool_3x3,"),
+        (["sep_conv_3x3", "none", "sep_conv_3x3"], "names a primitive twice"),
+        (["none"], "leaves nothing to derive"),
+        ([], "leaves nothing to derive"),
+    ],
+)
+def test_only_refuses(names: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DARTS.only(names)
+
+
+def test_none_alone_is_enough_where_it_may_be_derived() -> None:
+    deriving = dataclasses.replace(DARTS, derive_none=True)
+    assert deriving.only(["none"]).choosable.tolist() == [True]
+
+
+def test_narrowed_reads_its_mask_back() -> None:
+    mask = np.random.default_rng(0).random(DARTS.mask.shape) < 0.5
+    space = DARTS.narrowed(mask)
+    assert np.array_equal(space.mask, mask)
+    assert space.candidates[1][13] == tuple(np.array(list(DARTS.primitives))[mask[1, 13]])
+    assert DARTS.mask.all()
+    half = np.random.default_rng(0).random(BENCH.mask.shape) < 0.5
+    assert np.array_equal(BENCH.narrowed(half).mask, half)
+
+
+# --- a user's own file -------------------------------------------------------------------------------------------
+
+OWN = '''
+"""Shuffles channels between two grouped convolutions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from rapdarts.networks.primitives import choose
+from rapdarts import SearchSpace
+
+
+@dataclass
+class Settings:
+    groups: int = 2
+
+
+def grouped(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, 3, stride, 1, groups=Settings().groups, bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    )
+
+
+SPACE = SearchSpace("mine", {**choose("none", "skip_connect", "avg_pool_3x3"), "grouped": grouped}, nodes=3)
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    path = tmp_path / "my_space.py"
+    path.write_text(OWN)
+    return path
+
+
+def test_own_space_is_searched_priced_and_derived(own: Path) -> None:
+    space = space_from_file(own)
+    assert (space.name, len(space.edges), list(space.primitives)[-1]) == ("mine", 9, "grouped")
+    skeleton = Skeleton(3, 4, (1, 8, 8), 2)
+    logits = Supernet(space, skeleton)(torch.ones(2, 1, 8, 8), Architecture(space)())
+    assert logits.shape == (2, 2)
+    table = price_table(space, skeleton)
+    # In the one normal cell: 8x8 pixels, 4 channels in two groups.
+    assert table.prices[:2, 0, :, 3].tolist() == [[64 * 4 * 2 * 9] * 9, [4 * 2 * 9 + 2 * 4] * 9]
+    genotype = random_genotype(space, np.random.default_rng(0))
+    counted = count_derived(genotype, space, skeleton)
+    assert table.exact(genotype) == pytest.approx({name: counted[name] for name in table.resources}, rel=1e-12)
+
+
+def test_own_files_do_not_shadow_modules(tmp_path: Path) -> None:
+    path = tmp_path / "torch.py"
+    path.write_text(OWN)
+    assert space_from_file(path).name == "mine"
+    import torch as again
+
+    assert again is torch
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "holds no value SPACE = rapdarts.SearchSpace"),
+        ("SPACE = {'none': None}", "holds no value SPACE"),
+        ("import no_such_package", "fails when it is run: ModuleNotFoundError: No module named 'no_such_package'"),
+        ("SPACE = (", "fails when it is run: SyntaxError"),
+        ("1 / 0", "fails when it is run: ZeroDivisionError"),
+        ("SPACE = \0", "fails when it is run"),
+    ],
+)
+def test_own_file_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        space_from_file(path)
+    assert message in str(error.value) and str(path) in str(error.value)
+    if message.startswith("fails"):
+        assert not [name for name in sys.modules if name.endswith("broken")]
+
+
+@pytest.mark.parametrize("name", ["nowhere.py", "folder", "space.txt", ""])
+def test_what_is_no_python_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "space.txt").write_text(OWN)
+    with pytest.raises(InputError, match="there is no such Python file"):
+        space_from_file(tmp_path / name)
+
+
+# --- the skeleton ------------------------------------------------------------------------------------------------
+
+
+def test_reductions_at_one_and_two_thirds() -> None:
+    found = {layers: Skeleton(layers, 16, (3, 32, 32), 10).reductions for layers in (1, 2, 3, 5, 8, 11, 17, 20)}
+    assert found == {1: {0}, 2: {0, 1}, 3: {1, 2}, 5: {1, 3}, 8: {2, 5}, 11: {3, 7}, 17: {5, 11}, 20: {6, 13}}
+    assert [Skeleton(layers, 36, (3, 32, 32), 10).auxiliary_layer for layers in (5, 8, 20)] == [3, 5, 13]
+
+
+def test_a_channel_that_cannot_be_halved_is_refused() -> None:
+    assert Skeleton(3, 2, (1, 8, 8), 2).channels == 2
+    for channels in (1, 0, -4):
+        with pytest.raises(InputError, match="at least 2"):
+            Skeleton(3, channels, (1, 8, 8), 2)
+
+
+def test_cells_of_a_skeleton() -> None:
+    plans = Skeleton(6, 10, (3, 33, 28), 10).cells(DARTS, {"normal": 4, "reduce": 3})
+    assert [plan.kind for plan in plans] == ["normal", "normal", "reduce", "normal", "reduce", "normal"]
+    assert [plan.channels for plan in plans] == [10, 10, 20, 20, 40, 40]
+    assert [(plan.older, plan.newer) for plan in plans] == [
+        (30, 30), (30, 40), (40, 40), (40, 60), (60, 80), (80, 120)
+    ]  # fmt: skip
+    assert [plan.size for plan in plans] == [(33, 28)] * 3 + [(17, 14)] * 2 + [(9, 7)]
+    assert [plan.shrink_older for plan in plans] == [False, False, False, True, False, True]
+    assert [plan.stride for plan in plans] == [1, 1, 2, 1, 2, 1]
+
+
+def test_cells_behind_the_imagenet_stem() -> None:
+    plans = Skeleton(3, 48, (3, 224, 193), 1000, "imagenet").cells(DARTS)
+    assert [(plan.older, plan.newer, plan.shrink_older) for plan in plans] == [
+        (48, 48, True), (48, 192, False), (192, 384, True)
+    ]  # fmt: skip
+    assert [plan.size for plan in plans] == [(28, 25), (28, 25), (14, 13)]
+
+
+@pytest.mark.parametrize(
+    "stem, sides", [("cifar", [(33, 28), (17, 14), (9, 7)]), ("imagenet", [(5, 4), (3, 2), (2, 1)])]
+)
+def test_cells_of_one_input_keep_their_channels(stem: str, sides: list[tuple[int, int]]) -> None:
+    """17 layers are three stages of five cells, and the residual blocks between them."""
+    plans = Skeleton(17, 16, (3, 33, 28), 10, stem).cells(BENCH)
+    assert [plan.layer for plan in plans if plan.kind not in BENCH.kinds] == [5, 11]
+    assert [plan.channels for plan in plans] == [16] * 5 + [32] * 6 + [64] * 6
+    assert [plan.newer for plan in plans] == [16] * 6 + [32] * 6 + [64] * 5
+    assert all(plan.older == plan.newer and not plan.shrink_older for plan in plans)
+    assert [plan.size for plan in plans] == [sides[0]] * 6 + [sides[1]] * 6 + [sides[2]] * 5
+
+
+def test_a_skeleton_without_cells_is_refused() -> None:
+    assert len(Skeleton(3, 4, (1, 8, 8), 10).cells(BENCH)) == 3
+    for layers in (1, 2):
+        with pytest.raises(InputError, match=f"a skeleton of {layers} layers has no cell of the space nasbench201"):
+            Skeleton(layers, 4, (1, 8, 8), 10).cells(BENCH)
+        assert len(Skeleton(layers, 4, (1, 8, 8), 10).cells(DARTS)) == layers
+
+
+def test_mixing_is_a_value() -> None:
+    mixing = Mixing(torch.ones(2, 14, 8))
+    assert mixing.edges is None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        mixing.weights = torch.zeros(1)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ("['none', 'skip_connect']", "mapping of names to factories, not a list"),
+        ("{'mine': lambda channels: nn.Identity()}", "mine fails at stride 1: TypeError"),
+        (
+            "{'mine': lambda channels, stride, affine: nn.Conv2d(3, channels, 1)}",
+            "mine fails at stride 1: RuntimeError",
+        ),
+        ("{'mine': lambda channels, stride, affine: nn.Identity()}", r"mine makes \(1, 4, 4, 6\) of"),
+    ],
+)
+def test_a_primitive_that_breaks_the_contract_is_named(tmp_path: Path, broken: str, words: str) -> None:
+    (tmp_path / "mine.py").write_text(
+        f"from torch import nn\nfrom rapdarts import SearchSpace\nSPACE = SearchSpace('mine', {broken})\n"
+    )
+    space = space_from_file(tmp_path / "mine.py")
+    with pytest.raises(InputError, match=words):
+        check_primitives(space, "mine.py")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_our_own_primitives_keep_the_contract(name: str) -> None:
+    check_primitives(named_space(name), name)
+
+
+def test_the_space_that_the_guide_shows_works(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.py").write_text(guide.split("```python\n")[1].split("```")[0])
+    space = space_from_file(tmp_path / "mine.py")
+    check_primitives(space, "docs/search.md")
+    assert "pointwise" in space.primitives

@@ -1,0 +1,397 @@
+"""How an experiment is put together: files, presets of strategies, the command line on top, and what fits together."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rapdarts.architecture.space import named_space
+from rapdarts.cli.main import main
+from rapdarts.config import experiment as config
+from rapdarts.config import knobs
+from rapdarts.config.experiment import Experiment, experiment, experiment_file, experiment_folder, experiment_names
+from rapdarts.config.presets import PRESETS
+from rapdarts.errors import InputError
+
+SHIPPED = pytest.mark.parametrize("name", experiment_names())
+
+
+def of(text: str, tmp_path: Path, *pairs: tuple[str, Any], section: str = "search") -> Experiment:
+    """The experiment in a YAML text with pairs of the command line on top."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return experiment(str(path), pairs, section)
+
+
+def refused(text: str, tmp_path: Path, *pairs: tuple[str, Any]) -> str:
+    with pytest.raises(InputError) as refusal:
+        of(text, tmp_path, *pairs)
+    return str(refusal.value)
+
+
+# --- the experiments that ship -----------------------------------------------------------------------------------
+
+
+def test_they_are_the_files_of_the_folder() -> None:
+    assert set(experiment_names()) == {path.stem for path in experiment_folder().iterdir() if path.suffix == ".yaml"}
+    assert "digits" in experiment_names()
+
+
+@SHIPPED
+@pytest.mark.parametrize("verb", ["search", "retrain"])
+def test_it_loads_and_fits_its_space(name: str, verb: str) -> None:
+    from rapdarts.loops.search import check_stages
+
+    found = experiment(name, [], verb)
+    space = named_space(found.search.space)
+    check_stages(found.search, space.only(found.search.primitives) if found.search.primitives else space)
+    for key in knobs.keys(Experiment):
+        knobs.check_range(key, knobs.get(found, key.name))
+
+
+@SHIPPED
+def test_it_says_what_it_is_for(name: str) -> None:
+    assert experiment_file(name).read_text(encoding="utf-8").startswith("# ")
+
+
+@SHIPPED
+def test_what_is_printed_is_the_same_experiment(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["search", name, "--print-config", "seed=3"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    expected = experiment(name, [("seed", "3")], "search")
+    assert of(printed.out, tmp_path) == of(printed.out, tmp_path, section="retrain") == expected
+    assert main(["retrain", "PDARTS", name, "--print-config", "--json", "seed=3"]) == 0
+    assert json.loads(capsys.readouterr().out) == dataclasses.asdict(expected)
+
+
+def test_the_defaults_are_those_of_the_paper() -> None:
+    """Chen et al. 2019, sections 4.2 and 4.3, and its code."""
+    found = Experiment()
+    search, retrain = found.search, found.retrain
+    assert (search.layers, search.candidates, search.skip_dropout) == ([5, 11, 17], [0, 5, 3], [0.1, 0.4, 0.7])
+    assert (search.epochs, search.warmup_epochs, search.batch, search.channels) == (25, 10, 96, 16)
+    assert (search.lr, search.lr_min, search.momentum, search.weight_decay, search.clip) == (0.025, 0.0, 0.9, 3e-4, 5.0)
+    assert (search.alpha_lr, search.alpha_beta1, search.alpha_beta2) == (6e-4, 0.5, 0.999)
+    assert (search.alpha_weight_decay, search.alpha_clip, search.alpha_init) == (1e-3, 5.0, 1e-3)
+    assert (search.rule, search.max_skips, search.weight_fraction, search.unrolled) == ("pdarts", 2, 0.5, False)
+    assert (retrain.epochs, retrain.batch, retrain.lr, retrain.lr_min) == (600, 128, 0.025, 0.0)
+    assert (retrain.drop_path, retrain.auxiliary, retrain.cutout, retrain.clip) == (0.3, 0.4, 16, 5.0)
+    assert (found.skeleton.layers, found.skeleton.channels) == (20, 36)
+
+
+# --- strategies --------------------------------------------------------------------------------------------------
+
+DARTS = "search:\n  strategy: darts\n"
+
+
+def test_darts_is_that_of_its_paper(tmp_path: Path) -> None:
+    """Liu et al. 2019, appendix A.1."""
+    search = of(DARTS, tmp_path).search
+    assert (search.layers, search.candidates, search.skip_dropout) == ([8], [0], [0.0])
+    assert (search.epochs, search.warmup_epochs, search.batch, search.channels) == (50, 0, 64, 16)
+    assert (search.lr, search.lr_min, search.alpha_lr, search.alpha_clip) == (0.025, 0.001, 3e-4, 0.0)
+    assert search.rule == "darts"
+
+
+def test_presets_lie_under_the_keys_of_their_file(tmp_path: Path) -> None:
+    search = of("search: {epochs: 7, strategy: darts, layers: [4]}", tmp_path).search
+    assert (search.epochs, search.layers, search.batch) == (7, [4], 64)
+
+
+def test_a_strategy_on_the_command_line_lies_over_the_file_and_under_its_neighbours(tmp_path: Path) -> None:
+    text = (
+        "search: {layers: [3, 3], candidates: [0, 4], skip_dropout: [0.1, 0.2], warmup_epochs: 1, channels: 8, lr: 0.1}"
+    )
+    search = of(text, tmp_path, ("layers", "[2]"), ("strategy", "darts"), ("epochs", "9")).search
+    assert (search.strategy, search.layers, search.candidates, search.epochs) == ("darts", [2], [0], 9)
+    assert (search.warmup_epochs, search.rule) == (0, "darts")
+    assert (search.channels, search.lr) == (16, 0.025)  # of DARTS, not of the file
+
+
+def test_pdarts_on_the_command_line_undoes_what_darts_preset(tmp_path: Path) -> None:
+    text = DARTS + "  momentum: 0.5\n  max_skips: 1\n"
+    assert of(text, tmp_path, ("strategy", "pdarts")) == of("search: {max_skips: 1}", tmp_path)
+
+
+@pytest.mark.parametrize("chooser", PRESETS)
+def test_what_is_named_on_the_command_line_is_had_whole(chooser: str, tmp_path: Path) -> None:
+    """Whatever a file says of what it presets, and whether or not the file has chosen it already."""
+    section, _, name = chooser.partition(".")
+    for choice, presets in PRESETS[chooser].items():
+        for in_file in PRESETS[chooser]:
+            others = (
+                "layers: [3, 4], candidates: [0, 2], skip_dropout: [0, 0]" if section == "search" else "nesterov: true"
+            )
+            text = f"{section}: {{{name}: {in_file}, momentum: 0.5, weight_decay: 0.1, batch: 7, {others}}}"
+            config = of(text, tmp_path, (chooser, choice))
+            assert {key: knobs.get(config, key) for key in presets} == presets
+
+
+def test_the_defaults_are_those_of_pdarts() -> None:
+    config = Experiment()
+    for presets in PRESETS.values():
+        assert {key: knobs.get(config, key) for key in presets["pdarts"]} == presets["pdarts"]
+
+
+def test_random_presets_nothing(tmp_path: Path) -> None:
+    plain, drawn = of(DARTS, tmp_path), of(DARTS, tmp_path, ("strategy", "random"))
+    assert knobs.differences(plain, drawn) == ["search.strategy: darts -> random"]
+
+
+def test_the_last_strategy_counts(tmp_path: Path) -> None:
+    assert of("", tmp_path, ("strategy", "darts"), ("strategy", "pdarts")) == Experiment()
+
+
+@pytest.mark.parametrize("value", ["drats", "[darts]", "3", "true"])
+def test_an_unknown_strategy_is_refused(value: str, tmp_path: Path) -> None:
+    assert "search.strategy has no choice" in refused("", tmp_path, ("strategy", value))
+    text = refused(f"search: {{strategy: {value}}}", tmp_path)
+    assert "mine.yaml: search.strategy " in text
+
+
+# --- recipes -----------------------------------------------------------------------------------------------------
+
+CIFAR = {"epochs": 600, "warmup_epochs": 0, "lr": 0.025, "lr_min": 0.0, "schedule": "cosine", "momentum": 0.9}
+CIFAR |= {"weight_decay": 3e-4, "clip": 5.0, "auxiliary": 0.4, "cutout": 16, "jitter": 0.0, "smallest_crop": 1.0}
+CIFAR |= {"nesterov": False, "ema": 0.0, "label_smoothing": 0.0, "accumulate": 1, "amp": "none", "compile": False}
+IMAGENET = {**CIFAR, "epochs": 250, "warmup_epochs": 5, "batch": 1024, "lr": 0.5, "schedule": "linear"}
+IMAGENET |= {"weight_decay": 3e-5, "drop_path": 0.0, "cutout": 0, "label_smoothing": 0.1, "jitter": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "values", "skeleton"),
+    [
+        ("pdarts", {**CIFAR, "batch": 128, "drop_path": 0.3}, (20, 36, "auto")),
+        ("darts", {**CIFAR, "batch": 96, "drop_path": 0.2}, (20, 36, "auto")),
+        ("imagenet_mobile", {**IMAGENET, "smallest_crop": 0.08}, (14, 48, "imagenet")),
+    ],
+)
+def test_recipes_are_those_of_their_papers(
+    recipe: str, values: dict[str, Any], skeleton: tuple[int, int, str], tmp_path: Path
+) -> None:
+    """Chen et al. 2019, section 4.3; Liu et al. 2019, appendix A.2."""
+    found = of(f"retrain: {{recipe: {recipe}}}", tmp_path)
+    got = vars(found.retrain)
+    assert {name: got[name] for name in values} == values
+    assert (found.skeleton.layers, found.skeleton.channels, found.skeleton.stem) == skeleton
+    assert found.data.crop == (0 if recipe == "imagenet_mobile" else 4)
+    assert of("", tmp_path, ("recipe", recipe), section="retrain") == found
+
+
+def test_a_recipe_lies_under_its_neighbours_and_over_the_file(tmp_path: Path) -> None:
+    text = "retrain: {epochs: 9, lr: 0.3, validation_fraction: 0.1}\nskeleton: {layers: 6, channels: 16}"
+    found = of(text, tmp_path, ("recipe", "darts"), ("lr", "0.2"), section="retrain")
+    assert (found.retrain.epochs, found.retrain.lr, found.retrain.batch) == (600, 0.2, 96)
+    assert found.retrain.validation_fraction == 0.1  # no recipe says anything of it
+    assert (found.skeleton.layers, found.skeleton.channels) == (6, 16)  # nor darts of these
+    wide = of(text, tmp_path, ("recipe", "imagenet_mobile"), ("layers", "7"), section="skeleton")
+    assert (wide.skeleton.layers, wide.skeleton.channels, wide.skeleton.stem) == (7, 48, "imagenet")
+
+
+def test_another_recipe_takes_back_what_the_first_had_preset(tmp_path: Path) -> None:
+    text = "retrain: {recipe: imagenet_mobile, momentum: 0.8, amp: bf16}"
+    found = of(text, tmp_path, ("recipe", "pdarts"), section="retrain")
+    assert found == of("retrain: {amp: bf16}", tmp_path)
+
+
+def test_strategy_and_recipe_do_not_touch_each_other(tmp_path: Path) -> None:
+    both = of("search: {strategy: darts}\nretrain: {recipe: fast}", tmp_path)
+    assert both.search == of("search: {strategy: darts}", tmp_path).search
+    assert both.retrain == of("retrain: {recipe: fast}", tmp_path).retrain
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_means_the_same_to_every_verb(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"mine.yaml: the key 'epochs' could mean search.epochs or retrain.epochs"):
+        of("epochs: 3", tmp_path, section="retrain")
+    assert of("alpha_lr: 0.1", tmp_path, section="retrain").search.alpha_lr == 0.1
+
+
+def test_an_empty_section_says_nothing(tmp_path: Path) -> None:
+    assert of("data:\nsearch:\n  cost:\n", tmp_path) == of("", tmp_path) == of("# nothing", tmp_path) == Experiment()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("search: {epochss: 3}", "there is no key 'search.epochss'; the nearest is search.epochs."),
+        ("retrian: {lr: 3}", "there is no key 'retrian.lr'; the nearest is retrain.lr."),
+        ("search: {cost: {mac: 3}}", "there is no key 'search.cost.mac'; the nearest is search.cost.macs."),
+        ("search: 3", "search is a section, not a key; name one of its keys, such as search.strategy."),
+        ("search: {epochs: 3}\nsearch.epochs: 4", "the key search.epochs stands here twice; keep one."),
+        ("search: {cost: {macs: 3}}\ncost: {macs: 4}", "the key search.cost.macs stands here twice; keep one."),
+        ("search: {epochs: 0}", "search.epochs=0 is out of range; it must be 1 to 1e6."),
+        ("search: {lr: fast}", "search.lr takes a number, not 'fast'."),
+        ("seed:", "seed takes a whole number, not nothing."),
+        ("data: {path: 3}", "data.path takes a text, not 3; put it in quotes."),
+        ("data: {name: cifar11}", "data.name has no choice 'cifar11'; the nearest is cifar10, of "),
+        ("_target_: os.system", "there is no key '_target_'; rapdarts VERB --help lists all keys."),
+        ("run: here", "there is no key 'run'; rapdarts VERB --help lists all keys."),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_key(text: str, words: str, tmp_path: Path) -> None:
+    assert refused(text, tmp_path).startswith(f"{tmp_path / 'mine.yaml'}: {words}")
+
+
+def test_unknown_experiments(tmp_path: Path) -> None:
+    for name in ("dgits", "digits/", "../digits", "experiments/digits", "x" * 10_000, "di\0gits"):
+        with pytest.raises(
+            InputError, match=r"there is no experiment .*; (the nearest is|there are) .*a file of yours ends in .yaml"
+        ):
+            experiment(name, [], "search")
+    for path in ("none.yaml", str(tmp_path), "a\0b.yaml"):
+        with pytest.raises(InputError, match="there is no experiment"):
+            experiment(path, [], "search")
+
+
+# --- what fits together ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("search: {layers: [], candidates: [], skip_dropout: []}", "search.layers is empty; give one depth a stage."),
+        ("search: {layers: [5, 8]}", "search.candidates has 3 entries but search.layers has 2; give one a stage."),
+        ("search: {skip_dropout: [0]}", "search.skip_dropout has 1 entries but search.layers has 3; give one a stage."),
+        (
+            "search: {candidates: [0, 0, 3]}",
+            "search.candidates: only the first stage keeps all (0); later ones give a number.",
+        ),
+        (
+            "search: {warmup_epochs: 25}",
+            "search.warmup_epochs=25 leaves no epoch of 25 to train alpha; make it smaller.",
+        ),
+        (
+            "search: {partial_channels: 4, channels: 6}",
+            "search.partial_channels=4 does not divide search.channels=6; give a divisor of it, or 1.",
+        ),
+        ("search: {lr_min: 0.1}", "search.lr_min=0.1 is above search.lr=0.025; make it smaller."),
+        ("retrain: {lr_min: 0.1}", "retrain.lr_min=0.1 is above retrain.lr=0.025; make it smaller."),
+        (
+            "retrain: {warmup_epochs: 600}",
+            "retrain.warmup_epochs=600 (of the recipe, if not of yours) leaves no epoch of 600 at the full learning rate;"
+            " make it smaller, such as retrain.warmup_epochs=0.",
+        ),
+        (
+            "retrain: {nesterov: true, momentum: 0}",
+            "retrain.nesterov=true needs a momentum; add retrain.momentum=0.9, or leave it out.",
+        ),
+        ("data: {mean: [0.5]}", "data.mean and data.std must have the same length; give both, or neither."),
+        ("device: quantum", "device=quantum is no device; write auto, cpu, cuda or cuda:N."),
+        ("device: mps", "device=mps is no device; write auto, cpu, cuda or cuda:N."),
+        ("device: meta", "device=meta is no device; write auto, cpu, cuda or cuda:N."),
+        ("device: ''", "device= is no device; write auto, cpu, cuda or cuda:N."),
+    ],
+)
+def test_what_does_not_fit_is_named(text: str, words: str, tmp_path: Path) -> None:
+    assert refused(text, tmp_path) == words
+
+
+def test_what_is_mended_on_the_command_line_is_mended(tmp_path: Path) -> None:
+    assert of(
+        "search: {layers: [5, 8]}", tmp_path, ("candidates", "[0, 4]"), ("skip_dropout", "[0, 0]")
+    ).search.layers == [5, 8]
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:0", "cuda:15"])
+def test_devices(name: str, tmp_path: Path) -> None:
+    assert of("", tmp_path, ("device", name)).device == name
+
+
+def test_where_a_run_lives() -> None:
+    with pytest.raises(InputError, match=r"^resume=true needs run=PATH, the folder of the run to continue\.$"):
+        config.launch([("resume", "true"), ("seed", "x")])
+    assert config.launch([("resume", "true"), ("seed", "x"), ("run", "runs/a=b")]) == config.Launch("runs/a=b", True)
+    assert config.launch([]) == config.Launch("", False)
+    assert experiment("", [("resume", "true"), ("run", "x")]) == Experiment()
+
+
+def test_the_keys_given_in_a_section() -> None:
+    pairs = [("run", "x"), ("stem", "cifar"), ("lr", "0.1"), ("search.lr", "0.2"), ("cost.macs", "1")]
+    assert config.given_in("skeleton", pairs, "retrain") == {"stem": "skeleton.stem"}
+    assert config.given_in("retrain", pairs, "retrain") == {"lr": "retrain.lr"}
+    assert config.given_in("search", pairs, "retrain") == {"search.lr": "search.lr", "cost.macs": "search.cost.macs"}
+    assert config.given_in("search.cost", pairs, "retrain") == {"cost.macs": "search.cost.macs"}
+    assert config.given_in("data", pairs, "retrain") == {}
+
+
+def test_the_cost_of_random_genotypes_is_an_amount() -> None:
+    def macs(*pairs: tuple[str, str]) -> float:
+        return config.random_macs(experiment("digits", pairs, "search").search.random)
+
+    assert macs() == macs(("random.macs", "0")) == 0
+    assert macs(("random.macs", "1.2M")) == macs(("random.macs", "1200000")) == 1.2e6
+    for text, words in (("-5", "must be above 0"), ("1.2MB", "is no unit of macs"), ("much", "is no amount")):
+        with pytest.raises(InputError, match=rf"^search\.random\.macs={text}.*{words}"):
+            macs(("random.macs", text))
+
+
+@pytest.mark.parametrize(
+    "text", ["3x32", "3x32x32x1", "3x0x3", "0x1x1", "axbxc", "3 x 32 x 32", "-3x3x3", "", "3x1e3x3", "٣x3x3"]
+)
+def test_what_is_no_image(text: str) -> None:
+    with pytest.raises(InputError, match=r"^input=.* is not an image; write CxHxW such as 3x32x32\.$"):
+        config.image_shape(text)
+
+
+def test_images() -> None:
+    assert config.image_shape("3x227x224") == (3, 227, 224)
+
+
+# --- reading back ------------------------------------------------------------------------------------------------
+
+
+def likely(key: knobs.Key) -> st.SearchStrategy[Any]:
+    """Values within a knob's range."""
+    facts = key.facts
+    if facts["choices"]:
+        return st.sampled_from(facts["choices"])
+    low = facts["low"] if facts["low"] is not None else facts["above"]
+    high = facts["high"] if facts["high"] is not None else facts["below"]
+    if key.type is int:
+        return st.integers(int(low), int(high))
+    if key.type is float:
+        exclude = {"exclude_min": facts["low"] is None, "exclude_max": facts["high"] is None}
+        return st.floats(low, high, **exclude).filter(lambda x: x == 0 or abs(x) >= knobs.TINY)
+    return st.booleans()
+
+
+KNOBS = [key for key in knobs.keys(Experiment) if key.facts["choices"] or key.type in (int, float, bool)]
+CONDITIONAL = {"search.cost.latency", "search.warmup_epochs", "search.lr_min", "retrain.lr_min", "search.strategy"} | {
+    "search.partial_channels",
+    "retrain.warmup_epochs",
+    "retrain.nesterov",
+}
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_configuration_reads_back_from_what_is_printed(
+    data: st.DataObject, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = data.draw(
+        st.lists(
+            st.sampled_from([k for k in KNOBS if k.name not in CONDITIONAL]), max_size=5, unique_by=lambda key: key.name
+        )
+    )
+    values = {key.name: data.draw(likely(key)) for key in chosen}
+    values |= {"search.warmup_epochs": 0, "retrain.warmup_epochs": 0, "search.lr_min": 0, "retrain.lr_min": 0}
+    pairs = [f"{name}={json.dumps(value) if not isinstance(value, str) else value}" for name, value in values.items()]
+    random.Random(len(pairs)).shuffle(pairs)
+    assert main(["search", "digits", "--print-config", *pairs]) == 0
+    printed = capsys.readouterr().out
+    found = of(printed, tmp_path)
+    assert {name: knobs.get(found, name) for name in values} == values
+    assert knobs.save_yaml(found) == printed
+    assert yaml.safe_load(printed)["data"]["name"] == found.data.name

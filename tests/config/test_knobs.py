@@ -1,0 +1,339 @@
+"""Knobs: names and their nearest, types, ranges, and what is written reads back. The contract takes every knob of the product."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rapdarts.config import commands as options
+from rapdarts.config.experiment import Experiment, Launch
+from rapdarts.config.knobs import (
+    Key,
+    check_range,
+    checked,
+    differences,
+    full_name,
+    keys,
+    knob,
+    load,
+    save_yaml,
+    split_override,
+)
+from rapdarts.errors import InputError
+from rapdarts.files.yaml import read_yaml
+
+SCHEMAS = [
+    Experiment,
+    Launch,
+    options.DeriveConfig,
+    options.EvaluateConfig,
+    options.ExportConfig,
+    options.ReportConfig,
+    options.CountConfig,
+]
+
+
+def kind_of(key: Key) -> tuple[type, Any]:
+    """The type of a knob, or of its elements, and how to wrap a value of that type."""
+    return (get_args(key.type)[0], lambda value: [value]) if get_args(key.type) else (key.type, lambda value: value)
+
+
+def every(wanted: Callable[[Key], Any] = lambda key: True) -> pytest.MarkDecorator:
+    """Every knob of the product that is `wanted`."""
+    found = [(schema, key) for schema in SCHEMAS for key in keys(schema) if wanted(key)]
+    named = [pytest.param(schema, key, id=f"{schema.__name__}-{key.name}") for schema, key in found]
+    return pytest.mark.parametrize(("schema", "key"), named)
+
+
+def refusal(schema: type, name: str, value: Any) -> str:
+    with pytest.raises(InputError) as refused:
+        checked(schema, [(name, value)])
+    sentence = str(refused.value)
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+    return sentence
+
+
+# --- every knob of the product -----------------------------------------------------------------------------------
+
+
+@every()
+def test_it_says_what_it_is_and_its_default_is_allowed(schema: type, key: Key) -> None:
+    assert key.facts["help"]
+    check_range(key, key.default)
+    assert checked(schema, [(key.name, key.default)]) == [(key.name, key.default)]
+
+
+@every()
+def test_it_takes_no_other_type(schema: type, key: Key) -> None:
+    kind, wrap = kind_of(key)
+    wrong = {
+        int: [True, 2.5, None, [], "one"],
+        float: [True, None, [], "cheap", "inf", "nan"],
+        bool: [1, 0.0, None, "yes"],
+    }
+    for value in wrong.get(kind, [True, None, []] if key.facts["amount"] else [1, 2.5, True, None, []]):
+        sentence = refusal(schema, key.name, wrap(value) if value != [] else [[]])
+        assert sentence.startswith(key.name)
+        assert " takes " in sentence or " cannot be read: " in sentence
+    if key.type is not kind:
+        assert "takes a list such as [" in refusal(schema, key.name, 3 if kind is str else "3")
+
+
+@every(lambda key: kind_of(key)[0] in (int, float))
+def test_a_number_has_a_range(schema: type, key: Key) -> None:
+    kind, wrap = kind_of(key)
+    for value in [-5, -1e30, 1e30, math.inf, -math.inf, math.nan, 10**99, 1e-320 if kind is float else 10**12]:
+        assert refusal(schema, key.name, wrap(value)).startswith(key.name)
+    low, high = key.facts["low"], key.facts["high"]
+    for inside in (low, high):
+        if inside is not None:
+            check_range(key, wrap(kind(inside)))
+    for outside in (key.facts["above"], key.facts["below"]):
+        if outside is not None:
+            assert "is out of range; it must be " in refusal(schema, key.name, wrap(outside))
+
+
+@every(lambda key: key.facts["choices"])
+def test_a_choice_names_the_nearest(schema: type, key: Key) -> None:
+    right = next(choice for choice in key.facts["choices"] if choice)
+    is_text = isinstance(right, str)
+    assert (f"the nearest is {right}, of " if is_text else "; there are ") in refusal(
+        schema, key.name, right + "x" if is_text else right + 1
+    )
+
+
+@every(lambda key: key.facts["amount"])
+def test_an_amount_may_be_written_as_a_number(schema: type, key: Key) -> None:
+    assert checked(schema, [(key.name, 3_000_000), (key.name, 0.002)]) == [(key.name, "3000000"), (key.name, "0.002")]
+
+
+@every(lambda key: key.facts["auto"] is not None)
+def test_auto_stands_for_a_value_of_its_own(schema: type, key: Key) -> None:
+    auto = key.facts["auto"]
+    assert checked(schema, [(key.name, "auto"), (key.name, auto)]) == [(key.name, auto), (key.name, auto)]
+    assert "it must be auto, or " in refusal(schema, key.name, key.facts["low"] - 1)
+
+
+@every(lambda key: kind_of(key)[0] is str)
+def test_a_text_holds_nothing_that_means_something_else(schema: type, key: Key) -> None:
+    for value in ("${oc.env:HOME}", "???", "a\0b"):
+        assert key.name in refusal(schema, key.name, kind_of(key)[1](value))
+
+
+# --- names -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "section", "name"),
+    [
+        ("seed", "search", "seed"),
+        ("search.lr", "retrain", "search.lr"),
+        ("cost.macs", "search", "search.cost.macs"),
+        ("cost.macs", "", "search.cost.macs"),
+        ("alpha_lr", "retrain", "search.alpha_lr"),
+        ("lr", "search", "search.lr"),
+        ("lr", "retrain", "retrain.lr"),
+        ("layers", "search", "search.layers"),
+        ("stem", "search", "skeleton.stem"),
+        ("random.count", "search", "search.random.count"),
+    ],
+)
+def test_sections_may_be_left_out(given: str, section: str, name: str) -> None:
+    assert full_name(Experiment, given, section) == name
+
+
+@pytest.mark.parametrize(
+    ("given", "section", "names"),
+    [
+        ("lr", "", "search.lr or retrain.lr"),
+        ("layers", "retrain", "skeleton.layers or search.layers"),
+        ("macs", "search", "search.cost.macs or search.budget.macs or search.random.macs"),
+    ],
+)
+def test_what_could_mean_several_names_them(given: str, section: str, names: str) -> None:
+    with pytest.raises(InputError, match=f"the key '{given}' could mean {names}; write one of them"):
+        full_name(Experiment, given, section)
+
+
+@pytest.mark.parametrize(
+    ("given", "section", "nearest"),
+    [
+        ("epochss", "search", "search.epochs"),
+        ("epochss", "retrain", "retrain.epochs"),
+        ("batchsize", "search", "search.batch"),
+        ("batchsize", "retrain", "retrain.batch"),
+        ("search.epoch", "retrain", "search.epochs"),
+        ("retrain.epoch", "search", "retrain.epochs"),
+        ("retrian.lr", "search", "retrain.lr"),
+        ("serach.lr", "retrain", "search.lr"),
+        ("Seed", "search", "seed"),
+        ("sed", "search", "seed"),
+        ("devise", "retrain", "device"),
+        ("crops", "search", "data.crop"),
+        ("data.pth", "search", "data.path"),
+        ("cost.mac", "search", "search.cost.macs"),
+        ("cost.byte", "search", "search.cost.bytes"),
+        ("cost-macs", "search", "search.cost.macs"),
+        ("search.cost.mcas", "search", "search.cost.macs"),
+        ("skeleton.epochs", "search", "search.epochs"),
+        ("search.macs", "search", "search.cost.macs"),
+        ("rnu", "search", "run"),
+        ("resme", "retrain", "resume"),
+        ("drop_paths", "search", "retrain.drop_path"),
+        ("x" * 1_000_000 + "epochs", "search", None),
+        ("zzz", "search", None),
+        ("search.zzz", "search", None),
+        ("ѕeed", "search", "seed"),  # a Cyrillic letter
+    ],
+)
+def test_the_nearest_is_in_the_right_section(given: str, section: str, nearest: str | None) -> None:
+    with pytest.raises(InputError) as refused:
+        full_name(Experiment, given, section, beside=Launch)
+    sentence = str(refused.value)
+    assert sentence.startswith("there is no key ")
+    assert len(sentence) < 200
+    if nearest:
+        assert sentence == f"there is no key {given!r}; the nearest is {nearest}."
+    else:
+        assert sentence.endswith("; rapdarts VERB --help lists all keys.")
+
+
+@pytest.mark.parametrize(("given", "example"), [("data", "data.name"), ("search.cost", "search.cost.macs")])
+def test_a_section_is_no_key(given: str, example: str) -> None:
+    with pytest.raises(InputError, match=f"{given} is a section, not a key; name one of its keys, such as {example}"):
+        full_name(Experiment, given, "search")
+
+
+def test_pairs_are_split_at_the_first_equals_sign() -> None:
+    assert split_override("data.path=a=b") == ("data.path", "a=b")
+    assert split_override("data.path=") == ("data.path", "")
+    for text in ("=3", " =3", "seed"):
+        with pytest.raises(InputError, match="has no key; write key=value"):
+            split_override(text)
+
+
+# --- values ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Inner:
+    share: float = knob(0.5, "a share", above=0, below=1)
+    names: list[str] = knob([], "names")
+
+
+@dataclass
+class Outer:
+    """A schema of every type."""
+
+    count: int = knob(3, "a count", "things", low=1, high=10)
+    on: bool = knob(False, "a switch")
+    word: str = knob("a", "a word")
+    sizes: list[int] = knob([1, 2], "sizes", low=0)
+    rates: list[float] = knob([], "rates", low=0, high=1)
+    inner: Inner = field(default_factory=Inner)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("count", "4", 4),
+        ("count", "1e1", 10),
+        ("count", 5.0, 5),
+        ("on", "true", True),
+        ("word", "010", "010"),
+        ("word", "", ""),
+        ("word", "a b", "a b"),
+        ("sizes", "[0, 1e2]", [0, 100]),
+        ("sizes", "[]", []),
+        ("rates", "[0, 1, 5e-1]", [0.0, 1.0, 0.5]),
+        ("inner.share", "1e-3", 0.001),
+        ("share", "0.25", 0.25),
+        ("names", "[a, 'b c']", ["a", "b c"]),
+    ],
+)
+def test_values_from_the_command_line(name: str, text: Any, value: Any) -> None:
+    ((full, found),) = checked(Outer, [(name, text)])
+    assert found == value
+    assert type(found) is type(value)
+    assert {full: found} == {name: value} or full == f"inner.{name}"
+    loaded = load(Outer, [(name, text)])
+    assert value in (getattr(loaded, name, None), getattr(loaded.inner, full.rpartition(".")[2], None))
+
+
+def test_the_last_of_several_wins() -> None:
+    assert load(Outer, [("count", 4), ("share", 0.1), ("count", "6"), ("inner.share", "0.2")]) == Outer(
+        count=6, inner=Inner(share=0.2)
+    )
+
+
+def test_defaults_are_not_shared() -> None:
+    first, second = load(Outer, []), load(Outer, [])
+    first.sizes.append(3)
+    assert second.sizes == Outer().sizes == [1, 2]
+
+
+def test_the_file_is_named() -> None:
+    with pytest.raises(InputError, match=r"^mine.yaml: count=0 is out of range; it must be 1 to 10\.$"):
+        load(Outer, [("count", 0)], where="mine.yaml")
+    with pytest.raises(InputError, match=r"^mine.yaml: there is no key 'cuont'; the nearest is count\.$"):
+        load(Outer, [("cuont", 0)], where="mine.yaml")
+    with pytest.raises(InputError, match=r"^mine.yaml: there is no key 'zzz'; there are count, on, word, sizes, "):
+        load(Outer, [("zzz", 0)], where="mine.yaml")
+
+
+def test_differences_are_named() -> None:
+    assert differences(Outer(), Outer()) == []
+    assert differences(Outer(), Outer(on=True, inner=Inner(share=0.1))) == [
+        "on: False -> True",
+        "inner.share: 0.5 -> 0.1",
+    ]
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=15).filter(
+    lambda text: "${" not in text and text != "???"
+)
+ODD = st.sampled_from(
+    ["no", "1e3", "010", "08", "1:30", "null", " a ", "a: b", "- a", "1_0", "2026-01-02", ".inf", "0x1", "<<"]
+) | st.sampled_from([*"y~#'[=!\té", "a\nb", "a\n\n b", "word " * 30])
+VALUES = st.builds(
+    Outer,
+    count=st.integers(1, 10),
+    on=st.booleans(),
+    word=WORDS | ODD,
+    sizes=st.lists(st.integers(0, 10**12), max_size=4),
+    rates=st.lists(st.floats(1e-30, 1) | st.just(0.0), max_size=4),
+    inner=st.builds(
+        Inner,
+        share=st.floats(0, 1, exclude_min=True, exclude_max=True).filter(lambda x: x >= 1e-30),
+        names=st.lists(WORDS | ODD, max_size=3),
+    ),
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=VALUES)
+def test_what_is_written_reads_back(value: Outer, tmp_path: Path) -> None:
+    path = tmp_path / "saved.yaml"
+    path.write_text(save_yaml(value), encoding="utf-8")
+    assert load(Outer, list(read_yaml(path))) == value
+
+
+@pytest.mark.parametrize("text", ["\x85", "a\x85b", "\u2028", "\ufeff", "\x07"])
+def test_odd_letters_read_back(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "saved.yaml"
+    value = Outer(word=text, inner=Inner(names=["08", "0E0", "no", ""]))  # beside names that read like something else
+    path.write_text(save_yaml(value), encoding="utf-8")
+    assert load(Outer, list(read_yaml(path))) == value
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^'a\\udcff' is not UTF-8 and cannot be written down; rename that file\.$"):
+        save_yaml(Outer(word="a\udcff"))

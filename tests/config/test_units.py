@@ -1,0 +1,89 @@
+"""Amounts of resources, read and shown."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rapdarts.config.experiment import BudgetConfig, CostCoefficients
+from rapdarts.config.knobs import keys
+from rapdarts.config.units import UNITS, amount, example, show
+from rapdarts.cost.count import RESOURCES
+from rapdarts.errors import InputError
+
+
+@pytest.mark.parametrize(
+    "text, resource, value",
+    [
+        ("3.0M", "params", 3e6),
+        ("500M", "macs", 5e8),
+        ("0.5G", "macs", 5e8),
+        ("2.5B", "params", 2.5e9),
+        ("3_000_000", "params", 3e6),
+        ("9k", "activations", 9e3),
+        ("12MB", "bytes", 12e6),
+        ("12 MB", "bytes", 12e6),
+        ("12M", "bytes", 12e6),
+        ("12e6", "bytes", 12e6),
+        ("100B", "bytes", 100),
+        ("1.5MiB", "traffic", 1.5 * 2**20),
+        ("8ms", "latency", 0.008),
+        ("150us", "latency", 150e-6),
+        ("0.25s", "latency", 0.25),
+        ("2mJ", "energy", 0.002),
+        ("7µJ", "energy", 7e-6),
+    ],
+)
+def test_amounts(text: str, resource: str, value: float) -> None:
+    assert amount(text, resource, "budget") == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "text, resource, words",
+    [
+        ("3.0MB", "params", "is no unit of params"),
+        ("3 apples", "params", "is no unit of params"),
+        ("8m", "latency", "is no unit of latency; write it like 8ms"),
+        ("8min", "latency", "is no unit of latency"),
+        ("8mS", "latency", "is no unit of latency"),
+        ("12Mb", "bytes", "is no unit of bytes"),
+        ("0", "macs", "must be above 0"),
+        ("-3M", "params", "must be above 0"),
+        ("1e999", "macs", "must be above 0"),
+        ("1e308G", "params", "must be above 0"),
+        ("1e-320ns", "latency", "must be above 0"),
+        ("1_", "params", "is no amount"),
+        ("1__0k", "params", "is no amount"),
+        ("many", "macs", "is no amount; write a number with a unit, such as 3.0M"),
+        ("nan", "macs", "is no amount"),
+        ("1e6e6", "macs", "is no amount"),
+    ],
+)
+def test_what_is_no_amount(text: str, resource: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        amount(text, resource, "budget.x")
+
+
+@pytest.mark.parametrize("resource", UNITS)
+def test_every_example_is_an_amount(resource: str) -> None:
+    first, _, second = example(resource).partition(" or ")
+    assert amount(first, resource, "x") > 0 and amount(second, resource, "x") > 0
+
+
+@given(st.floats(1e-9, 1e3), st.sampled_from(["energy", "latency"]))
+def test_what_is_shown_is_read_back(value: float, resource: str) -> None:
+    assert amount(show(value, resource), resource, "x") == pytest.approx(value, rel=1e-3)
+
+
+def test_shown() -> None:
+    assert show(532_174_464, "macs") == "532,174,464"
+    assert show(13_735_192, "bytes") == "13,735,192 B"
+    assert show(0.0046456, "energy") == "4.646 mJ"
+    assert show(2e-8, "latency") == "20 ns"
+
+
+def test_one_list_of_resources() -> None:
+    """What can be counted, priced and bounded goes by the same names."""
+    assert {key.name for key in keys(CostCoefficients)} == set(UNITS) == {*RESOURCES, "latency"}
+    assert {key.name for key in keys(BudgetConfig)} == set(UNITS) - {"peak_memory"}

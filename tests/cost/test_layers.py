@@ -1,0 +1,611 @@
+"""`rapdarts cost`: the figures of the literature, rows that add up, other conventions, networks of one's own, spaces, and the picture."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import sys
+from contextlib import redirect_stdout
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
+from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.space import SearchSpace, Skeleton, named_space
+from rapdarts.cli.main import main
+from rapdarts.cost import layers as bill
+from rapdarts.cost import spaces as tariff
+from rapdarts.cost.count import RESOURCES, count_derived
+from rapdarts.cost.expected import price_table
+from rapdarts.cost.layers import LAYERS, module_of, rows_of
+from rapdarts.cost.trace import trace
+from rapdarts.networks.reference import REFERENCE
+from rapdarts.reports import histograms
+
+OWN = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+print("imported")
+
+def plain():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(3600, 7))
+
+def sized(image, classes=10):
+    return nn.Sequential(nn.Conv2d(image[0], 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes))
+
+def positional(shape, number):
+    return sized(shape, number)
+
+class Functional(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.weight, self.bias = nn.Parameter(torch.zeros(width, 3, 3, 3)), nn.Parameter(torch.zeros(width))
+        self.inside, self.unused = nn.ModuleList([nn.Linear(width, 7)]), nn.Linear(3, 3)
+
+    def forward(self, x):
+        print("running")
+        return self.inside[0](F.conv2d(self.norm(x), self.weight, self.bias).mean((2, 3)))
+
+class Places:
+    instance = Functional(2)
+
+class Uncopied(nn.Conv2d):
+    def __deepcopy__(self, memo):
+        raise RuntimeError("there is only one")
+
+    def forward(self, x):
+        return super().forward(x).mean((2, 3))
+
+def uncopied():
+    return Uncopied(3, 4, 3)
+
+def lazy():
+    return nn.LazyLinear(3)
+
+def fails():
+    raise ValueError("no luck.")
+
+def pair():
+    return nn.LSTM(32, 4)
+
+number = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Commands run in a folder with a module `own_networks`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own_networks", raising=False)
+    (tmp_path / "own_networks.py").write_text(OWN)
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    """What `rapdarts cost` prints."""
+
+    def command(*arguments: str) -> str:
+        code = main(["cost", *arguments])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        assert set(err.split()) <= {"imported", "running"}
+        return out
+
+    return command
+
+
+@pytest.fixture
+def cost(run: Any) -> Any:
+    """The same with --json, read."""
+    return lambda *arguments: json.loads(run(*arguments, "--json"))
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No second opinion, which takes most of the time."""
+    monkeypatch.setattr(bill, "second_opinion", lambda network, image: "not asked")
+
+
+# --- figures -----------------------------------------------------------------------------------------------------
+
+
+def test_literature(cost: Any, alone: None) -> None:
+    figures = {
+        "NASNet": (3_830_950, 603_452_448, 457_994),
+        "AmoebaNet": (3_145_078, 488_931_552, 457_994),
+        "DARTS_V1": (3_169_414, 500_987_520, 476_426),
+        "DARTS_V2": (3_349_342, 528_359_040, 476_426),
+        "PDARTS": (3_433_798, 532_174_464, 476_426),
+        "PC_DARTS_cifar": (3_634_678, 556_670_592, 476_426),
+        "FairDARTS_a": (2_360_782, 371_455_200, 476_426),
+        "FairDARTS_b": (3_407_878, 536_487_552, 476_426),
+        "FairDARTS_c": (2_598_814, 399_987_936, 476_426),
+        "FairDARTS_d": (3_365_542, 532_506_240, 476_426),
+        "FairDARTS_e": (2_643_742, 414_696_672, 476_426),
+        "FairDARTS_f": (3_151_054, 497_614_464, 476_426),
+        "FairDARTS_g": (2_899_054, 453_376_224, 476_426),
+    }
+    assert list(figures) == list(LITERATURE)
+    for found in cost(*figures):
+        params, macs, extra = figures[found["target"]]
+        assert (found["params"], found["macs"], found["bytes"]) == (params, macs, 4 * params)
+        assert found["auxiliary_head"] == {"params": extra}
+        assert found["skeleton"] == {"layers": 20, "channels": 36, "image": [3, 32, 32], "classes": 10, "stem": "cifar"}
+        assert found["thop_macs"] is None and found["thop_error"] == "not asked"
+        adds_up(found)
+
+
+def test_the_conventions_of_the_literature_at_imagenet(cost: Any) -> None:
+    """542.8 M MACs; the 557 M that is published for this network counts batch norms and ReLUs too."""
+    found = cost("PDARTS", "input=3x224x224", "classes=1000", "layers=14", "channels=48")
+    assert found["macs"] == found["thop_macs"] == 542_819_328
+    assert found["macs_with_bn_relu"] == 557_119_488
+    assert found["skeleton"]["stem"] == "imagenet"
+
+
+def test_reference_networks(cost: Any) -> None:
+    figures = {
+        "alexnet_two_group": (60_965_224, 665_784_864 + 58_621_952),
+        "alexnet_d2l": (46_787_978, 1_005_890_688),
+        "googlenet_d2l": (5_983_802, 1_581_658_112),
+        "nin": (2_015_398, 830_041_864),
+        "vgg11_d2l": (128_807_306, 7_605_035_008),
+    }
+    for found in cost(*figures):
+        reference = REFERENCE[found["target"]]
+        assert (found["params"], found["macs"]) == figures[found["target"]]
+        assert found["thop_macs"] == found["macs"]
+        assert (found["input"], found["classes"]) == (list(reference.image), reference.classes)
+        assert "skeleton" not in found and "auxiliary_head" not in found
+        adds_up(found)
+
+
+def test_alexnet_layer_by_layer(cost: Any, alone: None) -> None:
+    found = cost("AlexNet")
+    rows = {row["layer"]: (row["output_bytes"] / 1024, row["weights"], row["macs"]) for row in found["layers"]}
+    assert rows == {
+        "conv1": (784, 23_232, 72_855_552),
+        "pool1": (182.25, 0, 0),
+        "conv2": (546.75, 307_200, 223_948_800),
+        "pool2": (126.75, 0, 0),
+        "conv3": (253.5, 663_552, 112_140_288),
+        "conv4": (169, 884_736, 149_520_384),
+        "conv5": (169, 589_824, 99_680_256),
+        "pool5": (36, 0, 0),
+        "fc6": (16, 37_748_736, 37_748_736),
+        "fc7": (16, 16_777_216, 16_777_216),
+        "fc8": (3.90625, 4_096_000, 4_096_000),
+    }
+    first, last = found["layers"][0], found["layers"][-1]
+    assert (first["shape"], first["kind"], first["biases"]) == ([64, 56, 56], "conv", 64)
+    assert (last["shape"], last["kind"], last["params"]) == ([1000], "linear", 4_097_000)
+    assert first["share"] == 72_855_552 / 716_767_232
+
+
+def test_kinds_of_alexnet(cost: Any, alone: None) -> None:
+    d2l, grouped = cost("alexnet_d2l", "alexnet_two_group")
+    kinds = d2l["by_kind"]
+    assert (kinds["conv"]["params"], kinds["linear"]["params"]) == (3_747_200, 43_040_778)
+    assert (kinds["conv"]["macs"], kinds["linear"]["macs"]) == (962_858_112, 43_032_576)
+    kinds = grouped["by_kind"]
+    assert (kinds["conv"]["macs"], kinds["linear"]["macs"]) == (665_784_864, 58_621_952)
+    assert kinds["linear"]["weights"] == 58_621_952
+    millijoules = {kind: [1e3 * kinds[kind][of] for of in ("energy_macs", "energy_weights")] for kind in kinds}
+    assert millijoules["conv"] == pytest.approx([3.06, 1.49], abs=0.005)
+    assert millijoules["linear"] == [pytest.approx(0.270, abs=5e-4), pytest.approx(37.5, abs=0.05)]
+    assert millijoules["other"] == [0, 0]
+
+
+# --- rows --------------------------------------------------------------------------------------------------------
+
+
+def adds_up(found: dict[str, Any]) -> None:
+    """Rows and kinds are the totals, taken apart; all that is counted is whole."""
+    rows, kinds = found["layers"], found["by_kind"].values()
+    for name in ("macs", "params"):
+        assert sum(row[name] for row in rows) == sum(kind[name] for kind in kinds) == found[name]
+    assert sum(row["output_bytes"] for row in rows) == sum(kind["output_bytes"] for kind in kinds)
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    assert sum(kind["energy_macs"] + kind["energy_weights"] for kind in kinds) == pytest.approx(found["energy"])
+    assert sum(row["weights"] for row in rows) == sum(kind["weights"] for kind in kinds)
+    assert all(row["weights"] + row["biases"] <= row["params"] for row in rows)
+    for name in set(RESOURCES) - {"energy"} | {"macs_with_bn_relu", "classes"}:
+        assert isinstance(found[name], int)
+
+
+@pytest.mark.parametrize("name", ["densenet121", "shufflenet_v1", "lenet"])
+def test_rows_add_up(name: str, cost: Any, alone: None) -> None:
+    image = "1x28x28" if name == "lenet" else "3x64x64"
+    found = cost(name, f"input={image}", "classes=3")
+    adds_up(found)
+    assert all(row["layer"] and row["kind"] in LAYERS for row in found["layers"])
+    assert found["layers"][-1]["shape"] == [found["classes"]] == [3]
+
+
+def test_precision(cost: Any, alone: None) -> None:
+    full, half = (cost("resnet18", "input=3x64x64", f"precision={bits}") for bits in (32, 16))
+    for name in ("bytes", "traffic"):
+        assert full[name] == 2 * half[name]
+    assert full["energy"] > 2 * half["energy"]
+    for name in ("macs", "params", "activations", "peak_memory"):
+        assert full[name] == half[name]
+    assert [row["output_bytes"] for row in full["layers"]] == [2 * row["output_bytes"] for row in half["layers"]]
+    assert (full["precision"], half["precision"]) == (32, 16)
+    adds_up(half)
+
+
+def test_parameters_stand_with_the_layer_that_reads_them() -> None:
+    """Of batch norms with the layer before, or the first; of layer norms by themselves; of what nothing reads at the end."""
+    network = nn.Sequential(
+        nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.LayerNorm(6), nn.Flatten()
+    )
+    network.append(nn.Linear(144, 2, bias=False))
+    network.unused = nn.Conv2d(1, 1, 1)
+    network.forward = lambda x: nn.Sequential.forward(nn.Sequential(*list(network)[:7]), x)  # type: ignore[method-assign]
+    rows = [
+        (row.layer, row.kind, row.params, row.weights, row.biases)
+        for row in rows_of(network, trace(network, (3, 8, 8)).ops)
+    ]
+    assert rows == [
+        ("1", "conv", 6 + 112 + 8, 108, 4),
+        ("4", "other", 12, 0, 0),
+        ("6", "linear", 288, 288, 0),
+        ("(rest)", "other", 2, 0, 0),
+    ]
+    only = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())
+    assert [(row.layer, row.params) for row in rows_of(only, trace(only, (3, 8, 8)).ops)] == [("(rest)", 6)]
+
+
+def test_shared_layers_are_counted_as_often_as_they_run() -> None:
+    layer = nn.Conv2d(3, 3, 1)
+    network = nn.Sequential(layer, layer)
+    assert [(row.params, row.macs) for row in rows_of(network, trace(network, (3, 4, 4)).ops)] == [(12, 144), (0, 144)]
+
+
+def test_modules() -> None:
+    with torch.device("meta"):
+        network = REFERENCE["googlenet"].build((3, 224, 224), 1000)
+    names = {
+        name: module_of(network, name)
+        for name in ("inception3a.branch1.0.conv", "conv1.conv", "conv2.expand.norm", "fc")
+    }
+    assert list(names.values()) == ["inception3a", "conv1", "conv2.expand", "fc"]
+
+
+# --- the text ----------------------------------------------------------------------------------------------------
+
+
+def test_one_network_in_words(run: Any) -> None:
+    head, names, *lines = run("nin").splitlines()
+    assert head == "nin: 3x224x224, 10 classes"
+    assert names.split() == ["layer", "kind", "output", "memory", "KiB", "params", "MACs", "%", "of", "MACs"]
+    table, totals = lines[: lines.index("")], lines[lines.index("") + 1 :]
+    assert table[0].split() == ["mlpconv1.0", "conv", "96x54x54", "1,093.50", "34,944", "101,616,768", "12.2"]
+    assert table[-1].split() == ["total", "16", "layers", *table[-1].split()[3:4], "2,015,398", "830,041,864", "100.0"]
+    assert len({len(line) for line in [names, *table]}) == 1  # aligned
+    assert totals[0].split() == ["nin"]
+    assert [line.split()[0] for line in totals[1:]] == [*RESOURCES, "macs_with_bn_relu", "thop_macs"]
+    assert totals[1].startswith("macs") and " 830,041,864  multiply-accumulates of one image" in totals[1]
+    assert " 8,061,592 B  params at 32 bits" in totals[3]
+    assert all(line.partition("  ")[2].strip() for line in totals[1:])
+
+
+def test_many_layers_are_shown_by_module(run: Any, alone: None) -> None:
+    lines = run("PDARTS", "input=1x16x16", "layers=6", "channels=4").splitlines()
+    assert lines[0] == "PDARTS: 6 cells x 4 channels, 1x16x16, 10 classes, cifar stem"
+    table = {line.split()[0]: line.split() for line in lines[2 : lines.index("")]}
+    assert list(table) == ["stem", *(f"cells.{i}" for i in range(6)), "classifier", "total"]
+    assert table["cells.0"][1:4] == ["22", "layers", "16x16x16"]
+    assert sum(int(row[-3].replace(",", "")) for row in table.values()) == 2 * int(table["total"][-3].replace(",", ""))
+    assert " -  a second opinion" in lines[-2]
+    assert lines[-1].startswith("the auxiliary head that training adds to PDARTS: ")
+    everything = run("PDARTS", "input=1x16x16", "layers=6", "channels=4", "rows=all")
+    assert "cells.5.edges.7.2 " in everything and everything.count("\n") > 130
+    assert run("PDARTS", "input=1x16x16", "layers=6", "channels=4", "rows=none").splitlines() == [
+        lines[0],
+        *lines[lines.index("") + 1 :],
+    ]
+
+
+def test_networks_side_by_side(run: Any, alone: None) -> None:
+    lines = run("lenet", "nin", "own_networks:plain").splitlines()
+    assert [line.split(":")[0] for line in lines[:2]] == ["lenet", "nin"]
+    assert lines[2] == "own_networks:plain: 3x32x32, 7 classes"
+    assert lines[3].split() == ["lenet", "nin", "own_networks:plain"]
+    assert lines[4].split()[:4] == ["macs", "416,520", "830,041,864", "122,400"]
+    everything = run("lenet", "nin", "rows=all")
+    assert everything.count("layer ") == everything.count("\ntotal ") == 2
+
+
+# --- networks of one's own ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, keys, image, classes, params",
+    [
+        ("plain", (), [3, 32, 32], 7, 112 + 8 + 3600 * 7 + 7),
+        ("sized", (), [3, 32, 32], 10, 112 + 50),
+        ("sized", ("input=1x9x8", "classes=3"), [1, 9, 8], 3, 40 + 15),
+        ("positional", ("input=1x9x8", "classes=3"), [1, 9, 8], 3, 40 + 15),
+        ("Functional", ("input=3x9x8",), [3, 9, 8], 7, 6 + 112 + 35 + 12),
+        ("Places.instance", (), [3, 32, 32], 7, 6 + 56 + 21 + 12),
+    ],
+)
+def test_own_networks(name: str, keys: tuple[str, ...], image: list[int], classes: int, params: int, cost: Any) -> None:
+    found = cost(f"own_networks:{name}", *keys)
+    assert (found["input"], found["classes"], found["params"]) == (image, classes, params)
+    assert found["target"] == f"own_networks:{name}"
+    adds_up(found)
+
+
+def test_what_thop_cannot_see_and_cannot_do(cost: Any) -> None:
+    functional, uncopied = cost("own_networks:Functional", "own_networks:uncopied")
+    assert functional["thop_macs"] == 28 < functional["macs"]
+    assert [(row["layer"], row["kind"]) for row in functional["layers"]] == [
+        ("", "conv"),
+        ("", "pool"),
+        ("inside.0", "linear"),
+        ("(rest)", "other"),
+    ]
+    assert uncopied["thop_macs"] is None and uncopied["thop_error"] == "RuntimeError: there is only one"
+    assert uncopied["macs"] == 900 * 108
+
+
+# --- the designs of a filter -------------------------------------------------------------------------------------
+
+
+def test_filter_designs(cost: Any, run: Any) -> None:
+    """AlexNet's fifth convolution in five designs."""
+    found = cost("filters", "input=384x13x13", "channels=256")
+    assert {
+        name: tuple(design[one] for one in ("macs", "params", "bytes")) for name, design in found["designs"].items()
+    } == {
+        "3x3": (149_520_384, 884_736, 3_538_944),
+        "5x5": (415_334_400, 2_457_600, 9_830_400),
+        "3x1 + 1x3": (99_680_256, 589_824, 2_359_296),
+        "5x1 + 1x5": (166_133_760, 983_040, 3_932_160),
+        "1x1 to 64, 3x3": (29_073_408, 172_032, 688_128),
+    }
+    assert all(set(design) == set(RESOURCES) for design in found["designs"].values())
+    assert (found["input"], found["outputs"]) == ([384, 13, 13], 256)
+    assert cost("filters") == found
+    assert "3x1 + 1x3        99,680,256" in run("filters")
+    small = cost("filters", "input=2x4x5", "channels=3", "precision=8")["designs"]
+    assert small["1x1 to 1, 3x3"]["macs"] == 20 * (2 + 27)
+    assert small["1x1 to 1, 3x3"]["bytes"] == small["1x1 to 1, 3x3"]["params"] == 29
+
+
+# --- a space -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def darts() -> dict[str, Any]:
+    """The space of DARTS at its deployment skeleton, as JSON has it."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
+        patch.setattr(tariff, "BUILT", 3)
+        assert main(["cost", "space=darts", "--json"]) == 0
+    return dict(json.loads(printed.getvalue()))
+
+
+def of(found: dict[str, Any]) -> tuple[int, int]:
+    return found["params"], found["macs"]
+
+
+def test_extremes_and_cells_of_one_primitive(darts: dict[str, Any]) -> None:
+    assert of(darts["floor"]) == (1_370_134, 227_272_320)
+    assert of(darts["ceiling"]) == (5_144_086, 817_833_600)
+    assert {name: of(amounts) for name, amounts in darts["one_primitive"].items()} == {
+        "max_pool_3x3": (1_370_134, 227_272_320),
+        "avg_pool_3x3": (1_370_134, 227_272_320),
+        "skip_connect": (1_580_950, 248_505_984),
+        "sep_conv_3x3": (4_701_718, 711_665_280),
+        "sep_conv_5x5": (5_144_086, 817_833_600),
+        "dil_conv_3x3": (3_035_926, 469_468_800),
+        "dil_conv_5x5": (3_257_110, 522_552_960),
+    }
+    assert darts["skeleton"] == {"layers": 20, "channels": 36, "image": [3, 32, 32], "classes": 10, "stem": "cifar"}
+
+
+def test_means(darts: dict[str, Any]) -> None:
+    assert round(darts["expected"]["macs"] / 1e6, 3) == 459.566
+    assert round(darts["expected"]["params"] / 1e6, 3) == 2.912
+    assert round(darts["plain_sum"]["macs"] / 1e6) == 583
+
+
+def test_distribution(darts: dict[str, Any]) -> None:
+    """Of 20,000 genotypes; the tolerances are about three standard errors."""
+    sample = darts["sample"]
+    assert (sample["n"], sample["seed"]) == (20_000, 0)
+    weights, macs = ({fact: value / 1e6 for fact, value in sample[name].items()} for name in ("params", "macs"))
+    assert weights["mean"] == pytest.approx(2.912, abs=0.01)
+    assert weights["sd"] == pytest.approx(0.459, abs=0.007)
+    assert [weights["quantile_05"], weights["quantile_95"]] == pytest.approx([2.163, 3.680], abs=0.02)
+    assert macs["mean"] == pytest.approx(459.566, abs=1.6)
+    assert macs["sd"] == pytest.approx(72.8, abs=1.1)
+    assert sample["correlation_macs_params"] == pytest.approx(0.997, abs=5e-4)
+
+
+def test_prices(darts: dict[str, Any]) -> None:
+    assert {name: {kind: of(found) for kind, found in kinds.items()} for name, kinds in darts["prices"].items()} == {
+        name: dict(zip(("normal", "reduce_stride_2", "reduce_stride_1"), figures, strict=True))
+        for name, figures in {
+            "none": [(0, 0)] * 3,
+            "max_pool_3x3": [(0, 0)] * 3,
+            "avg_pool_3x3": [(0, 0)] * 3,
+            "skip_connect": [(0, 0), (26_352, 2_654_208), (0, 0)],
+            "sep_conv_3x3": [(359_856, 54_743_040), *[(56_592, 5_806_080)] * 2],
+            "sep_conv_5x5": [(408_240, 67_129_344), *[(63_504, 6_690_816)] * 2],
+            "dil_conv_3x3": [(179_928, 27_371_520), *[(28_296, 2_903_040)] * 2],
+            "dil_conv_5x5": [(204_120, 33_564_672), *[(31_752, 3_345_408)] * 2],
+        }.items()
+    }
+
+
+@pytest.mark.parametrize("layers, params", [(5, 1_275_834), (8, 1_930_618), (11, 2_585_146), (17, 3_894_202)])
+def test_supernet(layers: int, params: int, cost: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tariff, "BUILT", 1)
+    found = cost("space=darts", f"layers={layers}", "channels=16")
+    assert found["supernet"] == {"params": params}
+
+
+def test_a_space_of_one_kind_in_words(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tariff, "BUILT", 2)
+    lines = run("space=nasbench201").splitlines()
+    assert lines[0] == "nasbench201: 17 cells x 16 channels, 3x32x32, 10 classes, cifar stem, 32 bits"
+    assert lines[2].split()[:4] == ["cheapest", "genotype", "7,783,040", "73,306"]
+    assert lines[3].split()[:4] == ["dearest", "genotype", "220,119,680", "1,531,546"]
+    assert any(line.startswith("nor_conv_1x1 only ") and " 241,306 " in line for line in lines)
+    assert any(line.startswith("nor_conv_3x3, normal ") for line in lines)
+    assert not any("reduce" in line for line in lines)
+    assert any(line.startswith("peak memory: ") and line.endswith("in 2 random networks") for line in lines)
+
+
+def test_a_space_of_ones_own(cost: Any, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tariff, "BUILT", 1)
+    (elsewhere / "mine.py").write_text(
+        "from rapdarts.networks.primitives import choose\nfrom rapdarts import SearchSpace\n"
+        'SPACE = SearchSpace("mine", choose("none", "skip_connect"), nodes=1)\n'
+    )
+    found = cost("--space", "mine.py", "layers=3", "channels=4", "precision=16")
+    assert found["space"] == "mine" and found["floor"] == found["ceiling"]
+    assert found["sample"]["correlation_macs_params"] is None
+    assert list(found["prices"]["skip_connect"]) == ["normal", "reduce_stride_2"]
+
+
+def every_genotype(space: SearchSpace) -> list[Genotype]:
+    """All cells of a small space."""
+    primitives = [name for name in space.primitives if space.derive_none or name != "none"]
+    nodes = []
+    for node in range(space.nodes):
+        pairs = list(itertools.product(primitives, range(space.inputs + node)))
+        drawn = itertools.combinations(pairs, space.edges_kept(node))
+        nodes.append([edges for edges in drawn if len({source for _, source in edges}) == len(edges)])
+    cells = [Cell(space.inputs, choice, space.outputs) for choice in itertools.product(*nodes)]
+    kinds = itertools.product(cells, repeat=len(space.kinds))
+    return [Genotype(space.name, dict(zip(space.kinds, choice, strict=True))) for choice in kinds]
+
+
+@pytest.mark.parametrize("keep", [1, 2, None])
+def test_extremes_are_those_of_all_genotypes(keep: int | None) -> None:
+    space = named_space("darts").only(["none", "max_pool_3x3", "dil_conv_3x3"])
+    space = replace(space, nodes=2, keep=keep, candidates=())
+    table = price_table(space, Skeleton(3, 2, (3, 8, 8), 10))
+    costs = np.array([list(table.exact(genotype).values()) for genotype in every_genotype(space)])
+    assert tariff.extreme(table, dearest=False) == pytest.approx(costs.min(0), rel=1e-12)
+    assert tariff.extreme(table, dearest=True) == pytest.approx(costs.max(0), rel=1e-12)
+    drawn = tariff.drawn_costs(table, 4000, np.random.default_rng(0))
+    assert set(drawn[:, 0]) == set(costs[:, 0])
+    assert np.abs(drawn.mean(0) - costs.mean(0)).max() == pytest.approx(
+        0, abs=5 * (drawn.std(0) / math.sqrt(4000)).max()
+    )
+
+
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+def test_peaks_of_few_layers_are_those_of_many(name: str) -> None:
+    space = named_space(name)
+    for seed in range(2):
+        skeleton = Skeleton(13 + seed, 4, (3, 16, 16), 10)
+        genotype = random_genotype(space, np.random.default_rng(seed))
+        expected = count_derived(genotype, space, skeleton)["peak_memory"]
+        assert tariff.peak_of_random(space, skeleton, np.random.default_rng(seed)) == expected
+
+
+# --- the picture -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, start", [("a.png", b"\x89PNG"), ("a.SVG", b"<?xml"), ("a.pdf", b"%PDF")])
+def test_plot(name: str, start: bytes, run: Any, alone: None, elsewhere: Path) -> None:
+    loaded = "matplotlib.pyplot" in sys.modules
+    words = run(*["lenet", "own_networks:plain"][: 1 + name.endswith("png")], f"plot={name}")
+    assert words.endswith(f"\nwritten to {name}\n")
+    assert (elsewhere / name).read_bytes().startswith(start)
+    assert ("matplotlib.pyplot" in sys.modules) == loaded
+    assert {path.name for path in elsewhere.iterdir()} <= {name, "own_networks.py", "__pycache__"}
+    if start == b"<?xml":
+        assert "output memory, KiB" in (elsewhere / name).read_text()
+
+
+def test_a_picture_of_very_many_layers() -> None:
+    many = histograms.Panels("many", [f"layer{i}" for i in range(250)], {"a": range(250), "b": [0] * 250})
+    none = histograms.Panels("none", [], {"a": [], "b": []})
+    (Path("many.png")).write_bytes(histograms.draw([many, none], ".png"))
+    with Image.open("many.png") as picture:
+        assert picture.width < 6000 and picture.height < 2000
+
+
+# --- what a user can get wrong -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("", "rapdarts cost needs a network (see --help), or space=NAME; see rapdarts cost --help."),
+        (
+            "alexnett",
+            "there is no network 'alexnett': neither a file, package.module:callable nor a name; the nearest is alexnet.",
+        ),
+        ("pdart", "the nearest is PDARTS."),
+        (".", ". holds no genotype.json; the search has not finished, or it is not a run folder."),
+        ("own_networks:fails", "own_networks:fails cannot be built: ValueError: no luck; mend it."),
+        (
+            "own_networks:nothing",
+            "own_networks:nothing cannot be built: AttributeError: module 'own_networks' has no attribute 'nothing'",
+        ),
+        (
+            "no_networks:plain",
+            "no_networks:plain cannot be built: ModuleNotFoundError: No module named 'no_networks'; mend it.",
+        ),
+        ("own_networks:number", "own_networks:number gives a value of <class 'int'>, not a network (torch.nn.Module)."),
+        ("own_networks:lazy", "own_networks:lazy has lazy layers without weights; let it run on an image"),
+        ("own_networks:pair", "the network (LSTM) "),
+        ("own_networks:plain input=3x40x40", "layer 4 (Linear) fails on an image of 3x40x40: "),
+        ("own_networks:plain classes=3", "rapdarts cost own_networks:plain has no use for classes=; leave it out."),
+        (
+            "own_networks:sized nin layers=3",
+            "rapdarts cost own_networks:sized nin has no use for layers=; leave it out.",
+        ),
+        ("alexnet input=3x20x20", "alexnet cannot take an image of 3x20x20"),
+        ("nin space=darts", "rapdarts cost nin has no use for space=; leave it out."),
+        ("nin input=3x", "input=3x is not an image; write CxHxW such as 3x32x32."),
+        ("nin precision=7", "precision has no choice 7; there are 0, 32, 16, 8."),
+        ("nin plot=a.gif", "plot=a.gif is no picture; write a path that ends in .png, .svg, .pdf."),
+        ("nin plot=.png", "plot=.png is no picture; write a path that ends in "),
+        ("nin plot=missing/a.png", "plot=missing/a.png: there is no folder missing; make it first, or choose another."),
+        ("filters layers=3", "rapdarts cost filters has no use for layers=; leave it out."),
+        ("filters nin", "rapdarts cost does not know what to do with 'nin'"),
+        ("space=dartz", "there is no search space 'dartz'; the nearest is darts, of "),
+        ("space=darts plot=a.png", "rapdarts cost space=darts has no use for plot=; leave it out."),
+        ("PDARTS --space mine.py", "--space mine.py holds the space mine, but darts is asked for."),
+        (
+            "foreign.json",
+            "foreign.json: cell normal, node 0, edge 0: the space darts has no primitive 'sep_conv_7x7'; the nearest is sep_conv_5x5",
+        ),
+    ],
+)
+def test_mistakes(line: str, words: str, capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    (elsewhere / "mine.py").write_text(
+        "from rapdarts.networks.primitives import choose\nfrom rapdarts import SearchSpace\n"
+        'SPACE = SearchSpace("mine", choose("none", "skip_connect"))\n'
+    )
+    foreign = LITERATURE["PDARTS"].to_json().replace('"skip_connect"', '"sep_conv_7x7"')
+    (elsewhere / "foreign.json").write_text(foreign)
+    assert main(["cost", *line.split()]) == 2
+    out, err = capsys.readouterr()
+    said = err.replace("imported\n", "").replace("running\n", "")
+    assert out == "" and said.count("\n") == 1 and len(said) < 1000
+    assert said.startswith("rapdarts: error: ") and words in said
+    assert not list(elsewhere.glob("*.png"))

@@ -1,0 +1,378 @@
+"""Peak memory: counted by hand, held against networks that really run, and expected over mixtures."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rapdarts.architecture.genotype import Genotype, one_hot, random_genotype
+from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.space import SearchSpace, Skeleton, named_space
+from rapdarts.cost.expected import draw_probabilities, siblings
+from rapdarts.cost.expected_peak import ExpectedPeak
+from rapdarts.cost.peak_memory import peak_memory
+from rapdarts.errors import InputError
+from rapdarts.networks.derived import DerivedCell, DerivedNetwork
+from rapdarts.networks.layers import FactorizedReduce, ResidualBlock
+from rapdarts.networks.primitives import Zero
+
+GENOTYPES = int(os.environ.get("RAPDARTS_PROOFS", "30"))
+"""Random genotypes of each space."""
+
+DARTS, FILTERS, BENCH = (named_space(name) for name in ("darts", "filters", "nasbench201"))
+SPACES = {
+    "darts": DARTS,
+    "filters": FILTERS,
+    "nasbench201": BENCH,
+    # Behind the imagenet stem only many nodes hold more than the stem itself.
+    "wide": replace(DARTS, nodes=6, candidates=()),
+    "wide, one input": replace(BENCH, nodes=12, keep=3, candidates=()),
+    "all edges": replace(FILTERS, nodes=3, keep=None, derive_none=True, candidates=()),
+    "three edges": replace(DARTS, keep=3, candidates=()),
+}
+SKELETONS = [
+    Skeleton(3, 4, (3, 16, 16), 10),
+    Skeleton(4, 5, (1, 9, 7), 10),
+    Skeleton(5, 4, (3, 13, 8), 10),
+    Skeleton(3, 6, (3, 45, 70), 10, "imagenet"),
+]
+SHIPPED = ("darts", "filters", "nasbench201")
+NUMBER = {name: GENOTYPES if name in SHIPPED else -(-GENOTYPES // 5) for name in SPACES}
+CPU = torch.device("cpu")
+
+
+def genotypes_of(space: SearchSpace, number: int, seed: int = 0) -> list[Genotype]:
+    rng = np.random.default_rng(seed)
+    return [random_genotype(space, rng) for _ in range(number)]
+
+
+def peak_of(genotype: Genotype, space: SearchSpace, skeleton: Skeleton) -> int:
+    with torch.device("meta"):
+        network = DerivedNetwork(genotype, space, skeleton)
+    return peak_memory(network, skeleton.image)
+
+
+@cache
+def sample(name: str) -> list[tuple[Genotype, Skeleton, int]]:
+    """Random genotypes of a space, one skeleton after the other, with their peaks."""
+    pairs = [
+        (genotype, SKELETONS[i % len(SKELETONS)]) for i, genotype in enumerate(genotypes_of(SPACES[name], NUMBER[name]))
+    ]
+    return [(genotype, skeleton, peak_of(genotype, SPACES[name], skeleton)) for genotype, skeleton in pairs]
+
+
+# --- by hand -----------------------------------------------------------------------------------------------------
+
+
+def conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+
+
+class Written(nn.Module):
+    """Convolutions of the given channels, and a forward that joins them."""
+
+    def __init__(self, forward: Callable[[list[nn.Module], Tensor], Tensor], *channels: tuple[int, int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(conv(*pair) for pair in channels)
+        self.written = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.written(list(self.layers), x)
+
+
+def residual(layers: list[nn.Module], x: Tensor) -> Tensor:
+    first = layers[0](x)
+    return first + layers[1](first).relu()
+
+
+def residual_in_place(layers: list[nn.Module], x: Tensor) -> Tensor:
+    first = layers[0](x)
+    second = layers[1](first)
+    second += first
+    return second
+
+
+def dense(layers: list[nn.Module], x: Tensor) -> Tensor:
+    x = layers[0](x)
+    x = torch.cat([x, layers[1](x)], 1)
+    x = torch.cat([x, layers[2](x.relu())], 1)
+    return layers[3](x)
+
+
+def twice(layers: list[nn.Module], x: Tensor) -> Tensor:
+    first = layers[0](x)
+    x = torch.cat([first, layers[1](first)], 1)
+    return layers[2](torch.cat([x, first], 1))
+
+
+def chunked(layers: list[nn.Module], x: Tensor) -> Tensor:
+    left, right = layers[0](x).chunk(2, 1)
+    return layers[2](torch.cat([left, layers[1](right)], 1))
+
+
+def padded(layers: list[nn.Module], x: Tensor) -> Tensor:
+    return layers[1](F.pad(layers[0](x), (0, 0, 0, 0)))
+
+
+@pytest.mark.parametrize(
+    "forward, channels, held",
+    [
+        (residual, [(1, 4), (4, 4)], 4 + 4 + 4),
+        (residual_in_place, [(1, 4), (4, 4)], 4 + 4),
+        # What is concatenated is there once, however often: at the end 4 + 2 + 2 channels, and the one they give.
+        (dense, [(1, 4), (4, 2), (6, 2), (8, 1)], 4 + 2 + 2 + 1),
+        # The first has its place in the first concatenation and is copied to the second.
+        (twice, [(1, 4), (4, 2), (10, 1)], 4 + 2 + 4 + 1),
+        # All 8 channels, until their left half is copied beside 4 new ones.
+        (chunked, [(1, 8), (4, 4), (8, 1)], 8 + 4 + 4),
+        (padded, [(1, 8), (8, 1)], 8 + 8),
+    ],
+)
+def test_by_hand(
+    forward: Callable[[list[nn.Module], Tensor], Tensor], channels: list[tuple[int, int]], held: int
+) -> None:
+    assert peak_memory(Written(forward, *channels), (1, 6, 5)) == 4 * 6 * 5 * held
+
+
+def test_a_chain() -> None:
+    """Batch norm and ReLU take nothing; the image goes once the first convolution has read it."""
+    network = nn.Sequential(conv(3, 8), nn.BatchNorm2d(8), nn.ReLU(), conv(8, 4), nn.MaxPool2d(2), nn.Flatten())
+    assert peak_memory(network, (3, 8, 8)) == 4 * (8 + 4) * 64
+    assert peak_memory(nn.Sequential(network, nn.Linear(64, 1000)), (3, 8, 8)) == 4 * 1064
+    assert peak_memory(nn.Sequential(nn.Linear(5, 2)), (3, 8, 5)) == 4 * 24 * 7
+
+
+@pytest.mark.parametrize("size, held", [((6, 6), 144 + 18 + 18), ((5, 6), 120 + 144 + 18)])
+def test_odd_sides_are_padded_to_a_copy(size: tuple[int, int], held: int) -> None:
+    assert peak_memory(FactorizedReduce(4, 4, affine=True), (4, *size)) == 4 * held
+
+
+def test_literature() -> None:
+    """In units of 36 channels of 32 x 32: of PDARTS' second cell its newer input (4), its nodes (4), two terms of the last."""
+    unit = 4 * 36 * 32 * 32
+    assert peak_of(LITERATURE["PDARTS"], DARTS, Skeleton(20, 36, (3, 32, 32), 10)) == 10 * unit
+
+
+# --- networks that run -------------------------------------------------------------------------------------------
+
+Value = Callable[[], Tensor]
+"""An activation as its readers see it. It holds the tensors it is made of, and computes anew what is free: ReLU, batch
+norm, zeros, views and concatenations."""
+
+
+class Ledger:
+    """Runs a derived network part by part and counts the elements of the tensors that are alive.
+
+    A tensor dies with the last variable that leads to it, so every step takes its input out of a box: what nobody
+    needs any more is in no other.
+    """
+
+    def __init__(self) -> None:
+        self.held = self.most = 0
+
+    def kept(self, tensor: Tensor) -> Value:
+        """From here on a tensor counts, until its storage is freed."""
+        storage = tensor.untyped_storage()
+        assert storage.nbytes() == 4 * tensor.numel()
+        self.held += tensor.numel()
+        self.most = max(self.most, self.held)
+        weakref.finalize(storage, self.freed, tensor.numel())
+        return lambda: tensor
+
+    def freed(self, elements: int) -> None:
+        self.held -= elements
+
+    def through(self, module: nn.Module, box: list[Value]) -> Value:
+        """What a module gives for the value in the box."""
+        if isinstance(module, FactorizedReduce):
+            return self.halved(module, box)
+        if isinstance(module, nn.Sequential):
+            for part in module:
+                box.append(self.through(part, box))
+            return box.pop()
+        x = box.pop()
+        if isinstance(module, (nn.ReLU, nn.BatchNorm2d, nn.Identity, Zero)):
+            return x if isinstance(module, nn.Identity) else partial(folded, module, x)
+        assert isinstance(module, (nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d, nn.Linear)), module
+        return self.kept(module(x()))
+
+    def halved(self, module: FactorizedReduce, box: list[Value]) -> Value:
+        x = box.pop()
+        shifted = x
+        height, width = x().shape[-2:]
+        if height % 2 or width % 2:
+            shifted = self.kept(F.pad(x().relu(), (0, width % 2, 0, height % 2)))
+        even = self.kept(module.halves.even(x().relu()[:, :, ::2, ::2]))
+        del x
+        odd = self.kept(module.halves.odd(shifted().relu()[:, :, 1::2, 1::2]))
+        return partial(folded, module.norm, partial(beside, [even, odd]))
+
+    def added(self, terms: list[Value]) -> Value:
+        total = terms.pop(0)
+        while terms:
+            term = terms.pop(0)
+            total = self.kept(total() + term())
+            del term
+        return total
+
+    def cell(self, cell: DerivedCell, box: list[Value]) -> Value:
+        """The box holds the older and the newer input, or the one there is."""
+        reads = Counter(source for sources in cell.nodes.values() for source in sources)
+        reads.update(cell.concat)
+        states: dict[int, Value] = {}
+        if cell.inputs == 1:
+            states[0] = box.pop()
+        else:
+            for state, preprocess in enumerate([cell.older, cell.newer]):
+                states[state] = self.through(preprocess, [box.pop(0)])
+                if not reads[state]:
+                    del states[state]
+        edges = iter(cell.edges)
+        for node, sources in cell.nodes.items():
+            terms: list[Value] = []
+            for source in sources:
+                reads[source] -= 1
+                input_box = [states[source] if reads[source] else states.pop(source)]
+                terms.append(self.through(next(edges), input_box))
+            states[node] = self.added(terms)
+            if not reads[node]:
+                del states[node]
+        return partial(beside, [states[state] for state in cell.concat])
+
+    def block(self, block: ResidualBlock, box: list[Value]) -> Value:
+        convolved = self.through(block.convolutions, [box[0]])
+        return self.added([convolved, self.through(block.shortcut, box)])
+
+    def network(self, network: DerivedNetwork, image: Tensor) -> Tensor:
+        """The logits of an image, of which this must not be the only reader: it counts a copy."""
+        inputs = [self.through(network.stem.older, [self.kept(image.clone())])]
+        inputs.append(inputs[0] if network.stem.newer is None else self.through(network.stem.newer, [inputs[0]]))
+        for layer, cell in enumerate(network.cells):
+            two = isinstance(cell, DerivedCell) and cell.inputs == 2
+            box = inputs if two else inputs[-1:]
+            inputs = inputs[-1:] if two and layer + 1 < len(network.cells) else []
+            inputs.append(self.cell(cell, box) if isinstance(cell, DerivedCell) else self.block(cell, box))
+        x = self.through(network.classifier.activation, inputs[-1:])
+        inputs.clear()
+        x = self.kept(x().mean((2, 3)))
+        return self.through(network.classifier.linear, [x])()
+
+
+def folded(module: nn.Module, x: Value) -> Tensor:
+    return module(x())
+
+
+def beside(parts: list[Value]) -> Tensor:
+    return torch.cat([part() for part in parts], 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", SPACES)
+def test_as_much_as_is_alive_when_it_runs(name: str) -> None:
+    """Every tensor of a real forward pass counted by its storage: the same peak, and the network's own logits."""
+    torch.manual_seed(0)
+    for genotype, skeleton, peak in sample(name):
+        assert alive(genotype, SPACES[name], skeleton) == peak, (genotype, skeleton)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [f"FairDARTS_{letter}" for letter in "abcefg"])
+def test_as_much_as_is_alive_where_nodes_have_fewer_edges(name: str) -> None:
+    torch.manual_seed(0)
+    for skeleton in SKELETONS:
+        assert alive(LITERATURE[name], DARTS, skeleton) == peak_of(LITERATURE[name], DARTS, skeleton)
+
+
+def alive(genotype: Genotype, space: SearchSpace, skeleton: Skeleton) -> int:
+    """Bytes alive at the worst moment of a network that runs, which gives its own logits."""
+    network, ledger = DerivedNetwork(genotype, space, skeleton).eval(), Ledger()
+    image = torch.randn(1, *skeleton.image)
+    logits = ledger.network(network, image)
+    torch.testing.assert_close(logits, network(image))
+    assert ledger.held == logits.numel()
+    return 4 * ledger.most
+
+
+# --- expected over mixtures --------------------------------------------------------------------------------------
+
+
+@cache
+def expected_peak(name: str, skeleton: Skeleton) -> ExpectedPeak:
+    return ExpectedPeak(SPACES[name], skeleton, CPU)
+
+
+def chosen_at(space: SearchSpace, alpha: Tensor) -> Tensor:
+    """The probability of every (edge, primitive) to be in the cell, of alphas (kinds, edges, primitives)."""
+    weights = torch.softmax(alpha, -1) * torch.as_tensor(space.choosable)
+    return weights * draw_probabilities(space, weights.sum(-1), siblings(space, weights.device))[..., None]
+
+
+def random_alpha(space: SearchSpace, deviation: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return deviation * torch.randn(space.mask.shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_exact_where_one_network_is_chosen(name: str) -> None:
+    for genotype, skeleton, peak in sample(name):
+        value = expected_peak(name, skeleton)(torch.as_tensor(one_hot(SPACES[name], genotype)))
+        assert value.dtype == torch.float64 and value.shape == ()
+        assert value.item() == peak, (genotype, skeleton)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_exact_at_deployment(name: str) -> None:
+    space = SPACES[name]
+    skeleton = Skeleton(*space.deployment, (3, 32, 32), 10)
+    for genotype in genotypes_of(space, 2, seed=1):
+        value = expected_peak(name, skeleton)(torch.as_tensor(one_hot(space, genotype)))
+        assert value.item() == peak_of(genotype, space, skeleton)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_skeletons_without_normal_cells(layers: int) -> None:
+    skeleton = Skeleton(layers, 4, (3, 9, 7), 10)
+    for genotype in genotypes_of(DARTS, 5):
+        chosen = torch.as_tensor(one_hot(DARTS, genotype))
+        assert ExpectedPeak(DARTS, skeleton, CPU)(chosen).item() == peak_of(genotype, DARTS, skeleton)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_gradient_is_that_of_finite_differences(name: str) -> None:
+    space, peak = SPACES[name], expected_peak(name, SKELETONS[0])
+    alpha = random_alpha(space).requires_grad_()
+    assert torch.autograd.gradcheck(lambda at: peak(chosen_at(space, at)) / 1000, (alpha,), fast_mode=True)
+    (gradient,) = torch.autograd.grad(peak(chosen_at(space, alpha)), [alpha])
+    assert (gradient != 0).any()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_uniform_mixture_lies_among_its_networks(name: str) -> None:
+    space, peak = SPACES[name], expected_peak(name, SKELETONS[0])
+    peaks = [peak(torch.as_tensor(one_hot(space, genotype))).item() for genotype in genotypes_of(space, 100)]
+    value = peak(chosen_at(space, torch.zeros(space.mask.shape, dtype=torch.float64))).item()
+    assert min(peaks) < value < max(peaks)
+    assert value == pytest.approx(np.mean(peaks), rel=0.1)
+
+
+def test_saturated_mixtures_stay_finite() -> None:
+    """Where nothing is chosen what is there in any case remains."""
+    peak, nothing = expected_peak("darts", SKELETONS[0]), torch.zeros(DARTS.mask.shape, dtype=torch.float64)
+    value = peak(nothing.requires_grad_())
+    (gradient,) = torch.autograd.grad(value, [nothing])
+    assert value.item() > 0 and gradient.isfinite().all()
+
+
+def test_spaces_that_put_out_single_edges_are_refused() -> None:
+    with pytest.raises(InputError, match="darts puts out nodes of one edge"):
+        ExpectedPeak(replace(DARTS, keep=1), SKELETONS[0], CPU)

@@ -1,0 +1,248 @@
+"""Prices and budgets as an experiment asks for them: tables of one's own, floors before training, and the width that is found."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rapdarts.architecture.genotype import one_hot, random_genotype
+from rapdarts.architecture.space import SearchSpace, Skeleton, named_space
+from rapdarts.config.experiment import BudgetConfig, SearchConfig, bounds
+from rapdarts.cost.count import count_derived
+from rapdarts.cost.penalty import uniform
+from rapdarts.cost.prices import budgets_on, check_budgets, largest, prices, read_hardware, skip_cap, widest
+from rapdarts.errors import InputError
+from rapdarts.strategy.derive import derive, where_infeasible
+from rapdarts.strategy.exact import cheapest
+from rapdarts.strategy.progressive import prune
+
+DARTS = named_space("darts")
+SMALL = Skeleton(4, 8, (3, 8, 8), 10)
+FULL = Skeleton(20, 36, (3, 32, 32), 10)
+FLOOR = 1_370_134
+"""Parameters of the cheapest network of the darts space at the skeleton FULL."""
+
+
+def asked(**budgets: str) -> SearchConfig:
+    return SearchConfig(budget=BudgetConfig(**budgets))
+
+
+def check(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> None:
+    check_budgets(settings, prices(settings, space, skeleton))
+
+
+def test_precision_scales_what_is_stored_and_moved() -> None:
+    genotype = random_genotype(DARTS, np.random.default_rng(0))
+    whole = prices(SearchConfig(), DARTS, SMALL).exact(genotype)
+    for bits in (16, 8):
+        cost = prices(SearchConfig(precision=bits), DARTS, SMALL).exact(genotype)
+        assert (cost["macs"], cost["params"]) == (whole["macs"], whole["params"])
+        assert (cost["bytes"], cost["traffic"]) == (whole["bytes"] * bits // 32, whole["traffic"] * bits // 32)
+        mac = {16: 1.5e-12, 8: 0.23e-12}[bits]
+        assert cost["energy"] == pytest.approx(mac * cost["macs"] + 640e-12 * bits / 32 * cost["params"], rel=1e-12)
+
+
+def test_hardware_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "phone.yaml"
+    file.write_text("name: phone\nmac_32: 1.0\ndram_32: 100\n")
+    genotype = random_genotype(DARTS, np.random.default_rng(0))
+    cost = prices(SearchConfig(hardware=str(file)), DARTS, SMALL).exact(genotype)
+    assert cost["energy"] == pytest.approx(1e-12 * cost["macs"] + 100e-12 * cost["params"], rel=1e-12)
+    file.write_text("mac_32: 1.0\n")
+    assert read_hardware(str(file)).name == "phone"  # after its file, not after the one that the rest is taken from
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("mac_64: 1.0\n", "there is no key 'mac_64'"),
+        ("mac_32: -1\n", "mac_32=-1.0 is out of range"),
+        ("mac_32: fast\n", "mac_32 takes a number"),
+        ("[1, 2]\n", "must hold"),
+    ],
+)
+def test_hardware_that_cannot_be(text: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "phone.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match="phone.yaml.*" + words):
+        read_hardware(str(file))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_hardware(str(tmp_path / "nowhere.yaml"))
+
+
+def test_a_budget_at_the_floor_can_be_met_and_below_it_not() -> None:
+    check(asked(params=str(FLOOR)), DARTS, FULL)
+    with pytest.raises(InputError) as error:
+        check(asked(params=str(FLOOR - 1)), DARTS, FULL)
+    words = str(error.value)
+    assert "params <= 1,370,133: the cheapest has 1,370,134" in words
+    channels, layers = (
+        int(words.split(f"skeleton.{name}=")[1].split()[0].rstrip(".")) for name in ("channels", "layers")
+    )
+    assert (channels, layers) == (35, 19)
+    check(asked(params=str(FLOOR - 1)), DARTS, replace(FULL, channels=channels))
+    check(asked(params=str(FLOOR - 1)), DARTS, replace(FULL, layers=layers))
+
+
+def test_budgets_that_contradict_each_other() -> None:
+    """Each can be met, together they cannot: what moves fewest bytes has skips of stride 2, which cost MACs."""
+    skeleton = Skeleton(4, 8, (3, 32, 32), 10)
+    budgets = budgets_on(prices(SearchConfig(), DARTS, skeleton), {"macs": 1.0, "traffic": 1.0})
+    assert budgets is not None
+    least = {
+        name: int(budgets.costs(one_hot(DARTS, cheapest(DARTS, budgets, name, 2)))[name]) for name in budgets.names
+    }
+    for name, floor in least.items():
+        check(asked(**{name: str(floor)}), DARTS, skeleton)
+    with pytest.raises(InputError) as error:
+        check(asked(**{name: str(floor) for name, floor in least.items()}), DARTS, skeleton)
+    assert "the cheapest in macs within the other budgets has " in str(error.value)
+    assert "the cheapest in traffic within the other budgets has " in str(error.value)
+
+
+def test_a_budget_on_time_needs_a_table() -> None:
+    with pytest.raises(InputError, match="needs a table that rapdarts measure writes; name it with latency=FILE"):
+        budgets_on(prices(SearchConfig(), DARTS, SMALL), {"latency": 0.005})
+
+
+def test_nothing_asked_nothing_refused() -> None:
+    assert bounds(BudgetConfig()) == {}
+    assert budgets_on(prices(SearchConfig(), DARTS, SMALL), {}) is None
+    check(SearchConfig(), DARTS, SMALL)
+
+
+@pytest.mark.parametrize(
+    "low, high, most, found",
+    [(2, 100, 37, 37), (2, 100, 100, 100), (2, 100, 2, 2), (2, 9, 50, 9), (2, 100, 1, None), (5, 4, 9, None)],
+)
+def test_largest(low: int, high: int, most: int, found: int | None) -> None:
+    tried: list[int] = []
+
+    def fits(value: int) -> bool:
+        tried.append(value)
+        return value <= most
+
+    assert largest(fits, low, high) == found
+    assert all(low <= value <= high for value in tried) and len(tried) <= 16
+
+
+def test_the_widest_network_leaves_room_to_search() -> None:
+    settings, shallow = asked(params="150k", macs="1G"), replace(FULL, layers=5)
+    channels = widest(settings, DARTS, replace(shallow, channels=2))
+    mean = {}
+    for width in (channels, channels + 1):
+        table = prices(settings, DARTS, replace(shallow, channels=width))
+        mean[width] = table.expected(uniform(DARTS.mask))[table.row("params")].item()
+    assert mean[channels] <= 150e3 < mean[channels + 1]
+
+    assert widest(asked(params="1k"), DARTS, replace(shallow, channels=2)) == 2  # which `check_budgets` then refuses
+
+
+def test_the_width_is_one_at_which_a_cell_fits_the_cap_on_skips() -> None:
+    """Skips are free and separable convolutions dear: the mean fits at widths where no cell without skips does."""
+    space = DARTS.only(["skip_connect", "sep_conv_5x5"])
+    settings = replace(asked(params="2M"), max_skips=0)
+    channels = widest(settings, space, replace(FULL, layers=12, channels=2))
+    check(settings, space, replace(FULL, layers=12, channels=channels))
+
+
+@pytest.mark.parametrize("name", ["darts", "filters", "nasbench201"])
+def test_every_space_names_its_floor_and_what_would_fit(name: str) -> None:
+    space, skeleton = named_space(name), Skeleton(6, 8, (3, 8, 8), 10)
+    floor = int(sum(prices(SearchConfig(), space, skeleton).fixed[1:2]))  # of params: pools and none are free
+    check(asked(params=str(floor)), space, skeleton)
+    with pytest.raises(InputError, match=f"the cheapest has {floor:,}; raise the budget, or take skeleton.channels="):
+        check(asked(params=str(floor - 1)), space, skeleton)
+    with pytest.raises(InputError, match="no smaller network fits either"):
+        check(asked(params="1"), space, skeleton)
+
+
+def test_energy_is_kept_to_the_last_digit() -> None:
+    """What the table adds up and what is counted differ in their last digit; neither is over the budget."""
+    table = prices(SearchConfig(), DARTS, SMALL)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        witness = table.exact(random_genotype(DARTS, rng))["energy"]
+        limits = {"energy": witness * (1 + 1e-9)}
+        found = derive(DARTS, rng.dirichlet(np.ones(8), DARTS.mask.shape[:2]), table, "pdarts", 2, {}, limits)
+        assert found.genotype.costs["energy"] <= limits["energy"]
+        assert count_derived(found.genotype, DARTS, SMALL)["energy"] <= limits["energy"]
+
+
+def test_the_rule_decides_the_cap() -> None:
+    assert skip_cap(SearchConfig(rule="pdarts", max_skips=3)) == skip_cap(SearchConfig(rule="exact", max_skips=3)) == 3
+    assert skip_cap(SearchConfig(rule="darts", max_skips=3)) is None
+
+
+def favouring_dear_ones(first: str) -> np.ndarray:
+    """Weights that fall with the price, one primitive above all."""
+    weights = np.full(DARTS.mask.shape, 0.001)
+    for name, weight in (("dil_conv_5x5", 0.15), ("sep_conv_3x3", 0.2), ("dil_conv_3x3", 0.1), (first, 0.5)):
+        weights[..., DARTS.columns[name]] = weight
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def test_a_budget_just_above_the_floor_survives_three_stages() -> None:
+    """Weights that want the dearest cell, a budget that only the cheapest meet: 8, 5 and 3 candidates, then a genotype within it."""
+    table = prices(SearchConfig(), DARTS, FULL)
+    limits = {"params": FLOOR + 10_000.0}
+    budgets, space, weights = budgets_on(table, limits), DARTS, favouring_dear_ones("sep_conv_5x5")
+    for keep in (8, 5, 3):
+        space = prune(space, weights, keep, budgets, 2)
+        assert all(len(names) == keep for kind in space.candidates for names in kind)
+    derivation = derive(space, weights, table, "pdarts", 2, {}, limits)
+    assert FLOOR <= derivation.genotype.costs["params"] <= limits["params"]
+    assert derivation.used["params"] <= 1
+    plain = prune(prune(DARTS, weights, 5), weights, 3)  # by the plain rule nothing cheap enough is left
+    with pytest.raises(InputError):
+        derive(plain, weights, table, "pdarts", 2, {}, limits)
+
+
+def test_the_best_genotypes_come_first_and_all_keep_the_budget() -> None:
+    table, rng = prices(SearchConfig(), DARTS, SMALL), np.random.default_rng(0)
+    weights = rng.dirichlet(np.ones(8), DARTS.mask.shape[:2])
+    limit = np.median([table.exact(random_genotype(DARTS, rng))["params"] for _ in range(100)])
+    derivation = derive(DARTS, weights, table, "pdarts", 1, {"seed": 0}, {"params": limit}, count=4)
+    scores = [candidate.score for candidate in derivation.candidates]
+    assert len(scores) == 4 and scores == sorted(scores, reverse=True)
+    assert all(candidate.genotype.costs["params"] <= limit for candidate in derivation.candidates)
+    assert derivation.genotype == derivation.candidates[0].genotype
+    assert "params at most" in derivation.rule and "at most 1 skips" in derivation.rule
+    assert derivation.genotype.provenance == {"seed": 0, "rule": derivation.rule}
+    free = derive(DARTS, weights, table, "darts", 1, {}, count=2)
+    assert free.genotype.cells == derive(DARTS, weights, table, "darts", 1, {}).genotype.cells
+
+
+@pytest.mark.parametrize("params", [2e6, 1e6])
+def test_what_cannot_be_met_names_the_floors_of_the_run_and_of_the_space(params: float) -> None:
+    table = prices(SearchConfig(), DARTS, FULL)
+    left = prune(prune(DARTS, favouring_dear_ones("sep_conv_5x5"), 5), favouring_dear_ones("sep_conv_5x5"), 1)
+    limits = {"params": params}
+    with pytest.raises(InputError) as error, where_infeasible(DARTS, left, table, limits, 2):
+        derive(left, favouring_dear_ones("sep_conv_5x5"), table, "pdarts", 2, {}, limits)
+    anew = ", or search anew within it" if params > FLOOR else ""
+    assert str(error.value) == (
+        f"no genotype of the candidates that this search left meets params <= {params:,.0f} with at most 2 skips in its normal cell:"
+        f" they cost 5,144,086 params at the least, the full space {FLOOR:,} params; raise the budget{anew}."
+    )
+
+
+def test_a_cap_on_skips_that_cannot_be_met_is_no_matter_of_budgets() -> None:
+    table = prices(SearchConfig(), DARTS, SMALL)
+    mask, weights, limits = DARTS.mask, uniform(DARTS.mask).weights.numpy(), {"params": 1.0, "macs": 1.0}
+    mask[..., [column for name, column in DARTS.columns.items() if name != "skip_connect"]] = False
+    left = DARTS.narrowed(mask)
+    with pytest.raises(InputError, match="with at most 2 skips in its normal cell is left in the space darts"):
+        with where_infeasible(DARTS, left, table, limits, 2):
+            derive(left, weights, table, "pdarts", 2, {}, limits)
+    with pytest.raises(InputError) as error, where_infeasible(DARTS, left, table, limits, None):
+        derive(left, weights, table, "darts", 2, {}, limits)
+    assert re.search(
+        r"left meets params <= 1 and macs <= 1: they cost [\d,]+ params or [\d,]+ macs at the least, the full space [\d,]+"
+        r" params or [\d,]+ macs, each taken alone; raise the budget\.$",
+        str(error.value),
+    )

@@ -1,0 +1,177 @@
+"""Strict JSON: what means one thing is read as it stands, everything else is refused at its place, and fields are checked by name."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rapdarts.errors import DamagedError, InputError
+from rapdarts.files.json import MAX_DEPTH, MAX_DIGITS, Fault, as_list, as_object, dump, load, number, record
+from rapdarts.files.text import read_text
+from rapdarts.strategy.derive import space_of_alphas
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+).filter(lambda value: "Infinity" not in json.dumps(value))
+
+
+@settings(max_examples=200, deadline=None)
+@given(JSON)
+def test_what_is_written_is_read(value: Any) -> None:
+    assert load(json.dumps(value)) == value
+    assert load(json.dumps(value, ensure_ascii=False, indent=3)) == value
+    assert load(dump(value)) == value
+
+
+def test_what_is_written_is_laid_out_by_depth() -> None:
+    assert dump({"a": 1, "b": {}, "c": [[1, 2], [3]]}) == '{\n  "a": 1,\n  "b": {},\n  "c": [[1, 2], [3]]\n}'
+    assert dump([[[1]], [[2]]]) == "[\n  [[1]],\n  [[2]]\n]"
+    with pytest.raises(ValueError):
+        dump({"a": math.nan})
+
+
+REFUSED = [
+    ("", "syntax", "line 1, column 1: not JSON: Expecting value"),
+    ("{}{}", "syntax", "line 1, column 3: not JSON: Extra data"),
+    ('{\n "a": 01}', "syntax", "line 2, column 8: not JSON: Expecting ',' delimiter"),
+    ('{"a": 1,\n "a": 2}', "key", "line 2, column 2: the key 'a' stands twice in one object"),
+    ('[{"a": {"b": 1, "\\u0062": 2}}]', "key", "line 1, column 17: the key 'b' stands twice in one object"),
+    ("[1, NaN]", "number", "line 1, column 5: NaN is not a finite number"),
+    ('{"a": -Infinity}', "number", "line 1, column 7: -Infinity is not a finite number"),
+    ("-1e999", "number", "line 1, column 1: '-1e999' is too large a number"),
+    ("1" + "0" * MAX_DIGITS, "number", "line 1, column 1: a whole number of more than 18 digits"),
+    ("9" * 100_000, "number", "line 1, column 1: a whole number of more than 18 digits"),
+    ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "depth", "line 1, column 51: nested deeper than 50 levels"),
+    ("[" * 100_000, "depth", "line 1, column 51: nested deeper than 50 levels"),
+    ('{"a":' * 100_000, "depth", "line 1, column 251: nested deeper than 50 levels"),
+]
+
+
+@pytest.mark.parametrize(("text", "kind", "words"), REFUSED, ids=[words for _, _, words in REFUSED])
+def test_everything_else_is_refused_at_its_place(text: str, kind: str, words: str) -> None:
+    with pytest.raises(Fault) as refusal:
+        load(text)
+    assert (refusal.value.kind, str(refusal.value)) == (kind, words)
+    assert words.endswith(f": {refusal.value.problem}")
+    assert refusal.value.found in text.replace("\\u0062", "b")
+
+
+def test_the_limits_themselves_are_read() -> None:
+    assert load("-" + "9" * MAX_DIGITS) == 1 - 10**MAX_DIGITS
+    assert load("[" * MAX_DEPTH + "]" * MAX_DEPTH) is not None
+    assert load('[{"a": 1}, {"a": ["a", "NaN", "1e999", "[[{", "\\"a\\": 1"]}]') == [
+        {"a": 1},
+        {"a": ["a", "NaN", "1e999", "[[{", '"a": 1']},
+    ]
+
+
+def test_infinity_is_left_to_a_range_where_one_asks_for_it() -> None:
+    assert load("[1e999, -1e999]", infinite=True) == [math.inf, -math.inf]
+    for text in ("NaN", "Infinity", "9" * 19):
+        with pytest.raises(Fault):
+            load(text, infinite=True)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from([*'{}[],:"\\ \n-.e019a', "null", "NaN", '"a":', "1e999", "é"]), max_size=15).map("".join)
+)
+def test_any_text_is_read_as_json_is_or_refused(text: str) -> None:
+    try:
+        value = load(text)
+    except Fault as refusal:
+        assert "\n" not in str(refusal)
+    else:
+        assert value == json.loads(text)
+
+
+# --- fields ------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_read_in_the_order_of_its_readers() -> None:
+    share = number(0, 1, above=True)
+    found = record(
+        {"c": 3, "b": 0.5, "a": "x"}, "it", {"a": None, "b": share}, {"c": number(1, 9, whole=True), "d": None}
+    )
+    assert list(found.items()) == [("a", "x"), ("b", 0.5), ("c", 3)]
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ([1], "it must be an object {...}, not [1]."),
+        ({"share": 1, "counts": 1}, "it: there is no field 'counts'; the nearest is count, of share, count."),
+        ({"count": 1}, "it: the field share is missing."),
+        ({"share": 0}, "it: share must be a number above 0, up to 1, not 0."),
+        ({"share": True}, "it: share must be a number above 0, up to 1, not True."),
+        ({"share": math.inf}, "it: share must be a number above 0, up to 1, not inf."),
+        ({"share": "x" * 1000}, "it: share must be a number above 0, up to 1, not '" + "x" * 76 + "...."),
+        ({"share": 1, "count": 0}, "it: count must be a whole number from 1 to 1e+06, not 0."),
+        ({"share": 1, "count": 1.0}, "it: count must be a whole number from 1 to 1e+06, not 1.0."),
+    ],
+)
+def test_a_wrong_field_is_named(tree: Any, words: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        record(tree, "it", {"share": number(0, 1, above=True)}, {"count": number(1, 1e6, whole=True)})
+    assert str(refusal.value) == words
+
+
+def test_objects_and_lists() -> None:
+    assert as_object({"a": 1}, "it") == {"a": 1} and as_list([1], "it") == [1]
+    with pytest.raises(InputError, match=r"^it must be an object \{\.\.\.\}, not 'x'\.$"):
+        as_object("x", "it")
+    with pytest.raises(InputError, match=r"^it must be a list, not \(1,\)\.$"):
+        as_list((1,), "it")
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def test_only_small_files_of_text_are_read(tmp_path: Path) -> None:
+    fifo, text, latin, utf16, binary = (tmp_path / name for name in ("fifo", "text", "latin", "utf16", "binary"))
+    os.mkfifo(fifo)
+    text.write_bytes("grün".encode())
+    latin.write_bytes(b"gr\xfcn")
+    utf16.write_bytes("grün".encode("utf-16"))
+    binary.write_bytes(b"\x80\0")
+    assert read_text(text, "it", 5, "is large") == "grün"
+    for path, words in [
+        (fifo, "it is no file."),
+        (tmp_path, "it is no file."),
+        (Path(os.devnull), "it is no file."),
+        (tmp_path / "none", "it cannot be read: No such file or directory."),
+        (tmp_path / "a\0b", "'it' is not the name of a file."),
+        (latin, "it is not UTF-8 text (byte 2); save it as UTF-8."),
+        (binary, "it is not UTF-8 text (it looks like UTF-16 or binary); save it as UTF-8."),
+        (utf16, "it is large."),
+    ]:
+        with pytest.raises(InputError) as refusal:
+            read_text(path, "it", 5, "is large", "is no file")
+        assert str(refusal.value) == words
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b'{"space": "darts", "space": "x"}', "line 1, column 20: the key 'space' stands twice in one object"),
+        (b'{"space": "darts", "alpha": NaN}', "line 1, column 29: NaN is not a finite number"),
+        (b"[" * 100_000, "line 1, column 51: nested deeper than 50 levels"),
+        (b"[]", "it must be an object {...}, not []"),
+        (b"\xff", "it is not UTF-8 text (byte 0); save it as UTF-8"),
+    ],
+)
+def test_alphas_are_read_as_strictly(raw: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "alphas.json"
+    path.write_bytes(raw)
+    with pytest.raises(DamagedError) as refusal:
+        space_of_alphas(path)
+    assert str(refusal.value) == f"{path} is damaged ({words})."

@@ -1,0 +1,130 @@
+"""The step of a search: the same whichever way the supernet is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from rapdarts.architecture.space import SearchSpace, Skeleton, named_space
+from rapdarts.config.experiment import Experiment, SearchConfig
+from rapdarts.cost.expected import price_table
+from rapdarts.cost.penalty import Penalty
+from rapdarts.data.dataset import load
+from rapdarts.loops.search import Halves, alternation, second_order
+from rapdarts.networks.batched.supernet import BatchedSupernet
+from rapdarts.networks.primitives import PRIMITIVES
+from rapdarts.networks.supernet import Supernet
+from rapdarts.strategy.relaxation import Architecture
+from rapdarts.training.optimizer import set_lr, weights_optimizer
+from tests.networks.batched.test_supernet import blur
+
+STEPS = 50
+
+BLURRED = SearchSpace("blurred", {name: PRIMITIVES[name] for name in ("none", "skip_connect")} | {"blur": blur})
+
+
+def alphas_after(steps: int, batched: bool) -> Tensor:
+    """alpha after so many alternations on the digits, float64, over all primitives of darts, with a price and with skip dropout."""
+    torch.manual_seed(0)
+    space = named_space("darts")
+    config = Experiment()
+    config = replace(config, search=replace(config.search, batch=8))
+    data = load(config.data, torch.device("cpu"), 0)
+    skeleton = Skeleton(3, 2, data.image, data.classes)
+    plain = Supernet(space, skeleton).double()
+    supernet = BatchedSupernet(plain) if batched else plain
+    supernet.dropout.rate = 0.1
+    architecture = Architecture(space).double()
+    sgd = weights_optimizer(supernet, 0.025, 0.9, 3e-4)
+    set_lr(sgd, 0.025)
+    adam = torch.optim.Adam(architecture.named_parameters(), 1.5e-2, (0.5, 0.999), weight_decay=1e-3, fused=True)
+    penalty = Penalty(price_table(space, skeleton), {**asdict(SearchConfig().cost), "macs": 0.5})
+    step = alternation(config.search, supernet, architecture, sgd, adam, penalty)
+    batches = Halves.of(data, config).epoch(0)
+    for at in range(steps):
+        torch.manual_seed(at)
+        (images, labels), (search_images, search_labels) = next(batches)
+        step(images.double(), labels, search_images.double(), search_labels, True)
+    return architecture.alpha.detach()
+
+
+def test_fifty_steps_with_either_supernet_give_the_same_alphas() -> None:
+    plain, batched = alphas_after(STEPS, batched=False), alphas_after(STEPS, batched=True)
+    moved = (plain - alphas_after(0, batched=False)).abs()
+    assert moved.max() > 0.1  # so far that a difference would show
+    assert (plain - batched).abs().max() < 1e-8
+
+
+# --- one step ahead ----------------------------------------------------------------------------------------------
+
+
+def batches_of(size: int, seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(size, 1, 8, 8, dtype=torch.float64, generator=generator)
+    return images, torch.arange(size) % 3
+
+
+def looked_ahead(
+    supernet: Supernet | BatchedSupernet, space: SearchSpace, weight_steps: int
+) -> tuple[Tensor, list[Tensor]]:
+    """Search loss and gradient of alpha behind a virtual step, after some real steps of the weights, which leave momenta."""
+    torch.manual_seed(1)
+    architecture = Architecture(space, 0.5).double()
+    sgd = weights_optimizer(supernet, 0.125, 0.9, 0.5)
+    set_lr(sgd, 0.125)
+    supernet.train()
+    train, search = batches_of(6, 2), batches_of(5, 3)
+    weights = [weight for weight in supernet.parameters() if weight.requires_grad]
+    for _ in range(weight_steps):
+        loss = cross_entropy(supernet(train[0], architecture().detach()), train[1])
+        for weight, gradient in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+            weight.grad = gradient
+        sgd.step()
+    torch.manual_seed(4)
+    return second_order(supernet, architecture, sgd, train, search)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("space", [named_space("darts"), BLURRED], ids=lambda space: str(space.name))
+def test_the_second_order_gradient_is_the_same_with_either_supernet(space: SearchSpace, rate: float) -> None:
+    torch.manual_seed(0)
+    plain = Supernet(space, Skeleton(3, 4, (1, 8, 8), 3)).double()
+    pair: list[Supernet | BatchedSupernet] = [plain, BatchedSupernet(plain)]
+    found = []
+    for supernet in pair:
+        supernet.dropout.rate = rate
+        found.append(looked_ahead(supernet, space, weight_steps=2))
+    (loss, gradients), (our_loss, our_gradients) = found
+    assert abs(our_loss - loss) <= 1e-10 * abs(loss)
+    for ours, theirs in zip(our_gradients, gradients, strict=True):
+        assert (ours - theirs).abs().max() <= 1e-10 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["plain", "batched"])
+def test_what_does_not_learn_stays_where_it_is_in_the_virtual_step(batched: bool) -> None:
+    """The loss is that behind a step of the weights that learn, decayed by half of it; the filters of the blur are as they were."""
+    torch.manual_seed(0)
+    supernet: Supernet | BatchedSupernet = Supernet(BLURRED, Skeleton(3, 4, (1, 8, 8), 3)).double()
+    supernet = BatchedSupernet(supernet) if batched else supernet  # type: ignore[arg-type]
+    learned = {name: weight for name, weight in supernet.named_parameters() if weight.requires_grad}
+    assert len(learned) < len(list(supernet.parameters()))
+    torch.manual_seed(1)
+    mixing = Architecture(BLURRED, 0.5).double()().detach()
+    found, _ = looked_ahead(deepcopy(supernet), BLURRED, weight_steps=0)
+
+    def loss(batch: tuple[Tensor, Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+        return cross_entropy(functional_call(supernet, dict(weights), (batch[0], mixing)), batch[1])
+
+    gradients = torch.autograd.grad(loss(batches_of(6, 2), learned), list(learned.values()))
+    moved = {
+        name: weight - 0.125 * (gradient + 0.5 * weight)
+        for (name, weight), gradient in zip(learned.items(), gradients, strict=True)
+    }
+    assert abs(found - loss(batches_of(5, 3), moved)) < 1e-12

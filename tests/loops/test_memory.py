@@ -1,0 +1,351 @@
+"""Memory before a search and after it ran out: what is said, that it is near the truth, and that what it advises can be done."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rapdarts.architecture.space import SearchSpace, named_space
+from rapdarts.cli.main import main
+from rapdarts.config.experiment import Experiment, RetrainConfig, experiment
+from rapdarts.cost.expected import PriceTable
+from rapdarts.cost.penalty import Penalty
+from rapdarts.data import dataset as datasets
+from rapdarts.data.dataset import DataSet
+from rapdarts.errors import DeviceError, ran_out_of_memory
+from rapdarts.loops import retrain as retraining
+from rapdarts.loops import search as loop
+from rapdarts.loops.memory import HELD, SETTLED, Outlook, size, stage_footprint, training_within_memory
+from rapdarts.training.footprint import Alive, Footprint
+from rapdarts.training.optimizer import set_lr
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
+
+TINY = [
+    "threads=1",
+    "data.fraction=0.1",
+    "skeleton.layers=3",
+    "skeleton.channels=4",
+    "search.channels=2",
+    "search.layers=[3,3]",
+    "search.candidates=[0,3]",
+    "search.skip_dropout=[0.3,0.5]",
+    "search.epochs=2",
+    "search.warmup_epochs=1",
+    "search.batch=24",
+]
+
+
+FEW = ["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"]
+
+
+def outlook_of(*settings: tuple[str, Any], primitives: list[str] | None = None) -> Outlook:
+    """Of the demo's search at a width of 4, over few primitives."""
+    given = [("skeleton.layers", 3), ("skeleton.channels", 4), ("search.channels", 4), *settings]
+    config = experiment("digits", given, "search")
+    space, data = named_space(config.search.space), digits()
+    space = space.only(primitives or [name for name in space.primitives if name in FEW])
+    return Outlook(config, space, data, loop.priced(config, space, data), None)
+
+
+def digits() -> DataSet:
+    return datasets.load(experiment("digits", []).data, CPU, 0)
+
+
+# --- how near it is ----------------------------------------------------------------------------------------------
+
+
+def steps_alive(config: Experiment, space: SearchSpace, data: DataSet, table: PriceTable, stage: int) -> int:
+    """Bytes alive at the worst moment of the first two real steps of a stage."""
+    halves, penalty = loop.Halves.of(data, config), Penalty(table, asdict(config.search.cost))
+    with Alive() as alive:
+        supernet, architecture, sgd, adam = loop.build(config, space, data, config.search.layers[stage], stage)
+        set_lr(sgd, 0.1)
+        supernet.dropout.rate = config.search.skip_dropout[stage]
+        step = loop.alternation(config.search, supernet, architecture, sgd, adam, penalty)
+        batches = halves.epoch(0)
+        for _ in range(2):
+            (images, labels), (others, answers) = next(batches)
+            step(images, labels, others, answers, True)
+    return max(fixed for fixed, _ in alive.moments)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        [("search.partial_channels", 2)],
+        [("search.checkpoint", True)],
+        [("search.supernet", "plain"), ("search.batch", 16)],
+        [("search.unrolled", True), ("search.batch", 16)],
+        [("search.amp", "bf16"), ("search.batch", 16)],
+        [("search.space", "filters"), ("search.momentum", 0)],
+    ],
+    ids=lambda settings: str(settings[0][0]) if settings else "as it is",
+)
+def test_a_stage_takes_what_it_takes(settings: list[tuple[str, Any]]) -> None:
+    """What is alive in the search's own steps, both of them, with their batches and optimisers, within a tenth."""
+    outlook = outlook_of(*settings)
+    given = outlook.config, outlook.space, outlook.data, outlook.table, 0
+    found = stage_footprint(*given).bytes(outlook.config.search.batch)
+    assert found == pytest.approx(steps_alive(*given), rel=0.1)
+
+
+def test_weights_and_what_goes_with_them_are_there() -> None:
+    """Without images: weights, momenta and gradients, buffers, and for alpha two moments; all else is small."""
+    outlook = outlook_of()
+    found = stage_footprint(outlook.config, outlook.space, outlook.data, outlook.table, 0)
+    supernet, architecture, *_ = loop.build(outlook.config, outlook.space, outlook.data, 3, 0)
+    weights = sum(weight.nbytes for weight in supernet.parameters())
+    others = sum(buffer.nbytes for buffer in supernet.buffers()) + 3 * sum(p.nbytes for p in architecture.parameters())
+    assert 3 * weights + others <= found.bytes(0) <= 1.2 * (3 * weights + others)
+
+
+def test_later_stages_are_taken_to_keep_what_takes_most() -> None:
+    stages = ("search.layers", [3, 3]), ("search.candidates", [0, 2]), ("search.skip_dropout", [0, 0])
+    outlook = outlook_of(*stages, primitives=[*FEW, "sep_conv_5x5"])
+    names = list(outlook.space.primitives)
+    order = sorted(names, key=lambda name: outlook.kept[names.index(name)])
+    assert order[0] == "none" and outlook.kept[0] == 0
+    assert set(order[-2:]) == {"sep_conv_3x3", "sep_conv_5x5"}
+    widest = np.array([[[name in order[-2:] for name in names]] * 14] * 2)
+    space = outlook.space.narrowed(widest)
+    assert outlook.footprint(1) == stage_footprint(outlook.config, space, outlook.data, outlook.table, 1)
+    assert outlook.footprint(0).bytes(96) > outlook.footprint(1).bytes(96)
+
+
+@pytest.mark.parametrize(("layers", "checkpoint"), [([3, 4, 5], False), ([3, 8, 3], True)])
+def test_the_heaviest_stage_is_found(layers: list[int], checkpoint: bool) -> None:
+    """Or one that takes nearly as much."""
+    outlook = outlook_of(("search.layers", layers), ("search.checkpoint", checkpoint))
+    found = [outlook.footprint(stage).bytes(96) for stage in range(3)]
+    assert found[outlook.heaviest()] > 0.85 * max(found)
+
+
+# --- what is said ------------------------------------------------------------------------------------------------
+
+
+def test_words() -> None:
+    outlook = outlook_of(("search.layers", [3]), ("search.candidates", [0]), ("search.skip_dropout", [0]))
+    found = outlook.footprint(0)
+    takes = SETTLED + HELD * found.bytes(96)
+    start = f"a step will take about {size(takes)} (stage 1 of 1: 3 cells, batch 96)"
+
+    def words(free: int | None) -> str | None:
+        return replace(outlook, free=free).words()
+
+    assert words(None) == start
+    assert words(10**11) == f"{start}; 100 GB are free: any batch fits"
+    assert words(takes) == f"{start}; {size(takes)} are free: up to batch 96 fits"
+    less = SETTLED + HELD * found.bytes(80)
+    remedies = "search.batch=80, search.checkpoint=true or search.partial_channels=4"
+    assert words(less) == f"warning: {start}, but {size(less)} are free: about batch 80 fits; set {remedies}"
+    none = "no batch fits; set search.checkpoint=true or search.partial_channels=4"
+    assert words(SETTLED) == f"warning: {start}, but 50 MB are free: {none}"
+
+
+def test_remedies_are_those_that_are_left() -> None:
+    outlook = outlook_of(("search.checkpoint", True), ("search.partial_channels", 2))
+    assert outlook.remedies(30) == "about batch 30 fits; set search.batch=30"
+    assert outlook.remedies(1) == "no batch fits; set a smaller search.channels"
+    assert outlook_of(("search.channels", 6)).remedies(1) == "no batch fits; set search.checkpoint=true"
+
+
+def test_recordings_hold_twice_what_is_alive() -> None:
+    found = Footprint(((1000, 10),))
+    gpu = replace(digits(), train=datasets.InMemory(torch.empty(1, 1, 8, 8), OnGpu()))  # type: ignore[arg-type]
+    checkpoint, unrolled = [("search.checkpoint", True)], [("search.unrolled", True)]
+    for settings, on_host, each in (([], 2, 2), (checkpoint, 2.8, 1.4), (unrolled, 2, 1)):
+        outlook = outlook_of(*settings)
+        assert outlook.held_bytes(found) == SETTLED + on_host * (1000 + 960)
+        assert replace(outlook, data=gpu).held_bytes(found) == each * (1000 + 960)
+        free = SETTLED + on_host * (1000 + 10 * 20) + 1
+        assert replace(outlook, free=round(free)).largest_batch(found) == 20
+
+
+class OnGpu:
+    device = torch.device("cuda")
+
+
+OWN = """
+import torch
+from rapdarts.networks.primitives import PRIMITIVES
+from rapdarts import SearchSpace
+
+class Double(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient if gradient.sum().item() == 0 else 2 * gradient
+
+class Asking(torch.nn.Module):
+    def __init__(self, stride):
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x):
+        return Double.apply(x[..., :: self.stride, :: self.stride])
+
+asking = lambda channels, stride, affine: Asking(stride)
+SPACE = SearchSpace("asking", {"asking": asking, "skip_connect": PRIMITIVES["skip_connect"]}, nodes=1)
+"""
+
+
+def test_a_primitive_that_needs_numbers_leaves_it_unsaid(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    space = tmp_path / "asking.py"
+    space.write_text(OWN)
+    settings = ["search.candidates=[0,1]", "search.epochs=2", "search.channels=2"]
+    assert main(["search", "digits", "--space", str(space), *TINY, *settings, f"run={tmp_path / 'run'}"]) == 0
+    assert "a step will take" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(0, "0.0 MB"), (9.44e6, "9.4 MB"), (9.6e6, "10 MB"), (949e6, "949 MB"), (0.95e9, "0.9 GB"), (2.34e10, "23 GB")],
+)
+def test_sizes(number: float, words: str) -> None:
+    assert size(number) == words
+
+
+# --- when it runs out --------------------------------------------------------------------------------------------
+
+
+def test_a_search_that_runs_out_says_what_fits_and_goes_on_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In its second stage; nothing of the first is lost, and what can be set at a resume is taken."""
+    stages: list[object] = []
+
+    class Full:
+        def __init__(self, step: Callable[..., Any], device: torch.device, say: object) -> None:
+            stages.append(step)
+            self.step = step
+
+        def __call__(self, *given: Any) -> Any:
+            if len(stages) == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+            return self.step(*given)
+
+    command = ["search", "digits", *TINY, "--json", f"run={tmp_path / 'run'}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "Recorded", Full)
+        assert main(command) == 7
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(r"^a step will take about \d+ MB \(stage 1 of 2: 3 cells, batch 24\)", err, re.MULTILINE)
+    sentence = (
+        "out of memory in stage 2 of 2 at batch 24: about batch 18 fits; set search.batch=18 or search.checkpoint=true."
+    )
+    assert err.endswith(f"\nrapdarts: error: {sentence}\n")
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status == {"state": "failed", "exit_code": 7, "why": sentence}
+
+    assert main([*command, "search.checkpoint=true", "resume=true"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["genotype"].startswith("Genotype(")
+    assert "resuming" in err or "stage 1/2" not in err
+
+
+def test_a_gpu_without_room_for_a_kernel_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = pytest.importorskip("triton.runtime.errors", reason="Triton is not installed: pip install triton")
+
+    def refused(*given: Any) -> None:
+        raise errors.OutOfResources(131072, 101376, "shared memory")
+
+    monkeypatch.setattr(loop, "Recorded", lambda *given: refused)
+    assert main(["search", "digits", *TINY, "--json", f"run={tmp_path / 'run'}"]) == 7
+    out, err = capsys.readouterr()
+    why = "out of resource: shared memory, Required: 131072, Hardware limit: 101376"
+    sentence = f"this GPU cannot run the kernels of the batched supernet ({why}); set search.supernet=plain."
+    assert out == "" and err.endswith(f"\nrapdarts: error: {sentence}\n")
+
+
+LIMITED = """
+import resource, sys
+import torch, torch._dynamo, torch.utils.tensorboard, rapdarts.loops.memory
+from rapdarts.cli.main import main
+torch.set_num_threads(1)
+(size,) = (1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, (size + 400_000_000,) * 2)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit on address space")
+def test_a_machine_that_runs_out(tmp_path: Path) -> None:
+    """Really, in a process that may take 400 MB: it is warned before, and told what would have fit."""
+    settings = ["search.batch=400", "search.channels=32", "threads=1", f"run={tmp_path / 'run'}", "--json"]
+    command = [sys.executable, "-c", LIMITED, "search", "digits", *settings]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (7, ""), found.stderr
+    *_, warning, sentence = found.stderr.splitlines()
+    before = re.match(
+        r"warning: a step will take about 2\.\d GB .* but \d+ MB are free: about batch (\d+) fits", warning
+    )
+    after = re.match(r"rapdarts: error: out of memory in stage 1 of 3 at batch 400: about batch (\d+) fits", sentence)
+    assert before and after and before.group(1) == after.group(1)
+    assert 10 < int(after.group(1)) < 100
+
+
+def test_a_retraining_that_runs_out_says_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
+
+    def full(*given: Any) -> None:
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(retraining, "descend", full)
+    assert (
+        main(
+            [
+                "retrain",
+                "PDARTS",
+                "digits",
+                "skeleton.layers=3",
+                "skeleton.channels=4",
+                "threads=1",
+                f"run={tmp_path / 'run'}",
+                "--json",
+            ]
+        )
+        == 7
+    )
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith(
+        "\nrapdarts: error: out of memory at batch 64: set retrain.batch=32 with retrain.accumulate=2 or retrain.amp=bf16.\n"
+    )
+
+
+def test_other_failures_pass() -> None:
+    for error in (ValueError("x"), RuntimeError("shapes do not match")):
+        with pytest.raises(type(error)):
+            with training_within_memory(RetrainConfig()):
+                raise error
+    for batch, amp, words in (
+        (3, "bf16", "take a smaller network"),
+        (3, "none", "set retrain.amp=bf16"),
+        (9, "bf16", "=4"),
+    ):
+        with pytest.raises(DeviceError, match=words), training_within_memory(RetrainConfig(batch=batch, amp=amp)):
+            raise MemoryError
+    for words in ("CUDA error: out of memory", "could not create a primitive"):
+        assert ran_out_of_memory(RuntimeError(words))
+    assert not ran_out_of_memory(ValueError("out of memory"))

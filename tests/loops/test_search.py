@@ -1,0 +1,441 @@
+"""The search end to end on real digits: what it writes, that it repeats, and that an interrupted one ends in the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rapdarts.architecture.genotype import read, validate
+from rapdarts.cli.arguments import RECORD
+from rapdarts.cli.main import main
+from rapdarts.config.experiment import Experiment, experiment
+from rapdarts.cost.count import ADDITIVE, RESOURCES, count_derived
+from rapdarts.data import dataset as datasets
+from rapdarts.loops.search import Halves, check_stages, heat_map
+from rapdarts.strategy.derive import mixing_weights, read_alphas
+from rapdarts.training import checkpoint
+from rapdarts.training.run import Run
+from search_spaces.darts import SPACE
+
+TINY = [
+    "threads=1",
+    "data.fraction=0.1",
+    "skeleton.layers=3",
+    "skeleton.channels=4",
+    "search.channels=2",
+    "search.layers=[3,3]",
+    "search.candidates=[0,3]",
+    "search.skip_dropout=[0.3,0.5]",
+    "search.epochs=2",
+    "search.warmup_epochs=1",
+    "search.batch=24",
+    "search.alpha_lr=0.05",
+    "cost.macs=0.2",
+    "cost.bytes=0.1",
+]
+
+
+def run_search(folder: Path, *settings: str) -> int:
+    return main(["search", "digits", *TINY, f"run={folder}", *settings])
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """What must not depend on interruptions: every result file's bytes, and the record but for its times."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for record in records:
+        record.pop("seconds")
+    names = ("alphas.json", "genotype.json", "candidates.json")
+    return {"records": records, **{name: (folder / name).read_bytes() for name in names}}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert run_search(folder) == 0
+    return folder
+
+
+def test_a_search_writes_a_priced_genotype(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    genotype = read(whole / "genotype.json")
+    validate(genotype, SPACE, "genotype.json")
+    assert genotype.skeleton is not None
+    assert genotype.skeleton.image == (1, 8, 8)
+    assert genotype.skeleton.classes == 10
+    counted = count_derived(genotype, SPACE, genotype.skeleton)
+    energy = pytest.approx(counted["energy"], rel=1e-12)
+    result = json.loads((whole / "result.json").read_text())
+    assert result["counted"] == counted
+    assert {**genotype.costs, "peak_memory": counted["peak_memory"]} == {**counted, "energy": energy}
+    assert result["priced"] == genotype.costs
+    assert {path.name for path in whole.iterdir()} >= {
+        "config.yaml", "environment.json", "metrics.jsonl", "checkpoint", "genotype.json", "candidates.json",
+        "alphas.json", "status.json", "tensorboard",
+    }  # fmt: skip
+    assert {path.name for path in whole.iterdir()} <= {*RECORD, "tensorboard"}  # what no result is written over
+    assert json.loads((whole / "status.json").read_text())["state"] == "done"
+
+
+def test_the_record_holds_costs_and_gradient_ratio(whole: Path) -> None:
+    records = results(whole)["records"]
+    assert [(record["stage"], record["epoch"]) for record in records] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for record in records:
+        assert record["expected_bytes"] == pytest.approx(4 * record["expected_params"])
+        assert record["realised_bytes"] == 4 * record["realised_params"]
+    warm, alternating = records[0], records[1]
+    assert "search_loss" not in warm
+    assert alternating["gradient_ratio"] == pytest.approx(alternating["price_gradient"] / alternating["task_gradient"])
+    assert alternating["gradient_ratio"] > 0
+
+
+def test_candidates_are_all_there_and_one_is_chosen(whole: Path) -> None:
+    candidates = json.loads((whole / "candidates.json").read_text())
+    genotype = json.loads((whole / "genotype.json").read_text())
+    chosen = [candidate for candidate in candidates if candidate["chosen"]]
+    assert [candidate["genotype"]["cells"] for candidate in chosen] == [genotype["cells"]]
+    assert candidates[0]["max_skips"] is None
+    scores = [candidate["score"] for candidate in candidates]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_alphas_read_back_to_the_same_bits(whole: Path) -> None:
+    space, skeleton, architecture = read_alphas(whole / "alphas.json", SPACE)
+    assert all(len(edge) == 3 for kind in space.candidates for edge in kind)
+    assert skeleton == read(whole / "genotype.json").skeleton
+    written = json.loads((whole / "alphas.json").read_text())["cells"]["reduce"][5]
+    column = list(SPACE.primitives).index(written["candidates"][1])
+    assert architecture.alpha[1, 5, column].item() == written["alpha"][1]
+    assert np.allclose(mixing_weights(architecture).sum(-1), 1)
+
+
+@pytest.mark.parametrize("settings", [[], ["max_skips=0"], ["rule=darts"], ["layers=20", "channels=36"]])
+def test_derive_again(whole: Path, tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "again.json"
+    assert main(["derive", str(whole), "--json", f"out={out}", *settings]) == 0
+    genotype = read(out)
+    listed = json.loads(capsys.readouterr().out)
+    assert listed[0]["chosen"]
+    assert listed[0]["genotype"]["cells"] == json.loads(out.read_text())["cells"]
+    assert genotype.skeleton is not None
+    counted = count_derived(genotype, SPACE, genotype.skeleton, ADDITIVE)
+    assert genotype.costs == {**counted, "energy": pytest.approx(counted["energy"], rel=1e-12)}
+    if not settings:
+        assert genotype.cells == read(whole / "genotype.json").cells
+    if "max_skips=0" in settings:
+        assert all(name != "skip_connect" for node in genotype.cells["normal"].nodes for name, _ in node)
+    if "layers=20" in settings:
+        assert (genotype.skeleton.layers, genotype.skeleton.channels) == (20, 36)
+
+
+def test_the_same_seed_gives_the_same_search_and_another_another(whole: Path, tmp_path: Path) -> None:
+    assert run_search(tmp_path / "again") == 0
+    assert results(tmp_path / "again") == results(whole)
+    assert run_search(tmp_path / "other", "seed=1") == 0
+    assert results(tmp_path / "other")["alphas.json"] != results(whole)["alphas.json"]
+
+
+def interrupt_and_resume(after: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *settings: str) -> None:
+    """A search that a real signal stops after `epoch N` or `step N`, and that is then continued to its end."""
+    what, number = after.split()
+    seen = 0
+    original = Run.log if what == "epoch" else Run._pause
+
+    def signal_after(self: Run, *shown: Any, **facts: Any) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == int(number):
+            os.kill(os.getpid(), signal.SIGTERM)  # the run answers it between two steps
+        original(self, *shown, **facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log" if what == "epoch" else "_pause", signal_after)
+        assert run_search(folder, *settings) == 75
+    assert not (folder / "genotype.json").exists()
+    assert json.loads((folder / "status.json").read_text())["state"] == "preempted"
+    assert run_search(folder, *settings, "resume=true") == 0
+
+
+@pytest.mark.parametrize("after", ["epoch 1", "epoch 3", "step 2"])
+def test_an_interrupted_search_ends_in_the_same_bits(
+    whole: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupt_and_resume(after, tmp_path / "cut", monkeypatch)
+    assert "resume=true" in capsys.readouterr().err
+    assert results(tmp_path / "cut") == results(whole)
+
+
+def test_a_killed_search_ends_in_the_same_bits(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "rapdarts", "search", "digits", *TINY, f"run={folder}", "save_seconds=0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    record, deadline = folder / "metrics.jsonl", time.monotonic() + 120
+    while not (record.exists() and record.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert not (folder / "genotype.json").exists()
+    # A torn last line, as a kill in the middle of a write leaves it, is dropped.
+    with open(record, "ab") as file:
+        file.write(b'{"stage": 1, "ep')
+    assert run_search(folder, "save_seconds=0", "resume=true") == 0
+    assert results(folder) == results(whole)
+
+
+def test_a_finished_search_resumes_to_the_same(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = results(whole)
+    capsys.readouterr()
+    assert run_search(whole, "resume=true") == 0
+    assert results(whole) == before
+    said = capsys.readouterr().err
+    assert f"{whole} is finished; its result is written once more\n" in said
+    assert "resuming" not in said
+
+
+def test_resume_without_a_checkpoint_starts_from_the_beginning(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_search(tmp_path / "new", "resume=true") == 0
+    assert "starting from the beginning" in capsys.readouterr().err
+    assert results(tmp_path / "new") == results(whole)
+
+
+def test_resume_with_another_configuration_is_refused(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_search(whole, "resume=true", "search.lr=0.01") == 2
+    error = capsys.readouterr().err
+    assert "search.lr: 0.05 -> 0.01" in error
+    assert error.count("\n") == 1
+
+
+# --- budgets -----------------------------------------------------------------------------------------------------
+
+
+BUDGETS = {"params": 3_000, "traffic": 100_000}
+"""The networks at the skeleton of TINY have 1,982 to 19,454 parameters and move 82,432 (with two skips) to 258,816 bytes."""
+BUDGETED = ["cost.macs=0", "cost.bytes=0", *(f"budget.{name}={bound}" for name, bound in BUDGETS.items())]
+
+
+@pytest.fixture(scope="module")
+def within(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search under two budgets, without any coefficient."""
+    folder = tmp_path_factory.mktemp("runs") / "within"
+    assert run_search(folder, *BUDGETED) == 0
+    return folder
+
+
+def test_budgets_are_kept(within: Path) -> None:
+    result = json.loads((within / "result.json").read_text())
+    for name, bound in BUDGETS.items():
+        assert result["counted"][name] == result["priced"][name] <= bound
+        assert result["used"][name] == result["priced"][name] / bound
+    candidates = json.loads((within / "candidates.json").read_text())
+    assert all(candidate["costs"][name] <= bound for candidate in candidates for name, bound in BUDGETS.items())
+    assert candidates[0]["chosen"]
+
+
+def test_multipliers_rise_after_warm_up_and_carry_over(within: Path) -> None:
+    """lambda += rate x (cost / budget - 1), on the genotype that would be derived without budgets; never below 0."""
+    records = results(within)["records"]
+    for name, bound in BUDGETS.items():
+        multiplier = 0.0
+        for record in records:
+            assert record[f"multiplier_{name}"] == pytest.approx(multiplier, abs=1e-12)
+            if record["epoch"] >= 1:
+                multiplier = max(0.0, multiplier + 0.5 * (record[f"realised_{name}"] / bound - 1))
+    assert records[-1]["multiplier_params"] > 0
+    assert records[1]["price_gradient"] == 0 < records[3]["price_gradient"]
+
+
+@pytest.mark.parametrize("after", ["epoch 2", "epoch 3"])
+def test_an_interrupted_search_under_budgets_ends_in_the_same_bits(
+    within: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_and_resume(after, tmp_path / "cut", monkeypatch, *BUDGETED)
+    assert results(tmp_path / "cut") == results(within)
+
+
+def test_derive_under_budgets(within: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run's own budgets stand unless others are given; a folder and its alphas.json mean the same."""
+    assert main(["derive", str(within), "--json"]) == 0
+    own = json.loads(capsys.readouterr().out)
+    assert own[0]["genotype"]["cells"] == json.loads((within / "genotype.json").read_text())["cells"]
+
+    out = tmp_path / "three.json"
+    assert main(["derive", str(within / "alphas.json"), "budget.params=4k", "count=3", f"out={out}", "--json"]) == 0
+    three = json.loads(capsys.readouterr().out)
+    assert len(three) == 3 and all(one["costs"]["params"] <= 4000 for one in three)
+    assert [one["score"] for one in three] == sorted((one["score"] for one in three), reverse=True)
+    assert json.loads(out.read_text()) == three[0]["genotype"]
+    assert all(one["costs"]["traffic"] <= BUDGETS["traffic"] for one in three)  # the run's other budget stands
+    assert main(["derive", str(within), "budget.params=none", "budget.traffic=none", "--json"]) == 0
+    free = json.loads(capsys.readouterr().out)
+    assert free[0]["score"] > own[0]["score"]
+    assert main(["derive", str(within), "rule=pdarts"]) == 2
+    assert "lift the budgets with budget.params=none budget.traffic=none" in capsys.readouterr().err
+
+    assert main(["derive", str(within), "budget.params=1k"]) == 2
+    remark, error = capsys.readouterr().err.splitlines()
+    assert remark == "looking for genotypes with params <= 1,000 and traffic <= 100,000 B"
+    assert (
+        " meets params <= 1,000 and traffic <= 100,000 B with at most 2 skips in its normal cell: they cost " in error
+        and "the full space " in error
+    )
+    assert "Genotype(" not in error and len(error) < 400
+
+
+def test_a_budget_below_the_floor_stops_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_search(tmp_path / "none", "budget.params=1k") == 2
+    remark, error = capsys.readouterr().err.splitlines()
+    assert remark == "looking for genotypes with params <= 1,000"
+    assert "the cheapest has " in error and "skeleton.channels=" in error
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_width_is_found(tmp_path: Path) -> None:
+    assert run_search(tmp_path / "wide", "skeleton.channels=auto", "budget.params=12k") == 0
+    genotype = read(tmp_path / "wide" / "genotype.json")
+    assert genotype.skeleton is not None and genotype.skeleton.channels > 4
+    assert genotype.costs["params"] <= 12_000
+    assert f"channels: {genotype.skeleton.channels}" in (tmp_path / "wide" / "config.yaml").read_text()
+
+
+# --- prices ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unpriced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """What the network costs that a search without any price finds, at a skeleton deep enough for its peak to lie in a cell."""
+    folder = tmp_path_factory.mktemp("runs") / "unpriced"
+    assert run_search(folder, "cost.macs=0", "cost.bytes=0", "skeleton.layers=6") == 0
+    costs = json.loads((folder / "result.json").read_text())["counted"]
+    return dict(costs)
+
+
+@pytest.mark.parametrize("resource", RESOURCES)
+def test_a_price_on_any_resource_lowers_it(resource: str, unpriced: dict[str, float], tmp_path: Path) -> None:
+    prices = ["cost.macs=0", "cost.bytes=0", f"cost.{resource}=1000"]
+    assert run_search(tmp_path / "dear", *prices, "skeleton.layers=6") == 0
+    records = results(tmp_path / "dear")["records"]
+    assert all(np.isfinite(record["train_loss"]) for record in records)
+    assert records[1]["gradient_ratio"] > 10
+    assert records[-1][f"expected_{resource}"] < records[0][f"expected_{resource}"]
+    costs = json.loads((tmp_path / "dear" / "result.json").read_text())["counted"]
+    # Nine random networks of ten have the least peak there is: so may the unpriced one, and in four epochs of a search
+    # the mixture's mean has fallen, but not yet below that of every single network.
+    if resource != "peak_memory":
+        assert costs[resource] < unpriced[resource]
+
+
+def test_darts_strategy_and_its_second_order_gradient(tmp_path: Path) -> None:
+    settings = ["strategy=darts", "search.layers=[3]", "epochs=1", "search.batch=24"]
+    assert (
+        run_search(
+            tmp_path / "first", *settings[:1], "candidates=[0]", "skip_dropout=[0.0]", "warmup_epochs=0", *settings[1:]
+        )
+        == 0
+    )
+    assert (
+        run_search(
+            tmp_path / "second",
+            *settings[:1],
+            "candidates=[0]",
+            "skip_dropout=[0.0]",
+            "warmup_epochs=0",
+            "unrolled=true",
+            *settings[1:],
+        )
+        == 0
+    )
+    first, second = (results(tmp_path / name) for name in ("first", "second"))
+    assert len(first["records"]) == len(second["records"]) == 1
+    assert second["records"][0]["search_loss"] > 0
+    assert first["alphas.json"] != second["alphas.json"]
+
+
+def test_partial_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Edges learn weights of their own, which are kept beside alpha, and which decide over the edges of the genotype."""
+    folder = tmp_path / "partial"
+    assert run_search(folder, "partial_channels=2", "search.channels=4") == 0
+    _, _, architecture = read_alphas(folder / "alphas.json", SPACE)
+    assert architecture.beta is not None and architecture.beta.abs().max() > 0.05  # what a step of Adam moves it by
+    written = json.loads((folder / "alphas.json").read_text())
+    assert architecture.beta[1, 5].item() == written["cells"]["reduce"][5]["beta"]
+    genotype = read(folder / "genotype.json")
+    assert genotype.skeleton is not None
+    result = json.loads((folder / "result.json").read_text())
+    assert result["counted"] == count_derived(genotype, SPACE, genotype.skeleton)
+
+    capsys.readouterr()
+    assert main(["derive", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["genotype"]["cells"] == json.loads(genotype.to_json())["cells"]
+    # Weights that say so clearly decide which edges stay.
+    for entries in written["cells"].values():
+        for entry in entries:
+            entry["beta"] = float(entry["input"])
+    (folder / "alphas.json").write_text(json.dumps(written))
+    assert main(["derive", str(folder), "max_skips=8", "--json"]) == 0
+    cells = json.loads(capsys.readouterr().out)[0]["genotype"]["cells"]
+    for cell in cells.values():
+        assert [[source for _, source in node] for node in cell["nodes"]] == [[0, 1], [1, 2], [2, 3], [3, 4]]
+
+
+def test_a_diverging_search_stops_and_keeps_no_broken_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wild = ["search.lr=1000", "search.weight_decay=1", "search.clip=0", "search.epochs=6", "save_seconds=0"]
+    assert run_search(tmp_path / "wild", *wild) == 5
+    assert "diverged" in capsys.readouterr().err
+    assert not (tmp_path / "wild" / "genotype.json").exists()
+    found = checkpoint.load(tmp_path / "wild" / "checkpoint", {})
+    assert found is not None
+    tensors = found[0]["objects"]["supernet"]
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
+
+
+def test_halves_share_no_image_and_the_search_half_goes_round() -> None:
+    config = experiment(
+        "digits", [("search.batch", "64"), ("search.weight_fraction", "0.7"), ("search.subset", "1")], "search"
+    )
+    data = datasets.load(config.data, torch.device("cpu"), 0)
+    halves = Halves.of(data, config)
+    assert not set(halves.train.index.tolist()) & set(halves.search.index.tolist())
+    assert len(halves.train.index) + len(halves.search.index) == len(data.train) == 1197
+    assert halves.search.steps < halves.train.steps
+    labels = [tuple(search[1].tolist()) for _, search in halves.epoch(0)]
+    assert len(labels) == halves.train.steps
+    later = [tuple(search[1].tolist()) for _, search in halves.epoch(0, start=3)]
+    assert later == labels[3:]
+
+
+def test_stages_must_fit_the_space() -> None:
+    from rapdarts.errors import InputError
+
+    settings = Experiment().search
+    check_stages(settings, SPACE)
+    for candidates in ([4, 5, 3], [0, 9, 3], [0, 3, 5]):
+        settings.candidates = candidates
+        with pytest.raises(InputError, match=re.escape(str(candidates))):
+            check_stages(settings, SPACE)
+
+
+def test_the_heat_map_is_brightest_at_the_largest_weight() -> None:
+    weights = torch.full((2, 14, 8), 0.1)
+    weights[1, 3, 5] = 0.9
+    pixels = heat_map(weights).astype(int).sum(-1)
+    assert pixels.shape == (28 * 16, 8 * 24)
+    row, column = np.unravel_index(pixels.argmax(), pixels.shape)
+    assert (row // 16, column // 24) == (14 + 3, 5)

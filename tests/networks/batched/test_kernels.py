@@ -1,0 +1,421 @@
+"""The kernels for a GPU, on one or by Triton's interpreter: each against torch's own, and the whole supernet through all of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton, named_space
+from rapdarts.networks.batched import bundles as blocks
+from rapdarts.networks.batched import separable as depthwise
+from rapdarts.networks.batched import stacks
+from rapdarts.networks.batched import supernet as batched
+from rapdarts.networks.batched.bundles import MOST_CHANNELS, Reading
+from rapdarts.networks.batched.separable import Geometry
+from rapdarts.networks.batched.sums import Terms
+from rapdarts.networks.batched.supernet import BatchedSupernet
+from rapdarts.networks.primitives import choose
+from tests.benchmarks.agreement import under_plain_names
+from tests.networks.batched.test_supernet import edges_of, narrowed, pair_of, weights_of
+
+pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
+import triton.language as tl
+from triton.runtime import interpreter
+
+from rapdarts.networks.batched.kernels import convolutions, norms, pools
+
+EACH = Reading((0, 0, 1, 1), 2)
+"""Two slots for each of two blocks."""
+
+
+def near(found: Tensor, expected: Tensor, share: float = 2e-6) -> None:
+    assert found.shape == expected.shape
+    assert float((found - expected).norm()) <= share * float(expected.norm())
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.detach().contiguous(memory_format=torch.channels_last)
+
+
+def spread(x: Tensor, reading: Reading) -> Tensor:
+    return torch.cat([x.chunk(reading.blocks, 1)[block] for block in reading.sources], 1)
+
+
+@pytest.mark.parametrize(
+    ("reading", "inputs", "outputs", "kernel", "geometry", "size"),
+    [
+        (Reading((0, 0, 0, 1, 1, 1), 2), 16, 16, (3, 3), Geometry((1, 1), (1, 1), (1, 1)), (6, 5)),
+        (Reading((0, 1, 1, 0), 2), 5, 7, (5, 5), Geometry((2, 2), (4, 4), (2, 2)), (7, 8)),
+        (Reading((0, 0), 1), 4, 4, (5, 5), Geometry((1, 1), (4, 4), (2, 2)), (5, 5)),
+        (Reading.own(3), 20, 20, (3, 3), Geometry((2, 2), (1, 1), (1, 1)), (4, 6)),
+        (Reading.own(2), 64, 64, (5, 5), Geometry((1, 1), (2, 2), (1, 1)), (3, 3)),
+        (Reading((0, 0, 2), 3), 8, 8, (1, 7), Geometry((1, 2), (0, 3), (1, 1)), (4, 9)),
+    ],
+    ids=["shared blocks", "dilated with a stride", "dilated", "a stride", "wide", "a row, a block that nobody reads"],
+)
+def test_separable_convolutions(
+    reading: Reading, inputs: int, outputs: int, kernel: tuple[int, int], geometry: Geometry, size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    slots = len(reading.sources)
+    x = torch.randn(2, reading.blocks * inputs, *size, requires_grad=True)
+    first = torch.randn(slots * inputs, 1, *kernel, requires_grad=True)
+    second = torch.randn(slots * outputs, inputs, 1, 1, requires_grad=True)
+    moved = geometry.stride, geometry.padding, geometry.dilation
+    between = F.conv2d(spread(x, reading), first, None, *moved, groups=slots * inputs)
+    expected = F.conv2d(between, second, groups=slots)
+    gradient = torch.randn_like(expected)
+    gradients = torch.autograd.grad(expected, [x, first, second], gradient)
+
+    image, weights = channels_last(x), (first.detach(), second.detach())
+    near(convolutions.forward(image, reading, *weights, geometry), expected.detach())
+    given = (reading, *weights, geometry)
+    for found, wanted in zip(
+        convolutions.backward(channels_last(gradient), x.shape, image, *given), gradients, strict=True
+    ):
+        assert found is not None
+        near(found, wanted)
+    assert convolutions.backward(channels_last(gradient), x.shape, None, *given)[1:] == (None, None)
+    assert convolutions.backward(channels_last(gradient), None, image, *given)[0] is None
+
+
+@pytest.fixture
+def products_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's interpreter (3.9) keeps bfloat16 as its bits, and multiplies matrices of these as whole numbers: it is given float32."""
+    builder = interpreter.InterpreterBuilder
+    product: Any = builder.create_dot
+
+    def mended(self: Any, *given: Any) -> Any:
+        exact = [self.cast_impl(one, tl.float32) if one.dtype.scalar == tl.bfloat16 else one for one in given[:2]]
+        return product(self, *exact, *given[2:])
+
+    monkeypatch.setattr(builder, "create_dot", mended)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+def test_kernels_of_half_precision(kind: torch.dtype, products_in_bfloat16: None) -> None:
+    """Images in 16 bits, weights and sums in 32: what is off is the rounding of images and results."""
+    torch.manual_seed(5)
+    x, gradient = torch.randn(2, 8, 5, 5).to(kind), torch.randn(2, 16, 5, 5).to(kind)
+    weights = torch.randn(16, 1, 3, 3, requires_grad=True), torch.randn(16, 4, 1, 1, requires_grad=True)
+    geometry, scale = Geometry((1, 1), (1, 1), (1, 1)), torch.rand(16) + 0.5
+    exact = x.float().requires_grad_()
+    between = F.conv2d(spread(exact, EACH), weights[0], padding=1, groups=16)
+    expected = F.conv2d(between, weights[1], groups=4)
+    wanted = torch.autograd.grad(expected, [exact, *weights], gradient.float())
+    given = channels_last(x), EACH, *(weight.detach() for weight in weights), geometry
+    found = convolutions.forward(*given)
+    assert found.dtype == kind
+    gradients = convolutions.backward(channels_last(gradient), x.shape, *given)
+    for mine, true in zip((found, *gradients), (expected.detach(), *wanted), strict=True):
+        assert mine is not None
+        near(mine.float(), true, 1e-2)
+
+    normal = F.batch_norm(spread(exact, EACH), None, None, training=True) * scale[None, :, None, None]
+    (wanted_x,) = torch.autograd.grad(normal, exact, gradient.float())
+    terms = Terms(EACH, Reading((), 2), (), (0, 1, 2, 3), 4, 0.1, 1e-5)
+    first, others, kept = norms.weighed_sum(terms, channels_last(x), channels_last(x), None, scale, None)
+    to_x, _ = norms.weighed_sum_backward(terms, channels_last(gradient), channels_last(x), None, None, scale, kept)
+    near(torch.cat([first, others], 1).float(), normal.detach(), 1e-2)
+    near(to_x.float(), wanted_x, 1e-2)
+
+    for maximum, pool in ((True, nn.MaxPool2d(3, 1, 1)), (False, nn.AvgPool2d(3, 1, 1, count_include_pad=False))):
+        pooled = pool(exact)
+        (wanted_x,) = torch.autograd.grad(pooled, exact, gradient[:, :8].float())
+        found, which = pools.forward(channels_last(x), 3, 1, 1, maximum)
+        assert found.dtype == kind
+        near(found.float(), pooled.detach(), 0 if maximum else 1e-2)
+        near(pools.backward(channels_last(gradient[:, :8]), x.shape, which, 3, 1, 1).float(), wanted_x, 1e-2)
+
+
+READINGS = [
+    (EACH, 16, (5, 7)),
+    (Reading.own(3), 5, (4, 4)),
+    (Reading((1, 0, 1), 3), 64, (9, 9)),
+    (Reading((0,), 1), 16, (20, 21)),
+]
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize(("reading", "channels", "size"), READINGS)
+def test_norms(reading: Reading, channels: int, size: tuple[int, int], relu: bool, monkeypatch: Any) -> None:
+    monkeypatch.setattr(norms, "PROGRAMS", 8)  # so that a program has several tiles
+    torch.manual_seed(1)
+    slots = len(reading.sources)
+    # Far from zero: sums of squares must not swallow the deviation.
+    x = (torch.randn(3, reading.blocks * channels, *size) * 3 + 50).requires_grad_()
+    mean, var = torch.randn(slots * channels), torch.rand(slots * channels) + 1
+    true_mean, true_var = mean.double(), var.double()
+    expected = F.batch_norm(spread(x.double(), reading), true_mean, true_var, training=True)
+    expected = F.relu(expected) if relu else expected
+    gradient = torch.randn(expected.shape)
+    (wanted,) = torch.autograd.grad(expected, x, gradient.double())
+
+    found, kept = norms.forward(channels_last(x), reading, mean, var, 0.1, 1e-5, relu)
+    near(found.double(), expected.detach())
+    near(mean.double(), true_mean)
+    near(var.double(), true_var)
+    near(norms.backward(channels_last(gradient), channels_last(x), reading, kept, relu), wanted)
+
+
+@pytest.mark.parametrize("rest", ["nothing", "pending", "pending and skips", "masked skips"])
+@pytest.mark.parametrize(("reading", "channels", "size"), READINGS)
+def test_terms_weighed_and_summed(
+    reading: Reading, channels: int, size: tuple[int, int], rest: str, monkeypatch: Any
+) -> None:
+    """Into three nodes, of which the second gets one norm at most and the third only skips."""
+    monkeypatch.setattr(norms, "PROGRAMS", 8)
+    torch.manual_seed(1)
+    normed, nodes = len(reading.sources), 3
+    skips = Reading((1, 1, 0) if "skips" in rest else (), 2)
+    into = (*(int(slot == 1) for slot in range(normed)), *((2, 0, 2) if skips.sources else ()))
+    masks = torch.rand(5, 3, *size, channels) > 0.4 if rest == "masked skips" else None
+    edges = (4, 0, 2) if skips.sources else ()
+    terms = Terms(reading, skips, edges, into, nodes, 0.1, 1e-5)
+    room = (torch.randn(3, reading.blocks * channels, *size) * 3 + 50).requires_grad_()
+    state = torch.randn(3, 2 * channels, *size, requires_grad=True)
+    scale = torch.randn(len(into) * channels, requires_grad=True)
+    pending = torch.randn(3, nodes * channels, *size) if "pending" in rest else None
+
+    mean, var = torch.zeros(normed * channels).double(), torch.zeros(normed * channels).double()
+    normal = F.batch_norm(spread(room.double(), reading), mean, var, training=True, momentum=1.0)
+    slots = [*normal.chunk(normed, 1), *(state.double().chunk(2, 1)[block] for block in skips.sources)]
+    if masks is not None:
+        slots[normed:] = [
+            torch.where(masks[edge].permute(0, 3, 1, 2), slot, 0.0)
+            for edge, slot in zip(edges, slots[normed:], strict=True)
+        ]
+    before = torch.zeros(3, nodes * channels, *size) if pending is None else pending
+    sums = list(before.double().chunk(nodes, 1))
+    for node, slot, weight in zip(into, slots, scale.chunk(len(into)), strict=True):
+        sums[node] = sums[node] + slot * weight[None, :, None, None]
+    expected, gradient = torch.cat(sums, 1), torch.randn(before.shape)
+    wanted = torch.autograd.grad(expected, [room, scale, state], gradient.double(), allow_unused=True)
+
+    given = [channels_last(room), channels_last(state), masks, scale.detach()]
+    first, others, kept = norms.weighed_sum(terms, *given, None if pending is None else channels_last(pending))
+    assert first.shape[1] == channels
+    near(torch.cat([first, others], 1).double(), expected.detach())
+    near(kept[0].double(), mean)
+    near(kept[2].double(), var)
+    gradient = channels_last(gradient)
+    found = norms.weighed_sum_backward(terms, gradient, *given, kept)
+    for mine, true in zip(found, wanted, strict=False):
+        near(mine, true)
+    to_room, to_scale = norms.weighed_sum_backward(terms, gradient, given[0], None, masks, given[3], kept)
+    near(to_room, wanted[0])
+    near(to_scale, wanted[1][: normed * channels])
+    if skips.sources:
+        near(norms.skips_backward(terms, gradient, masks, given[3]), wanted[2])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("layer", [nn.MaxPool2d, nn.AvgPool2d])
+@pytest.mark.parametrize(("channels", "size"), [(16, (5, 7)), (5, (6, 6)), (80, (4, 3))])
+def test_pools(layer: Any, stride: int, channels: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(2)
+    x = torch.randn(2, channels, *size, requires_grad=True)
+    maximum = layer is nn.MaxPool2d
+    expected = layer(3, stride, 1, **({} if maximum else {"count_include_pad": False}))(x)
+    gradient = torch.randn_like(expected)
+    (wanted,) = torch.autograd.grad(expected, x, gradient)
+    found, which = pools.forward(channels_last(x), 3, stride, 1, maximum)
+    near(found, expected.detach())
+    near(pools.backward(channels_last(gradient), x.shape, which, 3, stride, 1), wanted)
+
+
+@pytest.mark.parametrize("size", [stacks.WIDEST_POOL, stacks.WIDEST_POOL + 1])
+def test_a_window_is_as_wide_as_its_pixels_can_be_told_apart(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacks, "for_kernels", lambda x, channels: True)
+    torch.manual_seed(6)
+    x = channels_last(torch.randn(1, 4, 12, 12)).requires_grad_()
+    layer = nn.MaxPool2d(size, 1, size // 2)
+    expected = layer(x)
+    gradient = torch.randn_like(expected)
+    (wanted,) = torch.autograd.grad(expected, x, gradient)
+    found = stacks.pooled(layer, x)
+    assert type(found.grad_fn).__name__.startswith("_PoolOnGpu") is (size <= stacks.WIDEST_POOL)
+    near(found.detach(), expected.detach())
+    near(torch.autograd.grad(found, x, gradient)[0], wanted)
+
+
+def test_a_maximum_that_is_no_number_stays_one() -> None:
+    x = channels_last(torch.randn(1, 4, 5, 5))
+    x[0, 1, 2, 2] = float("nan")
+    found, _ = pools.forward(x, 3, 1, 1, True)
+    assert torch.equal(found.isnan(), F.max_pool2d(x, 3, 1, 1).isnan())
+
+
+def test_a_channel_that_is_no_number_stays_one() -> None:
+    """Also behind a ReLU: a loss that looked finite would hide it."""
+    x = channels_last(torch.randn(2, 8, 4, 4))
+    x[0, 3, 1, 1] = float("nan")
+    for relu in (False, True):
+        mean, var = torch.zeros(8), torch.ones(8)
+        found, _ = norms.forward(x, Reading.own(2), mean, var, 0.1, 1e-5, relu)
+        lost = torch.arange(8) == 3
+        assert torch.equal(found.isnan().all((0, 2, 3)), lost) and torch.equal(found.isnan().any((0, 2, 3)), lost)
+        assert torch.equal(mean.isnan(), lost) and torch.equal(var.isnan(), lost)
+
+
+def one_on_each_edge() -> SearchSpace:
+    """The space `darts`, narrowed to `none` and one other on each edge: every primitive in both kinds of cell."""
+    space = named_space("darts")
+    mask = np.zeros_like(space.mask)
+    mask[..., 0] = True
+    others = len(space.primitives) - 1
+    for edge in range(len(space.edges)):
+        mask[0, edge, 1 + edge % others] = mask[1, edge, 1 + (3 * edge + 1) % others] = True
+    assert mask.any(1).all()
+    return space.narrowed(mask)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whatever is for kernels goes by kernels, with or without a GPU; the names of those started so far."""
+    names: list[str] = []
+    kind: Any = type(norms._moments)
+    run = kind.run
+    monkeypatch.setattr(
+        kind, "run", lambda self, *given, **more: [names.append(self.fn.__name__), run(self, *given, **more)][1]
+    )
+    for module in (batched, depthwise, stacks):
+        monkeypatch.setattr(module, "for_kernels", lambda x, channels: x.dtype == torch.float32)
+    return names
+
+
+OPS = ["none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_3x3"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "partial", "weighs_edges", "rate"),
+    [(6, 1, True, 0.4), (2, 1, False, 0.0), (3, 2, True, 0.3)],
+    ids=["all, dropped, edges weighed", "two an edge", "three, dropped, on half of the channels"],
+)
+def test_the_supernet_through_all_kernels(
+    keep: int, partial: int, weighs_edges: bool, rate: float, started: list[str]
+) -> None:
+    space = narrowed(SearchSpace("small", choose(*OPS), nodes=2), keep)
+    assert_same_by_kernels(space, partial, weighs_edges, rate)
+    wanted = "_convolve _correlate _pool _gather _normalise _add _reduce _return _return_skips"
+    assert set(wanted.split()) <= set(started)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_chains_that_end_in_layers_of_other_kinds(alike: bool, started: list[str]) -> None:
+    """Torch's own layers, which are copied into a wave's room; a skip with a norm of its own; norms of which one differs."""
+
+    def conv_bn(channels: int, stride: int, affine: bool) -> nn.Module:
+        norm = nn.BatchNorm2d(channels, affine=affine, eps=1e-5 if alike else 1e-2)
+        return nn.Sequential(nn.Conv2d(channels, channels, 3, stride, 1, bias=False), norm)
+
+    def without_norm(channels: int, stride: int, affine: bool) -> nn.Module:
+        return nn.Conv2d(channels, channels, 1, stride)
+
+    own = {"skip_connect": conv_bn, "conv": conv_bn, "plain": without_norm, **choose("max_pool_3x3")}
+    assert_same_by_kernels(SearchSpace("own", own, nodes=2), 1, False, 0.4)
+    assert ("_add" in started) is alike
+
+
+def test_every_primitive_of_darts(started: list[str]) -> None:
+    assert_same_by_kernels(one_on_each_edge(), 1, False, 0.3)
+    assert "_correlate" in started and "_return_skips" in started
+
+
+def assert_same_by_kernels(space: SearchSpace, partial: int, weighs_edges: bool, rate: float) -> None:
+    """Every gradient beside the plain supernet's in float64, and the running statistics; a normal cell before two that reduce."""
+    skeleton = Skeleton(3, 4, (3, 4, 4), 3)
+    plain, other = pair_of(space, skeleton, rate, partial=partial)
+    assert isinstance(other, BatchedSupernet)
+    other.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.randn(3, *skeleton.image, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    found: list[dict[str, Tensor]] = []
+    for supernet, kind in ((plain, torch.float64), (other, torch.float32)):
+        torch.manual_seed(1)
+        given = {
+            "images": images.to(kind).requires_grad_(),
+            "alpha": weights_of(space).to(kind).detach().requires_grad_(),
+        }
+        if weighs_edges:
+            given["beta"] = edges_of(space).to(kind).detach().requires_grad_()
+        logits = supernet(given["images"], Mixing(given["alpha"], given.get("beta")))
+        weights = {name: weight for name, weight in supernet.named_parameters() if weight.requires_grad}
+        gradients = torch.autograd.grad(logits.square().sum(), [*given.values(), *weights.values()])
+        named = dict(zip([*given, *weights], gradients, strict=True))
+        of_weights = {name: named[name] for name in weights}
+        if supernet is other:
+            of_weights = under_plain_names(other, of_weights)
+        statistics = (other.plain_state() if supernet is other else supernet.state_dict()).items()
+        found.append(
+            {"logits": logits.detach(), **{name: named[name] for name in given}}
+            | {name: of_weights[name] for name, _ in plain.named_parameters()}
+            | {name: tensor for name, tensor in statistics if "running_" in name}
+        )
+    for name, expected in found[0].items():
+        ours = found[1][name].double()
+        assert (ours - expected).norm() <= 2e-4 * expected.norm() + 1e-6, name
+
+
+# --- what a GPU has room for -------------------------------------------------------------------------------------
+
+COMPILED = """
+import sys
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+from rapdarts.networks.batched.bundles import Reading
+from rapdarts.networks.batched.separable import Geometry
+from rapdarts.networks.batched.kernels import convolutions
+
+class Elsewhere:
+    get_current_device = get_current_stream = lambda self, *given: 0
+    get_current_target = lambda self: GPUTarget("cuda", 86, 32)
+
+launch = JITFunction.run
+
+def compiled(kernel, *given, warmup, **options):
+    print(kernel.__name__, launch(kernel, *given, warmup=True, **options).metadata.shared)
+
+JITFunction.run = compiled
+driver.set_active(Elsewhere())
+geometry, reading = Geometry((1, 1), (2, 2), (1, 1)), Reading.own(1)
+for channels in map(int, sys.argv[1:]):
+    image = torch.empty(1, channels, 4, 4).to(memory_format=torch.channels_last)
+    weights = torch.empty(channels, 1, 5, 5), torch.empty(channels, channels, 1, 1)
+    convolutions.forward(image, reading, *weights, geometry)
+    convolutions.backward(image, image.shape, image, reading, *weights, geometry)
+"""
+
+
+def test_kernels_fit_into_the_shared_memory_of_a_gpu(tmp_path: Path) -> None:
+    """Compiled, not run, for compute capability 8.6 (99 KB a program), in float32: the widest slots, and those of most columns at once."""
+    names = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    names.pop("TRITON_INTERPRET", None)
+    command = [sys.executable, "-c", COMPILED, str(MOST_CHANNELS), "32"]
+    root = Path(__file__).parents[3]
+    found = subprocess.run(command, cwd=root, env=names, check=True, capture_output=True, text=True)
+    kernels = [(name, int(shared)) for name, shared in map(str.split, found.stdout.splitlines())]
+    assert [name for name, _ in kernels] == 2 * ["_convolve", "_convolve", "_convolve", "_correlate", "_part"]
+    assert 48 * 1024 < max(shared for _, shared in kernels) <= 99 * 1024
+
+
+@pytest.mark.parametrize(("capability", "most"), [((7, 5), 64), ((8, 0), 128), ((8, 6), 128), ((12, 0), 128)])
+def test_older_gpus_have_room_for_narrower_slots(
+    capability: tuple[int, int], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    blocks._most_channels.cache_clear()
+    x: Any = SimpleNamespace(dtype=torch.float32, device=torch.device("cuda"))
+    assert [blocks.for_kernels(x, channels) for channels in (1, most, most + 1)] == [True, True, False]
+    blocks._most_channels.cache_clear()

@@ -1,0 +1,437 @@
+"""The batched supernet computes what the plain one does: values, every gradient, statistics, with the same masks."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping
+from types import MethodType
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton, named_space
+from rapdarts.networks.batched.bundles import Bundle, Reading
+from rapdarts.networks.batched.separable import Geometry, separable
+from rapdarts.networks.batched.sums import kept
+from rapdarts.networks.batched.supernet import BatchedSupernet
+from rapdarts.networks.layers import Halves
+from rapdarts.networks.primitives import PRIMITIVES
+from rapdarts.networks.supernet import Supernet
+from rapdarts.strategy.relaxation import Architecture
+from tests import spaces
+from tests.benchmarks import agreement
+
+SMALL = Skeleton(3, 4, (3, 8, 8), 10)
+ODD = Skeleton(3, 4, (3, 13, 11), 7)
+IMAGENET = Skeleton(3, 5, (3, 19, 26), 3, "imagenet")
+
+
+def narrowed(space: SearchSpace, keep: int) -> SearchSpace:
+    """A space as a later stage sees it: `keep` candidates on every edge, others on each."""
+    mask = np.zeros_like(space.mask)
+    rng = np.random.default_rng(0)
+    for kind, edge in np.ndindex(*mask.shape[:2]):
+        mask[kind, edge, rng.permutation(mask.shape[2])[:keep]] = True
+    return space.narrowed(mask)
+
+
+def pair_of(
+    space: SearchSpace, skeleton: Skeleton, rate: float = 0.0, training: bool = True, partial: int = 1
+) -> list[nn.Module]:
+    """A plain supernet and the batched one of the same weights, float64."""
+    torch.manual_seed(0)
+    plain = Supernet(space, skeleton, partial).double()
+    # Statistics that are not those of a new network, for the evaluation.
+    for norm in plain.modules():
+        if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None:
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+    pair = [plain, BatchedSupernet(plain)]
+    for supernet in (plain, *pair[1:]):
+        supernet.train(training)
+        supernet.dropout.rate = rate  # type: ignore[union-attr, assignment]
+    return pair
+
+
+def weights_of(space: SearchSpace) -> Tensor:
+    alpha = torch.randn(space.mask.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    return torch.softmax(alpha.masked_fill(~torch.as_tensor(space.mask), -torch.inf), -1).requires_grad_()
+
+
+def edges_of(space: SearchSpace) -> Tensor:
+    beta = torch.randn(space.mask.shape[:2], dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    return torch.sigmoid(beta).requires_grad_()
+
+
+def assert_same(found: Tensor, expected: Tensor) -> None:
+    """To 1e-10 of the largest entry; where everything is zero, to the rounding of what cancelled."""
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= 1e-10 * expected.abs().max() + 1e-13
+
+
+def assert_equal_supernets(
+    space: SearchSpace, pair: list[nn.Module], skeleton: Skeleton, edges: Tensor | None = None
+) -> None:
+    """Logits, gradients for mixing weights (those of edges too), images and every weight, and the batch statistics afterwards."""
+    plain, batched = pair
+    assert isinstance(batched, BatchedSupernet)
+    images = torch.randn(3, *skeleton.image, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    images.requires_grad_()
+    probe = torch.sin(torch.arange(3.0 * skeleton.classes, dtype=torch.float64)).view(3, -1)
+    results, gradients = [], []
+    for supernet in pair:
+        torch.manual_seed(1)
+        weights = weights_of(space)
+        logits = supernet(images, Mixing(weights, edges))
+        named = {name: weight for name, weight in supernet.named_parameters() if weight.requires_grad}
+        inputs = [weights, images] if edges is None else [weights, images, edges]
+        found = torch.autograd.grad((logits * probe).sum(), [*inputs, *named.values()])
+        results.append([logits, *found[: len(inputs)]])
+        gradients.append(dict(zip(named, found[len(inputs) :], strict=True)))
+    for ours, theirs in zip(*reversed(results), strict=True):
+        assert_same(ours, theirs)
+    assert_same_under_plain_names(batched, gradients)
+
+    before, after = plain.state_dict(), batched.plain_state()
+    for name in before:
+        if "running_" in name:
+            assert_same(after[name], before[name])
+
+
+def assert_same_under_plain_names(batched: BatchedSupernet, gradients: list[dict[str, Tensor]]) -> None:
+    """Gradients of the batched weights, taken apart as the weights themselves are, against the plain ones."""
+    theirs, ours = gradients
+    apart = agreement.under_plain_names(batched, ours)
+    for name, expected in theirs.items():
+        assert_same(apart[name], expected)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+@pytest.mark.parametrize("skeleton", [SMALL, ODD, IMAGENET], ids=["cifar", "odd", "imagenet"])
+@pytest.mark.parametrize("name", spaces.NAMES)
+def test_it_computes_what_the_plain_one_does(name: str, skeleton: Skeleton, rate: float) -> None:
+    space = named_space(name)
+    assert_equal_supernets(space, pair_of(space, skeleton, rate), skeleton)
+
+
+@pytest.mark.parametrize("name", spaces.NAMES)
+def test_in_evaluation(name: str) -> None:
+    """Of the full space, and in later stages, with edge weights and partial channels too."""
+    space = named_space(name)
+    assert_equal_supernets(space, pair_of(space, ODD, 0.4, training=False), ODD)
+    for keep, partial in ((1, 1), (3, 2)):
+        later = narrowed(space, keep)
+        pair = pair_of(later, ODD, 0.4, training=False, partial=partial)
+        assert_equal_supernets(later, pair, ODD, edges_of(later) if partial > 1 else None)
+
+
+@pytest.mark.parametrize(("keep", "rate"), [(1, 0.4), (3, 0.0), (3, 0.4), (5, 0.4)])
+@pytest.mark.parametrize("name", spaces.NAMES)
+def test_in_later_stages(name: str, keep: int, rate: float) -> None:
+    """Candidates that differ from edge to edge; with one each, some edges are left with `none` alone."""
+    space = narrowed(named_space(name), keep)
+    skeleton = Skeleton(5, 4, (3, 8, 8), 10)
+    assert_equal_supernets(space, pair_of(space, skeleton, rate), skeleton)
+
+
+@pytest.mark.parametrize("name", spaces.NAMES)
+def test_in_bfloat16(name: str) -> None:
+    """Under autocast it is on average as far from float64 as the plain one: alike roundings, in another order."""
+    space = named_space(name)
+    layers = 1 if len(space.kinds) > 1 else 3  # else no cell is one of the space's
+    off: dict[str, list[Tensor]] = {}
+    for seed in range(2):
+        torch.manual_seed(seed)
+        plain = Supernet(space, Skeleton(layers, 4, (3, 8, 8), agreement.CLASSES))
+        alpha, images = Architecture(space, 0.5), torch.randn(8, 3, 8, 8)
+        exact = agreement.results(copy.deepcopy(plain).double(), alpha, images.double())
+        theirs, ours = (
+            agreement.differences(agreement.results(supernet, alpha, images, "bf16"), exact)
+            for supernet in (plain, BatchedSupernet(plain))
+        )
+        for what in ours:
+            off.setdefault(what, []).append(torch.tensor([theirs[what], ours[what]]))
+    for what, pairs in off.items():
+        theirs_on_average, ours_on_average = torch.stack(pairs).mean(0).tolist()
+        assert 1e-3 < ours_on_average <= 1.5 * theirs_on_average, what
+
+
+def test_edges_of_nothing_but_none() -> None:
+    space = named_space("darts")
+    mask = np.zeros_like(space.mask)
+    mask[..., 0] = True
+    mask[:, :3, 4] = True  # the first node and one edge of the second hear something
+    space = space.narrowed(mask)
+    pair = pair_of(space, SMALL)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    logits = [supernet(images, Mixing(weights_of(space))) for supernet in pair]
+    assert_same(logits[1], logits[0])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+@pytest.mark.parametrize("partial", [1, 2, 4])
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+def test_edge_weights_and_partial_channels(name: str, partial: int, rate: float) -> None:
+    space = narrowed(named_space(name), 3)
+    assert_equal_supernets(space, pair_of(space, ODD, rate, partial=partial), ODD, edges_of(space))
+
+
+@pytest.mark.parametrize("name", spaces.NAMES)
+def test_partial_channels_without_edge_weights(name: str) -> None:
+    """Wide images and eight channels of which two are mixed; some edges are left with `none` and what goes around it."""
+    skeleton = Skeleton(3, 8, (3, 8, 12), 10)
+    for space in (named_space(name), narrowed(named_space(name), 1)):
+        assert_equal_supernets(space, pair_of(space, skeleton, 0.4, partial=4), skeleton)
+
+
+# --- primitives of the users' own --------------------------------------------------------------------------------
+
+
+class Gate(nn.Module):
+    """A module of unknown inside, with weights and statistics."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.rand(channels, 1, 1))
+        self.norm = nn.BatchNorm2d(channels)
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(torch.sigmoid(self.gain * x[:, :, :: self.stride, :: self.stride]) * 2)
+
+
+def gate(channels: int, stride: int, affine: bool) -> nn.Module:
+    return Gate(channels, stride)
+
+
+def gate_between(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 1, groups=2 - channels % 2), Gate(channels, stride), nn.ReLU(inplace=True)
+    )
+
+
+def own_norms(channels: int, stride: int, affine: bool) -> nn.Module:
+    """Learns a scale where it should not, has a bias and a cubic root of a layer order."""
+    return nn.Sequential(
+        nn.BatchNorm2d(channels, affine=False, momentum=0.3, eps=1e-2),
+        nn.Conv2d(channels, 2 * channels, 3, stride, 1, padding_mode="reflect"),
+        nn.BatchNorm2d(2 * channels),
+        nn.MaxPool2d(3, 1, 1),
+        nn.Conv2d(2 * channels, channels, 1),
+        nn.BatchNorm2d(channels),
+    )
+
+
+def valid_depthwise(channels: int, stride: int, affine: bool) -> nn.Module:
+    """A depthwise convolution that shrinks the image padded before, and one that multiplies channels."""
+    return nn.Sequential(
+        nn.ZeroPad2d(1),
+        nn.Conv2d(channels, channels, 3, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.Conv2d(channels, 2 * channels, 3, stride, 1, groups=channels),
+        nn.Conv2d(2 * channels, channels, 1, bias=False),
+    )
+
+
+def skip_with_a_norm(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, channels, 1, stride), nn.BatchNorm2d(channels, affine=False))
+
+
+def blur(channels: int, stride: int, affine: bool) -> nn.Module:
+    """A depthwise filter that does not learn."""
+    conv = nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False)
+    conv.weight.requires_grad_(False)
+    return nn.Sequential(conv, nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels, affine=False))
+
+
+def tied(channels: int, stride: int, affine: bool) -> nn.Module:
+    """One layer that comes twice."""
+    conv = nn.Conv2d(channels, channels, 3, 1, 1)
+    return nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), conv, nn.ReLU(), conv)
+
+
+def hooked(channels: int, stride: int, affine: bool) -> nn.Module:
+    """A ReLU, a pool and a convolution that do more than their classes say."""
+    relu, pool, conv = nn.ReLU(), nn.MaxPool2d(3, 1, 1), nn.Conv2d(channels, channels, 3, stride, 1)
+    for layer in (relu, pool, conv):
+        layer.register_forward_hook(lambda module, inputs, y: y.tanh())
+    return nn.Sequential(relu, pool, conv, nn.BatchNorm2d(channels, affine=False))
+
+
+def test_primitives_that_look_like_ours_and_are_not() -> None:
+    own = {"none": PRIMITIVES["none"], "skip_connect": skip_with_a_norm, "blur": blur, "tied": tied, "hooked": hooked}
+    space = SearchSpace("alike", own)
+    pair = pair_of(space, SMALL, 0.4)
+    assert_equal_supernets(space, pair, SMALL)
+    fixed = [sum(not w.requires_grad for w in supernet.parameters()) for supernet in pair]
+    assert fixed[0] == 3 * 14 and 0 < fixed[1] < fixed[0]
+
+
+def test_modules_of_one_primitive_that_differ() -> None:
+    """A factory that gives something else every time: nothing is stacked that is not alike."""
+    padding = itertools.cycle([0, 1, 2])
+
+    def moody(channels: int, stride: int, affine: bool) -> nn.Module:
+        p = next(padding)
+        conv = nn.Conv2d(channels, channels, 2 * p + 1, stride, p)
+        return nn.Sequential(conv, nn.BatchNorm2d(channels, affine=False, eps=10.0**-p))
+
+    space = SearchSpace("moody", {"none": PRIMITIVES["none"], "moody": moody})
+    assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
+
+
+def test_pools_that_differ_in_what_they_do_not_print() -> None:
+    choices = itertools.cycle([(False, True), (True, False), (False, False)])
+
+    def moody(channels: int, stride: int, affine: bool) -> nn.Module:
+        ceil_mode, counted = next(choices)
+        return nn.Sequential(
+            nn.AvgPool2d(3, stride, 1, ceil_mode=ceil_mode and stride == 1, count_include_pad=counted),
+            nn.BatchNorm2d(channels, affine=False),
+        )
+
+    space = SearchSpace("moody", {"none": PRIMITIVES["none"], "moody": moody})
+    assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
+
+
+@pytest.mark.parametrize("change", ["forward", "hook", "hook before", "within halves"])
+def test_modules_whose_calls_do_more_than_their_class_says(change: str) -> None:
+    def changed(channels: int, stride: int, affine: bool) -> nn.Module:
+        if change == "within halves" and stride == 2:
+            halves = Halves(channels, channels)
+            halves.even.register_forward_hook(lambda module, given, y: y.tanh())
+            return halves
+        conv = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        if change == "forward":
+            conv.forward = MethodType(lambda self, x: nn.Conv2d.forward(self, x).tanh(), conv)  # type: ignore[method-assign]
+        elif change == "hook":
+            conv.register_full_backward_hook(lambda module, to_x, to_y: (3 * to_x[0],))
+        else:
+            conv.register_full_backward_pre_hook(lambda module, to_y: (3 * to_y[0],))
+        return nn.Sequential(conv, nn.BatchNorm2d(channels, affine=False))
+
+    space = SearchSpace("changed", {"none": PRIMITIVES["none"], "changed": changed})
+    assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
+
+
+def test_primitives_of_the_users_own() -> None:
+    own = {"none": PRIMITIVES["none"], "skip_connect": PRIMITIVES["skip_connect"]}
+    own |= {"gate": gate, "between": gate_between, "norms": own_norms, "valid": valid_depthwise}
+    space = SearchSpace("own", own)
+    assert_equal_supernets(space, pair_of(space, SMALL, 0.4), SMALL)
+    space = narrowed(space, 3)
+    assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
+
+
+# --- weights move between the two --------------------------------------------------------------------------------
+
+
+def random_state(supernet: nn.Module, seed: int) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    return {
+        name: torch.rand_like(tensor) if tensor.is_floating_point() else tensor.clone()
+        for name, tensor in supernet.state_dict().items()
+    }
+
+
+def same_states(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first if "num_batches" not in name)
+
+
+@pytest.mark.parametrize("name", spaces.NAMES)
+def test_weights_move_between_the_two(name: str) -> None:
+    space = named_space(name)
+    plain, batched = Supernet(space, SMALL), BatchedSupernet(Supernet(space, SMALL))
+    state = random_state(plain, 5)
+    batched.load_plain_state(state)
+    back = batched.plain_state()
+    assert same_states(back, state)
+    # Only the counters of batches, which nothing reads, stay behind.
+    assert all("num_batches_tracked" in name for name in set(state) - set(back))
+    plain.load_state_dict(back, strict=False)
+    assert same_states(plain.state_dict(), state)
+    assert sum(w.numel() for w in batched.parameters()) == sum(w.numel() for w in plain.parameters())
+
+
+def test_the_plain_one_is_left_alone() -> None:
+    plain = Supernet(named_space("darts"), SMALL)
+    before = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
+    batched = BatchedSupernet(plain)
+    batched(torch.randn(2, 3, 8, 8), Mixing(weights_of(named_space("darts")))).sum().backward()
+    with torch.no_grad():
+        for weight in batched.parameters():
+            weight.zero_()
+    assert same_states(plain.state_dict(), before)
+    assert all(weight.grad is None for weight in plain.parameters())
+
+
+# --- its parts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel, stride, dilation", [*itertools.product((2, 3, 4, 5, 7), (1, 2), (1, 2))])
+@pytest.mark.parametrize("sources", [(0, 1), (0, 0, 0), (0, 0, 1, 1), (1, 0, 1)], ids=str)
+@pytest.mark.parametrize("padded", [True, False], ids=["same", "valid"])
+def test_separable(kernel: int, stride: int, dilation: int, sources: tuple[int, ...], padded: bool) -> None:
+    """All detours on the CPU, on images of even and odd sides, with all gradients and with that of the image alone."""
+    padding = dilation * (kernel - 1) // 2 if padded else 0
+    for size in ((16, 15), (14, 13)):
+        torch.manual_seed(0)
+        blocks, slots, channels = max(sources) + 1, len(sources), 3
+        x = torch.randn(2, blocks * channels, *size, dtype=torch.float64)
+        x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+        depthwise = torch.randn(slots * channels, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
+        pointwise = torch.randn(slots * 2, channels, 1, 1, dtype=torch.float64, requires_grad=True)
+        reading = Reading(sources, blocks)
+        geometry = Geometry((stride, stride), (padding, padding), (dilation, dilation))
+
+        between = F.conv2d(reading.spread(x), depthwise, None, stride, padding, dilation, slots * channels)
+        expected = F.conv2d(between, pointwise, groups=slots)
+        probe = torch.randn_like(expected)
+        given = [x, depthwise, pointwise]
+        slopes = torch.autograd.grad((expected * probe).sum(), given)
+
+        found = separable(Bundle(x), reading, depthwise, pointwise, geometry)
+        assert_same(found, expected)
+        for ours, theirs in zip(torch.autograd.grad((found * probe).sum(), given), slopes, strict=True):
+            assert_same(ours, theirs)
+        found = separable(Bundle(x), reading, depthwise.detach(), pointwise.detach(), geometry)
+        assert_same(torch.autograd.grad((found * probe).sum(), [x])[0], slopes[0])
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_an_image_is_kept_where_weights_learn(learns: bool) -> None:
+    seen: list[Tensor] = []
+    weights = torch.randn(4, 1, 3, 3), torch.randn(4, 4, 1, 1)
+    x = torch.randn(2, 4, 7, 7, requires_grad=True)
+    with saved_tensors_hooks(lambda tensor: [seen.append(tensor), tensor][1], lambda tensor: tensor):
+        given = [weight.requires_grad_(learns) for weight in weights]
+        separable(Bundle(x), Reading.own(1), given[0], given[1], Geometry((1, 1), (1, 1), (1, 1)))
+    shapes = [tensor.shape for tensor in seen]
+    assert (x.shape in shapes) is learns and all(weight.shape in shapes for weight in weights)
+
+
+def test_what_is_dropped_is_zero_whatever_it_was() -> None:
+    """And lies in memory as the term does: nothing is copied to look at it in another order."""
+    y = torch.randn(2, 3, 3, 8)
+    y[0, 1, 2, 3:5] = torch.tensor([torch.inf, torch.nan])
+    masks = torch.rand(2, 2, 3, 3, 4) > 0.3
+    masks[0, 0, 1, 2, 3] = masks[1, 0, 1, 2, 0] = False
+    mask = masks.permute(1, 2, 3, 0, 4).contiguous()
+    found = kept(y, mask)
+    assert torch.equal(found, torch.where(mask.flatten(3), y, 0.0)) and found.stride() == y.stride()
+
+
+@pytest.mark.parametrize("sources, blocks", [((0, 1, 2), 3), ((0, 0, 1, 1), 2), ((1, 0, 1), 2), ((2, 0), 3)], ids=str)
+def test_reading(sources: tuple[int, ...], blocks: int) -> None:
+    """Spreading copies blocks; gathering is its transpose."""
+    reading = Reading(sources, blocks)
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 3 * blocks, 4, 5), torch.randn(2, 3 * len(sources), 4, 5)
+    spread = reading.spread(x)
+    assert torch.equal(spread.unflatten(1, (-1, 3)), x.unflatten(1, (-1, 3))[:, list(sources)])
+    torch.testing.assert_close((spread * y).sum(), (x * reading.gather(y)).sum())

@@ -1,0 +1,365 @@
+"""A recorded step does what the step does, with a stand-in for CUDA graphs that plays torch's operations back on the CPU."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from rapdarts.architecture.space import Skeleton, named_space
+from rapdarts.cli.main import main
+from rapdarts.config.experiment import SearchConfig
+from rapdarts.cost.expected import price_table
+from rapdarts.cost.penalty import Penalty
+from rapdarts.loops import retrain as retraining
+from rapdarts.loops.search import alternation
+from rapdarts.networks.batched.supernet import BatchedSupernet
+from rapdarts.networks.supernet import Supernet
+from rapdarts.strategy.relaxation import Architecture
+from rapdarts.training.cuda_graph import EAGER, WAITED, Recorded
+from rapdarts.training.optimizer import descend, set_lr, weights_optimizer
+from tests import spaces
+
+GPU = torch.device("cuda")
+
+
+class Tape(TorchDispatchMode):
+    """Writes down every operation with the very tensors that it read and wrote."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.calls.append(tree_map(_alias, (func, args, kwargs or {}, result)))
+        return result
+
+
+def _alias(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+class PlayedBack:
+    """As torch.cuda.CUDAGraph: the recorded operations again, on the same memory. (Recording carried the first one out.)"""
+
+    def __init__(self) -> None:
+        self.tape, self.replays = Tape(), 0
+
+    def pool(self) -> int:
+        return 7
+
+    def replay(self) -> None:
+        self.replays += 1
+        for func, args, kwargs, result in self.tape.calls if self.replays > 1 else ():
+            with torch.no_grad():
+                again = func(*args, **kwargs)
+            for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
+                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+class Stream:
+    def __init__(self, device: Any = None) -> None: ...
+
+    def wait_stream(self, other: Any) -> None: ...
+
+
+class Watch:
+    """As torch's switch that lets it warn of what waits for a device."""
+
+    def __init__(self) -> None:
+        self.mode: int | str = 0
+
+    def set(self, mode: int | str) -> None:
+        self.mode = mode
+        if mode:  # torch says this once
+            warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=2)
+
+    def wait(self, value: Tensor) -> float:
+        if self.mode == "warn":
+            warnings.warn(f"{WAITED} (Triggered internally at CUDAFunctions.cpp:129.)", stacklevel=2)
+        return value.item()
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    watch = Watch()
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", watch.set)
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: watch.mode)
+    return watch
+
+
+@pytest.fixture
+def graphs(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> list[PlayedBack]:
+    made: list[PlayedBack] = []
+
+    def new() -> PlayedBack:
+        made.append(PlayedBack())
+        return made[-1]
+
+    @contextmanager
+    def record(graph: PlayedBack, pool: Any, stream: Any) -> Iterator[None]:
+        assert pool == (7 if len(made) > 1 else None)  # one pool for all
+        with graph.tape:
+            yield
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", new)
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    return made
+
+
+def test_on_a_cpu_it_is_the_step_itself() -> None:
+    recorded = Recorded(lambda x, sign: sign * x.sum(), torch.device("cpu"))
+    assert [recorded(torch.ones(n), -1).item() for n in range(10)] == [-n for n in range(10)]
+
+
+def test_a_recording_for_each_shape_and_setting(graphs: list[PlayedBack]) -> None:
+    called = []
+
+    def step(x: Tensor, doubled: bool) -> dict[str, tuple[Tensor, int]]:
+        called.append(doubled)
+        return {"sum": (x.sum() * (2 if doubled else 1), len(x))}
+
+    recorded = Recorded(step, GPU)
+    for doubled in (False, True):
+        for n in (3, 4):
+            for value in range(7):
+                total, count = recorded(torch.full((n,), float(value)), doubled)["sum"]
+                assert (total.item(), count) == (n * value * (2 if doubled else 1), n)
+    assert len(graphs) == 4
+    assert [graph.replays for graph in graphs] == [7 - EAGER] * 4
+    assert len(called) == 4 * (EAGER + 1)
+
+
+def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
+    """Ten steps of a small search, while learning rate, dropout, warmth and a multiplier change; all that it leaves behind."""
+    torch.manual_seed(0)
+    space = named_space("darts").only(["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"])
+    settings = replace(SearchConfig(), amp=amp)
+    table = price_table(space, Skeleton(5, 4, (1, 8, 8), 3))
+    penalty = Penalty(table, {**asdict(settings.cost), "macs": 0.5}, {"params": 1000.0})
+    supernet = BatchedSupernet(Supernet(space, Skeleton(3, 4, (1, 8, 8), 3)))
+    architecture = Architecture(space)
+    sgd = weights_optimizer(supernet, 0.1, 0.9, 3e-4)
+    adam = torch.optim.Adam(architecture.named_parameters(), 6e-2, (0.5, 0.999), fused=True, capturable=True)
+    images, labels = torch.randn(10, 2, 6, 1, 8, 8), torch.randint(3, (10, 2, 6))
+    step = wrap(alternation(settings, supernet, architecture, sgd, adam, penalty))
+    sums = []
+    for at in range(16):
+        set_lr(sgd, 0.1 / (1 + at))
+        supernet.dropout.rate = 0.5 - at / 64
+        penalty.ascend({"params": 1000.0 + 200 * at})
+        torch.manual_seed(at)
+        size = 5 if at == 9 else 6  # the last batch of an epoch may be smaller
+        i = at % 10
+        facts = step(images[i, 0, :size], labels[i, 0, :size], images[i, 1], labels[i, 1], at >= 4)
+        sums += [total.double().clone() for total, _ in facts.values()]
+    momenta = [state["momentum_buffer"] for state in sgd.state.values()]
+    return [*sums, *supernet.state_dict().values(), *architecture.state_dict().values(), *momenta]
+
+
+@pytest.mark.parametrize("amp", ["none", "bf16"])
+def test_a_search_played_back_is_the_search(graphs: list[PlayedBack], amp: str) -> None:
+    expected = alternations(lambda step: step, amp)
+    found = alternations(lambda step: Recorded(step, GPU), amp)
+    # Weights alone for four steps, then both: two recordings, and the odd batch goes by itself.
+    assert [graph.replays for graph in graphs] == [1, 16 - 4 - 1 - EAGER]
+    assert len(found) == len(expected)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_that_waits_on_a_gpu_leaves_the_random_numbers_alone() -> None:
+    said: list[str] = []
+    recorded = Recorded(lambda x: x + x.sum().item() + torch.empty_like(x).uniform_(), GPU, said.append)
+    for _ in range(EAGER + 2):
+        recorded(torch.ones(3, device=GPU))
+    assert len(said) == 1 and said[0].endswith("waits for the device")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("amp", ["none", "bf16"])
+def test_a_search_recorded_on_a_gpu_is_the_search(amp: str) -> None:
+    with torch.device("cuda"):
+        expected = alternations(lambda step: step, amp)
+        found = alternations(lambda step: Recorded(step, GPU), amp)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+def test_what_cannot_be_recorded_goes_on_as_it_is(graphs: list[PlayedBack], monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def refuse(*given: Any, **named: Any) -> Iterator[None]:
+        raise RuntimeError("operation not permitted when stream is capturing\nand much more")
+        yield
+
+    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    said: list[str] = []
+    recorded = Recorded(lambda x: x.sum(), GPU, said.append)
+    assert [recorded(torch.ones(3) * n).item() for n in range(9)] == [3 * n for n in range(9)]
+    assert len(said) == 1 and said[0].endswith("operation not permitted when stream is capturing")
+
+
+def test_a_step_that_waits_is_never_begun_to_be_recorded(graphs: list[PlayedBack], watch: Watch) -> None:
+    """Each call takes one whole step; what else is warned of is heard."""
+    taken: list[float] = []
+
+    def step(x: Tensor, asks: bool) -> Tensor:
+        taken.append(watch.wait(x.sum()) if asks else 0)
+        warnings.warn("of the user's own", stacklevel=1)
+        return x.sum()
+
+    said: list[str] = []
+    recorded = Recorded(step, GPU, said.append)
+    with pytest.warns(UserWarning, match="of the user's own") as heard:
+        assert [recorded(torch.ones(3) * n, False).item() for n in range(6)] == [3 * n for n in range(6)]
+        assert len(graphs) == 1 and said == []
+        assert [recorded(torch.ones(3) * n, True).item() for n in range(6)] == [3 * n for n in range(6)]
+    assert taken[EAGER + 1 :] == [3 * n for n in range(6)]
+    assert not any(WAITED in str(warning.message) for warning in heard)
+    assert len(graphs) == 1 and recorded.graphs == {}
+    assert said == [
+        "steps are not recorded, and run one operation after the other: something in them waits for the device"
+    ]
+    assert watch.mode == 0
+
+
+def waits(narrow: bool, name: str) -> Callable[[], Any]:
+    """An alternation on the CPU, at every price there is."""
+    space = named_space(name)
+    table = price_table(space, Skeleton(5, 4, (1, 8, 8), 3))
+    if narrow:
+        mask = torch.rand(space.mask.shape, generator=torch.Generator().manual_seed(0)) < 0.6
+        mask[..., -1] = True
+        space = space.narrowed(mask.numpy())
+    supernet = BatchedSupernet(Supernet(space, Skeleton(3, 4, (1, 8, 8), 3)))
+    supernet.dropout.rate = 0.5
+    architecture = Architecture(space)
+    peak = {"peak_memory": 0.1} if space.inputs == 2 else {}
+    penalty = Penalty(table, {**asdict(SearchConfig().cost), "macs": 0.5, **peak})
+    sgd = torch.optim.SGD(supernet.parameters(), 0.1, 0.9)
+    adam = torch.optim.Adam(architecture.parameters(), 0.1, capturable=True, fused=True)
+    step = alternation(SearchConfig(), supernet, architecture, sgd, adam, penalty)
+    images, labels = torch.randn(2, 1, 8, 8), torch.tensor([0, 2])
+    return lambda: step(images, labels, images, labels, True)
+
+
+@pytest.mark.parametrize("narrow", [False, True], ids=["whole", "narrowed"])
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+def test_nothing_beneath_an_operation_waits(name: str, narrow: bool) -> None:
+    """The profiler also sees what operations call within: none asks for a number, or makes a tensor of the host's."""
+    step = waits(narrow, name)
+    step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step()
+    ours = [
+        event.name
+        for event in profile.events()
+        if event.name in ("aten::item", "aten::nonzero", "aten::lift_fresh")
+        and not str(event.cpu_parent and event.cpu_parent.name).startswith("aten::_fused_adam")
+    ]
+    assert ours == []
+
+
+class OnTheDevice(TorchDispatchMode):
+    """Complains of every operation that would wait for a device, or copy to it. (Counters of the host's own are let be.)"""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        elsewhere = [value for value in tensors if value.device.type != "meta" and value.dim() > 0]
+        assert not elsewhere, f"{func} reads {elsewhere} from the host"
+        result = func(*args, **(kwargs or {}))
+        tree_map(lambda y: self.check(func, tensors, y), result)
+        return result
+
+    @staticmethod
+    def check(func: Any, tensors: list[Tensor], y: Any) -> None:
+        moved = isinstance(y, Tensor) and y.device.type != "meta" and any(x.device.type == "meta" for x in tensors)
+        assert not moved, f"{func} leaves the device"
+
+
+@pytest.mark.parametrize("name", spaces.NAMES)
+def test_a_step_waits_for_nothing(name: str) -> None:
+    """On the meta device, where there are no numbers to ask for, and none of the host's are taken."""
+    space = named_space(name)
+    settings = SearchConfig()
+    table = price_table(space, Skeleton(5, 4, (1, 8, 8), 3))
+    with torch.device("meta"):
+        supernet: nn.Module = BatchedSupernet(Supernet(space, Skeleton(3, 4, (1, 8, 8), 3)))
+        architecture = Architecture(space)
+    architecture.mask = torch.as_tensor(space.mask).to("meta")
+    supernet.dropout.rate = 0.5  # type: ignore[union-attr, assignment]
+    peak = 0.1 if "pool" in "".join(space.primitives) and space.inputs == 2 else 0.0
+    penalty = Penalty(table, {**asdict(settings.cost), "macs": 0.5, "peak_memory": peak}, device="meta")
+    sgd = torch.optim.SGD(supernet.parameters(), 0.1, 0.9)
+    adam = torch.optim.Adam(architecture.parameters(), 0.1)
+    step = alternation(settings, supernet, architecture, sgd, adam, penalty)  # type: ignore[arg-type]
+    images, labels = torch.empty(2, 1, 8, 8, device="meta"), torch.empty(2, dtype=torch.int64, device="meta")
+    for optimizer, learner in ((sgd, supernet), (adam, architecture)):  # they make their state
+        weights = list(learner.parameters())
+        descend(optimizer, weights, [torch.zeros_like(weight) for weight in weights], clip=0)
+    with OnTheDevice():
+        step(images, labels, images, labels, True)
+
+
+@pytest.mark.parametrize(
+    "recipe", [[], ["retrain.amp=bf16", "retrain.ema=0.9", "retrain.nesterov=true", "accumulate=2"]]
+)
+def test_a_retraining_played_back_is_the_retraining(
+    graphs: list[PlayedBack], recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the learning rate falls and the drop path rate rises."""
+    tiny = ["threads=1", "data.fraction=0.3", "skeleton.layers=3", "skeleton.channels=4", "epochs=3", "batch=30"]
+    command = ["retrain", "PDARTS", "digits", *tiny, "retrain.drop_path=0.4", "auxiliary=0.4", *recipe]
+    assert main([*command, f"run={tmp_path / 'plain'}"]) == 0
+    monkeypatch.setattr(retraining, "Recorded", lambda step, device, say: Recorded(step, GPU, say))
+    assert main([*command, f"run={tmp_path / 'recorded'}"]) == 0
+    assert graphs and all(graph.replays > 5 for graph in graphs[:1])
+    plain, recorded = (tmp_path / name for name in ("plain", "recorded"))
+    assert (plain / "network.safetensors").read_bytes() == (recorded / "network.safetensors").read_bytes()
+    records = [json.loads(line) for run in (plain, recorded) for line in (run / "metrics.jsonl").open()]
+    assert [record["train_loss"] for record in records[:3]] == [record["train_loss"] for record in records[3:]]
+
+
+def test_a_step_of_the_retraining_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all that a recipe can ask for."""
+    asked: list[str] = []
+
+    def profiled(step: Any, device: Any, say: Any) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+                facts = step(*given)
+            if not asked:
+                asked.append("nothing")  # optimisers make their state in the first step
+            else:
+                waiting = ("aten::item", "aten::nonzero", "aten::lift_fresh")
+                found = [
+                    f"{event.name} of {event.cpu_parent and event.cpu_parent.name}"
+                    for event in profile.events()
+                    if event.name in waiting
+                ]
+                # On a CPU the fused optimiser reads its learning rate; on a GPU it does not.
+                asked.extend(words for words in found if words != "aten::item of aten::_fused_sgd_")
+            return facts
+
+        return call
+
+    monkeypatch.setattr(retraining, "Recorded", profiled)
+    tiny = ["threads=1", "data.fraction=0.1", "skeleton.layers=3", "skeleton.channels=4", "epochs=2", "batch=20"]
+    recipe = ["drop_path=0.4", "auxiliary=0.4", "retrain.amp=bf16", "ema=0.9", "nesterov=true", "accumulate=2"]
+    assert main(["retrain", "PDARTS", "digits", *tiny, *recipe, "label_smoothing=0.1", f"run={tmp_path}"]) == 0
+    assert asked == ["nothing"]

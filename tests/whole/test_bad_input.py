@@ -1,0 +1,650 @@
+"""What a user can get wrong: every case ends before any training, with its exit code and one sentence that says what to change."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rapdarts.architecture.literature import LITERATURE
+from rapdarts.cli.main import main
+from rapdarts.config import knobs
+from rapdarts.config.experiment import experiment
+
+Refuse = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Commands run in an empty folder, and whatever a hostile text names as a marker would be made there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def refuse(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> Refuse:
+    """Runs a command that must fail; gives its sentence."""
+
+    def command(*arguments: str, code: int = 2) -> str:
+        found = main(arguments)
+        out, err = capsys.readouterr()
+        assert (found, out) == (code, ""), err
+        assert err.startswith("rapdarts: error: ")
+        assert err.count("\n") == 1
+        assert err.endswith(".\n")
+        assert "Traceback" not in err
+        assert len(err) < 1000
+        assert not (elsewhere / "marker").exists()
+        return err.removeprefix("rapdarts: error: ").rstrip("\n")
+
+    return command
+
+
+# --- the command line --------------------------------------------------------------------------------------------
+
+LONG = "x" * 100_000
+
+COMMANDS = {
+    # words
+    "serch digits": "there is no command 'serch'; the nearest is search, of search, derive, ",
+    "train digits": "there is no command 'train'; the nearest is retrain, of search, derive, ",
+    "qqq digits": "there is no command 'qqq'; there are search, derive, ",
+    "--json search digits": "'--json' stands before the command; write rapdarts VERB ... --json.",
+    "search": "rapdarts search needs an experiment, such as digits; see rapdarts search --help.",
+    "search cost.macs=0.2": "rapdarts search needs an experiment, such as digits",
+    "search ''": "rapdarts search needs an experiment, such as digits",
+    "search dgits": "there is no experiment 'dgits'; the nearest is digits, of ",
+    "search ../../etc/digits": "there is no experiment '../../etc/digits'; there are ",
+    "search mine.yaml": "there is no experiment file mine.yaml; change its path.",
+    "search digits extra": "rapdarts search does not know what to do with 'extra'; write settings as key=value.",
+    "search digits seed =3": "rapdarts search does not know what to do with 'seed'; write settings as key=value.",
+    "retrain": "rapdarts retrain needs a genotype (a file, a run folder or a literature name such as PDARTS), or a ",
+    "retrain PDARTS": "rapdarts retrain needs an experiment after the network, such as digits.",
+    "retrain PDARTZ digits": "there is no network 'PDARTZ': neither a file nor a name; the nearest is PDARTS.",
+    "retrain alexnett digits": "there is no network 'alexnett': neither a file nor a name; the nearest is alexnet.",
+    "retrain digits PDARTS": "there is no experiment 'PDARTS'; there are cifar10, ",
+    "retrain NASNet digits --space missing.py": "--space missing.py: there is no such Python file.",
+    "derive": "rapdarts derive needs the folder of a finished search, or its alphas.json; see rapdarts derive --help.",
+    "derive PDARTS": "there is no PDARTS; give the folder of a finished search, or its alphas.json.",
+    "derive .": ". is not a run folder: it has no config.yaml.",
+    "evaluate": "rapdarts evaluate needs a run folder of rapdarts retrain, a network.safetensors, or an ONNX file; see ",
+    "evaluate PDARTS": "there is no trained network PDARTS; give a run folder of rapdarts retrain, or its network.saf",
+    "evaluate .": "there is no trained network network.safetensors; give a run folder of rapdarts retrain",
+    "export": "rapdarts export needs a genotype (a file, a run folder or a name such as PDARTS), or a trained network; see ",
+    "export .": ". holds no genotype.json; the search has not finished, or it is not a run folder.",
+    "export alexnet": "alexnet is a reference network, which has no genotype; name one, such as PDARTS.",
+    "export pdart": "there is no genotype 'pdart': neither a file nor a name; the nearest is PDARTS.",
+    "cost": "rapdarts cost needs a network (see --help), or space=NAME; see ",
+    "cost a b": "there is no network 'a': neither a file, package.module:callable nor a name; there are NASNet, ",
+    "report": "rapdarts report needs run folders; see rapdarts report --help.",
+    "report PDARTS": "PDARTS is not a run folder",
+    # switches
+    "search digits --jso": "rapdarts search has no switch '--jso', only --help, --debug, --json, --print-config, --space. "
+    "The nearest is --json.",
+    "search digits --seed=1": "Settings take no dashes: seed=1.",
+    "search digits --json=1": "--json takes no value; write it alone.",
+    "search digits --space": "--space needs the path of a Python file.",
+    "search digits --space missing.py": "--space missing.py: there is no such Python file.",
+    "search digits --space=.": "--space .: there is no such Python file.",
+    "cost PDARTS --print-config": "rapdarts cost has no switch '--print-config', only --help, --debug, --json, --space.",
+    # keys
+    "search digits epochss=3": "there is no key 'epochss'; the nearest is search.epochs.",
+    "retrain PDARTS digits epochss=3": "there is no key 'epochss'; the nearest is retrain.epochs.",
+    "search digits cost.mac=1": "there is no key 'cost.mac'; the nearest is search.cost.macs.",
+    "search digits +seed=1": "there is no key '+seed'; the nearest is seed.",
+    "search digits zzz=1": "there is no key 'zzz'; rapdarts VERB --help lists all keys.",
+    "export PDARTS zzz=1": "there is no key 'zzz'; there are to, out, ",
+    "search digits rnu=x": "there is no key 'rnu'; the nearest is run.",
+    "search digits =3": "'=3' has no key; write key=value, such as seed=1.",
+    "search digits data=3": "data is a section, not a key; name one of its keys, such as data.name.",
+    "search digits macs=1": "the key 'macs' could mean search.cost.macs or search.budget.macs or search.random.macs; write one of them.",
+    "retrain PDARTS digits layers=3": "the key 'layers' could mean skeleton.layers or search.layers; write one of them.",
+    "cost PDARTS chanels=3": "there is no key 'chanels'; the nearest is channels.",
+    "derive . search.max_skips=1": "there is no key 'search.max_skips'; the nearest is max_skips.",
+    f"search digits {LONG}=1": "there is no key 'xxx",
+    f"search digits {LONG}": "rapdarts search does not know what to do with 'xxx",
+    f"search {LONG}": "there is no experiment 'xxx",
+    f"cost {LONG}": "there is no network 'xxx",
+    f"derive {LONG}": "...; give the folder of a finished search, or its alphas.json.",
+    f"search {LONG}.yaml": "there is no experiment file xxx",
+    "export PDARTS out=.": "out=. names no file; write the path of one.",
+    "export PDARTS out=/": "out=/ names no file; write the path of one.",
+    # values
+    "search digits seed=": "seed takes a whole number, not nothing.",
+    "search digits seed=one": "seed takes a whole number, not 'one'.",
+    "search digits seed=1.5": "seed takes a whole number, not 1.5.",
+    "search digits seed=010": "seed=010 cannot be read: 010 does not mean what it looks like; write ",
+    "search digits seed=-1": "seed=-1 is out of range; it must be 0 to 4,294,967,295.",
+    "search digits seed=4294967296": "seed=4294967296 is out of range; it must be 0 to 4,294,967,295.",
+    f"search digits seed={'9' * 5000}": "cannot be read: a number of more than 100 digits.",
+    "search digits epochs=0": "search.epochs=0 is out of range; it must be 1 to 1e6.",
+    "search digits batch=1": "search.batch=1 is out of range; it must be 2 to 1e6.",
+    "search digits lr=true": "search.lr takes a number, not True.",
+    "search digits lr=0": "search.lr=0.0 is out of range; it must be above 0, at most 1000.",
+    "search digits lr=-0.1": "search.lr=-0.1 is out of range; it must be above 0, at most 1000.",
+    "search digits lr=nan": "search.lr takes a number, not 'nan'.",
+    "search digits lr=.nan": "search.lr=nan is out of range; it must be above 0, at most 1000.",
+    "search digits cost.macs=-1": "search.cost.macs=-1.0 is out of range; it must be 0 to 1e6.",
+    "search digits cost.macs=.nan": "search.cost.macs=nan is out of range; it must be 0 to 1e6.",
+    "search digits cost.macs=.inf": "search.cost.macs=inf is out of range; it must be 0 to 1e6.",
+    "search digits cost.macs=1e999": "search.cost.macs=inf is out of range; it must be 0 to 1e6.",
+    "search digits cost.macs=1e30": "search.cost.macs=1e+30 is out of range; it must be 0 to 1e6.",
+    "search digits cost.macs=1e-320": "search.cost.macs=1e-320 is too close to 0 to be meant; write 0, or 1e-30 and more.",
+    "search digits cost.macs=true": "search.cost.macs takes a number, not True.",
+    "search digits cost.macs=cheap": "search.cost.macs takes a number, not 'cheap'.",
+    "search digits cost.bytes=[1]": "search.cost.bytes takes a number, not [1].",
+    "search digits flip=1": "data.flip takes true or false, not 1.",
+    "search digits flip=no": "data.flip=no cannot be read: no does not mean what it looks like; write true, false",
+    "search digits resume=yes": "resume=yes cannot be read: yes does not mean what it looks like; write true, false",
+    "search digits resume=true": "resume=true needs run=PATH, the folder of the run to continue.",
+    "search digits search.layers=3": "search.layers takes a list such as [5, 11, 17], not 3.",
+    "search digits search.layers=[3,x]": "search.layers takes a list of whole numbers, not 'x'.",
+    "search digits search.layers=[3,3": "search.layers=[3,3 cannot be read: expected ',' or ']'",
+    "search digits search.layers=[3,3]": "search.candidates has 3 entries but search.layers has 2; give one a stage.",
+    "search digits warmup_epochs=3": "search.warmup_epochs=3 leaves no epoch of 3 to train alpha; make it smaller.",
+    "search digits drop_path=1": "retrain.drop_path=1.0 is out of range; it must be at least 0, below 1.",
+    "search digits data.name=cifar11": "data.name has no choice 'cifar11'; the nearest is cifar10, of digits, ",
+    "search digits strategy=best": "search.strategy has no choice 'best'; there are pdarts, darts, random.",
+    "search digits strategy=drats": "search.strategy has no choice 'drats'; the nearest is darts, of pdarts, darts, random.",
+    "search digits 'data.path=${oc.env:HOME}'": "data.path cannot be '${oc.env:HOME}': '${', '???' and NUL are not used here",
+    "search digits 'random.like=???'": "search.random.like cannot be '???': ",
+    "cost PDARTS input=3x32": "input=3x32 is not an image; write CxHxW such as 3x32x32.",
+    "cost PDARTS layers=-1": "layers=-1 is out of range; it must be 0 to 1000.",
+    "cost PDARTS stem=root": "stem has no choice 'root'; there are auto, cifar, imagenet.",
+    "export PDARTS to=jsn": "to has no choice 'jsn'; the nearest is json, of json, darts, nasbench201, dot, svg, safetensors, ",
+    # what fits no space, device or data
+    "search digits space=drats": "there is no search space 'drats'; the nearest is darts, of darts, filters, ",
+    "search digits space=mine": "there is no search space 'mine'; there are darts, filters, nasbench201, nasnet; for one of your own add ",
+    "search digits space=../darts": "there is no search space '../darts'; the nearest is darts",
+    "search digits primitives=[skip_connect,sep_conv_9x9]": "search.primitives: the space darts has no primitive 'sep_conv_9x9'; ",
+    "search digits primitives=[none]": "search.primitives leaves nothing to derive; name at least one primitive besides none.",
+    "search digits primitives=[skip_connect,skip_connect]": "search.primitives names a primitive twice; name each once.",
+    "search digits primitives=[skip_connect,max_pool_3x3]": "search.candidates=[0, 5, 3] keeps 5 where 2 primitives are left",
+    "search digits candidates=[7,5,3]": "search.candidates=[7, 5, 3]: the first stage keeps all 8 primitives; write 0 for it.",
+    "search digits device=quantum": "device=quantum is no device; write auto, cpu, cuda or cuda:N.",
+    "search digits batch=5000": "search.batch=5000 is larger than the 481 images that it is drawn from",
+    "retrain PDARTS digits retrain.batch=5000": "retrain.batch=5000 is larger than the 1197 images",
+    "search digits strategy=random random.like=nothing": "there is no genotype 'nothing': neither a file nor a name; there are ",
+    "search digits mean=[0.5,0.5,0.5] std=[1,1,1]": "data.mean has 3 entries but the images have 1 channels.",
+    "search digits data.name=npz": "data.name=npz needs data.path=PATH",
+    "search digits data.name=folder data.path=nowhere": "data.path=nowhere does not exist.",
+    "search digits data.name=cifar10 data.path=.": "change data.path.",
+    "retrain NASNet digits --space mine.py": "holds the space mine, but nasnet is asked for.",
+}
+
+
+@pytest.mark.parametrize("line", COMMANDS, ids=lambda line: line[:60])
+def test_a_wrong_command_line(line: str, refuse: Refuse, elsewhere: Path) -> None:
+    (elsewhere / "mine.py").write_text(
+        "from rapdarts.networks.primitives import choose\nfrom rapdarts import SearchSpace\n"
+        'SPACE = SearchSpace("mine", choose("skip_connect"))\n'
+    )
+    assert COMMANDS[line] in refuse(*shlex.split(line))
+
+
+@pytest.mark.parametrize("line", ["search digits seed=x", "cost x", "derive x", "evaluate x", "retrain x digits"])
+def test_json_changes_nothing_about_a_failure(line: str, refuse: Refuse) -> None:
+    assert refuse(*line.split(), "--json") == refuse(*line.split())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+@pytest.mark.parametrize("line", ["search digits device=cuda", "retrain PDARTS digits device=cuda:3"])
+def test_a_device_that_is_not_there(line: str, refuse: Refuse) -> None:
+    assert "is not there; take device=cpu or device=auto." in refuse(*line.split(), code=7)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["$(touch marker)", "`touch marker`", ";touch marker", "| touch marker", "a\nb", "-x\0", "../" * 200 + "etc"],
+)
+def test_hostile_names_are_only_names(hostile: str, refuse: Refuse) -> None:
+    refuse("search", f"a{hostile}")
+    refuse("search", "digits", f"space={hostile}")
+    refuse("search", "digits", "data.name=npz", f"data.path={hostile}")
+    refuse("cost", f"a{hostile}")
+    refuse("evaluate", f"a{hostile}")
+    refuse("derive", f"a{hostile}")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("SPACE = 3", "the search space mine.py holds no value SPACE = rapdarts.SearchSpace(...)."),
+        ("import nothing_of_this_name", "--space mine.py fails when it is run: ModuleNotFoundError: "),
+        ("SPACE = ", "--space mine.py fails when it is run: SyntaxError: "),
+    ],
+)
+def test_a_space_of_ones_own_that_is_none(source: str, words: str, refuse: Refuse, elsewhere: Path) -> None:
+    (elsewhere / "mine.py").write_text(source)
+    assert words in refuse("search", "digits", "--space", "mine.py")
+
+
+# --- experiment files (what they may hold: test_plain_yaml.py, test_config.py) --------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"search: {epochss: 3}", "mine.yaml: there is no key 'search.epochss'; the nearest is search.epochs."),
+        (b"search:\n  lr: 1e-3\n  lr: 1e-2", "mine.yaml:3: the key lr stands here twice; keep one."),
+        (b"data: {path: '${oc.env:HOME}'}", "mine.yaml:1: '${' is not used here; write the value."),
+        (b"seed: !!python/object/apply:os.system ['touch marker']", "mine.yaml:1: the tag tag:yaml.org,2002:python/"),
+        (b"_target_: os.system", "mine.yaml: there is no key '_target_'; "),
+        (b"a: &a [x]\nb: *a", "mine.yaml:1: anchors and aliases are not used here; write the value twice."),
+        (
+            b"seed: 010",
+            "mine.yaml:1: 010 does not mean what it looks like; write true, false, a plain number, or quotes.",
+        ),
+        (b"save_seconds: 1:30", "mine.yaml:1: 1:30 does not mean what it looks like; "),
+        (b"data:\n  flip: no", "mine.yaml:2: no does not mean what it looks like; "),
+        (b"search: {cost: {macs: -1}}", "mine.yaml: search.cost.macs=-1.0 is out of range; it must be 0 to 1e6."),
+        (b"a: " + b"[" * 3000, "mine.yaml:1: nested deeper than 20 levels."),
+        (b"# much\n" * 200_000, "mine.yaml has more than 100,000 bytes, too many for a configuration."),
+        (b"data: {path: gr\xfcn}", "mine.yaml is not UTF-8 text (byte 15); save it as UTF-8."),
+        (b"- search", "mine.yaml must hold sections such as data: and search:."),
+        (b"\0", "mine.yaml is not YAML: "),
+    ],
+    ids=lambda value: str(value[:30]),
+)
+def test_a_wrong_experiment_file(content: bytes, words: str, refuse: Refuse, elsewhere: Path) -> None:
+    (elsewhere / "mine.yaml").write_bytes(content)
+    assert refuse("search", "mine.yaml").startswith(words)
+    assert refuse("retrain", "PDARTS", "mine.yaml").startswith(words)
+
+
+def test_a_fifo_is_no_experiment(refuse: Refuse) -> None:
+    os.mkfifo("mine.yaml")
+    assert refuse("search", "mine.yaml") == "there is no experiment file mine.yaml; change its path."
+
+
+# --- data --------------------------------------------------------------------------------------------------------
+
+
+def images(n: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).integers(0, 256, (n, 8, 8), dtype=np.uint8)
+
+
+def labels(n: int, *last: float) -> np.ndarray[Any, Any]:
+    """0, 1, 2, 0, 1, 2, ... and then the odd ones."""
+    return np.array([*(np.arange(n - len(last)) % 3), *last])
+
+
+ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
+    "one class": (
+        {"x": images(30), "y": np.zeros(30, int)},
+        "all images are of one class; a classifier needs at least two.",
+    ),
+    "a class with one image": (
+        {"x": images(30), "y": labels(30, 3)},
+        "class 3 has a single image, too few for two parts; ",
+    ),
+    "a negative label": ({"x": images(30), "y": labels(30, -1)}, "data.npz, y: label 29 is -1, but "),
+    "the label that torch ignores": ({"x": images(30), "y": labels(30, -100)}, "data.npz, y: label 29 is -100, but "),
+    "a label out of range": (
+        {"x": images(30), "y": labels(30, 9)},
+        "data.npz, y: label 29 is 9, but 4 classes go from 0 to 3.",
+    ),
+    "fractions of labels": (
+        {"x": images(30), "y": labels(30, 0.5)},
+        "data.npz, y: label 29 is 0.5 (float64); save labels as int64.",
+    ),
+    "words for labels": ({"x": images(30), "y": np.array(["a", "b", "c"] * 10)}, "save labels as int64."),
+    "too few labels": ({"x": images(30), "y": labels(29)}, "30 images need labels of the shape (30,), not (29,)."),
+    "no labels": ({"x": images(30)}, "must hold x and y, or x_train, y_train, x_test and y_test, not x."),
+    "flat pixels": ({"x": images(30).reshape(30, 64), "y": labels(30)}, "images must be (n, h, w), (n, h, w, c) or "),
+    "no images": ({"x": images(0), "y": labels(0)}, "images must be (n, h, w), (n, h, w, c) or "),
+    "negative pixels": ({"x": images(30) - 1.0, "y": labels(30)}, "pixels must be numbers from 0 to 255."),
+    "pixels that are no numbers": (
+        {"x": np.full((30, 8, 8), np.nan), "y": labels(30)},
+        "pixels must be numbers from 0 to 255.",
+    ),
+    "fractions of pixels": ({"x": images(30) / 255, "y": labels(30)}, "multiply them by 255."),
+    "objects": ({"x": images(30), "y": np.array([{}] * 30, dtype=object)}, "save plain arrays with numpy.savez."),
+    "a test mask of everything": (
+        {"x": images(30), "y": labels(30), "test": np.ones(30)},
+        "must be 1 (test) or 0 (train) for each",
+    ),
+    "test images of another size": (
+        {"x_train": images(30), "y_train": labels(30), "x_test": np.zeros((6, 9, 9), np.uint8), "y_test": labels(6)},
+        "training images are (1, 8, 8), test images (1, 9, 9).",
+    ),
+    "a class that training lacks": (
+        {"x_train": images(30), "y_train": labels(30), "x_test": images(6), "y_test": labels(6, 3)},
+        "y_test: label 5 is 3, but 3 classes go from 0 to 2.",
+    ),
+    "fewer images than a batch": ({"x": images(30), "y": labels(30)}, "=64 is larger than the "),
+}
+
+
+@pytest.mark.parametrize("case", ARRAYS)
+@pytest.mark.parametrize("verb", ["search digits batch=64", "retrain PDARTS digits"])
+def test_wrong_arrays(case: str, verb: str, refuse: Refuse, elsewhere: Path) -> None:
+    arrays, words = ARRAYS[case]
+    np.savez(elsewhere / "data.npz", **arrays)
+    assert words in refuse(*verb.split(), "data.name=npz", "data.path=data.npz")
+
+
+def test_a_cut_or_wrong_file_of_arrays(refuse: Refuse, elsewhere: Path) -> None:
+    np.savez(elsewhere / "data.npz", x=images(300), y=labels(300))
+    whole = (elsewhere / "data.npz").read_bytes()
+    command = ("search", "digits", "data.name=npz", "data.path=data.npz")
+    for content in (b"", b"not a zip", whole[: len(whole) // 2], whole[:-1]):
+        (elsewhere / "data.npz").write_bytes(content)
+        assert "data.npz" in refuse(*command, code=4)
+    os.mkdir("empty")
+    assert "empty holds 0 .npz files; name one with data.path." in refuse(*command[:3], "data.path=empty")
+
+
+@pytest.fixture
+def pictures(elsewhere: Path) -> Path:
+    """A folder of pictures, four of each of two classes for training and for testing."""
+    for number, image in enumerate(images(16)):
+        file = elsewhere / "pictures" / ("train", "test")[number // 8] / ("cat", "dog")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    return elsewhere / "pictures"
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "one class": (lambda f: [remove(f / half / "dog") for half in ("train", "test")], "all images are of one class; "),
+    "a broken picture": (
+        lambda f: (f / "train/cat/0.png").write_bytes(b"\x89PNG\r\n\x1a\n broken"),
+        "train/cat/0.png is not a picture",
+    ),
+    "a cut picture": (
+        lambda f: (f / "test/dog/9.png").write_bytes((f / "test/dog/9.png").read_bytes()[:-30]),
+        "test/dog/9.png is not a picture that can be read",
+    ),
+    "an empty picture": (
+        lambda f: (f / "train/dog/1.png").write_bytes(b""),
+        "train/dog/1.png is empty; repair or remove it.",
+    ),
+    "pictures of two sizes": (
+        lambda f: Image.fromarray(images(1)[0, :7]).save(f / "train/dog/1.png"),
+        "train/dog/1.png has 8x7 pixels but ",
+    ),
+    "no test half": (
+        lambda f: remove(f / "test"),
+        "must hold train/CLASS/ and test/CLASS/ (or val/CLASS/) with pictures in them.",
+    ),
+    "no training half": (lambda f: remove(f / "train"), "holds no folder train/"),
+    "a class without pictures": (lambda f: (f / "train/emu").mkdir(), "train/emu holds no pictures"),
+    "a class without training pictures": (
+        lambda f: (f / "test/emu").mkdir(),
+        "test/emu is a class without training images; ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_wrong_pictures(case: str, refuse: Refuse, pictures: Path) -> None:
+    spoil, words = FOLDERS[case]
+    spoil(pictures)
+    sentence = refuse("search", "digits", "batch=2", "data.name=folder", f"data.path={pictures}")
+    assert words in sentence
+
+
+# --- genotypes (every way a text can be wrong: test_genotype.py) ---------------------------------------------------
+
+PDARTS = json.loads(LITERATURE["PDARTS"].to_json())
+
+
+def changed(**changes: Any) -> str:
+    """PDARTS with some fields changed; a field of the normal cell by its own name, None removes it."""
+    tree = json.loads(json.dumps(PDARTS))
+    for name, value in changes.items():
+        home = tree if name in tree else tree["cells"]["normal"]
+        home[name] = value
+        if value is None:
+            del home[name]
+    return json.dumps(tree)
+
+
+def with_edge(edge: Any) -> str:
+    nodes = json.loads(json.dumps(PDARTS["cells"]["normal"]["nodes"]))
+    nodes[1][0] = edge
+    return changed(nodes=nodes)
+
+
+DARTS = LITERATURE["PDARTS"].to_darts()
+GENOTYPES = {
+    "an unknown primitive": (
+        with_edge(["sep_conv_9x9", 0]),
+        "cell normal, node 1, edge 0: the space darts has no primitive ",
+    ),
+    "a look-alike": (with_edge(["ѕkip_connect", 0]), "U+0455 CYRILLIC SMALL LETTER DZE"),
+    "none": (with_edge(["none", 0]), "the space darts never derives none; use one of "),
+    "an edge from a later node": (
+        with_edge(["skip_connect", 4]),
+        "node 1, edge 0: the input 4 is a later node; it may be 0 to 2.",
+    ),
+    "an edge from itself": (
+        with_edge(["skip_connect", 3]),
+        "node 1, edge 0: the input 3 is the node itself; it may be 0 to 2.",
+    ),
+    "a negative input": (
+        with_edge(["skip_connect", -1]),
+        "node 1, edge 0: the input -1 is negative; it may be 0 to 2.",
+    ),
+    "half an input": (with_edge(["skip_connect", 0.5]), "node 1, edge 0: the input 0.5 is not a whole number; "),
+    "an input twice": (with_edge(["skip_connect", 1]), "input 1 is used twice, which the space darts forbids."),
+    "half an edge": (with_edge(["skip_connect"]), "node 1, edge 0: must be a pair [primitive, input], not "),
+    "too few nodes": (
+        changed(nodes=PDARTS["cells"]["normal"]["nodes"][:3], concat=[2]),
+        "has 3 nodes; the space darts has 4.",
+    ),
+    "no nodes": (changed(nodes=[]), "cell normal, nodes has 0 entries; a cell has 1 to 100 nodes."),
+    "too many nodes": (changed(nodes=[[["skip_connect", 0]]] * 100_000), "too many for a genotype."),
+    "a missing field": (changed(concat=None), "cell normal: the field concat is missing."),
+    "a missing space": (changed(space=None), "the field space is missing."),
+    "an unknown field": (
+        changed(concat=None).replace('"inputs"', '"input"', 1),
+        "there is no field 'input'; the nearest is inputs",
+    ),
+    "a concat of nothing": (changed(concat=[9]), "concat names 9, which is no node; it may name 2 to 5."),
+    "another version": (changed(version=2), "has version 2 and needs a newer rapdarts; this one reads version 1."),
+    "no version": (changed(version=True), "version must be 1, not True."),
+    "another format": (changed(format="onnx"), "format must be 'rapdarts-genotype', not 'onnx'; understood are "),
+    "an unknown space": (changed(space="drats"), "there is no search space 'drats'; the nearest is darts, "),
+    "a space of one's own": (
+        changed(space="mine"),
+        "for one of your own add --space FILE, the Python file that holds it",
+    ),
+    "another space": (changed(space="nasnet"), "has 4 nodes; the space nasnet has 5."),
+    "a path for a space": (changed(space="../darts"), "space must be a name of up to 64 letters, digits, _ and -, "),
+    "not JSON": ("{", "genotype.json, line 1, column 2: not JSON: "),
+    "a list": ("[]", "genotype.json must be an object {...}, not []."),
+    "nothing": ("", "genotype.json is empty; it must hold a genotype."),
+    "a key twice": ('{"format": 1, "format": 2}', "line 1, column 15: the key 'format' stands twice in one object."),
+    "not a number": (changed(version=1).replace('"version": 1', '"version": NaN'), "NaN is not a finite number."),
+    "a number too large": (changed().replace('"version": 1', '"version": 1e999'), "'1e999' is too large a number."),
+    "a long number": (
+        changed().replace('"version": 1', '"version": ' + "9" * 5000),
+        "a whole number of more than 18 digits.",
+    ),
+    "a byte order mark": ("\ufeff" + changed(), "begins with a byte order mark; save it as UTF-8 without one."),
+    "deep nesting": ("[" * 3000 + "]" * 3000, "nested deeper than 50 levels."),
+    # the DARTS dialect is parsed, never run
+    "a call": ("__import__('os').system('touch marker')", "understood are rapdarts' own JSON, Genotype(...) of "),
+    "a call inside": (
+        DARTS.replace("range(2, 6)", "__import__('os').system('touch marker')"),
+        "concat must be a list or range(",
+    ),
+    "a call for a primitive": (
+        DARTS.replace("'skip_connect'", "open('marker', 'w')", 1),
+        "only lists of pairs such as ",
+    ),
+    "a comprehension": (
+        DARTS.replace("range(2, 6)", "[open('marker', 'w') for i in (2,)]", 1),
+        "only lists of pairs such as ",
+    ),
+    "an f-string": (DARTS.replace("'skip_connect'", 'f\'{open("marker", "w")}\'', 1), "only lists of pairs such as "),
+    "a walrus": (DARTS.replace("range(2, 6)", "(x := open('marker', 'w'))", 1), "only lists of pairs such as "),
+    "a lambda": ("(lambda: open('marker', 'w'))()", "genotype.json, line 1, column 1: not JSON: "),
+    "two statements": (DARTS + "\nopen('marker', 'w')", "a file holds one Genotype(...)."),
+    "a huge range": (
+        DARTS.replace("range(2, 6)", "range(1000000000)", 1),
+        "concat must be a list or range(first, end).",
+    ),
+    "an import": ("import os; os.system('touch marker')", "found 'import os'; understood are "),
+    "half a text": (DARTS[:-5], "neither JSON nor the DARTS dialect: "),
+    "an odd pair": (
+        "Genotype(normal=[('skip_connect', 0)], normal_concat=[2], reduce=[], reduce_concat=[2])",
+        "two to every node.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GENOTYPES)
+def test_a_wrong_genotype(case: str, refuse: Refuse, elsewhere: Path) -> None:
+    text, words = GENOTYPES[case]
+    (elsewhere / "genotype.json").write_text(text, encoding="utf-8")
+    sentence = refuse("cost", "genotype.json")
+    assert words in sentence
+    assert "genotype.json" in sentence or "search space" in sentence
+    assert refuse("retrain", ".", "digits") == sentence
+
+
+def test_what_is_no_file_of_text_is_no_genotype(refuse: Refuse, elsewhere: Path) -> None:
+    os.mkfifo("fifo.json")
+    (elsewhere / "utf16.json").write_text(changed(), encoding="utf-16")
+    (elsewhere / "large.json").write_text(" " * 2_000_000)
+    for name, words in [
+        ("fifo.json", "fifo.json is not a regular file."),
+        ("/dev/zero", "/dev/zero is not a regular file."),
+        ("utf16.json", "utf16.json is not UTF-8 text"),
+        ("large.json", "large.json has more than 1000000 bytes, too many for a genotype."),
+    ]:
+        assert words in refuse("cost", name)
+
+
+# --- run folders -------------------------------------------------------------------------------------------------
+
+
+def test_a_place_that_cannot_be_written(refuse: Refuse, elsewhere: Path) -> None:
+    (elsewhere / "file").write_text("")
+    for place in ("/dev/null/x", "file/x", "file", "x" * 300):
+        assert "Choose another place with run=PATH" in refuse("search", "digits", f"run={place}", code=6)
+        assert "Choose another place with run=PATH" in refuse("retrain", "PDARTS", "digits", f"run={place}", code=6)
+    for place in ("/dev/null/x", "file/x", "none/x", "x" * 300):
+        assert "out=FILE" in refuse("export", "PDARTS", f"out={place}", code=6)
+    assert (elsewhere / "file").read_text() == ""
+
+
+def saved(folder: Path, *pairs: tuple[str, str]) -> Path:
+    """A run folder with the configuration of the digits and one epoch behind it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.jsonl").write_text('{"stage": 0, "epoch": 0}\n')
+    (folder / "config.yaml").write_text(knobs.save_yaml(experiment("digits", pairs, "search")))
+    return folder
+
+
+def test_a_folder_that_holds_a_run(refuse: Refuse, elsewhere: Path) -> None:
+    saved(elsewhere / "first")
+    words = "first already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
+    assert refuse("search", "digits", "run=first") == words
+    assert refuse("retrain", "PDARTS", "digits", "run=first") == words
+
+
+def test_a_resume_with_other_settings(refuse: Refuse, elsewhere: Path) -> None:
+    saved(elsewhere / "first", ("seed", "1"))
+    sentence = refuse("search", "digits", "lr=0.1", "run=first", "resume=true")
+    assert "first was begun with another configuration" in sentence
+    assert "seed: 1 -> 0; search.lr: 0.05 -> 0.1" in sentence
+
+
+def test_a_folder_in_use(refuse: Refuse, elsewhere: Path) -> None:
+    (elsewhere / "first").mkdir()
+    with open(elsewhere / "first" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "first is in use by another process" in refuse("search", "digits", "run=first", code=3)
+
+
+@pytest.mark.parametrize("verb", ["derive", "report", "search digits resume=true"])
+def test_a_damaged_configuration(verb: str, refuse: Refuse, elsewhere: Path) -> None:
+    (saved(elsewhere / "first") / "config.yaml").write_text("search: {lr: 0")
+    (elsewhere / "first" / "result.json").write_text("{}")
+    folder = "run=first" if verb.startswith("search") else "first"
+    assert refuse(*verb.split(), folder).startswith("first/config.yaml:1: ")
+
+
+def alphas(folder: Path) -> str:
+    from rapdarts.architecture.space import Skeleton, named_space
+    from rapdarts.strategy.derive import alphas_to_json
+    from rapdarts.strategy.relaxation import Architecture
+
+    space = named_space("darts")
+    return alphas_to_json(space, Skeleton(3, 4, (1, 8, 8), 10), Architecture(space))
+
+
+def test_a_search_that_has_not_finished(refuse: Refuse, elsewhere: Path) -> None:
+    saved(elsewhere / "first")
+    assert refuse("derive", "first") == "there is no first/alphas.json; the search has not finished."
+    assert "first holds no genotype.json; the search has not finished" in refuse("cost", "first")
+    assert "there is no trained network first/network.safetensors" in refuse("evaluate", "first")
+    assert "first holds no finished run" in refuse("report", "first")
+
+
+def test_damaged_alphas(refuse: Refuse, elsewhere: Path) -> None:
+    folder = saved(elsewhere / "first")
+    whole = alphas(folder)
+    number = json.loads(whole)["cells"]["normal"][0]["alpha"][0]
+    for text in (
+        "",
+        "{}",
+        "[]",
+        whole[:500],
+        whole.replace("darts", "nasnet"),
+        whole.replace("skip_connect", "skip"),
+        whole.replace(repr(number), "NaN", 1),
+        whole.replace(repr(number), '"x"', 1),
+        whole.replace(repr(number), "1e300", 1),
+        whole.replace('"version": 1', '"version": 2'),
+    ):
+        (folder / "alphas.json").write_text(text)
+        assert refuse("derive", "first", code=4).startswith("first/alphas.json ")
+    for beta, edges in ((0.5, 1), ("x", 14), ([0.5], 14), (None, 14), (1e300, 14)):
+        tree = json.loads(whole)
+        for entry in [*tree["cells"]["normal"][:edges], *tree["cells"]["reduce"][:edges]]:
+            entry["beta"] = beta
+        (folder / "alphas.json").write_text(json.dumps(tree))
+        assert refuse("derive", "first", code=4).startswith("first/alphas.json is damaged ")
+    (folder / "alphas.json").write_text(whole)
+    for place in ("/dev/null/x", "none/x.json"):
+        assert "out=FILE" in refuse("derive", "first", f"out={place}", code=6)
+
+
+def test_damaged_networks(refuse: Refuse, elsewhere: Path) -> None:
+    from safetensors.torch import save
+
+    folder = saved(elsewhere / "first")
+    for content in (
+        b"",
+        b"garbage" * 100,
+        save({"a": torch.zeros(2)}),
+        save({"a": torch.zeros(2)}, {"rapdarts": "{}"}),
+    ):
+        (folder / "network.safetensors").write_bytes(content)
+        assert "first/network.safetensors" in refuse("evaluate", "first", code=4)
+
+
+def test_a_damaged_result(refuse: Refuse, elsewhere: Path) -> None:
+    folder = saved(elsewhere / "first")
+    for text in ("", "[]", '{"x": 1}', "{"):
+        for name in ("result.json", "environment.json"):
+            (folder / name).write_text(text)
+        assert "first" in refuse("report", "first", code=4)

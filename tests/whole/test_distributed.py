@@ -1,0 +1,440 @@
+"""Two processes train as one: the same numbers, the same decisions, one run folder, and no wait for the dead."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from rapdarts.cli.main import main
+from rapdarts.data import dataset as training_data
+from rapdarts.data.dataset import Batches, load
+from rapdarts.errors import DeviceError, InputError
+from rapdarts.training.distributed import ALONE, JointBatchNorm, join_batch_norms, joined
+from tests.together import (
+    Job,
+    command,
+    compiled_in_float64,
+    free_port,
+    in_float64,
+    norms,
+    not_a_number,
+    on_machines_of_its_own,
+    other_data,
+    seed_by_rank,
+    slow_loading,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TINY = [
+    "threads=1",
+    "device=cpu",
+    "data.fraction=0.3",
+    "skeleton.layers=3",
+    "skeleton.channels=4",
+    "retrain.epochs=2",
+    "retrain.batch=60",
+    "retrain.cutout=3",
+    "retrain.label_smoothing=0.1",
+    "retrain.ema=0.9",
+]
+"""359 images in steps of 60: the last has 59, 30 for one process and 29 for the other."""
+
+
+def retraining(folder: Path, *settings: str) -> list[str]:
+    return ["retrain", "PDARTS", "digits", *TINY, f"run={folder}", *settings]
+
+
+def status(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "status.json").read_text()))
+
+
+def losses(folder: Path) -> Tensor:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return torch.tensor([json.loads(line)["train_loss"] for line in lines], dtype=torch.float64)
+
+
+def until_begun(folder: Path, job: Job) -> None:
+    """Waits for two checkpoints."""
+    deadline = time.monotonic() + 60
+    while not (folder / "checkpoint.previous").exists():
+        assert all(process.is_alive() for process in job.processes), job.end()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# --- the same numbers --------------------------------------------------------------------------------------------
+
+
+def test_in_float64_two_processes_are_one_process(tmp_path: Path) -> None:
+    """12 steps with drop path, both heads, parts of batches, uneven shares, and a last batch of 23."""
+    recipe = ["retrain.drop_path=0.3", "retrain.auxiliary=0.4", "retrain.batch=30", "retrain.accumulate=2"]
+    recipe += ["retrain.validation_fraction=0.1"]
+    jobs = [Job(tmp_path, in_float64, *retraining(tmp_path / str(size), *recipe), processes=size) for size in (1, 2)]
+    for job in jobs:
+        codes, said = job.end()
+        assert not any(codes), said
+    assert said[1] == ""  # the second is silent
+    torch.testing.assert_close(losses(tmp_path / "1"), losses(tmp_path / "2"), rtol=1e-10, atol=0)
+    one, two = (load_file(tmp_path / name / "network.safetensors") for name in "12")
+    assert list(one) == list(two)
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-8, atol=1e-8)
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in "12"]
+    assert results[0]["test_accuracy"] == results[1]["test_accuracy"]
+    assert results[0]["best"]["test_accuracy"] == results[1]["best"]["test_accuracy"]
+
+
+SEPARATE = ["retrain.joint_norms=false", "retrain.drop_path=0", "retrain.auxiliary=0", "retrain.lr=0.1"]
+SEPARATE += ["skeleton.layers=1", "data.fraction=0.1"]
+
+
+@pytest.fixture(scope="module")
+def separate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two processes whose batch norms see their own images only, saved (and so compared) behind every step."""
+    folder = tmp_path_factory.mktemp("separate")
+    codes, said = Job(folder, in_float64, *retraining(folder / "run", *SEPARATE, "save_seconds=0")).end()
+    assert codes == [0, 0], said
+    return folder / "run"
+
+
+def test_norms_of_their_own_are_those_of_two_batches(separate: Path, tmp_path: Path) -> None:
+    """The losses of one process that sums up the gradients of two batches, and the mean of what they saw."""
+    batches = [*SEPARATE, "retrain.batch=30", "retrain.accumulate=2"]
+    codes, said = Job(tmp_path, in_float64, *retraining(tmp_path / "one", *batches), processes=1).end()
+    assert codes == [0], said
+    torch.testing.assert_close(losses(separate), losses(tmp_path / "one"), rtol=1e-10, atol=0)
+    # In a single step, where the first batch norm sees what weights that are the same everywhere make of the images.
+    step = [*SEPARATE, "retrain.batch=118", "retrain.epochs=1"]
+    jobs = [Job(tmp_path, in_float64, *retraining(tmp_path / str(size), *step), processes=size) for size in (1, 2)]
+    assert not any(code for job in jobs for code in job.end()[0])
+    means = [load_file(tmp_path / name / "network.safetensors")["stem.older.1.running_mean"] for name in "12"]
+    assert means[0].abs().max() > 0.001
+    torch.testing.assert_close(means[0], means[1], rtol=1e-12, atol=0)
+
+
+def test_with_norms_of_their_own_they_may_be_compiled(separate: Path, tmp_path: Path) -> None:
+    settings = [*SEPARATE, "retrain.compile=true"]
+    codes, said = Job(tmp_path, compiled_in_float64, *retraining(tmp_path / "run", *settings)).end()
+    assert codes == [0, 0], said
+    assert "compiling at the first step" in said[0]
+    names = ("network.safetensors", "genotype.json")
+    assert all((tmp_path / "run" / name).read_bytes() == (separate / name).read_bytes() for name in names)
+    words = "retrain.compile=true cannot translate batch norms that processes share; add retrain.joint_norms=false.\n"
+    codes, said = Job(tmp_path / "2", command, *retraining(tmp_path / "joint", "retrain.compile=true")).end()
+    assert codes == [2, 1] and said == [f"rapdarts: error: {words}", ""]
+    codes, said = Job(tmp_path / "3", command, *retraining(tmp_path / "few", *SEPARATE, "retrain.batch=3")).end()
+    assert codes == [2, 1] and "of each of 2 processes; take 4 or more." in said[0]
+
+
+TWENTY_STEPS = ["data.fraction=0.1", "retrain.batch=119", "retrain.epochs=20"]
+"""119 images: 60 for one process and 59 for the other."""
+
+
+def test_at_a_high_learning_rate_the_losses_of_twenty_steps_agree_in_float64(tmp_path: Path) -> None:
+    """Cells of both kinds and both heads at lr 0.1, where what rounding leaves grows from step to step."""
+    recipe = [*TWENTY_STEPS, "retrain.lr=0.1", "retrain.lr_min=0.1", "retrain.auxiliary=0.4", "retrain.drop_path=0.3"]
+    jobs = [Job(tmp_path, in_float64, *retraining(tmp_path / str(size), *recipe), processes=size) for size in (1, 2)]
+    for job in jobs:
+        codes, said = job.end()
+        assert not any(codes), said
+    one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
+    assert len(one) == 20 and one[-1] < 0.8 * one[0]
+    assert (one - two).abs().max() < 1e-7
+
+
+def test_in_float32_the_losses_of_twenty_steps_agree_under_torchrun(tmp_path: Path) -> None:
+    """One cell at a low learning rate, where rounding does not grow; an epoch is one step, its mean that step's loss."""
+    recipe = [*TWENTY_STEPS, "retrain.drop_path=0", "retrain.auxiliary=0", "retrain.lr=0.005", "skeleton.layers=1"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", f"--master-port={free_port()}"]
+    with subprocess.Popen(
+        [*torchrun, "-m", "rapdarts", *retraining(tmp_path / "2", *recipe)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as job:
+        assert main(retraining(tmp_path / "1", *recipe)) == 0
+        assert job.wait(120) == 0, job.communicate()[1]
+    assert len(losses(tmp_path / "1")) == 20
+    assert (losses(tmp_path / "1") - losses(tmp_path / "2")).abs().max() < 1e-5
+    assert json.loads((tmp_path / "2" / "environment.json").read_text())["processes"] == 2
+
+
+def test_joint_batch_norms_have_the_gradients_of_the_whole_batch(tmp_path: Path) -> None:
+    for job in [Job(tmp_path, norms, f"{tmp_path}/", processes=size) for size in (1, 2)]:
+        codes, said = job.end()
+        assert not any(codes), said
+    (alone, state), (first, left), (second, right) = (
+        torch.load(tmp_path / name, weights_only=True) for name in ("10", "20", "21")
+    )
+    assert [len(gradients[0]) for gradients in second] == [3, 0]
+    for whole, mine, other in zip(alone, first, second, strict=True):
+        torch.testing.assert_close(mine[0], whole[0][0::2], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(other[0], whole[0][1::2], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(mine[1:], whole[1:], rtol=1e-12, atol=1e-12)  # of weights: summed
+    for name, value in state.items():
+        torch.testing.assert_close(left[name], value, rtol=1e-12, atol=1e-12)
+        assert torch.equal(left[name], right[name])
+
+
+def test_alone_a_joint_batch_norm_is_a_batch_norm() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3, affine=False)).double()
+    other = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3, affine=False)).double()
+    join_batch_norms(other, ALONE)
+    assert list(other.state_dict()) == list(plain.state_dict())
+    assert all(isinstance(norm, JointBatchNorm) for norm in other)
+    x = torch.randn(4, 3, 5, 5, dtype=torch.float64)
+    for training in (True, False):
+        plain.train(training), other.train(training)
+        torch.testing.assert_close(other(x), plain(x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(other.state_dict(), plain.state_dict(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_every_part_of_a_batch(accumulate: int, processes: int) -> None:
+    from rapdarts.config.experiment import DataConfig
+    from rapdarts.data.augment import Augment
+
+    data = load(DataConfig(crop=1, fraction=0.2), torch.device("cpu"), 0)
+
+    def batches(rank: int, size: int) -> Batches:
+        augment = Augment(data.mean, data.std, 1, True, 2)
+        return Batches(data.train, torch.arange(55), 24, 0, "s", augment, "b", accumulate, rank, size)
+
+    whole, shares = batches(0, 1), [batches(rank, processes) for rank in range(processes)]
+    assert [whole.size(step) for step in range(whole.steps)] == [24, 24, 7]
+    for step, ((images, labels), *others) in enumerate(
+        zip(whole.epoch(2), *(share.epoch(2) for share in shares), strict=True)
+    ):
+        parts = whole.parts(whole.size(step))
+        for part in range(parts):
+            for rank, (some, some_labels) in enumerate(others):
+                assert torch.equal(some[part::parts], images[part::parts][rank::processes])
+                assert torch.equal(some_labels[part::parts], labels[part::parts][rank::processes])
+
+
+def test_every_process_has_two_images_of_every_part() -> None:
+    from rapdarts.config.experiment import DataConfig
+    from rapdarts.data.augment import Augment
+
+    data = load(DataConfig(fraction=0.2), torch.device("cpu"), 0)
+    augment = Augment(data.mean, data.std, 1, True, 2)
+    for images, last in ((52, 4), (51, 0)):
+        shares = [
+            Batches(data.train, torch.arange(images), 24, 0, "s", augment, "b", 6, rank, 2, least=4) for rank in (0, 1)
+        ]
+        assert shares[0].steps == 2 + (last > 0)
+        for step, each in enumerate(zip(*(share.epoch(0) for share in shares), strict=True)):
+            parts = shares[0].parts(shares[0].size(step))
+            assert parts == (6 if step < 2 else 1)
+            assert all(len(images[part::parts]) == 2 for images, _ in each for part in range(parts))
+
+
+# --- the same decisions ------------------------------------------------------------------------------------------
+
+
+def test_a_signal_to_one_process_stops_both_and_they_resume_to_the_same_bits(tmp_path: Path) -> None:
+    whole = Job(tmp_path / "first", command, *retraining(tmp_path / "whole", "retrain.epochs=3"))
+    settings = retraining(tmp_path / "cut", "retrain.epochs=3", "save_seconds=0")
+    job = Job(tmp_path / "second", command, *settings)
+    until_begun(tmp_path / "cut", job)
+    assert job.processes[1].pid is not None
+    os.kill(job.processes[1].pid, signal.SIGTERM)
+    codes, said = job.end()
+    assert codes == [75, 75], said
+    assert "stopped by SIGTERM at retraining, epoch " in said[0]
+    assert said[1] == ""
+    assert (status(tmp_path / "cut")["state"], status(tmp_path / "cut")["exit_code"]) == ("preempted", 75)
+    assert not (tmp_path / "cut" / "network.safetensors").exists()
+    assert whole.end()[0] == [0, 0]
+
+    codes, said = Job(tmp_path / "third", command, *settings, "resume=true").end()
+    assert codes == [0, 0], said
+    assert "not bit for bit" not in said[0]
+    ours, theirs = ((tmp_path / name / "network.safetensors").read_bytes() for name in ("cut", "whole"))
+    assert ours == theirs
+    assert torch.equal(losses(tmp_path / "cut"), losses(tmp_path / "whole"))
+
+
+def test_a_process_that_dies_ends_the_job_and_one_process_goes_on(tmp_path: Path) -> None:
+    settings = retraining(tmp_path / "run", "retrain.epochs=4", "save_seconds=0")
+    job = Job(tmp_path, command, *settings)
+    until_begun(tmp_path / "run", job)
+    job.processes[1].kill()
+    began = time.monotonic()
+    codes, said = job.end()
+    assert time.monotonic() - began < 30
+    assert codes == [7, -9]
+    assert said[0].splitlines()[-1].startswith("rapdarts: error: process 1 of the 2 of this job was lost")
+    assert "Traceback" not in said[0]
+    found = status(tmp_path / "run")
+    assert (found["state"], found["exit_code"]) == ("failed", 7)
+    assert "process 1 of the 2" in found["why"]
+
+    codes, said = Job(tmp_path, command, *settings, "resume=true", processes=1).end()
+    assert codes == [0], said
+    assert "not bit for bit as if uninterrupted: processes 2 -> 1" in said[0]
+    assert status(tmp_path / "run")["state"] == "done"
+
+
+def test_what_is_no_number_for_one_process_is_none_for_both(tmp_path: Path) -> None:
+    codes, said = Job(tmp_path, not_a_number, *retraining(tmp_path / "run")).end()
+    assert codes == [5, 5], said
+    assert "diverged" in said[0]
+    assert said[1] == ""
+    assert status(tmp_path / "run")["exit_code"] == 5
+
+
+def test_processes_with_other_settings_do_not_begin(tmp_path: Path) -> None:
+    codes, said = Job(tmp_path, seed_by_rank, *retraining(tmp_path / "run")).end()
+    assert codes == [1, 1]
+    assert said[0] == (
+        "rapdarts: error: the settings or data of process 1 differ from those of process 0: start all with the same"
+        " command, program and data, on machines of one kind.\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+READY = "could not get its data and network ready, and says why."
+
+
+@pytest.mark.parametrize("lacking", [0, 1, 2])
+def test_who_lacks_data_says_so(lacking: int, tmp_path: Path) -> None:
+    """Of two processes the first, the second, or both (2)."""
+    small = np.load(Path(training_data.__file__).with_name("digits.npz"))
+    halves = {"train": small["test"] == 0, "test": small["test"] == 1}
+    arrays = {f"{name}_{half}": small[name][rows] for name in "xy" for half, rows in halves.items()}
+    for rank in {0, 1} - {lacking} if lacking < 2 else ():
+        np.savez(tmp_path / f"{rank}.npz", **arrays)
+    codes, said = Job(tmp_path, other_data, f"{tmp_path}/{{}}.npz", *retraining(tmp_path / "run")).end()
+    own = [f"{tmp_path}/{rank}.npz" for rank in (0, 1)]
+    if lacking == 1:
+        assert codes == [1, 2], said
+        assert said[0] == f"rapdarts: error: process 1 {READY}\n"
+        assert said[1].startswith("rapdarts, process 1: error: ") and own[1] in said[1] and said[1].count("\n") == 1
+    else:
+        assert codes == [2, 1], said
+        assert said[0].startswith("rapdarts: error: ") and own[0] in said[0] and said[0].count("\n") == 1
+        assert said[1] == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_one_machine_lacks_is_said_there(tmp_path: Path) -> None:
+    job = Job(tmp_path, on_machines_of_its_own, *retraining(tmp_path / "run"))
+    job.processes[1].join(60)
+    assert job.processes[1].exitcode == 2
+    job.processes[0].kill()
+    _, said = job.end()
+    assert said[1].startswith("rapdarts, process 1: error: there is no network 'missing.json'")
+
+
+def test_a_folder_that_cannot_be_used_ends_both(tmp_path: Path) -> None:
+    settings = retraining(tmp_path / "run")
+    (tmp_path / "run").write_text("a file")
+    codes, said = Job(tmp_path, command, *settings).end()
+    assert codes == [6, 1]
+    assert "cannot be written" in said[0] and said[0].count("\n") == 1
+    assert said[1] == ""
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_all_wait_for_the_slowest_to_have_data(slow: int, tmp_path: Path) -> None:
+    codes, said = Job(tmp_path, slow_loading, str(tmp_path / "fetched"), slow).end()
+    assert codes == [0, 0], said
+
+
+LAST_WORDS = """
+import atexit, sys
+atexit.register(print, "what waits at the end")
+from rapdarts.cli import main
+sys.argv[1:] = ["retrain", "PDARTS", "digits", "device=cuda:1"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("rank", "end"), [("", "what waits at the end\n"), ("0", ""), ("1", "")])
+def test_one_of_several_processes_that_fails_waits_for_nobody_at_its_end(rank: str, end: str) -> None:
+    job = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", LAST_WORDS], env={**os.environ, **job}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, end), done.stderr
+    assert ("device=cuda:1 is one GPU, for 2 processes" in done.stderr) is (rank != "1")
+
+
+@pytest.mark.parametrize(("own", "left"), [(None, "1000"), ("9", "9")])
+def test_torch_is_told_to_end_a_process_whose_gpu_waits_within_a_minute(
+    own: str | None, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as can be seen without GPUs: what torch's watchdog is told before it begins."""
+    name = "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC"
+    monkeypatch.setenv(name, own or "")
+    if own is None:
+        monkeypatch.delenv(name)
+    for key, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(key, value)
+    told = []
+
+    def begin(backend: str, timeout: timedelta) -> None:
+        told.append((backend, os.environ[name], timeout < timedelta(seconds=50)))
+        raise RuntimeError("no GPUs here")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", begin)
+    with pytest.raises(DeviceError, match="no GPUs here"), joined("cuda"):
+        pass
+    assert told == [("nccl", left, True)]
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["search", "cost"])
+def test_only_retraining_runs_in_several_processes(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main([verb, "digits"]) == 2
+    words = (
+        f"rapdarts: error: only rapdarts retrain runs in several processes; start rapdarts {verb} without torchrun.\n"
+    )
+    assert capsys.readouterr().err == words
+
+
+def test_one_gpu_for_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with (
+        pytest.raises(InputError, match=r"device=cuda:1 is one GPU, for 2 processes; write device=cuda"),
+        joined("cuda:1"),
+    ):
+        pass
+
+
+def test_a_job_that_does_not_come_together_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rapdarts.training import distributed
+
+    monkeypatch.setattr(distributed, "TIMEOUT", timedelta(seconds=1))
+    job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "RANK": "0"}
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    words = rf"the 2 processes of this job did not come together at 127.0.0.1:{job['MASTER_PORT']}"
+    with pytest.raises(DeviceError, match=words), joined("cpu"):
+        pass

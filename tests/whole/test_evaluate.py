@@ -1,0 +1,458 @@
+"""Testing trained networks: what is measured, files that say what they are, and sentences for those that cannot be tested."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.space import Skeleton
+from rapdarts.cli.main import main
+from rapdarts.config.experiment import DataConfig
+from rapdarts.cost.measure import measure_within
+from rapdarts.data.dataset import load
+from rapdarts.deploy.blueprint import DerivedBlueprint, ReferenceBlueprint
+from rapdarts.deploy.model_file import CARD, deployed, load_network, read_trained, to_safetensors
+from rapdarts.deploy.onnx import onnx_costs
+from rapdarts.deploy.runtimes import Facts, to_int8, to_onnx
+from rapdarts.errors import DamagedError, DivergedError, InputError
+from rapdarts.reports import confusion as picture
+from rapdarts.training.metrics import calibration, confusion, hits, measures, predict
+from search_spaces.darts import SPACE
+
+TINY = ["threads=1", "data.fraction=0.1", "retrain.epochs=1", "retrain.batch=40"]
+DATA = {"mean": [0.3], "std": [0.4], "classes": list("0123456789")}
+SHUFFLENET = {"reference": "shufflenet_v2_x1_0", "image": [1, 8, 8], "classes": 10}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a reference network."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    assert main(["retrain", "shufflenet_v2_x1_0", "digits", *TINY, f"run={folder}"]) == 0
+    return folder
+
+
+def accuracy_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> float:
+    return float(values_of(capsys, *arguments)["test_accuracy"])
+
+
+def values_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["evaluate", *arguments, "--json", "timing=false"]) == 0
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def sentence_of(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+    capsys.readouterr()
+    assert main(["evaluate", *arguments]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    return err
+
+
+# --- what is measured --------------------------------------------------------------------------------------------
+
+
+def certain(probability: float, label: list[int], classes: int = 2) -> torch.Tensor:
+    """Logits that give each class in `label` this probability, and the others equal shares of the rest."""
+    rest = (1 - probability) / (classes - 1)
+    shares = torch.full((len(label), classes), rest, dtype=torch.float64)
+    shares[torch.arange(len(label)), label] = probability
+    return shares.log()
+
+
+def test_perfect_calibration_has_no_error() -> None:
+    logits = torch.cat([certain(0.8, [0] * 10), certain(0.6, [1] * 10)])
+    labels = torch.tensor([0] * 8 + [1] * 2 + [1] * 6 + [0] * 4)
+    found = calibration(logits, labels)
+    assert found.error == pytest.approx(0, abs=1e-12)
+    assert sum(found.n) == 20 and found.n[11] == found.n[8] == 10  # 0.8 in (11/15, 12/15], 0.6 in (8/15, 9/15]
+    assert (found.confidence[11], found.accuracy[11]) == pytest.approx((0.8, 0.8))
+    assert (found.confidence[8], found.accuracy[8]) == pytest.approx((0.6, 0.6))
+
+
+def test_overconfidence_is_what_it_is() -> None:
+    logits = torch.cat([certain(0.99, [0] * 60), certain(0.7, [0] * 40)])
+    labels = torch.tensor([0] * 30 + [1] * 30 + [0] * 36 + [1] * 4)
+    found = calibration(logits, labels)
+    assert found.error == pytest.approx(0.6 * (0.99 - 0.5) + 0.4 * (0.9 - 0.7))
+    assert calibration(logits, labels, bins=1).error == pytest.approx(abs(0.66 - (0.6 * 0.99 + 0.4 * 0.7)))
+
+
+def test_a_bin_ends_with_its_upper_edge() -> None:
+    found = calibration(certain(0.5, [0, 0]), torch.tensor([0, 1]), bins=4)
+    assert found.n == (0, 2, 0, 0) and found.error == pytest.approx(0)
+    assert calibration(torch.tensor([[1e4, 0.0]]), torch.tensor([0])).n[-1] == 1
+
+
+def test_the_right_one_among_the_best_five() -> None:
+    logits = torch.arange(10.0).repeat(10, 1).double()  # class 9 the strongest
+    assert hits(logits, torch.arange(10), 5).tolist() == [False] * 5 + [True] * 5
+    assert hits(logits, torch.arange(10)).tolist() == [False] * 9 + [True]
+    assert hits(torch.zeros(10, 10), torch.arange(10), 5).tolist() == [True] * 5 + [False] * 5
+    values = measures(logits, torch.arange(10), [str(name) for name in range(10)])
+    assert (values["test_accuracy"], values["top5_accuracy"]) == (0.1, 0.5)
+    assert values["top5_standard_error"] == pytest.approx(math.sqrt(0.5 * 0.5 / 10))
+    assert "top5_accuracy" not in measures(logits[:, :5], torch.arange(5).repeat(2), list("abcde"))
+
+
+def test_confusions_are_counted_by_true_class_in_rows() -> None:
+    logits = torch.eye(3)[[0, 0, 1, 2, 2, 2, 1]].double()
+    labels = torch.tensor([0, 0, 0, 1, 2, 2, 2])
+    assert confusion(logits, labels).tolist() == [[2, 1, 0], [0, 0, 1], [0, 1, 2]]
+    values = measures(logits, labels, ["cat", "dog", "emu"])
+    assert values["confusion"] == [[2, 1, 0], [0, 0, 1], [0, 1, 2]] and values["n"] == 7
+    assert values["test_accuracy"] == sum(values["confusion"][k][k] for k in range(3)) / 7
+    assert values["test_loss"] == pytest.approx((4 * (math.log(math.e + 2) - 1) + 3 * math.log(math.e + 2)) / 7)
+    assert picture.table(values["confusion"], values["classes"]).splitlines() == [
+        "true    0  1  2    right  (columns: predicted class)",
+        "0 cat   2  1  .    66.67 %",
+        "1 dog   .  0  1     0.00 %",
+        "2 emu   .  1  2    66.67 %",
+    ]
+    assert picture.most_confused(np.array(values["confusion"]), values["classes"]) == [
+        ("cat", "dog", 1),
+        ("dog", "emu", 1),
+        ("emu", "dog", 1),
+    ]
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    batches = [(torch.ones(2, 1, 1, 1), torch.tensor([0, 1]))] * 2
+    with pytest.raises(DivergedError, match="not finite for image 0"):
+        predict(lambda images: images.flatten(1).expand(-1, 2) * math.nan, batches)
+    logits, labels = predict(lambda images: images.flatten(1).expand(-1, 2), batches)
+    assert logits.shape == (4, 2) and labels.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("classes", [2, 10, 120])
+def test_the_picture_is_a_picture(classes: int) -> None:
+    matrix = np.random.default_rng(0).integers(0, 9, (classes, classes))
+    matrix[0] = 0  # a class without images
+    names = [f"${name}_{{" for name in range(classes)]
+    assert picture.draw(matrix, names, "$x: 1 %", ".png").startswith(b"\x89PNG")
+    svg = picture.draw(matrix, names, "heading", ".svg")
+    assert b"<svg" in svg and svg != picture.draw(matrix.T.copy(), names, "heading", ".svg")
+
+
+def test_time_is_taken_until_it_is_enough() -> None:
+    calls = 0
+
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+
+    found = measure_within(count, torch.device("cpu"), most=7)
+    assert found.n == 7 and calls == 7 + 2
+    assert 0 <= found.p10_s <= found.median_s <= found.p90_s < 1
+    calls = 0
+    assert measure_within(count, torch.device("cpu"), seconds=0).n == 1 and calls == 2
+
+
+# --- from the command line ---------------------------------------------------------------------------------------
+
+
+def test_everything_of_a_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--json", "batch=64", f"plot={tmp_path / 'confusion.png'}"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    result = json.loads((run / "result.json").read_text())
+    assert {name: values[name] for name in ("test_accuracy", "standard_error", "n")} == {
+        name: result[name] for name in ("test_accuracy", "standard_error", "n")
+    }
+    assert values["test_loss"] == pytest.approx(result["test_loss"], rel=1e-5)
+    assert values["costs"] == result["costs"]
+    assert np.sum(values["confusion"]) == values["n"] == sum(found["n"] for found in values["bins"])
+    assert np.trace(values["confusion"]) / values["n"] == values["test_accuracy"] <= values["top5_accuracy"]
+    assert [sum(row) for row in values["confusion"]] == [60] * 10 and values["classes"] == list("0123456789")
+    time = values["timing"]
+    for figure in (time["images_per_second"], *time["latency"].values(), *time["batch_latency"].values()):
+        assert figure > 0 and math.isfinite(figure)
+    assert time["images_per_second"] == 64 / time["batch_latency"]["median_s"]
+    assert (time["threads"], time["clock"]) == (1, "thread")
+    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+    assert main(["evaluate", str(run), "timing=false"]) == 0
+    words = capsys.readouterr().out
+    assert words.startswith(f"test accuracy {100 * values['test_accuracy']:.2f} % +- ")
+    assert f"calibration error {100 * values['calibration_error']:.2f} % (15 bins of confidence)" in words
+    assert picture.table(values["confusion"], values["classes"]) in words
+    assert f"params {result['costs']['params']:,}" in words and "images/s" not in words
+    assert "plot=a.txt is no picture" in sentence_of(capsys, str(run), "plot=a.txt")
+
+
+def test_a_lone_file_is_tested_on_data_that_are_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, whole = tmp_path / "net.safetensors", values_of(capsys, str(run))
+    shutil.copy(run / "network.safetensors", copy)
+    assert values_of(capsys, str(copy), "data.name=digits") == whole
+    assert "data is a section, not a key; name one of its keys, such as data.name" in sentence_of(
+        capsys, str(copy), "data=digits"
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+    labels = np.arange(40) % 10
+    np.savez(tmp_path / "own.npz", x_train=pixels, y_train=labels, x_test=pixels[:30], y_test=labels[:30])
+    for file in (copy, run):
+        for path in ("path", "data.path"):
+            assert values_of(capsys, str(file), "data.name=npz", f"{path}={tmp_path / 'own.npz'}")["n"] == 30
+
+
+def test_of_many_classes_the_worst_confusions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.arange(90) % 30
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 8, 8), np.uint8)
+    np.savez(tmp_path / "many.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    blueprint = DerivedBlueprint(LITERATURE["PDARTS"], SPACE, Skeleton(1, 4, (1, 8, 8), 30))
+    data = load(DataConfig("npz", str(tmp_path / "many.npz")), torch.device("cpu"), 0)
+    weights = blueprint.build().state_dict()
+    weights["classifier.linear.weight"].zero_()
+    weights["classifier.linear.bias"].copy_(torch.arange(30) == 7)
+    (tmp_path / "net.safetensors").write_bytes(to_safetensors(weights, blueprint, data))
+    capsys.readouterr()
+    named = [str(tmp_path / "net.safetensors"), "data.name=npz", f"data.path={tmp_path / 'many.npz'}"]
+    assert main(["evaluate", *named, "timing=false"]) == 0
+    words = capsys.readouterr().out
+    assert words.startswith("test accuracy 3.33 % +- ") and "columns: predicted class" not in words
+    assert "\n3 times 7 for 0\n3 times 7 for 1\n" in words and words.count(" times 7 for ") == 5
+
+
+def test_an_onnx_file_gives_what_the_network_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    blueprint = DerivedBlueprint(LITERATURE["PDARTS"], SPACE, Skeleton(2, 4, (1, 8, 8), 10))
+    data, run = load(DataConfig(), torch.device("cpu"), 0), tmp_path / "net.safetensors"
+    run.write_bytes(to_safetensors(blueprint.build().state_dict(), blueprint, data))
+    trained = read_trained(run)
+    facts = Facts(trained.blueprint.input, trained.class_names)
+    content = to_onnx(deployed(trained), facts)
+    (tmp_path / "net.onnx").write_bytes(content)
+    pixels = data.train.fetch(torch.arange(32)) / 255
+    (tmp_path / "int8.onnx").write_bytes(to_int8(content, facts, [pixels]))
+
+    ours, theirs = values_of(capsys, str(run), "digits"), values_of(capsys, str(tmp_path / "net.onnx"), "digits")
+    assert theirs["test_loss"] == pytest.approx(ours["test_loss"], rel=1e-4)
+    assert theirs["test_accuracy"] == pytest.approx(ours["test_accuracy"], abs=0.004)
+    assert theirs["classes"] == ours["classes"] and np.sum(theirs["confusion"]) == 600
+    eight = values_of(capsys, str(tmp_path / "int8.onnx"), "digits")
+    assert eight["n"] == 600 and eight["test_loss"] != theirs["test_loss"]
+    for values in (theirs, eight):
+        assert values["costs"]["macs"] == ours["costs"]["macs"]
+        assert values["costs"]["params"] <= ours["costs"]["params"]
+    assert theirs["costs"]["bytes"] == 4 * theirs["costs"]["params"] > 2 * eight["costs"]["bytes"]
+
+    missing, plain = tmp_path / "none.onnx", tmp_path / "plain.onnx"
+    assert f"{missing} cannot be read" in sentence_of(capsys, str(missing), "digits")
+    plain.write_bytes(b"not a graph")
+    assert f"{plain} is no ONNX file" in sentence_of(capsys, str(plain), "digits", code=4)
+    assert "ONNX files are run on the CPU here" in sentence_of(capsys, str(tmp_path / "net.onnx"), "device=cuda")
+    assert "name an experiment behind it" in sentence_of(capsys, str(tmp_path / "net.onnx"))
+    with pytest.raises(DamagedError, match="is no ONNX file whose graph can be read"):
+        onnx_costs(plain)
+
+
+def graph_of(*nodes: Any, weights: Any, pixels: tuple[Any, ...] = ("n", 1, 8, 8), **facts: str) -> bytes:
+    """An ONNX file from pixels to logits, which says what ours say; `weights` is a TensorProto called w."""
+    from onnx import TensorProto, helper
+
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("pixels", pixels), ("logits", ["n", "classes"]))
+    ]
+    graph = helper.make_graph(list(nodes), "graph", ends[:1], ends[1:], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, {"image": "[1, 8, 8]", "class_names": json.dumps(list("0123456789")), **facts})
+    return bytes(model.SerializeToString())
+
+
+def test_onnx_files_of_others_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    linear = [
+        onnx.helper.make_node("Flatten", ["pixels"], ["flat"]),
+        onnx.helper.make_node("MatMul", ["flat", "w"], ["logits"]),
+    ]
+
+    def columns(count: int) -> Any:
+        return onnx.numpy_helper.from_array(np.ones((64, count), np.float32), "w")
+
+    def said(content: bytes, code: int = 2) -> str:
+        Path("net.onnx").write_bytes(content)
+        return sentence_of(capsys, "net.onnx", "digits", "timing=false", code=code)
+
+    Path("net.onnx").write_bytes(graph_of(*linear, weights=columns(10)))
+    assert values_of(capsys, "net.onnx", "digits")["costs"] == {"macs": 640, "params": 640, "bytes": 2560}
+    assert "net.onnx gives 7 logits, but names 10 classes" in said(graph_of(*linear, weights=columns(7)))
+    fixed = graph_of(*linear, weights=columns(10), pixels=(1, 1, 8, 8))
+    assert "net.onnx does not run on images (256, 1, 8, 8) (" in said(fixed)
+    bare = onnx.helper.make_node("Flatten", ["pixels"], ["logits"])
+    assert "says too little of its sizes" in said(graph_of(bare, weights=columns(1)))
+    for endless in ("[" * 100_000 + "]" * 100_000, "9" * 5000):
+        assert "does not say its image" in said(graph_of(*linear, weights=columns(10), image=endless))
+    # Weights in another file, which may be any: not even one that lies beside it is read.
+    Path("w.bin").write_bytes(np.ones((64, 10), np.float32).tobytes())
+    elsewhere = columns(10)
+    elsewhere.ClearField("raw_data")
+    elsewhere.data_location = onnx.TensorProto.EXTERNAL
+    place = elsewhere.external_data.add()
+    place.key = "location"
+    for place.value in ("w.bin", f"../{tmp_path.name}/w.bin", str(tmp_path / "w.bin")):
+        assert "net.onnx is no ONNX file that onnxruntime can run" in said(graph_of(*linear, weights=elsewhere), 4)
+
+
+def test_a_size_that_an_onnx_file_leaves_open_is_not_counted_as_nothing(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    nodes = [
+        onnx.helper.make_node("Conv", ["pixels", "w"], ["maps"]),  # as many rows as whoever runs it likes
+        onnx.helper.make_node("GlobalAveragePool", ["maps"], ["mean"]),
+        onnx.helper.make_node("Flatten", ["mean"], ["flat"]),
+        onnx.helper.make_node("Gemm", ["flat", "flat"], ["logits"], transB=1),
+    ]
+    weights = onnx.numpy_helper.from_array(np.ones((4, 1, 1, 1), np.float32), "w")
+    (tmp_path / "open.onnx").write_bytes(graph_of(*nodes, weights=weights, pixels=("n", 1, "rows", 8)))
+    with pytest.raises(InputError, match="says too little of its sizes to be counted"):
+        onnx_costs(tmp_path / "open.onnx")
+
+
+# --- files and folders -------------------------------------------------------------------------------------------
+
+
+def test_the_file_says_what_it_is(run: Path) -> None:
+    trained = read_trained(run / "network.safetensors")
+    assert trained.blueprint == ReferenceBlueprint("shufflenet_v2_x1_0", (1, 8, 8), 10)
+    assert trained.class_names == tuple("0123456789")
+    network = load_network(trained)
+    assert not network.training
+    assert not any(tensor.is_meta for tensor in network.state_dict().values())
+    assert network(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+
+
+def test_a_copied_file_is_tested_on_the_data_of_an_experiment(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "net.safetensors"
+    shutil.copy(run / "network.safetensors", copy)
+    assert sentence_of(capsys, str(copy)).endswith(
+        "net.safetensors that says on which data to test; name an experiment behind it, such as digits.\n"
+    )
+    assert accuracy_of(capsys, str(copy), "digits") == accuracy_of(capsys, str(run))
+    assert "there is no experiment 'digitz'; the nearest is digits" in sentence_of(capsys, str(copy), "digitz")
+    assert "does not know what to do with 'more'" in sentence_of(capsys, str(copy), "digits", "more")
+
+
+def test_other_data_are_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "large.npz", x=np.zeros((60, 16, 16), np.uint8), y=np.arange(60) % 10)
+    (tmp_path / "large.yaml").write_text(f"data:\n  name: npz\n  path: {tmp_path / 'large.npz'}\n")
+    sentence = sentence_of(capsys, str(run), str(tmp_path / "large.yaml"))
+    assert "was trained on images (1, 8, 8) of the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these are" in sentence
+    assert sentence.endswith("name other data with data.path=PATH, or another experiment.\n")
+
+
+def card(**changes: Any) -> dict[str, Any]:
+    return {**SHUFFLENET, "data": DATA, **changes}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        card(reference="shufflenet_v9"),
+        card(reference=["lenet"]),
+        card(image=[1, 8]),
+        card(image=[1, 8, 0]),
+        card(image=[1, 8, "8"]),
+        card(image=8),
+        card(classes=True),
+        card(data={}),
+        card(data=[]),
+        card(data={**DATA, "mean": "a"}),
+        card(data={**DATA, "mean": [0.1, 0.2]}),
+        card(data={**DATA, "mean": [[0.1]]}),
+        card(data={**DATA, "mean": [None]}),
+        card(data={**DATA, "mean": [math.nan]}),
+        card(data={**DATA, "std": [True]}),
+        card(data={**DATA, "std": [0.0]}),
+        card(data={**DATA, "classes": list("01234")}),
+        card(data={**DATA, "classes": list(range(10))}),
+        card(data={**DATA, "classes": "0123456789"}),
+        {"reference": "shufflenet_v2_x1_0", "data": DATA},
+        {"data": DATA},
+        card(reference="shufflenet_v1"),
+        card(classes=11),
+        card(image=[3, 8, 8]),
+        card(reference="vgg11", image=[3, 60_000, 60_000], classes=1_000_000),
+        [],
+    ],
+)
+def test_a_card_that_does_not_fit_is_one_sentence(
+    broken: Any, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "network.safetensors"
+    save_file(load_file(run / "network.safetensors"), file, {CARD: json.dumps(broken)})
+    assert str(file) in sentence_of(capsys, str(file), "digits", code=4)
+
+
+def test_a_card_without_end_is_one_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "network.safetensors"
+    for endless in ("[" * 100_000 + "]" * 100_000, '{"data": ' + "9" * 5000 + "}"):
+        save_file(load_file(run / "network.safetensors"), file, {CARD: endless})
+        assert str(file) in sentence_of(capsys, str(file), "digits", code=4)
+
+
+def test_weights_of_another_precision_are_used_as_numbers(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "network.safetensors"
+    weights = load_file(run / "network.safetensors")
+    save_file({name: tensor.double() for name, tensor in weights.items()}, file, {CARD: json.dumps(card())})
+    assert load_network(read_trained(file))(torch.zeros(1, 1, 8, 8)).dtype == torch.float32
+
+
+def test_missing_weights_are_named(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "network.safetensors"
+    weights = load_file(run / "network.safetensors")
+    del weights["fc.weight"]
+    save_file(weights, file, {CARD: json.dumps(card())})
+    with pytest.raises(DamagedError, match=r"the weights do not fit .*fc\.weight"):
+        load_network(read_trained(file))
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("fc.weight", lambda weight: weight.to(torch.complex64)),
+        ("fc.weight", lambda weight: (weight * 100).to(torch.int64)),
+        ("fc.bias", lambda bias: bias[:, None]),
+    ],
+)
+def test_weights_of_another_kind_or_shape_are_named(
+    name: str, spoil: Callable[[Tensor], Tensor], run: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "network.safetensors"
+    weights = load_file(run / "network.safetensors")
+    save_file({**weights, name: spoil(weights[name])}, file, {CARD: json.dumps(card())})
+    with pytest.raises(DamagedError, match=rf"the weights do not fit \({name}"):
+        load_network(read_trained(file))
+
+
+def test_a_loaded_network_does_not_lie_in_its_file(run: Path, tmp_path: Path) -> None:
+    """What becomes of the file afterwards is nothing to it."""
+    file = tmp_path / "network.safetensors"
+    file.write_bytes((run / "network.safetensors").read_bytes())
+    network, images = load_network(read_trained(file)), torch.rand(2, 1, 8, 8)
+    before = network(images)
+    with open(file, "r+b") as raw:
+        raw.seek(-1000, os.SEEK_END)
+        raw.write(bytes(1000))
+    assert torch.equal(network(images), before)

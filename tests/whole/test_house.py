@@ -1,0 +1,222 @@
+"""The house rules that a machine can check: style, types, import directions, forbidden code and text, the wheel."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("rapdarts", "search_spaces")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def run(*command: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+# --- style, types, directions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [("ruff", "check", "."), ("mypy",)], ids=lambda command: command[0])
+def test_tools_have_nothing_to_say(command: tuple[str, ...]) -> None:
+    result = run(sys.executable, "-m", *command)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_imports_run_one_way() -> None:
+    lint = "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
+    result = run(sys.executable, "-c", lint, COLUMNS="200")
+    assert result.returncode == 0, result.stdout + result.stderr
+    kept = re.search(r"Contracts: (\d+) kept, (\d+) broken", result.stdout)
+    written = (ROOT / "setup.cfg").read_text().count("[importlinter:contract:")
+    assert kept and written and kept.groups() == (str(written), "0"), result.stdout
+
+
+# --- what code may not contain -----------------------------------------------------------------------------------
+
+BUILTINS = {"eval", "exec", "compile", "__import__"}
+MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+METHODS = {"extractall", "unsafe_load", "full_load", "system", "popen"}
+ARGUMENTS = {("weights_only", False), ("shell", True), ("allow_pickle", True), ("trust_remote_code", True)}
+
+
+def offences(source: str) -> Iterator[str]:
+    """Where a text could run code that a file or a user brings: one `line: what` for each place."""
+    tree = ast.parse(source)
+    safe_loaders = {"SafeLoader", "CSafeLoader"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and any(name_of(base) in safe_loaders for base in node.bases):
+            safe_loaders.add(node.name)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            if names == ["pickle"] and [alias.name for alias in node.names] == ["UnpicklingError"]:
+                continue  # what torch.load(weights_only=True) raises
+            yield from (f"{node.lineno}: import of {name}" for name in names if name.split(".")[0] in MODULES)
+        if isinstance(node, ast.Attribute) and node.attr in METHODS:
+            yield f"{node.lineno}: {node.attr}"
+        if isinstance(node, ast.Name) and node.id in BUILTINS and isinstance(node.ctx, ast.Load):
+            yield f"{node.lineno}: {node.id}"
+        if not isinstance(node, ast.Call):
+            continue
+        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        for argument, value in keywords.items():
+            if isinstance(value, ast.Constant) and (argument, value.value) in ARGUMENTS:
+                yield f"{node.lineno}: {argument}={value.value}"
+        if called(node) in {"yaml.load", "yaml.load_all"}:
+            loader = keywords.get("Loader", node.args[1] if len(node.args) > 1 else None)
+            if loader is None or name_of(loader) not in safe_loaders:
+                yield f"{node.lineno}: {called(node)} without a safe loader"
+        if called(node) == "torch.load" and "weights_only" not in keywords:
+            yield f"{node.lineno}: torch.load does not say weights_only=True"
+
+
+def name_of(node: ast.AST) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def called(call: ast.Call) -> str:
+    function = call.func
+    return f"{name_of(function.value)}.{function.attr}" if isinstance(function, ast.Attribute) else name_of(function)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_code_runs_nothing_that_a_file_brings(path: Path) -> None:
+    assert list(offences(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "eval('1')",
+        "f = exec",
+        "import pickle",
+        "from pickle import loads",
+        "torch.load(f)",
+        "torch.load(f, weights_only=False)",
+        "np.load(f, allow_pickle=True)",
+        "run(x, shell=True)",
+        "os.system(x)",
+        "archive.extractall(x)",
+        "yaml.load(text)",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "yaml.full_load(text)",
+    ],
+)
+def test_the_scan_sees(source: str) -> None:
+    assert list(offences(source))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "model.eval()",
+        "re.compile('a')",
+        "class Recipe:\n    compile: bool = False",  # a knob of that name
+        "from pickle import UnpicklingError",
+        "torch.load(f, weights_only=True)",
+        "yaml.load(text, Loader=yaml.SafeLoader)",
+        "class Strict(yaml.SafeLoader): pass\nyaml.load(text, Strict)",
+    ],
+)
+def test_the_scan_lets_pass(source: str) -> None:
+    assert not list(offences(source))
+
+
+# --- what files may not say --------------------------------------------------------------------------------------
+
+FORBIDDEN = {
+    "a path of one machine": re.compile(r"(?<![\w.~-])/(?:work|root|home|Users|opt)/\w"),
+    "a local address": re.compile(r"file:///\w"),
+    "a folder beside the checkout": re.compile(r"\.\./shared"),
+}
+ALLOWED = {(".ci/run", "a folder beside the checkout")}
+
+
+def tracked_files() -> list[Path]:
+    """Every file of the repository, new ones that git does not ignore included."""
+    listed = run("git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    assert listed.returncode == 0, listed.stderr
+    return [ROOT / name for name in sorted(set(listed.stdout.split("\0"))) if name and (ROOT / name).is_file()]
+
+
+def test_files_name_no_machine() -> None:
+    found = []
+    for path in tracked_files():
+        name = path.relative_to(ROOT).as_posix()
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        for what, pattern in FORBIDDEN.items():
+            if (name, what) not in ALLOWED:
+                found += [f"{name}: {what}: {match.group()}" for match in pattern.finditer(text)]
+    assert found == []
+
+
+def test_citation_is_complete() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    version = re.search(r'__version__ = "(.+)"', (ROOT / "rapdarts/version.py").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0" and citation["title"] and citation["message"]
+    assert version and citation["version"] == version.group(1)
+    for work in [citation, *citation["references"]]:
+        assert work["title"] and work["authors"] and work["type"]
+
+
+# --- the wheel ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of this tree, built from a copy so that nothing is left behind and nothing stale gets in."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for folder in (*PACKAGES, "experiments"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    command = ("pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(out))
+    result = run(sys.executable, "-m", *command, cwd=source)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (built,) = out.glob("rapdarts-*.whl")
+    return built
+
+
+def test_wheel_is_complete(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    expected = {path.relative_to(ROOT).as_posix() for path in SOURCES}
+    expected |= {f"rapdarts/experiments/{path.name}" for path in (ROOT / "experiments").glob("*.yaml")}
+    expected |= {"rapdarts/data/digits.npz", "rapdarts/data/DIGITS.txt", "rapdarts/py.typed"}
+    assert expected - set(names) == set()
+    assert "rapdarts/experiments/digits.yaml" in names
+    assert any(name.endswith("/LICENSE") for name in names)
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == set(PACKAGES)
+
+
+def test_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    target, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    command = ("pip", "install", "--no-deps", "--no-index", "--target", str(target), str(wheel))
+    installed = run(sys.executable, "-m", *command, cwd=elsewhere)
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+
+    here = (sys.executable, "-c", "import rapdarts; print(rapdarts.__file__)")
+    where = run(*here, cwd=elsewhere, PYTHONPATH=str(target))
+    assert Path(where.stdout.strip()).is_relative_to(target), where.stdout + where.stderr
+
+    search = (sys.executable, "-m", "rapdarts", "search", "digits", "--print-config")
+    printed = run(*search, cwd=elsewhere, PYTHONPATH=str(target))
+    assert printed.returncode == 0, printed.stdout + printed.stderr
+    assert "name: digits" in printed.stdout
+    assert list(elsewhere.iterdir()) == []
