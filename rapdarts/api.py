@@ -27,8 +27,8 @@ from rapdarts.config.commands import CountConfig
 from rapdarts.config.experiment import Experiment, HardwareConfig, Launch, image_shape
 from rapdarts.cost.count import count, resources
 from rapdarts.cost.prices import read_hardware
-from rapdarts.data.dataset import DataSet, assemble
-from rapdarts.data.in_memory import read_given
+from rapdarts.data.dataset import DataSet, build_dataset
+from rapdarts.data.in_memory import read_in_memory
 from rapdarts.deploy import lookup as targets
 from rapdarts.deploy.blueprint import Blueprint
 from rapdarts.deploy.model_file import TrainedFile, deployed, load_network, read_trained
@@ -251,10 +251,10 @@ def _reader(config: Experiment, data: Any, test: Any) -> launches.Read | None:
         if test is not None:
             raise InputError("test= is given without data=; give both, or neither.")
         return None
-    read = read_given(data, test)
+    read = read_in_memory(data, test)
 
     def on_device(device: torch.device) -> DataSet:
-        return assemble(config.data, *read, device, config.seed)
+        return build_dataset(config.data, *read, device, config.seed)
 
     return on_device
 
@@ -324,7 +324,7 @@ def _options(**given: Any) -> CountConfig:
         ):
             raise InputError(f"image={image!r} must be (channels, height, width), such as (3, 32, 32).")
         given["input"] = "x".join(map(str, image))
-    return knobs.load(CountConfig, [(key, value) for key, value in given.items() if value is not None])
+    return knobs.parse_settings(CountConfig, [(key, value) for key, value in given.items() if value is not None])
 
 
 def _with_new_head(trained: TrainedFile, classes: int) -> nn.Module:

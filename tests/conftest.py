@@ -34,5 +34,5 @@ def memory_is_not_looked_into(request: pytest.FixtureRequest) -> Iterator[None]:
     """What a search will take is test_outlook.py's question; before each of the many tiny ones it would take a quarter of their time."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.path.name != "test_outlook.py":
-            patch.setattr("rapdarts.loops.memory.Outlook.words", lambda outlook: None)
+            patch.setattr("rapdarts.loops.memory.MemoryEstimate.words", lambda outlook: None)
         yield

@@ -136,18 +136,18 @@ def norms(path: str) -> None:
         nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 4, 3), nn.BatchNorm2d(4, momentum=None)
     ).double()
     found = []
-    with joined("cpu") as team:
-        if team.size > 1:
-            join_batch_norms(network, team)
+    with joined("cpu") as process_group:
+        if process_group.size > 1:
+            join_batch_norms(network, process_group)
         for size in (7, 1):
             images = 3 * torch.randn(size, 3, 8, 8, dtype=torch.float64) + 5
-            mine = images[team.rank :: team.size].clone().requires_grad_()
+            mine = images[process_group.rank :: process_group.size].clone().requires_grad_()
             (network(mine) ** 3).sum().backward()
             gradients = [weight.grad for weight in network.parameters()]
-            team.sum_up(gradients)
+            process_group.all_reduce(gradients)
             found.append([mine.grad, *(gradient.clone() for gradient in gradients if gradient is not None)])
             network.zero_grad()
-        torch.save([found, network.state_dict()], f"{path}{team.size}{team.rank}")
+        torch.save([found, network.state_dict()], f"{path}{process_group.size}{process_group.rank}")
 
 
 def slow_loading(path: str, slow: int) -> None:
@@ -157,12 +157,13 @@ def slow_loading(path: str, slow: int) -> None:
     from rapdarts.training import distributed
 
     distributed.TIMEOUT = timedelta(seconds=1)
-    with distributed.joined("cpu") as team:
-        with team.leader_first("wait"):
-            if team.rank == slow:
+    with distributed.joined("cpu") as process_group:
+        with process_group.leader_first("wait"):
+            if process_group.rank == slow:
                 time.sleep(2.5)
-            if team.leads:
+            if process_group.is_main:
                 Path(path).touch()
             assert Path(path).exists()
-        assert team.agree(team.rank, 3 - team.rank) == [1, 3]
-        assert team.share({"word": "one", "number": torch.ones(2)} if team.leads else None)["number"].tolist() == [1, 1]
+        assert process_group.agree(process_group.rank, 3 - process_group.rank) == [1, 3]
+        state = {"word": "one", "number": torch.ones(2)} if process_group.is_main else None
+        assert process_group.broadcast(state)["number"].tolist() == [1, 1]

@@ -31,7 +31,7 @@ INPUTS = 2
 
 
 @dataclass(frozen=True)
-class Reading:
+class ParsedCells:
     """What a text says: the space where it names one, a tree for each kind of cell, and where in the text it stood."""
 
     cells: Mapping[str, Any]
@@ -39,7 +39,7 @@ class Reading:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-def reader_of(text: str) -> Callable[[str, str], Reading] | None:
+def reader_of(text: str) -> Callable[[str, str], ParsedCells] | None:
     """Which function here reads a text, by its first words; None for what can only be JSON."""
     if text.lstrip().startswith("|"):
         return nasbench201
@@ -58,7 +58,7 @@ LOGGED = re.compile(
 SKIPS = re.compile(r"skip-connect:\s*(\d+)")
 
 
-def log(text: str, where: str) -> Reading:
+def log(text: str, where: str) -> ParsedCells:
     """The genotype in the log of a search: the last that a line calls `genotype =`, one of which stands behind every epoch.
 
     P-DARTS writes several at its end, one for each cap on skips, and chooses none: they are refused unless they agree.
@@ -77,10 +77,10 @@ def log(text: str, where: str) -> Reading:
             f"{where} is a log with different genotypes, in lines {', '.join(words[:12])}; put the one you mean in a file of its own."
         )
     reading = python(chosen[-1]["genotype"], f"{where}, in the log's line {lines[-1]}")
-    return Reading(reading.cells, reading.space, {"log": f"line {lines[-1]}, the last of {len(chosen)} genotypes"})
+    return ParsedCells(reading.cells, reading.space, {"log": f"line {lines[-1]}, the last of {len(chosen)} genotypes"})
 
 
-def python(text: str, where: str) -> Reading:
+def python(text: str, where: str) -> ParsedCells:
     """The genotype that a text in Python's grammar means: `Genotype(normal=[...], ...)`, or a dictionary of NNI's.
 
     A name and `=` may stand before it, and a first line `# space: NAME`. Only calls of Genotype and range,
@@ -97,8 +97,8 @@ def python(text: str, where: str) -> Reading:
         reading = nni(grammar.dictionary(value), where)
     else:
         fields = grammar.fields(value)
-        reading = Reading({kind: grammar.cell(fields, kind) for kind in KINDS})
-    return Reading(reading.cells, named.group(1) if named else "")
+        reading = ParsedCells({kind: grammar.cell(fields, kind) for kind in KINDS})
+    return ParsedCells(reading.cells, named.group(1) if named else "")
 
 
 def _statements(source: str, where: str) -> list[ast.stmt]:
@@ -266,7 +266,7 @@ def is_nni(tree: Mapping[str, Any]) -> bool:
     return any(NNI_KEY.fullmatch(key) or NNI_OLD_KEY.fullmatch(key) for key in tree)
 
 
-def nni(tree: Mapping[str, Any], where: str) -> Reading:
+def nni(tree: Mapping[str, Any], where: str) -> ParsedCells:
     """The genotype in a dictionary that NNI exports.
 
     Since 2.8 it says `"normal/op_2_0": "sep_conv_3x3", "normal/input_2_0": 1` of every edge: cell, node (from 2, behind
@@ -295,7 +295,7 @@ def nni(tree: Mapping[str, Any], where: str) -> Reading:
             raise InputError(
                 f"{where}: node {node} of {kind} has {len(found)} edges, others have {most}; NNI gives all as many."
             )
-    return Reading(cells)
+    return ParsedCells(cells)
 
 
 def _nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]]:
@@ -355,7 +355,7 @@ BENCH_NODES, BENCH_EDGE = 3, re.compile(r"([^\s|+~]+)~([0-9]+)")
 """Computed nodes in a cell, and one edge, primitive~input."""
 
 
-def nasbench201(text: str, where: str) -> Reading:
+def nasbench201(text: str, where: str) -> ParsedCells:
     """The genotype that `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|` means.
 
     Three nodes, each with one edge from the cell's input (0) and from every earlier node, in that order.
@@ -385,4 +385,4 @@ def nasbench201(text: str, where: str) -> Reading:
                 )
             node.append([found[1], source])
         nodes.append(node)
-    return Reading({"normal": {"inputs": 1, "nodes": nodes, "concat": [BENCH_NODES]}}, "nasbench201")
+    return ParsedCells({"normal": {"inputs": 1, "nodes": nodes, "concat": [BENCH_NODES]}}, "nasbench201")

@@ -19,7 +19,7 @@ import numpy as np
 from rapdarts.architecture import dialects
 from rapdarts.architecture.space import KINDS, SearchSpace, Skeleton
 from rapdarts.errors import InputError
-from rapdarts.files.json import Fault, as_list, as_object, dump, load, reader, record, show
+from rapdarts.files.json import Fault, as_list, as_object, dump, reader, record, show, strict_loads
 from rapdarts.files.text import read_text
 from rapdarts.suggestions import suggestion
 
@@ -187,7 +187,7 @@ space_name = reader(
 stem = reader(lambda value: value in ("cifar", "imagenet"), "cifar or imagenet")
 
 
-def read(path: Path, space: str = "darts") -> Genotype:
+def read_genotype(path: Path, space: str = "darts") -> Genotype:
     """The genotype in a file of any dialect; `space` is the space where the file leaves it open.
 
     Raises InputError for what is no regular file, too large, not UTF-8, or not a genotype.
@@ -217,7 +217,7 @@ def parse_json(text: str, where: str, space: str = "darts") -> Genotype:
     if len(text) > MAX_FILE_BYTES:
         raise InputError(f"{where} has {len(text)} characters, too many for a genotype.")
     try:
-        tree = as_object(load(text), where)
+        tree = as_object(strict_loads(text), where)
     except Fault as fault:
         raise InputError(f"{where}, {fault}.") from None
     if "format" not in tree and dialects.is_nni(tree):
@@ -253,7 +253,7 @@ def parse_nasbench201(text: str, where: str) -> Genotype:
     return _read(dialects.nasbench201(text, where), where, "nasbench201")
 
 
-def _read(reading: dialects.Reading, where: str, space: str) -> Genotype:
+def _read(reading: dialects.ParsedCells, where: str, space: str) -> Genotype:
     cells = {kind: _cell(tree, f"{where}: cell {kind}") for kind, tree in reading.cells.items()}
     return Genotype(reading.space or space, cells, provenance=reading.provenance)
 

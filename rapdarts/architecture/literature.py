@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from rapdarts.architecture.genotype import Cell, Genotype, read
+from rapdarts.architecture.genotype import Cell, Genotype, read_genotype
 from rapdarts.errors import InputError
 from rapdarts.files.yaml import shorten
 from rapdarts.suggestions import suggestion
@@ -228,4 +228,4 @@ def named(target: str, networks: Iterable[str] = (), forms: str = "a file") -> t
         what = "network" if networks else "genotype"
         hint = suggestion(target, [*LITERATURE, *networks])
         raise InputError(f"there is no {what} {shorten(repr(target))}: neither {forms} nor a name; {hint}.")
-    return read(path), str(path)
+    return read_genotype(path), str(path)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rapdarts.config.knobs import checked, full_name, get, keys, knob, load
+from rapdarts.config.knobs import checked, full_name, get, keys, knob, parse_settings
 from rapdarts.config.presets import PRESETS
 from rapdarts.config.units import amount
 from rapdarts.errors import InputError
@@ -313,12 +313,12 @@ def changed(config: Experiment, given: Sequence[tuple[str, Any]], section: str =
 def _completed(settings: Pairs, given: Sequence[tuple[str, Any]], section: str) -> Experiment:
     """The experiment of settings under their full names, with the pairs of a command line on top."""
     named = checked(Experiment, _split(given)[1], section, beside=Launch)
-    config = load(Experiment, settings + _presets(named, settings) + named)
+    config = parse_settings(Experiment, settings + _presets(named, settings) + named)
     check_experiment(config)
     return config
 
 
-def bounds(budget: BudgetConfig) -> dict[str, float]:
+def budget_limits(budget: BudgetConfig) -> dict[str, float]:
     """The budgets that are set, by resource, in its unit; none lifts one. Raises InputError for what is no amount of it."""
     return {
         name: amount(text, name, f"budget.{name}") for name, text in vars(budget).items() if text not in ("", "none")
@@ -332,7 +332,7 @@ def random_macs(settings: RandomConfig) -> float:
 
 def launch(given: Sequence[tuple[str, Any]]) -> Launch:
     """Where a run lives, by the same pairs. Raises InputError."""
-    found = load(Launch, _split(given)[0])
+    found = parse_settings(Launch, _split(given)[0])
     if found.resume and not found.run:
         raise InputError("resume=true needs run=PATH, the folder of the run to continue.")
     return found
@@ -410,7 +410,7 @@ def check_experiment(config: Experiment) -> None:
     if retrain.nesterov and not retrain.momentum:
         raise InputError("retrain.nesterov=true needs a momentum; add retrain.momentum=0.9, or leave it out.")
     random_macs(search.random)
-    limits = bounds(search.budget)
+    limits = budget_limits(search.budget)
     if config.skeleton.channels == 0 and not limits:
         raise InputError("skeleton.channels=auto needs a budget to fill, such as budget.params=3.0M; or give a number.")
     if search.strategy == "random" and (limits or config.skeleton.channels == 0):
@@ -441,7 +441,7 @@ def of_run(folder: Path) -> Experiment:
     file = folder / "config.yaml"
     if not os.path.isfile(file):
         raise InputError(f"{shorten(str(folder))} is not a run folder: it has no config.yaml.")
-    return load(Experiment, list(read_yaml(file)), where=str(file))
+    return parse_settings(Experiment, list(read_yaml(file)), where=str(file))
 
 
 def of_alphas(file: Path, needed: bool) -> Experiment:

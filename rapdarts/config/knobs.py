@@ -139,7 +139,9 @@ def checked(
 Schema = TypeVar("Schema")
 
 
-def load(schema: type[Schema], settings: Sequence[tuple[str, Any]], section: str = "", where: str = "") -> Schema:
+def parse_settings(
+    schema: type[Schema], settings: Sequence[tuple[str, Any]], section: str = "", where: str = ""
+) -> Schema:
     """A `schema` value from (key, value) pairs, the later of which win. Raises InputError as `checked` does."""
     from omegaconf import OmegaConf
 

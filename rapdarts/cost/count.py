@@ -127,7 +127,7 @@ def deployment_of(genotype: Genotype) -> tuple[int, HardwareConfig]:
     precision, hardware = said.get("precision", 32), said.get("hardware", {})
     if precision not in (32, 16, 8) or not isinstance(hardware, dict):
         raise InputError(f"the genotype's provenance has the precision {precision!r}; it must be 32, 16 or 8 (bits).")
-    return precision, knobs.load(
+    return precision, knobs.parse_settings(
         HardwareConfig, list(hardware.items()), where="the hardware in the genotype's provenance"
     )
 

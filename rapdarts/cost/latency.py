@@ -16,7 +16,7 @@ from rapdarts.architecture.genotype import SKELETON, space_name, stem
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cost.expected import PriceTable, places
 from rapdarts.errors import InputError
-from rapdarts.files.json import Fault, Reader, load, number, reader, record, show
+from rapdarts.files.json import Fault, Reader, number, reader, record, show, strict_loads
 from rapdarts.files.text import read_text
 from rapdarts.files.yaml import shorten
 
@@ -236,7 +236,7 @@ def _wholes(count: int) -> Reader:
     return reader(fits, f"{count} whole numbers from 1 to {most}")
 
 
-def read(path: Path) -> LatencyTable:
+def read_latency_table(path: Path) -> LatencyTable:
     """The table in a file. Raises InputError for what is no regular file, too large, not UTF-8, or not a latency table."""
     where = shorten(str(path))
     larger = f"has more than {MAX_FILE_BYTES:,} bytes, too many for a latency table"
@@ -266,7 +266,7 @@ def parse(text: str, where: str) -> LatencyTable:
 def _load(text: str, where: str) -> Any:
     """The values of a JSON text. Raises InputError."""
     try:
-        return load(text, infinite=True)
+        return strict_loads(text, infinite=True)
     except Fault as fault:
         words = {
             "depth": " is nested too deeply for a latency table",

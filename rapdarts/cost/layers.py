@@ -66,7 +66,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Bill:
+class NetworkCosts:
     """What a network costs at a precision of weights and activations in bits, on hardware of known energies.
 
     `modules` are the rows by module; `thop` is what that package counts, or why it does not.
@@ -146,7 +146,7 @@ class Bill:
         return found
 
 
-def itemise(target: Target, precision: int, hardware: HardwareConfig) -> Bill:
+def network_costs(target: Target, precision: int, hardware: HardwareConfig) -> NetworkCosts:
     """Counts a network layer by layer. Raises InputError, naming the layer, where it cannot take the image."""
     network, image = target.network, target.image
     with remembering():
@@ -154,7 +154,7 @@ def itemise(target: Target, precision: int, hardware: HardwareConfig) -> Bill:
         run = trace(network, image)
     rows = rows_of(network, run.ops)
     norms, relus = (sum(op.size for op in run.ops if op.kind == kind) for kind in ("norm", "relu"))
-    return Bill(
+    return NetworkCosts(
         target,
         target.classes or run.sizes[run.output],
         precision,
@@ -240,7 +240,7 @@ def _count_nothing(module: nn.Module, given: object, result: object) -> None:
 # --- for the eye -------------------------------------------------------------------------------------------------
 
 
-def describe(bills: Sequence[Bill], rows: str) -> str:
+def describe(bills: Sequence[NetworkCosts], rows: str) -> str:
     """The tables of rows (`all`, `none`; `auto`: so many as can be read, of a single network only), then the totals side by side."""
     lines = []
     for bill in bills:
@@ -250,7 +250,7 @@ def describe(bills: Sequence[Bill], rows: str) -> str:
     return "\n".join([*lines, *totals(bills)])
 
 
-def heading(bill: Bill) -> str:
+def heading(bill: NetworkCosts) -> str:
     """The network in words."""
     skeleton, shape = bill.target.skeleton, "x".join(map(str, bill.target.image))
     if skeleton is None:
@@ -259,7 +259,7 @@ def heading(bill: Bill) -> str:
     return f"{bill.target.name}: {cells}, {shape}, {bill.classes} classes, {skeleton.stem} stem"
 
 
-def table(bill: Bill, rows: Sequence[Row]) -> list[str]:
+def table(bill: NetworkCosts, rows: Sequence[Row]) -> list[str]:
     """What each row puts out (its layers together), holds and multiplies."""
     cells = [("layer", "kind", "output", "memory KiB", "params", "MACs", "% of MACs")]
     for row in [*rows, Row.of(bill.rows, "total")]:
@@ -277,7 +277,7 @@ def table(bill: Bill, rows: Sequence[Row]) -> list[str]:
     return columns(cells, left=(0, 1, 2))
 
 
-def totals(bills: Sequence[Bill]) -> list[str]:
+def totals(bills: Sequence[NetworkCosts]) -> list[str]:
     """Every figure of every network, and what it counts."""
     cells = [("", *(bill.target.name for bill in bills), "")]
     for name, convention in CONVENTIONS.items():
@@ -289,7 +289,7 @@ def totals(bills: Sequence[Bill]) -> list[str]:
     return lines + [f"the auxiliary head that training adds to {name}: {extra:,} params" for name, extra in heads]
 
 
-def panels(bill: Bill) -> Panels:
+def panels(bill: NetworkCosts) -> Panels:
     """What the layers put out, hold and multiply, for bar charts."""
     rows = bill.short
     macs, params, stored, energy = (show(bill.costs[name], name) for name in ("macs", "params", "bytes", "energy"))

@@ -11,10 +11,10 @@ import torch
 
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config import knobs
-from rapdarts.config.experiment import HardwareConfig, SearchConfig, bounds
+from rapdarts.config.experiment import HardwareConfig, SearchConfig, budget_limits
 from rapdarts.cost.count import COUNTED, Resource, additive, resources
 from rapdarts.cost.expected import PriceTable, price_table
-from rapdarts.cost.latency import read as read_latency
+from rapdarts.cost.latency import read_latency_table as read_latency
 from rapdarts.cost.latency import with_latency
 from rapdarts.cost.penalty import uniform
 from rapdarts.errors import InputError
@@ -28,7 +28,7 @@ def read_hardware(path: str) -> HardwareConfig:
     """The energies in a file, or the default ones where none is named. Raises InputError for a file that is no such table."""
     if not path:
         return HardwareConfig()
-    return knobs.load(HardwareConfig, [("name", Path(path).stem), *read_yaml(Path(path))], where=path)
+    return knobs.parse_settings(HardwareConfig, [("name", Path(path).stem), *read_yaml(Path(path))], where=path)
 
 
 def counters(settings: SearchConfig) -> dict[str, Resource]:
@@ -75,7 +75,7 @@ def skip_cap(settings: SearchConfig) -> int | None:
 
 def check_budgets(settings: SearchConfig, table: PriceTable) -> None:
     """Raises InputError where no genotype meets the budgets at a table's skeleton: how far off they are, and what would fit."""
-    limits, cap, space, skeleton = bounds(settings.budget), skip_cap(settings), table.space, table.skeleton
+    limits, cap, space, skeleton = budget_limits(settings.budget), skip_cap(settings), table.space, table.skeleton
     try:
         discretize_exactly(space, uniform(space.mask).weights.numpy(), budgets_on(table, limits), cap)
     except Infeasible as error:
@@ -106,7 +106,7 @@ def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> in
 
     At the width where only the cheapest cell fits there would be nothing left to search.
     """
-    limits, mixture = bounds(settings.budget), uniform(space.mask)
+    limits, mixture = budget_limits(settings.budget), uniform(space.mask)
 
     def fits(channels: int) -> bool:
         table = prices(settings, space, replace(skeleton, channels=channels))

@@ -31,7 +31,7 @@ Amounts = dict[str, float]
 """How much of each resource, in its own unit."""
 
 
-def tariff_of(space: SearchSpace, skeleton: Skeleton, precision: int, hardware: HardwareConfig) -> dict[str, Any]:
+def space_prices(space: SearchSpace, skeleton: Skeleton, precision: int, hardware: HardwareConfig) -> dict[str, Any]:
     """What the networks of a space cost at a skeleton, as JSON values, by resource; weights and activations of so many bits.
 
     `floor` and `ceiling` are those of each resource by itself, over all genotypes whatever their skips.
@@ -142,7 +142,7 @@ def peak_of_random(space: SearchSpace, skeleton: Skeleton, rng: np.random.Genera
     return int(count_derived(random_genotype(space, rng), space, small, {"peak_memory": peak_memory})["peak_memory"])
 
 
-def describe_tariff(tariff: dict[str, Any]) -> str:
+def describe_space_prices(tariff: dict[str, Any]) -> str:
     """The same for the eye."""
     names = list(tariff["floor"])
     skeleton, sample, peaks = tariff["skeleton"], tariff["sample"], tariff["peak_memory"]

@@ -49,15 +49,15 @@ class DataSet:
     fingerprint: str  # sha256 of labels, shapes and pixels (streaming folders: names and sizes of the files)
 
 
-def load(config: DataConfig, device: torch.device, seed: int) -> DataSet:
+def load_dataset(config: DataConfig, device: torch.device, seed: int) -> DataSet:
     """Reads (and where needed fetches) a data set; `seed` draws the share `config.fraction` of its training images.
 
     Raises InputError for what the user must mend, DamagedError for a file that is cut or altered.
     """
-    return assemble(config, *readers.read(config), device, seed)
+    return build_dataset(config, *readers.read_images(config), device, seed)
 
 
-def assemble(
+def build_dataset(
     config: DataConfig,
     train: InMemory | Pictures,
     test: InMemory | Pictures | None,

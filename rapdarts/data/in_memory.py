@@ -19,7 +19,7 @@ PIXELS = (
 )
 
 
-def read_given(data: Any, test: Any = None) -> tuple[InMemory, InMemory | None, list[str]]:
+def read_in_memory(data: Any, test: Any = None) -> tuple[InMemory, InMemory | None, list[str]]:
     """The train half, the test half (None: none was given), class names; pictures as uint8 in memory.
 
     `data` and `test` are (images, labels) or data sets. Images are arrays or tensors (n, c, h, w), (n, h, w, c) or

@@ -195,7 +195,7 @@ def open_pictures(root: Path, files: Sequence[str], labels: Tensor, size: int) -
 # --- one reader for each format ----------------------------------------------------------------------------------
 
 
-def read(config: DataConfig) -> tuple[InMemory | Pictures, InMemory | Pictures | None, list[str]]:
+def read_images(config: DataConfig) -> tuple[InMemory | Pictures, InMemory | Pictures | None, list[str]]:
     """The train half, the test half (None: no image is marked as one; the train half has them all), class names.
 
     Raises InputError for what the user must mend, DamagedError for a file that is cut or altered.

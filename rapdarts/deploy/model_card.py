@@ -15,7 +15,7 @@ from rapdarts.config.units import show
 from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.deploy.model_file import TrainedFile
 from rapdarts.errors import DamagedError, InputError
-from rapdarts.files.json import Fault, as_object, load
+from rapdarts.files.json import Fault, as_object, strict_loads
 from rapdarts.files.text import read_text
 from rapdarts.training.metrics import run_of
 
@@ -57,7 +57,7 @@ def _object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        tree: dict[str, Any] = as_object(load(read_text(path, "it", MAX_FILE_BYTES, "is too large")), "it")
+        tree: dict[str, Any] = as_object(strict_loads(read_text(path, "it", MAX_FILE_BYTES, "is too large")), "it")
         return tree
     except (InputError, Fault) as error:
         raise DamagedError(f"{path} is damaged ({str(error).rstrip('.')}).") from None

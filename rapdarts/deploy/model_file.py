@@ -19,7 +19,7 @@ from rapdarts.architecture.space import SearchSpace, named_space
 from rapdarts.data.dataset import DataSet
 from rapdarts.deploy.blueprint import Blueprint, of_card
 from rapdarts.errors import DamagedError, InputError
-from rapdarts.files.json import load
+from rapdarts.files.json import strict_loads
 from rapdarts.networks.layers import Normalise
 
 CARD = "rapdarts"
@@ -48,7 +48,7 @@ def read_trained(path: Path, space_named: Callable[[str], SearchSpace] = named_s
         )
     try:
         with safe_open(path, "pt") as file:
-            card = load((file.metadata() or {})[CARD])
+            card = strict_loads((file.metadata() or {})[CARD])
         blueprint, data = of_card(card, str(path), space_named), card["data"]
         mean, std = (_by_channel(data[name], name, blueprint.input[0]) for name in ("mean", "std"))
         if not all(deviation > 0 for deviation in std):

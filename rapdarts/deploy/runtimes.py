@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from rapdarts.errors import DamagedError, InputError
-from rapdarts.files.json import load
+from rapdarts.files.json import strict_loads
 
 Function = Callable[[Tensor], Tensor]
 """Pixels (n, c, h, w), float32 in 0..1, to logits (n, classes), float32, both on the CPU."""
@@ -68,7 +68,7 @@ class Facts:
 def facts_of(texts: dict[str, str], where: str) -> Facts:
     """The facts that a file keeps. Raises InputError where it says nothing of image and classes."""
     try:
-        image, names = load(texts["image"]), load(texts["class_names"])
+        image, names = strict_loads(texts["image"]), strict_loads(texts["class_names"])
         if not (len(image) == 3 and all(type(side) is int and side > 0 for side in image)):
             raise ValueError
         if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):

@@ -18,7 +18,7 @@ from rapdarts.deploy.model_card import what
 from rapdarts.deploy.model_file import TrainedFile
 from rapdarts.deploy.runtimes import Facts, Function
 from rapdarts.errors import RapdartsError
-from rapdarts.training.metrics import Accuracy, accuracy_of, predict
+from rapdarts.training.metrics import Evaluation, evaluate_logits, predict
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Agreement:
     n: int
 
     @property
-    def share(self) -> float:
+    def relative(self) -> float:
         """The difference in largest logits; not a number where a logit is not finite."""
         return self.difference / max(self.largest, 1e-6)
 
@@ -75,14 +75,14 @@ def facts_for(trained: TrainedFile, licence: str = "") -> Facts:
     return Facts(trained.blueprint.input, trained.class_names, "\n".join([what(trained), *cells]), licence)
 
 
-def written(network: nn.Module, runtime: Runtime, facts: Facts, pixels: Tensor) -> tuple[bytes, Agreement]:
+def write_verified(network: nn.Module, runtime: Runtime, facts: Facts, pixels: Tensor) -> tuple[bytes, Agreement]:
     """The file, and how far its logits are from those of the network, on `pixels` (n, c, h, w) in 0..1.
 
     Raises RapdartsError where that is too far.
     """
     content = runtime.write(network, facts)
     found = agreement(network, runtime.open(content), pixels)
-    if not found.share <= runtime.tolerance:
+    if not found.relative <= runtime.tolerance:
         raise RapdartsError(
             f"the exported network differs from PyTorch by {found.difference:.2g} in a logit (the largest is"
             f" {found.largest:.3g}), more than {runtime.tolerance:g} of it; nothing was written. Take another format."
@@ -118,6 +118,6 @@ def int8(content: bytes, facts: Facts, data: DataSet, count: int) -> tuple[bytes
     return shipped.to_int8(content, facts, batches), len(index)
 
 
-def tested(network: Function, data: DataSet) -> Accuracy:
+def tested(network: Function, data: DataSet) -> Evaluation:
     """Accuracy of a network from pixels to logits on the test set. Raises DivergedError for logits that are not finite."""
-    return accuracy_of(*predict(network, pixels_of(data.test)))
+    return evaluate_logits(*predict(network, pixels_of(data.test)))

@@ -36,7 +36,7 @@ class Fault(ValueError):
         self.kind, self.problem, self.found = kind, problem, found
 
 
-def load(text: str, infinite: bool = False) -> Any:
+def strict_loads(text: str, infinite: bool = False) -> Any:
     """The values of a JSON text; `infinite` lets numbers too large for a float pass as infinity, for a range to refuse.
 
     Raises Fault, also where Python's own reader is lenient: for repeated keys, NaN, and numbers or depths without end.

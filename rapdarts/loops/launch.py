@@ -21,7 +21,7 @@ from rapdarts.config.experiment import Experiment, Launch, SearchConfig
 from rapdarts.config.units import within
 from rapdarts.cost.count import deployment_facts
 from rapdarts.cost.prices import read_hardware
-from rapdarts.data.dataset import DataSet, load
+from rapdarts.data.dataset import DataSet, load_dataset
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlueprint
 from rapdarts.deploy.model_file import deployed, read_trained
 from rapdarts.errors import InputError
@@ -29,14 +29,14 @@ from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
 from rapdarts.loops.memory import training_within_memory, within_memory
 from rapdarts.loops.random_baseline import random_baseline
-from rapdarts.loops.rank import Contestant, brief, parted
+from rapdarts.loops.rank import RankingEntry, short_recipe, split_for_ranking
 from rapdarts.loops.rank import rank as ranking
 from rapdarts.networks.reference import REFERENCE, find
 from rapdarts.strategy.derive import Derivation
 from rapdarts.training.device import training_device
 from rapdarts.training.distributed import joined
 from rapdarts.training.log import Screen
-from rapdarts.training.metrics import Accuracy
+from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import open_run
 
 HARDWARE_KEPT, LATENCY_KEPT = "hardware.yaml", "latency.json"
@@ -80,15 +80,15 @@ class Searched:
 class Retrained:
     """What a retraining has reached: accuracy on the test images, that of `best` where one was chosen, and where all that is written.
 
-    `report` is what result.json holds. Of several processes, the one that `leads` has written it.
+    `report` is what result.json holds. Of several processes, the one that `is_main` has written it.
     """
 
-    test: Accuracy
-    best: Accuracy | None
+    test: Evaluation
+    best: Evaluation | None
     blueprint: Blueprint
     report: dict[str, Any]
     folder: Path
-    leads: bool = True
+    is_main: bool = True
 
     @property
     def file(self) -> Path:
@@ -123,8 +123,8 @@ def search(
     """
     space = _searched(config.search, space)
     data = _data(config, read)
-    searching.Halves.of(data, config)  # refuses a batch that is too large before a folder is made
-    limits = configuration.bounds(config.search.budget)
+    searching.SearchBatches.of(data, config)  # refuses a batch that is too large before a folder is made
+    limits = configuration.budget_limits(config.search.budget)
     if limits:
         Screen(silent=not progress).say(f"looking for genotypes with {within(limits)}")
     auto, table = config.skeleton.channels == 0, searching.priced(config, space, data)
@@ -165,17 +165,17 @@ def baseline(
 
 
 def rank(
-    config: Experiment, contestants: Sequence[Contestant], data: DataSet, launch: Launch, name: str, code: str = ""
+    config: Experiment, contestants: Sequence[RankingEntry], data: DataSet, launch: Launch, name: str, code: str = ""
 ) -> tuple[dict[str, Any], Path]:
     """Trains `contestants` briefly and puts them in order; the other arguments are those of `search`.
 
     Notes in `config` the length of a training. Gives what result.json holds, and the file of the first genotype.
     """
     skeleton = searching.deployment_skeleton(config.skeleton, data)
-    config.rank.epochs = brief(config).retrain.epochs
+    config.rank.epochs = short_recipe(config).retrain.epochs
     # Before a folder is made, these two refuse images that are too small and a batch that is too large.
     _ = DerivedBlueprint(contestants[0].genotype, contestants[0].space, skeleton).costs
-    retraining.training_batches(brief(config), parted(data, config))
+    retraining.training_batches(short_recipe(config), split_for_ranking(data, config))
     inputs = {"data set": data.fingerprint, "genotypes": "\n".join(one.genotype.line for one in contestants)}
     with open_run("rank", config, launch, name, inputs | {"search space": code}) as run:
         with training_within_memory(config.retrain):
@@ -197,22 +197,22 @@ def retrain(
 
     Processes that torchrun started train it together. Raises InputError before a folder is made; else as the loop and `open_run` do.
     """
-    with joined(config.device) as team:
-        with team.leader_first("get its data and network ready"):
+    with joined(config.device) as process_group:
+        with process_group.leader_first("get its data and network ready"):
             data = _data(config, read)
             blueprint = plan(config, data)
             # Before a folder is made, these two refuse images that are too small and a batch that is too large.
             _ = blueprint.costs
-            retraining.training_batches(config, data, team)
+            retraining.training_batches(config, data, process_group)
         inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": code}
-        with open_run("retrain", config, launch, name, inputs, progress, team) as run:
+        with open_run("retrain", config, launch, name, inputs, progress, process_group) as run:
             for remark in blueprint.remarks(config.retrain):
                 run.screen.say(remark)
             with training_within_memory(config.retrain):
                 trained = retraining.retrain(config, blueprint, data, run)
             report = retraining.result(trained, blueprint, config.retrain, run)
             run.write_json("result.json", report)
-    return Retrained(trained.test, trained.best, blueprint, report, run.folder, team.leads)
+    return Retrained(trained.test, trained.best, blueprint, report, run.folder, process_group.is_main)
 
 
 def plan_for(
@@ -274,7 +274,7 @@ def _searched(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
 def _data(config: Experiment, read: Read | None) -> DataSet:
     """The data on the device of the experiment."""
     device = training_device(config.device, config.threads)
-    return load(config.data, device, config.seed) if read is None else read(device)
+    return load_dataset(config.data, device, config.seed) if read is None else read(device)
 
 
 def _inputs(config: Experiment, data: DataSet, code: str) -> dict[str, str]:

@@ -49,7 +49,7 @@ def within_memory(config: Experiment, space: SearchSpace, data: DataSet, table: 
     Raises DeviceError where the memory runs out all the same, which names what would fit, or where the GPU cannot run
     the batched supernet's kernels.
     """
-    outlook = Outlook(config, space, data, table, free_bytes(data.train.labels.device))
+    outlook = MemoryEstimate(config, space, data, table, free_bytes(data.train.labels.device))
     if not run.screen.closed and (words := outlook.words()):
         run.screen.say(words)
     try:
@@ -81,7 +81,7 @@ def training_within_memory(settings: RetrainConfig) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class MemoryEstimate:
     """What lies before a search: its stages, and the memory that is free as it begins."""
 
     config: Experiment
@@ -174,7 +174,7 @@ class Outlook:
     @property
     def images(self) -> int:
         """How many the smaller half of the training set has: no batch may be larger."""
-        halves = loop.Halves.of(self.data, self.config)
+        halves = loop.SearchBatches.of(self.data, self.config)
         return min(len(half.index) for half in (halves.train, halves.search))
 
     def largest_batch(self, found: Footprint) -> int:

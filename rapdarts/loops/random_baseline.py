@@ -21,7 +21,7 @@ from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.errors import DivergedError, InputError
 from rapdarts.loops.retrain import all_diverged, retrain
 from rapdarts.loops.search import skeleton_to_build
-from rapdarts.training.metrics import Accuracy
+from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import Run
 
 MOST_DRAWS = 20_000
@@ -59,8 +59,8 @@ def random_baseline(
     for number, genotype in enumerate(drawn, 1):
         what = f"network {number}/{len(drawn)}"
         reached = run.remember(partial(train, number, what))
-        test = None if "diverged" in reached else Accuracy(**reached)
-        share = test.share if test else None
+        test = None if "diverged" in reached else Evaluation(**reached)
+        share = test.accuracy if test else None
         results.append({"genotype": genotype.line, "costs": table.exact(genotype), "test_accuracy": share})
         run.screen.say(f"{what}: {test or reached['diverged']}")
     shares = [found["test_accuracy"] for found in results if found["test_accuracy"] is not None]

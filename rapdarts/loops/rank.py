@@ -29,7 +29,7 @@ SURE = 2.0
 
 
 @dataclass(frozen=True)
-class Contestant:
+class RankingEntry:
     """A genotype to be ranked, where it was found, and its score there: the sum of its log mixing weights, the best of several.
 
     `own` is the one that a search derived; `score` is None for one that the user named.
@@ -50,7 +50,7 @@ class Contestant:
             *((kind, cell.inputs, tuple(map(sorted_pairs, cell.nodes)), cell.concat) for kind, cell in kinds),
         )
 
-    def with_facts(self, facts: Mapping[str, Any]) -> Contestant:
+    def with_facts(self, facts: Mapping[str, Any]) -> RankingEntry:
         """The same, its genotype saying of itself how its costs are counted (`deployment_facts`)."""
         genotype = replace(self.genotype, provenance={**self.genotype.provenance, **facts})
         return replace(self, genotype=genotype)
@@ -64,9 +64,9 @@ def sorted_pairs(node: Sequence[tuple[str, int]]) -> tuple[tuple[int, str], ...]
     return tuple(sorted((source, primitive) for primitive, source in node))
 
 
-def choose(found: Sequence[Contestant], count: int) -> list[Contestant]:
+def choose(found: Sequence[RankingEntry], count: int) -> list[RankingEntry]:
     """Each genotype once: all that were named, and the `count` best that the searches left, their own derived ones before others."""
-    once: dict[tuple[Any, ...], Contestant] = {}
+    once: dict[tuple[Any, ...], RankingEntry] = {}
     for one in found:
         same = once.setdefault(one.cells, one)
         if same is not one:
@@ -76,12 +76,12 @@ def choose(found: Sequence[Contestant], count: int) -> list[Contestant]:
             once[one.cells] = replace(
                 same, sources=sources, own=same.own or one.own, score=None if is_named else max(scores)
             )
-    everyone = sorted(once.values(), key=Contestant.place)  # stable: the first found of equals
+    everyone = sorted(once.values(), key=RankingEntry.place)  # stable: the first found of equals
     named = [one for one in everyone if one.score is None]
     return named + everyone[len(named) : len(named) + count]
 
 
-def parted(data: DataSet, config: Experiment) -> DataSet:
+def split_for_ranking(data: DataSet, config: Experiment) -> DataSet:
     """A data set whose `train` and `test` are two parts of the training set; the true test set is left out.
 
     All seeds of one ranking share the parts, so that differences between networks are not differences between images.
@@ -90,7 +90,7 @@ def parted(data: DataSet, config: Experiment) -> DataSet:
     return replace(data, train=data.train.take(first), test=data.train.take(second))
 
 
-def brief(config: Experiment) -> Experiment:
+def short_recipe(config: Experiment) -> Experiment:
     """The experiment that each network is trained by: as long as the ranking says, and nothing more held out.
 
     A ranking that is shorter than the recipe's warm-up still trains an epoch at the full learning rate, as others must.
@@ -102,7 +102,7 @@ def brief(config: Experiment) -> Experiment:
 
 
 def rank(
-    config: Experiment, contestants: Sequence[Contestant], skeleton: Skeleton, data: DataSet, run: Run
+    config: Experiment, contestants: Sequence[RankingEntry], skeleton: Skeleton, data: DataSet, run: Run
 ) -> dict[str, Any]:
     """Trains every contestant at one skeleton, with one or several seeds, and orders them by their accuracy on the images kept aside.
 
@@ -110,7 +110,7 @@ def rank(
     first) and each network's own files under trained/. Raises DivergedError if all diverged, Preempted if a signal asked
     to stop.
     """
-    parts, seeds, recipe = parted(data, config), config.rank.seeds, brief(config)
+    parts, seeds, recipe = split_for_ranking(data, config), config.rank.seeds, short_recipe(config)
     blueprints = [DerivedBlueprint(one.genotype, one.space, skeleton) for one in contestants]
     for remark in blueprints[0].remarks(recipe.retrain):
         run.screen.say(remark)
@@ -175,7 +175,7 @@ def rank(
     }
 
 
-def compared(place: int, one: Contestant, right: np.ndarray, first: np.ndarray) -> dict[str, Any]:
+def compared(place: int, one: RankingEntry, right: np.ndarray, first: np.ndarray) -> dict[str, Any]:
     """What the answers that were `right` (seeds, images) say of a network, beside those of the one in the first place.
 
     Of one that diverged by some seed they say nothing but the accuracies by the others.

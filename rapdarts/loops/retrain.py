@@ -18,11 +18,11 @@ from rapdarts.deploy.model_file import to_safetensors
 from rapdarts.errors import DivergedError, InputError
 from rapdarts.networks.derived import DerivedNetwork, drop_paths
 from rapdarts.networks.layers import remarks_on_pools
-from rapdarts.training.cuda_graph import Recorded
-from rapdarts.training.distributed import ALONE, Team, join_batch_norms, running_statistics
-from rapdarts.training.ema import Average
-from rapdarts.training.metrics import Accuracy, accuracy_of, hits, predict
-from rapdarts.training.optimizer import arithmetic, descend, place, set_lr, weights_optimizer
+from rapdarts.training.cuda_graph import GraphedStep
+from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup, join_batch_norms, running_statistics
+from rapdarts.training.ema import EMA
+from rapdarts.training.metrics import Evaluation, evaluate_logits, predict, topk_correct
+from rapdarts.training.optimizer import autocast, optimizer_step, set_lr, sgd_for, to_device
 from rapdarts.training.run import Run, Stateful, Sum
 from rapdarts.training.schedules import SCHEDULES, drop_path, warmup
 
@@ -50,9 +50,9 @@ class Trained:
     """
 
     network: nn.Module
-    test: Accuracy
+    test: Evaluation
     right: Tensor
-    best: Accuracy | None
+    best: Evaluation | None
 
 
 def retrain(
@@ -65,22 +65,22 @@ def retrain(
     once, at the end. Raises DivergedError if a number stops being finite, Preempted if a signal asked to stop.
     """
     settings, device = config.retrain, data.train.labels.device
-    team = run.team
-    batches, held_out = training_batches(config, data, team)
+    process_group = run.process_group
+    batches, held_out = training_batches(config, data, process_group)
 
     torch.manual_seed(key(config.seed, "initial weights"))
-    network = place(blueprint.build(auxiliary=settings.auxiliary > 0), device)
+    network = to_device(blueprint.build(auxiliary=settings.auxiliary > 0), device)
     for remark in remarks_on_pools(network, device):
         run.screen.say(remark)
-    average = Average(network, settings.ema) if settings.ema else None
+    average = EMA(network, settings.ema) if settings.ema else None
     statistics: list[Tensor] = []  # which every process has its own of, and all take the mean after a step
-    if team.size > 1 and settings.joint_norms:
-        join_batch_norms(network, team)
-    elif team.size > 1:
+    if process_group.size > 1 and settings.joint_norms:
+        join_batch_norms(network, process_group)
+    elif process_group.size > 1:
         statistics = running_statistics(network)
     shipped = network if average is None else average.network
     weights, best = list(network.parameters()), Best()
-    sgd = weights_optimizer(network, settings.lr, settings.momentum, settings.weight_decay, settings.nesterov)
+    sgd = sgd_for(network, settings.lr, settings.momentum, settings.weight_decay, settings.nesterov)
     paths = network.paths if isinstance(network, DerivedNetwork) and settings.drop_path > 0 else 0
     drop_rate = torch.zeros((), device=device)
     forward = torch.compile(network) if settings.compile else network
@@ -94,12 +94,12 @@ def retrain(
         parts = batches.parts(size)
         # Drawn for the images of all processes, so that each has what one process alone would draw for its own.
         drawn = [drop_paths(paths, len(range(part, size, parts)), drop_rate) for part in range(parts)] if paths else []
-        if team.size > 1:  # what layers draw themselves, they draw for their own images
-            torch.manual_seed(key(run.seed, f"dropout {run.stage}", run.epoch, run.step, team.rank))
+        if process_group.size > 1:  # what layers draw themselves, they draw for their own images
+            torch.manual_seed(key(run.seed, f"dropout {run.stage}", run.epoch, run.step, process_group.rank))
         for part in range(parts):
             x, y = images[part::parts], labels[part::parts]
-            kept = [drawn[part][:, team.rank :: team.size]] if paths else []
-            with arithmetic(settings.amp, x):
+            kept = [drawn[part][:, process_group.rank :: process_group.size]] if paths else []
+            with autocast(settings.amp, x):
                 outputs = forward(x, *kept)
             # Both heads are trained; only the first is kept.
             logits, extra = outputs if isinstance(outputs, tuple) else (outputs, None)
@@ -110,17 +110,17 @@ def retrain(
             loss, correct = loss + main.detach(), correct + (logits.argmax(1) == y).sum()
         # A cell may leave a node out of its output: such weights have no gradient.
         gradients = [weight.grad for weight in weights]
-        team.sum_up([*gradients, *statistics, loss, correct])
+        process_group.all_reduce([*gradients, *statistics, loss, correct])
         if statistics:
-            torch._foreach_div_(statistics, team.size)
-        descend(sgd, weights, gradients, settings.clip)
+            torch._foreach_div_(statistics, process_group.size)
+        optimizer_step(sgd, weights, gradients, settings.clip)
         if average is not None:
             average.update()
         return {"train_loss": (loss, size), "train_accuracy": (correct, size)}
 
     # What torch.compile made is not recorded, nor what processes say to each other.
-    plain = settings.compile or team.size > 1
-    take = step if plain else Recorded(step, device, run.screen.say)
+    plain = settings.compile or process_group.size > 1
+    take = step if plain else GraphedStep(step, device, run.screen.say)
 
     learners: dict[str, Stateful] = {"network": network, "sgd": sgd, "best": best}
     learners |= {} if average is None else {"average": average}
@@ -137,10 +137,10 @@ def retrain(
         facts = {"lr": lr}
         if len(held_out):
             seen = ordered(data.train, held_out, settings.batch, batches.augment)
-            validation = accuracy_of(*predict(shipped.eval(), seen))
-            facts["validation_accuracy"] = validation.share
-            if validation.share > best.score:
-                best.score, best.epoch = validation.share, epoch
+            validation = evaluate_logits(*predict(shipped.eval(), seen))
+            facts["validation_accuracy"] = validation.accuracy
+            if validation.accuracy > best.score:
+                best.score, best.epoch = validation.accuracy, epoch
                 best.weights = {name: value.clone() for name, value in shipped.state_dict().items()}
         run.log(("train_loss", "train_accuracy", "validation_accuracy"), **facts)
 
@@ -151,14 +151,14 @@ def retrain(
     best_accuracy = None
     if best.weights is not None:
         shipped.load_state_dict(best.weights)
-        best_accuracy = accuracy_of(*test())
+        best_accuracy = evaluate_logits(*test())
         run.write(f"{folder}best.safetensors", to_safetensors(best.weights, blueprint, data))
         shipped.load_state_dict(last)
     run.write(f"{folder}network.safetensors", to_safetensors(last, blueprint, data))
     if "genotype" in blueprint.card:
         run.write(f"{folder}genotype.json", blueprint.card["genotype"])
     logits, labels = test()
-    return Trained(shipped, accuracy_of(logits, labels), hits(logits, labels), best_accuracy)
+    return Trained(shipped, evaluate_logits(logits, labels), topk_correct(logits, labels), best_accuracy)
 
 
 def all_diverged(networks: int, recipe: RetrainConfig) -> DivergedError:
@@ -180,7 +180,9 @@ def result(trained: Trained, blueprint: Blueprint, recipe: RetrainConfig, run: R
     return values if trained.best is None else {**values, "best": trained.best.plain}
 
 
-def training_batches(config: Experiment, data: DataSet, team: Team = ALONE) -> tuple[Batches, Tensor]:
+def training_batches(
+    config: Experiment, data: DataSet, process_group: ProcessGroup = SINGLE_PROCESS
+) -> tuple[Batches, Tensor]:
     """The batches to train on, and the indices of the training set that are held out to choose `best` (none at a fraction of 0).
 
     Raises InputError if a batch is larger than what it is drawn from, too small for so many processes, or joint batch
@@ -202,15 +204,15 @@ def training_batches(config: Experiment, data: DataSet, team: Team = ALONE) -> t
     whole, what = settings.batch * settings.accumulate, "retrain.batch"
     if settings.accumulate > 1:
         what = f"{what}={settings.batch} times retrain.accumulate={settings.accumulate}"
-    least = 2 if settings.joint_norms else 2 * team.size
+    least = 2 if settings.joint_norms else 2 * process_group.size
     if settings.batch < least:
         raise InputError(
-            f"retrain.batch={settings.batch} leaves less than 2 images for the batch norms of each of {team.size} processes;"
+            f"retrain.batch={settings.batch} leaves less than 2 images for the batch norms of each of {process_group.size} processes;"
             f" take {least} or more."
         )
-    if settings.compile and settings.joint_norms and team.size > 1:
+    if settings.compile and settings.joint_norms and process_group.size > 1:
         raise InputError(
             "retrain.compile=true cannot translate batch norms that processes share; add retrain.joint_norms=false."
         )
-    share = (settings.accumulate, team.rank, team.size, least)
+    share = (settings.accumulate, process_group.rank, process_group.size, least)
     return Batches(data.train, train, whole, seed, "retrain", augment, what, *share), held_out

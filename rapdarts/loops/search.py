@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SKIP, SearchSpace, Skeleton, stem_for
-from rapdarts.config.experiment import Experiment, SearchConfig, SkeletonConfig, bounds
+from rapdarts.config.experiment import Experiment, SearchConfig, SkeletonConfig, budget_limits
 from rapdarts.config.units import UNITS, show
 from rapdarts.cost.count import count_derived
 from rapdarts.cost.expected import PriceTable
@@ -31,8 +31,8 @@ from rapdarts.strategy.derive import Derivation, alphas_to_json, derive, mixing_
 from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.progressive import prune
 from rapdarts.strategy.relaxation import Architecture
-from rapdarts.training.cuda_graph import Recorded
-from rapdarts.training.optimizer import arithmetic, descend, frozen, place, set_lr, weights_optimizer
+from rapdarts.training.cuda_graph import GraphedStep
+from rapdarts.training.optimizer import autocast, frozen, optimizer_step, set_lr, sgd_for, to_device
 from rapdarts.training.run import Run, Stateful, Sum
 from rapdarts.training.schedules import cosine, skip_dropout
 
@@ -55,8 +55,8 @@ def search(
     asked to stop.
     """
     settings = config.search
-    halves = Halves.of(data, config)
-    limits, cap = bounds(settings.budget), skip_cap(settings)
+    halves = SearchBatches.of(data, config)
+    limits, cap = budget_limits(settings.budget), skip_cap(settings)
     budgets = budgets_on(table, limits)
     penalty = Penalty(table, asdict(settings.cost), limits, settings.budget_rate, data.train.labels.device)
     stages = list(zip(settings.layers, settings.candidates, settings.skip_dropout, strict=True))
@@ -71,7 +71,7 @@ def search(
         step = alternation(settings, supernet, architecture, sgd, adam, penalty)
         # The second-order gradient and a cell computed again draw the same random numbers twice: a recording cannot.
         plain_step = settings.unrolled or settings.checkpoint
-        alternate = step if plain_step else Recorded(step, data.train.labels.device, run.screen.say)
+        alternate = step if plain_step else GraphedStep(step, data.train.labels.device, run.screen.say)
 
         learners: dict[str, Stateful] = {"supernet": supernet, "architecture": architecture, "sgd": sgd, "adam": adam}
         learners["penalty"] = penalty
@@ -127,20 +127,20 @@ def alternation(
                 loss, task = second_order(supernet, architecture, sgd, (images, labels), (search_images, search_labels))
                 facts["search_loss"] = loss * len(search_labels), len(search_labels)
             else:
-                with frozen(supernet), arithmetic(settings.amp, images):
+                with frozen(supernet), autocast(settings.amp, images):
                     logits = supernet(search_images, architecture())
                     loss = cross_entropy(logits, search_labels)
                 task = torch.autograd.grad(loss, alpha)
                 facts |= observed("search", loss, logits, search_labels)
             price = torch.autograd.grad(penalty(architecture()), alpha)
             facts["task_gradient"], facts["price_gradient"] = (norm(task), 1), (norm(price), 1)
-            descend(adam, alpha, [t + p for t, p in zip(task, price, strict=True)], settings.alpha_clip)
+            optimizer_step(adam, alpha, [t + p for t, p in zip(task, price, strict=True)], settings.alpha_clip)
 
         # Weights: one step on the training half.
-        with arithmetic(settings.amp, images):
+        with autocast(settings.amp, images):
             logits = supernet(images, architecture().detach())
             loss = cross_entropy(logits, labels)
-        descend(sgd, weights, torch.autograd.grad(loss, weights, allow_unused=True), settings.clip)
+        optimizer_step(sgd, weights, torch.autograd.grad(loss, weights, allow_unused=True), settings.clip)
         return facts | observed("train", loss, logits, labels)
 
     return step
@@ -184,10 +184,10 @@ def build(
     torch.manual_seed(key(config.seed, "initial weights", stage))
     skeleton = Skeleton(layers, settings.channels, data.image, data.classes, stem_for(config.skeleton.stem, data.image))
     plain = Supernet(space, skeleton, settings.partial_channels)
-    supernet = place(plain if settings.supernet == "plain" else BatchedSupernet(plain), device)
+    supernet = to_device(plain if settings.supernet == "plain" else BatchedSupernet(plain), device)
     supernet.checkpoint = settings.checkpoint
     architecture = Architecture(space, settings.alpha_init, settings.partial_channels > 1).to(device)
-    sgd = weights_optimizer(supernet, settings.lr, settings.momentum, settings.weight_decay)
+    sgd = sgd_for(supernet, settings.lr, settings.momentum, settings.weight_decay)
     adam = torch.optim.Adam(
         architecture.named_parameters(),
         settings.alpha_lr,
@@ -261,7 +261,7 @@ def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
 
 
 @dataclass(frozen=True)
-class Halves:
+class SearchBatches:
     """The training half and the search half, read in turns: a step is a pair of batches.
 
     The search half follows its own epochs: when it ends before the training half, its next epoch begins.
@@ -271,7 +271,7 @@ class Halves:
     search: Batches
 
     @classmethod
-    def of(cls, data: DataSet, config: Experiment) -> Halves:
+    def of(cls, data: DataSet, config: Experiment) -> SearchBatches:
         """Splits the training set, classes balanced. Raises InputError if a batch is larger than its half."""
         settings, seed = config.search, config.seed
         augment = Augment(data.mean, data.std, config.data.crop, config.data.flip, cutout=0)

@@ -69,16 +69,16 @@ def remarks_on_pools(network: nn.Module, device: torch.device) -> list[str]:
 
 
 class FactorizedReduce(nn.Sequential):
-    """Halves the image: ReLU, `Halves`, batch norm; (n, inputs, h, w) to (n, outputs, ceil(h/2), ceil(w/2))."""
+    """Halves the image: ReLU, `OffsetConvs`, batch norm; (n, inputs, h, w) to (n, outputs, ceil(h/2), ceil(w/2))."""
 
     def __init__(self, inputs: int, outputs: int, *, affine: bool) -> None:
         super().__init__()
         self.relu = nn.ReLU()
-        self.halves = Halves(inputs, outputs)
+        self.halves = OffsetConvs(inputs, outputs)
         self.norm = nn.BatchNorm2d(outputs, affine=affine)
 
 
-class Halves(nn.Module):
+class OffsetConvs(nn.Module):
     """A 1x1 convolution of the pixels in even rows and columns beside one of those in odd ones.
 
     Two stride-2 1x1 convolutions, the second shifted by one pixel along both sides, do the same (Liu et al. 2019's

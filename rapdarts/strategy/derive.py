@@ -18,7 +18,7 @@ from rapdarts.config.units import show, within
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.prices import budgets_on
 from rapdarts.errors import DamagedError, InputError
-from rapdarts.files.json import Fault, as_object, load
+from rapdarts.files.json import Fault, as_object, strict_loads
 from rapdarts.files.text import read_text
 from rapdarts.strategy.discretize import Candidate, candidates, discretize, score
 from rapdarts.strategy.exact import Infeasible, cheapest, discretize_exactly
@@ -172,7 +172,7 @@ def _tree(path: Path) -> dict[str, Any]:
         raise InputError(f"there is no {path}; the search has not finished.")
     try:
         text = read_text(path, "it", MAX_FILE_BYTES, f"has more than {MAX_FILE_BYTES:,} bytes")
-        return as_object(load(text), "it")
+        return as_object(strict_loads(text), "it")
     except (InputError, Fault) as error:
         raise DamagedError(f"{path} is damaged ({str(error).rstrip('.')}).") from None
 

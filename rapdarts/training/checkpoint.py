@@ -23,7 +23,7 @@ MAGIC = b"rapdarts-checkpoint 1\n"
 MOST_HEADER_BYTES = 10**7
 
 
-def save(path: Path, state: Mapping[str, Any], origin: Mapping[str, str]) -> None:
+def save_checkpoint(path: Path, state: Mapping[str, Any], origin: Mapping[str, str]) -> None:
     """Writes a state of plain types and tensors; the file it replaces stays as `<path>.previous`. Raises StorageError."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
@@ -37,7 +37,7 @@ def save(path: Path, state: Mapping[str, Any], origin: Mapping[str, str]) -> Non
     files.write(path, MAGIC + json.dumps(header).encode() + b"\n" + payload)
 
 
-def load(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, Any], str] | None:
+def load_checkpoint(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, Any], str] | None:
     """The newest whole state at `path`, and what is wrong with one that is newer; None where no checkpoint was ever written.
 
     A damaged newest one is put aside as `<path>.damaged`, and the one before it taken.

@@ -18,7 +18,7 @@ WAITED = "called a synchronizing CUDA operation"
 """What torch warns of where it is asked to, and something waits for the device."""
 
 
-class Recorded:
+class GraphedStep:
     """`step` as it is on a CPU; on a GPU, played back from its fourth call on.
 
     Where it cannot be recorded, it goes on as it is and says so. A step that waits for the device is not tried: torch

@@ -33,7 +33,7 @@ PATIENCE = timedelta(hours=12)
 
 
 @dataclass(frozen=True, eq=False)
-class Team:
+class ProcessGroup:
     """The processes of a job, of which this one is number `rank` of `size`; alone, it asks nobody.
 
     Everything here is called by all of them, in the same order. Raises DeviceError where another one is lost.
@@ -45,11 +45,11 @@ class Team:
     patient: Any = None  # the group that waits for long
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
-    def sum_up(self, tensors: Sequence[Tensor | None]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor | None]) -> None:
         """Replaces each tensor by its sum over the processes, in one message; where there is None, there is None in all."""
         given = [tensor for tensor in tensors if tensor is not None]
         if self.size == 1 or not given:
@@ -79,7 +79,7 @@ class Team:
             dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.control)
         return largest.tolist()
 
-    def share(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def broadcast(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The first process's `state` of plain values and tensors, for all."""
         if self.size == 1:
             return dict(state or {})
@@ -89,7 +89,7 @@ class Team:
         length = torch.tensor([len(content)])
         with self._together():
             dist.broadcast(length, 0, group=self.control)
-            content = content if self.leads else torch.empty(int(length), dtype=torch.uint8)
+            content = content if self.is_main else torch.empty(int(length), dtype=torch.uint8)
             dist.broadcast(content, 0, group=self.control)
         return dict(torch.load(io.BytesIO(content.numpy().tobytes()), map_location="cpu", weights_only=True))
 
@@ -119,9 +119,11 @@ class Team:
 
         Raises RapdartsError where the `task` failed for another one, which has its own error.
         """
-        if not self.leads:
+        if not self.is_main:
             self._all_well(task)
-        with self.all_or_none(task, answers=2 if self.leads else 1):  # one for the others to begin, one for the slowest
+        with self.all_or_none(
+            task, answers=2 if self.is_main else 1
+        ):  # one for the others to begin, one for the slowest
             yield
 
     @contextmanager
@@ -170,11 +172,11 @@ class Team:
             return False
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Team]:
+def joined(device: str) -> Iterator[ProcessGroup]:
     """The processes that torchrun started together with this one; without torchrun, this one alone.
 
     On GPUs each takes its own, which is then torch's current device. Raises InputError or DeviceError where they cannot
@@ -182,7 +184,7 @@ def joined(device: str) -> Iterator[Team]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     if device.startswith("cuda:"):
         raise InputError(
@@ -208,7 +210,7 @@ def joined(device: str) -> Iterator[Team]:
             f"the {size} processes of this job did not come together at {where} ({first}); start all of them with torchrun."
         ) from None
     try:
-        yield Team(rank, size, control, patient)
+        yield ProcessGroup(rank, size, control, patient)
     except RapdartsError as error:
         if error.whose == "machine":  # what all have, they have agreed on: this one may be alone with it
             error.whose = "process"
@@ -227,9 +229,9 @@ class JointBatchNorm(nn.Module):
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(self, norm: _BatchNorm, team: Team) -> None:
+    def __init__(self, norm: _BatchNorm, process_group: ProcessGroup) -> None:
         super().__init__()
-        self.team, self.eps, self.momentum = team, norm.eps, norm.momentum
+        self.process_group, self.eps, self.momentum = process_group, norm.eps, norm.momentum
         self.weight, self.bias = norm.weight, norm.bias
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(norm, name))
@@ -240,7 +242,7 @@ class JointBatchNorm(nn.Module):
             return nn.functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
-        y, mean, variance = _Normalised.apply(x, self.weight, self.bias, self.eps, self.team)  # type: ignore[no-untyped-call]
+        y, mean, variance = _Normalised.apply(x, self.weight, self.bias, self.eps, self.process_group)  # type: ignore[no-untyped-call]
         if self.training and self.running_mean is not None:
             self.num_batches_tracked += 1
             share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
@@ -254,7 +256,7 @@ class _Normalised(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, team: Team
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, process_group: ProcessGroup
     ) -> tuple[Tensor, Tensor, Tensor]:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         over = [dimension for dimension in range(x.ndim) if dimension != 1]
@@ -263,14 +265,14 @@ class _Normalised(torch.autograd.Function):
             variance, mean = torch.var_mean(wide, over, correction=0)
             squares = variance * (x.numel() // x.shape[1])
         row = torch.cat([wide.new_full((1,), x.numel() // x.shape[1]), mean, squares])
-        rows = team.gather(row)
+        rows = process_group.gather(row)
         counts, means, deviations = rows.split([1, x.shape[1], x.shape[1]], 1)
         count = counts.sum()
         mean = (counts * means).sum(0) / count
         squares = (deviations + counts * (means - mean) ** 2).sum(0)
         scale = (squares / count + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, scale, count)
-        ctx.team, ctx.over = team, over
+        ctx.process_group, ctx.over = process_group, over
         shape = (1, -1, *[1] * (x.ndim - 2))
         factor = scale if weight is None else scale * weight
         shift = -mean * factor if bias is None else bias - mean * factor
@@ -288,7 +290,7 @@ class _Normalised(torch.autograd.Function):
         normal = (wide - mean.view(shape)) * scale.view(shape)
         # Of the whole batch's loss: weight and bias by this share alone, summed with all other gradients later.
         for_bias, for_weight = gradient.sum(ctx.over), (gradient * normal).sum(ctx.over)
-        both = ctx.team.gather(torch.cat([for_bias, for_weight])).sum(0) / count
+        both = ctx.process_group.gather(torch.cat([for_bias, for_weight])).sum(0) / count
         joint_bias, joint_weight = (part.view(shape) for part in both.chunk(2))
         factor = scale if weight is None else scale * weight
         for_x = (gradient - joint_bias - normal * joint_weight) * factor.view(shape)
@@ -296,12 +298,12 @@ class _Normalised(torch.autograd.Function):
         return for_x.to(x.dtype), for_weight if wanted[1] else None, for_bias if wanted[2] else None, None, None
 
 
-def join_batch_norms(network: nn.Module, team: Team) -> None:
+def join_batch_norms(network: nn.Module, process_group: ProcessGroup) -> None:
     """Puts a JointBatchNorm in the place of every batch norm within `network`; names in its state stay."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, _BatchNorm):
-                setattr(module, name, JointBatchNorm(child, team))
+                setattr(module, name, JointBatchNorm(child, process_group))
 
 
 def running_statistics(network: nn.Module) -> list[Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Average(nn.Module):
+class EMA(nn.Module):
     """A network that follows another: after every step of that one, its numbers move towards the other's.
 
     Weights keep a share of min(decay, (1 + t) / (10 + t)) at step t: a fixed decay would hold on to the first, random ones

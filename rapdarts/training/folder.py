@@ -102,7 +102,7 @@ def _check_config(folder: Path, config: configuration.Experiment, resume: bool) 
         raise InputError(
             f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
         )
-    old = knobs.load(configuration.Experiment, list(read_yaml(saved)), where=str(saved))
+    old = knobs.parse_settings(configuration.Experiment, list(read_yaml(saved)), where=str(saved))
     changed = [line for line in knobs.differences(old, config) if line.partition(":")[0] not in configuration.HARMLESS]
     if changed:
         raise InputError(
@@ -112,7 +112,7 @@ def _check_config(folder: Path, config: configuration.Experiment, resume: bool) 
 
 def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, Any] | None:
     """The state to continue from, or None where the run was stopped before its first checkpoint."""
-    found, finished = checkpoint.load(folder / "checkpoint", origin), (folder / "result.json").exists()
+    found, finished = checkpoint.load_checkpoint(folder / "checkpoint", origin), (folder / "result.json").exists()
     if found is not None:
         state, damage = found
         resuming = f"{damage}; resuming from the one before it" if damage else f"resuming {folder} from its checkpoint"

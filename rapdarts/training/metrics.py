@@ -20,7 +20,7 @@ from rapdarts.files.yaml import shorten
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class Evaluation:
     """`correct` of `n` images, and the mean cross-entropy in nats."""
 
     correct: int
@@ -28,23 +28,23 @@ class Accuracy:
     loss: float
 
     @property
-    def share(self) -> float:
+    def accuracy(self) -> float:
         """Accuracy, 0 to 1."""
         return self.correct / self.n
 
     @property
     def standard_error(self) -> float:
         """Binomial standard error of `share`: how far it would scatter over test sets of this size."""
-        return math.sqrt(self.share * (1 - self.share) / self.n)
+        return math.sqrt(self.accuracy * (1 - self.accuracy) / self.n)
 
     @property
     def plain(self) -> dict[str, float]:
         """Share, its error, n and the loss, by name."""
-        facts = {"test_accuracy": self.share, "standard_error": self.standard_error, "n": self.n}
+        facts = {"test_accuracy": self.accuracy, "standard_error": self.standard_error, "n": self.n}
         return {**facts, "test_loss": self.loss}
 
     def __str__(self) -> str:
-        return f"{100 * self.share:.2f} % +- {100 * self.standard_error:.2f} % (standard error, n = {self.n})"
+        return f"{100 * self.accuracy:.2f} % +- {100 * self.standard_error:.2f} % (standard error, n = {self.n})"
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def predict(run: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Ten
     return every, torch.cat(labels)
 
 
-def hits(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
+def topk_correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
     """Whether the label of each image (n,) is among the k largest logits (n, classes), of equals the first classes; bool (n,)."""
     own = logits.gather(1, labels[:, None])
     classes = torch.arange(logits.shape[1])
@@ -69,10 +69,10 @@ def hits(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
     return before.sum(1) < k
 
 
-def accuracy_of(logits: Tensor, labels: Tensor) -> Accuracy:
+def evaluate_logits(logits: Tensor, labels: Tensor) -> Evaluation:
     """Of logits (n, classes) for images with labels (n,)."""
     loss = nn.functional.cross_entropy(logits, labels).item()
-    return Accuracy(int(hits(logits, labels).sum()), len(labels), loss)
+    return Evaluation(int(topk_correct(logits, labels).sum()), len(labels), loss)
 
 
 def confusion(logits: Tensor, labels: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def calibration(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibration:
     confidence = torch.softmax(logits.double(), 1).amax(1)
     where = (confidence * bins).ceil().long().clamp(1, bins) - 1
     n = torch.bincount(where, minlength=bins)
-    right = torch.bincount(where, hits(logits, labels).double(), minlength=bins)
+    right = torch.bincount(where, topk_correct(logits, labels).double(), minlength=bins)
     sure = torch.bincount(where, confidence, minlength=bins)
     error = (right - sure).abs().sum().item() / len(labels)
     means = (tuple((total / n.clamp(min=1)).tolist()) for total in (sure, right))
@@ -115,11 +115,11 @@ def measures(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict
 
     `test_loss` is the negative log-likelihood: the mean cross-entropy in nats. There is no `top5_accuracy` for five classes.
     """
-    found = accuracy_of(logits, labels)
+    found = evaluate_logits(logits, labels)
     values: dict[str, Any] = found.plain
     if logits.shape[1] > FEW:
-        few = Accuracy(int(hits(logits, labels, FEW).sum()), len(labels), found.loss)
-        values |= {"top5_accuracy": few.share, "top5_standard_error": few.standard_error}
+        few = Evaluation(int(topk_correct(logits, labels, FEW).sum()), len(labels), found.loss)
+        values |= {"top5_accuracy": few.accuracy, "top5_standard_error": few.standard_error}
     trust = calibration(logits, labels)
     bins = zip(trust.n, trust.confidence, trust.accuracy, strict=True)
     return {

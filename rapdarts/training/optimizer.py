@@ -12,7 +12,7 @@ from torch import Tensor, nn
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def place(network: Network, device: torch.device) -> Network:
+def to_device(network: Network, device: torch.device) -> Network:
     """Moves a network to its device, its convolutions' weights laid out channels last: the faster order on CPUs and tensor cores."""
     network.to(device)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -31,7 +31,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
-def arithmetic(amp: str, images: Tensor) -> AbstractContextManager[None]:
+def autocast(amp: str, images: Tensor) -> AbstractContextManager[None]:
     """That of a network: bfloat16 where it is safe, if `amp` says so. Alpha, losses and prices stay in float32 and float64."""
     if amp == "none":
         return nullcontext()
@@ -39,7 +39,7 @@ def arithmetic(amp: str, images: Tensor) -> AbstractContextManager[None]:
     return torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False)
 
 
-def weights_optimizer(
+def sgd_for(
     network: nn.Module, lr: float, momentum: float, weight_decay: float, nesterov: bool = False
 ) -> torch.optim.Optimizer:
     """SGD with momentum over a network's weights, known by name, so that a resume can tell whose momentum is whose."""
@@ -56,7 +56,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"].fill_(lr)
 
 
-def descend(
+def optimizer_step(
     optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], clip: float
 ) -> None:
     """Clips the gradients to a joint norm of `clip` (0: not at all) and takes one step."""

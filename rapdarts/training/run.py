@@ -35,7 +35,7 @@ from rapdarts.errors import (
 )
 from rapdarts.files import atomic as files
 from rapdarts.training import checkpoint
-from rapdarts.training.distributed import ALONE, Team
+from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
 from rapdarts.training.folder import claimed
 from rapdarts.training.log import Log, Screen
 
@@ -103,9 +103,9 @@ class Run:
         origin: Mapping[str, str],
         screen: Screen,
         resumed: dict[str, Any] | None,
-        team: Team = ALONE,
+        process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.team = team
+        self.process_group = process_group
         self.folder, self.seed, self.save_seconds, self.origin = folder, seed, save_seconds, origin
         self.screen = screen
         self.meter = Meter()
@@ -116,7 +116,9 @@ class Run:
         self.saved_at = self.began = time.monotonic()
         self.what, self.steps, self.total = "", 0, 0
         self._resumed = resumed
-        self.log_file = Log(folder if team.leads else None, self._resumed["metrics_bytes"] if self._resumed else 0)
+        self.log_file = Log(
+            folder if process_group.is_main else None, self._resumed["metrics_bytes"] if self._resumed else 0
+        )
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
@@ -211,7 +213,7 @@ class Run:
     def write(self, name: str, content: str | bytes) -> Path:
         """Writes a file of the run, whole or not at all; of several processes, only the first does."""
         path = self.folder / name
-        if not self.team.leads:
+        if not self.process_group.is_main:
             return path
         try:
             path.parent.mkdir(exist_ok=True, parents=True)
@@ -239,14 +241,14 @@ class Run:
         if broken:
             where = f"epoch {self.epoch + 1}, step {self.step}"
             raise self._diverged(f"{broken} holds numbers that are not finite at {where}")
-        self.team.check_same("the weights", state["objects"])
+        self.process_group.check_same("the weights", state["objects"])
         failure: RapdartsError | None = None
-        if self.team.leads:
+        if self.process_group.is_main:
             try:
-                checkpoint.save(self.folder / "checkpoint", state, self.origin)
+                checkpoint.save_checkpoint(self.folder / "checkpoint", state, self.origin)
             except RapdartsError as error:
                 failure = error
-        (failed,) = self.team.agree(int(failure is not None))
+        (failed,) = self.process_group.agree(int(failure is not None))
         if failed:
             raise failure or of_all(StorageError("process 0 could not save, and says why."))
         self.saved_at = time.monotonic()
@@ -258,8 +260,8 @@ class Run:
 
     def _pause(self) -> None:
         """Between two steps: saves if it is time, and leaves if a signal came, to whichever process."""
-        due = self.team.leads and time.monotonic() - self.saved_at >= self.save_seconds
-        asked, due_somewhere = self.team.agree(self.asked_to_stop or 0, int(due))
+        due = self.process_group.is_main and time.monotonic() - self.saved_at >= self.save_seconds
+        asked, due_somewhere = self.process_group.agree(self.asked_to_stop or 0, int(due))
         if asked:
             began = time.monotonic()
             self.save()
@@ -295,7 +297,7 @@ def open_run(
     name: str,
     inputs: Mapping[str, str],
     progress: bool = True,
-    team: Team = ALONE,
+    process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[Run]:
     """Makes or reopens a run folder, holds its lock, and writes down how it ended; says how it goes, if `progress` is asked for.
 
@@ -304,20 +306,24 @@ def open_run(
     Raises InputError, BusyError, StorageError or DamagedError, each before anything in the folder has changed.
     """
     origin = {"command": verb, **inputs}
-    team.check_same(
+    process_group.check_same(
         "the settings or data", [configuration.digest(config), origin, rapdarts.__version__, torch.__version__]
     )
-    screen = Screen(silent=not (progress and team.leads))
+    screen = Screen(silent=not (progress and process_group.is_main))
     begin: dict[str, Any] = {}
     with ExitStack() as held:
-        with team.all_or_none("open the run's folder"):
-            if team.leads:
-                folder, resumed = held.enter_context(claimed(verb, config, launch, name, origin, team.size, screen))
+        with process_group.all_or_none("open the run's folder"):
+            if process_group.is_main:
+                folder, resumed = held.enter_context(
+                    claimed(verb, config, launch, name, origin, process_group.size, screen)
+                )
                 begin = {"folder": str(folder), "resumed": resumed}
-        begin = team.share(begin)
-        run = Run(Path(begin["folder"]), config.seed, config.save_seconds, origin, screen, begin["resumed"], team)
+        begin = process_group.broadcast(begin)
+        run = Run(
+            Path(begin["folder"]), config.seed, config.save_seconds, origin, screen, begin["resumed"], process_group
+        )
         held.enter_context(_signals(run))
-        if team.leads:
+        if process_group.is_main:
             held.enter_context(_status(run))
         yield run
 

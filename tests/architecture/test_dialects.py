@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapdarts.architecture.dialects import NNI_OLD_NAMES
-from rapdarts.architecture.genotype import Cell, Genotype, parse, random_genotype, read, validate
+from rapdarts.architecture.genotype import Cell, Genotype, parse, random_genotype, read_genotype, validate
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.cli.main import main
 from rapdarts.errors import InputError
@@ -181,7 +181,7 @@ def log_of(genotypes: list[Genotype], called: str = "genotype = ", stamp: str = 
 def test_of_a_log_the_last_epoch_counts(stamp: str, tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     path.write_text(log_of([DARTS_V2, DARTS_V2, PDARTS], stamp=stamp))
-    found = read(path)
+    found = read_genotype(path)
     assert found.cells == PDARTS.cells
     assert found.provenance == {"log": "line 10, the last of 3 genotypes"}
     one = log_of([PDARTS], stamp=stamp).splitlines()[3]

@@ -19,7 +19,7 @@ from rapdarts.architecture.genotype import (
     parse_json,
     parse_nasbench201,
     random_genotype,
-    read,
+    read_genotype,
 )
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import SearchSpace
@@ -80,7 +80,7 @@ def test_the_command_line_offers_every_format() -> None:
 def test_the_command_writes_what_the_format_says(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bench").write_text("|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|skip_connect~2|\n")
     for target in ("PDARTS", str(tmp_path / "bench")):
-        genotype = LITERATURE.get(target) or read(Path(target))
+        genotype = LITERATURE.get(target) or read_genotype(Path(target))
         if genotype.space == OTHERS.get(form):
             assert main(["export", target, f"to={form}"]) == 2
             assert "cannot be written in the" in capsys.readouterr().err

@@ -24,7 +24,7 @@ from rapdarts.architecture.genotype import (
     parse_json,
     parse_nasbench201,
     random_genotype,
-    read,
+    read_genotype,
     validate,
 )
 from rapdarts.architecture.space import SearchSpace, Skeleton, named_space
@@ -163,7 +163,7 @@ def test_the_architectures_of_the_benchmark_are_ours() -> None:
 def test_the_nasbench201_dialect_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "genotype.txt"
     path.write_text(f"\n {BARS} \n")
-    genotype = read(path, "other")
+    genotype = read_genotype(path, "other")
     nodes = ((("conv", 0),), (("conv", 0), ("none", 1)), (("skip", 0), ("conv", 1), ("pool", 2)))
     assert genotype == Genotype("nasbench201", {"normal": Cell(1, nodes, (3,))})
     assert genotype.to_nasbench201() == genotype.line == BARS
@@ -199,7 +199,7 @@ def test_a_written_file_is_read_back_and_has_a_line_for_every_node(tmp_path: Pat
     genotype = parse_json(VALID, "text")
     path = tmp_path / "genotype.json"
     path.write_text(genotype.to_json())
-    assert read(path) == genotype
+    assert read_genotype(path) == genotype
     assert genotype.widths == {"normal": 2, "reduce": 2}
     assert '\n        [["conv", 0], ["skip", 1]],\n        [["conv", 0], ["pool", 2]]\n' in genotype.to_json()
     assert genotype.to_json().endswith("}\n")
@@ -422,7 +422,7 @@ def test_a_wrong_file_is_one_sentence(raw: bytes, fragment: str, tmp_path: Path)
     path = tmp_path / "genotype.json"
     path.write_bytes(raw)
     with pytest.raises(InputError, match=fragment):
-        read(path)
+        read_genotype(path)
 
 
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
@@ -431,7 +431,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     names = ["fifo", "loop", ".", "absent", "x" * 300, "nul\0", "absent/under"]
     for path in [*(tmp_path / name for name in names), Path(os.devnull)]:
         with pytest.raises(InputError):
-            read(path)
+            read_genotype(path)
 
 
 @pytest.mark.parametrize("text", [VALID, parse_json(VALID, "text").to_json(), DARTS, BARS])
@@ -452,7 +452,7 @@ def test_damaged_bytes_give_a_genotype_or_a_sentence(text: str, tmp_path: Path) 
                     raw[place:place] = raw[: rng.randint(1, 20)]
         path.write_bytes(raw)
         try:
-            genotype = read(path)
+            genotype = read_genotype(path)
         except InputError:
             continue
         assert parse(genotype.to_json(), "again") == genotype

@@ -14,7 +14,7 @@ from rapdarts.architecture.space import Skeleton, named_space
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.relaxation import Architecture
-from rapdarts.training.optimizer import arithmetic, place
+from rapdarts.training.optimizer import autocast, to_device
 from tests.benchmarks.turns import say, table
 
 LAYERS, CHANNELS, IMAGE, CLASSES, BATCH = 3, 16, (3, 16, 16), 10, 16
@@ -58,8 +58,8 @@ def _space(name: str, device: torch.device) -> dict[str, Any]:
         say(f"agreement: {name}, {kind}")
         given = images.to(device, dtype)
         rows = {
-            "plain": differences(results(place(deepcopy(plain), device).to(dtype), alpha, given, amp), exact),
-            "batched": differences(results(place(deepcopy(batched), device).to(dtype), alpha, given, amp), exact),
+            "plain": differences(results(to_device(deepcopy(plain), device).to(dtype), alpha, given, amp), exact),
+            "batched": differences(results(to_device(deepcopy(batched), device).to(dtype), alpha, given, amp), exact),
         }
         kinds[kind] = {**rows, "agrees": agree(**rows, exactly=dtype is torch.float64)}
     return kinds
@@ -80,7 +80,7 @@ def results(
     architecture = deepcopy(alpha).to(images.device, images.dtype)
     x = images.detach().requires_grad_()
     labels = torch.arange(len(x), device=x.device) % CLASSES
-    with arithmetic(amp, x):
+    with autocast(amp, x):
         logits = supernet.train()(x, architecture())
         loss = cross_entropy(logits, labels)
     named = {name: weight for name, weight in supernet.named_parameters() if weight.requires_grad}

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rapdarts.loops.memory import Outlook, stage_footprint
+from rapdarts.loops.memory import MemoryEstimate, stage_footprint
 from rapdarts.training.device import training_device
 from tests.benchmarks import counts
 from tests.benchmarks.stages import Batched, Sizes, Stage, settled
@@ -35,7 +35,7 @@ def _variant(case: str, name: str, sizes: Sizes, device: torch.device) -> dict[s
     say(f"{case}, {name}: memory")
     stage = stage_of(case, name, sizes, device)
     found = stage_footprint(stage.config, stage.space, stage.data, stage.table, 0)
-    outlook = Outlook(stage.config, stage.space, stage.data, stage.table, None)
+    outlook = MemoryEstimate(stage.config, stage.space, stage.data, stage.table, None)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         measured = process.submit(taken, case, name, sizes, device, torch.get_num_threads()).result()
     return {

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from rapdarts.cost.measure import timer
-from rapdarts.loops.search import Halves
+from rapdarts.loops.search import SearchBatches
 from tests.benchmarks import counts
 from tests.benchmarks.loop import watched
 from tests.benchmarks.stages import BUILDS, CASES, Batched, Plain, Sizes, Stage, random_pictures, settings_of
@@ -55,7 +55,7 @@ def plan_of(sizes: Sizes, device: torch.device) -> dict[str, int]:
     """How many steps a stage of the protocol has: the first epochs train weights only."""
     config = settings_of(sizes)
     epochs, warm_up = config.search.epochs, config.search.warmup_epochs
-    steps = Halves.of(random_pictures(sizes.images, sizes.side, device), config).steps
+    steps = SearchBatches.of(random_pictures(sizes.images, sizes.side, device), config).steps
     plan = {"epochs": epochs, "warm_up_epochs": warm_up, "steps_an_epoch": steps}
     return plan | {"weight_step": warm_up * steps, "alternation": (epochs - warm_up) * steps}
 

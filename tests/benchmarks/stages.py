@@ -18,12 +18,12 @@ from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty
 from rapdarts.data.dataset import DataSet
 from rapdarts.data.readers import InMemory
-from rapdarts.loops.search import Batch, Halves, alternation, build, priced
+from rapdarts.loops.search import Batch, SearchBatches, alternation, build, priced
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.progressive import prune
 from rapdarts.strategy.relaxation import Architecture
-from rapdarts.training.cuda_graph import EAGER, Recorded
-from rapdarts.training.optimizer import arithmetic, frozen, set_lr
+from rapdarts.training.cuda_graph import EAGER, GraphedStep
+from rapdarts.training.optimizer import autocast, frozen, set_lr
 
 CLASSES = 10
 
@@ -116,7 +116,7 @@ class Stage:
     @cached_property
     def batches(self) -> tuple[Batch, Batch]:
         """The first batch of the training half and of the search half, each (images (b, 3, h, w), labels (b,))."""
-        return next(Halves.of(self.data, self.config).epoch(0))
+        return next(SearchBatches.of(self.data, self.config).epoch(0))
 
     def penalty(self) -> Penalty:
         return Penalty(self.table, asdict(self.config.search.cost), device=self.device)
@@ -196,22 +196,22 @@ class Batched:
         self.weights, self.alpha = list(self.supernet.parameters()), list(self.architecture.parameters())
         self.learned = [*self.weights, *self.alpha]
         step = alternation(settings, self.supernet, self.architecture, sgd, adam, stage.penalty())
-        recorded = Recorded(step, stage.device)
+        recorded = GraphedStep(step, stage.device)
         given = (images, labels, search_images, search_labels)
         self.weight_step: Callable[[], object] = partial(recorded, *given, False)
         self.alternation: Callable[[], object] = partial(recorded, *given, True)
-        self.alpha_pass: Callable[[], Any] = partial(Recorded(self._for_alpha, stage.device), *self.search_batch)
-        self.weight_pass: Callable[[], Any] = partial(Recorded(self._for_weights, stage.device), *self.train_batch)
+        self.alpha_pass: Callable[[], Any] = partial(GraphedStep(self._for_alpha, stage.device), *self.search_batch)
+        self.weight_pass: Callable[[], Any] = partial(GraphedStep(self._for_weights, stage.device), *self.train_batch)
 
     def _for_alpha(self, images: Tensor, labels: Tensor) -> Any:
         """Forward and backward of the first half of the search's step."""
-        with frozen(self.supernet), arithmetic(self.settings.amp, images):
+        with frozen(self.supernet), autocast(self.settings.amp, images):
             logits = self.supernet(images, self.architecture())
         return torch.autograd.grad(cross_entropy(logits.float(), labels), self.alpha)
 
     def _for_weights(self, images: Tensor, labels: Tensor) -> Any:
         """Forward and backward of its second half."""
-        with arithmetic(self.settings.amp, images):
+        with autocast(self.settings.amp, images):
             logits = self.supernet(images, self.architecture().detach())
         return torch.autograd.grad(cross_entropy(logits.float(), labels), self.weights, allow_unused=True)
 

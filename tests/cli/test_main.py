@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rapdarts.architecture.genotype import Genotype, read
+from rapdarts.architecture.genotype import Genotype, read_genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.cli import main as cli
 from rapdarts.cli.commands.search import _best_first
@@ -336,7 +336,7 @@ def test_export_and_back(name: str, capsys: pytest.CaptureFixture[str], elsewher
     assert capsys.readouterr() == ("", "written to mine.txt\n")
     assert (elsewhere / "mine.txt").read_text() == darts
     (elsewhere / "back.json").write_text(run(capsys, "export", "mine.txt", "to=json"))
-    back = read(elsewhere / "back.json")
+    back = read_genotype(elsewhere / "back.json")
     assert (back.space, back.cells) == (LITERATURE[name].space, LITERATURE[name].cells)
     assert run(capsys, "export", "back.json", "to=darts") == darts
 
@@ -373,7 +373,7 @@ def test_derive_lists_what_it_could_give(capsys: pytest.CaptureFixture[str], sea
     assert [one["chosen"] for one in found] == [True] + [False] * (len(found) - 1)
     scores = [one["score"] for one in found[1:]]
     assert scores == sorted(scores, reverse=True)
-    written = read(Path("genotype.json"))
+    written = read_genotype(Path("genotype.json"))
     assert json.loads(written.to_json()) == found[0]["genotype"]
     assert found[0]["max_skips"] == 2
     skips = [primitive for node in written.cells["normal"].nodes for primitive, _ in node].count("skip_connect")

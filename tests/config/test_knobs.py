@@ -22,7 +22,7 @@ from rapdarts.config.knobs import (
     full_name,
     keys,
     knob,
-    load,
+    parse_settings,
     save_yaml,
     split_override,
 )
@@ -264,29 +264,29 @@ def test_values_from_the_command_line(name: str, text: Any, value: Any) -> None:
     assert found == value
     assert type(found) is type(value)
     assert {full: found} == {name: value} or full == f"inner.{name}"
-    loaded = load(Outer, [(name, text)])
+    loaded = parse_settings(Outer, [(name, text)])
     assert value in (getattr(loaded, name, None), getattr(loaded.inner, full.rpartition(".")[2], None))
 
 
 def test_the_last_of_several_wins() -> None:
-    assert load(Outer, [("count", 4), ("share", 0.1), ("count", "6"), ("inner.share", "0.2")]) == Outer(
+    assert parse_settings(Outer, [("count", 4), ("share", 0.1), ("count", "6"), ("inner.share", "0.2")]) == Outer(
         count=6, inner=Inner(share=0.2)
     )
 
 
 def test_defaults_are_not_shared() -> None:
-    first, second = load(Outer, []), load(Outer, [])
+    first, second = parse_settings(Outer, []), parse_settings(Outer, [])
     first.sizes.append(3)
     assert second.sizes == Outer().sizes == [1, 2]
 
 
 def test_the_file_is_named() -> None:
     with pytest.raises(InputError, match=r"^mine.yaml: count=0 is out of range; it must be 1 to 10\.$"):
-        load(Outer, [("count", 0)], where="mine.yaml")
+        parse_settings(Outer, [("count", 0)], where="mine.yaml")
     with pytest.raises(InputError, match=r"^mine.yaml: there is no key 'cuont'; the nearest is count\.$"):
-        load(Outer, [("cuont", 0)], where="mine.yaml")
+        parse_settings(Outer, [("cuont", 0)], where="mine.yaml")
     with pytest.raises(InputError, match=r"^mine.yaml: there is no key 'zzz'; there are count, on, word, sizes, "):
-        load(Outer, [("zzz", 0)], where="mine.yaml")
+        parse_settings(Outer, [("zzz", 0)], where="mine.yaml")
 
 
 def test_differences_are_named() -> None:
@@ -323,7 +323,7 @@ VALUES = st.builds(
 def test_what_is_written_reads_back(value: Outer, tmp_path: Path) -> None:
     path = tmp_path / "saved.yaml"
     path.write_text(save_yaml(value), encoding="utf-8")
-    assert load(Outer, list(read_yaml(path))) == value
+    assert parse_settings(Outer, list(read_yaml(path))) == value
 
 
 @pytest.mark.parametrize("text", ["\x85", "a\x85b", "\u2028", "\ufeff", "\x07"])
@@ -331,7 +331,7 @@ def test_odd_letters_read_back(text: str, tmp_path: Path) -> None:
     path = tmp_path / "saved.yaml"
     value = Outer(word=text, inner=Inner(names=["08", "0E0", "no", ""]))  # beside names that read like something else
     path.write_text(save_yaml(value), encoding="utf-8")
-    assert load(Outer, list(read_yaml(path))) == value
+    assert parse_settings(Outer, list(read_yaml(path))) == value
 
 
 def test_a_name_that_is_no_text_is_refused() -> None:

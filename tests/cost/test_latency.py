@@ -72,9 +72,9 @@ def test_round_trip(space: SearchSpace, spearman: float | None, tmp_path: Path) 
     table = replace(table, check=replace(table.check, spearman=spearman))
     file = tmp_path / "latency.json"
     file.write_text(table.to_json(), encoding="utf-8")
-    assert latency.read(file) == table
-    assert latency.read(file).where == shorten(str(file))
-    assert latency.read(file).to_json() == table.to_json()
+    assert latency.read_latency_table(file) == table
+    assert latency.read_latency_table(file).where == shorten(str(file))
+    assert latency.read_latency_table(file).to_json() == table.to_json()
     assert json.loads(table.to_json())["format"] == "rapdarts-latency"
 
 
@@ -189,7 +189,7 @@ def test_strict_files(tmp_path: Path) -> None:
         "a\0b": "is not the name of a file",
     }.items():
         with pytest.raises(InputError, match=words):
-            latency.read(tmp_path / name)
+            latency.read_latency_table(tmp_path / name)
 
 
 # --- what it was measured for ------------------------------------------------------------------------------------
@@ -446,7 +446,7 @@ def test_measure_from_the_command_line(elsewhere: Path, capsys: pytest.CaptureFi
     assert "rank correlation" in out and out.endswith("written to t.json\n")
     assert "round 8/8" in err
 
-    table = latency.read(Path("t.json"))
+    table = latency.read_latency_table(Path("t.json"))
     table.check_fits(DARTS, SMALL, CPU, 1)
     assert (table.check.networks, table.check.rounds, table.clock) == (3, 8, "thread")
     assert set(table.places) == set(made().places)
@@ -465,7 +465,7 @@ def test_measure_prints_its_check_as_json(elsewhere: Path, capsys: pytest.Captur
     keys = ["space=nasbench201", "layers=3", "channels=4", "input=1x8x8", "classes=3", "rounds=4", "networks=6"]
     assert main(["measure", *keys, "batch=2", "--json"]) == 0
     head = json.loads(capsys.readouterr().out)
-    table = latency.read(Path("latency.json"))
+    table = latency.read_latency_table(Path("latency.json"))
     assert head == json.loads(json.dumps(table.head()))
     assert (table.space, table.batch, table.check.networks) == ("nasbench201", 2, 3)
     assert table.skeleton == Skeleton(3, 4, (1, 8, 8), 3)

@@ -11,7 +11,7 @@ import pytest
 
 from rapdarts.architecture.genotype import one_hot, random_genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton, named_space
-from rapdarts.config.experiment import BudgetConfig, SearchConfig, bounds
+from rapdarts.config.experiment import BudgetConfig, SearchConfig, budget_limits
 from rapdarts.cost.count import count_derived
 from rapdarts.cost.penalty import uniform
 from rapdarts.cost.prices import budgets_on, check_budgets, largest, prices, read_hardware, skip_cap, widest
@@ -110,7 +110,7 @@ def test_a_budget_on_time_needs_a_table() -> None:
 
 
 def test_nothing_asked_nothing_refused() -> None:
-    assert bounds(BudgetConfig()) == {}
+    assert budget_limits(BudgetConfig()) == {}
     assert budgets_on(prices(SearchConfig(), DARTS, SMALL), {}) is None
     check(SearchConfig(), DARTS, SMALL)
 

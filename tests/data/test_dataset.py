@@ -41,7 +41,7 @@ real = pytest.mark.skipif("RAPDARTS_DATA" not in os.environ, reason="RAPDARTS_DA
 
 
 def load(seed: int = 0, **knobs: Any) -> DataSet:
-    return data.load(DataConfig(**knobs), CPU, seed)
+    return data.load_dataset(DataConfig(**knobs), CPU, seed)
 
 
 # --- digits and npz ----------------------------------------------------------------------------------------------

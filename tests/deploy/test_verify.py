@@ -22,7 +22,7 @@ from rapdarts.architecture.genotype import Cell, Genotype, parse
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import DataConfig
-from rapdarts.data.dataset import load
+from rapdarts.data.dataset import load_dataset
 from rapdarts.deploy import runtimes as shipped
 from rapdarts.deploy import verify as handover
 from rapdarts.deploy.model_card import history_of
@@ -63,7 +63,7 @@ def lenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tested(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test images of the digits in 0..1, their labels, and the logits that PyTorch gives for them."""
-    data = load(DataConfig(), torch.device("cpu"), 0)
+    data = load_dataset(DataConfig(), torch.device("cpu"), 0)
     pixels = data.test.fetch(torch.arange(len(data.test))).float() / 255
     with torch.no_grad():
         logits = deployed(read_trained(run / "network.safetensors"))(pixels)
@@ -325,7 +325,7 @@ def test_the_agreement_sees_every_image_in_batches_of_several_sizes() -> None:
 
     found = agreement(lambda pixels: -2 * pixels.flatten(1) + 3 * pixels.flatten(1), other, torch.ones(20, 1, 2, 2))
     assert seen == [1, 7, 12] and found == handover.Agreement(0.5, 1.0, 20)
-    assert found.share == 0.5
+    assert found.relative == 0.5
 
 
 # --- safetensors and its card ------------------------------------------------------------------------------------

@@ -16,13 +16,13 @@ from rapdarts.architecture.space import SearchSpace, Skeleton, named_space
 from rapdarts.config.experiment import Experiment, SearchConfig
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.penalty import Penalty
-from rapdarts.data.dataset import load
-from rapdarts.loops.search import Halves, alternation, second_order
+from rapdarts.data.dataset import load_dataset
+from rapdarts.loops.search import SearchBatches, alternation, second_order
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.primitives import PRIMITIVES
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.relaxation import Architecture
-from rapdarts.training.optimizer import set_lr, weights_optimizer
+from rapdarts.training.optimizer import set_lr, sgd_for
 from tests.networks.batched.test_supernet import blur
 
 STEPS = 50
@@ -36,18 +36,18 @@ def alphas_after(steps: int, batched: bool) -> Tensor:
     space = named_space("darts")
     config = Experiment()
     config = replace(config, search=replace(config.search, batch=8))
-    data = load(config.data, torch.device("cpu"), 0)
+    data = load_dataset(config.data, torch.device("cpu"), 0)
     skeleton = Skeleton(3, 2, data.image, data.classes)
     plain = Supernet(space, skeleton).double()
     supernet = BatchedSupernet(plain) if batched else plain
     supernet.dropout.rate = 0.1
     architecture = Architecture(space).double()
-    sgd = weights_optimizer(supernet, 0.025, 0.9, 3e-4)
+    sgd = sgd_for(supernet, 0.025, 0.9, 3e-4)
     set_lr(sgd, 0.025)
     adam = torch.optim.Adam(architecture.named_parameters(), 1.5e-2, (0.5, 0.999), weight_decay=1e-3, fused=True)
     penalty = Penalty(price_table(space, skeleton), {**asdict(SearchConfig().cost), "macs": 0.5})
     step = alternation(config.search, supernet, architecture, sgd, adam, penalty)
-    batches = Halves.of(data, config).epoch(0)
+    batches = SearchBatches.of(data, config).epoch(0)
     for at in range(steps):
         torch.manual_seed(at)
         (images, labels), (search_images, search_labels) = next(batches)
@@ -77,7 +77,7 @@ def looked_ahead(
     """Search loss and gradient of alpha behind a virtual step, after some real steps of the weights, which leave momenta."""
     torch.manual_seed(1)
     architecture = Architecture(space, 0.5).double()
-    sgd = weights_optimizer(supernet, 0.125, 0.9, 0.5)
+    sgd = sgd_for(supernet, 0.125, 0.9, 0.5)
     set_lr(sgd, 0.125)
     supernet.train()
     train, search = batches_of(6, 2), batches_of(5, 3)

@@ -25,7 +25,7 @@ from rapdarts.data.dataset import DataSet
 from rapdarts.errors import DeviceError, ran_out_of_memory
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as loop
-from rapdarts.loops.memory import HELD, SETTLED, Outlook, size, stage_footprint, training_within_memory
+from rapdarts.loops.memory import HELD, SETTLED, MemoryEstimate, size, stage_footprint, training_within_memory
 from rapdarts.training.footprint import Alive, Footprint
 from rapdarts.training.optimizer import set_lr
 
@@ -50,17 +50,17 @@ TINY = [
 FEW = ["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"]
 
 
-def outlook_of(*settings: tuple[str, Any], primitives: list[str] | None = None) -> Outlook:
+def outlook_of(*settings: tuple[str, Any], primitives: list[str] | None = None) -> MemoryEstimate:
     """Of the demo's search at a width of 4, over few primitives."""
     given = [("skeleton.layers", 3), ("skeleton.channels", 4), ("search.channels", 4), *settings]
     config = experiment("digits", given, "search")
     space, data = named_space(config.search.space), digits()
     space = space.only(primitives or [name for name in space.primitives if name in FEW])
-    return Outlook(config, space, data, loop.priced(config, space, data), None)
+    return MemoryEstimate(config, space, data, loop.priced(config, space, data), None)
 
 
 def digits() -> DataSet:
-    return datasets.load(experiment("digits", []).data, CPU, 0)
+    return datasets.load_dataset(experiment("digits", []).data, CPU, 0)
 
 
 # --- how near it is ----------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def digits() -> DataSet:
 
 def steps_alive(config: Experiment, space: SearchSpace, data: DataSet, table: PriceTable, stage: int) -> int:
     """Bytes alive at the worst moment of the first two real steps of a stage."""
-    halves, penalty = loop.Halves.of(data, config), Penalty(table, asdict(config.search.cost))
+    halves, penalty = loop.SearchBatches.of(data, config), Penalty(table, asdict(config.search.cost))
     with Alive() as alive:
         supernet, architecture, sgd, adam = loop.build(config, space, data, config.search.layers[stage], stage)
         set_lr(sgd, 0.1)
@@ -242,7 +242,7 @@ def test_a_search_that_runs_out_says_what_fits_and_goes_on_so(
 
     command = ["search", "digits", *TINY, "--json", f"run={tmp_path / 'run'}"]
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "Recorded", Full)
+        patch.setattr(loop, "GraphedStep", Full)
         assert main(command) == 7
     out, err = capsys.readouterr()
     assert out == ""
@@ -268,7 +268,7 @@ def test_a_gpu_without_room_for_a_kernel_is_said(
     def refused(*given: Any) -> None:
         raise errors.OutOfResources(131072, 101376, "shared memory")
 
-    monkeypatch.setattr(loop, "Recorded", lambda *given: refused)
+    monkeypatch.setattr(loop, "GraphedStep", lambda *given: refused)
     assert main(["search", "digits", *TINY, "--json", f"run={tmp_path / 'run'}"]) == 7
     out, err = capsys.readouterr()
     why = "out of resource: shared memory, Required: 131072, Hardware limit: 101376"
@@ -311,7 +311,7 @@ def test_a_retraining_that_runs_out_says_what_to_set(
     def full(*given: Any) -> None:
         raise RuntimeError(words)
 
-    monkeypatch.setattr(retraining, "descend", full)
+    monkeypatch.setattr(retraining, "optimizer_step", full)
     assert (
         main(
             [

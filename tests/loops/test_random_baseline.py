@@ -21,7 +21,7 @@ from rapdarts.cost.count import count_derived
 from rapdarts.cost.expected import price_table
 from rapdarts.errors import InputError
 from rapdarts.loops.random_baseline import draw
-from rapdarts.training.checkpoint import load
+from rapdarts.training.checkpoint import load_checkpoint
 from rapdarts.training.run import Run
 from search_spaces.darts import SPACE
 
@@ -92,7 +92,7 @@ def test_the_baseline_reports_mean_and_deviation_and_resumes(
     resumed = json.loads((tmp_path / "cut" / "result.json").read_text())
     assert resumed["networks"] == result["networks"]
     # Of networks that are finished the checkpoint holds what they reached, not their weights.
-    found = load(tmp_path / "cut" / "checkpoint", {})
+    found = load_checkpoint(tmp_path / "cut" / "checkpoint", {})
     assert found is not None
     assert [facts["correct"] / facts["n"] for facts in found[0]["finished"]] == shares[:2]
     assert all(isinstance(value, int | float) for facts in found[0]["finished"] for value in facts.values())

@@ -17,16 +17,16 @@ import pytest
 import torch
 
 import rapdarts
-from rapdarts.architecture.genotype import Cell, Genotype, read
+from rapdarts.architecture.genotype import Cell, Genotype, read_genotype
 from rapdarts.cli.arguments import RECORD
 from rapdarts.cli.main import main
 from rapdarts.config import experiment as configuration
 from rapdarts.config.experiment import DataConfig, Experiment, RetrainConfig
 from rapdarts.config.knobs import save_yaml
-from rapdarts.data.dataset import load
-from rapdarts.loops.rank import SURE, Contestant, brief, choose, estimate, parted
+from rapdarts.data.dataset import load_dataset
+from rapdarts.loops.rank import SURE, RankingEntry, choose, estimate, short_recipe, split_for_ranking
 from rapdarts.networks.derived import DerivedNetwork
-from rapdarts.training.checkpoint import load as load_checkpoint
+from rapdarts.training.checkpoint import load_checkpoint as load_checkpoint
 from rapdarts.training.checkpoint import origin_of
 from rapdarts.training.run import Run
 from search_spaces.darts import SPACE
@@ -110,9 +110,9 @@ def test_the_best_is_ready_to_be_retrained_and_all_are_ready_to_be_tested(
     assert result == result_of(folder)
     first, last = result["networks"]
     assert {path.name for path in folder.iterdir()} <= {*RECORD, "tensorboard", "trained"}
-    best = read(folder / "best.json")
+    best = read_genotype(folder / "best.json")
     assert best.line == first["genotype"] and best.costs == first["costs"]
-    assert best.skeleton == read(search / "genotype.json").skeleton
+    assert best.skeleton == read_genotype(search / "genotype.json").skeleton
     assert best.provenance["ranking"]["validation_accuracy"] == first["validation_accuracy"]
     assert [found["genotype"]["cells"] for found in json.loads((folder / "ranking.json").read_text())] == [
         json.loads((folder / found["folders"][0] / "genotype.json").read_text())["cells"] for found in (first, last)
@@ -164,10 +164,10 @@ def test_several_seeds_give_an_error_over_them(
 
 def contestant(
     source: str, score: float | None, *primitives: str, own: bool = False, swapped: bool = False
-) -> Contestant:
+) -> RankingEntry:
     nodes = [((primitive, 0), ("sep_conv_3x3", 1)) for primitive in primitives]
     cell = Cell(2, tuple(node[::-1] if swapped else node for node in nodes), (2,))
-    return Contestant(Genotype("darts", {"normal": cell, "reduce": cell}), SPACE, (source,), score, own)
+    return RankingEntry(Genotype("darts", {"normal": cell, "reduce": cell}), SPACE, (source,), score, own)
 
 
 def test_what_is_named_and_what_was_derived_come_first() -> None:
@@ -228,9 +228,9 @@ def test_candidates_keep_the_budgets_of_their_search(search: Path, tmp_path: Pat
 
 
 def test_the_parts_are_two_parts_of_the_training_set() -> None:
-    data = load(DataConfig(), torch.device("cpu"), 0)
+    data = load_dataset(DataConfig(), torch.device("cpu"), 0)
     config = Experiment()
-    parts = parted(data, config)
+    parts = split_for_ranking(data, config)
     assert len(parts.train) + len(parts.test) == len(data.train)
     sizes = [torch.bincount(part.labels) for part in (parts.train, parts.test, data.train)]
     assert (sizes[0] + sizes[1] == sizes[2]).all() and ((sizes[0] - sizes[1]).abs() <= 1).all()
@@ -240,7 +240,7 @@ def test_the_parts_are_two_parts_of_the_training_set() -> None:
 
     assert sorted(pictures(parts.train) + pictures(parts.test)) == pictures(data.train)
     config.seed = 1
-    assert pictures(parted(data, config).train) != pictures(parts.train)
+    assert pictures(split_for_ranking(data, config).train) != pictures(parts.train)
 
 
 def test_the_test_set_is_never_looked_at(search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,9 +249,9 @@ def test_the_test_set_is_never_looked_at(search: Path, tmp_path: Path, monkeypat
             raise AssertionError(f"somebody wants the test set's {name}")
 
     def sealed(*arguments: Any) -> Any:
-        return replace(load(*arguments), test=Sealed())  # type: ignore[arg-type]
+        return replace(load_dataset(*arguments), test=Sealed())  # type: ignore[arg-type]
 
-    monkeypatch.setattr("rapdarts.data.dataset.load", sealed)
+    monkeypatch.setattr("rapdarts.data.dataset.load_dataset", sealed)
     assert ranking(tmp_path / "rank", search, "count=1", *QUICK) == 0
 
 
@@ -438,7 +438,7 @@ def test_too_little_memory_says_what_to_set_of_the_retraining(
     def greedy(*given: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("rapdarts.loops.retrain.place", greedy)
+    monkeypatch.setattr("rapdarts.loops.retrain.to_device", greedy)
     assert ranking(tmp_path / "rank", search, *QUICK) == 7
     words = "error: out of memory at batch 100: set retrain.batch=50 with retrain.accumulate=2 or retrain.amp=bf16."
     assert words in capsys.readouterr().err
@@ -469,7 +469,7 @@ def test_a_ranking_shorter_than_the_warm_up_reaches_the_full_learning_rate() -> 
     assert config.retrain.warmup_epochs == 2
     for epochs, warm in ((0, 2), (3, 2), (2, 1), (1, 0)):
         config.rank.epochs = epochs
-        short = brief(config)
+        short = short_recipe(config)
         assert short.retrain.warmup_epochs == warm
         configuration.check_experiment(short)  # what a retraining may not do, a ranking does not
 

@@ -27,8 +27,8 @@ from rapdarts.deploy.model_file import load_network, read_trained
 from rapdarts.loops import retrain as loop
 from rapdarts.loops.retrain import Best, summed_loss
 from rapdarts.networks.reference import REFERENCE
-from rapdarts.training.checkpoint import load
-from rapdarts.training.metrics import Accuracy
+from rapdarts.training.checkpoint import load_checkpoint
+from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import Run
 
 TINY = [
@@ -220,7 +220,7 @@ def test_a_cut_network_file_is_named(whole: Path, tmp_path: Path, capsys: pytest
 
 
 def test_accuracy_says_how_sure_it_is() -> None:
-    assert str(Accuracy(97, 100, 0.1)) == "97.00 % +- 1.71 % (standard error, n = 100)"
+    assert str(Evaluation(97, 100, 0.1)) == "97.00 % +- 1.71 % (standard error, n = 100)"
 
 
 def test_best_keeps_score_and_weights_together() -> None:
@@ -296,7 +296,10 @@ def test_the_average_is_what_is_shipped(base: bytes, tmp_path: Path) -> None:
     records = [results(tmp_path / name)["records"] for name in ("plain", "ema")]
     assert records[0] == records[1]
     found = [json.loads((tmp_path / name / "result.json").read_text())["test_accuracy"] for name in ("plain", "ema")]
-    shipped, state = load_file(tmp_path / "ema" / "network.safetensors"), load(tmp_path / "ema" / "checkpoint", {})
+    shipped, state = (
+        load_file(tmp_path / "ema" / "network.safetensors"),
+        load_checkpoint(tmp_path / "ema" / "checkpoint", {}),
+    )
     assert state is not None
     raw, average = (state[0]["objects"][name] for name in ("network", "average"))
     weights = [name for name in shipped if name.endswith("weight")]
@@ -317,16 +320,16 @@ def test_a_recording_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatc
     def after_a_failure(step: Any, *given: Any) -> Any:
         def take(*given: Any) -> Any:
             with pytest.raises(RuntimeError), monkeypatch.context() as patch, torch.random.fork_rng():
-                patch.setattr(loop, "descend", refuse)
+                patch.setattr(loop, "optimizer_step", refuse)
                 step(*given)
             return step(*given)
 
         return take
 
     anew, once = tmp_path / "anew", tmp_path / "once"
-    monkeypatch.setattr(loop, "place", lambda network, device: without_statistics(network))
+    monkeypatch.setattr(loop, "to_device", lambda network, device: without_statistics(network))
     for folder, recorded in ((anew, after_a_failure), (once, lambda step, *given: step)):
-        monkeypatch.setattr(loop, "Recorded", recorded)
+        monkeypatch.setattr(loop, "GraphedStep", recorded)
         assert run_retrain(folder, "retrain.epochs=1", "data.fraction=0.1") == 0
     first, second = (load_file(folder / "network.safetensors") for folder in (anew, once))
     weights = [name for name in second if not name.endswith("num_batches_tracked")]

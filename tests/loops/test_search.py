@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from rapdarts.architecture.genotype import read, validate
+from rapdarts.architecture.genotype import read_genotype, validate
 from rapdarts.cli.arguments import RECORD
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import Experiment, experiment
 from rapdarts.cost.count import ADDITIVE, RESOURCES, count_derived
 from rapdarts.data import dataset as datasets
-from rapdarts.loops.search import Halves, check_stages, heat_map
+from rapdarts.loops.search import SearchBatches, check_stages, heat_map
 from rapdarts.strategy.derive import mixing_weights, read_alphas
 from rapdarts.training import checkpoint
 from rapdarts.training.run import Run
@@ -68,7 +68,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_search_writes_a_priced_genotype(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    genotype = read(whole / "genotype.json")
+    genotype = read_genotype(whole / "genotype.json")
     validate(genotype, SPACE, "genotype.json")
     assert genotype.skeleton is not None
     assert genotype.skeleton.image == (1, 8, 8)
@@ -112,7 +112,7 @@ def test_candidates_are_all_there_and_one_is_chosen(whole: Path) -> None:
 def test_alphas_read_back_to_the_same_bits(whole: Path) -> None:
     space, skeleton, architecture = read_alphas(whole / "alphas.json", SPACE)
     assert all(len(edge) == 3 for kind in space.candidates for edge in kind)
-    assert skeleton == read(whole / "genotype.json").skeleton
+    assert skeleton == read_genotype(whole / "genotype.json").skeleton
     written = json.loads((whole / "alphas.json").read_text())["cells"]["reduce"][5]
     column = list(SPACE.primitives).index(written["candidates"][1])
     assert architecture.alpha[1, 5, column].item() == written["alpha"][1]
@@ -123,7 +123,7 @@ def test_alphas_read_back_to_the_same_bits(whole: Path) -> None:
 def test_derive_again(whole: Path, tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "again.json"
     assert main(["derive", str(whole), "--json", f"out={out}", *settings]) == 0
-    genotype = read(out)
+    genotype = read_genotype(out)
     listed = json.loads(capsys.readouterr().out)
     assert listed[0]["chosen"]
     assert listed[0]["genotype"]["cells"] == json.loads(out.read_text())["cells"]
@@ -131,7 +131,7 @@ def test_derive_again(whole: Path, tmp_path: Path, settings: list[str], capsys: 
     counted = count_derived(genotype, SPACE, genotype.skeleton, ADDITIVE)
     assert genotype.costs == {**counted, "energy": pytest.approx(counted["energy"], rel=1e-12)}
     if not settings:
-        assert genotype.cells == read(whole / "genotype.json").cells
+        assert genotype.cells == read_genotype(whole / "genotype.json").cells
     if "max_skips=0" in settings:
         assert all(name != "skip_connect" for node in genotype.cells["normal"].nodes for name, _ in node)
     if "layers=20" in settings:
@@ -307,7 +307,7 @@ def test_a_budget_below_the_floor_stops_before_anything_is_made(
 
 def test_the_width_is_found(tmp_path: Path) -> None:
     assert run_search(tmp_path / "wide", "skeleton.channels=auto", "budget.params=12k") == 0
-    genotype = read(tmp_path / "wide" / "genotype.json")
+    genotype = read_genotype(tmp_path / "wide" / "genotype.json")
     assert genotype.skeleton is not None and genotype.skeleton.channels > 4
     assert genotype.costs["params"] <= 12_000
     assert f"channels: {genotype.skeleton.channels}" in (tmp_path / "wide" / "config.yaml").read_text()
@@ -374,7 +374,7 @@ def test_partial_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert architecture.beta is not None and architecture.beta.abs().max() > 0.05  # what a step of Adam moves it by
     written = json.loads((folder / "alphas.json").read_text())
     assert architecture.beta[1, 5].item() == written["cells"]["reduce"][5]["beta"]
-    genotype = read(folder / "genotype.json")
+    genotype = read_genotype(folder / "genotype.json")
     assert genotype.skeleton is not None
     result = json.loads((folder / "result.json").read_text())
     assert result["counted"] == count_derived(genotype, SPACE, genotype.skeleton)
@@ -400,7 +400,7 @@ def test_a_diverging_search_stops_and_keeps_no_broken_checkpoint(
     assert run_search(tmp_path / "wild", *wild) == 5
     assert "diverged" in capsys.readouterr().err
     assert not (tmp_path / "wild" / "genotype.json").exists()
-    found = checkpoint.load(tmp_path / "wild" / "checkpoint", {})
+    found = checkpoint.load_checkpoint(tmp_path / "wild" / "checkpoint", {})
     assert found is not None
     tensors = found[0]["objects"]["supernet"]
     assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
@@ -410,8 +410,8 @@ def test_halves_share_no_image_and_the_search_half_goes_round() -> None:
     config = experiment(
         "digits", [("search.batch", "64"), ("search.weight_fraction", "0.7"), ("search.subset", "1")], "search"
     )
-    data = datasets.load(config.data, torch.device("cpu"), 0)
-    halves = Halves.of(data, config)
+    data = datasets.load_dataset(config.data, torch.device("cpu"), 0)
+    halves = SearchBatches.of(data, config)
     assert not set(halves.train.index.tolist()) & set(halves.search.index.tolist())
     assert len(halves.train.index) + len(halves.search.index) == len(data.train) == 1197
     assert halves.search.steps < halves.train.steps

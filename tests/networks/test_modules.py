@@ -238,13 +238,15 @@ def gradients(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 def spread(folder: str) -> None:
     """Every network in torch's own DistributedDataParallel, each process with its share of the images."""
-    with joined("cpu") as team:
+    with joined("cpu") as process_group:
         for name in SKELETONS:
-            network = network_of(name, auxiliary=True, seed=team.rank).double()  # it is the first one's that all take
+            network = network_of(
+                name, auxiliary=True, seed=process_group.rank
+            ).double()  # it is the first one's that all take
             wrapped = DistributedDataParallel(network, find_unused_parameters=True)
-            images = images_of(name).double()[team.rank :: team.size]
+            images = images_of(name).double()[process_group.rank :: process_group.size]
             found = {key.removeprefix("module."): value for key, value in gradients(wrapped, images).items()}
-            torch.save(found, f"{folder}/{name}-{team.rank}")
+            torch.save(found, f"{folder}/{name}-{process_group.rank}")
 
 
 def test_spread_over_two_processes(tmp_path: Path) -> None:

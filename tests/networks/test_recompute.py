@@ -15,7 +15,7 @@ from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton, named_spa
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.bilevel import unrolled_gradient
-from rapdarts.training.optimizer import frozen, place
+from rapdarts.training.optimizer import frozen, to_device
 
 SKELETON = Skeleton(3, 4, (3, 8, 8), 10)
 DEVICE = torch.device("cpu")
@@ -30,7 +30,7 @@ SPACES = {
 def supernet_of(name: str, space: SearchSpace, checkpoint: bool) -> Supernet | BatchedSupernet:
     torch.manual_seed(0)
     plain = Supernet(space, SKELETON)
-    supernet = place(plain if name == "plain" else BatchedSupernet(plain), DEVICE)
+    supernet = to_device(plain if name == "plain" else BatchedSupernet(plain), DEVICE)
     supernet.checkpoint = checkpoint
     supernet.dropout.rate = 0.4
     return supernet

@@ -13,7 +13,7 @@ from rapdarts.cost.count import macs, params
 from rapdarts.errors import InputError
 from rapdarts.networks.reference import REFERENCE
 from rapdarts.networks.reference.layers import Concat, Image, Residual, map_behind
-from rapdarts.networks.reference.shufflenet import Halves, Shuffle
+from rapdarts.networks.reference.shufflenet import ChannelSplit, Shuffle
 
 ANY_SIZE = [name for name in REFERENCE if re.match("googlenet|resne|mobilenet|shufflenet|densenet", name)]
 PLAIN = ["alexnet", "alexnet_two_group", "alexnet_d2l", "small_alexnet", "vgg11", "nin", "googlenet_d2l"]
@@ -345,7 +345,7 @@ def test_shuffle_deals_out() -> None:
 
 def test_shufflenet_v2_filters_one_half() -> None:
     x = images_of((6, 2, 2))
-    y = Halves(nn.Conv2d(3, 3, 1))(x)
+    y = ChannelSplit(nn.Conv2d(3, 3, 1))(x)
     assert y.shape == x.shape and torch.equal(y[:, :3], x[:, :3]) and not torch.equal(y[:, 3:], x[:, 3:])
 
 

@@ -26,8 +26,8 @@ from rapdarts.loops.search import alternation
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.relaxation import Architecture
-from rapdarts.training.cuda_graph import EAGER, WAITED, Recorded
-from rapdarts.training.optimizer import descend, set_lr, weights_optimizer
+from rapdarts.training.cuda_graph import EAGER, WAITED, GraphedStep
+from rapdarts.training.optimizer import optimizer_step, set_lr, sgd_for
 from tests import spaces
 
 GPU = torch.device("cuda")
@@ -124,7 +124,7 @@ def graphs(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> list[PlayedBack]:
 
 
 def test_on_a_cpu_it_is_the_step_itself() -> None:
-    recorded = Recorded(lambda x, sign: sign * x.sum(), torch.device("cpu"))
+    recorded = GraphedStep(lambda x, sign: sign * x.sum(), torch.device("cpu"))
     assert [recorded(torch.ones(n), -1).item() for n in range(10)] == [-n for n in range(10)]
 
 
@@ -135,7 +135,7 @@ def test_a_recording_for_each_shape_and_setting(graphs: list[PlayedBack]) -> Non
         called.append(doubled)
         return {"sum": (x.sum() * (2 if doubled else 1), len(x))}
 
-    recorded = Recorded(step, GPU)
+    recorded = GraphedStep(step, GPU)
     for doubled in (False, True):
         for n in (3, 4):
             for value in range(7):
@@ -155,7 +155,7 @@ def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
     penalty = Penalty(table, {**asdict(settings.cost), "macs": 0.5}, {"params": 1000.0})
     supernet = BatchedSupernet(Supernet(space, Skeleton(3, 4, (1, 8, 8), 3)))
     architecture = Architecture(space)
-    sgd = weights_optimizer(supernet, 0.1, 0.9, 3e-4)
+    sgd = sgd_for(supernet, 0.1, 0.9, 3e-4)
     adam = torch.optim.Adam(architecture.named_parameters(), 6e-2, (0.5, 0.999), fused=True, capturable=True)
     images, labels = torch.randn(10, 2, 6, 1, 8, 8), torch.randint(3, (10, 2, 6))
     step = wrap(alternation(settings, supernet, architecture, sgd, adam, penalty))
@@ -176,7 +176,7 @@ def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
 @pytest.mark.parametrize("amp", ["none", "bf16"])
 def test_a_search_played_back_is_the_search(graphs: list[PlayedBack], amp: str) -> None:
     expected = alternations(lambda step: step, amp)
-    found = alternations(lambda step: Recorded(step, GPU), amp)
+    found = alternations(lambda step: GraphedStep(step, GPU), amp)
     # Weights alone for four steps, then both: two recordings, and the odd batch goes by itself.
     assert [graph.replays for graph in graphs] == [1, 16 - 4 - 1 - EAGER]
     assert len(found) == len(expected)
@@ -186,7 +186,7 @@ def test_a_search_played_back_is_the_search(graphs: list[PlayedBack], amp: str) 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_step_that_waits_on_a_gpu_leaves_the_random_numbers_alone() -> None:
     said: list[str] = []
-    recorded = Recorded(lambda x: x + x.sum().item() + torch.empty_like(x).uniform_(), GPU, said.append)
+    recorded = GraphedStep(lambda x: x + x.sum().item() + torch.empty_like(x).uniform_(), GPU, said.append)
     for _ in range(EAGER + 2):
         recorded(torch.ones(3, device=GPU))
     assert len(said) == 1 and said[0].endswith("waits for the device")
@@ -197,7 +197,7 @@ def test_a_step_that_waits_on_a_gpu_leaves_the_random_numbers_alone() -> None:
 def test_a_search_recorded_on_a_gpu_is_the_search(amp: str) -> None:
     with torch.device("cuda"):
         expected = alternations(lambda step: step, amp)
-        found = alternations(lambda step: Recorded(step, GPU), amp)
+        found = alternations(lambda step: GraphedStep(step, GPU), amp)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
@@ -209,7 +209,7 @@ def test_what_cannot_be_recorded_goes_on_as_it_is(graphs: list[PlayedBack], monk
 
     monkeypatch.setattr(torch.cuda, "graph", refuse)
     said: list[str] = []
-    recorded = Recorded(lambda x: x.sum(), GPU, said.append)
+    recorded = GraphedStep(lambda x: x.sum(), GPU, said.append)
     assert [recorded(torch.ones(3) * n).item() for n in range(9)] == [3 * n for n in range(9)]
     assert len(said) == 1 and said[0].endswith("operation not permitted when stream is capturing")
 
@@ -224,7 +224,7 @@ def test_a_step_that_waits_is_never_begun_to_be_recorded(graphs: list[PlayedBack
         return x.sum()
 
     said: list[str] = []
-    recorded = Recorded(step, GPU, said.append)
+    recorded = GraphedStep(step, GPU, said.append)
     with pytest.warns(UserWarning, match="of the user's own") as heard:
         assert [recorded(torch.ones(3) * n, False).item() for n in range(6)] == [3 * n for n in range(6)]
         assert len(graphs) == 1 and said == []
@@ -311,7 +311,7 @@ def test_a_step_waits_for_nothing(name: str) -> None:
     images, labels = torch.empty(2, 1, 8, 8, device="meta"), torch.empty(2, dtype=torch.int64, device="meta")
     for optimizer, learner in ((sgd, supernet), (adam, architecture)):  # they make their state
         weights = list(learner.parameters())
-        descend(optimizer, weights, [torch.zeros_like(weight) for weight in weights], clip=0)
+        optimizer_step(optimizer, weights, [torch.zeros_like(weight) for weight in weights], clip=0)
     with OnTheDevice():
         step(images, labels, images, labels, True)
 
@@ -326,7 +326,7 @@ def test_a_retraining_played_back_is_the_retraining(
     tiny = ["threads=1", "data.fraction=0.3", "skeleton.layers=3", "skeleton.channels=4", "epochs=3", "batch=30"]
     command = ["retrain", "PDARTS", "digits", *tiny, "retrain.drop_path=0.4", "auxiliary=0.4", *recipe]
     assert main([*command, f"run={tmp_path / 'plain'}"]) == 0
-    monkeypatch.setattr(retraining, "Recorded", lambda step, device, say: Recorded(step, GPU, say))
+    monkeypatch.setattr(retraining, "GraphedStep", lambda step, device, say: GraphedStep(step, GPU, say))
     assert main([*command, f"run={tmp_path / 'recorded'}"]) == 0
     assert graphs and all(graph.replays > 5 for graph in graphs[:1])
     plain, recorded = (tmp_path / name for name in ("plain", "recorded"))
@@ -358,7 +358,7 @@ def test_a_step_of_the_retraining_waits_for_nothing(tmp_path: Path, monkeypatch:
 
         return call
 
-    monkeypatch.setattr(retraining, "Recorded", profiled)
+    monkeypatch.setattr(retraining, "GraphedStep", profiled)
     tiny = ["threads=1", "data.fraction=0.1", "skeleton.layers=3", "skeleton.channels=4", "epochs=2", "batch=20"]
     recipe = ["drop_path=0.4", "auxiliary=0.4", "retrain.amp=bf16", "ema=0.9", "nesterov=true", "accumulate=2"]
     assert main(["retrain", "PDARTS", "digits", *tiny, *recipe, "label_smoothing=0.1", f"run={tmp_path}"]) == 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rapdarts.training.ema import Average
+from rapdarts.training.ema import EMA
 
 
 def moved(network: nn.Module, step: int) -> None:
@@ -22,7 +22,7 @@ def moved(network: nn.Module, step: int) -> None:
 def test_recursion(decay: float) -> None:
     """Of weights; running statistics and counters are those of the last step."""
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2))
-    average = Average(network, decay)
+    average = EMA(network, decay)
     expected = {name: value.detach().clone().double() for name, value in network.named_parameters()}
     for step in range(1, 8):
         moved(network, step)
@@ -40,7 +40,7 @@ def test_recursion(decay: float) -> None:
 
 def test_it_stands_apart_from_what_it_follows() -> None:
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2)).train()
-    average = Average(network, 0.9)
+    average = EMA(network, 0.9)
     assert not average.network.training and network.training
     assert not any(weight.requires_grad for weight in average.network.parameters())
     assert all(weight.requires_grad for weight in network.parameters())
@@ -50,18 +50,18 @@ def test_it_stands_apart_from_what_it_follows() -> None:
 
 def test_networks_without_batch_norms_have_one_too() -> None:
     network = nn.Linear(2, 1)
-    average = Average(network, 0.5)
+    average = EMA(network, 0.5)
     average.update()
     assert torch.equal(average.network.weight, network.weight)
 
 
 def test_it_goes_on_from_its_state() -> None:
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2))
-    average = Average(network, 0.9)
+    average = EMA(network, 0.9)
     moved(network, 1)
     average.update()
     state = {name: value.clone() for name, value in average.state_dict().items()}
-    other = Average(network, 0.9)
+    other = EMA(network, 0.9)
     other.load_state_dict(state)
     moved(network, 2)
     average.update()

@@ -15,7 +15,7 @@ from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton, named_spa
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.training.footprint import _SHAPES, BATCH, META, Alive, Footprint, footprint, lower
-from rapdarts.training.optimizer import place
+from rapdarts.training.optimizer import to_device
 
 CPU = torch.device("cpu")
 IMAGES = 3
@@ -147,7 +147,7 @@ def supernet_of(
     amp: bool = False,
 ) -> Supernet | BatchedSupernet:
     built = Supernet(space, Skeleton(3, 4, image, 10, stem), partial)
-    supernet = place(built if plain else BatchedSupernet(built), built.classifier.linear.weight.device)  # type: ignore[union-attr, arg-type]
+    supernet = to_device(built if plain else BatchedSupernet(built), built.classifier.linear.weight.device)  # type: ignore[union-attr, arg-type]
     supernet.checkpoint, supernet.dropout.rate = checkpoint, 0.3
     return supernet
 

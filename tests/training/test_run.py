@@ -213,7 +213,7 @@ def test_a_stage_that_gives_up_is_closed_and_remembered(tmp_path: Path) -> None:
     asked = []
     assert stages(resume=True) == [True, False, True]
     assert asked == []
-    found = checkpoint.load(tmp_path / "checkpoint", {})
+    found = checkpoint.load_checkpoint(tmp_path / "checkpoint", {})
     assert found is not None and [facts["ended"] for facts in found[0]["finished"]] == [True, False]
 
 
@@ -288,10 +288,10 @@ STATE = {"stage": 1, "weights": torch.arange(6.0), "nested": {"list": [1, 2.5, "
 
 def test_a_checkpoint_reads_back(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
-    assert checkpoint.load(path, {}) is None
-    checkpoint.save(path, STATE, {"data": "a"})
-    checkpoint.save(path, {**STATE, "stage": 2}, {"data": "a"})
-    found = checkpoint.load(path, {"data": "a"})
+    assert checkpoint.load_checkpoint(path, {}) is None
+    checkpoint.save_checkpoint(path, STATE, {"data": "a"})
+    checkpoint.save_checkpoint(path, {**STATE, "stage": 2}, {"data": "a"})
+    found = checkpoint.load_checkpoint(path, {"data": "a"})
     assert found is not None
     state, damage = found
     assert state["stage"] == 2
@@ -306,8 +306,8 @@ def test_any_damage_falls_back_to_the_checkpoint_before(
     tmp_path_factory: pytest.TempPathFactory, position: float, how: str
 ) -> None:
     path = tmp_path_factory.mktemp("damage") / "checkpoint"
-    checkpoint.save(path, STATE, {"data": "a"})
-    checkpoint.save(path, {**STATE, "stage": 2}, {"data": "a"})
+    checkpoint.save_checkpoint(path, STATE, {"data": "a"})
+    checkpoint.save_checkpoint(path, {**STATE, "stage": 2}, {"data": "a"})
     raw = bytearray(path.read_bytes())
     at = int(position * len(raw))
     if how == "flip":
@@ -322,7 +322,7 @@ def test_any_damage_falls_back_to_the_checkpoint_before(
         return
     path.write_bytes(raw)
     try:
-        found = checkpoint.load(path, {"data": "a"})
+        found = checkpoint.load_checkpoint(path, {"data": "a"})
     except DamagedError as error:
         assert "another data" in str(error)  # the flipped bit lies in the recorded origin
         return
@@ -330,7 +330,7 @@ def test_any_damage_falls_back_to_the_checkpoint_before(
     assert found[0]["stage"] == 1
     assert "damaged" in found[1]
     # The next save must not put the damaged one in the place of the good one.
-    checkpoint.save(path, {**STATE, "stage": 3}, {"data": "a"})
+    checkpoint.save_checkpoint(path, {**STATE, "stage": 3}, {"data": "a"})
     assert not checkpoint.previous(path).exists() or checkpoint.previous(path).read_bytes() != bytes(raw)
 
 
@@ -350,7 +350,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     header = {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest(), "origin": {}}
     (tmp_path / "checkpoint").write_bytes(checkpoint.MAGIC + json.dumps(header).encode() + b"\n" + payload)
     with pytest.raises(DamagedError, match="plain values"):
-        checkpoint.load(tmp_path / "checkpoint", {})
+        checkpoint.load_checkpoint(tmp_path / "checkpoint", {})
     assert not marker.exists()
 
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from rapdarts.cli.main import main
 from rapdarts.data import dataset as training_data
-from rapdarts.data.dataset import Batches, load
+from rapdarts.data.dataset import Batches, load_dataset
 from rapdarts.errors import DeviceError, InputError
-from rapdarts.training.distributed import ALONE, JointBatchNorm, join_batch_norms, joined
+from rapdarts.training.distributed import SINGLE_PROCESS, JointBatchNorm, join_batch_norms, joined
 from tests.together import (
     Job,
     command,
@@ -195,7 +195,7 @@ def test_alone_a_joint_batch_norm_is_a_batch_norm() -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3, affine=False)).double()
     other = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3, affine=False)).double()
-    join_batch_norms(other, ALONE)
+    join_batch_norms(other, SINGLE_PROCESS)
     assert list(other.state_dict()) == list(plain.state_dict())
     assert all(isinstance(norm, JointBatchNorm) for norm in other)
     x = torch.randn(4, 3, 5, 5, dtype=torch.float64)
@@ -211,7 +211,7 @@ def test_processes_share_every_part_of_a_batch(accumulate: int, processes: int) 
     from rapdarts.config.experiment import DataConfig
     from rapdarts.data.augment import Augment
 
-    data = load(DataConfig(crop=1, fraction=0.2), torch.device("cpu"), 0)
+    data = load_dataset(DataConfig(crop=1, fraction=0.2), torch.device("cpu"), 0)
 
     def batches(rank: int, size: int) -> Batches:
         augment = Augment(data.mean, data.std, 1, True, 2)
@@ -233,7 +233,7 @@ def test_every_process_has_two_images_of_every_part() -> None:
     from rapdarts.config.experiment import DataConfig
     from rapdarts.data.augment import Augment
 
-    data = load(DataConfig(fraction=0.2), torch.device("cpu"), 0)
+    data = load_dataset(DataConfig(fraction=0.2), torch.device("cpu"), 0)
     augment = Augment(data.mean, data.std, 1, True, 2)
     for images, last in ((52, 4), (51, 0)):
         shares = [

@@ -21,14 +21,14 @@ from rapdarts.architecture.space import Skeleton
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import DataConfig
 from rapdarts.cost.measure import measure_within
-from rapdarts.data.dataset import load
+from rapdarts.data.dataset import load_dataset
 from rapdarts.deploy.blueprint import DerivedBlueprint, ReferenceBlueprint
 from rapdarts.deploy.model_file import CARD, deployed, load_network, read_trained, to_safetensors
 from rapdarts.deploy.onnx import onnx_costs
 from rapdarts.deploy.runtimes import Facts, to_int8, to_onnx
 from rapdarts.errors import DamagedError, DivergedError, InputError
 from rapdarts.reports import confusion as picture
-from rapdarts.training.metrics import calibration, confusion, hits, measures, predict
+from rapdarts.training.metrics import calibration, confusion, measures, predict, topk_correct
 from search_spaces.darts import SPACE
 
 TINY = ["threads=1", "data.fraction=0.1", "retrain.epochs=1", "retrain.batch=40"]
@@ -99,9 +99,9 @@ def test_a_bin_ends_with_its_upper_edge() -> None:
 
 def test_the_right_one_among_the_best_five() -> None:
     logits = torch.arange(10.0).repeat(10, 1).double()  # class 9 the strongest
-    assert hits(logits, torch.arange(10), 5).tolist() == [False] * 5 + [True] * 5
-    assert hits(logits, torch.arange(10)).tolist() == [False] * 9 + [True]
-    assert hits(torch.zeros(10, 10), torch.arange(10), 5).tolist() == [True] * 5 + [False] * 5
+    assert topk_correct(logits, torch.arange(10), 5).tolist() == [False] * 5 + [True] * 5
+    assert topk_correct(logits, torch.arange(10)).tolist() == [False] * 9 + [True]
+    assert topk_correct(torch.zeros(10, 10), torch.arange(10), 5).tolist() == [True] * 5 + [False] * 5
     values = measures(logits, torch.arange(10), [str(name) for name in range(10)])
     assert (values["test_accuracy"], values["top5_accuracy"]) == (0.1, 0.5)
     assert values["top5_standard_error"] == pytest.approx(math.sqrt(0.5 * 0.5 / 10))
@@ -215,7 +215,7 @@ def test_of_many_classes_the_worst_confusions_are_named(tmp_path: Path, capsys: 
     pixels = np.random.default_rng(0).integers(0, 256, (90, 8, 8), np.uint8)
     np.savez(tmp_path / "many.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
     blueprint = DerivedBlueprint(LITERATURE["PDARTS"], SPACE, Skeleton(1, 4, (1, 8, 8), 30))
-    data = load(DataConfig("npz", str(tmp_path / "many.npz")), torch.device("cpu"), 0)
+    data = load_dataset(DataConfig("npz", str(tmp_path / "many.npz")), torch.device("cpu"), 0)
     weights = blueprint.build().state_dict()
     weights["classifier.linear.weight"].zero_()
     weights["classifier.linear.bias"].copy_(torch.arange(30) == 7)
@@ -232,7 +232,7 @@ def test_an_onnx_file_gives_what_the_network_gives(tmp_path: Path, capsys: pytes
     pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
     blueprint = DerivedBlueprint(LITERATURE["PDARTS"], SPACE, Skeleton(2, 4, (1, 8, 8), 10))
-    data, run = load(DataConfig(), torch.device("cpu"), 0), tmp_path / "net.safetensors"
+    data, run = load_dataset(DataConfig(), torch.device("cpu"), 0), tmp_path / "net.safetensors"
     run.write_bytes(to_safetensors(blueprint.build().state_dict(), blueprint, data))
     trained = read_trained(run)
     facts = Facts(trained.blueprint.input, trained.class_names)

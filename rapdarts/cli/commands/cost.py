@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def cost(call: Call) -> None:
-    options = knobs.load(CountConfig, call.pairs)
+    options = knobs.parse_settings(CountConfig, call.pairs)
     given = [knobs.full_name(CountConfig, key) for key, _ in call.pairs]
     from rapdarts.cost import layers as bill
     from rapdarts.cost import spaces as tariff
@@ -35,8 +35,8 @@ def cost(call: Call) -> None:
     if not any(call.words) and (options.space or call.space):
         space = space_asked(options.space, call.space)
         targets.refuse(given, targets.OF_SPACE, f"space={space.name}")
-        prices = tariff.tariff_of(space, targets.skeleton_for(space, options), bits, hardware)
-        answer(call, prices, tariff.describe_tariff(prices))
+        prices = tariff.space_prices(space, targets.skeleton_for(space, options), bits, hardware)
+        answer(call, prices, tariff.describe_space_prices(prices))
         return
     if call.target("a network (see --help), or space=NAME") == "filters":
         call.expect(1)
@@ -54,7 +54,7 @@ def cost(call: Call) -> None:
         for one in found:
             own_bits, own_hardware = one.deployment
             energies = hardware if options.hardware else own_hardware
-            bills.append(bill.itemise(one, options.precision or own_bits, energies))
+            bills.append(bill.network_costs(one, options.precision or own_bits, energies))
     words = bill.describe(bills, options.rows)
     if options.plot:
         picture = histograms.draw([bill.panels(one) for one in bills], Path(options.plot).suffix)
@@ -66,13 +66,13 @@ def cost(call: Call) -> None:
 
 def measure(call: Call) -> None:
     call.expect(1)
-    options = knobs.load(MeasureConfig, call.pairs)
+    options = knobs.parse_settings(MeasureConfig, call.pairs)
     if not (Path(options.out).name and Path(options.out).parent.is_dir()):  # said before minutes are spent
         raise InputError(f"out={shorten(options.out)} cannot be written; name a file in a folder that is there.")
     from rapdarts.architecture.space import Skeleton, stem_for
     from rapdarts.cost import latency
     from rapdarts.cost import measure as stopwatch
-    from rapdarts.data.dataset import load
+    from rapdarts.data.dataset import load_dataset
     from rapdarts.training.device import device_named
     from rapdarts.training.log import Screen
 
@@ -85,7 +85,7 @@ def measure(call: Call) -> None:
         raise InputError("skeleton.channels=auto is found by a search within budgets; give a number: channels=16.")
     image, classes = configuration.image_shape(options.input) if options.input else (3, 32, 32), options.classes or 10
     if config and not (options.input and options.classes):
-        data = load(config.data, device, config.seed)
+        data = load_dataset(config.data, device, config.seed)
         image, classes = image if options.input else data.image, options.classes or data.classes
     stem = stem_for(options.stem or (config.skeleton.stem if config else "auto"), image)
     skeleton = Skeleton(layers, channels, image, classes, stem)

@@ -38,11 +38,11 @@ class Subject:
 def evaluate(call: Call) -> None:
     call.expect(2)
     target = Path(call.target("a run folder of rapdarts retrain, a network.safetensors, or an ONNX file"))
-    options = knobs.load(EvaluateConfig, call.pairs)
+    options = knobs.parse_settings(EvaluateConfig, call.pairs)
     import numpy as np
 
     from rapdarts.data.augment import fractions
-    from rapdarts.data.dataset import load, ordered
+    from rapdarts.data.dataset import load_dataset, ordered
     from rapdarts.reports import confusion, histograms
     from rapdarts.training.device import device_named
     from rapdarts.training.metrics import check_data, data_asked, experiment_of, measures, predict
@@ -54,7 +54,7 @@ def evaluate(call: Call) -> None:
     config = experiment_of(file, call.words[1] if len(call.words) > 1 else "", needed=not options.data.name)
     device = device_named(options.device, options.threads or config.threads)
     run = subject.open(device)
-    data = load(data_asked(config.data, options.data, subject.image), device, config.seed)
+    data = load_dataset(data_asked(config.data, options.data, subject.image), device, config.seed)
     check_data(file, subject.image, subject.class_names, data)
     logits, labels = predict(run, ordered(data.test, None, options.batch, fractions(data.image[0])))
     if logits.shape[1] != data.classes:
@@ -80,12 +80,12 @@ def _trained(file: Path, call: Call) -> Subject:
             f"{file} is not evaluated here; rapdarts evaluate takes run folders, network.safetensors and ONNX files."
         )
     from rapdarts.deploy.model_file import deployed, read_trained
-    from rapdarts.training.optimizer import place
+    from rapdarts.training.optimizer import to_device
 
     trained = read_trained(file, lambda name: space_asked(name, call.space))
     blueprint = trained.blueprint
     return Subject(
-        blueprint.input, trained.class_names, blueprint.costs, lambda device: place(deployed(trained), device)
+        blueprint.input, trained.class_names, blueprint.costs, lambda device: to_device(deployed(trained), device)
     )
 
 

@@ -31,7 +31,7 @@ USEFUL = {
 def export(call: Call) -> None:
     call.expect(2)
     target = call.target("a genotype (a file, a run folder or a name such as PDARTS), or a trained network")
-    options = knobs.load(ExportConfig, call.pairs)
+    options = knobs.parse_settings(ExportConfig, call.pairs)
     given = {knobs.full_name(ExportConfig, key) for key, _ in call.pairs}
     idle = given - {"to", "out", *USEFUL.get(options.to, ())}
     if idle:
@@ -132,7 +132,7 @@ def _to_runtime(call: Call, trained: TrainedFile, options: ExportConfig) -> dict
     network = deployed(trained)
     data, why = _data(call, trained, options)
     pixels = handover.pixels_to_compare(trained.blueprint.input, data)
-    content, found = handover.written(network, runtime, facts, pixels)
+    content, found = handover.write_verified(network, runtime, facts, pixels)
     seen = f"{found.n} test images of {data.name}" if data else f"{found.n} images of random pixels, as {why}"
     values = {"file": options.out, "bytes": len(content), "batch": runtime.batch, **found.plain, "compared_on": seen}
     if options.precision == 8 and data:
@@ -148,7 +148,7 @@ def _to_runtime(call: Call, trained: TrainedFile, options: ExportConfig) -> dict
 
 def _data(call: Call, trained: TrainedFile, options: ExportConfig) -> tuple[DataSet | None, str]:
     """The data to compare on, or None and why: only those that were asked for, or are needed, are fetched and missed."""
-    from rapdarts.data.dataset import load
+    from rapdarts.data.dataset import load_dataset
     from rapdarts.training.device import device_named
     from rapdarts.training.metrics import check_data, data_asked, experiment_of
 
@@ -162,7 +162,7 @@ def _data(call: Call, trained: TrainedFile, options: ExportConfig) -> tuple[Data
     config.data = data_asked(config.data, options.data, trained.blueprint.input)
     config.data.download = config.data.download and needed
     try:
-        data = load(config.data, device_named("cpu", config.threads), config.seed)
+        data = load_dataset(config.data, device_named("cpu", config.threads), config.seed)
     except InputError:
         if needed:
             raise
@@ -194,7 +194,7 @@ def _words(values: dict[str, Any]) -> str:
 
 def report(call: Call) -> None:
     call.target("run folders")
-    options = knobs.load(ReportConfig, call.pairs)
+    options = knobs.parse_settings(ReportConfig, call.pairs)
     from rapdarts.reports.run_table import table
 
     text, left_out = table([Path(word) for word in call.words])

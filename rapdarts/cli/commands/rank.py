@@ -20,7 +20,7 @@ from rapdarts.files.yaml import shorten
 if TYPE_CHECKING:
     from rapdarts.architecture.space import Skeleton
     from rapdarts.data.dataset import DataSet
-    from rapdarts.loops.rank import Contestant
+    from rapdarts.loops.rank import RankingEntry
 
 ALPHAS = "alphas.json"
 COUNTS = ("search.precision", "search.hardware")
@@ -53,13 +53,13 @@ def rank(call: Call) -> None:
         return
     from rapdarts.cost.count import deployment_facts
     from rapdarts.cost.prices import read_hardware
-    from rapdarts.data.dataset import load
+    from rapdarts.data.dataset import load_dataset
     from rapdarts.loops import launch as launches
     from rapdarts.loops.rank import choose, describe
     from rapdarts.training.device import training_device
 
-    data = load(config.data, training_device(config.device, config.threads), config.seed)
-    found: list[Contestant] = []
+    data = load_dataset(config.data, training_device(config.device, config.threads), config.seed)
+    found: list[RankingEntry] = []
     for word in call.words:
         if Path(word) in runs:
             found += _of_search(Path(word), config, data, call)
@@ -72,7 +72,7 @@ def rank(call: Call) -> None:
     name, code = runs[0].absolute().name, launches.source(call.space)
     result, best = launches.rank(config, contestants, data, launch, name, code)
     dear = {name for name, price in vars(config.search.cost).items() if price}
-    dear |= configuration.bounds(config.search.budget).keys()
+    dear |= configuration.budget_limits(config.search.budget).keys()
     resources = [*SHOWN, *(name for name in result["networks"][0]["costs"] if name in dear - {*SHOWN})]
     answer(call, result, f"{describe(result, resources)}\nwritten to {best}")
 
@@ -88,14 +88,14 @@ def _briefly(own: Experiment) -> list[tuple[str, Any]]:
     return [("retrain.recipe", "fast"), *((name, knobs.get(own, name)) for name in kept)]
 
 
-def _of_search(folder: Path, config: Experiment, data: DataSet, call: Call) -> list[Contestant]:
+def _of_search(folder: Path, config: Experiment, data: DataSet, call: Call) -> list[RankingEntry]:
     """The genotype that a search derived, and its best others: those of the exact rule within its own budgets.
 
     Raises InputError for a search on other data.
     """
     from rapdarts.cost.prices import prices
     from rapdarts.loops.launch import provenance
-    from rapdarts.loops.rank import Contestant
+    from rapdarts.loops.rank import RankingEntry
     from rapdarts.strategy.derive import derive, mixing_weights, read_alphas, space_of_alphas
     from rapdarts.strategy.discretize import score
 
@@ -104,27 +104,27 @@ def _of_search(folder: Path, config: Experiment, data: DataSet, call: Call) -> l
     space, skeleton, architecture = read_alphas(folder / ALPHAS, full)
     _check_data(folder, skeleton, config, data)
     settings = derived_from(own_config, DeriveConfig(), folder)
-    limits, table = configuration.bounds(settings.budget), prices(settings, full, skeleton)
+    limits, table = configuration.budget_limits(settings.budget), prices(settings, full, skeleton)
     weights = mixing_weights(architecture)
     facts = provenance(own_config, settings)
     rule = settings.rule, settings.max_skips
     own = derive(space, weights, table, *rule, facts, limits).genotype
     best = derive(space, weights, table, *rule, facts, limits, max(2, config.rank.count)).candidates
-    derived = Contestant(own, full, (f"{folder} (derived)",), score(space, weights, own), own=True)
-    others = [Contestant(one.genotype, full, (str(folder),), one.score) for one in best]
+    derived = RankingEntry(own, full, (f"{folder} (derived)",), score(space, weights, own), own=True)
+    others = [RankingEntry(one.genotype, full, (str(folder),), one.score) for one in best]
     return [derived, *(one for one in others if one.cells != derived.cells)]
 
 
-def _named(word: str, call: Call) -> Contestant:
+def _named(word: str, call: Call) -> RankingEntry:
     """The genotype that a user names beside the searches."""
     from rapdarts.architecture.genotype import validate
     from rapdarts.architecture.literature import named
-    from rapdarts.loops.rank import Contestant
+    from rapdarts.loops.rank import RankingEntry
 
     genotype, where = named(word)
     space = space_asked(genotype.space, call.space)
     validate(genotype, space, where)
-    return Contestant(genotype, space, (word,))
+    return RankingEntry(genotype, space, (word,))
 
 
 def _check_data(folder: Path, skeleton: Skeleton, config: Experiment, data: DataSet) -> None:

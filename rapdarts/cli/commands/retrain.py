@@ -26,7 +26,7 @@ def retrain(call: Call) -> None:
     _remark_on_data(target, config)
     plan, name = plan_asked(call, target), Path(call.words[1]).stem
     found = launches.retrain(config, plan, launch, name, launches.source(call.space))
-    if not found.leads:
+    if not found.is_main:
         return
     words = f"test accuracy {found.test}"
     if found.best is not None:

@@ -41,7 +41,7 @@ def search(call: Call) -> None:
 def derive(call: Call) -> None:
     call.expect(1)
     target = Path(call.target("the folder of a finished search, or its alphas.json"))
-    options = knobs.load(DeriveConfig, call.pairs)
+    options = knobs.parse_settings(DeriveConfig, call.pairs)
     from rapdarts.cost.prices import prices, skip_cap
     from rapdarts.loops.launch import provenance
     from rapdarts.strategy.derive import derive as derive_genotype
@@ -59,7 +59,7 @@ def derive(call: Call) -> None:
         skeleton, layers=options.layers or skeleton.layers, channels=options.channels or skeleton.channels
     )
     settings = derived_from(config, options, file.parent)
-    limits = configuration.bounds(settings.budget)
+    limits = configuration.budget_limits(settings.budget)
     if limits and options.rule not in ("", "exact"):
         lift = " ".join(f"budget.{name}=none" for name in limits)
         raise InputError(f"rule={options.rule} knows no budgets; leave it out, or lift the budgets with {lift}.")

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from rapdarts.networks.batched.bundles import Bundle, Reading, for_kernels, images, pixels
 from rapdarts.networks.batched.separable import Geometry, separable
 from rapdarts.networks.batched.sums import NormOnGpu, Weighted, WeightedNorm, kept
-from rapdarts.networks.layers import AvgPool, Halves
+from rapdarts.networks.layers import AvgPool, OffsetConvs
 
 WEIGHTLESS = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, AvgPool, nn.Identity)
 """Layers that treat every channel alike, so that they may run on any bundle as they are."""
@@ -101,15 +101,15 @@ class StackedSeparable(Stack):
 
 
 class StackedHalves(Stack):
-    """`Halves` for each slot."""
+    """`OffsetConvs` for each slot."""
 
-    def __init__(self, slots: Sequence[Halves]) -> None:
+    def __init__(self, slots: Sequence[OffsetConvs]) -> None:
         super().__init__()
         self.slots = len(slots)
         self.even, self.odd = StackedConv([slot.even for slot in slots]), StackedConv([slot.odd for slot in slots])
 
     def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
-        even, odd = (Bundle(half) for half in Halves.pixels(x.x))
+        even, odd = (Bundle(half) for half in OffsetConvs.pixels(x.x))
         parts = (self.even(even, reading), self.odd(odd, reading))
         halves = [pixels(part).unflatten(3, (self.slots, -1)) for part in parts]
         return images(torch.cat(halves, 4).flatten(3))
@@ -261,7 +261,7 @@ def _stacks(columns: Sequence[Sequence[nn.Module]]) -> Iterator[Stack]:
             relu = bool(following) and _weightless(following, nn.ReLU)
             yield StackedNorm(column, relu)  # type: ignore[arg-type]
             at += relu
-        elif all(type(slot) is Halves and not any(map(_hooked, slot.modules())) for slot in column):
+        elif all(type(slot) is OffsetConvs and not any(map(_hooked, slot.modules())) for slot in column):
             yield StackedHalves(column)  # type: ignore[arg-type]
         elif _weightless(column):
             yield Elementwise(column)

@@ -65,7 +65,7 @@ def _unit_v1(inputs: int, outputs: int, stride: int, groups: int = 3) -> nn.Modu
 
 def _unit_v2(channels: int) -> nn.Module:
     """Figure 3c: one half stays, the other is filtered, and both are shuffled."""
-    return named(halves=Halves(_filter_v2(channels // 2, channels // 2, 1)), shuffle=Shuffle(2))
+    return named(halves=ChannelSplit(_filter_v2(channels // 2, channels // 2, 1)), shuffle=Shuffle(2))
 
 
 def _reduction_v2(inputs: int, outputs: int) -> nn.Module:
@@ -94,7 +94,7 @@ class Shuffle(nn.Module):
         return torch.stack(x.chunk(self.groups, 1), 2).flatten(1, 2)
 
 
-class Halves(nn.Module):
+class ChannelSplit(nn.Module):
     """The first half of the channels as it is, then what `body` makes of the second."""
 
     def __init__(self, body: nn.Module) -> None:

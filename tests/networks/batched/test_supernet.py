@@ -19,7 +19,7 @@ from rapdarts.networks.batched.bundles import Bundle, Reading
 from rapdarts.networks.batched.separable import Geometry, separable
 from rapdarts.networks.batched.sums import kept
 from rapdarts.networks.batched.supernet import BatchedSupernet
-from rapdarts.networks.layers import Halves
+from rapdarts.networks.layers import OffsetConvs
 from rapdarts.networks.primitives import PRIMITIVES
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.relaxation import Architecture
@@ -303,7 +303,7 @@ def test_pools_that_differ_in_what_they_do_not_print() -> None:
 def test_modules_whose_calls_do_more_than_their_class_says(change: str) -> None:
     def changed(channels: int, stride: int, affine: bool) -> nn.Module:
         if change == "within halves" and stride == 2:
-            halves = Halves(channels, channels)
+            halves = OffsetConvs(channels, channels)
             halves.even.register_forward_hook(lambda module, given, y: y.tanh())
             return halves
         conv = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
