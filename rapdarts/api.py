@@ -18,19 +18,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from rapdarts.architecture import literature
-from rapdarts.architecture.genotype import Genotype, parse, validate
-from rapdarts.architecture.space import Factory, SearchSpace, named_space
-from rapdarts.config import experiment as configuration
-from rapdarts.config import knobs
+from rapdarts.architecture.genotype import Genotype, validate
+from rapdarts.architecture.reading import parse
+from rapdarts.architecture.space import Factory, SearchSpace
+from rapdarts.config import knobs, resolve
 from rapdarts.config.commands import CountConfig
 from rapdarts.config.experiment import Experiment, HardwareConfig, Launch, image_shape
 from rapdarts.cost.count import count, resources
 from rapdarts.cost.prices import read_hardware
 from rapdarts.data.dataset import DataSet, build_dataset
 from rapdarts.data.in_memory import read_in_memory
-from rapdarts.deploy import lookup as targets
+from rapdarts.deploy import lookup, skeletons
 from rapdarts.deploy.blueprint import Blueprint
+from rapdarts.deploy.lookup import named_space
 from rapdarts.deploy.model_file import TrainedFile, deployed, load_network, read_trained
 from rapdarts.errors import InputError
 from rapdarts.loops import launch as launches
@@ -101,9 +101,9 @@ def retrain(
     those of `search`; `space` is the genotype's own where none is given. Raises RapdartsError.
     """
     config, name, pairs = _experiment("retrain", experiment, settings, keys, data)
-    asked = configuration.given_in("skeleton", pairs, "retrain")
+    asked = resolve.given_in("skeleton", pairs, "retrain")
     if isinstance(network, Genotype) or find(os.fspath(network)) is None:
-        genotype, own = _placed(_genotype(network, lambda name: literature.named(name, REFERENCE)), space)
+        genotype, own = _placed(_genotype(network, lambda name: lookup.named(name, REFERENCE)), space)
         if space is not None:
             config.search.space = own.name
         plan = launches.plan_for(genotype, lambda name: own, asked)
@@ -154,7 +154,7 @@ def derived(
     """
     genotype, own = _placed(read(genotype), space)
     options = _options(channels=channels, layers=layers, image=image, classes=classes, stem=stem)
-    return DerivedNetwork(genotype, own, targets.skeleton_for(own, options, genotype.skeleton), auxiliary)
+    return DerivedNetwork(genotype, own, skeletons.skeleton_for(own, options, genotype.skeleton), auxiliary)
 
 
 def costs(
@@ -183,15 +183,15 @@ def costs(
     )
     if isinstance(network, nn.Module):
         name = f"a {type(network).__name__}"
-        targets.refuse(given, targets.OF_ALL, name)
-        targets.refuse_lazy(network, name)
-        size = image_shape(options.input) if options.input else targets.IMAGE
+        lookup.refuse(given, lookup.OF_ALL, name)
+        lookup.refuse_lazy(network, name)
+        size = image_shape(options.input) if options.input else skeletons.IMAGE
         return count(network, size, resources(options.precision or 32, energies or HardwareConfig()))
-    target = None if isinstance(network, Genotype) else targets.of_name(os.fspath(network), options)
+    target = None if isinstance(network, Genotype) else lookup.of_name(os.fspath(network), options)
     if target is None:
-        genotype, own = _placed(_genotype(network, targets.genotype_named), space)
-        target = targets.of_genotype("the genotype", genotype, own, options)
-    targets.refuse(given, target.keys, target.name)
+        genotype, own = _placed(_genotype(network, lookup.genotype_named), space)
+        target = lookup.of_genotype("the genotype", genotype, own, options)
+    lookup.refuse(given, target.keys, target.name)
     bits, usual = target.deployment
     return count(target.network, target.image, resources(options.precision or bits, energies or usual))
 
@@ -201,7 +201,7 @@ def read(genotype: Genotype | AnyPath, space: str = "darts") -> Genotype:
 
     `space` is the space of a text in the DARTS dialect, which leaves it open. Raises InputError.
     """
-    return _genotype(genotype, literature.named, space)
+    return _genotype(genotype, lookup.named, space)
 
 
 # --- what a program gives, made into the things themselves -------------------------------------------------------
@@ -216,12 +216,12 @@ def _experiment(
     """The experiment, what its runs are called, and the (key, value) pairs that were given beside a file or a value."""
     pairs, name = [*_pairs(settings or {}), *_pairs(keys)], ""
     if isinstance(given, Experiment):
-        config = configuration.changed(given, pairs, verb)
+        config = resolve.changed(given, pairs, verb)
     elif isinstance(given, Mapping):
         pairs = [*_pairs(given), *pairs]
-        config = configuration.experiment("", pairs, verb)
+        config = resolve.experiment("", pairs, verb)
     else:
-        config, name = configuration.experiment(os.fspath(given), pairs, verb), Path(given).stem
+        config, name = resolve.experiment(os.fspath(given), pairs, verb), Path(given).stem
     if data is not None:
         config.data = replace(config.data, name="memory", path="")
     return config, name or config.data.name, pairs
@@ -242,7 +242,7 @@ def _pairs(settings: Settings, prefix: str = "") -> Pairs:
 def _launch(pairs: Pairs, run: AnyPath, resume: bool) -> Launch:
     """Where the run lives, which may stand among the keys too. Raises InputError."""
     folder = [("run", os.fspath(run))] if os.fspath(run) else []
-    return configuration.launch([*pairs, *folder, *([("resume", True)] if resume else [])])
+    return resolve.launch([*pairs, *folder, *([("resume", True)] if resume else [])])
 
 
 def _reader(config: Experiment, data: Any, test: Any) -> launches.Read | None:
@@ -304,7 +304,7 @@ def _genotype(
     if isinstance(given, Genotype):
         return given
     text = os.fspath(given)
-    is_text = any(mark in text for mark in "({|") and literature.find(text) is None and not os.path.exists(text)
+    is_text = any(mark in text for mark in "({|") and lookup.find_genotype(text) is None and not os.path.exists(text)
     return parse(text, "the genotype", space) if is_text else named(text)[0]
 
 

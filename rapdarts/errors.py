@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import TypeVar
 
 NO_MORE = ("can't allocate memory", "out of memory", "could not create a primitive")
@@ -91,3 +93,36 @@ def ran_out_of_memory(error: BaseException) -> bool:
 def refused_a_kernel(error: BaseException) -> bool:
     """Whether Triton could not compile or start one of the kernels for a GPU there."""
     return any(kind.__name__ == "TritonError" for kind in type(error).__mro__)
+
+
+NEAR = 0.6
+"""The share of letters in common (`difflib`) from which a name is near enough to be meant."""
+
+
+FEW = 12
+"""So many names may stand in a sentence beside the nearest of them."""
+
+
+def nearest(given: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, None where none is near; case, blanks around it and great length do not count."""
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(given.strip().lower()[:100], names, n=1, cutoff=NEAR)
+    return names[near[0]] if near else None
+
+
+def suggestion(given: str, known: Iterable[str]) -> str:
+    """The part of a sentence that helps who wrote `given`: the nearest of the names that are known, or else all of them."""
+    names = list(known)
+    start = given.strip().lower()
+    begun = [name for name in names if len(start) >= 4 and name.lower().startswith(start)]
+    if len(names) > FEW and 1 < len(begun) <= FEW:
+        return f"there are {', '.join(begun)}"
+    near = nearest(given, names)
+    if near is None:
+        return f"there {'are' if len(names) > 1 else 'is only'} {', '.join(names)}"
+    return f"the nearest is {near}" + (f", of {', '.join(names)}" if len(names) <= FEW else "")
+
+
+def shorten(text: str) -> str:
+    """A text as a message quotes it."""
+    return text if len(text) <= 80 else text[:77] + "..."

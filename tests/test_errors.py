@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rapdarts.suggestions import FEW, nearest, suggestion
+from rapdarts.errors import FEW, nearest, suggestion
 
 
 def test_the_nearest_name_needs_no_case() -> None:

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from pathlib import Path
-
-from rapdarts.architecture.genotype import Cell, Genotype, read_genotype
-from rapdarts.errors import InputError
-from rapdarts.files.yaml import shorten
-from rapdarts.suggestions import suggestion
+from rapdarts.architecture.genotype import Cell, Genotype
 
 
 def _cell(nodes: str, concat: tuple[int, ...] = (2, 3, 4, 5)) -> Cell:
@@ -200,32 +193,3 @@ LITERATURE: dict[str, Genotype] = {
         },
     ),
 }
-
-
-def find(name: str) -> Genotype | None:
-    """The genotype of this name, in any case of letters; None where the literature has none."""
-    return next((genotype for known, genotype in LITERATURE.items() if known.lower() == name.lower()), None)
-
-
-def named(target: str, networks: Iterable[str] = (), forms: str = "a file") -> tuple[Genotype, str]:
-    """The genotype a user names, and how to call it in a message: a literature name, a file, or a run folder's.
-
-    `networks` are names of others that would have done as well, and `forms` what besides a name would. Raises InputError.
-    """
-    known = find(target)
-    if known is not None:
-        return known, target
-    path = Path(target)
-    if os.path.isdir(path):
-        path = path / "genotype.json"
-        if not path.exists():
-            raise InputError(
-                f"{target} holds no genotype.json; the search has not finished, or it is not a run folder."
-            )
-    elif not os.path.exists(path):
-        if os.sep in target:
-            raise InputError(f"there is no file or folder {shorten(target)}; give that of a genotype, or a name.")
-        what = "network" if networks else "genotype"
-        hint = suggestion(target, [*LITERATURE, *networks])
-        raise InputError(f"there is no {what} {shorten(repr(target))}: neither {forms} nor a name; {hint}.")
-    return read_genotype(path), str(path)

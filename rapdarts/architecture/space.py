@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import pkgutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rapdarts.errors import InputError
-from rapdarts.files.yaml import shorten
-from rapdarts.suggestions import suggestion
 
 if TYPE_CHECKING:
     import torch
@@ -265,37 +258,3 @@ class Mixing:
     def detach(self) -> Mixing:
         """The same numbers, without a gradient."""
         return Mixing(self.weights.detach(), None if self.edges is None else self.edges.detach())
-
-
-def named_space(name: str) -> SearchSpace:
-    """The SPACE of a module in `search_spaces`. Raises InputError, naming the nearest, for one that is not there."""
-    known = sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("search_spaces").__path__))
-    if name not in known:
-        raise InputError(
-            f"there is no search space {shorten(repr(name))}; {suggestion(name, known)}; for one of your own add --space FILE,"
-            " the Python file that holds it, or give its value with space= in a program."
-        )
-    return _space_of(importlib.import_module(f"search_spaces.{name}"), name)
-
-
-def space_from_file(path: Path) -> SearchSpace:
-    """The SPACE of a user's own module, which is run. Raises InputError if it cannot be, or holds none."""
-    name = f"rapdarts_space_{path.stem}"
-    specification = importlib.util.spec_from_file_location(name, path)
-    if not path.is_file() or specification is None or specification.loader is None:
-        raise InputError(f"--space {path}: there is no such Python file.")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module  # where dataclasses, among others, look their own module up
-    try:
-        specification.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise InputError(f"--space {path} fails when it is run: {type(error).__name__}: {error}.") from error
-    return _space_of(module, str(path))
-
-
-def _space_of(module: object, where: str) -> SearchSpace:
-    space = getattr(module, "SPACE", None)
-    if not isinstance(space, SearchSpace):
-        raise InputError(f"the search space {where} holds no value SPACE = rapdarts.SearchSpace(...).")
-    return space

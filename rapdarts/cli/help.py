@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import rapdarts
 from rapdarts.config import commands as options
 from rapdarts.config import experiment as config
+from rapdarts.config import resolve
 from rapdarts.config.knobs import Key, keys, range_text
 
 SWITCHES = {
@@ -143,7 +144,7 @@ def help_of(command: Command) -> str:
         for key in rows:
             lines += _row(_cells(key), _meaning(key), widths)
     if config.Experiment in command.schemas:
-        names = ", ".join(config.experiment_names())
+        names = ", ".join(resolve.experiment_names())
         if "EXPERIMENT" in command.usage:
             lines += ["", f"EXPERIMENT is one of {names}, or a YAML file of yours."]
         lines += ["A section's name may be left out where the rest is unambiguous: cost.macs=0.2"]

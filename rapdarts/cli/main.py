@@ -11,12 +11,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import rapdarts
-from rapdarts.cli.arguments import Call, out, say
+from rapdarts.cli.arguments import Call
 from rapdarts.cli.commands import VERBS
 from rapdarts.cli.help import COMMANDS, help_of, overview
-from rapdarts.errors import InputError, Preempted, RapdartsError, exit_code, ran_out_of_memory
-from rapdarts.files.yaml import shorten
-from rapdarts.suggestions import nearest, suggestion
+from rapdarts.cli.output import out, say
+from rapdarts.errors import (
+    InputError,
+    Preempted,
+    RapdartsError,
+    exit_code,
+    nearest,
+    ran_out_of_memory,
+    shorten,
+    suggestion,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapdarts.cli.arguments import Call, out
+from rapdarts.cli.arguments import Call
 from rapdarts.cli.help import COMMANDS
-from rapdarts.config import experiment as configuration
-from rapdarts.config import knobs
+from rapdarts.cli.output import out
+from rapdarts.config import knobs, resolve
 from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.config.units import show
 from rapdarts.errors import InputError
@@ -28,8 +28,8 @@ def experiment_asked(
 
     `unless_given` are settings over the experiment's file and under the command line.
     """
-    config = configuration.experiment(name, [*unless_given, *call.pairs], COMMANDS[call.verb].section)
-    launch = configuration.launch(call.pairs)
+    config = resolve.experiment(name, [*unless_given, *call.pairs], COMMANDS[call.verb].section)
+    launch = resolve.launch(call.pairs)
     if call.space:
         config.search.space = space_asked("", call.space).name
     if not call.print_config:
@@ -40,7 +40,7 @@ def experiment_asked(
 
 def space_asked(name: str, file: str) -> SearchSpace:
     """The space in the user's own file if one was named, or the one that ships under that name."""
-    from rapdarts.architecture.space import named_space, space_from_file
+    from rapdarts.deploy.lookup import named_space, space_from_file
 
     space = space_from_file(Path(file)) if file else named_space(name)
     if file:
@@ -56,7 +56,7 @@ def plan_asked(call: Call, target: str) -> Plan:
     """How the network that a user names is built on a data set. Raises InputError as `launches.plan_for` does."""
     from rapdarts.loops.launch import plan_for
 
-    asked = configuration.given_in("skeleton", call.pairs, call.verb)
+    asked = resolve.given_in("skeleton", call.pairs, call.verb)
     return plan_for(target, lambda name: space_asked(name, call.space), asked, "--space" if call.space else "")
 
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
-from rapdarts.errors import InputError
-from rapdarts.files.yaml import parse_value, shorten
-from rapdarts.suggestions import FEW, NEAR, suggestion
+from rapdarts.errors import FEW, NEAR, InputError, shorten, suggestion
+from rapdarts.files.yaml import parse_value
 
 TINY = 1e-30
 """Numbers closer to 0 vanish in the float32 that they meet."""

@@ -6,8 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from rapdarts.errors import InputError
-from rapdarts.files.yaml import shorten
+from rapdarts.errors import InputError, shorten
 
 UNITS = {
     "macs": "",

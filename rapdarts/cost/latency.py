@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapdarts.architecture.genotype import SKELETON, space_name, stem
+from rapdarts.architecture.genotype import SKELETON
+from rapdarts.architecture.reading import space_name, stem
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cost.expected import PriceTable, places
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, shorten
 from rapdarts.files.json import Fault, Reader, number, reader, record, show, strict_loads
 from rapdarts.files.text import read_text
-from rapdarts.files.yaml import shorten
 
 FORMAT, VERSION = "rapdarts-latency", 1
 MAX_FILE_BYTES = 1_000_000

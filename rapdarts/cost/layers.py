@@ -12,12 +12,10 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from rapdarts.architecture.space import Skeleton
 from rapdarts.config.experiment import HardwareConfig
-from rapdarts.config.units import UNITS, show
-from rapdarts.cost.count import joules, resources
+from rapdarts.cost.count import HOROWITZ_45NM, joules, resources
 from rapdarts.cost.trace import FastShapes, Image, Op, remembering, trace
-from rapdarts.deploy.lookup import Target
-from rapdarts.reports.histograms import Panels
 
 LAYERS = ("conv", "linear", "matmul", "pool")
 """Kinds of operation that have a row of their own."""
@@ -240,74 +238,20 @@ def _count_nothing(module: nn.Module, given: object, result: object) -> None:
 # --- for the eye -------------------------------------------------------------------------------------------------
 
 
-def describe(bills: Sequence[NetworkCosts], rows: str) -> str:
-    """The tables of rows (`all`, `none`; `auto`: so many as can be read, of a single network only), then the totals side by side."""
-    lines = []
-    for bill in bills:
-        lines.append(heading(bill))
-        if rows == "all" or (rows == "auto" and len(bills) == 1):
-            lines += [*table(bill, bill.rows if rows == "all" else bill.short), ""]
-    return "\n".join([*lines, *totals(bills)])
+@dataclass(frozen=True)
+class Target:
+    """A network as it is shipped, and what it is counted for.
 
+    `image` is (channels, height, width). `classes` is 0 where nobody but the network knows; `keys` are those that had
+    a say in it; `skeleton`, `auxiliary`, the parameters of the head that training adds, and `deployment`, the precision
+    in bits and the energies of the hardware, are those of a genotype.
+    """
 
-def heading(bill: NetworkCosts) -> str:
-    """The network in words."""
-    skeleton, shape = bill.target.skeleton, "x".join(map(str, bill.target.image))
-    if skeleton is None:
-        return f"{bill.target.name}: {shape}, {bill.classes} classes"
-    cells = f"{skeleton.layers} cells x {skeleton.channels} channels"
-    return f"{bill.target.name}: {cells}, {shape}, {bill.classes} classes, {skeleton.stem} stem"
-
-
-def table(bill: NetworkCosts, rows: Sequence[Row]) -> list[str]:
-    """What each row puts out (its layers together), holds and multiplies."""
-    cells = [("layer", "kind", "output", "memory KiB", "params", "MACs", "% of MACs")]
-    for row in [*rows, Row.of(bill.rows, "total")]:
-        cells.append(
-            (
-                row.layer or "(network)",
-                row.kind,
-                "x".join(map(str, row.shape)),
-                f"{bill.bytes_of(row.output) / 1024:,.2f}",
-                f"{row.params:,}",
-                f"{row.macs:,}",
-                f"{100 * row.macs / max(1, bill.costs['macs']):.1f}",
-            )
-        )
-    return columns(cells, left=(0, 1, 2))
-
-
-def totals(bills: Sequence[NetworkCosts]) -> list[str]:
-    """Every figure of every network, and what it counts."""
-    cells = [("", *(bill.target.name for bill in bills), "")]
-    for name, convention in CONVENTIONS.items():
-        values = [bill.figures[name] for bill in bills]
-        shown = ("-" if value is None else show(value, name if name in UNITS else "macs") for value in values)
-        cells.append((name, *shown, convention.format(precision=bills[0].precision, hardware=bills[0].hardware.name)))
-    lines = columns(cells, left=(0, len(bills) + 1))
-    heads = [(bill.target.name, bill.target.auxiliary) for bill in bills if bill.target.auxiliary]
-    return lines + [f"the auxiliary head that training adds to {name}: {extra:,} params" for name, extra in heads]
-
-
-def panels(bill: NetworkCosts) -> Panels:
-    """What the layers put out, hold and multiply, for bar charts."""
-    rows = bill.short
-    macs, params, stored, energy = (show(bill.costs[name], name) for name in ("macs", "params", "bytes", "energy"))
-    return Panels(
-        f"{heading(bill)}\n{macs} MACs, {params} params, {stored}, {energy} at {bill.precision} bits",
-        [row.layer or "(network)" for row in rows],
-        {
-            "output memory, KiB": [bill.bytes_of(row.output) / 1024 for row in rows],
-            "params, thousands": [row.params / 1e3 for row in rows],
-            "MACs, millions": [row.macs / 1e6 for row in rows],
-        },
-    )
-
-
-def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
-    """Lines of aligned columns: those in `left` to the left, numbers to the right."""
-    aligned = []
-    for place, column in enumerate(zip(*rows, strict=True)):
-        width = max(map(len, column))
-        aligned.append([cell.ljust(width) if place in left else cell.rjust(width) for cell in column])
-    return ["  ".join(row).rstrip() for row in zip(*aligned, strict=True)]
+    name: str
+    network: nn.Module
+    image: Image
+    classes: int
+    keys: frozenset[str]
+    skeleton: Skeleton | None = None
+    auxiliary: int = 0
+    deployment: tuple[int, HardwareConfig] = (32, HOROWITZ_45NM)

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from rapdarts.architecture.genotype import random_genotype
-from rapdarts.architecture.space import NONE, SearchSpace, Skeleton
+from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import HardwareConfig
-from rapdarts.config.units import show
 from rapdarts.cost.count import COUNTED, additive, count, count_derived, params, resources
 from rapdarts.cost.expected import PriceTable, price_table
-from rapdarts.cost.layers import columns
 from rapdarts.cost.peak_memory import peak_memory
 from rapdarts.cost.penalty import uniform
 from rapdarts.cost.trace import Image
@@ -142,48 +140,6 @@ def peak_of_random(space: SearchSpace, skeleton: Skeleton, rng: np.random.Genera
     return int(count_derived(random_genotype(space, rng), space, small, {"peak_memory": peak_memory})["peak_memory"])
 
 
-def describe_space_prices(tariff: dict[str, Any]) -> str:
-    """The same for the eye."""
-    names = list(tariff["floor"])
-    skeleton, sample, peaks = tariff["skeleton"], tariff["sample"], tariff["peak_memory"]
-    shape = "x".join(map(str, skeleton["image"]))
-    head = f"{tariff['space']}: {skeleton['layers']} cells x {skeleton['channels']} channels, {shape}, "
-    head += f"{skeleton['classes']} classes, {skeleton['stem']} stem, {tariff['precision']} bits"
-
-    def line(what: str, values: Amounts) -> tuple[str, ...]:
-        return (what, *(show(values[name], name) for name in names))
-
-    networks = [
-        ("", *names),
-        line("cheapest genotype", tariff["floor"]),
-        line("dearest genotype", tariff["ceiling"]),
-        line("mean of all genotypes", tariff["expected"]),
-    ]
-    for what, fact in (
-        ("standard deviation", "sd"),
-        ("5 % of them below", "quantile_05"),
-        ("95 % of them below", "quantile_95"),
-    ):
-        networks.append(line(f"  {what} (sample)", {name: sample[name][fact] for name in names}))
-    networks.append(line("all edges at once", tariff["plain_sum"]))
-    networks += [line(f"{name} only", values) for name, values in tariff["one_primitive"].items()]
-
-    prices = [("price on an edge, over all cells of a kind", *names)]
-    for name, kinds in tariff["prices"].items():
-        if name == NONE:  # it costs nothing
-            continue
-        prices += [line(f"{name}, {kind.replace('_', ' ')}", values) for kind, values in kinds.items()]
-
-    correlation = sample["correlation_macs_params"]
-    facts = [
-        f"peak memory: {show(peaks['min'], 'bytes')} to {show(peaks['max'], 'bytes')} in {peaks['n']} random networks",
-        f"supernet of these cells: {tariff['supernet']['params']:,} params",
-    ]
-    if correlation is not None:
-        facts.append(f"correlation of macs and params: {correlation:.3f} ({sample['n']:,} random genotypes)")
-    return "\n".join([head, *columns(networks), "", *columns(prices), "", *facts])
-
-
 # --- the designs of a filter -------------------------------------------------------------------------------------
 
 
@@ -222,14 +178,3 @@ def filter_designs(image: Image, outputs: int, precision: int, hardware: Hardwar
         "hardware": hardware.name,
         "designs": {name: count(design, image, counters) for name, design in designs.items()},
     }
-
-
-def describe_designs(found: dict[str, Any]) -> str:
-    """The same for the eye."""
-    shape = "x".join(map(str, found["input"]))
-    head = f"filters from {shape} to {found['outputs']} channels, same size, no biases, {found['precision']} bits"
-    names = list(next(iter(found["designs"].values())))
-    cells = [("", *names)]
-    for design, values in found["designs"].items():
-        cells.append((design, *(show(values[name], name) for name in names)))
-    return "\n".join([head, *columns(cells)])

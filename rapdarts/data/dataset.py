@@ -7,7 +7,7 @@ A data set has a train half and a test half. One whose files mark no test images
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,8 @@ from torch import Tensor
 
 from rapdarts.config.experiment import DataConfig
 from rapdarts.data import readers
-from rapdarts.data.augment import DRAWS, Augment
-from rapdarts.data.randomness import permutation, uniform
-from rapdarts.data.readers import Images, InMemory, Pictures
+from rapdarts.data.images import Images, InMemory, Pictures
+from rapdarts.data.randomness import permutation
 from rapdarts.errors import InputError
 
 IN_MEMORY_BYTES = 256 * 10**6  # decoded image folders up to this size are kept in memory
@@ -135,92 +134,3 @@ def split(labels: Tensor, fraction: float, seed: int, stream: str) -> tuple[Tens
 
 
 # --- batches -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Batches:
-    """An endless stream of shuffled, augmented batches; any step of any epoch can be had without those before it.
-
-    A batch may be computed in `accumulate` parts one after the other, and by several processes, of which each takes its
-    share of every part: image i of a batch is in part i mod parts.
-    """
-
-    images: Images
-    index: Tensor  # (n,) int64 CPU, the positions that belong to this stream
-    batch: int  # images
-    seed: int
-    stream: str
-    augment: Augment
-    what: str = "batch"  # the key that a user would change
-    accumulate: int = 1  # parts of a whole batch
-    rank: int = 0  # which process this is,
-    processes: int = 1  # of so many
-    least: int = 2  # images that can be computed together: batch norm takes no single one
-
-    def __post_init__(self) -> None:
-        if self.batch > len(self.index):
-            raise InputError(
-                f"{self.what}={self.batch} is larger than the {len(self.index)} images "
-                "that it is drawn from; make it smaller."
-            )
-
-    @property
-    def steps(self) -> int:
-        """Batches an epoch. The last may be smaller, if it is of the `least` images."""
-        whole, left = divmod(len(self.index), self.batch)
-        return whole + (left >= self.least)
-
-    def size(self, step: int) -> int:
-        """Images in the batch of a step, over all processes."""
-        return min(self.batch, len(self.index) - step * self.batch)
-
-    def parts(self, size: int) -> int:
-        """How many parts a batch of that size is computed in: none larger than in a whole batch, none below the `least`."""
-        whole = -(-self.batch // self.accumulate)
-        return max(1, min(-(-size // whole), size // self.least))
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share (images (b, c, h, w) float32, labels (b,) int64) of the batches from step `start` on.
-
-        An image's crop depends on its position in the data set and the epoch only, not on batch size or start.
-        """
-        order = self.index[permutation(self.seed, f"{self.stream} order", epoch, len(self.index))]
-        batches = torch.split(order, self.batch)[start : self.steps]
-        for part, pixels in _fetch_each(self.images, [self._share(batch) for batch in batches]):
-            draws = uniform(self.seed, f"{self.stream} augment", epoch, part, DRAWS)
-            if self.augment.draws > DRAWS:
-                more = uniform(self.seed, f"{self.stream} zoom and colours", epoch, part, self.augment.draws - DRAWS)
-                draws = torch.cat([draws, more], 1)
-            yield self.augment(pixels, draws), self.images.labels[part]
-
-    def _share(self, batch: Tensor) -> Tensor:
-        """Every process takes one image of each part in its turn."""
-        turn = torch.arange(len(batch)) // self.parts(len(batch))
-        return batch[turn % self.processes == self.rank]
-
-
-def ordered(images: Images, index: Tensor | None, batch: int, augment: Augment) -> Iterator[tuple[Tensor, Tensor]]:
-    """(images (b, c, h, w) float32, labels (b,) int64), normalised only, in the order of `index` (None: all)."""
-    index = torch.arange(len(images)) if index is None else index
-    for part, pixels in _fetch_each(images, torch.split(index, batch)):
-        yield augment(pixels, None), images.labels[part]
-
-
-def _fetch_each(images: Images, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """(positions on the device, pixels) of each part; a streaming source decodes the next part meanwhile."""
-    if not parts:
-        return
-    device = images.labels.device
-    on_device = torch.split(torch.cat(list(parts)).to(device), [len(part) for part in parts])  # one copy an epoch
-    if not isinstance(images, Pictures):
-        for part in on_device:
-            yield part, images.fetch(part)
-        return
-    decoding = images.begin(parts[0])
-    try:
-        for step, part in enumerate(on_device):
-            ready, decoding = decoding, images.begin(parts[step + 1]) if step + 1 < len(parts) else []
-            yield part, images.collect(ready)
-    finally:
-        for picture in decoding:
-            picture.cancel()

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rapdarts.data.readers import InMemory, labels_of, numbers, pixels_of
-from rapdarts.errors import InputError
-from rapdarts.files.yaml import shorten
+from rapdarts.data.images import InMemory
+from rapdarts.data.readers import labels_of, numbers, pixels_of
+from rapdarts.errors import InputError, shorten
 
 PIXELS = (
     "pixels must be 0 to 255, or fractions from 0 to 1; give them before they are normalised, a run does that itself"

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from rapdarts.architecture.genotype import Genotype, parse_json, validate
+from rapdarts.architecture.genotype import Genotype, validate
+from rapdarts.architecture.reading import parse_json
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import RetrainConfig
 from rapdarts.cost.count import RESOURCES, Resource, count, resources_of

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import operator
 import os
+import pkgutil
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,19 +19,18 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from rapdarts.architecture.genotype import Genotype
-from rapdarts.architecture.literature import named
-from rapdarts.architecture.space import SearchSpace, Skeleton, stem_for
+from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.reading import read_genotype
+from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.commands import CountConfig
-from rapdarts.config.experiment import HardwareConfig, image_shape
-from rapdarts.cost.count import HOROWITZ_45NM, deployment_of
+from rapdarts.config.experiment import image_shape
+from rapdarts.cost.count import deployment_of
+from rapdarts.cost.layers import Target
 from rapdarts.cost.trace import Image
-from rapdarts.errors import InputError
-from rapdarts.files.yaml import shorten
+from rapdarts.deploy.skeletons import CLASSES, IMAGE, skeleton_for
+from rapdarts.errors import InputError, shorten, suggestion
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.networks.reference import REFERENCE, find
-
-IMAGE, CLASSES = (3, 32, 32), 10
-"""What a network is counted for where neither it nor the user says otherwise."""
 
 CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 OF_ALL = frozenset({"input", "precision", "hardware", "rows", "plot"})
@@ -37,35 +38,6 @@ OF_SKELETON = frozenset({"input", "classes", "layers", "channels", "stem"})
 OF_SPACE = OF_SKELETON | {"precision", "hardware", "space"}
 OF_FILTERS = frozenset({"input", "channels", "precision", "hardware"})
 """Keys of `rapdarts cost` that have a say in every network, in those of genotypes, in a space, and in the designs of a filter."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """A network as it is shipped, and what it is counted for.
-
-    `image` is (channels, height, width). `classes` is 0 where nobody but the network knows; `keys` are those that had
-    a say in it; `skeleton`, `auxiliary`, the parameters of the head that training adds, and `deployment`, the precision
-    in bits and the energies of the hardware, are those of a genotype.
-    """
-
-    name: str
-    network: nn.Module
-    image: Image
-    classes: int
-    keys: frozenset[str]
-    skeleton: Skeleton | None = None
-    auxiliary: int = 0
-    deployment: tuple[int, HardwareConfig] = (32, HOROWITZ_45NM)
-
-
-def skeleton_for(space: SearchSpace, options: CountConfig, own: Skeleton | None = None) -> Skeleton:
-    """The skeleton that the options ask for, over a genotype's `own`, or else the one that the space deploys."""
-    base = own or Skeleton(*space.deployment, IMAGE, CLASSES)
-    image = image_shape(options.input) if options.input else base.image
-    stem = stem_for(options.stem, image) if options.stem or options.input or not own else base.stem
-    return Skeleton(
-        options.layers or base.layers, options.channels or base.channels, image, options.classes or base.classes, stem
-    )
 
 
 def of_genotype(name: str, genotype: Genotype, space: SearchSpace, options: CountConfig) -> Target:
@@ -141,3 +113,66 @@ def refuse(given: Iterable[str], useful: frozenset[str], what: str) -> None:
     for key in given:
         if key not in useful:
             raise InputError(f"rapdarts cost {shorten(what)} has no use for {key}=; leave it out.")
+
+
+def named_space(name: str) -> SearchSpace:
+    """The SPACE of a module in `search_spaces`. Raises InputError, naming the nearest, for one that is not there."""
+    known = sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("search_spaces").__path__))
+    if name not in known:
+        raise InputError(
+            f"there is no search space {shorten(repr(name))}; {suggestion(name, known)}; for one of your own add --space FILE,"
+            " the Python file that holds it, or give its value with space= in a program."
+        )
+    return _space_of(importlib.import_module(f"search_spaces.{name}"), name)
+
+
+def space_from_file(path: Path) -> SearchSpace:
+    """The SPACE of a user's own module, which is run. Raises InputError if it cannot be, or holds none."""
+    name = f"rapdarts_space_{path.stem}"
+    specification = importlib.util.spec_from_file_location(name, path)
+    if not path.is_file() or specification is None or specification.loader is None:
+        raise InputError(f"--space {path}: there is no such Python file.")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module  # where dataclasses, among others, look their own module up
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(f"--space {path} fails when it is run: {type(error).__name__}: {error}.") from error
+    return _space_of(module, str(path))
+
+
+def _space_of(module: object, where: str) -> SearchSpace:
+    space = getattr(module, "SPACE", None)
+    if not isinstance(space, SearchSpace):
+        raise InputError(f"the search space {where} holds no value SPACE = rapdarts.SearchSpace(...).")
+    return space
+
+
+def find_genotype(name: str) -> Genotype | None:
+    """The genotype of this name, in any case of letters; None where the literature has none."""
+    return next((genotype for known, genotype in LITERATURE.items() if known.lower() == name.lower()), None)
+
+
+def named(target: str, networks: Iterable[str] = (), forms: str = "a file") -> tuple[Genotype, str]:
+    """The genotype a user names, and how to call it in a message: a literature name, a file, or a run folder's.
+
+    `networks` are names of others that would have done as well, and `forms` what besides a name would. Raises InputError.
+    """
+    known_genotype = find_genotype(target)
+    if known_genotype is not None:
+        return known_genotype, target
+    path = Path(target)
+    if os.path.isdir(path):
+        path = path / "genotype.json"
+        if not path.exists():
+            raise InputError(
+                f"{target} holds no genotype.json; the search has not finished, or it is not a run folder."
+            )
+    elif not os.path.exists(path):
+        if os.sep in target:
+            raise InputError(f"there is no file or folder {shorten(target)}; give that of a genotype, or a name.")
+        what = "network" if networks else "genotype"
+        hint = suggestion(target, [*LITERATURE, *networks])
+        raise InputError(f"there is no {what} {shorten(repr(target))}: neither {forms} nor a name; {hint}.")
+    return read_genotype(path), str(path)

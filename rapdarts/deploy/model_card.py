@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import rapdarts
-from rapdarts.architecture.space import named_space
-from rapdarts.config.experiment import Experiment, of_run
+from rapdarts.config.experiment import Experiment
+from rapdarts.config.resolve import of_run
 from rapdarts.config.units import show
 from rapdarts.deploy.blueprint import DerivedBlueprint
+from rapdarts.deploy.lookup import named_space
 from rapdarts.deploy.model_file import TrainedFile
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.files.json import Fault, as_object, strict_loads
 from rapdarts.files.text import read_text
-from rapdarts.training.metrics import run_of
+from rapdarts.training.folder import run_of
 
 MAX_FILE_BYTES = 20_000_000
 NUMBERS = ("test_accuracy", "standard_error", "n")

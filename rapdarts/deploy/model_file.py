@@ -15,9 +15,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from rapdarts.architecture.space import SearchSpace, named_space
+from rapdarts.architecture.space import SearchSpace
 from rapdarts.data.dataset import DataSet
 from rapdarts.deploy.blueprint import Blueprint, of_card
+from rapdarts.deploy.lookup import named_space
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.files.json import strict_loads
 from rapdarts.networks.layers import Normalise

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from rapdarts.deploy.runtimes import TRACED, Facts, Function, _quiet, facts_of, need
 from rapdarts.errors import DamagedError, InputError
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 """Operations that multiply and accumulate."""
 WEIGHED = (*PRODUCTS, "BatchNormalization")
 """Operations whose constants are weights, those of a batch norm without the running statistics."""
+
+PIXELS, LOGITS = "pixels", "logits"
+"""Names of the input and the output in our ONNX files."""
 
 
 def onnx_costs(path: Path) -> dict[str, float]:
@@ -73,3 +83,139 @@ def _weights(node: Any, maker: dict[str, Any], constants: dict[str, Any]) -> Ite
             name = before.input[0]
         if name in constants:
             yield constants[name]
+
+
+def onnx_network(path: Path) -> Function:
+    """The network in an ONNX file of ours, run by onnxruntime on the CPU.
+
+    Raises InputError where onnxruntime or the file is missing, DamagedError for a file that is not ONNX.
+    """
+    return open_onnx(_read(path), str(path))
+
+
+def onnx_facts(path: Path) -> Facts:
+    """What an ONNX file says about its network. Raises InputError where it says nothing, and as `onnx_network` does."""
+    texts = _session(_read(path), str(path)).get_modelmeta().custom_metadata_map
+    return facts_of(texts, str(path))
+
+
+def open_onnx(content: bytes, where: str = "the ONNX file") -> Function:
+    """The network in the bytes of an ONNX file; `where` names it in messages. Raises as `onnx_network` does."""
+    session = _session(content, where)
+    ends = [session.get_inputs(), session.get_outputs()]
+    if [len(end) for end in ends] != [1, 1] or [end[0].type for end in ends] != ["tensor(float)"] * 2:
+        raise InputError(
+            f"{where} does not take one tensor of float32 to another, as pixels to logits; give one that does."
+        )
+    (pixels,), (logits,) = ([tensor.name for tensor in end] for end in ends)
+
+    def run(images: Tensor) -> Tensor:
+        shape = tuple(images.shape)
+        try:
+            (found,) = session.run([logits], {pixels: images.numpy()})
+        except Exception as error:  # as in `_session`
+            raise InputError(f"{where} does not run on images {shape} ({_reason(error)}).") from None
+        if found.ndim != 2 or len(found) != len(images):
+            raise InputError(
+                f"{where} makes {found.shape} of images {shape}, not logits (n, classes) for each of them."
+            )
+        return torch.from_numpy(found)
+
+    return run
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _session(content: bytes, where: str) -> Any:
+    need("onnx", "an ONNX file")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    # A file may name others that hold its weights; from a folder that is none, none of this machine's is read for it.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions have no common class
+        raise DamagedError(
+            f"{where} is no ONNX file that onnxruntime can run, or is damaged ({_reason(error)})."
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def to_onnx(network: nn.Module, facts: Facts) -> bytes:
+    """The network as an ONNX file for batches of any size, with its facts as metadata."""
+    need("onnx", "to=onnx")
+    traced = torch.zeros(TRACED, *facts.image)
+    with _quiet():
+        program: Any = torch.onnx.export(
+            network,
+            (traced,),
+            dynamo=True,
+            dynamic_shapes=({0: Dim("batch", min=1)},),
+            input_names=[PIXELS],
+            output_names=[LOGITS],
+            verbose=False,
+        )
+    model = program.model_proto
+    # What the exporter notes of every node is three times the weights, and names the files of this machine.
+    for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+    for part in (*model.graph.initializer, *model.graph.value_info):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+    _describe(model, facts)
+    return bytes(model.SerializeToString())
+
+
+def _describe(model: Any, facts: Facts) -> None:
+    for key, value in facts.texts.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+
+
+def to_int8(content: bytes, facts: Facts, batches: Iterable[Tensor]) -> bytes:
+    """An ONNX file with weights and activations of 8 bits: weights scaled by channel, activations by what `batches` of pixels show.
+
+    Quantised after training by onnxruntime, into pairs of QuantizeLinear and DequantizeLinear; signed on both sides.
+    """
+    need("onnx", "precision=8")
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # what quantize_static asks for
+        def __init__(self) -> None:
+            self.batches = iter(batches)
+
+        def get_next(self) -> dict[str, Any] | None:
+            pixels = next(self.batches, None)
+            return None if pixels is None else {PIXELS: pixels.numpy()}
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        given, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("given", "prepared", "quantised"))
+        given.write_bytes(content)
+        quant_pre_process(str(given), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(quantised),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+        )
+        model = onnx.load(str(quantised))
+    del model.metadata_props[:]
+    _describe(model, facts)
+    return bytes(model.SerializeToString())

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from rapdarts.data.augment import fractions
-from rapdarts.data.dataset import DataSet, ordered
+from rapdarts.data.batches import ordered
+from rapdarts.data.dataset import DataSet
+from rapdarts.data.images import Images
 from rapdarts.data.randomness import permutation
-from rapdarts.data.readers import Images
+from rapdarts.deploy import onnx
 from rapdarts.deploy import runtimes as shipped
 from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.deploy.model_card import what
@@ -37,7 +39,7 @@ class Runtime:
 
 
 RUNTIMES: dict[str, Runtime] = {
-    "onnx": Runtime(shipped.to_onnx, shipped.open_onnx, 1e-4, "onnx", "batches of any size"),
+    "onnx": Runtime(onnx.to_onnx, onnx.open_onnx, 1e-4, "onnx", "batches of any size"),
     "pt2": Runtime(shipped.to_pt2, shipped.open_pt2, 1e-4, "", "batches of any size"),
     "executorch": Runtime(shipped.to_executorch, shipped.open_executorch, 1e-3, "executorch", "one image at a time"),
 }
@@ -115,7 +117,7 @@ def int8(content: bytes, facts: Facts, data: DataSet, count: int) -> tuple[bytes
     """An ONNX file brought to 8 bits, and the number of training images that set its ranges: up to `count`, drawn with seed 0."""
     index = permutation(0, "calibration", 0, len(data.train))[:count]
     batches = (pixels for pixels, _ in pixels_of(data.train, index))
-    return shipped.to_int8(content, facts, batches), len(index)
+    return onnx.to_int8(content, facts, batches), len(index)
 
 
 def tested(network: Function, data: DataSet) -> Evaluation:

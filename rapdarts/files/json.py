@@ -12,9 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rapdarts.errors import InputError
-from rapdarts.files.yaml import shorten
-from rapdarts.suggestions import suggestion
+from rapdarts.errors import InputError, shorten, suggestion
 
 MAX_DEPTH = 50
 MAX_DIGITS = 18

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, shorten
 from rapdarts.files.text import read_text
 
 MAX_FILE_BYTES = 100_000
@@ -55,11 +55,6 @@ def parse_value(text: str, key: str) -> Any:
     except yaml.YAMLError as error:
         problem = _why(error) or "no number, truth value or [list]"
         raise InputError(f"{key}={shorten(text)} cannot be read: {problem}.") from None
-
-
-def shorten(text: str) -> str:
-    """A text as a message quotes it."""
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _why(error: Any) -> str:

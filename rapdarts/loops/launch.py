@@ -14,16 +14,18 @@ from torch import nn
 
 import rapdarts
 from rapdarts.architecture.genotype import Genotype, validate
-from rapdarts.architecture.literature import named
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.config import experiment as configuration
+from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment, Launch, SearchConfig
 from rapdarts.config.units import within
 from rapdarts.cost.count import deployment_facts
 from rapdarts.cost.prices import read_hardware
 from rapdarts.data.dataset import DataSet, load_dataset
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlueprint
+from rapdarts.deploy.lookup import named
 from rapdarts.deploy.model_file import deployed, read_trained
+from rapdarts.deploy.skeletons import deployment_skeleton, skeleton_to_build
 from rapdarts.errors import InputError
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
@@ -31,6 +33,7 @@ from rapdarts.loops.memory import training_within_memory, within_memory
 from rapdarts.loops.random_baseline import random_baseline
 from rapdarts.loops.rank import RankingEntry, short_recipe, split_for_ranking
 from rapdarts.loops.rank import rank as ranking
+from rapdarts.loops.search_record import cost_report
 from rapdarts.networks.reference import REFERENCE, find
 from rapdarts.strategy.derive import Derivation
 from rapdarts.training.device import training_device
@@ -140,7 +143,7 @@ def search(
                 run.write(kept, text)
         with within_memory(config, space, data, table, run):
             derivation = searching.search(config, space, data, run, table, provenance(config, config.search))
-        report = searching.cost_report(derivation, table, config.search, run)
+        report = cost_report(derivation, table, config.search, run)
         run.write_json("result.json", report)
     return Searched(derivation, report, run.folder)
 
@@ -171,7 +174,7 @@ def rank(
 
     Notes in `config` the length of a training. Gives what result.json holds, and the file of the first genotype.
     """
-    skeleton = searching.deployment_skeleton(config.skeleton, data)
+    skeleton = deployment_skeleton(config.skeleton, data)
     config.rank.epochs = short_recipe(config).retrain.epochs
     # Before a folder is made, these two refuse images that are too small and a batch that is too large.
     _ = DerivedBlueprint(contestants[0].genotype, contestants[0].space, skeleton).costs
@@ -239,7 +242,7 @@ def plan_for(
     def derived(config: Experiment, data: DataSet) -> Blueprint:
         wanted = config.skeleton
         priced = None if asked else genotype
-        skeleton, instead_of = searching.skeleton_to_build(priced, wanted, data)
+        skeleton, instead_of = skeleton_to_build(priced, wanted, data)
         config.skeleton = replace(wanted, layers=skeleton.layers, channels=skeleton.channels, stem=skeleton.stem)
         return DerivedBlueprint(genotype, space, skeleton, instead_of)
 
@@ -250,7 +253,7 @@ def provenance(config: Experiment, settings: SearchConfig) -> dict[str, Any]:
     """Where a genotype comes from, and how its costs are counted."""
     return {
         **deployment_facts(settings.precision, read_hardware(settings.hardware)),
-        "config_sha256": configuration.digest(config),
+        "config_sha256": resolve.digest(config),
         "strategy": config.search.strategy,
         "seed": config.seed,
         "rapdarts": rapdarts.__version__,

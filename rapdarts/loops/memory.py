@@ -17,9 +17,8 @@ from rapdarts.config.experiment import Experiment, RetrainConfig
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty
 from rapdarts.data.dataset import DataSet
-from rapdarts.data.readers import InMemory
-from rapdarts.errors import DeviceError, ran_out_of_memory, refused_a_kernel
-from rapdarts.files.yaml import shorten
+from rapdarts.data.images import InMemory
+from rapdarts.errors import DeviceError, ran_out_of_memory, refused_a_kernel, shorten
 from rapdarts.loops import search as loop
 from rapdarts.training.footprint import BATCH, META, Alive, Footprint, footprint, lower
 from rapdarts.training.memory import free_bytes

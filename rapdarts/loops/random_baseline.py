@@ -18,9 +18,9 @@ from rapdarts.cost.prices import prices, read_hardware
 from rapdarts.data.dataset import DataSet
 from rapdarts.data.randomness import key
 from rapdarts.deploy.blueprint import DerivedBlueprint
+from rapdarts.deploy.skeletons import skeleton_to_build
 from rapdarts.errors import DivergedError, InputError
 from rapdarts.loops.retrain import all_diverged, retrain
-from rapdarts.loops.search import skeleton_to_build
 from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import Run
 

@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from rapdarts.config.experiment import Experiment, RetrainConfig
 from rapdarts.data.augment import Augment
-from rapdarts.data.dataset import Batches, DataSet, ordered, split
+from rapdarts.data.batches import Batches, ordered
+from rapdarts.data.dataset import DataSet, split
 from rapdarts.data.randomness import key
 from rapdarts.deploy.blueprint import Blueprint
 from rapdarts.deploy.model_file import to_safetensors

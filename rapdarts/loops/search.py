@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,22 +11,23 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SKIP, SearchSpace, Skeleton, stem_for
-from rapdarts.config.experiment import Experiment, SearchConfig, SkeletonConfig, budget_limits
-from rapdarts.config.units import UNITS, show
-from rapdarts.cost.count import count_derived
+from rapdarts.config.experiment import Experiment, SearchConfig, budget_limits
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty, uniform
-from rapdarts.cost.prices import budgets_on, check_budgets, counters, prices, skip_cap, widest
+from rapdarts.cost.prices import prices
 from rapdarts.data.augment import Augment
-from rapdarts.data.dataset import Batches, DataSet, split
+from rapdarts.data.batches import Batches
+from rapdarts.data.dataset import DataSet, split
 from rapdarts.data.randomness import key
+from rapdarts.deploy.skeletons import deployment_skeleton
 from rapdarts.errors import InputError
+from rapdarts.loops.search_record import cost_facts, heat_map, shown
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.layers import remarks_on_pools
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.bilevel import unrolled_gradient
+from rapdarts.strategy.budgets import budgets_on, check_budgets, skip_cap, widest
 from rapdarts.strategy.derive import Derivation, alphas_to_json, derive, mixing_weights
 from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.progressive import prune
@@ -40,9 +41,6 @@ Batch = tuple[Tensor, Tensor]
 
 BEST = 5
 """How many of the best genotypes within the budgets go into candidates.json."""
-
-SHOWN = ("train_loss", "train_accuracy", "search_loss", "search_accuracy")
-"""What of an epoch's record is said while the search runs, before the costs; metrics.jsonl has all of it."""
 
 
 def search(
@@ -199,28 +197,6 @@ def build(
     return supernet, architecture, sgd, adam
 
 
-def deployment_skeleton(settings: SkeletonConfig, data: DataSet) -> Skeleton:
-    """The network around the cells that will really be trained, on images and classes of the data."""
-    if settings.channels == 0:
-        raise InputError("skeleton.channels=auto is found by a search within budgets; give a number here.")
-    stem = stem_for(settings.stem, data.image)
-    return Skeleton(settings.layers, settings.channels, data.image, data.classes, stem)
-
-
-def skeleton_to_build(
-    genotype: Genotype | None, settings: SkeletonConfig, data: DataSet
-) -> tuple[Skeleton, Skeleton | None]:
-    """The skeleton that the genotype was priced at, if it was on images of the same shape and classes; else that of the experiment.
-
-    Behind it stands that of the experiment where it is another one and not built.
-    """
-    priced = genotype.skeleton if genotype is not None else None
-    if priced is None or (priced.image, priced.classes) != (data.image, data.classes):
-        return deployment_skeleton(settings, data), None
-    own = deployment_skeleton(settings, data) if settings.channels else priced  # auto is what a search found
-    return priced, own if own != priced else None
-
-
 def priced(config: Experiment, space: SearchSpace, data: DataSet) -> PriceTable:
     """Prices at the deployment skeleton, whose width is found where it is `auto`.
 
@@ -297,52 +273,6 @@ class SearchBatches:
                 step += 1
 
 
-def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfig, run: Run) -> dict[str, Any]:
-    """What a search found, as plain values: the expected cost of the mixture, that of the genotype, and the network's counted cost."""
-    space = table.space
-    genotype, last = derivation.genotype, run.records()[-1]
-    resources = counters(settings)
-    return {
-        "rule": derivation.rule,
-        "genotype": genotype.line,
-        "expected": {name: last[f"expected_{name}"] for name in UNITS if f"expected_{name}" in last},
-        "priced": dict(genotype.costs),
-        "counted": count_derived(genotype, space, derivation.skeleton, resources),
-        "budgets": dict(derivation.budgets),
-        "used": derivation.used,
-        "notes": list(table.notes),
-        "train_accuracy": last["train_accuracy"],
-        "search_loss": last["search_loss"],
-        "seconds": run.seconds(),
-    }
-
-
-def describe(derivation: Derivation, report: dict[str, Any]) -> str:
-    """The same for the eye."""
-
-    def cell(costs: Mapping[str, float], name: str) -> str:
-        return show(costs[name], name) if name in costs else "-"
-
-    columns = ("expected", "priced", "counted")
-    lines = [
-        f"rule: {report['rule']}",
-        report["genotype"],
-        f"{'':12} {'expected (mixture)':>20} {'expected (genotype)':>20} {'counted':>16}",
-    ]
-    for name in report["counted"] | report["priced"]:
-        values = [cell(report[column], name) for column in columns]
-        lines.append(f"{name:12} {values[0]:>20} {values[1]:>20} {values[2]:>16}")
-    for name, share in derivation.used.items():
-        lines.append(f"{100 * share:.1f} % of the budget of {show(derivation.budgets[name], name)} {name} is used")
-    return "\n".join([*lines, *report["notes"]])
-
-
-def shown(limits: Mapping[str, float]) -> tuple[str, ...]:
-    """What of an epoch's record is said: how well it goes, and what the resources with a budget cost, or else the MACs."""
-    facts = ("expected", "realised", *(["multiplier"] if limits else []))
-    return (*SHOWN, *(f"{fact}_{name}" for name in limits or ("macs",) for fact in facts))
-
-
 def observed(half: str, loss: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Sum]:
     """Loss and accuracy of a batch of one half, as sums over its images."""
     correct = (logits.argmax(1) == labels).sum()
@@ -352,26 +282,3 @@ def observed(half: str, loss: Tensor, logits: Tensor, labels: Tensor) -> dict[st
 def norm(gradients: Sequence[Tensor]) -> Tensor:
     """The joint Euclidean norm."""
     return torch.stack([gradient.norm() for gradient in gradients]).norm()
-
-
-def cost_facts(
-    architecture: Architecture, penalty: Penalty, realised: Mapping[str, float], run: Run
-) -> dict[str, float]:
-    """For the log: expected costs of the mixture, realised costs of its genotype, multipliers, and how hard the price pulls."""
-    with torch.no_grad():
-        expected = penalty.expected(architecture()).tolist()
-    facts = {f"expected_{name}": cost for name, cost in zip(penalty.resources, expected, strict=True)}
-    facts |= {f"realised_{name}": cost for name, cost in realised.items()}
-    facts |= {f"multiplier_{name}": multiplier for name, multiplier in penalty.multipliers.items()}
-    means = run.meter.means()
-    if means.get("task_gradient"):
-        facts["gradient_ratio"] = means["price_gradient"] / means["task_gradient"]
-    return facts
-
-
-def heat_map(weights: Tensor) -> Any:
-    """The mixing weights as a picture (h, w, 3) uint8: a row an edge (normal above reduction), a column a primitive, black to yellow."""
-    share = weights.detach().float().cpu().flatten(0, 1)
-    share = share / share.max()
-    colours = torch.stack([(2 * share).clamp(0, 1), (2 * share - 0.6).clamp(0, 1), 0.3 * (1 - share)], -1)
-    return (255 * colours).to(torch.uint8).repeat_interleave(16, 0).repeat_interleave(24, 1).numpy()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rapdarts.config import experiment as config
+from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment
 from rapdarts.errors import DamagedError, InputError
 
@@ -36,7 +36,7 @@ def table(folders: Sequence[Path]) -> tuple[str, list[str]]:
 
 
 def _row(folder: Path) -> tuple[str, ...]:
-    experiment = config.of_run(folder)
+    experiment = resolve.of_run(folder)
     if not (folder / "result.json").is_file():
         raise InputError(
             f"{folder} holds no finished run (no result.json); leave it out, or finish it with resume=true."

@@ -16,10 +16,10 @@ from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.units import show, within
 from rapdarts.cost.expected import PriceTable
-from rapdarts.cost.prices import budgets_on
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.files.json import Fault, as_object, strict_loads
 from rapdarts.files.text import read_text
+from rapdarts.strategy.budgets import budgets_on
 from rapdarts.strategy.discretize import Candidate, candidates, discretize, score
 from rapdarts.strategy.exact import Infeasible, cheapest, discretize_exactly
 from rapdarts.strategy.relaxation import Architecture

@@ -17,7 +17,7 @@ import torch
 
 import rapdarts
 from rapdarts.config import experiment as configuration
-from rapdarts.config import knobs
+from rapdarts.config import knobs, resolve
 from rapdarts.errors import BusyError, DamagedError, InputError
 from rapdarts.files import atomic as files
 from rapdarts.files.yaml import read_yaml
@@ -103,7 +103,7 @@ def _check_config(folder: Path, config: configuration.Experiment, resume: bool) 
             f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
         )
     old = knobs.parse_settings(configuration.Experiment, list(read_yaml(saved)), where=str(saved))
-    changed = [line for line in knobs.differences(old, config) if line.partition(":")[0] not in configuration.HARMLESS]
+    changed = [line for line in knobs.differences(old, config) if line.partition(":")[0] not in resolve.HARMLESS]
     if changed:
         raise InputError(
             f"{folder} was begun with another configuration ({'; '.join(changed)}); resume with the same keys."
@@ -157,3 +157,11 @@ def _environment(verb: str, device: str, processes: int) -> dict[str, Any]:
         "processes": processes,
         "gpu": torch.cuda.get_device_name() if device != "cpu" and torch.cuda.is_available() else None,
     }
+
+
+def run_of(path: Path) -> Path | None:
+    """The folder of the run that a trained network lies in, those of a baseline or a ranking in trained/NUMBER there; None if in none."""
+    folders = [path.parent]
+    if path.absolute().parent.parent.name == "trained":
+        folders.append(path.absolute().parents[2])
+    return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)

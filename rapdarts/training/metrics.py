@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rapdarts.config import experiment as config
-from rapdarts.config.commands import OtherDataConfig
-from rapdarts.config.experiment import DataConfig, Experiment
-from rapdarts.data.dataset import DataSet
-from rapdarts.errors import DivergedError, InputError
-from rapdarts.files.yaml import shorten
+from rapdarts.errors import DivergedError
 
 
 @dataclass(frozen=True)
@@ -129,45 +123,3 @@ def measures(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict
         "classes": list(class_names),
         "confusion": confusion(logits, labels).tolist(),
     }
-
-
-def data_asked(own: DataConfig, asked: OtherDataConfig, image: tuple[int, int, int]) -> DataConfig:
-    """The data that a command line asks for, over those of a run or an experiment, for a network that takes `image`."""
-    if asked.name:
-        own = DataConfig(asked.name, size=image[1] if asked.name == "folder" else 0)
-    return replace(own, path=asked.path or own.path, size=asked.size or own.size)
-
-
-def check_data(what: Path, image: tuple[int, int, int], class_names: tuple[str, ...], data: DataSet) -> None:
-    """Raises InputError for data of other images or classes than the network `what` was trained on."""
-    known, found = (image, class_names), (data.image, data.class_names)
-    if known != found:
-        raise InputError(
-            f"{what} was trained on images {known[0]} of the classes {shorten(', '.join(known[1]))}, but these are"
-            f" {found[0]} of {shorten(', '.join(found[1]))}; name other data with data.path=PATH, or another experiment."
-        )
-
-
-def run_of(path: Path) -> Path | None:
-    """The folder of the run that a trained network lies in, those of a baseline or a ranking in trained/NUMBER there; None if in none."""
-    folders = [path.parent]
-    if path.absolute().parent.parent.name == "trained":
-        folders.append(path.absolute().parents[2])
-    return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
-
-
-def experiment_of(path: Path, name: str = "", *, needed: bool = True) -> Experiment:
-    """The experiment on whose data a trained network is tested: the one of that name, or that of the run it lies in.
-
-    Where nothing says which data, and it is not `needed`, the defaults. Raises InputError where it is.
-    """
-    if name:
-        return config.experiment(name, [])
-    folder = run_of(path)
-    if folder is not None:
-        return config.of_run(folder)
-    if not needed:
-        return Experiment()
-    raise InputError(
-        f"there is no config.yaml beside {path} that says on which data to test; name an experiment behind it, such as digits."
-    )

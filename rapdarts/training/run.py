@@ -23,6 +23,7 @@ from torch import Tensor
 
 import rapdarts
 from rapdarts.config import experiment as configuration
+from rapdarts.config import resolve
 from rapdarts.data.randomness import key
 from rapdarts.errors import (
     DamagedError,
@@ -307,7 +308,7 @@ def open_run(
     """
     origin = {"command": verb, **inputs}
     process_group.check_same(
-        "the settings or data", [configuration.digest(config), origin, rapdarts.__version__, torch.__version__]
+        "the settings or data", [resolve.digest(config), origin, rapdarts.__version__, torch.__version__]
     )
     screen = Screen(silent=not (progress and process_group.is_main))
     begin: dict[str, Any] = {}

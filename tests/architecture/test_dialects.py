@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapdarts.architecture.dialects import NNI_OLD_NAMES
-from rapdarts.architecture.genotype import Cell, Genotype, parse, random_genotype, read_genotype, validate
+from rapdarts.architecture.genotype import Cell, Genotype, random_genotype, validate
 from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.reading import parse, read_genotype
 from rapdarts.cli.main import main
 from rapdarts.errors import InputError
 from search_spaces.darts import SPACE

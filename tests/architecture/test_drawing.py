@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from rapdarts.architecture.drawing import IDLE, MAX_EDGES, draw
-from rapdarts.architecture.genotype import Cell, Genotype, parse, random_genotype
+from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.reading import parse
 from rapdarts.architecture.space import KINDS, SearchSpace, Skeleton
 from rapdarts.errors import InputError
 from search_spaces import darts, filters, nasbench201

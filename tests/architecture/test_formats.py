@@ -11,17 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapdarts.architecture.formats import FORMATS
-from rapdarts.architecture.genotype import (
-    Cell,
-    Genotype,
-    parse,
-    parse_darts,
-    parse_json,
-    parse_nasbench201,
-    random_genotype,
-    read_genotype,
-)
+from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.reading import parse, parse_darts, parse_json, parse_nasbench201, read_genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.cli.main import main
 from rapdarts.config.commands import ExportConfig

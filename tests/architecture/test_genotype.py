@@ -15,19 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapdarts.architecture.genotype import (
-    Cell,
-    Genotype,
-    one_hot,
-    parse,
-    parse_darts,
-    parse_json,
-    parse_nasbench201,
-    random_genotype,
-    read_genotype,
-    validate,
-)
-from rapdarts.architecture.space import SearchSpace, Skeleton, named_space
+from rapdarts.architecture.genotype import Cell, Genotype, one_hot, random_genotype, validate
+from rapdarts.architecture.reading import parse, parse_darts, parse_json, parse_nasbench201, read_genotype
+from rapdarts.architecture.space import SearchSpace, Skeleton
+from rapdarts.deploy.lookup import named_space
 from rapdarts.errors import InputError
 from tests.thinned import thinned
 

@@ -4,8 +4,10 @@ import importlib
 
 import pytest
 
-from rapdarts.architecture.genotype import parse, parse_darts, validate
-from rapdarts.architecture.literature import LITERATURE, find
+from rapdarts.architecture.genotype import validate
+from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.reading import parse, parse_darts
+from rapdarts.deploy.lookup import find_genotype
 
 EVERY = pytest.mark.parametrize("name", LITERATURE)
 
@@ -26,11 +28,11 @@ def test_both_dialects_give_it_back(name: str) -> None:
 
 @EVERY
 def test_it_is_found_in_any_case(name: str) -> None:
-    assert find(name.lower()) is find(name.upper()) is LITERATURE[name]
+    assert find_genotype(name.lower()) is find_genotype(name.upper()) is LITERATURE[name]
 
 
 def test_what_is_not_there_is_none() -> None:
-    assert find("darts_v3") is None
+    assert find_genotype("darts_v3") is None
 
 
 def test_the_cells_are_those_of_the_papers() -> None:

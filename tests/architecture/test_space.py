@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from rapdarts.architecture.genotype import one_hot, random_genotype, validate
-from rapdarts.architecture.space import KINDS, Mixing, SearchSpace, Skeleton, named_space, space_from_file
+from rapdarts.architecture.space import KINDS, Mixing, SearchSpace, Skeleton
 from rapdarts.cost.count import count_derived
 from rapdarts.cost.expected import price_table
+from rapdarts.deploy.lookup import named_space, space_from_file
 from rapdarts.errors import DamagedError, InputError
-from rapdarts.loops.search import heat_map
+from rapdarts.loops.search_record import heat_map
 from rapdarts.networks.primitives import check_primitives
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.derive import alphas_to_json, derive, mixing_weights, read_alphas

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from rapdarts.architecture.space import Skeleton, named_space
+from rapdarts.architecture.space import Skeleton
+from rapdarts.deploy.lookup import named_space
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.relaxation import Architecture

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapdarts.architecture.space import Skeleton, named_space
+from rapdarts.architecture.space import Skeleton
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.measure import timer
+from rapdarts.deploy.lookup import named_space
 from rapdarts.strategy.derive import derive
 from rapdarts.strategy.discretize import discretize
 from tests.benchmarks.turns import Job, header, in_turns, rows, say, table, timed

@@ -10,7 +10,7 @@ import torch
 
 from rapdarts.cost.measure import timer
 from rapdarts.data.augment import Augment
-from rapdarts.data.dataset import Batches
+from rapdarts.data.batches import Batches
 from tests.benchmarks.stages import Sizes, random_pictures
 from tests.benchmarks.turns import in_turns, say
 

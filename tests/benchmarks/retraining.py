@@ -16,10 +16,12 @@ import torch
 from torch import nn
 
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.space import Skeleton, named_space
-from rapdarts.config.experiment import Experiment, Launch, experiment
+from rapdarts.architecture.space import Skeleton
+from rapdarts.config.experiment import Experiment, Launch
+from rapdarts.config.resolve import experiment
 from rapdarts.data.dataset import DataSet
 from rapdarts.deploy.blueprint import DerivedBlueprint
+from rapdarts.deploy.lookup import named_space
 from rapdarts.loops import retrain as loop
 from rapdarts.training.run import Run, open_run
 from tests.benchmarks.loop import Watch

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rapdarts.architecture.space import SearchSpace, Skeleton, named_space
-from rapdarts.config.experiment import Experiment, experiment
+from rapdarts.architecture.space import SearchSpace, Skeleton
+from rapdarts.config.experiment import Experiment
+from rapdarts.config.resolve import experiment
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty
 from rapdarts.data.dataset import DataSet
-from rapdarts.data.readers import InMemory
+from rapdarts.data.images import InMemory
+from rapdarts.deploy.lookup import named_space
 from rapdarts.loops.search import Batch, SearchBatches, alternation, build, priced
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.progressive import prune

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from rapdarts.architecture.genotype import Genotype, read_genotype
+from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.reading import read_genotype
 from rapdarts.cli import main as cli
-from rapdarts.cli.commands.search import _best_first
+from rapdarts.cli.commands.derive import _best_first
 from rapdarts.cli.help import COMMANDS, SWITCHES
 from rapdarts.cli.main import VERBS, main
-from rapdarts.config import experiment as config
-from rapdarts.config import knobs
+from rapdarts.config import knobs, resolve
 from rapdarts.config.experiment import Experiment
 from rapdarts.errors import DivergedError, InputError, Preempted
 
@@ -68,7 +68,7 @@ def test_the_example_has_right_keys(verb: str) -> None:
     call = cli._parse(verb, COMMANDS[verb].example.split()[1:])
     assert call.words
     if Experiment in COMMANDS[verb].schemas:
-        config.experiment("digits", call.pairs, verb)
+        resolve.experiment("digits", call.pairs, verb)
     else:
         knobs.checked(COMMANDS[verb].schemas[0], call.pairs)
 
@@ -228,7 +228,7 @@ def test_closed_streams() -> None:
 
 
 def test_a_terminal_of_plain_letters_gets_the_rest() -> None:
-    script = "from rapdarts.cli import arguments, main; main.VERBS['cost'] = lambda _: arguments.out('93 ± 1'); main.main(['cost'])"
+    script = "from rapdarts.cli import main, output; main.VERBS['cost'] = lambda _: output.out('93 ± 1'); main.main(['cost'])"
     found = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
@@ -300,7 +300,7 @@ def test_the_skeleton_of_the_command_line_wins_over_the_genotypes(
         assert said.startswith(f"building {built.replace(' x ', ' cells x ')} channels")
         assert said.endswith(f"stem{why}; skeleton.KEY=... sets another")
         assert error == f"rapdarts: error: {built}."
-        saved = config.of_run(Path(str(number))).skeleton
+        saved = resolve.of_run(Path(str(number))).skeleton
         assert f"{saved.layers} x {saved.channels}" == built
 
 
@@ -346,7 +346,8 @@ def searched(elsewhere: Path) -> Path:
     """A run folder as a search leaves it, with architecture parameters that favour skips."""
     import torch
 
-    from rapdarts.architecture.space import Skeleton, named_space
+    from rapdarts.architecture.space import Skeleton
+    from rapdarts.deploy.lookup import named_space
     from rapdarts.strategy.derive import alphas_to_json
     from rapdarts.strategy.relaxation import Architecture
 

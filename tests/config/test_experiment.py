@@ -13,12 +13,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rapdarts.architecture.space import named_space
 from rapdarts.cli.main import main
 from rapdarts.config import experiment as config
-from rapdarts.config import knobs
-from rapdarts.config.experiment import Experiment, experiment, experiment_file, experiment_folder, experiment_names
+from rapdarts.config import knobs, resolve
+from rapdarts.config.experiment import Experiment
 from rapdarts.config.presets import PRESETS
+from rapdarts.config.resolve import experiment, experiment_file, experiment_folder, experiment_names
+from rapdarts.deploy.lookup import named_space
 from rapdarts.errors import InputError
 
 SHIPPED = pytest.mark.parametrize("name", experiment_names())
@@ -311,19 +312,19 @@ def test_devices(name: str, tmp_path: Path) -> None:
 
 def test_where_a_run_lives() -> None:
     with pytest.raises(InputError, match=r"^resume=true needs run=PATH, the folder of the run to continue\.$"):
-        config.launch([("resume", "true"), ("seed", "x")])
-    assert config.launch([("resume", "true"), ("seed", "x"), ("run", "runs/a=b")]) == config.Launch("runs/a=b", True)
-    assert config.launch([]) == config.Launch("", False)
+        resolve.launch([("resume", "true"), ("seed", "x")])
+    assert resolve.launch([("resume", "true"), ("seed", "x"), ("run", "runs/a=b")]) == config.Launch("runs/a=b", True)
+    assert resolve.launch([]) == config.Launch("", False)
     assert experiment("", [("resume", "true"), ("run", "x")]) == Experiment()
 
 
 def test_the_keys_given_in_a_section() -> None:
     pairs = [("run", "x"), ("stem", "cifar"), ("lr", "0.1"), ("search.lr", "0.2"), ("cost.macs", "1")]
-    assert config.given_in("skeleton", pairs, "retrain") == {"stem": "skeleton.stem"}
-    assert config.given_in("retrain", pairs, "retrain") == {"lr": "retrain.lr"}
-    assert config.given_in("search", pairs, "retrain") == {"search.lr": "search.lr", "cost.macs": "search.cost.macs"}
-    assert config.given_in("search.cost", pairs, "retrain") == {"cost.macs": "search.cost.macs"}
-    assert config.given_in("data", pairs, "retrain") == {}
+    assert resolve.given_in("skeleton", pairs, "retrain") == {"stem": "skeleton.stem"}
+    assert resolve.given_in("retrain", pairs, "retrain") == {"lr": "retrain.lr"}
+    assert resolve.given_in("search", pairs, "retrain") == {"search.lr": "search.lr", "cost.macs": "search.cost.macs"}
+    assert resolve.given_in("search.cost", pairs, "retrain") == {"cost.macs": "search.cost.macs"}
+    assert resolve.given_in("data", pairs, "retrain") == {}
 
 
 def test_the_cost_of_random_genotypes_is_an_amount() -> None:

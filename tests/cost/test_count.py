@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
-from rapdarts.architecture.space import Skeleton, named_space
+from rapdarts.architecture.space import Skeleton
 from rapdarts.config.experiment import HardwareConfig
 from rapdarts.cost.count import (
     RESOURCES,
@@ -24,6 +24,7 @@ from rapdarts.cost.count import (
     weight_bytes,
 )
 from rapdarts.deploy.blueprint import DerivedBlueprint
+from rapdarts.deploy.lookup import named_space
 from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedNetwork
 

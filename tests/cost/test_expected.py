@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from rapdarts.architecture.genotype import Cell, Genotype, one_hot, random_genotype
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton, named_space
+from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
 from rapdarts.cost.count import ADDITIVE, count_derived
 from rapdarts.cost.expected import ExpectedCost, PriceTable, draw_probabilities, price_table, siblings
 from rapdarts.cost.penalty import Penalty, uniform
+from rapdarts.deploy.lookup import named_space
 from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedNetwork
 

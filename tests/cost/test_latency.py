@@ -21,15 +21,15 @@ import torch
 from torch import nn
 
 from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
-from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton, named_space
+from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
 from rapdarts.cli.main import main
 from rapdarts.cost import latency
 from rapdarts.cost import measure as stopwatch
 from rapdarts.cost.expected import places, price_table
 from rapdarts.cost.latency import NOTHING, Check, LatencyTable, Timing, with_latency
 from rapdarts.cost.measure import fit, measure, measure_network
-from rapdarts.errors import InputError
-from rapdarts.files.yaml import shorten
+from rapdarts.deploy.lookup import named_space
+from rapdarts.errors import InputError, shorten
 from rapdarts.networks.derived import DerivedNetwork
 
 DARTS, BENCH = named_space("darts"), named_space("nasbench201")

@@ -20,7 +20,7 @@ from torch import nn
 
 from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.space import SearchSpace, Skeleton, named_space
+from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cli.main import main
 from rapdarts.cost import layers as bill
 from rapdarts.cost import spaces as tariff
@@ -28,8 +28,9 @@ from rapdarts.cost.count import RESOURCES, count_derived
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.layers import LAYERS, module_of, rows_of
 from rapdarts.cost.trace import trace
+from rapdarts.deploy.lookup import named_space
 from rapdarts.networks.reference import REFERENCE
-from rapdarts.reports import histograms
+from rapdarts.reports import plots
 
 OWN = """
 import torch
@@ -540,9 +541,9 @@ def test_plot(name: str, start: bytes, run: Any, alone: None, elsewhere: Path) -
 
 
 def test_a_picture_of_very_many_layers() -> None:
-    many = histograms.Panels("many", [f"layer{i}" for i in range(250)], {"a": range(250), "b": [0] * 250})
-    none = histograms.Panels("none", [], {"a": [], "b": []})
-    (Path("many.png")).write_bytes(histograms.draw([many, none], ".png"))
+    many = plots.Panels("many", [f"layer{i}" for i in range(250)], {"a": range(250), "b": [0] * 250})
+    none = plots.Panels("none", [], {"a": [], "b": []})
+    (Path("many.png")).write_bytes(plots.draw([many, none], ".png"))
     with Image.open("many.png") as picture:
         assert picture.width < 6000 and picture.height < 2000
 

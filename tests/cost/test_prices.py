@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from rapdarts.architecture.genotype import one_hot, random_genotype
-from rapdarts.architecture.space import SearchSpace, Skeleton, named_space
+from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import BudgetConfig, SearchConfig, budget_limits
 from rapdarts.cost.count import count_derived
 from rapdarts.cost.penalty import uniform
-from rapdarts.cost.prices import budgets_on, check_budgets, largest, prices, read_hardware, skip_cap, widest
+from rapdarts.cost.prices import prices, read_hardware
+from rapdarts.deploy.lookup import named_space
 from rapdarts.errors import InputError
+from rapdarts.strategy.budgets import budgets_on, check_budgets, largest, skip_cap, widest
 from rapdarts.strategy.derive import derive, where_infeasible
 from rapdarts.strategy.exact import cheapest
 from rapdarts.strategy.progressive import prune

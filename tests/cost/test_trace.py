@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.space import Skeleton, named_space
+from rapdarts.architecture.space import Skeleton
 from rapdarts.cost.count import macs
 from rapdarts.cost.layers import second_opinion
 from rapdarts.cost.trace import Op, remembering, trace
+from rapdarts.deploy.lookup import named_space
 from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.networks.reference import REFERENCE

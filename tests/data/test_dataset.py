@@ -30,9 +30,10 @@ from rapdarts.config.experiment import DataConfig
 from rapdarts.data import dataset as data
 from rapdarts.data import download, readers
 from rapdarts.data.augment import Augment
-from rapdarts.data.dataset import Batches, DataSet, ordered, split
+from rapdarts.data.batches import Batches, ordered
+from rapdarts.data.dataset import DataSet, split
+from rapdarts.data.images import InMemory, Pictures
 from rapdarts.data.randomness import permutation
-from rapdarts.data.readers import InMemory, Pictures
 from rapdarts.errors import DamagedError, InputError, StorageError
 
 CPU = torch.device("cpu")

@@ -18,8 +18,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rapdarts.architecture.genotype import Cell, Genotype, parse
+from rapdarts.architecture.genotype import Cell, Genotype
 from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.reading import parse
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import DataConfig
 from rapdarts.data.dataset import load_dataset
@@ -27,7 +28,8 @@ from rapdarts.deploy import runtimes as shipped
 from rapdarts.deploy import verify as handover
 from rapdarts.deploy.model_card import history_of
 from rapdarts.deploy.model_file import deployed, read_trained
-from rapdarts.deploy.runtimes import Facts, onnx_facts, onnx_network
+from rapdarts.deploy.onnx import onnx_facts, onnx_network
+from rapdarts.deploy.runtimes import Facts
 from rapdarts.deploy.verify import RUNTIMES, agreement
 from rapdarts.errors import DamagedError, InputError, RapdartsError
 from search_spaces.darts import SPACE

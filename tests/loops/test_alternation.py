@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from rapdarts.architecture.space import SearchSpace, Skeleton, named_space
+from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import Experiment, SearchConfig
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.penalty import Penalty
 from rapdarts.data.dataset import load_dataset
+from rapdarts.deploy.lookup import named_space
 from rapdarts.loops.search import SearchBatches, alternation, second_order
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.primitives import PRIMITIVES

@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from rapdarts.architecture.space import SearchSpace, named_space
+from rapdarts.architecture.space import SearchSpace
 from rapdarts.cli.main import main
-from rapdarts.config.experiment import Experiment, RetrainConfig, experiment
+from rapdarts.config.experiment import Experiment, RetrainConfig
+from rapdarts.config.resolve import experiment
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty
 from rapdarts.data import dataset as datasets
 from rapdarts.data.dataset import DataSet
+from rapdarts.deploy.lookup import named_space
 from rapdarts.errors import DeviceError, ran_out_of_memory
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as loop

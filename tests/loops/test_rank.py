@@ -17,10 +17,11 @@ import pytest
 import torch
 
 import rapdarts
-from rapdarts.architecture.genotype import Cell, Genotype, read_genotype
+from rapdarts.architecture.genotype import Cell, Genotype
+from rapdarts.architecture.reading import read_genotype
 from rapdarts.cli.arguments import RECORD
 from rapdarts.cli.main import main
-from rapdarts.config import experiment as configuration
+from rapdarts.config import resolve
 from rapdarts.config.experiment import DataConfig, Experiment, RetrainConfig
 from rapdarts.config.knobs import save_yaml
 from rapdarts.data.dataset import load_dataset
@@ -217,7 +218,7 @@ def test_candidates_keep_the_budgets_of_their_search(search: Path, tmp_path: Pat
     budget = min(params(tmp_path / "free")) - 500
     copy = tmp_path / "copy"
     shutil.copytree(search, copy)
-    config = configuration.of_run(copy)
+    config = resolve.of_run(copy)
     config.search.budget.params = str(budget)
     (copy / "config.yaml").write_text(save_yaml(config))
     assert ranking(tmp_path / "bound", copy, "count=2", *QUICK) == 0
@@ -258,7 +259,7 @@ def test_the_test_set_is_never_looked_at(search: Path, tmp_path: Path, monkeypat
 def test_runs_on_other_data_are_refused(search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(search, copy)
-    config = configuration.of_run(copy)
+    config = resolve.of_run(copy)
     config.data.name = "mnist"
     (copy / "config.yaml").write_text(save_yaml(config))
     capsys.readouterr()
@@ -461,17 +462,17 @@ def test_every_network_is_tested_once(search: Path, tmp_path: Path, monkeypatch:
 def test_the_length_is_noted(search: Path, tmp_path: Path) -> None:
     settings = ["count=1", "retrain.epochs=2", "retrain.batch=200", "rank.train_fraction=0.4"]
     assert ranking(tmp_path / "rank", search, *settings) == 0
-    assert result_of(tmp_path / "rank")["epochs"] == configuration.of_run(tmp_path / "rank").rank.epochs == 2
+    assert result_of(tmp_path / "rank")["epochs"] == resolve.of_run(tmp_path / "rank").rank.epochs == 2
 
 
 def test_a_ranking_shorter_than_the_warm_up_reaches_the_full_learning_rate() -> None:
-    config = configuration.experiment("", [("retrain.recipe", "fast")])
+    config = resolve.experiment("", [("retrain.recipe", "fast")])
     assert config.retrain.warmup_epochs == 2
     for epochs, warm in ((0, 2), (3, 2), (2, 1), (1, 0)):
         config.rank.epochs = epochs
         short = short_recipe(config)
         assert short.retrain.warmup_epochs == warm
-        configuration.check_experiment(short)  # what a retraining may not do, a ranking does not
+        resolve.check_experiment(short)  # what a retraining may not do, a ranking does not
 
 
 def test_keys_of_the_experiment_and_of_the_ranking(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -489,7 +490,7 @@ def test_a_long_retraining_gives_way_to_the_fast_recipe(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(search, copy)
-    config = configuration.of_run(copy)
+    config = resolve.of_run(copy)
     config.retrain = RetrainConfig(recipe="imagenet_mobile", epochs=250, jitter=0.4)
     (copy / "config.yaml").write_text(save_yaml(config))
 
@@ -498,7 +499,7 @@ def test_a_long_retraining_gives_way_to_the_fast_recipe(
         assert main(["rank", str(copy), *settings, "--print-config", "--json"]) == 0
         return dict(json.loads(capsys.readouterr().out))
 
-    found, fast = asked("retrain.lr=0.3"), configuration.experiment("", [("retrain.recipe", "fast")]).retrain
+    found, fast = asked("retrain.lr=0.3"), resolve.experiment("", [("retrain.recipe", "fast")]).retrain
     assert found["retrain"] == asdict(replace(fast, lr=0.3))
     assert (found["skeleton"], found["data"]) == (asdict(config.skeleton), asdict(config.data))
     assert asked("retrain.recipe=pdarts")["retrain"] == asdict(RetrainConfig())

@@ -16,13 +16,16 @@ import numpy as np
 import pytest
 import torch
 
-from rapdarts.architecture.genotype import read_genotype, validate
+from rapdarts.architecture.genotype import validate
+from rapdarts.architecture.reading import read_genotype
 from rapdarts.cli.arguments import RECORD
 from rapdarts.cli.main import main
-from rapdarts.config.experiment import Experiment, experiment
+from rapdarts.config.experiment import Experiment
+from rapdarts.config.resolve import experiment
 from rapdarts.cost.count import ADDITIVE, RESOURCES, count_derived
 from rapdarts.data import dataset as datasets
-from rapdarts.loops.search import SearchBatches, check_stages, heat_map
+from rapdarts.loops.search import SearchBatches, check_stages
+from rapdarts.loops.search_record import heat_map
 from rapdarts.strategy.derive import mixing_weights, read_alphas
 from rapdarts.training import checkpoint
 from rapdarts.training.run import Run

@@ -11,10 +11,12 @@ import thop
 import torch
 from torch import Tensor, nn
 
-from rapdarts.architecture.genotype import Cell, Genotype, parse_nasbench201
+from rapdarts.architecture.genotype import Cell, Genotype
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.space import CellPlan, Skeleton, named_space
+from rapdarts.architecture.reading import parse_nasbench201
+from rapdarts.architecture.space import CellPlan, Skeleton
 from rapdarts.cost.count import count, count_derived, params
+from rapdarts.deploy.lookup import named_space
 from rapdarts.networks.derived import DerivedCell, DerivedNetwork, drop_paths
 from rapdarts.networks.layers import ResidualBlock
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import search_spaces
-from rapdarts.architecture.space import NONE, SKIP, Factory, named_space
+from rapdarts.architecture.space import NONE, SKIP, Factory
+from rapdarts.deploy.lookup import named_space
 from rapdarts.networks.layers import AvgPool, FactorizedReduce, remarks_on_pools
 from rapdarts.networks.primitives import PRIMITIVES
 from rapdarts.networks.reference import REFERENCE

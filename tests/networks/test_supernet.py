@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rapdarts.architecture.genotype import one_hot, random_genotype
-from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton, named_space
+from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
+from rapdarts.deploy.lookup import named_space
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.networks.layers import FactorizedReduce, ResidualBlock
 from rapdarts.networks.primitives import Zero

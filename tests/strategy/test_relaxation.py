@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from rapdarts.architecture.space import SearchSpace, named_space
+from rapdarts.architecture.space import SearchSpace
+from rapdarts.deploy.lookup import named_space
 from rapdarts.strategy.relaxation import Architecture
 
 DARTS = named_space("darts")

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from rapdarts.architecture.space import Skeleton, named_space
+from rapdarts.architecture.space import Skeleton
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import SearchConfig
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.penalty import Penalty
+from rapdarts.deploy.lookup import named_space
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops.search import alternation
 from rapdarts.networks.batched.supernet import BatchedSupernet

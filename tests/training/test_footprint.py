@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import cross_entropy
 
-from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton, named_space
+from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
+from rapdarts.deploy.lookup import named_space
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.training.footprint import _SHAPES, BATCH, META, Alive, Footprint, footprint, lower

@@ -19,7 +19,7 @@ from PIL import Image
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.cli.main import main
 from rapdarts.config import knobs
-from rapdarts.config.experiment import experiment
+from rapdarts.config.resolve import experiment
 
 Refuse = Callable[..., str]
 
@@ -583,7 +583,8 @@ def test_a_damaged_configuration(verb: str, refuse: Refuse, elsewhere: Path) -> 
 
 
 def alphas(folder: Path) -> str:
-    from rapdarts.architecture.space import Skeleton, named_space
+    from rapdarts.architecture.space import Skeleton
+    from rapdarts.deploy.lookup import named_space
     from rapdarts.strategy.derive import alphas_to_json
     from rapdarts.strategy.relaxation import Architecture
 

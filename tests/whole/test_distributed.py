@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from rapdarts.cli.main import main
 from rapdarts.data import dataset as training_data
-from rapdarts.data.dataset import Batches, load_dataset
+from rapdarts.data.batches import Batches
+from rapdarts.data.dataset import load_dataset
 from rapdarts.errors import DeviceError, InputError
 from rapdarts.training.distributed import SINGLE_PROCESS, JointBatchNorm, join_batch_norms, joined
 from tests.together import (

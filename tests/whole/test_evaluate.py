@@ -24,8 +24,8 @@ from rapdarts.cost.measure import measure_within
 from rapdarts.data.dataset import load_dataset
 from rapdarts.deploy.blueprint import DerivedBlueprint, ReferenceBlueprint
 from rapdarts.deploy.model_file import CARD, deployed, load_network, read_trained, to_safetensors
-from rapdarts.deploy.onnx import onnx_costs
-from rapdarts.deploy.runtimes import Facts, to_int8, to_onnx
+from rapdarts.deploy.onnx import onnx_costs, to_int8, to_onnx
+from rapdarts.deploy.runtimes import Facts
 from rapdarts.errors import DamagedError, DivergedError, InputError
 from rapdarts.reports import confusion as picture
 from rapdarts.training.metrics import calibration, confusion, measures, predict, topk_correct

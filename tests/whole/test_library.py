@@ -25,7 +25,7 @@ from torch.utils.data import TensorDataset
 import rapdarts
 from rapdarts.api import head_of
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.space import SearchSpace, Skeleton, named_space, space_from_file
+from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cli.main import main
 from rapdarts.config import knobs
 from rapdarts.config.experiment import Experiment, HardwareConfig
@@ -33,6 +33,7 @@ from rapdarts.cost.count import count, count_derived
 from rapdarts.data import dataset as datasets
 from rapdarts.data.in_memory import read_in_memory
 from rapdarts.deploy.blueprint import ReferenceBlueprint
+from rapdarts.deploy.lookup import named_space, space_from_file
 from rapdarts.errors import DamagedError, InputError, Preempted
 from rapdarts.loops import launch as launches
 from rapdarts.loops.launch import Retrained, Searched

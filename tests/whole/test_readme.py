@@ -13,8 +13,7 @@ import pytest
 
 from rapdarts.cli import help
 from rapdarts.cli import main as cli
-from rapdarts.config import experiment as config
-from rapdarts.config import knobs
+from rapdarts.config import knobs, resolve
 from rapdarts.errors import InputError
 
 GUIDES = ("docs/search.md", "docs/retrain.md", "docs/costs.md", "docs/export.md")
@@ -116,8 +115,8 @@ def check(words: str) -> None:
     if command.schemas == help.LAUNCH and call.words:
         name = call.words[0 if verb == "search" else -1]
         of_a_reader = PLACEHOLDER.fullmatch(name) or name.endswith(".yaml")
-        config.experiment("digits" if of_a_reader else name, call.pairs, command.section)
-        config.launch(call.pairs)
+        resolve.experiment("digits" if of_a_reader else name, call.pairs, command.section)
+        resolve.launch(call.pairs)
 
 
 SETTINGS = [*settings("docs/search.md", "search digits"), *settings("docs/retrain.md", "retrain PDARTS digits")]

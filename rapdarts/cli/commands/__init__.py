@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rapdarts.cli.arguments import Call
-from rapdarts.cli.commands.cost import cost, measure
+from rapdarts.cli.commands.cost import cost
+from rapdarts.cli.commands.derive import derive
 from rapdarts.cli.commands.evaluate import evaluate
-from rapdarts.cli.commands.export import export, report
+from rapdarts.cli.commands.export import export
+from rapdarts.cli.commands.measure import measure
 from rapdarts.cli.commands.rank import rank
+from rapdarts.cli.commands.report import report
 from rapdarts.cli.commands.retrain import retrain
-from rapdarts.cli.commands.search import derive, search
+from rapdarts.cli.commands.search import search
 
 VERBS: dict[str, Callable[[Call], None]] = {
     "search": search,

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapdarts.cli.arguments import Call, answer, write
+from rapdarts.cli.arguments import Call
 from rapdarts.cli.naming import costs_line, space_asked
+from rapdarts.cli.output import answer, write
 from rapdarts.config import knobs
 from rapdarts.config.commands import EvaluateConfig
 from rapdarts.config.units import show
@@ -42,13 +43,15 @@ def evaluate(call: Call) -> None:
     import numpy as np
 
     from rapdarts.data.augment import fractions
-    from rapdarts.data.dataset import load_dataset, ordered
-    from rapdarts.reports import confusion, histograms
+    from rapdarts.data.batches import ordered
+    from rapdarts.data.dataset import load_dataset
+    from rapdarts.deploy.run_data import check_data, data_asked, experiment_of
+    from rapdarts.reports import confusion, plots
     from rapdarts.training.device import device_named
-    from rapdarts.training.metrics import check_data, data_asked, experiment_of, measures, predict
+    from rapdarts.training.metrics import measures, predict
 
     if options.plot:
-        histograms.check(options.plot)
+        plots.check(options.plot)
     file = target / "network.safetensors" if target.is_dir() else target
     subject = _in_onnx(file, options) if file.suffix == ".onnx" else _trained(file, call)
     config = experiment_of(file, call.words[1] if len(call.words) > 1 else "", needed=not options.data.name)
@@ -91,8 +94,7 @@ def _trained(file: Path, call: Call) -> Subject:
 
 def _in_onnx(file: Path, options: EvaluateConfig) -> Subject:
     """A network in an ONNX file. Raises InputError where the file is not there, or says nothing of image and classes."""
-    from rapdarts.deploy.onnx import onnx_costs
-    from rapdarts.deploy.runtimes import onnx_facts, onnx_network
+    from rapdarts.deploy.onnx import onnx_costs, onnx_facts, onnx_network
 
     if options.device not in ("auto", "cpu"):
         raise InputError(f"device={options.device}: ONNX files are run on the CPU here; leave device= out.")

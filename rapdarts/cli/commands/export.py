@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapdarts.cli.arguments import Call, answer, deliver, say, write
+from rapdarts.cli.arguments import Call
 from rapdarts.cli.naming import space_asked
+from rapdarts.cli.output import answer, deliver, write
 from rapdarts.config import knobs
-from rapdarts.config.commands import ExportConfig, ReportConfig
-from rapdarts.errors import InputError
-from rapdarts.files.yaml import shorten
+from rapdarts.config.commands import ExportConfig
+from rapdarts.errors import InputError, shorten
 
 if TYPE_CHECKING:
     from rapdarts.architecture.genotype import Genotype
@@ -67,9 +67,9 @@ def _genotype(call: Call, target: str) -> Genotype:
     if os.path.isdir(file) and not (file / "genotype.json").exists() and (file / "network.safetensors").exists():
         file = file / "network.safetensors"
     if file.suffix != ".safetensors" or not os.path.isfile(file):
-        from rapdarts.architecture.literature import find, named
+        from rapdarts.deploy.lookup import find_genotype, named
 
-        if find(target) is None and not os.path.exists(target):
+        if find_genotype(target) is None and not os.path.exists(target):
             from rapdarts.networks import reference
 
             if reference.find(target):
@@ -89,7 +89,7 @@ def _genotype(call: Call, target: str) -> Genotype:
 
 def _network_file(target: str, form: str) -> Path:
     """The trained network that a target names. Raises InputError, with what to do, for one that has no weights."""
-    from rapdarts.architecture import literature
+    from rapdarts.deploy import lookup
     from rapdarts.networks import reference
 
     path = Path(target)
@@ -103,7 +103,7 @@ def _network_file(target: str, form: str) -> Path:
         )
     if os.path.exists(path):
         raise InputError(f"{target} holds a genotype without weights, and to={form} needs a trained network; {train}.")
-    if literature.find(target) or reference.find(target):
+    if lookup.find_genotype(target) or reference.find(target):
         raise InputError(f"{target} is a network without weights, and to={form} needs a trained one; {train}.")
     raise InputError(
         f"there is no trained network {shorten(repr(target))}; name a run folder of rapdarts retrain, or its network.safetensors."
@@ -149,8 +149,8 @@ def _to_runtime(call: Call, trained: TrainedFile, options: ExportConfig) -> dict
 def _data(call: Call, trained: TrainedFile, options: ExportConfig) -> tuple[DataSet | None, str]:
     """The data to compare on, or None and why: only those that were asked for, or are needed, are fetched and missed."""
     from rapdarts.data.dataset import load_dataset
+    from rapdarts.deploy.run_data import check_data, data_asked, experiment_of
     from rapdarts.training.device import device_named
-    from rapdarts.training.metrics import check_data, data_asked, experiment_of
 
     needed = bool(call.words[1:] or options.data.name or options.data.path) or options.precision == 8
     try:
@@ -190,14 +190,3 @@ def _words(values: dict[str, Any]) -> str:
             for name, side in rows
         ]
     return "\n".join([*lines, size])
-
-
-def report(call: Call) -> None:
-    call.target("run folders")
-    options = knobs.parse_settings(ReportConfig, call.pairs)
-    from rapdarts.reports.run_table import table
-
-    text, left_out = table([Path(word) for word in call.words])
-    if left_out:
-        say(f"left out: {'; '.join(left_out)}")
-    deliver(text, options.out)

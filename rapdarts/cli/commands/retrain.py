@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rapdarts.cli.arguments import Call, answer, say
+from rapdarts.cli.arguments import Call
 from rapdarts.cli.naming import costs_line, experiment_asked, plan_asked
-from rapdarts.config import experiment as configuration
+from rapdarts.cli.output import answer, say
+from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment
 from rapdarts.errors import InputError
 
@@ -38,7 +39,7 @@ def _remark_on_data(target: str, config: Experiment) -> None:
     """Says so where a search's run folder is named, and its data are others than those that will be trained on."""
     if not (Path(target) / "config.yaml").is_file():
         return
-    searched, asked = configuration.of_run(Path(target)).data, config.data
+    searched, asked = resolve.of_run(Path(target)).data, config.data
     if (searched.name, searched.path) != (asked.name, asked.path):
         names = [f"{data.name} {data.path}".strip() for data in (searched, asked)]
         say(f"{target} searched on {names[0]}; this trains on {names[1]}")

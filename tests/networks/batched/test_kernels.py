@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton, named_space
+from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
+from rapdarts.deploy.lookup import named_space
 from rapdarts.networks.batched import bundles as blocks
 from rapdarts.networks.batched import separable as depthwise
 from rapdarts.networks.batched import stacks
