@@ -568,7 +568,7 @@ def test_part_that_is_already_whole(server: Server, tmp_path: Path) -> None:
 FETCH = """
 import json, sys
 import pooch, requests
-from rapdarts.config import DataConfig
+from rapdarts.config.experiment import DataConfig
 from rapdarts.training import download
 
 download.CHUNK_BYTES = 32  # so that half a file shows in NAME.part

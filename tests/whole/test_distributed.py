@@ -363,7 +363,7 @@ def test_all_wait_for_the_slowest_to_have_data(slow: int, tmp_path: Path) -> Non
 LAST_WORDS = """
 import atexit, sys
 atexit.register(print, "what waits at the end")
-from rapdarts.cli import main
+from rapdarts.cli.main import main
 sys.argv[1:] = ["retrain", "PDARTS", "digits", "device=cuda:1"]
 sys.exit(main())
 """
