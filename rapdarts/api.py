@@ -1,47 +1,47 @@
-"""The library: what a program does with rapdarts, each one function. `import rapdarts` offers all of them.
+"""The library: what a program does with rapdarts, one function each, and what every command calls. `import rapdarts` offers them.
 
-A mistake is an InputError with the sentence that the command would say; what else can stop a run is a RapdartsError too.
+A mistake is an InputError with the sentence that the command would print; every other failure of a run is a RapdartsError too.
+Whatever can be checked without torch is checked before torch is imported.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import fields, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from rapdarts.architecture.genotype import Genotype, validate
-from rapdarts.architecture.reading import parse
-from rapdarts.architecture.space import Factory, SearchSpace
-from rapdarts.config import knobs, resolve
-from rapdarts.config.commands import CountConfig
-from rapdarts.config.experiment import Experiment, HardwareConfig, Launch, image_shape
-from rapdarts.cost.count import count, resources
-from rapdarts.cost.prices import read_hardware
-from rapdarts.data.dataset import DataSet, build_dataset
-from rapdarts.data.in_memory import read_in_memory
-from rapdarts.deploy import lookup, skeletons
-from rapdarts.deploy.blueprint import Blueprint
-from rapdarts.deploy.lookup import named_space
-from rapdarts.deploy.model_file import TrainedFile, deployed, load_network, read_trained
-from rapdarts.errors import InputError
-from rapdarts.loops import launch as launches
-from rapdarts.loops.launch import Retrained, Searched
-from rapdarts.networks.derived import DerivedNetwork
-from rapdarts.networks.primitives import check_primitives
-from rapdarts.networks.reference import REFERENCE, find
+from rapdarts.config import resolve
+from rapdarts.config.commands import CountConfig, DeriveConfig, EvaluateConfig, ExportConfig, MeasureConfig
+from rapdarts.config.experiment import Experiment, HardwareConfig
+from rapdarts.config.settings import (
+    Settings,
+    command_options,
+    continued,
+    launch_of,
+    names_in,
+    pairs_of,
+    read_experiment,
+)
+from rapdarts.deploy import lookup
+from rapdarts.deploy.space_lookup import Space, find_space, source_of
+from rapdarts.errors import InputError, shorten
 
-Space = str | SearchSpace | None
-Settings = Mapping[str, Any]
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rapdarts.architecture.space import SearchSpace
+    from rapdarts.cost.layers import NetworkCosts
+    from rapdarts.loops.results import Evaluated, Exported, Measured, RandomBaseline, Ranked, Retrained, Searched
+    from rapdarts.networks.derived import DerivedNetwork
+    from rapdarts.reports.run_table import Report
+    from rapdarts.strategy.derive import Derivation
+
 AnyPath = str | os.PathLike[str]
+Network = Any
+"""A genotype in any form that `read` takes, a reference network's name, a run folder, or the result of a run."""
 
 
 # --- runs --------------------------------------------------------------------------------------------------------
@@ -59,31 +59,98 @@ def search(
     progress: bool = True,
     **keys: Any,
 ) -> Searched:
-    """Searches for a cell, as `rapdarts search` does; gives its genotype, the other candidates, and what they cost.
+    """Search for a cell, as `rapdarts search` does; return its genotype, the other candidates, and what they cost.
 
     `experiment` is the name of one that ships, a YAML file, a value, or a mapping of keys (over the defaults: P-DARTS
     on CIFAR). `settings` and `keys` set others on top: `{"cost.macs": 0.2}`, `{"search": {"epochs": 5}}` or `epochs=5`.
 
-    `data` and `test` are (images, labels) or map-style data sets (rapdarts.training.given says what they may hold);
+    `data` and `test` are (images, labels) or map-style data sets (rapdarts.data.in_memory says what they may hold);
     without them the experiment's own are read. Where `data` come without `test`, a third of them is put aside, the
-    same third by every search and retraining, and never looked at by a search. `space` is a name or a value.
+    same third by every search and retraining, and never looked at by a search. `space` is a name, a file or a value.
 
-    `run` is the run's folder (empty: a new one under runs/); the same call with `resume` continues it. Progress goes to
-    stderr. In the main thread a signal, Ctrl-C too, saves the run and raises Preempted. Torch's generators and its
-    number of threads are left as they were. Raises RapdartsError.
+    `run` is the run's folder (empty: a new one under runs/); with `resume` the run there continues, and needs no
+    experiment. Progress goes to stderr. In the main thread a signal, Ctrl-C too, saves the run and raises Preempted.
+    Torch's generators and its number of threads are left as they were. Raises RapdartsError.
     """
-    config, name, pairs = _experiment("search", experiment, settings, keys, data)
-    found = _space(config.search.space if space is None else space)
-    config.search.space = found.name
+    experiment = continued(experiment, settings, keys, run, resume)
+    config, name, pairs = read_experiment("search", experiment, settings, keys, in_memory=data is not None)
     if config.search.strategy == "random":
-        raise InputError("search.strategy=random finds no genotype but trains many; run it as rapdarts search.")
-    launch, read = _launch(pairs, run, resume), _reader(config, data, test)
-    with _as_it_was():
-        return launches.search(config, found, launch, name, _code(space), read, progress)
+        raise InputError("search.strategy=random finds no genotype but trains many; call rapdarts.random_baseline.")
+    own, config = _searched(config, space)
+    place = launch_of(pairs, run, resume)
+    from rapdarts.loops import launch
+    from rapdarts.loops.surroundings import as_it_was, reader_of
+
+    read = reader_of(config, data, test)
+    with as_it_was():
+        return launch.search(config, own, place, name, source_of(space), read, progress)
+
+
+def random_baseline(
+    experiment: AnyPath | Experiment | Settings = "",
+    settings: Settings | None = None,
+    *,
+    data: Any = None,
+    test: Any = None,
+    space: Space = None,
+    run: AnyPath = "",
+    resume: bool = False,
+    progress: bool = True,
+    **keys: Any,
+) -> RandomBaseline:
+    """Draw random genotypes of a given cost and train each, as `rapdarts search strategy=random` does; return what they reach.
+
+    The arguments are those of `search`; `random.count`, `random.macs` and `random.like` among the keys say how many are
+    drawn and at which cost. Raises RapdartsError.
+    """
+    experiment = continued(experiment, settings, keys, run, resume)
+    keys = {**keys, "search.strategy": "random"}
+    config, name, pairs = read_experiment("search", experiment, settings, keys, in_memory=data is not None)
+    own, config = _searched(config, space)
+    place = launch_of(pairs, run, resume)
+    from rapdarts.loops import launch
+    from rapdarts.loops.surroundings import as_it_was, reader_of
+
+    read = reader_of(config, data, test)
+    with as_it_was():
+        return launch.random_baseline(config, own, place, name, source_of(space), read, progress)
+
+
+def rank(
+    targets: Network | Sequence[Network],
+    settings: Settings | None = None,
+    *,
+    space: Space = None,
+    run: AnyPath = "",
+    resume: bool = False,
+    progress: bool = True,
+    **keys: Any,
+) -> Ranked:
+    """Train the best candidates of finished searches briefly and rank them on training images kept aside, as `rapdarts rank` does.
+
+    `targets` is one or several of: a search's folder or result, a genotype in any form that `read` takes. At least one is
+    a search, and the experiment is the first one's. The other arguments are those of `search`. Raises RapdartsError.
+    """
+    several = targets if isinstance(targets, list | tuple) else [targets]
+    words, space = [_word(one) for one in several], _own_space(space, *several)
+    pairs = [*pairs_of(settings or {}), *pairs_of(keys)]
+    from rapdarts.loops.ranking_settings import experiment_of_ranking, searches
+
+    runs = searches(words)
+    config, names_hardware = experiment_of_ranking(runs[0], pairs)
+    place = launch_of(pairs, run, resume)
+    from rapdarts.loops import launch, ranking_entries
+    from rapdarts.loops.surroundings import as_it_was
+
+    with as_it_was():
+        data = launch.data_of(config)
+        entries = ranking_entries.entries_of(words, config, data, space, names_hardware)
+        name = runs[0].absolute().name
+        return launch.rank(config, entries, data, place, name, source_of(space), progress)
 
 
 def retrain(
-    network: Genotype | AnyPath,
+    network: Network,
     experiment: AnyPath | Experiment | Settings = "",
     settings: Settings | None = None,
     *,
@@ -95,44 +162,75 @@ def retrain(
     progress: bool = True,
     **keys: Any,
 ) -> Retrained:
-    """Trains a network from scratch, as `rapdarts retrain` does; gives the network, and its accuracy on the test images.
+    """Train a network from scratch, as `rapdarts retrain` does; return the network, and its accuracy on the test images.
 
-    `network` is a genotype in any form that `read` takes, or the name of a reference network. The other arguments are
-    those of `search`; `space` is the genotype's own where none is given. Raises RapdartsError.
+    `network` is a genotype in any form that `read` takes, the name of a reference network, or the result or folder of a
+    run, whose experiment is the default. The other arguments are those of `search`; `space` is the genotype's own where
+    none is given. Raises RapdartsError, and for an experiment on other data than the run's until `data.name` confirms them.
     """
-    config, name, pairs = _experiment("retrain", experiment, settings, keys, data)
-    asked = resolve.given_in("skeleton", pairs, "retrain")
-    if isinstance(network, Genotype) or find(os.fspath(network)) is None:
-        genotype, own = _placed(_genotype(network, lambda name: lookup.named(name, REFERENCE)), space)
-        if space is not None:
-            config.search.space = own.name
-        plan = launches.plan_for(genotype, lambda name: own, asked)
+    space, found = _own_space(space, network), lookup.find_network(_word(network))
+    own = None if found.folder is None else resolve.of_run(found.folder)
+    given = experiment
+    if own is not None and experiment == "":
+        experiment = own
     else:
-        plan = launches.plan_for(os.fspath(network), named_space, asked, "" if space is None else "space=")
-    launch, reader = _launch(pairs, run, resume), _reader(config, data, test)
-    with _as_it_was():
-        return launches.retrain(config, plan, launch, name, _code(space), reader, progress)
+        experiment = continued(experiment, settings, keys, run, resume)
+    config, name, pairs = read_experiment("retrain", experiment, settings, keys, in_memory=data is not None)
+    confirmed = data is not None or "data.name" in names_in("data", pairs, "retrain").values()
+    asked = names_in("skeleton", pairs, "retrain")
+    found, own_space = _to_train(found, space, asked)
+    if own_space is not None and space is not None:
+        config = replace(config, search=replace(config.search, space=own_space.name))
+    place = launch_of(pairs, run, resume)
+    from rapdarts.deploy.run_data import check_same_data
+    from rapdarts.loops import launch
+    from rapdarts.loops.surroundings import as_it_was, reader_of
+
+    if own is not None and found.folder is not None and not confirmed:
+        check_same_data(found.folder, own.data, config.data, f"{given}")
+    read = reader_of(config, data, test)
+    with as_it_was():
+        return launch.retrain(config, found, own_space, not asked, place, name, source_of(space), read, progress)
+
+
+# --- genotypes ---------------------------------------------------------------------------------------------------
+
+
+def derive(
+    search: Network, settings: Settings | None = None, *, space: Space = None, progress: bool = True, **keys: Any
+) -> Derivation:
+    """Derive another genotype from a finished search, as `rapdarts derive` does: with other budgets, another rule or skeleton.
+
+    `search` is the folder or the result of a search, or its alphas.json. The keys are those of the command, such as
+    `{"budget.params": "2.5M"}`, `max_skips=1` or `out=FILE`. Raises InputError.
+    """
+    options, _ = command_options(DeriveConfig, settings, keys)
+    target, space = Path(_word(search)), _own_space(space, search)
+    is_run = target.is_dir()
+    if not is_run and not target.is_file():
+        raise InputError(
+            f"there is no {shorten(str(target))}; give the folder of a finished search, or its alphas.json."
+        )
+    from rapdarts.files import atomic
+    from rapdarts.loops.derivation import derive_again
+    from rapdarts.training.log import Screen
+
+    file = target / "alphas.json" if is_run else target
+    found = derive_again(file, is_run, options, space, Screen(silent=not progress).say)
+    if options.out:
+        atomic.write(_file(options.out), found.genotype.to_json())
+    return found
+
+
+def read(genotype: Genotype | AnyPath, space: str = "darts") -> Genotype:
+    """Return a genotype: a value, a literature name such as PDARTS, a file or run folder, or a text in a form that export writes.
+
+    `space` is the space of a text in the DARTS dialect, which leaves it open. Raises InputError.
+    """
+    return lookup.find_network(_word(genotype), space, networks=False).the_genotype()
 
 
 # --- networks ----------------------------------------------------------------------------------------------------
-
-
-def load(path: AnyPath, *, normalise: bool = True, classes: int | None = None, space: Space = None) -> nn.Module:
-    """A trained network, in eval mode on the CPU: an ordinary module from pixels (n, c, h, w) in 0..1 to logits (n, classes).
-
-    `path` is the folder of a retraining, or a .safetensors file that one wrote. The module is `nn.Sequential` of
-    `normalise`, by the statistics that it was trained with, and `network`; without `normalise` it is the network alone.
-
-    With `classes` its last layer (what is as wide as there are classes) is a fresh one for so many, whatever it had; all
-    other weights stay: a start for other data (torch's generator draws the new ones; call `.train()`). `space` is that
-    of its genotype, if it is one of yours. Raises InputError where there is no such network, DamagedError if the file is broken.
-    """
-    file = Path(path)
-    trained = read_trained(file / "network.safetensors" if file.is_dir() else file, lambda name: _space(space or name))
-    module = deployed(trained)
-    if classes is not None:
-        module.network = _with_new_head(trained, classes)
-    return module if normalise else module.get_submodule("network")
 
 
 def derived(
@@ -146,19 +244,40 @@ def derived(
     auxiliary: bool = False,
     space: Space = None,
 ) -> DerivedNetwork:
-    """The network of a genotype in any form that `read` takes, with fresh weights: images (n, c, h, w) to logits (n, classes).
+    """Return the network of a genotype in any form that `read` takes, with fresh weights: images (n, c, h, w) to logits (n, classes).
 
     What is None is as the genotype was priced, else as its space deploys it (darts: 36 channels, 20 layers), on images
     (3, 32, 32) of 10 classes. `stem` is cifar, imagenet or auto. With `auxiliary` it has a second head in training, and
-    gives a pair of logits then. Raises InputError.
+    returns a pair of logits then. Raises InputError.
     """
-    genotype, own = _placed(read(genotype), space)
-    options = _options(channels=channels, layers=layers, image=image, classes=classes, stem=stem)
-    return DerivedNetwork(genotype, own, skeletons.skeleton_for(own, options, genotype.skeleton), auxiliary)
+    from rapdarts.deploy.counted import genotype_at, options_of
+
+    options = options_of(channels=channels, layers=layers, image=image, classes=classes, stem=stem)
+    return genotype_at(read(genotype), _own_space(space, genotype), options).build(auxiliary)
+
+
+def load(path: Network, *, normalise: bool = True, classes: int | None = None, space: Space = None) -> nn.Module:
+    """Return a trained network, in eval mode on the CPU: an ordinary module from pixels (n, c, h, w) in 0..1 to logits (n, classes).
+
+    `path` is the folder or the result of a retraining, or a .safetensors file that one wrote. The module is `nn.Sequential`
+    of `normalise`, by the statistics that it was trained with, and `network`; without `normalise` it is the network alone.
+
+    With `classes` its last layer (what is as wide as there are classes) is a fresh one for so many, whatever it had; all
+    other weights stay: a start for other data (torch's generator draws the new ones; call `.train()`). `space` is that
+    of its genotype, if it is one of yours. Raises InputError where there is no such network, DamagedError if the file is broken.
+    """
+    file = lookup.find_trained(_word(path))
+    from rapdarts.deploy.model_file import deployed, read_trained, with_new_head
+
+    trained = read_trained(file, _own_space(space, path))
+    module = deployed(trained)
+    if classes is not None:
+        module.network = with_new_head(trained, classes)
+    return module if normalise else module.get_submodule("network")
 
 
 def costs(
-    network: nn.Module | Genotype | AnyPath,
+    network: Network,
     image: tuple[int, int, int] | None = None,
     classes: int | None = None,
     *,
@@ -169,191 +288,237 @@ def costs(
     hardware: AnyPath | HardwareConfig | None = None,
     space: Space = None,
 ) -> dict[str, float]:
-    """What a network takes, counted: macs, params, bytes, activations, traffic, energy (J) and peak_memory (bytes) of one image.
+    """Return what a network takes, counted: macs, params, bytes, activations, traffic, energy (J) and peak_memory (bytes) of one image.
 
-    `network` is any module, a genotype in any form that `read` takes, or the name of a reference network; the skeleton
-    of a genotype is found as by `derived`. `precision` is in bits (32, 16, 8), `hardware` a file or a value with
-    energies. Raises InputError.
+    `network` is any module, a genotype in any form that `read` takes, a run's result, the name of a reference network, or
+    `package.module:callable`; the skeleton of a genotype is found as by `derived`. `precision` is in bits (32, 16, 8),
+    `hardware` a file or a value with energies. Raises InputError.
     """
+    word = _word(network)
+    found = lookup.find_network(word, code=True) if isinstance(word, str | Genotype) else None
+    from rapdarts.deploy.counted import cost_of, options_of
+
+    file = hardware if isinstance(hardware, HardwareConfig) else os.fspath(hardware or "")
     asked = {"channels": channels, "layers": layers, "image": image, "classes": classes, "stem": stem}
-    options = _options(**asked, precision=precision)
-    given = ["input" if name == "image" else name for name, value in asked.items() if value is not None]
-    energies = (
-        hardware if hardware is None or isinstance(hardware, HardwareConfig) else read_hardware(os.fspath(hardware))
-    )
-    if isinstance(network, nn.Module):
-        name = f"a {type(network).__name__}"
-        lookup.refuse(given, lookup.OF_ALL, name)
-        lookup.refuse_lazy(network, name)
-        size = image_shape(options.input) if options.input else skeletons.IMAGE
-        return count(network, size, resources(options.precision or 32, energies or HardwareConfig()))
-    target = None if isinstance(network, Genotype) else lookup.of_name(os.fspath(network), options)
-    if target is None:
-        genotype, own = _placed(_genotype(network, lookup.genotype_named), space)
-        target = lookup.of_genotype("the genotype", genotype, own, options)
-    lookup.refuse(given, target.keys, target.name)
-    bits, usual = target.deployment
-    return count(target.network, target.image, resources(options.precision or bits, energies or usual))
+    options = options_of(**asked, precision=precision)
+    given = [name for name, value in asked.items() if value is not None]
+    return cost_of(word if found is None else found, options, given, file, _own_space(space, network))
 
 
-def read(genotype: Genotype | AnyPath, space: str = "darts") -> Genotype:
-    """A genotype: a value, a literature name such as PDARTS, a file or run folder, or a text in a form that export writes.
+def layer_costs(
+    networks: Network | Sequence[Network], settings: Settings | None = None, *, space: Space = None, **keys: Any
+) -> list[NetworkCosts]:
+    """Count networks layer by layer, as `rapdarts cost` does; the keys are those of the command. `plot` writes bar charts.
 
-    `space` is the space of a text in the DARTS dialect, which leaves it open. Raises InputError.
+    `networks` is one or several of what `costs` takes. Raises InputError.
     """
-    return _genotype(genotype, lookup.named, space)
+    options, given = command_options(CountConfig, settings, keys)
+    words = [_word(one) for one in (networks if isinstance(networks, list | tuple) else [networks])]
+    found = [lookup.find_network(one, code=True) if isinstance(one, str | Genotype) else one for one in words]
+    from rapdarts.deploy.counted import layers_of
+    from rapdarts.reports import costs as pictures
+    from rapdarts.reports.plots import check
+
+    if options.plot:
+        check(options.plot)
+    counted = layers_of(found, options, given, space, " ".join(str(word) for word in words))
+    if options.plot:
+        pictures.draw_layers(counted, _file(options.plot))
+    return counted
 
 
-# --- what a program gives, made into the things themselves -------------------------------------------------------
+def space_prices(settings: Settings | None = None, *, space: Space = None, **keys: Any) -> dict[str, Any]:
+    """Count all networks of a search space, as `rapdarts cost space=NAME` does; return plain values. Raises InputError."""
+    options, given = command_options(CountConfig, settings, keys)
+    own = find_space(space, options.space)
+    from rapdarts.deploy.counted import prices_of_space
+
+    return prices_of_space(own, options, given)
 
 
-Pairs = list[tuple[str, Any]]
+def filter_designs(settings: Settings | None = None, **keys: Any) -> dict[str, Any]:
+    """Count five designs of one layer's filter, as `rapdarts cost filters` does; return plain values. Raises InputError."""
+    options, given = command_options(CountConfig, settings, keys)
+    from rapdarts.deploy.counted import designs
+
+    return designs(options, given)
 
 
-def _experiment(
-    verb: str, given: AnyPath | Experiment | Settings, settings: Settings | None, keys: Settings, data: Any
-) -> tuple[Experiment, str, Pairs]:
-    """The experiment, what its runs are called, and the (key, value) pairs that were given beside a file or a value."""
-    pairs, name = [*_pairs(settings or {}), *_pairs(keys)], ""
-    if isinstance(given, Experiment):
-        config = resolve.changed(given, pairs, verb)
-    elif isinstance(given, Mapping):
-        pairs = [*_pairs(given), *pairs]
-        config = resolve.experiment("", pairs, verb)
-    else:
-        config, name = resolve.experiment(os.fspath(given), pairs, verb), Path(given).stem
-    if data is not None:
-        config.data = replace(config.data, name="memory", path="")
-    return config, name or config.data.name, pairs
+def evaluate(
+    network: Network,
+    experiment: str = "",
+    settings: Settings | None = None,
+    *,
+    data: Any = None,
+    test: Any = None,
+    space: Space = None,
+    **keys: Any,
+) -> Evaluated:
+    """Test a trained network, as `rapdarts evaluate` does: accuracy, confusions, calibration, costs and time.
+
+    `network` is the folder or the result of a retraining, its network.safetensors, or an ONNX file that `export` wrote.
+    The data are those of its run, of an experiment, of the key `data.name`, or `data` and `test` as in `search`. The other
+    keys are those of the command. Raises InputError.
+    """
+    options, given = command_options(EvaluateConfig, settings, keys)
+    if options.plot:
+        from rapdarts.reports.plots import check
+
+        check(options.plot)
+    file, space = lookup.find_trained(_word(network)), _own_space(space, network)
+    from rapdarts.deploy.evaluation import evaluate_file
+    from rapdarts.deploy.run_data import experiment_of
+    from rapdarts.loops.results import Evaluated
+    from rapdarts.loops.surroundings import reader_of
+    from rapdarts.reports import evaluation
+
+    elsewhere = bool(options.data.name) or data is not None
+    config = experiment_of(file, experiment, needed=not elsewhere, confirmed=elsewhere)
+    values = evaluate_file(file, config, options, space, reader_of(config, data, test))
+    words = evaluation.describe_evaluation(values)
+    if options.plot:
+        evaluation.draw_confusion(values, f"{_word(network)}", _file(options.plot))
+        words += f"\nwritten to {options.plot}"
+    return Evaluated(values, words)
 
 
-def _pairs(settings: Settings, prefix: str = "") -> Pairs:
-    """(dotted key, value) of a mapping, and of the mappings in it."""
-    found: Pairs = []
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            found += _pairs(value, f"{prefix}{key}.")
-        else:
-            plain = os.fspath(value) if isinstance(value, os.PathLike) else value
-            found.append((f"{prefix}{key}", list(plain) if isinstance(plain, tuple) else plain))
-    return found
+def export(
+    network: Network,
+    to: str = "json",
+    out: AnyPath = "",
+    experiment: str = "",
+    settings: Settings | None = None,
+    *,
+    space: Space = None,
+    **keys: Any,
+) -> Exported:
+    """Write a genotype or a trained network for other programs, as `rapdarts export` does.
+
+    `network` is what `read` takes for the formats of a genotype (json, darts, nasbench201, dot, svg), whose text is also
+    returned, and what `load` takes for those of a trained network (safetensors, onnx, pt2, executorch). `out` is the file;
+    the result of a run has a place for it in its folder. A network's file is compared with PyTorch on test images of its run,
+    or of `experiment`, before it is written. The other keys are those of the command. Raises InputError.
+    """
+    pairs = {"to": to, **({"out": os.fspath(out)} if os.fspath(out) else {}), **(settings or {})}
+    options, given = command_options(ExportConfig, pairs, keys)
+    from rapdarts.architecture.formats import FORMATS
+    from rapdarts.config.formats import check_keys
+
+    check_keys(options, given, experiment)
+    word, space = _word(network), _own_space(space, network)
+    if options.to in FORMATS:
+        return _export_genotype(word, options, space)
+    if not options.out and hasattr(network, "folder"):
+        options = replace(options, out=str(network.folder / f"network.{options.to}"))
+    if not options.out:
+        raise InputError(f"to={options.to} writes a file; name it with out=FILE.")
+    if os.path.isdir(options.out) or not os.path.isdir(Path(options.out).parent):
+        raise InputError(f"out={options.out} is a folder, or lies in none that there is; write the path of a file.")
+    file = lookup.find_trained(word, f"to={options.to}")
+    from rapdarts.deploy.exporting import export_file
+    from rapdarts.loops.results import Exported
+    from rapdarts.reports.evaluation import describe_export
+
+    values = export_file(file, options, experiment, space)
+    return Exported(Path(options.out), "", values, describe_export(values))
 
 
-def _launch(pairs: Pairs, run: AnyPath, resume: bool) -> Launch:
-    """Where the run lives, which may stand among the keys too. Raises InputError."""
-    folder = [("run", os.fspath(run))] if os.fspath(run) else []
-    return resolve.launch([*pairs, *folder, *([("resume", True)] if resume else [])])
+def _export_genotype(word: str | Genotype, options: ExportConfig, space: Space) -> Exported:
+    """A genotype as a text, written where a file is named."""
+    from rapdarts.architecture.formats import FORMATS
+
+    content = FORMATS[options.to](lookup.find_network(word, networks=False).the_genotype(space))
+    from rapdarts.loops.results import Exported
+
+    if not options.out:
+        return Exported(None, content, {}, content)
+    from rapdarts.files import atomic
+
+    atomic.write(_file(options.out), content)
+    return Exported(Path(options.out), content, {}, f"written to {options.out}")
 
 
-def _reader(config: Experiment, data: Any, test: Any) -> launches.Read | None:
-    """How the data that were given come to a device; None where there are none."""
-    if data is None:
-        if test is not None:
-            raise InputError("test= is given without data=; give both, or neither.")
-        return None
-    read = read_in_memory(data, test)
+def measure(
+    experiment: str = "",
+    settings: Settings | None = None,
+    *,
+    space: Space = None,
+    progress: bool = True,
+    **keys: Any,
+) -> Measured:
+    """Measure what every primitive takes on this device, as `rapdarts measure` does; return the latency table and its file.
 
-    def on_device(device: torch.device) -> DataSet:
-        return build_dataset(config.data, *read, device, config.seed)
+    The skeleton and the images are the experiment's, or those that the keys of the command name. Raises InputError.
+    """
+    options, _ = command_options(MeasureConfig, settings, keys)
+    if not (Path(options.out).name and Path(options.out).parent.is_dir()):  # said before minutes are spent
+        raise InputError(f"out={shorten(options.out)} cannot be written; name a file in a folder that is there.")
+    config = resolve.experiment(experiment, []) if experiment else None
+    own = find_space(space, options.space or ("" if space else config.search.space if config else "darts"))
+    from rapdarts.deploy.measuring import measure_space
+    from rapdarts.loops.results import Measured
+    from rapdarts.training.log import Screen
 
-    return on_device
-
-
-def _space(given: str | SearchSpace) -> SearchSpace:
-    """The space of that name, or the one that is given. Raises InputError."""
-    if isinstance(given, str):
-        return named_space(given)
-    check_primitives(given, f"the space {given.name}")
-    return given
-
-
-def _code(space: Space) -> str:
-    """What a run remembers of a space that does not ship, so that a resume notices another."""
-    if space is None or isinstance(space, str):
-        return ""
-    facts = [f"{part.name}={getattr(space, part.name)!r}" for part in fields(space) if part.name != "primitives"]
-    return "\n".join([*facts, *(_described(name, factory) for name, factory in space.primitives.items())])
+    table, words = measure_space(own, config, options, Screen(silent=not progress))
+    return Measured(table, Path(options.out), words)
 
 
-def _described(name: str, factory: Factory) -> str:
-    """What a primitive is, the same in every process: the modules that it builds, their weights, its source and that of their classes."""
-    lines, sources = [name], {_source(factory): None}
-    for stride in (1, 2):
-        with torch.device("meta"):
-            module = factory(4, stride, True)
-        lines.append(re.sub(r"0x[0-9a-fA-F]+", "", repr(module)))  # addresses
-        lines += [f"{key} {tuple(value.shape)} {value.dtype}" for key, value in module.state_dict().items()]
-        sources |= dict.fromkeys(_source(type(part)) for part in module.modules())
-    return "\n".join([*lines, *sources])
+def report(runs: Network | Sequence[Network], out: AnyPath = "") -> Report:
+    """Tabulate finished runs in Markdown, as `rapdarts report` does; `out` is a file to write the table to. Raises InputError."""
+    from rapdarts.reports.run_table import Report, table
+
+    several = runs if isinstance(runs, list | tuple) else [runs]
+    text, left_out = table([Path(_word(one)) for one in several])
+    if os.fspath(out):
+        from rapdarts.files import atomic
+
+        atomic.write(_file(os.fspath(out)), text)
+    return Report(text, left_out)
 
 
-def _source(thing: Any) -> str:
-    """The source of a function or a class; the name alone of torch's own, and where there is no source."""
-    thing = inspect.unwrap(thing.func if isinstance(thing, partial) else thing)
-    named = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
-    try:
-        return named if named.startswith("torch.") else inspect.getsource(thing)
-    except (OSError, TypeError):
-        return named
+# --- what a program gives, made into the things themselves --------------------------------------------------------
 
 
-def _genotype(
-    given: Genotype | AnyPath, named: Callable[[str], tuple[Genotype, str]], space: str = "darts"
-) -> Genotype:
-    """A genotype as `read` takes it; `named` gives that of a name, a file or a run folder."""
-    if isinstance(given, Genotype):
-        return given
-    text = os.fspath(given)
-    is_text = any(mark in text for mark in "({|") and lookup.find_genotype(text) is None and not os.path.exists(text)
-    return parse(text, "the genotype", space) if is_text else named(text)[0]
+def _word(given: Any) -> Any:
+    """A path or a name as text, the result of a run as its folder; everything else as it is."""
+    folder = getattr(given, "folder", None)
+    if folder is not None:
+        return os.fspath(folder)
+    return os.fspath(given) if isinstance(given, os.PathLike) else given
 
 
-def _placed(genotype: Genotype, space: Space) -> tuple[Genotype, SearchSpace]:
-    """A genotype in a space, its own where none is given. Raises InputError where it is none of that space."""
-    own = _space(genotype.space if space is None else space)
-    validate(genotype, own, "the genotype")
-    return replace(genotype, space=own.name), own
+def _own_space(space: Space, *given: Any) -> Space:
+    """The space that was given, else that of the first result among the other arguments."""
+    spaces = [getattr(one, "space", None) for one in given if not isinstance(one, Genotype)]
+    own = next((one for one in spaces if one is not None), None)
+    return own if space is None else space
 
 
-def _options(**given: Any) -> CountConfig:
-    """What is asked of a network, checked; None asks for nothing. Raises InputError."""
-    image = given.pop("image")
-    if image is not None:
-        if not (
-            isinstance(image, tuple | list | torch.Size) and len(image) == 3 and all(type(n) is int for n in image)
-        ):
-            raise InputError(f"image={image!r} must be (channels, height, width), such as (3, 32, 32).")
-        given["input"] = "x".join(map(str, image))
-    return knobs.parse_settings(CountConfig, [(key, value) for key, value in given.items() if value is not None])
+def _searched(config: Experiment, space: Space) -> tuple[SearchSpace, Experiment]:
+    """The space to search, and the experiment that names it."""
+    own = find_space(config.search.space if space is None else space)
+    return own, replace(config, search=replace(config.search, space=own.name))
 
 
-def _with_new_head(trained: TrainedFile, classes: int) -> nn.Module:
-    """The trained network with fresh weights where the number of classes shows in their shape. Raises InputError."""
-    classes = _options(image=None, classes=classes).classes
-    if not classes:
-        raise InputError("classes=0: a classifier needs at least one; give a number.")
-    network = trained.blueprint.with_classes(classes).build()
-    head = head_of(trained.blueprint)
-    kept = {name: weight for name, weight in load_network(trained).state_dict().items() if name not in head}
-    network.load_state_dict({**network.state_dict(), **kept})
-    return network.eval()
+def _to_train(found: lookup.Found, space: Space, asked: Mapping[str, str]) -> tuple[lookup.Found, SearchSpace | None]:
+    """The network that was found, and its genotype's space; None for a reference network.
+
+    Raises InputError for keys that mean nothing for a reference network, and for a genotype that is none of the space.
+    """
+    reference = found.the_reference(space)
+    if reference:
+        useless = f"{next(iter(asked))}=" if asked else "" if space is None else "space="
+        if useless:
+            raise InputError(f"{reference} is a reference network, which has no use for {useless}; leave it out.")
+        return replace(found, reference=reference, file=None), None
+    genotype = found.the_genotype(space)
+    own = find_space(space, genotype.space)
+    validate(genotype, own, found.where)
+    return replace(found, genotype=genotype, file=None), own
 
 
-def head_of(blueprint: Blueprint) -> frozenset[str]:
-    """The names of the weights whose shape changes with the number of classes."""
-    with torch.device("meta"):
-        one, other = (blueprint.with_classes(classes).build().state_dict() for classes in (2, 3))
-    return frozenset(name for name in one if one[name].shape != other[name].shape)
-
-
-@contextmanager
-def _as_it_was() -> Iterator[None]:
-    """Leaves torch's generators and its number of threads as they were: a run sets both."""
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_rng_state(state)
-        torch.cuda.set_rng_state_all(devices)
+def _file(path: str) -> Path:
+    """The path of a file to write. Raises InputError where it names none."""
+    if not Path(path).name:
+        raise InputError(f"out={path} names no file; write the path of one.")
+    return Path(path)

@@ -55,6 +55,20 @@ class Call:
         """The settings as (key, value)."""
         return [knobs.split_override(text) for text in self.settings]
 
+    @property
+    def values(self) -> dict[str, str]:
+        """The settings by key, of several of one key the last."""
+        return dict(self.pairs)
+
+    @property
+    def space_file(self) -> Path | None:
+        """The Python file that --space names, if any."""
+        return Path(self.space) if self.space else None
+
+    def word(self, place: int) -> str:
+        """The plain word at a place, empty where there is none."""
+        return self.words[place] if len(self.words) > place else ""
+
     def target(self, what: str) -> str:
         """The first word. Raises InputError, saying what it should be, if there is none."""
         if not any(self.words[:1]):

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import rapdarts
 from rapdarts.cli.arguments import Call
-from rapdarts.cli.commands import VERBS
+from rapdarts.cli.commands import command
 from rapdarts.cli.help import COMMANDS, help_of, overview
 from rapdarts.cli.output import out, say
 from rapdarts.errors import (
@@ -86,7 +86,7 @@ def _run(arguments: list[str]) -> None:
         out(overview())
     elif verb == "--version":
         out(rapdarts.__version__)
-    elif verb in VERBS:
+    elif verb in COMMANDS:
         call = _parse(verb, arguments[1:])
         if verb != "retrain" and os.environ.get("WORLD_SIZE", "1") != "1":
             raise InputError(
@@ -96,11 +96,11 @@ def _run(arguments: list[str]) -> None:
             out(help_of(COMMANDS[verb]))
         else:
             call.check_outputs()
-            VERBS[verb](call)
+            command(verb)(call)
     elif verb.startswith("-"):
         raise InputError(f"{shorten(repr(verb))} stands before the command; write rapdarts VERB ... {verb[:80]}.")
     else:
-        raise InputError(f"there is no command {shorten(repr(verb))}; {suggestion(verb, VERBS)}.")
+        raise InputError(f"there is no command {shorten(repr(verb))}; {suggestion(verb, COMMANDS)}.")
 
 
 def _parse(verb: str, arguments: list[str]) -> Call:

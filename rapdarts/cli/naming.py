@@ -1,64 +1,36 @@
-"""What a command line names, made into the things themselves: experiments, spaces, genotypes, networks."""
+"""The experiment that a command line names: by its word, by the run that continues, or by the run folder it begins from."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from rapdarts.cli.arguments import Call
-from rapdarts.cli.help import COMMANDS
 from rapdarts.cli.output import out
 from rapdarts.config import knobs, resolve
-from rapdarts.config.experiment import Experiment, Launch
-from rapdarts.config.units import show
+from rapdarts.config.experiment import Experiment
+from rapdarts.config.settings import continued, launch_of, read_experiment
+from rapdarts.deploy.space_lookup import find_space
 from rapdarts.errors import InputError
 
-if TYPE_CHECKING:
-    from rapdarts.architecture.space import SearchSpace
-    from rapdarts.loops.launch import Plan
 
+def resolve_call(call: Call, missing: str, place: int = 0, run: str = "") -> Experiment:
+    """Return the experiment of a command line: the word at `place`, else that of the run to continue or of the folder `run`.
 
-def experiment_asked(
-    call: Call, name: str, unless_given: Sequence[tuple[str, Any]] = ()
-) -> tuple[Experiment | None, Launch]:
-    """The experiment and where it is to run; None where only the configuration was asked for, and has been printed.
-
-    `unless_given` are settings over the experiment's file and under the command line.
+    Raises InputError, which says what is `missing`, where there is none.
     """
-    config = resolve.experiment(name, [*unless_given, *call.pairs], COMMANDS[call.verb].section)
-    launch = resolve.launch(call.pairs)
+    own = resolve.of_run(Path(run)) if os.path.isfile(Path(run) / "config.yaml") else None
+    if not (call.word(place) or own or launch_of(call.pairs).resume):
+        raise InputError(missing)
+    given = call.word(place) or own or continued("", call.values, {}, "", False)
+    config, _, _ = read_experiment(call.verb, given, call.values, {})
     if call.space:
-        config.search.space = space_asked("", call.space).name
-    if not call.print_config:
-        return config, launch
+        config = replace(config, search=replace(config.search, space=find_space(call.space_file).name))
+    return config
+
+
+def print_config(call: Call, config: Experiment) -> None:
+    """Print the resolved configuration."""
     out(json.dumps(asdict(config), indent=2) + "\n" if call.json else knobs.save_yaml(config), end="")
-    return None, launch
-
-
-def space_asked(name: str, file: str) -> SearchSpace:
-    """The space in the user's own file if one was named, or the one that ships under that name."""
-    from rapdarts.deploy.lookup import named_space, space_from_file
-
-    space = space_from_file(Path(file)) if file else named_space(name)
-    if file:
-        from rapdarts.networks.primitives import check_primitives
-
-        check_primitives(space, file)
-    if name and space.name != name:
-        raise InputError(f"--space {file} holds the space {space.name}, but {name} is asked for.")
-    return space
-
-
-def plan_asked(call: Call, target: str) -> Plan:
-    """How the network that a user names is built on a data set. Raises InputError as `launches.plan_for` does."""
-    from rapdarts.loops.launch import plan_for
-
-    asked = resolve.given_in("skeleton", call.pairs, call.verb)
-    return plan_for(target, lambda name: space_asked(name, call.space), asked, "--space" if call.space else "")
-
-
-def costs_line(costs: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {show(value, name)}" for name, value in costs.items())

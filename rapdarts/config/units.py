@@ -72,3 +72,8 @@ def show(value: float, resource: str) -> str:
         if abs(value) >= PARTS[prefix] or prefix == "n":
             return f"{value / PARTS[prefix]:.4g} {prefix}{unit}"
     raise AssertionError("the last prefix takes every value")
+
+
+def costs_line(costs: Mapping[str, float]) -> str:
+    """Return costs by resource on one line: `macs 1,689,600  params 108,954`."""
+    return "  ".join(f"{name} {show(value, name)}" for name, value in costs.items())

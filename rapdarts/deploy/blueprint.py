@@ -1,12 +1,12 @@
-"""What is to be built and trained: one interface to the networks of genotypes and to the reference networks."""
+"""The network that is built, trained and counted: one interface to networks of genotypes and reference networks."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import RetrainConfig
 from rapdarts.cost.count import RESOURCES, Resource, count, resources_of
 from rapdarts.cost.trace import Image
+from rapdarts.deploy.space_lookup import Space, find_space
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.networks.reference import REFERENCE
 
@@ -24,15 +25,19 @@ from rapdarts.networks.reference import REFERENCE
 class Blueprint(ABC):
     """A network that can be built any number of times, each time with fresh weights."""
 
-    @property
-    @abstractmethod
-    def input(self) -> Image:
-        """The image that it takes (channels, height, width)."""
+    if TYPE_CHECKING:
 
-    @property
-    @abstractmethod
-    def outputs(self) -> int:
-        """How many classes it tells apart."""
+        @property
+        def name(self) -> str:
+            """What messages and tables call it."""
+
+        @property
+        def image(self) -> Image:
+            """The image that it takes (channels, height, width)."""
+
+        @property
+        def classes(self) -> int:
+            """How many classes it tells apart."""
 
     @property
     @abstractmethod
@@ -68,7 +73,7 @@ class Blueprint(ABC):
         """Every resource of the network as it is shipped: without auxiliary head. Raises InputError as `build` does."""
         with torch.device("meta"):
             network = self.build()
-        return count(network, self.input, self.counters)
+        return count(network, self.image, self.counters)
 
     @property
     def counters(self) -> Mapping[str, Resource]:
@@ -87,14 +92,22 @@ class DerivedBlueprint(Blueprint):
     space: SearchSpace
     skeleton: Skeleton
     instead_of: Skeleton | None = None
+    name: str = "the genotype"
 
     @property
-    def input(self) -> Image:
+    def image(self) -> Image:
         return self.skeleton.image
 
     @property
-    def outputs(self) -> int:
+    def classes(self) -> int:
         return self.skeleton.classes
+
+    @property
+    def auxiliary_params(self) -> int:
+        """The parameters of the auxiliary head that training adds."""
+        with torch.device("meta"):
+            head = self.build(auxiliary=True).auxiliary
+        return 0 if head is None else sum(parameter.numel() for parameter in head.parameters())
 
     @property
     def counters(self) -> Mapping[str, Resource]:
@@ -134,45 +147,38 @@ class DerivedBlueprint(Blueprint):
 class ReferenceBlueprint(Blueprint):
     """A reference network, by its name in REFERENCE, for an image (channels, height, width) and a number of classes."""
 
-    name: str
+    reference: str
     image: Image
     classes: int
-
-    @property
-    def input(self) -> Image:
-        return self.image
-
-    @property
-    def outputs(self) -> int:
-        return self.classes
+    name: str = "the network"
 
     @property
     def origin(self) -> dict[str, str]:
-        return {"reference network": self.name}
+        return {"reference network": self.reference}
 
     @property
     def card(self) -> dict[str, Any]:
-        return {"reference": self.name, "image": self.image, "classes": self.classes}
+        return {"reference": self.reference, "image": self.image, "classes": self.classes}
 
     def build(self, auxiliary: bool = False) -> nn.Module:
-        return REFERENCE[self.name].build(self.image, self.classes)
+        return REFERENCE[self.reference].build(self.image, self.classes)
 
     def with_classes(self, classes: int) -> ReferenceBlueprint:
         return replace(self, classes=classes)
 
     def remarks(self, recipe: RetrainConfig) -> list[str]:
-        lines = [f"building {self.name} for images of {'x'.join(map(str, self.image))} and {self.classes} classes"]
+        lines = [f"building {self.reference} for images of {'x'.join(map(str, self.image))} and {self.classes} classes"]
         idle = [f"retrain.{key}" for key in ("drop_path", "auxiliary") if getattr(recipe, key)]
         if idle:
             lines.append(f"without {' and '.join(idle)}: these belong to networks of cells")
         return lines
 
     def facts(self, recipe: RetrainConfig) -> dict[str, str]:
-        return {"network": self.name}
+        return {"network": self.reference}
 
 
-def of_card(card: Mapping[str, Any], where: str, space_named: Callable[[str], SearchSpace]) -> Blueprint:
-    """The blueprint that wrote a card; `where` names it in messages, `space_named` gives the space of a genotype.
+def of_card(card: Mapping[str, Any], where: str, space: Space = None) -> Blueprint:
+    """Return the blueprint that wrote a card; `where` names it in messages, `space` is the genotype's where it does not ship.
 
     Raises InputError for a genotype that cannot be used; KeyError, TypeError or ValueError for what is no card.
     """
@@ -186,6 +192,6 @@ def of_card(card: Mapping[str, Any], where: str, space_named: Callable[[str], Se
     genotype = parse_json(card["genotype"], f"{where}:genotype")
     if genotype.skeleton is None:
         raise ValueError("its genotype has no skeleton")
-    space = space_named(genotype.space)
-    validate(genotype, space, where)
-    return DerivedBlueprint(genotype, space, genotype.skeleton)
+    own = find_space(space, genotype.space)
+    validate(genotype, own, where)
+    return DerivedBlueprint(replace(genotype, space=own.name), own, genotype.skeleton)

@@ -1,178 +1,148 @@
-"""What a user may name as a network: a genotype at a skeleton, a reference network, or a callable in code of their own."""
+"""Which network is meant: a genotype, a reference network, code of the user's own, or a file of trained weights.
+
+Names, files and run folders are looked up here and nowhere else, without torch, so that a slip is answered at once.
+"""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
-import operator
 import os
-import pkgutil
 import re
-import sys
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
-from torch.nn.parameter import UninitializedParameter
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.reading import read_genotype
-from rapdarts.architecture.space import SearchSpace
-from rapdarts.config.commands import CountConfig
-from rapdarts.config.experiment import image_shape
-from rapdarts.cost.count import deployment_of
-from rapdarts.cost.layers import Target
-from rapdarts.cost.trace import Image
-from rapdarts.deploy.skeletons import CLASSES, IMAGE, skeleton_for
+from rapdarts.architecture.reading import parse, read_genotype
+from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError, shorten, suggestion
-from rapdarts.networks.derived import DerivedNetwork
-from rapdarts.networks.reference import REFERENCE, find
+from rapdarts.networks.reference import REFERENCE, find_reference
 
 CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
-OF_ALL = frozenset({"input", "precision", "hardware", "rows", "plot"})
-OF_SKELETON = frozenset({"input", "classes", "layers", "channels", "stem"})
-OF_SPACE = OF_SKELETON | {"precision", "hardware", "space"}
-OF_FILTERS = frozenset({"input", "channels", "precision", "hardware"})
-"""Keys of `rapdarts cost` that have a say in every network, in those of genotypes, in a space, and in the designs of a filter."""
+"""`package.module:callable`, a network in the user's own code."""
+
+GENOTYPES = ("genotype.json", "best.json")
+"""The files of a run folder that hold its genotype: what a search found or a training trained, or the first of a ranking."""
+
+NETWORK = "network.safetensors"
+ONNX = ".onnx"
 
 
-def of_genotype(name: str, genotype: Genotype, space: SearchSpace, options: CountConfig) -> Target:
-    """The network of a genotype that `space` could have given, without weights."""
-    skeleton = skeleton_for(space, options, genotype.skeleton)
-    with torch.device("meta"):
-        network = DerivedNetwork(genotype, space, skeleton, auxiliary=True)
-    head, network.auxiliary = network.auxiliary, None
-    extra = sum(parameter.numel() for parameter in head.parameters()) if head else 0
-    return Target(
-        name, network, skeleton.image, skeleton.classes, OF_ALL | OF_SKELETON, skeleton, extra, deployment_of(genotype)
-    )
+@dataclass(frozen=True)
+class Found:
+    """The network that a user called `name`, as one of `genotype`, `reference`, `code` and `file`; `where` it was found.
 
-
-def of_name(name: str, options: CountConfig) -> Target | None:
-    """A reference network, without weights, or what `package.module:callable` gives; None for a name of another kind.
-
-    Raises InputError where the user's code fails or gives no network.
+    `file` holds the weights of a trained network without a genotype. `folder` is the run folder that was named, if any.
     """
-    image = image_shape(options.input) if options.input else None
-    known = find(name)
+
+    name: str
+    where: str
+    genotype: Genotype | None = None
+    reference: str = ""
+    code: str = ""
+    file: Path | None = None
+    folder: Path | None = None
+
+    def the_genotype(self, space: Space = None) -> Genotype:
+        """Return the genotype, that of a trained network's file too; `space` is its space, if it does not ship.
+
+        Raises InputError where there is none.
+        """
+        genotype = self.genotype
+        if self.file is not None and genotype is None:
+            genotype = _in_trained(self.file, space)[0]
+        if genotype is None:
+            raise InputError(f"{self.where} is a reference network, which has no genotype; name one, such as PDARTS.")
+        return genotype
+
+    def the_reference(self, space: Space = None) -> str:
+        """Return the name of the reference network, that in a trained network's file too; empty for a genotype's network."""
+        if self.file is not None and self.genotype is None:
+            return _in_trained(self.file, space)[1]
+        return self.reference
+
+
+def _in_trained(file: Path, space: Space) -> tuple[Genotype | None, str]:
+    """The genotype of the network in a file, or the name of the reference network in it."""
+    from rapdarts.deploy.model_file import read_trained
+
+    blueprint = read_trained(file, space).blueprint
+    return getattr(blueprint, "genotype", None), getattr(blueprint, "reference", "")
+
+
+def find_network(
+    given: Genotype | str | os.PathLike[str], space: str = "darts", networks: bool = True, code: bool = False
+) -> Found:
+    """Return the network that is meant by a value, a name, a file, a run folder, or a text in a form that export writes.
+
+    `space` is the space of a text in the DARTS dialect, which leaves it open. `networks` says whether a reference
+    network would do, which messages then name, and `code` whether `package.module:callable` would. Raises InputError.
+    """
+    if isinstance(given, Genotype):
+        return Found("the genotype", "the genotype", given)
+    name = os.fspath(given)
+    known = find_genotype(name)
     if known is not None:
-        reference = REFERENCE[known]
-        size = image or reference.image, options.classes or reference.classes
-        with torch.device("meta"):
-            network = reference.build(*size)
-        return Target(name, network, *size, OF_ALL | {"classes"})
-    if not CODE.fullmatch(name) or os.path.exists(name):
-        return None
-    size = image or IMAGE, options.classes or CLASSES
-    try:
-        network, told = _from_code(name, *size)
-    except (Exception, SystemExit) as error:
-        why = (str(error).splitlines() or [""])[0].rstrip(".")
-        raise InputError(f"{shorten(name)} cannot be built: {type(error).__name__}: {why[:300]}; mend it.") from error
-    if not isinstance(network, nn.Module):
-        raise InputError(f"{shorten(name)} gives a value of {type(network)}, not a network (torch.nn.Module).")
-    refuse_lazy(network, shorten(name))
-    return Target(name, network, size[0], size[1] if "classes" in told else 0, OF_ALL | told)
-
-
-def refuse_lazy(network: nn.Module, name: str) -> None:
-    """Raises InputError for a network whose layers do not know their sizes yet."""
-    if any(isinstance(weight, UninitializedParameter) for weight in network.parameters()):
-        raise InputError(f"{name} has lazy layers without weights; let it run on an image before it is given.")
-
-
-def _from_code(name: str, image: Image, classes: int) -> tuple[Any, frozenset[str]]:
-    """What a name in the user's code gives, and which of `image` and `classes` it was told."""
-    module, _, path = name.partition(":")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found = operator.attrgetter(path)(importlib.import_module(module))
-    finally:
-        sys.path.remove(os.getcwd())  # or the user's files would stand before the packages that are imported later
-    if isinstance(found, nn.Module) or not callable(found):
-        return found, frozenset()
-    takes = inspect.signature(found).parameters
-    told = {key: value for key, value in (("image", image), ("classes", classes)) if key in takes}
-    if told:
-        return found(**told), frozenset(told)
-    needed = [one for one in takes.values() if one.default is one.empty and one.kind <= one.POSITIONAL_OR_KEYWORD]
-    return (found(image, classes), frozenset({"classes"})) if len(needed) == 2 else (found(), frozenset())
-
-
-def genotype_named(name: str) -> tuple[Genotype, str]:
-    """The genotype of a name that `of_name` does not know, and how to call it in a message. Raises InputError."""
-    return named(name, REFERENCE, "a file, package.module:callable")
-
-
-def refuse(given: Iterable[str], useful: frozenset[str], what: str) -> None:
-    """Raises InputError for the first key that is given and of no use."""
-    for key in given:
-        if key not in useful:
-            raise InputError(f"rapdarts cost {shorten(what)} has no use for {key}=; leave it out.")
-
-
-def named_space(name: str) -> SearchSpace:
-    """The SPACE of a module in `search_spaces`. Raises InputError, naming the nearest, for one that is not there."""
-    known = sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("search_spaces").__path__))
-    if name not in known:
-        raise InputError(
-            f"there is no search space {shorten(repr(name))}; {suggestion(name, known)}; for one of your own add --space FILE,"
-            " the Python file that holds it, or give its value with space= in a program."
-        )
-    return _space_of(importlib.import_module(f"search_spaces.{name}"), name)
-
-
-def space_from_file(path: Path) -> SearchSpace:
-    """The SPACE of a user's own module, which is run. Raises InputError if it cannot be, or holds none."""
-    name = f"rapdarts_space_{path.stem}"
-    specification = importlib.util.spec_from_file_location(name, path)
-    if not path.is_file() or specification is None or specification.loader is None:
-        raise InputError(f"--space {path}: there is no such Python file.")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module  # where dataclasses, among others, look their own module up
-    try:
-        specification.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise InputError(f"--space {path} fails when it is run: {type(error).__name__}: {error}.") from error
-    return _space_of(module, str(path))
-
-
-def _space_of(module: object, where: str) -> SearchSpace:
-    space = getattr(module, "SPACE", None)
-    if not isinstance(space, SearchSpace):
-        raise InputError(f"the search space {where} holds no value SPACE = rapdarts.SearchSpace(...).")
-    return space
+        return Found(name, name, known)
+    reference = find_reference(name)
+    if reference is not None:
+        return Found(name, name, reference=reference)
+    if os.path.exists(name):
+        return _in_files(name, Path(name))
+    if any(mark in name for mark in "({|"):
+        return Found("the genotype", "the genotype", parse(name, "the genotype", space))
+    if code and CODE.fullmatch(name):
+        return Found(name, name, code=name)
+    if os.sep in name:
+        raise InputError(f"there is no file or folder {shorten(name)}; give that of a genotype, or a name.")
+    what, forms = "network" if networks else "genotype", "a file, package.module:callable" if code else "a file"
+    hint = suggestion(name, [*LITERATURE, *(REFERENCE if networks else ())])
+    raise InputError(f"there is no {what} {shorten(repr(name))}: neither {forms} nor a name; {hint}.")
 
 
 def find_genotype(name: str) -> Genotype | None:
-    """The genotype of this name, in any case of letters; None where the literature has none."""
+    """Return the genotype of this name in the literature, in any case of letters; None where there is none."""
     return next((genotype for known, genotype in LITERATURE.items() if known.lower() == name.lower()), None)
 
 
-def named(target: str, networks: Iterable[str] = (), forms: str = "a file") -> tuple[Genotype, str]:
-    """The genotype a user names, and how to call it in a message: a literature name, a file, or a run folder's.
+def _in_files(name: str, path: Path) -> Found:
+    """The network of a run folder or a file."""
+    if not path.is_dir():
+        if path.suffix == ".safetensors":
+            return Found(name, name, file=path)
+        return Found(name, name, read_genotype(path))
+    for file in GENOTYPES:
+        if (path / file).exists():
+            return Found(name, str(path / file), read_genotype(path / file), folder=path)
+    if (path / NETWORK).exists():
+        return Found(name, str(path / NETWORK), file=path / NETWORK, folder=path)
+    raise InputError(f"{path} holds no genotype.json; the search has not finished, or it is not a run folder.")
 
-    `networks` are names of others that would have done as well, and `forms` what besides a name would. Raises InputError.
+
+def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
+    """Return the file of the trained network that is meant: a run folder's, or the file itself.
+
+    `purpose` is what needs it, such as `to=onnx`. Raises InputError, with what to do, for a network without weights.
     """
-    known_genotype = find_genotype(target)
-    if known_genotype is not None:
-        return known_genotype, target
-    path = Path(target)
-    if os.path.isdir(path):
-        path = path / "genotype.json"
-        if not path.exists():
-            raise InputError(
-                f"{target} holds no genotype.json; the search has not finished, or it is not a run folder."
-            )
-    elif not os.path.exists(path):
-        if os.sep in target:
-            raise InputError(f"there is no file or folder {shorten(target)}; give that of a genotype, or a name.")
-        what = "network" if networks else "genotype"
-        hint = suggestion(target, [*LITERATURE, *networks])
-        raise InputError(f"there is no {what} {shorten(repr(target))}: neither {forms} nor a name; {hint}.")
-    return read_genotype(path), str(path)
+    path = Path(name)
+    file = path / NETWORK if path.is_dir() else path
+    if file.is_file() and file.suffix in (".safetensors", ONNX):
+        return file
+    target, needs = shorten(os.fspath(name)), f"{purpose} needs" if purpose else "it is needed"
+    train = f"train it first (rapdarts retrain {target} EXPERIMENT run=FOLDER) and name that folder"
+    need = f", and {purpose} needs a trained network" if purpose else ""
+    if path.is_dir() and not (path / "genotype.json").exists():
+        raise InputError(
+            f"{path} holds no {NETWORK}{f', which {needs}' if purpose else ''}; name the folder of a finished rapdarts retrain."
+        )
+    if path.suffix in (".pte", ".pt2"):
+        raise InputError(
+            f"{path} is not evaluated here; rapdarts evaluate takes run folders, {NETWORK} and ONNX files."
+        )
+    if path.exists():
+        raise InputError(f"{path} holds a genotype without weights{need}; {train}.")
+    if find_genotype(os.fspath(name)) or find_reference(os.fspath(name)):
+        need = f", and {purpose} needs a trained one" if purpose else ""
+        raise InputError(f"{target} is a network without weights{need}; {train}.")
+    raise InputError(
+        f"there is no trained network {shorten(repr(os.fspath(name)))}; name a run folder of rapdarts retrain, or its {NETWORK}."
+    )

@@ -13,8 +13,8 @@ from rapdarts.config.experiment import Experiment
 from rapdarts.config.resolve import of_run
 from rapdarts.config.units import show
 from rapdarts.deploy.blueprint import DerivedBlueprint
-from rapdarts.deploy.lookup import named_space
 from rapdarts.deploy.model_file import TrainedFile
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.files.json import Fault, as_object, strict_loads
 from rapdarts.files.text import read_text
@@ -66,7 +66,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 def card(trained: TrainedFile, history: History, name: str, size: int, licence: str = "") -> str:
     """The card, in Markdown, of the file `name` of `size` bytes that a trained network was written to."""
-    image = "x".join(map(str, trained.blueprint.input))
+    image = "x".join(map(str, trained.blueprint.image))
     head = ["---", "library_name: rapdarts", "pipeline_tag: image-classification"]
     head += [f"license: {json.dumps(licence)}"] if licence else []
     rows = {
@@ -149,7 +149,7 @@ def _trained_on(history: History) -> dict[str, str]:
 
 
 def _use(trained: TrainedFile, name: str) -> list[str]:
-    shape = ", ".join(map(str, trained.blueprint.input))
+    shape = ", ".join(map(str, trained.blueprint.image))
     given, own = json.dumps(name), _own_space(trained)
     return [
         "## Use",

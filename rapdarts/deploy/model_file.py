@@ -15,13 +15,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from rapdarts.architecture.space import SearchSpace
 from rapdarts.data.dataset import DataSet
 from rapdarts.deploy.blueprint import Blueprint, of_card
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.files.json import strict_loads
 from rapdarts.networks.layers import Normalise
+from rapdarts.training.optimizer import to_device
 
 CARD = "rapdarts"
 """The one metadata entry of our .safetensors files: the format writes several in an order that changes from call to call."""
@@ -37,9 +37,23 @@ class TrainedFile:
     std: tuple[float, ...]
     class_names: tuple[str, ...]
 
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """The image that the network takes (channels, height, width)."""
+        return self.blueprint.image
 
-def read_trained(path: Path, space_named: Callable[[str], SearchSpace] = named_space) -> TrainedFile:
-    """The metadata of a trained network; `space_named` gives the space of a genotype.
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """Every resource of the network."""
+        return self.blueprint.costs
+
+    def open(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """Return the network on a device: pixels (n, c, h, w) in 0..1 to logits (n, classes)."""
+        return to_device(deployed(self), device)
+
+
+def read_trained(path: Path, space: Space = None) -> TrainedFile:
+    """Return the metadata of a trained network; `space` is that of its genotype, if it does not ship.
 
     Raises InputError if there is none, DamagedError if it cannot be read.
     """
@@ -50,15 +64,15 @@ def read_trained(path: Path, space_named: Callable[[str], SearchSpace] = named_s
     try:
         with safe_open(path, "pt") as file:
             card = strict_loads((file.metadata() or {})[CARD])
-        blueprint, data = of_card(card, str(path), space_named), card["data"]
-        mean, std = (_by_channel(data[name], name, blueprint.input[0]) for name in ("mean", "std"))
+        blueprint, data = of_card(card, str(path), space), card["data"]
+        mean, std = (_by_channel(data[name], name, blueprint.image[0]) for name in ("mean", "std"))
         if not all(deviation > 0 for deviation in std):
             raise ValueError("its std is not above 0")
         names = data["classes"]
         if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
             raise ValueError("its classes are no list of names")
-        if len(names) != blueprint.outputs:
-            raise ValueError(f"it names {len(names)} classes and tells {blueprint.outputs} apart")
+        if len(names) != blueprint.classes:
+            raise ValueError(f"it names {len(names)} classes and tells {blueprint.classes} apart")
         return TrainedFile(path, blueprint, mean, std, tuple(names))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DamagedError(f"{path} is not a network that rapdarts retrain wrote, or is damaged ({error}).") from None
@@ -106,3 +120,21 @@ def to_safetensors(weights: Mapping[str, Tensor], blueprint: Blueprint, data: Da
     kept = {name: value.cpu().contiguous() for name, value in weights.items() if not name.startswith("auxiliary.")}
     card = {**blueprint.card, "data": {"mean": data.mean, "std": data.std, "classes": data.class_names}}
     return safetensors.torch.save(kept, {CARD: json.dumps(card)})
+
+
+def with_new_head(trained: TrainedFile, classes: int) -> nn.Module:
+    """Return the trained network with fresh weights where the number of classes shows in their shape. Raises InputError."""
+    if type(classes) is not int or classes < 1:
+        raise InputError(f"classes={classes}: a classifier needs at least one; give a number.")
+    network = trained.blueprint.with_classes(classes).build()
+    head = head_of(trained.blueprint)
+    kept = {name: weight for name, weight in load_network(trained).state_dict().items() if name not in head}
+    network.load_state_dict({**network.state_dict(), **kept})
+    return network.eval()
+
+
+def head_of(blueprint: Blueprint) -> frozenset[str]:
+    """Return the names of the weights whose shape changes with the number of classes."""
+    with torch.device("meta"):
+        one, other = (blueprint.with_classes(classes).build().state_dict() for classes in (2, 3))
+    return frozenset(name for name in one if one[name].shape != other[name].shape)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,30 @@ def _weights(node: Any, maker: dict[str, Any], constants: dict[str, Any]) -> Ite
             name = before.input[0]
         if name in constants:
             yield constants[name]
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """What an ONNX file of ours says about its network."""
+
+    path: Path
+    image: tuple[int, int, int]
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> OnnxFile:
+        """Return the facts in a file. Raises InputError where it says nothing of image and classes, DamagedError if it is not ONNX."""
+        facts = onnx_facts(path)
+        return cls(path, facts.image, facts.class_names)
+
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """Every resource that can be counted in the file's graph."""
+        return onnx_costs(self.path)
+
+    def open(self, device: torch.device) -> Function:
+        """Return the network, which onnxruntime runs on the CPU: pixels (n, c, h, w) in 0..1 to logits (n, classes)."""
+        return onnx_network(self.path)
 
 
 def onnx_network(path: Path) -> Function:

@@ -1,4 +1,4 @@
-"""The data that a trained network is tested on: those of its run, or others that the user names."""
+"""On which data is a trained network tested, or a run's network trained: those of the run, or others that the user confirms."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from rapdarts.data.dataset import DataSet
 from rapdarts.errors import InputError, shorten
 from rapdarts.training.folder import run_of
 
+PLACED = ("npz", "folder")
+"""Data sets that are known by where they lie."""
+
 
 def data_asked(own: DataConfig, asked: OtherDataConfig, image: tuple[int, int, int]) -> DataConfig:
-    """The data that a command line asks for, over those of a run or an experiment, for a network that takes `image`."""
+    """Return the data that are asked for, over those of a run or an experiment, for a network that takes `image`."""
     if asked.name:
         own = DataConfig(asked.name, size=image[1] if asked.name == "folder" else 0)
     return replace(own, path=asked.path or own.path, size=asked.size or own.size)
@@ -30,14 +33,18 @@ def check_data(what: Path, image: tuple[int, int, int], class_names: tuple[str, 
         )
 
 
-def experiment_of(path: Path, name: str = "", *, needed: bool = True) -> Experiment:
-    """The experiment on whose data a trained network is tested: the one of that name, or that of the run it lies in.
+def experiment_of(path: Path, name: str = "", *, needed: bool = True, confirmed: bool = False) -> Experiment:
+    """Return the experiment on whose data a trained network is tested: the one of that name, or that of the run it lies in.
 
-    Where nothing says which data, and it is not `needed`, the defaults. Raises InputError where it is.
+    Where nothing says which data, and it is not `needed`, the defaults. Raises InputError where it is, and for an
+    experiment on other data than the run's unless that is `confirmed` by a data.name of its own.
     """
-    if name:
-        return resolve.experiment(name, [])
     folder = run_of(path)
+    if name:
+        asked = resolve.experiment(name, [])
+        if folder is not None and not confirmed:
+            check_same_data(folder, resolve.of_run(folder).data, asked.data, name)
+        return asked
     if folder is not None:
         return resolve.of_run(folder)
     if not needed:
@@ -45,3 +52,17 @@ def experiment_of(path: Path, name: str = "", *, needed: bool = True) -> Experim
     raise InputError(
         f"there is no config.yaml beside {path} that says on which data to test; name an experiment behind it, such as digits."
     )
+
+
+def check_same_data(folder: Path, own: DataConfig, asked: DataConfig, experiment: str) -> None:
+    """Raises InputError, with what to write, where an experiment has other data than the run in a folder."""
+
+    def key(data: DataConfig) -> tuple[str, str]:
+        return data.name, data.path if data.name in PLACED else ""
+
+    if key(own) != key(asked):
+        run, other = (f"{data.name} {data.path}".strip() for data in (own, asked))
+        raise InputError(
+            f"{folder} is a run on {run}, and the experiment {shorten(experiment)} has the data {other}: leave the"
+            f" experiment out for the run's own data, or confirm the others with data.name={asked.name}."
+        )

@@ -74,7 +74,7 @@ class Agreement:
 def facts_for(trained: TrainedFile, licence: str = "") -> Facts:
     """What a file is to say about a trained network."""
     cells = [trained.blueprint.genotype.line] if isinstance(trained.blueprint, DerivedBlueprint) else []
-    return Facts(trained.blueprint.input, trained.class_names, "\n".join([what(trained), *cells]), licence)
+    return Facts(trained.blueprint.image, trained.class_names, "\n".join([what(trained), *cells]), licence)
 
 
 def write_verified(network: nn.Module, runtime: Runtime, facts: Facts, pixels: Tensor) -> tuple[bytes, Agreement]:

@@ -17,8 +17,8 @@ from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.prices import prices, read_hardware
 from rapdarts.data.dataset import DataSet
 from rapdarts.data.randomness import key
+from rapdarts.deploy import skeletons
 from rapdarts.deploy.blueprint import DerivedBlueprint
-from rapdarts.deploy.skeletons import skeleton_to_build
 from rapdarts.errors import DivergedError, InputError
 from rapdarts.loops.retrain import all_diverged, retrain
 from rapdarts.training.metrics import Evaluation
@@ -37,7 +37,7 @@ def random_baseline(
     and their standard deviation over genotypes, but for those whose training diverged. Raises DivergedError if all did.
     """
     settings = config.search.random
-    skeleton, instead_of = skeleton_to_build(like, config.skeleton, data)
+    skeleton, instead_of = skeletons.to_build(like, config.skeleton, data)
     table = prices(config.search, space, skeleton)
     facts = deployment_facts(config.search.precision, read_hardware(config.search.hardware))
     target = random_macs(settings) or (count_derived(like, space, skeleton, {"macs": macs})["macs"] if like else 0.0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from rapdarts.architecture.space import SKIP, SearchSpace, Skeleton, stem_for
+from rapdarts.architecture.space import SKIP, SearchSpace, Skeleton
 from rapdarts.config.experiment import Experiment, SearchConfig, budget_limits
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty, uniform
@@ -20,7 +20,7 @@ from rapdarts.data.augment import Augment
 from rapdarts.data.batches import Batches
 from rapdarts.data.dataset import DataSet, split
 from rapdarts.data.randomness import key
-from rapdarts.deploy.skeletons import deployment_skeleton
+from rapdarts.deploy import skeletons
 from rapdarts.errors import InputError
 from rapdarts.loops.search_record import cost_facts, heat_map, shown
 from rapdarts.networks.batched.supernet import BatchedSupernet
@@ -180,7 +180,7 @@ def build(
     settings = config.search
     device = data.train.labels.device
     torch.manual_seed(key(config.seed, "initial weights", stage))
-    skeleton = Skeleton(layers, settings.channels, data.image, data.classes, stem_for(config.skeleton.stem, data.image))
+    skeleton = skeletons.of_supernet(config, data, layers)
     plain = Supernet(space, skeleton, settings.partial_channels)
     supernet = to_device(plain if settings.supernet == "plain" else BatchedSupernet(plain), device)
     supernet.checkpoint = settings.checkpoint
@@ -203,7 +203,8 @@ def priced(config: Experiment, space: SearchSpace, data: DataSet) -> PriceTable:
     Raises InputError, before anything is made, where no genotype meets the budgets there, or a price cannot be had.
     """
     settings, asked, device = config.search, config.skeleton, data.train.labels.device
-    skeleton = deployment_skeleton(replace(asked, channels=asked.channels or 2), data)
+    width = replace(asked, channels=asked.channels or 2)
+    skeleton = skeletons.of_experiment(width, data.image, data.classes)
     if asked.channels == 0:
         skeleton = replace(skeleton, channels=widest(settings, space, skeleton))
     table = prices(settings, space, skeleton, device)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rapdarts.architecture.space import NONE
 from rapdarts.config.units import UNITS, show
 from rapdarts.cost.layers import CONVENTIONS, NetworkCosts, Row
 from rapdarts.cost.spaces import Amounts
+from rapdarts.files import atomic
+from rapdarts.reports import plots
 from rapdarts.reports.plots import Panels
 
 
@@ -95,6 +98,11 @@ def panels(bill: NetworkCosts) -> Panels:
             "MACs, millions": [row.macs / 1e6 for row in rows],
         },
     )
+
+
+def draw_layers(bills: Sequence[NetworkCosts], file: Path) -> None:
+    """Write bar charts of what the layers of networks cost, in the format that the file's name ends with."""
+    atomic.write(file, plots.draw([panels(bill) for bill in bills], file.suffix))
 
 
 def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:

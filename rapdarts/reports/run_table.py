@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,17 @@ from rapdarts.errors import DamagedError, InputError
 COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")
 ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "<": "&lt;", **dict.fromkeys("\r\n", " ")})
 """What would end a cell of a Markdown table or bring in HTML, and what stands there instead."""
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """A table of finished runs in Markdown, and what was left out of it."""
+
+    text: str
+    left_out: list[str]
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def table(folders: Sequence[Path]) -> tuple[str, list[str]]:

@@ -14,7 +14,7 @@ import torch
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
-from rapdarts.config.units import show, within
+from rapdarts.config.units import costs_line, show, within
 from rapdarts.cost.expected import PriceTable
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.files.json import Fault, as_object, strict_loads
@@ -28,7 +28,7 @@ FORMAT, VERSION = "rapdarts-alphas", 1
 MAX_FILE_BYTES = 20_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Derivation:
     """The chosen genotype with its exact costs at the skeleton; what else could have been chosen; and the rule in words.
 
@@ -55,10 +55,33 @@ class Derivation:
             for candidate in self.candidates
         ]
 
+    def best_first(self) -> list[dict[str, Any]]:
+        """Return the chosen candidate, then the others by their scores; those without one (a weight of 0) last."""
+        return best_first(self.candidates_json())
+
+    def describe(self, count: int = 1) -> str:
+        """Return the rule, the chosen genotype and its costs, and the other candidates up to `count`, for the eye."""
+        lines = [f"rule: {self.rule}", self.genotype.line, costs_line(self.genotype.costs)]
+        if count > 1:
+            lines[1] = f"1. score {self.candidates[0].score:.4f}: {lines[1]}"
+        for number, other in enumerate(self.candidates[1:count], 2):
+            lines.append(
+                f"{number}. score {other.score:.4f}: {other.genotype.line}\n   {costs_line(other.genotype.costs)}"
+            )
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return self.describe()
+
     @property
     def used(self) -> dict[str, float]:
         """How much of each budget the genotype uses, 0 to 1."""
         return {name: self.genotype.costs[name] / budget for name, budget in self.budgets.items()}
+
+
+def best_first(candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the chosen candidate, then the others by their scores; those without one (a weight of 0) last."""
+    return sorted(candidates, key=lambda one: (not one["chosen"], one["score"] is None, -(one["score"] or 0)))
 
 
 def derive(

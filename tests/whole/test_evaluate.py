@@ -235,7 +235,7 @@ def test_an_onnx_file_gives_what_the_network_gives(tmp_path: Path, capsys: pytes
     data, run = load_dataset(DataConfig(), torch.device("cpu"), 0), tmp_path / "net.safetensors"
     run.write_bytes(to_safetensors(blueprint.build().state_dict(), blueprint, data))
     trained = read_trained(run)
-    facts = Facts(trained.blueprint.input, trained.class_names)
+    facts = Facts(trained.blueprint.image, trained.class_names)
     content = to_onnx(deployed(trained), facts)
     (tmp_path / "net.onnx").write_bytes(content)
     pixels = data.train.fetch(torch.arange(32)) / 255

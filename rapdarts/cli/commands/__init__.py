@@ -1,29 +1,14 @@
-"""The commands: each takes its command line, does one thing, and answers. Heavy imports wait until a verb really runs."""
+"""The commands: each takes its command line, calls one function of the library, and answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 from rapdarts.cli.arguments import Call
-from rapdarts.cli.commands.cost import cost
-from rapdarts.cli.commands.derive import derive
-from rapdarts.cli.commands.evaluate import evaluate
-from rapdarts.cli.commands.export import export
-from rapdarts.cli.commands.measure import measure
-from rapdarts.cli.commands.rank import rank
-from rapdarts.cli.commands.report import report
-from rapdarts.cli.commands.retrain import retrain
-from rapdarts.cli.commands.search import search
 
-VERBS: dict[str, Callable[[Call], None]] = {
-    "search": search,
-    "derive": derive,
-    "retrain": retrain,
-    "rank": rank,
-    "evaluate": evaluate,
-    "export": export,
-    "cost": cost,
-    "measure": measure,
-    "report": report,
-}
-"""Every command; what there is to say about it stands in rapdarts.help."""
+
+def command(verb: str) -> Callable[[Call], None]:
+    """Return the function of a command, `VERB` in the module of that name here."""
+    run: Callable[[Call], None] = getattr(import_module(f"{__name__}.{verb}"), verb)
+    return run

@@ -1,31 +1,19 @@
-"""`search` and `derive`: from data to a genotype, and once more from what a search left."""
+"""`search`: from data to a genotype, or to what random genotypes reach."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from rapdarts import api
 from rapdarts.cli.arguments import Call
-from rapdarts.cli.naming import experiment_asked, space_asked
+from rapdarts.cli.naming import print_config, resolve_call
 from rapdarts.cli.output import answer
 
 
 def search(call: Call) -> None:
     call.expect(1)
-    config, launch = experiment_asked(call, call.target("an experiment, such as digits"))
-    if config is None:
+    config = resolve_call(call, "rapdarts search needs an experiment, such as digits; see rapdarts search --help.")
+    if call.print_config:
+        print_config(call, config)
         return
-    from rapdarts.loops import launch as launches
-    from rapdarts.reports.costs import describe_search
-
-    space, code = space_asked(config.search.space, call.space), launches.source(call.space)
-    name = Path(call.words[0]).stem
-    if config.search.strategy == "random":
-        result, file = launches.baseline(config, space, launch, name, code)
-        answer(call, result, f"{result['summary']}\nwritten to {file}")
-        return
-    found = launches.search(config, space, launch, name, code)
-    answer(
-        call,
-        found.report,
-        f"{describe_search(found.report)}\nwritten to {found.folder / 'genotype.json'}",
-    )
+    run = api.random_baseline if config.search.strategy == "random" else api.search
+    found = run(call.word(0), call.values, space=call.space_file)
+    answer(call, found.report, f"{found!r}")

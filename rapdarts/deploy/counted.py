@@ -1,0 +1,156 @@
+"""Networks counted as a user asks: which keys mean something for which, and at which skeleton a genotype is built."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from rapdarts.architecture.genotype import Genotype, validate
+from rapdarts.architecture.space import SearchSpace
+from rapdarts.config.commands import CountConfig
+from rapdarts.config.experiment import HardwareConfig, image_shape
+from rapdarts.config.knobs import parse_settings
+from rapdarts.cost.count import count, deployment_of, resources
+from rapdarts.cost.layers import NetworkCosts, network_costs
+from rapdarts.cost.prices import read_hardware
+from rapdarts.cost.spaces import filter_designs, space_prices
+from rapdarts.deploy import skeletons
+from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlueprint
+from rapdarts.deploy.lookup import Found
+from rapdarts.deploy.model_file import read_trained
+from rapdarts.deploy.space_lookup import Space, find_space
+from rapdarts.deploy.user_network import UserNetwork, from_code, refuse_lazy
+from rapdarts.errors import InputError, shorten
+from rapdarts.networks.reference import REFERENCE
+
+OF_ALL = frozenset({"input", "precision", "hardware", "rows", "plot"})
+OF_SKELETON = frozenset({"input", "classes", "layers", "channels", "stem"})
+OF_SPACE = OF_SKELETON | {"precision", "hardware", "space"}
+OF_FILTERS = frozenset({"input", "channels", "precision", "hardware"})
+"""Keys that mean something for every network, for those of genotypes, for a space, and for the designs of a filter."""
+
+FILTER = (384, 13, 13), 256
+"""The image and the channels that the designs of a filter are compared at: AlexNet's fifth convolution."""
+
+
+def options_of(**given: Any) -> CountConfig:
+    """Return what is asked of a network, checked; None asks for nothing. Raises InputError."""
+    image = given.pop("image")
+    if image is not None:
+        if not (
+            isinstance(image, tuple | list | torch.Size) and len(image) == 3 and all(type(n) is int for n in image)
+        ):
+            raise InputError(f"image={image!r} must be (channels, height, width), such as (3, 32, 32).")
+        given["input"] = "x".join(map(str, image))
+    return parse_settings(CountConfig, [(key, value) for key, value in given.items() if value is not None])
+
+
+def genotype_at(
+    genotype: Genotype, space: Space, options: CountConfig, name: str = "the genotype", where: str = "the genotype"
+) -> DerivedBlueprint:
+    """Return the network of a genotype at the skeleton that is asked for, over its own or its space's. Raises InputError."""
+    own = find_space(space, genotype.space)
+    validate(genotype, own, where)
+    image = image_shape(options.input) if options.input else None
+    base = genotype.skeleton or skeletons.of_space(own)
+    skeleton = skeletons.changed(base, options.layers, options.channels, image, options.classes, options.stem)
+    return DerivedBlueprint(replace(genotype, space=own.name), own, skeleton, name=name)
+
+
+def cost_of(
+    found: Found | nn.Module, options: CountConfig, given: Iterable[str], hardware: str | HardwareConfig, space: Space
+) -> dict[str, float]:
+    """Return every resource of a network; `given` are the keys that were named. Raises InputError for one of no use."""
+    network, useful = _network(found, options, space)
+    _refuse(["input" if key == "image" else key for key in given], useful, network.name)
+    energies = read_hardware(hardware) if isinstance(hardware, str) else hardware
+    bits, own_hardware = _deployment(network)
+    counters = resources(options.precision or bits, energies if hardware else own_hardware)
+    with torch.device("meta"):
+        built = network.build()
+    return count(built, network.image, counters)
+
+
+def layers_of(
+    networks: Sequence[Found | nn.Module], options: CountConfig, given: Iterable[str], space: Space, words: str
+) -> list[NetworkCosts]:
+    """Return networks counted layer by layer. Raises InputError for a key that is of use to none of them."""
+    hardware = read_hardware(options.hardware)
+    with redirect_stdout(sys.stderr):  # a user's own code may print
+        found = [_network(one, options, space) for one in networks]
+        _refuse(given, frozenset().union(*(useful for _, useful in found)), words)
+        return [_layers(network, options, hardware) for network, _ in found]
+
+
+def prices_of_space(space: SearchSpace, options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
+    """Return what the networks of a space cost at the skeleton that is asked for. Raises InputError for a key of no use."""
+    _refuse(given, OF_SPACE, f"space={space.name}")
+    image = image_shape(options.input) if options.input else None
+    base = skeletons.of_space(space)
+    skeleton = skeletons.changed(base, options.layers, options.channels, image, options.classes, options.stem)
+    return space_prices(space, skeleton, options.precision or 32, read_hardware(options.hardware))
+
+
+def designs(options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
+    """Return the designs of a filter and what they cost. Raises InputError for a key of no use."""
+    _refuse(given, OF_FILTERS, "filters")
+    image = image_shape(options.input) if options.input else FILTER[0]
+    hardware = read_hardware(options.hardware)
+    return filter_designs(image, options.channels or FILTER[1], options.precision or 32, hardware)
+
+
+def _network(
+    found: Found | nn.Module, options: CountConfig, space: Space
+) -> tuple[Blueprint | UserNetwork, frozenset[str]]:
+    """The network to count, and the keys that mean something for it."""
+    image = image_shape(options.input) if options.input else None
+    if isinstance(found, nn.Module):
+        name = f"a {type(found).__name__}"
+        refuse_lazy(found, name)
+        return UserNetwork(name, found, image or skeletons.IMAGE), OF_ALL
+    if found.code:
+        network = from_code(found.code, image or skeletons.IMAGE, options.classes or skeletons.CLASSES)
+        return network, OF_ALL | network.told
+    if found.reference:
+        known = REFERENCE[found.reference]
+        size = image or known.image, options.classes or known.classes
+        return ReferenceBlueprint(found.reference, *size, name=found.name), OF_ALL | {"classes"}
+    if found.genotype is None and found.file is not None:
+        blueprint = read_trained(found.file, space).blueprint
+        if isinstance(blueprint, ReferenceBlueprint):
+            size = image or blueprint.image, options.classes or blueprint.classes
+            return ReferenceBlueprint(blueprint.reference, *size, name=found.name), OF_ALL | {"classes"}
+    genotype = found.the_genotype(space)
+    return genotype_at(genotype, space, options, found.name, found.where), OF_ALL | OF_SKELETON
+
+
+def _layers(network: Blueprint | UserNetwork, options: CountConfig, hardware: HardwareConfig) -> NetworkCosts:
+    """A network counted layer by layer, as its genotype says unless the options do."""
+    bits, own_hardware = _deployment(network)
+    energies = hardware if options.hardware else own_hardware
+    is_derived = isinstance(network, DerivedBlueprint)
+    return network_costs(
+        network,
+        options.precision or bits,
+        energies,
+        skeleton=network.skeleton if is_derived else None,
+        auxiliary=network.auxiliary_params if is_derived else 0,
+    )
+
+
+def _deployment(network: Blueprint | UserNetwork) -> tuple[int, HardwareConfig]:
+    """The precision in bits and the energies by which a network is counted where nobody says otherwise."""
+    return deployment_of(network.genotype) if isinstance(network, DerivedBlueprint) else (32, HardwareConfig())
+
+
+def _refuse(given: Iterable[str], useful: frozenset[str], what: str) -> None:
+    """Raises InputError for the first key that is given and of no use."""
+    for key in given:
+        if key not in useful:
+            raise InputError(f"rapdarts cost {shorten(what)} has no use for {key}=; leave it out.")

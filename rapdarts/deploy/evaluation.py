@@ -1,0 +1,101 @@
+"""How good a trained network is, and what it takes, in whatever file it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from rapdarts.config.commands import EvaluateConfig
+from rapdarts.config.experiment import Experiment
+from rapdarts.cost.latency import device_name
+from rapdarts.cost.measure import clock, measure_within
+from rapdarts.data.augment import fractions
+from rapdarts.data.batches import ordered
+from rapdarts.data.dataset import DataSet, load_dataset
+from rapdarts.deploy.lookup import ONNX
+from rapdarts.deploy.model_file import read_trained
+from rapdarts.deploy.onnx import OnnxFile
+from rapdarts.deploy.run_data import check_data, data_asked
+from rapdarts.deploy.space_lookup import Space
+from rapdarts.errors import InputError
+from rapdarts.training.device import device_named
+from rapdarts.training.metrics import measures, predict
+
+Reader = Callable[[torch.device], DataSet]
+"""Gives a data set on a device."""
+
+
+class TrainedNetwork(Protocol):
+    """A network in a file: a `TrainedFile` or an `OnnxFile`."""
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """The image that it takes (channels, height, width)."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of its logits."""
+
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """Every resource that is known of it."""
+
+    def open(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """Return the network on a device: pixels (n, c, h, w) in 0..1 to logits (n, classes)."""
+
+
+def open_file(file: Path, options: EvaluateConfig, space: Space = None) -> tuple[TrainedNetwork, str]:
+    """Return the network in a file and the device that runs it. Raises InputError where the file says too little of itself."""
+    if file.suffix != ONNX:
+        return read_trained(file, space), options.device
+    if options.device not in ("auto", "cpu"):
+        raise InputError(f"device={options.device}: ONNX files are run on the CPU here; leave device= out.")
+    return OnnxFile.read(file), "cpu"
+
+
+def evaluate_file(
+    file: Path, config: Experiment, options: EvaluateConfig, space: Space = None, read: Reader | None = None
+) -> dict[str, Any]:
+    """Return every measure of the network in a file on the test images of an experiment, or of the data that options name.
+
+    `read` gives other data. Raises InputError for data that do not fit the network.
+    """
+    network, device_asked = open_file(file, options, space)
+    device = device_named(device_asked, options.threads or config.threads)
+    run = network.open(device)
+    asked = data_asked(config.data, options.data, network.image)
+    data = load_dataset(asked, device, config.seed) if read is None else read(device)
+    check_data(file, network.image, network.class_names, data)
+    logits, labels = predict(run, ordered(data.test, None, options.batch, fractions(data.image[0])))
+    if logits.shape[1] != data.classes:
+        raise InputError(
+            f"{file} gives {logits.shape[1]} logits, but names {data.classes} classes; give a file that rapdarts export wrote."
+        )
+    values = measures(logits, labels, data.class_names) | {"costs": dict(network.costs)}
+    return values | ({"timing": timing(run, device, data.image, options.batch)} if options.timing else {})
+
+
+def timing(
+    run: Callable[[Tensor], Tensor], device: torch.device, image: tuple[int, int, int], batch: int
+) -> dict[str, Any]:
+    """Return what the network alone takes: seconds of a pass of one image and of a batch, and the images a second that this gives."""
+
+    def taken(images: int) -> dict[str, Any]:
+        pixels = torch.rand(images, *image, device=device)
+        return asdict(measure_within(lambda: run(pixels), device))
+
+    one, many = taken(1), taken(batch)
+    return {
+        "latency": one,
+        "batch": batch,
+        "batch_latency": many,
+        "images_per_second": batch / many["median_s"],
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "clock": clock(device),
+    }

@@ -1,0 +1,82 @@
+"""A trained network written for other programs: compared with PyTorch on test images before anyone gets the file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rapdarts.config.commands import ExportConfig
+from rapdarts.data.dataset import DataSet, load_dataset
+from rapdarts.deploy import verify
+from rapdarts.deploy.model_card import card, history_of
+from rapdarts.deploy.model_file import TrainedFile, deployed, load_network, read_trained
+from rapdarts.deploy.run_data import check_data, data_asked, experiment_of
+from rapdarts.deploy.runtimes import need
+from rapdarts.deploy.space_lookup import Space
+from rapdarts.errors import InputError
+from rapdarts.files import atomic
+from rapdarts.training.device import device_named
+
+
+def export_file(file: Path, options: ExportConfig, experiment: str, space: Space) -> dict[str, Any]:
+    """Write a trained network in the form that the options ask for; return what to say of it.
+
+    Raises InputError where a package or the data are missing, RapdartsError where the file would differ from PyTorch.
+    """
+    if options.to in verify.RUNTIMES:
+        need(verify.RUNTIMES[options.to].extra, f"to={options.to}")
+    trained = read_trained(file, space)
+    return to_safetensors(trained, options) if options.to == "safetensors" else to_runtime(trained, options, experiment)
+
+
+def to_safetensors(trained: TrainedFile, options: ExportConfig) -> dict[str, Any]:
+    """Write the file as it is, once its network has been built from it, and the card beside it."""
+    load_network(trained)
+    content, history = trained.path.read_bytes(), history_of(trained.path)
+    text = card(trained, history, Path(options.out).name, len(content), options.licence)
+    atomic.write(Path(options.out), content)
+    atomic.write(Path(f"{options.out}.md"), text)
+    return {"file": options.out, "bytes": len(content), "card": f"{options.out}.md"}
+
+
+def to_runtime(trained: TrainedFile, options: ExportConfig, experiment: str = "") -> dict[str, Any]:
+    """Write the file of another runtime, compared with PyTorch; at 8 bits, tested beside the one of 32."""
+    runtime, facts = verify.RUNTIMES[options.to], verify.facts_for(trained, options.licence)
+    network = deployed(trained)
+    data, why = _data(trained, options, experiment)
+    pixels = verify.pixels_to_compare(trained.image, data)
+    content, found = verify.write_verified(network, runtime, facts, pixels)
+    seen = f"{found.n} test images of {data.name}" if data else f"{found.n} images of random pixels, as {why}"
+    values = {"file": options.out, "bytes": len(content), "batch": runtime.batch, **found.plain, "compared_on": seen}
+    if options.precision == 8 and data:
+        small, count = verify.int8(content, facts, data, options.calibration)
+        before, after = (verify.tested(runtime.open(file), data) for file in (content, small))
+        difference = verify.agreement(network, runtime.open(small), pixels)
+        values["fp32"] = {"bytes": len(content), **found.plain, **before.plain}
+        values |= {"bytes": len(small), **difference.plain, **after.plain, "calibrated_on": count}
+        content = small
+    atomic.write(Path(options.out), content)
+    return values
+
+
+def _data(trained: TrainedFile, options: ExportConfig, experiment: str) -> tuple[DataSet | None, str]:
+    """The data to compare on, or None and why: only those that were asked for, or are needed, are fetched and missed."""
+    needed = bool(experiment or options.data.name or options.data.path) or options.precision == 8
+    confirmed = bool(options.data.name)
+    try:
+        config = experiment_of(trained.path, experiment, needed=not options.data.name, confirmed=confirmed)
+    except InputError:
+        if needed:
+            raise
+        return None, "no run folder lies around the network"
+    asked = data_asked(config.data, options.data, trained.image)
+    try:
+        download = asked.download and needed
+        data = load_dataset(replace(asked, download=download), device_named("cpu", config.threads), config.seed)
+    except InputError:
+        if needed:
+            raise
+        return None, f"the data set {asked.name} of its run is not at hand"
+    check_data(trained.path, trained.image, trained.class_names, data)
+    return data, ""

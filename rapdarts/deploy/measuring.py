@@ -1,0 +1,84 @@
+"""A latency table of this device: at which skeleton it is measured, how that is shown, and how far it can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from rapdarts.architecture.space import SearchSpace, Skeleton
+from rapdarts.config.commands import MeasureConfig
+from rapdarts.config.experiment import Experiment, image_shape
+from rapdarts.config.units import show
+from rapdarts.cost import measure
+from rapdarts.cost.latency import LatencyTable, device_name
+from rapdarts.data.dataset import load_dataset
+from rapdarts.deploy import skeletons
+from rapdarts.errors import InputError
+from rapdarts.files import atomic
+from rapdarts.training.device import device_named
+from rapdarts.training.log import Screen
+
+
+def measure_space(
+    space: SearchSpace, config: Experiment | None, options: MeasureConfig, screen: Screen
+) -> tuple[LatencyTable, str]:
+    """Measure every primitive of a space at the skeleton of an experiment, if any, and of the options; write the table.
+
+    Returns the table and what to say of it. Raises InputError where the experiment leaves its width to a search.
+    """
+    device = device_named(options.device, options.threads)
+    skeleton = _skeleton(space, config, options, device)
+    shape, cells = "x".join(map(str, skeleton.image)), f"{skeleton.layers} cells x {skeleton.channels} channels"
+    where = device_name(device) + (f" with {options.threads} threads" if options.threads > 1 else "")
+    head = f"{space.name}: {cells}, {shape}, {skeleton.classes} classes, {skeleton.stem} stem, batch {options.batch}, on {where}"
+    screen.say(f"measuring {head}")
+    try:
+        rounds = _rounds(options.rounds, screen)
+        table = measure.measure(space, skeleton, device, rounds, options.networks, options.batch, options.seed)
+    finally:
+        screen.stop()
+    atomic.write(Path(options.out), table.to_json())
+    if not table.check.reliable:
+        screen.say("this table prices networks poorly: measure again with more rounds=, or on a quieter machine")
+    return table, f"{head}\n{describe_table(table)}"
+
+
+def describe_table(table: LatencyTable) -> str:
+    """Format how a table was made, and how well it predicts the networks that check it."""
+    check = table.check
+    rank = "undefined" if check.spearman is None else f"{check.spearman:.2f}"
+    return (
+        f"fixed {show(table.fixed_s, 'latency')}, primitives x {table.scale:.3g}, at {len(table.places)} places\n"
+        f"check: {check.networks} other networks take {show(check.fastest_s, 'latency')} to {show(check.slowest_s, 'latency')};"
+        f" rank correlation {rank}, error {check.median_error:.1%} in the median, {check.max_error:.1%} at most"
+        f" (the same network, measured again: {check.noise:.1%})"
+    )
+
+
+def _skeleton(space: SearchSpace, config: Experiment | None, options: MeasureConfig, device: torch.device) -> Skeleton:
+    """The skeleton to measure at: what the options say, else the experiment's on its data, else the space's."""
+    image = image_shape(options.input) if options.input else None
+    if config is None:
+        base, stem = skeletons.of_space(space), options.stem or "auto"
+    else:
+        if not (options.channels or config.skeleton.channels):
+            raise InputError("skeleton.channels=auto is found by a search within budgets; give a number: channels=16.")
+        own_image, classes = skeletons.IMAGE, skeletons.CLASSES
+        if not (image and options.classes):
+            data = load_dataset(config.data, device, config.seed)
+            own_image, classes = data.image, data.classes
+        base = Skeleton(config.skeleton.layers, options.channels or config.skeleton.channels, own_image, classes)
+        stem = options.stem or config.skeleton.stem
+    return skeletons.changed(base, options.layers, options.channels, image, options.classes, stem)
+
+
+def _rounds(count: int, screen: Screen) -> Iterator[int]:
+    """The numbers of the rounds, with their progress."""
+    screen.start("measuring", 0, count)
+    for number in range(count):
+        yield number
+        screen.step()
+        if (number + 1) % -(-count // 4) == 0:
+            screen.epoch(f"round {number + 1}/{count}", number + 1)

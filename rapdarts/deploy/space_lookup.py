@@ -1,0 +1,126 @@
+"""Which search space is meant: a value, a name that ships, or a Python file of the user's; and what a run remembers of it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import pkgutil
+import re
+import sys
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rapdarts.architecture.space import Factory, SearchSpace
+from rapdarts.errors import InputError, shorten, suggestion
+
+Space = str | os.PathLike[str] | SearchSpace | None
+"""A search space as a user gives it: a value, the name of one that ships, or the path of a Python file that holds SPACE."""
+
+
+def find_space(given: Space, name: str = "") -> SearchSpace:
+    """Return the search space that was given, or the one that ships as `name` where none was.
+
+    A file is run; the space in it must be called `name`, if there is a name. Raises InputError.
+    """
+    if given is None:
+        return named_space(name)
+    if isinstance(given, SearchSpace):
+        space, where = given, f"the space {given.name}"
+    elif is_file(given):
+        space, where = space_from_file(Path(given)), os.fspath(given)
+        if name and space.name != name:
+            raise InputError(f"--space {where} holds the space {space.name}, but {name} is asked for.")
+    else:
+        return named_space(str(given))
+    from rapdarts.networks.primitives import check_primitives
+
+    check_primitives(space, where)
+    return space
+
+
+def is_file(given: Space) -> bool:
+    """Return whether a space is given by the path of a file rather than by its name."""
+    return isinstance(given, os.PathLike) or (isinstance(given, str) and (os.sep in given or given.endswith(".py")))
+
+
+def named_space(name: str) -> SearchSpace:
+    """Return the SPACE of a module in `search_spaces`. Raises InputError, naming the nearest, for one that is not there."""
+    known = sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("search_spaces").__path__))
+    if name not in known:
+        raise InputError(
+            f"there is no search space {shorten(repr(name))}; {suggestion(name, known)}; for one of your own add --space FILE,"
+            " the Python file that holds it, or give its value with space= in a program."
+        )
+    return _space_of(importlib.import_module(f"search_spaces.{name}"), name)
+
+
+def space_from_file(path: Path) -> SearchSpace:
+    """Return the SPACE of a user's own module, which is run. Raises InputError if it cannot be, or holds none."""
+    name = f"rapdarts_space_{path.stem}"
+    specification = importlib.util.spec_from_file_location(name, path)
+    if not path.is_file() or specification is None or specification.loader is None:
+        raise InputError(f"--space {path}: there is no such Python file.")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module  # where dataclasses, among others, look their own module up
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(f"--space {path} fails when it is run: {type(error).__name__}: {error}.") from error
+    return _space_of(module, str(path))
+
+
+def _space_of(module: object, where: str) -> SearchSpace:
+    space = getattr(module, "SPACE", None)
+    if not isinstance(space, SearchSpace):
+        raise InputError(f"the search space {where} holds no value SPACE = rapdarts.SearchSpace(...).")
+    return space
+
+
+# --- what a run remembers of a space that does not ship -----------------------------------------------------------
+
+
+def source_of(space: Space) -> str:
+    """Return the text by which a resumed run notices that a space of the user's own has changed; empty for one that ships.
+
+    That is the source of a file, and of a value its fields, its primitives' modules and their source.
+    """
+    if space is None or (isinstance(space, str) and not is_file(space)):
+        return ""
+    if not isinstance(space, SearchSpace):
+        return text_of(os.fspath(space))
+    facts = [f"{part.name}={getattr(space, part.name)!r}" for part in fields(space) if part.name != "primitives"]
+    return "\n".join([*facts, *(_described(name, factory) for name, factory in space.primitives.items())])
+
+
+def text_of(file: str) -> str:
+    """Return the text of a file, empty where there is none."""
+    return Path(file).read_text(encoding="utf-8", errors="replace") if os.path.isfile(file) else ""
+
+
+def _described(name: str, factory: Factory) -> str:
+    """A primitive, the same text in every process: the modules that it builds, their weights, and their source."""
+    import torch
+
+    lines, sources = [name], {_source(factory): None}
+    for stride in (1, 2):
+        with torch.device("meta"):
+            module = factory(4, stride, True)
+        lines.append(re.sub(r"0x[0-9a-fA-F]+", "", repr(module)))  # addresses
+        lines += [f"{key} {tuple(value.shape)} {value.dtype}" for key, value in module.state_dict().items()]
+        sources |= dict.fromkeys(_source(type(part)) for part in module.modules())
+    return "\n".join([*lines, *sources])
+
+
+def _source(thing: Any) -> str:
+    """The source of a function or a class; the name alone of torch's own, and where there is no source."""
+    thing = inspect.unwrap(thing.func if isinstance(thing, partial) else thing)
+    named = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
+    try:
+        return named if named.startswith("torch.") else inspect.getsource(thing)
+    except (OSError, TypeError):
+        return named

@@ -1,0 +1,75 @@
+"""Networks in the user's own code, as they stand: to be counted, not trained."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import operator
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from rapdarts.cost.trace import Image
+from rapdarts.errors import InputError, shorten
+
+
+@dataclass(frozen=True, eq=False)
+class UserNetwork:
+    """A network of the user's own, as it stands, to be counted on an image (channels, height, width).
+
+    `classes` is 0 where nobody but the network knows them; `told` are those of `image` and `classes` that its code took.
+    """
+
+    name: str
+    network: nn.Module
+    image: Image
+    classes: int = 0
+    told: frozenset[str] = frozenset()
+
+    def build(self) -> nn.Module:
+        """Return the network itself."""
+        return self.network
+
+
+def from_code(name: str, image: Image, classes: int) -> UserNetwork:
+    """Return what `package.module:callable` gives, called with the image and the number of classes if it takes them.
+
+    Raises InputError where the user's code fails or gives no network.
+    """
+    try:
+        network, told = _run_code(name, image, classes)
+    except (Exception, SystemExit) as error:
+        why = (str(error).splitlines() or [""])[0].rstrip(".")
+        raise InputError(f"{shorten(name)} cannot be built: {type(error).__name__}: {why[:300]}; mend it.") from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{shorten(name)} gives a value of {type(network)}, not a network (torch.nn.Module).")
+    refuse_lazy(network, shorten(name))
+    return UserNetwork(name, network, image, classes if "classes" in told else 0, told)
+
+
+def refuse_lazy(network: nn.Module, name: str) -> None:
+    """Raises InputError for a network whose layers do not know their sizes yet."""
+    if any(isinstance(weight, UninitializedParameter) for weight in network.parameters()):
+        raise InputError(f"{name} has lazy layers without weights; let it run on an image before it is given.")
+
+
+def _run_code(name: str, image: Image, classes: int) -> tuple[Any, frozenset[str]]:
+    """What a name in the user's code gives, and which of `image` and `classes` it took."""
+    module, _, path = name.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = operator.attrgetter(path)(importlib.import_module(module))
+    finally:
+        sys.path.remove(os.getcwd())  # or the user's files would stand before the packages that are imported later
+    if isinstance(found, nn.Module) or not callable(found):
+        return found, frozenset()
+    takes = inspect.signature(found).parameters
+    told = {key: value for key, value in (("image", image), ("classes", classes)) if key in takes}
+    if told:
+        return found(**told), frozenset(told)
+    needed = [one for one in takes.values() if one.default is one.empty and one.kind <= one.POSITIONAL_OR_KEYWORD]
+    return (found(image, classes), frozenset({"classes"})) if len(needed) == 2 else (found(), frozenset())

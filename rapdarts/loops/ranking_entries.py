@@ -1,0 +1,103 @@
+"""Entries of a ranking: the best genotypes that finished searches left, and others that a user names beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rapdarts.architecture.genotype import Genotype, validate
+from rapdarts.architecture.space import Skeleton
+from rapdarts.config import resolve
+from rapdarts.config.commands import DeriveConfig
+from rapdarts.config.experiment import Experiment, budget_limits
+from rapdarts.cost.count import deployment_facts
+from rapdarts.cost.prices import prices, read_hardware
+from rapdarts.data.dataset import DataSet
+from rapdarts.deploy.lookup import find_network
+from rapdarts.deploy.space_lookup import Space, find_space
+from rapdarts.errors import InputError, shorten
+from rapdarts.loops.derivation import settings_of_run
+from rapdarts.loops.launch import provenance
+from rapdarts.loops.rank import RankingEntry, choose
+from rapdarts.loops.ranking_settings import ALPHAS, searches
+from rapdarts.strategy.derive import derive, mixing_weights, read_alphas, space_of_alphas
+from rapdarts.strategy.discretize import score
+from rapdarts.training.checkpoint import origin_of
+
+SHOWN = ("macs", "params")
+"""Costs that a ranking always shows; those with a price or a budget come after them."""
+
+
+def entries_of(
+    targets: Sequence[str | Genotype], config: Experiment, data: DataSet, space: Space, own_hardware: bool
+) -> list[RankingEntry]:
+    """Return what is ranked: all genotypes that are named, and the best that the searches left, each once.
+
+    The costs of all are counted alike: as the first search did, or on the hardware of `config` if it is `own_hardware`.
+    """
+    runs = searches(targets)
+    found: list[RankingEntry] = []
+    for target in targets:
+        if not isinstance(target, Genotype) and Path(target) in runs:
+            found += _of_search(Path(target), config, data, space)
+        else:
+            found.append(_named(target, space))
+    options = DeriveConfig(hardware=config.search.hardware if own_hardware else "")
+    settings = settings_of_run(config, options, runs[0])
+    facts = deployment_facts(settings.precision, read_hardware(settings.hardware))
+    return [one.with_facts(facts) for one in choose(found, config.rank.count)]
+
+
+def resources_shown(config: Experiment, counted: Sequence[str]) -> list[str]:
+    """Return the resources worth showing: MACs and parameters, then those with a price or a budget."""
+    priced = {name for name, price in vars(config.search.cost).items() if price}
+    priced |= budget_limits(config.search.budget).keys()
+    return [*SHOWN, *(name for name in counted if name in priced - {*SHOWN})]
+
+
+def _of_search(folder: Path, config: Experiment, data: DataSet, space: Space) -> list[RankingEntry]:
+    """The genotype that a search derived, and its best others: those of the exact rule within its own budgets.
+
+    Raises InputError for a search on other data.
+    """
+    own_config = resolve.of_run(folder)
+    full = find_space(space, space_of_alphas(folder / ALPHAS))
+    narrowed, skeleton, architecture = read_alphas(folder / ALPHAS, full)
+    _check_data(folder, skeleton, config, data)
+    settings = settings_of_run(own_config, DeriveConfig(), folder)
+    limits, table = budget_limits(settings.budget), prices(settings, full, skeleton)
+    weights = mixing_weights(architecture)
+    facts = provenance(own_config, settings)
+    rule = settings.rule, settings.max_skips
+    own = derive(narrowed, weights, table, *rule, facts, limits).genotype
+    best = derive(narrowed, weights, table, *rule, facts, limits, max(2, config.rank.count)).candidates
+    derived = RankingEntry(own, full, (f"{folder} (derived)",), score(narrowed, weights, own), own=True)
+    others = [RankingEntry(one.genotype, full, (str(folder),), one.score) for one in best]
+    return [derived, *(one for one in others if one.cells != derived.cells)]
+
+
+def _named(target: str | Genotype, space: Space) -> RankingEntry:
+    """The genotype that a user names beside the searches."""
+    found = find_network(target, networks=False)
+    genotype = found.the_genotype(space)
+    own = find_space(space, genotype.space)
+    validate(genotype, own, found.where)
+    return RankingEntry(genotype, own, (found.where if isinstance(target, Genotype) else target,))
+
+
+def _check_data(folder: Path, skeleton: Skeleton, config: Experiment, data: DataSet) -> None:
+    """Raises InputError for a search, priced at a skeleton, on other images than those that the ranking trains on."""
+    searched = resolve.of_run(folder)
+    pairs = [(f"data.{name}", getattr(searched.data, name), getattr(config.data, name)) for name in ("name", "size")]
+    pairs += [("images", skeleton.image, data.image), ("classes", skeleton.classes, data.classes)]
+    # A share of the training set is drawn by the seed; two of the same seed, and two wholes, must be the same images.
+    share = [(one.data.fraction, one.seed if one.data.fraction < 1 else 0) for one in (searched, config)]
+    fingerprint = origin_of(folder / "checkpoint").get("data set", "")
+    if fingerprint and share[0] == share[1]:
+        pairs.append(("fingerprint", fingerprint[:12], data.fingerprint[:12]))
+    for name, theirs, ours in pairs:
+        if theirs != ours:
+            raise InputError(
+                f"{shorten(str(folder))} searched on other data than those of this ranking ({name} {theirs}, not {ours});"
+                " rank runs on the same data together."
+            )

@@ -1,0 +1,70 @@
+"""Settings of a ranking: the experiment of its first search, trained by a short recipe. No torch here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rapdarts.architecture.genotype import Genotype
+from rapdarts.config import resolve
+from rapdarts.config.experiment import Experiment
+from rapdarts.config.knobs import get, keys
+from rapdarts.config.presets import RECIPES
+from rapdarts.config.settings import Pairs, names_in
+from rapdarts.errors import InputError, shorten
+
+ALPHAS = "alphas.json"
+"""The file by which the folder of a finished search is known."""
+
+COUNTS = ("search.precision", "search.hardware")
+"""The keys of a search that say how costs are counted, which a ranking does too."""
+
+
+def experiment_of_ranking(folder: Path, pairs: Pairs) -> tuple[Experiment, bool]:
+    """Return the experiment of the search in a folder with a short recipe and the pairs on top, and whether they name the hardware.
+
+    Raises InputError for a key that a ranking has no use for.
+    """
+    names = names_in("search", pairs, "rank")
+    check_keys(dict(pairs), names)
+    presets = short_presets(resolve.of_run(folder))
+    config = resolve.experiment(str(folder / "config.yaml"), [*presets, *pairs], "rank")
+    return config, "search.hardware" in names.values()
+
+
+def searches(targets: Sequence[str | Genotype]) -> list[Path]:
+    """Return those targets that are folders of finished searches. Raises InputError where there are none."""
+    runs = [Path(one) for one in targets if not isinstance(one, Genotype) and os.path.isfile(Path(one) / ALPHAS)]
+    if not runs:
+        words = [one for one in targets if not isinstance(one, Genotype)]
+        folder = next((word for word in words if os.path.isdir(word)), words[0] if words else "a genotype")
+        raise InputError(
+            f"{shorten(folder)} holds no finished search (no {ALPHAS}); rapdarts rank takes the data and the recipe from one."
+        )
+    return runs
+
+
+def check_keys(given: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    """Raises InputError for a key of the search that a ranking has no use for; `names` are the full names of those `given`."""
+    for key, name in names.items():
+        if name.startswith("search.budget."):
+            raise InputError(
+                f"rapdarts rank takes what each search left within its own budgets, and has no use for {key}=; derive a"
+                f" genotype anew (rapdarts derive RUN {key}={given[key]} out=FILE) and name that file beside the runs."
+            )
+    idle = [f"{key}=" for key, name in names.items() if name not in COUNTS]
+    if idle:
+        raise InputError(f"rapdarts rank searches no more, and has no use for {', '.join(idle)}; leave it out.")
+
+
+def short_presets(own: Experiment) -> list[tuple[str, Any]]:
+    """Return the settings of a ranking over those of its experiment: the recipe `fast`, unless its own is as short.
+
+    A recipe may come with a skeleton and with crops: those that the search was priced for, and saw, stay.
+    """
+    if own.retrain.epochs <= RECIPES["fast"]["retrain.epochs"]:
+        return []
+    kept = [key.name for key in keys(Experiment) if key.name.startswith(("skeleton.", "data."))]
+    return [("retrain.recipe", "fast"), *((name, get(own, name)) for name in kept)]

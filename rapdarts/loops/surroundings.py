@@ -1,0 +1,42 @@
+"""Around a run that a program starts: its data come from memory, and torch is left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from rapdarts.config.experiment import Experiment
+from rapdarts.data.dataset import DataSet, build_dataset
+from rapdarts.data.in_memory import read_in_memory
+from rapdarts.errors import InputError
+from rapdarts.loops.launch import Reader
+
+
+def reader_of(config: Experiment, data: Any, test: Any) -> Reader | None:
+    """Return how the data that a program gave come to a device; None where it gave none."""
+    if data is None:
+        if test is not None:
+            raise InputError("test= is given without data=; give both, or neither.")
+        return None
+    read = read_in_memory(data, test)
+
+    def on_device(device: torch.device) -> DataSet:
+        return build_dataset(config.data, *read, device, config.seed)
+
+    return on_device
+
+
+@contextmanager
+def as_it_was() -> Iterator[None]:
+    """Leaves torch's generators and its number of threads as they were: a run sets both."""
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(state)
+        torch.cuda.set_rng_state_all(devices)
