@@ -1,7 +1,8 @@
 """Differentiable, resource-aware neural architecture search: find, prove and train a network that fits.
 
-What a program uses is here, and loaded when it is first asked for: `search`, `retrain`, `load`, `derived`, `costs`
-and `read` (see rapdarts.api), the values `Genotype` and `SearchSpace`, and the errors `RapdartsError` and `InputError`.
+What a program uses is here, and loaded when it is first asked for: the functions of rapdarts.api, one for each command
+and some more, the values `Genotype`, `SearchSpace` and `Mixing`, `choose` for the primitives of a search space, and the
+errors `RapdartsError` and `InputError`.
 """
 
 from importlib import import_module
@@ -10,38 +11,63 @@ from typing import TYPE_CHECKING, Any
 from rapdarts.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from rapdarts.api import costs, derived, load, read, retrain, search
+    from rapdarts.api import (
+        costs,
+        derive,
+        derived,
+        evaluate,
+        export,
+        load,
+        measure,
+        random_baseline,
+        rank,
+        read,
+        report,
+        retrain,
+        search,
+    )
     from rapdarts.architecture.genotype import Genotype
-    from rapdarts.architecture.space import SearchSpace
+    from rapdarts.architecture.space import Mixing, SearchSpace
     from rapdarts.errors import InputError, RapdartsError
-
+    from rapdarts.networks.primitives import choose
 
 __all__ = [
     "Genotype",
     "InputError",
+    "Mixing",
     "RapdartsError",
     "SearchSpace",
+    "choose",
     "costs",
+    "derive",
     "derived",
+    "evaluate",
+    "export",
     "load",
+    "measure",
+    "random_baseline",
+    "rank",
     "read",
+    "report",
     "retrain",
     "search",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("costs", "derived", "load", "read", "retrain", "search"), "rapdarts.api"),
-    **dict.fromkeys(("InputError", "RapdartsError"), "rapdarts.errors"),
     "Genotype": "rapdarts.architecture.genotype",
+    "InputError": "rapdarts.errors",
+    "Mixing": "rapdarts.architecture.space",
+    "RapdartsError": "rapdarts.errors",
     "SearchSpace": "rapdarts.architecture.space",
+    "choose": "rapdarts.networks.primitives",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """A name of the library, whose module is imported now: `import rapdarts` loads no torch (PEP 562)."""
-    if name not in _HOMES:
+    """Return a name of the library, whose module is imported now: `import rapdarts` loads no torch (PEP 562)."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES.get(name, "rapdarts.api")), name)
 
 
 def __dir__() -> list[str]:

@@ -169,7 +169,7 @@ def retrain(
     none is given. Raises RapdartsError, and for an experiment on other data than the run's until `data.name` confirms them.
     """
     space, found = _own_space(space, network), lookup.find_network(_word(network))
-    own = None if found.folder is None else resolve.of_run(found.folder)
+    own = _own_experiment(found.folder)
     given = experiment
     if own is not None and experiment == "":
         experiment = own
@@ -206,8 +206,8 @@ def derive(
     """
     options, _ = command_options(DeriveConfig, settings, keys)
     target, space = Path(_word(search)), _own_space(space, search)
-    is_run = target.is_dir()
-    if not is_run and not target.is_file():
+    is_run = os.path.isdir(target)
+    if not is_run and not os.path.isfile(target):
         raise InputError(
             f"there is no {shorten(str(target))}; give the folder of a finished search, or its alphas.json."
         )
@@ -267,12 +267,13 @@ def load(path: Network, *, normalise: bool = True, classes: int | None = None, s
     of its genotype, if it is one of yours. Raises InputError where there is no such network, DamagedError if the file is broken.
     """
     file = lookup.find_trained(_word(path))
+    from rapdarts.deploy.counted import options_of
     from rapdarts.deploy.model_file import deployed, read_trained, with_new_head
 
     trained = read_trained(file, _own_space(space, path))
     module = deployed(trained)
     if classes is not None:
-        module.network = with_new_head(trained, classes)
+        module.network = with_new_head(trained, options_of(classes=classes).classes)
     return module if normalise else module.get_submodule("network")
 
 
@@ -360,7 +361,7 @@ def evaluate(
     The data are those of its run, of an experiment, of the key `data.name`, or `data` and `test` as in `search`. The other
     keys are those of the command. Raises InputError.
     """
-    options, given = command_options(EvaluateConfig, settings, keys)
+    options, _ = command_options(EvaluateConfig, settings, keys)
     if options.plot:
         from rapdarts.reports.plots import check
 
@@ -492,6 +493,11 @@ def _own_space(space: Space, *given: Any) -> Space:
     spaces = [getattr(one, "space", None) for one in given if not isinstance(one, Genotype)]
     own = next((one for one in spaces if one is not None), None)
     return own if space is None else space
+
+
+def _own_experiment(folder: Path | None) -> Experiment | None:
+    """The experiment that a run folder keeps; None for another folder."""
+    return resolve.of_run(folder) if folder is not None and os.path.isfile(folder / "config.yaml") else None
 
 
 def _searched(config: Experiment, space: Space) -> tuple[SearchSpace, Experiment]:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from rapdarts.architecture.space import Skeleton
 from rapdarts.config.experiment import HardwareConfig
-from rapdarts.cost.count import HOROWITZ_45NM, joules, resources
+from rapdarts.cost.count import joules, resources
 from rapdarts.cost.trace import FastShapes, Image, Op, remembering, trace
 
 LAYERS = ("conv", "linear", "matmul", "pool")
@@ -37,6 +37,21 @@ CONVENTIONS = {
     "thop_macs": "a second opinion on macs: the package thop, which sees modules only",
 }
 """What every figure of a bill counts."""
+
+
+class CountedNetwork(Protocol):
+    """A network to count, on an image (channels, height, width); `classes` is 0 where nobody but the network knows them."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def image(self) -> Image: ...
+
+    @property
+    def classes(self) -> int: ...
+
+    def build(self) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,8 @@ class NetworkCosts:
     `modules` are the rows by module; `thop` is what that package counts, or why it does not.
     """
 
-    target: Target
+    name: str
+    image: Image
     classes: int
     precision: int
     hardware: HardwareConfig
@@ -79,6 +95,8 @@ class NetworkCosts:
     modules: list[Row]
     macs_with_bn_relu: int
     thop: int | str
+    skeleton: Skeleton | None = None
+    auxiliary: int = 0
 
     @property
     def short(self) -> list[Row]:
@@ -97,13 +115,12 @@ class NetworkCosts:
 
     def to_json(self) -> dict[str, Any]:
         """Bytes are at the precision, shares are of the MACs (0 to 1), energies are in joules."""
-        target = self.target
-        head: dict[str, Any] = {"target": target.name, **self.costs}
+        head: dict[str, Any] = {"target": self.name, **self.costs}
         tail: dict[str, Any] = {"by_kind": self._kinds(), "layers": [self._row(row) for row in self.rows]}
-        if target.skeleton:
-            head["skeleton"] = vars(target.skeleton)
-            tail["auxiliary_head"] = {"params": target.auxiliary}
-        head |= {"input": target.image, "classes": self.classes}
+        if self.skeleton:
+            head["skeleton"] = vars(self.skeleton)
+            tail["auxiliary_head"] = {"params": self.auxiliary}
+        head |= {"input": self.image, "classes": self.classes}
         head |= {"precision": self.precision, "hardware": self.hardware.name}
         head |= {"macs_with_bn_relu": self.macs_with_bn_relu, "thop_macs": self.figures["thop_macs"]}
         return head | ({"thop_error": self.thop} if isinstance(self.thop, str) else {}) | tail
@@ -144,17 +161,26 @@ class NetworkCosts:
         return found
 
 
-def network_costs(target: Target, precision: int, hardware: HardwareConfig) -> NetworkCosts:
+def network_costs(
+    subject: CountedNetwork,
+    precision: int,
+    hardware: HardwareConfig,
+    *,
+    skeleton: Skeleton | None = None,
+    auxiliary: int = 0,
+) -> NetworkCosts:
     """Counts a network layer by layer. Raises InputError, naming the layer, where it cannot take the image."""
-    network, image = target.network, target.image
+    with torch.device("meta"):
+        network, image = subject.build(), subject.image
     with remembering():
         costs = {name: resource(network, image) for name, resource in resources(precision, hardware).items()}
         run = trace(network, image)
     rows = rows_of(network, run.ops)
     norms, relus = (sum(op.size for op in run.ops if op.kind == kind) for kind in ("norm", "relu"))
     return NetworkCosts(
-        target,
-        target.classes or run.sizes[run.output],
+        subject.name,
+        subject.image,
+        subject.classes or run.sizes[run.output],
         precision,
         hardware,
         costs,
@@ -162,6 +188,8 @@ def network_costs(target: Target, precision: int, hardware: HardwareConfig) -> N
         by_module(network, rows, run.ops),
         int(costs["macs"]) + 2 * norms + relus,
         second_opinion(network, image),
+        skeleton,
+        auxiliary,
     )
 
 
@@ -236,22 +264,3 @@ def _count_nothing(module: nn.Module, given: object, result: object) -> None:
 
 
 # --- for the eye -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Target:
-    """A network as it is shipped, and what it is counted for.
-
-    `image` is (channels, height, width). `classes` is 0 where nobody but the network knows; `keys` are those that had
-    a say in it; `skeleton`, `auxiliary`, the parameters of the head that training adds, and `deployment`, the precision
-    in bits and the energies of the hardware, are those of a genotype.
-    """
-
-    name: str
-    network: nn.Module
-    image: Image
-    classes: int
-    keys: frozenset[str]
-    skeleton: Skeleton | None = None
-    auxiliary: int = 0
-    deployment: tuple[int, HardwareConfig] = (32, HOROWITZ_45NM)

@@ -41,7 +41,7 @@ FILTER = (384, 13, 13), 256
 
 def options_of(**given: Any) -> CountConfig:
     """Return what is asked of a network, checked; None asks for nothing. Raises InputError."""
-    image = given.pop("image")
+    image = given.pop("image", None)
     if image is not None:
         if not (
             isinstance(image, tuple | list | torch.Size) and len(image) == 3 and all(type(n) is int for n in image)
@@ -133,15 +133,10 @@ def _network(
 def _layers(network: Blueprint | UserNetwork, options: CountConfig, hardware: HardwareConfig) -> NetworkCosts:
     """A network counted layer by layer, as its genotype says unless the options do."""
     bits, own_hardware = _deployment(network)
-    energies = hardware if options.hardware else own_hardware
-    is_derived = isinstance(network, DerivedBlueprint)
-    return network_costs(
-        network,
-        options.precision or bits,
-        energies,
-        skeleton=network.skeleton if is_derived else None,
-        auxiliary=network.auxiliary_params if is_derived else 0,
-    )
+    precision, energies = options.precision or bits, hardware if options.hardware else own_hardware
+    if not isinstance(network, DerivedBlueprint):
+        return network_costs(network, precision, energies)
+    return network_costs(network, precision, energies, skeleton=network.skeleton, auxiliary=network.auxiliary_params)
 
 
 def _deployment(network: Blueprint | UserNetwork) -> tuple[int, HardwareConfig]:

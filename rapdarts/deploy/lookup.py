@@ -106,12 +106,12 @@ def find_genotype(name: str) -> Genotype | None:
 
 def _in_files(name: str, path: Path) -> Found:
     """The network of a run folder or a file."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         if path.suffix == ".safetensors":
             return Found(name, name, file=path)
         return Found(name, name, read_genotype(path))
     for file in GENOTYPES:
-        if (path / file).exists():
+        if os.path.exists(path / file):
             return Found(name, str(path / file), read_genotype(path / file), folder=path)
     if (path / NETWORK).exists():
         return Found(name, str(path / NETWORK), file=path / NETWORK, folder=path)
@@ -124,13 +124,13 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
     `purpose` is what needs it, such as `to=onnx`. Raises InputError, with what to do, for a network without weights.
     """
     path = Path(name)
-    file = path / NETWORK if path.is_dir() else path
-    if file.is_file() and file.suffix in (".safetensors", ONNX):
+    file = path / NETWORK if os.path.isdir(path) else path
+    if os.path.isfile(file) and file.suffix in (".safetensors", ONNX):
         return file
     target, needs = shorten(os.fspath(name)), f"{purpose} needs" if purpose else "it is needed"
     train = f"train it first (rapdarts retrain {target} EXPERIMENT run=FOLDER) and name that folder"
     need = f", and {purpose} needs a trained network" if purpose else ""
-    if path.is_dir() and not (path / "genotype.json").exists():
+    if os.path.isdir(path) and not (path / "genotype.json").exists():
         raise InputError(
             f"{path} holds no {NETWORK}{f', which {needs}' if purpose else ''}; name the folder of a finished rapdarts retrain."
         )
@@ -138,7 +138,7 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
         raise InputError(
             f"{path} is not evaluated here; rapdarts evaluate takes run folders, {NETWORK} and ONNX files."
         )
-    if path.exists():
+    if os.path.exists(path):
         raise InputError(f"{path} holds a genotype without weights{need}; {train}.")
     if find_genotype(os.fspath(name)) or find_reference(os.fspath(name)):
         need = f", and {purpose} needs a trained one" if purpose else ""

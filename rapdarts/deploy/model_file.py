@@ -124,8 +124,8 @@ def to_safetensors(weights: Mapping[str, Tensor], blueprint: Blueprint, data: Da
 
 def with_new_head(trained: TrainedFile, classes: int) -> nn.Module:
     """Return the trained network with fresh weights where the number of classes shows in their shape. Raises InputError."""
-    if type(classes) is not int or classes < 1:
-        raise InputError(f"classes={classes}: a classifier needs at least one; give a number.")
+    if not classes:
+        raise InputError("classes=0: a classifier needs at least one; give a number.")
     network = trained.blueprint.with_classes(classes).build()
     head = head_of(trained.blueprint)
     kept = {name: weight for name, weight in load_network(trained).state_dict().items() if name not in head}

@@ -18,7 +18,9 @@ from rapdarts.architecture.space import Factory, SearchSpace
 from rapdarts.errors import InputError, shorten, suggestion
 
 Space = str | os.PathLike[str] | SearchSpace | None
-"""A search space as a user gives it: a value, the name of one that ships, or the path of a Python file that holds SPACE."""
+"""A search space as a user gives it: a value, the name of one that ships, or a pathlib.Path of a Python file that holds SPACE.
+
+A text is never taken for a file: a name may stand in a configuration, which cannot run code."""
 
 
 def find_space(given: Space, name: str = "") -> SearchSpace:
@@ -30,21 +32,16 @@ def find_space(given: Space, name: str = "") -> SearchSpace:
         return named_space(name)
     if isinstance(given, SearchSpace):
         space, where = given, f"the space {given.name}"
-    elif is_file(given):
+    elif isinstance(given, os.PathLike):
         space, where = space_from_file(Path(given)), os.fspath(given)
         if name and space.name != name:
             raise InputError(f"--space {where} holds the space {space.name}, but {name} is asked for.")
     else:
-        return named_space(str(given))
+        return named_space(given)
     from rapdarts.networks.primitives import check_primitives
 
     check_primitives(space, where)
     return space
-
-
-def is_file(given: Space) -> bool:
-    """Return whether a space is given by the path of a file rather than by its name."""
-    return isinstance(given, os.PathLike) or (isinstance(given, str) and (os.sep in given or given.endswith(".py")))
 
 
 def named_space(name: str) -> SearchSpace:
@@ -89,7 +86,7 @@ def source_of(space: Space) -> str:
 
     That is the source of a file, and of a value its fields, its primitives' modules and their source.
     """
-    if space is None or (isinstance(space, str) and not is_file(space)):
+    if space is None or isinstance(space, str):
         return ""
     if not isinstance(space, SearchSpace):
         return text_of(os.fspath(space))

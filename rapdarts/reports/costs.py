@@ -48,11 +48,11 @@ def describe_networks(bills: Sequence[NetworkCosts], rows: str) -> str:
 
 def heading(bill: NetworkCosts) -> str:
     """The network in words."""
-    skeleton, shape = bill.target.skeleton, "x".join(map(str, bill.target.image))
+    skeleton, shape = bill.skeleton, "x".join(map(str, bill.image))
     if skeleton is None:
-        return f"{bill.target.name}: {shape}, {bill.classes} classes"
+        return f"{bill.name}: {shape}, {bill.classes} classes"
     cells = f"{skeleton.layers} cells x {skeleton.channels} channels"
-    return f"{bill.target.name}: {cells}, {shape}, {bill.classes} classes, {skeleton.stem} stem"
+    return f"{bill.name}: {cells}, {shape}, {bill.classes} classes, {skeleton.stem} stem"
 
 
 def table(bill: NetworkCosts, rows: Sequence[Row]) -> list[str]:
@@ -75,13 +75,13 @@ def table(bill: NetworkCosts, rows: Sequence[Row]) -> list[str]:
 
 def totals(bills: Sequence[NetworkCosts]) -> list[str]:
     """Every figure of every network, and what it counts."""
-    cells = [("", *(bill.target.name for bill in bills), "")]
+    cells = [("", *(bill.name for bill in bills), "")]
     for name, convention in CONVENTIONS.items():
         values = [bill.figures[name] for bill in bills]
         shown = ("-" if value is None else show(value, name if name in UNITS else "macs") for value in values)
         cells.append((name, *shown, convention.format(precision=bills[0].precision, hardware=bills[0].hardware.name)))
     lines = columns(cells, left=(0, len(bills) + 1))
-    heads = [(bill.target.name, bill.target.auxiliary) for bill in bills if bill.target.auxiliary]
+    heads = [(bill.name, bill.auxiliary) for bill in bills if bill.auxiliary]
     return lines + [f"the auxiliary head that training adds to {name}: {extra:,} params" for name, extra in heads]
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rapdarts.architecture.genotype import Cell, Genotype, one_hot, random_genotype, validate
 from rapdarts.architecture.reading import parse, parse_darts, parse_json, parse_nasbench201, read_genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
 from tests.thinned import thinned
 

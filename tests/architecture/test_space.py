@@ -15,7 +15,7 @@ from rapdarts.architecture.genotype import one_hot, random_genotype, validate
 from rapdarts.architecture.space import KINDS, Mixing, SearchSpace, Skeleton
 from rapdarts.cost.count import count_derived
 from rapdarts.cost.expected import price_table
-from rapdarts.deploy.lookup import named_space, space_from_file
+from rapdarts.deploy.space_lookup import named_space, space_from_file
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.loops.search_record import heat_map
 from rapdarts.networks.primitives import check_primitives

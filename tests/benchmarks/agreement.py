@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from rapdarts.architecture.space import Skeleton
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.relaxation import Architecture

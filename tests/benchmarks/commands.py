@@ -16,7 +16,7 @@ import torch
 from rapdarts.architecture.space import Skeleton
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.measure import timer
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.strategy.derive import derive
 from rapdarts.strategy.discretize import discretize
 from tests.benchmarks.turns import Job, header, in_turns, rows, say, table, timed

@@ -21,7 +21,7 @@ from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.config.resolve import experiment
 from rapdarts.data.dataset import DataSet
 from rapdarts.deploy.blueprint import DerivedBlueprint
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.loops import retrain as loop
 from rapdarts.training.run import Run, open_run
 from tests.benchmarks.loop import Watch

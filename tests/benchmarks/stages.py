@@ -19,7 +19,7 @@ from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty
 from rapdarts.data.dataset import DataSet
 from rapdarts.data.images import InMemory
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.loops.search import Batch, SearchBatches, alternation, build, priced
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.progressive import prune

@@ -18,14 +18,15 @@ from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import read_genotype
 from rapdarts.cli import main as cli
-from rapdarts.cli.commands.derive import _best_first
+from rapdarts.cli.commands import command
 from rapdarts.cli.help import COMMANDS, SWITCHES
-from rapdarts.cli.main import VERBS, main
+from rapdarts.cli.main import main
 from rapdarts.config import knobs, resolve
 from rapdarts.config.experiment import Experiment
 from rapdarts.errors import DivergedError, InputError, Preempted
+from rapdarts.strategy.derive import best_first
 
-EVERY = pytest.mark.parametrize("verb", VERBS)
+EVERY = pytest.mark.parametrize("verb", COMMANDS)
 HEAVY = ("torch", "numpy", "omegaconf", "yaml", "rich", "PIL", "search_spaces")
 
 
@@ -56,11 +57,11 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_command_has_its_words() -> None:
-    assert list(COMMANDS) == list(VERBS)
-    for verb, command in COMMANDS.items():
-        assert command.usage.split()[0] == command.example.split()[0] == verb
-        assert command.sentence.endswith(".")
-        assert set(command.all_switches) <= set(SWITCHES)
+    assert all(callable(command(verb)) for verb in COMMANDS)
+    for verb, words in COMMANDS.items():
+        assert words.usage.split()[0] == words.example.split()[0] == verb
+        assert words.sentence.endswith(".")
+        assert set(words.all_switches) <= set(SWITCHES)
 
 
 @EVERY
@@ -148,7 +149,7 @@ def test_long_meanings_are_wrapped_in_their_column(capsys: pytest.CaptureFixture
 def test_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
     overview = run(capsys)
     assert overview == run(capsys, "--help") == run(capsys, "-h") == run(capsys, "help")
-    for verb in VERBS:
+    for verb in COMMANDS:
         assert f"  rapdarts {verb} " in overview
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", run(capsys, "--version"))
 
@@ -192,7 +193,7 @@ def test_every_failure_is_one_sentence_and_a_code(
     def fail(call: cli.Call) -> None:
         raise error
 
-    monkeypatch.setitem(VERBS, "cost", fail)
+    monkeypatch.setattr("rapdarts.cli.main.command", lambda verb: fail)
     for switch in ((), ("--json",)):
         assert main(["cost", "PDARTS", *switch]) == code
         assert capsys.readouterr() == ("", words + "\n")
@@ -228,7 +229,7 @@ def test_closed_streams() -> None:
 
 
 def test_a_terminal_of_plain_letters_gets_the_rest() -> None:
-    script = "from rapdarts.cli import main, output; main.VERBS['cost'] = lambda _: output.out('93 ± 1'); main.main(['cost'])"
+    script = "from rapdarts.cli import main, output; main.command = lambda verb: lambda call: output.out('93 ± 1'); main.main(['cost'])"
     found = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
@@ -347,7 +348,7 @@ def searched(elsewhere: Path) -> Path:
     import torch
 
     from rapdarts.architecture.space import Skeleton
-    from rapdarts.deploy.lookup import named_space
+    from rapdarts.deploy.space_lookup import named_space
     from rapdarts.strategy.derive import alphas_to_json
     from rapdarts.strategy.relaxation import Architecture
 
@@ -438,4 +439,4 @@ def test_other_files_may_lie_in_a_run_folder_and_be_written_again(searched: Path
 
 def test_candidates_without_a_score_come_last() -> None:
     some = [{"score": score, "chosen": False} for score in (None, -3.0, 0.0, -1.0)] + [{"score": -9.0, "chosen": True}]
-    assert [one["score"] for one in _best_first(some)] == [-9.0, 0.0, -1.0, -3.0, None]
+    assert [one["score"] for one in best_first(some)] == [-9.0, 0.0, -1.0, -3.0, None]

@@ -19,7 +19,7 @@ from rapdarts.config import knobs, resolve
 from rapdarts.config.experiment import Experiment
 from rapdarts.config.presets import PRESETS
 from rapdarts.config.resolve import experiment, experiment_file, experiment_folder, experiment_names
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
 
 SHIPPED = pytest.mark.parametrize("name", experiment_names())

@@ -24,7 +24,7 @@ from rapdarts.cost.count import (
     weight_bytes,
 )
 from rapdarts.deploy.blueprint import DerivedBlueprint
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedNetwork
 

@@ -21,7 +21,7 @@ from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
 from rapdarts.cost.count import ADDITIVE, count_derived
 from rapdarts.cost.expected import ExpectedCost, PriceTable, draw_probabilities, price_table, siblings
 from rapdarts.cost.penalty import Penalty, uniform
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedNetwork
 

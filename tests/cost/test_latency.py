@@ -28,7 +28,7 @@ from rapdarts.cost import measure as stopwatch
 from rapdarts.cost.expected import places, price_table
 from rapdarts.cost.latency import NOTHING, Check, LatencyTable, Timing, with_latency
 from rapdarts.cost.measure import fit, measure, measure_network
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError, shorten
 from rapdarts.networks.derived import DerivedNetwork
 

@@ -28,7 +28,7 @@ from rapdarts.cost.count import RESOURCES, count_derived
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.layers import LAYERS, module_of, rows_of
 from rapdarts.cost.trace import trace
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.networks.reference import REFERENCE
 from rapdarts.reports import plots
 

@@ -21,7 +21,7 @@ from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cost.expected import draw_probabilities, siblings
 from rapdarts.cost.expected_peak import ExpectedPeak
 from rapdarts.cost.peak_memory import peak_memory
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedCell, DerivedNetwork
 from rapdarts.networks.layers import FactorizedReduce, ResidualBlock

@@ -15,7 +15,7 @@ from rapdarts.config.experiment import BudgetConfig, SearchConfig, budget_limits
 from rapdarts.cost.count import count_derived
 from rapdarts.cost.penalty import uniform
 from rapdarts.cost.prices import prices, read_hardware
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
 from rapdarts.strategy.budgets import budgets_on, check_budgets, largest, skip_cap, widest
 from rapdarts.strategy.derive import derive, where_infeasible

@@ -16,7 +16,7 @@ from rapdarts.architecture.space import Skeleton
 from rapdarts.cost.count import macs
 from rapdarts.cost.layers import second_opinion
 from rapdarts.cost.trace import Op, remembering, trace
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.networks.reference import REFERENCE

@@ -17,7 +17,7 @@ from rapdarts.config.experiment import Experiment, SearchConfig
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.penalty import Penalty
 from rapdarts.data.dataset import load_dataset
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.loops.search import SearchBatches, alternation, second_order
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.primitives import PRIMITIVES

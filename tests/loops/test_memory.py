@@ -23,7 +23,7 @@ from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty
 from rapdarts.data import dataset as datasets
 from rapdarts.data.dataset import DataSet
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import DeviceError, ran_out_of_memory
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as loop

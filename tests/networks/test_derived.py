@@ -16,7 +16,7 @@ from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import parse_nasbench201
 from rapdarts.architecture.space import CellPlan, Skeleton
 from rapdarts.cost.count import count, count_derived, params
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.networks.derived import DerivedCell, DerivedNetwork, drop_paths
 from rapdarts.networks.layers import ResidualBlock
 

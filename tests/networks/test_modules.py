@@ -20,7 +20,7 @@ from torch.nn.utils import prune
 from rapdarts.architecture.genotype import Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import Skeleton
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.networks.derived import DerivedNetwork, drop_paths
 from rapdarts.training.distributed import joined
 from tests.together import Job

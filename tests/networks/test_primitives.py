@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import search_spaces
 from rapdarts.architecture.space import NONE, SKIP, Factory
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.networks.layers import AvgPool, FactorizedReduce, remarks_on_pools
 from rapdarts.networks.primitives import PRIMITIVES
 from rapdarts.networks.reference import REFERENCE

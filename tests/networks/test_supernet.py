@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rapdarts.architecture.genotype import one_hot, random_genotype
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.networks.layers import FactorizedReduce, ResidualBlock
 from rapdarts.networks.primitives import Zero

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from rapdarts.architecture.space import Mixing, Skeleton
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.bilevel import Loss, Weights, unrolled_gradient
 

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 import search_spaces
 from rapdarts.architecture.genotype import Genotype, Node, random_genotype, validate
 from rapdarts.architecture.space import KINDS, SearchSpace
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import DivergedError, InputError
 from rapdarts.strategy.discretize import Candidate, candidates, discretize, score
 

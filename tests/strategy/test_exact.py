@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rapdarts.architecture.genotype import Genotype, one_hot, random_genotype, validate
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cost.expected import price_table
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import DivergedError, InputError
 from rapdarts.strategy.discretize import Candidate, discretize, score
 from rapdarts.strategy.exact import Budgets, Infeasible, cheapest, discretize_exactly, feasible

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from rapdarts.architecture.genotype import one_hot, random_genotype, validate
 from rapdarts.architecture.space import SearchSpace
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import DivergedError
 from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.exact import Budgets, Infeasible, cheapest, discretize_exactly, feasible

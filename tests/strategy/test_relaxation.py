@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rapdarts.architecture.space import SearchSpace
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.strategy.relaxation import Architecture
 
 DARTS = named_space("darts")

@@ -21,7 +21,7 @@ from rapdarts.cli.main import main
 from rapdarts.config.experiment import SearchConfig
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.penalty import Penalty
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops.search import alternation
 from rapdarts.networks.batched.supernet import BatchedSupernet

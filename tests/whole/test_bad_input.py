@@ -78,8 +78,8 @@ COMMANDS = {
     "derive PDARTS": "there is no PDARTS; give the folder of a finished search, or its alphas.json.",
     "derive .": ". is not a run folder: it has no config.yaml.",
     "evaluate": "rapdarts evaluate needs a run folder of rapdarts retrain, a network.safetensors, or an ONNX file; see ",
-    "evaluate PDARTS": "there is no trained network PDARTS; give a run folder of rapdarts retrain, or its network.saf",
-    "evaluate .": "there is no trained network network.safetensors; give a run folder of rapdarts retrain",
+    "evaluate PDARTS": "PDARTS is a network without weights; train it first (rapdarts retrain PDARTS EXPERIMENT run=FOLDER) and name",
+    "evaluate .": ". holds no network.safetensors; name the folder of a finished rapdarts retrain.",
     "export": "rapdarts export needs a genotype (a file, a run folder or a name such as PDARTS), or a trained network; see ",
     "export .": ". holds no genotype.json; the search has not finished, or it is not a run folder.",
     "export alexnet": "alexnet is a reference network, which has no genotype; name one, such as PDARTS.",
@@ -584,7 +584,7 @@ def test_a_damaged_configuration(verb: str, refuse: Refuse, elsewhere: Path) -> 
 
 def alphas(folder: Path) -> str:
     from rapdarts.architecture.space import Skeleton
-    from rapdarts.deploy.lookup import named_space
+    from rapdarts.deploy.space_lookup import named_space
     from rapdarts.strategy.derive import alphas_to_json
     from rapdarts.strategy.relaxation import Architecture
 
@@ -596,7 +596,7 @@ def test_a_search_that_has_not_finished(refuse: Refuse, elsewhere: Path) -> None
     saved(elsewhere / "first")
     assert refuse("derive", "first") == "there is no first/alphas.json; the search has not finished."
     assert "first holds no genotype.json; the search has not finished" in refuse("cost", "first")
-    assert "there is no trained network first/network.safetensors" in refuse("evaluate", "first")
+    assert "first holds no network.safetensors; name the folder of a finished" in refuse("evaluate", "first")
     assert "first holds no finished run" in refuse("report", "first")
 
 

@@ -23,7 +23,6 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
 import rapdarts
-from rapdarts.api import head_of
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cli.main import main
@@ -33,7 +32,8 @@ from rapdarts.cost.count import count, count_derived
 from rapdarts.data import dataset as datasets
 from rapdarts.data.in_memory import read_in_memory
 from rapdarts.deploy.blueprint import ReferenceBlueprint
-from rapdarts.deploy.lookup import named_space, space_from_file
+from rapdarts.deploy.model_file import head_of
+from rapdarts.deploy.space_lookup import named_space, space_from_file
 from rapdarts.errors import DamagedError, InputError, Preempted
 from rapdarts.loops import launch as launches
 from rapdarts.loops.launch import Retrained, Searched
@@ -328,7 +328,7 @@ def test_a_space_of_a_program_is_known_again_in_another_process_and_a_changed_on
 
     again(OF_A_PROGRAM, resume=False)
     here = origin_of(elsewhere / "mine" / "checkpoint")["search space"]
-    code = "import sys; from rapdarts.api import _code; from space import SPACE; sys.stdout.write(_code(SPACE))"
+    code = "import sys; from rapdarts.deploy.space_lookup import source_of; from space import SPACE; sys.stdout.write(source_of(SPACE))"
     path = f"{elsewhere}{os.pathsep}{Path(rapdarts.__file__).parent.parent}"
     other = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
@@ -420,7 +420,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "skeleton": (lambda: rapdarts.retrain("lenet", "digits", {"skeleton.layers": 3}), "has no use for skeleton.layers="),
     "space of lenet": (lambda: rapdarts.retrain("lenet", "digits", space=MINE), "has no use for space=; leave it out"),
     "memory": (lambda: rapdarts.search("digits", {"data.name": "memory"}), "are images that a program gave"),
-    "no network": (lambda: rapdarts.load("PDARTS"), "there is no trained network PDARTS"),
+    "no network": (lambda: rapdarts.load("PDARTS"), "PDARTS is a network without weights; train it first"),
     "image": (lambda: rapdarts.derived("PDARTS", image=(32, 32)), r"image=\(32, 32\) must be \(channels, height"),
     "stem": (lambda: rapdarts.derived("PDARTS", stem="big"), "stem has no choice 'big'"),
     "another space": (lambda: rapdarts.derived("PDARTS", space=MINE), "no primitive 'dil_conv_3x3'"),
@@ -532,7 +532,7 @@ def test_a_third_is_put_aside_the_same_by_all(launched: list[Any], monkeypatch: 
     rapdarts.search(TINY, data=(IMAGES, LABELS), seed=1)
     rapdarts.retrain("PDARTS", TINY, data=Pictures(), seed=2)
     rapdarts.search(TINY, data=(IMAGES, LABELS), test=(IMAGES[:50], LABELS[:50]))
-    first, second, third = (arguments[5](torch.device("cpu")) for arguments in launched)
+    first, second, third = (arguments[-2](torch.device("cpu")) for arguments in launched)
     assert torch.equal(first.test.pixels, second.test.pixels)
     assert torch.equal(first.train.pixels, second.train.pixels)
     assert (len(first.train), len(first.test)) == (199, 101)

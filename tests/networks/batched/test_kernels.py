@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.networks.batched import bundles as blocks
 from rapdarts.networks.batched import separable as depthwise
 from rapdarts.networks.batched import stacks

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
-from rapdarts.deploy.lookup import named_space
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.networks.batched.bundles import Bundle, Reading
 from rapdarts.networks.batched.separable import Geometry, separable
 from rapdarts.networks.batched.sums import kept
