@@ -1,0 +1,150 @@
+"""Every command and the library's function of the same name do the same work: one table, on the digits."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rapdarts
+from rapdarts.cli.help import COMMANDS
+from rapdarts.cli.main import main
+
+TINY = {
+    "search.layers": "[2]",
+    "search.candidates": "[0]",
+    "search.skip_dropout": "[0.1]",
+    "search.channels": "4",
+    "search.epochs": "2",
+    "search.warmup_epochs": "1",
+    "search.subset": "0.3",
+    "search.batch": "16",
+    "skeleton.layers": "3",
+    "skeleton.channels": "4",
+    "retrain.epochs": "1",
+    "retrain.auxiliary": "0",
+    "data.fraction": "0.2",
+    "threads": "1",
+    "seed": "3",
+}
+"""A search and a training of a second."""
+
+RANDOM = {"random.count": "2", "random.macs": "0"}
+DERIVED = {"max_skips": "1", "count": "2"}
+RANKED = {"rank.count": "2", "rank.epochs": "1"}
+MEASURED = {"space": "nasbench201", "layers": "3", "channels": "2", "input": "1x8x8", "rounds": "4", "networks": "6"}
+
+Row = tuple[Callable[[Path], list[str]], Callable[[Path], Any]]
+"""The words of a command, and what the library gives for the same; both read the runs in a folder and write beside them."""
+
+
+def words(*plain: object, **settings: str) -> list[str]:
+    return [*map(str, plain), *(f"{key}={value}" for key, value in settings.items())]
+
+
+ROWS: dict[str, Row] = {
+    "search": (
+        lambda at: words("search", "digits", **TINY, run=at / "cli-search"),
+        lambda at: rapdarts.search("digits", TINY, run=at / "lib-search", progress=False).report,
+    ),
+    "search strategy=random": (
+        lambda at: words("search", "digits", **TINY, **RANDOM, strategy="random", run=at / "cli-random"),
+        lambda at: rapdarts.random_baseline("digits", {**TINY, **RANDOM}, run=at / "lib-random", progress=False).report,
+    ),
+    "derive": (
+        lambda at: words("derive", at / "search", **DERIVED),
+        lambda at: rapdarts.derive(at / "search", DERIVED, progress=False).best_first(),
+    ),
+    "retrain": (
+        lambda at: words("retrain", at / "search", epochs="2", run=at / "cli-net"),
+        lambda at: rapdarts.retrain(at / "search", epochs=2, run=at / "lib-net", progress=False).report,
+    ),
+    "rank": (
+        lambda at: words("rank", at / "search", "PDARTS", **RANKED, run=at / "cli-rank"),
+        lambda at: rapdarts.rank([at / "search", "PDARTS"], RANKED, run=at / "lib-rank", progress=False).report,
+    ),
+    "evaluate": (
+        lambda at: words("evaluate", at / "net", timing="false"),
+        lambda at: rapdarts.evaluate(at / "net", timing=False).report,
+    ),
+    "export": (
+        lambda at: words("export", at / "net", to="pt2", out=at / "cli.pt2"),
+        lambda at: rapdarts.export(at / "net", "pt2", out=at / "lib.pt2").report,
+    ),
+    "cost": (
+        lambda at: words("cost", "PDARTS", channels="8", layers="3"),
+        lambda at: rapdarts.costs("PDARTS", channels=8, layers=3),
+    ),
+    "measure": (
+        lambda at: words("measure", **MEASURED, out=at / "cli.json"),
+        lambda at: rapdarts.measure("", MEASURED, out=at / "lib.json", progress=False).table.head(),
+    ),
+    "report": (
+        lambda at: words("report", at / "search", at / "net"),
+        lambda at: rapdarts.report([at / "search", at / "net"]).text,
+    ),
+}
+
+FILES = {
+    "search": [("cli-search/alphas.json", "lib-search/alphas.json")],
+    "retrain": [("cli-net/network.safetensors", "lib-net/network.safetensors")],
+    "rank": [("cli-rank/best.json", "lib-rank/best.json")],
+}
+"""Files of either side that hold the same bits."""
+
+TIMES = {"seconds", "file", "bytes", "fixed_s", "scale", "check", "sources", "folders"}
+"""What a clock or a place in the file system decides."""
+
+
+def plain(value: Any) -> Any:
+    """A result as JSON would give it back, without what differs from one run to the next."""
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items() if key not in TIMES}
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return [plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished search and the retraining of what it found: results of one are accepted by the next."""
+    at = tmp_path_factory.mktemp("runs")
+    found = rapdarts.search("digits", TINY, run=at / "search", progress=False)
+    rapdarts.retrain(found, run=at / "net", progress=False)
+    return at
+
+
+def test_the_table_has_every_command() -> None:
+    assert {name.split()[0] for name in ROWS} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_command_and_its_function_agree(name: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command, function = ROWS[name]
+    capsys.readouterr()
+    as_text = name == "report"
+    assert main([*command(runs), *([] if as_text else ["--json"])]) == 0
+    out = capsys.readouterr().out
+    by_command, by_library = out if as_text else json.loads(out), function(runs)
+    if name == "cost":  # the command also has rows by layer
+        by_command = {resource: by_command[resource] for resource in by_library}
+    assert by_command
+    assert plain(by_command) == plain(by_library)
+    for mine, other in FILES.get(name, ()):
+        assert (runs / mine).read_bytes() == (runs / other).read_bytes()
+
+
+def test_results_are_accepted_by_the_next_function(runs: Path) -> None:
+    found = rapdarts.derive(runs / "search", progress=False)
+    assert rapdarts.read(runs / "search").cells == found.genotype.cells
+    trained = rapdarts.retrain(runs / "search", run=runs / "again", progress=False)
+    assert rapdarts.evaluate(trained, timing=False).accuracy == trained.test.accuracy
+    assert rapdarts.export(trained, "pt2").file == trained.folder / "network.pt2"
+    assert rapdarts.costs(trained) == trained.costs
+    assert rapdarts.report([trained]).text.count("\n") == 3
+    for shown in (found, trained):
+        assert 1 <= repr(shown).count("\n") + 1 <= 12
