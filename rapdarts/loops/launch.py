@@ -213,6 +213,7 @@ def retrain(
                 run.screen.say(remark)
             with training_within_memory(config.retrain):
                 trained = retraining.retrain(config, blueprint, data, run)
+                retraining.write_network(run, "", trained, blueprint, data)
             report = retraining.result(trained, blueprint, config.retrain, run)
             run.write_json("result.json", report)
     return Retrained(trained.test, trained.best, blueprint, report, run.folder, process_group.is_main)

@@ -1,6 +1,6 @@
 """The ranking: candidates trained briefly on one part of the training set and compared on the other (Liu et al. 2019, section 3).
 
-The test set has no part in it: what is chosen here may be tested afterwards.
+The test set is not used: the network that is chosen may be tested afterwards.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ from rapdarts.config.experiment import Experiment
 from rapdarts.config.units import show
 from rapdarts.data.dataset import DataSet, split
 from rapdarts.deploy.blueprint import DerivedBlueprint
-from rapdarts.errors import DivergedError
-from rapdarts.loops.retrain import all_diverged, retrain
+from rapdarts.loops.retrain import Trained
+from rapdarts.loops.series import all_diverged, retrain_once
 from rapdarts.training.run import Run
 
 SURE = 2.0
@@ -102,71 +101,43 @@ def short_recipe(config: Experiment) -> Experiment:
 
 
 def rank(
-    config: Experiment, contestants: Sequence[RankingEntry], skeleton: Skeleton, data: DataSet, run: Run
+    config: Experiment, entries: Sequence[RankingEntry], skeleton: Skeleton, data: DataSet, run: Run
 ) -> dict[str, Any]:
-    """Trains every contestant at one skeleton, with one or several seeds, and orders them by their accuracy on the images kept aside.
+    """Train every entry at one skeleton, with one or several seeds, and order them by their accuracy on the images kept aside.
 
-    One whose training diverges, by any of the seeds, comes last. Writes ranking.json, best.json (the genotype of the
-    first) and each network's own files under trained/. Raises DivergedError if all diverged, Preempted if a signal asked
-    to stop.
+    An entry whose training diverges, with any of the seeds, comes last. Writes ranking.json, best.json (the genotype of
+    the first) and each network's own files under trained/. Raises DivergedError if all diverged, Preempted if a signal
+    asked to stop.
     """
-    parts, seeds, recipe = split_for_ranking(data, config), config.rank.seeds, short_recipe(config)
-    blueprints = [DerivedBlueprint(one.genotype, one.space, skeleton) for one in contestants]
+    parts, recipe = split_for_ranking(data, config), short_recipe(config)
+    blueprints = [DerivedBlueprint(entry.genotype, entry.space, skeleton) for entry in entries]
     for remark in blueprints[0].remarks(recipe.retrain):
         run.screen.say(remark)
+    correct, folders = train_all(recipe, entries, blueprints, parts, run)
 
-    def train(blueprint: DerivedBlueprint, seed: int, folder: str, what: str) -> dict[str, Any]:
-        seeded = replace(recipe, seed=(config.seed + seed) % 2**32)
-        try:
-            return {"right": retrain(seeded, blueprint, parts, run, f"{folder}/", what).right}
-        except DivergedError as error:
-            return {"right": None, "diverged": str(error)}
-
-    right = np.full((len(contestants), seeds, len(parts.test)), np.nan)  # not a number: diverged
-    folders: list[list[str]] = [[] for _ in contestants]
-    for number, blueprint in enumerate(blueprints):
-        run.screen.say(f"network {number + 1}/{len(blueprints)} is of {', '.join(contestants[number].sources)}")
-        for seed in range(seeds):
-            folder = f"trained/{number + 1}" + (f"-{seed + 1}" if seeds > 1 else "")
-            what = f"network {number + 1}/{len(blueprints)}" + (f" seed {seed + 1}/{seeds}" if seeds > 1 else "")
-            reached = run.remember(partial(train, blueprint, seed, folder, what))
-            if reached["right"] is None:
-                run.screen.say(f"{what}: {reached['diverged']}")
-                continue
-            right[number, seed] = reached["right"].numpy()
-            folders[number].append(folder)
-            run.screen.say(f"{what}: {100 * right[number, seed].mean():.2f} % of the images kept aside")
-
-    diverged = np.isnan(right).any((1, 2))
+    diverged = np.isnan(correct).any((1, 2))
     if diverged.all():
-        raise all_diverged(len(contestants), recipe.retrain)
+        raise all_diverged(len(entries), recipe.retrain)
     costs = [blueprint.costs for blueprint in blueprints]
-    shares = np.where(diverged, -1.0, right.mean((1, 2)))
-    order = sorted(range(len(contestants)), key=lambda one: (-shares[one], costs[one]["macs"], one))
+    accuracies = np.where(diverged, -1.0, correct.mean((1, 2)))
+    order = sorted(range(len(entries)), key=lambda number: (-accuracies[number], costs[number]["macs"], number))
     networks = [
         {
-            **compared(place, contestants[number], right[number], right[order[0]]),
+            **compared(place, entries[number], correct[number], correct[order[0]]),
             "costs": costs[number],
-            "genotype": contestants[number].genotype.line,
+            "genotype": entries[number].genotype.line,
             "folders": folders[number],
         }
         for place, number in enumerate(order, 1)
     ]
-    wholes = [json.loads(blueprints[number].card["genotype"]) for number in order]
-    run.write_json(
-        "ranking.json", [{**found, "genotype": whole} for found, whole in zip(networks, wholes, strict=True)]
-    )
-    facts = {name: networks[0][name] for name in ("validation_accuracy", "standard_error", "sources")}
-    best = replace(
-        contestants[order[0]].genotype,
-        skeleton=skeleton,
-        costs=costs[order[0]],
-        provenance={**contestants[order[0]].genotype.provenance, "ranking": {**facts, "of": len(order)}},
-    )
-    run.write("best.json", best.to_json())
+    genotypes = [json.loads(blueprints[number].card["genotype"]) for number in order]
+    ranking = [{**network, "genotype": genotype} for network, genotype in zip(networks, genotypes, strict=True)]
+    run.write_json("ranking.json", ranking)
+    first = replace(entries[order[0]].genotype, skeleton=skeleton, costs=costs[order[0]])
+    run.write("best.json", with_ranking(first, networks).to_json())
     return {
         "count": len(networks),
-        "seeds": seeds,
+        "seeds": config.rank.seeds,
         "epochs": recipe.retrain.epochs,
         "train_images": len(parts.train),
         "validation_images": len(parts.test),
@@ -175,27 +146,69 @@ def rank(
     }
 
 
-def compared(place: int, one: RankingEntry, right: np.ndarray, first: np.ndarray) -> dict[str, Any]:
-    """What the answers that were `right` (seeds, images) say of a network, beside those of the one in the first place.
+def train_all(
+    recipe: Experiment,
+    entries: Sequence[RankingEntry],
+    blueprints: Sequence[DerivedBlueprint],
+    parts: DataSet,
+    run: Run,
+) -> tuple[np.ndarray, list[list[str]]]:
+    """Train the network of every entry with every seed of the ranking.
 
-    Of one that diverged by some seed they say nothing but the accuracies by the others.
+    Returns whether each image kept aside is classified correctly (entries, seeds, images), 1.0 or 0.0, NaN where the
+    training diverged; and for each entry the folders, inside the run's, that hold its networks.
     """
-    diverged, accuracies = bool(np.isnan(right).any()), right.mean(1).tolist()
+    seeds, networks = recipe.rank.seeds, len(entries)
+    correct = np.full((networks, seeds, len(parts.test)), np.nan)
+    folders: list[list[str]] = [[] for _ in entries]
+    for number, blueprint in enumerate(blueprints):
+        run.screen.say(f"network {number + 1}/{networks} is of {', '.join(entries[number].sources)}")
+        for seed in range(seeds):
+            folder = f"trained/{number + 1}" + (f"-{seed + 1}" if seeds > 1 else "")
+            what = f"network {number + 1}/{networks}" + (f" seed {seed + 1}/{seeds}" if seeds > 1 else "")
+            seeded = replace(recipe, seed=(recipe.seed + seed) % 2**32)
+            outcome = retrain_once(seeded, blueprint, parts, run, f"{folder}/", what, correct_images)
+            if "diverged" in outcome:
+                run.screen.say(f"{what}: {outcome['diverged']}")
+                continue
+            correct[number, seed] = outcome["right"].numpy()
+            folders[number].append(folder)
+            run.screen.say(f"{what}: {100 * correct[number, seed].mean():.2f} % of the images kept aside")
+    return correct, folders
+
+
+def correct_images(trained: Trained | None) -> dict[str, Any]:
+    """The outcome of a training that a checkpoint remembers: for each image (n,) whether it is classified correctly."""
+    return {"right": trained.correct if trained else None}
+
+
+def with_ranking(genotype: Genotype, networks: Sequence[Mapping[str, Any]]) -> Genotype:
+    """The genotype of the first of the ranked networks, with its place noted in its provenance."""
+    facts = {name: networks[0][name] for name in ("validation_accuracy", "standard_error", "sources")}
+    return replace(genotype, provenance={**genotype.provenance, "ranking": {**facts, "of": len(networks)}})
+
+
+def compared(place: int, entry: RankingEntry, correct: np.ndarray, first: np.ndarray) -> dict[str, Any]:
+    """Compare an entry with the first by which images each classifies correctly, `correct` and `first` (seeds, images).
+
+    Of an entry that diverged with some seed only the accuracies with the others are known.
+    """
+    diverged, accuracies = bool(np.isnan(correct).any()), correct.mean(1).tolist()
     known = {
         "rank": place,
-        "sources": list(one.sources),
-        "score": one.score if one.score is not None and math.isfinite(one.score) else None,
+        "sources": list(entry.sources),
+        "score": entry.score if entry.score is not None and math.isfinite(entry.score) else None,
         "diverged": diverged,
         "accuracies": [None if math.isnan(accuracy) else accuracy for accuracy in accuracies],
     }
     if diverged:
         unknown = ("validation_accuracy", *ERRORS, "difference", "difference_error")
         return {**known, **dict.fromkeys(unknown), "within_error": False}
-    share, difference = estimate(right), estimate(first - right)
+    accuracy, difference = estimate(correct), estimate(first - correct)
     return {
         **known,
-        "validation_accuracy": share["mean"],
-        **{name: share[name] for name in ERRORS},
+        "validation_accuracy": accuracy["mean"],
+        **{name: accuracy[name] for name in ERRORS},
         "difference": difference["mean"],
         "difference_error": difference["standard_error"],
         "within_error": place > 1 and difference["mean"] <= SURE * difference["standard_error"],
