@@ -40,7 +40,7 @@ from rapdarts.training.device import training_device
 from rapdarts.training.distributed import joined
 from rapdarts.training.log import Screen
 from rapdarts.training.metrics import Evaluation
-from rapdarts.training.run import open_run
+from rapdarts.training.session import open_run
 
 HARDWARE_KEPT, LATENCY_KEPT = "hardware.yaml", "latency.json"
 """The tables that a search was priced by, as its run folder keeps them."""

@@ -23,9 +23,10 @@ from rapdarts.networks.layers import remarks_on_pools
 from rapdarts.training.cuda_graph import GraphedStep
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup, join_batch_norms, running_statistics
 from rapdarts.training.ema import EMA
+from rapdarts.training.meter import Sum
 from rapdarts.training.metrics import Evaluation, evaluate_logits, predict, topk_correct
 from rapdarts.training.optimizer import autocast, optimizer_step, set_lr, sgd_for, to_device
-from rapdarts.training.run import Run, Stateful, Sum
+from rapdarts.training.run import Run, Stateful
 from rapdarts.training.schedules import SCHEDULES, drop_path, warmup
 
 

@@ -33,8 +33,9 @@ from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.progressive import prune
 from rapdarts.strategy.relaxation import Architecture
 from rapdarts.training.cuda_graph import GraphedStep
+from rapdarts.training.meter import Sum
 from rapdarts.training.optimizer import autocast, frozen, optimizer_step, set_lr, sgd_for, to_device
-from rapdarts.training.run import Run, Stateful, Sum
+from rapdarts.training.run import Run, Stateful
 from rapdarts.training.schedules import cosine, skip_dropout
 
 Batch = tuple[Tensor, Tensor]
