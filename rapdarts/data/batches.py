@@ -1,4 +1,4 @@
-"""TODO."""
+"""Batches of a data set: shuffled and augmented for training, or in order for evaluation; any step can be read on its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Images of a data set: in memory on the device, or picture files that are decoded as they are asked for."""
 
 from __future__ import annotations
 
