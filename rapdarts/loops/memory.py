@@ -66,7 +66,7 @@ def within_memory(config: Experiment, space: SearchSpace, data: DataSet, table: 
 
 @contextmanager
 def training_within_memory(settings: RetrainConfig) -> Iterator[None]:
-    """Raises DeviceError, with the settings that take less, where the memory runs out in the retraining inside."""
+    """Raise DeviceError, with the settings that take less, where the memory runs out in the retraining inside."""
     try:
         yield
     except Exception as error:

@@ -77,9 +77,9 @@ def random_baseline(
 
 
 def draw(space: SearchSpace, table: PriceTable, count: int, macs: float, tolerance: float, seed: int) -> list[Genotype]:
-    """`count` different random genotypes within `tolerance` (a share) of `macs`; any cost at macs = 0.
+    """Draw `count` different random genotypes within `tolerance` (a fraction) of `macs`; of any cost at macs = 0.
 
-    Raises InputError, naming the costs that were seen, if too few turn up in MOST_DRAWS draws.
+    Raises InputError, naming the costs that were drawn, if there are too few in MOST_DRAWS draws.
     """
     rng = np.random.default_rng(seed)
     found: list[Genotype] = []

@@ -24,14 +24,14 @@ from rapdarts.loops.series import all_diverged, retrain_once
 from rapdarts.training.run import Run
 
 SURE = 2.0
-"""A difference of fewer standard errors is said to be within the error."""
+"""A difference of fewer standard errors counts as within the error."""
 
 
 @dataclass(frozen=True)
 class RankingEntry:
-    """A genotype to be ranked, where it was found, and its score there: the sum of its log mixing weights, the best of several.
+    """A genotype to be ranked, the runs it comes from, and its best score there: the sum of its log mixing weights.
 
-    `own` is the one that a search derived; `score` is None for one that the user named.
+    `own` marks the genotype that a search derived; `score` is None for one that the user named.
     """
 
     genotype: Genotype
@@ -42,7 +42,7 @@ class RankingEntry:
 
     @property
     def cells(self) -> tuple[Any, ...]:
-        """What makes two genotypes the same network, in whatever order their edges were written."""
+        """The network that the genotype describes, equal for two genotypes whose edges are in a different order."""
         kinds = sorted(self.genotype.cells.items())
         return (
             self.genotype.space,
@@ -50,12 +50,12 @@ class RankingEntry:
         )
 
     def with_facts(self, facts: Mapping[str, Any]) -> RankingEntry:
-        """The same, its genotype saying of itself how its costs are counted (`deployment_facts`)."""
+        """Return the entry with the way its costs are counted (`deployment_facts`) in the genotype's provenance."""
         genotype = replace(self.genotype, provenance={**self.genotype.provenance, **facts})
         return replace(self, genotype=genotype)
 
     def place(self) -> tuple[int, float]:
-        """Its place among the candidates: what was named, then what a search derived, then the others, by their scores."""
+        """Return the key to sort entries by: named ones first, then those that a search derived, then the others by their scores."""
         return (0, 0.0) if self.score is None else (1 if self.own else 2, -self.score)
 
 
@@ -64,7 +64,7 @@ def sorted_pairs(node: Sequence[tuple[str, int]]) -> tuple[tuple[int, str], ...]
 
 
 def choose(found: Sequence[RankingEntry], count: int) -> list[RankingEntry]:
-    """Each genotype once: all that were named, and the `count` best that the searches left, their own derived ones before others."""
+    """Return each genotype once: all that were named, and the `count` best of the searches, those they derived before others."""
     once: dict[tuple[Any, ...], RankingEntry] = {}
     for one in found:
         same = once.setdefault(one.cells, one)
@@ -81,7 +81,7 @@ def choose(found: Sequence[RankingEntry], count: int) -> list[RankingEntry]:
 
 
 def split_for_ranking(data: DataSet, config: Experiment) -> DataSet:
-    """A data set whose `train` and `test` are two parts of the training set; the true test set is left out.
+    """Return a data set whose `train` and `test` are two parts of the training set; the true test set is left out.
 
     All seeds of one ranking share the parts, so that differences between networks are not differences between images.
     """
@@ -90,9 +90,9 @@ def split_for_ranking(data: DataSet, config: Experiment) -> DataSet:
 
 
 def short_recipe(config: Experiment) -> Experiment:
-    """The experiment that each network is trained by: as long as the ranking says, and nothing more held out.
+    """Return the experiment that each network is trained by: `rank.epochs` long, and without a validation fraction.
 
-    A ranking that is shorter than the recipe's warm-up still trains an epoch at the full learning rate, as others must.
+    A ranking that is shorter than the recipe's warm-up still trains an epoch at the full learning rate.
     """
     epochs = config.rank.epochs or config.retrain.epochs
     warmup_epochs = min(config.retrain.warmup_epochs, epochs - 1)
@@ -178,12 +178,12 @@ def train_all(
 
 
 def correct_images(trained: Trained | None) -> dict[str, Any]:
-    """The outcome of a training that a checkpoint remembers: for each image (n,) whether it is classified correctly."""
+    """Return the outcome of a training for the checkpoint: for each image (n,) whether it is classified correctly."""
     return {"right": trained.correct if trained else None}
 
 
 def with_ranking(genotype: Genotype, networks: Sequence[Mapping[str, Any]]) -> Genotype:
-    """The genotype of the first of the ranked networks, with its place noted in its provenance."""
+    """Return the genotype of the first of the ranked networks with its accuracy in its provenance."""
     facts = {name: networks[0][name] for name in ("validation_accuracy", "standard_error", "sources")}
     return replace(genotype, provenance={**genotype.provenance, "ranking": {**facts, "of": len(networks)}})
 
@@ -219,11 +219,11 @@ ERRORS = ("standard_error", "standard_error_images", "standard_error_seeds")
 
 
 def estimate(values: np.ndarray) -> dict[str, Any]:
-    """The mean of (seeds, images) and its standard errors: over images, over seeds (None for one), and both together.
+    """Return the mean of (seeds, images) and its standard errors: over images, over seeds (None for one), and both together.
 
-    Over images it is that of the means over seeds, which for one seed and shares of right answers is the binomial one;
-    the squares of the two add up, which is rather too much than too little, as part of the training's luck is in both.
-    Of a difference on the same images it is smaller than what the two networks' own errors would give.
+    The error over images is that of the means over seeds, which for one seed is the binomial one; the squares of the two
+    add up, which is rather too much than too little, as part of the variation between trainings is in both. The error
+    of a difference on the same images is smaller than the two networks' own errors would give.
     """
     seeds, images = values.shape
     over_images = float(values.mean(0).std() / math.sqrt(images))
@@ -233,7 +233,7 @@ def estimate(values: np.ndarray) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any], resources: Sequence[str]) -> str:
-    """The ranking for the eye: what each network reached, how far it lies behind the first, and what it costs in `resources`."""
+    """Return the ranking as a table: each network's accuracy, its distance to the first, and its costs in `resources`."""
     networks = result["networks"]
     rows = [["", "validation accuracy", "behind the first", "", *resources, "score", "from"]]
     for found in networks:

@@ -1,4 +1,4 @@
-"""The retraining: a network, that of a genotype or a reference, from fresh weights, on the whole training set."""
+"""The retraining: the network of a genotype, or a reference network, trained from scratch on the whole training set."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class FinalNetwork:
 
     @property
     def objects(self) -> dict[str, Stateful]:
-        """What a checkpoint must hold of it, by name."""
+        """The parts that a checkpoint holds, by name, beside the network that is trained."""
         return {"best": self.best} if self.ema is None else {"best": self.best, "average": self.ema}
 
     def update(self) -> None:
@@ -128,7 +128,7 @@ def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, w
 
 
 def build(config: Experiment, blueprint: Blueprint, device: torch.device, run: Run) -> tuple[nn.Module, FinalNetwork]:
-    """The network to train, initialised as a function of the seed, and the one that the training returns."""
+    """Return the network to train, initialised as a function of the seed, and the one that the training returns."""
     settings = config.retrain
     torch.manual_seed(key(config.seed, "initial weights"))
     network = to_device(blueprint.build(auxiliary=settings.auxiliary > 0), device)
@@ -228,7 +228,10 @@ def write_network(run: Run, folder: str, trained: Trained, blueprint: Blueprint,
 
 
 def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy (n, classes), (n,) in float32, summed over the images; smoothed as by Szegedy et al. 2016, section 7."""
+    """Return the cross-entropy of logits (n, classes) and labels (n,), summed over the images, in float32.
+
+    Labels are smoothed as by Szegedy et al. 2016, section 7.
+    """
     return cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=label_smoothing)
 
 
@@ -241,7 +244,7 @@ def result(trained: Trained, blueprint: Blueprint, recipe: RetrainConfig, run: R
 def training_batches(
     config: Experiment, data: DataSet, process_group: ProcessGroup = SINGLE_PROCESS
 ) -> tuple[Batches, Tensor]:
-    """The batches to train on, and the indices of the training set that are held out to choose `best` (none at a fraction of 0).
+    """Return the batches to train on, and the indices of the training set that are held out to choose `best` (none at a fraction of 0).
 
     Raises InputError if a batch is larger than what it is drawn from, too small for so many processes, or joint batch
     norms are to be compiled.

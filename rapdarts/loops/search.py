@@ -214,7 +214,7 @@ def priced(config: Experiment, space: SearchSpace, data: DataSet) -> PriceTable:
 
 
 def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
-    """Raises InputError where the stages do not fit the space."""
+    """Raise InputError where the stages do not fit the space."""
     for layers in settings.layers:
         Skeleton(layers, settings.channels, (3, 32, 32), 10).cells(space)  # on any images
     if settings.unrolled and settings.amp != "none":
