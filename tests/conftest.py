@@ -31,8 +31,8 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def memory_is_not_looked_into(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Estimating what a search will take is tested in loops/test_memory.py; elsewhere it would be a quarter of the time."""
+    """Only loops/test_memory.py estimates memory: before each of the many tiny searches it would take a quarter of their time."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.path.parts[-2:] != ("loops", "test_memory.py"):
-            patch.setattr("rapdarts.loops.memory.MemoryEstimate.words", lambda estimate: None)
+            patch.setattr("rapdarts.loops.memory.MemoryEstimate.summary", lambda estimate: None)
         yield

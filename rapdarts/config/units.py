@@ -77,3 +77,17 @@ def show(value: float, resource: str) -> str:
 def costs_line(costs: Mapping[str, float]) -> str:
     """Return costs by resource on one line: `macs 1,689,600  params 108,954`."""
     return "  ".join(f"{name} {show(value, name)}" for name, value in costs.items())
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in one unit, for tables: 90 s, 2.5 min, 2.1 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def time_left(seconds: float) -> str:
+    """Return a duration to count down, in two units: 45 s, 1 min 30 s, 2 h 5 min."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

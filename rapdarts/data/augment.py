@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DRAWS = 5
-"""Random numbers an image takes: crop row, crop column, flip, cutout row, cutout column."""
+"""Random numbers that an image takes: crop row, crop column, flip, cutout row, cutout column."""
 
 MORE_DRAWS = 8
-"""Those it takes besides where it is zoomed or its colours change: area, shape, row, column; brightness, contrast, saturation, hue."""
+"""Further ones that it takes where it is zoomed or its colours change: area, shape, row, column; brightness, contrast, saturation, hue."""
 
 TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 """Luma, and the two numbers of colour, out of red, green and blue (NTSC, 1953)."""
@@ -22,7 +22,7 @@ TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)
 
 @dataclass(frozen=True)
 class Augment:
-    """What happens to an image between the data set and the network; without draws it is normalised only."""
+    """Augmentation of images between the data set and the network; without draws they are normalised only."""
 
     mean: tuple[float, ...]  # of each channel, in 0..1
     std: tuple[float, ...]  # of each channel, in 0..1
@@ -30,7 +30,7 @@ class Augment:
     flip: bool = False  # horizontal, every other image
     cutout: int = 0  # side of the square, pixels; 0: none
     jitter: float = 0.0  # change of brightness, contrast and saturation, and half of it of the hue; 0: none
-    smallest_crop: float = 1.0  # share of the area that a random crop has at least; 1: no such crop
+    smallest_crop: float = 1.0  # smallest fraction of the area that a random crop keeps; 1: no such crop
 
     @property
     def draws(self) -> int:
@@ -38,7 +38,7 @@ class Augment:
         return DRAWS + (MORE_DRAWS if self.jitter or self.smallest_crop < 1 else 0)
 
     def __call__(self, images: Tensor, draws: Tensor | None = None) -> Tensor:
-        """(b, c, h, w) uint8 to (b, c, h, w) float32; `draws` are (b, self.draws) numbers in [0, 1)."""
+        """Transform (b, c, h, w) uint8 to (b, c, h, w) float32; `draws` are (b, self.draws) numbers in [0, 1)."""
         if draws is None:
             return normalise(images, self.mean, self.std)
         if self.crop:
@@ -56,12 +56,12 @@ class Augment:
 
 
 def fractions(channels: int) -> Augment:
-    """Images as a network that normalises by itself takes them: pixels in 0..1, and nothing else."""
+    """Return the augmentation for a network that normalises its input itself: pixels in 0..1, and nothing else."""
     return Augment((0.0,) * channels, (1.0,) * channels)
 
 
 def random_crop(images: Tensor, padding: int, draws: Tensor) -> Tensor:
-    """A window of the image's own size out of the image on a black border of `padding` pixels.
+    """Crop a window of the image's own size from the image with a black border of `padding` pixels.
 
     images (b, c, h, w); draws (b, 2) in [0, 1) choose the window's row and column, each among 2 * padding + 1.
     """
@@ -76,14 +76,14 @@ def random_crop(images: Tensor, padding: int, draws: Tensor) -> Tensor:
 
 
 def random_flip(images: Tensor, draws: Tensor) -> Tensor:
-    """Left and right exchanged where the draw (b,) is below one half; images (b, c, h, w)."""
+    """Exchange left and right where the draw (b,) is below one half; images (b, c, h, w)."""
     return torch.where(draws[:, None, None, None] < 0.5, images.flip(-1), images)
 
 
 def random_zoom(images: Tensor, smallest: float, draws: Tensor) -> Tensor:
-    """A window of a random area, shape and place, scaled to the image's own size (Szegedy et al. 2015, section 6).
+    """Crop a window of a random area, shape and place, and scale it to the image's own size (Szegedy et al. 2015, section 6).
 
-    images (b, c, h, w), pixels of 0 to 255; draws (b, 4) in [0, 1). The area is a share between `smallest` and 1, the
+    images (b, c, h, w), pixels of 0 to 255; draws (b, 4) in [0, 1). The area is a fraction between `smallest` and 1, the
     sides are stretched against each other by up to 4/3; a side that would not fit is cut. Pixels are interpolated, on
     windows larger than half the image's side and smaller ones alike.
     """
@@ -99,7 +99,7 @@ def random_zoom(images: Tensor, smallest: float, draws: Tensor) -> Tensor:
 
 
 def colour_jitter(images: Tensor, strength: float, draws: Tensor) -> Tensor:
-    """Brightness, contrast and saturation times 1 - strength to 1 + strength, the hue turned by up to strength / 2 of the circle.
+    """Change brightness, contrast and saturation by a factor of 1 +- strength, and the hue by up to strength / 2 of the circle.
 
     images (b, c, h, w) in 0..1, and so is the result; draws (b, 4) in [0, 1). Images of other than three channels have
     no colours: their brightness and contrast change. The hue is turned about the grey axis, so that luma stays.
@@ -123,12 +123,12 @@ def colour_jitter(images: Tensor, strength: float, draws: Tensor) -> Tensor:
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(b, c, h, w) of 0 to 255 to float32: scaled to 0..1, less the channel's mean, over its deviation."""
+    """Scale pixels (b, c, h, w) of 0 to 255 to 0..1, subtract each channel's mean and divide by its deviation; float32."""
     return (images.to(torch.float32) / 255 - _channels(mean, images.device)) / _channels(std, images.device)
 
 
 def cutout(images: Tensor, side: int, draws: Tensor) -> Tensor:
-    """A square set to 0 around a uniform pixel, cut off at the borders (DeVries and Taylor 2017).
+    """Set a square around a uniform pixel to 0, cut off at the borders (DeVries and Taylor 2017).
 
     images (b, c, h, w), normalised; draws (b, 2) in [0, 1) choose the centre's row and column. As in DARTS the square
     reaches from centre - side // 2 up to, but not including, centre + side // 2: an odd side counts as one less.
@@ -145,12 +145,12 @@ def cutout(images: Tensor, side: int, draws: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """(c, 1, 1) float32; kept, so that no step copies it to the device again."""
+    """Return values (c, 1, 1) float32; cached, so that no step copies them to the device again."""
     return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
 
 
 @lru_cache(maxsize=8)
 def _yiq(device: torch.device) -> tuple[Tensor, Tensor]:
-    """The (3, 3) matrices from red, green and blue to YIQ and back; kept likewise."""
+    """Return the (3, 3) matrices from red, green and blue to YIQ and back; cached likewise."""
     there = torch.tensor(TO_YIQ, dtype=torch.float64)
     return there.float().to(device), torch.linalg.inv(there).float().to(device)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Batches of a data set: shuffled and augmented for training, or in order for evaluation; any step can be read on its own."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rapdarts.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """An endless stream of shuffled, augmented batches; any step of any epoch can be had without those before it.
+    """An endless stream of shuffled, augmented batches; any step of any epoch can be read without those before it.
 
-    A batch may be computed in `accumulate` parts one after the other, and by several processes, of which each takes its
-    share of every part: image i of a batch is in part i mod parts.
+    A batch may be computed in `accumulate` parts one after the other, and by several processes, which divide every part
+    among them: image i of a batch is in part i mod parts.
     """
 
     images: Images
@@ -43,48 +43,48 @@ class Batches:
 
     @property
     def steps(self) -> int:
-        """Batches an epoch. The last may be smaller, if it is of the `least` images."""
+        """Batches an epoch. The last may be smaller, if it has at least `least` images."""
         whole, left = divmod(len(self.index), self.batch)
         return whole + (left >= self.least)
 
     def size(self, step: int) -> int:
-        """Images in the batch of a step, over all processes."""
+        """Return the number of images in the batch of a step, over all processes."""
         return min(self.batch, len(self.index) - step * self.batch)
 
     def parts(self, size: int) -> int:
-        """How many parts a batch of that size is computed in: none larger than in a whole batch, none below the `least`."""
+        """Return the number of parts of a batch of that size: none is larger than in a whole batch, none has less than `least` images."""
         whole = -(-self.batch // self.accumulate)
         return max(1, min(-(-size // whole), size // self.least))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share (images (b, c, h, w) float32, labels (b,) int64) of the batches from step `start` on.
+        """Yield this process's part (images (b, c, h, w) float32, labels (b,) int64) of the batches from step `start` on.
 
         An image's crop depends on its position in the data set and the epoch only, not on batch size or start.
         """
         order = self.index[permutation(self.seed, f"{self.stream} order", epoch, len(self.index))]
         batches = torch.split(order, self.batch)[start : self.steps]
-        for part, pixels in _fetch_each(self.images, [self._share(batch) for batch in batches]):
+        for part, pixels in _fetch_each(self.images, [self._own_part(batch) for batch in batches]):
             draws = uniform(self.seed, f"{self.stream} augment", epoch, part, DRAWS)
             if self.augment.draws > DRAWS:
                 more = uniform(self.seed, f"{self.stream} zoom and colours", epoch, part, self.augment.draws - DRAWS)
                 draws = torch.cat([draws, more], 1)
             yield self.augment(pixels, draws), self.images.labels[part]
 
-    def _share(self, batch: Tensor) -> Tensor:
-        """Every process takes one image of each part in its turn."""
+    def _own_part(self, batch: Tensor) -> Tensor:
+        """Return the positions in a batch that this process takes: one image of each part in turn."""
         turn = torch.arange(len(batch)) // self.parts(len(batch))
         return batch[turn % self.processes == self.rank]
 
 
 def ordered(images: Images, index: Tensor | None, batch: int, augment: Augment) -> Iterator[tuple[Tensor, Tensor]]:
-    """(images (b, c, h, w) float32, labels (b,) int64), normalised only, in the order of `index` (None: all)."""
+    """Yield (images (b, c, h, w) float32, labels (b,) int64), normalised only, in the order of `index` (None: all)."""
     index = torch.arange(len(images)) if index is None else index
     for part, pixels in _fetch_each(images, torch.split(index, batch)):
         yield augment(pixels, None), images.labels[part]
 
 
 def _fetch_each(images: Images, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """(positions on the device, pixels) of each part; a streaming source decodes the next part meanwhile."""
+    """Yield (positions on the device, pixels) of each part; a streaming source decodes the next part meanwhile."""
     if not parts:
         return
     device = images.labels.device

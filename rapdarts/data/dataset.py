@@ -1,4 +1,4 @@
-"""Data sets as the loops use them: read once, split by class, and dealt out in batches that resume anywhere.
+"""Data sets as the loops use them: read once and split by class.
 
 A data set has a train half and a test half. One whose files mark no test images is parted by
 `split(y, 2/3, 0, "npz test")`, the same for every seed of a run.
@@ -30,12 +30,9 @@ STATISTICS = {
 }
 
 
-# --- data sets ---------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """A data set on the device, and what a network and a run folder need to know of it."""
+    """A data set on the device, with the facts that networks and run folders need."""
 
     name: str
     train: Images
@@ -49,9 +46,9 @@ class DataSet:
 
 
 def load_dataset(config: DataConfig, device: torch.device, seed: int) -> DataSet:
-    """Reads (and where needed fetches) a data set; `seed` draws the share `config.fraction` of its training images.
+    """Read (and where needed download) a data set; `seed` draws the fraction `config.fraction` of its training images.
 
-    Raises InputError for what the user must mend, DamagedError for a file that is cut or altered.
+    Raises InputError for what the user must fix, DamagedError for a file that is cut or altered.
     """
     return build_dataset(config, *readers.read_images(config), device, seed)
 
@@ -64,7 +61,7 @@ def build_dataset(
     device: torch.device,
     seed: int,
 ) -> DataSet:
-    """A data set of what a reader gives: halves, share and statistics as `config` says. Raises InputError."""
+    """Return a data set from a reader's halves, with the fraction and the statistics of `config`. Raises InputError."""
     if test is None:
         first, second = split(train.labels, 2 / 3, 0, "npz test")
         train, test = train.take(first), train.take(second)
@@ -91,14 +88,14 @@ def build_dataset(
 
 
 def _decode_small(images: InMemory | Pictures) -> InMemory | Pictures:
-    """A folder that fits is decoded once."""
+    """Decode a folder once if it fits into memory."""
     if isinstance(images, Pictures) and len(images) * int(np.prod(images.image)) <= IN_MEMORY_BYTES:
         return InMemory(images.fetch(torch.arange(len(images))), images.labels)
     return images
 
 
 def statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel, in 0..1; of a streaming folder, from at most 1,000 pictures all over it."""
+    """Return mean and deviation of each channel, in 0..1; of a streaming folder, from at most 1,000 pictures spread over it."""
     count = min(len(images), STATISTICS_IMAGES) if isinstance(images, Pictures) else len(images)
     chosen = torch.arange(count) * len(images) // count
     channels = images.image[0]
@@ -107,15 +104,15 @@ def statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
         pixels = images.fetch(part).cpu()
         counts += torch.stack([torch.bincount(pixels[:, c].flatten(), minlength=256) for c in range(channels)])
     values = torch.arange(256, dtype=torch.float64) / 255
-    share = counts / counts.sum(1, keepdim=True)
-    mean = share @ values
-    std = (share * (values - mean[:, None]) ** 2).sum(1).sqrt()
+    frequencies = counts / counts.sum(1, keepdim=True)
+    mean = frequencies @ values
+    std = (frequencies * (values - mean[:, None]) ** 2).sum(1).sqrt()
     std[std == 0] = 1  # a constant channel stays zero instead of becoming infinite
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def split(labels: Tensor, fraction: float, seed: int, stream: str) -> tuple[Tensor, Tensor]:
-    """Two ascending index tensors (int64, CPU); the first has `fraction` of each class, at least 1, at most all but 1.
+    """Return two ascending index tensors (int64, CPU); the first has `fraction` of each class, at least 1, at most all but 1.
 
     A pure function of its arguments. Raises InputError for a class with a single image.
     """
@@ -131,6 +128,3 @@ def split(labels: Tensor, fraction: float, seed: int, stream: str) -> tuple[Tens
     quota = (sizes.double() * fraction + 0.5).long().clamp(min=torch.ones_like(sizes), max=(sizes - 1).clamp(min=1))
     first = rank < quota[owner]
     return by_class[first].sort().values, by_class[~first].sort().values
-
-
-# --- batches -----------------------------------------------------------------------------------------------------

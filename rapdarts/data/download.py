@@ -1,4 +1,4 @@
-"""The files of a data set: found in data.path or in the cache, fetched once into the cache, and read whole."""
+"""The files of a data set: found in data.path or in the cache, downloaded once into the cache, and read whole."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ FOLDERS = {
 
 
 def place(config: DataConfig) -> Path:
-    """data.path, which must be there. Raises InputError."""
+    """Return data.path. Raises InputError if it does not exist."""
     if not config.path:
         raise InputError(f"data.name={config.name} needs data.path=PATH, the {config.name} that holds the images.")
     if not Path(config.path).exists():
@@ -59,7 +59,7 @@ def place(config: DataConfig) -> Path:
 
 
 def find(config: DataConfig, wanted: Sequence[str]) -> Path:
-    """The folder that holds one of the files `wanted`: data.path, one known inside it, or the cache."""
+    """Return the folder that holds one of the files `wanted`: data.path, one known inside it, or the cache."""
     if not config.path:
         return _fetch(config)
     root = place(config)
@@ -71,7 +71,7 @@ def find(config: DataConfig, wanted: Sequence[str]) -> Path:
 
 
 def _fetch(config: DataConfig) -> Path:
-    """The cache folder of a data set, complete and with its checksums checked.
+    """Return the cache folder of a data set, complete and with its checksums checked.
 
     Raises InputError where a file cannot be had, DamagedError for a wrong checksum, StorageError for a full disk.
     """
@@ -108,7 +108,7 @@ def _fetch(config: DataConfig) -> Path:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Makes the folder and holds its lock: another process waits here, and then finds what this one has fetched."""
+    """Make the folder and hold its lock: another process waits here, and then finds the downloaded files."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -119,7 +119,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _download(url: str, output: str, _: object) -> None:
-    """Fetches into NAME.part beside `output`, from where an earlier attempt stopped; a whole file becomes `output`."""
+    """Download into NAME.part beside `output`, from where an earlier attempt stopped; a whole file becomes `output`."""
     import requests
 
     name = url.rsplit("/", 1)[1]
@@ -146,7 +146,7 @@ def _download(url: str, output: str, _: object) -> None:
 
 
 def read_files(folder: Path, sizes: dict[str, int], meta: str) -> dict[str, bytes]:
-    """The files of a folder, which must have these sizes, and `meta` where it is there."""
+    """Read the files of a folder, which must have these sizes, and `meta` where it exists."""
     for file, expected in sizes.items():
         if not (folder / file).is_file():
             raise InputError(f"{folder} holds no {file}; copy it there or change data.path.")
@@ -156,7 +156,7 @@ def read_files(folder: Path, sizes: dict[str, int], meta: str) -> dict[str, byte
 
 
 def read_tar(archive: Path, sizes: dict[str, int], meta: str) -> dict[str, bytes]:
-    """The files by their plain names, straight from the archive: nothing is unpacked, no path in it is followed."""
+    """Read the files by their plain names from the archive: nothing is unpacked, no path in it is followed."""
     contents = {}
     try:
         with tarfile.open(archive, "r:gz") as members:
@@ -179,6 +179,6 @@ def read_tar(archive: Path, sizes: dict[str, int], meta: str) -> dict[str, bytes
 
 
 def check_size(file: str, expected: int, found: int) -> None:
-    """Raises DamagedError where they differ."""
+    """Raise DamagedError if the sizes differ."""
     if found != expected:
         raise DamagedError(f"{file} is damaged: expected {expected} bytes, found {found}; fetch it again.")

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Images of a data set: in memory on the device, or picture files that are decoded as they are asked for."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def fetch(self, index: Tensor) -> Tensor:
-        """(b, c, h, w) uint8 on the device, for positions (b,) int64 on whatever device."""
+        """Return (b, c, h, w) uint8 on the device, for positions (b,) int64 on any device."""
 
     def take(self, index: Tensor) -> Images:
-        """The pictures at some positions (n,) alone."""
+        """Return only the pictures at some positions (n,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class InMemory:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Picture files, decoded whenever they are asked for; every kind of picture becomes RGB, 8 bits a channel."""
+    """Picture files, decoded every time they are read; every kind of picture becomes RGB, 8 bits a channel."""
 
     root: Path
     files: Sequence[str]  # inside root
@@ -82,11 +82,11 @@ class Pictures:
         return len(self.files)
 
     def begin(self, index: Tensor) -> list[Future[Tensor]]:
-        """Starts to decode the pictures at `index` (CPU) in the background."""
+        """Start to decode the pictures at `index` (CPU) in the background."""
         return [_pool().submit(self._decode, i) for i in index.tolist()]
 
     def collect(self, decoding: list[Future[Tensor]]) -> Tensor:
-        """(b, 3, h, w) uint8 on the device, once they are there. Raises InputError, naming it, for a broken picture."""
+        """Return (b, 3, h, w) uint8 on the device, once they are decoded. Raises InputError, naming it, for a broken picture."""
         pixels = torch.stack([picture.result() for picture in decoding])
         if self.labels.is_cuda:
             pixels = pixels.pin_memory()
@@ -102,7 +102,7 @@ class Pictures:
         return Pictures(self.root, self.files, self.labels.to(device), self.image)
 
     def digest(self) -> bytes:
-        """Of the names and sizes of the files: reading them all would take as long as an epoch."""
+        """Return a hash of the names and sizes of the files: reading them all would take as long as an epoch."""
         hashed = hashlib.sha256(repr((len(self), *self.image)).encode())
         hashed.update(self.labels.numpy().tobytes())
         for file in self.files:
@@ -110,7 +110,7 @@ class Pictures:
         return hashed.digest()
 
     def _decode(self, position: int) -> Tensor:
-        """(h, w, 3) uint8."""
+        """Decode a picture, (h, w, 3) uint8."""
         from PIL import Image
 
         file = self.root / self.files[position]
@@ -140,9 +140,9 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def open_pictures(root: Path, files: Sequence[str], labels: Tensor, size: int) -> Pictures:
-    """Pictures whose headers have been read; `size` is the side they are scaled to, 0: as they are.
+    """Return picture files after reading their headers; `size` is the side they are scaled to, 0: as they are.
 
-    Raises InputError, naming the file, for one that is no picture, or that has another size than the first (size 0).
+    Raises InputError, naming the file, for one that is no picture, or whose size differs from the first (size 0).
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Pictures and labels that a program gives: arrays or tensors, or a data set that is read item by item."""
+"""In-memory data: arrays or tensors of pictures and labels, or a data set of items, as a program passes them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PIXELS = (
 
 
 def read_in_memory(data: Any, test: Any = None) -> tuple[InMemory, InMemory | None, list[str]]:
-    """The train half, the test half (None: none was given), class names; pictures as uint8 in memory.
+    """Return the train half, the test half (None where `test` is), and the class names; pictures as uint8 in memory.
 
     `data` and `test` are (images, labels) or data sets. Images are arrays or tensors (n, c, h, w), (n, h, w, c) or
     (n, h, w) of pixels from 0 to 255, or of fractions up to 1, which are rounded to 8 bits; labels are whole numbers
@@ -39,18 +39,18 @@ def read_in_memory(data: Any, test: Any = None) -> tuple[InMemory, InMemory | No
     return train, held_out, names
 
 
-def _half(given: Any, what: str, classes: int | None) -> tuple[InMemory, list[str]]:
-    """Pictures with their labels, of so many classes where that is known, and class names: its own, else numbers."""
+def _half(source: Any, what: str, classes: int | None) -> tuple[InMemory, list[str]]:
+    """Return the pictures of one half with their labels, and its class names, or else numbers; `classes` is their number, if known."""
     known: Any = None
-    if isinstance(given, tuple) and len(given) == 2:
-        images, labels = given
-    elif hasattr(given, "__getitem__") and hasattr(given, "__len__") and not isinstance(given, Mapping):
-        images, labels = _items(given, what)
-        known = getattr(given, "classes", None)
+    if isinstance(source, tuple) and len(source) == 2:
+        images, labels = source
+    elif hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, Mapping):
+        images, labels = _items(source, what)
+        known = getattr(source, "classes", None)
     else:
         raise InputError(
             f"{what} must be a pair (images, labels), or a data set with a length whose items are (image, label), not"
-            f" a {type(given).__name__}."
+            f" a {type(source).__name__}."
         )
     names = [str(name) for name in known] if isinstance(known, Sequence) and not isinstance(known, str) else []
     pixels = pixels_of(_scaled(_array(images, f"{what}, images"), what), f"{what}, images")
@@ -58,12 +58,12 @@ def _half(given: Any, what: str, classes: int | None) -> tuple[InMemory, list[st
     return InMemory(pixels, numbered), names or numbers(int(numbered.max()) + 1)
 
 
-def _items(given: Any, what: str) -> tuple[list[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
-    """All images, each as an array, and all labels of a data set."""
+def _items(dataset: Any, what: str) -> tuple[list[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
+    """Return all images of a data set, each as an array, and all labels."""
     images: list[np.ndarray[Any, Any]] = []
     labels = []
-    for position in range(len(given)):
-        item = given[position]
+    for position in range(len(dataset)):
+        item = dataset[position]
         if not (isinstance(item, Sequence) and len(item) == 2):
             raise InputError(f"{what}: item {position} must be (image, label), not a {type(item).__name__}.")
         image = _picture(item[0]) if isinstance(item[0], Image.Image) else _array(item[0], f"{what}, image {position}")
@@ -79,13 +79,13 @@ def _items(given: Any, what: str) -> tuple[list[np.ndarray[Any, Any]], list[np.n
 
 
 def _picture(picture: Image.Image) -> np.ndarray[Any, Any]:
-    """(c, h, w) uint8: of grey pictures one channel, of all others RGB."""
+    """Return (c, h, w) uint8: one channel for grey pictures, RGB for all others."""
     pixels = np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def _array(values: Any, what: str) -> np.ndarray[Any, Any]:
-    """An array of numbers, on the CPU. Raises InputError for what is none."""
+    """Return an array of numbers on the CPU. Raises InputError for anything else."""
     try:
         if isinstance(values, Tensor):
             tensor = values.detach().cpu()
@@ -95,11 +95,11 @@ def _array(values: Any, what: str) -> np.ndarray[Any, Any]:
         raise InputError(f"{what} are no array ({' '.join(str(error).split())[:200]}).") from None
     if array.dtype.kind not in "buif":
         raise InputError(f"{what} must be numbers, not of the type {array.dtype}.")
-    return array if array.flags.writeable else array.copy()  # torch does not take what nobody may write
+    return array if array.flags.writeable else array.copy()  # torch takes no read-only arrays
 
 
 def _scaled(pixels: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
-    """Pixels from 0 to 255. Raises InputError for those that are normalised, no numbers, or of 0 and 1 in whole numbers."""
+    """Return pixels from 0 to 255. Raises InputError for normalised ones, NaN, and whole numbers of 0 and 1 only."""
     if pixels.size == 0:
         return pixels
     if pixels.dtype.kind in "ui" and pixels.max() == 1:

@@ -13,26 +13,26 @@ from torch import Tensor
 
 
 def key(seed: int, stream: str, *counters: int) -> int:
-    """A seed of 63 bits for one place in one stream, good for `torch.manual_seed`."""
+    """Return a seed of 63 bits for one position in one stream, for `torch.manual_seed`."""
     text = ":".join([str(seed), stream, *map(str, counters)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def uniform(seed: int, stream: str, epoch: int, index: Tensor, draws: int) -> Tensor:
-    """Numbers in [0, 1), (n, draws) float32, one row for each entry of `index` (n,) int64, on the device of `index`."""
+    """Return numbers in [0, 1), (n, draws) float32, one row for each entry of `index` (n,) int64, on the device of `index`."""
     counters = index[:, None] * draws + torch.arange(draws, device=index.device)
     bits = _splitmix64(counters, key(seed, stream, epoch))
     return (_shift_right(bits, 40)).to(torch.float32) * 2.0**-24
 
 
 def permutation(seed: int, stream: str, epoch: int, n: int) -> Tensor:
-    """An order of n things, (n,) int64 on the CPU."""
+    """Return a random order of n items, (n,) int64 on the CPU."""
     bits = _splitmix64(torch.arange(n), key(seed, stream, epoch))
     return torch.argsort(bits, stable=True)
 
 
 def _shift_right(x: Tensor, by: int) -> Tensor:
-    """x >> by of the 64 bits as an unsigned number; torch's own shift drags the sign along."""
+    """Return x >> by of the 64 bits as an unsigned number; torch's own shift extends the sign."""
     return (x >> by) & ((1 << (64 - by)) - 1)
 
 
@@ -44,5 +44,5 @@ def _splitmix64(counter: Tensor, start: int) -> Tensor:
 
 
 def _signed(bits: int) -> int:
-    """The 64 bits as torch's int64 reads them."""
+    """Return the 64 bits as a signed int64."""
     return bits - (1 << 64) if bits >> 63 else bits

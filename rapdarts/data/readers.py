@@ -1,4 +1,4 @@
-"""Pictures and labels as they lie on disk: one reader for each format, and what a reader hands on.
+"""Pictures and labels from files: one reader for each format.
 
 `digits` ships with the package: its 60 test images of each class are the first 60 of that class in
 `randomness.permutation(0, "digits test", 0, 1797)`. An .npz with x and y only may mark its test images in a mask `test`.
@@ -34,16 +34,10 @@ CIFAR_RECORDS = {
 FASHION_NAMES = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle_boot".split()  # noqa: SIM905
 
 
-# --- where pictures come from ------------------------------------------------------------------------------------
-
-
-# --- one reader for each format ----------------------------------------------------------------------------------
-
-
 def read_images(config: DataConfig) -> tuple[InMemory | Pictures, InMemory | Pictures | None, list[str]]:
-    """The train half, the test half (None: no image is marked as one; the train half has them all), class names.
+    """Return the train half, the test half (None: no image is marked as one; the train half has them all), class names.
 
-    Raises InputError for what the user must mend, DamagedError for a file that is cut or altered.
+    Raises InputError for what the user must fix, DamagedError for a file that is cut or altered.
     """
     if config.name == "memory":
         raise InputError(
@@ -93,7 +87,7 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]:
-    """digits, or a user's file with x, y (and perhaps test), or with x_train, y_train, x_test, y_test."""
+    """Read digits, or a user's file with x, y (and perhaps test), or with x_train, y_train, x_test, y_test."""
     if config.name == "digits" and config.path:
         raise InputError(
             "data.path: the digits ship with the package; for data of yours take data.name=npz or data.name=folder."
@@ -139,7 +133,7 @@ def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]
 
 
 def _read_cifar(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
-    """The binary version: records of 1 (CIFAR-10) or 2 (CIFAR-100: coarse, fine) label bytes and 3,072 pixels."""
+    """Read the binary version: records of 1 (CIFAR-10) or 2 (CIFAR-100: coarse, fine) label bytes and 3,072 pixels."""
     formats = {"cifar10": (1, 10, "batches.meta.txt"), "cifar100": (2, 100, "fine_label_names.txt")}
     label_bytes, classes, meta = formats[config.name]
     sizes = {file: records * (label_bytes + 3072) for file, records in CIFAR_RECORDS[config.name].items()}
@@ -160,7 +154,7 @@ def _read_cifar(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
 
 
 def _read_idx(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
-    """MNIST's format (LeCun): a magic number, the sizes (all big-endian, 4 bytes), then the bytes; plain or gzip."""
+    """Read MNIST's format (LeCun): a magic number, the sizes (all big-endian, 4 bytes), then the bytes; plain or gzip."""
     folder = download.find(config, [IDX_FILES[0], IDX_FILES[0] + ".gz"])
     halves: list[InMemory] = []
     for images, labels in (IDX_FILES[:2], IDX_FILES[2:]):
@@ -200,7 +194,7 @@ def _read_idx_file(folder: Path, name: str, dimensions: int) -> np.ndarray[Any, 
 
 
 def pixels_of(raw: np.ndarray[Any, Any], source: str) -> Tensor:
-    """(n, c, h, w) uint8 from (n, h, w), (n, h, w, c) or (n, c, h, w); a last side up to 4 after larger ones is c."""
+    """Return (n, c, h, w) uint8 from (n, h, w), (n, h, w, c) or (n, c, h, w); a last side up to 4 after larger ones is c."""
     if raw.ndim not in (3, 4) or 0 in raw.shape:
         raise InputError(f"{source}: images must be (n, h, w), (n, h, w, c) or (n, c, h, w), not {raw.shape}.")
     if raw.dtype != np.uint8:
@@ -217,7 +211,7 @@ def pixels_of(raw: np.ndarray[Any, Any], source: str) -> Tensor:
 
 
 def labels_of(raw: np.ndarray[Any, Any], count: int, classes: int | None, source: str) -> Tensor:
-    """(n,) int64 in 0..classes - 1; without `classes`, as many as there are different labels. Raises InputError."""
+    """Return (n,) int64 in 0..classes - 1; without `classes`, as many as there are different labels. Raises InputError."""
     if raw.shape != (count,):
         raise InputError(f"{source}: {count} images need labels of the shape ({count},), not {raw.shape}.")
     if raw.dtype.kind not in "iu":
@@ -233,5 +227,5 @@ def labels_of(raw: np.ndarray[Any, Any], count: int, classes: int | None, source
 
 
 def numbers(classes: int) -> list[str]:
-    """The names of classes that have none."""
+    """Return the names of classes that have none: their numbers."""
     return [str(label) for label in range(classes)]

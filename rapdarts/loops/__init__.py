@@ -1,1 +1,1 @@
-"""The two loops, each one function that reads from top to bottom: the search, and the retraining of what it found."""
+"""The loops: search, retraining, ranking and random baseline; their launch into run folders, and the memory they take."""

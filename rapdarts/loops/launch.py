@@ -33,7 +33,7 @@ from rapdarts.loops.search_record import cost_report
 from rapdarts.training.device import training_device
 from rapdarts.training.distributed import joined
 from rapdarts.training.log import Screen
-from rapdarts.training.run import open_run
+from rapdarts.training.session import open_run
 
 HARDWARE_KEPT, LATENCY_KEPT = "hardware.yaml", "latency.json"
 """The tables that a search was priced by, as its run folder keeps them."""
@@ -160,6 +160,7 @@ def retrain(
                 run.screen.say(remark)
             with training_within_memory(config.retrain):
                 trained = retraining.retrain(config, blueprint, data, run)
+                retraining.write_network(run, "", trained, blueprint, data)
             report = retraining.result(trained, blueprint, config.retrain, run)
             run.write_json("result.json", report)
     return Retrained(trained.test, trained.best, blueprint, report, run.folder, process_group.is_main)

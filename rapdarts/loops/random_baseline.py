@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +17,9 @@ from rapdarts.data.dataset import DataSet
 from rapdarts.data.randomness import key
 from rapdarts.deploy import skeletons
 from rapdarts.deploy.blueprint import DerivedBlueprint
-from rapdarts.errors import DivergedError, InputError
-from rapdarts.loops.retrain import all_diverged, retrain
+from rapdarts.errors import InputError
+from rapdarts.loops.retrain import Trained
+from rapdarts.loops.series import all_diverged, retrain_once
 from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import Run
 
@@ -30,11 +29,11 @@ MOST_DRAWS = 20_000
 def random_baseline(
     config: Experiment, space: SearchSpace, data: DataSet, run: Run, like: Genotype | None
 ) -> dict[str, Any]:
-    """Draws `search.random.count` genotypes at a given cost and trains each by the retraining recipe.
+    """Draw `search.random.count` genotypes of a certain cost and train each by the retraining recipe.
 
     The cost is `search.random.macs`, or that of `like`, whose skeleton is built where it fits the images. Writes
-    genotypes.json; each network's own files lie in trained/1, trained/2, ... Gives the single accuracies, their mean
-    and their standard deviation over genotypes, but for those whose training diverged. Raises DivergedError if all did.
+    genotypes.json; each network's own files lie in trained/1, trained/2, ... Returns the single accuracies, their
+    mean and their standard deviation over the genotypes whose training did not diverge. Raises DivergedError if all did.
     """
     settings = config.search.random
     skeleton, instead_of = skeletons.to_build(like, config.skeleton, data)
@@ -49,40 +48,38 @@ def random_baseline(
     for remark in blueprints[0].remarks(config.retrain):
         run.screen.say(remark)
 
-    def train(number: int, what: str) -> dict[str, Any]:
-        try:
-            return asdict(retrain(config, blueprints[number - 1], data, run, f"trained/{number}/", what).test)
-        except DivergedError as error:
-            return {"diverged": str(error)}
+    def test_result(trained: Trained | None) -> dict[str, Any]:
+        return asdict(trained.test) if trained else {}
 
     results: list[dict[str, Any]] = []
     for number, genotype in enumerate(drawn, 1):
-        what = f"network {number}/{len(drawn)}"
-        reached = run.remember(partial(train, number, what))
-        test = None if "diverged" in reached else Evaluation(**reached)
-        share = test.accuracy if test else None
-        results.append({"genotype": genotype.line, "costs": table.exact(genotype), "test_accuracy": share})
-        run.screen.say(f"{what}: {test or reached['diverged']}")
-    shares = [found["test_accuracy"] for found in results if found["test_accuracy"] is not None]
-    if not shares:
+        what, folder = f"network {number}/{len(drawn)}", f"trained/{number}/"
+        outcome = retrain_once(config, blueprints[number - 1], data, run, folder, what, test_result)
+        test = None if "diverged" in outcome else Evaluation(**outcome)
+        accuracy = test.accuracy if test else None
+        results.append({"genotype": genotype.line, "costs": table.exact(genotype), "test_accuracy": accuracy})
+        run.screen.say(f"{what}: {test or outcome['diverged']}")
+    accuracies = [result["test_accuracy"] for result in results if result["test_accuracy"] is not None]
+    if not accuracies:
         raise all_diverged(len(drawn), config.retrain)
-    mean, deviation = float(np.mean(shares)), float(np.std(shares, ddof=1)) if len(shares) > 1 else math.nan
-    spread = f" +- {100 * deviation:.2f} %" if len(shares) > 1 else ""
+    mean = float(np.mean(accuracies))
+    deviation = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
+    spread = f" +- {100 * deviation:.2f} %" if deviation is not None else ""
     return {
         "target_macs": target,
-        "count": len(shares),
+        "count": len(accuracies),
         "test_accuracy": mean,
-        "standard_deviation": deviation if len(shares) > 1 else None,
+        "standard_deviation": deviation,
         "networks": results,
         "seconds": run.seconds(),
-        "summary": f"random baseline: test accuracy {100 * mean:.2f} %{spread} (standard deviation over {len(shares)} genotypes)",
+        "summary": f"random baseline: test accuracy {100 * mean:.2f} %{spread} (standard deviation over {len(accuracies)} genotypes)",
     }
 
 
 def draw(space: SearchSpace, table: PriceTable, count: int, macs: float, tolerance: float, seed: int) -> list[Genotype]:
-    """`count` different random genotypes within `tolerance` (a share) of `macs`; any cost at macs = 0.
+    """Draw `count` different random genotypes within `tolerance` (a fraction) of `macs`; of any cost at macs = 0.
 
-    Raises InputError, naming the costs that were seen, if too few turn up in MOST_DRAWS draws.
+    Raises InputError, naming the costs that were drawn, if there are too few in MOST_DRAWS draws.
     """
     rng = np.random.default_rng(seed)
     found: list[Genotype] = []

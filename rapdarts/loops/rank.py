@@ -1,6 +1,6 @@
 """The ranking: candidates trained briefly on one part of the training set and compared on the other (Liu et al. 2019, section 3).
 
-The test set has no part in it: what is chosen here may be tested afterwards.
+The test set is not used: the network that is chosen may be tested afterwards.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,19 +19,19 @@ from rapdarts.config.experiment import Experiment
 from rapdarts.config.units import show
 from rapdarts.data.dataset import DataSet, split
 from rapdarts.deploy.blueprint import DerivedBlueprint
-from rapdarts.errors import DivergedError
-from rapdarts.loops.retrain import all_diverged, retrain
+from rapdarts.loops.retrain import Trained
+from rapdarts.loops.series import all_diverged, retrain_once
 from rapdarts.training.run import Run
 
 SURE = 2.0
-"""A difference of fewer standard errors is said to be within the error."""
+"""A difference of fewer standard errors counts as within the error."""
 
 
 @dataclass(frozen=True)
 class RankingEntry:
-    """A genotype to be ranked, where it was found, and its score there: the sum of its log mixing weights, the best of several.
+    """A genotype to be ranked, the runs it comes from, and its best score there: the sum of its log mixing weights.
 
-    `own` is the one that a search derived; `score` is None for one that the user named.
+    `own` marks the genotype that a search derived; `score` is None for one that the user named.
     """
 
     genotype: Genotype
@@ -43,7 +42,7 @@ class RankingEntry:
 
     @property
     def cells(self) -> tuple[Any, ...]:
-        """What makes two genotypes the same network, in whatever order their edges were written."""
+        """The network that the genotype describes, equal for two genotypes whose edges are in a different order."""
         kinds = sorted(self.genotype.cells.items())
         return (
             self.genotype.space,
@@ -51,12 +50,12 @@ class RankingEntry:
         )
 
     def with_facts(self, facts: Mapping[str, Any]) -> RankingEntry:
-        """The same, its genotype saying of itself how its costs are counted (`deployment_facts`)."""
+        """Return the entry with the way its costs are counted (`deployment_facts`) in the genotype's provenance."""
         genotype = replace(self.genotype, provenance={**self.genotype.provenance, **facts})
         return replace(self, genotype=genotype)
 
     def place(self) -> tuple[int, float]:
-        """Its place among the candidates: what was named, then what a search derived, then the others, by their scores."""
+        """Return the key to sort entries by: named ones first, then those that a search derived, then the others by their scores."""
         return (0, 0.0) if self.score is None else (1 if self.own else 2, -self.score)
 
 
@@ -65,7 +64,7 @@ def sorted_pairs(node: Sequence[tuple[str, int]]) -> tuple[tuple[int, str], ...]
 
 
 def choose(found: Sequence[RankingEntry], count: int) -> list[RankingEntry]:
-    """Each genotype once: all that were named, and the `count` best that the searches left, their own derived ones before others."""
+    """Return each genotype once: all that were named, and the `count` best of the searches, those they derived before others."""
     once: dict[tuple[Any, ...], RankingEntry] = {}
     for one in found:
         same = once.setdefault(one.cells, one)
@@ -82,7 +81,7 @@ def choose(found: Sequence[RankingEntry], count: int) -> list[RankingEntry]:
 
 
 def split_for_ranking(data: DataSet, config: Experiment) -> DataSet:
-    """A data set whose `train` and `test` are two parts of the training set; the true test set is left out.
+    """Return a data set whose `train` and `test` are two parts of the training set; the true test set is left out.
 
     All seeds of one ranking share the parts, so that differences between networks are not differences between images.
     """
@@ -91,9 +90,9 @@ def split_for_ranking(data: DataSet, config: Experiment) -> DataSet:
 
 
 def short_recipe(config: Experiment) -> Experiment:
-    """The experiment that each network is trained by: as long as the ranking says, and nothing more held out.
+    """Return the experiment that each network is trained by: `rank.epochs` long, and without a validation fraction.
 
-    A ranking that is shorter than the recipe's warm-up still trains an epoch at the full learning rate, as others must.
+    A ranking that is shorter than the recipe's warm-up still trains an epoch at the full learning rate.
     """
     epochs = config.rank.epochs or config.retrain.epochs
     warmup_epochs = min(config.retrain.warmup_epochs, epochs - 1)
@@ -102,71 +101,43 @@ def short_recipe(config: Experiment) -> Experiment:
 
 
 def rank(
-    config: Experiment, contestants: Sequence[RankingEntry], skeleton: Skeleton, data: DataSet, run: Run
+    config: Experiment, entries: Sequence[RankingEntry], skeleton: Skeleton, data: DataSet, run: Run
 ) -> dict[str, Any]:
-    """Trains every contestant at one skeleton, with one or several seeds, and orders them by their accuracy on the images kept aside.
+    """Train every entry at one skeleton, with one or several seeds, and order them by their accuracy on the images kept aside.
 
-    One whose training diverges, by any of the seeds, comes last. Writes ranking.json, best.json (the genotype of the
-    first) and each network's own files under trained/. Raises DivergedError if all diverged, Preempted if a signal asked
-    to stop.
+    An entry whose training diverges, with any of the seeds, comes last. Writes ranking.json, best.json (the genotype of
+    the first) and each network's own files under trained/. Raises DivergedError if all diverged, Preempted if a signal
+    asked to stop.
     """
-    parts, seeds, recipe = split_for_ranking(data, config), config.rank.seeds, short_recipe(config)
-    blueprints = [DerivedBlueprint(one.genotype, one.space, skeleton) for one in contestants]
+    parts, recipe = split_for_ranking(data, config), short_recipe(config)
+    blueprints = [DerivedBlueprint(entry.genotype, entry.space, skeleton) for entry in entries]
     for remark in blueprints[0].remarks(recipe.retrain):
         run.screen.say(remark)
+    correct, folders = train_all(recipe, entries, blueprints, parts, run)
 
-    def train(blueprint: DerivedBlueprint, seed: int, folder: str, what: str) -> dict[str, Any]:
-        seeded = replace(recipe, seed=(config.seed + seed) % 2**32)
-        try:
-            return {"right": retrain(seeded, blueprint, parts, run, f"{folder}/", what).right}
-        except DivergedError as error:
-            return {"right": None, "diverged": str(error)}
-
-    right = np.full((len(contestants), seeds, len(parts.test)), np.nan)  # not a number: diverged
-    folders: list[list[str]] = [[] for _ in contestants]
-    for number, blueprint in enumerate(blueprints):
-        run.screen.say(f"network {number + 1}/{len(blueprints)} is of {', '.join(contestants[number].sources)}")
-        for seed in range(seeds):
-            folder = f"trained/{number + 1}" + (f"-{seed + 1}" if seeds > 1 else "")
-            what = f"network {number + 1}/{len(blueprints)}" + (f" seed {seed + 1}/{seeds}" if seeds > 1 else "")
-            reached = run.remember(partial(train, blueprint, seed, folder, what))
-            if reached["right"] is None:
-                run.screen.say(f"{what}: {reached['diverged']}")
-                continue
-            right[number, seed] = reached["right"].numpy()
-            folders[number].append(folder)
-            run.screen.say(f"{what}: {100 * right[number, seed].mean():.2f} % of the images kept aside")
-
-    diverged = np.isnan(right).any((1, 2))
+    diverged = np.isnan(correct).any((1, 2))
     if diverged.all():
-        raise all_diverged(len(contestants), recipe.retrain)
+        raise all_diverged(len(entries), recipe.retrain)
     costs = [blueprint.costs for blueprint in blueprints]
-    shares = np.where(diverged, -1.0, right.mean((1, 2)))
-    order = sorted(range(len(contestants)), key=lambda one: (-shares[one], costs[one]["macs"], one))
+    accuracies = np.where(diverged, -1.0, correct.mean((1, 2)))
+    order = sorted(range(len(entries)), key=lambda number: (-accuracies[number], costs[number]["macs"], number))
     networks = [
         {
-            **compared(place, contestants[number], right[number], right[order[0]]),
+            **compared(place, entries[number], correct[number], correct[order[0]]),
             "costs": costs[number],
-            "genotype": contestants[number].genotype.line,
+            "genotype": entries[number].genotype.line,
             "folders": folders[number],
         }
         for place, number in enumerate(order, 1)
     ]
-    wholes = [json.loads(blueprints[number].card["genotype"]) for number in order]
-    run.write_json(
-        "ranking.json", [{**found, "genotype": whole} for found, whole in zip(networks, wholes, strict=True)]
-    )
-    facts = {name: networks[0][name] for name in ("validation_accuracy", "standard_error", "sources")}
-    best = replace(
-        contestants[order[0]].genotype,
-        skeleton=skeleton,
-        costs=costs[order[0]],
-        provenance={**contestants[order[0]].genotype.provenance, "ranking": {**facts, "of": len(order)}},
-    )
-    run.write("best.json", best.to_json())
+    genotypes = [json.loads(blueprints[number].card["genotype"]) for number in order]
+    ranking = [{**network, "genotype": genotype} for network, genotype in zip(networks, genotypes, strict=True)]
+    run.write_json("ranking.json", ranking)
+    first = replace(entries[order[0]].genotype, skeleton=skeleton, costs=costs[order[0]])
+    run.write("best.json", with_ranking(first, networks).to_json())
     return {
         "count": len(networks),
-        "seeds": seeds,
+        "seeds": config.rank.seeds,
         "epochs": recipe.retrain.epochs,
         "train_images": len(parts.train),
         "validation_images": len(parts.test),
@@ -175,27 +146,69 @@ def rank(
     }
 
 
-def compared(place: int, one: RankingEntry, right: np.ndarray, first: np.ndarray) -> dict[str, Any]:
-    """What the answers that were `right` (seeds, images) say of a network, beside those of the one in the first place.
+def train_all(
+    recipe: Experiment,
+    entries: Sequence[RankingEntry],
+    blueprints: Sequence[DerivedBlueprint],
+    parts: DataSet,
+    run: Run,
+) -> tuple[np.ndarray, list[list[str]]]:
+    """Train the network of every entry with every seed of the ranking.
 
-    Of one that diverged by some seed they say nothing but the accuracies by the others.
+    Returns whether each image kept aside is classified correctly (entries, seeds, images), 1.0 or 0.0, NaN where the
+    training diverged; and for each entry the folders, inside the run's, that hold its networks.
     """
-    diverged, accuracies = bool(np.isnan(right).any()), right.mean(1).tolist()
+    seeds, networks = recipe.rank.seeds, len(entries)
+    correct = np.full((networks, seeds, len(parts.test)), np.nan)
+    folders: list[list[str]] = [[] for _ in entries]
+    for number, blueprint in enumerate(blueprints):
+        run.screen.say(f"network {number + 1}/{networks} is of {', '.join(entries[number].sources)}")
+        for seed in range(seeds):
+            folder = f"trained/{number + 1}" + (f"-{seed + 1}" if seeds > 1 else "")
+            what = f"network {number + 1}/{networks}" + (f" seed {seed + 1}/{seeds}" if seeds > 1 else "")
+            seeded = replace(recipe, seed=(recipe.seed + seed) % 2**32)
+            outcome = retrain_once(seeded, blueprint, parts, run, f"{folder}/", what, correct_images)
+            if "diverged" in outcome:
+                run.screen.say(f"{what}: {outcome['diverged']}")
+                continue
+            correct[number, seed] = outcome["right"].numpy()
+            folders[number].append(folder)
+            run.screen.say(f"{what}: {100 * correct[number, seed].mean():.2f} % of the images kept aside")
+    return correct, folders
+
+
+def correct_images(trained: Trained | None) -> dict[str, Any]:
+    """Return the outcome of a training for the checkpoint: for each image (n,) whether it is classified correctly."""
+    return {"right": trained.correct if trained else None}
+
+
+def with_ranking(genotype: Genotype, networks: Sequence[Mapping[str, Any]]) -> Genotype:
+    """Return the genotype of the first of the ranked networks with its accuracy in its provenance."""
+    facts = {name: networks[0][name] for name in ("validation_accuracy", "standard_error", "sources")}
+    return replace(genotype, provenance={**genotype.provenance, "ranking": {**facts, "of": len(networks)}})
+
+
+def compared(place: int, entry: RankingEntry, correct: np.ndarray, first: np.ndarray) -> dict[str, Any]:
+    """Compare an entry with the first by which images each classifies correctly, `correct` and `first` (seeds, images).
+
+    Of an entry that diverged with some seed only the accuracies with the others are known.
+    """
+    diverged, accuracies = bool(np.isnan(correct).any()), correct.mean(1).tolist()
     known = {
         "rank": place,
-        "sources": list(one.sources),
-        "score": one.score if one.score is not None and math.isfinite(one.score) else None,
+        "sources": list(entry.sources),
+        "score": entry.score if entry.score is not None and math.isfinite(entry.score) else None,
         "diverged": diverged,
         "accuracies": [None if math.isnan(accuracy) else accuracy for accuracy in accuracies],
     }
     if diverged:
         unknown = ("validation_accuracy", *ERRORS, "difference", "difference_error")
         return {**known, **dict.fromkeys(unknown), "within_error": False}
-    share, difference = estimate(right), estimate(first - right)
+    accuracy, difference = estimate(correct), estimate(first - correct)
     return {
         **known,
-        "validation_accuracy": share["mean"],
-        **{name: share[name] for name in ERRORS},
+        "validation_accuracy": accuracy["mean"],
+        **{name: accuracy[name] for name in ERRORS},
         "difference": difference["mean"],
         "difference_error": difference["standard_error"],
         "within_error": place > 1 and difference["mean"] <= SURE * difference["standard_error"],
@@ -206,11 +219,11 @@ ERRORS = ("standard_error", "standard_error_images", "standard_error_seeds")
 
 
 def estimate(values: np.ndarray) -> dict[str, Any]:
-    """The mean of (seeds, images) and its standard errors: over images, over seeds (None for one), and both together.
+    """Return the mean of (seeds, images) and its standard errors: over images, over seeds (None for one), and both together.
 
-    Over images it is that of the means over seeds, which for one seed and shares of right answers is the binomial one;
-    the squares of the two add up, which is rather too much than too little, as part of the training's luck is in both.
-    Of a difference on the same images it is smaller than what the two networks' own errors would give.
+    The error over images is that of the means over seeds, which for one seed is the binomial one; the squares of the two
+    add up, which is rather too much than too little, as part of the variation between trainings is in both. The error
+    of a difference on the same images is smaller than the two networks' own errors would give.
     """
     seeds, images = values.shape
     over_images = float(values.mean(0).std() / math.sqrt(images))
@@ -220,7 +233,7 @@ def estimate(values: np.ndarray) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any], resources: Sequence[str]) -> str:
-    """The ranking for the eye: what each network reached, how far it lies behind the first, and what it costs in `resources`."""
+    """Return the ranking as a table: each network's accuracy, its distance to the first, and its costs in `resources`."""
     networks = result["networks"]
     rows = [["", "validation accuracy", "behind the first", "", *resources, "score", "from"]]
     for found in networks:

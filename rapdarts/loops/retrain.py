@@ -1,7 +1,8 @@
-"""The retraining: a network, that of a genotype or a reference, from fresh weights, on the whole training set."""
+"""The retraining: the network of a genotype, or a reference network, trained from scratch on the whole training set."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +17,16 @@ from rapdarts.data.dataset import DataSet, split
 from rapdarts.data.randomness import key
 from rapdarts.deploy.blueprint import Blueprint
 from rapdarts.deploy.model_file import to_safetensors
-from rapdarts.errors import DivergedError, InputError
+from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedNetwork, drop_paths
 from rapdarts.networks.layers import remarks_on_pools
 from rapdarts.training.cuda_graph import GraphedStep
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup, join_batch_norms, running_statistics
 from rapdarts.training.ema import EMA
+from rapdarts.training.meter import Sum
 from rapdarts.training.metrics import Evaluation, evaluate_logits, predict, topk_correct
 from rapdarts.training.optimizer import autocast, optimizer_step, set_lr, sgd_for, to_device
-from rapdarts.training.run import Run, Stateful, Sum
+from rapdarts.training.run import Run, Stateful
 from rapdarts.training.schedules import SCHEDULES, drop_path, warmup
 
 
@@ -43,88 +45,69 @@ class Best:
         self.score, self.epoch, self.weights = state["score"], state["epoch"], state["weights"]
 
 
+class FinalNetwork:
+    """The network that a retraining returns: the trained one, or the moving average of its weights; and the best weights it had."""
+
+    def __init__(self, network: nn.Module, ema_decay: float) -> None:
+        self.ema = EMA(network, ema_decay) if ema_decay else None
+        self.network = network if self.ema is None else self.ema.network
+        self.best = Best()
+
+    @property
+    def objects(self) -> dict[str, Stateful]:
+        """The parts that a checkpoint holds, by name, beside the network that is trained."""
+        return {"best": self.best} if self.ema is None else {"best": self.best, "average": self.ema}
+
+    def update(self) -> None:
+        """Follow a step of the training. Does not synchronise with the device."""
+        if self.ema is not None:
+            self.ema.update()
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return a copy of the weights and buffers as they are now."""
+        return {name: value.clone() for name, value in self.network.state_dict().items()}
+
+    def validate(self, epoch: int, images: Iterable[tuple[Tensor, Tensor]]) -> float:
+        """Return the accuracy on held-out images, and remember the weights if none before had a higher one."""
+        accuracy = evaluate_logits(*predict(self.network.eval(), images)).accuracy
+        if accuracy > self.best.score:
+            self.best.score, self.best.epoch, self.best.weights = accuracy, epoch, self.weights()
+        return accuracy
+
+
 @dataclass(frozen=True)
 class Trained:
-    """What a retraining ends with: the network of the last epoch, its test accuracy, and that of `best` where one was chosen.
+    """The network of the last epoch with its accuracy on the test images; and the `best` weights with theirs, if any were chosen.
 
-    `right` says of each test image (n,) whether the network tells it.
+    `correct` tells for each test image (n,) whether the network classifies it correctly.
     """
 
     network: nn.Module
     test: Evaluation
-    right: Tensor
+    correct: Tensor
+    best_weights: dict[str, Tensor] | None
     best: Evaluation | None
 
 
-def retrain(
-    config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, folder: str = "", what: str = "retraining"
-) -> Trained:
-    """Train a network from scratch by the recipe of `config.retrain`; the last weights, or their average, are the result.
+def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, what: str = "retraining") -> Trained:
+    """Train a network from scratch by the recipe of `config.retrain`, and test it once, at the end.
 
-    Writes network.safetensors, and best.safetensors where a validation fraction was held out to choose it, into
-    `folder` (a prefix such as "first/") of the run; `what` is what the progress calls it. The test set is looked at
-    once, at the end. Raises DivergedError if a number stops being finite, Preempted if a signal asked to stop.
+    The network has the weights of the last epoch, or their moving average; `what` is the name of the training in the
+    progress. Raises DivergedError if a number stops being finite, Preempted if a signal asked to stop.
     """
     settings, device = config.retrain, data.train.labels.device
-    process_group = run.process_group
-    batches, held_out = training_batches(config, data, process_group)
-
-    torch.manual_seed(key(config.seed, "initial weights"))
-    network = to_device(blueprint.build(auxiliary=settings.auxiliary > 0), device)
-    for remark in remarks_on_pools(network, device):
-        run.screen.say(remark)
-    average = EMA(network, settings.ema) if settings.ema else None
-    statistics: list[Tensor] = []  # which every process has its own of, and all take the mean after a step
-    if process_group.size > 1 and settings.joint_norms:
-        join_batch_norms(network, process_group)
-    elif process_group.size > 1:
-        statistics = running_statistics(network)
-    shipped = network if average is None else average.network
-    weights, best = list(network.parameters()), Best()
+    batches, held_out = training_batches(config, data, run.process_group)
+    network, final = build(config, blueprint, device, run)
     sgd = sgd_for(network, settings.lr, settings.momentum, settings.weight_decay, settings.nesterov)
-    paths = network.paths if isinstance(network, DerivedNetwork) and settings.drop_path > 0 else 0
     drop_rate = torch.zeros((), device=device)
-    forward = torch.compile(network) if settings.compile else network
+    step = training_step(settings, network, final, sgd, drop_rate, batches, run)
     if settings.compile:
         run.screen.say("compiling at the first step, which takes a minute or more")
+    # Neither compiled code nor the communication of processes is captured as a CUDA graph.
+    eager = settings.compile or run.process_group.size > 1
+    take_step = step if eager else GraphedStep(step, device, run.screen.say)
 
-    def step(images: Tensor, labels: Tensor, size: int) -> dict[str, Sum]:
-        """One step on this process's share of `size` images; gives sums over all of them. Nothing in it waits for the device."""
-        sgd.zero_grad()  # a recording that failed half-way leaves some
-        loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-        parts = batches.parts(size)
-        # Drawn for the images of all processes, so that each has what one process alone would draw for its own.
-        drawn = [drop_paths(paths, len(range(part, size, parts)), drop_rate) for part in range(parts)] if paths else []
-        if process_group.size > 1:  # what layers draw themselves, they draw for their own images
-            torch.manual_seed(key(run.seed, f"dropout {run.stage}", run.epoch, run.step, process_group.rank))
-        for part in range(parts):
-            x, y = images[part::parts], labels[part::parts]
-            kept = [drawn[part][:, process_group.rank :: process_group.size]] if paths else []
-            with autocast(settings.amp, x):
-                outputs = forward(x, *kept)
-            # Both heads are trained; only the first is kept.
-            logits, extra = outputs if isinstance(outputs, tuple) else (outputs, None)
-            total = main = summed_loss(logits, y, settings.label_smoothing)
-            if extra is not None:
-                total = main + settings.auxiliary * summed_loss(extra, y, settings.label_smoothing)
-            (total / size).backward()
-            loss, correct = loss + main.detach(), correct + (logits.argmax(1) == y).sum()
-        # A cell may leave a node out of its output: such weights have no gradient.
-        gradients = [weight.grad for weight in weights]
-        process_group.all_reduce([*gradients, *statistics, loss, correct])
-        if statistics:
-            torch._foreach_div_(statistics, process_group.size)
-        optimizer_step(sgd, weights, gradients, settings.clip)
-        if average is not None:
-            average.update()
-        return {"train_loss": (loss, size), "train_accuracy": (correct, size)}
-
-    # What torch.compile made is not recorded, nor what processes say to each other.
-    plain = settings.compile or process_group.size > 1
-    take = step if plain else GraphedStep(step, device, run.screen.say)
-
-    learners: dict[str, Stateful] = {"network": network, "sgd": sgd, "best": best}
-    learners |= {} if average is None else {"average": average}
+    learners: dict[str, Stateful] = {"network": network, "sgd": sgd, **final.objects}
     for epoch in run.epochs(what, settings.epochs, batches.steps, learners):
         lr = SCHEDULES[settings.schedule](epoch, settings.epochs, settings.lr, settings.lr_min)
         lr *= warmup(epoch, settings.warmup_epochs)
@@ -133,50 +116,127 @@ def retrain(
         network.train()
 
         for images, labels in run.batches(batches):
-            run.meter.add_all(take(images, labels, batches.size(run.step)))
+            run.meter.add_all(take_step(images, labels, batches.size(run.step)))
 
         facts = {"lr": lr}
         if len(held_out):
-            seen = ordered(data.train, held_out, settings.batch, batches.augment)
-            validation = evaluate_logits(*predict(shipped.eval(), seen))
-            facts["validation_accuracy"] = validation.accuracy
-            if validation.accuracy > best.score:
-                best.score, best.epoch = validation.accuracy, epoch
-                best.weights = {name: value.clone() for name, value in shipped.state_dict().items()}
+            validation = ordered(data.train, held_out, settings.batch, batches.augment)
+            facts["validation_accuracy"] = final.validate(epoch, validation)
         run.log(("train_loss", "train_accuracy", "validation_accuracy"), **facts)
 
-    def test() -> tuple[Tensor, Tensor]:
-        return predict(shipped.eval(), ordered(data.test, None, settings.batch, batches.augment))
+    return tested(final, lambda: ordered(data.test, None, settings.batch, batches.augment))
 
-    last = {name: value.clone() for name, value in shipped.state_dict().items()}
-    best_accuracy = None
-    if best.weights is not None:
-        shipped.load_state_dict(best.weights)
-        best_accuracy = evaluate_logits(*test())
-        run.write(f"{folder}best.safetensors", to_safetensors(best.weights, blueprint, data))
-        shipped.load_state_dict(last)
-    run.write(f"{folder}network.safetensors", to_safetensors(last, blueprint, data))
+
+def build(config: Experiment, blueprint: Blueprint, device: torch.device, run: Run) -> tuple[nn.Module, FinalNetwork]:
+    """Return the network to train, initialised as a function of the seed, and the one that the training returns."""
+    settings = config.retrain
+    torch.manual_seed(key(config.seed, "initial weights"))
+    network = to_device(blueprint.build(auxiliary=settings.auxiliary > 0), device)
+    for remark in remarks_on_pools(network, device):
+        run.screen.say(remark)
+    final = FinalNetwork(network, settings.ema)  # a copy, which only evaluates: its batch norms need no other process
+    if run.process_group.size > 1 and settings.joint_norms:
+        join_batch_norms(network, run.process_group)
+    return network, final
+
+
+def training_step(
+    settings: RetrainConfig,
+    network: nn.Module,
+    final: FinalNetwork,
+    sgd: torch.optim.Optimizer,
+    drop_rate: Tensor,
+    batches: Batches,
+    run: Run,
+) -> Callable[[Tensor, Tensor, int], dict[str, Sum]]:
+    """Return one step of the training, as a function of this process's part of a batch and the size of the whole batch.
+
+    `drop_rate` () is the probability of dropping a path, which may change between steps. The function returns sums over
+    the whole batch for the epoch's record. It does not synchronise with the device.
+    """
+    process_group, weights = run.process_group, list(network.parameters())
+    forward = torch.compile(network) if settings.compile else network
+    paths = network.paths if isinstance(network, DerivedNetwork) and settings.drop_path > 0 else 0
+    # Batch norms that are not joint have statistics of their own in every process; all take the mean after a step.
+    statistics = running_statistics(network) if process_group.size > 1 else []
+
+    def step(images: Tensor, labels: Tensor, size: int) -> dict[str, Sum]:
+        sgd.zero_grad()  # a capture that failed half-way leaves gradients behind
+        loss, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
+        parts = batches.parts(size)
+        # Drawn for the images of all processes, so that each has what one process alone would draw for its own.
+        masks = [drop_paths(paths, len(range(part, size, parts)), drop_rate) for part in range(parts)] if paths else []
+        if process_group.size > 1:  # what layers draw themselves, they draw for their own images
+            torch.manual_seed(key(run.seed, f"dropout {run.stage}", run.epoch, run.step, process_group.rank))
+        for part in range(parts):
+            own_masks = [masks[part][:, process_group.rank :: process_group.size]] if paths else []
+            with autocast(settings.amp, images):
+                outputs = forward(images[part::parts], *own_masks)
+            total, main, right = losses(outputs, labels[part::parts], settings)
+            (total / size).backward()
+            loss, correct = loss + main.detach(), correct + right
+        # A cell may leave a node out of its output: such weights have no gradient.
+        gradients = [weight.grad for weight in weights]
+        process_group.all_reduce([*gradients, *statistics, loss, correct])
+        if statistics:
+            torch._foreach_div_(statistics, process_group.size)
+        optimizer_step(sgd, weights, gradients, settings.clip)
+        final.update()
+        return {"train_loss": (loss, size), "train_accuracy": (correct, size)}
+
+    return step
+
+
+def losses(
+    outputs: Tensor | tuple[Tensor, Tensor], labels: Tensor, settings: RetrainConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss to minimise, the loss of the main head, and the number of correct answers, each summed over the images.
+
+    `outputs` are logits (n, classes), with an auxiliary head those of both heads; labels (n,). Both heads are trained;
+    only the main one is kept.
+    """
+    logits, extra = outputs if isinstance(outputs, tuple) else (outputs, None)
+    total = main = summed_loss(logits, labels, settings.label_smoothing)
+    if extra is not None:
+        total = main + settings.auxiliary * summed_loss(extra, labels, settings.label_smoothing)
+    return total, main, (logits.argmax(1) == labels).sum()
+
+
+def tested(final: FinalNetwork, test_images: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> Trained:
+    """Test the last weights, and the best ones where there are any; the network keeps the last."""
+    network, best = final.network.eval(), None
+    if final.best.weights is not None:
+        last = final.weights()
+        network.load_state_dict(final.best.weights)
+        best = evaluate_logits(*predict(network, test_images()))
+        network.load_state_dict(last)
+    logits, labels = predict(network, test_images())
+    return Trained(network, evaluate_logits(logits, labels), topk_correct(logits, labels), final.best.weights, best)
+
+
+def write_network(run: Run, folder: str, trained: Trained, blueprint: Blueprint, data: DataSet) -> None:
+    """Write a trained network's files into `folder`, a prefix such as "trained/1/", of its run.
+
+    These are network.safetensors, best.safetensors where held-out images chose the best weights, and genotype.json
+    where a genotype describes the network.
+    """
+    if trained.best_weights is not None:
+        run.write(f"{folder}best.safetensors", to_safetensors(trained.best_weights, blueprint, data))
+    run.write(f"{folder}network.safetensors", to_safetensors(trained.network.state_dict(), blueprint, data))
     if "genotype" in blueprint.card:
         run.write(f"{folder}genotype.json", blueprint.card["genotype"])
-    logits, labels = test()
-    return Trained(shipped, evaluate_logits(logits, labels), topk_correct(logits, labels), best_accuracy)
-
-
-def all_diverged(networks: int, recipe: RetrainConfig) -> DivergedError:
-    """Where of several networks not one could be trained."""
-    return DivergedError(
-        f"none of the {networks} networks could be trained: all diverged at retrain.lr={recipe.lr:g}."
-        " Lower it, and begin anew with run=PATH."
-    )
 
 
 def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy (n, classes), (n,) in float32, summed over the images; smoothed as by Szegedy et al. 2016, section 7."""
+    """Return the cross-entropy of logits (n, classes) and labels (n,), summed over the images, in float32.
+
+    Labels are smoothed as by Szegedy et al. 2016, section 7.
+    """
     return cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=label_smoothing)
 
 
 def result(trained: Trained, blueprint: Blueprint, recipe: RetrainConfig, run: Run) -> dict[str, Any]:
-    """What a retraining reached, as plain values for result.json."""
+    """Return the outcome of a retraining as plain values, for result.json."""
     values = {**trained.test.plain, "costs": blueprint.costs, "seconds": run.seconds(), **blueprint.facts(recipe)}
     return values if trained.best is None else {**values, "best": trained.best.plain}
 
@@ -184,7 +244,7 @@ def result(trained: Trained, blueprint: Blueprint, recipe: RetrainConfig, run: R
 def training_batches(
     config: Experiment, data: DataSet, process_group: ProcessGroup = SINGLE_PROCESS
 ) -> tuple[Batches, Tensor]:
-    """The batches to train on, and the indices of the training set that are held out to choose `best` (none at a fraction of 0).
+    """Return the batches to train on, and the indices of the training set that are held out to choose `best` (none at a fraction of 0).
 
     Raises InputError if a batch is larger than what it is drawn from, too small for so many processes, or joint batch
     norms are to be compiled.
@@ -215,5 +275,5 @@ def training_batches(
         raise InputError(
             "retrain.compile=true cannot translate batch norms that processes share; add retrain.joint_norms=false."
         )
-    share = (settings.accumulate, process_group.rank, process_group.size, least)
-    return Batches(data.train, train, whole, seed, "retrain", augment, what, *share), held_out
+    division = (settings.accumulate, process_group.rank, process_group.size, least)
+    return Batches(data.train, train, whole, seed, "retrain", augment, what, *division), held_out

@@ -33,14 +33,15 @@ from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.progressive import prune
 from rapdarts.strategy.relaxation import Architecture
 from rapdarts.training.cuda_graph import GraphedStep
+from rapdarts.training.meter import Sum
 from rapdarts.training.optimizer import autocast, frozen, optimizer_step, set_lr, sgd_for, to_device
-from rapdarts.training.run import Run, Stateful, Sum
+from rapdarts.training.run import Run, Stateful
 from rapdarts.training.schedules import cosine, skip_dropout
 
 Batch = tuple[Tensor, Tensor]
 
 BEST = 5
-"""How many of the best genotypes within the budgets go into candidates.json."""
+"""Number of the best genotypes within the budgets that go into candidates.json."""
 
 
 def search(
@@ -67,9 +68,9 @@ def search(
         for remark in remarks_on_pools(supernet, data.train.labels.device):
             run.screen.say(remark)
         step = alternation(settings, supernet, architecture, sgd, adam, penalty)
-        # The second-order gradient and a cell computed again draw the same random numbers twice: a recording cannot.
-        plain_step = settings.unrolled or settings.checkpoint
-        alternate = step if plain_step else GraphedStep(step, data.train.labels.device, run.screen.say)
+        # The second-order gradient and a recomputed cell draw the same random numbers twice, which no CUDA graph can.
+        eager = settings.unrolled or settings.checkpoint
+        alternate = step if eager else GraphedStep(step, data.train.labels.device, run.screen.say)
 
         learners: dict[str, Stateful] = {"supernet": supernet, "architecture": architecture, "sgd": sgd, "adam": adam}
         learners["penalty"] = penalty
@@ -83,7 +84,7 @@ def search(
             for train_batch, search_batch in run.batches(halves):
                 run.meter.add_all(alternate(*train_batch, *search_batch, epoch >= settings.warmup_epochs))
 
-            # Costs: what the mixture would cost on average, and the genotype that it would give without budgets.
+            # Costs: the mean over the genotypes of the mixture, and the genotype that would be derived now without budgets.
             realised = table.exact(discretize(space, mixing_weights(architecture), cap))
             run.log(shown(limits), lr=lr, **cost_facts(architecture, penalty, realised, run))
             if epoch >= settings.warmup_epochs:
@@ -107,9 +108,9 @@ def alternation(
     adam: torch.optim.Optimizer,
     penalty: Penalty,
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor, bool], dict[str, Sum]]:
-    """One step of the search: alpha on a batch of the search half (once the weights are warm), weights on one of the training half.
+    """Return one step of the search: alpha on a batch of the search half (after the warm-up), weights on one of the training half.
 
-    The function gives sums for the epoch's record. Nothing in it waits for the device.
+    The step returns sums for the epoch's record. It does not synchronise with the device.
     """
     weights = [weight for weight in supernet.parameters() if weight.requires_grad]
     alpha = list(architecture.parameters())
@@ -151,13 +152,13 @@ def second_order(
     train_batch: Batch,
     search_batch: Batch,
 ) -> tuple[Tensor, list[Tensor]]:
-    """The loss on the search half after one virtual step of the weights on the training half, and its gradient for the architecture."""
+    """Return the loss on the search half after a virtual step of the weights on the training half, and its gradient for alpha."""
 
     def loss_on(batch: Batch, weights: Any) -> Tensor:
         images, labels = batch
         return cross_entropy(functional_call(supernet, dict(weights), (images, architecture())), labels)
 
-    # What does not learn stays where it is in the virtual step too.
+    # Parameters that are not trained take no virtual step either.
     named = {name: weight for name, weight in supernet.named_parameters() if weight.requires_grad}
     group = sgd.param_groups[0]
     velocity = {name: sgd.state[w]["momentum_buffer"] for name, w in named.items() if "momentum_buffer" in sgd.state[w]}
@@ -176,7 +177,7 @@ def second_order(
 def build(
     config: Experiment, space: SearchSpace, data: DataSet, layers: int, stage: int
 ) -> tuple[Supernet | BatchedSupernet, Architecture, torch.optim.Optimizer, torch.optim.Optimizer]:
-    """A stage's supernet, architecture and their optimisers, initialised as a function of (seed, stage)."""
+    """Return a stage's supernet, architecture and their optimisers, initialised as a function of (seed, stage)."""
     settings = config.search
     device = data.train.labels.device
     torch.manual_seed(key(config.seed, "initial weights", stage))
@@ -198,9 +199,9 @@ def build(
 
 
 def priced(config: Experiment, space: SearchSpace, data: DataSet) -> PriceTable:
-    """Prices at the deployment skeleton, whose width is found where it is `auto`.
+    """Return the prices at the deployment skeleton, whose width is found where it is `auto`.
 
-    Raises InputError, before anything is made, where no genotype meets the budgets there, or a price cannot be had.
+    Raises InputError, before anything is built, where no genotype meets the budgets there, or a price is not available.
     """
     settings, asked, device = config.search, config.skeleton, data.train.labels.device
     width = replace(asked, channels=asked.channels or 2)
@@ -209,12 +210,12 @@ def priced(config: Experiment, space: SearchSpace, data: DataSet) -> PriceTable:
         skeleton = replace(skeleton, channels=widest(settings, space, skeleton))
     table = prices(settings, space, skeleton, device)
     check_budgets(settings, table)
-    Penalty(table, asdict(settings.cost))  # refuses a price on peak memory where there is no model of it
+    Penalty(table, asdict(settings.cost))  # raises InputError for a price on peak memory where there is no model of it
     return table
 
 
 def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
-    """Raises InputError where the stages do not fit the space."""
+    """Raise InputError where the stages do not fit the space."""
     for layers in settings.layers:
         Skeleton(layers, settings.channels, (3, 32, 32), 10).cells(space)  # on any images
     if settings.unrolled and settings.amp != "none":
@@ -239,7 +240,7 @@ def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
 
 @dataclass(frozen=True)
 class SearchBatches:
-    """The training half and the search half, read in turns: a step is a pair of batches.
+    """Pairs of batches, one of the training half and one of the search half.
 
     The search half follows its own epochs: when it ends before the training half, its next epoch begins.
     """
@@ -249,7 +250,7 @@ class SearchBatches:
 
     @classmethod
     def of(cls, data: DataSet, config: Experiment) -> SearchBatches:
-        """Splits the training set, classes balanced. Raises InputError if a batch is larger than its half."""
+        """Split the training set, classes balanced. Raises InputError if a batch is larger than its half."""
         settings, seed = config.search, config.seed
         augment = Augment(data.mean, data.std, config.data.crop, config.data.flip, cutout=0)
         labels, used = data.train.labels.cpu(), torch.arange(len(data.train))
@@ -275,11 +276,11 @@ class SearchBatches:
 
 
 def observed(half: str, loss: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Sum]:
-    """Loss and accuracy of a batch of one half, as sums over its images."""
+    """Return loss and accuracy of a batch of one half, as sums over its images."""
     correct = (logits.argmax(1) == labels).sum()
     return {f"{half}_loss": (loss.detach() * len(labels), len(labels)), f"{half}_accuracy": (correct, len(labels))}
 
 
 def norm(gradients: Sequence[Tensor]) -> Tensor:
-    """The joint Euclidean norm."""
+    """Return the joint Euclidean norm."""
     return torch.stack([gradient.norm() for gradient in gradients]).norm()

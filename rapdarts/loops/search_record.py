@@ -1,4 +1,4 @@
-"""TODO."""
+"""The record of a search: the facts and pictures of an epoch, and the report of what was found."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from rapdarts.strategy.relaxation import Architecture
 from rapdarts.training.run import Run
 
 SHOWN = ("train_loss", "train_accuracy", "search_loss", "search_accuracy")
-"""What of an epoch's record is said while the search runs, before the costs; metrics.jsonl has all of it."""
+"""Facts of an epoch that are printed while the search runs, before the costs; metrics.jsonl has all of them."""
 
 
 def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfig, run: Run) -> dict[str, Any]:
-    """What a search found, as plain values: the expected cost of the mixture, that of the genotype, and the network's counted cost."""
+    """Return the outcome of a search as plain values, for result.json.
+
+    Its costs are those expected of the mixture, those of the genotype, and those counted in the genotype's network.
+    """
     space = table.space
     genotype, last = derivation.genotype, run.records()[-1]
     resources = counters(settings)
@@ -43,7 +46,7 @@ def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfi
 
 
 def shown(limits: Mapping[str, float]) -> tuple[str, ...]:
-    """What of an epoch's record is said: how well it goes, and what the resources with a budget cost, or else the MACs."""
+    """Return the names of the facts to print: losses and accuracies, and the costs of the resources with a budget, or else the MACs."""
     facts = ("expected", "realised", *(["multiplier"] if limits else []))
     return (*SHOWN, *(f"{fact}_{name}" for name in limits or ("macs",) for fact in facts))
 
@@ -51,7 +54,11 @@ def shown(limits: Mapping[str, float]) -> tuple[str, ...]:
 def cost_facts(
     architecture: Architecture, penalty: Penalty, realised: Mapping[str, float], run: Run
 ) -> dict[str, float]:
-    """For the log: expected costs of the mixture, realised costs of its genotype, multipliers, and how hard the price pulls."""
+    """Return the costs of an epoch for its record.
+
+    These are the expected costs of the mixture, the `realised` costs of its genotype, the multipliers, and the ratio of
+    the price's gradient norm to that of the task.
+    """
     with torch.no_grad():
         expected = penalty.expected(architecture()).tolist()
     facts = {f"expected_{name}": cost for name, cost in zip(penalty.resources, expected, strict=True)}
@@ -64,8 +71,11 @@ def cost_facts(
 
 
 def heat_map(weights: Tensor) -> Any:
-    """The mixing weights as a picture (h, w, 3) uint8: a row an edge (normal above reduction), a column a primitive, black to yellow."""
-    share = weights.detach().float().cpu().flatten(0, 1)
-    share = share / share.max()
-    colours = torch.stack([(2 * share).clamp(0, 1), (2 * share - 0.6).clamp(0, 1), 0.3 * (1 - share)], -1)
+    """Return mixing weights (kinds, edges, primitives) as a picture (h, w, 3) uint8, black to yellow.
+
+    A row is an edge (normal cells above reduction cells), a column a primitive.
+    """
+    level = weights.detach().float().cpu().flatten(0, 1)
+    level = level / level.max()
+    colours = torch.stack([(2 * level).clamp(0, 1), (2 * level - 0.6).clamp(0, 1), 0.3 * (1 - level)], -1)
     return (255 * colours).to(torch.uint8).repeat_interleave(16, 0).repeat_interleave(24, 1).numpy()

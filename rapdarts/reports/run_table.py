@@ -10,6 +10,7 @@ from typing import Any
 
 from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment
+from rapdarts.config.units import duration
 from rapdarts.errors import DamagedError, InputError
 
 COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")
@@ -67,7 +68,7 @@ def _row(folder: Path) -> tuple[str, ...]:
             macs,
             accuracy,
             n,
-            _duration(result["seconds"]),
+            duration(result["seconds"]),
             _machine(environment, experiment.device),
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -127,12 +128,6 @@ def _settings(verb: str, experiment: Experiment) -> str:
     prices = [f"cost.{name}={value:g}" for name, value in vars(search.cost).items() if value]
     budgets = [f"budget.{name}={value}" for name, value in vars(search.budget).items() if value]
     return " ".join([f"{search.strategy}, {search.space}", *prices, *budgets])
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _machine(environment: dict[str, Any], device: str) -> str:

@@ -1,1 +1,1 @@
-"""What training needs whatever is trained: data, augmentation, schedules, and the run folder that can be resumed anywhere."""
+"""Training of any network: runs that resume anywhere, checkpoints, optimisers, schedules, CUDA graphs and processes."""

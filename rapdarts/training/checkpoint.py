@@ -24,7 +24,7 @@ MOST_HEADER_BYTES = 10**7
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], origin: Mapping[str, str]) -> None:
-    """Writes a state of plain types and tensors; the file it replaces stays as `<path>.previous`. Raises StorageError."""
+    """Write a state of plain types and tensors; the file it replaces stays as `<path>.previous`. Raises StorageError."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     payload = buffer.getvalue()
@@ -38,9 +38,9 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], origin: Mapping[str, s
 
 
 def load_checkpoint(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, Any], str] | None:
-    """The newest whole state at `path`, and what is wrong with one that is newer; None where no checkpoint was ever written.
+    """Return the newest whole state at `path`, and the damage of a newer one; None where no checkpoint was ever written.
 
-    A damaged newest one is put aside as `<path>.damaged`, and the one before it taken.
+    A damaged newest one is moved to `<path>.damaged`, and the one before it is read.
 
     Raises DamagedError if there are checkpoints but none is whole, or the newest whole one has another origin.
     """
@@ -51,7 +51,7 @@ def load_checkpoint(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, An
                 continue
             state = _read(candidate, origin)
             if problems:
-                # Put aside, or the next save would let it take the place of the good one.
+                # Moved, or the next save would put it in the place of the good one.
                 os.replace(path, path.with_name(path.name + ".damaged"))
             return state, "; ".join(problems)
         except _Damage as damage:
@@ -62,12 +62,12 @@ def load_checkpoint(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, An
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before the newest lies."""
+    """Return the path of the checkpoint before the newest."""
     return path.with_name(path.name + ".previous")
 
 
 def origin_of(path: Path) -> dict[str, str]:
-    """The origin that the checkpoint at `path` was saved with; empty where there is none that can be read."""
+    """Return the origin that the checkpoint at `path` was saved with; empty where there is none that can be read."""
     try:
         with open(path, "rb") as file:
             found = json.loads(file.readline(MOST_HEADER_BYTES)) if file.readline(len(MAGIC)) == MAGIC else {}

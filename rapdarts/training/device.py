@@ -1,4 +1,4 @@
-"""The device that trains, and what a process does to be ready for it."""
+"""The device that trains, and the settings of a process that trains on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4
 
 
 def device_named(name: str, threads: int) -> torch.device:
-    """The device asked for; CPU threads are set if they are not 0. Raises DeviceError if it is not there.
+    """Return the device of this name, and set the CPU threads if they are not 0. Raises DeviceError if it is not there.
 
     A GPU with a number becomes torch's current one: Triton's kernels, unlike torch's, run there and not where their tensors are.
     """
@@ -34,7 +34,7 @@ def device_named(name: str, threads: int) -> torch.device:
 
 
 def training_device(name: str, threads: int) -> torch.device:
-    """The same, in a process that is made ready to train on it."""
+    """Return the same, and prepare the process to train on it."""
     device = device_named(name, threads)
     if device.type == "cpu":
         keep_freed_memory()
@@ -42,10 +42,10 @@ def training_device(name: str, threads: int) -> torch.device:
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep what it frees: a training step asks for the same gigabytes again at once.
+    """Let this process keep the memory it frees: a training step asks for the same gigabytes again at once.
 
     Otherwise glibc returns every large tensor to the system, and each page of the next one is fetched and zeroed
-    anew (docs/performance.md says what that takes). Gives whether the C library could be told.
+    anew (docs/performance.md has the times). Returns whether the C library has these settings.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,8 +1,8 @@
 """Several processes that train one network: each computes its share of every batch, and all take the same step.
 
-Gradients are summed by one all-reduce a step, behind the backward pass, so that a step is the same code for one process and
-for several. Statistics of batch norms are those of the whole batch, or each process's own. Decisions (to stop, to save) go
-over a group of their own on the CPU, so that no GPU is asked for a number.
+Gradients are summed by one all-reduce a step, after the backward pass, so that a step is the same code for one process and
+for several. Statistics of batch norms are those of the whole batch, or each process's own. Decisions (to stop, to save) use
+a group of their own on the CPU, so that they do not synchronise with a GPU.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rapdarts.errors import DeviceError, InputError, RapdartsError, of_all
 
 TIMEOUT = timedelta(seconds=45)
-"""How long a process waits for the others within a step before it gives them up for lost."""
+"""Time that a process waits for the others within a step before it counts them as lost."""
 
 PATIENCE = timedelta(hours=12)
-"""How long the others wait while the first one fetches data."""
+"""Time that the others wait while the first one downloads data."""
 
 
 @dataclass(frozen=True, eq=False)
 class ProcessGroup:
-    """The processes of a job, of which this one is number `rank` of `size`; alone, it asks nobody.
+    """The processes of a job, of which this one has the number `rank` of `size`; a single one does not communicate.
 
-    Everything here is called by all of them, in the same order. Raises DeviceError where another one is lost.
+    All processes call every method here, in the same order. Raises DeviceError where another one is lost.
     """
 
     rank: int = 0
@@ -46,48 +46,48 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """True for the process that writes files and messages."""
         return self.rank == 0
 
     def all_reduce(self, tensors: Sequence[Tensor | None]) -> None:
-        """Replaces each tensor by its sum over the processes, in one message; where there is None, there is None in all."""
-        given = [tensor for tensor in tensors if tensor is not None]
-        if self.size == 1 or not given:
+        """Replace each tensor by its sum over the processes, in one message; where one process has None, all have."""
+        present = [tensor for tensor in tensors if tensor is not None]
+        if self.size == 1 or not present:
             return
-        flat = torch.cat([tensor.flatten() for tensor in given])
-        with self._together():
+        flat = torch.cat([tensor.flatten() for tensor in present])
+        with self._communication():
             dist.all_reduce(flat)
-        # In their own memory: a fused optimiser takes it for granted that gradients lie there in the order of the weights.
-        sums = flat.split([tensor.numel() for tensor in given])
-        torch._foreach_copy_(given, [total.view(tensor.shape) for total, tensor in zip(sums, given, strict=True)])
+        # In place: a fused optimiser relies on gradients in the memory layout of the weights.
+        sums = flat.split([tensor.numel() for tensor in present])
+        torch._foreach_copy_(present, [total.view(tensor.shape) for total, tensor in zip(sums, present, strict=True)])
 
     def gather(self, row: Tensor) -> Tensor:
-        """The rows (k,) of all processes, (size, k)."""
+        """Return the rows (k,) of all processes, (size, k)."""
         rows = row.new_zeros(self.size, len(row))
         rows[self.rank] = row
         if self.size > 1:
-            with self._together():
+            with self._communication():
                 dist.all_reduce(rows)
         return rows
 
     def agree(self, *numbers: int) -> list[int]:
-        """The largest of each number over the processes."""
+        """Return the largest of each number over the processes."""
         if self.size == 1:
             return list(numbers)
         largest = torch.tensor(numbers)
-        with self._together():
+        with self._communication():
             dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.control)
         return largest.tolist()
 
     def broadcast(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The first process's `state` of plain values and tensors, for all."""
+        """Return the first process's `state` of plain values and tensors in all of them."""
         if self.size == 1:
             return dict(state or {})
         buffer = io.BytesIO()
         torch.save(dict(state or {}), buffer)
         content = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
         length = torch.tensor([len(content)])
-        with self._together():
+        with self._communication():
             dist.broadcast(length, 0, group=self.control)
             content = content if self.is_main else torch.empty(int(length), dtype=torch.uint8)
             dist.broadcast(content, 0, group=self.control)
@@ -102,7 +102,7 @@ class ProcessGroup:
         number = int.from_bytes(hashed.digest()[:7], "big")
         numbers = torch.zeros(self.size, dtype=torch.int64)
         numbers[self.rank] = number
-        with self._together():
+        with self._communication():
             dist.all_reduce(numbers, group=self.control)
         others = [rank for rank, other in enumerate(numbers.tolist()) if other != numbers[0]]
         if others:
@@ -115,7 +115,7 @@ class ProcessGroup:
 
     @contextmanager
     def leader_first(self, task: str) -> Iterator[None]:
-        """The first process does what is inside before the others begin, so that data are fetched once; all meet behind it.
+        """Run the body in the first process before the others begin, so that data are downloaded once; then wait for all.
 
         Raises RapdartsError where the `task` failed for another one, which has its own error.
         """
@@ -128,7 +128,7 @@ class ProcessGroup:
 
     @contextmanager
     def all_or_none(self, task: str, answers: int = 1) -> Iterator[None]:
-        """Where what is inside fails for some, the others raise RapdartsError behind it, which says whose `task` failed."""
+        """Raise RapdartsError after the body, naming the processes, where their `task` failed and this process's did not."""
         try:
             yield
         except Exception:
@@ -138,33 +138,33 @@ class ProcessGroup:
             self._all_well(task)
 
     def _all_well(self, task: str, failed: bool = False) -> None:
-        """Raises RapdartsError for those that did not fail, where others did; waits for them as long as it takes."""
+        """Raise RapdartsError where other processes failed and this one did not; wait for them as long as it takes."""
         if self.size == 1:
             return
         flags = torch.zeros(self.size, dtype=torch.int64)
         flags[self.rank] = failed
-        with self._together():
+        with self._communication():
             dist.all_reduce(flags, group=self.patient)
         others = ", ".join(str(rank) for rank, flag in enumerate(flags.tolist()) if flag)
         if others and not failed:
             raise of_all(RapdartsError(f"process {others} could not {task}, and says why."))
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
-        """A conversation with the others; whoever is lost is named, where the line to it is broken."""
+    def _communication(self) -> Iterator[None]:
+        """Raise DeviceError, naming the lost processes, where the communication inside fails."""
         try:
             yield
         except RuntimeError:
-            time.sleep(1)  # until the system has told of every line that broke
-            lost = [str(rank) for rank in range(self.size) if rank != self.rank and not self._hears(rank)]
+            time.sleep(1)  # until the system has noticed every broken connection
+            lost = [str(rank) for rank in range(self.size) if rank != self.rank and not self._is_connected(rank)]
             who = f"process {', '.join(lost)}" if lost else "another process"
             raise DeviceError(
                 f"{who} of the {self.size} of this job was lost, or did not answer for {TIMEOUT.seconds} s. Start it again"
                 " with the same command, and with resume=true where there is a checkpoint."
             ) from None
 
-    def _hears(self, rank: int) -> bool:
-        """Whether the line to a process still stands."""
+    def _is_connected(self, rank: int) -> bool:
+        """Return whether the connection to a process is intact."""
         try:
             dist.irecv(torch.zeros(1), rank, group=self.control)  # nothing will come, and nobody waits for it
             return True
@@ -177,10 +177,10 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def joined(device: str) -> Iterator[ProcessGroup]:
-    """The processes that torchrun started together with this one; without torchrun, this one alone.
+    """Yield the processes that torchrun started together with this one; without torchrun, this one alone.
 
     On GPUs each takes its own, which is then torch's current device. Raises InputError or DeviceError where they cannot
-    come together.
+    connect.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -212,7 +212,7 @@ def joined(device: str) -> Iterator[ProcessGroup]:
     try:
         yield ProcessGroup(rank, size, control, patient)
     except RapdartsError as error:
-        if error.whose == "machine":  # what all have, they have agreed on: this one may be alone with it
+        if error.whose == "machine":  # an error that all processes have is agreed on: others may not have this one
             error.whose = "process"
         raise
     dist.destroy_process_group()  # after an error the others may be gone, and it would wait for them
@@ -221,8 +221,8 @@ def joined(device: str) -> Iterator[ProcessGroup]:
 class JointBatchNorm(nn.Module):
     """A batch norm over the batches of all processes, with the weights and buffers of `norm` under their names.
 
-    One class for CPUs and GPUs: torch's own (SyncBatchNorm) refuses CPUs. Means and squared deviations of the shares are
-    put together as by Chan, Golub and LeVeque (1983), which does not cancel as a difference of sums would.
+    One class for CPUs and GPUs: torch's own (SyncBatchNorm) refuses CPUs. Means and squared deviations of the parts are
+    combined as by Chan, Golub and LeVeque (1983), which does not cancel as a difference of sums would.
     """
 
     running_mean: Tensor | None
@@ -245,14 +245,14 @@ class JointBatchNorm(nn.Module):
         y, mean, variance = _Normalised.apply(x, self.weight, self.bias, self.eps, self.process_group)  # type: ignore[no-untyped-call]
         if self.training and self.running_mean is not None:
             self.num_batches_tracked += 1
-            share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-            self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+            factor = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), factor)
+            self.running_var.lerp_(variance.to(self.running_var.dtype), factor)
         return y
 
 
 class _Normalised(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + eps) * weight + bias over all processes; gives the mean and the unbiased variance too."""
+    """(x - mean) / sqrt(variance + eps) * weight + bias over all processes; returns the mean and the unbiased variance too."""
 
     @staticmethod
     def forward(
@@ -288,7 +288,7 @@ class _Normalised(torch.autograd.Function):
         shape = (1, -1, *[1] * (x.ndim - 2))
         gradient, wide = gradient.to(mean.dtype), x.to(mean.dtype)
         normal = (wide - mean.view(shape)) * scale.view(shape)
-        # Of the whole batch's loss: weight and bias by this share alone, summed with all other gradients later.
+        # Gradients of weight and bias from this process's images alone: they are summed with all others later.
         for_bias, for_weight = gradient.sum(ctx.over), (gradient * normal).sum(ctx.over)
         both = ctx.process_group.gather(torch.cat([for_bias, for_weight])).sum(0) / count
         joint_bias, joint_weight = (part.view(shape) for part in both.chunk(2))
@@ -299,7 +299,7 @@ class _Normalised(torch.autograd.Function):
 
 
 def join_batch_norms(network: nn.Module, process_group: ProcessGroup) -> None:
-    """Puts a JointBatchNorm in the place of every batch norm within `network`; names in its state stay."""
+    """Replace every batch norm within `network` by a JointBatchNorm; the names in its state stay."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, _BatchNorm):
@@ -307,13 +307,13 @@ def join_batch_norms(network: nn.Module, process_group: ProcessGroup) -> None:
 
 
 def running_statistics(network: nn.Module) -> list[Tensor]:
-    """The running means and variances of the batch norms within `network`."""
+    """Return the running means and variances of the batch norms within `network`."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     return [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
 
 
 def _digest(value: Any, hashed: Any) -> None:
-    """Feeds a hash with plain values and the bits of tensors, in order."""
+    """Update a hash with plain values and the bits of tensors, in order."""
     if isinstance(value, Tensor):
         hashed.update(f"{value.dtype}{tuple(value.shape)}".encode())
         hashed.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -1,4 +1,4 @@
-"""A moving average of a network's weights: it forgets the noise of the last steps (Polyak and Juditsky 1992)."""
+"""Exponential moving average of a network's weights: it averages out the noise of the last steps (Polyak and Juditsky 1992)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class EMA(nn.Module):
-    """A network that follows another: after every step of that one, its numbers move towards the other's.
+    """A copy of a network that moves towards it after every step.
 
-    Weights keep a share of min(decay, (1 + t) / (10 + t)) at step t: a fixed decay would hold on to the first, random ones
-    for the length of its memory. Statistics of batch norms are averages already, and are taken as they stand.
+    At step t the copy keeps min(decay, (1 + t) / (10 + t)) of its weights: a fixed decay would remember the first, random
+    ones for too long. Statistics of batch norms are averages already, and are copied as they are.
     """
 
     updates: Tensor
@@ -30,12 +30,12 @@ class EMA(nn.Module):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes note of the other's step. Nothing in it waits for the device."""
+        """Follow a step of the network. Does not synchronise with the device."""
         self.updates += 1
         keep = ((1 + self.updates) / (10 + self.updates)).clamp(max=self.decay)
-        mine, others = self.weights
-        torch._foreach_mul_(mine, keep)
-        torch._foreach_add_(mine, torch._foreach_mul(others, 1 - keep))
+        averages, weights = self.weights
+        torch._foreach_mul_(averages, keep)
+        torch._foreach_add_(averages, torch._foreach_mul(weights, 1 - keep))
         for copy, original in (self.statistics, self.counters):
             if copy:
                 torch._foreach_copy_(copy, original)

@@ -1,4 +1,4 @@
-"""The folder of a run: made or reopened, held against others, with the configuration and the circumstances written down in it."""
+"""The folder of a run: made or reopened, locked, with the configuration and the environment written into it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def claimed(
     processes: int,
     screen: Screen,
 ) -> Iterator[tuple[Path, dict[str, Any] | None]]:
-    """The folder, nobody else's meanwhile, and the state in it to continue from, if it is to be continued and there is one.
+    """Lock the folder, and yield it with the state to resume from, if it is to be resumed and there is one.
 
-    `origin` is what a checkpoint must have been saved with. Raises InputError, BusyError, StorageError or DamagedError,
+    `origin` is the origin that a checkpoint must have. Raises InputError, BusyError, StorageError or DamagedError,
     each before anything in the folder has changed.
     """
     folder = _make_folder(launch, f"{verb}-{name}")
@@ -52,7 +52,7 @@ def claimed(
             raise BusyError(
                 f"the run folder {folder} is in use by another process; wait for it, or choose another with run=PATH."
             ) from None
-        # First everything that may refuse, then what changes the folder.
+        # First all checks, then the changes to the folder.
         _check_config(folder, config, launch.resume)
         resumed = _load(folder, origin, screen) if launch.resume else None
         environment = _environment_of(folder, verb, config.device, processes, screen)
@@ -97,7 +97,7 @@ def _check_config(folder: Path, config: configuration.Experiment, resume: bool) 
         or (record.exists() and record.stat().st_size > 0)
     )
     if not (saved.exists() and begun):
-        return  # whatever failed here before it began has left nothing to lose
+        return  # a run that failed before it began has left nothing to lose
     if not resume:
         raise InputError(
             f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
@@ -111,7 +111,7 @@ def _check_config(folder: Path, config: configuration.Experiment, resume: bool) 
 
 
 def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, Any] | None:
-    """The state to continue from, or None where the run was stopped before its first checkpoint."""
+    """Return the state to resume from, or None where the run was stopped before its first checkpoint."""
     found, finished = checkpoint.load_checkpoint(folder / "checkpoint", origin), (folder / "result.json").exists()
     if found is not None:
         state, damage = found
@@ -127,7 +127,7 @@ def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, 
 
 
 def _environment_of(folder: Path, verb: str, device: str, processes: int, screen: Screen) -> dict[str, Any]:
-    """What environment.json is to say: where the run began, and where else it was resumed, which is said aloud if it matters."""
+    """Return the content of environment.json: where the run began and where it was resumed; report differences that matter."""
     now, path = _environment(verb, device, processes), folder / "environment.json"
     try:
         first = {"processes": 1, **json.loads(path.read_text(encoding="utf-8"))}
@@ -142,7 +142,7 @@ def _environment_of(folder: Path, verb: str, device: str, processes: int, screen
 
 
 def _environment(verb: str, device: str, processes: int) -> dict[str, Any]:
-    """What the numbers may depend on besides the configuration; bits are promised only where this is equal."""
+    """Return the environment that the numbers may depend on; only where it is equal are results bit-identical."""
     return {
         "verb": verb,
         "command": sys.argv[1:],
@@ -160,7 +160,7 @@ def _environment(verb: str, device: str, processes: int) -> dict[str, Any]:
 
 
 def run_of(path: Path) -> Path | None:
-    """The folder of the run that a trained network lies in, those of a baseline or a ranking in trained/NUMBER there; None if in none."""
+    """Return the folder of the run that has written a trained network, which may lie in trained/NUMBER; None if there is none."""
     folders = [path.parent]
     if path.absolute().parent.parent.name == "trained":
         folders.append(path.absolute().parents[2])

@@ -1,8 +1,8 @@
-"""What a step takes of a device's memory, known without taking it: the step itself, on tensors without numbers.
+"""Memory that a step takes, found without taking it: the step runs on torch's meta device.
 
-On torch's meta device operations work out shapes and allocate nothing. Whatever comes and goes there is counted as it
-does, for every batch at once: the batch is so large that the bytes of a tensor, divided by it, give what an image takes,
-and as the remainder what the tensor takes whatever the batch.
+Operations work out shapes there and allocate nothing. Tensors are counted as they come and go, for every batch at once:
+the batch is so large that the bytes of a tensor, divided by it, give the bytes an image as the quotient and the bytes
+that do not depend on the batch as the remainder.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ BATCH = 2**32
 
 @dataclass(frozen=True)
 class Footprint:
-    """What is alive at those moments of a step that can be its worst, each as (bytes whatever the batch, bytes an image)."""
+    """Live bytes at the moments of a step that can be its peak, each as (bytes whatever the batch, bytes an image)."""
 
     moments: tuple[tuple[int, int], ...]
 
     def bytes(self, batch: int) -> int:
-        """The most that is alive at once."""
+        """Return the most bytes that are alive at once."""
         return max(fixed + batch * each for fixed, each in self.moments)
 
     def largest_batch(self, free: int) -> int:
-        """The largest batch for which `free` bytes are enough; 0 where none is."""
+        """Return the largest batch for which `free` bytes are enough; 0 where none is."""
         if self.bytes(0) > free:
             return 0
         return min(((free - fixed) // each for fixed, each in self.moments if each), default=BATCH)
 
 
-def footprint(step: Callable[[], object], standing: Iterable[Tensor] = ()) -> Footprint:
-    """What `step` takes, which works on meta tensors, BATCH images of them; the tensors `standing` are there all the while."""
+def footprint(step: Callable[[], object], resident: Iterable[Tensor] = ()) -> Footprint:
+    """Return the footprint of `step`, which computes on meta tensors of BATCH images; the `resident` tensors are alive throughout."""
     with Alive() as alive:
-        for tensor in standing:
-            alive.see(tensor)
+        for tensor in resident:
+            alive.track(tensor)
         step()
     moments: list[tuple[int, int]] = []
     for each, fixed in sorted(((each, fixed) for fixed, each in alive.moments), reverse=True):
@@ -56,7 +56,7 @@ def footprint(step: Callable[[], object], standing: Iterable[Tensor] = ()) -> Fo
 
 
 class Alive(TorchDispatchMode):
-    """Follows every storage from the operation that makes it until the last tensor that looks at it is gone."""
+    """Counts every storage from the operation that allocates it until the last tensor that uses it is gone."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -65,16 +65,16 @@ class Alive(TorchDispatchMode):
         self._sizes: dict[weakref.ref[Any], tuple[int, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = _SHAPES.get(func, func)(*args, **(kwargs or {}))
-        if func.is_view:  # nothing is made
-            return made
-        for tensor in made if isinstance(made, (tuple, list)) else (made,):
+        output = _SHAPES.get(func, func)(*args, **(kwargs or {}))
+        if func.is_view:  # nothing is allocated
+            return output
+        for tensor in output if isinstance(output, (tuple, list)) else (output,):
             if isinstance(tensor, Tensor):
-                self.see(tensor)
-        return made
+                self.track(tensor)
+        return output
 
-    def see(self, tensor: Tensor) -> None:
-        """Counts the storage of a tensor, if it is not counted yet."""
+    def track(self, tensor: Tensor) -> None:
+        """Count the storage of a tensor, if it is not counted yet."""
         storage = tensor.untyped_storage()
         known = weakref.ref(storage, self._gone)
         if known in self._sizes:
@@ -92,10 +92,10 @@ def _batch_norm(x: Tensor, *_: Any) -> tuple[Tensor, ...]:
     return torch.empty_like(x), *(x.new_empty(x.shape[1], dtype=torch.float32) for _ in range(2))
 
 
-def _batch_norm_backward(gradient: Tensor, x: Tensor, *given: Any) -> tuple[Tensor | None, ...]:
-    to_x, *others = given[-1]
-    of_channels = [x.new_empty(x.shape[1], dtype=torch.float32) if wanted else None for wanted in others]
-    return torch.empty_like(x) if to_x else None, *of_channels
+def _batch_norm_backward(gradient: Tensor, x: Tensor, *args: Any) -> tuple[Tensor | None, ...]:
+    for_x, *for_parameters = args[-1]
+    of_channels = [x.new_empty(x.shape[1], dtype=torch.float32) if wanted else None for wanted in for_parameters]
+    return torch.empty_like(x) if for_x else None, *of_channels
 
 
 _SHAPES: dict[Any, Callable[..., Any]] = {
@@ -103,7 +103,7 @@ _SHAPES: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.native_batch_norm_backward.default: _batch_norm_backward,
     torch.ops.aten.linalg_vector_norm.default: lambda x, *_: x.new_empty(()),
 }
-"""What these put out. On the meta device torch works it out by a dozen operations each, which took most of the time."""
+"""The outputs of these operations. On the meta device torch itself takes a dozen operations for each, which took most of the time."""
 
 
 class LowerPrecision(TorchFunctionMode):
@@ -115,13 +115,13 @@ class LowerPrecision(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def lower(network: nn.Module) -> None:
-    """Lets the layers of a network compute in bfloat16, wherever they are called: also when a cell is computed again."""
+def lower_precision(network: nn.Module) -> None:
+    """Let the layers of a network compute in bfloat16, wherever they are called: also when a cell is recomputed."""
 
-    def lowered(forward: Callable[..., Any], *given: Any) -> Any:
+    def in_bfloat16(forward: Callable[..., Any], *args: Any) -> Any:
         with LowerPrecision():
-            return forward(*given)
+            return forward(*args)
 
     for layer in network.modules():
         if not any(layer.children()):
-            layer.forward = partial(lowered, layer.forward)
+            layer.forward = partial(in_bfloat16, layer.forward)

@@ -15,9 +15,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rapdarts.config.units import time_left
+
 
 class Log:
-    """Appends one record an epoch, or without a folder none; a TensorBoard or console that fails never stops the training."""
+    """Appends a record every epoch, or without a folder none; a TensorBoard or console that fails never stops the training."""
 
     def __init__(self, folder: Path | None, keep_bytes: int) -> None:
         self.path = folder / "metrics.jsonl" if folder else Path(os.devnull)
@@ -27,18 +29,18 @@ class Log:
 
     @property
     def bytes(self) -> int:
-        """Length of the record so far: what a checkpoint needs to know to continue it without doubles."""
+        """Length of the file so far, which a checkpoint keeps so that a resume repeats no record."""
         return self.file.tell()
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Writes one record, of finite numbers."""
+        """Write one record, of finite numbers."""
         self.file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         self.file.flush()
         self.board.scalars(record, self.records)
         self.records += 1
 
     def image(self, name: str, pixels: np.ndarray) -> None:
-        """A picture (h, w, 3) uint8 beside the newest record, in TensorBoard only."""
+        """Log a picture (h, w, 3) uint8 with the newest record, in TensorBoard only."""
         self.board.image(name, pixels, max(0, self.records - 1))
 
     def close(self) -> None:
@@ -46,7 +48,7 @@ class Log:
         self.board.close()
 
     def _cut(self, keep_bytes: int) -> int:
-        """Drops what was recorded after the checkpoint: those epochs come again. Gives the number of records left."""
+        """Drop the records after the checkpoint, whose epochs are repeated; return the number of records left."""
         if not self.path.exists():
             return 0
         os.truncate(self.path, min(keep_bytes, self.path.stat().st_size))
@@ -54,7 +56,7 @@ class Log:
 
 
 class _Board:
-    """TensorBoard's writer, kept apart: whatever it raises is said once and then ignored."""
+    """TensorBoard's writer: its first error is reported, and all are ignored."""
 
     def __init__(self, folder: Path | None, start: int) -> None:
         self.broken = folder is None
@@ -93,7 +95,7 @@ class _Board:
 
 
 class Screen:
-    """Progress on stderr: a bar with the time left on a terminal, a plain line an epoch anywhere else; or nothing at all."""
+    """Progress on stderr: a bar with the time left on a terminal, a plain line an epoch anywhere else; silent if asked."""
 
     def __init__(self, silent: bool = False) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -111,7 +113,7 @@ class Screen:
         self.what, self.began, self.first, self.total = "", 0.0, 0, 0
 
     def start(self, what: str, done: int, total: int) -> None:
-        """Begins `what`, which has `total` steps, `done` of which lie behind."""
+        """Begin `what`, which has `total` steps, of which `done` are finished."""
         self.what, self.began, self.first, self.total = what, time.monotonic(), done, total
         with self._quietly():
             self.bar.start()
@@ -121,12 +123,12 @@ class Screen:
         with self._quietly():
             self.bar.advance(self.task)
 
-    def epoch(self, words: str, done: int) -> None:
-        """One line about an epoch, and how long the rest of what was begun will take at this pace."""
+    def epoch(self, line: str, done: int) -> None:
+        """Print a line about an epoch, and the time left at this pace."""
         pace = (time.monotonic() - self.began) / max(1, done - self.first)
         left = pace * (self.total - done)
-        rest = f"  ({_duration(left)} left of {self.what})" if left > 0 and not self.console.is_terminal else ""
-        self.say(f"{words}{rest}")
+        rest = f"  ({time_left(left)} left of {self.what})" if left > 0 and not self.console.is_terminal else ""
+        self.say(f"{line}{rest}")
 
     def stop(self) -> None:
         with self._quietly():
@@ -135,21 +137,16 @@ class Screen:
                 self.task = None
             self.bar.stop()
 
-    def say(self, words: str) -> None:
+    def say(self, line: str) -> None:
+        """Print a line."""
         if not self.closed:
             with self._quietly():
-                self.console.print(words, markup=False, soft_wrap=True)
+                self.console.print(line, markup=False, soft_wrap=True)
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:
-        """Whoever read the screen may leave (`2>&1 | head`): the training goes on without one."""
+        """Stop printing where the reader of the screen has gone (`2>&1 | head`): the training continues."""
         try:
             yield
         except (OSError, ValueError, SystemExit):  # rich leaves by SystemExit when its pipe is closed
             self.closed = True
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

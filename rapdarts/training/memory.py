@@ -1,4 +1,4 @@
-"""How much memory a device has left for this process."""
+"""Memory that a device has left for this process."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 UNKNOWN = (OSError, ValueError, KeyError)
-"""A file that is not there, that holds a word such as `max` where a number could stand, or no such line."""
+"""Errors of a file that is missing, that holds a word such as `max` instead of a number, or that has no such line."""
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """What this process can still take of a device's memory; None where that is not known."""
+    """Return the bytes of a device's memory that this process can still take; None where that is not known."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
@@ -22,13 +22,13 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def free_on_host(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """The least of what the machine has available, the process' control groups leave, and its limit on address space does."""
+    """Return the least of the memory that the machine, the process' control groups and its limit on address space leave."""
     found = []
     with suppress(*UNKNOWN):
         found.append(1024 * _numbers(proc / "meminfo")["MemAvailable"])
     for folder, limit, usage, cache in _memory_groups(proc, groups):
         with suppress(*UNKNOWN):
-            # A cache that nobody uses is given up where memory is short.
+            # An inactive cache is reclaimed where memory is short.
             used = int((folder / usage).read_text()) - _numbers(folder / "memory.stat")[cache]
             found.append(int((folder / limit).read_text()) - used)
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -39,7 +39,7 @@ def free_on_host(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup
 
 
 def _memory_groups(proc: Path, groups: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """The control groups that hold the process, innermost first (cgroups(7)): folder, and the names of limit, usage and cache in it."""
+    """Yield the control groups of the process, innermost first (cgroups(7)): folder, and the names of limit, usage and cache in it."""
     try:
         lines = (proc / "self" / "cgroup").read_text().splitlines()
     except OSError:
@@ -59,6 +59,6 @@ def _memory_groups(proc: Path, groups: Path) -> Iterator[tuple[Path, str, str, s
 
 
 def _numbers(file: Path) -> dict[str, int]:
-    """The number that is the second word of a line, by the first."""
+    """Return the number that is the second word of each line, by the first word."""
     lines = [line.replace(":", " ").split() for line in file.read_text().splitlines()]
     return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}

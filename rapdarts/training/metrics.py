@@ -1,4 +1,4 @@
-"""How good a trained network is: accuracy with its uncertainty, confusions and calibration, on data that chose nothing."""
+"""Quality of a trained network: accuracy with its uncertainty, confusions and calibration, on data that chose nothing."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Evaluation:
 
     @property
     def standard_error(self) -> float:
-        """Binomial standard error of `share`: how far it would scatter over test sets of this size."""
+        """Binomial standard error of `accuracy`: its scatter over test sets of this size."""
         return math.sqrt(self.accuracy * (1 - self.accuracy) / self.n)
 
     @property
     def plain(self) -> dict[str, float]:
-        """Share, its error, n and the loss, by name."""
+        """Accuracy, its error, n and the loss, by name."""
         facts = {"test_accuracy": self.accuracy, "standard_error": self.standard_error, "n": self.n}
         return {**facts, "test_loss": self.loss}
 
@@ -43,7 +43,7 @@ class Evaluation:
 
 @torch.no_grad()
 def predict(run: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Logits (n, classes) float64 and labels (n,), on the CPU, of what `run` makes of batches of images and labels.
+    """Return the logits (n, classes) float64 that `run` gives for batches of images, and their labels (n,), on the CPU.
 
     Raises DivergedError for logits that are not finite.
     """
@@ -56,7 +56,7 @@ def predict(run: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Ten
 
 
 def topk_correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
-    """Whether the label of each image (n,) is among the k largest logits (n, classes), of equals the first classes; bool (n,)."""
+    """Return for each image whether its label (n,) is among its k largest logits (n, classes), ties to the first classes; bool (n,)."""
     own = logits.gather(1, labels[:, None])
     classes = torch.arange(logits.shape[1])
     before = (logits > own) | ((logits == own) & (classes < labels[:, None]))
@@ -64,20 +64,20 @@ def topk_correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
 
 
 def evaluate_logits(logits: Tensor, labels: Tensor) -> Evaluation:
-    """Of logits (n, classes) for images with labels (n,)."""
+    """Evaluate logits (n, classes) for images with labels (n,)."""
     loss = nn.functional.cross_entropy(logits, labels).item()
     return Evaluation(int(topk_correct(logits, labels).sum()), len(labels), loss)
 
 
 def confusion(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many images of each class (rows) were taken for each class (columns): (classes, classes) int64."""
+    """Return the confusion matrix (classes, classes) int64: images of each class (rows) by the class predicted (columns)."""
     classes = logits.shape[1]
     return torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).reshape(classes, classes)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far confidence and accuracy lie apart; in each bin of confidence the images, their mean confidence and accuracy.
+    """Difference between confidence and accuracy; in each bin of confidence the images, their mean confidence and accuracy.
 
     `error` is the expected calibration error (Guo et al. 2017, Eq. 3): sum over bins of n_bin / n * |accuracy - confidence|.
     """
@@ -89,7 +89,10 @@ class Calibration:
 
 
 def calibration(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibration:
-    """Of logits (n, classes) and labels (n,). Bin m of M equal ones holds the images whose largest probability is in ((m-1)/M, m/M]."""
+    """Return the calibration of logits (n, classes) for images with labels (n,).
+
+    Bin m of M equal ones holds the images whose largest probability is in ((m-1)/M, m/M].
+    """
     confidence = torch.softmax(logits.double(), 1).amax(1)
     where = (confidence * bins).ceil().long().clamp(1, bins) - 1
     n = torch.bincount(where, minlength=bins)
@@ -101,11 +104,11 @@ def calibration(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibration:
 
 
 FEW = 5
-"""Among so many best classes the right one is looked for, where there are more."""
+"""Number k of the best classes for the top-k accuracy, where there are more classes."""
 
 
 def measures(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
-    """What the logits (n, classes) for images with labels (n,) say of a network, as plain values.
+    """Return all measures of logits (n, classes) for images with labels (n,), as plain values.
 
     `test_loss` is the negative log-likelihood: the mean cross-entropy in nats. There is no `top5_accuracy` for five classes.
     """

@@ -1,4 +1,4 @@
-"""What changes from epoch to epoch, as closed forms of the epoch: nothing to store, nothing to restore."""
+"""Schedules as closed forms of the epoch: nothing to store, nothing to restore."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def linear(epoch: int, epochs: int, peak: float, floor: float = 0.0) -> float:
 
 
 SCHEDULES = {"cosine": cosine, "linear": linear}
-"""Learning rates by what `retrain.schedule` calls them."""
+"""Learning-rate schedules by their names in `retrain.schedule`."""
 
 
 def warmup(epoch: int, epochs: int) -> float:
-    """What the learning rate is multiplied by: a line up to 1 in the last of the first `epochs` epochs (Goyal et al. 2017, section 2.2)."""
+    """Factor of the learning rate: a line up to 1 in the last of the first `epochs` epochs (Goyal et al. 2017, section 2.2)."""
     return min(1.0, (epoch + 1) / epochs) if epochs else 1.0
 
 

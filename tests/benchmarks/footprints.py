@@ -1,4 +1,4 @@
-"""Part `memory`: what a step of the search is expected to take before it runs, and how far memory rises when it does."""
+"""Part `memory`: the estimate of what a step of the search takes, and how far memory rises when it runs."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def _variant(case: str, name: str, sizes: Sizes, device: torch.device) -> dict[s
     say(f"{case}, {name}: memory")
     stage = stage_of(case, name, sizes, device)
     found = stage_footprint(stage.config, stage.space, stage.data, stage.table, 0)
-    outlook = MemoryEstimate(stage.config, stage.space, stage.data, stage.table, None)
+    estimate = MemoryEstimate(stage.config, stage.space, stage.data, stage.table, None)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         measured = process.submit(taken, case, name, sizes, device, torch.get_num_threads()).result()
     return {
         "alive_bytes": found.bytes(sizes.batch),
-        "expected_bytes": outlook.held_bytes(found),
+        "expected_bytes": estimate.process_bytes(found),
         "measured_bytes": measured,
     }
 
@@ -54,7 +54,7 @@ def stage_of(case: str, name: str, sizes: Sizes, device: torch.device) -> Stage:
 def taken(case: str, name: str, sizes: Sizes, device: torch.device, threads: int) -> int:
     """By how much a process grows when it builds a stage and takes its first steps: weights alone, then alternations.
 
-    On a GPU what torch has reserved there, recordings included.
+    On a GPU what torch has reserved there, the pools of CUDA graphs included.
     """
     training_device(str(device), threads)
     stage = stage_of(case, name, sizes, device)

@@ -16,7 +16,8 @@ import torch
 from rapdarts.config.experiment import Launch
 from rapdarts.cost.measure import clock
 from rapdarts.loops import search as loop
-from rapdarts.training.run import Run, open_run
+from rapdarts.training.run import Run
+from rapdarts.training.session import open_run
 from tests.benchmarks.stages import Stage
 
 PASSES = 4

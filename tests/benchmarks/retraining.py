@@ -23,7 +23,8 @@ from rapdarts.data.dataset import DataSet
 from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.loops import retrain as loop
-from rapdarts.training.run import Run, open_run
+from rapdarts.training.run import Run
+from rapdarts.training.session import open_run
 from tests.benchmarks.loop import Watch
 from tests.benchmarks.stages import CLASSES, Sizes, random_pictures
 from tests.benchmarks.turns import megabytes, say, table

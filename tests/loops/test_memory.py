@@ -27,7 +27,14 @@ from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import DeviceError, ran_out_of_memory
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as loop
-from rapdarts.loops.memory import HELD, SETTLED, MemoryEstimate, size, stage_footprint, training_within_memory
+from rapdarts.loops.memory import (
+    LIBRARY_BYTES,
+    OVERHEAD,
+    MemoryEstimate,
+    show_bytes,
+    stage_footprint,
+    training_within_memory,
+)
 from rapdarts.training.footprint import Alive, Footprint
 from rapdarts.training.optimizer import set_lr
 
@@ -52,7 +59,7 @@ TINY = [
 FEW = ["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"]
 
 
-def outlook_of(*settings: tuple[str, Any], primitives: list[str] | None = None) -> MemoryEstimate:
+def estimate_of(*settings: tuple[str, Any], primitives: list[str] | None = None) -> MemoryEstimate:
     """Of the demo's search at a width of 4, over few primitives."""
     given = [("skeleton.layers", 3), ("skeleton.channels", 4), ("search.channels", 4), *settings]
     config = experiment("digits", given, "search")
@@ -98,17 +105,17 @@ def steps_alive(config: Experiment, space: SearchSpace, data: DataSet, table: Pr
 )
 def test_a_stage_takes_what_it_takes(settings: list[tuple[str, Any]]) -> None:
     """What is alive in the search's own steps, both of them, with their batches and optimisers, within a tenth."""
-    outlook = outlook_of(*settings)
-    given = outlook.config, outlook.space, outlook.data, outlook.table, 0
-    found = stage_footprint(*given).bytes(outlook.config.search.batch)
+    estimate = estimate_of(*settings)
+    given = estimate.config, estimate.space, estimate.data, estimate.table, 0
+    found = stage_footprint(*given).bytes(estimate.config.search.batch)
     assert found == pytest.approx(steps_alive(*given), rel=0.1)
 
 
 def test_weights_and_what_goes_with_them_are_there() -> None:
     """Without images: weights, momenta and gradients, buffers, and for alpha two moments; all else is small."""
-    outlook = outlook_of()
-    found = stage_footprint(outlook.config, outlook.space, outlook.data, outlook.table, 0)
-    supernet, architecture, *_ = loop.build(outlook.config, outlook.space, outlook.data, 3, 0)
+    estimate = estimate_of()
+    found = stage_footprint(estimate.config, estimate.space, estimate.data, estimate.table, 0)
+    supernet, architecture, *_ = loop.build(estimate.config, estimate.space, estimate.data, 3, 0)
     weights = sum(weight.nbytes for weight in supernet.parameters())
     others = sum(buffer.nbytes for buffer in supernet.buffers()) + 3 * sum(p.nbytes for p in architecture.parameters())
     assert 3 * weights + others <= found.bytes(0) <= 1.2 * (3 * weights + others)
@@ -116,64 +123,64 @@ def test_weights_and_what_goes_with_them_are_there() -> None:
 
 def test_later_stages_are_taken_to_keep_what_takes_most() -> None:
     stages = ("search.layers", [3, 3]), ("search.candidates", [0, 2]), ("search.skip_dropout", [0, 0])
-    outlook = outlook_of(*stages, primitives=[*FEW, "sep_conv_5x5"])
-    names = list(outlook.space.primitives)
-    order = sorted(names, key=lambda name: outlook.kept[names.index(name)])
-    assert order[0] == "none" and outlook.kept[0] == 0
+    estimate = estimate_of(*stages, primitives=[*FEW, "sep_conv_5x5"])
+    names = list(estimate.space.primitives)
+    order = sorted(names, key=lambda name: estimate.saved_bytes[names.index(name)])
+    assert order[0] == "none" and estimate.saved_bytes[0] == 0
     assert set(order[-2:]) == {"sep_conv_3x3", "sep_conv_5x5"}
     widest = np.array([[[name in order[-2:] for name in names]] * 14] * 2)
-    space = outlook.space.narrowed(widest)
-    assert outlook.footprint(1) == stage_footprint(outlook.config, space, outlook.data, outlook.table, 1)
-    assert outlook.footprint(0).bytes(96) > outlook.footprint(1).bytes(96)
+    space = estimate.space.narrowed(widest)
+    assert estimate.footprint(1) == stage_footprint(estimate.config, space, estimate.data, estimate.table, 1)
+    assert estimate.footprint(0).bytes(96) > estimate.footprint(1).bytes(96)
 
 
 @pytest.mark.parametrize(("layers", "checkpoint"), [([3, 4, 5], False), ([3, 8, 3], True)])
-def test_the_heaviest_stage_is_found(layers: list[int], checkpoint: bool) -> None:
+def test_the_largest_stage_is_found(layers: list[int], checkpoint: bool) -> None:
     """Or one that takes nearly as much."""
-    outlook = outlook_of(("search.layers", layers), ("search.checkpoint", checkpoint))
-    found = [outlook.footprint(stage).bytes(96) for stage in range(3)]
-    assert found[outlook.heaviest()] > 0.85 * max(found)
+    estimate = estimate_of(("search.layers", layers), ("search.checkpoint", checkpoint))
+    found = [estimate.footprint(stage).bytes(96) for stage in range(3)]
+    assert found[estimate.largest_stage()] > 0.85 * max(found)
 
 
 # --- what is said ------------------------------------------------------------------------------------------------
 
 
 def test_words() -> None:
-    outlook = outlook_of(("search.layers", [3]), ("search.candidates", [0]), ("search.skip_dropout", [0]))
-    found = outlook.footprint(0)
-    takes = SETTLED + HELD * found.bytes(96)
-    start = f"a step will take about {size(takes)} (stage 1 of 1: 3 cells, batch 96)"
+    estimate = estimate_of(("search.layers", [3]), ("search.candidates", [0]), ("search.skip_dropout", [0]))
+    found = estimate.footprint(0)
+    takes = LIBRARY_BYTES + OVERHEAD * found.bytes(96)
+    start = f"a step will take about {show_bytes(takes)} (stage 1 of 1: 3 cells, batch 96)"
 
     def words(free: int | None) -> str | None:
-        return replace(outlook, free=free).words()
+        return replace(estimate, free=free).summary()
 
     assert words(None) == start
     assert words(10**11) == f"{start}; 100 GB are free: any batch fits"
-    assert words(takes) == f"{start}; {size(takes)} are free: up to batch 96 fits"
-    less = SETTLED + HELD * found.bytes(80)
-    remedies = "search.batch=80, search.checkpoint=true or search.partial_channels=4"
-    assert words(less) == f"warning: {start}, but {size(less)} are free: about batch 80 fits; set {remedies}"
+    assert words(takes) == f"{start}; {show_bytes(takes)} are free: up to batch 96 fits"
+    less = LIBRARY_BYTES + OVERHEAD * found.bytes(80)
+    advice = "search.batch=80, search.checkpoint=true or search.partial_channels=4"
+    assert words(less) == f"warning: {start}, but {show_bytes(less)} are free: about batch 80 fits; set {advice}"
     none = "no batch fits; set search.checkpoint=true or search.partial_channels=4"
-    assert words(SETTLED) == f"warning: {start}, but 50 MB are free: {none}"
+    assert words(LIBRARY_BYTES) == f"warning: {start}, but 50 MB are free: {none}"
 
 
-def test_remedies_are_those_that_are_left() -> None:
-    outlook = outlook_of(("search.checkpoint", True), ("search.partial_channels", 2))
-    assert outlook.remedies(30) == "about batch 30 fits; set search.batch=30"
-    assert outlook.remedies(1) == "no batch fits; set a smaller search.channels"
-    assert outlook_of(("search.channels", 6)).remedies(1) == "no batch fits; set search.checkpoint=true"
+def test_advice_is_about_settings_that_are_left() -> None:
+    estimate = estimate_of(("search.checkpoint", True), ("search.partial_channels", 2))
+    assert estimate.advice(30) == "about batch 30 fits; set search.batch=30"
+    assert estimate.advice(1) == "no batch fits; set a smaller search.channels"
+    assert estimate_of(("search.channels", 6)).advice(1) == "no batch fits; set search.checkpoint=true"
 
 
-def test_recordings_hold_twice_what_is_alive() -> None:
+def test_cuda_graphs_take_twice_the_live_bytes() -> None:
     found = Footprint(((1000, 10),))
     gpu = replace(digits(), train=datasets.InMemory(torch.empty(1, 1, 8, 8), OnGpu()))  # type: ignore[arg-type]
     checkpoint, unrolled = [("search.checkpoint", True)], [("search.unrolled", True)]
     for settings, on_host, each in (([], 2, 2), (checkpoint, 2.8, 1.4), (unrolled, 2, 1)):
-        outlook = outlook_of(*settings)
-        assert outlook.held_bytes(found) == SETTLED + on_host * (1000 + 960)
-        assert replace(outlook, data=gpu).held_bytes(found) == each * (1000 + 960)
-        free = SETTLED + on_host * (1000 + 10 * 20) + 1
-        assert replace(outlook, free=round(free)).largest_batch(found) == 20
+        estimate = estimate_of(*settings)
+        assert estimate.process_bytes(found) == LIBRARY_BYTES + on_host * (1000 + 960)
+        assert replace(estimate, data=gpu).process_bytes(found) == each * (1000 + 960)
+        free = LIBRARY_BYTES + on_host * (1000 + 10 * 20) + 1
+        assert replace(estimate, free=round(free)).largest_batch(found) == 20
 
 
 class OnGpu:
@@ -220,7 +227,7 @@ def test_a_primitive_that_needs_numbers_leaves_it_unsaid(capsys: pytest.CaptureF
     [(0, "0.0 MB"), (9.44e6, "9.4 MB"), (9.6e6, "10 MB"), (949e6, "949 MB"), (0.95e9, "0.9 GB"), (2.34e10, "23 GB")],
 )
 def test_sizes(number: float, words: str) -> None:
-    assert size(number) == words
+    assert show_bytes(number) == words
 
 
 # --- when it runs out --------------------------------------------------------------------------------------------

@@ -92,10 +92,10 @@ def test_evaluate_gives_the_accuracy_of_the_run(whole: Path, capsys: pytest.Capt
 
 
 def test_best_is_the_epoch_with_the_highest_validation_accuracy(whole: Path) -> None:
-    shares = [record["validation_accuracy"] for record in results(whole)["records"]]
+    accuracies = [record["validation_accuracy"] for record in results(whole)["records"]]
     last, best = (load_file(whole / name) for name in ("network.safetensors", "best.safetensors"))
     same = all(torch.equal(last[name], best[name]) for name in last)
-    assert same == (shares[1] > shares[0])
+    assert same == (accuracies[1] > accuracies[0])
 
 
 def test_without_a_held_out_part_there_is_no_best(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_what_is_compiled_is_saved_as_it_was_written(
     assert results(tmp_path / "cut") == results(everything)
 
 
-def test_the_average_is_what_is_shipped(base: bytes, tmp_path: Path) -> None:
+def test_the_moving_average_is_the_result(base: bytes, tmp_path: Path) -> None:
     """It does not touch the training, and after two epochs it already knows what the last weights know."""
     recipe = ["retrain.epochs=4", "retrain.lr=0.1", "retrain.drop_path=0", "retrain.cutout=0", "retrain.batch=30"]
     assert run_retrain(tmp_path / "plain", *recipe) == 0
@@ -296,23 +296,23 @@ def test_the_average_is_what_is_shipped(base: bytes, tmp_path: Path) -> None:
     records = [results(tmp_path / name)["records"] for name in ("plain", "ema")]
     assert records[0] == records[1]
     found = [json.loads((tmp_path / name / "result.json").read_text())["test_accuracy"] for name in ("plain", "ema")]
-    shipped, state = (
+    final, state = (
         load_file(tmp_path / "ema" / "network.safetensors"),
         load_checkpoint(tmp_path / "ema" / "checkpoint", {}),
     )
     assert state is not None
-    raw, average = (state[0]["objects"][name] for name in ("network", "average"))
-    weights = [name for name in shipped if name.endswith("weight")]
-    assert weights and all(torch.equal(shipped[name], average[f"network.{name}"]) for name in shipped)
-    assert not any(torch.equal(shipped[name], raw[name]) for name in weights)
+    raw, ema = (state[0]["objects"][name] for name in ("network", "average"))
+    weights = [name for name in final if name.endswith("weight")]
+    assert weights and all(torch.equal(final[name], ema[f"network.{name}"]) for name in final)
+    assert not any(torch.equal(final[name], raw[name]) for name in weights)
     assert found[1] > 0.5
     assert found[1] > found[0] - 0.1
     assert json.loads((tmp_path / "ema" / "status.json").read_text())["state"] == "done"
     assert main(["evaluate", str(tmp_path / "ema"), "threads=1"]) == 0
 
 
-def test_a_recording_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that fails behind the backward pass has gradients of numbers that were never computed."""
+def test_a_capture_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that fails after the backward pass has gradients of numbers that were never computed."""
 
     def refuse(*given: Any) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
@@ -328,8 +328,8 @@ def test_a_recording_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatc
 
     anew, once = tmp_path / "anew", tmp_path / "once"
     monkeypatch.setattr(loop, "to_device", lambda network, device: without_statistics(network))
-    for folder, recorded in ((anew, after_a_failure), (once, lambda step, *given: step)):
-        monkeypatch.setattr(loop, "GraphedStep", recorded)
+    for folder, graphed in ((anew, after_a_failure), (once, lambda step, *given: step)):
+        monkeypatch.setattr(loop, "GraphedStep", graphed)
         assert run_retrain(folder, "retrain.epochs=1", "data.fraction=0.1") == 0
     first, second = (load_file(folder / "network.safetensors") for folder in (anew, once))
     weights = [name for name in second if not name.endswith("num_batches_tracked")]

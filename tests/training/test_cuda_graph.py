@@ -1,4 +1,4 @@
-"""A recorded step does what the step does, with a stand-in for CUDA graphs that plays torch's operations back on the CPU."""
+"""A step captured as a CUDA graph does what the step does, with a stand-in that replays torch's operations on the CPU."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def _alias(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-class PlayedBack:
-    """As torch.cuda.CUDAGraph: the recorded operations again, on the same memory. (Recording carried the first one out.)"""
+class Replayed:
+    """As torch.cuda.CUDAGraph: the captured operations again, on the same memory. (The capture carried out the first one.)"""
 
     def __init__(self) -> None:
         self.tape, self.replays = Tape(), 0
@@ -103,21 +103,21 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
 
 
 @pytest.fixture
-def graphs(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> list[PlayedBack]:
-    made: list[PlayedBack] = []
+def graphs(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> list[Replayed]:
+    made: list[Replayed] = []
 
-    def new() -> PlayedBack:
-        made.append(PlayedBack())
+    def new() -> Replayed:
+        made.append(Replayed())
         return made[-1]
 
     @contextmanager
-    def record(graph: PlayedBack, pool: Any, stream: Any) -> Iterator[None]:
+    def capture(graph: Replayed, pool: Any, stream: Any) -> Iterator[None]:
         assert pool == (7 if len(made) > 1 else None)  # one pool for all
         with graph.tape:
             yield
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", new)
-    monkeypatch.setattr(torch.cuda, "graph", record)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
@@ -125,22 +125,22 @@ def graphs(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> list[PlayedBack]:
 
 
 def test_on_a_cpu_it_is_the_step_itself() -> None:
-    recorded = GraphedStep(lambda x, sign: sign * x.sum(), torch.device("cpu"))
-    assert [recorded(torch.ones(n), -1).item() for n in range(10)] == [-n for n in range(10)]
+    graphed = GraphedStep(lambda x, sign: sign * x.sum(), torch.device("cpu"))
+    assert [graphed(torch.ones(n), -1).item() for n in range(10)] == [-n for n in range(10)]
 
 
-def test_a_recording_for_each_shape_and_setting(graphs: list[PlayedBack]) -> None:
+def test_a_graph_for_each_shape_and_setting(graphs: list[Replayed]) -> None:
     called = []
 
     def step(x: Tensor, doubled: bool) -> dict[str, tuple[Tensor, int]]:
         called.append(doubled)
         return {"sum": (x.sum() * (2 if doubled else 1), len(x))}
 
-    recorded = GraphedStep(step, GPU)
+    graphed = GraphedStep(step, GPU)
     for doubled in (False, True):
         for n in (3, 4):
             for value in range(7):
-                total, count = recorded(torch.full((n,), float(value)), doubled)["sum"]
+                total, count = graphed(torch.full((n,), float(value)), doubled)["sum"]
                 assert (total.item(), count) == (n * value * (2 if doubled else 1), n)
     assert len(graphs) == 4
     assert [graph.replays for graph in graphs] == [7 - EAGER] * 4
@@ -175,10 +175,10 @@ def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
 
 
 @pytest.mark.parametrize("amp", ["none", "bf16"])
-def test_a_search_played_back_is_the_search(graphs: list[PlayedBack], amp: str) -> None:
+def test_a_search_played_back_is_the_search(graphs: list[Replayed], amp: str) -> None:
     expected = alternations(lambda step: step, amp)
     found = alternations(lambda step: GraphedStep(step, GPU), amp)
-    # Weights alone for four steps, then both: two recordings, and the odd batch goes by itself.
+    # Weights alone for four steps, then both: two graphs, and the odd batch runs eagerly.
     assert [graph.replays for graph in graphs] == [1, 16 - 4 - 1 - EAGER]
     assert len(found) == len(expected)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
@@ -187,22 +187,22 @@ def test_a_search_played_back_is_the_search(graphs: list[PlayedBack], amp: str) 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_step_that_waits_on_a_gpu_leaves_the_random_numbers_alone() -> None:
     said: list[str] = []
-    recorded = GraphedStep(lambda x: x + x.sum().item() + torch.empty_like(x).uniform_(), GPU, said.append)
+    graphed = GraphedStep(lambda x: x + x.sum().item() + torch.empty_like(x).uniform_(), GPU, said.append)
     for _ in range(EAGER + 2):
-        recorded(torch.ones(3, device=GPU))
+        graphed(torch.ones(3, device=GPU))
     assert len(said) == 1 and said[0].endswith("waits for the device")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("amp", ["none", "bf16"])
-def test_a_search_recorded_on_a_gpu_is_the_search(amp: str) -> None:
+def test_a_search_captured_on_a_gpu_is_the_search(amp: str) -> None:
     with torch.device("cuda"):
         expected = alternations(lambda step: step, amp)
         found = alternations(lambda step: GraphedStep(step, GPU), amp)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
-def test_what_cannot_be_recorded_goes_on_as_it_is(graphs: list[PlayedBack], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_cannot_be_captured_stays_eager(graphs: list[Replayed], monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def refuse(*given: Any, **named: Any) -> Iterator[None]:
         raise RuntimeError("operation not permitted when stream is capturing\nand much more")
@@ -210,12 +210,12 @@ def test_what_cannot_be_recorded_goes_on_as_it_is(graphs: list[PlayedBack], monk
 
     monkeypatch.setattr(torch.cuda, "graph", refuse)
     said: list[str] = []
-    recorded = GraphedStep(lambda x: x.sum(), GPU, said.append)
-    assert [recorded(torch.ones(3) * n).item() for n in range(9)] == [3 * n for n in range(9)]
+    graphed = GraphedStep(lambda x: x.sum(), GPU, said.append)
+    assert [graphed(torch.ones(3) * n).item() for n in range(9)] == [3 * n for n in range(9)]
     assert len(said) == 1 and said[0].endswith("operation not permitted when stream is capturing")
 
 
-def test_a_step_that_waits_is_never_begun_to_be_recorded(graphs: list[PlayedBack], watch: Watch) -> None:
+def test_the_capture_of_a_step_that_waits_is_never_begun(graphs: list[Replayed], watch: Watch) -> None:
     """Each call takes one whole step; what else is warned of is heard."""
     taken: list[float] = []
 
@@ -225,14 +225,14 @@ def test_a_step_that_waits_is_never_begun_to_be_recorded(graphs: list[PlayedBack
         return x.sum()
 
     said: list[str] = []
-    recorded = GraphedStep(step, GPU, said.append)
+    graphed = GraphedStep(step, GPU, said.append)
     with pytest.warns(UserWarning, match="of the user's own") as heard:
-        assert [recorded(torch.ones(3) * n, False).item() for n in range(6)] == [3 * n for n in range(6)]
+        assert [graphed(torch.ones(3) * n, False).item() for n in range(6)] == [3 * n for n in range(6)]
         assert len(graphs) == 1 and said == []
-        assert [recorded(torch.ones(3) * n, True).item() for n in range(6)] == [3 * n for n in range(6)]
+        assert [graphed(torch.ones(3) * n, True).item() for n in range(6)] == [3 * n for n in range(6)]
     assert taken[EAGER + 1 :] == [3 * n for n in range(6)]
     assert not any(WAITED in str(warning.message) for warning in heard)
-    assert len(graphs) == 1 and recorded.graphs == {}
+    assert len(graphs) == 1 and graphed.graphs == {}
     assert said == [
         "steps are not recorded, and run one operation after the other: something in them waits for the device"
     ]
@@ -321,18 +321,18 @@ def test_a_step_waits_for_nothing(name: str) -> None:
     "recipe", [[], ["retrain.amp=bf16", "retrain.ema=0.9", "retrain.nesterov=true", "accumulate=2"]]
 )
 def test_a_retraining_played_back_is_the_retraining(
-    graphs: list[PlayedBack], recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    graphs: list[Replayed], recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the learning rate falls and the drop path rate rises."""
     tiny = ["threads=1", "data.fraction=0.3", "skeleton.layers=3", "skeleton.channels=4", "epochs=3", "batch=30"]
     command = ["retrain", "PDARTS", "digits", *tiny, "retrain.drop_path=0.4", "auxiliary=0.4", *recipe]
     assert main([*command, f"run={tmp_path / 'plain'}"]) == 0
     monkeypatch.setattr(retraining, "GraphedStep", lambda step, device, say: GraphedStep(step, GPU, say))
-    assert main([*command, f"run={tmp_path / 'recorded'}"]) == 0
+    assert main([*command, f"run={tmp_path / 'graphed'}"]) == 0
     assert graphs and all(graph.replays > 5 for graph in graphs[:1])
-    plain, recorded = (tmp_path / name for name in ("plain", "recorded"))
-    assert (plain / "network.safetensors").read_bytes() == (recorded / "network.safetensors").read_bytes()
-    records = [json.loads(line) for run in (plain, recorded) for line in (run / "metrics.jsonl").open()]
+    plain, graphed = (tmp_path / name for name in ("plain", "graphed"))
+    assert (plain / "network.safetensors").read_bytes() == (graphed / "network.safetensors").read_bytes()
+    records = [json.loads(line) for run in (plain, graphed) for line in (run / "metrics.jsonl").open()]
     assert [record["train_loss"] for record in records[:3]] == [record["train_loss"] for record in records[3:]]
 
 

@@ -22,49 +22,49 @@ def moved(network: nn.Module, step: int) -> None:
 def test_recursion(decay: float) -> None:
     """Of weights; running statistics and counters are those of the last step."""
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2))
-    average = EMA(network, decay)
+    ema = EMA(network, decay)
     expected = {name: value.detach().clone().double() for name, value in network.named_parameters()}
     for step in range(1, 8):
         moved(network, step)
-        average.update()
+        ema.update()
         keep = min(decay, (1 + step) / (10 + step))
         for name, value in network.named_parameters():
             expected[name] = keep * expected[name] + (1 - keep) * value.double()
-    found = average.network.state_dict()
+    found = ema.network.state_dict()
     for name, weight in expected.items():
         torch.testing.assert_close(found[name].double(), weight, rtol=1e-5, atol=1e-6)
     for name, buffer in network.named_buffers():
         assert torch.equal(found[name], buffer)
-    assert average.updates == 7
+    assert ema.updates == 7
 
 
 def test_it_stands_apart_from_what_it_follows() -> None:
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2)).train()
-    average = EMA(network, 0.9)
-    assert not average.network.training and network.training
-    assert not any(weight.requires_grad for weight in average.network.parameters())
+    ema = EMA(network, 0.9)
+    assert not ema.network.training and network.training
+    assert not any(weight.requires_grad for weight in ema.network.parameters())
     assert all(weight.requires_grad for weight in network.parameters())
     moved(network, 1)
-    assert not torch.equal(average.network[0].weight, network[0].weight)
+    assert not torch.equal(ema.network[0].weight, network[0].weight)
 
 
 def test_networks_without_batch_norms_have_one_too() -> None:
     network = nn.Linear(2, 1)
-    average = EMA(network, 0.5)
-    average.update()
-    assert torch.equal(average.network.weight, network.weight)
+    ema = EMA(network, 0.5)
+    ema.update()
+    assert torch.equal(ema.network.weight, network.weight)
 
 
 def test_it_goes_on_from_its_state() -> None:
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2))
-    average = EMA(network, 0.9)
+    ema = EMA(network, 0.9)
     moved(network, 1)
-    average.update()
-    state = {name: value.clone() for name, value in average.state_dict().items()}
+    ema.update()
+    state = {name: value.clone() for name, value in ema.state_dict().items()}
     other = EMA(network, 0.9)
     other.load_state_dict(state)
     moved(network, 2)
-    average.update()
+    ema.update()
     other.update()
-    for name, value in average.state_dict().items():
+    for name, value in ema.state_dict().items():
         assert torch.equal(other.state_dict()[name], value)

@@ -15,7 +15,7 @@ from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
-from rapdarts.training.footprint import _SHAPES, BATCH, META, Alive, Footprint, footprint, lower
+from rapdarts.training.footprint import _SHAPES, BATCH, META, Alive, Footprint, footprint, lower_precision
 from rapdarts.training.optimizer import to_device
 
 CPU = torch.device("cpu")
@@ -37,8 +37,8 @@ def test_what_is_alive_at_once_is_counted() -> None:
         del first
         return empty(BATCH, 10)
 
-    standing = [empty(25), empty(BATCH, 2)]
-    found = footprint(step, standing)
+    resident = [empty(25), empty(BATCH, 2)]
+    found = footprint(step, resident)
     assert found.moments == ((100, 48), (500, 8))
     assert [found.bytes(batch) for batch in (0, 1, 10, 100)] == [500, 508, 580, 4900]
 
@@ -161,7 +161,7 @@ def pair_of(name: str) -> tuple[Any, Any, Callable[[Any], Tensor]]:
     with META:
         hollow = supernet_of(space, **settings)
     if settings.get("amp"):
-        lower(hollow)
+        lower_precision(hollow)
 
     def loss(supernet: Any) -> Tensor:
         count, device = (BATCH, META) if supernet is hollow else (IMAGES, CPU)

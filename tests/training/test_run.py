@@ -23,7 +23,9 @@ from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.errors import BusyError, DamagedError, DivergedError, InputError, Preempted, StorageError
 from rapdarts.files import atomic as files
 from rapdarts.training import checkpoint
-from rapdarts.training.run import Meter, Run, open_run
+from rapdarts.training.meter import Meter
+from rapdarts.training.run import Run
+from rapdarts.training.session import open_run
 
 
 class Numbers:
@@ -127,7 +129,7 @@ def test_a_resume_elsewhere_says_that_bits_may_differ(tmp_path: Path, capsys: py
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     with open_run("test", Experiment(), Launch(run=str(tmp_path)), "test", {}):
         code = (
-            "from rapdarts.config.experiment import *; from rapdarts.training.run import open_run\n"
+            "from rapdarts.config.experiment import *; from rapdarts.training.session import open_run\n"
             f"with open_run('test', Experiment(), Launch(run={str(tmp_path)!r}, resume=True), 'test', {{}}): pass"
         )
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -43,7 +43,8 @@ from rapdarts.networks.reference import REFERENCE
 from rapdarts.strategy.derive import read_alphas
 from rapdarts.training.checkpoint import origin_of
 from rapdarts.training.log import Screen
-from rapdarts.training.run import SIGNALS, Run
+from rapdarts.training.run import Run
+from rapdarts.training.session import SIGNALS
 
 TINY: dict[str, Any] = {
     "threads": 1,

@@ -1,0 +1,47 @@
+"""Several networks retrained one after the other in one run; those whose training diverges are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rapdarts.config.experiment import Experiment, RetrainConfig
+from rapdarts.data.dataset import DataSet
+from rapdarts.deploy.blueprint import Blueprint
+from rapdarts.errors import DivergedError
+from rapdarts.loops.retrain import Trained, retrain, write_network
+from rapdarts.training.run import Run
+
+
+def retrain_once(
+    config: Experiment,
+    blueprint: Blueprint,
+    data: DataSet,
+    run: Run,
+    folder: str,
+    what: str,
+    outcome: Callable[[Trained | None], dict[str, Any]],
+) -> dict[str, Any]:
+    """Retrain a network as a stage of the run, write its files into `folder`, and return its `outcome`, plain values and tensors.
+
+    The outcome of a stage that was finished before is taken from the checkpoint. Where the training diverged, it is
+    that of None with the reason as "diverged", and no files are written. Raises Preempted if a signal asked to stop.
+    """
+
+    def train() -> dict[str, Any]:
+        try:
+            trained = retrain(config, blueprint, data, run, what)
+        except DivergedError as error:
+            return {**outcome(None), "diverged": str(error)}
+        write_network(run, folder, trained, blueprint, data)
+        return outcome(trained)
+
+    return run.remember(train)
+
+
+def all_diverged(networks: int, recipe: RetrainConfig) -> DivergedError:
+    """Return the error for a series of which no network could be trained."""
+    return DivergedError(
+        f"none of the {networks} networks could be trained: all diverged at retrain.lr={recipe.lr:g}."
+        " Lower it, and begin anew with run=PATH."
+    )

@@ -1,0 +1,39 @@
+"""The sums of an epoch: means of losses and accuracies without a synchronisation a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Sum = tuple[Tensor, int]
+"""A sum over images or steps, a scalar on the device, and their number."""
+
+
+class Meter:
+    """Sums of an epoch's quantities, kept on the device until the means are asked for."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, name: str, total: Tensor, count: int) -> None:
+        """Add a sum over `count` images or steps, a scalar tensor. Does not synchronise with the device."""
+        total = total.detach().to(torch.float64, copy=True)  # the next step may write over it
+        self.sums[name] = self.sums[name].to(total.device) + total if name in self.sums else total
+        self.counts[name] = self.counts.get(name, 0) + count
+
+    def add_all(self, sums: Mapping[str, Sum]) -> None:
+        for name, (total, count) in sums.items():
+            self.add(name, total, count)
+
+    def means(self) -> dict[str, float]:
+        return {name: total.item() / self.counts[name] for name, total in self.sums.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": {name: total.cpu() for name, total in self.sums.items()}, "counts": dict(self.counts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])

@@ -1,0 +1,112 @@
+"""A run while it is open: its folder is locked, signals stop it, and status.json says how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import rapdarts
+from rapdarts.config import experiment as configuration
+from rapdarts.config import resolve
+from rapdarts.errors import Preempted, RapdartsError, exit_code
+from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
+from rapdarts.training.folder import claimed
+from rapdarts.training.log import Screen
+from rapdarts.training.run import Run
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
+@contextmanager
+def open_run(
+    verb: str,
+    config: configuration.Experiment,
+    launch: configuration.Launch,
+    name: str,
+    inputs: Mapping[str, str],
+    progress: bool = True,
+    process_group: ProcessGroup = SINGLE_PROCESS,
+) -> Iterator[Run]:
+    """Make or reopen a run folder, hold its lock, and write down how the run ended; show progress, if `progress` is set.
+
+    `inputs` are fingerprints of what else the run depends on (data, genotype), by name; a resume with others is refused.
+    Of several processes the first does so, and all of them begin with the state that it found there.
+    Raises InputError, BusyError, StorageError or DamagedError, each before anything in the folder has changed.
+    """
+    origin = {"command": verb, **inputs}
+    process_group.check_same(
+        "the settings or data", [resolve.digest(config), origin, rapdarts.__version__, torch.__version__]
+    )
+    screen = Screen(silent=not (progress and process_group.is_main))
+    begin: dict[str, Any] = {}
+    with ExitStack() as resources:
+        with process_group.all_or_none("open the run's folder"):
+            if process_group.is_main:
+                folder, resumed = resources.enter_context(
+                    claimed(verb, config, launch, name, origin, process_group.size, screen)
+                )
+                begin = {"folder": str(folder), "resumed": resumed}
+        begin = process_group.broadcast(begin)
+        run = Run(
+            Path(begin["folder"]), config.seed, config.save_seconds, origin, screen, begin["resumed"], process_group
+        )
+        resources.enter_context(_signals(run))
+        if process_group.is_main:
+            resources.enter_context(_status(run))
+        yield run
+
+
+@contextmanager
+def _signals(run: Run) -> Iterator[None]:
+    """Let a signal ask the run to save and stop; a second Ctrl-C stops it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if number == signal.SIGINT and run.asked_to_stop == signal.SIGINT:
+            raise KeyboardInterrupt
+        run.asked_to_stop = number
+
+    # A signal that the parent ignores stays ignored: nohup means it. A handler in another language (None) could not be restored.
+    handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, ask) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _status(run: Run) -> Iterator[None]:
+    """Keep status.json up to date: a launcher that swallows exit codes can still read how the run ended."""
+    status: dict[str, Any] = {"state": "running", "pid": os.getpid()}
+    run.write_json("status.json", status)
+    try:
+        yield
+        status = {"state": "done", "exit_code": 0}
+    except RapdartsError as error:
+        status = {
+            "state": "preempted" if isinstance(error, Preempted) else "failed",
+            "exit_code": error.exit_code,
+            "why": str(error),
+        }
+        raise
+    except BaseException as error:
+        status = {"state": "failed", "exit_code": exit_code(error), "why": repr(error)}
+        raise
+    finally:
+        run.screen.stop()
+        run.log_file.close()
+        try:
+            run.write_json("status.json", status)
+        except RapdartsError as error:
+            run.screen.say(str(error))
