@@ -12,16 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-
-def pixels(x: Tensor) -> Tensor:
-    """(n, C, h, w) seen as (n, h, w, C): the order of channels_last in memory."""
-    return x.permute(0, 2, 3, 1)
-
-
-def images(x: Tensor) -> Tensor:
-    """(n, h, w, C) seen as (n, C, h, w)."""
-    return x.permute(0, 3, 1, 2)
-
+from rapdarts.networks.batched.layout import Reading
 
 MOST_CHANNELS = 128
 """Of a slot, for which the kernels of a GPU are made: so many fit into the 99 KB of shared memory that a program may have there."""
@@ -44,59 +35,6 @@ def _most_channels(device: torch.device) -> int:
 @cache
 def _has_triton() -> bool:
     return find_spec("triton") is not None
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Which of the `blocks` of a bundle each slot reads."""
-
-    sources: tuple[int, ...]
-    blocks: int
-
-    @classmethod
-    def own(cls, slots: int) -> Reading:
-        """Every slot its own block."""
-        return cls(tuple(range(slots)), slots)
-
-    @property
-    def plain(self) -> bool:
-        """Whether the bundle is read as it is."""
-        return self.sources == tuple(range(self.blocks))
-
-    @property
-    def even(self) -> bool:
-        """Whether each block in its turn is read by the same number of slots."""
-        each = len(self.sources) // self.blocks
-        return self.sources == tuple(block for block in range(self.blocks) for _ in range(each))
-
-    def spread(self, x: Tensor) -> Tensor:
-        """A block for each slot: (n, blocks*C, h, w) to (n, slots*C, h, w)."""
-        return x if self.plain else torch.cat(self.split(x), 1)
-
-    def split(self, x: Tensor) -> list[Tensor]:
-        """The block of each slot, (n, C, h, w)."""
-        blocks = x.chunk(self.blocks, 1)
-        return [blocks[source] for source in self.sources]
-
-    def slots(self, x: Tensor) -> Tensor:
-        """`spread` seen as (n, h, w, slots, C); no copy where all slots read the same block."""
-        if self.blocks == 1:
-            return pixels(x).unsqueeze(3).expand(-1, -1, -1, len(self.sources), -1)
-        return pixels(self.spread(x)).unflatten(3, (len(self.sources), -1))
-
-    def gather(self, gradient: Tensor) -> Tensor:
-        """The transpose of `spread`, (n, slots*C, h, w) to (n, blocks*C, h, w): sums the slots that read the same block."""
-        if self.plain:
-            return gradient
-        slots = pixels(gradient).unflatten(3, (len(self.sources), -1))
-        if self.even:
-            return images(slots.unflatten(3, (self.blocks, -1)).sum(4).flatten(3))
-        parts = slots.unbind(3)
-        sums = []
-        for block in range(self.blocks):
-            readers = [part for part, read in zip(parts, self.sources, strict=True) if read == block]
-            sums.append(sum(readers[1:], readers[0]) if readers else torch.zeros_like(parts[0]))
-        return images(torch.cat(sums, 3))
 
 
 class Bundle:

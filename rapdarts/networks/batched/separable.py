@@ -8,7 +8,6 @@ anything dilated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,32 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rapdarts.networks.batched.bundles import Again, Bundle, Reading, for_kernels, images, pixels
+from rapdarts.networks.batched.bundles import Again, Bundle, for_kernels
+from rapdarts.networks.batched.layout import Geometry, Reading, images, pixels
 
 STRIP = 3
 """The widest depthwise kernel, in columns, whose weight gradient oneDNN computes fast."""
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a convolution moves over the image; each as (rows, columns)."""
-
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-
-    def same(self, kernel: tuple[int, int]) -> bool:
-        """Whether it gives an image of the size it was given."""
-        reach = [d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True)]
-        return self.stride == (1, 1) and all(2 * p == r for p, r in zip(self.padding, reach, strict=True))
-
-    def result(self, given: tuple[int, int], kernel: tuple[int, int]) -> tuple[int, int]:
-        """The size (rows, columns) of what it makes of an image of a `given` size."""
-        height, width = (
-            (side + 2 * p - d * (k - 1) - 1) // s + 1
-            for side, p, d, k, s in zip(given, self.padding, self.dilation, kernel, self.stride, strict=True)
-        )
-        return height, width
 
 
 def separable(

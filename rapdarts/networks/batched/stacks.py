@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rapdarts.networks.batched.bundles import Bundle, Reading, for_kernels, images, pixels
-from rapdarts.networks.batched.separable import Geometry, separable
+from rapdarts.networks.batched.bundles import Bundle, for_kernels
+from rapdarts.networks.batched.layout import Geometry, Reading, images, pixels
+from rapdarts.networks.batched.separable import separable
 from rapdarts.networks.batched.sums import NormOnGpu, Weighted, WeightedNorm, kept
 from rapdarts.networks.layers import AvgPool, OffsetConvs
 

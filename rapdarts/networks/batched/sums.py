@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rapdarts.networks.batched.bundles import Reading, images, pixels
+from rapdarts.networks.batched.layout import Reading, Terms, images, pixels
 
 
 class WeightedNorm(torch.autograd.Function):
@@ -68,28 +67,6 @@ class NormOnGpu(torch.autograd.Function):
         x, statistics = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         return norms.backward(gradient, x, ctx.reading, statistics, ctx.relu), *[None] * 6
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The terms of a wave, slot by slot: first those that a batch norm ends, which lie in the wave's room, then skips of its states.
-
-    `norms` and `skips` say which block of either a slot reads, `into` which of the `nodes` it enters, and `masks` which
-    of those that are drawn for a cell a skip has. All norms have one `momentum` and one `eps`.
-    """
-
-    norms: Reading
-    skips: Reading
-    masks: tuple[int, ...]
-    into: tuple[int, ...]
-    nodes: int
-    momentum: float
-    eps: float
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        """The block of each slot."""
-        return self.norms.sources + self.skips.sources
 
 
 class WeighedSum(torch.autograd.Function):

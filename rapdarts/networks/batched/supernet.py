@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rapdarts.architecture.space import NONE, SKIP, Mixing
-from rapdarts.networks.batched.bundles import Bundle, Reading, for_kernels, images, pixels
+from rapdarts.networks.batched.bundles import Bundle, for_kernels
+from rapdarts.networks.batched.layout import Reading, Terms, images, pixels
 from rapdarts.networks.batched.stacks import Chain, Stack
-from rapdarts.networks.batched.sums import Terms, WeighedSum, total
+from rapdarts.networks.batched.sums import WeighedSum, total
 from rapdarts.networks.recompute import recomputed
 from rapdarts.networks.supernet import SkipDropout, SuperCell, Supernet, bypass
 

@@ -21,9 +21,8 @@ from rapdarts.networks.batched import bundles as blocks
 from rapdarts.networks.batched import separable as depthwise
 from rapdarts.networks.batched import stacks
 from rapdarts.networks.batched import supernet as batched
-from rapdarts.networks.batched.bundles import MOST_CHANNELS, Reading
-from rapdarts.networks.batched.separable import Geometry
-from rapdarts.networks.batched.sums import Terms
+from rapdarts.networks.batched.bundles import MOST_CHANNELS
+from rapdarts.networks.batched.layout import Geometry, Reading, Terms
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.primitives import choose
 from tests.benchmarks.agreement import under_plain_names
@@ -375,8 +374,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
-from rapdarts.networks.batched.bundles import Reading
-from rapdarts.networks.batched.separable import Geometry
+from rapdarts.networks.batched.layout import Geometry, Reading
 from rapdarts.networks.batched.kernels import convolutions
 
 class Elsewhere:

@@ -16,8 +16,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
 from rapdarts.deploy.lookup import named_space
-from rapdarts.networks.batched.bundles import Bundle, Reading
-from rapdarts.networks.batched.separable import Geometry, separable
+from rapdarts.networks.batched.bundles import Bundle
+from rapdarts.networks.batched.layout import Geometry, Reading
+from rapdarts.networks.batched.separable import separable
 from rapdarts.networks.batched.sums import kept
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.layers import OffsetConvs

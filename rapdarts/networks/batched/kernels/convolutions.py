@@ -9,14 +9,12 @@ order. Images are channels last, (n, h, w, C) in memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from rapdarts.networks.batched.bundles import Reading
 from rapdarts.networks.batched.kernels.places import (
     ELEMENTS,
     PROGRAMS,
@@ -27,9 +25,7 @@ from rapdarts.networks.batched.kernels.places import (
     table,
     taken,
 )
-
-if TYPE_CHECKING:
-    from rapdarts.networks.batched.separable import Geometry
+from rapdarts.networks.batched.layout import Geometry, Reading
 
 SHARED = 96 * 1024
 """Bytes of shared memory that a program may ask for: GPUs of compute capability 8.6 and 8.9 have 99 KB for one."""

@@ -7,18 +7,13 @@ that a step gives the same bits again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from rapdarts.networks.batched.bundles import Reading
 from rapdarts.networks.batched.kernels.places import ELEMENTS, PROGRAMS, block_of, readers_of, table
-
-if TYPE_CHECKING:
-    from rapdarts.networks.batched.sums import Terms
+from rapdarts.networks.batched.layout import Reading, Terms
 
 PARTS = 64
 """Most parts in which the pixels are summed."""

@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from rapdarts.networks.batched.bundles import Reading
+from rapdarts.networks.batched.layout import Reading
 
 ELEMENTS = 2048
 """What of a tile (pixels times channels) a program holds: 16 numbers a thread."""
