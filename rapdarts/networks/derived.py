@@ -53,7 +53,7 @@ def drop_paths(paths: int, images: int, rate: Tensor) -> Tensor:
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier halfway up, heard in training only (Szegedy et al. 2015; layers as in Liu et al. 2019's code).
+    """A second classifier halfway up, used in training only (Szegedy et al. 2015; layers as in Liu et al. 2019's code).
 
     Built for maps that a 5x5 average pool (stride 3; 2 behind the imagenet stem) brings to 2x2. Where a map of
     `size` gives anything else, an adaptive pool brings it to 2x2 and `adaptive` says so.
@@ -101,9 +101,8 @@ class DerivedNetwork(nn.Module):
         self.auxiliary: AuxiliaryHead | None = None
         if auxiliary:
             plan = plans[skeleton.auxiliary_layer]
-            height, width = (-(-side // plan.stride) for side in plan.size)
             self.auxiliary = AuxiliaryHead(
-                outputs[plan.layer], (height, width), 2 if skeleton.stem == "imagenet" else 3, skeleton.classes
+                outputs[plan.layer], plan.inside, 2 if skeleton.stem == "imagenet" else 3, skeleton.classes
             )
         self.auxiliary_layer = skeleton.auxiliary_layer
 

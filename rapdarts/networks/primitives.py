@@ -2,7 +2,7 @@
 
 Every one maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride)). `affine` is off in the supernet, where a batch
 norm's own scale would compete with the mixing weight; there pools, too, are normalised, so that no candidate is
-heard louder for its scale alone (Liu et al. 2019, section 3.1.1).
+favoured for its scale alone (Liu et al. 2019, section 3.1.1).
 """
 
 from __future__ import annotations
