@@ -4,7 +4,7 @@ This is the plain one, a module for each edge and primitive, short and obviously
 parameters: `supernet(images, mixing)`.
 
 With partial channels only the first 1/K of a state's channels go through the mixed operation of an edge, the others
-around it; a shuffle behind it gives others their turn (Xu et al. 2020, section 3.2, and its code).
+bypass it; a shuffle after it gives others their turn (Xu et al. 2020, section 3.2, and its code).
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class MixedOp(nn.Module):
     ) -> None:
         super().__init__()
         self.stride, self.partial = stride, partial
-        # `none` adds nothing to a sum; it is built only where it stands alone and the edge still needs a shape.
+        # `none` adds nothing to a sum; it is built only if it is the one candidate, as the edge still needs a shape.
         built = [name for name in candidates if name != NONE] or [NONE]
         self.ops = nn.ModuleDict({name: space.primitives[name](channels // partial, stride, False) for name in built})
         self.columns = {name: space.columns[name] for name in built}
 
     def forward(self, x: Tensor, weights: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
-        """`x` (n, C, h, w), `weights` (primitives,); gives (n, C, ceil(h/stride), ceil(w/stride)); skips go through `drop`."""
+        """`x` (n, C, h, w), `weights` (primitives,); returns (n, C, ceil(h/stride), ceil(w/stride)); skips go through `drop`."""
         width = x.shape[1] // self.partial
         mixed_part, bypassed = x.split([width, x.shape[1] - width], 1)
         terms = []
@@ -85,13 +85,13 @@ class SkipDropout(nn.Module):
         self.scale.fill_(1 / (1 - self.rate))
 
     def masks(self, edges: int, shape: tuple[int, int, int, int]) -> Tensor | None:
-        """What is kept on so many edges of maps (n, C, h, w): (edges, n, h, w, C) of bool; None where all is kept."""
+        """Return masks (edges, n, h, w, C) of bool for maps (n, C, h, w), True where an element is kept; None if all are kept."""
         if self._drop == 0 or not self.training or edges == 0:
             return None
         n, channels, height, width = shape
         count = edges * n * height * width * channels
         words = torch.empty(-(-count // 4), dtype=torch.int64, device=self.threshold.device)
-        # 16 random bits decide over an element: a quarter of the numbers that torch.rand would draw.
+        # 16 random bits an element: a quarter of the numbers that torch.rand would draw.
         draws = words.random_(-(2**63), None).view(torch.int16)[:count]
         return (draws >= self.threshold).view(edges, n, height, width, channels)
 
@@ -113,7 +113,7 @@ class SuperCell(nn.Module):
         self.dropped = [edge for edge, names in enumerate(candidates) if SKIP in names and strides[edge] == 1]
 
     def forward(self, older: Tensor, newer: Tensor, mixing: Mixing, drop: SkipDropout) -> Tensor:
-        """Gives the space's outputs side by side (n, outputs * C, h, w)."""
+        """Return the space's outputs side by side (n, outputs * C, h, w)."""
         states = [self.older(older), self.newer(newer)][-self.space.inputs :]
         masks = drop.masks(len(self.dropped), (len(newer), self.plan.channels // self.partial, *self.plan.inside))
 
