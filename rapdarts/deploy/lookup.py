@@ -11,6 +11,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,10 @@ from torch.nn.parameter import UninitializedParameter
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import read_genotype
-from rapdarts.architecture.space import SearchSpace
+from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.commands import CountConfig
-from rapdarts.config.experiment import image_shape
-from rapdarts.cost.count import deployment_of
-from rapdarts.cost.layers import Target
+from rapdarts.config.experiment import HardwareConfig, image_shape
+from rapdarts.cost.count import HOROWITZ_45NM, deployment_of
 from rapdarts.cost.trace import Image
 from rapdarts.deploy.skeletons import CLASSES, IMAGE, skeleton_for
 from rapdarts.errors import InputError, shorten, suggestion
@@ -38,6 +38,28 @@ OF_SKELETON = frozenset({"input", "classes", "layers", "channels", "stem"})
 OF_SPACE = OF_SKELETON | {"precision", "hardware", "space"}
 OF_FILTERS = frozenset({"input", "channels", "precision", "hardware"})
 """Keys of `rapdarts cost` that have a say in every network, in those of genotypes, in a space, and in the designs of a filter."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A network as it is shipped, and what it is counted for.
+
+    `image` is (channels, height, width). `classes` is 0 where nobody but the network knows; `keys` are those that had
+    a say in it; `skeleton`, `auxiliary`, the parameters of the head that training adds, and `deployment`, the precision
+    in bits and the energies of the hardware, are those of a genotype.
+    """
+
+    name: str
+    network: nn.Module
+    image: Image
+    classes: int
+    keys: frozenset[str]
+    skeleton: Skeleton | None = None
+    auxiliary: int = 0
+    deployment: tuple[int, HardwareConfig] = (32, HOROWITZ_45NM)
+
+    def build(self) -> nn.Module:
+        return self.network
 
 
 def of_genotype(name: str, genotype: Genotype, space: SearchSpace, options: CountConfig) -> Target:

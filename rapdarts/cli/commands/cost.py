@@ -15,7 +15,7 @@ from rapdarts.config import knobs
 from rapdarts.config.commands import CountConfig
 
 if TYPE_CHECKING:
-    from rapdarts.cost.layers import Target
+    from rapdarts.deploy.lookup import Target
 
 
 def cost(call: Call) -> None:
@@ -52,7 +52,8 @@ def cost(call: Call) -> None:
         for one in found:
             own_bits, own_hardware = one.deployment
             energies = hardware if options.hardware else own_hardware
-            bills.append(bill.network_costs(one, options.precision or own_bits, energies))
+            precision = options.precision or own_bits
+            bills.append(bill.network_costs(one, precision, energies, skeleton=one.skeleton, auxiliary=one.auxiliary))
     words = costs.describe_networks(bills, options.rows)
     if options.plot:
         picture = plots.draw([costs.panels(one) for one in bills], Path(options.plot).suffix)

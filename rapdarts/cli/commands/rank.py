@@ -55,7 +55,8 @@ def rank(call: Call) -> None:
     from rapdarts.cost.prices import read_hardware
     from rapdarts.data.dataset import load_dataset
     from rapdarts.loops import launch as launches
-    from rapdarts.loops.rank import choose, describe
+    from rapdarts.loops.rank import SURE, choose
+    from rapdarts.reports.ranking import describe_ranking
     from rapdarts.training.device import training_device
 
     data = load_dataset(config.data, training_device(config.device, config.threads), config.seed)
@@ -74,7 +75,7 @@ def rank(call: Call) -> None:
     dear = {name for name, price in vars(config.search.cost).items() if price}
     dear |= configuration.budget_limits(config.search.budget).keys()
     resources = [*SHOWN, *(name for name in result["networks"][0]["costs"] if name in dear - {*SHOWN})]
-    answer(call, result, f"{describe(result, resources)}\nwritten to {best}")
+    answer(call, result, f"{describe_ranking(result, resources, SURE)}\nwritten to {best}")
 
 
 def _briefly(own: Experiment) -> list[tuple[str, Any]]:
