@@ -8,7 +8,7 @@ has one; and on each drawn edge a primitive proportional to its weight. Prices a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,11 +50,8 @@ class PriceTable:
                 raise InputError(
                     f"cell {kind} puts out {width} of {self.space.nodes} nodes; prices are known where a cell puts out all."
                 )
-        costs = {}
-        for name, fixed, prices in zip(self.resources, self.fixed, self.prices, strict=True):
-            total = math.fsum([fixed, *prices[chosen > 0]])  # rounded once, as budgets are checked
-            costs[name] = round(total) if name in COUNTED else total
-        return costs
+        costs = choice_costs(self.resources, self.fixed, self.prices, chosen)
+        return {name: round(cost) if name in COUNTED else cost for name, cost in costs.items()}
 
     def expected(self, mixing: Mixing) -> Tensor:
         """E[cost] (resources,) float64 of a mixing (kinds, edges, primitives); equals `exact` where the mixing is one-hot."""
@@ -63,6 +60,17 @@ class PriceTable:
     def row(self, resource: str) -> int:
         """Where a resource stands on the first axis."""
         return self.resources.index(resource)
+
+
+def choice_costs(
+    resources: Sequence[str], fixed: np.ndarray, prices: np.ndarray, chosen: np.ndarray
+) -> dict[str, float]:
+    """Return the cost of a one-hot choice (kinds, edges, primitives) by resource, as a correctly rounded sum.
+
+    `fixed` is (resources,), `prices` (resources, kinds, edges, primitives). Exact where prices are integers.
+    """
+    rows = zip(resources, fixed, prices, strict=True)
+    return {name: math.fsum([constant, *added[chosen > 0]]) for name, constant, added in rows}
 
 
 class ExpectedCost:
@@ -173,9 +181,8 @@ def places(space: SearchSpace, skeleton: Skeleton) -> list[Place]:
     for plan in skeleton.cells(space):
         if plan.kind not in space.kinds:
             continue
-        inside = (-(-plan.size[0] // plan.stride), -(-plan.size[1] // plan.stride))
         for edge, (_, source) in enumerate(space.edges):
-            stride, size = (plan.stride, plan.size) if source < space.inputs else (1, inside)
+            stride, size = (plan.stride, plan.size) if source < space.inputs else (1, plan.inside)
             for column, name in enumerate(space.primitives):
                 found.append(Place(space.kinds.index(plan.kind), edge, column, name, plan.channels, stride, size))
     return found

@@ -34,11 +34,11 @@ class ExpectedPeak:
             raise InputError(
                 f"the space {space.name} puts out nodes of one edge; the expected peak of memory needs sums of two or more."
             )
-        places = _places(space, skeleton)
-        self.fixed = torch.tensor(_fixed(space, skeleton, places), dtype=torch.float64, device=device)
+        contexts = _contexts(space, skeleton)
+        self.fixed = torch.tensor(_fixed(space, skeleton, contexts), dtype=torch.float64, device=device)
         self.cells: list[_Cells | None] = []  # None: the skeleton has no such cells
         for kind in space.kinds:
-            of_kind = [place for place in places if place.plan.kind == kind]
+            of_kind = [context for context in contexts if context.plan.kind == kind]
             self.cells.append(_Cells(space, of_kind, device) if of_kind else None)
         edges = torch.eye(len(space.kinds) * len(space.edges), dtype=torch.float64, device=device)
         self.edge_of = edges.repeat_interleave(len(space.primitives), 0)
@@ -65,13 +65,13 @@ class ExpectedPeak:
 
 
 class _Cells:
-    """The cells of one kind: P places, E edges, O primitives, N nodes, S states (the inputs, then the nodes), T instants.
+    """The cells of one kind: P contexts, E edges, O primitives, N nodes, S states (the inputs, then the nodes), T instants.
 
     The instants are: each edge while its primitive still reads its input; each edge after that; each node's first sum;
     the second, where there is one (a third holds less); and, before all these, the preprocessing of the newer input.
     """
 
-    def __init__(self, space: SearchSpace, places: list[Place], device: torch.device) -> None:
+    def __init__(self, space: SearchSpace, contexts: list[CellContext], device: torch.device) -> None:
         def tensor(values: object) -> Tensor:
             return torch.tensor(values, dtype=torch.float64, device=device)
 
@@ -93,15 +93,15 @@ class _Cells:
         self.put_out = torch.tensor([state in space.outputs for state in states], device=device)
         self.alone = space.inputs == 1
 
-        profiles = _edge_profiles(space, places)
+        profiles = _edge_profiles(space, contexts)
         self.in_place = tensor([[of.in_place for of in edge] for edge in profiles[0]])
-        beside = tensor([[[(of.reading, of.after) for of in edge] for edge in place] for place in profiles])
+        beside = tensor([[[(of.reading, of.after) for of in edge] for edge in edges_of] for edges_of in profiles])
         self.beside = beside.permute(3, 1, 2, 0)
-        self.sizes = tensor([[at.state if state < space.inputs else at.result for at in places] for state in states])
-        self.kept = tensor([at.newer * at.kept for at in places])
+        self.sizes = tensor([[at.state if state < space.inputs else at.result for at in contexts] for state in states])
+        self.kept = tensor([at.newer * at.kept for at in contexts])
         # Of a sum: what it gives, and the sum before it.
-        between = [[at.result * (terms - 1) for at in places] for _, terms in sums]
-        self.between = tensor([*between, [_newer_peak(space, at) for at in places]])
+        between = [[at.result * (terms - 1) for at in contexts] for _, terms in sums]
+        self.between = tensor([*between, [_newer_peak(space, at) for at in contexts]])
 
     def __call__(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Elements held at most, of `chosen` (E, O): on every edge, were that primitive there, (E, O), and at all other instants."""
@@ -128,8 +128,8 @@ def _product(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a cell stands, whatever its layer.
+class CellContext:
+    """A cell's plan and inputs, whatever its layer.
 
     `older` is the shape of the older input; `same` says that it is the newer one, given twice; `kept` that the next
     cell reads the newer one too.
@@ -153,24 +153,19 @@ class Place:
     @property
     def result(self) -> int:
         """Elements of a node."""
-        return self.plan.channels * self.inside[0] * self.inside[1]
-
-    @property
-    def inside(self) -> tuple[int, int]:
-        """(h, w) of a node."""
-        return -(-self.plan.size[0] // self.plan.stride), -(-self.plan.size[1] // self.plan.stride)
+        return self.plan.channels * prod(self.plan.inside)
 
 
-def _places(space: SearchSpace, skeleton: Skeleton) -> list[Place]:
-    """The distinct places of a skeleton's layers."""
+def _contexts(space: SearchSpace, skeleton: Skeleton) -> list[CellContext]:
+    """Return the distinct contexts of a skeleton's layers."""
     size = [-(-side // 4) if skeleton.stem == "imagenet" else side for side in skeleton.image[1:]]
-    places = []
+    contexts = []
     for plan in skeleton.cells(space):
         same = plan.layer == 0 and skeleton.stem == "cifar"
         kept = space.inputs == 2 and plan.layer < skeleton.layers - 1
-        places.append(Place(replace(plan, layer=0), (plan.older, size[0], size[1]), same, kept))
+        contexts.append(CellContext(replace(plan, layer=0), (plan.older, size[0], size[1]), same, kept))
         size = list(plan.size)
-    return list(dict.fromkeys(places))
+    return list(dict.fromkeys(contexts))
 
 
 @dataclass(frozen=True)
@@ -194,52 +189,52 @@ def _profile(module: nn.Module, image: Image) -> Profile:
     return Profile(max(reading), max(after), run.output == 0)
 
 
-def _edge_profiles(space: SearchSpace, places: list[Place]) -> list[list[list[Profile]]]:
-    """Of every place, on every edge, every primitive."""
+def _edge_profiles(space: SearchSpace, contexts: list[CellContext]) -> list[list[list[Profile]]]:
+    """Of every context, on every edge, every primitive."""
 
     @cache
     def profile(name: str, stride: int, image: Image) -> Profile:
         with torch.device("meta"):
             return _profile(space.primitives[name](image[0], stride, True), image)
 
-    def on_edge(place: Place, source: int) -> list[Profile]:
-        plan = place.plan
-        stride, size = (plan.stride, plan.size) if source < space.inputs else (1, place.inside)
+    def on_edge(context: CellContext, source: int) -> list[Profile]:
+        plan = context.plan
+        stride, size = (plan.stride, plan.size) if source < space.inputs else (1, context.plan.inside)
         return [profile(name, stride, (plan.channels, *size)) for name in space.primitives]
 
-    return [[on_edge(place, source) for _, source in space.edges] for place in places]
+    return [[on_edge(context, source) for _, source in space.edges] for context in contexts]
 
 
-def _newer_peak(space: SearchSpace, place: Place) -> int:
+def _newer_peak(space: SearchSpace, context: CellContext) -> int:
     """Elements held at most while the newer input is preprocessed, without the older one's state, and itself where it is kept."""
     if space.inputs == 1:
         return 0
     with torch.device("meta"):
-        profile = _profile(preprocess(space, place.plan, affine=True)[1], (place.plan.newer, *place.plan.size))
-    return max(profile.reading + place.newer * (not place.kept), profile.after)
+        profile = _profile(preprocess(space, context.plan, affine=True)[1], (context.plan.newer, *context.plan.size))
+    return max(profile.reading + context.newer * (not context.kept), profile.after)
 
 
-def _fixed(space: SearchSpace, skeleton: Skeleton, places: list[Place]) -> int:
+def _fixed(space: SearchSpace, skeleton: Skeleton, contexts: list[CellContext]) -> int:
     """Elements held at most where no choice matters: in stem, classifier, residual blocks and preprocessing of older inputs."""
 
     def alone(module: nn.Module, image: Image) -> int:
         return max(live(trace(module, image)), default=0)
 
-    last = places[-1]  # of the last stage; all its cells put out the same
+    last = contexts[-1]  # of the last stage; all its cells put out the same
     with torch.device("meta"):
         stem = Stem(space, skeleton)
         outputs = len(space.outputs) * last.plan.channels if last.plan.kind in space.kinds else last.plan.channels
         peaks = [
             alone(nn.Sequential(stem.older, stem.newer or nn.Identity()), skeleton.image),
-            alone(Classifier(space, outputs, skeleton.classes), (outputs, *last.inside)),
+            alone(Classifier(space, outputs, skeleton.classes), (outputs, *last.plan.inside)),
         ]
-        for place in places:
-            if place.plan.kind not in space.kinds:
-                peaks.append(alone(_Doubled(ResidualBlock(place.plan)), (place.plan.newer, *place.plan.size)))
+        for context in contexts:
+            if context.plan.kind not in space.kinds:
+                peaks.append(alone(_Doubled(ResidualBlock(context.plan)), (context.plan.newer, *context.plan.size)))
             elif space.inputs == 2:
-                profile = _profile(preprocess(space, place.plan, affine=True)[0], place.older)
-                older = 0 if place.same else prod(place.older)
-                peaks.append(place.newer + max(profile.reading + older, profile.after))
+                profile = _profile(preprocess(space, context.plan, affine=True)[0], context.older)
+                older = 0 if context.same else prod(context.older)
+                peaks.append(context.newer + max(profile.reading + older, profile.after))
     return max(peaks)
 
 

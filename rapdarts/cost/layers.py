@@ -1,4 +1,4 @@
-"""The itemised bill of a network: what its layers cost, what that comes to by kind and in all, and how others would count."""
+"""Costs of a network layer by layer: rows of layers and modules, totals by kind, and other counting conventions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rapdarts.cost.trace import FastShapes, Image, Op, remembering, trace
 LAYERS = ("conv", "linear", "matmul", "pool")
 """Kinds of operation that have a row of their own."""
 MOST_ROWS = 60
-"""More rows than these are shown by module."""
+"""If there are more rows, they are shown by module."""
 REST = "(rest)"
 """The row of parameters that no layer reads."""
 NUMBERS = ("output", "params", "weights", "biases", "macs")
@@ -36,11 +36,39 @@ CONVENTIONS = {
     "macs_with_bn_relu": "another convention: macs, and 2 an element of batch norms, 1 an element of ReLUs",
     "thop_macs": "a second opinion on macs: the package thop, which sees modules only",
 }
-"""What every figure of a bill counts."""
+"""What each figure counts."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer, or a module with everything in it: the elements of its output, and the numbers that it holds.
+
+    `shape` excludes the batch. `weights` and `biases` are those of convolutions and linear layers; `params` also
+    those of the batch norms after them.
+    """
+
+    layer: str
+    kind: str
+    shape: tuple[int, ...]
+    output: int
+    params: int
+    weights: int
+    biases: int
+    macs: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], layer: str, shape: tuple[int, ...] = ()) -> Row:
+        """Merge several rows into one."""
+        kind = rows[0].kind if len(rows) == 1 else f"{len(rows)} layers"
+        return cls(layer, kind, shape, **{name: sum(getattr(row, name) for row in rows) for name in NUMBERS})
 
 
 class CountedNetwork(Protocol):
-    """A network to count, on an image (channels, height, width); `classes` is 0 where nobody but the network knows them."""
+    """A network whose costs can be counted, such as a deployment blueprint.
+
+    `image` is (channels, height, width). `classes` is 0 if only the network knows it. `build` is called with the meta
+    device as default, so that it allocates no weights.
+    """
 
     @property
     def name(self) -> str: ...
@@ -55,34 +83,11 @@ class CountedNetwork(Protocol):
 
 
 @dataclass(frozen=True)
-class Row:
-    """One layer, or a module with all that is in it: how many elements it puts out, and how many numbers it holds.
-
-    `shape` is without the batch. `weights` and `biases` are those of convolutions and linear layers; `params` also
-    those of the batch norms behind them.
-    """
-
-    layer: str
-    kind: str
-    shape: tuple[int, ...]
-    output: int
-    params: int
-    weights: int
-    biases: int
-    macs: int
-
-    @classmethod
-    def of(cls, rows: Sequence[Row], layer: str, shape: tuple[int, ...] = ()) -> Row:
-        """Several rows in one."""
-        kind = rows[0].kind if len(rows) == 1 else f"{len(rows)} layers"
-        return cls(layer, kind, shape, **{name: sum(getattr(row, name) for row in rows) for name in NUMBERS})
-
-
-@dataclass(frozen=True)
 class NetworkCosts:
-    """What a network costs at a precision of weights and activations in bits, on hardware of known energies.
+    """Costs of a network at a precision of weights and activations in bits, on hardware of known energies.
 
-    `modules` are the rows by module; `thop` is what that package counts, or why it does not.
+    `modules` are the rows by module; `thop` is the MACs that this package counts, or why it does not. `skeleton`, and
+    `auxiliary`, the parameters of the head that training adds, are those of a genotype's network.
     """
 
     name: str
@@ -100,21 +105,21 @@ class NetworkCosts:
 
     @property
     def short(self) -> list[Row]:
-        """So many rows as can be read."""
+        """The rows, or those by module if there are too many to read."""
         return self.rows if len(self.rows) <= MOST_ROWS else self.modules
 
     @property
     def figures(self) -> dict[str, float | None]:
-        """Everything that is one number."""
+        """Every figure that is a single number; None where thop does not count."""
         thop = self.thop if isinstance(self.thop, int) else None
         return {**self.costs, "macs_with_bn_relu": self.macs_with_bn_relu, "thop_macs": thop}
 
     def bytes_of(self, elements: int) -> int:
-        """What so many numbers take at the precision."""
+        """Return the bytes of so many numbers at the precision."""
         return elements * self.precision // 8
 
     def to_json(self) -> dict[str, Any]:
-        """Bytes are at the precision, shares are of the MACs (0 to 1), energies are in joules."""
+        """Return the costs as JSON values: bytes at the precision, shares of the MACs (0 to 1), energies in joules."""
         head: dict[str, Any] = {"target": self.name, **self.costs}
         tail: dict[str, Any] = {"by_kind": self._kinds(), "layers": [self._row(row) for row in self.rows]}
         if self.skeleton:
@@ -139,7 +144,7 @@ class NetworkCosts:
         }
 
     def _kinds(self) -> dict[str, dict[str, float]]:
-        """What convolutions, linear layers and all else cost; `params` and all that follows from them add up to the whole."""
+        """Return the costs of convolutions, linear layers and everything else; they add up to the totals."""
         kinds = {}
         whole = Row.of(self.rows, "")
         for kind in ("conv", "linear"):
@@ -169,9 +174,13 @@ def network_costs(
     skeleton: Skeleton | None = None,
     auxiliary: int = 0,
 ) -> NetworkCosts:
-    """Counts a network layer by layer. Raises InputError, naming the layer, where it cannot take the image."""
+    """Count a network layer by layer; `skeleton` and `auxiliary` are added to the result as they are.
+
+    Raises InputError, naming the layer, where the network cannot take the image.
+    """
     with torch.device("meta"):
-        network, image = subject.build(), subject.image
+        network = subject.build()
+    image = subject.image
     with remembering():
         costs = {name: resource(network, image) for name, resource in resources(precision, hardware).items()}
         run = trace(network, image)
@@ -179,7 +188,7 @@ def network_costs(
     norms, relus = (sum(op.size for op in run.ops if op.kind == kind) for kind in ("norm", "relu"))
     return NetworkCosts(
         subject.name,
-        subject.image,
+        image,
         subject.classes or run.sizes[run.output],
         precision,
         hardware,
@@ -194,10 +203,10 @@ def network_costs(
 
 
 def rows_of(network: nn.Module, ops: Iterable[Op]) -> list[Row]:
-    """A row for every operation of a kind in LAYERS, and for every other layer that has parameters and is not folded.
+    """Return a row for every operation of a kind in LAYERS, and for every other layer that has parameters and is not folded.
 
-    What folded layers read, batch norms above all, is added to the row before them, or to the first; what is left in the
-    end stands in a row of its own. Operations of the network itself, not of a module in it, have the layer ''.
+    The parameters of folded layers, batch norms above all, are added to the row before them, or to the first; those that
+    remain get a row of their own. Operations of the network itself, not of a module in it, have the layer ''.
     """
     left = dict(network.named_parameters())
     rows: list[Row] = []
@@ -220,7 +229,7 @@ def rows_of(network: nn.Module, ops: Iterable[Op]) -> list[Row]:
 
 
 def by_module(network: nn.Module, rows: Sequence[Row], ops: Iterable[Op]) -> list[Row]:
-    """The rows of each module together; the shape is that of what the module's last operation puts out."""
+    """Return one row for each module; its shape is that of its last operation's output."""
     home = {layer: module_of(network, layer) for layer in {row.layer for row in rows} | {op.layer for op in ops}}
     shapes = {home[op.layer]: op.shape[1:] for op in ops}
     modules: dict[str, list[Row]] = {}
@@ -230,7 +239,7 @@ def by_module(network: nn.Module, rows: Sequence[Row], ops: Iterable[Op]) -> lis
 
 
 def module_of(network: nn.Module, layer: str) -> str:
-    """The outermost module around a layer that is more than a list of modules: cells.3, stem, classifier."""
+    """Return the outermost module around a layer that is more than a list of modules: cells.3, stem, classifier."""
     parts = layer.split(".")
     for depth in range(1, len(parts)):
         name = ".".join(parts[:depth])
@@ -242,7 +251,7 @@ def module_of(network: nn.Module, layer: str) -> str:
 
 
 def second_opinion(network: nn.Module, image: Image) -> int | str:
-    """MACs of convolutions and linear layers as thop counts them, on a copy without weights; or why it cannot."""
+    """Return the MACs of convolutions and linear layers that thop counts on a copy without weights, or why it cannot."""
     tensors = list(chain(network.parameters(), network.buffers()))
     dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
     pixels = torch.empty(1, *image, dtype=dtype, device="meta")
@@ -260,7 +269,4 @@ def second_opinion(network: nn.Module, image: Image) -> int | str:
 
 
 def _count_nothing(module: nn.Module, given: object, result: object) -> None:
-    """For what multiplies nothing in our convention."""
-
-
-# --- for the eye -------------------------------------------------------------------------------------------------
+    """Count nothing, for layers that multiply nothing in our convention."""

@@ -1,4 +1,4 @@
-"""What choices cost: every primitive of a search space and the networks they make, and the designs of one layer's filter."""
+"""Costs of choices: of every primitive of a search space, of the networks they make, and of the designs of a filter."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from rapdarts.cost.trace import Image
 from rapdarts.networks.supernet import Supernet
 
 DRAWN, BUILT = 20_000, 20
-"""Genotypes drawn for the distribution of prices, and of those built to see their peak memory."""
+"""Genotypes drawn for the distribution of costs, and those built for their peak memory."""
 ALL_PLACES = 9
-"""A skeleton of so many layers has every cell that a deeper one has, and its peak of memory."""
+"""A skeleton of so many layers has every cell of a deeper one, and its peak memory."""
 
 Amounts = dict[str, float]
-"""How much of each resource, in its own unit."""
+"""An amount of each resource, in its own unit."""
 
 
 def space_prices(space: SearchSpace, skeleton: Skeleton, precision: int, hardware: HardwareConfig) -> dict[str, Any]:
-    """What the networks of a space cost at a skeleton, as JSON values, by resource; weights and activations of so many bits.
+    """Return the costs of a space's networks at a skeleton, as JSON values by resource; weights and activations of so many bits.
 
     `floor` and `ceiling` are those of each resource by itself, over all genotypes whatever their skips.
     """
@@ -46,8 +46,8 @@ def space_prices(space: SearchSpace, skeleton: Skeleton, precision: int, hardwar
         "skeleton": vars(skeleton),
         "precision": precision,
         "hardware": hardware.name,
-        "floor": amounts(table, extreme(table, dearest=False)),
-        "ceiling": amounts(table, extreme(table, dearest=True)),
+        "floor": amounts(table, extreme(table, most_expensive=False)),
+        "ceiling": amounts(table, extreme(table, most_expensive=True)),
         "one_primitive": {
             name: amounts(table, of_one(table, column))
             for name, column in space.columns.items()
@@ -63,14 +63,14 @@ def space_prices(space: SearchSpace, skeleton: Skeleton, precision: int, hardwar
 
 
 def amounts(table: PriceTable, totals: np.ndarray) -> Amounts:
-    """(resources,) by name; whole numbers where the resource is counted."""
+    """Return totals (resources,) by name; integers where the resource is counted."""
     values = zip(table.resources, totals.tolist(), strict=True)
     return {name: round(value) if name in COUNTED else value for name, value in values}
 
 
-def extreme(table: PriceTable, dearest: bool) -> np.ndarray:
-    """What the cheapest or the dearest genotype costs, (resources,), each resource by itself."""
-    space, sign = table.space, -1 if dearest else 1
+def extreme(table: PriceTable, most_expensive: bool) -> np.ndarray:
+    """Return the least or the greatest cost of any genotype, (resources,), each resource by itself."""
+    space, sign = table.space, -1 if most_expensive else 1
     by_edge = (sign * table.prices[..., space.choosable]).min(-1)
     total = table.fixed.copy()
     for node in range(space.nodes):
@@ -83,7 +83,7 @@ def extreme(table: PriceTable, dearest: bool) -> np.ndarray:
 
 
 def of_one(table: PriceTable, column: int) -> np.ndarray:
-    """What cells of one primitive cost, on the first edges into each node (those from the inputs 0 and 1), (resources,)."""
+    """Return the cost of cells of one primitive, on the first edges into each node (those from the inputs 0 and 1), (resources,)."""
     space = table.space
     first = [
         space.edges_into(node).start + edge for node in range(space.nodes) for edge in range(space.edges_kept(node))
@@ -92,12 +92,12 @@ def of_one(table: PriceTable, column: int) -> np.ndarray:
 
 
 def plain_sum(table: PriceTable, weights: np.ndarray) -> np.ndarray:
-    """All edges at once, weighted by `weights` (kinds, edges, primitives), though a cell keeps only some: (resources,)."""
+    """Return the cost of all edges together, weighted by `weights` (kinds, edges, primitives): (resources,)."""
     return table.fixed + (table.prices * weights).sum((1, 2, 3))
 
 
 def drawn_costs(table: PriceTable, n: int, rng: np.random.Generator) -> np.ndarray:
-    """What n random genotypes cost, (n, resources): drawn as `random_genotype` does, all at once."""
+    """Return the costs of n random genotypes, (n, resources), drawn as `random_genotype` does but all at once."""
     space = table.space
     total = np.tile(table.fixed, (n, 1))
     for kind in range(len(space.kinds)):
@@ -110,7 +110,7 @@ def drawn_costs(table: PriceTable, n: int, rng: np.random.Generator) -> np.ndarr
 
 
 def distribution(table: PriceTable, drawn: np.ndarray) -> dict[str, Any]:
-    """Of (n, resources): mean, deviation and quantiles of each, and how MACs and parameters go together."""
+    """Return mean, deviation and quantiles of drawn costs (n, resources), and the correlation of MACs and parameters."""
     facts = {"mean": drawn.mean(0), "sd": drawn.std(0)}
     facts |= {f"quantile_{share:02d}": np.quantile(drawn, share / 100, axis=0) for share in (5, 95)}
     by_resource = {
@@ -122,7 +122,7 @@ def distribution(table: PriceTable, drawn: np.ndarray) -> dict[str, Any]:
 
 
 def price(table: PriceTable, column: int) -> dict[str, Amounts]:
-    """What a primitive adds on one edge over all cells of a kind, with the strides that its edges have there."""
+    """Return what a primitive adds on one edge over all cells of a kind, by the edge's stride."""
     space = table.space
     found: dict[str, Amounts] = {}
     for row, kind in enumerate(space.kinds):
@@ -135,7 +135,7 @@ def price(table: PriceTable, column: int) -> dict[str, Amounts]:
 
 
 def peak_of_random(space: SearchSpace, skeleton: Skeleton, rng: np.random.Generator) -> int:
-    """Bytes of activations that a random network of the space holds at its worst moment."""
+    """Return the peak memory of a random network of the space, in bytes."""
     small = replace(skeleton, layers=min(skeleton.layers, ALL_PLACES))
     return int(count_derived(random_genotype(space, rng), space, small, {"peak_memory": peak_memory})["peak_memory"])
 
@@ -144,7 +144,7 @@ def peak_of_random(space: SearchSpace, skeleton: Skeleton, rng: np.random.Genera
 
 
 class Branches(nn.Module):
-    """Branches that read the same map; what they give is summed."""
+    """Branches that read the same map; their outputs are summed."""
 
     def __init__(self, *branches: nn.Module) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class Branches(nn.Module):
 
 
 def filter_designs(image: Image, outputs: int, precision: int, hardware: HardwareConfig) -> dict[str, Any]:
-    """Five ways from a map (channels, height, width) to one of `outputs` channels and the same size, and what they cost.
+    """Return the costs of five ways from a map (channels, height, width) to one of `outputs` channels and the same size.
 
     Stride 1, no biases; the bottleneck is a quarter of the outputs (He et al. 2016; the factors as in Szegedy et al. 2016).
     """

@@ -16,7 +16,6 @@ import numpy as np
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import Experiment
-from rapdarts.config.units import show
 from rapdarts.data.dataset import DataSet, split
 from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.loops.retrain import Trained
@@ -230,45 +229,3 @@ def estimate(values: np.ndarray) -> dict[str, Any]:
     over_seeds = float(values.mean(1).std(ddof=1) / math.sqrt(seeds)) if seeds > 1 else None
     both = math.hypot(over_images, over_seeds or 0.0)
     return {"mean": float(values.mean()), **dict(zip(ERRORS, (both, over_images, over_seeds), strict=True))}
-
-
-def describe(result: dict[str, Any], resources: Sequence[str]) -> str:
-    """Return the ranking as a table: each network's accuracy, its distance to the first, and its costs in `resources`."""
-    networks = result["networks"]
-    rows = [["", "validation accuracy", "behind the first", "", *resources, "score", "from"]]
-    for found in networks:
-        reached, behind = "diverged", ""
-        if not found["diverged"]:
-            reached = f"{100 * found['validation_accuracy']:.2f} % +- {100 * found['standard_error']:.2f} %"
-            behind = f"{100 * found['difference']:.2f} % +- {100 * found['difference_error']:.2f} %"
-        rows.append(
-            [
-                f"{found['rank']}.",
-                reached,
-                behind if found["rank"] > 1 else "",
-                "~" if found["within_error"] else "",
-                *(show(found["costs"][name], name) for name in resources),
-                "-" if found["score"] is None else f"{found['score']:.2f}",
-                ", ".join(found["sources"]),
-            ]
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligned = [
-        "  ".join([*(f"{cell:>{width}}" for cell, width in zip(row[:-1], widths, strict=False)), row[-1]])
-        for row in rows
-    ]
-    seeds, within = result["seeds"], sum(found["within_error"] for found in networks)
-    images = f"{result['validation_images']:,} images"
-    alone = f"over {images}; how far another training would come out is not in it (seeds=3 measures that)"
-    over = f"over {images} and {seeds} seeds" if seeds > 1 else alone
-    many = f"{len(networks)} network{'s' if len(networks) > 1 else ''}"
-    near = f"within the error, less than {SURE:g} standard errors behind on the same images"
-    trained = f"{result['epochs']} epoch{'s' if result['epochs'] > 1 else ''} on {result['train_images']:,} images"
-    return "\n".join(
-        [
-            f"{many} trained {trained}, compared on {images} of the training set kept aside",
-            *aligned,
-            f"+-: standard error {over}",
-            *([f"~: {near}: {within} of {len(networks) - 1}"] if len(networks) > 1 else []),
-        ]
-    )

@@ -17,8 +17,9 @@ from rapdarts.cost.latency import LatencyTable
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint
 from rapdarts.deploy.lookup import NETWORK
 from rapdarts.deploy.model_file import deployed, read_trained
-from rapdarts.loops.rank import describe as describe_ranking
+from rapdarts.loops.rank import SURE
 from rapdarts.reports.costs import describe_search
+from rapdarts.reports.ranking import describe_ranking
 from rapdarts.strategy.derive import Derivation
 from rapdarts.training.metrics import Evaluation
 
@@ -72,7 +73,7 @@ class Ranked:
         return self.folder / "best.json"
 
     def __repr__(self) -> str:
-        return f"{describe_ranking(self.report, self.resources)}\nwritten to {self.file}"
+        return f"{describe_ranking(self.report, self.resources, SURE)}\nwritten to {self.file}"
 
 
 @dataclass(frozen=True, repr=False)

@@ -53,10 +53,10 @@ def drop_paths(paths: int, images: int, rate: Tensor) -> Tensor:
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier halfway up, heard in training only (Szegedy et al. 2015; layers as in Liu et al. 2019's code).
+    """A second classifier halfway up, used in training only (Szegedy et al. 2015; layers as in Liu et al. 2019's code).
 
-    Built for maps that a 5x5 average pool (stride 3; 2 behind the imagenet stem) brings to 2x2. Where a map of
-    `size` gives anything else, an adaptive pool brings it to 2x2 and `adaptive` says so.
+    Built for maps that a 5x5 average pool (stride 3; 2 after the imagenet stem) reduces to 2x2. For a map of
+    any other `size` an adaptive pool does it, and `adaptive` is set.
     """
 
     def __init__(self, inputs: int, size: tuple[int, int], stride: int, classes: int) -> None:
@@ -80,10 +80,10 @@ class AuxiliaryHead(nn.Module):
 
 
 class DerivedNetwork(nn.Module):
-    """`network(images)` gives logits; in training, where it has an auxiliary head, the pair (logits, auxiliary logits).
+    """`network(images)` returns logits; in training, with an auxiliary head, the pair (logits, auxiliary logits).
 
-    It has so many `paths` that can be dropped in training: the edges that are no identities. What is kept of them is
-    given with the images, as `drop_paths` draws it.
+    `paths` counts the edges that can be dropped in training: those that are no identities. `kept`, which `drop_paths`
+    draws, is passed with the images.
     """
 
     def __init__(self, genotype: Genotype, space: SearchSpace, skeleton: Skeleton, auxiliary: bool = False) -> None:
@@ -101,9 +101,8 @@ class DerivedNetwork(nn.Module):
         self.auxiliary: AuxiliaryHead | None = None
         if auxiliary:
             plan = plans[skeleton.auxiliary_layer]
-            height, width = (-(-side // plan.stride) for side in plan.size)
             self.auxiliary = AuxiliaryHead(
-                outputs[plan.layer], (height, width), 2 if skeleton.stem == "imagenet" else 3, skeleton.classes
+                outputs[plan.layer], plan.inside, 2 if skeleton.stem == "imagenet" else 3, skeleton.classes
             )
         self.auxiliary_layer = skeleton.auxiliary_layer
 

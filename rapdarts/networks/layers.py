@@ -21,7 +21,7 @@ def relu_conv_bn(
 ) -> nn.Sequential:
     """ReLU, convolution with same padding, batch norm: (n, inputs, h, w) to (n, outputs, ceil(h/stride), ceil(w/stride))."""
     rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
-    if rows == columns == 1 and stride != 1:  # see FactorizedReduce: the pixels are picked before the convolution
+    if rows == columns == 1 and stride != 1:  # see OffsetConvs: pixels are subsampled before the convolution
         return nn.Sequential(nn.AvgPool2d(1, stride), *relu_conv_bn(inputs, outputs, 1, affine=affine))
     return nn.Sequential(
         nn.ReLU(),
@@ -54,7 +54,7 @@ class AvgPool(nn.AvgPool2d):
 
 
 def remarks_on_pools(network: nn.Module, device: torch.device) -> list[str]:
-    """What to say of a network before it learns on a device: whether a primitive of a user's own pools with torch's wrong gradient."""
+    """Return a warning if a network that is to be trained on a GPU pools with torch's wrong gradient in a user's own primitive."""
     padded = [
         name
         for name, layer in network.named_modules()
@@ -96,9 +96,9 @@ class OffsetConvs(nn.Module):
 
     @staticmethod
     def pixels(x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the two halves see, each (n, inputs, ceil(h/2), ceil(w/2))."""
+        """Return the pixels that each half reads, (n, inputs, ceil(h/2), ceil(w/2))."""
         height, width = x.shape[-2:]
-        # The pixels are picked before the convolution, not by its stride: oneDNN's backward pass of a strided 1x1
+        # Pixels are subsampled before the convolution, not by its stride: oneDNN's backward pass of a strided 1x1
         # convolution writes past its workspace for channels-last inputs of few channels (its issue 6035).
         even = x[:, :, ::2, ::2]
         if height % 2 or width % 2:  # padding by nothing would be a copy
@@ -130,7 +130,7 @@ class ResidualBlock(nn.Module):
 
 
 def preprocess(space: SearchSpace, plan: CellPlan, *, affine: bool) -> tuple[nn.Module, nn.Module]:
-    """What brings a cell's (older, newer) inputs to its own width and to one size; a single input has both already."""
+    """Return the modules that bring a cell's (older, newer) inputs to its width and to one size; a single input has both already."""
     if space.inputs == 1:
         return nn.Identity(), nn.Identity()
     if plan.shrink_older:
@@ -144,7 +144,7 @@ class Stem(nn.Module):
     """From the image to the (older, newer) inputs of the first cell.
 
     `cifar`: one 3x3 convolution, given twice. `imagenet`: three stride-2 3x3 convolutions to C/2, C, C; the older
-    input is what the second gives, at twice the size of the newer.
+    input is the output of the second, at twice the size of the newer.
     """
 
     def __init__(self, space: SearchSpace, skeleton: Skeleton) -> None:
@@ -168,7 +168,7 @@ class Stem(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Global average pool and linear layer: (n, inputs, h, w) to (n, classes); behind cells of one input batch norm and ReLU first."""
+    """Global average pool and linear layer: (n, inputs, h, w) to (n, classes); after cells of one input, batch norm and ReLU come first."""
 
     def __init__(self, space: SearchSpace, inputs: int, classes: int) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class Classifier(nn.Module):
 
 
 class Normalise(nn.Module):
-    """Pixels (n, c, h, w) in 0..1, less the channel's mean, over its deviation: what stands before a network that is shipped."""
+    """Pixels (n, c, h, w) in 0..1, less the channel's mean, over its deviation: the first layer of a shipped network."""
 
     mean: Tensor
     std: Tensor

@@ -2,7 +2,7 @@
 
 Every one maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride)). `affine` is off in the supernet, where a batch
 norm's own scale would compete with the mixing weight; there pools, too, are normalised, so that no candidate is
-heard louder for its scale alone (Liu et al. 2019, section 3.1.1).
+favoured for its scale alone (Liu et al. 2019, section 3.1.1).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def factorized(kernel: int) -> Factory:
 
 
 def conv_7x1_1x7(channels: int, stride: int, affine: bool) -> nn.Module:
-    """1 x 7 striding along the width, 7 x 1 along the height, one batch norm behind both (Zoph et al. 2018)."""
+    """1 x 7 striding along the width, 7 x 1 along the height, one batch norm after both (Zoph et al. 2018)."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
@@ -138,7 +138,7 @@ def choose(*names: str) -> dict[str, Factory]:
 
 
 def check_primitives(space: SearchSpace, where: str) -> None:
-    """Builds every primitive of a user's space and looks at what it puts out.
+    """Build every primitive of a user's space and check the shape of its output.
 
     Raises InputError, naming the first one that breaks the contract above.
     """

@@ -1,4 +1,4 @@
-"""Activation checkpointing: what lies inside a cell is computed again in the backward pass (Chen et al. 2016, section 3)."""
+"""Activation checkpointing: activations inside a cell are recomputed in the backward pass (Chen et al. 2016, section 3)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(cell: nn.Module, *given: Any) -> Tensor:
-    """`cell(*given)`, of which only what is given is kept for the backward pass; every number comes out the same.
+    """Return `cell(*given)`, saving only `given` for the backward pass; the results are bit-identical.
 
     The second pass draws the random numbers of the first, and leaves torch's generators and the cell's buffers as they
     are: statistics count a batch once.

@@ -4,13 +4,14 @@ This is the plain one, a module for each edge and primitive, short and obviously
 parameters: `supernet(images, mixing)`.
 
 With partial channels only the first 1/K of a state's channels go through the mixed operation of an edge, the others
-around it; a shuffle behind it gives others their turn (Xu et al. 2020, section 3.2, and its code).
+bypass it; a shuffle after it gives others their turn (Xu et al. 2020, section 3.2, and its code).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,30 +30,30 @@ class MixedOp(nn.Module):
     ) -> None:
         super().__init__()
         self.stride, self.partial = stride, partial
-        # `none` adds nothing to a sum; it is built only where it stands alone and the edge still needs a shape.
-        heard = [name for name in candidates if name != NONE] or [NONE]
-        self.ops = nn.ModuleDict({name: space.primitives[name](channels // partial, stride, False) for name in heard})
-        self.columns = {name: space.columns[name] for name in heard}
+        # `none` adds nothing to a sum; it is built only if it is the one candidate, as the edge still needs a shape.
+        built = [name for name in candidates if name != NONE] or [NONE]
+        self.ops = nn.ModuleDict({name: space.primitives[name](channels // partial, stride, False) for name in built})
+        self.columns = {name: space.columns[name] for name in built}
 
     def forward(self, x: Tensor, weights: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
-        """`x` (n, C, h, w), `weights` (primitives,); gives (n, C, ceil(h/stride), ceil(w/stride)); skips go through `drop`."""
+        """`x` (n, C, h, w), `weights` (primitives,); returns (n, C, ceil(h/stride), ceil(w/stride)); skips go through `drop`."""
         width = x.shape[1] // self.partial
-        through, around = x.split([width, x.shape[1] - width], 1)
+        mixed_part, bypassed = x.split([width, x.shape[1] - width], 1)
         terms = []
         for name, op in self.ops.items():
-            y = op(through)
+            y = op(mixed_part)
             if name == SKIP:
                 y = drop(y)
             terms.append(weights[self.columns[name]] * y)
         mixed = sum(terms[1:], terms[0])
         if self.partial == 1:
             return mixed
-        return F.channel_shuffle(torch.cat([mixed, bypass(around, self.stride)], 1), self.partial)
+        return F.channel_shuffle(torch.cat([mixed, bypass(bypassed, self.stride)], 1), self.partial)
 
 
-def bypass(around: Tensor, stride: int) -> Tensor:
-    """What becomes of the channels that go around a mixed operation: (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride))."""
-    return around if stride == 1 else F.max_pool2d(around, stride, ceil_mode=True)
+def bypass(x: Tensor, stride: int) -> Tensor:
+    """Bring the channels that bypass a mixed operation to its size: (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride))."""
+    return x if stride == 1 else F.max_pool2d(x, stride, ceil_mode=True)
 
 
 class SkipDropout(nn.Module):
@@ -84,13 +85,13 @@ class SkipDropout(nn.Module):
         self.scale.fill_(1 / (1 - self.rate))
 
     def masks(self, edges: int, shape: tuple[int, int, int, int]) -> Tensor | None:
-        """What is kept on so many edges of maps (n, C, h, w): (edges, n, h, w, C) of bool; None where all is kept."""
+        """Return masks (edges, n, h, w, C) of bool for maps (n, C, h, w), True where an element is kept; None if all are kept."""
         if self._drop == 0 or not self.training or edges == 0:
             return None
         n, channels, height, width = shape
         count = edges * n * height * width * channels
         words = torch.empty(-(-count // 4), dtype=torch.int64, device=self.threshold.device)
-        # 16 random bits decide over an element: a quarter of the numbers that torch.rand would draw.
+        # 16 random bits an element: a quarter of the numbers that torch.rand would draw.
         draws = words.random_(-(2**63), None).view(torch.int16)[:count]
         return (draws >= self.threshold).view(edges, n, height, width, channels)
 
@@ -112,7 +113,7 @@ class SuperCell(nn.Module):
         self.dropped = [edge for edge, names in enumerate(candidates) if SKIP in names and strides[edge] == 1]
 
     def forward(self, older: Tensor, newer: Tensor, mixing: Mixing, drop: SkipDropout) -> Tensor:
-        """Gives the space's outputs side by side (n, outputs * C, h, w)."""
+        """Return the space's outputs side by side (n, outputs * C, h, w)."""
         states = [self.older(older), self.newer(newer)][-self.space.inputs :]
         masks = drop.masks(len(self.dropped), (len(newer), self.plan.channels // self.partial, *self.plan.inside))
 
@@ -154,10 +155,15 @@ class Supernet(nn.Module):
         self.dropout = SkipDropout()
 
     def forward(self, images: Tensor, mixing: Mixing) -> Tensor:
-        """Images (n, c, h, w) and mixing weights (kinds, edges, primitives) to logits (n, classes)."""
-        mixing = mixing.to(images.dtype)
-        older, newer = self.stem(images)
-        for cell in self.cells:
-            given = (older, newer, mixing, self.dropout)
-            older, newer = newer, recomputed(cell, *given) if self.checkpoint else cell(*given)
-        return self.classifier(newer)
+        """Map images (n, c, h, w) and mixing weights (kinds, edges, primitives) to logits (n, classes)."""
+        return run_cells(self, images, mixing)
+
+
+def run_cells(supernet: Any, images: Tensor, mixing: Mixing) -> Tensor:
+    """Run the stem, cells and classifier of a supernet, plain or batched: images (n, c, h, w) to logits (n, classes)."""
+    mixing = mixing.to(images.dtype)
+    older, newer = supernet.stem(images)
+    for cell in supernet.cells:
+        given = (older, newer, mixing, supernet.dropout)
+        older, newer = newer, recomputed(cell, *given) if supernet.checkpoint else cell(*given)
+    return supernet.classifier(newer)

@@ -1,23 +1,22 @@
-"""The picture of a confusion matrix: rows are the true classes, columns what they were taken for."""
+"""Confusion matrices as a picture and as text: rows are the true classes, columns the predicted ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 
 import numpy as np
+
+from rapdarts.reports.plots import encoded, new_figure
 
 MOST_NUMBERS, MOST_NAMES, LETTERS = 20, 50, 24
 """Classes up to which every cell shows its number, and up to which every class its name, cut to so many letters."""
 
 
 def draw(matrix: np.ndarray, names: Sequence[str], heading: str, suffix: str) -> bytes:
-    """The picture of counts (classes, classes) in the format that a suffix names; colours are shares of the row."""
-    from matplotlib.figure import Figure
-
+    """Draw counts (classes, classes) in the format that a suffix names; colours are shares of the row."""
     classes = len(matrix)
     side = min(16.0, 3.4 + 0.42 * classes)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained", dpi=110)
+    figure = new_figure(side + 0.8, side)
     figure.suptitle(_plain(heading), fontsize=11, x=0.01, ha="left")
     panel = figure.subplots()
     shares = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
@@ -36,13 +35,11 @@ def draw(matrix: np.ndarray, names: Sequence[str], heading: str, suffix: str) ->
     bar = figure.colorbar(picture, ax=panel, shrink=0.8)
     bar.set_label("share of the true class", fontsize=9)
     bar.ax.tick_params(labelsize=8)
-    output = BytesIO()
-    figure.savefig(output, format=suffix.lower().removeprefix("."))
-    return output.getvalue()
+    return encoded(figure, suffix)
 
 
 def table(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
-    """The same for the eye: a row a true class, a column a predicted one, by number; the last column is the share of right ones."""
+    """Format the matrix as text: a row a true class, a column a predicted one, by number; the last column is the recall."""
     labels = [name if name == str(place) else f"{place} {name[:LETTERS]}" for place, name in enumerate(names)]
     first = max(len("true"), *map(len, labels))
     width = max(2, *(len(str(count)) for row in matrix for count in row))
@@ -56,7 +53,7 @@ def table(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
 
 
 def most_confused(matrix: np.ndarray, names: Sequence[str], count: int = 5) -> list[tuple[str, str, int]]:
-    """The `count` most frequent mistakes as (true class, predicted class, how often); of equals the first classes."""
+    """Return the `count` most frequent mistakes as (true class, predicted class, count); ties go to the first classes."""
     wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
     places = np.argsort(-wrong, axis=None, kind="stable")[:count]
     found = [divmod(int(place), len(matrix)) for place in places]
@@ -64,5 +61,5 @@ def most_confused(matrix: np.ndarray, names: Sequence[str], count: int = 5) -> l
 
 
 def _plain(words: str) -> str:
-    """Words as matplotlib writes them out: a dollar sign would begin a formula."""
+    """Escape dollar signs, which would begin a formula in matplotlib."""
     return words.replace("$", r"\$")

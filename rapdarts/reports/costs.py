@@ -13,6 +13,7 @@ from rapdarts.cost.spaces import Amounts
 from rapdarts.files import atomic
 from rapdarts.reports import plots
 from rapdarts.reports.plots import Panels
+from rapdarts.reports.text_table import aligned
 
 
 def describe_search(report: Mapping[str, Any]) -> str:
@@ -21,115 +22,107 @@ def describe_search(report: Mapping[str, Any]) -> str:
     def cell(costs: Mapping[str, float], name: str) -> str:
         return show(costs[name], name) if name in costs else "-"
 
-    columns = ("expected", "priced", "counted")
-    lines = [
-        f"rule: {report['rule']}",
-        report["genotype"],
-        f"{'':12} {'expected (mixture)':>20} {'expected (genotype)':>20} {'counted':>16}",
-    ]
+    rows = [("", "expected (mixture)", "expected (genotype)", "counted")]
     for name in report["counted"] | report["priced"]:
-        values = [cell(report[column], name) for column in columns]
-        lines.append(f"{name:12} {values[0]:>20} {values[1]:>20} {values[2]:>16}")
+        expected, priced, counted = (cell(report[column], name) for column in ("expected", "priced", "counted"))
+        rows.append((name, expected, priced, counted))
+    lines = [f"rule: {report['rule']}", report["genotype"], *aligned(rows, widths=(12, 19, 19, 15))]
     budgets = report["budgets"]
     for name, share in report["used"].items():
         lines.append(f"{100 * share:.1f} % of the budget of {show(budgets[name], name)} {name} is used")
     return "\n".join([*lines, *report["notes"]])
 
 
-def describe_networks(bills: Sequence[NetworkCosts], rows: str) -> str:
-    """The tables of rows (`all`, `none`; `auto`: so many as can be read, of a single network only), then the totals side by side."""
+def describe_networks(networks: Sequence[NetworkCosts], rows: str) -> str:
+    """Format costs of networks: a table of each one's layers, then the totals side by side.
+
+    `rows` says which layers are shown: `all`, `none`, or `auto`, for a single network as many rows as can be read.
+    """
     lines = []
-    for bill in bills:
-        lines.append(heading(bill))
-        if rows == "all" or (rows == "auto" and len(bills) == 1):
-            lines += [*table(bill, bill.rows if rows == "all" else bill.short), ""]
-    return "\n".join([*lines, *totals(bills)])
+    for network in networks:
+        lines.append(heading(network))
+        if rows == "all" or (rows == "auto" and len(networks) == 1):
+            lines += [*table(network, network.rows if rows == "all" else network.short), ""]
+    return "\n".join([*lines, *totals(networks)])
 
 
-def heading(bill: NetworkCosts) -> str:
-    """The network in words."""
-    skeleton, shape = bill.skeleton, "x".join(map(str, bill.image))
+def heading(network: NetworkCosts) -> str:
+    """Return a line that names the network, its skeleton, image and classes."""
+    skeleton, shape = network.skeleton, "x".join(map(str, network.image))
     if skeleton is None:
-        return f"{bill.name}: {shape}, {bill.classes} classes"
+        return f"{network.name}: {shape}, {network.classes} classes"
     cells = f"{skeleton.layers} cells x {skeleton.channels} channels"
-    return f"{bill.name}: {cells}, {shape}, {bill.classes} classes, {skeleton.stem} stem"
+    return f"{network.name}: {cells}, {shape}, {network.classes} classes, {skeleton.stem} stem"
 
 
-def table(bill: NetworkCosts, rows: Sequence[Row]) -> list[str]:
-    """What each row puts out (its layers together), holds and multiplies."""
+def table(network: NetworkCosts, rows: Sequence[Row]) -> list[str]:
+    """Return a table of rows and their total: output, memory, parameters and MACs."""
     cells = [("layer", "kind", "output", "memory KiB", "params", "MACs", "% of MACs")]
-    for row in [*rows, Row.of(bill.rows, "total")]:
+    for row in [*rows, Row.of(network.rows, "total")]:
         cells.append(
             (
                 row.layer or "(network)",
                 row.kind,
                 "x".join(map(str, row.shape)),
-                f"{bill.bytes_of(row.output) / 1024:,.2f}",
+                f"{network.bytes_of(row.output) / 1024:,.2f}",
                 f"{row.params:,}",
                 f"{row.macs:,}",
-                f"{100 * row.macs / max(1, bill.costs['macs']):.1f}",
+                f"{100 * row.macs / max(1, network.costs['macs']):.1f}",
             )
         )
-    return columns(cells, left=(0, 1, 2))
+    return aligned(cells, left=(0, 1, 2))
 
 
-def totals(bills: Sequence[NetworkCosts]) -> list[str]:
-    """Every figure of every network, and what it counts."""
-    cells = [("", *(bill.name for bill in bills), "")]
+def totals(networks: Sequence[NetworkCosts]) -> list[str]:
+    """Return a table of every figure of every network, with its convention, and the networks' auxiliary heads."""
+    cells = [("", *(network.name for network in networks), "")]
     for name, convention in CONVENTIONS.items():
-        values = [bill.figures[name] for bill in bills]
+        values = [network.figures[name] for network in networks]
         shown = ("-" if value is None else show(value, name if name in UNITS else "macs") for value in values)
-        cells.append((name, *shown, convention.format(precision=bills[0].precision, hardware=bills[0].hardware.name)))
-    lines = columns(cells, left=(0, len(bills) + 1))
-    heads = [(bill.name, bill.auxiliary) for bill in bills if bill.auxiliary]
+        cells.append(
+            (name, *shown, convention.format(precision=networks[0].precision, hardware=networks[0].hardware.name))
+        )
+    lines = aligned(cells, left=(0, len(networks) + 1))
+    heads = [(network.name, network.auxiliary) for network in networks if network.auxiliary]
     return lines + [f"the auxiliary head that training adds to {name}: {extra:,} params" for name, extra in heads]
 
 
-def panels(bill: NetworkCosts) -> Panels:
-    """What the layers put out, hold and multiply, for bar charts."""
-    rows = bill.short
-    macs, params, stored, energy = (show(bill.costs[name], name) for name in ("macs", "params", "bytes", "energy"))
+def panels(network: NetworkCosts) -> Panels:
+    """Return bar charts of the layers' output memory, parameters and MACs."""
+    rows = network.short
+    macs, params, stored, energy = (show(network.costs[name], name) for name in ("macs", "params", "bytes", "energy"))
     return Panels(
-        f"{heading(bill)}\n{macs} MACs, {params} params, {stored}, {energy} at {bill.precision} bits",
+        f"{heading(network)}\n{macs} MACs, {params} params, {stored}, {energy} at {network.precision} bits",
         [row.layer or "(network)" for row in rows],
         {
-            "output memory, KiB": [bill.bytes_of(row.output) / 1024 for row in rows],
+            "output memory, KiB": [network.bytes_of(row.output) / 1024 for row in rows],
             "params, thousands": [row.params / 1e3 for row in rows],
             "MACs, millions": [row.macs / 1e6 for row in rows],
         },
     )
 
 
-def draw_layers(bills: Sequence[NetworkCosts], file: Path) -> None:
+def draw_layers(networks: Sequence[NetworkCosts], file: Path) -> None:
     """Write bar charts of what the layers of networks cost, in the format that the file's name ends with."""
-    atomic.write(file, plots.draw([panels(bill) for bill in bills], file.suffix))
+    atomic.write(file, plots.draw([panels(network) for network in networks], file.suffix))
 
 
-def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
-    """Lines of aligned columns: those in `left` to the left, numbers to the right."""
-    aligned = []
-    for place, column in enumerate(zip(*rows, strict=True)):
-        width = max(map(len, column))
-        aligned.append([cell.ljust(width) if place in left else cell.rjust(width) for cell in column])
-    return ["  ".join(row).rstrip() for row in zip(*aligned, strict=True)]
-
-
-def describe_space_prices(tariff: dict[str, Any]) -> str:
-    """The same for the eye."""
-    names = list(tariff["floor"])
-    skeleton, sample, peaks = tariff["skeleton"], tariff["sample"], tariff["peak_memory"]
+def describe_space_prices(prices: dict[str, Any]) -> str:
+    """Format the prices of a search space: its cheapest, most expensive and mean genotypes, then the price of each primitive."""
+    names = list(prices["floor"])
+    skeleton, sample, peaks = prices["skeleton"], prices["sample"], prices["peak_memory"]
     shape = "x".join(map(str, skeleton["image"]))
-    head = f"{tariff['space']}: {skeleton['layers']} cells x {skeleton['channels']} channels, {shape}, "
-    head += f"{skeleton['classes']} classes, {skeleton['stem']} stem, {tariff['precision']} bits"
+    head = f"{prices['space']}: {skeleton['layers']} cells x {skeleton['channels']} channels, {shape}, "
+    head += f"{skeleton['classes']} classes, {skeleton['stem']} stem, {prices['precision']} bits"
 
     def line(what: str, values: Amounts) -> tuple[str, ...]:
         return (what, *(show(values[name], name) for name in names))
 
     networks = [
         ("", *names),
-        line("cheapest genotype", tariff["floor"]),
-        line("dearest genotype", tariff["ceiling"]),
-        line("mean of all genotypes", tariff["expected"]),
+        line("cheapest genotype", prices["floor"]),
+        line("dearest genotype", prices["ceiling"]),
+        line("mean of all genotypes", prices["expected"]),
     ]
     for what, fact in (
         ("standard deviation", "sd"),
@@ -137,31 +130,31 @@ def describe_space_prices(tariff: dict[str, Any]) -> str:
         ("95 % of them below", "quantile_95"),
     ):
         networks.append(line(f"  {what} (sample)", {name: sample[name][fact] for name in names}))
-    networks.append(line("all edges at once", tariff["plain_sum"]))
-    networks += [line(f"{name} only", values) for name, values in tariff["one_primitive"].items()]
+    networks.append(line("all edges at once", prices["plain_sum"]))
+    networks += [line(f"{name} only", values) for name, values in prices["one_primitive"].items()]
 
-    prices = [("price on an edge, over all cells of a kind", *names)]
-    for name, kinds in tariff["prices"].items():
+    on_edges = [("price on an edge, over all cells of a kind", *names)]
+    for name, kinds in prices["prices"].items():
         if name == NONE:  # it costs nothing
             continue
-        prices += [line(f"{name}, {kind.replace('_', ' ')}", values) for kind, values in kinds.items()]
+        on_edges += [line(f"{name}, {kind.replace('_', ' ')}", values) for kind, values in kinds.items()]
 
     correlation = sample["correlation_macs_params"]
     facts = [
         f"peak memory: {show(peaks['min'], 'bytes')} to {show(peaks['max'], 'bytes')} in {peaks['n']} random networks",
-        f"supernet of these cells: {tariff['supernet']['params']:,} params",
+        f"supernet of these cells: {prices['supernet']['params']:,} params",
     ]
     if correlation is not None:
         facts.append(f"correlation of macs and params: {correlation:.3f} ({sample['n']:,} random genotypes)")
-    return "\n".join([head, *columns(networks), "", *columns(prices), "", *facts])
+    return "\n".join([head, *aligned(networks), "", *aligned(on_edges), "", *facts])
 
 
 def describe_designs(found: dict[str, Any]) -> str:
-    """The same for the eye."""
+    """Format the costs of the designs of a filter as a table, one design a row."""
     shape = "x".join(map(str, found["input"]))
     head = f"filters from {shape} to {found['outputs']} channels, same size, no biases, {found['precision']} bits"
     names = list(next(iter(found["designs"].values())))
     cells = [("", *names)]
     for design, values in found["designs"].items():
         cells.append((design, *(show(values[name], name) for name in names)))
-    return "\n".join([head, *columns(cells)])
+    return "\n".join([head, *aligned(cells)])

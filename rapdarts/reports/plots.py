@@ -1,4 +1,4 @@
-"""Bar charts of what the layers of networks cost: a row of panels a network, one panel for each quantity."""
+"""Pictures: bar charts of the costs of networks' layers, and what all pictures share (file check, figure, encoding)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rapdarts.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
 MOST_LABELS = 100
@@ -16,7 +20,7 @@ COLOURS = ("#1f5fb4", "#16784a", "#b8450b", "#7b3aa6")
 
 @dataclass(frozen=True)
 class Panels:
-    """One network: its name and totals in words, its layers, and by title of the panel a value for each of them."""
+    """The panels of one network: a heading, the labels of its layers, and by a panel's title a value for each layer."""
 
     heading: str
     labels: Sequence[str]
@@ -24,7 +28,7 @@ class Panels:
 
 
 def check(path: str) -> None:
-    """Raises InputError, before anything is counted, for a file that no picture could be written to."""
+    """Raise InputError, before anything is computed, for a path that no picture can be written to."""
     file = Path(path)
     if file.suffix.lower() not in SUFFIXES or not file.stem:
         raise InputError(f"plot={path} is no picture; write a path that ends in {', '.join(SUFFIXES)}.")
@@ -32,14 +36,27 @@ def check(path: str) -> None:
         raise InputError(f"plot={path}: there is no folder {file.parent}; make it first, or choose another.")
 
 
-def draw(networks: Sequence[Panels], suffix: str) -> bytes:
-    """The picture in the format that a suffix names (SUFFIXES)."""
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of this size in inches."""
     from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", dpi=110)
+
+
+def encoded(figure: Figure, suffix: str) -> bytes:
+    """Return the bytes of a figure in the format that a suffix names (SUFFIXES)."""
+    picture = BytesIO()
+    figure.savefig(picture, format=suffix.lower().removeprefix("."))
+    return picture.getvalue()
+
+
+def draw(networks: Sequence[Panels], suffix: str) -> bytes:
+    """Draw a row of bar charts for each network, one chart for each quantity, in the format of a suffix (SUFFIXES)."""
     from matplotlib.ticker import StrMethodFormatter
 
     most = min(MOST_LABELS, max(len(network.labels) for network in networks))
     columns = max(len(network.series) for network in networks)
-    figure = Figure(figsize=(columns * max(4.5, 1.2 + 0.2 * most), 4.4 * len(networks)), layout="constrained", dpi=110)
+    figure = new_figure(columns * max(4.5, 1.2 + 0.2 * most), 4.4 * len(networks))
     for part, network in zip(figure.subfigures(len(networks), 1, squeeze=False)[:, 0], networks, strict=True):
         part.suptitle(network.heading, fontsize=11, x=0.01, ha="left")
         panels = part.subplots(1, columns, sharex=True, squeeze=False)[0]
@@ -54,6 +71,4 @@ def draw(networks: Sequence[Panels], suffix: str) -> bytes:
             panel.grid(axis="y", color="#d5d9e0", linewidth=0.6)
             panel.set_axisbelow(True)
             panel.spines[["top", "right"]].set_visible(False)
-    picture = BytesIO()
-    figure.savefig(picture, format=suffix.lower().removeprefix("."))
-    return picture.getvalue()
+    return encoded(figure, suffix)

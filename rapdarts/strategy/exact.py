@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from rapdarts.architecture.genotype import Genotype, one_hot
 from rapdarts.architecture.space import SKIP, SearchSpace
 from rapdarts.config.units import UNITS, show
+from rapdarts.cost.expected import choice_costs
 from rapdarts.errors import InputError
 from rapdarts.strategy.discretize import Candidate, discretize, score
 
@@ -31,9 +31,8 @@ class Budgets:
     bounds: np.ndarray
 
     def costs(self, chosen: np.ndarray) -> dict[str, float]:
-        """What a one-hot choice (kinds, edges, primitives) costs, by resource: rounded once, so exact where prices are whole."""
-        spent = zip(self.names, self.fixed, self.prices, strict=True)
-        return {name: math.fsum([fixed, *prices[chosen > 0]]) for name, fixed, prices in spent}
+        """Return the cost of a one-hot choice (kinds, edges, primitives) by resource, as `choice_costs` does."""
+        return choice_costs(self.names, self.fixed, self.prices, chosen)
 
     def met_by(self, chosen: np.ndarray) -> bool:
         """Whether a one-hot choice costs no more of anything than its bound."""

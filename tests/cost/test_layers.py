@@ -22,8 +22,7 @@ from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cli.main import main
-from rapdarts.cost import layers as bill
-from rapdarts.cost import spaces as tariff
+from rapdarts.cost import layers, spaces
 from rapdarts.cost.count import RESOURCES, count_derived
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.layers import LAYERS, module_of, rows_of
@@ -118,7 +117,7 @@ def cost(run: Any) -> Any:
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """No second opinion, which takes most of the time."""
-    monkeypatch.setattr(bill, "second_opinion", lambda network, image: "not asked")
+    monkeypatch.setattr(layers, "second_opinion", lambda network, image: "not asked")
 
 
 # --- figures -----------------------------------------------------------------------------------------------------
@@ -397,7 +396,7 @@ def test_filter_designs(cost: Any, run: Any) -> None:
 def darts() -> dict[str, Any]:
     """The space of DARTS at its deployment skeleton, as JSON has it."""
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
-        patch.setattr(tariff, "BUILT", 3)
+        patch.setattr(spaces, "BUILT", 3)
         assert main(["cost", "space=darts", "--json"]) == 0
     return dict(json.loads(printed.getvalue()))
 
@@ -458,13 +457,13 @@ def test_prices(darts: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("layers, params", [(5, 1_275_834), (8, 1_930_618), (11, 2_585_146), (17, 3_894_202)])
 def test_supernet(layers: int, params: int, cost: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tariff, "BUILT", 1)
+    monkeypatch.setattr(spaces, "BUILT", 1)
     found = cost("space=darts", f"layers={layers}", "channels=16")
     assert found["supernet"] == {"params": params}
 
 
 def test_a_space_of_one_kind_in_words(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tariff, "BUILT", 2)
+    monkeypatch.setattr(spaces, "BUILT", 2)
     lines = run("space=nasbench201").splitlines()
     assert lines[0] == "nasbench201: 17 cells x 16 channels, 3x32x32, 10 classes, cifar stem, 32 bits"
     assert lines[2].split()[:4] == ["cheapest", "genotype", "7,783,040", "73,306"]
@@ -476,7 +475,7 @@ def test_a_space_of_one_kind_in_words(run: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_space_of_ones_own(cost: Any, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tariff, "BUILT", 1)
+    monkeypatch.setattr(spaces, "BUILT", 1)
     (elsewhere / "mine.py").write_text(
         "from rapdarts.networks.primitives import choose\nfrom rapdarts import SearchSpace\n"
         'SPACE = SearchSpace("mine", choose("none", "skip_connect"), nodes=1)\n'
@@ -506,9 +505,9 @@ def test_extremes_are_those_of_all_genotypes(keep: int | None) -> None:
     space = replace(space, nodes=2, keep=keep, candidates=())
     table = price_table(space, Skeleton(3, 2, (3, 8, 8), 10))
     costs = np.array([list(table.exact(genotype).values()) for genotype in every_genotype(space)])
-    assert tariff.extreme(table, dearest=False) == pytest.approx(costs.min(0), rel=1e-12)
-    assert tariff.extreme(table, dearest=True) == pytest.approx(costs.max(0), rel=1e-12)
-    drawn = tariff.drawn_costs(table, 4000, np.random.default_rng(0))
+    assert spaces.extreme(table, most_expensive=False) == pytest.approx(costs.min(0), rel=1e-12)
+    assert spaces.extreme(table, most_expensive=True) == pytest.approx(costs.max(0), rel=1e-12)
+    drawn = spaces.drawn_costs(table, 4000, np.random.default_rng(0))
     assert set(drawn[:, 0]) == set(costs[:, 0])
     assert np.abs(drawn.mean(0) - costs.mean(0)).max() == pytest.approx(
         0, abs=5 * (drawn.std(0) / math.sqrt(4000)).max()
@@ -522,7 +521,7 @@ def test_peaks_of_few_layers_are_those_of_many(name: str) -> None:
         skeleton = Skeleton(13 + seed, 4, (3, 16, 16), 10)
         genotype = random_genotype(space, np.random.default_rng(seed))
         expected = count_derived(genotype, space, skeleton)["peak_memory"]
-        assert tariff.peak_of_random(space, skeleton, np.random.default_rng(seed)) == expected
+        assert spaces.peak_of_random(space, skeleton, np.random.default_rng(seed)) == expected
 
 
 # --- the picture -------------------------------------------------------------------------------------------------

@@ -12,26 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-
-def pixels(x: Tensor) -> Tensor:
-    """(n, C, h, w) seen as (n, h, w, C): the order of channels_last in memory."""
-    return x.permute(0, 2, 3, 1)
-
-
-def images(x: Tensor) -> Tensor:
-    """(n, h, w, C) seen as (n, C, h, w)."""
-    return x.permute(0, 3, 1, 2)
-
+from rapdarts.networks.batched.layout import BlockMap
 
 MOST_CHANNELS = 128
-"""Of a slot, for which the kernels of a GPU are made: so many fit into the 99 KB of shared memory that a program may have there."""
+"""Most channels of a slot in a kernel: as many as fit into the 99 KB of shared memory that a program may use."""
 
 AMPERE = (8, 0)
-"""The first compute capability with as much. Before it there are 64 KB: room for half the channels."""
+"""The first compute capability with that much shared memory; earlier ones have 64 KB, enough for half the channels."""
 
 
-def for_kernels(x: Tensor, channels: int) -> bool:
-    """Whether slots of so many channels in feature maps like `x` are for the Triton kernels."""
+def use_kernels(x: Tensor, channels: int) -> bool:
+    """Whether Triton kernels run slots of so many channels on feature maps like `x`."""
     known = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
     return x.device.type == "cuda" and known and channels <= _most_channels(x.device) and _has_triton()
 
@@ -46,126 +37,73 @@ def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
-@dataclass(frozen=True)
-class Reading:
-    """Which of the `blocks` of a bundle each slot reads."""
-
-    sources: tuple[int, ...]
-    blocks: int
-
-    @classmethod
-    def own(cls, slots: int) -> Reading:
-        """Every slot its own block."""
-        return cls(tuple(range(slots)), slots)
-
-    @property
-    def plain(self) -> bool:
-        """Whether the bundle is read as it is."""
-        return self.sources == tuple(range(self.blocks))
-
-    @property
-    def even(self) -> bool:
-        """Whether each block in its turn is read by the same number of slots."""
-        each = len(self.sources) // self.blocks
-        return self.sources == tuple(block for block in range(self.blocks) for _ in range(each))
-
-    def spread(self, x: Tensor) -> Tensor:
-        """A block for each slot: (n, blocks*C, h, w) to (n, slots*C, h, w)."""
-        return x if self.plain else torch.cat(self.split(x), 1)
-
-    def split(self, x: Tensor) -> list[Tensor]:
-        """The block of each slot, (n, C, h, w)."""
-        blocks = x.chunk(self.blocks, 1)
-        return [blocks[source] for source in self.sources]
-
-    def slots(self, x: Tensor) -> Tensor:
-        """`spread` seen as (n, h, w, slots, C); no copy where all slots read the same block."""
-        if self.blocks == 1:
-            return pixels(x).unsqueeze(3).expand(-1, -1, -1, len(self.sources), -1)
-        return pixels(self.spread(x)).unflatten(3, (len(self.sources), -1))
-
-    def gather(self, gradient: Tensor) -> Tensor:
-        """The transpose of `spread`, (n, slots*C, h, w) to (n, blocks*C, h, w): sums the slots that read the same block."""
-        if self.plain:
-            return gradient
-        slots = pixels(gradient).unflatten(3, (len(self.sources), -1))
-        if self.even:
-            return images(slots.unflatten(3, (self.blocks, -1)).sum(4).flatten(3))
-        parts = slots.unbind(3)
-        sums = []
-        for block in range(self.blocks):
-            readers = [part for part, read in zip(parts, self.sources, strict=True) if read == block]
-            sums.append(sum(readers[1:], readers[0]) if readers else torch.zeros_like(parts[0]))
-        return images(torch.cat(sums, 3))
-
-
 class Bundle:
-    """Blocks of channels `x` (n, blocks*C, h, w), and what several chains make of them, each made once."""
+    """Blocks of channels `x` (n, blocks*C, h, w), and what several chains derive from them, each computed once."""
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
-        self._picked: dict[tuple[int, int], Bundle] = {}
-        self._spread: dict[Reading, Spread] = {}
+        self._subsampled: dict[tuple[int, int], Bundle] = {}
+        self._selected: dict[BlockMap, SlotInputs] = {}
 
     @cached_property
     def rectified(self) -> Bundle:
-        """The bundle behind a ReLU."""
+        """The bundle after a ReLU."""
         return Bundle(F.relu(self.x))
 
-    def picked(self, stride: tuple[int, int]) -> Bundle:
-        """Every stride-th pixel along both sides, from the first on."""
-        if stride not in self._picked:
+    def subsampled(self, stride: tuple[int, int]) -> Bundle:
+        """Return every stride-th pixel along both sides, from the first on."""
+        if stride not in self._subsampled:
             pixels = self.x[:, :, :: stride[0], :: stride[1]]
-            self._picked[stride] = Bundle(pixels.contiguous(memory_format=torch.channels_last))
-        return self._picked[stride]
+            self._subsampled[stride] = Bundle(pixels.contiguous(memory_format=torch.channels_last))
+        return self._subsampled[stride]
 
-    def spread(self, reading: Reading) -> Spread:
-        """A block for each slot."""
-        if reading not in self._spread:
-            again = Again(reading)
-            x = self.x if reading.plain else _Spread.apply(self.x, again)  # type: ignore[no-untyped-call]
-            self._spread[reading] = Spread(x, self.x.detach(), again)
-        return self._spread[reading]
+    def index_select(self, block_map: BlockMap) -> SlotInputs:
+        """Return the block of each slot."""
+        if block_map not in self._selected:
+            selection = RecomputedSelection(block_map)
+            x = self.x if block_map.is_identity else _IndexSelect.apply(self.x, selection)  # type: ignore[no-untyped-call]
+            self._selected[block_map] = SlotInputs(x, self.x.detach(), selection)
+        return self._selected[block_map]
 
 
 @dataclass(frozen=True, eq=False)
-class Spread:
-    """A block for each slot, `x` (n, slots*C, h, w), of a bundle `source` (n, blocks*C, h, w)."""
+class SlotInputs:
+    """The block of each slot, `x` (n, slots*C, h, w), selected from a bundle `source` (n, blocks*C, h, w)."""
 
     x: Tensor
     source: Tensor
-    again: Again
+    selection: RecomputedSelection
 
 
-class Again:
-    """Spreads a bundle again in the backward pass, once for all chains that read it: only the bundle is kept for it."""
+class RecomputedSelection:
+    """Selects blocks of a bundle again in the backward pass, once for all chains that read them: only the bundle is saved."""
 
-    def __init__(self, reading: Reading) -> None:
-        self.reading = reading
-        self._made: Tensor | None = None
+    def __init__(self, block_map: BlockMap) -> None:
+        self.block_map = block_map
+        self._result: Tensor | None = None
 
     def __call__(self, source: Tensor) -> Tensor:
-        if self.reading.plain:
+        if self.block_map.is_identity:
             return source
-        if self._made is None:
-            self._made = self.reading.spread(source)
-        return self._made
+        if self._result is None:
+            self._result = self.block_map.index_select(source)
+        return self._result
 
-    def forget(self) -> None:
-        """When all chains have had their turn."""
-        self._made = None
+    def clear(self) -> None:
+        """Free the selection once all chains have used it."""
+        self._result = None
 
 
-class _Spread(torch.autograd.Function):
-    """`Reading.spread`, whose gradient is summed by one operation."""
+class _IndexSelect(torch.autograd.Function):
+    """`BlockMap.index_select`, whose gradient is summed by one operation."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, again: Again) -> Tensor:
-        ctx.again = again
-        return again.reading.spread(x)
+    def forward(ctx: Any, x: Tensor, selection: RecomputedSelection) -> Tensor:
+        ctx.selection = selection
+        return selection.block_map.index_select(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        ctx.again.forget()
-        return ctx.again.reading.gather(gradient), None
+        ctx.selection.clear()
+        return ctx.selection.block_map.index_add(gradient), None

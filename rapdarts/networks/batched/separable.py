@@ -1,14 +1,12 @@
-"""Depthwise and pointwise convolution as one operation that keeps its input for the backward pass, where weights learn, and nothing else.
+"""Depthwise and pointwise convolution as one operation that saves only its input for the backward pass, and that only if weights learn.
 
-What lies between the two is computed again when the pointwise weights need their gradient: a depthwise convolution is
-cheap, and its output would be as large as everything else that an edge keeps. On a CPU the gradients also go around
-the slow paths of oneDNN (docs/performance.md has the figures): depthwise weights wider than three columns, and
-anything dilated.
+The tensor between the two is recomputed when the pointwise weights need their gradient: a depthwise convolution is
+cheap, and its output would be as large as everything else that an edge saves. On a CPU the gradients also avoid the
+slow paths of oneDNN (figures in docs/performance.md): depthwise weights wider than three columns, and any dilation.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,68 +14,53 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rapdarts.networks.batched.bundles import Again, Bundle, Reading, for_kernels, images, pixels
+from rapdarts.networks.batched.bundles import Bundle, RecomputedSelection, use_kernels
+from rapdarts.networks.batched.layout import BlockMap, Geometry, images, pixels
 
 STRIP = 3
-"""The widest depthwise kernel, in columns, whose weight gradient oneDNN computes fast."""
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a convolution moves over the image; each as (rows, columns)."""
-
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-
-    def same(self, kernel: tuple[int, int]) -> bool:
-        """Whether it gives an image of the size it was given."""
-        reach = [d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True)]
-        return self.stride == (1, 1) and all(2 * p == r for p, r in zip(self.padding, reach, strict=True))
-
-    def result(self, given: tuple[int, int], kernel: tuple[int, int]) -> tuple[int, int]:
-        """The size (rows, columns) of what it makes of an image of a `given` size."""
-        height, width = (
-            (side + 2 * p - d * (k - 1) - 1) // s + 1
-            for side, p, d, k, s in zip(given, self.padding, self.dilation, kernel, self.stride, strict=True)
-        )
-        return height, width
+"""Columns of the widest depthwise kernel whose weight gradient oneDNN computes fast."""
 
 
 def separable(
-    x: Bundle, reading: Reading, depthwise: Tensor, pointwise: Tensor, geometry: Geometry, room: Tensor | None = None
+    x: Bundle, block_map: BlockMap, depthwise: Tensor, pointwise: Tensor, geometry: Geometry, out: Tensor | None = None
 ) -> Tensor:
     """Depthwise, then pointwise convolution of slots of C channels each, each slot with its own weights.
 
-    `x` is (n, blocks*C, h, w), `depthwise` (slots*C, 1, k, k), `pointwise` (slots*outputs, C, 1, 1); gives
-    (n, slots*outputs, h', w'), which a kernel of ours puts into the `room` for it, if there is one.
+    `x` is (n, blocks*C, h, w), `depthwise` (slots*C, 1, k, k), `pointwise` (slots*outputs, C, 1, 1). Returns
+    (n, slots*outputs, h', w'), in the buffer `out` where one is given and our kernel runs.
     """
-    if for_kernels(x.x, max(pointwise.shape[1], len(pointwise) // len(reading.sources))):
+    if use_kernels(x.x, max(pointwise.shape[1], len(pointwise) // len(block_map.sources))):
         image = x.x.to(torch.get_autocast_dtype("cuda")) if torch.is_autocast_enabled("cuda") else x.x
-        made: Tensor = _SeparableOnGpu.apply(image, depthwise, pointwise, reading, geometry, room)  # type: ignore[no-untyped-call]
-        return made
+        result: Tensor = _SeparableOnGpu.apply(image, depthwise, pointwise, block_map, geometry, out)  # type: ignore[no-untyped-call]
+        return result
     (rows, columns), (above, beside) = geometry.stride, geometry.padding
     if geometry.stride == geometry.dilation != (1, 1) and above % rows == 0 and beside % columns == 0:
-        # Only every stride-th pixel is read: a dense convolution of those.
-        x, geometry = x.picked(geometry.stride), Geometry((1, 1), (above // rows, beside // columns), (1, 1))
-    spread = x.spread(reading)
-    tensors = [spread.x, spread.source, depthwise, pointwise]
+        # Only every stride-th pixel is read, so this is an undilated convolution of those pixels.
+        x, geometry = x.subsampled(geometry.stride), Geometry((1, 1), (above // rows, beside // columns), (1, 1))
+    inputs = x.index_select(block_map)
+    tensors = [inputs.x, inputs.source, depthwise, pointwise]
     device = x.x.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        # Autocast does not look into a function of our own.
+        # Autocast does not cast the inputs of our own autograd functions.
         tensors = [tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
-    result: Tensor = _Separable.apply(*tensors, spread.again, geometry)  # type: ignore[no-untyped-call]
+    result = _Separable.apply(*tensors, inputs.selection, geometry)  # type: ignore[no-untyped-call]
     return result
 
 
 class _Separable(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, source: Tensor, depthwise: Tensor, pointwise: Tensor, again: Again, geometry: Geometry
+        ctx: Any,
+        x: Tensor,
+        source: Tensor,
+        depthwise: Tensor,
+        pointwise: Tensor,
+        selection: RecomputedSelection,
+        geometry: Geometry,
     ) -> Tensor:
         _, _, *for_weights = ctx.needs_input_grad[:4]
         ctx.save_for_backward(source if any(for_weights) else None, depthwise, pointwise)
-        ctx.size, ctx.again, ctx.geometry = source.shape, again, geometry
+        ctx.size, ctx.selection, ctx.geometry = source.shape, selection, geometry
         return F.conv2d(_depthwise(x, depthwise, geometry), pointwise, groups=len(depthwise) // pointwise.shape[1])
 
     @staticmethod
@@ -88,7 +71,7 @@ class _Separable(torch.autograd.Function):
         slots = len(depthwise) // channels
         for_x, _, for_depthwise, for_pointwise = ctx.needs_input_grad[:4]
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        x = ctx.again(source) if for_depthwise or for_pointwise else None
+        x = ctx.selection(source) if for_depthwise or for_pointwise else None
         to_pointwise = None
         if x is not None:
             between = _depthwise(x, depthwise, ctx.geometry)
@@ -101,31 +84,31 @@ class _Separable(torch.autograd.Function):
 
 
 class _SeparableOnGpu(torch.autograd.Function):
-    """The same by kernels of ours, which read each slot's block where it lies."""
+    """The same with our kernels, which read each slot's block in place."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, depthwise: Tensor, pointwise: Tensor, reading: Reading, geometry: Geometry,
-        room: Tensor | None,
+        ctx: Any, x: Tensor, depthwise: Tensor, pointwise: Tensor, block_map: BlockMap, geometry: Geometry,
+        out: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        from rapdarts.networks.batched.kernels import convolutions, places
+        from rapdarts.networks.batched.kernels import convolutions, launch
 
-        x = places.laid_out(x)
+        x = launch.ensure_pitch(x)
         _, *for_weights = ctx.needs_input_grad[:3]
         ctx.save_for_backward(x if any(for_weights) else None, depthwise, pointwise)
-        ctx.size, ctx.reading, ctx.geometry = x.shape, reading, geometry
-        # Detached, a result is a tensor of its own, though it lies in the room that came in.
-        return convolutions.forward(x, reading, depthwise, pointwise, geometry, room).detach()
+        ctx.size, ctx.block_map, ctx.geometry = x.shape, block_map, geometry
+        # Detached, the result is a new tensor, though it shares the memory of `out`.
+        return convolutions.forward(x, block_map, depthwise, pointwise, geometry, out).detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        from rapdarts.networks.batched.kernels import convolutions, places
+        from rapdarts.networks.batched.kernels import convolutions, launch
 
         x, depthwise, pointwise = ctx.saved_tensors
-        gradient = places.laid_out(gradient)
+        gradient = launch.ensure_pitch(gradient)
         size = ctx.size if ctx.needs_input_grad[0] else None
-        gradients = convolutions.backward(gradient, size, x, ctx.reading, depthwise, pointwise, ctx.geometry)
+        gradients = convolutions.backward(gradient, size, x, ctx.block_map, depthwise, pointwise, ctx.geometry)
         return *gradients, None, None, None
 
 
@@ -136,26 +119,26 @@ def _depthwise(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
 def _depthwise_backward(
     gradient: Tensor, x: Tensor | None, size: torch.Size, weight: Tensor, geometry: Geometry, for_x: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of a depthwise convolution for its input, of `size`, and its weight; without `x` not for that."""
+    """Return the gradients of a depthwise convolution for its input, of `size`, and its weight (None without `x`)."""
     kernel = (weight.shape[2], weight.shape[3])
     dilated = geometry.dilation != (1, 1)
     whole = all(p % d == 0 for p, d in zip(geometry.padding, geometry.dilation, strict=True))
-    detour = weight.device.type == "cpu" and (geometry.same(kernel) and whole if dilated else kernel[1] > STRIP)
+    detour = weight.device.type == "cpu" and (geometry.keeps_size(kernel) and whole if dilated else kernel[1] > STRIP)
     if x is not None and not detour:
         return _library_backward(gradient, x, weight, geometry, (for_x, True, False))[:2]
     to_x = to_weight = None
     if for_x and dilated and detour:
         to_x = _depthwise(gradient, weight.flip(2, 3), geometry)  # the convolution turned around
     elif for_x:
-        # What the stride leaves over at the far sides, where the last window does not reach.
-        left = [
+        # The pixels at the far sides that no window of the stride reaches.
+        output_padding = [
             side - ((given - 1) * s - 2 * p + d * (k - 1) + 1)
             for side, given, s, p, d, k in zip(
                 size[2:], gradient.shape[2:], geometry.stride, geometry.padding, geometry.dilation, kernel, strict=True
             )
         ]
         to_x = F.conv_transpose2d(
-            gradient, weight, None, geometry.stride, geometry.padding, left, len(weight), geometry.dilation
+            gradient, weight, None, geometry.stride, geometry.padding, output_padding, len(weight), geometry.dilation
         )
     if x is not None:
         if dilated:
@@ -176,7 +159,7 @@ def _library_backward(
 
 
 def _weight_in_strips(gradient: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Any:
-    """The weight gradient of an undilated convolution, a strip of at most STRIP columns of the kernel after the other."""
+    """Return the weight gradient of an undilated convolution, computed in strips of at most STRIP columns of the kernel."""
     if weight.shape[3] <= STRIP:
         return _library_backward(gradient, x, weight, geometry, (False, True, False))[1]
     rows, columns = geometry.padding
@@ -192,9 +175,9 @@ def _weight_in_strips(gradient: Tensor, x: Tensor, weight: Tensor, geometry: Geo
 
 
 def _phases(x: Tensor, dilation: tuple[int, int]) -> Tensor:
-    """The pixels that a dilated convolution sees together, as images of their own: (n, C, h, w) to (dh*dw*n, C, h/dh, w/dw).
+    """Split images into the sets of pixels that a dilated convolution reads together: (n, C, h, w) to (dh*dw*n, C, h/dh, w/dw).
 
-    Sides that the dilation does not divide are padded by zeros, which add nothing to a sum of products.
+    Sides that the dilation does not divide are padded with zeros, which add nothing to a sum of products.
     """
     rows, columns = dilation
     height, width = x.shape[-2:]

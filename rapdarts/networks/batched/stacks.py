@@ -2,7 +2,7 @@
 
 A slot is one primitive on one edge. The slots of a chain hold modules of the same build, each with weights of its own;
 a chain runs them layer by layer, and each layer for all slots at once over their stacked weights. Slots whose edges
-leave the same state read the same block of channels (`Reading`), so that what has no weights is computed once for all.
+leave the same state read the same block of channels (`BlockMap`), so that a layer without weights runs once for all of them.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rapdarts.networks.batched.bundles import Bundle, Reading, for_kernels, images, pixels
-from rapdarts.networks.batched.separable import Geometry, separable
-from rapdarts.networks.batched.sums import NormOnGpu, Weighted, WeightedNorm, kept
+from rapdarts.networks.batched.bundles import Bundle, use_kernels
+from rapdarts.networks.batched.layout import BlockMap, Geometry, images, pixels
+from rapdarts.networks.batched.separable import separable
+from rapdarts.networks.batched.sums import NormOnGpu, WeightedNorm, WeightedTerm, apply_mask
 from rapdarts.networks.layers import AvgPool, OffsetConvs
 
 WEIGHTLESS = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, AvgPool, nn.Identity)
-"""Layers that treat every channel alike, so that they may run on any bundle as they are."""
-
+"""Layers that treat every channel alike, so that they may run on any bundle."""
 
 WIDEST_POOL = 11
-"""Side of a window whose pixels the pools of a GPU can tell apart: they keep the number of the largest in 7 bits."""
+"""Side of the largest window that our pools support: the position of a maximum is stored in 7 bits."""
 
 
 def layers_of(module: nn.Module) -> list[nn.Module]:
-    """The layers of a primitive, one after the other; a module of unknown inside is one layer."""
+    """Return the layers of a primitive in their order; a module of unknown structure is one layer."""
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and not _hooked(module):
         layers = [layer for part in module for layer in layers_of(part)]
-        if len(set(layers)) == len(layers):  # one that comes twice would get weights of its own at each place
+        if len(set(layers)) == len(layers):  # a layer that is used twice would otherwise get two sets of weights
             return layers
     return [module]
 
 
 class Stack(nn.Module):
-    """One layer of all slots: a bundle of blocks (n, blocks*C, h, w), read as `reading` says, to (n, slots*C', h', w').
+    """One layer of all slots: a bundle of blocks (n, blocks*C, h, w), which the slots read by `block_map`, to (n, slots*C', h', w').
 
-    A kernel of ours puts that into the `room` for it, if there is one; other layers leave it alone. `origins` says which
-    tensors of the slots' own modules each of its tensors is made of.
+    Our kernels write the result into the buffer `out`, if it is given; other layers ignore it. `origins` lists, for each
+    tensor, the tensors of the slots' own modules that it is made of.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Stack(nn.Module):
         self.origins: dict[str, list[Tensor]] = {}
 
     def pack(self, name: str, tensors: Sequence[Any]) -> None:
-        """Lays tensors of the slots one after the other along their first axis, as a parameter or buffer `name`."""
+        """Concatenate tensors of the slots along their first axis, as a parameter or buffer `name`."""
         stacked = torch.cat([tensor.detach() for tensor in tensors])
         if isinstance(tensors[0], nn.Parameter):
             self.register_parameter(name, nn.Parameter(stacked, requires_grad=tensors[0].requires_grad))
@@ -75,11 +75,11 @@ class StackedConv(Stack):
             del self.bias
             self.pack("bias", [slot.bias for slot in slots])
 
-    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
-        if self.groups == 1 and reading.even:
-            read, groups = x.x, reading.blocks  # the slots of a block read it as one wide convolution does
+    def forward(self, x: Bundle, block_map: BlockMap, out: Tensor | None = None) -> Tensor:
+        if self.groups == 1 and block_map.is_grouped:
+            read, groups = x.x, block_map.blocks  # one wide convolution serves all slots of a block
         else:
-            read, groups = x.spread(reading).x, self.slots * self.groups
+            read, groups = x.index_select(block_map).x, self.slots * self.groups
         return F.conv2d(read, self.weight, self.bias, self.stride, self.padding, self.dilation, groups)
 
 
@@ -96,8 +96,8 @@ class StackedSeparable(Stack):
         self.pack("depthwise", [slot.weight for slot in depthwise])
         self.pack("pointwise", [slot.weight for slot in pointwise])
 
-    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
-        return separable(x, reading, self.depthwise, self.pointwise, self.geometry, room)
+    def forward(self, x: Bundle, block_map: BlockMap, out: Tensor | None = None) -> Tensor:
+        return separable(x, block_map, self.depthwise, self.pointwise, self.geometry, out)
 
 
 class StackedHalves(Stack):
@@ -108,15 +108,15 @@ class StackedHalves(Stack):
         self.slots = len(slots)
         self.even, self.odd = StackedConv([slot.even for slot in slots]), StackedConv([slot.odd for slot in slots])
 
-    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
+    def forward(self, x: Bundle, block_map: BlockMap, out: Tensor | None = None) -> Tensor:
         even, odd = (Bundle(half) for half in OffsetConvs.pixels(x.x))
-        parts = (self.even(even, reading), self.odd(odd, reading))
+        parts = (self.even(even, block_map), self.odd(odd, block_map))
         halves = [pixels(part).unflatten(3, (self.slots, -1)) for part in parts]
         return images(torch.cat(halves, 4).flatten(3))
 
 
 class StackedNorm(Stack):
-    """A batch norm for each slot, with a ReLU behind it if `relu`."""
+    """A batch norm for each slot, followed by a ReLU if `relu`."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -133,14 +133,14 @@ class StackedNorm(Stack):
         for name in ("running_mean", "running_var"):
             self.pack(name, [getattr(slot, name) for slot in slots])
 
-    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
-        if self.training and self.weight is None and for_kernels(x.x, self.channels):
-            made: Tensor = NormOnGpu.apply(  # type: ignore[no-untyped-call]
-                x.x, reading, self.running_mean, self.running_var, self.momentum, self.eps, self.relu
+    def forward(self, x: Bundle, block_map: BlockMap, out: Tensor | None = None) -> Tensor:
+        if self.training and self.weight is None and use_kernels(x.x, self.channels):
+            result: Tensor = NormOnGpu.apply(  # type: ignore[no-untyped-call]
+                x.x, block_map, self.running_mean, self.running_var, self.momentum, self.eps, self.relu
             )
-            return made
+            return result
         normalised = torch.native_batch_norm(
-            x.spread(reading).x,
+            x.index_select(block_map).x,
             self.weight,
             self.bias,
             self.running_mean,
@@ -151,16 +151,16 @@ class StackedNorm(Stack):
         )[0]
         return F.relu(normalised) if self.relu else normalised
 
-    def weighted(self, x: Tensor, reading: Reading, scale: Tensor) -> Tensor:
-        """The normalised `x` times `scale` (slots*C,): the mixing weight takes the place of the scale a batch norm learns."""
+    def weighted(self, x: Tensor, block_map: BlockMap, scale: Tensor) -> Tensor:
+        """Return the normalised `x` times `scale` (slots*C,): the mixing weight replaces the scale that a batch norm learns."""
         result: Tensor = WeightedNorm.apply(  # type: ignore[no-untyped-call]
-            x, scale, reading, self.running_mean, self.running_var, self.training, self.momentum, self.eps
+            x, scale, block_map, self.running_mean, self.running_var, self.training, self.momentum, self.eps
         )
         return result
 
 
-class Each(Stack):
-    """Layers of unknown inside: every slot runs its own on its own block."""
+class PerSlot(Stack):
+    """Layers of unknown structure: every slot runs its own module on its block."""
 
     def __init__(self, slots: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -169,8 +169,8 @@ class Each(Stack):
             for name, tensor in slot.state_dict(keep_vars=True).items():
                 self.origins[f"slots.{i}.{name}"] = [tensor]
 
-    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
-        return torch.cat([slot(block) for slot, block in zip(self.slots, reading.split(x.x), strict=True)], 1)
+    def forward(self, x: Bundle, block_map: BlockMap, out: Tensor | None = None) -> Tensor:
+        return torch.cat([slot(block) for slot, block in zip(self.slots, block_map.split(x.x), strict=True)], 1)
 
 
 class Elementwise(Stack):
@@ -180,19 +180,19 @@ class Elementwise(Stack):
         super().__init__()
         self.layer = slots[0]
 
-    def forward(self, x: Bundle, reading: Reading, room: Tensor | None = None) -> Tensor:
-        return self.layer(x.spread(reading).x)
+    def forward(self, x: Bundle, block_map: BlockMap, out: Tensor | None = None) -> Tensor:
+        return self.layer(x.index_select(block_map).x)
 
 
 class Chain(nn.Module):
     """One primitive on all its slots, from the states that their edges leave to the terms of the sums they enter.
 
-    `slots` holds the module of each slot, which reads the bundle of states as `reading` says.
+    `slots` holds the module of each slot; `block_map` maps the slots to the states that they read.
     """
 
-    def __init__(self, slots: Sequence[nn.Module], reading: Reading) -> None:
+    def __init__(self, slots: Sequence[nn.Module], block_map: BlockMap) -> None:
         super().__init__()
-        self.reading = reading
+        self.block_map = block_map
         rows = [layers_of(slot) for slot in slots]
         if not all(_alike(column) for column in zip(*rows, strict=False)) or len({len(row) for row in rows}) > 1:
             rows = [[slot] for slot in slots]
@@ -208,46 +208,46 @@ class Chain(nn.Module):
         self.layers = nn.ModuleList(_stacks(columns))
 
     def forward(self, x: Bundle, scale: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The weighed terms (n, slots*C, h', w') of a bundle (n, blocks*C, h, w); `scale` is (slots*C,).
+        """Return the weighted terms (n, slots*C, h', w') of a bundle (n, blocks*C, h, w); `scale` is (slots*C,).
 
         `mask` (n, h, w, slots, C) says which elements are kept.
         """
         y = self.before_norm(x)
         if self.norm is not None:
-            weighted = self.norm.weighted(y, self.behind, scale)
-            return weighted if mask is None else images(kept(pixels(weighted), mask))
-        result: Tensor = Weighted.apply(y, scale, self.behind, mask)  # type: ignore[no-untyped-call]
+            weighted = self.norm.weighted(y, self.output_map, scale)
+            return weighted if mask is None else images(apply_mask(pixels(weighted), mask))
+        result: Tensor = WeightedTerm.apply(y, scale, self.output_map, mask)  # type: ignore[no-untyped-call]
         return result
 
     @property
-    def idle(self) -> bool:
-        """Whether the terms are the states themselves, but for their weights."""
-        busy = [layer for layer in self.shared if type(layer) is not nn.Identity]
-        return not (self.relu or busy or len(self.layers) or self.norm)
+    def is_identity(self) -> bool:
+        """Whether the terms are the states themselves, up to their weights."""
+        shared = [layer for layer in self.shared if type(layer) is not nn.Identity]
+        return not (self.relu or shared or len(self.layers) or self.norm)
 
     @property
-    def behind(self) -> Reading:
-        """How the slots read what the layers put out: once there are weights, each has a block of its own."""
-        return Reading.own(len(self.reading.sources)) if len(self.layers) else self.reading
+    def output_map(self) -> BlockMap:
+        """The block of the layers' output that each slot reads: after layers with weights, its own."""
+        return BlockMap.identity(len(self.block_map.sources)) if len(self.layers) else self.block_map
 
-    def before_norm(self, x: Bundle, room: Tensor | None = None) -> Tensor:
-        """What all layers but the norm make of a bundle (n, blocks*C, h, w), to be read as `behind` says.
+    def before_norm(self, x: Bundle, out: Tensor | None = None) -> Tensor:
+        """Run all layers but the norm on a bundle (n, blocks*C, h, w); slots read the result by `output_map`.
 
-        It lies in the `room` for it, where there is one and the last layer is a kernel of ours.
+        It is written into `out` if that is given and our kernel runs the last layer.
         """
         if self.relu:
             x = x.rectified
         last = [*self.shared, *self.layers][-1:]
         for layer in self.shared:
-            x = Bundle(pooled(layer, x.x, room if layer in last else None))
-        reading = self.reading
+            x = Bundle(apply_weightless(layer, x.x, out if layer in last else None))
+        block_map = self.block_map
         for layer in self.layers:
-            x, reading = Bundle(layer(x, reading, room if layer in last else None)), self.behind
+            x, block_map = Bundle(layer(x, block_map, out if layer in last else None)), self.output_map
         return x.x
 
 
 def _stacks(columns: Sequence[Sequence[nn.Module]]) -> Iterator[Stack]:
-    """One stack for each layer; a depthwise and a pointwise convolution behind each other become one."""
+    """Yield a stack for each layer; a depthwise convolution and the pointwise one after it share a stack."""
     at = 0
     while at < len(columns):
         column, following = columns[at], columns[at + 1] if at + 1 < len(columns) else ()
@@ -266,18 +266,18 @@ def _stacks(columns: Sequence[Sequence[nn.Module]]) -> Iterator[Stack]:
         elif _weightless(column):
             yield Elementwise(column)
         else:
-            yield Each(column)
+            yield PerSlot(column)
         at += 1
 
 
 def _alike(column: Sequence[nn.Module]) -> bool:
-    """Whether the modules of a layer differ in nothing but their numbers."""
+    """Whether the modules of a layer differ only in the values of their tensors."""
     builds = [_build(slot) for slot in column]
     return builds.count(builds[0]) == len(builds)
 
 
 def _build(module: nn.Module) -> tuple[object, ...]:
-    """What a module is but for its numbers: what it prints, what its classes call constant (not all of it is printed), what learns."""
+    """Describe a module apart from its tensors: its repr, its `__constants__` (not all are in the repr), and which weights learn."""
     constants = [
         getattr(part, name, None) for part in module.modules() for name in getattr(type(part), "__constants__", ())
     ]
@@ -285,13 +285,13 @@ def _build(module: nn.Module) -> tuple[object, ...]:
 
 
 def _hooked(module: nn.Module) -> bool:
-    """Whether calling a module does more than its class says."""
+    """Whether calling a module does more than its class defines."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooks) or "forward" in vars(module)
 
 
 def _weightless(column: Sequence[nn.Module], *kinds: type[nn.Module]) -> bool:
-    """Whether one layer will do for all slots: none has weights, or is heard by anyone; `kinds` are those to look for."""
+    """Whether one layer can serve all slots: it is of `kinds` (default: WEIGHTLESS) in every slot, and has no hooks."""
     return all(type(slot) in (kinds or WEIGHTLESS) and not _hooked(slot) for slot in column)
 
 
@@ -322,18 +322,18 @@ def _stackable_norm(column: Sequence[nn.Module]) -> bool:
     )
 
 
-def pooled(layer: Any, x: Tensor, room: Tensor | None = None) -> Tensor:
-    """A layer without weights on feature maps (n, C, h, w).
+def apply_weightless(layer: Any, x: Tensor, out: Tensor | None = None) -> Tensor:
+    """Run a layer without weights on feature maps (n, C, h, w).
 
-    Pools of whole windows are kernels of ours, where there are some, which put what they make into the `room` for it.
+    Our kernels run pools of whole windows where they can, and write the result into `out` if that is given.
     """
     plain = (type(layer) is nn.MaxPool2d and layer.dilation == 1) or (
         type(layer) is AvgPool and not layer.count_include_pad
     )
     whole = plain and not layer.ceil_mode and all(type(part) is int for part in _window(layer))
-    if not (whole and layer.kernel_size <= WIDEST_POOL and for_kernels(x, 1)):
+    if not (whole and layer.kernel_size <= WIDEST_POOL and use_kernels(x, 1)):
         return layer(x)
-    result: Tensor = _PoolOnGpu.apply(x, room, *_window(layer), type(layer) is nn.MaxPool2d)  # type: ignore[no-untyped-call]
+    result: Tensor = _PoolOnGpu.apply(x, out, *_window(layer), type(layer) is nn.MaxPool2d)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -342,23 +342,21 @@ def _window(layer: Any) -> tuple[Any, Any, Any]:
 
 
 class _PoolOnGpu(torch.autograd.Function):
-    """A pool of windows of `size` pixels a side, padding not counted."""
+    """A pool with windows of `size` x `size` pixels, padding not counted."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, room: Tensor | None, size: int, stride: int, padding: int, maximum: bool
-    ) -> Tensor:
-        from rapdarts.networks.batched.kernels import places, pools
+    def forward(ctx: Any, x: Tensor, out: Tensor | None, size: int, stride: int, padding: int, maximum: bool) -> Tensor:
+        from rapdarts.networks.batched.kernels import launch, pools
 
-        y, which = pools.forward(places.laid_out(x), size, stride, padding, maximum, room)
+        y, which = pools.forward(launch.ensure_pitch(x), size, stride, padding, maximum, out)
         ctx.save_for_backward(which)
         ctx.given, ctx.window = x.shape, (size, stride, padding)
-        return y.detach()  # a tensor of its own, though it lies in the room that came in
+        return y.detach()  # a new tensor, though it shares the memory of `out`
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        from rapdarts.networks.batched.kernels import places, pools
+        from rapdarts.networks.batched.kernels import launch, pools
 
         (which,) = ctx.saved_tensors
-        return pools.backward(places.laid_out(gradient), ctx.given, which, *ctx.window), *[None] * 5
+        return pools.backward(launch.ensure_pitch(gradient), ctx.given, which, *ctx.window), *[None] * 5

@@ -1,36 +1,37 @@
-"""Terms: what the slots of a wave put out, weighed by their mixing weights and summed into the nodes, with gradients of their own."""
+"""Terms: the outputs of the slots, weighted by their mixing weights and summed into the nodes, with gradients of our own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rapdarts.networks.batched.bundles import Reading, images, pixels
+from rapdarts.networks.batched.layout import BlockMap, Terms, images, pixels
 
 
 class WeightedNorm(torch.autograd.Function):
-    """Batch norm whose scale is the mixing weight; of all the slots that read a block, only the block is kept."""
+    """Batch norm whose scale is the mixing weight; for all slots that read a block, only the block is saved."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
         scale: Tensor,
-        reading: Reading,
+        block_map: BlockMap,
         mean: Tensor,
         var: Tensor,
         training: bool,
         momentum: float,
         eps: float,
     ) -> Tensor:
-        y, *statistics = torch.native_batch_norm(reading.spread(x), scale, None, mean, var, training, momentum, eps)
+        y, *statistics = torch.native_batch_norm(
+            block_map.index_select(x), scale, None, mean, var, training, momentum, eps
+        )
         ctx.save_for_backward(x, scale, mean, var, *statistics)
-        ctx.reading, ctx.training, ctx.eps = reading, training, eps
+        ctx.block_map, ctx.training, ctx.eps = block_map, training, eps
         return y
 
     @staticmethod
@@ -39,25 +40,25 @@ class WeightedNorm(torch.autograd.Function):
         x, scale, mean, var, *statistics = ctx.saved_tensors
         to_x, to_scale, _ = torch.ops.aten.native_batch_norm_backward(
             gradient.contiguous(memory_format=torch.channels_last),
-            ctx.reading.spread(x), scale, mean, var, *statistics, ctx.training, ctx.eps,
+            ctx.block_map.index_select(x), scale, mean, var, *statistics, ctx.training, ctx.eps,
             (ctx.needs_input_grad[0], ctx.needs_input_grad[1], False),
         )  # fmt: skip
-        return None if to_x is None else ctx.reading.gather(to_x), to_scale, *[None] * 6
+        return None if to_x is None else ctx.block_map.index_add(to_x), to_scale, *[None] * 6
 
 
 class NormOnGpu(torch.autograd.Function):
-    """Batch norm by kernels of ours, with a ReLU behind it if asked."""
+    """Batch norm with our kernels, followed by a ReLU if `relu`."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, reading: Reading, mean: Tensor, var: Tensor, momentum: float, eps: float, relu: bool
+        ctx: Any, x: Tensor, block_map: BlockMap, mean: Tensor, var: Tensor, momentum: float, eps: float, relu: bool
     ) -> Tensor:
         from rapdarts.networks.batched.kernels import norms
 
         x = x.contiguous(memory_format=torch.channels_last)
-        y, statistics = norms.forward(x, reading, mean, var, momentum, eps, relu)
+        y, statistics = norms.forward(x, block_map, mean, var, momentum, eps, relu)
         ctx.save_for_backward(x, statistics)
-        ctx.reading, ctx.relu = reading, relu
+        ctx.block_map, ctx.relu = block_map, relu
         return y
 
     @staticmethod
@@ -67,38 +68,16 @@ class NormOnGpu(torch.autograd.Function):
 
         x, statistics = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        return norms.backward(gradient, x, ctx.reading, statistics, ctx.relu), *[None] * 6
+        return norms.backward(gradient, x, ctx.block_map, statistics, ctx.relu), *[None] * 6
 
 
-@dataclass(frozen=True)
-class Terms:
-    """The terms of a wave, slot by slot: first those that a batch norm ends, which lie in the wave's room, then skips of its states.
+class WeightedSum(torch.autograd.Function):
+    """All terms of an edge group, weighted by `scale` (slots*C,) and summed into its nodes with our kernels.
 
-    `norms` and `skips` say which block of either a slot reads, `into` which of the `nodes` it enters, and `masks` which
-    of those that are drawn for a cell a skip has. All norms have one `momentum` and one `eps`.
-    """
-
-    norms: Reading
-    skips: Reading
-    masks: tuple[int, ...]
-    into: tuple[int, ...]
-    nodes: int
-    momentum: float
-    eps: float
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        """The block of each slot."""
-        return self.norms.sources + self.skips.sources
-
-
-class WeighedSum(torch.autograd.Function):
-    """All terms of a wave, weighed by `scale` (slots*C,) and summed into its nodes by kernels of ours.
-
-    `room` (n, blocks*C, h, w) is for what the norms read, `parts` of it one behind the other: some lie there already.
+    `buffer` (n, blocks*C, h, w) is what the norms read: the `parts` side by side, of which some are views of it already.
     `state` (n, states*C, h, w) is what skips read, where `masks` (edges, n, h, w, C) keep it, and `pending`
-    (n, nodes*C, h, w) what is added to. Gives the first node and the others. Nothing is kept but what goes in, and the
-    `running` means and variances of the norms are brought up to date.
+    (n, nodes*C, h, w) the nodes' sum so far. Returns the first node and the others, and updates the `running` means and
+    variances of the norms. Only inputs are saved for the backward pass.
     """
 
     @staticmethod
@@ -106,122 +85,122 @@ class WeighedSum(torch.autograd.Function):
         ctx: Any,
         terms: Terms,
         running: Sequence[tuple[Tensor, Tensor]],
-        room: Tensor,
+        buffer: Tensor,
         masks: Tensor | None,
         state: Tensor,
         scale: Tensor,
         pending: Tensor | None,
         *parts: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        from rapdarts.networks.batched.kernels import norms
+        from rapdarts.networks.batched.kernels import sums
 
         ctx.terms, ctx.widths = terms, [part.shape[1] for part in parts]
-        for part, place in zip(parts, room.split(ctx.widths, 1), strict=True):
-            if part.data_ptr() != place.data_ptr():
-                place.copy_(part)
+        for part, view in zip(parts, buffer.split(ctx.widths, 1), strict=True):
+            if part.data_ptr() != view.data_ptr():
+                view.copy_(part)
         if pending is not None:
-            pending = pending.to(room.dtype).contiguous(memory_format=torch.channels_last)
-        first, others, statistics = norms.weighed_sum(terms, room, state, masks, scale, pending)
+            pending = pending.to(buffer.dtype).contiguous(memory_format=torch.channels_last)
+        first, others, statistics = sums.weighted_sum(terms, buffer, state, masks, scale, pending)
         means, variances = zip(*running, strict=True)
         widths = [len(mean) for mean in means]
         fresh = [*statistics[0].split(widths), *statistics[2].split(widths)]
         torch._foreach_lerp_([*means, *variances], fresh, terms.momentum)
-        # The state only tells how strongly a skip is to be heard.
-        asked = state if terms.masks and ctx.needs_input_grad[5] else None
-        ctx.save_for_backward(room, masks, asked, scale, statistics)
+        # Only the gradient for the skips' scale reads the state.
+        saved_state = state if terms.masks and ctx.needs_input_grad[5] else None
+        ctx.save_for_backward(buffer, masks, saved_state, scale, statistics)
         return first, others
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        from rapdarts.networks.batched.kernels import norms
+        from rapdarts.networks.batched.kernels import sums
 
-        room, masks, state, scale, statistics = ctx.saved_tensors
+        buffer, masks, state, scale, statistics = ctx.saved_tensors
         for_state, for_scale, for_pending = ctx.needs_input_grad[4:7]
         gradient = torch.cat(gradients, 1).contiguous(memory_format=torch.channels_last)
-        to_room, to_scale = norms.weighed_sum_backward(ctx.terms, gradient, room, state, masks, scale, statistics)
+        to_buffer, to_scale = sums.weighted_sum_backward(ctx.terms, gradient, buffer, state, masks, scale, statistics)
         skips = for_state and len(ctx.terms.skips.sources) > 0
         return (
             *[None] * 4,
-            norms.skips_backward(ctx.terms, gradient, masks, scale) if skips else None,
+            sums.skips_backward(ctx.terms, gradient, masks, scale) if skips else None,
             to_scale.to(scale.dtype) if for_scale else None,
             gradient if for_pending else None,
-            *to_room.split(ctx.widths, 1),
+            *to_buffer.split(ctx.widths, 1),
         )
 
 
-class Weighted(torch.autograd.Function):
-    """A term without a batch norm at its end: weighed as it is, where the mask keeps it."""
+class WeightedTerm(torch.autograd.Function):
+    """A term that does not end in a batch norm: its values times their weights, where the mask keeps them."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, reading: Reading, mask: Tensor | None) -> Tensor:
-        ctx.reading, ctx.precision = reading, scale.dtype
+    def forward(ctx: Any, x: Tensor, scale: Tensor, block_map: BlockMap, mask: Tensor | None) -> Tensor:
+        ctx.block_map, ctx.precision = block_map, scale.dtype
         scale = scale.to(x.dtype)
         ctx.save_for_backward(x, scale, mask)
-        slots = reading.slots(x)
-        return images(kept((slots * scale.view(slots.shape[3:])).flatten(3), mask))
+        slots = block_map.by_slot(x)
+        return images(apply_mask((slots * scale.view(slots.shape[3:])).flatten(3), mask))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, scale, mask = ctx.saved_tensors
-        passed = kept(pixels(gradient), mask)
+        passed = apply_mask(pixels(gradient), mask)
         to_x = to_scale = None
         if ctx.needs_input_grad[0]:
-            to_x = ctx.reading.gather(images(passed * scale))
+            to_x = ctx.block_map.index_add(images(passed * scale))
         if ctx.needs_input_grad[1]:
-            slots = ctx.reading.slots(x)
+            slots = ctx.block_map.by_slot(x)
             to_scale = (passed.view(slots.shape) * slots).sum((0, 1, 2), dtype=ctx.precision).flatten()
         return to_x, to_scale, None, None
 
 
-def kept(y: Tensor, mask: Tensor | None) -> Tensor:
-    """(n, h, w, slots*C), and 0 where `mask` (n, h, w, slots, C) says no."""
+def apply_mask(y: Tensor, mask: Tensor | None) -> Tensor:
+    """Return `y` (n, h, w, slots*C) with zeros where `mask` (n, h, w, slots, C) is False."""
     return y if mask is None else torch.where(mask, y.view(mask.shape), 0.0).flatten(3)
 
 
-def total(
-    terms: Sequence[Tensor], covers: Sequence[tuple[int, ...]], states: int, slots: int, pending: Tensor | None
+def sum_terms(
+    terms: Sequence[Tensor], term_slots: Sequence[tuple[int, ...]], states: int, slots: int, pending: Tensor | None
 ) -> Tensor:
-    """What the edges of a bundle put out together: terms (n, len(cover)*C, h, w), each of the slots in its cover.
+    """Sum the terms of an edge group into its nodes: each term is (n, len(its slots)*C, h, w).
 
-    The slots go through the nodes once for each state; gives (n, slots/states*C, h, w), the nodes side by side, with
+    The slots run over the nodes once for each state. Returns (n, slots/states*C, h, w), the nodes side by side, with
     `pending` of the same shape added.
     """
-    everything = tuple(range(slots))
-    if pending is not None:  # of the waves behind the first, which have one state
-        terms, covers = [pending, *terms], [everything, *covers]
-    # Whole terms first: they need no room of their own.
-    whole = [term for term, cover in zip(terms, covers, strict=True) if cover == everything]
-    parts = [(term, cover) for term, cover in zip(terms, covers, strict=True) if cover != everything]
-    result: Tensor = _Total.apply(  # type: ignore[no-untyped-call]
-        states, slots, len(whole), [cover for _, cover in parts], *whole, *(t for t, _ in parts)
+    every_slot = tuple(range(slots))
+    if pending is not None:  # only groups after the first have it, and these have one state
+        terms, term_slots = [pending, *terms], [every_slot, *term_slots]
+    # Terms of all slots first: their sum needs no new buffer of zeros.
+    whole = [term for term, of_term in zip(terms, term_slots, strict=True) if of_term == every_slot]
+    parts = [(term, of_term) for term, of_term in zip(terms, term_slots, strict=True) if of_term != every_slot]
+    result: Tensor = _SumTerms.apply(  # type: ignore[no-untyped-call]
+        states, slots, len(whole), [of_term for _, of_term in parts], *whole, *(term for term, _ in parts)
     )
     return result
 
 
-class _Total(torch.autograd.Function):
-    """The sum of terms of all slots (the first `whole`) and of some (those in `covers`), and over the states."""
+class _SumTerms(torch.autograd.Function):
+    """The sum of terms of all slots (the first `whole`) and of some (those in `term_slots`), and over the states."""
 
     @staticmethod
     def forward(
-        ctx: Any, states: int, slots: int, whole: int, covers: Sequence[tuple[int, ...]], *terms: Tensor
+        ctx: Any, states: int, slots: int, whole: int, term_slots: Sequence[tuple[int, ...]], *terms: Tensor
     ) -> Tensor:
-        ctx.states, ctx.slots, ctx.whole, ctx.covers = states, slots, whole, covers
-        n, width, height, wide = terms[0].shape
-        channels = width // (slots if whole else len(covers[0]))
+        ctx.states, ctx.slots, ctx.whole, ctx.term_slots = states, slots, whole, term_slots
+        n, total_channels, height, width = terms[0].shape
+        channels = total_channels // (slots if whole else len(term_slots[0]))
         if whole > 1:
             sum_ = pixels(terms[0] + terms[1])
         elif whole:
             sum_ = pixels(terms[0]).clone()
         else:
-            sum_ = terms[0].new_zeros(n, height, wide, slots * channels)
+            sum_ = terms[0].new_zeros(n, height, width, slots * channels)
         for term in terms[2:whole]:
             sum_ += pixels(term)
-        for term, cover in zip(terms[whole:], covers, strict=True):
-            for slot, at, length in _runs(cover):
-                part = pixels(term).narrow(3, at * channels, length * channels)
-                sum_.narrow(3, slot * channels, length * channels).add_(part)  # by += it would be copied onto itself
+        for term, of_term in zip(terms[whole:], term_slots, strict=True):
+            for slot, start, length in _contiguous_runs(of_term):
+                part = pixels(term).narrow(3, start * channels, length * channels)
+                sum_.narrow(3, slot * channels, length * channels).add_(part)  # += would copy the view onto itself
         return images(sum_.unflatten(3, (states, -1)).sum(3) if states > 1 else sum_)
 
     @staticmethod
@@ -230,17 +209,17 @@ class _Total(torch.autograd.Function):
         if ctx.states > 1:
             gradient = torch.cat([gradient] * ctx.states, 1)
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        blocks, found = gradient.chunk(ctx.slots, 1), {}
-        for cover in ctx.covers:
-            if cover not in found:
-                found[cover] = torch.cat([blocks[slot] for slot in cover], 1)
-        return None, None, None, None, *[gradient] * ctx.whole, *[found[cover] for cover in ctx.covers]
+        blocks, selected = gradient.chunk(ctx.slots, 1), {}
+        for of_term in ctx.term_slots:
+            if of_term not in selected:
+                selected[of_term] = torch.cat([blocks[slot] for slot in of_term], 1)
+        return None, None, None, None, *[gradient] * ctx.whole, *[selected[of_term] for of_term in ctx.term_slots]
 
 
-def _runs(cover: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Slots that follow each other, as (first slot, its place in the cover, how many)."""
+def _contiguous_runs(slots: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Yield the runs of consecutive slots as (first slot, its index in `slots`, length)."""
     first = 0
-    for at in range(1, len(cover) + 1):
-        if at == len(cover) or cover[at] != cover[at - 1] + 1:
-            yield cover[first], first, at - first
-            first = at
+    for end in range(1, len(slots) + 1):
+        if end == len(slots) or slots[end] != slots[end - 1] + 1:
+            yield slots[first], first, end - first
+            first = end

@@ -1,6 +1,6 @@
 """GoogLeNet: Szegedy et al., "Going deeper with convolutions", 2015, table 1, without auxiliary heads.
 
-Its editions differ in the units (with batch norm or without), in what stands behind the 1x1 reductions of an
+Its editions differ in the units (with batch norm or without), in what follows the 1x1 reductions of an
 Inception module, and in residual connections. Pools are padded: at 224x224 their maps have the paper's sizes.
 """
 
@@ -56,7 +56,7 @@ SMALL_MODULES = {
 
 @dataclass(frozen=True)
 class Design:
-    """The kernels behind the reductions of an Inception module, in the place of its 3x3 and of its 5x5.
+    """The kernels after the reductions of an Inception module, in the place of its 3x3 and of its 5x5.
 
     With `fork`, a 1x3 convolution stands beside a 3x1 at the end of both, and each gives the full width.
     """
@@ -164,7 +164,7 @@ def _inception(conv: Conv, inputs: int, widths: tuple[int, ...], design: Design)
 
 
 def _branch(conv: Conv, widths: tuple[int, int, int], kernels: tuple[Kernel, ...], fork: bool) -> nn.Sequential:
-    """A 1x1 convolution and those of the given kernels behind it; with `fork`, 1x3 beside 3x1 at the end."""
+    """A 1x1 convolution and those of the given kernels after it; with `fork`, 1x3 beside 3x1 at the end."""
     inputs, width, outputs = widths
     layers = [conv(inputs, width, 1)]
     for kernel in kernels:

@@ -19,7 +19,7 @@ Kernel = int | tuple[int, int]
 
 
 def named(**layers: nn.Module) -> nn.Sequential:
-    """The layers one behind the other, by their names."""
+    """The layers one after the other, by their names."""
     return nn.Sequential(OrderedDict(layers))
 
 
@@ -60,7 +60,7 @@ def global_pooled(
 
 
 def flattened(network: str, image: Image, classes: int, layers: dict[str, nn.Module]) -> nn.Sequential:
-    """The layers, then three linear ones, dropout behind the first two, as in Krizhevsky et al. 2012, section 3.5.
+    """The layers, then three linear ones, dropout after the first two, as in Krizhevsky et al. 2012, section 3.5.
 
     Raises InputError where the layers leave no pixels of the image.
     """
@@ -78,7 +78,7 @@ def flattened(network: str, image: Image, classes: int, layers: dict[str, nn.Mod
 
 
 def map_behind(network: str, layers: dict[str, nn.Module], image: Image, instead: str = "") -> Image:
-    """The map (channels, height, width) that a chain of convolutions and pools makes of an image.
+    """Return the shape (channels, height, width) of the output of a chain of convolutions and pools for an image.
 
     Raises InputError where it would have no pixels; `instead` names a network of the family for small images.
     """
@@ -89,8 +89,8 @@ def map_behind(network: str, layers: dict[str, nn.Module], image: Image, instead
         height, width = ((side + 2 * padding - kernel) // stride + 1 for side in shape[1:])
         shape = (layer.out_channels if isinstance(layer, nn.Conv2d) else shape[0], height, width)
         if min(height, width) < 1:
-            for _, behind in reversed(windows):
-                kernel, stride, padding = _window(behind)
+            for _, following in reversed(windows):
+                kernel, stride, padding = _window(following)
                 needed = max(1, (needed - 1) * stride + kernel - 2 * padding)
             raise InputError(
                 f"{network} cannot take an image of {'x'.join(map(str, image))}, of which nothing is left behind its "
@@ -139,7 +139,7 @@ class Concat(nn.Module):
 
 
 class Residual(nn.Module):
-    """body(x) + shortcut(x), and an activation behind the sum; both give one shape (He et al. 2016, equation 2)."""
+    """body(x) + shortcut(x), and an activation after the sum; both have one shape (He et al. 2016, equation 2)."""
 
     def __init__(self, body: nn.Module, shortcut: nn.Module, activation: nn.Module) -> None:
         super().__init__()

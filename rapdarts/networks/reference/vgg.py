@@ -10,7 +10,7 @@ STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
 
 def vgg11(image: Image, classes: int) -> nn.Sequential:
-    """Eight 3x3 convolutions in five stages, a pool behind each, and three linear layers: (n, c, h, w) to (n, classes).
+    """Eight 3x3 convolutions in five stages, a pool after each, and three linear layers: (n, c, h, w) to (n, classes).
 
     Weights after Glorot and Bengio, which the authors found to need no pre-training (section 3.1).
     """

@@ -17,13 +17,9 @@ from torch import Tensor, nn
 
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
 from rapdarts.deploy.space_lookup import named_space
-from rapdarts.networks.batched import bundles as blocks
-from rapdarts.networks.batched import separable as depthwise
-from rapdarts.networks.batched import stacks
-from rapdarts.networks.batched import supernet as batched
-from rapdarts.networks.batched.bundles import MOST_CHANNELS, Reading
-from rapdarts.networks.batched.separable import Geometry
-from rapdarts.networks.batched.sums import Terms
+from rapdarts.networks.batched import bundles, separable, stacks, supernet
+from rapdarts.networks.batched.bundles import MOST_CHANNELS
+from rapdarts.networks.batched.layout import BlockMap, Geometry, Terms
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.primitives import choose
 from tests.benchmarks.agreement import under_plain_names
@@ -33,9 +29,9 @@ pytest.importorskip("triton", reason="Triton is not installed: pip install trito
 import triton.language as tl
 from triton.runtime import interpreter
 
-from rapdarts.networks.batched.kernels import convolutions, norms, pools
+from rapdarts.networks.batched.kernels import convolutions, norms, pools, sums
 
-EACH = Reading((0, 0, 1, 1), 2)
+TWO_EACH = BlockMap((0, 0, 1, 1), 2)
 """Two slots for each of two blocks."""
 
 
@@ -48,39 +44,39 @@ def channels_last(x: Tensor) -> Tensor:
     return x.detach().contiguous(memory_format=torch.channels_last)
 
 
-def spread(x: Tensor, reading: Reading) -> Tensor:
-    return torch.cat([x.chunk(reading.blocks, 1)[block] for block in reading.sources], 1)
+def index_select(x: Tensor, block_map: BlockMap) -> Tensor:
+    return torch.cat([x.chunk(block_map.blocks, 1)[block] for block in block_map.sources], 1)
 
 
 @pytest.mark.parametrize(
-    ("reading", "inputs", "outputs", "kernel", "geometry", "size"),
+    ("block_map", "inputs", "outputs", "kernel", "geometry", "size"),
     [
-        (Reading((0, 0, 0, 1, 1, 1), 2), 16, 16, (3, 3), Geometry((1, 1), (1, 1), (1, 1)), (6, 5)),
-        (Reading((0, 1, 1, 0), 2), 5, 7, (5, 5), Geometry((2, 2), (4, 4), (2, 2)), (7, 8)),
-        (Reading((0, 0), 1), 4, 4, (5, 5), Geometry((1, 1), (4, 4), (2, 2)), (5, 5)),
-        (Reading.own(3), 20, 20, (3, 3), Geometry((2, 2), (1, 1), (1, 1)), (4, 6)),
-        (Reading.own(2), 64, 64, (5, 5), Geometry((1, 1), (2, 2), (1, 1)), (3, 3)),
-        (Reading((0, 0, 2), 3), 8, 8, (1, 7), Geometry((1, 2), (0, 3), (1, 1)), (4, 9)),
+        (BlockMap((0, 0, 0, 1, 1, 1), 2), 16, 16, (3, 3), Geometry((1, 1), (1, 1), (1, 1)), (6, 5)),
+        (BlockMap((0, 1, 1, 0), 2), 5, 7, (5, 5), Geometry((2, 2), (4, 4), (2, 2)), (7, 8)),
+        (BlockMap((0, 0), 1), 4, 4, (5, 5), Geometry((1, 1), (4, 4), (2, 2)), (5, 5)),
+        (BlockMap.identity(3), 20, 20, (3, 3), Geometry((2, 2), (1, 1), (1, 1)), (4, 6)),
+        (BlockMap.identity(2), 64, 64, (5, 5), Geometry((1, 1), (2, 2), (1, 1)), (3, 3)),
+        (BlockMap((0, 0, 2), 3), 8, 8, (1, 7), Geometry((1, 2), (0, 3), (1, 1)), (4, 9)),
     ],
     ids=["shared blocks", "dilated with a stride", "dilated", "a stride", "wide", "a row, a block that nobody reads"],
 )
 def test_separable_convolutions(
-    reading: Reading, inputs: int, outputs: int, kernel: tuple[int, int], geometry: Geometry, size: tuple[int, int]
+    block_map: BlockMap, inputs: int, outputs: int, kernel: tuple[int, int], geometry: Geometry, size: tuple[int, int]
 ) -> None:
     torch.manual_seed(0)
-    slots = len(reading.sources)
-    x = torch.randn(2, reading.blocks * inputs, *size, requires_grad=True)
+    slots = len(block_map.sources)
+    x = torch.randn(2, block_map.blocks * inputs, *size, requires_grad=True)
     first = torch.randn(slots * inputs, 1, *kernel, requires_grad=True)
     second = torch.randn(slots * outputs, inputs, 1, 1, requires_grad=True)
     moved = geometry.stride, geometry.padding, geometry.dilation
-    between = F.conv2d(spread(x, reading), first, None, *moved, groups=slots * inputs)
+    between = F.conv2d(index_select(x, block_map), first, None, *moved, groups=slots * inputs)
     expected = F.conv2d(between, second, groups=slots)
     gradient = torch.randn_like(expected)
     gradients = torch.autograd.grad(expected, [x, first, second], gradient)
 
     image, weights = channels_last(x), (first.detach(), second.detach())
-    near(convolutions.forward(image, reading, *weights, geometry), expected.detach())
-    given = (reading, *weights, geometry)
+    near(convolutions.forward(image, block_map, *weights, geometry), expected.detach())
+    given = (block_map, *weights, geometry)
     for found, wanted in zip(
         convolutions.backward(channels_last(gradient), x.shape, image, *given), gradients, strict=True
     ):
@@ -111,10 +107,10 @@ def test_kernels_of_half_precision(kind: torch.dtype, products_in_bfloat16: None
     weights = torch.randn(16, 1, 3, 3, requires_grad=True), torch.randn(16, 4, 1, 1, requires_grad=True)
     geometry, scale = Geometry((1, 1), (1, 1), (1, 1)), torch.rand(16) + 0.5
     exact = x.float().requires_grad_()
-    between = F.conv2d(spread(exact, EACH), weights[0], padding=1, groups=16)
+    between = F.conv2d(index_select(exact, TWO_EACH), weights[0], padding=1, groups=16)
     expected = F.conv2d(between, weights[1], groups=4)
     wanted = torch.autograd.grad(expected, [exact, *weights], gradient.float())
-    given = channels_last(x), EACH, *(weight.detach() for weight in weights), geometry
+    given = channels_last(x), TWO_EACH, *(weight.detach() for weight in weights), geometry
     found = convolutions.forward(*given)
     assert found.dtype == kind
     gradients = convolutions.backward(channels_last(gradient), x.shape, *given)
@@ -122,11 +118,11 @@ def test_kernels_of_half_precision(kind: torch.dtype, products_in_bfloat16: None
         assert mine is not None
         near(mine.float(), true, 1e-2)
 
-    normal = F.batch_norm(spread(exact, EACH), None, None, training=True) * scale[None, :, None, None]
+    normal = F.batch_norm(index_select(exact, TWO_EACH), None, None, training=True) * scale[None, :, None, None]
     (wanted_x,) = torch.autograd.grad(normal, exact, gradient.float())
-    terms = Terms(EACH, Reading((), 2), (), (0, 1, 2, 3), 4, 0.1, 1e-5)
-    first, others, kept = norms.weighed_sum(terms, channels_last(x), channels_last(x), None, scale, None)
-    to_x, _ = norms.weighed_sum_backward(terms, channels_last(gradient), channels_last(x), None, None, scale, kept)
+    terms = Terms(TWO_EACH, BlockMap((), 2), (), (0, 1, 2, 3), 4, 0.1, 1e-5)
+    first, others, kept = sums.weighted_sum(terms, channels_last(x), channels_last(x), None, scale, None)
+    to_x, _ = sums.weighted_sum_backward(terms, channels_last(gradient), channels_last(x), None, None, scale, kept)
     near(torch.cat([first, others], 1).float(), normal.detach(), 1e-2)
     near(to_x.float(), wanted_x, 1e-2)
 
@@ -139,57 +135,57 @@ def test_kernels_of_half_precision(kind: torch.dtype, products_in_bfloat16: None
         near(pools.backward(channels_last(gradient[:, :8]), x.shape, which, 3, 1, 1).float(), wanted_x, 1e-2)
 
 
-READINGS = [
-    (EACH, 16, (5, 7)),
-    (Reading.own(3), 5, (4, 4)),
-    (Reading((1, 0, 1), 3), 64, (9, 9)),
-    (Reading((0,), 1), 16, (20, 21)),
+BLOCK_MAPS = [
+    (TWO_EACH, 16, (5, 7)),
+    (BlockMap.identity(3), 5, (4, 4)),
+    (BlockMap((1, 0, 1), 3), 64, (9, 9)),
+    (BlockMap((0,), 1), 16, (20, 21)),
 ]
 
 
 @pytest.mark.parametrize("relu", [True, False])
-@pytest.mark.parametrize(("reading", "channels", "size"), READINGS)
-def test_norms(reading: Reading, channels: int, size: tuple[int, int], relu: bool, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(("block_map", "channels", "size"), BLOCK_MAPS)
+def test_norms(block_map: BlockMap, channels: int, size: tuple[int, int], relu: bool, monkeypatch: Any) -> None:
     monkeypatch.setattr(norms, "PROGRAMS", 8)  # so that a program has several tiles
     torch.manual_seed(1)
-    slots = len(reading.sources)
+    slots = len(block_map.sources)
     # Far from zero: sums of squares must not swallow the deviation.
-    x = (torch.randn(3, reading.blocks * channels, *size) * 3 + 50).requires_grad_()
+    x = (torch.randn(3, block_map.blocks * channels, *size) * 3 + 50).requires_grad_()
     mean, var = torch.randn(slots * channels), torch.rand(slots * channels) + 1
     true_mean, true_var = mean.double(), var.double()
-    expected = F.batch_norm(spread(x.double(), reading), true_mean, true_var, training=True)
+    expected = F.batch_norm(index_select(x.double(), block_map), true_mean, true_var, training=True)
     expected = F.relu(expected) if relu else expected
     gradient = torch.randn(expected.shape)
     (wanted,) = torch.autograd.grad(expected, x, gradient.double())
 
-    found, kept = norms.forward(channels_last(x), reading, mean, var, 0.1, 1e-5, relu)
+    found, kept = norms.forward(channels_last(x), block_map, mean, var, 0.1, 1e-5, relu)
     near(found.double(), expected.detach())
     near(mean.double(), true_mean)
     near(var.double(), true_var)
-    near(norms.backward(channels_last(gradient), channels_last(x), reading, kept, relu), wanted)
+    near(norms.backward(channels_last(gradient), channels_last(x), block_map, kept, relu), wanted)
 
 
 @pytest.mark.parametrize("rest", ["nothing", "pending", "pending and skips", "masked skips"])
-@pytest.mark.parametrize(("reading", "channels", "size"), READINGS)
+@pytest.mark.parametrize(("block_map", "channels", "size"), BLOCK_MAPS)
 def test_terms_weighed_and_summed(
-    reading: Reading, channels: int, size: tuple[int, int], rest: str, monkeypatch: Any
+    block_map: BlockMap, channels: int, size: tuple[int, int], rest: str, monkeypatch: Any
 ) -> None:
     """Into three nodes, of which the second gets one norm at most and the third only skips."""
     monkeypatch.setattr(norms, "PROGRAMS", 8)
     torch.manual_seed(1)
-    normed, nodes = len(reading.sources), 3
-    skips = Reading((1, 1, 0) if "skips" in rest else (), 2)
+    normed, nodes = len(block_map.sources), 3
+    skips = BlockMap((1, 1, 0) if "skips" in rest else (), 2)
     into = (*(int(slot == 1) for slot in range(normed)), *((2, 0, 2) if skips.sources else ()))
     masks = torch.rand(5, 3, *size, channels) > 0.4 if rest == "masked skips" else None
     edges = (4, 0, 2) if skips.sources else ()
-    terms = Terms(reading, skips, edges, into, nodes, 0.1, 1e-5)
-    room = (torch.randn(3, reading.blocks * channels, *size) * 3 + 50).requires_grad_()
+    terms = Terms(block_map, skips, edges, into, nodes, 0.1, 1e-5)
+    buffer = (torch.randn(3, block_map.blocks * channels, *size) * 3 + 50).requires_grad_()
     state = torch.randn(3, 2 * channels, *size, requires_grad=True)
     scale = torch.randn(len(into) * channels, requires_grad=True)
     pending = torch.randn(3, nodes * channels, *size) if "pending" in rest else None
 
     mean, var = torch.zeros(normed * channels).double(), torch.zeros(normed * channels).double()
-    normal = F.batch_norm(spread(room.double(), reading), mean, var, training=True, momentum=1.0)
+    normal = F.batch_norm(index_select(buffer.double(), block_map), mean, var, training=True, momentum=1.0)
     slots = [*normal.chunk(normed, 1), *(state.double().chunk(2, 1)[block] for block in skips.sources)]
     if masks is not None:
         slots[normed:] = [
@@ -197,27 +193,27 @@ def test_terms_weighed_and_summed(
             for edge, slot in zip(edges, slots[normed:], strict=True)
         ]
     before = torch.zeros(3, nodes * channels, *size) if pending is None else pending
-    sums = list(before.double().chunk(nodes, 1))
+    totals = list(before.double().chunk(nodes, 1))
     for node, slot, weight in zip(into, slots, scale.chunk(len(into)), strict=True):
-        sums[node] = sums[node] + slot * weight[None, :, None, None]
-    expected, gradient = torch.cat(sums, 1), torch.randn(before.shape)
-    wanted = torch.autograd.grad(expected, [room, scale, state], gradient.double(), allow_unused=True)
+        totals[node] = totals[node] + slot * weight[None, :, None, None]
+    expected, gradient = torch.cat(totals, 1), torch.randn(before.shape)
+    wanted = torch.autograd.grad(expected, [buffer, scale, state], gradient.double(), allow_unused=True)
 
-    given = [channels_last(room), channels_last(state), masks, scale.detach()]
-    first, others, kept = norms.weighed_sum(terms, *given, None if pending is None else channels_last(pending))
+    given = [channels_last(buffer), channels_last(state), masks, scale.detach()]
+    first, others, kept = sums.weighted_sum(terms, *given, None if pending is None else channels_last(pending))
     assert first.shape[1] == channels
     near(torch.cat([first, others], 1).double(), expected.detach())
     near(kept[0].double(), mean)
     near(kept[2].double(), var)
     gradient = channels_last(gradient)
-    found = norms.weighed_sum_backward(terms, gradient, *given, kept)
+    found = sums.weighted_sum_backward(terms, gradient, *given, kept)
     for mine, true in zip(found, wanted, strict=False):
         near(mine, true)
-    to_room, to_scale = norms.weighed_sum_backward(terms, gradient, given[0], None, masks, given[3], kept)
-    near(to_room, wanted[0])
+    to_buffer, to_scale = sums.weighted_sum_backward(terms, gradient, given[0], None, masks, given[3], kept)
+    near(to_buffer, wanted[0])
     near(to_scale, wanted[1][: normed * channels])
     if skips.sources:
-        near(norms.skips_backward(terms, gradient, masks, given[3]), wanted[2])
+        near(sums.skips_backward(terms, gradient, masks, given[3]), wanted[2])
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -237,14 +233,14 @@ def test_pools(layer: Any, stride: int, channels: int, size: tuple[int, int]) ->
 
 @pytest.mark.parametrize("size", [stacks.WIDEST_POOL, stacks.WIDEST_POOL + 1])
 def test_a_window_is_as_wide_as_its_pixels_can_be_told_apart(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stacks, "for_kernels", lambda x, channels: True)
+    monkeypatch.setattr(stacks, "use_kernels", lambda x, channels: True)
     torch.manual_seed(6)
     x = channels_last(torch.randn(1, 4, 12, 12)).requires_grad_()
     layer = nn.MaxPool2d(size, 1, size // 2)
     expected = layer(x)
     gradient = torch.randn_like(expected)
     (wanted,) = torch.autograd.grad(expected, x, gradient)
-    found = stacks.pooled(layer, x)
+    found = stacks.apply_weightless(layer, x)
     assert type(found.grad_fn).__name__.startswith("_PoolOnGpu") is (size <= stacks.WIDEST_POOL)
     near(found.detach(), expected.detach())
     near(torch.autograd.grad(found, x, gradient)[0], wanted)
@@ -263,7 +259,7 @@ def test_a_channel_that_is_no_number_stays_one() -> None:
     x[0, 3, 1, 1] = float("nan")
     for relu in (False, True):
         mean, var = torch.zeros(8), torch.ones(8)
-        found, _ = norms.forward(x, Reading.own(2), mean, var, 0.1, 1e-5, relu)
+        found, _ = norms.forward(x, BlockMap.identity(2), mean, var, 0.1, 1e-5, relu)
         lost = torch.arange(8) == 3
         assert torch.equal(found.isnan().all((0, 2, 3)), lost) and torch.equal(found.isnan().any((0, 2, 3)), lost)
         assert torch.equal(mean.isnan(), lost) and torch.equal(var.isnan(), lost)
@@ -290,8 +286,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(
         kind, "run", lambda self, *given, **more: [names.append(self.fn.__name__), run(self, *given, **more)][1]
     )
-    for module in (batched, depthwise, stacks):
-        monkeypatch.setattr(module, "for_kernels", lambda x, channels: x.dtype == torch.float32)
+    for module in (supernet, separable, stacks):
+        monkeypatch.setattr(module, "use_kernels", lambda x, channels: x.dtype == torch.float32)
     return names
 
 
@@ -308,13 +304,13 @@ def test_the_supernet_through_all_kernels(
 ) -> None:
     space = narrowed(SearchSpace("small", choose(*OPS), nodes=2), keep)
     assert_same_by_kernels(space, partial, weighs_edges, rate)
-    wanted = "_convolve _correlate _pool _gather _normalise _add _reduce _return _return_skips"
+    wanted = "_convolve _correlate _pool _pool_backward _normalise _sum_terms _reduce _input_gradient _skip_gradient"
     assert set(wanted.split()) <= set(started)
 
 
 @pytest.mark.parametrize("alike", [True, False])
 def test_chains_that_end_in_layers_of_other_kinds(alike: bool, started: list[str]) -> None:
-    """Torch's own layers, which are copied into a wave's room; a skip with a norm of its own; norms of which one differs."""
+    """Torch's own layers, which are copied into the buffer of an edge group; a skip with a norm of its own; norms of which one differs."""
 
     def conv_bn(channels: int, stride: int, affine: bool) -> nn.Module:
         norm = nn.BatchNorm2d(channels, affine=affine, eps=1e-5 if alike else 1e-2)
@@ -325,12 +321,12 @@ def test_chains_that_end_in_layers_of_other_kinds(alike: bool, started: list[str
 
     own = {"skip_connect": conv_bn, "conv": conv_bn, "plain": without_norm, **choose("max_pool_3x3")}
     assert_same_by_kernels(SearchSpace("own", own, nodes=2), 1, False, 0.4)
-    assert ("_add" in started) is alike
+    assert ("_sum_terms" in started) is alike
 
 
 def test_every_primitive_of_darts(started: list[str]) -> None:
     assert_same_by_kernels(one_on_each_edge(), 1, False, 0.3)
-    assert "_correlate" in started and "_return_skips" in started
+    assert "_correlate" in started and "_skip_gradient" in started
 
 
 def assert_same_by_kernels(space: SearchSpace, partial: int, weighs_edges: bool, rate: float) -> None:
@@ -341,7 +337,7 @@ def assert_same_by_kernels(space: SearchSpace, partial: int, weighs_edges: bool,
     other.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.randn(3, *skeleton.image, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
     found: list[dict[str, Tensor]] = []
-    for supernet, kind in ((plain, torch.float64), (other, torch.float32)):
+    for network, kind in ((plain, torch.float64), (other, torch.float32)):
         torch.manual_seed(1)
         given = {
             "images": images.to(kind).requires_grad_(),
@@ -349,14 +345,14 @@ def assert_same_by_kernels(space: SearchSpace, partial: int, weighs_edges: bool,
         }
         if weighs_edges:
             given["beta"] = edges_of(space).to(kind).detach().requires_grad_()
-        logits = supernet(given["images"], Mixing(given["alpha"], given.get("beta")))
-        weights = {name: weight for name, weight in supernet.named_parameters() if weight.requires_grad}
+        logits = network(given["images"], Mixing(given["alpha"], given.get("beta")))
+        weights = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
         gradients = torch.autograd.grad(logits.square().sum(), [*given.values(), *weights.values()])
         named = dict(zip([*given, *weights], gradients, strict=True))
         of_weights = {name: named[name] for name in weights}
-        if supernet is other:
+        if network is other:
             of_weights = under_plain_names(other, of_weights)
-        statistics = (other.plain_state() if supernet is other else supernet.state_dict()).items()
+        statistics = (other.plain_state() if network is other else network.state_dict()).items()
         found.append(
             {"logits": logits.detach(), **{name: named[name] for name in given}}
             | {name: of_weights[name] for name, _ in plain.named_parameters()}
@@ -367,7 +363,7 @@ def assert_same_by_kernels(space: SearchSpace, partial: int, weighs_edges: bool,
         assert (ours - expected).norm() <= 2e-4 * expected.norm() + 1e-6, name
 
 
-# --- what a GPU has room for -------------------------------------------------------------------------------------
+# --- what fits on a GPU ---------------------------------------------------------------------------------------------
 
 COMPILED = """
 import sys
@@ -375,8 +371,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
-from rapdarts.networks.batched.bundles import Reading
-from rapdarts.networks.batched.separable import Geometry
+from rapdarts.networks.batched.layout import Geometry, BlockMap
 from rapdarts.networks.batched.kernels import convolutions
 
 class Elsewhere:
@@ -390,12 +385,12 @@ def compiled(kernel, *given, warmup, **options):
 
 JITFunction.run = compiled
 driver.set_active(Elsewhere())
-geometry, reading = Geometry((1, 1), (2, 2), (1, 1)), Reading.own(1)
+geometry, block_map = Geometry((1, 1), (2, 2), (1, 1)), BlockMap.identity(1)
 for channels in map(int, sys.argv[1:]):
     image = torch.empty(1, channels, 4, 4).to(memory_format=torch.channels_last)
     weights = torch.empty(channels, 1, 5, 5), torch.empty(channels, channels, 1, 1)
-    convolutions.forward(image, reading, *weights, geometry)
-    convolutions.backward(image, image.shape, image, reading, *weights, geometry)
+    convolutions.forward(image, block_map, *weights, geometry)
+    convolutions.backward(image, image.shape, image, block_map, *weights, geometry)
 """
 
 
@@ -407,7 +402,7 @@ def test_kernels_fit_into_the_shared_memory_of_a_gpu(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     found = subprocess.run(command, cwd=root, env=names, check=True, capture_output=True, text=True)
     kernels = [(name, int(shared)) for name, shared in map(str.split, found.stdout.splitlines())]
-    assert [name for name, _ in kernels] == 2 * ["_convolve", "_convolve", "_convolve", "_correlate", "_part"]
+    assert [name for name, _ in kernels] == 2 * ["_convolve", "_convolve", "_convolve", "_correlate", "_split_gradient"]
     assert 48 * 1024 < max(shared for _, shared in kernels) <= 99 * 1024
 
 
@@ -416,7 +411,7 @@ def test_older_gpus_have_room_for_narrower_slots(
     capability: tuple[int, int], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    blocks._most_channels.cache_clear()
+    bundles._most_channels.cache_clear()
     x: Any = SimpleNamespace(dtype=torch.float32, device=torch.device("cuda"))
-    assert [blocks.for_kernels(x, channels) for channels in (1, most, most + 1)] == [True, True, False]
-    blocks._most_channels.cache_clear()
+    assert [bundles.use_kernels(x, channels) for channels in (1, most, most + 1)] == [True, True, False]
+    bundles._most_channels.cache_clear()

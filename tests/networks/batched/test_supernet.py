@@ -16,9 +16,10 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
 from rapdarts.deploy.space_lookup import named_space
-from rapdarts.networks.batched.bundles import Bundle, Reading
-from rapdarts.networks.batched.separable import Geometry, separable
-from rapdarts.networks.batched.sums import kept
+from rapdarts.networks.batched.bundles import Bundle
+from rapdarts.networks.batched.layout import BlockMap, Geometry
+from rapdarts.networks.batched.separable import separable
+from rapdarts.networks.batched.sums import apply_mask
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.layers import OffsetConvs
 from rapdarts.networks.primitives import PRIMITIVES
@@ -387,20 +388,20 @@ def test_separable(kernel: int, stride: int, dilation: int, sources: tuple[int, 
         x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
         depthwise = torch.randn(slots * channels, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
         pointwise = torch.randn(slots * 2, channels, 1, 1, dtype=torch.float64, requires_grad=True)
-        reading = Reading(sources, blocks)
+        block_map = BlockMap(sources, blocks)
         geometry = Geometry((stride, stride), (padding, padding), (dilation, dilation))
 
-        between = F.conv2d(reading.spread(x), depthwise, None, stride, padding, dilation, slots * channels)
+        between = F.conv2d(block_map.index_select(x), depthwise, None, stride, padding, dilation, slots * channels)
         expected = F.conv2d(between, pointwise, groups=slots)
         probe = torch.randn_like(expected)
         given = [x, depthwise, pointwise]
         slopes = torch.autograd.grad((expected * probe).sum(), given)
 
-        found = separable(Bundle(x), reading, depthwise, pointwise, geometry)
+        found = separable(Bundle(x), block_map, depthwise, pointwise, geometry)
         assert_same(found, expected)
         for ours, theirs in zip(torch.autograd.grad((found * probe).sum(), given), slopes, strict=True):
             assert_same(ours, theirs)
-        found = separable(Bundle(x), reading, depthwise.detach(), pointwise.detach(), geometry)
+        found = separable(Bundle(x), block_map, depthwise.detach(), pointwise.detach(), geometry)
         assert_same(torch.autograd.grad((found * probe).sum(), [x])[0], slopes[0])
 
 
@@ -411,7 +412,7 @@ def test_an_image_is_kept_where_weights_learn(learns: bool) -> None:
     x = torch.randn(2, 4, 7, 7, requires_grad=True)
     with saved_tensors_hooks(lambda tensor: [seen.append(tensor), tensor][1], lambda tensor: tensor):
         given = [weight.requires_grad_(learns) for weight in weights]
-        separable(Bundle(x), Reading.own(1), given[0], given[1], Geometry((1, 1), (1, 1), (1, 1)))
+        separable(Bundle(x), BlockMap.identity(1), given[0], given[1], Geometry((1, 1), (1, 1), (1, 1)))
     shapes = [tensor.shape for tensor in seen]
     assert (x.shape in shapes) is learns and all(weight.shape in shapes for weight in weights)
 
@@ -423,16 +424,16 @@ def test_what_is_dropped_is_zero_whatever_it_was() -> None:
     masks = torch.rand(2, 2, 3, 3, 4) > 0.3
     masks[0, 0, 1, 2, 3] = masks[1, 0, 1, 2, 0] = False
     mask = masks.permute(1, 2, 3, 0, 4).contiguous()
-    found = kept(y, mask)
+    found = apply_mask(y, mask)
     assert torch.equal(found, torch.where(mask.flatten(3), y, 0.0)) and found.stride() == y.stride()
 
 
 @pytest.mark.parametrize("sources, blocks", [((0, 1, 2), 3), ((0, 0, 1, 1), 2), ((1, 0, 1), 2), ((2, 0), 3)], ids=str)
-def test_reading(sources: tuple[int, ...], blocks: int) -> None:
-    """Spreading copies blocks; gathering is its transpose."""
-    reading = Reading(sources, blocks)
+def test_block_map(sources: tuple[int, ...], blocks: int) -> None:
+    """`index_select` copies blocks; `index_add` is its transpose."""
+    block_map = BlockMap(sources, blocks)
     torch.manual_seed(0)
     x, y = torch.randn(2, 3 * blocks, 4, 5), torch.randn(2, 3 * len(sources), 4, 5)
-    spread = reading.spread(x)
-    assert torch.equal(spread.unflatten(1, (-1, 3)), x.unflatten(1, (-1, 3))[:, list(sources)])
-    torch.testing.assert_close((spread * y).sum(), (x * reading.gather(y)).sum())
+    selected = block_map.index_select(x)
+    assert torch.equal(selected.unflatten(1, (-1, 3)), x.unflatten(1, (-1, 3))[:, list(sources)])
+    torch.testing.assert_close((selected * y).sum(), (x * block_map.index_add(y)).sum())

@@ -1,7 +1,7 @@
-"""Depthwise and pointwise convolution of many slots on a GPU, in two Triton kernels that read every image where it lies.
+"""Triton kernels for the depthwise and pointwise convolutions of many slots, which read every image in place.
 
-What a slot reads is a block of a bundle (`blocks.Reading`): nothing is copied side by side first, and of the gradient
-for a block the slots that read it are summed as they are computed. The gradient for the weights is that of the dense
+What a slot reads is a block of a bundle (`layout.BlockMap`): no input is copied,
+and the gradients of the slots that read one block are summed as they are computed. The gradient for the weights is that of the dense
 convolution which the two make together, so that tensor cores sum over the pixels; sums of sums come in a fixed
 order. Images are channels last, (n, h, w, C) in memory.
 """
@@ -9,34 +9,30 @@ order. Images are channels last, (n, h, w, C) in memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from rapdarts.networks.batched.bundles import Reading
-from rapdarts.networks.batched.kernels.places import (
-    ELEMENTS,
+from rapdarts.networks.batched.kernels.launch import (
     PROGRAMS,
+    TILE_ELEMENTS,
     block_of,
+    output_buffer,
     pitch,
     precision,
     readers_of,
     table,
-    taken,
 )
+from rapdarts.networks.batched.layout import BlockMap, Geometry
 
-if TYPE_CHECKING:
-    from rapdarts.networks.batched.separable import Geometry
-
-SHARED = 96 * 1024
+SHARED_MEMORY = 96 * 1024
 """Bytes of shared memory that a program may ask for: GPUs of compute capability 8.6 and 8.9 have 99 KB for one."""
 
 
-MOVEMENT = ("times_h", "times_w", "off_h", "off_w", "step_h", "step_w")
-"""How a kernel moves; numbers that Triton is not to compile anew for."""
+MOVEMENT = ("scale_h", "scale_w", "offset_h", "offset_w", "step_h", "step_w")
+"""Parameters of a window's movement and of sizes; Triton does not specialise kernels on their values."""
 SIZES = ("pixels", "from_height", "from_width", "height", "width", "steps", "parts")
 
 
@@ -44,51 +40,53 @@ SIZES = ("pixels", "from_height", "from_width", "height", "width", "steps", "par
 def _convolve(
     source, target, depthwise, pointwise, reads, readers, pixels,
     from_height, from_width, height, width, from_channels, channels,
-    times_h, times_w, off_h, off_w, step_h, step_w, over_h, over_w,
+    scale_h, scale_w, offset_h, offset_w, step_h, step_w, divisor_h, divisor_w,
     rows: tl.constexpr, columns: tl.constexpr,
     c_in: tl.constexpr, c_out: tl.constexpr, block_in: tl.constexpr, block_out: tl.constexpr, tile: tl.constexpr,
-    has_depthwise: tl.constexpr, has_pointwise: tl.constexpr, turned: tl.constexpr, precision: tl.constexpr,
+    has_depthwise: tl.constexpr, has_pointwise: tl.constexpr, transposed: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
-    """One tile of pixels of one slot: a pixel (h, w) sees (h * times + off + k * step) / over where that is whole and inside."""
+    """One tile of pixels of one slot: pixel (h, w) reads (h * scale + offset + k * step) / divisor where that is an integer and inside."""
     slot = tl.program_id(1)
-    at = tl.program_id(0) * tile + tl.arange(0, tile)
-    here = at < pixels
-    column, row, image = at % width, at // width % height, (at // (width * height)).to(tl.int64)
+    pixel = tl.program_id(0) * tile + tl.arange(0, tile)
+    in_range = pixel < pixels
+    column, row, image = pixel % width, pixel // width % height, (pixel // (width * height)).to(tl.int64)
     c = tl.arange(0, block_in)
-    known = c < c_in
+    has_input = c < c_in
     total = tl.zeros((tile, block_in), tl.float32)
     for reader in range(readers):
         block = tl.load(reads + slot * readers + reader)
         kernel = block if has_depthwise and not has_pointwise else slot
         if block >= 0:
             for i in range(rows):
-                up = row * times_h + off_h + i * step_h
-                h = up // over_h
-                in_rows = here & (up >= 0) & (h < from_height) & (h * over_h == up)
+                h_scaled = row * scale_h + offset_h + i * step_h
+                h = h_scaled // divisor_h
+                in_rows = in_range & (h_scaled >= 0) & (h < from_height) & (h * divisor_h == h_scaled)
                 for j in tl.static_range(columns):
-                    along = column * times_w + off_w + j * step_w
-                    w = along // over_w
-                    inside = in_rows & (along >= 0) & (w < from_width) & (w * over_w == along)
-                    place = ((image * from_height + h) * from_width + w) * from_channels + block * c_in
-                    x = tl.load(source + place[:, None] + c[None, :], inside[:, None] & known[None, :], 0.0)
+                    w_scaled = column * scale_w + offset_w + j * step_w
+                    w = w_scaled // divisor_w
+                    inside = in_rows & (w_scaled >= 0) & (w < from_width) & (w * divisor_w == w_scaled)
+                    offset = ((image * from_height + h) * from_width + w) * from_channels + block * c_in
+                    x = tl.load(source + offset[:, None] + c[None, :], inside[:, None] & has_input[None, :], 0.0)
                     if has_depthwise:
-                        k = tl.load(depthwise + ((kernel * c_in + c) * rows + i) * columns + j, known, 0.0)
+                        k = tl.load(depthwise + ((kernel * c_in + c) * rows + i) * columns + j, has_input, 0.0)
                         total += x.to(tl.float32) * k.to(tl.float32)[None, :]
                     else:
                         total += x.to(tl.float32)
     o = tl.arange(0, block_out)
     if has_pointwise:
-        if turned:
+        if transposed:
             k = tl.load(pointwise + (slot * c_in + c[:, None]) * c_out + o[None, :],
-                        known[:, None] & (o < c_out)[None, :], 0.0)  # fmt: skip
+                        has_input[:, None] & (o < c_out)[None, :], 0.0)  # fmt: skip
         else:
             k = tl.load(pointwise + (slot * c_out + o[None, :]) * c_in + c[:, None],
-                        known[:, None] & (o < c_out)[None, :], 0.0)  # fmt: skip
-        kind = source.dtype.element_ty
-        total = tl.dot(total.to(kind), k.to(kind), input_precision=precision)
-    place = at.to(tl.int64) * channels + slot * c_out
+                        has_input[:, None] & (o < c_out)[None, :], 0.0)  # fmt: skip
+        dtype = source.dtype.element_ty
+        total = tl.dot(total.to(dtype), k.to(dtype), input_precision=precision)
+    offset = pixel.to(tl.int64) * channels + slot * c_out
     tl.store(
-        target + place[:, None] + o[None, :], total.to(target.dtype.element_ty), here[:, None] & (o < c_out)[None, :]
+        target + offset[:, None] + o[None, :],
+        total.to(target.dtype.element_ty),
+        in_range[:, None] & (o < c_out)[None, :],
     )
 
 
@@ -96,13 +94,13 @@ def _convolve(
 def _correlate(
     source, gradient, target, reads, pixels, steps,
     from_height, from_width, height, width, from_channels, channels,
-    times_h, times_w, off_h, off_w, step_h, step_w,
+    scale_h, scale_w, offset_h, offset_w, step_h, step_w,
     rows: tl.constexpr, columns: tl.constexpr, taps: tl.constexpr,
     c_in: tl.constexpr, c_out: tl.constexpr, block_in: tl.constexpr, block_out: tl.constexpr, tile: tl.constexpr,
     precision: tl.constexpr,
 ):  # fmt: skip
     """The dense weights' gradient of one slot, of `taps` columns in one row of the kernel, summed over one part of the pixels."""
-    share, slot, group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    part, slot, group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     groups: tl.constexpr = (columns + taps - 1) // taps
     i, first = group // groups, group % groups * taps
     block = tl.load(reads + slot)
@@ -110,38 +108,40 @@ def _correlate(
     m = tl.arange(0, wide)
     j, c = first + m // block_in, m % block_in
     o = tl.arange(0, block_out)
-    known, asked = (c < c_in) & (j < columns), o < c_out
+    has_input, has_output = (c < c_in) & (j < columns), o < c_out
     total = tl.zeros((wide, block_out), tl.float32)
     for step in range(steps):
-        at = (share * steps + step) * tile + tl.arange(0, tile)
-        here = at < pixels
-        column, row, image = at % width, at // width % height, (at // (width * height)).to(tl.int64)
-        g = tl.load(gradient + (at.to(tl.int64) * channels + slot * c_out)[:, None] + o[None, :],
-                    here[:, None] & asked[None, :], 0.0)  # fmt: skip
-        h = row * times_h + off_h + i * step_h
-        w = (column * times_w + off_w)[:, None] + j[None, :] * step_w
-        inside = (here & (h >= 0) & (h < from_height))[:, None] & (w >= 0) & (w < from_width) & known[None, :]
-        place = ((image * from_height + h)[:, None] * from_width + w) * from_channels + block * c_in + c[None, :]
-        x = tl.load(source + place, inside, 0.0)
+        pixel = (part * steps + step) * tile + tl.arange(0, tile)
+        in_range = pixel < pixels
+        column, row, image = pixel % width, pixel // width % height, (pixel // (width * height)).to(tl.int64)
+        g = tl.load(gradient + (pixel.to(tl.int64) * channels + slot * c_out)[:, None] + o[None, :],
+                    in_range[:, None] & has_output[None, :], 0.0)  # fmt: skip
+        h = row * scale_h + offset_h + i * step_h
+        w = (column * scale_w + offset_w)[:, None] + j[None, :] * step_w
+        inside = (in_range & (h >= 0) & (h < from_height))[:, None] & (w >= 0) & (w < from_width) & has_input[None, :]
+        offset = ((image * from_height + h)[:, None] * from_width + w) * from_channels + block * c_in + c[None, :]
+        x = tl.load(source + offset, inside, 0.0)
         total = tl.dot(tl.trans(x), g, total, input_precision=precision)
     slots = tl.num_programs(1)
-    place = (((share * slots + slot) * rows + i) * columns + j) * c_in + c
-    tl.store(target + place[:, None].to(tl.int64) * c_out + o[None, :], total, known[:, None] & asked[None, :])
+    offset = (((part * slots + slot) * rows + i) * columns + j) * c_in + c
+    tl.store(
+        target + offset[:, None].to(tl.int64) * c_out + o[None, :], total, has_input[:, None] & has_output[None, :]
+    )
 
 
 @triton.jit(do_not_specialize=["parts", "slots", "taps"])
-def _part(
+def _split_gradient(
     sums, depthwise, pointwise, to_depthwise, to_pointwise, parts, slots, taps,
     c_in: tl.constexpr, c_out: tl.constexpr, block_out: tl.constexpr, block_taps: tl.constexpr,
 ):  # fmt: skip
-    """From the dense weights' gradient to those of the two, of one channel of one slot, by the chain rule."""
+    """Split the dense weights' gradient into those of the two weights by the chain rule, for one channel of one slot."""
     slot, c = tl.program_id(0), tl.program_id(1)
     t, o = tl.arange(0, block_taps), tl.arange(0, block_out)
-    place = ((slot * taps + t) * c_in + c)[:, None] * c_out + o[None, :]
-    asked = (t < taps)[:, None] & (o < c_out)[None, :]
+    offset = ((slot * taps + t) * c_in + c)[:, None] * c_out + o[None, :]
+    mask = (t < taps)[:, None] & (o < c_out)[None, :]
     total = tl.zeros((block_taps, block_out), tl.float32)
     for part in range(parts):
-        total += tl.load(sums + part * (slots * taps * c_in * c_out) + place, asked, 0.0)
+        total += tl.load(sums + part * (slots * taps * c_in * c_out) + offset, mask, 0.0)
     own = (slot * c_in + c) * taps + t
     k = tl.load(depthwise + own, t < taps, 0.0).to(tl.float32)
     mixing = (slot * c_out + o) * c_in + c
@@ -150,62 +150,64 @@ def _part(
     tl.store(to_pointwise + mixing, tl.sum(total * k[:, None], 0), o < c_out)
 
 
-def _run(
+def _launch(
     x: Tensor, size: tuple[int, int], reads: tuple[int, ...], readers: int, depthwise: Tensor | None,
-    pointwise: Tensor | None, c_in: int, c_out: int, movement: Sequence[Sequence[int]], turned: bool = False,
-    room: Tensor | None = None,
+    pointwise: Tensor | None, c_in: int, c_out: int, movement: Sequence[Sequence[int]], transposed: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     slots, (height, width), n = len(reads) // readers, size, len(x)
     rows, columns = (1, 1) if depthwise is None else depthwise.shape[2:]
-    result = taken(room, (n, slots * c_out, height, width), x.dtype, x.device)
+    result = output_buffer(out, (n, slots * c_out, height, width), x.dtype, x.device)
     pixels, block = n * height * width, block_of(c_in)
-    tile = max(16, ELEMENTS // max(block, block_of(c_out)))
-    (times, off, step, over) = movement
+    tile = max(16, TILE_ELEMENTS // max(block, block_of(c_out)))
+    (scale, offset, step, divisor) = movement
     given = [x if weight is None else weight for weight in (depthwise, pointwise)]
     _convolve[triton.cdiv(pixels, tile), slots](
         x, result, *given, table(reads, x.device), readers, pixels, x.shape[2], x.shape[3], height, width,
-        pitch(x), pitch(result), *times, *off, *step, *over, rows, columns, c_in, c_out,
-        block, block_of(c_out), tile, depthwise is not None, pointwise is not None, turned, precision(),
+        pitch(x), pitch(result), *scale, *offset, *step, *divisor, rows, columns, c_in, c_out,
+        block, block_of(c_out), tile, depthwise is not None, pointwise is not None, transposed, precision(),
     )  # fmt: skip
     return result
 
 
 def forward(
-    x: Tensor, reading: Reading, depthwise: Tensor, pointwise: Tensor, geometry: Geometry, room: Tensor | None = None
+    x: Tensor, block_map: BlockMap, depthwise: Tensor, pointwise: Tensor, geometry: Geometry, out: Tensor | None = None
 ) -> Tensor:
-    """Depthwise, then pointwise convolution: `x` (n, blocks*C, h, w) to (n, slots*outputs, h', w'), in the `room` for it if given.
+    """Run a depthwise, then a pointwise convolution: `x` (n, blocks*C, h, w) to (n, slots*outputs, h', w'), into `out` if given.
 
     `depthwise` (slots*C, 1, k, k), `pointwise` (slots*outputs, C, 1, 1); products are summed in float32. Images here and
-    below have a pitch (`places.pitch`).
+    below have a pitch (`launch.pitch`).
     """
-    c_in, c_out = pointwise.shape[1], len(pointwise) // len(reading.sources)
-    size = geometry.result((x.shape[2], x.shape[3]), (depthwise.shape[2], depthwise.shape[3]))
+    c_in, c_out = pointwise.shape[1], len(pointwise) // len(block_map.sources)
+    size = geometry.output_size((x.shape[2], x.shape[3]), (depthwise.shape[2], depthwise.shape[3]))
     movement = (geometry.stride, tuple(-p for p in geometry.padding), geometry.dilation, (1, 1))
-    return _run(x, size, reading.sources, 1, depthwise, pointwise, c_in, c_out, movement, room=room)
+    return _launch(x, size, block_map.sources, 1, depthwise, pointwise, c_in, c_out, movement, out=out)
 
 
 def backward(
-    gradient: Tensor, given: torch.Size | None, x: Tensor | None, reading: Reading, depthwise: Tensor, pointwise: Tensor,
+    gradient: Tensor, given: torch.Size | None, x: Tensor | None, block_map: BlockMap, depthwise: Tensor, pointwise: Tensor,
     geometry: Geometry,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
-    """The gradients for `x` (n, blocks*C, h, w), whose size is `given`, and for both weights, of `forward`.
+    """Return the gradients for `x` (n, blocks*C, h, w), whose size is `given`, and for both weights, of `forward`.
 
     `gradient` is that for its result; without its size that for `x` is not computed, without `x` not those for the weights.
     """
-    slots, c_in = len(reading.sources), pointwise.shape[1]
+    slots, c_in = len(block_map.sources), pointwise.shape[1]
     c_out, kernel = len(pointwise) // slots, (depthwise.shape[2], depthwise.shape[3])
     to_x = to_depthwise = to_pointwise = None
     if given is not None:
-        size, still = (gradient.shape[2], gradient.shape[3]), ((1, 1), (0, 0), (0, 0), (1, 1))
-        between = _run(gradient, size, tuple(range(slots)), 1, None, pointwise, c_out, c_in, still, turned=True)
-        readers, reads = readers_of(reading)
+        size, pointwise_movement = (gradient.shape[2], gradient.shape[3]), ((1, 1), (0, 0), (0, 0), (1, 1))
+        between = _launch(
+            gradient, size, tuple(range(slots)), 1, None, pointwise, c_out, c_in, pointwise_movement, transposed=True
+        )
+        readers, reads = readers_of(block_map)
         movement = ((1, 1), geometry.padding, tuple(-d for d in geometry.dilation), geometry.stride)
-        to_x = _run(between, (given[2], given[3]), reads, readers, depthwise, None, c_in, c_in, movement)
+        to_x = _launch(between, (given[2], given[3]), reads, readers, depthwise, None, c_in, c_in, movement)
     if x is not None:
-        dense = _dense_gradient(gradient, x, reading, kernel, c_in, c_out, geometry)
+        dense = _dense_gradient(gradient, x, block_map, kernel, c_in, c_out, geometry)
         to_depthwise, to_pointwise = torch.empty_like(depthwise), torch.empty_like(pointwise)
         taps = kernel[0] * kernel[1]
-        _part[slots, c_in](
+        _split_gradient[slots, c_in](
             dense, depthwise, pointwise, to_depthwise, to_pointwise, len(dense), slots, taps,
             c_in, c_out, block_of(c_out), triton.next_power_of_2(taps),
         )  # fmt: skip
@@ -213,21 +215,21 @@ def backward(
 
 
 def _dense_gradient(
-    gradient: Tensor, x: Tensor, reading: Reading, kernel: tuple[int, int], c_in: int, c_out: int, geometry: Geometry
+    gradient: Tensor, x: Tensor, block_map: BlockMap, kernel: tuple[int, int], c_in: int, c_out: int, geometry: Geometry
 ) -> Tensor:
-    """Of the dense convolution that the two make together, (parts of the sum, slots, taps, C, outputs) in float32."""
-    slots, (rows, columns), block = len(reading.sources), kernel, block_of(c_in)
+    """Return the weight gradient of the dense convolution that the two make: (parts of the sum, slots, taps, C, outputs) in float32."""
+    slots, (rows, columns), block = len(block_map.sources), kernel, block_of(c_in)
     pixels = len(gradient) * gradient.shape[2] * gradient.shape[3]
     taps = triton.next_power_of_2(columns) if block < 64 else 1
     groups = rows * triton.cdiv(columns, taps)
-    # While one tile of both images is multiplied, the next one is on its way.
-    held = 2 * (taps * block + block_of(c_out)) * x.element_size()
-    tile = next((tile for tile in (64, 32) if tile * held <= SHARED), 16)
+    # Two tiles of both images: while one is multiplied, the next is loaded.
+    bytes_per_pixel = 2 * (taps * block + block_of(c_out)) * x.element_size()
+    tile = next((tile for tile in (64, 32) if tile * bytes_per_pixel <= SHARED_MEMORY), 16)
     steps = triton.cdiv(triton.cdiv(pixels, max(1, PROGRAMS // (slots * groups))), tile)
     parts = triton.cdiv(pixels, steps * tile)
     sums = torch.empty((parts, slots, rows * columns, c_in, c_out), dtype=torch.float32, device=x.device)
     _correlate[parts, slots, groups](
-        x, gradient, sums, table(reading.sources, x.device), pixels, steps, x.shape[2], x.shape[3],
+        x, gradient, sums, table(block_map.sources, x.device), pixels, steps, x.shape[2], x.shape[3],
         gradient.shape[2], gradient.shape[3], pitch(x), pitch(gradient),
         *geometry.stride, *(-p for p in geometry.padding), *geometry.dilation, rows, columns, taps,
         c_in, c_out, block, block_of(c_out), tile, precision(),

@@ -1,0 +1,119 @@
+"""The layout of the batched supernet's tensors: which block of channels a slot reads, how a window moves, where a sum's terms lie.
+
+Operations and kernels both need these values; this module imports neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def pixels(x: Tensor) -> Tensor:
+    """View (n, C, h, w) as (n, h, w, C): the order of channels_last in memory."""
+    return x.permute(0, 2, 3, 1)
+
+
+def images(x: Tensor) -> Tensor:
+    """View (n, h, w, C) as (n, C, h, w)."""
+    return x.permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class BlockMap:
+    """The block that each slot reads: slot i reads block `sources[i]` of a bundle of `blocks` blocks."""
+
+    sources: tuple[int, ...]
+    blocks: int
+
+    @classmethod
+    def identity(cls, slots: int) -> BlockMap:
+        """Return the map in which every slot reads its own block."""
+        return cls(tuple(range(slots)), slots)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether every slot reads its own block."""
+        return self.sources == tuple(range(self.blocks))
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether the blocks are read one after the other, each by the same number of slots."""
+        each = len(self.sources) // self.blocks
+        return self.sources == tuple(block for block in range(self.blocks) for _ in range(each))
+
+    def index_select(self, x: Tensor) -> Tensor:
+        """Return the block of each slot side by side: (n, blocks*C, h, w) to (n, slots*C, h, w)."""
+        return x if self.is_identity else torch.cat(self.split(x), 1)
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """Return the block of each slot as a view, (n, C, h, w)."""
+        blocks = x.chunk(self.blocks, 1)
+        return [blocks[source] for source in self.sources]
+
+    def by_slot(self, x: Tensor) -> Tensor:
+        """View `index_select` as (n, h, w, slots, C); no copy is made if all slots read the same block."""
+        if self.blocks == 1:
+            return pixels(x).unsqueeze(3).expand(-1, -1, -1, len(self.sources), -1)
+        return pixels(self.index_select(x)).unflatten(3, (len(self.sources), -1))
+
+    def index_add(self, gradient: Tensor) -> Tensor:
+        """Sum the slots that read the same block, (n, slots*C, h, w) to (n, blocks*C, h, w): the transpose of `index_select`."""
+        if self.is_identity:
+            return gradient
+        slots = pixels(gradient).unflatten(3, (len(self.sources), -1))
+        if self.is_grouped:
+            return images(slots.unflatten(3, (self.blocks, -1)).sum(4).flatten(3))
+        parts = slots.unbind(3)
+        sums = []
+        for block in range(self.blocks):
+            readers = [part for part, read in zip(parts, self.sources, strict=True) if read == block]
+            sums.append(sum(readers[1:], readers[0]) if readers else torch.zeros_like(parts[0]))
+        return images(torch.cat(sums, 3))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution's window moves over the image; each as (rows, columns)."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+    def keeps_size(self, kernel: tuple[int, int]) -> bool:
+        """Whether the output is as large as the input."""
+        reach = [d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True)]
+        return self.stride == (1, 1) and all(2 * p == r for p, r in zip(self.padding, reach, strict=True))
+
+    def output_size(self, size: tuple[int, int], kernel: tuple[int, int]) -> tuple[int, int]:
+        """Return the size (rows, columns) of the output for an input of this size."""
+        height, width = (
+            (side + 2 * p - d * (k - 1) - 1) // s + 1
+            for side, p, d, k, s in zip(size, self.padding, self.dilation, kernel, self.stride, strict=True)
+        )
+        return height, width
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of an edge group's sums, slot by slot: first those that end in a batch norm, then skips.
+
+    `norms` maps the slots of the norms to blocks of the buffer that the norms read, `skips` those of the skips to the
+    group's states. `into` is the node that each slot enters, of `nodes` nodes; `masks` the index of each skip's mask among
+    those of a cell. All norms have one `momentum` and one `eps`.
+    """
+
+    norms: BlockMap
+    skips: BlockMap
+    masks: tuple[int, ...]
+    into: tuple[int, ...]
+    nodes: int
+    momentum: float
+    eps: float
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The block of each slot."""
+        return self.norms.sources + self.skips.sources

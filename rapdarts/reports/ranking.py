@@ -1,0 +1,49 @@
+"""The table of a ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rapdarts.config.units import show
+from rapdarts.reports.text_table import aligned
+
+
+def describe_ranking(result: Mapping[str, Any], resources: Sequence[str], sure: float) -> str:
+    """Format a ranking: each network's accuracy, its difference from the first, and its costs in `resources`.
+
+    Differences of less than `sure` standard errors were counted as within the error.
+    """
+    networks = result["networks"]
+    rows = [["", "validation accuracy", "behind the first", "", *resources, "score", "from"]]
+    for found in networks:
+        reached, behind = "diverged", ""
+        if not found["diverged"]:
+            reached = f"{100 * found['validation_accuracy']:.2f} % +- {100 * found['standard_error']:.2f} %"
+            behind = f"{100 * found['difference']:.2f} % +- {100 * found['difference_error']:.2f} %"
+        rows.append(
+            [
+                f"{found['rank']}.",
+                reached,
+                behind if found["rank"] > 1 else "",
+                "~" if found["within_error"] else "",
+                *(show(found["costs"][name], name) for name in resources),
+                "-" if found["score"] is None else f"{found['score']:.2f}",
+                ", ".join(found["sources"]),
+            ]
+        )
+    seeds, within = result["seeds"], sum(found["within_error"] for found in networks)
+    images = f"{result['validation_images']:,} images"
+    alone = f"over {images}; how far another training would come out is not in it (seeds=3 measures that)"
+    over = f"over {images} and {seeds} seeds" if seeds > 1 else alone
+    many = f"{len(networks)} network{'s' if len(networks) > 1 else ''}"
+    near = f"within the error, less than {sure:g} standard errors behind on the same images"
+    trained = f"{result['epochs']} epoch{'s' if result['epochs'] > 1 else ''} on {result['train_images']:,} images"
+    return "\n".join(
+        [
+            f"{many} trained {trained}, compared on {images} of the training set kept aside",
+            *aligned(rows, left=(len(rows[0]) - 1,)),
+            f"+-: standard error {over}",
+            *([f"~: {near}: {within} of {len(networks) - 1}"] if len(networks) > 1 else []),
+        ]
+    )

@@ -1,0 +1,19 @@
+"""Text tables: rows of cells as lines of aligned columns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+
+def aligned(
+    rows: Sequence[Sequence[str]], left: Collection[int] = (0,), widths: Sequence[int] | None = None
+) -> list[str]:
+    """Return a line for each row: the columns in `left` are aligned to the left, the others to the right.
+
+    A column is as wide as its longest cell, and at least as its entry in `widths`, if given.
+    """
+    columns = []
+    for number, column in enumerate(zip(*rows, strict=True)):
+        width = max([*map(len, column), 0 if widths is None else widths[number]])
+        columns.append([cell.ljust(width) if number in left else cell.rjust(width) for cell in column])
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
