@@ -10,10 +10,13 @@ from bisect import bisect_right, insort
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from rapdarts.architecture.genotype import Cell, Genotype
 from rapdarts.architecture.space import KINDS
 from rapdarts.errors import InputError
+
+if TYPE_CHECKING:  # a genotype shows itself as a drawing, so its module imports this one
+    from rapdarts.architecture.genotype import Cell, Genotype
 
 FAMILIES: list[tuple[str, tuple[str, ...], str]] = [
     ("separable", ("sep_conv_",), "#1f5fb4"),

@@ -15,8 +15,9 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from rapdarts.architecture import dialects
+from rapdarts.architecture.drawing import draw
 from rapdarts.architecture.space import KINDS, SearchSpace, Skeleton
-from rapdarts.errors import InputError, suggestion
+from rapdarts.errors import InputError, shorten, suggestion
 from rapdarts.files.json import dump, show
 
 FORMAT = "rapdarts-genotype"
@@ -95,6 +96,28 @@ class Genotype:
     skeleton: Skeleton | None = None
     costs: Mapping[str, int | float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Return the genotype in lines for the eye: space and skeleton, what every node adds up, and the costs."""
+        lines = [f"Genotype of the space {_printable(self.space)}"]
+        if self.skeleton is not None:
+            image = "x".join(map(str, self.skeleton.image))
+            size = f"{self.skeleton.layers} layers, {self.skeleton.channels} channels, {self.skeleton.stem} stem"
+            lines.append(f"  {size}, images {image}, {self.skeleton.classes} classes")
+        for kind, cell in self.cells.items():
+            for number, node in enumerate(cell.nodes):
+                terms = " + ".join(f"{_printable(primitive)}({source})" for primitive, source in node)
+                lines.append(f"  {'' if number else kind:6}  {cell.inputs + number} = {terms or 'no edge'}")
+            lines.append(f"  {'':6}  output = {', '.join(map(str, cell.concat))}")
+        if self.costs:
+            lines.append("  " + ", ".join(f"{_printable(name)} {_plain(cost)}" for name, cost in self.costs.items()))
+        return "\n".join(lines)
+
+    def _repr_svg_(self) -> str | None:
+        """Return the drawing of the cells, which notebooks show; None, for the text instead, where a cell has too many edges."""
+        with suppress(InputError):
+            return draw(self)
+        return None
 
     @property
     def widths(self) -> dict[str, int]:
@@ -279,6 +302,15 @@ def _is_whole(value: Any) -> TypeGuard[int]:
 
 def _span(first: int, last: int) -> str:
     return str(first) if first == last else f"{first} to {last}"
+
+
+def _printable(name: str) -> str:
+    """A name from a file as a terminal may show it: short, and without control characters."""
+    return shorten(name if name.isprintable() else ascii(name))
+
+
+def _plain(cost: int | float) -> str:
+    return f"{cost:,}" if isinstance(cost, int) else f"{cost:.4g}"
 
 
 def _code_points(name: str) -> str:
