@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from rapdarts.architecture.genotype import Genotype, validate
-from rapdarts.architecture.reading import parse
+from rapdarts.architecture.reading import parse_genotype
 from rapdarts.architecture.space import Factory, SearchSpace
 from rapdarts.config import knobs, resolve
 from rapdarts.config.commands import CountConfig
@@ -305,7 +305,7 @@ def _genotype(
         return given
     text = os.fspath(given)
     is_text = any(mark in text for mark in "({|") and lookup.find_genotype(text) is None and not os.path.exists(text)
-    return parse(text, "the genotype", space) if is_text else named(text)[0]
+    return parse_genotype(text, "the genotype", space) if is_text else named(text)[0]
 
 
 def _placed(genotype: Genotype, space: Space) -> tuple[Genotype, SearchSpace]:

@@ -16,7 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapdarts.architecture.genotype import Cell, Genotype, one_hot, random_genotype, validate
-from rapdarts.architecture.reading import parse, parse_darts, parse_json, parse_nasbench201, read_genotype
+from rapdarts.architecture.reading import (
+    parse_darts,
+    parse_genotype,
+    parse_genotype_json,
+    parse_nasbench201,
+    read_genotype,
+)
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.deploy.lookup import named_space
 from rapdarts.errors import InputError
@@ -108,10 +114,10 @@ def test_json_gives_back_what_was_written(drawn: tuple[SearchSpace, Genotype]) -
     )
     text = genotype.to_json()
     assert json.loads(text)["version"] == 1
-    assert parse(text, "file") == genotype
-    assert parse(text, "file").to_json() == text
+    assert parse_genotype(text, "file") == genotype
+    assert parse_genotype(text, "file").to_json() == text
     line = genotype.line
-    assert "\n" not in line and parse(line, "file", genotype.space).cells == genotype.cells
+    assert "\n" not in line and parse_genotype(line, "file", genotype.space).cells == genotype.cells
 
 
 TWO_INPUTS = [space for space in SPACES if space.inputs == 2]
@@ -122,7 +128,7 @@ TWO_INPUTS = [space for space in SPACES if space.inputs == 2]
 def test_the_darts_dialect_gives_back_what_was_written(drawn: tuple[SearchSpace, Genotype]) -> None:
     space, genotype = drawn
     assert parse_darts(genotype.to_darts(), "file", space.name) == genotype
-    assert parse(f"best = {genotype.to_darts()}\n", "file", space.name) == genotype
+    assert parse_genotype(f"best = {genotype.to_darts()}\n", "file", space.name) == genotype
 
 
 def of_nasbench201(names: tuple[str, ...]) -> str:
@@ -136,7 +142,7 @@ EVERY_BENCH = {of_nasbench201(names) for names in itertools.product(BENCH.primit
 def test_the_nasbench201_dialect_names_every_architecture() -> None:
     assert len(EVERY_BENCH) == 15_625
     for text in EVERY_BENCH:
-        genotype = parse(text, "file")
+        genotype = parse_genotype(text, "file")
         validate(genotype, BENCH, "file")
         assert genotype.to_nasbench201() == text
 
@@ -164,7 +170,7 @@ def test_the_nasbench201_dialect_by_hand(tmp_path: Path) -> None:
 
 
 def test_cells_of_another_shape_have_no_nasbench201_dialect() -> None:
-    nodes = (*parse(BARS, "text").cells["normal"].nodes, (("conv", 0), ("conv", 1), ("conv", 2), ("conv", 3)))
+    nodes = (*parse_genotype(BARS, "text").cells["normal"].nodes, (("conv", 0), ("conv", 1), ("conv", 2), ("conv", 3)))
     named = [((name, 0),) for name in ("a b", "a|b", "a+b", "a~b")]
     wrong = [
         {},
@@ -187,7 +193,7 @@ def test_cells_of_another_shape_have_no_nasbench201_dialect() -> None:
 
 
 def test_a_written_file_is_read_back_and_has_a_line_for_every_node(tmp_path: Path) -> None:
-    genotype = parse_json(VALID, "text")
+    genotype = parse_genotype_json(VALID, "text")
     path = tmp_path / "genotype.json"
     path.write_text(genotype.to_json())
     assert read_genotype(path) == genotype
@@ -208,7 +214,7 @@ def test_a_written_file_is_read_back_and_has_a_line_for_every_node(tmp_path: Pat
     ],
 )
 def test_variants_of_the_darts_dialect_mean_the_same(text: str) -> None:
-    assert parse(text, "file") == Genotype(
+    assert parse_genotype(text, "file") == Genotype(
         "darts",
         {
             "normal": Cell(2, ((("conv", 0), ("skip", 1)),), (2,)),
@@ -221,8 +227,8 @@ def test_what_may_be_left_out_and_what_keeps_its_order() -> None:
     bare = (
         without("skeleton").replace("[2, 3]", "[3, 2]").replace('["conv", 0], ["skip", 1]', '["skip", 1], ["conv", 0]')
     )
-    cell = parse(bare, "file").cells["normal"]
-    assert parse(bare, "file").skeleton is None
+    cell = parse_genotype(bare, "file").cells["normal"]
+    assert parse_genotype(bare, "file").skeleton is None
     assert cell.concat == (3, 2) and cell.nodes[0] == (("skip", 1), ("conv", 0))
 
 
@@ -230,9 +236,9 @@ def test_cells_of_another_shape_have_no_darts_dialect() -> None:
     with pytest.raises(InputError, match="DARTS dialect"):
         same(Cell(1, ((("conv", 0),) * 2,), (1,))).to_darts()
     with pytest.raises(InputError, match="the reduce cell cannot be written in the DARTS dialect"):
-        parse(without("cells.reduce"), "file").to_darts()
+        parse_genotype(without("cells.reduce"), "file").to_darts()
     with pytest.raises(InputError, match="the normal cell cannot be written in the DARTS dialect"):
-        parse(BARS, "file").to_darts()
+        parse_genotype(BARS, "file").to_darts()
 
 
 # --- wrong and hostile texts -------------------------------------------------------------------------------------
@@ -390,7 +396,7 @@ def test_a_wrong_text_is_one_sentence(name: str, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     text, fragment = WRONG[name]
     with pytest.raises(InputError) as caught:
-        parse(text, "file.json")
+        parse_genotype(text, "file.json")
     message = str(caught.value)
     assert fragment in message and message.startswith("file.json") and message.endswith(".")
     assert "\n" not in message and len(message) < 500
@@ -425,7 +431,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
             read_genotype(path)
 
 
-@pytest.mark.parametrize("text", [VALID, parse_json(VALID, "text").to_json(), DARTS, BARS])
+@pytest.mark.parametrize("text", [VALID, parse_genotype_json(VALID, "text").to_json(), DARTS, BARS])
 def test_damaged_bytes_give_a_genotype_or_a_sentence(text: str, tmp_path: Path) -> None:
     rng, path = random.Random(0), tmp_path / "genotype"
     for _ in range(1000):
@@ -446,7 +452,7 @@ def test_damaged_bytes_give_a_genotype_or_a_sentence(text: str, tmp_path: Path) 
             genotype = read_genotype(path)
         except InputError:
             continue
-        assert parse(genotype.to_json(), "again") == genotype
+        assert parse_genotype(genotype.to_json(), "again") == genotype
 
 
 # --- against a space ---------------------------------------------------------------------------------------------
@@ -528,8 +534,8 @@ def test_a_node_may_have_fewer_edges_than_a_search_keeps() -> None:
 
 
 def test_a_genotype_has_the_kinds_of_its_space() -> None:
-    both = same(Cell(1, parse(BARS, "text").cells["normal"].nodes, (3,)))
-    without_reduction = parse(without("cells.reduce"), "text")
+    both = same(Cell(1, parse_genotype(BARS, "text").cells["normal"].nodes, (3,)))
+    without_reduction = parse_genotype(without("cells.reduce"), "text")
     assert set(without_reduction.cells) == {"normal"}
     for genotype, space, words in [
         (both, BENCH, "file: cell reduce is superfluous; the space nasbench201 has none."),
@@ -560,7 +566,7 @@ def test_an_unknown_primitive_of_the_nasbench201_dialect_is_named() -> None:
         InputError,
         match="node 0, edge 0: the space nasbench201 has no primitive 'conv'; there are none, skip_connect, ",
     ):
-        validate(parse(BARS, "file"), BENCH, "file")
+        validate(parse_genotype(BARS, "file"), BENCH, "file")
 
 
 def test_none_and_repeated_inputs_belong_where_the_space_says_so() -> None:
