@@ -31,7 +31,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def memory_is_not_looked_into(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a search will take is loops/test_memory.py's question; before each of the many tiny ones it would take a quarter of their time."""
+    """Estimating what a search will take is tested in loops/test_memory.py; elsewhere it would be a quarter of the time."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.path.parts[-2:] != ("loops", "test_memory.py"):
             patch.setattr("rapdarts.loops.memory.MemoryEstimate.words", lambda estimate: None)

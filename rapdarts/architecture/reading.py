@@ -79,20 +79,6 @@ def parse_genotype_json(text: str, where: str, space: str = "darts") -> Genotype
     return Genotype(**facts)
 
 
-def parse_darts(text: str, where: str, space: str = "darts") -> Genotype:
-    """Return the genotype of `Genotype(normal=[(primitive, input), ...], normal_concat=range(2, 6), ...)`.
-
-    `space` is its space if the text does not name one. `dialects.cells_from_python` says what else is understood.
-    Raises InputError.
-    """
-    return _genotype(dialects.cells_from_python(text, where), where, space)
-
-
-def parse_nasbench201(text: str, where: str) -> Genotype:
-    """Return the genotype of `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|`. Raises InputError."""
-    return _genotype(dialects.cells_from_nasbench201(text, where), where, "nasbench201")
-
-
 def _genotype(parsed: dialects.ParsedCells, where: str, space: str) -> Genotype:
     cells = {kind: _cell(tree, f"{where}: cell {kind}") for kind, tree in parsed.cells.items()}
     return Genotype(parsed.space or space, cells, provenance=parsed.provenance)

@@ -16,13 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapdarts.architecture.genotype import Cell, Genotype, one_hot, random_genotype, validate
-from rapdarts.architecture.reading import (
-    parse_darts,
-    parse_genotype,
-    parse_genotype_json,
-    parse_nasbench201,
-    read_genotype,
-)
+from rapdarts.architecture.reading import parse_genotype, parse_genotype_json, read_genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.deploy.lookup import named_space
 from rapdarts.errors import InputError
@@ -127,7 +121,7 @@ TWO_INPUTS = [space for space in SPACES if space.inputs == 2]
 @settings(max_examples=120, deadline=None)
 def test_the_darts_dialect_gives_back_what_was_written(drawn: tuple[SearchSpace, Genotype]) -> None:
     space, genotype = drawn
-    assert parse_darts(genotype.to_darts(), "file", space.name) == genotype
+    assert parse_genotype(genotype.to_darts(), "file", space.name) == genotype
     assert parse_genotype(f"best = {genotype.to_darts()}\n", "file", space.name) == genotype
 
 
@@ -550,7 +544,7 @@ def test_a_genotype_has_the_kinds_of_its_space() -> None:
 
 
 def test_cells_of_one_input_put_out_their_last_node() -> None:
-    good = parse_nasbench201(of_nasbench201(("none",) * 6), "text")
+    good = parse_genotype(of_nasbench201(("none",) * 6), "text")
     validate(good, BENCH, "file")
     assert one_hot(BENCH, good)[0, :, 0].all()
     for concat in ((1, 2, 3), (1,), (2, 3)):
