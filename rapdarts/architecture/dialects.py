@@ -1,8 +1,8 @@
-"""The forms in which other programs write genotypes, read as plain trees of the shape that our own JSON has.
+"""Dialects: the forms in which other programs write genotypes, parsed into trees of the same shape as our own JSON.
 
-Understood are `Genotype(...)` of the DARTS family, with pairs or with triples, alone or in the log of a search; the
-dictionaries that NNI exports; and the strings of NAS-Bench-201. All are parsed, never evaluated, and whatever else is
-found is shown in the one sentence of an InputError. Whether a tree is a cell at all, `rapdarts.architecture.genotype` says.
+These are `Genotype(...)` of the DARTS family, with pairs or with triples, alone or in the log of a search; the
+dictionaries that NNI exports; and the strings of NAS-Bench-201. All are parsed, never evaluated; an InputError shows
+whatever else is found. Whether a tree is a valid cell is checked by `rapdarts.architecture.genotype.Cell`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from rapdarts.architecture.space import KINDS
 from rapdarts.errors import InputError
-from rapdarts.files.json import as_list, record, show
+from rapdarts.files.json import as_list, is_whole, record, show
 
 UNDERSTOOD = (
     "rapdarts' own JSON, Genotype(...) of the DARTS family with pairs or triples, a search's log with such lines, NNI's"
@@ -27,25 +27,25 @@ UNDERSTOOD = (
 MAX_DARTS_CHARACTERS = 64_000
 MAX_STATE = 1000
 INPUTS = 2
-"""Inputs of a cell in all dialects but that of NAS-Bench-201."""
+"""Inputs of a cell in all dialects except that of NAS-Bench-201."""
 
 
 @dataclass(frozen=True)
 class ParsedCells:
-    """What a text says: the space where it names one, a tree for each kind of cell, and where in the text it stood."""
+    """Content of a text: a tree for each kind of cell, the space if the text names one, and where in the text it was found."""
 
     cells: Mapping[str, Any]
     space: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-def reader_of(text: str) -> Callable[[str, str], ParsedCells] | None:
-    """Which function here reads a text, by its first words; None for what can only be JSON."""
+def find_dialect(text: str) -> Callable[[str, str], ParsedCells] | None:
+    """Return the function that parses a text, chosen by its first words; None for what can only be JSON."""
     if text.lstrip().startswith("|"):
-        return nasbench201
+        return cells_from_nasbench201
     if LOGGED.search(text):
-        return log
-    return python if re.match(r"\s*[^\W\d]|\s*#|\s*\{\s*'", text) else None
+        return cells_from_log
+    return cells_from_python if re.match(r"\s*[^\W\d]|\s*#|\s*\{\s*'", text) else None
 
 
 # --- DARTS, P-DARTS, PC-DARTS, FairDARTS ---------------------------------------------------------------------------
@@ -54,14 +54,14 @@ LOGGED = re.compile(
     r"^(?=[^\n]{0,40}\d\d:\d\d)[^\n'\"()#]{0,80}?(?P<named>\w{1,64}\s{0,8}=\s{0,8})?(?P<genotype>Genotype\([^\n]*)",
     re.M,
 )
-"""A line of a log, which begins with the time of day."""
+"""A line of a log with a genotype; it begins with the time of day."""
 SKIPS = re.compile(r"skip-connect:\s*(\d+)")
 
 
-def log(text: str, where: str) -> ParsedCells:
-    """The genotype in the log of a search: the last that a line calls `genotype =`, one of which stands behind every epoch.
+def cells_from_log(text: str, where: str) -> ParsedCells:
+    """Return the cells in the log of a search: the last `genotype =`, of which a search writes one after every epoch.
 
-    P-DARTS writes several at its end, one for each cap on skips, and chooses none: they are refused unless they agree.
+    P-DARTS writes several at its end, one for each cap on skips, and chooses none: an InputError unless they agree.
     """
     found = list(LOGGED.finditer(text))
     chosen = [one for one in found if one["named"]] or found
@@ -76,15 +76,15 @@ def log(text: str, where: str) -> ParsedCells:
         raise InputError(
             f"{where} is a log with different genotypes, in lines {', '.join(words[:12])}; put the one you mean in a file of its own."
         )
-    reading = python(chosen[-1]["genotype"], f"{where}, in the log's line {lines[-1]}")
-    return ParsedCells(reading.cells, reading.space, {"log": f"line {lines[-1]}, the last of {len(chosen)} genotypes"})
+    parsed = cells_from_python(chosen[-1]["genotype"], f"{where}, in the log's line {lines[-1]}")
+    return ParsedCells(parsed.cells, parsed.space, {"log": f"line {lines[-1]}, the last of {len(chosen)} genotypes"})
 
 
-def python(text: str, where: str) -> ParsedCells:
-    """The genotype that a text in Python's grammar means: `Genotype(normal=[...], ...)`, or a dictionary of NNI's.
+def cells_from_python(text: str, where: str) -> ParsedCells:
+    """Return the cells of a text in Python's grammar: `Genotype(normal=[...], ...)`, or a dictionary of NNI.
 
-    A name and `=` may stand before it, and a first line `# space: NAME`. Only calls of Genotype and range,
-    dictionaries, lists, tuples, names of primitives and whole numbers are read.
+    A first line `# space: NAME` and a `name =` before the value are allowed. Only calls of Genotype and range,
+    dictionaries, lists, tuples, strings and whole numbers are understood. Raises InputError.
     """
     if len(text) > MAX_DARTS_CHARACTERS:
         raise InputError(f"{where} has {len(text)} characters; the DARTS dialect has up to {MAX_DARTS_CHARACTERS}.")
@@ -94,15 +94,15 @@ def python(text: str, where: str) -> ParsedCells:
     grammar = _Grammar(source, where)
     value = grammar.value(_statements(source, where))
     if isinstance(value, ast.Dict):
-        reading = nni(grammar.dictionary(value), where)
+        parsed = cells_from_nni(grammar.dictionary(value), where)
     else:
         fields = grammar.fields(value)
-        reading = ParsedCells({kind: grammar.cell(fields, kind) for kind in KINDS})
-    return ParsedCells(reading.cells, named.group(1) if named else "")
+        parsed = ParsedCells({kind: grammar.cell(fields, kind) for kind in KINDS})
+    return ParsedCells(parsed.cells, named.group(1) if named else "")
 
 
 def _statements(source: str, where: str) -> list[ast.stmt]:
-    """What Python's grammar makes of a text, which is not run."""
+    """Parse a text by Python's grammar, without running it. Raises InputError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd escapes in strings
@@ -115,7 +115,7 @@ def _statements(source: str, where: str) -> list[ast.stmt]:
 
 @dataclass(frozen=True)
 class _Grammar:
-    """Reads the pieces of a text in Python's grammar, and shows whatever else was found in it."""
+    """Parser for the parts of a text in Python's grammar; its InputErrors show what else was found."""
 
     source: str
     where: str
@@ -125,7 +125,7 @@ class _Grammar:
         raise InputError(f"{self.where}: found {show(found)}; {expected}.")
 
     def value(self, body: list[ast.stmt]) -> ast.Call | ast.Dict:
-        """The one Genotype(...) or dictionary that the statements are."""
+        """Return the one Genotype(...) or dictionary among the statements."""
         if not body:
             raise InputError(f"{self.where} holds nothing but comments; it must hold one Genotype(...).")
         statement: ast.AST = body[0]
@@ -144,7 +144,7 @@ class _Grammar:
         return self.refuse(statement, f"understood are {UNDERSTOOD}")
 
     def fields(self, call: ast.Call) -> dict[str, ast.expr]:
-        """The fields of a Genotype(...), as they stand."""
+        """Return the fields of a Genotype(...), unparsed."""
         if call.args:
             self.refuse(call.args[0], "the fields of Genotype(...) must be named, as in normal=[...]")
         fields: dict[str, ast.expr] = {}
@@ -156,7 +156,7 @@ class _Grammar:
         return record(fields, f"{self.where}: Genotype(...)", dict.fromkeys(names))
 
     def cell(self, fields: Mapping[str, ast.expr], kind: str) -> dict[str, Any]:
-        """One cell: two pairs make a node, triples say theirs."""
+        """Return one cell: two pairs make a node, triples name theirs."""
         edges = as_list(self.literal(fields[kind]), f"{self.where}: {kind}")
         concat = self.concat(fields[f"{kind}_concat"])
         if edges and all(isinstance(edge, list) and len(edge) == 3 for edge in edges):
@@ -167,18 +167,18 @@ class _Grammar:
         return {"inputs": INPUTS, "nodes": nodes, "concat": concat}
 
     def of_triples(self, edges: list[list[Any]], concat: list[Any], kind: str) -> dict[str, Any]:
-        """A cell of (primitive, node, input), as FairDARTS writes them (Chu et al. 2020), or of (primitive, input, node), as others do.
+        """Return a cell of (primitive, node, input), as FairDARTS has it (Chu et al. 2020), or of (primitive, input, node).
 
-        Nodes count from 2, behind the inputs. An edge comes from before its node, which tells the two orders apart.
+        Nodes count from 2, after the inputs. An edge comes from before its node, which tells the two orders apart.
 
-        A node may have fewer edges than others, or none. One without any is left out of the concatenation, though
-        `concat` names it, and edges that read it are left out of theirs: `DCOCell` in the authors' fairdarts/model.py
-        (github.com/xiaomi-automl/FairDARTS) puts out the nodes that have edges and skips inputs that are none of them.
+        A node may have fewer edges than others, or none. A node without edges is left out of the concatenation even
+        if `concat` names it, and edges from it are left out too: `DCOCell` in the authors' fairdarts/model.py
+        (github.com/xiaomi-automl/FairDARTS) outputs the nodes that have edges and skips all other inputs.
         """
         nodes: defaultdict[int, list[Any]] = defaultdict(list)
         orders = set()
         for primitive, *numbers in edges:
-            if not all(_is_whole(number) for number in numbers) or not INPUTS <= max(numbers) <= MAX_STATE:
+            if not all(is_whole(number) for number in numbers) or not INPUTS <= max(numbers) <= MAX_STATE:
                 raise InputError(
                     f"{self.where}: {kind} has the triple {show((primitive, *numbers))}; it must name a primitive, a node"
                     f" from {INPUTS} to {MAX_STATE}, and its input."
@@ -189,7 +189,7 @@ class _Grammar:
             raise InputError(
                 f"{self.where}: in some triples of {kind} the node stands before its input, in others behind it; give all in one order."
             )
-        named = [number - INPUTS for number in concat if _is_whole(number) and number <= MAX_STATE]
+        named = [number - INPUTS for number in concat if is_whole(number) and number <= MAX_STATE]
         cell = [nodes.get(number, []) for number in range(max(*nodes, *named, 0) + 1)]
         empty = [number for number, node in enumerate(cell, INPUTS) if not node]
         for number, node in enumerate(cell, INPUTS):
@@ -200,18 +200,18 @@ class _Grammar:
         return {"inputs": INPUTS, "nodes": cell, "concat": [number for number in concat if number not in empty]}
 
     def concat(self, node: ast.AST) -> list[Any]:
-        """A list, or a range of whole numbers."""
+        """Return the numbers of a list or of a range(...)."""
         if not isinstance(node, ast.Call):
             return as_list(self.literal(node), f"{self.where}: concat")
         numbers = [self.literal(item) for item in node.args]
-        bounded = all(_is_whole(number) and abs(number) <= 1000 for number in numbers)
+        bounded = all(is_whole(number) and abs(number) <= 1000 for number in numbers)
         plain = _is_name(node.func, "range") and not node.keywords and 1 <= len(numbers) <= 3 and numbers[2:] != [0]
         if not (bounded and plain):
             self.refuse(node, "concat must be a list or range(first, end)")
         return list(range(*numbers))
 
     def dictionary(self, node: ast.Dict) -> dict[str, Any]:
-        """A dictionary with a text for every key, each of which stands once."""
+        """Return a dictionary whose keys are strings, each of them once."""
         tree: dict[str, Any] = {}
         for key, value in zip(node.keys, node.values, strict=True):
             name = self.literal(key) if key else None
@@ -221,14 +221,14 @@ class _Grammar:
         return tree
 
     def literal(self, node: ast.AST) -> Any:
-        """Lists, texts and whole numbers; a tuple counts as a list."""
+        """Return a value made of lists, strings and whole numbers; a tuple counts as a list."""
         if isinstance(node, (ast.List, ast.Tuple)):
             return [self.literal(item) for item in node.elts]
         if isinstance(node, ast.Constant) and type(node.value) in (str, int):
             return node.value
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
             value = self.literal(node.operand)
-            if _is_whole(value):
+            if is_whole(value):
                 return -value
         return self.refuse(node, "only lists of pairs such as ('skip_connect', 0) and whole numbers may stand here")
 
@@ -237,16 +237,11 @@ def _is_name(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name
 
 
-def _is_whole(value: Any) -> bool:
-    """Whether a value is an int; to Python True is one as well."""
-    return type(value) is int
-
-
 # --- NNI -----------------------------------------------------------------------------------------------------------
 
 NNI_KEY = re.compile(r"(?P<kind>normal|reduce)/(?P<what>op|input)_(?P<node>[0-9]{1,3})_(?P<slot>[0-9]{1,3})")
 NNI_SIZES = ("depth", "num_cells", "width")
-"""What the model space of NNI 2.8 and later may say about its networks besides: not enough for a skeleton, and left aside."""
+"""Sizes that the model space of NNI 2.8 and later may add: not enough for a skeleton, and ignored."""
 
 NNI_OLD_KEY = re.compile(r"(?P<kind>normal|reduce)_n(?P<node>[0-9]{1,3})_(?:p(?P<input>[0-9]{1,3})|switch)")
 NNI_OLD_NAMES = {
@@ -258,21 +253,21 @@ NNI_OLD_NAMES = {
     "dilconv3x3": "dil_conv_3x3",
     "dilconv5x5": "dil_conv_5x5",
 }
-"""The primitives of NNI's older DARTS example, by its names."""
+"""Names of primitives in NNI's older DARTS example, and ours."""
 
 
 def is_nni(tree: Mapping[str, Any]) -> bool:
-    """Whether an object looks like a dictionary of NNI's."""
+    """Return whether an object has a key as NNI writes them."""
     return any(NNI_KEY.fullmatch(key) or NNI_OLD_KEY.fullmatch(key) for key in tree)
 
 
-def nni(tree: Mapping[str, Any], where: str) -> ParsedCells:
-    """The genotype in a dictionary that NNI exports.
+def cells_from_nni(tree: Mapping[str, Any], where: str) -> ParsedCells:
+    """Return the cells in a dictionary that NNI exports.
 
-    Since 2.8 it says `"normal/op_2_0": "sep_conv_3x3", "normal/input_2_0": 1` of every edge: cell, node (from 2, behind
-    the inputs), and which of the node's edges; the input may stand in a list. Before, `"normal_n2_p0": "sepconv3x3"` of
-    every possible edge and in `"normal_n2_switch"` those that are kept. All nodes have as many edges and are put out, as
-    in NNI's DARTS space.
+    Since 2.8 it has `"normal/op_2_0": "sep_conv_3x3", "normal/input_2_0": 1` for every edge: cell, node (from 2, after
+    the inputs), and the number of the edge; the input may be in a list. Earlier versions have `"normal_n2_p0":
+    "sepconv3x3"` for every possible edge and the kept ones in `"normal_n2_switch"`. All nodes have the same number of
+    edges and all are concatenated, as in NNI's DARTS space. Raises InputError.
     """
     if not is_nni(tree):
         raise InputError(
@@ -299,7 +294,7 @@ def nni(tree: Mapping[str, Any], where: str) -> ParsedCells:
 
 
 def _nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]]:
-    """The edges of every (cell, node), by the newer keys."""
+    """Return the edges of every (cell, node), by the newer keys."""
     found: defaultdict[tuple[str, int], dict[int, dict[str, Any]]] = defaultdict(dict)
     for key, value in tree.items():
         place = NNI_KEY.fullmatch(key)
@@ -323,7 +318,7 @@ def _nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]
 
 
 def _older_nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]]:
-    """The edges of every (cell, node), by the older keys; those of a node in the order of its switch."""
+    """Return the edges of every (cell, node), by the older keys; those of a node in the order of its switch."""
     edges: dict[tuple[str, int], list[Any]] = {}
     for key, value in tree.items():
         place = NNI_OLD_KEY.fullmatch(key)
@@ -352,13 +347,12 @@ def _older_nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], lis
 # --- NAS-Bench-201 -------------------------------------------------------------------------------------------------
 
 BENCH_NODES, BENCH_EDGE = 3, re.compile(r"([^\s|+~]+)~([0-9]+)")
-"""Computed nodes in a cell, and one edge, primitive~input."""
+"""Nodes of a cell besides its input, and one edge, primitive~input."""
 
 
-def nasbench201(text: str, where: str) -> ParsedCells:
-    """The genotype that `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|` means.
-
-    Three nodes, each with one edge from the cell's input (0) and from every earlier node, in that order.
+def cells_from_nasbench201(text: str, where: str) -> ParsedCells:
+    """Return the cell of `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|`: three nodes, each
+    with one edge from the cell's input (0) and from every earlier node, in that order. Raises InputError.
     """
     parts = text.strip().split("+")
     if len(parts) != BENCH_NODES:

@@ -1,7 +1,7 @@
-"""A genotype as a picture: its cells as layered drawings in SVG, which any browser shows, or as a text for Graphviz.
+"""Drawings of a genotype: its cells as layered graphs in SVG, which any browser shows, or in DOT for Graphviz.
 
-Boxes stand in columns by their depth, labels in columns between them. An edge has a place of its own in every column it
-touches, runs level there and bends only between columns: so no line meets a label, or a box that is not its own.
+Boxes are in columns by their depth, labels in columns between them. An edge has a place of its own in every column it
+passes, runs level there and bends only between columns, so no line crosses a label or a box of another edge.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from bisect import bisect_right, insort
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from rapdarts.architecture.genotype import Cell, Genotype
 from rapdarts.architecture.space import KINDS
 from rapdarts.errors import InputError
+
+if TYPE_CHECKING:  # a genotype shows itself as a drawing, so its module imports this one
+    from rapdarts.architecture.genotype import Cell, Genotype
 
 FAMILIES: list[tuple[str, tuple[str, ...], str]] = [
     ("separable", ("sep_conv_",), "#1f5fb4"),
@@ -24,19 +27,19 @@ FAMILIES: list[tuple[str, tuple[str, ...], str]] = [
     ("no edge", ("none",), "#6d7480"),
     ("other", ("",), "#a11d4e"),
 ]
-"""What primitives are told apart by colour: name, how theirs begin, colour."""
+"""Families of primitives by colour: name, prefixes of their primitives, colour."""
 TITLES = dict(zip(KINDS, ("Normal cell", "Reduction cell"), strict=True))
 CONCAT, INK, IDLE = ("concat", "#b4bcc8"), "#1c2430", "#6d7480"
-"""The edges to the output, what is written, and a box that no edge reaches or leaves."""
+"""Colours of the edges to the output, of text, and of a box without edges."""
 BOLD, MIDDLE = ' font-weight="bold"', ' text-anchor="middle"'
 WIDTH, MARGIN, GAP, FONT = 840, 24, 9, 13
 BEND, ROOM, MAX_EDGES = (36, 100), 220, 80
-"""Least and most distance of two columns, most width of a label, most edges of a cell."""
+"""Least and greatest distance of two columns, greatest width of a label, most edges of a cell."""
 
 
 @dataclass(eq=False)
 class Spot:
-    """A box, a label, or (without text) the place where an edge passes a column: `x` is its left side, `y` its middle."""
+    """A box, a label, or (without text) the point where an edge passes a column: `x` is its left side, `y` its middle."""
 
     text: str = ""
     width: float = 0
@@ -47,7 +50,7 @@ class Spot:
     y: float = 0
 
     def mean(self, neighbours: list[Spot]) -> float:
-        """The mean height of neighbours. Those that an edge merely passes weigh more, so that long edges get straight."""
+        """Return the mean height of neighbours; points that an edge merely passes weigh more, which straightens long edges."""
         total = weights = 0.0
         for spot in neighbours:
             weight = 1 if self.text or spot.text else 8
@@ -56,11 +59,11 @@ class Spot:
 
 
 Edge = tuple[str, list[Spot]]
-"""A primitive, or `` on the way to the output, and the spots from box to box."""
+"""A primitive (empty for an edge to the output), and the spots from box to box."""
 
 
 def draw(genotype: Genotype) -> str:
-    """The normal cell above the reduction cell, if there is one. Raises InputError for a cell with more edges than anyone could read."""
+    """Return an SVG of the normal cell, above the reduction cell if there is one. Raises InputError for too many edges to read."""
     kinds = [kind for kind in KINDS if kind in genotype.cells]
     placed = [_place(genotype.cells[kind], kind) for kind in kinds]
     width = max([WIDTH, *(columns[-1][0].x + columns[-1][0].width + MARGIN for columns, _ in placed)])
@@ -91,7 +94,7 @@ def draw(genotype: Genotype) -> str:
 
 
 def dot(genotype: Genotype) -> str:
-    """The same cells in the language DOT (Graphviz), without positions: one digraph, a cluster for every cell."""
+    """Return the same cells in DOT (Graphviz), without positions: one digraph with a cluster for each cell."""
     lines = ["digraph genotype {", "  rankdir=LR", f"  label={_quoted(f'search space {genotype.space}')}"]
     lines += ["  node [shape=box, style=rounded]"]
     for kind in KINDS:
@@ -120,16 +123,16 @@ def dot(genotype: Genotype) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text as DOT quotes it; a backslash would begin an escape of Graphviz's own."""
+    """Return a text as a quoted DOT string; a bare backslash would begin an escape."""
     plain = "".join(character if character.isprintable() else "\ufffd" for character in text[:200])
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-# --- where things stand ------------------------------------------------------------------------------------------
+# --- layout ------------------------------------------------------------------------------------------------------
 
 
 def _place(cell: Cell, kind: str) -> tuple[list[list[Spot]], list[Edge]]:
-    """Columns from the inputs to the output, and edges. All heights are relative."""
+    """Return the columns from the inputs to the output, and the edges. All heights are relative."""
     wanted = [(primitive, source, cell.inputs + n) for n, node in enumerate(cell.nodes) for primitive, source in node]
     if len(wanted) > MAX_EDGES:
         raise InputError(f"the {kind} cell has {len(wanted)} edges; a drawing shows at most {MAX_EDGES}.")
@@ -168,7 +171,7 @@ def _place(cell: Cell, kind: str) -> tuple[list[list[Spot]], list[Edge]]:
 
 
 def _order(columns: list[list[Spot]]) -> None:
-    """Sorts all columns but the inputs so that few edges cross: by the neighbours' mean, to and fro, from many starts."""
+    """Sort all columns except the inputs so that few edges cross: by the neighbours' mean, back and forth, from many starts."""
     first = [list(column) for column in columns]
     found: list[tuple[int, float, int, list[list[Spot]]]] = []
     for start in range(16):
@@ -191,7 +194,7 @@ def _rank(column: list[Spot], order: list[Spot]) -> None:
 
 
 def _tangle(columns: list[list[Spot]]) -> tuple[int, float]:
-    """How many edges cross, and how far they rise and fall in all."""
+    """Return the number of crossings, and the total rise and fall of all edges."""
     crossings, rises = 0, 0.0
     for column in columns:
         ends: list[float] = []
@@ -204,7 +207,7 @@ def _tangle(columns: list[list[Spot]]) -> tuple[int, float]:
 
 
 def _settle(columns: list[list[Spot]]) -> None:
-    """Gives every spot its `y`: as near to its neighbours' mean as the order and the distances in a column let it."""
+    """Set every spot's `y` as near to its neighbours' mean as the order and the distances in a column allow."""
     for sweep in range(60):
         for column in columns if sweep % 2 == 0 else reversed(columns):
             offsets = [0.0]
@@ -221,7 +224,7 @@ def _settle(columns: list[list[Spot]]) -> None:
                 spot.y = level + offset
 
 
-# --- how things look ---------------------------------------------------------------------------------------------
+# --- appearance --------------------------------------------------------------------------------------------------
 
 
 def _edge(edge: Edge) -> str:
@@ -246,7 +249,7 @@ def _edge(edge: Edge) -> str:
 
 
 def _port(box: Spot, neighbours: list[Spot], other: Spot) -> float:
-    """Where an edge meets the side of its box: edges leave and arrive one above the other."""
+    """Return the height at which an edge meets the side of its box: edges leave and arrive one above the other."""
     order = sorted(neighbours, key=lambda spot: spot.y)
     step = min(8, (box.height - 12) / max(len(order) - 1, 1))
     return box.y + step * (order.index(other) - (len(order) - 1) / 2)
@@ -292,13 +295,13 @@ def _facts(genotype: Genotype) -> str:
 
 
 def _width(text: str, size: int) -> float:
-    """About how wide a text gets in any of the usual fonts, rather too wide than too narrow."""
+    """Estimate the width of a text in any usual font, rather too wide than too narrow."""
     classes = {**dict.fromkeys("abcdeghknopqsuvxyz0123456789_", 0.64), **dict.fromkeys("fijlrt-,. ", 0.42)}
     return size * sum(classes.get(letter, 1.0 if letter.isascii() else 1.3) for letter in text)
 
 
 def _fit(text: str, room: float, size: int) -> str:
-    """A text without what XML cannot hold or nobody can see, cut to a width."""
+    """Return a text without unprintable characters, cut to a width."""
     plain = "".join(character if character.isprintable() else "\ufffd" for character in text[:200])
     while _width(plain, size) > room:
         plain = plain[:-2] + "…"

@@ -1,4 +1,4 @@
-"""Genotypes in the forms that other programs read."""
+"""Formats in which a genotype is written for other programs."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ FORMATS: dict[str, Callable[[Genotype], str]] = {
     "dot": dot,
     "svg": draw,
 }
-"""What `rapdarts export to=` writes of a genotype."""
+"""Writers by the name that `rapdarts export to=` takes; each returns the whole text of a file."""

@@ -1,7 +1,4 @@
-"""What was chosen: the discrete cells of one network, read from JSON and other programs' dialects, and written to them.
-
-Files are parsed, never evaluated; whatever cannot be used is refused with one sentence that says where and why.
-"""
+"""Genotypes: the discrete cells of a network, as values that are checked, written, compared with a space, and drawn at random."""
 
 from __future__ import annotations
 
@@ -10,30 +7,40 @@ import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
 from rapdarts.architecture import dialects
+from rapdarts.architecture.drawing import draw
 from rapdarts.architecture.space import KINDS, SearchSpace, Skeleton
-from rapdarts.errors import InputError, suggestion
-from rapdarts.files.json import dump, show
+from rapdarts.errors import InputError, shorten, suggestion
+from rapdarts.files.json import dump, is_whole, show
 
 FORMAT = "rapdarts-genotype"
 VERSION = 1
 MAX_NODES = 100
 MAX_FILE_BYTES = 1_000_000
 
+SKELETON: Mapping[str, int] = {
+    "layers": 1_000,
+    "channels": 65_536,
+    "stem": 0,
+    "image": 65_536,
+    "classes": 1_000_000,
+}
+"""The fields of a skeleton in a file, in their order, with the largest number each may hold (0: no number)."""
+
 Node = tuple[tuple[str, int], ...]
-"""The edges into one node, as (primitive, input). One without any takes no part in its cell."""
+"""The edges into one node, as (primitive, input). A node without edges takes no part in its cell."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its inputs are numbered from 0, its nodes go on from there, `concat` names those it puts out.
+    """A cell: its inputs are numbered from 0, its nodes after them; `concat` names the nodes of its output.
 
-    A node without an edge has no value: no edge reads it, and it is not put out. A value of this type is always an
-    acyclic cell: InputError says which node, edge or number is not.
+    A node without an edge has no value: no edge reads it, and it is not in the output. A value of this type is always
+    an acyclic cell: anything else is an InputError that names the node, edge or number.
     """
 
     inputs: int
@@ -41,7 +48,7 @@ class Cell:
     concat: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not (_is_whole(self.inputs) and 1 <= self.inputs <= MAX_NODES):
+        if not (is_whole(self.inputs) and 1 <= self.inputs <= MAX_NODES):
             raise InputError(f"inputs must be a whole number from 1 to {MAX_NODES}, not {show(self.inputs)}.")
         if not 1 <= len(self.nodes) <= MAX_NODES:
             raise InputError(f"nodes has {len(self.nodes)} entries; a cell has 1 to {MAX_NODES} nodes.")
@@ -52,7 +59,7 @@ class Cell:
                 edge = f"node {number}, edge {position}"
                 if not isinstance(primitive, str) or not primitive:
                     raise InputError(f"{edge}: the primitive must be a name, not {show(primitive)}.")
-                if not _is_whole(source):
+                if not is_whole(source):
                     reason = "not a whole number"
                 elif source < 0:
                     reason = "negative"
@@ -70,7 +77,7 @@ class Cell:
         if not self.concat:
             raise InputError(f"concat is empty; it may name {allowed}.")
         for source in self.concat:
-            if not (_is_whole(source) and self.inputs <= source < end):
+            if not (is_whole(source) and self.inputs <= source < end):
                 raise InputError(f"concat names {show(source)}, which is no node; it may name {allowed}.")
             if self.empty(source):
                 raise InputError(f"concat names {source}, but node {source - self.inputs} has no edge.")
@@ -78,16 +85,16 @@ class Cell:
             raise InputError("concat names a node twice; name each once.")
 
     def empty(self, source: int) -> bool:
-        """Whether the input of this number is a node without an edge."""
+        """Return whether the input of this number is a node without an edge."""
         return source >= self.inputs and not self.nodes[source - self.inputs]
 
 
 @dataclass(frozen=True)
 class Genotype:
-    """The cells chosen in a space, by kind (`normal`, and `reduce` where it is searched), and what is known about their network.
+    """The cells chosen in a space, by kind (`normal`, and `reduce` where it is searched), and facts about their network.
 
-    `skeleton` is the one the costs were counted for, `costs` the amount of each resource, `provenance` any JSON
-    values that say how the cells were found.
+    `skeleton` is the one that `costs`, the amount of each resource, were counted for; `provenance` holds JSON values
+    that record how the cells were found.
     """
 
     space: str
@@ -96,13 +103,35 @@ class Genotype:
     costs: Mapping[str, int | float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Return the genotype in lines for the eye: space and skeleton, what every node adds up, and the costs."""
+        lines = [f"Genotype of the space {_printable(self.space)}"]
+        if self.skeleton is not None:
+            image = "x".join(map(str, self.skeleton.image))
+            size = f"{self.skeleton.layers} layers, {self.skeleton.channels} channels, {self.skeleton.stem} stem"
+            lines.append(f"  {size}, images {image}, {self.skeleton.classes} classes")
+        for kind, cell in self.cells.items():
+            for number, node in enumerate(cell.nodes):
+                terms = " + ".join(f"{_printable(primitive)}({source})" for primitive, source in node)
+                lines.append(f"  {'' if number else kind:6}  {cell.inputs + number} = {terms or 'no edge'}")
+            lines.append(f"  {'':6}  output = {', '.join(map(str, cell.concat))}")
+        if self.costs:
+            lines.append("  " + ", ".join(f"{_printable(name)} {_plain(cost)}" for name, cost in self.costs.items()))
+        return "\n".join(lines)
+
+    def _repr_svg_(self) -> str | None:
+        """Return the drawing of the cells, which notebooks show; None, for the text instead, where a cell has too many edges."""
+        with suppress(InputError):
+            return draw(self)
+        return None
+
     @property
     def widths(self) -> dict[str, int]:
-        """How many nodes the output of each kind concatenates, as `Skeleton.cells` asks for it."""
+        """Number of nodes in the output of each kind of cell, as `Skeleton.cells` takes it."""
         return {kind: len(cell.concat) for kind, cell in self.cells.items()}
 
     def to_json(self) -> str:
-        """The genotype as a JSON text that `parse` reads back, a node a line. Raises ValueError for NaN or infinity."""
+        """Return JSON that `parse_genotype` reads back, one line a node. Raises ValueError for NaN or infinity."""
         tree = {
             "format": FORMAT,
             "version": VERSION,
@@ -115,10 +144,10 @@ class Genotype:
         return dump(tree) + "\n"
 
     def to_darts(self) -> str:
-        """The cells as `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)`, one line.
+        """Return the cells as `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)`, one line.
 
-        Where a node has more or less than two edges, triples take the place of pairs, as FairDARTS writes them:
-        `('sep_conv_3x3', 2, 0)`. Raises InputError for cells that this dialect has no words for: those without two inputs.
+        Where a node does not have exactly two edges, triples replace the pairs, as in FairDARTS: `('sep_conv_3x3', 2, 0)`.
+        Raises InputError for cells that this dialect cannot express: those without two inputs.
         """
         pairs = all(len(node) == 2 for cell in self.cells.values() for node in cell.nodes)
         parts = []
@@ -131,7 +160,7 @@ class Genotype:
                 for number, node in enumerate(cell.nodes, cell.inputs)
                 for primitive, source in node
             ]
-            # As its authors do, nodes without edges are named too: so none is lost behind the last edge.
+            # As its authors do, nodes without edges are named too, so that none is lost after the last edge.
             empty = [number for number, node in enumerate(cell.nodes, cell.inputs) if not node]
             concat = [*cell.concat, *empty]
             if [*cell.concat] == sorted(cell.concat):
@@ -142,17 +171,17 @@ class Genotype:
         return f"Genotype({', '.join(parts)})"
 
     def to_nasbench201(self) -> str:
-        """The cell as `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|`, one line; edges in order of their inputs.
+        """Return the cell as `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|`, one line; edges in order of their inputs.
 
-        Raises InputError for cells that this dialect has no words for: all but one normal cell of one input and three
-        nodes, each of which has one edge from everything before it, and of which the last is put out.
+        Raises InputError for cells that this dialect cannot express: all but a single normal cell of one input and
+        three nodes, each with one edge from everything before it, whose output is the last node.
         """
         cell = self.cells.get("normal")
         if cell is not None and len(self.cells) == 1 and (cell.inputs, cell.concat) == (1, (dialects.BENCH_NODES,)):
             nodes = [sorted(node, key=lambda edge: edge[1]) for node in cell.nodes]
             text = "+".join("|" + "".join(f"{primitive}~{source}|" for primitive, source in node) for node in nodes)
             with suppress(InputError):
-                if dialects.nasbench201(text, "").cells["normal"]["nodes"] == [
+                if dialects.cells_from_nasbench201(text, "").cells["normal"]["nodes"] == [
                     [[*edge] for edge in node] for node in nodes
                 ]:
                     return text
@@ -162,27 +191,20 @@ class Genotype:
 
     @property
     def line(self) -> str:
-        """The cells on one line that `parse` reads back: in the first dialect that has words for them, else as JSON."""
+        """The cells on one line that `parse_genotype` reads back: in the first dialect that can express them, else as JSON."""
         for dialect in (self.to_darts, self.to_nasbench201):
             with suppress(InputError):
                 return dialect()
         return json.dumps(json.loads(Genotype(self.space, self.cells).to_json()))
 
 
-# --- reading -----------------------------------------------------------------------------------------------------
-
-SKELETON: Mapping[str, int] = {"layers": 1_000, "channels": 65_536, "stem": 0, "image": 65_536, "classes": 1_000_000}
-"""The fields of a skeleton as a file lists them, with the largest number each may hold."""
-
-
 # --- against a space ---------------------------------------------------------------------------------------------
 
 
 def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
-    """Raises InputError, naming cell, node and edge, unless the genotype is one of `space`.
+    """Raise InputError, naming cell, node and edge, unless the genotype belongs to `space`.
 
-    What is searched keeps `edges_kept` edges a node; a genotype of another program may have fewer, unless the space
-    keeps all of them.
+    A search keeps `edges_kept` edges a node; a genotype of another program may have fewer, unless the space keeps all.
     """
     allowed = [name for name in space.primitives if space.derive_none or name != "none"]
     names = ", ".join(allowed)
@@ -220,10 +242,10 @@ def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
 
 
 def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
-    """The genotype as mixing weights, (kinds, edges, primitives) of float64: 1 at the chosen pairs, 0 on dropped edges.
+    """Return the genotype as mixing weights, (kinds, edges, primitives) of float64: 1 at the chosen pairs, 0 elsewhere.
 
     Raises InputError for a genotype that is not of this space, that uses an input twice in a node (two primitives on
-    one edge cannot be told from a mixture of them), or that keeps fewer edges than the space, as no mixing does.
+    one edge are indistinguishable from their mixture), or that keeps fewer edges than the space, as no mixing does.
     """
     validate(genotype, space, "the genotype")
     names = list(space.primitives)
@@ -243,10 +265,10 @@ def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
 
 
 def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
-    """Uniform cells of the candidates still open: to each node a uniform set of inputs, on each a uniform primitive.
+    """Draw cells of the candidates still open: for each node a uniform set of inputs, on each edge a uniform primitive.
 
-    Pairs stand in ascending input order and the space's outputs are put out. Raises InputError where too few edges
-    have anything to derive.
+    Pairs are in ascending input order, and the output is that of the space. Raises InputError where too few edges have
+    a primitive left to derive.
     """
     cells = {}
     for kind, candidates in zip(space.kinds, space.candidates, strict=True):
@@ -272,17 +294,21 @@ def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
 # --- words -------------------------------------------------------------------------------------------------------
 
 
-def _is_whole(value: Any) -> TypeGuard[int]:
-    """Whether a value is an int; to Python True is one as well."""
-    return type(value) is int
-
-
 def _span(first: int, last: int) -> str:
     return str(first) if first == last else f"{first} to {last}"
 
 
+def _printable(name: str) -> str:
+    """A name from a file as a terminal may show it: short, and without control characters."""
+    return shorten(name if name.isprintable() else ascii(name))
+
+
+def _plain(cost: int | float) -> str:
+    return f"{cost:,}" if isinstance(cost, int) else f"{cost:.4g}"
+
+
 def _code_points(name: str) -> str:
-    """The non-ASCII characters of a name, which may look like ASCII ones, by number and Unicode name."""
+    """Return the non-ASCII characters of a name, which may look like ASCII ones, by number and Unicode name."""
     foreign = [character for character in dict.fromkeys(name) if not character.isascii()][:4]
     points = [f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip() for character in foreign]
     return f" (with {', '.join(points)})" if points else ""

@@ -1,4 +1,4 @@
-"""Genotypes by what a user calls them: a name from the literature, a file, or a run folder."""
+"""Published genotypes by name, each with the paper it comes from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rapdarts.architecture.genotype import Cell, Genotype
 
 
 def _cell(nodes: str, concat: tuple[int, ...] = (2, 3, 4, 5)) -> Cell:
-    """A cell from its pairs `primitive input`, with a comma between pairs and a bar between nodes, which may have none."""
+    """Return a cell from pairs `primitive input`, with commas between pairs and bars between nodes, which may be empty."""
     pairs = [[pair.split() for pair in node.split(",") if pair.strip()] for node in nodes.split("|")]
     return Cell(2, tuple(tuple((primitive, int(source)) for primitive, source in node) for node in pairs), concat)
 

@@ -1,4 +1,4 @@
-"""What may be chosen: a search space of cells, the skeleton that repeats them, and how strongly each choice is mixed in."""
+"""Search spaces of cells, the skeleton that repeats the cells, and the mixing weights of their candidates."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 KINDS = ("normal", "reduce")
-"""The two kinds of cell, in the order of the first axis of mixing tensors and price tables; a space has both, or the first."""
+"""The two kinds of cell, in the order of the first axis of mixing tensors and price tables; a space has both, or only the first."""
 
 NONE, SKIP = "none", "skip_connect"
-"""The two primitives that the algorithm itself knows by name: no connection, and the skip that it caps and drops out."""
+"""The two primitives that the algorithm knows by name: no connection, and the skip that it caps and drops out."""
 
 Factory = Callable[[int, int, bool], "nn.Module"]
 """A primitive: `factory(channels, stride, affine)` builds a module that maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride))."""
@@ -26,9 +26,9 @@ Factory = Callable[[int, int, bool], "nn.Module"]
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The macro-architecture around the cells: how many, how wide, on which images.
+    """The macro-architecture around the cells: their number and width, and the images.
 
-    `layers` counts reductions as well, be they cells or residual blocks. `image` is (channels, height, width). `stem`
+    `layers` includes the reductions, whether cells or residual blocks. `image` is (channels, height, width). `stem`
     is `cifar` (one 3x3 convolution, to 3C before cells of two inputs and to C before cells of one) or `imagenet`
     (three stride-2 3x3 convolutions, after which the first cell treats its older input as after a reduction).
     """
@@ -45,14 +45,14 @@ class Skeleton:
 
     @property
     def reductions(self) -> frozenset[int]:
-        """Layers that halve the image and double the channels: at one and two thirds of the depth (Liu et al. 2019, section 3.1)."""
+        """The layers that halve the image and double the channels: at one and two thirds of the depth (Liu et al. 2019, section 3.1)."""
         return frozenset({self.layers // 3, 2 * self.layers // 3})
 
     def cells(self, space: SearchSpace, widths: Mapping[str, int] | None = None) -> list[CellPlan]:
-        """The layers from stem to classifier: cells and, for cells of one input, the residual blocks between them.
+        """Return the layers from stem to classifier: cells and, for cells of one input, the residual blocks between them.
 
-        `widths` says how many nodes the output of each kind of cell concatenates, where it is not all the space puts
-        out. Raises InputError where there is no cell among the layers.
+        `widths` is the number of nodes in the output of each kind of cell, by default that of the space. Raises
+        InputError where there is no cell among the layers.
         """
         widths = dict.fromkeys(space.kinds, len(space.outputs)) if widths is None else widths
         height, width = self.image[1:]
@@ -79,21 +79,21 @@ class Skeleton:
         return plans
 
     def stem_channels(self, space: SearchSpace) -> int:
-        """How many channels the stem gives to the first cell."""
+        """Number of channels from the stem to the first cell."""
         return 3 * self.channels if space.inputs == 2 and self.stem == "cifar" else self.channels
 
     @property
     def auxiliary_layer(self) -> int:
-        """The cell after which the auxiliary head stands in training: the second reduction (Liu et al. 2019, appendix A.2)."""
+        """The layer that the auxiliary head follows in training: the second reduction (Liu et al. 2019, appendix A.2)."""
         return 2 * self.layers // 3
 
 
 @dataclass(frozen=True)
 class CellPlan:
-    """One cell in its place: its kind and width C, the channels of its two inputs, and the image side (h, w) of the newer one.
+    """A cell at its layer: its kind and width C, the channels of its two inputs, and the image size (h, w) of the newer one.
 
-    `shrink_older` is set where the older input is still twice as large, because a reduction lies between the two. A
-    cell of one input has the same channels in both places. Where the kind is none of the space's, a residual block stands.
+    `shrink_older` is set where the older input is still twice as large, because a reduction lies between the two. For a
+    cell of one input both counts of channels are the same. A kind that the space does not have is a residual block.
     """
 
     layer: int
@@ -106,40 +106,40 @@ class CellPlan:
 
     @property
     def stride(self) -> int:
-        """Stride of the edges that leave the cell's two inputs."""
+        """Stride of the edges from the cell's inputs."""
         return 2 if self.kind == "reduce" else 1
 
     @property
     def inside(self) -> tuple[int, int]:
-        """The image side (h, w) of the cell's nodes."""
+        """Image size (h, w) of the cell's nodes."""
         height, width = self.size
         return -(-height // self.stride), -(-width // self.stride)
 
 
 def stem_for(asked: str, image: tuple[int, int, int]) -> str:
-    """The stem asked for; `auto` (or nothing) is the imagenet stem for images of 96 pixels and more."""
+    """Return the stem asked for; `auto` (or nothing) is the imagenet stem for images of 96 pixels and more."""
     if asked not in ("", "auto"):
         return asked
     return "imagenet" if min(image[1:]) >= 96 else "cifar"
 
 
 Candidates = tuple[tuple[tuple[str, ...], ...], ...]
-"""Names that an edge may still choose, by kind and edge."""
+"""Primitives that are still open, by kind and edge."""
 
 
 @dataclass(frozen=True)
 class SearchSpace:
     """Cells of `nodes` nodes, each of which keeps `keep` edges (None: all) from the cell's inputs and earlier nodes.
 
-    `primitives` names what an edge may be, in the order of the last axis of every mixing tensor. `derive_none` says
-    whether an edge may end as `none`; `repeat_inputs` whether a node may use one input twice; `deployment` how many
-    layers and channels its networks have where nobody says otherwise. `candidates` lists what is still open on every
-    edge of every kind: all primitives at first, fewer from stage to stage.
+    `primitives` are the candidates of an edge, in the order of the last axis of every mixing tensor. `derive_none` says
+    whether an edge may be derived as `none`; `repeat_inputs` whether a node may use one input twice; `deployment` is the
+    default number of layers and channels of its networks. `candidates` are the primitives still open on every edge of
+    every kind: all at first, fewer from stage to stage.
 
-    `inputs` decides the family. Cells of 2 inputs read the outputs of the two cells before them, brought to their own
-    width by 1x1 convolutions, put out all nodes side by side, and reduction cells are searched too (DARTS: Liu et al.
-    2019). Cells of 1 input read the output of the one before as it is and put out their last node; where reduction
-    cells would stand there are residual blocks (NAS-Bench-201: Dong and Yang 2020).
+    `inputs` decides the family. Cells of 2 inputs read the outputs of the two cells before them, which 1x1 convolutions
+    bring to the cell's own width; their output is the concatenation of all nodes, and reduction cells are searched too
+    (DARTS: Liu et al. 2019). Cells of 1 input read the output of the cell before as it is; their output is the last
+    node, and the reductions are residual blocks (NAS-Bench-201: Dong and Yang 2020).
     """
 
     name: str
@@ -165,7 +165,7 @@ class SearchSpace:
 
     @property
     def fewest_layers(self) -> int:
-        """The least depth of a network that has a cell: before three layers all are residual blocks, where there are such."""
+        """The least depth of a network with a cell: in spaces with residual blocks, fewer than three layers are all blocks."""
         return 1 if self.inputs == 2 else 3
 
     @property
@@ -175,7 +175,7 @@ class SearchSpace:
 
     @property
     def outputs(self) -> tuple[int, ...]:
-        """The nodes that a cell puts out, numbered as inputs of edges are: all of them side by side, or the last."""
+        """The nodes in the output of a cell, numbered like the inputs of edges: all of them concatenated, or the last."""
         everything = tuple(range(self.inputs, self.inputs + self.nodes))
         return everything if self.inputs == 2 else everything[-1:]
 
@@ -185,32 +185,32 @@ class SearchSpace:
         return [(node, source) for node in range(self.nodes) for source in range(self.inputs + node)]
 
     def edges_into(self, node: int) -> slice:
-        """Where the edges into a node stand in `edges`."""
+        """Return the slice of `edges` that leads into a node."""
         first = sum(self.inputs + earlier for earlier in range(node))
         return slice(first, first + self.inputs + node)
 
     def edges_kept(self, node: int) -> int:
-        """How many edges a node keeps in the derived cell."""
+        """Return the number of edges that a node keeps in the derived cell."""
         possible = self.inputs + node
         return possible if self.keep is None else min(self.keep, possible)
 
     @property
     def columns(self) -> dict[str, int]:
-        """Where each primitive stands on the last axis of every mixing tensor."""
+        """Index of each primitive on the last axis of every mixing tensor."""
         return {name: column for column, name in enumerate(self.primitives)}
 
     @property
     def choosable(self) -> np.ndarray:
-        """Which primitives a genotype may name, as a mask over `primitives`."""
+        """Mask over `primitives`, (primitives,) of bool: those that a genotype may name."""
         return np.array([self.derive_none or name != NONE for name in self.primitives])
 
     @property
     def mask(self) -> np.ndarray:
-        """Which candidates are still open, (kinds, edges, primitives) of bool."""
+        """Mask of the candidates that are still open, (kinds, edges, primitives) of bool."""
         return np.array([[[name in edge for name in self.primitives] for edge in kind] for kind in self.candidates])
 
     def narrowed(self, mask: np.ndarray) -> SearchSpace:
-        """The same space with only the candidates that `mask` (kinds, edges, primitives) leaves open."""
+        """Return the same space with only the candidates that `mask` (kinds, edges, primitives) leaves open."""
         names = list(self.primitives)
         candidates = tuple(
             tuple(tuple(name for name, open_ in zip(names, edge, strict=True) if open_) for edge in kind)
@@ -219,9 +219,9 @@ class SearchSpace:
         return replace(self, candidates=candidates)
 
     def only(self, primitives: list[str]) -> SearchSpace:
-        """The same cells over a shorter or reordered list of this space's primitives.
+        """Return the same cells over a shorter or reordered list of this space's primitives.
 
-        Raises InputError for a name the space does not have, a repeated one, or a list nothing can be derived from.
+        Raises InputError for an unknown or repeated name, and for a list from which nothing can be derived.
         """
         for name in primitives:
             if name not in self.primitives:
@@ -237,7 +237,7 @@ class SearchSpace:
 
 @dataclass(frozen=True)
 class Mixing:
-    """How strongly each candidate is mixed in: what the architecture parameters become, and all that the rest of the house sees of them.
+    """Mixing weights of the candidates, which a relaxation makes of the architecture parameters.
 
     `weights` is (kinds, edges, primitives), zero where a candidate is closed; `edges`, for relaxations that weigh
     edges too, is (kinds, edges).
@@ -248,13 +248,13 @@ class Mixing:
 
     @property
     def joint(self) -> Tensor:
-        """How strongly each (edge, primitive) is mixed in, (kinds, edges, primitives): what prices, pruning and discretisation read."""
+        """Weight of each (edge, primitive), (kinds, edges, primitives): the one that prices, pruning and discretisation use."""
         return self.weights if self.edges is None else self.weights * self.edges[..., None]
 
     def to(self, dtype: torch.dtype) -> Mixing:
-        """The same weights in another type of number."""
+        """Return the same weights in another dtype."""
         return Mixing(self.weights.to(dtype), None if self.edges is None else self.edges.to(dtype))
 
     def detach(self) -> Mixing:
-        """The same numbers, without a gradient."""
+        """Return the same weights, detached from their gradient."""
         return Mixing(self.weights.detach(), None if self.edges is None else self.edges.detach())

@@ -1,11 +1,11 @@
-"""The words of the command line: what each command is for, and its keys with defaults, units and ranges in aligned columns."""
+"""Help of the command line: the purpose of each command, and its keys with defaults, units and ranges in aligned columns."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import rapdarts
@@ -23,11 +23,20 @@ SWITCHES = {
 }
 
 
+NARROWEST, WIDEST = 60, 120
+"""Least width of any help, and greatest of running text, in characters."""
+LEAST, LEAST_OF_OVERVIEW = 36, 50
+"""Least width of the column of sentences beside the keys of a command, and beside the commands, whose sentences are longer."""
+INDENT = " " * 6
+"""What a sentence below its key begins with."""
+HARD_SPACE = "\N{NO-BREAK SPACE}"
+
+
 @dataclass(frozen=True)
 class Command:
-    """A command's usage and an example, what it does, the schemas of its keys, and its switches besides --help and --debug.
+    """Usage and example of a command, its purpose, the schemas of its keys, and its switches besides --help and --debug.
 
-    `section` is the part of an experiment that is its own.
+    `section` is the part of an experiment that the command reads for itself.
     """
 
     usage: str
@@ -120,42 +129,49 @@ COMMANDS = {
 
 
 def overview() -> str:
-    """What `rapdarts` alone prints."""
-    lines = [
-        f"rapdarts {rapdarts.__version__}: give it a data set and a budget, and it finds and trains a network that keeps it.",
-        "",
-    ]
-    width = max(len(command.usage) for command in COMMANDS.values())
-    lines += [f"  rapdarts {command.usage:{width}}  {command.sentence}" for command in COMMANDS.values()]
-    lines += ["", "rapdarts VERB --help lists a command's keys with defaults, units and ranges."]
+    """Return the help of `rapdarts` itself: every command in a few words."""
+    columns = _columns()
+    title = f"rapdarts {rapdarts.__version__}: give it a data set and a budget, and it finds and trains a network that keeps it."
+    usages = [f"  rapdarts {command.usage}" for command in COMMANDS.values()]
+    start = max(map(len, usages)) + 2
+    lines = [*_paragraph(title, columns), ""]
+    for usage, command in zip(usages, COMMANDS.values(), strict=True):
+        lines += _entry([usage], [start], command.sentence, min(columns, WIDEST), LEAST_OF_OVERVIEW)
+    lines += ["", *_paragraph("rapdarts VERB --help lists a command's keys with defaults, units and ranges.", columns)]
     return "\n".join(lines)
 
 
 def help_of(command: Command) -> str:
-    """What `rapdarts VERB --help` prints."""
+    """Return the help of one command, as wide as the terminal: its usage, its keys in tables, and its switches."""
+    columns = _columns()
     tables = [table for schema in command.schemas for table in _tables(schema, command.section)]
     everything = [_cells(key) for _, rows in tables for key in rows]
-    widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
+    widths = [max(map(len, column)) + 2 for column in zip(*everything, strict=True)]
+    widths[0] += 2  # the indentation
 
-    lines = [f"usage: rapdarts {command.usage} [key=value ...] [switches]", f"       rapdarts {command.example}"]
-    lines += ["", command.sentence]
+    lines = _paragraph(f"usage: rapdarts {command.usage} [key=value{HARD_SPACE}...] [switches]", columns, " " * 7)
+    # A shell reads a command that is broken by backslashes as one.
+    example = _wrap(f"rapdarts {command.example}", columns - len(" \\"), " " * 7, " " * 9)
+    lines += [*(f"{line} \\" for line in example[:-1]), example[-1]]
+    lines += ["", *_paragraph(command.sentence, columns)]
     for heading, rows in tables:
         lines += ["", f"{heading}:"]
         for key in rows:
-            lines += _row(_cells(key), _meaning(key), widths)
+            name, default, unit = _cells(key)
+            lines += _entry([f"  {name}", default, unit], widths, _meaning(key), columns)
     if config.Experiment in command.schemas:
         names = ", ".join(resolve.experiment_names())
         if "EXPERIMENT" in command.usage:
-            lines += ["", f"EXPERIMENT is one of {names}, or a YAML file of yours."]
-        lines += ["A section's name may be left out where the rest is unambiguous: cost.macs=0.2"]
+            lines += ["", *_paragraph(f"EXPERIMENT is one of {names}, or a YAML file of yours.", columns)]
+        lines += _paragraph("A section's name may be left out where the rest is unambiguous: cost.macs=0.2", columns)
     lines += ["", "switches:"]
     for switch in command.all_switches:
-        lines.append(f"  {switch + (' FILE' if switch == '--space' else ''):14}  {SWITCHES[switch]}")
+        lines += _entry([f"  {switch}{' FILE' if switch == '--space' else ''}"], [18], SWITCHES[switch], columns)
     return "\n".join(lines)
 
 
 def _tables(schema: type, section: str) -> list[tuple[str, list[Key]]]:
-    """The keys of a schema under their headings: its top level, then the command's own section, then the others."""
+    """Keys of a schema under their headings: the top level first, then the command's own section, then the others."""
     tables: dict[str, list[Key]] = {}
     for key in keys(schema):
         tables.setdefault(key.name.rpartition(".")[0], []).append(key)
@@ -170,23 +186,54 @@ def _tables(schema: type, section: str) -> list[tuple[str, list[Key]]]:
 
 
 def _cells(key: Key) -> tuple[str, str, str]:
-    """Name, default and unit."""
+    """Name, default and unit of a key, as its row shows them."""
     default = json.dumps(key.default) if isinstance(key.default, (list, bool)) else str(key.default)
     return key.name, default or "(empty)", key.facts["unit"]
 
 
 def _meaning(key: Key) -> str:
-    """The sentence, then what may be chosen; a range is not broken."""
+    """Return a key's sentence and, in brackets, its choices or its range, which no line break divides."""
     facts = key.facts
     choices = [str(choice) for choice in facts["choices"] or () if choice != ""]
     bounded = any(facts[bound] is not None for bound in ("low", "high", "above", "below"))
-    allowed = ", ".join(choices) if choices else range_text(facts).replace(" ", "\N{NO-BREAK SPACE}") if bounded else ""
+    allowed = ", ".join(choices) if choices else range_text(facts).replace(" ", HARD_SPACE) if bounded else ""
     return f"{facts['help']} [{allowed}]" if allowed else str(facts["help"])
 
 
-def _row(cells: Iterable[str], meaning: str, widths: Sequence[int]) -> list[str]:
-    """One key, on as many lines as its meaning needs."""
-    start = "  " + "".join(f"{cell:{width}}  " for cell, width in zip(cells, widths, strict=True))
-    columns = max(100, shutil.get_terminal_size((120, 24)).columns)
-    lines = textwrap.wrap(meaning, columns, initial_indent=start, subsequent_indent=" " * len(start))
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+# --- widths ------------------------------------------------------------------------------------------------------
+
+
+def _columns() -> int:
+    """Width of the terminal (or COLUMNS) in characters; 80 where there is none, and never less than NARROWEST."""
+    return max(NARROWEST, shutil.get_terminal_size().columns)
+
+
+def _entry(cells: Sequence[str], widths: Sequence[int], text: str, columns: int, least: int = LEAST) -> list[str]:
+    """Lines of one entry: its cells in columns, then its text in a column of its own.
+
+    Where that column would be narrower than `least`, the text stands on the lines below, indented.
+    """
+    start = sum(widths)
+    row = "".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True))
+    if columns - start >= least:
+        return _wrap(text, columns, row, " " * start)
+    head = row.rstrip() if len(row.rstrip()) <= columns else "  ".join(cell for cell in cells if cell)
+    return [*_wrap(head.strip(), columns, "  ", INDENT), *_wrap(text, columns, INDENT, INDENT)]
+
+
+def _paragraph(text: str, columns: int, rest: str = "") -> list[str]:
+    """Lines of running text, which are hard to read beyond WIDEST characters; all but the first begin with `rest`."""
+    return _wrap(text, min(columns, WIDEST), "", rest)
+
+
+def _wrap(text: str, columns: int, first: str, rest: str) -> list[str]:
+    """Lines of at most `columns` characters, beginning with `first` and `rest`; neither a word nor HARD_SPACE is broken."""
+    lines = textwrap.wrap(
+        text,
+        columns,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace(HARD_SPACE, " ") for line in lines]

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Output of commands: results to stdout or to a file, everything else to stderr."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from rapdarts.architecture.genotype import SKELETON
-from rapdarts.architecture.reading import space_name, stem
+from rapdarts.architecture.reading import as_space_name, as_stem
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cost.expected import PriceTable, places
 from rapdarts.errors import InputError, shorten
@@ -256,7 +256,7 @@ def parse(text: str, where: str) -> LatencyTable:
         )
     readers = {"format": None, "version": None, **_by_type(LatencyTable)}
     del readers["where"]
-    readers |= {"space": space_name, "skeleton": _skeleton, "places": _places, "check": _read_check}
+    readers |= {"space": as_space_name, "skeleton": _skeleton, "places": _places, "check": _read_check}
     readers |= {"threads": COUNT, "batch": COUNT, "scale": number(0, 1e6, above=True)}
     facts = record(tree, where, readers)
     del facts["format"], facts["version"]
@@ -278,7 +278,7 @@ def _load(text: str, where: str) -> Any:
 
 def _skeleton(tree: Any, where: str) -> Skeleton:
     counts = {name: number(1, high, whole=True) for name, high in SKELETON.items()}
-    facts = record(tree, where, {**counts, "stem": stem, "image": _wholes(3)})
+    facts = record(tree, where, {**counts, "stem": as_stem, "image": _wholes(3)})
     return Skeleton(**{**facts, "image": tuple(facts["image"])})
 
 

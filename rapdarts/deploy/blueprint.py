@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rapdarts.architecture.genotype import Genotype, validate
-from rapdarts.architecture.reading import parse_json
+from rapdarts.architecture.reading import parse_genotype_json
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import RetrainConfig
 from rapdarts.cost.count import RESOURCES, Resource, count, resources_of
@@ -189,7 +189,7 @@ def of_card(card: Mapping[str, Any], where: str, space: Space = None) -> Bluepri
         if name not in REFERENCE:
             raise ValueError("its reference network is none that there is")
         return ReferenceBlueprint(name, (channels, height, width), classes)
-    genotype = parse_json(card["genotype"], f"{where}:genotype")
+    genotype = parse_genotype_json(card["genotype"], f"{where}:genotype")
     if genotype.skeleton is None:
         raise ValueError("its genotype has no skeleton")
     own = find_space(space, genotype.space)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.reading import parse, read_genotype
+from rapdarts.architecture.reading import parse_genotype, read_genotype
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError, shorten, suggestion
 from rapdarts.networks.reference import REFERENCE, find_reference
@@ -89,7 +89,7 @@ def find_network(
     if os.path.exists(name):
         return _in_files(name, Path(name))
     if any(mark in name for mark in "({|"):
-        return Found("the genotype", "the genotype", parse(name, "the genotype", space))
+        return Found("the genotype", "the genotype", parse_genotype(name, "the genotype", space))
     if code and CODE.fullmatch(name):
         return Found(name, name, code=name)
     if os.sep in name:

@@ -11,11 +11,11 @@ from pathlib import Path
 from rapdarts.errors import StorageError
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
-"""What `write` calls its temporary files."""
+"""Names of the temporary files that `write` makes."""
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Replaces a file by new content in one step; whoever reads sees the old or the new, also after a crash.
+    """Replace a file by new content in one step: a reader sees the old or the new, also after a crash.
 
     Raises StorageError, naming the path and the reason, and leaves no temporary file.
     """
@@ -39,7 +39,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Forces the names in a folder to disk."""
+    """Force the names in a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -50,15 +50,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def sweep(folder: Path) -> None:
-    """Removes temporary files that a killed process left; call it only while holding the folder's lock."""
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a killed process left; call it only while holding the folder's lock."""
     for leftover in folder.rglob(".*.tmp"):
         if TEMPORARY.fullmatch(leftover.name):
             leftover.unlink(missing_ok=True)
 
 
 def storage_error(path: Path, error: OSError, needed: int = 0) -> StorageError:
-    """The sentence for a refused write."""
+    """Return the error that says why a file cannot be written; `needed` is its size in bytes."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageError(
             f"{path} cannot be written: {error.strerror} (it needs {needed / 1e6:.1f} MB). Free some space."

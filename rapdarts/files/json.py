@@ -1,7 +1,7 @@
-"""JSON, read strictly and written to be read: what Python's own reader lets pass is refused, and every field is checked.
+"""Strict JSON: repeated keys, NaN and endless numbers or nesting are refused, and every field of a format is checked.
 
-`load` gives the values of a text; `record` and the readers check that they are what a format asks for. A reader is a
-function of a value and of what messages call it: it gives the value back, or what it makes of it, or raises InputError.
+`strict_loads` parses a text. `record` and the readers check its values against a format. A reader is a function
+`(value, where)`, where messages call the value `where`: it returns the value, or what it stands for, or raises InputError.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from rapdarts.errors import InputError, shorten, suggestion
 
@@ -23,9 +23,9 @@ TOKEN = re.compile(r'(?P<text>"[^"\\]*(?:\\.[^"\\]*)*")(?P<colon>\s*:)?|(?P<brac
 
 
 class Fault(ValueError):
-    """Why a text is not plain JSON, with line and column; its reader says of which file, and what to do about it.
+    """A text that is not plain JSON, with line and column; the caller adds the file, and what to do about it.
 
-    `kind` is `syntax`, `depth`, `key` (one that stands twice) or `number`; `found` is what stands at that place.
+    `kind` is `syntax`, `depth`, `key` (a repeated one) or `number`; `found` is the text at that place.
     """
 
     def __init__(self, text: str, at: int, kind: str, problem: str, found: str = "") -> None:
@@ -35,9 +35,9 @@ class Fault(ValueError):
 
 
 def strict_loads(text: str, infinite: bool = False) -> Any:
-    """The values of a JSON text; `infinite` lets numbers too large for a float pass as infinity, for a range to refuse.
+    """Return the values of a JSON text; with `infinite`, numbers too large for a float are infinity, for a range to refuse.
 
-    Raises Fault, also where Python's own reader is lenient: for repeated keys, NaN, and numbers or depths without end.
+    Raises Fault, also where Python's own parser is lenient: for repeated keys, NaN, and endless numbers or nesting.
     """
     try:
         # A cut number never gets out of here: the walk over the tokens refuses a long one.
@@ -68,7 +68,7 @@ def strict_loads(text: str, infinite: bool = False) -> Any:
 
 
 def _number_problem(word: str, infinite: bool) -> str:
-    """Why a word outside of texts is refused, or nothing."""
+    """Return why a word outside of strings is refused, or an empty string."""
     digits = word.lstrip("-")
     if digits in ("NaN", "Infinity"):
         return f"{word} is not a finite number"
@@ -82,7 +82,7 @@ def _number_problem(word: str, infinite: bool) -> str:
 
 
 def reader(fits: Callable[[Any], bool], wanted: str) -> Reader:
-    """A reader of the values that fit; a message says that others must be what is wanted."""
+    """Return a reader of the values that fit; its message for others says what is wanted."""
 
     def read(value: Any, where: str) -> Any:
         if not fits(value):
@@ -97,8 +97,8 @@ as_list = reader(lambda value: isinstance(value, list), "a list")
 
 
 def number(low: float, high: float, *, whole: bool = False, above: bool = False) -> Reader:
-    """A reader of numbers from `low` (or `above` it) to `high`."""
-    kinds = (int,) if whole else (int, float)  # to Python True is an int as well
+    """Return a reader of numbers from `low` (with `above`, excluding it) to `high`."""
+    kinds = (int,) if whole else (int, float)  # and no bool, which is a subclass of int
     bounds = f"above {low:g}, up to {high:g}" if above else f"from {low:g} to {high:g}"
     return reader(
         lambda value: type(value) in kinds and low <= value <= high and not (above and value == low),
@@ -109,7 +109,7 @@ def number(low: float, high: float, *, whole: bool = False, above: bool = False)
 def record(
     tree: Any, where: str, required: Mapping[str, Reader | None], optional: Mapping[str, Reader | None] | None = None
 ) -> dict[str, Any]:
-    """The fields of an object, each by its reader and in the readers' order; None takes a value as it stands.
+    """Return the fields of an object, each through its reader and in the readers' order; None takes a value as it is.
 
     Raises InputError for an unknown field (naming the nearest), a missing one, and as the readers do.
     """
@@ -124,16 +124,21 @@ def record(
     return {name: read(tree[name], f"{where}: {name}") if read else tree[name] for name, read in present.items()}
 
 
-# --- words -------------------------------------------------------------------------------------------------------
+# --- values ------------------------------------------------------------------------------------------------------
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Return whether a value is an int and not a bool."""
+    return type(value) is int
 
 
 def show(value: Any) -> str:
-    """A value as a message quotes it: on one line, and short."""
+    """Return a value as messages quote it: on one line, and short."""
     return shorten(repr(value))
 
 
 def dump(value: Any, indent: str = "") -> str:
-    """JSON with a line for every entry of an object and of a list of lists of lists; what is flatter takes one line.
+    """Return JSON with a line for each entry of an object and of a list nested three deep; flatter values take one line.
 
     Raises ValueError for NaN or infinity.
     """
@@ -149,5 +154,5 @@ def dump(value: Any, indent: str = "") -> str:
 
 
 def _depth(value: Any) -> int:
-    """How many lists stand within one another."""
+    """Depth to which lists are nested."""
     return 1 + max(map(_depth, value), default=0) if isinstance(value, (list, tuple)) else 0

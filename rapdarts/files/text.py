@@ -1,4 +1,4 @@
-"""Files of text, read with care: what is no regular file, too large or not UTF-8 is refused in one sentence."""
+"""Text files, read with care: anything that is not a regular file, is too large or is not UTF-8 is an InputError."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from rapdarts.errors import InputError
 
 
 def read_text(path: Path, where: str, most: int, larger: str, other: str = "is not a regular file") -> str:
-    """The text in a file of up to `most` bytes; `where` names it in messages.
+    """Return the text of a file of up to `most` bytes; `where` names it in messages.
 
-    Raises InputError, which says `larger` of a file that has more bytes, and `other` of a folder, a fifo or a device.
+    Raises InputError, with `larger` for a file of more bytes and `other` for a folder, a fifo or a device.
     """
     try:
         # Looked at before it is opened: opening a fifo would wait for a writer.

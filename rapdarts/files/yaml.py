@@ -1,4 +1,4 @@
-"""YAML's numbers, words, lists and maps, and nothing else of it: a configuration file cannot run code or mean something it does not say."""
+"""The part of YAML that a configuration needs: numbers, strings, lists and maps, and nothing that runs code or misleads."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from rapdarts.files.text import read_text
 MAX_FILE_BYTES = 100_000
 MAX_DEPTH = 20
 MAX_DIGITS = 100
-"""Of a number as it is written: Python takes minutes over one of a million digits."""
+"""Longest number that is parsed; Python takes minutes over one of a million digits."""
 
 NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 LEADING_ZERO = re.compile(r"[-+]?0[0-9]")
 WORDS = {"true", "True", "TRUE", "false", "False", "FALSE", "null", "Null", "NULL", "~", ""}
 INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-"""Numbers to YAML; let through, because the range of every knob refuses them by name."""
+"""Infinity and NaN, which pass here because the range of every knob refuses them by name."""
 
 
 def read_yaml(path: Path) -> Iterator[tuple[str, Any]]:
-    """The (dotted key, value) pairs of a YAML file.
+    """Yield the (dotted key, value) pairs of a YAML file.
 
-    Raises InputError for what a configuration has no use for: interpolation, tags, aliases, repeated keys, and
-    plain words that YAML takes for something else than they look like (010, 1:30, no).
+    Raises InputError for what a configuration does not need: interpolation, tags, aliases, repeated keys, and plain
+    words that YAML reads as something other than they look like (010, 1:30, no).
     """
     import yaml
 
@@ -47,7 +47,7 @@ def read_yaml(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def parse_value(text: str, key: str) -> Any:
-    """The number, truth value or list that a command-line text means. Raises InputError."""
+    """Return the number, truth value or list that a text on the command line stands for. Raises InputError."""
     import yaml
 
     try:
@@ -58,7 +58,7 @@ def parse_value(text: str, key: str) -> Any:
 
 
 def _why(error: Any) -> str:
-    """What a YAML error complains about: its problem, which often goes on where its context stops."""
+    """Return the problem of a YAML error, which often continues its context."""
     problem = getattr(error, "problem", None) or ""
     return f"{error.context}, {problem}" if problem.startswith("but ") else problem
 
@@ -72,7 +72,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _parse_yaml(text: str) -> Any:
-    """The tree of values. Raises yaml.YAMLError."""
+    """Return the tree of values. Raises yaml.YAMLError."""
     import yaml
 
     def refuse(problem: str, event: Any) -> yaml.MarkedYAMLError:
@@ -113,7 +113,7 @@ def _parse_yaml(text: str) -> Any:
 
 
 def _problem(value: str, plain: bool, text: bool) -> str:
-    """Why a scalar is refused, or nothing; `plain`: it stands without quotes, `text`: YAML takes it for a text."""
+    """Return why a scalar is refused, or an empty string; `plain`: it has no quotes, `text`: YAML reads it as a string."""
     if "${" in value:
         return "'${' is not used here; write the value"
     if not plain:

@@ -56,7 +56,7 @@ def claimed(
         _check_config(folder, config, launch.resume)
         resumed = _load(folder, origin, screen) if launch.resume else None
         environment = _environment_of(folder, verb, config.device, processes, screen)
-        files.sweep(folder)
+        files.remove_leftovers(folder)
         files.write(folder / "config.yaml", knobs.save_yaml(config))
         files.write(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
         together = f", {processes} processes" if processes > 1 else ""

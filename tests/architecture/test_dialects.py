@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rapdarts.architecture.dialects import NNI_OLD_NAMES
 from rapdarts.architecture.genotype import Cell, Genotype, random_genotype, validate
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.reading import parse, read_genotype
+from rapdarts.architecture.reading import parse_genotype, read_genotype
 from rapdarts.cli.main import main
 from rapdarts.errors import InputError
 from search_spaces.darts import SPACE
@@ -71,8 +71,8 @@ def test_every_dialect_means_the_same_cells(genotype: Genotype, flag: bool) -> N
     for tree in (nni(genotype, flag), older_nni(genotype, flag)):
         texts += [json.dumps(tree), repr(tree), f"exported_arch = {tree!r}", f"# from NNI\n{tree!r}"]
     for text in texts:
-        assert parse(text, "file") == genotype, text
-        assert parse(text, "file", "other").space == "other"
+        assert parse_genotype(text, "file") == genotype, text
+        assert parse_genotype(text, "file", "other").space == "other"
 
 
 # --- nodes with fewer edges --------------------------------------------------------------------------------------
@@ -118,10 +118,10 @@ FAIRDARTS = {
 
 @pytest.mark.parametrize("name", FAIRDARTS)
 def test_the_genotypes_that_fairdarts_published(name: str) -> None:
-    genotype = parse(f"{name} = {FAIRDARTS[name]}", "file")
+    genotype = parse_genotype(f"{name} = {FAIRDARTS[name]}", "file")
     assert genotype == LITERATURE[name]
     validate(genotype, SPACE, name)
-    assert parse(genotype.to_darts(), "again") == genotype
+    assert parse_genotype(genotype.to_darts(), "again") == genotype
     if name == "FairDARTS_d":  # two edges a node: pairs will do
         assert genotype.to_darts().startswith("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_5x5', 1), ")
         return
@@ -134,9 +134,9 @@ def test_the_genotypes_that_fairdarts_published(name: str) -> None:
 @given(genotype=short, flag=st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_triples_need_not_fill_a_node(genotype: Genotype, flag: bool) -> None:
-    assert parse(genotype.to_darts(), "file") == genotype
+    assert parse_genotype(genotype.to_darts(), "file") == genotype
     text = re.sub(r"concat=\[[^]]*\]", "concat=range(2, 6)", triples(genotype, flag))
-    assert parse(text, "file") == genotype
+    assert parse_genotype(text, "file") == genotype
     validate(genotype, SPACE, "file")
 
 
@@ -150,18 +150,18 @@ def test_a_node_without_an_edge_is_left_out_where_it_is_read() -> None:
     pool, skip = "max_pool_3x3", "skip_connect"
     normal = Cell(2, ((), ((pool, 0),), ((pool, 1),), ((skip, 4),)), (5, 3))
     reduce = Cell(2, (((pool, 0),), ((skip, 2),), ((pool, 1),), ()), (2, 3, 4))
-    genotype = parse(text, "file")
+    genotype = parse_genotype(text, "file")
     assert genotype.cells == {"normal": normal, "reduce": reduce}
     validate(genotype, SPACE, "file")
     written = genotype.to_darts()
     assert "normal_concat=[5, 3, 2]" in written and "reduce_concat=range(2, 6)" in written
-    assert parse(written, "file") == genotype
+    assert parse_genotype(written, "file") == genotype
 
 
 def test_edges_keep_the_order_that_the_file_gives_them() -> None:
     turned = older_nni(PDARTS, by_name=True)
     turned["normal_n2_switch"].reverse()
-    assert parse(json.dumps(turned), "file").cells["normal"].nodes[0] == PDARTS.cells["normal"].nodes[0][::-1]
+    assert parse_genotype(json.dumps(turned), "file").cells["normal"].nodes[0] == PDARTS.cells["normal"].nodes[0][::-1]
 
 
 # --- logs --------------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_of_a_log_the_last_epoch_counts(stamp: str, tmp_path: Path) -> None:
     assert found.cells == PDARTS.cells
     assert found.provenance == {"log": "line 10, the last of 3 genotypes"}
     one = log_of([PDARTS], stamp=stamp).splitlines()[3]
-    assert parse(one, "line").cells == PDARTS.cells
+    assert parse_genotype(one, "line").cells == PDARTS.cells
 
 
 def test_what_pdarts_leaves_open_at_its_end_is_not_chosen_for_the_user() -> None:
@@ -202,13 +202,13 @@ def test_what_pdarts_leaves_open_at_its_end_is_not_chosen_for_the_user() -> None
     with pytest.raises(
         InputError, match=r"different genotypes, in lines 1, 4 \(at most 1 skips\); put the one you mean"
     ):
-        parse(text, "log.txt")
-    assert parse(text.replace(DARTS_V2.to_darts(), PDARTS.to_darts()), "log.txt").cells == PDARTS.cells
+        parse_genotype(text, "log.txt")
+    assert parse_genotype(text.replace(DARTS_V2.to_darts(), PDARTS.to_darts()), "log.txt").cells == PDARTS.cells
 
 
 def test_a_time_in_a_comment_makes_no_log() -> None:
     text = f"# found at 09:12:01, better than Genotype(normal=[])\n{PDARTS.to_darts()}\n"
-    assert parse(text, "file").cells == PDARTS.cells
+    assert parse_genotype(text, "file").cells == PDARTS.cells
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_a_wrong_text_is_one_sentence(name: str, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     text, fragment = WRONG[name]
     with pytest.raises(InputError) as caught:
-        parse(text, "file.json")
+        parse_genotype(text, "file.json")
     message = str(caught.value)
     assert fragment in message and message.startswith("file.json") and message.endswith(".")
     assert "\n" not in message and len(message) < 500
@@ -300,7 +300,7 @@ def test_primitives_are_those_of_the_space(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_cells_are_put_out_whole() -> None:
-    assert parse(newer(), "file").cells["normal"] == Cell(2, DARTS_V2.cells["normal"].nodes, (2, 3, 4, 5))
+    assert parse_genotype(newer(), "file").cells["normal"] == Cell(2, DARTS_V2.cells["normal"].nodes, (2, 3, 4, 5))
 
 
 @pytest.mark.parametrize(
@@ -316,5 +316,5 @@ def test_cells_are_put_out_whole() -> None:
 def test_a_long_log_is_refused_at_once(text: str) -> None:
     began = time.thread_time()
     with pytest.raises(InputError):
-        parse(text, "file")
+        parse_genotype(text, "file")
     assert time.thread_time() - began < 2

@@ -17,7 +17,7 @@ import pytest
 from rapdarts.architecture.drawing import IDLE, MAX_EDGES, draw
 from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.reading import parse
+from rapdarts.architecture.reading import parse_genotype
 from rapdarts.architecture.space import KINDS, SearchSpace, Skeleton
 from rapdarts.errors import InputError
 from search_spaces import darts, filters, nasbench201
@@ -276,7 +276,7 @@ def test_a_family_has_one_colour() -> None:
 
 
 def test_a_genotype_of_one_cell_is_one_drawing() -> None:
-    genotype = parse("|nor_conv_1x1~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|none~1|avg_pool_3x3~2|", "here")
+    genotype = parse_genotype("|nor_conv_1x1~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|none~1|avg_pool_3x3~2|", "here")
     svg = draw(genotype)
     texts = [text for text, _ in picture(svg).texts]
     assert texts[:2] == ["Search space nasbench201", "Normal cell"] and "Reduction cell" not in texts
@@ -286,7 +286,7 @@ def test_a_genotype_of_one_cell_is_one_drawing() -> None:
 
 def test_the_same_genotype_gives_the_same_text() -> None:
     genotype = LITERATURE["AmoebaNet"]
-    assert draw(genotype) == draw(parse(genotype.to_json(), "here"))
+    assert draw(genotype) == draw(parse_genotype(genotype.to_json(), "here"))
     code = "import sys; from rapdarts.architecture.drawing import draw; from rapdarts.architecture.literature import LITERATURE as known"
     code += "; sys.stdout.write(draw(known['AmoebaNet']))"
     for seed in ("1", "2"):

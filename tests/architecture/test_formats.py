@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rapdarts.architecture.formats import FORMATS
 from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.reading import parse, parse_darts, parse_json, parse_nasbench201, read_genotype
+from rapdarts.architecture.reading import parse_genotype, parse_genotype_json, read_genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.cli.main import main
 from rapdarts.config.commands import ExportConfig
@@ -51,16 +51,16 @@ def test_every_format_takes_every_genotype(form: str, data: st.DataObject) -> No
         return
     text = FORMATS[form](genotype)
     assert text.strip() and text.endswith("\n") and not text.endswith("\n\n")
-    assert text == FORMATS[form](parse(genotype.to_json(), "here"))
+    assert text == FORMATS[form](parse_genotype(genotype.to_json(), "here"))
 
 
 @settings(deadline=None)
 @given(genotype=genotypes, other=bench)
 def test_what_is_written_reads_back_to_the_same_cells(genotype: Genotype, other: Genotype) -> None:
-    assert parse_json(FORMATS["json"](genotype), "here") == genotype
-    assert parse_darts(FORMATS["darts"](genotype), "here", genotype.space).cells == genotype.cells
-    assert parse_json(FORMATS["json"](other), "here") == other
-    assert parse_nasbench201(FORMATS["nasbench201"](other), "here") == other
+    assert parse_genotype_json(FORMATS["json"](genotype), "here") == genotype
+    assert parse_genotype(FORMATS["darts"](genotype), "here", genotype.space).cells == genotype.cells
+    assert parse_genotype_json(FORMATS["json"](other), "here") == other
+    assert parse_genotype(FORMATS["nasbench201"](other), "here") == other
 
 
 def test_the_command_line_offers_every_format() -> None:

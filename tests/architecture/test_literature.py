@@ -6,7 +6,7 @@ import pytest
 
 from rapdarts.architecture.genotype import validate
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.reading import parse, parse_darts
+from rapdarts.architecture.reading import parse_genotype
 from rapdarts.deploy.lookup import find_genotype
 
 EVERY = pytest.mark.parametrize("name", LITERATURE)
@@ -22,8 +22,8 @@ def test_it_belongs_to_its_space(name: str) -> None:
 @EVERY
 def test_both_dialects_give_it_back(name: str) -> None:
     genotype = LITERATURE[name]
-    assert parse(genotype.to_json(), name) == genotype
-    assert parse_darts(genotype.to_darts(), name, genotype.space) == genotype
+    assert parse_genotype(genotype.to_json(), name) == genotype
+    assert parse_genotype(genotype.to_darts(), name, genotype.space) == genotype
 
 
 @EVERY

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rapdarts.architecture.genotype import Cell, Genotype
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.reading import parse
+from rapdarts.architecture.reading import parse_genotype
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import DataConfig
 from rapdarts.data.dataset import load_dataset
@@ -231,7 +231,7 @@ def test_eight_bits_are_tested_beside_thirty_two(run: Path, tested: Path, tmp_pa
     assert onnx_facts(file) == Facts((1, 8, 8), tuple("0123456789"), onnx_facts(file).network, "CC0")
     words = onnx_facts(file).network.splitlines()
     assert words[0] == "3 cells x 4 channels with the cifar stem, of a genotype of the search space darts"
-    assert parse(words[1], "metadata").cells == LITERATURE["PDARTS"].cells
+    assert parse_genotype(words[1], "metadata").cells == LITERATURE["PDARTS"].cells
 
 
 def test_a_reference_network_goes_as_well(lenet: Path, tmp_path: Path, values: Values, sentence: Sentence) -> None:
@@ -261,7 +261,7 @@ def test_a_network_whose_nodes_have_fewer_edges_goes_as_well(tmp_path: Path, val
     pixels = torch.rand(5, 1, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(onnx_network(file)(pixels), deployed(network)(pixels), rtol=1e-4, atol=1e-5)
-    assert parse(onnx_facts(file).network.splitlines()[1], "metadata").cells == LITERATURE["FairDARTS_c"].cells
+    assert parse_genotype(onnx_facts(file).network.splitlines()[1], "metadata").cells == LITERATURE["FairDARTS_c"].cells
 
 
 def test_a_network_alone_is_compared_on_random_pixels_or_on_an_experiment(
@@ -405,7 +405,7 @@ def test_what_lies_in_a_trained_network_can_be_read(
     alone = copy(run / "network.safetensors", tmp_path / "net.safetensors")
     for target in (run, alone):
         assert main(["export", str(target), "to=darts"]) == 0
-        assert parse(capsys.readouterr().out, "out").cells == LITERATURE["PDARTS"].cells
+        assert parse_genotype(capsys.readouterr().out, "out").cells == LITERATURE["PDARTS"].cells
 
 
 def test_targets_without_weights_are_one_sentence(run: Path, tmp_path: Path, sentence: Sentence) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rapdarts.architecture.genotype import Cell, Genotype
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.reading import parse_nasbench201
+from rapdarts.architecture.reading import parse_genotype
 from rapdarts.architecture.space import CellPlan, Skeleton
 from rapdarts.cost.count import count, count_derived, params
 from rapdarts.deploy.space_lookup import named_space
@@ -31,7 +31,7 @@ def bench(*primitives: str) -> Genotype:
     """A genotype of NAS-Bench-201 by the primitives on its six edges; one name for all of them."""
     names = iter(primitives * (6 // len(primitives)))
     edges = ["".join(f"{next(names)}~{source}|" for source in range(node + 1)) for node in range(3)]
-    return parse_nasbench201("+".join(f"|{node}" for node in edges), "here")
+    return parse_genotype("+".join(f"|{node}" for node in edges), "here")
 
 
 KNOWN = {

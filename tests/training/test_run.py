@@ -255,7 +255,7 @@ def test_a_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path: Path) -> N
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / ".file.0123456789abcdef.tmp").write_text("left by a killed process")
     (tmp_path / ".notes.tmp").write_text("the user's own")
-    files.sweep(tmp_path)
+    files.remove_leftovers(tmp_path)
     assert sorted(entry.name for entry in tmp_path.rglob("*")) == [".notes.tmp", "deep", "file"]
 
 

@@ -1,0 +1,69 @@
+"""Costs are a dict, and a table to the eye."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import xml.etree.ElementTree as ElementTree
+
+from rapdarts.config.units import UNITS
+from rapdarts.reports.cost_table import Costs
+
+AMOUNTS = {
+    "macs": 542_819_328,
+    "params": 3_433_798,
+    "bytes": 13_735_192,
+    "activations": 8_060_000,
+    "traffic": 51_000_000,
+    "energy": 2.85e-3,
+    "peak_memory": 1_228_800,
+    "latency": 8.25e-6,
+}
+
+
+def test_costs_are_a_dict() -> None:
+    costs = Costs(AMOUNTS)
+    assert costs == AMOUNTS
+    assert dict.__eq__(AMOUNTS, costs)
+    assert list(costs) == list(AMOUNTS)
+    assert costs["macs"] == 542_819_328
+    assert costs | {"macs": 1} == {**AMOUNTS, "macs": 1}
+    assert json.loads(json.dumps(costs)) == AMOUNTS
+    for again in (copy.deepcopy(costs), pickle.loads(pickle.dumps(costs))):  # noqa: S301 (our own bytes)
+        assert type(again) is Costs and again == AMOUNTS
+
+
+def test_the_text_is_aligned() -> None:
+    assert set(AMOUNTS) == set(UNITS)
+    assert (
+        repr(Costs(AMOUNTS))
+        == str(Costs(AMOUNTS))
+        == "\n".join(
+            [
+                "macs         542,819,328",
+                "params         3,433,798",
+                "bytes         13,735,192 B",
+                "activations    8,060,000",
+                "traffic       51,000,000 B",
+                "energy              2.85 mJ",
+                "peak_memory    1,228,800 B",
+                "latency             8.25 µs",
+            ]
+        )
+    )
+    assert repr(Costs()) == "no costs"
+
+
+def test_the_html_is_a_table_of_the_same_rows() -> None:
+    table = ElementTree.fromstring(Costs(AMOUNTS)._repr_html_())  # noqa: S314 (our own text)
+    rows = [[cell.text or "" for cell in row] for row in table.iter("tr")]
+    assert rows[0] == ["resource", "amount", "unit"]
+    assert [" ".join(row).split() for row in rows[1:]] == [line.split() for line in repr(Costs(AMOUNTS)).splitlines()]
+
+
+def test_html_escapes_names_that_are_not_ours() -> None:
+    html = Costs({"<b>&": 1.5})._repr_html_()
+    assert "<b>" not in html
+    table = ElementTree.fromstring(html)  # noqa: S314 (our own text)
+    assert [cell.text or "" for cell in table.iter("td")] == ["<b>&", "1.5", ""]
