@@ -6,10 +6,10 @@ No torch here: `rapdarts VERB --help` prints these tables before anything heavy 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 
 from rapdarts.config.knobs import knob
-from rapdarts.config.units import amount
+from rapdarts.config.units import RESOURCES, amount
 from rapdarts.errors import InputError, shorten
 
 MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
@@ -69,31 +69,20 @@ class SkeletonConfig:
     stem: str = knob("auto", "first layers; auto: imagenet from 96 pixels on", choices=("auto", "cifar", "imagenet"))
 
 
-@dataclass
-class CostCoefficients:
+_PRICES = [
+    (resource.name, float, knob(0.0, resource.price, "nats", low=0, high=1e6)) for resource in RESOURCES.values()
+]
+_BUDGETS = [
+    (resource.name, str, knob("", resource.budget, amount=True)) for resource in RESOURCES.values() if resource.budget
+]
+
+
+class CostCoefficients(make_dataclass("Prices", _PRICES)):  # type: ignore[misc]
     """How dear a resource is: 1 weighs the uniform mixture's whole cost like one nat of cross-entropy (thesis Eq. 3.24)."""
 
-    macs: float = knob(0.0, "price of the uniform mixture's multiply-accumulates", "nats", low=0, high=1e6)
-    params: float = knob(0.0, "price of its parameters", "nats", low=0, high=1e6)
-    bytes: float = knob(0.0, "price of its bytes of weights", "nats", low=0, high=1e6)
-    activations: float = knob(0.0, "price of what its convolutions and linear layers put out", "nats", low=0, high=1e6)
-    traffic: float = knob(0.0, "price of the bytes it moves", "nats", low=0, high=1e6)
-    energy: float = knob(0.0, "price of its energy an image", "nats", low=0, high=1e6)
-    latency: float = knob(0.0, "price of its time, which needs search.latency", "nats", low=0, high=1e6)
-    peak_memory: float = knob(0.0, "price of its peak of activations", "nats", low=0, high=1e6)
 
-
-@dataclass
-class BudgetConfig:
+class BudgetConfig(make_dataclass("Budgets", _BUDGETS)):  # type: ignore[misc]
     """Upper bounds that the genotype meets, whatever it costs in accuracy; empty: none. No coefficient is needed."""
-
-    macs: str = knob("", "most multiply-accumulates of an image, such as 500M", amount=True)
-    params: str = knob("", "most parameters, such as 3.0M", amount=True)
-    bytes: str = knob("", "most bytes of weights, such as 12MB", amount=True)
-    activations: str = knob("", "most numbers that convolutions and linear layers put out, such as 9M", amount=True)
-    traffic: str = knob("", "most bytes moved for an image, such as 100MB", amount=True)
-    energy: str = knob("", "most energy for an image, such as 2mJ", amount=True)
-    latency: str = knob("", "longest forward pass, such as 8ms; needs search.latency", amount=True)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from rapdarts.architecture.genotype import Genotype, validate
 from rapdarts.architecture.reading import parse_json
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import RetrainConfig
-from rapdarts.cost.count import RESOURCES, Resource, count, resources_of
+from rapdarts.cost.count import COUNTERS, Counter, count, resources_of
 from rapdarts.cost.trace import Image
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.networks.reference import REFERENCE
@@ -71,9 +71,9 @@ class Blueprint(ABC):
         return count(network, self.input, self.counters)
 
     @property
-    def counters(self) -> Mapping[str, Resource]:
+    def counters(self) -> Mapping[str, Counter]:
         """How its costs are counted."""
-        return RESOURCES
+        return COUNTERS
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class DerivedBlueprint(Blueprint):
         return self.skeleton.classes
 
     @property
-    def counters(self) -> Mapping[str, Resource]:
+    def counters(self) -> Mapping[str, Counter]:
         return resources_of(self.genotype)
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rapdarts.architecture.space import NONE
-from rapdarts.config.units import UNITS, show
+from rapdarts.config.units import RESOURCES, show
 from rapdarts.cost.layers import CONVENTIONS, NetworkCosts, Row
 from rapdarts.cost.spaces import Amounts
 from rapdarts.reports.plots import Panels
@@ -75,7 +75,7 @@ def totals(bills: Sequence[NetworkCosts]) -> list[str]:
     cells = [("", *(bill.target.name for bill in bills), "")]
     for name, convention in CONVENTIONS.items():
         values = [bill.figures[name] for bill in bills]
-        shown = ("-" if value is None else show(value, name if name in UNITS else "macs") for value in values)
+        shown = ("-" if value is None else show(value, name if name in RESOURCES else "macs") for value in values)
         cells.append((name, *shown, convention.format(precision=bills[0].precision, hardware=bills[0].hardware.name)))
     lines = columns(cells, left=(0, len(bills) + 1))
     heads = [(bill.target.name, bill.target.auxiliary) for bill in bills if bill.target.auxiliary]

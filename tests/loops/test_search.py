@@ -22,7 +22,7 @@ from rapdarts.cli.arguments import RECORD
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import Experiment
 from rapdarts.config.resolve import experiment
-from rapdarts.cost.count import ADDITIVE, RESOURCES, count_derived
+from rapdarts.cost.count import ADDITIVE, COUNTERS, count_derived
 from rapdarts.data import dataset as datasets
 from rapdarts.loops.search import SearchBatches, check_stages
 from rapdarts.loops.search_record import heat_map
@@ -328,7 +328,7 @@ def unpriced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     return dict(costs)
 
 
-@pytest.mark.parametrize("resource", RESOURCES)
+@pytest.mark.parametrize("resource", COUNTERS)
 def test_a_price_on_any_resource_lowers_it(resource: str, unpriced: dict[str, float], tmp_path: Path) -> None:
     prices = ["cost.macs=0", "cost.bytes=0", f"cost.{resource}=1000"]
     assert run_search(tmp_path / "dear", *prices, "skeleton.layers=6") == 0
