@@ -5,7 +5,8 @@ No torch here, as in `config`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, make_dataclass, replace
 
 from rapdarts.config.experiment import (
     DATA_SETS,
@@ -15,8 +16,18 @@ from rapdarts.config.experiment import (
     MOST_THREADS,
     RULES,
     BudgetConfig,
+    budget_knobs,
 )
 from rapdarts.config.knobs import knob
+
+
+class OtherBudgetConfig(make_dataclass("OtherBudgets", budget_knobs(none=math.inf))):  # type: ignore[misc]
+    """The budgets of another derivation, where they are not the run's; empty: the run's, none: lifted (kept as infinity)."""
+
+    def over(self, own: BudgetConfig) -> BudgetConfig:
+        """The budgets of a run with these over them."""
+        asked = {name: limit for name, limit in vars(self).items() if limit is not None}
+        return replace(own, **{name: None if limit == math.inf else limit for name, limit in asked.items()})
 
 
 @dataclass
@@ -28,7 +39,7 @@ class DeriveConfig:
     )
     max_skips: int = knob(-1, "most skips in the normal cell; -1: the run's", "edges", low=-1, high=1000)
     count: int = knob(1, "how many genotypes to list, best first", low=1, high=1000)
-    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    budget: OtherBudgetConfig = field(default_factory=OtherBudgetConfig)
     layers: int = knob(0, "depth of the deployment skeleton; 0: the run's", "cells", low=0, high=1000)
     channels: int = knob(0, "width of the deployment skeleton; 0: the run's", "channels", low=0, high=65536)
     precision: int = knob(0, "bits of a number in the deployed network; 0: the run's", choices=(0, 32, 16, 8))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, make_dataclass
+from typing import Any
 
 from rapdarts.config.knobs import knob
-from rapdarts.config.units import RESOURCES, amount
+from rapdarts.config.units import RESOURCES
 from rapdarts.errors import InputError, shorten
 
 MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
@@ -72,16 +73,22 @@ class SkeletonConfig:
 _PRICES = [
     (resource.name, float, knob(0.0, resource.price, "nats", low=0, high=1e6)) for resource in RESOURCES.values()
 ]
-_BUDGETS = [
-    (resource.name, str, knob("", resource.budget, amount=True)) for resource in RESOURCES.values() if resource.budget
-]
+
+
+def budget_knobs(none: float | None = None) -> list[tuple[str, Any, Any]]:
+    """(name, type, knob) of every resource that can have a budget, in its unit; `none` is what the word none stands for."""
+    return [
+        (resource.name, float | None, knob(None, resource.budget, amount=resource.name, none=none))
+        for resource in RESOURCES.values()
+        if resource.budget
+    ]
 
 
 class CostCoefficients(make_dataclass("Prices", _PRICES)):  # type: ignore[misc]
     """How dear a resource is: 1 weighs the uniform mixture's whole cost like one nat of cross-entropy (thesis Eq. 3.24)."""
 
 
-class BudgetConfig(make_dataclass("Budgets", _BUDGETS)):  # type: ignore[misc]
+class BudgetConfig(make_dataclass("Budgets", budget_knobs())):  # type: ignore[misc]
     """Upper bounds that the genotype meets, whatever it costs in accuracy; empty: none. No coefficient is needed."""
 
 
@@ -101,7 +108,7 @@ class RandomConfig:
     """The random baseline: genotypes drawn at a given cost and trained by the retraining recipe."""
 
     count: int = knob(5, "genotypes to draw and train", low=1, high=1e4)
-    macs: str = knob("0", "the cost they must meet, such as 500M; 0: that of `random.like`, or any", amount=True)
+    macs: float = knob(0.0, "the cost they must meet, such as 500M; 0: that of `random.like`, or any", amount="macs")
     like: str = knob("", "genotype file or search run whose MACs they must meet", "path")
     tolerance: float = knob(0.05, "how far their MACs may lie from that", "share", above=0, high=1)
 
@@ -272,15 +279,8 @@ class Launch:
 
 
 def budget_limits(budget: BudgetConfig) -> dict[str, float]:
-    """The budgets that are set, by resource, in its unit; none lifts one. Raises InputError for what is no amount of it."""
-    return {
-        name: amount(text, name, f"budget.{name}") for name, text in vars(budget).items() if text not in ("", "none")
-    }
-
-
-def random_macs(settings: RandomConfig) -> float:
-    """The MACs that random genotypes are asked to have; 0 where any will do. Raises InputError for what is no amount."""
-    return 0.0 if not settings.macs.strip("0.") else amount(settings.macs, "macs", "search.random.macs")
+    """The budgets that are set, by resource, in its unit."""
+    return {name: limit for name, limit in vars(budget).items() if limit is not None}
 
 
 def check_device(name: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
+from rapdarts.config.units import amount, compact, example
 from rapdarts.errors import FEW, NEAR, InputError, shorten, suggestion
 from rapdarts.files.yaml import parse_value
 
@@ -29,14 +30,17 @@ def knob(
     below: float | None = None,
     choices: Sequence[Any] | None = None,
     auto: int | None = None,
-    amount: bool = False,
+    amount: str = "",
+    none: float | None = None,
 ) -> Any:
     """A field with its sentence, unit and range; `low`/`high` are included in the range, `above`/`below` are not.
 
-    `auto` is the value, outside the range, that the word auto stands for; `amount` lets a text be written as a number.
+    `auto` is the value, outside the range, that the word auto stands for. `amount` names the resource of which the knob is
+    an amount: it is read from 12MB as from 12e6 and kept in the resource's unit. If it is None by default it may be left
+    empty, and `none` is what the word none stands for; otherwise it may be 0.
     """
     facts = {"help": help, "unit": unit, "low": low, "high": high, "above": above, "below": below, "choices": choices}
-    facts |= {"auto": auto, "amount": amount}
+    facts |= {"auto": auto, "amount": amount, "none": none}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=facts)
     return field(default=default, metadata=facts)
@@ -154,8 +158,8 @@ def _typed(key: Key, value: Any) -> Any:
     """The value in the knob's own type; a text from the command line is read first. Raises InputError."""
     if value == "auto" and key.facts["auto"] is not None:
         return key.facts["auto"]
-    if key.facts["amount"] and type(value) in (int, float):
-        return f"{value:.17g}"
+    if key.facts["amount"]:
+        return _typed_amount(key, value)
     if isinstance(value, str) and key.type is not str:
         value = parse_value(value, key.name)
     if typing.get_origin(key.type) is not list:
@@ -165,12 +169,28 @@ def _typed(key: Key, value: Any) -> Any:
     return [_typed_item(key, typing.get_args(key.type)[0], item) for item in value]
 
 
+def _typed_amount(key: Key, value: Any) -> float | None:
+    """An amount in the unit of the knob's resource, None where there is none. Raises InputError."""
+    optional = key.default is None
+    if optional and value in ("none", "", None):
+        return key.facts["none"] if value == "none" else None
+    if type(value) not in (int, float, str):
+        raise InputError(f"{key.name} takes an amount such as {example(key.facts['amount'])}, not {_show(value)}.")
+    text = value if isinstance(value, str) else f"{_float(value):.17g}"
+    return 0.0 if not (optional or text.strip("0.")) else amount(text, key.facts["amount"], key.name)
+
+
+def _float(value: float) -> float:
+    """The nearest float; infinity for whole numbers beyond all of them."""
+    return float(value) if type(value) is float or abs(value) < 2**1000 else math.inf
+
+
 def _typed_item(key: Key, kind: type, value: Any) -> Any:
     """Whole numbers may be written 1e3, and stand for other numbers; nothing else is taken for something else."""
     if kind is int and type(value) is float and value.is_integer() and abs(value) <= 2**53:
         return int(value)
     if kind is float and type(value) is int:
-        return float(value) if abs(value) < 2**1000 else math.inf
+        return _float(value)
     if type(value) is not kind:
         hint = "; put it in quotes" if kind is str else ""
         raise InputError(f"{key.name} takes {_type_name(key.type)}, not {_show(value)}{hint}.")
@@ -182,7 +202,7 @@ def _typed_item(key: Key, kind: type, value: Any) -> Any:
 def check_range(key: Key, value: Any) -> None:
     """Raises InputError, naming the key and its range, for a value (or an element of a list) outside it."""
     facts = key.facts
-    if facts["auto"] is not None and value == facts["auto"]:
+    if value is None or value in (facts["auto"], facts["none"]):
         return
     for item in value if isinstance(value, list) else [value]:
         if facts["choices"] and item not in facts["choices"]:
@@ -252,10 +272,17 @@ def save_yaml(config: Any) -> str:
 def differences(old: Any, new: Any) -> list[str]:
     """The knobs in which two configurations of one schema differ, as `key: old -> new`."""
     return [
-        f"{key.name}: {get(old, key.name)} -> {get(new, key.name)}"
+        f"{key.name}: {written(key, get(old, key.name))} -> {written(key, get(new, key.name))}"
         for key in keys(type(new))
         if get(old, key.name) != get(new, key.name)
     ]
+
+
+def written(key: Key, value: Any) -> str:
+    """A knob's value as a user would write it."""
+    if key.facts["amount"]:
+        return compact(value, key.facts["amount"]) if value else "" if value is None else "0"
+    return str(value)
 
 
 def get(value: Any, name: str) -> Any:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rapdarts.config.experiment import Experiment, Launch, budget_limits, check_device, random_macs
-from rapdarts.config.knobs import checked, full_name, get, keys, parse_settings
+from rapdarts.config.experiment import Experiment, Launch, budget_limits, check_device
+from rapdarts.config.knobs import Key, checked, full_name, get, keys, parse_settings
 from rapdarts.config.presets import PRESETS
 from rapdarts.errors import InputError, shorten, suggestion
 from rapdarts.files.yaml import read_yaml
@@ -122,7 +122,6 @@ def check_experiment(config: Experiment) -> None:
         )
     if retrain.nesterov and not retrain.momentum:
         raise InputError("retrain.nesterov=true needs a momentum; add retrain.momentum=0.9, or leave it out.")
-    random_macs(search.random)
     limits = budget_limits(search.budget)
     if config.skeleton.channels == 0 and not limits:
         raise InputError("skeleton.channels=auto needs a budget to fill, such as budget.params=3.0M; or give a number.")
@@ -159,8 +158,15 @@ def of_alphas(file: Path, needed: bool) -> Experiment:
 
 def digest(config: Experiment) -> str:
     """sha256 of all knobs that shape the result, as hex."""
-    lines = [f"{key.name}={get(config, key.name)!r}" for key in keys(Experiment) if key.name not in HARMLESS]
+    lines = [
+        f"{key.name}={_digested(key, get(config, key.name))!r}" for key in keys(Experiment) if key.name not in HARMLESS
+    ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _digested(key: Key, value: Any) -> Any:
+    """A value as it goes into a digest: amounts as texts of a plain number, as they always did."""
+    return value if not key.facts["amount"] else "" if value is None else f"{value:.17g}"
 
 
 def experiment_folder() -> Path:

@@ -162,6 +162,15 @@ def within(limits: Mapping[str, float]) -> str:
     return " and ".join(f"{name} <= {show(limit, name)}" for name, limit in limits.items())
 
 
+def compact(value: float, resource: str) -> str:
+    """An amount as `amount` reads it back, to the last bit and as short as that allows: 3M, 12MB, 8ms."""
+    unit = RESOURCES[resource].unit
+    prefixes = PARTS if unit in ("J", "s") else {name: PREFIXES[name] for name in ("", "k", "M", "G")}
+    texts = [f"{value / factor:.12g}{prefix}{unit}" for prefix, factor in prefixes.items()]
+    exact = [text for text in texts if amount(text, resource, resource) == value]
+    return min(exact, key=len, default=f"{value:.17g}")
+
+
 def show(value: float, resource: str) -> str:
     """An amount for the eye: counts and bytes to the last digit, times and energies in a unit that suits them."""
     unit = RESOURCES[resource].unit

@@ -99,7 +99,9 @@ def test_help_lists_every_key_in_aligned_columns(
         starts.add(len(before))
         _, default, *unit = re.split(r"\s{2,}", before.strip())
         assert (
-            default == (str(key.default) if key.type is not bool else str(key.default).lower()) or default == "(empty)"
+            default == (str(key.default) if key.type is not bool else str(key.default).lower())
+            or default == "(empty)"
+            or (key.facts["amount"] and default == "0" and key.default == 0)
         )
         assert unit == ([key.facts["unit"]] if key.facts["unit"] else [])
         if key.facts["choices"]:

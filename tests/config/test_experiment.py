@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from rapdarts.cli.main import main
 from rapdarts.config import experiment as config
 from rapdarts.config import knobs, resolve
+from rapdarts.config.commands import DeriveConfig
 from rapdarts.config.experiment import Experiment
 from rapdarts.config.presets import PRESETS
 from rapdarts.config.resolve import experiment, experiment_file, experiment_folder, experiment_names
@@ -329,13 +332,48 @@ def test_the_keys_given_in_a_section() -> None:
 
 def test_the_cost_of_random_genotypes_is_an_amount() -> None:
     def macs(*pairs: tuple[str, str]) -> float:
-        return config.random_macs(experiment("digits", pairs, "search").search.random)
+        return experiment("digits", pairs, "search").search.random.macs
 
     assert macs() == macs(("random.macs", "0")) == 0
     assert macs(("random.macs", "1.2M")) == macs(("random.macs", "1200000")) == 1.2e6
     for text, words in (("-5", "must be above 0"), ("1.2MB", "is no unit of macs"), ("much", "is no amount")):
         with pytest.raises(InputError, match=rf"^search\.random\.macs={text}.*{words}"):
             macs(("random.macs", text))
+
+
+def test_budgets_are_numbers_once_they_are_read(tmp_path: Path) -> None:
+    """Also those of run folders that hold them as texts, and none lifts one of a file."""
+    old = "search: {budget: {macs: 500M, params: '', bytes: none, energy: '0.002', latency: ''}}"
+    budget = of(old, tmp_path).search.budget
+    assert (budget.macs, budget.params, budget.bytes, budget.energy, budget.latency) == (5e8, None, None, 0.002, None)
+    assert config.budget_limits(budget) == {"macs": 5e8, "energy": 0.002}
+    assert of(knobs.save_yaml(of(old, tmp_path)), tmp_path) == of(old, tmp_path)
+    given = (("budget.macs", "none"), ("budget.energy", 0.003), ("budget.params", 3_000_000))
+    assert config.budget_limits(of(old, tmp_path, *given).search.budget) == {"params": 3e6, "energy": 0.003}
+    for text, words in (("-5", "must be above 0"), ("0", "must be above 0"), ("3 apples", "is no unit of params")):
+        assert f"search.budget.params={text}" in refused("", tmp_path, ("budget.params", text))
+        assert words in refused(f"search: {{budget: {{params: '{text}'}}}}", tmp_path)
+
+
+def test_the_budgets_of_a_derivation_lie_over_those_of_its_run() -> None:
+    own = config.BudgetConfig(macs=5e8, params=3e6)
+    pairs = [("budget.params", "none"), ("budget.bytes", "12MB"), ("budget.energy", "")]
+    asked = knobs.parse_settings(DeriveConfig, pairs).budget
+    assert config.budget_limits(asked.over(own)) == {"macs": 5e8, "bytes": 12e6}
+    assert asked.over(config.BudgetConfig()) == config.BudgetConfig(bytes=12e6)
+
+
+def test_a_digest_says_amounts_as_it_always_did() -> None:
+    """A number that is written plainly keeps the digest of the text that it once was."""
+    lines = [f"{key.name}={knobs.get(Experiment(), key.name)!r}" for key in knobs.keys(Experiment)]
+    lines = [line for line in lines if line.partition("=")[0] not in resolve.HARMLESS]
+    lines = [re.sub(r"^(search\.budget\.\w+)=None$", r"\1=''", line) for line in lines]
+    lines = [re.sub(r"^search\.random\.macs=0\.0$", "search.random.macs='0'", line) for line in lines]
+    text = "\n".join(lines)
+    assert resolve.digest(Experiment()) == sha256(text.encode()).hexdigest()
+    bounded = experiment("", [("budget.params", "3.0M"), ("space", "darts")], "search")
+    text = text.replace("search.budget.params=''", "search.budget.params='3000000'")
+    assert resolve.digest(bounded) == sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -358,6 +396,8 @@ def likely(key: knobs.Key) -> st.SearchStrategy[Any]:
     facts = key.facts
     if facts["choices"]:
         return st.sampled_from(facts["choices"])
+    if facts["amount"]:
+        return st.floats(1, 1e12)
     low = facts["low"] if facts["low"] is not None else facts["above"]
     high = facts["high"] if facts["high"] is not None else facts["below"]
     if key.type is int:
@@ -368,8 +408,15 @@ def likely(key: knobs.Key) -> st.SearchStrategy[Any]:
     return st.booleans()
 
 
-KNOBS = [key for key in knobs.keys(Experiment) if key.facts["choices"] or key.type in (int, float, bool)]
-CONDITIONAL = {"search.cost.latency", "search.warmup_epochs", "search.lr_min", "retrain.lr_min", "search.strategy"} | {
+KNOBS = [
+    key
+    for key in knobs.keys(Experiment)
+    if key.facts["choices"] or key.facts["amount"] or key.type in (int, float, bool)
+]
+CONDITIONAL = {"search.cost.latency", "search.budget.latency", "search.strategy", "search.warmup_epochs"}
+CONDITIONAL |= {
+    "search.lr_min",
+    "retrain.lr_min",
     "search.partial_channels",
     "retrain.warmup_epochs",
     "retrain.nesterov",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rapdarts.config.experiment import BudgetConfig, CostCoefficients
 from rapdarts.config.knobs import keys
-from rapdarts.config.units import RESOURCES, amount, example, show
+from rapdarts.config.units import RESOURCES, amount, compact, example, show
 from rapdarts.cost import count
 from rapdarts.cost.layers import CONVENTIONS
 from rapdarts.errors import InputError
@@ -78,6 +78,17 @@ def test_every_example_is_an_amount(resource: str) -> None:
 @given(st.floats(1e-9, 1e3), st.sampled_from(["energy", "latency"]))
 def test_what_is_shown_is_read_back(value: float, resource: str) -> None:
     assert amount(show(value, resource), resource, "x") == pytest.approx(value, rel=1e-3)
+
+
+@given(st.floats(1e-9, 1e15), st.sampled_from(list(RESOURCES)))
+def test_what_is_written_short_is_the_same_amount(value: float, resource: str) -> None:
+    assert amount(compact(value, resource), resource, "x") == value
+
+
+def test_written_short() -> None:
+    written = [compact(3e6, "params"), compact(100e3, "params"), compact(12e6, "bytes"), compact(0.008, "latency")]
+    assert written == ["3M", "100k", "12MB", "8ms"]
+    assert [compact(1_234_567, "macs"), compact(2e-3, "energy")] == ["1234567", "2mJ"]
 
 
 def test_shown() -> None:

@@ -219,7 +219,7 @@ def test_candidates_keep_the_budgets_of_their_search(search: Path, tmp_path: Pat
     copy = tmp_path / "copy"
     shutil.copytree(search, copy)
     config = resolve.of_run(copy)
-    config.search.budget.params = str(budget)
+    config.search.budget.params = float(budget)
     (copy / "config.yaml").write_text(save_yaml(config))
     assert ranking(tmp_path / "bound", copy, "count=2", *QUICK) == 0
     assert max(params(tmp_path / "bound")) <= budget

@@ -92,7 +92,7 @@ def rows(*folders: Path) -> list[dict[str, str]]:
 def test_a_search(tmp_path: Path) -> None:
     config = Experiment(seed=3, device="cpu")
     config.search.cost.macs = 0.25
-    config.search.budget.params = "100k"
+    config.search.budget.params = 100e3
     folder = run_folder(tmp_path / "a", "search", config)
     assert rows(folder) == [
         {

@@ -13,7 +13,7 @@ from rapdarts.cli.output import answer, say, write
 from rapdarts.config import experiment as configuration
 from rapdarts.config import knobs, resolve
 from rapdarts.config.commands import DeriveConfig
-from rapdarts.config.experiment import BudgetConfig, Experiment, SearchConfig
+from rapdarts.config.experiment import Experiment, SearchConfig
 from rapdarts.config.units import within
 from rapdarts.errors import InputError, shorten
 
@@ -79,7 +79,6 @@ def derived_from(config: Experiment, options: DeriveConfig, folder: Path) -> Sea
     tables = {"hardware": folder / HARDWARE_KEPT, "latency": folder / LATENCY_KEPT}
     kept = {name: str(path) if os.path.isfile(path) else getattr(own, name) for name, path in tables.items()}
     given = {name: getattr(options, name) or kept[name] for name in tables}
-    budget = {name: text or getattr(own.budget, name) for name, text in vars(options.budget).items()}
     return replace(
         own,
         rule=options.rule or own.rule,
@@ -87,7 +86,7 @@ def derived_from(config: Experiment, options: DeriveConfig, folder: Path) -> Sea
         precision=options.precision or own.precision,
         hardware=given["hardware"],
         latency="" if given["latency"] == "none" else given["latency"],
-        budget=BudgetConfig(**budget),
+        budget=options.budget.over(own.budget),
     )
 
 
