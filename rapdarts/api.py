@@ -74,7 +74,7 @@ def search(
     """
     config, name, pairs = _experiment("search", experiment, settings, keys, data)
     found = _space(config.search.space if space is None else space)
-    config.search.space = found.name
+    config = replace(config, search=replace(config.search, space=found.name))
     if config.search.strategy == "random":
         raise InputError("search.strategy=random finds no genotype but trains many; run it as rapdarts search.")
     launch, read = _launch(pairs, run, resume), _reader(config, data, test)
@@ -105,7 +105,7 @@ def retrain(
     if isinstance(network, Genotype) or find(os.fspath(network)) is None:
         genotype, own = _placed(_genotype(network, lambda name: lookup.named(name, REFERENCE)), space)
         if space is not None:
-            config.search.space = own.name
+            config = replace(config, search=replace(config.search, space=own.name))
         plan = launches.plan_for(genotype, lambda name: own, asked)
     else:
         plan = launches.plan_for(os.fspath(network), named_space, asked, "" if space is None else "space=")
@@ -223,14 +223,14 @@ def _experiment(
     else:
         config, name = resolve.experiment(os.fspath(given), pairs, verb), Path(given).stem
     if data is not None:
-        config.data = replace(config.data, name="memory", path="")
+        config = replace(config, data=replace(config.data, name="memory", path=""))
     return config, name or config.data.name, pairs
 
 
 def _pairs(settings: Settings, prefix: str = "") -> Pairs:
     """(dotted key, value) of a mapping, and of the mappings in it."""
     found: Pairs = []
-    for key, value in settings.items():
+    for key, value in knobs.plain(settings).items():
         if isinstance(value, Mapping):
             found += _pairs(value, f"{prefix}{key}.")
         else:

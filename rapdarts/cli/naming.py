@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ def experiment_asked(
     config = resolve.experiment(name, [*unless_given, *call.pairs], COMMANDS[call.verb].section)
     launch = resolve.launch(call.pairs)
     if call.space:
-        config.search.space = space_asked("", call.space).name
+        config = replace(config, search=replace(config.search, space=space_asked("", call.space).name))
     if not call.print_config:
         return config, launch
     out(json.dumps(asdict(config), indent=2) + "\n" if call.json else knobs.save_yaml(config), end="")

@@ -21,7 +21,7 @@ from rapdarts.config.experiment import (
 from rapdarts.config.knobs import knob
 
 
-class OtherBudgetConfig(make_dataclass("OtherBudgets", budget_knobs(none=math.inf))):  # type: ignore[misc]
+class OtherBudgetConfig(make_dataclass("OtherBudgets", budget_knobs(none=math.inf), frozen=True)):  # type: ignore[misc]
     """The budgets of another derivation, where they are not the run's; empty: the run's, none: lifted (kept as infinity)."""
 
     def over(self, own: BudgetConfig) -> BudgetConfig:
@@ -30,7 +30,7 @@ class OtherBudgetConfig(make_dataclass("OtherBudgets", budget_knobs(none=math.in
         return replace(own, **{name: None if limit == math.inf else limit for name, limit in asked.items()})
 
 
-@dataclass
+@dataclass(frozen=True)
 class DeriveConfig:
     """Reads a genotype off a finished search once more."""
 
@@ -48,7 +48,7 @@ class DeriveConfig:
     out: str = knob("", "file to write the genotype to; empty: none", "path")
 
 
-@dataclass
+@dataclass(frozen=True)
 class OtherDataConfig:
     """The images that a trained network meets, where they are not those of its run."""
 
@@ -63,7 +63,7 @@ class OtherDataConfig:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class EvaluateConfig:
     """Tests a trained network."""
 
@@ -75,7 +75,7 @@ class EvaluateConfig:
     plot: str = knob("", "picture of the confusion matrix to write, .png, .svg or .pdf; empty: none", "path")
 
 
-@dataclass
+@dataclass(frozen=True)
 class ExportConfig:
     """Writes a genotype, or a trained network, in the form that another program reads."""
 
@@ -93,14 +93,14 @@ class ExportConfig:
     data: OtherDataConfig = field(default_factory=OtherDataConfig)
 
 
-@dataclass
+@dataclass(frozen=True)
 class ReportConfig:
     """Tabulates finished runs."""
 
     out: str = knob("", "file to write; empty: standard output", "path")
 
 
-@dataclass
+@dataclass(frozen=True)
 class CountConfig:
     """Counts what networks cost, or all networks of a space."""
 
@@ -126,7 +126,7 @@ class CountConfig:
     space: str = knob("", "instead of a network, the search space to count: a module of search_spaces")
 
 
-@dataclass
+@dataclass(frozen=True)
 class MeasureConfig:
     """Measures what the primitives of a space take on the device at hand."""
 

@@ -29,7 +29,7 @@ RULES = ("pdarts", "darts", "exact")
 # --- what an experiment says -------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(frozen=True)
 class DataConfig:
     """Which images, and how they are read and shaken up."""
 
@@ -54,7 +54,7 @@ class DataConfig:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class SkeletonConfig:
     """The deployment skeleton: the network that is priced by the search and built by the retraining."""
 
@@ -84,15 +84,15 @@ def budget_knobs(none: float | None = None) -> list[tuple[str, Any, Any]]:
     ]
 
 
-class CostCoefficients(make_dataclass("Prices", _PRICES)):  # type: ignore[misc]
+class CostCoefficients(make_dataclass("Prices", _PRICES, frozen=True)):  # type: ignore[misc]
     """How dear a resource is: 1 weighs the uniform mixture's whole cost like one nat of cross-entropy (thesis Eq. 3.24)."""
 
 
-class BudgetConfig(make_dataclass("Budgets", budget_knobs())):  # type: ignore[misc]
+class BudgetConfig(make_dataclass("Budgets", budget_knobs(), frozen=True)):  # type: ignore[misc]
     """Upper bounds that the genotype meets, whatever it costs in accuracy; empty: none. No coefficient is needed."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class HardwareConfig:
     """What arithmetic and memory cost: a file that `search.hardware` names. The defaults are 45 nm at 0.9 V (Horowitz, ISSCC 2014)."""
 
@@ -103,7 +103,7 @@ class HardwareConfig:
     dram_32: float = knob(640.0, "reading 32 bits from DRAM", "pJ", above=0, high=1e12)
 
 
-@dataclass
+@dataclass(frozen=True)
 class RandomConfig:
     """The random baseline: genotypes drawn at a given cost and trained by the retraining recipe."""
 
@@ -113,7 +113,7 @@ class RandomConfig:
     tolerance: float = knob(0.05, "how far their MACs may lie from that", "share", above=0, high=1)
 
 
-@dataclass
+@dataclass(frozen=True)
 class SearchConfig:
     """The search: stages, the two optimisers, the price, and how the genotype is read off."""
 
@@ -186,7 +186,7 @@ class SearchConfig:
     random: RandomConfig = field(default_factory=RandomConfig)
 
 
-@dataclass
+@dataclass(frozen=True)
 class RetrainConfig:
     """The recipe that trains the derived network; the defaults are P-DARTS' for CIFAR-10."""
 
@@ -238,7 +238,7 @@ class RetrainConfig:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class RankConfig:
     """The ranking: the best candidates of finished searches, each trained briefly and compared on training images kept aside."""
 
@@ -252,7 +252,7 @@ class RankConfig:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Experiment:
     """All that a launch depends on; the run folder keeps it as config.yaml."""
 
@@ -267,7 +267,7 @@ class Experiment:
     rank: RankConfig = field(default_factory=RankConfig)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Launch:
     """Where a run lives."""
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
 from rapdarts.config.units import amount, compact, example
 from rapdarts.errors import FEW, NEAR, InputError, shorten, suggestion
-from rapdarts.files.yaml import parse_value
+from rapdarts.files.yaml import parse_value, to_yaml
 
 TINY = 1e-30
 """Numbers closer to 0 vanish in the float32 that they meet."""
@@ -64,7 +65,7 @@ def keys(schema: type) -> tuple[Key, ...]:
 @cache
 def _keys(schema: type, prefix: str) -> tuple[Key, ...]:
     found: list[Key] = []
-    types = typing.get_type_hints(schema)
+    types = _types(schema)
     for entry in dataclasses.fields(schema):
         name, kind = prefix + entry.name, types[entry.name]
         if dataclasses.is_dataclass(kind):
@@ -146,12 +147,40 @@ def parse_settings(
     schema: type[Schema], settings: Sequence[tuple[str, Any]], section: str = "", where: str = ""
 ) -> Schema:
     """A `schema` value from (key, value) pairs, the later of which win. Raises InputError as `checked` does."""
-    from omegaconf import OmegaConf
+    return _build(schema, dict(checked(schema, settings, section, where)), "")
 
-    config = OmegaConf.structured(schema)
-    for name, value in checked(schema, settings, section, where):
-        OmegaConf.update(config, name, value)
-    return typing.cast(Schema, OmegaConf.to_object(config))
+
+def _build(schema: type[Schema], values: Mapping[str, Any], prefix: str) -> Schema:
+    """A value of a schema, and of those within it, from knobs by their full names; the others have their defaults."""
+    given: dict[str, Any] = {}
+    for name, kind in _types(typing.cast(Hashable, schema)).items():
+        if dataclasses.is_dataclass(kind):
+            given[name] = _build(typing.cast(type, kind), values, f"{prefix}{name}.")
+        elif prefix + name in values:
+            given[name] = values[prefix + name]
+    return schema(**given)
+
+
+@cache
+def _types(schema: Hashable) -> dict[str, Any]:
+    """The fields of a dataclass and their types, in order."""
+    types = typing.get_type_hints(schema)
+    return {entry.name: types[entry.name] for entry in dataclasses.fields(typing.cast(type, schema))}
+
+
+def plain(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings in Python's own mappings and lists: those of OmegaConf with their interpolations resolved. Raises InputError."""
+    if "omegaconf" not in sys.modules:  # then nobody can have made one
+        return settings
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not OmegaConf.is_config(settings):
+        return settings
+    try:
+        return typing.cast(Mapping[str, Any], OmegaConf.to_container(settings, resolve=True, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        raise InputError(f"the settings cannot be resolved: {str(error).splitlines()[0].rstrip('.')}.") from None
 
 
 def _typed(key: Key, value: Any) -> Any:
@@ -247,26 +276,7 @@ def split_override(text: str) -> tuple[str, str]:
 
 def save_yaml(config: Any) -> str:
     """A configuration value as YAML text that `read_yaml` reads back to the same. Raises InputError for what is no text."""
-    import yaml
-    from omegaconf import OmegaConf
-
-    texts = [str(get(config, key.name)) for key in keys(type(config))]
-    try:
-        for text in texts:
-            text.encode()  # some writers of YAML escape what they cannot encode, and no reader takes it back
-        if not any("\x85" in text for text in texts):
-            return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-        # A line's end to a reader, a letter to the writer, unless all is ASCII; and in quotes what reads like a number.
-        class Quoting(yaml.SafeDumper):
-            pass
-
-        Quoting.add_representer(
-            str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
-        )
-        return yaml.dump(OmegaConf.to_container(OmegaConf.structured(config)), Dumper=Quoting, sort_keys=False)
-    except UnicodeEncodeError as error:  # a file name of bytes that are not UTF-8
-        raise InputError(f"{error.object!r} is not UTF-8 and cannot be written down; rename that file.") from None
+    return to_yaml(dataclasses.asdict(config))
 
 
 def differences(old: Any, new: Any) -> list[str]:

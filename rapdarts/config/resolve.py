@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -158,6 +157,8 @@ def of_alphas(file: Path, needed: bool) -> Experiment:
 
 def digest(config: Experiment) -> str:
     """sha256 of all knobs that shape the result, as hex."""
+    import hashlib  # takes longer to load than an experiment to resolve
+
     lines = [
         f"{key.name}={_digested(key, get(config, key.name))!r}" for key in keys(Experiment) if key.name not in HARMLESS
     ]

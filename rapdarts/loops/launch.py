@@ -49,7 +49,7 @@ Read = Callable[[torch.device], DataSet]
 """Gives a data set on a device."""
 
 Plan = Callable[[Experiment, DataSet], Blueprint]
-"""Gives the network to train on a data set, and notes the skeleton that is built in the experiment."""
+"""Gives the network to train on a data set."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def search(
 ) -> Searched:
     """Searches `space`, which need not ship: `code` then says what it is, so that a resume notices a change of it.
 
-    `name` is what the run is called where it gets a new folder; `read` gives data other than the experiment's. Notes
-    in `config` the width that was found. Raises InputError before a folder is made; else as the loop and `open_run` do.
+    `name` is what the run is called where it gets a new folder; `read` gives data other than the experiment's.
+    The run folder keeps the width that was found. Raises InputError before a folder is made; else as the loop and `open_run` do.
     """
     space = _searched(config.search, space)
     data = _data(config, read)
@@ -131,7 +131,7 @@ def search(
     if limits:
         Screen(silent=not progress).say(f"looking for genotypes with {within(limits)}")
     auto, table = config.skeleton.channels == 0, searching.priced(config, space, data)
-    config.skeleton.channels = table.skeleton.channels
+    config = replace(config, skeleton=replace(config.skeleton, channels=table.skeleton.channels))
     inputs = _inputs(config, data, code)
     with open_run("search", config, launch, name, inputs, progress=progress) as run:
         if auto:
@@ -172,10 +172,10 @@ def rank(
 ) -> tuple[dict[str, Any], Path]:
     """Trains `contestants` briefly and puts them in order; the other arguments are those of `search`.
 
-    Notes in `config` the length of a training. Gives what result.json holds, and the file of the first genotype.
+    The run folder keeps the length of a training. Gives what result.json holds, and the file of the first genotype.
     """
     skeleton = deployment_skeleton(config.skeleton, data)
-    config.rank.epochs = short_recipe(config).retrain.epochs
+    config = replace(config, rank=replace(config.rank, epochs=short_recipe(config).retrain.epochs))
     # Before a folder is made, these two refuse images that are too small and a batch that is too large.
     _ = DerivedBlueprint(contestants[0].genotype, contestants[0].space, skeleton).costs
     retraining.training_batches(short_recipe(config), split_for_ranking(data, config))
@@ -204,6 +204,9 @@ def retrain(
         with process_group.leader_first("get its data and network ready"):
             data = _data(config, read)
             blueprint = plan(config, data)
+            if isinstance(blueprint, DerivedBlueprint):  # the run folder keeps the skeleton that is built
+                built = {name: getattr(blueprint.skeleton, name) for name in ("layers", "channels", "stem")}
+                config = replace(config, skeleton=replace(config.skeleton, **built))
             # Before a folder is made, these two refuse images that are too small and a batch that is too large.
             _ = blueprint.costs
             retraining.training_batches(config, data, process_group)
@@ -240,10 +243,8 @@ def plan_for(
     validate(genotype, space, where)
 
     def derived(config: Experiment, data: DataSet) -> Blueprint:
-        wanted = config.skeleton
         priced = None if asked else genotype
-        skeleton, instead_of = skeleton_to_build(priced, wanted, data)
-        config.skeleton = replace(wanted, layers=skeleton.layers, channels=skeleton.channels, stem=skeleton.stem)
+        skeleton, instead_of = skeleton_to_build(priced, config.skeleton, data)
         return DerivedBlueprint(genotype, space, skeleton, instead_of)
 
     return derived

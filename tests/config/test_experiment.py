@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 import re
+from dataclasses import FrozenInstanceError, is_dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from omegaconf.errors import ReadonlyConfigError
 
+from rapdarts.cli.help import COMMANDS
 from rapdarts.cli.main import main
 from rapdarts.config import experiment as config
 from rapdarts.config import knobs, resolve
 from rapdarts.config.commands import DeriveConfig
-from rapdarts.config.experiment import Experiment
+from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.config.presets import PRESETS
 from rapdarts.config.resolve import experiment, experiment_file, experiment_folder, experiment_names
 from rapdarts.deploy.lookup import named_space
@@ -59,6 +63,42 @@ def test_it_loads_and_fits_its_space(name: str, verb: str) -> None:
     check_stages(found.search, space.only(found.search.primitives) if found.search.primitives else space)
     for key in knobs.keys(Experiment):
         knobs.check_range(key, knobs.get(found, key.name))
+
+
+@SHIPPED
+def test_it_is_a_structured_config_of_omegaconf(name: str) -> None:
+    """Typed and read-only, and what is printed is what OmegaConf writes."""
+    found = experiment(name, [("budget.params", "3.0M"), ("hardware", "1e3"), ("latency_of", "")], "search")
+    structured = OmegaConf.structured(found)
+    assert knobs.save_yaml(found) == OmegaConf.to_yaml(structured)
+    assert OmegaConf.to_object(structured) == found
+    with pytest.raises(ReadonlyConfigError):
+        structured.search.epochs = 3
+    assert OmegaConf.merge(OmegaConf.structured(Experiment), knobs.plain(structured)) == structured
+
+
+def test_settings_of_omegaconf_are_settings() -> None:
+    settings = OmegaConf.create({"seed": 3, "search": {"epochs": "${seed}", "layers": [1, 2]}})
+    assert knobs.plain(settings) == {"seed": 3, "search": {"epochs": 3, "layers": [1, 2]}}
+    assert knobs.plain({"seed": 3}) == {"seed": 3}
+    for wrong in ({"seed": "${search.sed}"}, {"seed": "???"}):
+        with pytest.raises(InputError, match=r"^the settings cannot be resolved: .*(sed|seed).*\.$"):
+            knobs.plain(OmegaConf.create(wrong))
+
+
+def test_values_do_not_change() -> None:
+    schemas = [Experiment, Launch, *(schema for command in COMMANDS.values() for schema in command.schemas)]
+    values = [schema() for schema in schemas]
+    values += [getattr(value, name) for value in values for name in vars(value) if is_dataclass(getattr(value, name))]
+    values += [
+        Experiment().search.cost,
+        Experiment().search.budget,
+        Experiment().search.random,
+        config.HardwareConfig(),
+    ]
+    for value in values:
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, next(iter(vars(value))), 0)
 
 
 @SHIPPED

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -430,9 +431,8 @@ def test_stages_must_fit_the_space() -> None:
     settings = Experiment().search
     check_stages(settings, SPACE)
     for candidates in ([4, 5, 3], [0, 9, 3], [0, 3, 5]):
-        settings.candidates = candidates
         with pytest.raises(InputError, match=re.escape(str(candidates))):
-            check_stages(settings, SPACE)
+            check_stages(replace(settings, candidates=candidates), SPACE)
 
 
 def test_the_heat_map_is_brightest_at_the_largest_weight() -> None:

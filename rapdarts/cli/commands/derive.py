@@ -45,7 +45,7 @@ def derive(call: Call) -> None:
         lift = " ".join(f"budget.{name}=none" for name in limits)
         raise InputError(f"rule={options.rule} knows no budgets; leave it out, or lift the budgets with {lift}.")
     if (options.layers or options.channels) and not options.latency and "latency" not in limits:
-        settings.latency = ""  # measured at the run's skeleton only
+        settings = replace(settings, latency="")  # measured at the run's skeleton only
     if limits:
         say(f"looking for genotypes with {within(limits)}")
     table = prices(settings, full, skeleton)

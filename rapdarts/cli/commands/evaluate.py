@@ -55,7 +55,7 @@ def evaluate(call: Call) -> None:
     file = target / "network.safetensors" if target.is_dir() else target
     subject = _in_onnx(file, options) if file.suffix == ".onnx" else _trained(file, call)
     config = experiment_of(file, call.words[1] if len(call.words) > 1 else "", needed=not options.data.name)
-    device = device_named(options.device, options.threads or config.threads)
+    device = device_named("cpu" if file.suffix == ".onnx" else options.device, options.threads or config.threads)
     run = subject.open(device)
     data = load_dataset(data_asked(config.data, options.data, subject.image), device, config.seed)
     check_data(file, subject.image, subject.class_names, data)
@@ -98,7 +98,6 @@ def _in_onnx(file: Path, options: EvaluateConfig) -> Subject:
 
     if options.device not in ("auto", "cpu"):
         raise InputError(f"device={options.device}: ONNX files are run on the CPU here; leave device= out.")
-    options.device = "cpu"
     facts = onnx_facts(file)
     return Subject(facts.image, facts.class_names, onnx_costs(file), lambda device: onnx_network(file))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,14 +160,14 @@ def _data(call: Call, trained: TrainedFile, options: ExportConfig) -> tuple[Data
         if needed:
             raise
         return None, "no run folder lies around the network"
-    config.data = data_asked(config.data, options.data, trained.blueprint.input)
-    config.data.download = config.data.download and needed
+    wanted = data_asked(config.data, options.data, trained.blueprint.input)
+    wanted = replace(wanted, download=wanted.download and needed)
     try:
-        data = load_dataset(config.data, device_named("cpu", config.threads), config.seed)
+        data = load_dataset(wanted, device_named("cpu", config.threads), config.seed)
     except InputError:
         if needed:
             raise
-        return None, f"the data set {config.data.name} of its run is not at hand"
+        return None, f"the data set {wanted.name} of its run is not at hand"
     check_data(trained.path, trained.blueprint.input, trained.class_names, data)
     return data, ""
 
