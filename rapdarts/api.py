@@ -101,7 +101,7 @@ def retrain(
     those of `search`; `space` is the genotype's own where none is given. Raises RapdartsError.
     """
     config, name, pairs = _experiment("retrain", experiment, settings, keys, data)
-    asked = resolve.given_in("skeleton", pairs, "retrain")
+    asked = resolve.keys_given_in("skeleton", pairs, "retrain")
     if isinstance(network, Genotype) or find(os.fspath(network)) is None:
         genotype, own = _placed(_genotype(network, lambda name: lookup.named(name, REFERENCE)), space)
         if space is not None:
@@ -216,12 +216,12 @@ def _experiment(
     """The experiment, what its runs are called, and the (key, value) pairs that were given beside a file or a value."""
     pairs, name = [*_pairs(settings or {}), *_pairs(keys)], ""
     if isinstance(given, Experiment):
-        config = resolve.changed(given, pairs, verb)
+        config = resolve.changed_experiment(given, pairs, verb)
     elif isinstance(given, Mapping):
         pairs = [*_pairs(given), *pairs]
-        config = resolve.experiment("", pairs, verb)
+        config = resolve.resolve_experiment("", pairs, verb)
     else:
-        config, name = resolve.experiment(os.fspath(given), pairs, verb), Path(given).stem
+        config, name = resolve.resolve_experiment(os.fspath(given), pairs, verb), Path(given).stem
     if data is not None:
         config = replace(config, data=replace(config.data, name="memory", path=""))
     return config, name or config.data.name, pairs
@@ -242,7 +242,7 @@ def _pairs(settings: Settings, prefix: str = "") -> Pairs:
 def _launch(pairs: Pairs, run: AnyPath, resume: bool) -> Launch:
     """Where the run lives, which may stand among the keys too. Raises InputError."""
     folder = [("run", os.fspath(run))] if os.fspath(run) else []
-    return resolve.launch([*pairs, *folder, *([("resume", True)] if resume else [])])
+    return resolve.resolve_launch([*pairs, *folder, *([("resume", True)] if resume else [])])
 
 
 def _reader(config: Experiment, data: Any, test: Any) -> launches.Read | None:

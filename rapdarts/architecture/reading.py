@@ -1,4 +1,4 @@
-"""TODO."""
+"""Genotypes read from text: our JSON, and the dialects of other programs, parsed and never evaluated."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ def experiment_asked(
 
     `unless_given` are settings over the experiment's file and under the command line.
     """
-    config = resolve.experiment(name, [*unless_given, *call.pairs], COMMANDS[call.verb].section)
-    launch = resolve.launch(call.pairs)
+    config = resolve.resolve_experiment(name, [*unless_given, *call.pairs], COMMANDS[call.verb].section)
+    launch = resolve.resolve_launch(call.pairs)
     if call.space:
         config = replace(config, search=replace(config.search, space=space_asked("", call.space).name))
     if not call.print_config:
@@ -56,7 +56,7 @@ def plan_asked(call: Call, target: str) -> Plan:
     """How the network that a user names is built on a data set. Raises InputError as `launches.plan_for` does."""
     from rapdarts.loops.launch import plan_for
 
-    asked = resolve.given_in("skeleton", call.pairs, call.verb)
+    asked = resolve.keys_given_in("skeleton", call.pairs, call.verb)
     return plan_for(target, lambda name: space_asked(name, call.space), asked, "--space" if call.space else "")
 
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Output of a command: results to stdout as text or JSON, remarks to stderr, files written whole or not at all."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ DATA_SETS = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "npz", "
 """Those that are known by name, and two forms of a user's own."""
 
 RULES = ("pdarts", "darts", "exact")
-"""How a genotype is read off: by P-DARTS with a cap on skips, by DARTS without, or the best of all genotypes (with the cap)."""
+"""Rules that derive a genotype: by P-DARTS with a cap on skips, by DARTS without, or the best of all genotypes (with the cap)."""
 
 
 # --- what an experiment says -------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def budget_knobs(none: float | None = None) -> list[tuple[str, Any, Any]]:
 
 
 class CostCoefficients(make_dataclass("Prices", _PRICES, frozen=True)):  # type: ignore[misc]
-    """How dear a resource is: 1 weighs the uniform mixture's whole cost like one nat of cross-entropy (thesis Eq. 3.24)."""
+    """Prices of resources: 1 weighs the uniform mixture's whole cost like one nat of cross-entropy (thesis Eq. 3.24)."""
 
 
 class BudgetConfig(make_dataclass("Budgets", budget_knobs(), frozen=True)):  # type: ignore[misc]
@@ -279,18 +279,18 @@ class Launch:
 
 
 def budget_limits(budget: BudgetConfig) -> dict[str, float]:
-    """The budgets that are set, by resource, in its unit."""
+    """Return the budgets that are set, by resource, in its unit."""
     return {name: limit for name, limit in vars(budget).items() if limit is not None}
 
 
 def check_device(name: str) -> None:
-    """Raises InputError for what no device is called; whether it is there is another question."""
+    """Raise InputError for what is no name of a device; whether the device exists is not checked."""
     if not DEVICE.fullmatch(name):
         raise InputError(f"device={name} is no device; write auto, cpu, cuda or cuda:N.")
 
 
 def image_shape(text: str) -> tuple[int, int, int]:
-    """(channels, height, width) from CxHxW. Raises InputError."""
+    """Return (channels, height, width) from CxHxW. Raises InputError."""
     match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})x([0-9]{1,5})", text)
     channels, height, width = map(int, match.groups()) if match else (0, 0, 0)
     if not (channels and height and width):

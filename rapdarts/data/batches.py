@@ -1,4 +1,4 @@
-"""TODO."""
+"""Batches of images: endless, shuffled and augmented for training, or each image once in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Images in memory or in picture files, under one interface: any of them by position, and their labels."""
 
 from __future__ import annotations
 

@@ -36,10 +36,10 @@ def experiment_of(path: Path, name: str = "", *, needed: bool = True) -> Experim
     Where nothing says which data, and it is not `needed`, the defaults. Raises InputError where it is.
     """
     if name:
-        return resolve.experiment(name, [])
+        return resolve.resolve_experiment(name, [])
     folder = run_of(path)
     if folder is not None:
-        return resolve.of_run(folder)
+        return resolve.experiment_of_run(folder)
     if not needed:
         return Experiment()
     raise InputError(

@@ -37,7 +37,7 @@ def table(folders: Sequence[Path]) -> tuple[str, list[str]]:
 
 
 def _row(folder: Path) -> tuple[str, ...]:
-    experiment = resolve.of_run(folder)
+    experiment = resolve.experiment_of_run(folder)
     if not (folder / "result.json").is_file():
         raise InputError(
             f"{folder} holds no finished run (no result.json); leave it out, or finish it with resume=true."

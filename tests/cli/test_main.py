@@ -68,7 +68,7 @@ def test_the_example_has_right_keys(verb: str) -> None:
     call = cli._parse(verb, COMMANDS[verb].example.split()[1:])
     assert call.words
     if Experiment in COMMANDS[verb].schemas:
-        resolve.experiment("digits", call.pairs, verb)
+        resolve.resolve_experiment("digits", call.pairs, verb)
     else:
         knobs.checked(COMMANDS[verb].schemas[0], call.pairs)
 
@@ -302,7 +302,7 @@ def test_the_skeleton_of_the_command_line_wins_over_the_genotypes(
         assert said.startswith(f"building {built.replace(' x ', ' cells x ')} channels")
         assert said.endswith(f"stem{why}; skeleton.KEY=... sets another")
         assert error == f"rapdarts: error: {built}."
-        saved = resolve.of_run(Path(str(number))).skeleton
+        saved = resolve.experiment_of_run(Path(str(number))).skeleton
         assert f"{saved.layers} x {saved.channels}" == built
 
 

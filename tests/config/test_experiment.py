@@ -25,7 +25,7 @@ from rapdarts.config import knobs, resolve
 from rapdarts.config.commands import DeriveConfig
 from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.config.presets import PRESETS
-from rapdarts.config.resolve import experiment, experiment_file, experiment_folder, experiment_names
+from rapdarts.config.resolve import experiment_file, experiment_folder, experiment_names, resolve_experiment
 from rapdarts.deploy.lookup import named_space
 from rapdarts.errors import InputError
 
@@ -36,7 +36,7 @@ def of(text: str, tmp_path: Path, *pairs: tuple[str, Any], section: str = "searc
     """The experiment in a YAML text with pairs of the command line on top."""
     path = tmp_path / "mine.yaml"
     path.write_text(text, encoding="utf-8")
-    return experiment(str(path), pairs, section)
+    return resolve_experiment(str(path), pairs, section)
 
 
 def refused(text: str, tmp_path: Path, *pairs: tuple[str, Any]) -> str:
@@ -58,7 +58,7 @@ def test_they_are_the_files_of_the_folder() -> None:
 def test_it_loads_and_fits_its_space(name: str, verb: str) -> None:
     from rapdarts.loops.search import check_stages
 
-    found = experiment(name, [], verb)
+    found = resolve_experiment(name, [], verb)
     space = named_space(found.search.space)
     check_stages(found.search, space.only(found.search.primitives) if found.search.primitives else space)
     for key in knobs.keys(Experiment):
@@ -68,7 +68,7 @@ def test_it_loads_and_fits_its_space(name: str, verb: str) -> None:
 @SHIPPED
 def test_it_is_a_structured_config_of_omegaconf(name: str) -> None:
     """Typed and read-only, and what is printed is what OmegaConf writes."""
-    found = experiment(name, [("budget.params", "3.0M"), ("hardware", "1e3"), ("latency_of", "")], "search")
+    found = resolve_experiment(name, [("budget.params", "3.0M"), ("hardware", "1e3"), ("latency_of", "")], "search")
     structured = OmegaConf.structured(found)
     assert knobs.save_yaml(found) == OmegaConf.to_yaml(structured)
     assert OmegaConf.to_object(structured) == found
@@ -111,7 +111,7 @@ def test_what_is_printed_is_the_same_experiment(name: str, capsys: pytest.Captur
     assert main(["search", name, "--print-config", "seed=3"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    expected = experiment(name, [("seed", "3")], "search")
+    expected = resolve_experiment(name, [("seed", "3")], "search")
     assert of(printed.out, tmp_path) == of(printed.out, tmp_path, section="retrain") == expected
     assert main(["retrain", "PDARTS", name, "--print-config", "--json", "seed=3"]) == 0
     assert json.loads(capsys.readouterr().out) == dataclasses.asdict(expected)
@@ -293,10 +293,10 @@ def test_unknown_experiments(tmp_path: Path) -> None:
         with pytest.raises(
             InputError, match=r"there is no experiment .*; (the nearest is|there are) .*a file of yours ends in .yaml"
         ):
-            experiment(name, [], "search")
+            resolve_experiment(name, [], "search")
     for path in ("none.yaml", str(tmp_path), "a\0b.yaml"):
         with pytest.raises(InputError, match="there is no experiment"):
-            experiment(path, [], "search")
+            resolve_experiment(path, [], "search")
 
 
 # --- what fits together ------------------------------------------------------------------------------------------
@@ -355,24 +355,29 @@ def test_devices(name: str, tmp_path: Path) -> None:
 
 def test_where_a_run_lives() -> None:
     with pytest.raises(InputError, match=r"^resume=true needs run=PATH, the folder of the run to continue\.$"):
-        resolve.launch([("resume", "true"), ("seed", "x")])
-    assert resolve.launch([("resume", "true"), ("seed", "x"), ("run", "runs/a=b")]) == config.Launch("runs/a=b", True)
-    assert resolve.launch([]) == config.Launch("", False)
-    assert experiment("", [("resume", "true"), ("run", "x")]) == Experiment()
+        resolve.resolve_launch([("resume", "true"), ("seed", "x")])
+    assert resolve.resolve_launch([("resume", "true"), ("seed", "x"), ("run", "runs/a=b")]) == config.Launch(
+        "runs/a=b", True
+    )
+    assert resolve.resolve_launch([]) == config.Launch("", False)
+    assert resolve_experiment("", [("resume", "true"), ("run", "x")]) == Experiment()
 
 
 def test_the_keys_given_in_a_section() -> None:
     pairs = [("run", "x"), ("stem", "cifar"), ("lr", "0.1"), ("search.lr", "0.2"), ("cost.macs", "1")]
-    assert resolve.given_in("skeleton", pairs, "retrain") == {"stem": "skeleton.stem"}
-    assert resolve.given_in("retrain", pairs, "retrain") == {"lr": "retrain.lr"}
-    assert resolve.given_in("search", pairs, "retrain") == {"search.lr": "search.lr", "cost.macs": "search.cost.macs"}
-    assert resolve.given_in("search.cost", pairs, "retrain") == {"cost.macs": "search.cost.macs"}
-    assert resolve.given_in("data", pairs, "retrain") == {}
+    assert resolve.keys_given_in("skeleton", pairs, "retrain") == {"stem": "skeleton.stem"}
+    assert resolve.keys_given_in("retrain", pairs, "retrain") == {"lr": "retrain.lr"}
+    assert resolve.keys_given_in("search", pairs, "retrain") == {
+        "search.lr": "search.lr",
+        "cost.macs": "search.cost.macs",
+    }
+    assert resolve.keys_given_in("search.cost", pairs, "retrain") == {"cost.macs": "search.cost.macs"}
+    assert resolve.keys_given_in("data", pairs, "retrain") == {}
 
 
 def test_the_cost_of_random_genotypes_is_an_amount() -> None:
     def macs(*pairs: tuple[str, str]) -> float:
-        return experiment("digits", pairs, "search").search.random.macs
+        return resolve_experiment("digits", pairs, "search").search.random.macs
 
     assert macs() == macs(("random.macs", "0")) == 0
     assert macs(("random.macs", "1.2M")) == macs(("random.macs", "1200000")) == 1.2e6
@@ -410,10 +415,10 @@ def test_a_digest_says_amounts_as_it_always_did() -> None:
     lines = [re.sub(r"^(search\.budget\.\w+)=None$", r"\1=''", line) for line in lines]
     lines = [re.sub(r"^search\.random\.macs=0\.0$", "search.random.macs='0'", line) for line in lines]
     text = "\n".join(lines)
-    assert resolve.digest(Experiment()) == sha256(text.encode()).hexdigest()
-    bounded = experiment("", [("budget.params", "3.0M"), ("space", "darts")], "search")
+    assert resolve.config_digest(Experiment()) == sha256(text.encode()).hexdigest()
+    bounded = resolve_experiment("", [("budget.params", "3.0M"), ("space", "darts")], "search")
     text = text.replace("search.budget.params=''", "search.budget.params='3000000'")
-    assert resolve.digest(bounded) == sha256(text.encode()).hexdigest()
+    assert resolve.config_digest(bounded) == sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_candidates_keep_the_budgets_of_their_search(search: Path, tmp_path: Pat
     budget = min(params(tmp_path / "free")) - 500
     copy = tmp_path / "copy"
     shutil.copytree(search, copy)
-    config = resolve.of_run(copy)
+    config = resolve.experiment_of_run(copy)
     bounded = replace(config.search, budget=replace(config.search.budget, params=float(budget)))
     config = replace(config, search=bounded)
     (copy / "config.yaml").write_text(save_yaml(config))
@@ -260,7 +260,7 @@ def test_the_test_set_is_never_looked_at(search: Path, tmp_path: Path, monkeypat
 def test_runs_on_other_data_are_refused(search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(search, copy)
-    config = resolve.of_run(copy)
+    config = resolve.experiment_of_run(copy)
     config = replace(config, data=replace(config.data, name="mnist"))
     (copy / "config.yaml").write_text(save_yaml(config))
     capsys.readouterr()
@@ -463,11 +463,11 @@ def test_every_network_is_tested_once(search: Path, tmp_path: Path, monkeypatch:
 def test_the_length_is_noted(search: Path, tmp_path: Path) -> None:
     settings = ["count=1", "retrain.epochs=2", "retrain.batch=200", "rank.train_fraction=0.4"]
     assert ranking(tmp_path / "rank", search, *settings) == 0
-    assert result_of(tmp_path / "rank")["epochs"] == resolve.of_run(tmp_path / "rank").rank.epochs == 2
+    assert result_of(tmp_path / "rank")["epochs"] == resolve.experiment_of_run(tmp_path / "rank").rank.epochs == 2
 
 
 def test_a_ranking_shorter_than_the_warm_up_reaches_the_full_learning_rate() -> None:
-    config = resolve.experiment("", [("retrain.recipe", "fast")])
+    config = resolve.resolve_experiment("", [("retrain.recipe", "fast")])
     assert config.retrain.warmup_epochs == 2
     for epochs, warm in ((0, 2), (3, 2), (2, 1), (1, 0)):
         short = short_recipe(replace(config, rank=replace(config.rank, epochs=epochs)))
@@ -490,7 +490,7 @@ def test_a_long_retraining_gives_way_to_the_fast_recipe(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(search, copy)
-    config = resolve.of_run(copy)
+    config = resolve.experiment_of_run(copy)
     config = replace(config, retrain=RetrainConfig(recipe="imagenet_mobile", epochs=250, jitter=0.4))
     (copy / "config.yaml").write_text(save_yaml(config))
 
@@ -499,7 +499,7 @@ def test_a_long_retraining_gives_way_to_the_fast_recipe(
         assert main(["rank", str(copy), *settings, "--print-config", "--json"]) == 0
         return dict(json.loads(capsys.readouterr().out))
 
-    found, fast = asked("retrain.lr=0.3"), resolve.experiment("", [("retrain.recipe", "fast")]).retrain
+    found, fast = asked("retrain.lr=0.3"), resolve.resolve_experiment("", [("retrain.recipe", "fast")]).retrain
     assert found["retrain"] == asdict(replace(fast, lr=0.3))
     assert (found["skeleton"], found["data"]) == (asdict(config.skeleton), asdict(config.data))
     assert asked("retrain.recipe=pdarts")["retrain"] == asdict(RetrainConfig())

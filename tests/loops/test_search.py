@@ -22,7 +22,7 @@ from rapdarts.architecture.reading import read_genotype
 from rapdarts.cli.arguments import RECORD
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import Experiment
-from rapdarts.config.resolve import experiment
+from rapdarts.config.resolve import resolve_experiment
 from rapdarts.cost.count import ADDITIVE, COUNTERS, count_derived
 from rapdarts.data import dataset as datasets
 from rapdarts.loops.search import SearchBatches, check_stages
@@ -411,7 +411,7 @@ def test_a_diverging_search_stops_and_keeps_no_broken_checkpoint(
 
 
 def test_halves_share_no_image_and_the_search_half_goes_round() -> None:
-    config = experiment(
+    config = resolve_experiment(
         "digits", [("search.batch", "64"), ("search.weight_fraction", "0.7"), ("search.subset", "1")], "search"
     )
     data = datasets.load_dataset(config.data, torch.device("cpu"), 0)

@@ -167,7 +167,7 @@ def test_names_cannot_break_the_table(tmp_path: Path) -> None:
 @pytest.fixture
 def any_config(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares a test the reading of config.yaml, which takes most of its time."""
-    monkeypatch.setattr("rapdarts.config.resolve.of_run", lambda folder: Experiment())
+    monkeypatch.setattr("rapdarts.config.resolve.experiment_of_run", lambda folder: Experiment())
 
 
 def test_an_unfinished_run(tmp_path: Path) -> None:

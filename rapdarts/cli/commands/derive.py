@@ -33,7 +33,7 @@ def derive(call: Call) -> None:
         what = shorten(str(target))
         raise InputError(f"there is no {what}; give the folder of a finished search, or its alphas.json.")
     file = target / "alphas.json" if is_run else target
-    config = resolve.of_alphas(file, needed=is_run)
+    config = resolve.experiment_of_alphas(file, needed=is_run)
     full = space_asked(space_of_alphas(file), call.space)
     space, skeleton, architecture = read_alphas(file, full)
     skeleton = replace(

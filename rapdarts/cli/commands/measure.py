@@ -32,7 +32,7 @@ def measure(call: Call) -> None:
     from rapdarts.training.log import Screen
 
     device = device_named(options.device, options.threads)
-    config = resolve.experiment(call.words[0], []) if call.words else None
+    config = resolve.resolve_experiment(call.words[0], []) if call.words else None
     space = space_asked(options.space or ("" if call.space else config.search.space if config else "darts"), call.space)
     layers, channels = (config.skeleton.layers, config.skeleton.channels) if config else space.deployment
     layers, channels = options.layers or layers, options.channels or channels

@@ -38,7 +38,7 @@ def rank(call: Call) -> None:
         raise InputError(
             f"{shorten(folder)} holds no finished search (no {ALPHAS}); rapdarts rank takes the data and the recipe from one."
         )
-    given = resolve.given_in("search", call.pairs, call.verb)
+    given = resolve.keys_given_in("search", call.pairs, call.verb)
     for key, value in call.pairs:
         if given.get(key, "").startswith("search.budget."):
             raise InputError(
@@ -48,7 +48,7 @@ def rank(call: Call) -> None:
     idle = [f"{key}=" for key, name in given.items() if name not in COUNTS]
     if idle:
         raise InputError(f"rapdarts rank searches no more, and has no use for {', '.join(idle)}; leave it out.")
-    config, launch = experiment_asked(call, str(runs[0] / "config.yaml"), _briefly(resolve.of_run(runs[0])))
+    config, launch = experiment_asked(call, str(runs[0] / "config.yaml"), _briefly(resolve.experiment_of_run(runs[0])))
     if config is None:
         return
     from rapdarts.cost.count import deployment_facts
@@ -99,7 +99,7 @@ def _of_search(folder: Path, config: Experiment, data: DataSet, call: Call) -> l
     from rapdarts.strategy.derive import derive, mixing_weights, read_alphas, space_of_alphas
     from rapdarts.strategy.discretize import score
 
-    own_config = resolve.of_run(folder)
+    own_config = resolve.experiment_of_run(folder)
     full = space_asked(space_of_alphas(folder / ALPHAS), call.space)
     space, skeleton, architecture = read_alphas(folder / ALPHAS, full)
     _check_data(folder, skeleton, config, data)
@@ -131,7 +131,7 @@ def _check_data(folder: Path, skeleton: Skeleton, config: Experiment, data: Data
     """Raises InputError for a search, priced at a skeleton, on other images than those that the ranking trains on."""
     from rapdarts.training.checkpoint import origin_of
 
-    searched = resolve.of_run(folder)
+    searched = resolve.experiment_of_run(folder)
     pairs = [(f"data.{name}", getattr(searched.data, name), getattr(config.data, name)) for name in ("name", "size")]
     pairs += [("images", skeleton.image, data.image), ("classes", skeleton.classes, data.classes)]
     # A share of the training set is drawn by the seed; two of the same seed, and two wholes, must be the same images.

@@ -39,7 +39,7 @@ def _remark_on_data(target: str, config: Experiment) -> None:
     """Says so where a search's run folder is named, and its data are others than those that will be trained on."""
     if not (Path(target) / "config.yaml").is_file():
         return
-    searched, asked = resolve.of_run(Path(target)).data, config.data
+    searched, asked = resolve.experiment_of_run(Path(target)).data, config.data
     if (searched.name, searched.path) != (asked.name, asked.path):
         names = [f"{data.name} {data.path}".strip() for data in (searched, asked)]
         say(f"{target} searched on {names[0]}; this trains on {names[1]}")
