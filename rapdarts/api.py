@@ -454,7 +454,7 @@ def measure(
     options, _ = command_options(MeasureConfig, settings, keys)
     if not (Path(options.out).name and Path(options.out).parent.is_dir()):  # said before minutes are spent
         raise InputError(f"out={shorten(options.out)} cannot be written; name a file in a folder that is there.")
-    config = resolve.experiment(experiment, []) if experiment else None
+    config = resolve.resolve_experiment(experiment, []) if experiment else None
     own = find_space(space, options.space or ("" if space else config.search.space if config else "darts"))
     from rapdarts.deploy.measuring import measure_space
     from rapdarts.loops.results import Measured
@@ -497,7 +497,7 @@ def _own_space(space: Space, *given: Any) -> Space:
 
 def _own_experiment(folder: Path | None) -> Experiment | None:
     """The experiment that a run folder keeps; None for another folder."""
-    return resolve.of_run(folder) if folder is not None and os.path.isfile(folder / "config.yaml") else None
+    return resolve.experiment_of_run(folder) if folder is not None and os.path.isfile(folder / "config.yaml") else None
 
 
 def _searched(config: Experiment, space: Space) -> tuple[SearchSpace, Experiment]:

@@ -12,7 +12,7 @@ import rapdarts
 from rapdarts.config import commands as options
 from rapdarts.config import experiment as config
 from rapdarts.config import resolve
-from rapdarts.config.knobs import Key, keys, range_text
+from rapdarts.config.knobs import Key, keys, range_text, written
 
 SWITCHES = {
     "--help": "print this help",
@@ -186,8 +186,8 @@ def _tables(schema: type, section: str) -> list[tuple[str, list[Key]]]:
 
 
 def _cells(key: Key) -> tuple[str, str, str]:
-    """Name, default and unit of a key, as its row shows them."""
-    default = json.dumps(key.default) if isinstance(key.default, (list, bool)) else str(key.default)
+    """Name, default and unit."""
+    default = json.dumps(key.default) if isinstance(key.default, (list, bool)) else written(key, key.default)
     return key.name, default or "(empty)", key.facts["unit"]
 
 

@@ -21,7 +21,7 @@ def resolve_call(call: Call, missing: str, place: int = 0, run: str = "") -> Exp
 
     Raises InputError, which says what is `missing`, where there is none.
     """
-    own = resolve.of_run(Path(run)) if os.path.isfile(Path(run) / "config.yaml") else None
+    own = resolve.experiment_of_run(Path(run)) if os.path.isfile(Path(run) / "config.yaml") else None
     if not (call.word(place) or own or launch_of(call.pairs).resume):
         raise InputError(missing)
     given = call.word(place) or own or continued("", call.values, {}, "", False)

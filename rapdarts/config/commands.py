@@ -5,7 +5,8 @@ No torch here, as in `config`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, make_dataclass, replace
 
 from rapdarts.config.experiment import (
     DATA_SETS,
@@ -15,11 +16,21 @@ from rapdarts.config.experiment import (
     MOST_THREADS,
     RULES,
     BudgetConfig,
+    budget_knobs,
 )
 from rapdarts.config.knobs import knob
 
 
-@dataclass
+class OtherBudgetConfig(make_dataclass("OtherBudgets", budget_knobs(none=math.inf), frozen=True)):  # type: ignore[misc]
+    """The budgets of another derivation, where they are not the run's; empty: the run's, none: lifted (kept as infinity)."""
+
+    def over(self, own: BudgetConfig) -> BudgetConfig:
+        """The budgets of a run with these over them."""
+        asked = {name: limit for name, limit in vars(self).items() if limit is not None}
+        return replace(own, **{name: None if limit == math.inf else limit for name, limit in asked.items()})
+
+
+@dataclass(frozen=True)
 class DeriveConfig:
     """Reads a genotype off a finished search once more."""
 
@@ -28,7 +39,7 @@ class DeriveConfig:
     )
     max_skips: int = knob(-1, "most skips in the normal cell; -1: the run's", "edges", low=-1, high=1000)
     count: int = knob(1, "how many genotypes to list, best first", low=1, high=1000)
-    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    budget: OtherBudgetConfig = field(default_factory=OtherBudgetConfig)
     layers: int = knob(0, "depth of the deployment skeleton; 0: the run's", "cells", low=0, high=1000)
     channels: int = knob(0, "width of the deployment skeleton; 0: the run's", "channels", low=0, high=65536)
     precision: int = knob(0, "bits of a number in the deployed network; 0: the run's", choices=(0, 32, 16, 8))
@@ -37,7 +48,7 @@ class DeriveConfig:
     out: str = knob("", "file to write the genotype to; empty: none", "path")
 
 
-@dataclass
+@dataclass(frozen=True)
 class OtherDataConfig:
     """The images that a trained network meets, where they are not those of its run."""
 
@@ -52,7 +63,7 @@ class OtherDataConfig:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class EvaluateConfig:
     """Tests a trained network."""
 
@@ -64,7 +75,7 @@ class EvaluateConfig:
     plot: str = knob("", "picture of the confusion matrix to write, .png, .svg or .pdf; empty: none", "path")
 
 
-@dataclass
+@dataclass(frozen=True)
 class ExportConfig:
     """Writes a genotype, or a trained network, in the form that another program reads."""
 
@@ -82,14 +93,14 @@ class ExportConfig:
     data: OtherDataConfig = field(default_factory=OtherDataConfig)
 
 
-@dataclass
+@dataclass(frozen=True)
 class ReportConfig:
     """Tabulates finished runs."""
 
     out: str = knob("", "file to write; empty: standard output", "path")
 
 
-@dataclass
+@dataclass(frozen=True)
 class CountConfig:
     """Counts what networks cost, or all networks of a space."""
 
@@ -115,7 +126,7 @@ class CountConfig:
     space: str = knob("", "instead of a network, the search space to count: a module of search_spaces")
 
 
-@dataclass
+@dataclass(frozen=True)
 class MeasureConfig:
     """Measures what the primitives of a space take on the device at hand."""
 

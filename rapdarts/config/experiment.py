@@ -6,10 +6,11 @@ No torch here: `rapdarts VERB --help` prints these tables before anything heavy 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any
 
 from rapdarts.config.knobs import knob
-from rapdarts.config.units import amount
+from rapdarts.config.units import RESOURCES
 from rapdarts.errors import InputError, shorten
 
 MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
@@ -22,13 +23,13 @@ DATA_SETS = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "npz", "
 """Those that are known by name, and two forms of a user's own."""
 
 RULES = ("pdarts", "darts", "exact")
-"""How a genotype is read off: by P-DARTS with a cap on skips, by DARTS without, or the best of all genotypes (with the cap)."""
+"""Rules that derive a genotype: by P-DARTS with a cap on skips, by DARTS without, or the best of all genotypes (with the cap)."""
 
 
 # --- what an experiment says -------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(frozen=True)
 class DataConfig:
     """Which images, and how they are read and shaken up."""
 
@@ -53,7 +54,7 @@ class DataConfig:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class SkeletonConfig:
     """The deployment skeleton: the network that is priced by the search and built by the retraining."""
 
@@ -69,34 +70,29 @@ class SkeletonConfig:
     stem: str = knob("auto", "first layers; auto: imagenet from 96 pixels on", choices=("auto", "cifar", "imagenet"))
 
 
-@dataclass
-class CostCoefficients:
-    """How dear a resource is: 1 weighs the uniform mixture's whole cost like one nat of cross-entropy (thesis Eq. 3.24)."""
-
-    macs: float = knob(0.0, "price of the uniform mixture's multiply-accumulates", "nats", low=0, high=1e6)
-    params: float = knob(0.0, "price of its parameters", "nats", low=0, high=1e6)
-    bytes: float = knob(0.0, "price of its bytes of weights", "nats", low=0, high=1e6)
-    activations: float = knob(0.0, "price of what its convolutions and linear layers put out", "nats", low=0, high=1e6)
-    traffic: float = knob(0.0, "price of the bytes it moves", "nats", low=0, high=1e6)
-    energy: float = knob(0.0, "price of its energy an image", "nats", low=0, high=1e6)
-    latency: float = knob(0.0, "price of its time, which needs search.latency", "nats", low=0, high=1e6)
-    peak_memory: float = knob(0.0, "price of its peak of activations", "nats", low=0, high=1e6)
+_PRICES = [
+    (resource.name, float, knob(0.0, resource.price, "nats", low=0, high=1e6)) for resource in RESOURCES.values()
+]
 
 
-@dataclass
-class BudgetConfig:
+def budget_knobs(none: float | None = None) -> list[tuple[str, Any, Any]]:
+    """(name, type, knob) of every resource that can have a budget, in its unit; `none` is what the word none stands for."""
+    return [
+        (resource.name, float | None, knob(None, resource.budget, amount=resource.name, none=none))
+        for resource in RESOURCES.values()
+        if resource.budget
+    ]
+
+
+class CostCoefficients(make_dataclass("Prices", _PRICES, frozen=True)):  # type: ignore[misc]
+    """Prices of resources: 1 weighs the uniform mixture's whole cost like one nat of cross-entropy (thesis Eq. 3.24)."""
+
+
+class BudgetConfig(make_dataclass("Budgets", budget_knobs(), frozen=True)):  # type: ignore[misc]
     """Upper bounds that the genotype meets, whatever it costs in accuracy; empty: none. No coefficient is needed."""
 
-    macs: str = knob("", "most multiply-accumulates of an image, such as 500M", amount=True)
-    params: str = knob("", "most parameters, such as 3.0M", amount=True)
-    bytes: str = knob("", "most bytes of weights, such as 12MB", amount=True)
-    activations: str = knob("", "most numbers that convolutions and linear layers put out, such as 9M", amount=True)
-    traffic: str = knob("", "most bytes moved for an image, such as 100MB", amount=True)
-    energy: str = knob("", "most energy for an image, such as 2mJ", amount=True)
-    latency: str = knob("", "longest forward pass, such as 8ms; needs search.latency", amount=True)
 
-
-@dataclass
+@dataclass(frozen=True)
 class HardwareConfig:
     """What arithmetic and memory cost: a file that `search.hardware` names. The defaults are 45 nm at 0.9 V (Horowitz, ISSCC 2014)."""
 
@@ -107,17 +103,17 @@ class HardwareConfig:
     dram_32: float = knob(640.0, "reading 32 bits from DRAM", "pJ", above=0, high=1e12)
 
 
-@dataclass
+@dataclass(frozen=True)
 class RandomConfig:
     """The random baseline: genotypes drawn at a given cost and trained by the retraining recipe."""
 
     count: int = knob(5, "genotypes to draw and train", low=1, high=1e4)
-    macs: str = knob("0", "the cost they must meet, such as 500M; 0: that of `random.like`, or any", amount=True)
+    macs: float = knob(0.0, "the cost they must meet, such as 500M; 0: that of `random.like`, or any", amount="macs")
     like: str = knob("", "genotype file or search run whose MACs they must meet", "path")
     tolerance: float = knob(0.05, "how far their MACs may lie from that", "share", above=0, high=1)
 
 
-@dataclass
+@dataclass(frozen=True)
 class SearchConfig:
     """The search: stages, the two optimisers, the price, and how the genotype is read off."""
 
@@ -190,7 +186,7 @@ class SearchConfig:
     random: RandomConfig = field(default_factory=RandomConfig)
 
 
-@dataclass
+@dataclass(frozen=True)
 class RetrainConfig:
     """The recipe that trains the derived network; the defaults are P-DARTS' for CIFAR-10."""
 
@@ -242,7 +238,7 @@ class RetrainConfig:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class RankConfig:
     """The ranking: the best candidates of finished searches, each trained briefly and compared on training images kept aside."""
 
@@ -256,7 +252,7 @@ class RankConfig:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Experiment:
     """All that a launch depends on; the run folder keeps it as config.yaml."""
 
@@ -271,7 +267,7 @@ class Experiment:
     rank: RankConfig = field(default_factory=RankConfig)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Launch:
     """Where a run lives."""
 
@@ -283,25 +279,18 @@ class Launch:
 
 
 def budget_limits(budget: BudgetConfig) -> dict[str, float]:
-    """The budgets that are set, by resource, in its unit; none lifts one. Raises InputError for what is no amount of it."""
-    return {
-        name: amount(text, name, f"budget.{name}") for name, text in vars(budget).items() if text not in ("", "none")
-    }
-
-
-def random_macs(settings: RandomConfig) -> float:
-    """The MACs that random genotypes are asked to have; 0 where any will do. Raises InputError for what is no amount."""
-    return 0.0 if not settings.macs.strip("0.") else amount(settings.macs, "macs", "search.random.macs")
+    """Return the budgets that are set, by resource, in its unit."""
+    return {name: limit for name, limit in vars(budget).items() if limit is not None}
 
 
 def check_device(name: str) -> None:
-    """Raises InputError for what no device is called; whether it is there is another question."""
+    """Raise InputError for what is no name of a device; whether the device exists is not checked."""
     if not DEVICE.fullmatch(name):
         raise InputError(f"device={name} is no device; write auto, cpu, cuda or cuda:N.")
 
 
 def image_shape(text: str) -> tuple[int, int, int]:
-    """(channels, height, width) from CxHxW. Raises InputError."""
+    """Return (channels, height, width) from CxHxW. Raises InputError."""
     match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})x([0-9]{1,5})", text)
     channels, height, width = map(int, match.groups()) if match else (0, 0, 0)
     if not (channels and height and width):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
+from rapdarts.config.units import amount, compact, example
 from rapdarts.errors import FEW, NEAR, InputError, shorten, suggestion
-from rapdarts.files.yaml import parse_value
+from rapdarts.files.yaml import parse_value, to_yaml
 
 TINY = 1e-30
 """Numbers closer to 0 vanish in the float32 that they meet."""
@@ -29,14 +31,17 @@ def knob(
     below: float | None = None,
     choices: Sequence[Any] | None = None,
     auto: int | None = None,
-    amount: bool = False,
+    amount: str = "",
+    none: float | None = None,
 ) -> Any:
     """A field with its sentence, unit and range; `low`/`high` are included in the range, `above`/`below` are not.
 
-    `auto` is the value, outside the range, that the word auto stands for; `amount` lets a text be written as a number.
+    `auto` is the value, outside the range, that the word auto stands for. `amount` names the resource of which the knob is
+    an amount: it is read from 12MB as from 12e6 and kept in the resource's unit. If it is None by default it may be left
+    empty, and `none` is what the word none stands for; otherwise it may be 0.
     """
     facts = {"help": help, "unit": unit, "low": low, "high": high, "above": above, "below": below, "choices": choices}
-    facts |= {"auto": auto, "amount": amount}
+    facts |= {"auto": auto, "amount": amount, "none": none}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=facts)
     return field(default=default, metadata=facts)
@@ -60,7 +65,7 @@ def keys(schema: type) -> tuple[Key, ...]:
 @cache
 def _keys(schema: type, prefix: str) -> tuple[Key, ...]:
     found: list[Key] = []
-    types = typing.get_type_hints(schema)
+    types = _types(schema)
     for entry in dataclasses.fields(schema):
         name, kind = prefix + entry.name, types[entry.name]
         if dataclasses.is_dataclass(kind):
@@ -142,20 +147,48 @@ def parse_settings(
     schema: type[Schema], settings: Sequence[tuple[str, Any]], section: str = "", where: str = ""
 ) -> Schema:
     """A `schema` value from (key, value) pairs, the later of which win. Raises InputError as `checked` does."""
-    from omegaconf import OmegaConf
+    return _build(schema, dict(checked(schema, settings, section, where)), "")
 
-    config = OmegaConf.structured(schema)
-    for name, value in checked(schema, settings, section, where):
-        OmegaConf.update(config, name, value)
-    return typing.cast(Schema, OmegaConf.to_object(config))
+
+def _build(schema: type[Schema], values: Mapping[str, Any], prefix: str) -> Schema:
+    """A value of a schema, and of those within it, from knobs by their full names; the others have their defaults."""
+    given: dict[str, Any] = {}
+    for name, kind in _types(typing.cast(Hashable, schema)).items():
+        if dataclasses.is_dataclass(kind):
+            given[name] = _build(typing.cast(type, kind), values, f"{prefix}{name}.")
+        elif prefix + name in values:
+            given[name] = values[prefix + name]
+    return schema(**given)
+
+
+@cache
+def _types(schema: Hashable) -> dict[str, Any]:
+    """The fields of a dataclass and their types, in order."""
+    types = typing.get_type_hints(schema)
+    return {entry.name: types[entry.name] for entry in dataclasses.fields(typing.cast(type, schema))}
+
+
+def plain(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings in Python's own mappings and lists: those of OmegaConf with their interpolations resolved. Raises InputError."""
+    if "omegaconf" not in sys.modules:  # then nobody can have made one
+        return settings
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not OmegaConf.is_config(settings):
+        return settings
+    try:
+        return typing.cast(Mapping[str, Any], OmegaConf.to_container(settings, resolve=True, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        raise InputError(f"the settings cannot be resolved: {str(error).splitlines()[0].rstrip('.')}.") from None
 
 
 def _typed(key: Key, value: Any) -> Any:
     """The value in the knob's own type; a text from the command line is read first. Raises InputError."""
     if value == "auto" and key.facts["auto"] is not None:
         return key.facts["auto"]
-    if key.facts["amount"] and type(value) in (int, float):
-        return f"{value:.17g}"
+    if key.facts["amount"]:
+        return _typed_amount(key, value)
     if isinstance(value, str) and key.type is not str:
         value = parse_value(value, key.name)
     if typing.get_origin(key.type) is not list:
@@ -165,12 +198,28 @@ def _typed(key: Key, value: Any) -> Any:
     return [_typed_item(key, typing.get_args(key.type)[0], item) for item in value]
 
 
+def _typed_amount(key: Key, value: Any) -> float | None:
+    """An amount in the unit of the knob's resource, None where there is none. Raises InputError."""
+    optional = key.default is None
+    if optional and value in ("none", "", None):
+        return key.facts["none"] if value == "none" else None
+    if type(value) not in (int, float, str):
+        raise InputError(f"{key.name} takes an amount such as {example(key.facts['amount'])}, not {_show(value)}.")
+    text = value if isinstance(value, str) else f"{_float(value):.17g}"
+    return 0.0 if not (optional or text.strip("0.")) else amount(text, key.facts["amount"], key.name)
+
+
+def _float(value: float) -> float:
+    """The nearest float; infinity for whole numbers beyond all of them."""
+    return float(value) if type(value) is float or abs(value) < 2**1000 else math.inf
+
+
 def _typed_item(key: Key, kind: type, value: Any) -> Any:
     """Whole numbers may be written 1e3, and stand for other numbers; nothing else is taken for something else."""
     if kind is int and type(value) is float and value.is_integer() and abs(value) <= 2**53:
         return int(value)
     if kind is float and type(value) is int:
-        return float(value) if abs(value) < 2**1000 else math.inf
+        return _float(value)
     if type(value) is not kind:
         hint = "; put it in quotes" if kind is str else ""
         raise InputError(f"{key.name} takes {_type_name(key.type)}, not {_show(value)}{hint}.")
@@ -182,7 +231,7 @@ def _typed_item(key: Key, kind: type, value: Any) -> Any:
 def check_range(key: Key, value: Any) -> None:
     """Raises InputError, naming the key and its range, for a value (or an element of a list) outside it."""
     facts = key.facts
-    if facts["auto"] is not None and value == facts["auto"]:
+    if value is None or value in (facts["auto"], facts["none"]):
         return
     for item in value if isinstance(value, list) else [value]:
         if facts["choices"] and item not in facts["choices"]:
@@ -227,35 +276,23 @@ def split_override(text: str) -> tuple[str, str]:
 
 def save_yaml(config: Any) -> str:
     """A configuration value as YAML text that `read_yaml` reads back to the same. Raises InputError for what is no text."""
-    import yaml
-    from omegaconf import OmegaConf
-
-    texts = [str(get(config, key.name)) for key in keys(type(config))]
-    try:
-        for text in texts:
-            text.encode()  # some writers of YAML escape what they cannot encode, and no reader takes it back
-        if not any("\x85" in text for text in texts):
-            return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-        # A line's end to a reader, a letter to the writer, unless all is ASCII; and in quotes what reads like a number.
-        class Quoting(yaml.SafeDumper):
-            pass
-
-        Quoting.add_representer(
-            str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
-        )
-        return yaml.dump(OmegaConf.to_container(OmegaConf.structured(config)), Dumper=Quoting, sort_keys=False)
-    except UnicodeEncodeError as error:  # a file name of bytes that are not UTF-8
-        raise InputError(f"{error.object!r} is not UTF-8 and cannot be written down; rename that file.") from None
+    return to_yaml(dataclasses.asdict(config))
 
 
 def differences(old: Any, new: Any) -> list[str]:
     """The knobs in which two configurations of one schema differ, as `key: old -> new`."""
     return [
-        f"{key.name}: {get(old, key.name)} -> {get(new, key.name)}"
+        f"{key.name}: {written(key, get(old, key.name))} -> {written(key, get(new, key.name))}"
         for key in keys(type(new))
         if get(old, key.name) != get(new, key.name)
     ]
+
+
+def written(key: Key, value: Any) -> str:
+    """A knob's value as a user would write it."""
+    if key.facts["amount"]:
+        return compact(value, key.facts["amount"]) if value else "" if value is None else "0"
+    return str(value)
 
 
 def get(value: Any, name: str) -> Any:

@@ -1,15 +1,14 @@
-"""TODO."""
+"""Experiments put together: an experiment file over the presets it names, the command line on top, and what must fit together."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rapdarts.config.experiment import Experiment, Launch, budget_limits, check_device, random_macs
-from rapdarts.config.knobs import checked, full_name, get, keys, parse_settings
+from rapdarts.config.experiment import Experiment, Launch, budget_limits, check_device
+from rapdarts.config.knobs import Key, checked, full_name, get, keys, parse_settings
 from rapdarts.config.presets import PRESETS
 from rapdarts.errors import InputError, shorten, suggestion
 from rapdarts.files.yaml import read_yaml
@@ -21,8 +20,8 @@ HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download", "
 Pairs = list[tuple[str, Any]]
 
 
-def experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
-    """The experiment a user names (one that ships, or a YAML file), with the (key, value) pairs of the command line on top.
+def resolve_experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
+    """Return the experiment that a user names (one that ships, or a YAML file), with the (key, value) pairs of the command line on top.
 
     A file means the same to every verb; on the command line a key without its section is looked for in `section`
     first. Raises InputError for an unknown name, an unreadable file, or a wrong key, type or range.
@@ -30,8 +29,8 @@ def experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str
     return _completed(_file_settings(experiment_file(name_or_path)) if name_or_path else [], given, section)
 
 
-def changed(config: Experiment, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
-    """A copy of an experiment, with (key, value) pairs on top as in `experiment`. Raises InputError."""
+def changed_experiment(config: Experiment, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
+    """Return a copy of an experiment, with (key, value) pairs on top as in `resolve_experiment`. Raises InputError."""
     return _completed([(key.name, get(config, key.name)) for key in keys(Experiment)], given, section)
 
 
@@ -43,16 +42,16 @@ def _completed(settings: Pairs, given: Sequence[tuple[str, Any]], section: str) 
     return config
 
 
-def launch(given: Sequence[tuple[str, Any]]) -> Launch:
-    """Where a run lives, by the same pairs. Raises InputError."""
+def resolve_launch(given: Sequence[tuple[str, Any]]) -> Launch:
+    """Return the folder of the run that the pairs describe, and whether it resumes. Raises InputError."""
     found = parse_settings(Launch, _split(given)[0])
     if found.resume and not found.run:
         raise InputError("resume=true needs run=PATH, the folder of the run to continue.")
     return found
 
 
-def given_in(part: str, given: Sequence[tuple[str, Any]], section: str) -> dict[str, str]:
-    """The keys of the experiment's section `part` that the pairs of a command line set: as they were given, with full names."""
+def keys_given_in(part: str, given: Sequence[tuple[str, Any]], section: str) -> dict[str, str]:
+    """Return the keys of the section `part` that the pairs of a command line set: as they were given, with their full names."""
     names = {key: full_name(Experiment, key, section, beside=Launch) for key, _ in _split(given)[1]}
     return {key: name for key, name in names.items() if name.startswith(f"{part}.")}
 
@@ -76,7 +75,7 @@ def _file_settings(path: Path) -> list[tuple[str, Any]]:
 
 
 def _presets(named: Pairs, before: Pairs) -> Pairs:
-    """What lies under `named`, and over all that was said `before`: the presets of what `named` chooses."""
+    """Return the presets of what `named` chooses; they lie under `named`, and over the settings `before`."""
     defaults = {key.name: key.default for key in keys(Experiment)}
     found: Pairs = []
     for chooser, presets in PRESETS.items():
@@ -88,7 +87,7 @@ def _presets(named: Pairs, before: Pairs) -> Pairs:
 
 
 def check_experiment(config: Experiment) -> None:
-    """What no single range can say. Raises InputError."""
+    """Check what no range of a single knob can say. Raises InputError."""
     search = config.search
     stages = len(search.layers)
     if not stages:
@@ -122,7 +121,6 @@ def check_experiment(config: Experiment) -> None:
         )
     if retrain.nesterov and not retrain.momentum:
         raise InputError("retrain.nesterov=true needs a momentum; add retrain.momentum=0.9, or leave it out.")
-    random_macs(search.random)
     limits = budget_limits(search.budget)
     if config.skeleton.channels == 0 and not limits:
         raise InputError("skeleton.channels=auto needs a budget to fill, such as budget.params=3.0M; or give a number.")
@@ -143,39 +141,48 @@ def check_experiment(config: Experiment) -> None:
     check_device(config.device)
 
 
-def of_run(folder: Path) -> Experiment:
-    """The configuration that a run folder keeps. Raises InputError where there is none."""
+def experiment_of_run(folder: Path) -> Experiment:
+    """Return the configuration that a run folder keeps. Raises InputError where there is none."""
     file = folder / "config.yaml"
     if not os.path.isfile(file):
         raise InputError(f"{shorten(str(folder))} is not a run folder: it has no config.yaml.")
     return parse_settings(Experiment, list(read_yaml(file)), where=str(file))
 
 
-def of_alphas(file: Path, needed: bool) -> Experiment:
-    """The configuration beside an alphas.json; where there is none and none is `needed`, the defaults. Raises InputError."""
+def experiment_of_alphas(file: Path, needed: bool) -> Experiment:
+    """Return the configuration beside an alphas.json; where there is none and none is `needed`, the defaults. Raises InputError."""
     beside = file.parent / "config.yaml"
-    return of_run(file.parent) if needed or os.path.isfile(beside) else Experiment()
+    return experiment_of_run(file.parent) if needed or os.path.isfile(beside) else Experiment()
 
 
-def digest(config: Experiment) -> str:
-    """sha256 of all knobs that shape the result, as hex."""
-    lines = [f"{key.name}={get(config, key.name)!r}" for key in keys(Experiment) if key.name not in HARMLESS]
+def config_digest(config: Experiment) -> str:
+    """Return the sha256 of all knobs that shape the result, as hex."""
+    import hashlib  # takes longer to load than an experiment to resolve
+
+    lines = [
+        f"{key.name}={_digested(key, get(config, key.name))!r}" for key in keys(Experiment) if key.name not in HARMLESS
+    ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def _digested(key: Key, value: Any) -> Any:
+    """A value as it goes into a digest: amounts as texts of a plain number, as they always did."""
+    return value if not key.facts["amount"] else "" if value is None else f"{value:.17g}"
+
+
 def experiment_folder() -> Path:
-    """Where the experiments lie: beside the package in a checkout, inside it once installed."""
+    """Return the folder of the experiments that ship: beside the package in a checkout, inside it once installed."""
     packaged = Path(__file__).parents[1] / "experiments"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "experiments"
 
 
 def experiment_names() -> list[str]:
-    """The experiments that ship."""
+    """Return the names of the experiments that ship."""
     return sorted(file.stem for file in experiment_folder().glob("*.yaml"))
 
 
 def experiment_file(name_or_path: str) -> Path:
-    """The YAML file of an experiment. Raises InputError, naming the nearest, for one that is not there."""
+    """Return the YAML file of an experiment. Raises InputError, naming the nearest, for one that is not there."""
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"}:
         if not os.path.isfile(path):

@@ -30,12 +30,12 @@ def read_experiment(
     """
     pairs, name = [*pairs_of(settings or {}), *pairs_of(keys)], ""
     if isinstance(given, Experiment):
-        config = resolve.changed(given, pairs, verb)
+        config = resolve.changed_experiment(given, pairs, verb)
     elif isinstance(given, Mapping):
         pairs = [*pairs_of(given), *pairs]
-        config = resolve.experiment("", pairs, verb)
+        config = resolve.resolve_experiment("", pairs, verb)
     else:
-        config, name = resolve.experiment(os.fspath(given), pairs, verb), Path(given).stem
+        config, name = resolve.resolve_experiment(os.fspath(given), pairs, verb), Path(given).stem
     if in_memory:
         config = replace(config, data=replace(config.data, name="memory", path=""))
     return config, name or config.data.name, pairs
@@ -52,13 +52,13 @@ def continued(
     if given != "":
         return given
     place = launch_of([*pairs_of(settings or {}), *pairs_of(keys)], run, resume)
-    return resolve.of_run(Path(place.run)) if place.resume else given
+    return resolve.experiment_of_run(Path(place.run)) if place.resume else given
 
 
 def launch_of(pairs: Pairs, run: str | os.PathLike[str] = "", resume: bool = False) -> Launch:
     """Return the place of a run, which may stand among the keys too. Raises InputError."""
     folder = [("run", os.fspath(run))] if os.fspath(run) else []
-    return resolve.launch([*pairs, *folder, *([("resume", True)] if resume else [])])
+    return resolve.resolve_launch([*pairs, *folder, *([("resume", True)] if resume else [])])
 
 
 def command_options(schema: type[Options], settings: Settings | None, keys: Settings) -> tuple[Options, frozenset[str]]:
@@ -81,4 +81,4 @@ def pairs_of(settings: Settings, prefix: str = "") -> Pairs:
 
 def names_in(part: str, pairs: Iterable[tuple[str, Any]], verb: str) -> dict[str, str]:
     """Return the given keys that belong to a section of an experiment, with their full names."""
-    return resolve.given_in(part, list(pairs), verb)
+    return resolve.keys_given_in(part, list(pairs), verb)

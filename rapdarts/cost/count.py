@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -14,12 +16,13 @@ from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config import knobs
 from rapdarts.config.experiment import HardwareConfig
-from rapdarts.cost.peak_memory import peak_memory
+from rapdarts.config.units import RESOURCES
 from rapdarts.cost.trace import Image, remembering, trace
 from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedNetwork
 
-Resource = Callable[[nn.Module, Image], float]
+Counter = Callable[[nn.Module, Image], float]
+"""Counts one resource of a network for an image of that shape."""
 
 HOROWITZ_45NM = HardwareConfig()
 
@@ -67,42 +70,43 @@ def joules(
     return macs * mac * 1e-12, params * dram * 1e-12
 
 
-def resources(precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM) -> dict[str, Resource]:
+def resources(precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM) -> dict[str, Counter]:
     """Every resource that can be counted, by name, at a precision of weights and activations in bits (32, 16, 8)."""
-    return {
-        "macs": macs,
-        "params": params,
-        "bytes": partial(weight_bytes, precision=precision),
-        "activations": activations,
-        "traffic": partial(traffic, precision=precision),
-        "energy": partial(energy, precision=precision, hardware=hardware),
-        "peak_memory": peak_memory,
-    }
+    deployment = {"precision": precision, "hardware": hardware}
+    found: dict[str, Counter] = {}
+    for resource in RESOURCES.values():
+        if resource.count:
+            module, _, function = resource.count.partition(".")
+            counter = getattr(import_module(f"rapdarts.cost.{module}"), function)
+            takes = inspect.signature(counter).parameters
+            given = {name: value for name, value in deployment.items() if name in takes}
+            found[resource.name] = partial(counter, **given) if given else counter
+    return found
 
 
-RESOURCES = resources()
+COUNTERS = resources()
 """The resources at 32 bits."""
 
-COUNTED = frozenset({"macs", "params", "bytes", "activations", "traffic", "peak_memory"})
+COUNTED = frozenset(resource.name for resource in RESOURCES.values() if resource.whole)
 """The resources that are whole numbers; the others are measured or computed in parts of a unit."""
 
 
-def additive(resources: Mapping[str, Resource]) -> dict[str, Resource]:
-    """Those resources that add up over the parts of a network: all but peak memory."""
-    return {name: resource for name, resource in resources.items() if name != "peak_memory"}
+def additive(counters: Mapping[str, Counter]) -> dict[str, Counter]:
+    """Those resources that add up over the parts of a network."""
+    return {name: counter for name, counter in counters.items() if RESOURCES[name].additive}
 
 
-ADDITIVE = additive(RESOURCES)
+ADDITIVE = additive(COUNTERS)
 
 
-def count(network: nn.Module, image: Image, resources: Mapping[str, Resource] = RESOURCES) -> dict[str, float]:
+def count(network: nn.Module, image: Image, resources: Mapping[str, Counter] = COUNTERS) -> dict[str, float]:
     """Every resource of a network, by name."""
     with remembering():
         return {name: resource(network, image) for name, resource in resources.items()}
 
 
 def count_derived(
-    genotype: Genotype, space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Resource] | None = None
+    genotype: Genotype, space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Counter] | None = None
 ) -> dict[str, float]:
     """Every resource of the network that a genotype describes at a skeleton, as it is shipped: without auxiliary head.
 
@@ -132,6 +136,6 @@ def deployment_of(genotype: Genotype) -> tuple[int, HardwareConfig]:
     )
 
 
-def resources_of(genotype: Genotype) -> dict[str, Resource]:
+def resources_of(genotype: Genotype) -> dict[str, Counter]:
     """Every resource that can be counted, as the genotype's own costs are. Raises InputError as `deployment_of` does."""
     return resources(*deployment_of(genotype))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rapdarts.architecture.genotype import Genotype, one_hot, random_genotype
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
-from rapdarts.cost.count import ADDITIVE, COUNTED, Resource, count, count_derived
+from rapdarts.cost.count import ADDITIVE, COUNTED, Counter, count, count_derived
 from rapdarts.cost.expected_peak import ExpectedPeak
 from rapdarts.errors import InputError
 
@@ -188,7 +188,7 @@ def places(space: SearchSpace, skeleton: Skeleton) -> list[Place]:
     return found
 
 
-def price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Resource] = ADDITIVE) -> PriceTable:
+def price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Counter] = ADDITIVE) -> PriceTable:
     """Counts every primitive at every place of a skeleton, and the fixed parts by difference to one whole network.
 
     The resources must add up over the parts of a network; peak memory, which does not, has its own model.

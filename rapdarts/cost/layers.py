@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from rapdarts.architecture.space import Skeleton
 from rapdarts.config.experiment import HardwareConfig
+from rapdarts.config.units import RESOURCES
 from rapdarts.cost.count import joules, resources
 from rapdarts.cost.trace import FastShapes, Image, Op, remembering, trace
 
@@ -25,14 +26,7 @@ REST = "(rest)"
 """The row of parameters that no layer reads."""
 NUMBERS = ("output", "params", "weights", "biases", "macs")
 
-CONVENTIONS = {
-    "macs": "multiply-accumulates of one image: convolutions, linear layers and products of activations, no biases",
-    "params": "weights, biases, and the numbers of batch norms; no buffers",
-    "bytes": "params at {precision} bits",
-    "activations": "numbers that convolutions and linear layers put out for one image",
-    "traffic": "every operation reads its inputs and weights and writes its output once, at {precision} bits",
-    "energy": "MACs x (multiply + add), every parameter read from DRAM once; {precision} bits, {hardware}",
-    "peak_memory": "activations held at the worst moment of one image, fp32",
+CONVENTIONS = {resource.name: resource.convention for resource in RESOURCES.values() if resource.count} | {
     "macs_with_bn_relu": "another convention: macs, and 2 an element of batch norms, 1 an element of ReLUs",
     "thop_macs": "a second opinion on macs: the package thop, which sees modules only",
 }

@@ -9,7 +9,7 @@ import torch
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config import knobs
 from rapdarts.config.experiment import HardwareConfig, SearchConfig
-from rapdarts.cost.count import Resource, additive, resources
+from rapdarts.cost.count import Counter, additive, resources
 from rapdarts.cost.expected import PriceTable, price_table
 from rapdarts.cost.latency import read_latency_table as read_latency
 from rapdarts.cost.latency import with_latency
@@ -24,7 +24,7 @@ def read_hardware(path: str) -> HardwareConfig:
     return knobs.parse_settings(HardwareConfig, [("name", Path(path).stem), *read_yaml(Path(path))], where=path)
 
 
-def counters(settings: SearchConfig) -> dict[str, Resource]:
+def counters(settings: SearchConfig) -> dict[str, Counter]:
     """Every resource that can be counted, as a search asks for it. Raises InputError for a hardware table that is none."""
     return resources(settings.precision, read_hardware(settings.hardware))
 

@@ -15,7 +15,7 @@ from rapdarts.architecture.genotype import Genotype, validate
 from rapdarts.architecture.reading import parse_genotype_json
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import RetrainConfig
-from rapdarts.cost.count import RESOURCES, Resource, count, resources_of
+from rapdarts.cost.count import COUNTERS, Counter, count, resources_of
 from rapdarts.cost.trace import Image
 from rapdarts.deploy.space_lookup import Space, find_space
 from rapdarts.networks.derived import DerivedNetwork
@@ -76,9 +76,9 @@ class Blueprint(ABC):
         return count(network, self.image, self.counters)
 
     @property
-    def counters(self) -> Mapping[str, Resource]:
+    def counters(self) -> Mapping[str, Counter]:
         """How its costs are counted."""
-        return RESOURCES
+        return COUNTERS
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class DerivedBlueprint(Blueprint):
         return 0 if head is None else sum(parameter.numel() for parameter in head.parameters())
 
     @property
-    def counters(self) -> Mapping[str, Resource]:
+    def counters(self) -> Mapping[str, Counter]:
         return resources_of(self.genotype)
 
     @property

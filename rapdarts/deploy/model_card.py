@@ -10,7 +10,7 @@ from typing import Any
 
 import rapdarts
 from rapdarts.config.experiment import Experiment
-from rapdarts.config.resolve import of_run
+from rapdarts.config.resolve import experiment_of_run
 from rapdarts.config.units import show
 from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.deploy.model_file import TrainedFile
@@ -43,7 +43,7 @@ def history_of(path: Path) -> History:
     if folder is None:
         return History()
     try:
-        experiment = of_run(folder)
+        experiment = experiment_of_run(folder)
     except InputError:
         return History()
     result, machine = _object(path.with_name("result.json")), _object(folder / "environment.json")

@@ -41,12 +41,12 @@ def experiment_of(path: Path, name: str = "", *, needed: bool = True, confirmed:
     """
     folder = run_of(path)
     if name:
-        asked = resolve.experiment(name, [])
+        asked = resolve.resolve_experiment(name, [])
         if folder is not None and not confirmed:
-            check_same_data(folder, resolve.of_run(folder).data, asked.data, name)
+            check_same_data(folder, resolve.experiment_of_run(folder).data, asked.data, name)
         return asked
     if folder is not None:
-        return resolve.of_run(folder)
+        return resolve.experiment_of_run(folder)
     if not needed:
         return Experiment()
     raise InputError(

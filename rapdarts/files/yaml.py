@@ -57,6 +57,27 @@ def parse_value(text: str, key: str) -> Any:
         raise InputError(f"{key}={shorten(text)} cannot be read: {problem}.") from None
 
 
+def to_yaml(tree: Mapping[str, Any]) -> str:
+    """A tree of values as YAML text that `read_yaml` reads back to the same. Raises InputError for what is no text."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+        def represent_text(self, text: str) -> Any:
+            text.encode()  # some writers of YAML escape what they cannot encode, and no reader takes it back
+            # In quotes what reads like a number here, and a line's end to a reader that the writer takes for a letter.
+            style = "'" if NUMBER.fullmatch(text) else '"' if "\x85" in text else None
+            return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+    Dumper.add_representer(str, Dumper.represent_text)
+    try:
+        return str(yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True))
+    except UnicodeEncodeError as error:  # a file name of bytes that are not UTF-8
+        raise InputError(f"{error.object!r} is not UTF-8 and cannot be written down; rename that file.") from None
+
+
 def _why(error: Any) -> str:
     """Return the problem of a YAML error, which often continues its context."""
     problem = getattr(error, "problem", None) or ""

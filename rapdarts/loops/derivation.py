@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rapdarts.config import resolve
 from rapdarts.config.commands import DeriveConfig
-from rapdarts.config.experiment import BudgetConfig, Experiment, SearchConfig, budget_limits
+from rapdarts.config.experiment import Experiment, SearchConfig, budget_limits
 from rapdarts.config.units import within
 from rapdarts.cost.prices import prices
 from rapdarts.deploy import skeletons
@@ -34,7 +34,7 @@ def derive_again(
 
     `is_run` says whether its run folder was named, whose configuration is then needed. Raises InputError.
     """
-    config = resolve.of_alphas(file, needed=is_run)
+    config = resolve.experiment_of_alphas(file, needed=is_run)
     full = find_space(space, space_of_alphas(file))
     narrowed, priced, architecture = read_alphas(file, full)
     skeleton = skeletons.changed(priced, options.layers, options.channels)
@@ -67,7 +67,6 @@ def settings_of_run(config: Experiment, options: DeriveConfig, folder: Path) -> 
     tables = {"hardware": folder / HARDWARE_KEPT, "latency": folder / LATENCY_KEPT}
     kept = {name: str(path) if os.path.isfile(path) else getattr(own, name) for name, path in tables.items()}
     given = {name: getattr(options, name) or kept[name] for name in tables}
-    budget = {name: text or getattr(own.budget, name) for name, text in vars(options.budget).items()}
     return replace(
         own,
         rule=options.rule or own.rule,
@@ -75,5 +74,5 @@ def settings_of_run(config: Experiment, options: DeriveConfig, folder: Path) -> 
         precision=options.precision or own.precision,
         hardware=given["hardware"],
         latency="" if given["latency"] == "none" else given["latency"],
-        budget=BudgetConfig(**budget),
+        budget=options.budget.over(own.budget),
     )

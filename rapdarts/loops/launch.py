@@ -179,7 +179,7 @@ def provenance(config: Experiment, settings: SearchConfig) -> dict[str, Any]:
     """Return where a genotype comes from, and how its costs are counted."""
     return {
         **deployment_facts(settings.precision, read_hardware(settings.hardware)),
-        "config_sha256": resolve.digest(config),
+        "config_sha256": resolve.config_digest(config),
         "strategy": config.search.strategy,
         "seed": config.seed,
         "rapdarts": rapdarts.__version__,

@@ -9,7 +9,7 @@ import numpy as np
 
 from rapdarts.architecture.genotype import Genotype, random_genotype
 from rapdarts.architecture.space import SearchSpace
-from rapdarts.config.experiment import Experiment, random_macs
+from rapdarts.config.experiment import Experiment
 from rapdarts.cost.count import count_derived, deployment_facts, macs
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.prices import prices, read_hardware
@@ -39,7 +39,7 @@ def random_baseline(
     skeleton, instead_of = skeletons.to_build(like, config.skeleton, data)
     table = prices(config.search, space, skeleton)
     facts = deployment_facts(config.search.precision, read_hardware(config.search.hardware))
-    target = random_macs(settings) or (count_derived(like, space, skeleton, {"macs": macs})["macs"] if like else 0.0)
+    target = settings.macs or (count_derived(like, space, skeleton, {"macs": macs})["macs"] if like else 0.0)
     genotypes = draw(space, table, settings.count, target, settings.tolerance, key(config.seed, "random genotypes"))
     run.write_json("genotypes.json", [{"genotype": g.line, "costs": table.exact(g)} for g in genotypes])
 

@@ -60,7 +60,7 @@ def _of_search(folder: Path, config: Experiment, data: DataSet, space: Space) ->
 
     Raises InputError for a search on other data.
     """
-    own_config = resolve.of_run(folder)
+    own_config = resolve.experiment_of_run(folder)
     full = find_space(space, space_of_alphas(folder / ALPHAS))
     narrowed, skeleton, architecture = read_alphas(folder / ALPHAS, full)
     _check_data(folder, skeleton, config, data)
@@ -87,7 +87,7 @@ def _named(target: str | Genotype, space: Space) -> RankingEntry:
 
 def _check_data(folder: Path, skeleton: Skeleton, config: Experiment, data: DataSet) -> None:
     """Raises InputError for a search, priced at a skeleton, on other images than those that the ranking trains on."""
-    searched = resolve.of_run(folder)
+    searched = resolve.experiment_of_run(folder)
     pairs = [(f"data.{name}", getattr(searched.data, name), getattr(config.data, name)) for name in ("name", "size")]
     pairs += [("images", skeleton.image, data.image), ("classes", skeleton.classes, data.classes)]
     # A share of the training set is drawn by the seed; two of the same seed, and two wholes, must be the same images.

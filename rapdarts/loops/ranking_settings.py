@@ -29,8 +29,8 @@ def experiment_of_ranking(folder: Path, pairs: Pairs) -> tuple[Experiment, bool]
     """
     names = names_in("search", pairs, "rank")
     check_keys(dict(pairs), names)
-    presets = short_presets(resolve.of_run(folder))
-    config = resolve.experiment(str(folder / "config.yaml"), [*presets, *pairs], "rank")
+    presets = short_presets(resolve.experiment_of_run(folder))
+    config = resolve.resolve_experiment(str(folder / "config.yaml"), [*presets, *pairs], "rank")
     return config, "search.hardware" in names.values()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rapdarts.config.experiment import SearchConfig
-from rapdarts.config.units import UNITS
+from rapdarts.config.units import RESOURCES
 from rapdarts.cost.count import count_derived
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty
@@ -33,7 +33,7 @@ def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfi
     return {
         "rule": derivation.rule,
         "genotype": genotype.line,
-        "expected": {name: last[f"expected_{name}"] for name in UNITS if f"expected_{name}" in last},
+        "expected": {name: last[f"expected_{name}"] for name in RESOURCES if f"expected_{name}" in last},
         "priced": dict(genotype.costs),
         "counted": count_derived(genotype, space, derivation.skeleton, resources),
         "budgets": dict(derivation.budgets),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rapdarts.architecture.space import NONE
-from rapdarts.config.units import UNITS, show
+from rapdarts.config.units import RESOURCES, show
 from rapdarts.cost.layers import CONVENTIONS, NetworkCosts, Row
 from rapdarts.cost.spaces import Amounts
 from rapdarts.files import atomic
@@ -78,7 +78,7 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
     cells = [("", *(network.name for network in networks), "")]
     for name, convention in CONVENTIONS.items():
         values = [network.figures[name] for network in networks]
-        shown = ("-" if value is None else show(value, name if name in UNITS else "macs") for value in values)
+        shown = ("-" if value is None else show(value, name if name in RESOURCES else "macs") for value in values)
         cells.append(
             (name, *shown, convention.format(precision=networks[0].precision, hardware=networks[0].hardware.name))
         )

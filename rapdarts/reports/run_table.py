@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rapdarts.config import resolve
-from rapdarts.config.experiment import Experiment
-from rapdarts.config.units import duration
+from rapdarts.config.experiment import Experiment, budget_limits
+from rapdarts.config.units import compact, duration
 from rapdarts.errors import DamagedError, InputError
 
 COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")
@@ -49,7 +49,7 @@ def table(folders: Sequence[Path]) -> tuple[str, list[str]]:
 
 
 def _row(folder: Path) -> tuple[str, ...]:
-    experiment = resolve.of_run(folder)
+    experiment = resolve.experiment_of_run(folder)
     if not (folder / "result.json").is_file():
         raise InputError(
             f"{folder} holds no finished run (no result.json); leave it out, or finish it with resume=true."
@@ -126,7 +126,7 @@ def _settings(verb: str, experiment: Experiment) -> str:
         return f"{experiment.retrain.epochs} epochs"
     search = experiment.search
     prices = [f"cost.{name}={value:g}" for name, value in vars(search.cost).items() if value]
-    budgets = [f"budget.{name}={value}" for name, value in vars(search.budget).items() if value]
+    budgets = [f"budget.{name}={compact(limit, name)}" for name, limit in budget_limits(search.budget).items()]
     return " ".join([f"{search.strategy}, {search.space}", *prices, *budgets])
 
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Budgets on a price table: as the arrays that strategies work on, whether they can be met, and how wide a network they allow."""
 
 from __future__ import annotations
 

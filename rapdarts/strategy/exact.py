@@ -10,7 +10,7 @@ import numpy as np
 
 from rapdarts.architecture.genotype import Genotype, one_hot
 from rapdarts.architecture.space import SKIP, SearchSpace
-from rapdarts.config.units import UNITS, show
+from rapdarts.config.units import RESOURCES, show
 from rapdarts.cost.expected import choice_costs
 from rapdarts.errors import InputError
 from rapdarts.strategy.discretize import Candidate, discretize, score
@@ -149,7 +149,7 @@ def _infeasible(space: SearchSpace, budgets: Budgets | None, max_skips: int | No
 
 
 def _amount(value: float, name: str) -> str:
-    return show(value, name) if name in UNITS else f"{value:,}"
+    return show(value, name) if name in RESOURCES else f"{value:,}"
 
 
 def _ranks(space: SearchSpace) -> np.ndarray:

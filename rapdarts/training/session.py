@@ -42,7 +42,7 @@ def open_run(
     """
     origin = {"command": verb, **inputs}
     process_group.check_same(
-        "the settings or data", [resolve.digest(config), origin, rapdarts.__version__, torch.__version__]
+        "the settings or data", [resolve.config_digest(config), origin, rapdarts.__version__, torch.__version__]
     )
     screen = Screen(silent=not (progress and process_group.is_main))
     begin: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from torch import nn
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import Skeleton
 from rapdarts.config.experiment import Experiment, Launch
-from rapdarts.config.resolve import experiment
+from rapdarts.config.resolve import resolve_experiment
 from rapdarts.data.dataset import DataSet
 from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.deploy.space_lookup import named_space
@@ -63,7 +63,7 @@ def _mode(
     say(f"retrain: {mode}")
     # What is learned from random pixels does not matter, but it must stay finite.
     given = [("retrain.batch", sizes.batch), ("retrain.lr", 1e-6), ("save_seconds", 1e6)]
-    config = experiment("cifar10", given, "retrain")
+    config = resolve_experiment("cifar10", given, "retrain")
     config = replace(config, retrain=replace(config.retrain, epochs=1, **MODES[mode]))
     pictures = random_pictures(sizes.images, sizes.side, device)
     few = replace(pictures, test=pictures.test.take(torch.arange(2 * sizes.batch)))

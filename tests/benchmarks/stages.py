@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import Experiment
-from rapdarts.config.resolve import experiment
+from rapdarts.config.resolve import resolve_experiment
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty
 from rapdarts.data.dataset import DataSet
@@ -54,7 +54,7 @@ def settings_of(sizes: Sizes) -> Experiment:
         ("search.cost.bytes", 0.2),
         ("save_seconds", 1e6),  # no checkpoint between two steps
     ]
-    return experiment("cifar10", given, "search")
+    return resolve_experiment("cifar10", given, "search")
 
 
 @lru_cache(maxsize=4)

@@ -69,7 +69,7 @@ def test_the_example_has_right_keys(verb: str) -> None:
     call = cli._parse(verb, COMMANDS[verb].example.split()[1:])
     assert call.words
     if Experiment in COMMANDS[verb].schemas:
-        resolve.experiment("digits", call.pairs, verb)
+        resolve.resolve_experiment("digits", call.pairs, verb)
     else:
         knobs.checked(COMMANDS[verb].schemas[0], call.pairs)
 
@@ -100,7 +100,9 @@ def test_help_lists_every_key_in_aligned_columns(
         starts.add(len(before))
         _, default, *unit = re.split(r"\s{2,}", before.strip())
         assert (
-            default == (str(key.default) if key.type is not bool else str(key.default).lower()) or default == "(empty)"
+            default == (str(key.default) if key.type is not bool else str(key.default).lower())
+            or default == "(empty)"
+            or (key.facts["amount"] and default == "0" and key.default == 0)
         )
         assert unit == ([key.facts["unit"]] if key.facts["unit"] else [])
         if key.facts["choices"]:
@@ -301,7 +303,7 @@ def test_the_skeleton_of_the_command_line_wins_over_the_genotypes(
         assert said.startswith(f"building {built.replace(' x ', ' cells x ')} channels")
         assert said.endswith(f"stem{why}; skeleton.KEY=... sets another")
         assert error == f"rapdarts: error: {built}."
-        saved = resolve.of_run(Path(str(number))).skeleton
+        saved = resolve.experiment_of_run(Path(str(number))).skeleton
         assert f"{saved.layers} x {saved.channels}" == built
 
 

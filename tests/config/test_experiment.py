@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
+from dataclasses import FrozenInstanceError, is_dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,17 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from omegaconf.errors import ReadonlyConfigError
 
+from rapdarts.cli.help import COMMANDS
 from rapdarts.cli.main import main
 from rapdarts.config import experiment as config
 from rapdarts.config import knobs, resolve
-from rapdarts.config.experiment import Experiment
+from rapdarts.config.commands import DeriveConfig
+from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.config.presets import PRESETS
-from rapdarts.config.resolve import experiment, experiment_file, experiment_folder, experiment_names
+from rapdarts.config.resolve import experiment_file, experiment_folder, experiment_names, resolve_experiment
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
 
@@ -29,7 +36,7 @@ def of(text: str, tmp_path: Path, *pairs: tuple[str, Any], section: str = "searc
     """The experiment in a YAML text with pairs of the command line on top."""
     path = tmp_path / "mine.yaml"
     path.write_text(text, encoding="utf-8")
-    return experiment(str(path), pairs, section)
+    return resolve_experiment(str(path), pairs, section)
 
 
 def refused(text: str, tmp_path: Path, *pairs: tuple[str, Any]) -> str:
@@ -51,11 +58,47 @@ def test_they_are_the_files_of_the_folder() -> None:
 def test_it_loads_and_fits_its_space(name: str, verb: str) -> None:
     from rapdarts.loops.search import check_stages
 
-    found = experiment(name, [], verb)
+    found = resolve_experiment(name, [], verb)
     space = named_space(found.search.space)
     check_stages(found.search, space.only(found.search.primitives) if found.search.primitives else space)
     for key in knobs.keys(Experiment):
         knobs.check_range(key, knobs.get(found, key.name))
+
+
+@SHIPPED
+def test_it_is_a_structured_config_of_omegaconf(name: str) -> None:
+    """Typed and read-only, and what is printed is what OmegaConf writes."""
+    found = resolve_experiment(name, [("budget.params", "3.0M"), ("hardware", "1e3"), ("latency_of", "")], "search")
+    structured = OmegaConf.structured(found)
+    assert knobs.save_yaml(found) == OmegaConf.to_yaml(structured)
+    assert OmegaConf.to_object(structured) == found
+    with pytest.raises(ReadonlyConfigError):
+        structured.search.epochs = 3
+    assert OmegaConf.merge(OmegaConf.structured(Experiment), knobs.plain(structured)) == structured
+
+
+def test_settings_of_omegaconf_are_settings() -> None:
+    settings = OmegaConf.create({"seed": 3, "search": {"epochs": "${seed}", "layers": [1, 2]}})
+    assert knobs.plain(settings) == {"seed": 3, "search": {"epochs": 3, "layers": [1, 2]}}
+    assert knobs.plain({"seed": 3}) == {"seed": 3}
+    for wrong in ({"seed": "${search.sed}"}, {"seed": "???"}):
+        with pytest.raises(InputError, match=r"^the settings cannot be resolved: .*(sed|seed).*\.$"):
+            knobs.plain(OmegaConf.create(wrong))
+
+
+def test_values_do_not_change() -> None:
+    schemas = [Experiment, Launch, *(schema for command in COMMANDS.values() for schema in command.schemas)]
+    values = [schema() for schema in schemas]
+    values += [getattr(value, name) for value in values for name in vars(value) if is_dataclass(getattr(value, name))]
+    values += [
+        Experiment().search.cost,
+        Experiment().search.budget,
+        Experiment().search.random,
+        config.HardwareConfig(),
+    ]
+    for value in values:
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, next(iter(vars(value))), 0)
 
 
 @SHIPPED
@@ -68,7 +111,7 @@ def test_what_is_printed_is_the_same_experiment(name: str, capsys: pytest.Captur
     assert main(["search", name, "--print-config", "seed=3"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    expected = experiment(name, [("seed", "3")], "search")
+    expected = resolve_experiment(name, [("seed", "3")], "search")
     assert of(printed.out, tmp_path) == of(printed.out, tmp_path, section="retrain") == expected
     assert main(["retrain", "PDARTS", name, "--print-config", "--json", "seed=3"]) == 0
     assert json.loads(capsys.readouterr().out) == dataclasses.asdict(expected)
@@ -250,10 +293,10 @@ def test_unknown_experiments(tmp_path: Path) -> None:
         with pytest.raises(
             InputError, match=r"there is no experiment .*; (the nearest is|there are) .*a file of yours ends in .yaml"
         ):
-            experiment(name, [], "search")
+            resolve_experiment(name, [], "search")
     for path in ("none.yaml", str(tmp_path), "a\0b.yaml"):
         with pytest.raises(InputError, match="there is no experiment"):
-            experiment(path, [], "search")
+            resolve_experiment(path, [], "search")
 
 
 # --- what fits together ------------------------------------------------------------------------------------------
@@ -312,30 +355,70 @@ def test_devices(name: str, tmp_path: Path) -> None:
 
 def test_where_a_run_lives() -> None:
     with pytest.raises(InputError, match=r"^resume=true needs run=PATH, the folder of the run to continue\.$"):
-        resolve.launch([("resume", "true"), ("seed", "x")])
-    assert resolve.launch([("resume", "true"), ("seed", "x"), ("run", "runs/a=b")]) == config.Launch("runs/a=b", True)
-    assert resolve.launch([]) == config.Launch("", False)
-    assert experiment("", [("resume", "true"), ("run", "x")]) == Experiment()
+        resolve.resolve_launch([("resume", "true"), ("seed", "x")])
+    assert resolve.resolve_launch([("resume", "true"), ("seed", "x"), ("run", "runs/a=b")]) == config.Launch(
+        "runs/a=b", True
+    )
+    assert resolve.resolve_launch([]) == config.Launch("", False)
+    assert resolve_experiment("", [("resume", "true"), ("run", "x")]) == Experiment()
 
 
 def test_the_keys_given_in_a_section() -> None:
     pairs = [("run", "x"), ("stem", "cifar"), ("lr", "0.1"), ("search.lr", "0.2"), ("cost.macs", "1")]
-    assert resolve.given_in("skeleton", pairs, "retrain") == {"stem": "skeleton.stem"}
-    assert resolve.given_in("retrain", pairs, "retrain") == {"lr": "retrain.lr"}
-    assert resolve.given_in("search", pairs, "retrain") == {"search.lr": "search.lr", "cost.macs": "search.cost.macs"}
-    assert resolve.given_in("search.cost", pairs, "retrain") == {"cost.macs": "search.cost.macs"}
-    assert resolve.given_in("data", pairs, "retrain") == {}
+    assert resolve.keys_given_in("skeleton", pairs, "retrain") == {"stem": "skeleton.stem"}
+    assert resolve.keys_given_in("retrain", pairs, "retrain") == {"lr": "retrain.lr"}
+    assert resolve.keys_given_in("search", pairs, "retrain") == {
+        "search.lr": "search.lr",
+        "cost.macs": "search.cost.macs",
+    }
+    assert resolve.keys_given_in("search.cost", pairs, "retrain") == {"cost.macs": "search.cost.macs"}
+    assert resolve.keys_given_in("data", pairs, "retrain") == {}
 
 
 def test_the_cost_of_random_genotypes_is_an_amount() -> None:
     def macs(*pairs: tuple[str, str]) -> float:
-        return config.random_macs(experiment("digits", pairs, "search").search.random)
+        return resolve_experiment("digits", pairs, "search").search.random.macs
 
     assert macs() == macs(("random.macs", "0")) == 0
     assert macs(("random.macs", "1.2M")) == macs(("random.macs", "1200000")) == 1.2e6
     for text, words in (("-5", "must be above 0"), ("1.2MB", "is no unit of macs"), ("much", "is no amount")):
         with pytest.raises(InputError, match=rf"^search\.random\.macs={text}.*{words}"):
             macs(("random.macs", text))
+
+
+def test_budgets_are_numbers_once_they_are_read(tmp_path: Path) -> None:
+    """Also those of run folders that hold them as texts, and none lifts one of a file."""
+    old = "search: {budget: {macs: 500M, params: '', bytes: none, energy: '0.002', latency: ''}}"
+    budget = of(old, tmp_path).search.budget
+    assert (budget.macs, budget.params, budget.bytes, budget.energy, budget.latency) == (5e8, None, None, 0.002, None)
+    assert config.budget_limits(budget) == {"macs": 5e8, "energy": 0.002}
+    assert of(knobs.save_yaml(of(old, tmp_path)), tmp_path) == of(old, tmp_path)
+    given = (("budget.macs", "none"), ("budget.energy", 0.003), ("budget.params", 3_000_000))
+    assert config.budget_limits(of(old, tmp_path, *given).search.budget) == {"params": 3e6, "energy": 0.003}
+    for text, words in (("-5", "must be above 0"), ("0", "must be above 0"), ("3 apples", "is no unit of params")):
+        assert f"search.budget.params={text}" in refused("", tmp_path, ("budget.params", text))
+        assert words in refused(f"search: {{budget: {{params: '{text}'}}}}", tmp_path)
+
+
+def test_the_budgets_of_a_derivation_lie_over_those_of_its_run() -> None:
+    own = config.BudgetConfig(macs=5e8, params=3e6)
+    pairs = [("budget.params", "none"), ("budget.bytes", "12MB"), ("budget.energy", "")]
+    asked = knobs.parse_settings(DeriveConfig, pairs).budget
+    assert config.budget_limits(asked.over(own)) == {"macs": 5e8, "bytes": 12e6}
+    assert asked.over(config.BudgetConfig()) == config.BudgetConfig(bytes=12e6)
+
+
+def test_a_digest_says_amounts_as_it_always_did() -> None:
+    """A number that is written plainly keeps the digest of the text that it once was."""
+    lines = [f"{key.name}={knobs.get(Experiment(), key.name)!r}" for key in knobs.keys(Experiment)]
+    lines = [line for line in lines if line.partition("=")[0] not in resolve.HARMLESS]
+    lines = [re.sub(r"^(search\.budget\.\w+)=None$", r"\1=''", line) for line in lines]
+    lines = [re.sub(r"^search\.random\.macs=0\.0$", "search.random.macs='0'", line) for line in lines]
+    text = "\n".join(lines)
+    assert resolve.config_digest(Experiment()) == sha256(text.encode()).hexdigest()
+    bounded = resolve_experiment("", [("budget.params", "3.0M"), ("space", "darts")], "search")
+    text = text.replace("search.budget.params=''", "search.budget.params='3000000'")
+    assert resolve.config_digest(bounded) == sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -358,6 +441,8 @@ def likely(key: knobs.Key) -> st.SearchStrategy[Any]:
     facts = key.facts
     if facts["choices"]:
         return st.sampled_from(facts["choices"])
+    if facts["amount"]:
+        return st.floats(1, 1e12)
     low = facts["low"] if facts["low"] is not None else facts["above"]
     high = facts["high"] if facts["high"] is not None else facts["below"]
     if key.type is int:
@@ -368,8 +453,15 @@ def likely(key: knobs.Key) -> st.SearchStrategy[Any]:
     return st.booleans()
 
 
-KNOBS = [key for key in knobs.keys(Experiment) if key.facts["choices"] or key.type in (int, float, bool)]
-CONDITIONAL = {"search.cost.latency", "search.warmup_epochs", "search.lr_min", "retrain.lr_min", "search.strategy"} | {
+KNOBS = [
+    key
+    for key in knobs.keys(Experiment)
+    if key.facts["choices"] or key.facts["amount"] or key.type in (int, float, bool)
+]
+CONDITIONAL = {"search.cost.latency", "search.budget.latency", "search.strategy", "search.warmup_epochs"}
+CONDITIONAL |= {
+    "search.lr_min",
+    "retrain.lr_min",
     "search.partial_channels",
     "retrain.warmup_epochs",
     "retrain.nesterov",

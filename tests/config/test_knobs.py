@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,6 +26,7 @@ from rapdarts.config.knobs import (
     save_yaml,
     split_override,
 )
+from rapdarts.config.units import RESOURCES
 from rapdarts.errors import InputError
 from rapdarts.files.yaml import read_yaml
 
@@ -42,7 +43,8 @@ SCHEMAS = [
 
 def kind_of(key: Key) -> tuple[type, Any]:
     """The type of a knob, or of its elements, and how to wrap a value of that type."""
-    return (get_args(key.type)[0], lambda value: [value]) if get_args(key.type) else (key.type, lambda value: value)
+    in_a_list = get_origin(key.type) is list
+    return (get_args(key.type)[0], lambda value: [value]) if in_a_list else (key.type, lambda value: value)
 
 
 def every(wanted: Callable[[Key], Any] = lambda key: True) -> pytest.MarkDecorator:
@@ -79,7 +81,9 @@ def test_it_takes_no_other_type(schema: type, key: Key) -> None:
         float: [True, None, [], "cheap", "inf", "nan"],
         bool: [1, 0.0, None, "yes"],
     }
-    for value in wrong.get(kind, [True, None, []] if key.facts["amount"] else [1, 2.5, True, None, []]):
+    if key.facts["amount"]:
+        wrong[kind] = [True, []] if key.default is None else [True, None, []]
+    for value in wrong.get(kind, [1, 2.5, True, None, []]):
         sentence = refusal(schema, key.name, wrap(value) if value != [] else [[]])
         assert sentence.startswith(key.name)
         assert " takes " in sentence or " cannot be read: " in sentence
@@ -87,7 +91,7 @@ def test_it_takes_no_other_type(schema: type, key: Key) -> None:
         assert "takes a list such as [" in refusal(schema, key.name, 3 if kind is str else "3")
 
 
-@every(lambda key: kind_of(key)[0] in (int, float))
+@every(lambda key: kind_of(key)[0] in (int, float) and not key.facts["amount"])
 def test_a_number_has_a_range(schema: type, key: Key) -> None:
     kind, wrap = kind_of(key)
     for value in [-5, -1e30, 1e30, math.inf, -math.inf, math.nan, 10**99, 1e-320 if kind is float else 10**12]:
@@ -112,7 +116,23 @@ def test_a_choice_names_the_nearest(schema: type, key: Key) -> None:
 
 @every(lambda key: key.facts["amount"])
 def test_an_amount_may_be_written_as_a_number(schema: type, key: Key) -> None:
-    assert checked(schema, [(key.name, 3_000_000), (key.name, 0.002)]) == [(key.name, "3000000"), (key.name, "0.002")]
+    assert checked(schema, [(key.name, 3_000_000), (key.name, 0.002)]) == [(key.name, 3e6), (key.name, 0.002)]
+
+
+@every(lambda key: key.facts["amount"])
+def test_an_amount_is_a_number_in_the_unit_of_its_resource(schema: type, key: Key) -> None:
+    unit = RESOURCES[key.facts["amount"]].unit
+    text, value = (f"8m{unit}", 0.008) if unit in ("J", "s") else (f"1.5M{unit}", 1.5e6)
+    assert checked(schema, [(key.name, text)]) == [(key.name, value)]
+    empty = [(key.name, given) for given in ("", None if key.default is None else 0)]
+    assert checked(schema, empty) == [(key.name, key.default)] * 2
+    for wrong in ("many", "-1", "8 apples", "inf", math.inf, math.nan, 10**400):
+        assert refusal(schema, key.name, wrong).startswith(f"{key.name}=")
+    if key.default is None:
+        assert checked(schema, [(key.name, "none")]) == [(key.name, key.facts["none"])]
+        assert refusal(schema, key.name, "0") == refusal(schema, key.name, 0)
+    else:
+        assert refusal(schema, key.name, "none").startswith(f"{key.name}=none is no amount; ")
 
 
 @every(lambda key: key.facts["auto"] is not None)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rapdarts.config.experiment import BudgetConfig, CostCoefficients
 from rapdarts.config.knobs import keys
-from rapdarts.config.units import UNITS, amount, example, show
-from rapdarts.cost.count import RESOURCES
+from rapdarts.config.units import RESOURCES, amount, compact, example, show
+from rapdarts.cost import count
+from rapdarts.cost.layers import CONVENTIONS
 from rapdarts.errors import InputError
 
 
@@ -65,7 +69,7 @@ def test_what_is_no_amount(text: str, resource: str, words: str) -> None:
         amount(text, resource, "budget.x")
 
 
-@pytest.mark.parametrize("resource", UNITS)
+@pytest.mark.parametrize("resource", RESOURCES)
 def test_every_example_is_an_amount(resource: str) -> None:
     first, _, second = example(resource).partition(" or ")
     assert amount(first, resource, "x") > 0 and amount(second, resource, "x") > 0
@@ -76,6 +80,17 @@ def test_what_is_shown_is_read_back(value: float, resource: str) -> None:
     assert amount(show(value, resource), resource, "x") == pytest.approx(value, rel=1e-3)
 
 
+@given(st.floats(1e-9, 1e15), st.sampled_from(list(RESOURCES)))
+def test_what_is_written_short_is_the_same_amount(value: float, resource: str) -> None:
+    assert amount(compact(value, resource), resource, "x") == value
+
+
+def test_written_short() -> None:
+    written = [compact(3e6, "params"), compact(100e3, "params"), compact(12e6, "bytes"), compact(0.008, "latency")]
+    assert written == ["3M", "100k", "12MB", "8ms"]
+    assert [compact(1_234_567, "macs"), compact(2e-3, "energy")] == ["1234567", "2mJ"]
+
+
 def test_shown() -> None:
     assert show(532_174_464, "macs") == "532,174,464"
     assert show(13_735_192, "bytes") == "13,735,192 B"
@@ -84,6 +99,39 @@ def test_shown() -> None:
 
 
 def test_one_list_of_resources() -> None:
-    """What can be counted, priced and bounded goes by the same names."""
-    assert {key.name for key in keys(CostCoefficients)} == set(UNITS) == {*RESOURCES, "latency"}
-    assert {key.name for key in keys(BudgetConfig)} == set(UNITS) - {"peak_memory"}
+    """What can be counted, priced and bounded goes by the same names, in the order of the table."""
+    priced = [key.name for key in keys(CostCoefficients)]
+    bounded = [key.name for key in keys(BudgetConfig)]
+    assert priced == list(RESOURCES) and set(RESOURCES) == {*count.COUNTERS, "latency"}
+    assert bounded == [name for name in RESOURCES if name != "peak_memory"]
+    assert list(count.ADDITIVE) == [name for name in count.COUNTERS if name != "peak_memory"]
+    assert {"energy", "latency"} == set(RESOURCES) - count.COUNTED
+    assert list(CONVENTIONS) == [*count.COUNTERS, "macs_with_bn_relu", "thop_macs"]
+    assert [key.facts["help"] for key in keys(CostCoefficients)] == [one.price for one in RESOURCES.values()]
+
+
+TOY = """
+from dataclasses import replace
+
+from rapdarts.config import units
+
+toy = replace(units.RESOURCES["bytes"], name="toys", convention="toys at {precision} bits", budget="most toys")
+units.RESOURCES["toys"] = toy
+
+from torch import nn
+from rapdarts.config.experiment import Experiment
+from rapdarts.config.knobs import keys
+from rapdarts.cost import count, layers
+
+helps = {key.name: key.facts["help"] for key in keys(Experiment)}
+assert helps["search.cost.toys"] == toy.price and helps["search.budget.toys"] == "most toys"
+assert layers.CONVENTIONS["toys"] == toy.convention
+assert "toys" in count.COUNTED and "toys" in count.ADDITIVE
+assert count.count(nn.Linear(4, 4), (4, 1, 4), count.resources(16))["toys"] == 2 * 20
+"""
+
+
+def test_a_new_resource_is_one_entry() -> None:
+    """Here the bytes once more: priced, bounded, counted at its precision, and billed."""
+    found = subprocess.run([sys.executable, "-c", TOY], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")

@@ -13,7 +13,7 @@ from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
 from rapdarts.architecture.space import Skeleton
 from rapdarts.config.experiment import HardwareConfig
 from rapdarts.cost.count import (
-    RESOURCES,
+    COUNTERS,
     count,
     count_derived,
     deployment_facts,
@@ -73,7 +73,7 @@ def test_params_are_what_training_changes() -> None:
     assert params(layer, (3, 8, 8)) == 3 * 8 * 9 + 8 + 2 * 8  # no running means, variances and counters
     assert weight_bytes(layer, (3, 8, 8)) == 4 * 240
     names = ["macs", "params", "bytes", "activations", "traffic", "energy", "peak_memory"]
-    assert list(RESOURCES) == list(count(layer, (3, 8, 8))) == names
+    assert list(COUNTERS) == list(count(layer, (3, 8, 8))) == names
 
 
 @pytest.mark.parametrize("precision, pj, bytes_", [(32, 4.6, 4), (16, 1.5, 2), (8, 0.23, 1)])

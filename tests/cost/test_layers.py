@@ -23,7 +23,7 @@ from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cli.main import main
 from rapdarts.cost import layers, spaces
-from rapdarts.cost.count import RESOURCES, count_derived
+from rapdarts.cost.count import COUNTERS, count_derived
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.layers import LAYERS, module_of, rows_of
 from rapdarts.cost.trace import trace
@@ -223,7 +223,7 @@ def adds_up(found: dict[str, Any]) -> None:
     assert sum(kind["energy_macs"] + kind["energy_weights"] for kind in kinds) == pytest.approx(found["energy"])
     assert sum(row["weights"] for row in rows) == sum(kind["weights"] for kind in kinds)
     assert all(row["weights"] + row["biases"] <= row["params"] for row in rows)
-    for name in set(RESOURCES) - {"energy"} | {"macs_with_bn_relu", "classes"}:
+    for name in set(COUNTERS) - {"energy"} | {"macs_with_bn_relu", "classes"}:
         assert isinstance(found[name], int)
 
 
@@ -298,7 +298,7 @@ def test_one_network_in_words(run: Any) -> None:
     assert table[-1].split() == ["total", "16", "layers", *table[-1].split()[3:4], "2,015,398", "830,041,864", "100.0"]
     assert len({len(line) for line in [names, *table]}) == 1  # aligned
     assert totals[0].split() == ["nin"]
-    assert [line.split()[0] for line in totals[1:]] == [*RESOURCES, "macs_with_bn_relu", "thop_macs"]
+    assert [line.split()[0] for line in totals[1:]] == [*COUNTERS, "macs_with_bn_relu", "thop_macs"]
     assert totals[1].startswith("macs") and " 830,041,864  multiply-accumulates of one image" in totals[1]
     assert " 8,061,592 B  params at 32 bits" in totals[3]
     assert all(line.partition("  ")[2].strip() for line in totals[1:])
@@ -380,7 +380,7 @@ def test_filter_designs(cost: Any, run: Any) -> None:
         "5x1 + 1x5": (166_133_760, 983_040, 3_932_160),
         "1x1 to 64, 3x3": (29_073_408, 172_032, 688_128),
     }
-    assert all(set(design) == set(RESOURCES) for design in found["designs"].values())
+    assert all(set(design) == set(COUNTERS) for design in found["designs"].values())
     assert (found["input"], found["outputs"]) == ([384, 13, 13], 256)
     assert cost("filters") == found
     assert "3x1 + 1x3        99,680,256" in run("filters")

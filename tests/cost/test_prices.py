@@ -29,7 +29,7 @@ FLOOR = 1_370_134
 """Parameters of the cheapest network of the darts space at the skeleton FULL."""
 
 
-def asked(**budgets: str) -> SearchConfig:
+def asked(**budgets: float) -> SearchConfig:
     return SearchConfig(budget=BudgetConfig(**budgets))
 
 
@@ -77,17 +77,17 @@ def test_hardware_that_cannot_be(text: str, words: str, tmp_path: Path) -> None:
 
 
 def test_a_budget_at_the_floor_can_be_met_and_below_it_not() -> None:
-    check(asked(params=str(FLOOR)), DARTS, FULL)
+    check(asked(params=FLOOR), DARTS, FULL)
     with pytest.raises(InputError) as error:
-        check(asked(params=str(FLOOR - 1)), DARTS, FULL)
+        check(asked(params=FLOOR - 1), DARTS, FULL)
     words = str(error.value)
     assert "params <= 1,370,133: the cheapest has 1,370,134" in words
     channels, layers = (
         int(words.split(f"skeleton.{name}=")[1].split()[0].rstrip(".")) for name in ("channels", "layers")
     )
     assert (channels, layers) == (35, 19)
-    check(asked(params=str(FLOOR - 1)), DARTS, replace(FULL, channels=channels))
-    check(asked(params=str(FLOOR - 1)), DARTS, replace(FULL, layers=layers))
+    check(asked(params=FLOOR - 1), DARTS, replace(FULL, channels=channels))
+    check(asked(params=FLOOR - 1), DARTS, replace(FULL, layers=layers))
 
 
 def test_budgets_that_contradict_each_other() -> None:
@@ -99,9 +99,9 @@ def test_budgets_that_contradict_each_other() -> None:
         name: int(budgets.costs(one_hot(DARTS, cheapest(DARTS, budgets, name, 2)))[name]) for name in budgets.names
     }
     for name, floor in least.items():
-        check(asked(**{name: str(floor)}), DARTS, skeleton)
+        check(asked(**{name: floor}), DARTS, skeleton)
     with pytest.raises(InputError) as error:
-        check(asked(**{name: str(floor) for name, floor in least.items()}), DARTS, skeleton)
+        check(asked(**least), DARTS, skeleton)
     assert "the cheapest in macs within the other budgets has " in str(error.value)
     assert "the cheapest in traffic within the other budgets has " in str(error.value)
 
@@ -133,7 +133,7 @@ def test_largest(low: int, high: int, most: int, found: int | None) -> None:
 
 
 def test_the_widest_network_leaves_room_to_search() -> None:
-    settings, shallow = asked(params="150k", macs="1G"), replace(FULL, layers=5)
+    settings, shallow = asked(params=150e3, macs=1e9), replace(FULL, layers=5)
     channels = widest(settings, DARTS, replace(shallow, channels=2))
     mean = {}
     for width in (channels, channels + 1):
@@ -141,13 +141,13 @@ def test_the_widest_network_leaves_room_to_search() -> None:
         mean[width] = table.expected(uniform(DARTS.mask))[table.row("params")].item()
     assert mean[channels] <= 150e3 < mean[channels + 1]
 
-    assert widest(asked(params="1k"), DARTS, replace(shallow, channels=2)) == 2  # which `check_budgets` then refuses
+    assert widest(asked(params=1e3), DARTS, replace(shallow, channels=2)) == 2  # which `check_budgets` then refuses
 
 
 def test_the_width_is_one_at_which_a_cell_fits_the_cap_on_skips() -> None:
     """Skips are free and separable convolutions dear: the mean fits at widths where no cell without skips does."""
     space = DARTS.only(["skip_connect", "sep_conv_5x5"])
-    settings = replace(asked(params="2M"), max_skips=0)
+    settings = replace(asked(params=2e6), max_skips=0)
     channels = widest(settings, space, replace(FULL, layers=12, channels=2))
     check(settings, space, replace(FULL, layers=12, channels=channels))
 
@@ -156,11 +156,11 @@ def test_the_width_is_one_at_which_a_cell_fits_the_cap_on_skips() -> None:
 def test_every_space_names_its_floor_and_what_would_fit(name: str) -> None:
     space, skeleton = named_space(name), Skeleton(6, 8, (3, 8, 8), 10)
     floor = int(sum(prices(SearchConfig(), space, skeleton).fixed[1:2]))  # of params: pools and none are free
-    check(asked(params=str(floor)), space, skeleton)
+    check(asked(params=floor), space, skeleton)
     with pytest.raises(InputError, match=f"the cheapest has {floor:,}; raise the budget, or take skeleton.channels="):
-        check(asked(params=str(floor - 1)), space, skeleton)
+        check(asked(params=floor - 1), space, skeleton)
     with pytest.raises(InputError, match="no smaller network fits either"):
-        check(asked(params="1"), space, skeleton)
+        check(asked(params=1.0), space, skeleton)
 
 
 def test_energy_is_kept_to_the_last_digit() -> None:

@@ -18,7 +18,7 @@ import torch
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import Experiment, RetrainConfig
-from rapdarts.config.resolve import experiment
+from rapdarts.config.resolve import resolve_experiment
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty
 from rapdarts.data import dataset as datasets
@@ -62,14 +62,14 @@ FEW = ["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"]
 def estimate_of(*settings: tuple[str, Any], primitives: list[str] | None = None) -> MemoryEstimate:
     """Of the demo's search at a width of 4, over few primitives."""
     given = [("skeleton.layers", 3), ("skeleton.channels", 4), ("search.channels", 4), *settings]
-    config = experiment("digits", given, "search")
+    config = resolve_experiment("digits", given, "search")
     space, data = named_space(config.search.space), digits()
     space = space.only(primitives or [name for name in space.primitives if name in FEW])
     return MemoryEstimate(config, space, data, loop.priced(config, space, data), None)
 
 
 def digits() -> DataSet:
-    return datasets.load_dataset(experiment("digits", []).data, CPU, 0)
+    return datasets.load_dataset(resolve_experiment("digits", []).data, CPU, 0)
 
 
 # --- how near it is ----------------------------------------------------------------------------------------------

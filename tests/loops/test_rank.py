@@ -218,8 +218,9 @@ def test_candidates_keep_the_budgets_of_their_search(search: Path, tmp_path: Pat
     budget = min(params(tmp_path / "free")) - 500
     copy = tmp_path / "copy"
     shutil.copytree(search, copy)
-    config = resolve.of_run(copy)
-    config.search.budget.params = str(budget)
+    config = resolve.experiment_of_run(copy)
+    bounded = replace(config.search, budget=replace(config.search.budget, params=float(budget)))
+    config = replace(config, search=bounded)
     (copy / "config.yaml").write_text(save_yaml(config))
     assert ranking(tmp_path / "bound", copy, "count=2", *QUICK) == 0
     assert max(params(tmp_path / "bound")) <= budget
@@ -240,7 +241,7 @@ def test_the_parts_are_two_parts_of_the_training_set() -> None:
         return sorted(picture.numpy().tobytes() for picture in images.fetch(torch.arange(len(images))))
 
     assert sorted(pictures(parts.train) + pictures(parts.test)) == pictures(data.train)
-    config.seed = 1
+    config = replace(config, seed=1)
     assert pictures(split_for_ranking(data, config).train) != pictures(parts.train)
 
 
@@ -259,8 +260,8 @@ def test_the_test_set_is_never_looked_at(search: Path, tmp_path: Path, monkeypat
 def test_runs_on_other_data_are_refused(search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(search, copy)
-    config = resolve.of_run(copy)
-    config.data.name = "mnist"
+    config = resolve.experiment_of_run(copy)
+    config = replace(config, data=replace(config.data, name="mnist"))
     (copy / "config.yaml").write_text(save_yaml(config))
     capsys.readouterr()
     assert ranking(tmp_path / "rank", search, copy, *QUICK) == 2
@@ -462,15 +463,14 @@ def test_every_network_is_tested_once(search: Path, tmp_path: Path, monkeypatch:
 def test_the_length_is_noted(search: Path, tmp_path: Path) -> None:
     settings = ["count=1", "retrain.epochs=2", "retrain.batch=200", "rank.train_fraction=0.4"]
     assert ranking(tmp_path / "rank", search, *settings) == 0
-    assert result_of(tmp_path / "rank")["epochs"] == resolve.of_run(tmp_path / "rank").rank.epochs == 2
+    assert result_of(tmp_path / "rank")["epochs"] == resolve.experiment_of_run(tmp_path / "rank").rank.epochs == 2
 
 
 def test_a_ranking_shorter_than_the_warm_up_reaches_the_full_learning_rate() -> None:
-    config = resolve.experiment("", [("retrain.recipe", "fast")])
+    config = resolve.resolve_experiment("", [("retrain.recipe", "fast")])
     assert config.retrain.warmup_epochs == 2
     for epochs, warm in ((0, 2), (3, 2), (2, 1), (1, 0)):
-        config.rank.epochs = epochs
-        short = short_recipe(config)
+        short = short_recipe(replace(config, rank=replace(config.rank, epochs=epochs)))
         assert short.retrain.warmup_epochs == warm
         resolve.check_experiment(short)  # what a retraining may not do, a ranking does not
 
@@ -490,8 +490,8 @@ def test_a_long_retraining_gives_way_to_the_fast_recipe(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(search, copy)
-    config = resolve.of_run(copy)
-    config.retrain = RetrainConfig(recipe="imagenet_mobile", epochs=250, jitter=0.4)
+    config = resolve.experiment_of_run(copy)
+    config = replace(config, retrain=RetrainConfig(recipe="imagenet_mobile", epochs=250, jitter=0.4))
     (copy / "config.yaml").write_text(save_yaml(config))
 
     def asked(*settings: str) -> dict[str, Any]:
@@ -499,7 +499,7 @@ def test_a_long_retraining_gives_way_to_the_fast_recipe(
         assert main(["rank", str(copy), *settings, "--print-config", "--json"]) == 0
         return dict(json.loads(capsys.readouterr().out))
 
-    found, fast = asked("retrain.lr=0.3"), resolve.experiment("", [("retrain.recipe", "fast")]).retrain
+    found, fast = asked("retrain.lr=0.3"), resolve.resolve_experiment("", [("retrain.recipe", "fast")]).retrain
     assert found["retrain"] == asdict(replace(fast, lr=0.3))
     assert (found["skeleton"], found["data"]) == (asdict(config.skeleton), asdict(config.data))
     assert asked("retrain.recipe=pdarts")["retrain"] == asdict(RetrainConfig())

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from rapdarts.architecture.reading import read_genotype
 from rapdarts.cli.arguments import RECORD
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import Experiment
-from rapdarts.config.resolve import experiment
-from rapdarts.cost.count import ADDITIVE, RESOURCES, count_derived
+from rapdarts.config.resolve import resolve_experiment
+from rapdarts.cost.count import ADDITIVE, COUNTERS, count_derived
 from rapdarts.data import dataset as datasets
 from rapdarts.loops.search import SearchBatches, check_stages
 from rapdarts.loops.search_record import heat_map
@@ -328,7 +329,7 @@ def unpriced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     return dict(costs)
 
 
-@pytest.mark.parametrize("resource", RESOURCES)
+@pytest.mark.parametrize("resource", COUNTERS)
 def test_a_price_on_any_resource_lowers_it(resource: str, unpriced: dict[str, float], tmp_path: Path) -> None:
     prices = ["cost.macs=0", "cost.bytes=0", f"cost.{resource}=1000"]
     assert run_search(tmp_path / "dear", *prices, "skeleton.layers=6") == 0
@@ -410,7 +411,7 @@ def test_a_diverging_search_stops_and_keeps_no_broken_checkpoint(
 
 
 def test_halves_share_no_image_and_the_search_half_goes_round() -> None:
-    config = experiment(
+    config = resolve_experiment(
         "digits", [("search.batch", "64"), ("search.weight_fraction", "0.7"), ("search.subset", "1")], "search"
     )
     data = datasets.load_dataset(config.data, torch.device("cpu"), 0)
@@ -430,9 +431,8 @@ def test_stages_must_fit_the_space() -> None:
     settings = Experiment().search
     check_stages(settings, SPACE)
     for candidates in ([4, 5, 3], [0, 9, 3], [0, 3, 5]):
-        settings.candidates = candidates
         with pytest.raises(InputError, match=re.escape(str(candidates))):
-            check_stages(settings, SPACE)
+            check_stages(replace(settings, candidates=candidates), SPACE)
 
 
 def test_the_heat_map_is_brightest_at_the_largest_weight() -> None:

@@ -7,7 +7,7 @@ import json
 import pickle
 import xml.etree.ElementTree as ElementTree
 
-from rapdarts.config.units import UNITS
+from rapdarts.config.units import RESOURCES
 from rapdarts.reports.cost_table import Costs
 
 AMOUNTS = {
@@ -35,7 +35,7 @@ def test_costs_are_a_dict() -> None:
 
 
 def test_the_text_is_aligned() -> None:
-    assert set(AMOUNTS) == set(UNITS)
+    assert set(AMOUNTS) == set(RESOURCES)
     assert (
         repr(Costs(AMOUNTS))
         == str(Costs(AMOUNTS))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rapdarts.cli.main import main
-from rapdarts.config.experiment import Experiment
+from rapdarts.config.experiment import BudgetConfig, CostCoefficients, DataConfig, Experiment, RankConfig, SearchConfig
 from rapdarts.config.knobs import save_yaml
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.reports.run_table import COLUMNS, table
@@ -90,9 +90,8 @@ def rows(*folders: Path) -> list[dict[str, str]]:
 
 
 def test_a_search(tmp_path: Path) -> None:
-    config = Experiment(seed=3, device="cpu")
-    config.search.cost.macs = 0.25
-    config.search.budget.params = "100k"
+    settings = SearchConfig(cost=CostCoefficients(macs=0.25), budget=BudgetConfig(params=100e3))
+    config = Experiment(seed=3, device="cpu", search=settings)
     folder = run_folder(tmp_path / "a", "search", config)
     assert rows(folder) == [
         {
@@ -112,8 +111,7 @@ def test_a_search(tmp_path: Path) -> None:
 
 
 def test_a_retraining(tmp_path: Path) -> None:
-    config = Experiment()
-    config.data.name, config.data.fraction = "cifar10", 0.1
+    config = Experiment(data=DataConfig("cifar10", fraction=0.1))
     (row,) = rows(run_folder(tmp_path / "a", "retrain", config, gpu="NVIDIA H200", threads=1))
     assert row["what"] == "retrain" and row["data"] == "cifar10 (0.1 of it)" and row["settings"] == "600 epochs"
     assert (row["params"], row["MACs"]) == ("102,426", "1,418,496")
@@ -137,8 +135,7 @@ def test_a_random_baseline(tmp_path: Path) -> None:
 
 
 def test_a_ranking(tmp_path: Path) -> None:
-    config = Experiment()
-    config.rank.epochs = 100
+    config = Experiment(rank=RankConfig(epochs=100))
     (row,) = rows(run_folder(tmp_path / "a", "rank", config))
     assert (row["what"], row["settings"], row["n"]) == ("rank, first of 2", "100 epochs", "25,000")
     assert row["test accuracy"] == "on training images kept aside: 90.00 ± 0.12 % (standard error)"
@@ -170,7 +167,7 @@ def test_names_cannot_break_the_table(tmp_path: Path) -> None:
 @pytest.fixture
 def any_config(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares a test the reading of config.yaml, which takes most of its time."""
-    monkeypatch.setattr("rapdarts.config.resolve.of_run", lambda folder: Experiment())
+    monkeypatch.setattr("rapdarts.config.resolve.experiment_of_run", lambda folder: Experiment())
 
 
 def test_an_unfinished_run(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -27,7 +28,7 @@ from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cli.main import main
 from rapdarts.config import knobs
-from rapdarts.config.experiment import Experiment, HardwareConfig
+from rapdarts.config.experiment import Experiment, HardwareConfig, SearchConfig
 from rapdarts.cost.count import count, count_derived
 from rapdarts.data import dataset as datasets
 from rapdarts.data.in_memory import read_in_memory
@@ -356,8 +357,7 @@ def test_a_genotype_in_another_space_takes_its_name() -> None:
 
 def test_what_an_experiment_may_be(launched: list[Any], elsewhere: Path) -> None:
     (elsewhere / "mine.yaml").write_text("seed: 3\nsearch: {epochs: 7, warmup_epochs: 1}\n")
-    value = Experiment(seed=4)
-    value.search.epochs, value.search.warmup_epochs = 8, 1
+    value = Experiment(seed=4, search=SearchConfig(epochs=8, warmup_epochs=1))
     rapdarts.search("digits", epochs=5)
     rapdarts.search("mine.yaml", warmup_epochs=2)
     rapdarts.search(elsewhere / "mine.yaml", {"seed": 9}, run=elsewhere / "there", resume=True)
@@ -385,6 +385,13 @@ def test_what_an_experiment_may_be(launched: list[Any], elsewhere: Path) -> None
         ("", False),
     ]
     assert [arguments[3] for arguments in launched] == ["digits", "mine", "mine", "digits", "digits", "digits"]
+
+
+def test_an_experiment_may_be_one_of_omegaconf(launched: list[Any], elsewhere: Path) -> None:
+    settings = {"seed": 5, "search": {"epochs": "${seed}", "warmup_epochs": 1, "layers": [3, 3, 4]}}
+    rapdarts.search(OmegaConf.create(settings), OmegaConf.create({"search.batch": 11}))
+    (config,) = [arguments[0] for arguments in launched]
+    assert (config.search.epochs, config.search.layers, config.search.batch) == (5, [3, 3, 4], 11)
 
 
 def test_a_strategy_presets_what_a_value_says(launched: list[Any]) -> None:

@@ -115,8 +115,8 @@ def check(words: str) -> None:
     if command.schemas == help.LAUNCH and call.words:
         name = call.words[0 if verb == "search" else -1]
         of_a_reader = PLACEHOLDER.fullmatch(name) or name.endswith(".yaml")
-        resolve.experiment("digits" if of_a_reader else name, call.pairs, command.section)
-        resolve.launch(call.pairs)
+        resolve.resolve_experiment("digits" if of_a_reader else name, call.pairs, command.section)
+        resolve.resolve_launch(call.pairs)
 
 
 SETTINGS = [*settings("docs/search.md", "search digits"), *settings("docs/retrain.md", "retrain PDARTS digits")]
