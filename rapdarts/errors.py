@@ -66,10 +66,17 @@ class DeviceError(RapdartsError):
 
 
 class Preempted(RapdartsError):
-    """A signal asked the run to stop; its state was saved and `resume=true` continues it."""
+    """A signal asked the run to stop; its state was saved in `folder`, and `resume=true` continues it.
+
+    The command line puts the whole command that continues in place of the text's last sentence.
+    """
 
     exit_code = 75
     whose = "all"
+
+    def __init__(self, sentence: str, folder: str = "") -> None:
+        super().__init__(f"{sentence} Continue with run={folder} resume=true." if folder else sentence)
+        self.sentence, self.folder = sentence, folder
 
 
 def exit_code(error: BaseException) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         process = os.environ.get("RANK", "")
         if _says(error):
-            words = f"rapdarts{'' if process in ('', '0') else f', process {process}'}: {_sentence(error)}"
+            words = f"rapdarts{'' if process in ('', '0') else f', process {process}'}: {_sentence(error, arguments)}"
             say("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words))
         if of_process and process:
             _leave(exit_code(error))
@@ -66,10 +67,12 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-def _sentence(error: BaseException) -> str:
-    """What to say of whatever stopped a command."""
+def _sentence(error: BaseException, arguments: Sequence[str]) -> str:
+    """The message for whatever stopped the command of these arguments."""
+    if isinstance(error, Preempted):
+        return _continued(error, arguments)
     if isinstance(error, RapdartsError):
-        return str(error) if isinstance(error, Preempted) else f"error: {error}"
+        return f"error: {error}"
     if isinstance(error, KeyboardInterrupt):
         return "stopped at once; what was saved before stands."
     if isinstance(error, OSError) and error.strerror:
@@ -78,6 +81,15 @@ def _sentence(error: BaseException) -> str:
     if ran_out_of_memory(error):
         return f"error: out of memory ({shorten(first or type(error).__name__)}); lower the batch or the channels."
     return f"internal error: {type(error).__name__}: {first}. Report it with what --debug shows."
+
+
+def _continued(error: Preempted, arguments: Sequence[str]) -> str:
+    """Where the run stopped, and the whole command that continues it; torchrun's own words are not known here."""
+    if not error.folder or os.environ.get("RANK"):
+        return str(error)
+    kept = [word for word in arguments if word.partition("=")[0] not in ("run", "resume")]
+    command = shlex.join(["rapdarts", *kept, f"run={error.folder}", "resume=true"])
+    return f"{error.sentence} Continue with: {command}"
 
 
 def _run(arguments: list[str]) -> None:

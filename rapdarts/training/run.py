@@ -222,7 +222,8 @@ class Run:
             self.save()
             raise Preempted(
                 f"stopped by {signal.Signals(asked).name} at {self.what}, epoch {self.epoch + 1}, step {self.step};"
-                f" saved in {time.monotonic() - began:.2f} s. Continue with run={self.folder} resume=true."
+                f" saved in {time.monotonic() - began:.2f} s.",
+                str(self.folder),
             )
         if due_somewhere:
             self.save()

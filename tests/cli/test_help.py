@@ -51,7 +51,8 @@ def test_no_line_of_the_overview_is_wider_than_the_terminal(terminal: int) -> No
 def test_every_key_is_there_with_its_default_unit_sentence_and_range(verb: str, terminal: int) -> None:
     text = help_of(COMMANDS[verb])
     for key in (key for schema in COMMANDS[verb].schemas for key in knobs.keys(schema)):
-        default = json.dumps(key.default) if isinstance(key.default, (list, bool)) else str(key.default)
+        is_json = isinstance(key.default, (list, bool))
+        default = json.dumps(key.default) if is_json else knobs.written(key, key.default)
         facts, allowed = key.facts, ""
         if facts["choices"]:
             allowed = f"[{', '.join(str(choice) for choice in facts['choices'] if choice != '')}]"

@@ -206,6 +206,19 @@ def test_every_failure_is_one_sentence_and_a_code(
     assert err.endswith(words + "\n")
 
 
+def test_a_stop_names_the_whole_command_that_continues(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(call: cli.Call) -> None:
+        raise Preempted("stopped by SIGTERM.", "runs/a b")
+
+    monkeypatch.setattr("rapdarts.cli.main.command", lambda verb: stop)
+    monkeypatch.delenv("RANK", raising=False)
+    assert main(["search", "digits", "seed=1", "run=elsewhere", "--json"]) == 75
+    words = "stopped by SIGTERM. Continue with: rapdarts search digits seed=1 --json 'run=runs/a b' resume=true\n"
+    assert capsys.readouterr() == ("", f"rapdarts: {words}")
+
+
 def test_the_installed_command_answers(elsewhere: Path) -> None:
     found = shell("rapdarts search digits epochss=3 --json")
     words = "rapdarts: error: there is no key 'epochss'; the nearest is search.epochs.\n"
