@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from rapdarts.architecture.genotype import Genotype
+from rapdarts.architecture.genotype import Genotype, validate
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import parse_genotype, read_genotype
-from rapdarts.deploy.space_lookup import Space
+from rapdarts.architecture.space import SearchSpace
+from rapdarts.deploy.space_lookup import Space, find_space
 from rapdarts.errors import InputError, shorten, suggestion
 from rapdarts.networks.reference import REFERENCE, find_reference
 
@@ -146,3 +149,38 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
     raise InputError(
         f"there is no trained network {shorten(repr(os.fspath(name)))}; name a run folder of rapdarts retrain, or its {NETWORK}."
     )
+
+
+# --- what a program gives -----------------------------------------------------------------------------------------
+
+
+def word_of(given: Any) -> Any:
+    """Return a path or a name as text, the result of a run as its folder; everything else as it is."""
+    folder = getattr(given, "folder", None)
+    if folder is not None:
+        return os.fspath(folder)
+    return os.fspath(given) if isinstance(given, os.PathLike) else given
+
+
+def space_of(space: Space, *given: Any) -> Space:
+    """Return the space that was given, else that of the first result among the other arguments."""
+    spaces = [getattr(one, "space", None) for one in given if not isinstance(one, Genotype)]
+    own = next((one for one in spaces if one is not None), None)
+    return own if space is None else space
+
+
+def network_to_train(found: Found, space: Space, asked: Mapping[str, str]) -> tuple[Found, SearchSpace | None]:
+    """Return the network that was found, and its genotype's space; None for a reference network.
+
+    Raises InputError for keys that mean nothing for a reference network, and for a genotype that is none of the space.
+    """
+    reference = found.the_reference(space)
+    if reference:
+        useless = f"{next(iter(asked))}=" if asked else "" if space is None else "space="
+        if useless:
+            raise InputError(f"{reference} is a reference network, which has no use for {useless}; leave it out.")
+        return replace(found, reference=reference, file=None), None
+    genotype = found.the_genotype(space)
+    own = find_space(space, genotype.space)
+    validate(genotype, own, found.where)
+    return replace(found, genotype=genotype, file=None), own

@@ -8,7 +8,7 @@ import re
 import secrets
 from pathlib import Path
 
-from rapdarts.errors import StorageError
+from rapdarts.errors import InputError, StorageError
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 """Names of the temporary files that `write` makes."""
@@ -64,3 +64,10 @@ def storage_error(path: Path, error: OSError, needed: int = 0) -> StorageError:
             f"{path} cannot be written: {error.strerror} (it needs {needed / 1e6:.1f} MB). Free some space."
         )
     return StorageError(f"{path} cannot be written: {error.strerror}. Choose another place with run=PATH or out=FILE.")
+
+
+def file_to_write(path: str) -> Path:
+    """Return the path of a file to write. Raises InputError where it names none."""
+    if not Path(path).name:
+        raise InputError(f"out={path} names no file; write the path of one.")
+    return Path(path)

@@ -28,6 +28,7 @@ from rapdarts.loops.memory import training_within_memory, within_memory
 from rapdarts.loops.random_baseline import random_baseline as drawing
 from rapdarts.loops.rank import RankingEntry, short_recipe, split_for_ranking
 from rapdarts.loops.rank import rank as ranking
+from rapdarts.loops.ranking_settings import resources_shown
 from rapdarts.loops.results import RandomBaseline, Ranked, Retrained, Searched
 from rapdarts.loops.search_record import cost_report
 from rapdarts.training.device import training_device
@@ -126,7 +127,8 @@ def rank(
         with training_within_memory(config.retrain):
             result = ranking(config, entries, skeleton, data, run)
         run.write_json("result.json", result)
-    return Ranked(read_genotype(run.folder / "best.json"), result, run.folder, entries[0].space)
+    shown = resources_shown(config, list(result["networks"][0]["costs"]))
+    return Ranked(read_genotype(run.folder / "best.json"), result, run.folder, entries[0].space, shown)
 
 
 def retrain(

@@ -24,9 +24,6 @@ from rapdarts.strategy.derive import derive, mixing_weights, read_alphas, space_
 from rapdarts.strategy.discretize import score
 from rapdarts.training.checkpoint import origin_of
 
-SHOWN = ("macs", "params")
-"""Costs that a ranking always shows; those with a price or a budget come after them."""
-
 
 def entries_of(
     targets: Sequence[str | Genotype], config: Experiment, data: DataSet, space: Space, own_hardware: bool
@@ -46,13 +43,6 @@ def entries_of(
     settings = settings_of_run(config, options, runs[0])
     facts = deployment_facts(settings.precision, read_hardware(settings.hardware))
     return [one.with_facts(facts) for one in choose(found, config.rank.count)]
-
-
-def resources_shown(config: Experiment, counted: Sequence[str]) -> list[str]:
-    """Return the resources worth showing: MACs and parameters, then those with a price or a budget."""
-    priced = {name for name, price in vars(config.search.cost).items() if price}
-    priced |= budget_limits(config.search.budget).keys()
-    return [*SHOWN, *(name for name in counted if name in priced - {*SHOWN})]
 
 
 def _of_search(folder: Path, config: Experiment, data: DataSet, space: Space) -> list[RankingEntry]:

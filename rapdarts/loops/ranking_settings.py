@@ -9,7 +9,7 @@ from typing import Any
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.config import resolve
-from rapdarts.config.experiment import Experiment
+from rapdarts.config.experiment import Experiment, budget_limits
 from rapdarts.config.knobs import get, keys
 from rapdarts.config.presets import RECIPES
 from rapdarts.config.settings import Pairs, names_in
@@ -20,6 +20,9 @@ ALPHAS = "alphas.json"
 
 COUNTS = ("search.precision", "search.hardware")
 """The keys of a search that say how costs are counted, which a ranking does too."""
+
+SHOWN = ("macs", "params")
+"""Costs that a ranking always shows; those with a price or a budget come after them."""
 
 
 def experiment_of_ranking(folder: Path, pairs: Pairs) -> tuple[Experiment, bool]:
@@ -68,3 +71,10 @@ def short_presets(own: Experiment) -> list[tuple[str, Any]]:
         return []
     kept = [key.name for key in keys(Experiment) if key.name.startswith(("skeleton.", "data."))]
     return [("retrain.recipe", "fast"), *((name, get(own, name)) for name in kept)]
+
+
+def resources_shown(config: Experiment, counted: Sequence[str]) -> list[str]:
+    """Return the resources worth showing: MACs and parameters, then those with a price or a budget."""
+    priced = {name for name, price in vars(config.search.cost).items() if price}
+    priced |= budget_limits(config.search.budget).keys()
+    return [*SHOWN, *(name for name in counted if name in priced - {*SHOWN})]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint
 from rapdarts.deploy.lookup import NETWORK
 from rapdarts.deploy.model_file import deployed, read_trained
 from rapdarts.loops.rank import SURE
+from rapdarts.reports.cost_table import Costs
 from rapdarts.reports.costs import describe_search
 from rapdarts.reports.ranking import describe_ranking
 from rapdarts.strategy.derive import Derivation
@@ -44,9 +45,9 @@ class Searched:
         return [candidate.genotype for candidate in self.derivation.candidates]
 
     @property
-    def costs(self) -> dict[str, float]:
+    def costs(self) -> Costs:
         """Every resource of the chosen genotype's network, counted in that network."""
-        return dict(self.report["counted"])
+        return Costs(self.report["counted"])
 
     @property
     def file(self) -> Path:
@@ -117,9 +118,9 @@ class Retrained:
         return self.blueprint.space if isinstance(self.blueprint, DerivedBlueprint) else None
 
     @property
-    def costs(self) -> dict[str, float]:
+    def costs(self) -> Costs:
         """Every resource of the deployed network."""
-        return self.blueprint.costs
+        return Costs(self.blueprint.costs)
 
     @cached_property
     def network(self) -> nn.Sequential:
@@ -145,10 +146,9 @@ class Evaluated:
         return float(self.report["test_accuracy"])
 
     @property
-    def costs(self) -> Mapping[str, float]:
+    def costs(self) -> Costs:
         """Every resource of the network that is known for its file."""
-        costs: Mapping[str, float] = self.report["costs"]
-        return costs
+        return Costs(self.report["costs"])
 
     def __repr__(self) -> str:
         return self.words

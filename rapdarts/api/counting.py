@@ -1,0 +1,125 @@
+"""Costs: of a network, layer by layer, of a whole space, of a filter, and by the clock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rapdarts.architecture.genotype import Genotype
+from rapdarts.config import resolve
+from rapdarts.config.commands import CountConfig, MeasureConfig
+from rapdarts.config.experiment import HardwareConfig
+from rapdarts.config.settings import (
+    Settings,
+    command_options,
+)
+from rapdarts.deploy import lookup
+from rapdarts.deploy.space_lookup import Space, find_space
+from rapdarts.errors import InputError, shorten
+from rapdarts.files import atomic
+
+if TYPE_CHECKING:
+    from rapdarts.cost.layers import NetworkCosts
+    from rapdarts.loops.results import Measured
+    from rapdarts.reports.cost_table import Costs
+
+
+AnyPath = str | os.PathLike[str]
+Network = Any
+"""A genotype in any form that `read` takes, a reference network's name, a run folder, or the result of a run."""
+
+
+def costs(
+    network: Network,
+    image: tuple[int, int, int] | None = None,
+    classes: int | None = None,
+    *,
+    channels: int | None = None,
+    layers: int | None = None,
+    stem: str | None = None,
+    precision: int | None = None,
+    hardware: AnyPath | HardwareConfig | None = None,
+    space: Space = None,
+) -> Costs:
+    """Return what a network takes, counted: macs, params, bytes, activations, traffic, energy (J) and peak_memory (bytes) of one image.
+
+    `network` is any module, a genotype in any form that `read` takes, a run's result, the name of a reference network, or
+    `package.module:callable`; the skeleton of a genotype is found as by `derived`. `precision` is in bits (32, 16, 8),
+    `hardware` a file or a value with energies. Raises InputError.
+    """
+    word = lookup.word_of(network)
+    found = lookup.find_network(word, code=True) if isinstance(word, str | Genotype) else None
+    from rapdarts.deploy.counted import cost_of, options_of
+    from rapdarts.reports.cost_table import Costs
+
+    file = hardware if isinstance(hardware, HardwareConfig) else os.fspath(hardware or "")
+    asked = {"channels": channels, "layers": layers, "image": image, "classes": classes, "stem": stem}
+    options = options_of(**asked, precision=precision)
+    given = [name for name, value in asked.items() if value is not None]
+    return Costs(cost_of(word if found is None else found, options, given, file, lookup.space_of(space, network)))
+
+
+def layer_costs(
+    networks: Network | Sequence[Network], settings: Settings | None = None, *, space: Space = None, **keys: Any
+) -> list[NetworkCosts]:
+    """Count networks layer by layer, as `rapdarts cost` does; the keys are those of the command. `plot` writes bar charts.
+
+    `networks` is one or several of what `costs` takes. Raises InputError.
+    """
+    options, given = command_options(CountConfig, settings, keys)
+    words = [lookup.word_of(one) for one in (networks if isinstance(networks, list | tuple) else [networks])]
+    found = [lookup.find_network(one, code=True) if isinstance(one, str | Genotype) else one for one in words]
+    from rapdarts.deploy.counted import layers_of
+    from rapdarts.reports import costs as pictures
+    from rapdarts.reports.plots import check
+
+    if options.plot:
+        check(options.plot)
+    counted = layers_of(found, options, given, space, " ".join(str(word) for word in words))
+    if options.plot:
+        pictures.draw_layers(counted, atomic.file_to_write(options.plot))
+    return counted
+
+
+def space_prices(settings: Settings | None = None, *, space: Space = None, **keys: Any) -> dict[str, Any]:
+    """Count all networks of a search space, as `rapdarts cost space=NAME` does; return plain values. Raises InputError."""
+    options, given = command_options(CountConfig, settings, keys)
+    own = find_space(space, options.space)
+    from rapdarts.deploy.counted import prices_of_space
+
+    return prices_of_space(own, options, given)
+
+
+def filter_designs(settings: Settings | None = None, **keys: Any) -> dict[str, Any]:
+    """Count five designs of one layer's filter, as `rapdarts cost filters` does; return plain values. Raises InputError."""
+    options, given = command_options(CountConfig, settings, keys)
+    from rapdarts.deploy.counted import designs
+
+    return designs(options, given)
+
+
+def measure(
+    experiment: str = "",
+    settings: Settings | None = None,
+    *,
+    space: Space = None,
+    progress: bool = True,
+    **keys: Any,
+) -> Measured:
+    """Measure what every primitive takes on this device, as `rapdarts measure` does; return the latency table and its file.
+
+    The skeleton and the images are the experiment's, or those that the keys of the command name. Raises InputError.
+    """
+    options, _ = command_options(MeasureConfig, settings, keys)
+    if not (Path(options.out).name and Path(options.out).parent.is_dir()):  # said before minutes are spent
+        raise InputError(f"out={shorten(options.out)} cannot be written; name a file in a folder that is there.")
+    config = resolve.resolve_experiment(experiment, []) if experiment else None
+    own = find_space(space, options.space or ("" if space else config.search.space if config else "darts"))
+    from rapdarts.deploy.measuring import measure_space
+    from rapdarts.loops.results import Measured
+    from rapdarts.training.log import Screen
+
+    table, words = measure_space(own, config, options, Screen(silent=not progress))
+    return Measured(table, Path(options.out), words)

@@ -1,0 +1,83 @@
+"""Genotypes: read, derived from a search with other settings, and built as networks with fresh weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rapdarts.architecture.genotype import Genotype
+from rapdarts.config.commands import DeriveConfig
+from rapdarts.config.settings import (
+    Settings,
+    command_options,
+)
+from rapdarts.deploy import lookup
+from rapdarts.deploy.space_lookup import Space
+from rapdarts.errors import InputError, shorten
+from rapdarts.files import atomic
+
+if TYPE_CHECKING:
+    from rapdarts.networks.derived import DerivedNetwork
+    from rapdarts.strategy.derive import Derivation
+
+
+AnyPath = str | os.PathLike[str]
+Network = Any
+"""A genotype in any form that `read` takes, a reference network's name, a run folder, or the result of a run."""
+
+
+def read(genotype: Genotype | AnyPath, space: str = "darts") -> Genotype:
+    """Return a genotype: a value, a literature name such as PDARTS, a file or run folder, or a text in a form that export writes.
+
+    `space` is the space of a text in the DARTS dialect, which leaves it open. Raises InputError.
+    """
+    return lookup.find_network(lookup.word_of(genotype), space, networks=False).the_genotype()
+
+
+def derive(
+    search: Network, settings: Settings | None = None, *, space: Space = None, progress: bool = True, **keys: Any
+) -> Derivation:
+    """Derive another genotype from a finished search, as `rapdarts derive` does: with other budgets, another rule or skeleton.
+
+    `search` is the folder or the result of a search, or its alphas.json. The keys are those of the command, such as
+    `{"budget.params": "2.5M"}`, `max_skips=1` or `out=FILE`. Raises InputError.
+    """
+    options, _ = command_options(DeriveConfig, settings, keys)
+    target, space = Path(lookup.word_of(search)), lookup.space_of(space, search)
+    is_run = os.path.isdir(target)
+    if not is_run and not os.path.isfile(target):
+        raise InputError(
+            f"there is no {shorten(str(target))}; give the folder of a finished search, or its alphas.json."
+        )
+    from rapdarts.loops.derivation import derive_again
+    from rapdarts.training.log import Screen
+
+    file = target / "alphas.json" if is_run else target
+    found = derive_again(file, is_run, options, space, Screen(silent=not progress).say)
+    if options.out:
+        atomic.write(atomic.file_to_write(options.out), found.genotype.to_json())
+    return found
+
+
+def derived(
+    genotype: Genotype | AnyPath,
+    channels: int | None = None,
+    layers: int | None = None,
+    image: tuple[int, int, int] | None = None,
+    classes: int | None = None,
+    stem: str | None = None,
+    *,
+    auxiliary: bool = False,
+    space: Space = None,
+) -> DerivedNetwork:
+    """Return the network of a genotype in any form that `read` takes, with fresh weights: images (n, c, h, w) to logits (n, classes).
+
+    What is None is as the genotype was priced, else as its space deploys it (darts: 36 channels, 20 layers), on images
+    (3, 32, 32) of 10 classes. `stem` is cifar, imagenet or auto. With `auxiliary` it has a second head in training, and
+    returns a pair of logits then. Raises InputError.
+    """
+    from rapdarts.deploy.counted import genotype_at, options_of
+
+    options = options_of(channels=channels, layers=layers, image=image, classes=classes, stem=stem)
+    return genotype_at(read(genotype), lookup.space_of(space, genotype), options).build(auxiliary)

@@ -1,0 +1,143 @@
+"""Trained networks: loaded, tested, and written for other programs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rapdarts.architecture.genotype import Genotype
+from rapdarts.config.commands import EvaluateConfig, ExportConfig
+from rapdarts.config.settings import (
+    Settings,
+    command_options,
+)
+from rapdarts.deploy import lookup
+from rapdarts.deploy.space_lookup import Space
+from rapdarts.errors import InputError
+from rapdarts.files import atomic
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rapdarts.loops.results import Evaluated, Exported
+
+
+AnyPath = str | os.PathLike[str]
+Network = Any
+"""A genotype in any form that `read` takes, a reference network's name, a run folder, or the result of a run."""
+
+
+def load(path: Network, *, normalise: bool = True, classes: int | None = None, space: Space = None) -> nn.Module:
+    """Return a trained network, in eval mode on the CPU: an ordinary module from pixels (n, c, h, w) in 0..1 to logits (n, classes).
+
+    `path` is the folder or the result of a retraining, or a .safetensors file that one wrote. The module is `nn.Sequential`
+    of `normalise`, by the statistics that it was trained with, and `network`; without `normalise` it is the network alone.
+
+    With `classes` its last layer (what is as wide as there are classes) is a fresh one for so many, whatever it had; all
+    other weights stay: a start for other data (torch's generator draws the new ones; call `.train()`). `space` is that
+    of its genotype, if it is one of yours. Raises InputError where there is no such network, DamagedError if the file is broken.
+    """
+    file = lookup.find_trained(lookup.word_of(path))
+    from rapdarts.deploy.counted import options_of
+    from rapdarts.deploy.model_file import deployed, read_trained, with_new_head
+
+    trained = read_trained(file, lookup.space_of(space, path))
+    module = deployed(trained)
+    if classes is not None:
+        module.network = with_new_head(trained, options_of(classes=classes).classes)
+    return module if normalise else module.get_submodule("network")
+
+
+def evaluate(
+    network: Network,
+    experiment: str = "",
+    settings: Settings | None = None,
+    *,
+    data: Any = None,
+    test: Any = None,
+    space: Space = None,
+    **keys: Any,
+) -> Evaluated:
+    """Test a trained network, as `rapdarts evaluate` does: accuracy, confusions, calibration, costs and time.
+
+    `network` is the folder or the result of a retraining, its network.safetensors, or an ONNX file that `export` wrote.
+    The data are those of its run, of an experiment, of the key `data.name`, or `data` and `test` as in `search`. The other
+    keys are those of the command. Raises InputError.
+    """
+    options, _ = command_options(EvaluateConfig, settings, keys)
+    if options.plot:
+        from rapdarts.reports.plots import check
+
+        check(options.plot)
+    file, space = lookup.find_trained(lookup.word_of(network)), lookup.space_of(space, network)
+    from rapdarts.deploy.evaluation import evaluate_file
+    from rapdarts.deploy.run_data import experiment_of
+    from rapdarts.loops.results import Evaluated
+    from rapdarts.loops.surroundings import reader_of
+    from rapdarts.reports import evaluation
+
+    elsewhere = bool(options.data.name) or data is not None
+    config = experiment_of(file, experiment, needed=not elsewhere, confirmed=elsewhere)
+    values = evaluate_file(file, config, options, space, reader_of(config, data, test))
+    words = evaluation.describe_evaluation(values)
+    if options.plot:
+        evaluation.draw_confusion(values, f"{lookup.word_of(network)}", atomic.file_to_write(options.plot))
+        words += f"\nwritten to {options.plot}"
+    return Evaluated(values, words)
+
+
+def export(
+    network: Network,
+    to: str = "json",
+    out: AnyPath = "",
+    experiment: str = "",
+    settings: Settings | None = None,
+    *,
+    space: Space = None,
+    **keys: Any,
+) -> Exported:
+    """Write a genotype or a trained network for other programs, as `rapdarts export` does.
+
+    `network` is what `read` takes for the formats of a genotype (json, darts, nasbench201, dot, svg), whose text is also
+    returned, and what `load` takes for those of a trained network (safetensors, onnx, pt2, executorch). `out` is the file;
+    the result of a run has a place for it in its folder. A network's file is compared with PyTorch on test images of its run,
+    or of `experiment`, before it is written. The other keys are those of the command. Raises InputError.
+    """
+    pairs = {"to": to, **({"out": os.fspath(out)} if os.fspath(out) else {}), **(settings or {})}
+    options, given = command_options(ExportConfig, pairs, keys)
+    from rapdarts.architecture.formats import FORMATS
+    from rapdarts.config.formats import check_keys
+
+    check_keys(options, given, experiment)
+    word, space = lookup.word_of(network), lookup.space_of(space, network)
+    if options.to in FORMATS:
+        return _export_genotype(word, options, space)
+    if not options.out and hasattr(network, "folder"):
+        options = replace(options, out=str(network.folder / f"network.{options.to}"))
+    if not options.out:
+        raise InputError(f"to={options.to} writes a file; name it with out=FILE.")
+    if os.path.isdir(options.out) or not os.path.isdir(Path(options.out).parent):
+        raise InputError(f"out={options.out} is a folder, or lies in none that there is; write the path of a file.")
+    file = lookup.find_trained(word, f"to={options.to}")
+    from rapdarts.deploy.exporting import export_file
+    from rapdarts.loops.results import Exported
+    from rapdarts.reports.evaluation import describe_export
+
+    values = export_file(file, options, experiment, space)
+    return Exported(Path(options.out), "", values, describe_export(values))
+
+
+def _export_genotype(word: str | Genotype, options: ExportConfig, space: Space) -> Exported:
+    """A genotype as a text, written where a file is named."""
+    from rapdarts.architecture.formats import FORMATS
+
+    content = FORMATS[options.to](lookup.find_network(word, networks=False).the_genotype(space))
+    from rapdarts.loops.results import Exported
+
+    if not options.out:
+        return Exported(None, content, {}, content)
+
+    atomic.write(atomic.file_to_write(options.out), content)
+    return Exported(Path(options.out), content, {}, f"written to {options.out}")

@@ -1,0 +1,202 @@
+"""Runs: a search, a random baseline, a ranking, a retraining, and a table of those that are finished."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rapdarts.config import resolve
+from rapdarts.config.experiment import Experiment
+from rapdarts.config.settings import (
+    Settings,
+    continued,
+    launch_of,
+    names_in,
+    pairs_of,
+    read_experiment,
+)
+from rapdarts.deploy import lookup
+from rapdarts.deploy.space_lookup import Space, find_space, source_of
+from rapdarts.errors import InputError
+from rapdarts.files import atomic
+
+if TYPE_CHECKING:
+    from rapdarts.architecture.space import SearchSpace
+    from rapdarts.loops.results import RandomBaseline, Ranked, Retrained, Searched
+    from rapdarts.reports.run_table import Report
+
+
+AnyPath = str | os.PathLike[str]
+Network = Any
+"""A genotype in any form that `read` takes, a reference network's name, a run folder, or the result of a run."""
+
+
+def search(
+    experiment: AnyPath | Experiment | Settings = "",
+    settings: Settings | None = None,
+    *,
+    data: Any = None,
+    test: Any = None,
+    space: Space = None,
+    run: AnyPath = "",
+    resume: bool = False,
+    progress: bool = True,
+    **keys: Any,
+) -> Searched:
+    """Search for a cell, as `rapdarts search` does; return its genotype, the other candidates, and what they cost.
+
+    `experiment` is the name of one that ships, a YAML file, a value, or a mapping of keys (over the defaults: P-DARTS
+    on CIFAR). `settings` and `keys` set others on top: `{"cost.macs": 0.2}`, `{"search": {"epochs": 5}}` or `epochs=5`.
+
+    `data` and `test` are (images, labels) or map-style data sets (rapdarts.data.in_memory says what they may hold);
+    without them the experiment's own are read. Where `data` come without `test`, a third of them is put aside, the
+    same third by every search and retraining, and never looked at by a search. `space` is a name, a file or a value.
+
+    `run` is the run's folder (empty: a new one under runs/); with `resume` the run there continues, and needs no
+    experiment. Progress goes to stderr. In the main thread a signal, Ctrl-C too, saves the run and raises Preempted.
+    Torch's generators and its number of threads are left as they were. Raises RapdartsError.
+    """
+    experiment = continued(experiment, settings, keys, run, resume)
+    config, name, pairs = read_experiment("search", experiment, settings, keys, in_memory=data is not None)
+    if config.search.strategy == "random":
+        raise InputError("search.strategy=random finds no genotype but trains many; call rapdarts.random_baseline.")
+    own, config = _searched(config, space)
+    place = launch_of(pairs, run, resume)
+    from rapdarts.loops import launch
+    from rapdarts.loops.surroundings import as_it_was, reader_of
+
+    read = reader_of(config, data, test)
+    with as_it_was():
+        return launch.search(config, own, place, name, source_of(space), read, progress)
+
+
+def random_baseline(
+    experiment: AnyPath | Experiment | Settings = "",
+    settings: Settings | None = None,
+    *,
+    data: Any = None,
+    test: Any = None,
+    space: Space = None,
+    run: AnyPath = "",
+    resume: bool = False,
+    progress: bool = True,
+    **keys: Any,
+) -> RandomBaseline:
+    """Draw random genotypes of a given cost and train each, as `rapdarts search strategy=random` does; return what they reach.
+
+    The arguments are those of `search`; `random.count`, `random.macs` and `random.like` among the keys say how many are
+    drawn and at which cost. Raises RapdartsError.
+    """
+    experiment = continued(experiment, settings, keys, run, resume)
+    keys = {**keys, "search.strategy": "random"}
+    config, name, pairs = read_experiment("search", experiment, settings, keys, in_memory=data is not None)
+    own, config = _searched(config, space)
+    place = launch_of(pairs, run, resume)
+    from rapdarts.loops import launch
+    from rapdarts.loops.surroundings import as_it_was, reader_of
+
+    read = reader_of(config, data, test)
+    with as_it_was():
+        return launch.random_baseline(config, own, place, name, source_of(space), read, progress)
+
+
+def rank(
+    targets: Network | Sequence[Network],
+    settings: Settings | None = None,
+    *,
+    space: Space = None,
+    run: AnyPath = "",
+    resume: bool = False,
+    progress: bool = True,
+    **keys: Any,
+) -> Ranked:
+    """Train the best candidates of finished searches briefly and rank them on training images kept aside, as `rapdarts rank` does.
+
+    `targets` is one or several of: a search's folder or result, a genotype in any form that `read` takes. At least one is
+    a search, and the experiment is the first one's. The other arguments are those of `search`. Raises RapdartsError.
+    """
+    several = targets if isinstance(targets, list | tuple) else [targets]
+    words, space = [lookup.word_of(one) for one in several], lookup.space_of(space, *several)
+    pairs = [*pairs_of(settings or {}), *pairs_of(keys)]
+    from rapdarts.loops.ranking_settings import experiment_of_ranking, searches
+
+    runs = searches(words)
+    config, names_hardware = experiment_of_ranking(runs[0], pairs)
+    place = launch_of(pairs, run, resume)
+    from rapdarts.loops import launch, ranking_entries
+    from rapdarts.loops.surroundings import as_it_was
+
+    with as_it_was():
+        data = launch.data_of(config)
+        entries = ranking_entries.entries_of(words, config, data, space, names_hardware)
+        name = runs[0].absolute().name
+        return launch.rank(config, entries, data, place, name, source_of(space), progress)
+
+
+def retrain(
+    network: Network,
+    experiment: AnyPath | Experiment | Settings = "",
+    settings: Settings | None = None,
+    *,
+    data: Any = None,
+    test: Any = None,
+    space: Space = None,
+    run: AnyPath = "",
+    resume: bool = False,
+    progress: bool = True,
+    **keys: Any,
+) -> Retrained:
+    """Train a network from scratch, as `rapdarts retrain` does; return the network, and its accuracy on the test images.
+
+    `network` is a genotype in any form that `read` takes, the name of a reference network, or the result or folder of a
+    run, whose experiment is the default. The other arguments are those of `search`; `space` is the genotype's own where
+    none is given. Raises RapdartsError, and for an experiment on other data than the run's until `data.name` confirms them.
+    """
+    space, found = lookup.space_of(space, network), lookup.find_network(lookup.word_of(network))
+    own = _own_experiment(found.folder)
+    given = experiment
+    if own is not None and experiment == "":
+        experiment = own
+    else:
+        experiment = continued(experiment, settings, keys, run, resume)
+    config, name, pairs = read_experiment("retrain", experiment, settings, keys, in_memory=data is not None)
+    confirmed = data is not None or "data.name" in names_in("data", pairs, "retrain").values()
+    asked = names_in("skeleton", pairs, "retrain")
+    found, own_space = lookup.network_to_train(found, space, asked)
+    if own_space is not None and space is not None:
+        config = replace(config, search=replace(config.search, space=own_space.name))
+    place = launch_of(pairs, run, resume)
+    from rapdarts.deploy.run_data import check_same_data
+    from rapdarts.loops import launch
+    from rapdarts.loops.surroundings import as_it_was, reader_of
+
+    if own is not None and found.folder is not None and not confirmed:
+        check_same_data(found.folder, own.data, config.data, f"{given}")
+    read = reader_of(config, data, test)
+    with as_it_was():
+        return launch.retrain(config, found, own_space, not asked, place, name, source_of(space), read, progress)
+
+
+def report(runs: Network | Sequence[Network], out: AnyPath = "") -> Report:
+    """Tabulate finished runs in Markdown, as `rapdarts report` does; `out` is a file to write the table to. Raises InputError."""
+    from rapdarts.reports.run_table import Report, table
+
+    several = runs if isinstance(runs, list | tuple) else [runs]
+    text, left_out = table([Path(lookup.word_of(one)) for one in several])
+    if os.fspath(out):
+        atomic.write(atomic.file_to_write(os.fspath(out)), text)
+    return Report(text, left_out)
+
+
+def _searched(config: Experiment, space: Space) -> tuple[SearchSpace, Experiment]:
+    """The space to search, and the experiment that names it."""
+    own = find_space(config.search.space if space is None else space)
+    return own, replace(config, search=replace(config.search, space=own.name))
+
+
+def _own_experiment(folder: Path | None) -> Experiment | None:
+    """The experiment that a run folder keeps; None for another folder."""
+    return resolve.experiment_of_run(folder) if folder is not None and os.path.isfile(folder / "config.yaml") else None
