@@ -1,1 +1,1 @@
-"""What networks cost: counted for a network that exists, expected for a mixture of them, and priced in a loss."""
+"""Costs of networks: counted for a network, expected for a mixture of networks, and priced in a loss."""

@@ -1,4 +1,4 @@
-"""What a mixture of networks costs on average, differentiable in the mixing weights, and exact where the mixture is one network.
+"""Expected costs of a mixture of networks: differentiable in the mixing weights, and exact where the mixture is one network.
 
 The mean is over cells drawn from the mixing weights: each node draws its edges one after the other, without
 replacement, an edge with probability proportional to q_e, the sum of its choosable weights times its edge weight if it
@@ -24,7 +24,7 @@ from rapdarts.errors import InputError
 
 @dataclass(frozen=True)
 class PriceTable:
-    """What every choice costs at one skeleton, in resources that add up over the parts of a network.
+    """Prices of every choice at one skeleton, in resources that add up over the parts of a network.
 
     `fixed` (resources,) is spent whatever is chosen; `prices` (resources, kinds, edges, primitives) is what a
     primitive on an edge adds over all cells of its kind; both float64, in the resources' own units.
@@ -36,10 +36,10 @@ class PriceTable:
     fixed: np.ndarray
     prices: np.ndarray
     notes: tuple[str, ...] = ()
-    """What a user should know of these prices, in sentences."""
+    """Remarks on these prices for the user, in sentences."""
 
     def exact(self, genotype: Genotype) -> dict[str, float]:
-        """The cost of the network derived from a genotype, by resource; integers where the resource is counted.
+        """Return the cost of the network derived from a genotype, by resource; integers where the resource is counted.
 
         Raises InputError for a genotype it has no prices for.
         """
@@ -54,11 +54,11 @@ class PriceTable:
         return {name: round(cost) if name in COUNTED else cost for name, cost in costs.items()}
 
     def expected(self, mixing: Mixing) -> Tensor:
-        """E[cost] (resources,) float64 of a mixing (kinds, edges, primitives); equals `exact` where the mixing is one-hot."""
+        """Return E[cost] (resources,) float64 of a mixing (kinds, edges, primitives); equals `exact` where the mixing is one-hot."""
         return ExpectedCost(self, mixing.weights.device)(mixing)
 
     def row(self, resource: str) -> int:
-        """Where a resource stands on the first axis."""
+        """Return the index of a resource on the first axis."""
         return self.resources.index(resource)
 
 
@@ -76,7 +76,7 @@ def choice_costs(
 class ExpectedCost:
     """E[cost] as a function of the mixing, on one device: a step of the search costs one product.
 
-    Peak memory, which does not add up, stands behind the resources of the table where it is asked for.
+    With `peak`, peak memory, which does not add up, comes after the resources of the table.
     """
 
     def __init__(self, table: PriceTable, device: torch.device, peak: bool = False) -> None:
@@ -89,26 +89,26 @@ class ExpectedCost:
         self.resources = (*table.resources, "peak_memory") if peak else table.resources
 
     def __call__(self, mixing: Mixing) -> Tensor:
-        """(resources,) float64, differentiable in the weights (kinds, edges, primitives)."""
+        """Return (resources,) float64, differentiable in the weights (kinds, edges, primitives)."""
         chosen = self.chosen(mixing)
         costs = self.fixed + self.prices @ chosen.flatten()
         return costs if self.peak is None else torch.cat([costs, self.peak(chosen)[None]])
 
     def chosen(self, mixing: Mixing) -> Tensor:
-        """The probability that each (edge, primitive) is in the cell, (kinds, edges, primitives) float64."""
+        """Return the probability that each (edge, primitive) is in the cell, (kinds, edges, primitives) float64."""
         weights = mixing.joint.double() * self.choosable
         return weights * draw_probabilities(self.space, weights.sum(-1), self.siblings)[..., None]
 
 
 def siblings(space: SearchSpace, device: torch.device) -> Tensor:
-    """Which other edges go into the same node as an edge, (edges, edges) float64 of 0 and 1."""
+    """Return for every edge the other edges into the same node, (edges, edges) float64 of 0 and 1."""
     node = torch.tensor([node for node, _ in space.edges])
     same = (node[:, None] == node).double() - torch.eye(len(node), dtype=torch.float64)
     return same.to(device)
 
 
 def draw_probabilities(space: SearchSpace, strength: Tensor, others: Tensor) -> Tensor:
-    """The probability that a node draws an edge, divided by the edge's strength q_e; `strength` and result are (kinds, edges).
+    """Return the probability that a node draws an edge, divided by the edge's strength q_e; `strength` and result are (kinds, edges).
 
     `others` says which edges are an edge's `siblings`.
 
@@ -159,7 +159,7 @@ def _inverse(q: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Place:
-    """One primitive on one edge of one cell of a skeleton: its indices in a price table, and what it is built of and fed."""
+    """A primitive on an edge of a cell of a skeleton: its indices in a price table, how it is built, and the size of its input."""
 
     kind: int
     edge: int
@@ -171,12 +171,12 @@ class Place:
 
     @property
     def build(self) -> tuple[str, int, int, tuple[int, int]]:
-        """(primitive, channels, stride, (h, w)) of what stands here; the same at many places."""
+        """(primitive, channels, stride, (h, w)); the same at many places."""
         return self.name, self.channels, self.stride, self.size
 
 
 def places(space: SearchSpace, skeleton: Skeleton) -> list[Place]:
-    """Every place of a skeleton where a primitive may stand, from the first cell to the last."""
+    """Return every place of a skeleton where a primitive may be, from the first cell to the last."""
     found = []
     for plan in skeleton.cells(space):
         if plan.kind not in space.kinds:
@@ -189,7 +189,7 @@ def places(space: SearchSpace, skeleton: Skeleton) -> list[Place]:
 
 
 def price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Counter] = ADDITIVE) -> PriceTable:
-    """Counts every primitive at every place of a skeleton, and the fixed parts by difference to one whole network.
+    """Count every primitive at every place of a skeleton, and the fixed parts by difference to one whole network.
 
     The resources must add up over the parts of a network; peak memory, which does not, has its own model.
     """

@@ -190,7 +190,7 @@ def _profile(module: nn.Module, image: Image) -> Profile:
 
 
 def _edge_profiles(space: SearchSpace, contexts: list[CellContext]) -> list[list[list[Profile]]]:
-    """Of every context, on every edge, every primitive."""
+    """Return the profile of every primitive, for every context and edge."""
 
     @cache
     def profile(name: str, stride: int, image: Image) -> Profile:

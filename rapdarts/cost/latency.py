@@ -1,4 +1,4 @@
-"""A latency table: what every primitive takes at every place of a skeleton on one device, and how far the sum can be trusted."""
+"""A latency table: the time of every primitive at every place of a skeleton on one device, and the accuracy of the sum."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rapdarts.files.text import read_text
 FORMAT, VERSION = "rapdarts-latency", 1
 MAX_FILE_BYTES = 1_000_000
 PRECISION, LAYOUT = "float32", "channels_last"
-"""How a retrained network runs."""
+"""Precision and memory format of a retrained network."""
 
 Device = torch.device  # in a table, `torch` is the version
 Build = tuple[str, int, int, tuple[int, int]]
@@ -32,7 +32,7 @@ Build = tuple[str, int, int, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Timing:
-    """What `n` measurements of one thing say, in seconds: their median, and what a tenth of them are below and above.
+    """The median and the 10th and 90th percentiles of `n` measurements, in seconds.
 
     `n` is 0 where nothing runs, and then all three are 0.
     """
@@ -53,7 +53,7 @@ NOTHING = Timing(0.0, 0.0, 0.0, 0)
 
 @dataclass(frozen=True)
 class Check:
-    """What a table predicts of networks that were measured in the same rounds, but that it was not fitted to.
+    """The accuracy of a table's predictions for networks of the same rounds that it was not fitted to.
 
     Errors are shares of the measured time. `noise` is how far the same network's medians over the odd and over the even
     rounds lie apart, `drift` those over the first and over the last half of them, as shares, in the median over all
@@ -78,7 +78,7 @@ class Check:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """What a forward pass of `batch` images takes: scale x the sum over the primitives + fixed, in seconds.
+    """The time of a forward pass of `batch` images: scale x the sum over the primitives + fixed, in seconds.
 
     `threads`, `torch`, `precision`, `layout` and `clock` say how it was measured; `where` is what messages call it.
     """
@@ -99,14 +99,14 @@ class LatencyTable:
     where: str = field(default="the latency table", compare=False)
 
     def head(self) -> dict[str, Any]:
-        """Everything but the places, as plain values in the order of the file."""
+        """Return everything but the places, as plain values in the order of the file."""
         values = {"format": FORMAT, "version": VERSION}
         values |= {entry.name: getattr(self, entry.name) for entry in fields(self)}
         values |= {"skeleton": {name: getattr(self.skeleton, name) for name in SKELETON}, "check": asdict(self.check)}
         return {name: value for name, value in values.items() if name not in ("places", "where")}
 
     def to_json(self) -> str:
-        """The table as a text that `parse` reads back, a place a line."""
+        """Return the table as text that `parse` reads back, a place a line."""
         rows = [
             {"primitive": name, "channels": channels, "stride": stride, "size": size, **asdict(timing)}
             for (name, channels, stride, size), timing in self.places.items()
@@ -122,7 +122,7 @@ class LatencyTable:
         device: Device | None = None,
         threads: int | None = None,
     ) -> None:
-        """Raises InputError, saying what differs, where the table was not measured for this space and skeleton.
+        """Raise InputError, saying what differs, where the table was not measured for this space and skeleton.
 
         With a `device` it must also have been measured on such a one, with this torch, and, where the device is a
         CPU, with `threads` threads, if given; without, it may be that of any machine.
@@ -148,7 +148,7 @@ class LatencyTable:
 
     @property
     def note(self) -> str:
-        """How far the table can be trusted, in a sentence."""
+        """A sentence on the table's accuracy."""
         check = self.check
         words = (
             f"latency is what {self.where} predicts; of {check.networks} networks that it was not fitted to it was wrong"
@@ -157,7 +157,7 @@ class LatencyTable:
         return words if check.reliable else f"{words}: measure again with more rounds, or on a quieter machine"
 
     def prices(self, space: SearchSpace, skeleton: Skeleton) -> tuple[float, np.ndarray]:
-        """The fixed seconds, and what each choice adds over all cells of its kind, (kinds, edges, primitives) float64 in seconds.
+        """Return the fixed seconds, and what each choice adds over all cells of its kind, (kinds, edges, primitives) float64 in seconds.
 
         Raises InputError as `check_fits` does.
         """
@@ -166,7 +166,7 @@ class LatencyTable:
 
 
 def with_latency(table: PriceTable, latency: LatencyTable) -> PriceTable:
-    """The price table with the resource `latency`, in seconds, behind the others. Raises InputError where they do not fit."""
+    """Return the price table with the resource `latency`, in seconds, after the others. Raises InputError where they do not fit."""
     fixed, prices = latency.prices(table.space, table.skeleton)
     return replace(
         table,
@@ -178,7 +178,7 @@ def with_latency(table: PriceTable, latency: LatencyTable) -> PriceTable:
 
 
 def device_name(device: torch.device) -> str:
-    """What a device is called, so that a table of another one is noticed."""
+    """Return the name of a device, by which a table of another device is recognised."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
@@ -192,13 +192,13 @@ def device_name(device: torch.device) -> str:
 
 
 def builds_of(space: SearchSpace, skeleton: Skeleton) -> list[Build]:
-    """Every different thing that may run on an edge of a derived network; `none` is among them only where it may be derived."""
+    """Return every different build of a primitive on an edge of a derived network; `none` is among them only where it may be derived."""
     allowed = space.choosable
     return list(dict.fromkeys(place.build for place in places(space, skeleton) if allowed[place.column]))
 
 
 def summed(space: SearchSpace, skeleton: Skeleton, timings: Mapping[Build, Timing]) -> np.ndarray:
-    """The medians of the primitives summed over the cells of each kind, (kinds, edges, primitives) float64; 0 for what is never derived."""
+    """Return the primitives' medians summed over the cells of each kind, (kinds, edges, primitives) float64; 0 where never derived."""
     prices = np.zeros(space.mask.shape)
     for place in places(space, skeleton):
         if space.choosable[place.column]:
@@ -207,7 +207,7 @@ def summed(space: SearchSpace, skeleton: Skeleton, timings: Mapping[Build, Timin
 
 
 def rounded(value: float) -> float:
-    """Six digits, more than any clock knows."""
+    """Round to six digits, more than any clock resolves."""
     return float(f"{value:.6g}")
 
 
@@ -221,13 +221,13 @@ TEXT = reader(
 
 
 def _by_type(values: type[Any]) -> dict[str, Reader | None]:
-    """A reader for each field of a dataclass that holds a text, a whole number or a number."""
+    """Return a reader for each field of a dataclass that holds a text, a whole number or a number."""
     readers = {"str": TEXT, "int": WHOLE, "float": SECONDS}
     return {entry.name: readers[entry.type] for entry in fields(values) if entry.type in readers}
 
 
 def _wholes(count: int) -> Reader:
-    """A reader of `count` whole numbers, each within the bounds of an image."""
+    """Return a reader of `count` whole numbers, each within the bounds of an image."""
     most = SKELETON["image"]
 
     def fits(value: Any) -> bool:
@@ -237,7 +237,7 @@ def _wholes(count: int) -> Reader:
 
 
 def read_latency_table(path: Path) -> LatencyTable:
-    """The table in a file. Raises InputError for what is no regular file, too large, not UTF-8, or not a latency table."""
+    """Return the table in a file. Raises InputError for what is no regular file, too large, not UTF-8, or not a latency table."""
     where = shorten(str(path))
     larger = f"has more than {MAX_FILE_BYTES:,} bytes, too many for a latency table"
     other = "is not a regular file; give a table that rapdarts measure wrote"
@@ -245,7 +245,7 @@ def read_latency_table(path: Path) -> LatencyTable:
 
 
 def parse(text: str, where: str) -> LatencyTable:
-    """The table that a JSON text means; `where` names it in messages. Raises InputError, saying which field is wrong."""
+    """Return the table that a JSON text describes; `where` names it in messages. Raises InputError, saying which field is wrong."""
     tree = _load(text, where)
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         raise InputError(f"{where} is not a latency table: it must be an object with the format {FORMAT!r}.")
@@ -264,7 +264,7 @@ def parse(text: str, where: str) -> LatencyTable:
 
 
 def _load(text: str, where: str) -> Any:
-    """The values of a JSON text. Raises InputError."""
+    """Return the values of a JSON text. Raises InputError."""
     try:
         return strict_loads(text, infinite=True)
     except Fault as fault:
@@ -306,5 +306,5 @@ def _read_check(tree: Any, where: str) -> Check:
 
 
 def _plain(value: Any) -> str:
-    """A field as one says it: an image is 3x32x32."""
+    """Format a field for a message: an image is 3x32x32."""
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)

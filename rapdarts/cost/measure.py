@@ -1,4 +1,4 @@
-"""Time, measured: every primitive at every place of a skeleton, the way they run in a network.
+"""Measured time: every primitive at every place of a skeleton, run as in a network.
 
 Each runs alone, once at a time, in an order that is shuffled anew in every round, so that it finds the caches as
 another primitive left them. Whole networks stand in the same rounds: a slow moment of the machine meets all alike.
@@ -42,7 +42,7 @@ WORTH, FEW = 0.75, 8
 
 
 def clock(device: torch.device) -> str:
-    """By what time is taken: `events` on the GPU; on one CPU thread the time for which it really ran; else by the `wall`."""
+    """Return the clock of a device: `events` on a GPU, the `thread`'s CPU time for one CPU thread, else the `wall` clock."""
     if device.type == "cuda":
         return "events"
     return "thread" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
@@ -52,7 +52,7 @@ Timer = Callable[[Callable[[], object]], float]
 
 
 def timer(device: torch.device) -> Timer:
-    """A function that runs another one and gives the seconds it took on the device.
+    """Return a function that runs another one and returns the seconds it took on the device.
 
     One thread has a clock of its own, which stands still while other processes have the core: on a machine of one's
     own it shows what the wall clock shows.
@@ -84,24 +84,10 @@ def _by_events(device: torch.device, run: Callable[[], object]) -> float:
     return start.elapsed_time(end) * 1e-3
 
 
-def measure_network(network: nn.Module, image: Image, batch: int = 1, rounds: int = 50) -> Timing:
-    """What a forward pass of `batch` images (channels, height, width) takes, in eval mode, where and as the network stands."""
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    images = torch.ones(batch, *image, device=device)
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        (seconds,) = _rounds([partial(network, images)], [1], timer(device), range(rounds), 0)
-    finally:
-        for module, training in modes:
-            module.training = training
-    return Timing.of(seconds)
-
-
 def measure_within(run: Callable[[], object], device: torch.device, seconds: float = 1.0, most: int = 100) -> Timing:
-    """What calling `run` takes, called again and again for so many seconds, at least once and at most so often.
+    """Measure a call of `run`, repeated for so many seconds, at least once and at most `most` times.
 
-    Before, WARM_UP calls, or as many as fit into that time, go by unrecorded.
+    WARM_UP calls before, or as many as fit into that time, are not recorded.
     """
 
     def for_a_while(calls: int) -> Iterator[float]:
@@ -126,7 +112,7 @@ def measure(
     batch: int = 1,
     seed: int = 0,
 ) -> LatencyTable:
-    """Times all primitives and `networks` random networks (`seed` draws them, at least 4) in as many rounds as `rounds` gives numbers.
+    """Measure all primitives and `networks` random networks (`seed` draws them, at least 4) in as many rounds as `rounds` gives numbers.
 
     Every second network calibrates the table; the others check it.
     """
@@ -160,7 +146,7 @@ def measure(
 
 
 def _settled(network: nn.Module, image: Image) -> nn.Module:
-    """The network after its batch norms have seen images, as those of a trained one have.
+    """Return the network after its batch norms have seen images, as those of a trained one have.
 
     Untrained ones let activations shrink from cell to cell, until arithmetic on them is slower than it ever is.
     """
@@ -173,7 +159,7 @@ def _settled(network: nn.Module, image: Image) -> nn.Module:
 
 
 def _job(module: nn.Module, fed: torch.Tensor, device: torch.device) -> Callable[[], object]:
-    """The call of a module on a tensor, both as they are in a retrained network."""
+    """Return the call of a module on a tensor, both as in a retrained network."""
     module = module.eval().to(device)
     return partial(module.to(memory_format=torch.channels_last), fed.to(device))  # type: ignore[call-overload]
 
@@ -181,7 +167,7 @@ def _job(module: nn.Module, fed: torch.Tensor, device: torch.device) -> Callable
 def _rounds(
     jobs: Sequence[Callable[[], object]], shots: Sequence[int], time_of: Timer, rounds: Iterable[int], seed: int
 ) -> list[list[float]]:
-    """Seconds of every job: in each round each has its number of shots, in an order of its own."""
+    """Return the seconds of every job: in each round each has its number of shots, in a random order."""
     rng = np.random.default_rng(seed)
     order = np.repeat(np.arange(len(jobs)), shots)
     seconds: list[list[float]] = [[] for _ in jobs]
@@ -196,7 +182,7 @@ def _rounds(
 
 
 def fit(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
-    """(scale, fixed) with the least mean relative error of scale x sums + fixed, both (networks,) in seconds; fixed is not negative.
+    """Return (scale, fixed) with the least mean relative error of scale x sums + fixed, both (networks,) in seconds; fixed is not negative.
 
     The scale is 1, unless another is really better: then primitives take longer or shorter alone than in a network.
     """
@@ -209,7 +195,7 @@ def fit(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
         free = np.hstack([plain, [slopes, measured[i] - slopes * sums[i]], [measured / sums, zeros]])
 
     def best(lines: np.ndarray) -> tuple[float, float, float]:
-        """(error, scale, fixed) of the best line that can be."""
+        """Return (error, scale, fixed) of the best admissible line."""
         able = lines[:, np.isfinite(lines).all(0) & (lines[0] > 0) & (lines[1] >= 0)]
         errors = np.abs((able[0][:, None] * sums + able[1][:, None]) / measured - 1).mean(1)
         return min(zip(errors.tolist(), *able.tolist(), strict=True), default=(math.inf, 1.0, 0.0))
@@ -220,7 +206,7 @@ def fit(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
 
 
 def _check(predicted: np.ndarray, measured: np.ndarray, all_measured: np.ndarray) -> Check:
-    """The networks that check, predicted (networks,) and measured (networks, rounds); all networks say how steady the machine was."""
+    """Return the check: predicted (networks,) and measured (networks, rounds) times; all networks show how steady the machine was."""
     middle, rounds = np.median(measured, 1), measured.shape[1]
     errors = np.abs(predicted / middle - 1)
 
@@ -241,7 +227,7 @@ def _check(predicted: np.ndarray, measured: np.ndarray, all_measured: np.ndarray
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float | None:
-    """The correlation of the ranks; None where all are alike on one side."""
+    """Return the rank correlation; None where all values of one side are equal."""
 
     def ranks(values: np.ndarray) -> np.ndarray:
         _, where, counts = np.unique(values, return_inverse=True, return_counts=True)

@@ -1,4 +1,4 @@
-"""How costs enter the loss of the architecture: dimensionless coefficients on expected costs, some of which find themselves."""
+"""How costs enter the loss of the architecture: dimensionless coefficients on expected costs, some of which are adjusted automatically."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rapdarts.cost.expected import ExpectedCost, PriceTable
 
 
 def uniform(mask: np.ndarray) -> Mixing:
-    """Equal weights on the open candidates of every edge; `mask` is (kinds, edges, primitives)."""
+    """Return equal weights on the open candidates of every edge; `mask` is (kinds, edges, primitives)."""
     return Mixing(torch.as_tensor(mask / mask.sum(-1, keepdims=True)))
 
 
 class Penalty:
-    """What the costs of a mixing add to the loss: sum over resources of (coefficient + multiplier) x E[cost] / reference.
+    """The part of the loss due to the costs of a mixing: sum over resources of (coefficient + multiplier) x E[cost] / reference.
 
     The reference is E[cost] at uniform mixing over the full space, so that a coefficient of 1 weighs the whole cost
     of the uniform mixture like one nat of cross-entropy, in any unit and at any skeleton. A resource with a budget has
@@ -45,11 +45,11 @@ class Penalty:
         self._weigh()
 
     def __call__(self, mixing: Mixing) -> Tensor:
-        """The penalty of a mixing, a scalar in nats; float64."""
+        """Return the penalty of a mixing, a scalar in nats; float64."""
         return self.weights @ self.expected(mixing)
 
     def ascend(self, costs: Mapping[str, float]) -> None:
-        """One step of every multiplier, by how far a network's costs are above or below their budgets."""
+        """Take one step of every multiplier, by how far a network's costs are above or below their budgets."""
         for name, budget in self.budgets.items():
             self.multipliers[name] = max(0.0, self.multipliers[name] + self.rate * (costs[name] / budget - 1))
         self._weigh()
@@ -62,10 +62,10 @@ class Penalty:
         self._weigh()
 
     def _weigh(self) -> None:
-        """Puts coefficients and multipliers, over the references, on the device: nats for a unit of each resource."""
+        """Write coefficients and multipliers, divided by the references, to the device: nats for a unit of each resource."""
         total = [
             coefficient + self.multipliers.get(name, 0.0)
             for name, coefficient in zip(self.resources, self._coefficients, strict=True)
         ]
-        # In place: a step that was recorded reads it where it is.
+        # In place: the CUDA graph of a step reads this tensor.
         self.weights.copy_(torch.tensor(total, dtype=torch.float64).to(self.reference.device) / self.reference)

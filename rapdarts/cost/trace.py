@@ -1,4 +1,4 @@
-"""What a network does with one image, operation by operation: the record that every resource is counted from.
+"""The trace of a network on one image, operation by operation: the record that every resource is counted from.
 
 The network runs on meta tensors: shapes flow, but no numbers and no memory. PyTorch's own formulas say what an operation multiplies.
 """
@@ -49,7 +49,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Op:
-    """One operation. Activations go by numbers: what works in place, or is folded, gives the number that it read.
+    """One operation. Activations are numbered: an operation in place, or folded, returns the number that it read.
 
     `kind` is conv, linear, matmul (of two activations), pool, norm, relu or other; `layer` the dotted name of the
     module that runs it. `reads` are the activations it reads, with the elements of each; `weights` says how many
@@ -76,7 +76,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Trace:
-    """The operations in their order, the elements of every activation (the image is number 0), and the number of what comes out."""
+    """The operations in their order, the elements of every activation (the image is number 0), and the number of the output."""
 
     ops: tuple[Op, ...]
     sizes: dict[int, int]
@@ -84,7 +84,7 @@ class Trace:
 
 
 def trace(network: nn.Module, image: Image) -> Trace:
-    """What `network`, in eval mode, does with one image (channels, height, width); the network is left as it is.
+    """Return the trace of `network`, in eval mode, on one image (channels, height, width); the network is not changed.
 
     Raises InputError, naming the layer, where it cannot take such an image or needs the values of the pixels.
     """
@@ -128,7 +128,7 @@ _remembered: ContextVar[dict[tuple[int, Image], Trace] | None] = ContextVar("tra
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Within, a network is traced once for all that ask; it must not be changed or replaced meanwhile."""
+    """Within this context a network is traced once for all callers; it must not be changed or replaced meanwhile."""
     token = _remembered.set({})
     try:
         yield
@@ -137,7 +137,7 @@ def remembering() -> Iterator[None]:
 
 
 class FastShapes(TorchDispatchMode):
-    """A context in which meta tensors are worked on as fast as in a trace, for others who count."""
+    """A context in which other counters work on meta tensors as fast as a trace."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -151,7 +151,7 @@ class FastShapes(TorchDispatchMode):
 
 
 class _Recorder(FastShapes):
-    """Watches operations while a forward pass runs under it."""
+    """Records operations while a forward pass runs in this context."""
 
     def __init__(self, weights: Mapping[str, Tensor], pixels: Tensor) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class _Recorder(FastShapes):
         self.number(pixels)
 
     def watch(self, network: nn.Module) -> list[RemovableHandle]:
-        """Keeps `stack`, the modules whose forward is running, up to date."""
+        """Add hooks that keep `stack`, the modules whose forward is running, up to date."""
         hooks = []
         for name, module in network.named_modules():
             enter = partial(self._enter, name)
@@ -178,7 +178,7 @@ class _Recorder(FastShapes):
         self.stack.pop()
 
     def number(self, tensor: Tensor) -> int:
-        """The activation that a tensor is, or is a view of."""
+        """Return the number of the activation that a tensor is, or is a view of."""
         key = self._storage(tensor)
         if key not in self._numbers:
             self._numbers[key] = len(self.sizes)
@@ -187,7 +187,7 @@ class _Recorder(FastShapes):
         return self._numbers[key]
 
     def fold(self, tensor: Tensor, into: Tensor) -> None:
-        """Lets a tensor be the activation that another is."""
+        """Give a tensor the number of another's activation."""
         self._numbers[self._storage(tensor)] = self.number(into)
         self._alive.append(tensor)
 
@@ -224,7 +224,7 @@ class _Recorder(FastShapes):
 
 
 def _run(func: Any, given: list[Tensor], args: Any, kwargs: Any) -> Any:
-    """What an operation gives; on meta tensors without its kernel, where that is slow and the shape is known."""
+    """Run an operation; on meta tensors without its kernel, where that is slow and the shape is known."""
     if given and given[0].is_meta:
         if func._overloadpacket in NORMS:
             return given[0], given[0].new_empty(0), given[0].new_empty(0)
@@ -237,7 +237,7 @@ def _run(func: Any, given: list[Tensor], args: Any, kwargs: Any) -> Any:
 
 
 def _shape(func: Any, given: list[Tensor], args: Any) -> list[int] | None:
-    """The shape of what an operation gives, of those whose meta kernels are slow and bring in PyTorch's compiler; else None."""
+    """Return the output shape of an operation whose meta kernel is slow or imports PyTorch's compiler; None for others."""
     same_type = given and given[0].is_floating_point() and len({tensor.dtype for tensor in given}) == 1
     if torch.Tag.pointwise in func.tags and same_type and func._overloadpacket not in TRUTHS:
         return list(torch.broadcast_shapes(*(tensor.shape for tensor in given)))
@@ -256,7 +256,7 @@ def _shape(func: Any, given: list[Tensor], args: Any) -> list[int] | None:
 
 
 def _tensors(values: Any) -> list[Tensor]:
-    """The tensors among arguments, also those in lists."""
+    """Return the tensors among arguments, also those in lists."""
     found = []
     for value in values:
         found += [value] if isinstance(value, Tensor) else _tensors(value) if isinstance(value, (list, tuple)) else []

@@ -15,7 +15,7 @@ from rapdarts.errors import DamagedError, InputError
 
 COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")
 ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "<": "&lt;", **dict.fromkeys("\r\n", " ")})
-"""What would end a cell of a Markdown table or bring in HTML, and what stands there instead."""
+"""Characters that would end a cell of a Markdown table or begin HTML, and their replacements."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,7 +30,7 @@ class Report:
 
 
 def table(folders: Sequence[Path]) -> tuple[str, list[str]]:
-    """One row a finished run, in the order given; and of each folder that was left out, what it is instead.
+    """Return the table, a row for each finished run in the order given, and a reason for each folder that was left out.
 
     Raises InputError where nothing is left, or the only folder is without a finished run; DamagedError where its files
     are broken.
@@ -88,8 +88,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _outcome(verb: str, result: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    """(what, params, MACs, test accuracy, n): of a search there is no accuracy, of a baseline the range of the costs, of a
-    ranking what its first reached on the training images kept aside.
+    """Return (what, params, MACs, test accuracy, n): a search has no accuracy, a baseline a range of costs, and a ranking the
+    accuracy of its first network on the training images kept aside.
     """
     if verb not in ("search", "retrain", "random", "rank"):
         raise ValueError(f"there are no runs of {verb!r}")
@@ -131,7 +131,7 @@ def _settings(verb: str, experiment: Experiment) -> str:
 
 
 def _machine(environment: dict[str, Any], device: str) -> str:
-    """What the run was computed on; a GPU that was there but not asked for does not count."""
+    """Return the device of the run; a GPU that was there but not used does not count."""
     name = "CPU" if device == "cpu" else environment["gpu"] or "CPU"
     threads = environment["threads"]
     return f"{name}, {threads} thread{'' if threads == 1 else 's'}"

@@ -21,7 +21,7 @@ class Candidate:
 
 
 def discretize(space: SearchSpace, weights: np.ndarray, max_skips: int | None = None) -> Genotype:
-    """The genotype of the strongest choices in `weights` (kinds, edges, primitives).
+    """Return the genotype of the strongest choices in `weights` (kinds, edges, primitives).
 
     On each edge the strongest open primitive that may be derived; each node keeps its strongest edges; in the
     normal cell, while there are more than `max_skips` skips, the weakest of them is struck out and the cell
@@ -43,7 +43,7 @@ def discretize(space: SearchSpace, weights: np.ndarray, max_skips: int | None = 
 
 
 def candidates(space: SearchSpace, weights: np.ndarray) -> list[Candidate]:
-    """Every genotype that some skip cap gives, from no cap down to none at all, each different one once, under its loosest cap."""
+    """Return every genotype that some skip cap leads to, from no cap down to 0, each once, under its loosest cap."""
     found: list[Candidate] = []
     for cap in [None, *range(len(space.edges), -1, -1)]:
         try:
@@ -56,7 +56,7 @@ def candidates(space: SearchSpace, weights: np.ndarray) -> list[Candidate]:
 
 
 def score(space: SearchSpace, weights: np.ndarray, genotype: Genotype) -> float:
-    """Sum of the log mixing weights of the chosen (edge, primitive) pairs; at most 0, and -inf where one has no weight."""
+    """Return the sum of the log mixing weights of the chosen (edge, primitive) pairs; at most 0, and -inf where one has no weight."""
     edges = {edge: index for index, edge in enumerate(space.edges)}
     chosen = [
         weights[space.kinds.index(kind), edges[node, source], space.columns[name]]
@@ -76,7 +76,7 @@ CLOSED, STRUCK = -2.0, -1.0
 
 
 def _strongest(space: SearchSpace, strength: np.ndarray) -> Pairs:
-    """The kept edges with their primitives; `strength` is (edges, primitives)."""
+    """Return the kept edges with their primitives; `strength` is (edges, primitives)."""
     best = strength.argmax(-1)  # the first of equals: the lowest primitive
     peak = strength.max(-1)
     pairs = []

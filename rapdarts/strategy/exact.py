@@ -39,7 +39,7 @@ class Budgets:
         return all(cost <= bound for cost, bound in zip(self.costs(chosen).values(), self.bounds, strict=True))
 
     def without(self, name: str) -> Budgets:
-        """The budgets of all other resources."""
+        """Return the budgets of all other resources."""
         rest = [row for row, other in enumerate(self.names) if other != name]
         names = tuple(self.names[row] for row in rest)
         return Budgets(names, self.fixed[rest], self.prices[rest], self.bounds[rest])
@@ -65,7 +65,7 @@ def discretize_exactly(
     max_skips: int | None = None,
     count: int = 1,
 ) -> list[Candidate]:
-    """The `count` best genotypes within the budgets, best first; fewer where fewer exist.
+    """Return the `count` best genotypes within the budgets, best first; fewer where fewer exist.
 
     The best has the highest sum of log `weights` (kinds, edges, primitives) over its choices, of all genotypes that
     meet every budget and have at most `max_skips` skips in the normal cell. A choice without weight is worse than
@@ -103,7 +103,7 @@ def discretize_exactly(
 def cheapest(
     space: SearchSpace, budgets: Budgets, name: str, max_skips: int | None = None, under: Budgets | None = None
 ) -> Genotype:
-    """A genotype of least cost in one resource of `budgets`, whose bounds do not count, among those that meet all of `under`.
+    """Return a genotype of least cost in one resource of `budgets`, whose bounds do not count, among those that meet all of `under`.
 
     Ties go to the lowest edges, then to the lowest primitives. Raises Infeasible if none meets `under` and the cap.
     """
@@ -120,7 +120,7 @@ def feasible(space: SearchSpace, budgets: Budgets | None = None, max_skips: int 
 
 
 def _infeasible(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> Infeasible:
-    """What to raise where nothing is within the budgets: how far off each is, and the genotypes that show it."""
+    """Return the error for budgets that nothing meets, with the least cost of each resource and genotypes that have it."""
     capped = "" if max_skips is None else f" with at most {max_skips} skips in its normal cell"
     if budgets is None or not feasible(space, None, max_skips):
         remedy = "open more candidates" if max_skips is None else "raise search.max_skips"
@@ -153,7 +153,7 @@ def _amount(value: float, name: str) -> str:
 
 
 def _ranks(space: SearchSpace) -> np.ndarray:
-    """What decides ties, (kinds, edges, primitives): by edge, and on one edge by primitive."""
+    """Return the order that decides ties, (kinds, edges, primitives): by edge, and on one edge by primitive."""
     return np.broadcast_to(np.arange(space.mask[0].size).reshape(space.mask[0].shape), space.mask.shape)
 
 
@@ -191,7 +191,7 @@ class _Program:
         ]
 
     def best(self, objectives: Sequence[np.ndarray]) -> np.ndarray | None:
-        """The choice of least first objective, among its equals of least second, and so on; None if nothing is within the limits.
+        """Return the choice of least first objective, among ties the least second, and so on; None if nothing is within the limits.
 
         Objectives are (kinds, edges, primitives); so is the choice, of bool.
         """
@@ -206,7 +206,7 @@ class _Program:
         return best
 
     def forbid(self, chosen: np.ndarray) -> None:
-        """Leaves out one choice. All have equally many pairs, so that any other lacks one of these."""
+        """Exclude one choice. All have equally many pairs, so that any other lacks one of these."""
         self.rows.append(self._other_than(chosen))
 
     def _other_than(self, chosen: np.ndarray) -> Row:
@@ -246,7 +246,7 @@ def _limits(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) 
 
 
 def _scaled(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (..., n) whose largest magnitude is PEAK, and what each was divided by, (...)."""
+    """Return rows (..., n) scaled to a largest magnitude of PEAK, and the divisor of each, (...)."""
     largest = np.abs(rows).max(-1, initial=0)
     scales = np.where(largest > 0, largest, 1) / PEAK
     return rows / scales[..., None], scales

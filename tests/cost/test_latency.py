@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from torch import nn
 
 from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
@@ -27,7 +26,7 @@ from rapdarts.cost import latency
 from rapdarts.cost import measure as stopwatch
 from rapdarts.cost.expected import places, price_table
 from rapdarts.cost.latency import NOTHING, Check, LatencyTable, Timing, with_latency
-from rapdarts.cost.measure import fit, measure, measure_network
+from rapdarts.cost.measure import fit, measure, measure_within
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError, shorten
 from rapdarts.networks.derived import DerivedNetwork
@@ -393,17 +392,6 @@ def test_rounds_are_shuffled_anew() -> None:
 # --- real measurements -------------------------------------------------------------------------------------------
 
 
-def test_measure_network_tells_large_from_small_and_leaves_them_be() -> None:
-    small, large = nn.Conv2d(2, 2, 1), nn.Sequential(nn.Conv2d(2, 64, 3), nn.BatchNorm2d(64), nn.Conv2d(64, 64, 3))
-    large[1].eval()
-    before = {name: value.clone() for name, value in large.state_dict().items()}
-    one, other = (measure_network(network, (2, 64, 64), batch=2, rounds=5) for network in (small, large))
-    assert one.n == other.n == 5 and 0 < one.p10_s <= one.median_s <= one.p90_s
-    assert other.median_s > 2 * one.median_s
-    assert [module.training for module in large.modules()] == [True, True, False, True]
-    assert all(torch.equal(value, before[name]) for name, value in large.state_dict().items())
-
-
 def test_settled_networks_do_not_fade() -> None:
     torch.manual_seed(0)
     skeleton = Skeleton(12, 4, (1, 8, 8), 10)
@@ -458,7 +446,9 @@ def test_measure_from_the_command_line(elsewhere: Path, capsys: pytest.CaptureFi
     network = DerivedNetwork(genotype, DARTS, SMALL)
     predicted = priced.exact(genotype)["latency"]
     assert predicted > 0 and math.isfinite(predicted)
-    assert 0.1 < predicted / measure_network(network, SMALL.image, rounds=8).median_s < 10
+    image = torch.ones(1, *SMALL.image)
+    measured = measure_within(partial(network.eval(), image), CPU, most=8)
+    assert 0.1 < predicted / measured.median_s < 10
 
 
 def test_measure_prints_its_check_as_json(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:

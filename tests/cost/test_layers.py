@@ -30,6 +30,7 @@ from rapdarts.cost.trace import trace
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.networks.reference import REFERENCE
 from rapdarts.reports import plots
+from tests.networks.test_reference import ALEXNET
 
 OWN = """
 import torch
@@ -177,19 +178,7 @@ def test_reference_networks(cost: Any) -> None:
 def test_alexnet_layer_by_layer(cost: Any, alone: None) -> None:
     found = cost("AlexNet")
     rows = {row["layer"]: (row["output_bytes"] / 1024, row["weights"], row["macs"]) for row in found["layers"]}
-    assert rows == {
-        "conv1": (784, 23_232, 72_855_552),
-        "pool1": (182.25, 0, 0),
-        "conv2": (546.75, 307_200, 223_948_800),
-        "pool2": (126.75, 0, 0),
-        "conv3": (253.5, 663_552, 112_140_288),
-        "conv4": (169, 884_736, 149_520_384),
-        "conv5": (169, 589_824, 99_680_256),
-        "pool5": (36, 0, 0),
-        "fc6": (16, 37_748_736, 37_748_736),
-        "fc7": (16, 16_777_216, 16_777_216),
-        "fc8": (3.90625, 4_096_000, 4_096_000),
-    }
+    assert rows == ALEXNET
     first, last = found["layers"][0], found["layers"][-1]
     assert (first["shape"], first["kind"], first["biases"]) == ([64, 56, 56], "conv", 64)
     assert (last["shape"], last["kind"], last["params"]) == ([1000], "linear", 4_097_000)

@@ -176,8 +176,23 @@ def test_one_tower_at_224_is_the_same_network() -> None:
     assert params(network, (3, 224, 224)) == 61_100_840
 
 
+ALEXNET = {
+    "conv1": (784, 23_232, 72_855_552),
+    "pool1": (182.25, 0, 0),
+    "conv2": (546.75, 307_200, 223_948_800),
+    "pool2": (126.75, 0, 0),
+    "conv3": (253.5, 663_552, 112_140_288),
+    "conv4": (169, 884_736, 149_520_384),
+    "conv5": (169, 589_824, 99_680_256),
+    "pool5": (36, 0, 0),
+    "fc6": (16, 37_748_736, 37_748_736),
+    "fc7": (16, 16_777_216, 16_777_216),
+    "fc8": (3.90625, 4_096_000, 4_096_000),
+}
+"""KiB of fp32 outputs, weights without biases, and multiply-accumulates by layer."""
+
+
 def test_alexnet_layer_by_layer() -> None:
-    """KiB of fp32 outputs, weights without biases, multiply-accumulates."""
     network, shapes = weightless("alexnet").eval(), {}
     for name, layer in network.named_children():
         layer.register_forward_hook(lambda _, given, output, name=name: shapes.update({name: (given[0], output)}))
@@ -188,19 +203,7 @@ def test_alexnet_layer_by_layer() -> None:
             layer = network.get_submodule(name)
             weights = layer.weight.numel() if isinstance(layer, nn.Conv2d | nn.Linear) else 0
             found[name] = (output.numel() * 4 / 1024, weights, macs(layer, tuple(given.shape[1:])))
-    assert found == {
-        "conv1": (784, 23_232, 72_855_552),
-        "pool1": (182.25, 0, 0),
-        "conv2": (546.75, 307_200, 223_948_800),
-        "pool2": (126.75, 0, 0),
-        "conv3": (253.5, 663_552, 112_140_288),
-        "conv4": (169, 884_736, 149_520_384),
-        "conv5": (169, 589_824, 99_680_256),
-        "pool5": (36, 0, 0),
-        "fc6": (16, 37_748_736, 37_748_736),
-        "fc7": (16, 16_777_216, 16_777_216),
-        "fc8": (3.90625, 4_096_000, 4_096_000),
-    }
+    assert found == ALEXNET
 
 
 @pytest.mark.parametrize(
