@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
-from rapdarts.config.units import UNITS, show
+from rapdarts.config.units import show
 
 
 class Costs(dict[str, float]):
-    """Amounts by resource, each in its unit (`rapdarts.config.units.UNITS`): a dict in everything but its looks."""
+    """Amounts by resource, each in its unit (`rapdarts.config.units`): a dict in everything but its looks."""
 
     def __repr__(self) -> str:
         """Return one line a resource, with names and numbers aligned."""
@@ -34,6 +34,10 @@ class Costs(dict[str, float]):
         """Name, number and unit of each amount; a resource that rapdarts does not know has no unit."""
         rows = []
         for name, value in self.items():
-            number, _, unit = (show(value, name) if name in UNITS else f"{value:,}").partition(" ")
+            try:
+                text = show(value, name)
+            except KeyError:
+                text = f"{value:,}"
+            number, _, unit = text.partition(" ")
             rows.append((name, number, unit))
         return rows

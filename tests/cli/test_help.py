@@ -51,14 +51,15 @@ def test_no_line_of_the_overview_is_wider_than_the_terminal(terminal: int) -> No
 def test_every_key_is_there_with_its_default_unit_sentence_and_range(verb: str, terminal: int) -> None:
     text = help_of(COMMANDS[verb])
     for key in (key for schema in COMMANDS[verb].schemas for key in knobs.keys(schema)):
-        default = json.dumps(key.default) if isinstance(key.default, (list, bool)) else str(key.default)
+        plain = json.dumps(key.default) if isinstance(key.default, (list, bool)) else str(key.default)
+        default = "(empty)" if key.default in ("", None) else plain
         facts, allowed = key.facts, ""
         if facts["choices"]:
             allowed = f"[{', '.join(str(choice) for choice in facts['choices'] if choice != '')}]"
         elif any(facts[bound] is not None for bound in ("low", "high", "above", "below")):
             allowed = f"[{knobs.range_text(facts)}]"
             assert allowed in text  # on one line
-        row = words(f"{key.name} {default or '(empty)'} {facts['unit']} {facts['help']} {allowed}")
+        row = words(f"{key.name} {default} {facts['unit']} {facts['help']} {allowed}")
         assert f" {row} " in words(text)
         assert sum(line.startswith(f"  {key.name} ") for line in text.splitlines()) == 1
 
