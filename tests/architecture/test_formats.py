@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +12,8 @@ from hypothesis import strategies as st
 from rapdarts.architecture.formats import FORMATS
 from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.reading import parse_genotype, parse_genotype_json, read_genotype
+from rapdarts.architecture.reading import parse_genotype, parse_genotype_json
 from rapdarts.architecture.space import SearchSpace
-from rapdarts.cli.main import main
-from rapdarts.config.commands import ExportConfig
-from rapdarts.config.knobs import keys
-from rapdarts.deploy.verify import RUNTIMES
 from rapdarts.errors import InputError
 from search_spaces import darts, nasbench201
 from tests.thinned import thinned
@@ -61,28 +56,6 @@ def test_what_is_written_reads_back_to_the_same_cells(genotype: Genotype, other:
     assert parse_genotype(FORMATS["darts"](genotype), "here", genotype.space).cells == genotype.cells
     assert parse_genotype_json(FORMATS["json"](other), "here") == other
     assert parse_genotype(FORMATS["nasbench201"](other), "here") == other
-
-
-def test_the_command_line_offers_every_format() -> None:
-    (to,) = (key for key in keys(ExportConfig) if key.name == "to")
-    assert set(to.facts["choices"]) == {*FORMATS, "safetensors", *RUNTIMES}
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_the_command_writes_what_the_format_says(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "bench").write_text("|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|skip_connect~2|\n")
-    for target in ("PDARTS", str(tmp_path / "bench")):
-        genotype = LITERATURE.get(target) or read_genotype(Path(target))
-        if genotype.space == OTHERS.get(form):
-            assert main(["export", target, f"to={form}"]) == 2
-            assert "cannot be written in the" in capsys.readouterr().err
-            continue
-        text = FORMATS[form](genotype)
-        assert main(["export", target, f"to={form}"]) == 0
-        assert capsys.readouterr().out == text
-        assert main(["export", target, f"to={form}", f"out={tmp_path / 'cell'}"]) == 0
-        assert (tmp_path / "cell").read_text(encoding="utf-8") == text
-        capsys.readouterr()
 
 
 def test_cells_without_words_in_the_dialect_can_still_be_drawn() -> None:

@@ -7,7 +7,6 @@ import pytest
 from rapdarts.architecture.genotype import validate
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import parse_genotype
-from rapdarts.deploy.lookup import find_genotype
 
 EVERY = pytest.mark.parametrize("name", LITERATURE)
 
@@ -24,15 +23,6 @@ def test_both_dialects_give_it_back(name: str) -> None:
     genotype = LITERATURE[name]
     assert parse_genotype(genotype.to_json(), name) == genotype
     assert parse_genotype(genotype.to_darts(), name, genotype.space) == genotype
-
-
-@EVERY
-def test_it_is_found_in_any_case(name: str) -> None:
-    assert find_genotype(name.lower()) is find_genotype(name.upper()) is LITERATURE[name]
-
-
-def test_what_is_not_there_is_none() -> None:
-    assert find_genotype("darts_v3") is None
 
 
 def test_the_cells_are_those_of_the_papers() -> None:

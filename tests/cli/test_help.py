@@ -59,7 +59,7 @@ def test_every_key_is_there_with_its_default_unit_sentence_and_range(verb: str, 
         elif any(facts[bound] is not None for bound in ("low", "high", "above", "below")):
             allowed = f"[{knobs.range_text(facts)}]"
             assert allowed in text  # on one line
-        row = words(f"{key.name} {default or '(empty)'} {facts['unit']} {facts['help']} {allowed}")
+        row = words(f"{key.name} {default} {facts['unit']} {facts['help']} {allowed}")
         assert f" {row} " in words(text)
         assert sum(line.startswith(f"  {key.name} ") for line in text.splitlines()) == 1
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapdarts.errors import DamagedError, InputError
+from rapdarts.errors import InputError
 from rapdarts.files.json import MAX_DEPTH, MAX_DIGITS, Fault, as_list, as_object, dump, number, record, strict_loads
-from rapdarts.files.text import read_text
-from rapdarts.strategy.derive import space_of_alphas
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.floats(allow_nan=False) | st.text(),
@@ -131,47 +127,3 @@ def test_objects_and_lists() -> None:
         as_object("x", "it")
     with pytest.raises(InputError, match=r"^it must be a list, not \(1,\)\.$"):
         as_list((1,), "it")
-
-
-# --- files -------------------------------------------------------------------------------------------------------
-
-
-def test_only_small_files_of_text_are_read(tmp_path: Path) -> None:
-    fifo, text, latin, utf16, binary = (tmp_path / name for name in ("fifo", "text", "latin", "utf16", "binary"))
-    os.mkfifo(fifo)
-    text.write_bytes("grün".encode())
-    latin.write_bytes(b"gr\xfcn")
-    utf16.write_bytes("grün".encode("utf-16"))
-    binary.write_bytes(b"\x80\0")
-    assert read_text(text, "it", 5, "is large") == "grün"
-    for path, words in [
-        (fifo, "it is no file."),
-        (tmp_path, "it is no file."),
-        (Path(os.devnull), "it is no file."),
-        (tmp_path / "none", "it cannot be read: No such file or directory."),
-        (tmp_path / "a\0b", "'it' is not the name of a file."),
-        (latin, "it is not UTF-8 text (byte 2); save it as UTF-8."),
-        (binary, "it is not UTF-8 text (it looks like UTF-16 or binary); save it as UTF-8."),
-        (utf16, "it is large."),
-    ]:
-        with pytest.raises(InputError) as refusal:
-            read_text(path, "it", 5, "is large", "is no file")
-        assert str(refusal.value) == words
-
-
-@pytest.mark.parametrize(
-    ("raw", "words"),
-    [
-        (b'{"space": "darts", "space": "x"}', "line 1, column 20: the key 'space' stands twice in one object"),
-        (b'{"space": "darts", "alpha": NaN}', "line 1, column 29: NaN is not a finite number"),
-        (b"[" * 100_000, "line 1, column 51: nested deeper than 50 levels"),
-        (b"[]", "it must be an object {...}, not []"),
-        (b"\xff", "it is not UTF-8 text (byte 0); save it as UTF-8"),
-    ],
-)
-def test_alphas_are_read_as_strictly(raw: bytes, words: str, tmp_path: Path) -> None:
-    path = tmp_path / "alphas.json"
-    path.write_bytes(raw)
-    with pytest.raises(DamagedError) as refusal:
-        space_of_alphas(path)
-    assert str(refusal.value) == f"{path} is damaged ({words})."

@@ -1,0 +1,73 @@
+"""Looking up what a user names: a search space that ships, a file of their own, a genotype from the literature."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rapdarts.architecture.literature import LITERATURE
+from rapdarts.deploy.space_lookup import find_genotype, named_space, space_from_file
+from rapdarts.errors import InputError
+from tests.spaces import NAMES, OWN
+
+
+@pytest.mark.parametrize(
+    "name, nearest",
+    [("dart", "darts"), ("Filter", "filters"), ("nas-net", "nasnet"), ("", None), ("__init__", None)],
+)
+def test_unknown_space_names_the_nearest(name: str, nearest: str | None) -> None:
+    with pytest.raises(InputError) as error:
+        named_space(name)
+    text = str(error.value)
+    assert repr(name) in text and ", ".join(NAMES) in text and "--space FILE" in text
+    assert (f"the nearest is {nearest}, of " if nearest else "; there are ") in text
+
+
+def test_own_files_do_not_shadow_modules(tmp_path: Path) -> None:
+    path = tmp_path / "torch.py"
+    path.write_text(OWN)
+    assert space_from_file(path).name == "mine"
+    import torch as again
+
+    assert again is torch
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "holds no value SPACE = rapdarts.SearchSpace"),
+        ("SPACE = {'none': None}", "holds no value SPACE"),
+        ("import no_such_package", "fails when it is run: ModuleNotFoundError: No module named 'no_such_package'"),
+        ("SPACE = (", "fails when it is run: SyntaxError"),
+        ("1 / 0", "fails when it is run: ZeroDivisionError"),
+        ("SPACE = \0", "fails when it is run"),
+    ],
+)
+def test_own_file_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        space_from_file(path)
+    assert message in str(error.value) and str(path) in str(error.value)
+    if message.startswith("fails"):
+        assert not [name for name in sys.modules if name.endswith("broken")]
+
+
+@pytest.mark.parametrize("name", ["nowhere.py", "folder", "space.txt", ""])
+def test_what_is_no_python_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "space.txt").write_text(OWN)
+    with pytest.raises(InputError, match="there is no such Python file"):
+        space_from_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", LITERATURE)
+def test_it_is_found_in_any_case(name: str) -> None:
+    assert find_genotype(name.lower()) is find_genotype(name.upper()) is LITERATURE[name]
+
+
+def test_what_is_not_there_is_none() -> None:
+    assert find_genotype("darts_v3") is None
