@@ -12,6 +12,7 @@ from rapdarts.cli.naming import space_asked
 from rapdarts.cli.output import answer, deliver, write
 from rapdarts.config import knobs
 from rapdarts.config.commands import ExportConfig
+from rapdarts.config.exports import EXPORTS
 from rapdarts.errors import InputError, shorten
 
 if TYPE_CHECKING:
@@ -19,27 +20,19 @@ if TYPE_CHECKING:
     from rapdarts.data.dataset import DataSet
     from rapdarts.deploy.model_file import TrainedFile
 
-DATA = {"data.name", "data.path", "data.size"}
-USEFUL = {
-    "safetensors": {"licence"},
-    "onnx": {"licence", *DATA, "precision", "calibration"},
-    "pt2": {"licence", *DATA},
-    "executorch": DATA,
-}
-"""The keys, besides to and out, that mean something for a format; for those of a genotype none does."""
-
 
 def export(call: Call) -> None:
     call.expect(2)
     target = call.target("a genotype (a file, a run folder or a name such as PDARTS), or a trained network")
     options = knobs.parse_settings(ExportConfig, call.pairs)
     given = {knobs.full_name(ExportConfig, key) for key, _ in call.pairs}
-    idle = given - {"to", "out", *USEFUL.get(options.to, ())}
+    form = EXPORTS[options.to]
+    idle = given - {"to", "out", *form.keys}
     if idle:
         raise InputError(f"to={options.to} has no use for {min(idle)}=; leave it out.")
-    from rapdarts.architecture.formats import FORMATS
+    if form.of_genotype:
+        from rapdarts.architecture.formats import FORMATS
 
-    if options.to in FORMATS:
         if call.words[1:] or call.json:
             useless = f"the experiment {shorten(call.words[1])}" if call.words[1:] else "--json"
             raise InputError(f"to={options.to} writes a genotype, which has no use for {useless}; leave it out.")
@@ -53,10 +46,9 @@ def export(call: Call) -> None:
         raise InputError("calibration= belongs to precision=8; leave it out, or add that.")
     from rapdarts.deploy.model_file import read_trained
     from rapdarts.deploy.runtimes import need
-    from rapdarts.deploy.verify import RUNTIMES
 
-    if options.to in RUNTIMES:
-        need(RUNTIMES[options.to].extra, f"to={options.to}")
+    if form.extra:
+        need(form.extra, f"to={options.to}")
     trained = read_trained(_network_file(target, options.to), lambda name: space_asked(name, call.space))
     values = _to_safetensors(trained, options) if options.to == "safetensors" else _to_runtime(call, trained, options)
     answer(call, values, _words(values))
