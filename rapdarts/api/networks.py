@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.config.commands import EvaluateConfig, ExportConfig
+from rapdarts.config.exports import EXPORTS, check_export
 from rapdarts.config.settings import (
     Settings,
     command_options,
@@ -107,12 +108,9 @@ def export(
     """
     pairs = {"to": to, **({"out": os.fspath(out)} if os.fspath(out) else {}), **(settings or {})}
     options, given = command_options(ExportConfig, pairs, keys)
-    from rapdarts.architecture.formats import FORMATS
-    from rapdarts.config.formats import check_keys
-
-    check_keys(options, given, experiment)
+    check_export(options.to, given, options.precision, experiment)
     word, space = lookup.word_of(network), lookup.space_of(space, network)
-    if options.to in FORMATS:
+    if EXPORTS[options.to].of_genotype:
         return _export_genotype(word, options, space)
     if not options.out and hasattr(network, "folder"):
         options = replace(options, out=str(network.folder / f"network.{options.to}"))

@@ -18,6 +18,7 @@ from rapdarts.config.experiment import (
     BudgetConfig,
     budget_knobs,
 )
+from rapdarts.config.exports import EXPORTS
 from rapdarts.config.knobs import knob
 
 
@@ -82,7 +83,7 @@ class ExportConfig:
     to: str = knob(
         "json",
         "format: the first five are of a genotype, the others of a trained network",
-        choices=("json", "darts", "nasbench201", "dot", "svg", "safetensors", "onnx", "pt2", "executorch"),
+        choices=tuple(EXPORTS),
     )
     out: str = knob("", "file to write; empty: standard output, of a genotype only", "path")
     precision: int = knob(32, "bits of a number in the file; 8 belongs to onnx", choices=(32, 8))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rapdarts.config.commands import ExportConfig
+from rapdarts.config.exports import EXPORTS
 from rapdarts.data.dataset import DataSet, load_dataset
 from rapdarts.deploy import verify
 from rapdarts.deploy.model_card import card, history_of
@@ -24,8 +25,8 @@ def export_file(file: Path, options: ExportConfig, experiment: str, space: Space
 
     Raises InputError where a package or the data are missing, RapdartsError where the file would differ from PyTorch.
     """
-    if options.to in verify.RUNTIMES:
-        need(verify.RUNTIMES[options.to].extra, f"to={options.to}")
+    if EXPORTS[options.to].extra:
+        need(EXPORTS[options.to].extra, f"to={options.to}")
     trained = read_trained(file, space)
     return to_safetensors(trained, options) if options.to == "safetensors" else to_runtime(trained, options, experiment)
 

@@ -158,7 +158,7 @@ def _use(trained: TrainedFile, name: str) -> list[str]:
         *(["from pathlib import Path", ""] if own else []),
         "import torch",
         "import rapdarts",
-        *(["from rapdarts.architecture.space import space_from_file"] if own else []),
+        *(["from rapdarts.deploy.lookup import space_from_file"] if own else []),
         "",
         *([f'space = space_from_file(Path("{own}.py"))  # your file with that space'] if own else []),
         f"network = rapdarts.load({given}{', space=space' if own else ''})  # pixels in 0..1 to logits",

@@ -27,21 +27,20 @@ from rapdarts.training.metrics import Evaluation, evaluate_logits, predict
 class Runtime:
     """A format that carries a trained network away: written, and opened again by the runtime that it is for.
 
-    `tolerance` is the largest difference of two logits that is let pass, in largest logits; `extra` what has to be
-    installed, `batch` how many images the file takes at once.
+    `tolerance` is the largest difference of two logits that is let pass, in largest logits; `batch` says how many images
+    the file takes at once. What it needs installed stands in rapdarts.config.exports.
     """
 
     write: Callable[[nn.Module, Facts], bytes]
     open: Callable[[bytes], Function]
     tolerance: float
-    extra: str
     batch: str
 
 
 RUNTIMES: dict[str, Runtime] = {
-    "onnx": Runtime(onnx.to_onnx, onnx.open_onnx, 1e-4, "onnx", "batches of any size"),
-    "pt2": Runtime(shipped.to_pt2, shipped.open_pt2, 1e-4, "", "batches of any size"),
-    "executorch": Runtime(shipped.to_executorch, shipped.open_executorch, 1e-3, "executorch", "one image at a time"),
+    "onnx": Runtime(onnx.to_onnx, onnx.open_onnx, 1e-4, "batches of any size"),
+    "pt2": Runtime(shipped.to_pt2, shipped.open_pt2, 1e-4, "batches of any size"),
+    "executorch": Runtime(shipped.to_executorch, shipped.open_executorch, 1e-3, "one image at a time"),
 }
 """What `rapdarts export to=` writes of a trained network for others to run; `safetensors` is for rapdarts itself."""
 

@@ -14,6 +14,11 @@ from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import parse_genotype, parse_genotype_json
 from rapdarts.architecture.space import SearchSpace
+from rapdarts.config.commands import ExportConfig
+from rapdarts.config.exports import EXPORTS
+from rapdarts.config.knobs import keys
+from rapdarts.deploy.runtimes import EXTRAS
+from rapdarts.deploy.verify import RUNTIMES
 from rapdarts.errors import InputError
 from search_spaces import darts, nasbench201
 from tests.thinned import thinned
@@ -56,6 +61,18 @@ def test_what_is_written_reads_back_to_the_same_cells(genotype: Genotype, other:
     assert parse_genotype(FORMATS["darts"](genotype), "here", genotype.space).cells == genotype.cells
     assert parse_genotype_json(FORMATS["json"](other), "here") == other
     assert parse_genotype(FORMATS["nasbench201"](other), "here") == other
+
+
+def test_every_format_has_one_writer() -> None:
+    of_genotypes = [name for name, form in EXPORTS.items() if form.of_genotype]
+    of_networks = [name for name, form in EXPORTS.items() if not form.of_genotype]
+    assert of_genotypes == list(FORMATS) and of_networks == ["safetensors", *RUNTIMES]
+    assert not set(FORMATS) & {"safetensors", *RUNTIMES}
+    assert list(EXPORTS) == [*of_genotypes, *of_networks]  # as the help of to= says
+    known = {key.name for key in keys(ExportConfig)} - {"to", "out"}
+    assert all(form.name == name and set(form.keys) <= known for name, form in EXPORTS.items())
+    assert {key for form in EXPORTS.values() for key in form.keys} == known
+    assert {form.extra for form in EXPORTS.values()} == {"", *EXTRAS}
 
 
 def test_cells_without_words_in_the_dialect_can_still_be_drawn() -> None:

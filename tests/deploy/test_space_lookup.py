@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.deploy.space_lookup import find_genotype, named_space, space_from_file
+from rapdarts.deploy.lookup import find_genotype
+from rapdarts.deploy.space_lookup import named_space, space_from_file
 from rapdarts.errors import InputError
 from tests.spaces import NAMES, OWN
 

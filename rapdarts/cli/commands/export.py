@@ -6,7 +6,7 @@ from rapdarts import api
 from rapdarts.cli.arguments import Call
 from rapdarts.cli.output import answer, out, say
 from rapdarts.config.commands import ExportConfig
-from rapdarts.config.formats import USEFUL
+from rapdarts.config.exports import EXPORTS
 from rapdarts.config.knobs import parse_settings
 from rapdarts.errors import InputError
 
@@ -15,7 +15,7 @@ def export(call: Call) -> None:
     call.expect(2)
     target = call.target("a genotype (a file, a run folder or a name such as PDARTS), or a trained network")
     options = parse_settings(ExportConfig, call.pairs)
-    if call.json and options.to not in USEFUL:
+    if call.json and EXPORTS[options.to].of_genotype:
         raise InputError(f"to={options.to} writes a genotype, which has no use for --json; leave it out.")
     found = api.export(target, options.to, experiment=call.word(1), settings=call.values, space=call.space_file)
     if found.report:

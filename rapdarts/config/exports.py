@@ -1,0 +1,58 @@
+"""Formats that `rapdarts export to=` writes: what each is of, which settings mean something for it, and what it needs installed.
+
+The writers stand under the same names in rapdarts.architecture.formats (genotypes) and rapdarts.deploy.verify (networks);
+`safetensors` is the file of the retraining itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from rapdarts.errors import InputError, shorten
+
+_DATA = ("data.name", "data.path", "data.size")
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A format of genotypes, or else of trained networks.
+
+    `keys` are those of ExportConfig, besides to and out, that mean something for it; `extra` is the extra of the package
+    that has to be installed, empty where none has.
+    """
+
+    name: str
+    of_genotype: bool = False
+    keys: tuple[str, ...] = ()
+    extra: str = ""
+
+
+EXPORTS = {
+    form.name: form
+    for form in (
+        ExportFormat("json", of_genotype=True),
+        ExportFormat("darts", of_genotype=True),
+        ExportFormat("nasbench201", of_genotype=True),
+        ExportFormat("dot", of_genotype=True),
+        ExportFormat("svg", of_genotype=True),
+        ExportFormat("safetensors", keys=("licence",)),
+        ExportFormat("onnx", keys=("licence", *_DATA, "precision", "calibration"), extra="onnx"),
+        ExportFormat("pt2", keys=("licence", *_DATA)),
+        ExportFormat("executorch", keys=_DATA, extra="executorch"),
+    )
+}
+"""Every format, those of genotypes first."""
+
+
+def check_export(to: str, given: Collection[str], precision: int, experiment: str = "") -> None:
+    """Raises InputError for a key among those `given`, or for an experiment, that means nothing for the format `to`."""
+    form = EXPORTS[to]
+    idle = set(given) - {"to", "out", *form.keys}
+    if idle:
+        raise InputError(f"to={to} has no use for {min(idle)}=; leave it out.")
+    if form.of_genotype and experiment:
+        useless = f"the experiment {shorten(experiment)}"
+        raise InputError(f"to={to} writes a genotype, which has no use for {useless}; leave it out.")
+    if "calibration" in given and precision == 32:
+        raise InputError("calibration= belongs to precision=8; leave it out, or add that.")
