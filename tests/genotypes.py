@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
+from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.genotype import Genotype, random_genotype
 from rapdarts.architecture.space import SearchSpace
 from search_spaces import nasbench201
 from tests.thinned import thinned

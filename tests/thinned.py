@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from rapdarts.architecture.genotype import Cell, Genotype
+from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.genotype import Genotype
 
 
 def thinned(genotype: Genotype, seed: int) -> Genotype:

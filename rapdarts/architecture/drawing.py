@@ -7,16 +7,15 @@ passes, runs level there and bends only between columns, so no line crosses a la
 from __future__ import annotations
 
 from bisect import bisect_right, insort
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from rapdarts.architecture.space import KINDS
+from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.space import KINDS, Skeleton
 from rapdarts.errors import InputError
-
-if TYPE_CHECKING:  # a genotype shows itself as a drawing, so its module imports this one
-    from rapdarts.architecture.genotype import Cell, Genotype
 
 FAMILIES: list[tuple[str, tuple[str, ...], str]] = [
     ("separable", ("sep_conv_",), "#1f5fb4"),
@@ -62,7 +61,23 @@ Edge = tuple[str, list[Spot]]
 """A primitive (empty for an edge to the output), and the spots from box to box."""
 
 
-def draw(genotype: Genotype) -> str:
+class Drawable(Protocol):
+    """What a drawing shows of a genotype, whose module imports this one."""
+
+    @property
+    def space(self) -> str: ...
+
+    @property
+    def cells(self) -> Mapping[str, Cell]: ...
+
+    @property
+    def skeleton(self) -> Skeleton | None: ...
+
+    @property
+    def costs(self) -> Mapping[str, int | float]: ...
+
+
+def draw(genotype: Drawable) -> str:
     """Return an SVG of the normal cell, above the reduction cell if there is one. Raises InputError for too many edges to read."""
     kinds = [kind for kind in KINDS if kind in genotype.cells]
     placed = [_place(genotype.cells[kind], kind) for kind in kinds]
@@ -93,7 +108,7 @@ def draw(genotype: Genotype) -> str:
     return text.encode("ascii", "xmlcharrefreplace").decode()
 
 
-def dot(genotype: Genotype) -> str:
+def dot(genotype: Drawable) -> str:
     """Return the same cells in DOT (Graphviz), without positions: one digraph with a cluster for each cell."""
     lines = ["digraph genotype {", "  rankdir=LR", f"  label={_quoted(f'search space {genotype.space}')}"]
     lines += ["  node [shape=box, style=rounded]"]
@@ -280,7 +295,7 @@ def _family(primitive: str) -> tuple[str, str]:
     return next(own) if primitive else CONCAT
 
 
-def _facts(genotype: Genotype) -> str:
+def _facts(genotype: Drawable) -> str:
     facts, skeleton = [], genotype.skeleton
     if skeleton:
         image = "×".join(map(str, skeleton.image))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rapdarts.architecture.genotype import Cell, Genotype
+from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.genotype import Genotype
 
 
 def _cell(nodes: str, concat: tuple[int, ...] = (2, 3, 4, 5)) -> Cell:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rapdarts.architecture import dialects
-from rapdarts.architecture.genotype import FORMAT, MAX_FILE_BYTES, SKELETON, VERSION, Cell, Genotype
+from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.genotype import FORMAT, MAX_FILE_BYTES, SKELETON, VERSION, Genotype
 from rapdarts.architecture.space import KINDS, Skeleton
 from rapdarts.errors import InputError
 from rapdarts.files.json import Fault, as_list, as_object, is_whole, reader, record, show, strict_loads

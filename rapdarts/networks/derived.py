@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rapdarts.architecture.genotype import Cell, Genotype
+from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import CellPlan, SearchSpace, Skeleton
 from rapdarts.networks.layers import Classifier, ResidualBlock, Stem, preprocess
 

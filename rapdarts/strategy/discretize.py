@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rapdarts.architecture.genotype import Cell, Genotype
+from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SKIP, SearchSpace
 from rapdarts.errors import DivergedError, InputError
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rapdarts.architecture.cell import Cell
 from rapdarts.architecture.drawing import IDLE, MAX_EDGES, draw
-from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
+from rapdarts.architecture.genotype import Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import parse_genotype
 from rapdarts.architecture.space import KINDS, SearchSpace, Skeleton

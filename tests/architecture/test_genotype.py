@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from rapdarts.architecture.genotype import Cell, Genotype, one_hot, random_genotype, validate
+from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.genotype import Genotype, one_hot, random_genotype, validate
 from rapdarts.architecture.reading import parse_genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.errors import InputError

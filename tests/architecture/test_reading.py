@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from rapdarts.architecture.genotype import Cell, Genotype, validate
+from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.genotype import Genotype, validate
 from rapdarts.architecture.reading import parse_genotype, parse_genotype_json, read_genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.errors import InputError

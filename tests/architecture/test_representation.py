@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rapdarts.architecture.cell import Cell
 from rapdarts.architecture.drawing import MAX_EDGES, draw
-from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
+from rapdarts.architecture.genotype import Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import Skeleton
 from search_spaces import nasbench201

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
+from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.genotype import Genotype, random_genotype
 from rapdarts.architecture.space import Skeleton
 from rapdarts.config.experiment import HardwareConfig
 from rapdarts.cost.count import (

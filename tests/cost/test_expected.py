@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor, nn
 
-from rapdarts.architecture.genotype import Cell, Genotype, one_hot, random_genotype
+from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.genotype import Genotype, one_hot, random_genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
 from rapdarts.cost.count import ADDITIVE, count_derived

@@ -19,7 +19,8 @@ import pytest
 import scipy.stats
 import torch
 
-from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
+from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.genotype import Genotype, random_genotype
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
 from rapdarts.cli.main import main
 from rapdarts.cost import latency

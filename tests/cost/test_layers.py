@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from rapdarts.architecture.genotype import Cell, Genotype, random_genotype
+from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.genotype import Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cli.main import main

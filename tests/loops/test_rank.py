@@ -17,7 +17,8 @@ import pytest
 import torch
 
 import rapdarts
-from rapdarts.architecture.genotype import Cell, Genotype
+from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.reading import read_genotype
 from rapdarts.cli.arguments import RECORD
 from rapdarts.cli.main import main

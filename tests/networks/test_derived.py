@@ -11,7 +11,8 @@ import thop
 import torch
 from torch import Tensor, nn
 
-from rapdarts.architecture.genotype import Cell, Genotype
+from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import parse_genotype
 from rapdarts.architecture.space import CellPlan, Skeleton

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import search_spaces
-from rapdarts.architecture.genotype import Genotype, Node, random_genotype, validate
+from rapdarts.architecture.cell import Node
+from rapdarts.architecture.genotype import Genotype, random_genotype, validate
 from rapdarts.architecture.space import KINDS, SearchSpace
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import DivergedError, InputError

@@ -1,0 +1,72 @@
+"""One cell of a genotype: its inputs, its nodes with their edges, and the nodes that its output concatenates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rapdarts.errors import InputError
+from rapdarts.files.json import is_whole, show
+
+MAX_NODES = 100
+
+
+Node = tuple[tuple[str, int], ...]
+"""The edges into one node, as (primitive, input). A node without edges takes no part in its cell."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its inputs are numbered from 0, its nodes after them; `concat` names the nodes of its output.
+
+    A node without an edge has no value: no edge reads it, and it is not in the output. A value of this type is always
+    an acyclic cell: anything else is an InputError that names the node, edge or number.
+    """
+
+    inputs: int
+    nodes: tuple[Node, ...]
+    concat: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not (is_whole(self.inputs) and 1 <= self.inputs <= MAX_NODES):
+            raise InputError(f"inputs must be a whole number from 1 to {MAX_NODES}, not {show(self.inputs)}.")
+        if not 1 <= len(self.nodes) <= MAX_NODES:
+            raise InputError(f"nodes has {len(self.nodes)} entries; a cell has 1 to {MAX_NODES} nodes.")
+        end = self.inputs + len(self.nodes)
+        for number, node in enumerate(self.nodes):
+            own = self.inputs + number
+            for position, (primitive, source) in enumerate(node):
+                edge = f"node {number}, edge {position}"
+                if not isinstance(primitive, str) or not primitive:
+                    raise InputError(f"{edge}: the primitive must be a name, not {show(primitive)}.")
+                if not is_whole(source):
+                    reason = "not a whole number"
+                elif source < 0:
+                    reason = "negative"
+                elif source >= own:
+                    later = "a later node" if source < end else "not in the cell"
+                    reason = "the node itself" if source == own else later
+                elif self.empty(source):
+                    raise InputError(
+                        f"{edge}: the input {source} is node {source - self.inputs}, which has no edge itself."
+                    )
+                else:
+                    continue
+                raise InputError(f"{edge}: the input {show(source)} is {reason}; it may be {_span(0, own - 1)}.")
+        allowed = _span(self.inputs, end - 1)
+        if not self.concat:
+            raise InputError(f"concat is empty; it may name {allowed}.")
+        for source in self.concat:
+            if not (is_whole(source) and self.inputs <= source < end):
+                raise InputError(f"concat names {show(source)}, which is no node; it may name {allowed}.")
+            if self.empty(source):
+                raise InputError(f"concat names {source}, but node {source - self.inputs} has no edge.")
+        if len(set(self.concat)) != len(self.concat):
+            raise InputError("concat names a node twice; name each once.")
+
+    def empty(self, source: int) -> bool:
+        """Return whether the input of this number is a node without an edge."""
+        return source >= self.inputs and not self.nodes[source - self.inputs]
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first} to {last}"
