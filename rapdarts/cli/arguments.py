@@ -8,33 +8,10 @@ from pathlib import Path
 
 from rapdarts.config import knobs
 from rapdarts.errors import InputError, shorten
+from rapdarts.files.run_files import RUN_FILES, RunFile
 
 OUTPUTS = ("out", "plot")
 """The keys that name a file to write."""
-
-RECORD = frozenset(
-    {
-        "alphas.json",
-        "best.json",
-        "best.safetensors",
-        "candidates.json",
-        "checkpoint",
-        "checkpoint.previous",
-        "config.yaml",
-        "environment.json",
-        "genotype.json",
-        "genotypes.json",
-        "hardware.yaml",
-        "latency.json",
-        "lock",
-        "metrics.jsonl",
-        "network.safetensors",
-        "ranking.json",
-        "result.json",
-        "status.json",
-    }
-)
-"""What runs call the files that they write: in their folders, nobody else does."""
 
 
 @dataclass
@@ -95,8 +72,8 @@ class Call:
                     f"{key}={shorten(path)} is what this command reads, and would be lost; name another file."
                 )
             file, named = Path(os.path.abspath(path)), [Path(os.path.abspath(word)) for word in self.words]
-            folders = [one for one in file.parents[:3] if one in named or os.path.isfile(one / "environment.json")]
-            if folders and file.name in RECORD:
+            folders = [one for one in file.parents[:3] if one in named or os.path.isfile(one / RunFile.ENVIRONMENT)]
+            if folders and file.name in RUN_FILES:
                 raise InputError(
                     f"{key}={shorten(path)} is part of the record of a run, and would be lost; name another file."
                 )

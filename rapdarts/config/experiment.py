@@ -19,8 +19,16 @@ MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 DEVICE_HELP = "cpu, cuda, cuda:N; auto: a GPU if there is one"
 
-DATA_SETS = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "npz", "folder")
-"""Those that are known by name, and two forms of a user's own."""
+DATA_SETS = {
+    "digits": "npz",
+    "cifar10": "cifar",
+    "cifar100": "cifar",
+    "mnist": "idx",
+    "fashion_mnist": "idx",
+    "npz": "npz",
+    "folder": "folder",
+}
+"""Data sets that are known by name, and two forms of a user's own, each with the format that rapdarts.data.readers reads it in."""
 
 RULES = ("pdarts", "darts", "exact")
 """Rules that derive a genotype: by P-DARTS with a cap on skips, by DARTS without, or the best of all genotypes (with the cap)."""

@@ -11,6 +11,7 @@ from rapdarts.config.experiment import Experiment, Launch, budget_limits, check_
 from rapdarts.config.knobs import Key, checked, full_name, get, keys, parse_settings
 from rapdarts.config.presets import PRESETS
 from rapdarts.errors import InputError, shorten, suggestion
+from rapdarts.files.run_files import RunFile
 from rapdarts.files.yaml import read_yaml
 
 HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download", "search.checkpoint")
@@ -143,7 +144,7 @@ def check_experiment(config: Experiment) -> None:
 
 def experiment_of_run(folder: Path) -> Experiment:
     """Return the configuration that a run folder keeps. Raises InputError where there is none."""
-    file = folder / "config.yaml"
+    file = folder / RunFile.CONFIG
     if not os.path.isfile(file):
         raise InputError(f"{shorten(str(folder))} is not a run folder: it has no config.yaml.")
     return parse_settings(Experiment, list(read_yaml(file)), where=str(file))
@@ -151,7 +152,7 @@ def experiment_of_run(folder: Path) -> Experiment:
 
 def experiment_of_alphas(file: Path, needed: bool) -> Experiment:
     """Return the configuration beside an alphas.json; where there is none and none is `needed`, the defaults. Raises InputError."""
-    beside = file.parent / "config.yaml"
+    beside = file.parent / RunFile.CONFIG
     return experiment_of_run(file.parent) if needed or os.path.isfile(beside) else Experiment()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rapdarts.config.experiment import DataConfig
+from rapdarts.config.experiment import DATA_SETS, DataConfig
 from rapdarts.data import download
 from rapdarts.data.images import InMemory, Pictures, open_pictures
 from rapdarts.errors import DamagedError, InputError
@@ -34,7 +35,13 @@ CIFAR_RECORDS = {
 FASHION_NAMES = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle_boot".split()  # noqa: SIM905
 
 
-def read_images(config: DataConfig) -> tuple[InMemory | Pictures, InMemory | Pictures | None, list[str]]:
+TrainAndTest = tuple[InMemory | Pictures, InMemory | Pictures | None, list[str]]
+"""Images for training, those for testing (None: not told apart), and the names of the classes."""
+
+# --- one reader for each format ----------------------------------------------------------------------------------
+
+
+def read_images(config: DataConfig) -> TrainAndTest:
     """Return the train half, the test half (None: no image is marked as one; the train half has them all), class names.
 
     Raises InputError for what the user must fix, DamagedError for a file that is cut or altered.
@@ -43,13 +50,7 @@ def read_images(config: DataConfig) -> tuple[InMemory | Pictures, InMemory | Pic
         raise InputError(
             "data.name=memory are images that a program gave; name other data: an experiment, or data.name=npz data.path=FILE."
         )
-    if config.name == "folder":
-        return _read_folder(config)
-    if config.name in CIFAR_RECORDS:
-        return _read_cifar(config)
-    if config.name in download.SOURCES:
-        return _read_idx(config)
-    return _read_npz(config)
+    return READERS[DATA_SETS[config.name]](config)
 
 
 def _read_folder(config: DataConfig) -> tuple[Pictures, Pictures, list[str]]:
@@ -191,6 +192,15 @@ def _read_idx_file(folder: Path, name: str, dimensions: int) -> np.ndarray[Any, 
     if not expected - head:
         raise InputError(f"{file} holds nothing; change data.path.")
     return np.frombuffer(bytes(content[head:]), np.uint8).reshape(shape).copy()
+
+
+READERS: dict[str, Callable[[DataConfig], TrainAndTest]] = {
+    "npz": _read_npz,
+    "cifar": _read_cifar,
+    "idx": _read_idx,
+    "folder": _read_folder,
+}
+"""The reader of every format in rapdarts.config.experiment.DATA_SETS."""
 
 
 def pixels_of(raw: np.ndarray[Any, Any], source: str) -> Tensor:

@@ -17,6 +17,7 @@ from rapdarts.deploy.model_file import TrainedFile
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.files.json import Fault, as_object, strict_loads
+from rapdarts.files.run_files import RunFile
 from rapdarts.files.text import read_text
 from rapdarts.training.folder import run_of
 
@@ -46,9 +47,9 @@ def history_of(path: Path) -> History:
         experiment = experiment_of_run(folder)
     except InputError:
         return History()
-    result, machine = _object(path.with_name("result.json")), _object(folder / "environment.json")
+    result, machine = _object(path.with_name(RunFile.RESULT)), _object(folder / RunFile.ENVIRONMENT)
     # A result is that of network.safetensors; best.safetensors has its own inside.
-    own = {"network.safetensors": result, "best.safetensors": result.get("best")}.get(path.name)
+    own = {RunFile.NETWORK: result, RunFile.BEST_NETWORK: result.get("best")}.get(path.name)
     own = own if isinstance(own, dict) else {}
     test = {key: own[key] for key in NUMBERS if type(own.get(key)) in (int, float)}
     return History(experiment, test if len(test) == len(NUMBERS) else {}, machine)

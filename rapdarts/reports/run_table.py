@@ -12,6 +12,7 @@ from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment, budget_limits
 from rapdarts.config.units import compact, duration
 from rapdarts.errors import DamagedError, InputError
+from rapdarts.files.run_files import RunFile
 
 COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")
 ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "<": "&lt;", **dict.fromkeys("\r\n", " ")})
@@ -50,11 +51,11 @@ def table(folders: Sequence[Path]) -> tuple[str, list[str]]:
 
 def _row(folder: Path) -> tuple[str, ...]:
     experiment = resolve.experiment_of_run(folder)
-    if not (folder / "result.json").is_file():
+    if not (folder / RunFile.RESULT).is_file():
         raise InputError(
             f"{folder} holds no finished run (no result.json); leave it out, or finish it with resume=true."
         )
-    result, environment = _read(folder / "result.json"), _read(folder / "environment.json")
+    result, environment = _read(folder / RunFile.RESULT), _read(folder / RunFile.ENVIRONMENT)
     try:
         verb, data = environment["verb"], experiment.data
         what, params, macs, accuracy, n = _outcome(verb, result)

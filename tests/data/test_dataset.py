@@ -26,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rapdarts.config.experiment import DataConfig
+from rapdarts.config.experiment import DATA_SETS, DataConfig
 from rapdarts.data import dataset as data
 from rapdarts.data import download, readers
 from rapdarts.data.augment import Augment
@@ -43,6 +43,16 @@ real = pytest.mark.skipif("RAPDARTS_DATA" not in os.environ, reason="RAPDARTS_DA
 
 def load(seed: int = 0, **knobs: Any) -> DataSet:
     return data.load_dataset(DataConfig(**knobs), CPU, seed)
+
+
+# --- names -------------------------------------------------------------------------------------------------------
+
+
+def test_every_data_set_is_read_in_a_format_that_has_a_reader() -> None:
+    assert set(DATA_SETS.values()) == set(readers.READERS)
+    fetched = {name for name, form in DATA_SETS.items() if form in ("cifar", "idx")}
+    assert set(download.SOURCES) == set(download.FOLDERS) == fetched
+    assert set(readers.CIFAR_RECORDS) == {name for name, form in DATA_SETS.items() if form == "cifar"}
 
 
 # --- digits and npz ----------------------------------------------------------------------------------------------
@@ -569,7 +579,7 @@ FETCH = """
 import json, sys
 import pooch, requests
 from rapdarts.config.experiment import DataConfig
-from rapdarts.training import download
+from rapdarts.data import download
 
 download.CHUNK_BYTES = 32  # so that half a file shows in NAME.part
 download.SOURCES["mnist"] = json.loads(sys.argv[1])

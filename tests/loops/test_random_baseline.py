@@ -15,11 +15,11 @@ import pytest
 
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import Skeleton
-from rapdarts.cli.arguments import RECORD
 from rapdarts.cli.main import main
 from rapdarts.cost.count import count_derived
 from rapdarts.cost.expected import price_table
 from rapdarts.errors import InputError
+from rapdarts.files.run_files import RUN_FILES
 from rapdarts.loops.random_baseline import draw
 from rapdarts.training.checkpoint import load_checkpoint
 from rapdarts.training.run import Run
@@ -74,7 +74,7 @@ def test_the_baseline_reports_mean_and_deviation_and_resumes(
         network = tmp_path / "whole" / "trained" / str(number)
         assert main(["evaluate", str(network / "network.safetensors" if number == 1 else network), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["test_accuracy"] == share
-    assert {path.name for path in (tmp_path / "whole").iterdir()} <= {*RECORD, "tensorboard", "trained"}
+    assert {path.name for path in (tmp_path / "whole").iterdir()} <= {*RUN_FILES, "tensorboard", "trained"}
 
     original, logged = Run.log, 0
 

@@ -20,12 +20,12 @@ import rapdarts
 from rapdarts.architecture.cell import Cell
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.reading import read_genotype
-from rapdarts.cli.arguments import RECORD
 from rapdarts.cli.main import main
 from rapdarts.config import resolve
 from rapdarts.config.experiment import DataConfig, Experiment, RetrainConfig
 from rapdarts.config.knobs import save_yaml
 from rapdarts.data.dataset import load_dataset
+from rapdarts.files.run_files import RUN_FILES
 from rapdarts.loops.rank import SURE, RankingEntry, choose, estimate, short_recipe, split_for_ranking
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.training.checkpoint import load_checkpoint as load_checkpoint
@@ -111,7 +111,7 @@ def test_the_best_is_ready_to_be_retrained_and_all_are_ready_to_be_tested(
     result = json.loads(capsys.readouterr().out)
     assert result == result_of(folder)
     first, last = result["networks"]
-    assert {path.name for path in folder.iterdir()} <= {*RECORD, "tensorboard", "trained"}
+    assert {path.name for path in folder.iterdir()} <= {*RUN_FILES, "tensorboard", "trained"}
     best = read_genotype(folder / "best.json")
     assert best.line == first["genotype"] and best.costs == first["costs"]
     assert best.skeleton == read_genotype(search / "genotype.json").skeleton

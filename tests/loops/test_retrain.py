@@ -19,11 +19,11 @@ from safetensors.torch import load_file
 
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import Skeleton
-from rapdarts.cli.arguments import RECORD
 from rapdarts.cli.main import main
 from rapdarts.cost.count import count
 from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.deploy.model_file import load_network, read_trained
+from rapdarts.files.run_files import RUN_FILES
 from rapdarts.loops import retrain as loop
 from rapdarts.loops.retrain import Best, summed_loss
 from rapdarts.networks.reference import REFERENCE
@@ -71,7 +71,7 @@ def test_the_file_is_all_one_needs(whole: Path, capsys: pytest.CaptureFixture[st
     assert isinstance(trained.blueprint, DerivedBlueprint)
     assert trained.blueprint.genotype.cells == LITERATURE["PDARTS"].cells
     assert trained.class_names == tuple("0123456789")
-    assert {path.name for path in whole.iterdir()} <= {*RECORD, "tensorboard"}  # what no result is written over
+    assert {path.name for path in whole.iterdir()} <= {*RUN_FILES, "tensorboard"}  # what no result is written over
     images = torch.randn(5, 1, 8, 8)
     assert load_network(trained)(images).shape == (5, 10)
     with safe_open(whole / "network.safetensors", "pt") as file:

@@ -19,12 +19,12 @@ import torch
 
 from rapdarts.architecture.genotype import validate
 from rapdarts.architecture.reading import read_genotype
-from rapdarts.cli.arguments import RECORD
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import Experiment
 from rapdarts.config.resolve import resolve_experiment
 from rapdarts.cost.count import ADDITIVE, COUNTERS, count_derived
 from rapdarts.data import dataset as datasets
+from rapdarts.files.run_files import RUN_FILES
 from rapdarts.loops.search import SearchBatches, check_stages
 from rapdarts.loops.search_record import heat_map
 from rapdarts.strategy.derive import mixing_weights, read_alphas
@@ -87,7 +87,7 @@ def test_a_search_writes_a_priced_genotype(whole: Path, capsys: pytest.CaptureFi
         "config.yaml", "environment.json", "metrics.jsonl", "checkpoint", "genotype.json", "candidates.json",
         "alphas.json", "status.json", "tensorboard",
     }  # fmt: skip
-    assert {path.name for path in whole.iterdir()} <= {*RECORD, "tensorboard"}  # what no result is written over
+    assert {path.name for path in whole.iterdir()} <= {*RUN_FILES, "tensorboard"}  # what no result is written over
     assert json.loads((whole / "status.json").read_text())["state"] == "done"
 
 
