@@ -16,6 +16,7 @@ from rapdarts.deploy import lookup
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError, shorten
 from rapdarts.files import atomic
+from rapdarts.files.run_files import RunFile
 
 if TYPE_CHECKING:
     from rapdarts.networks.derived import DerivedNetwork
@@ -53,7 +54,7 @@ def derive(
     from rapdarts.loops.derivation import derive_again
     from rapdarts.training.log import Screen
 
-    file = target / "alphas.json" if is_run else target
+    file = target / RunFile.ALPHAS if is_run else target
     found = derive_again(file, is_run, options, space, Screen(silent=not progress).say)
     if options.out:
         atomic.write(atomic.file_to_write(options.out), found.genotype.to_json())

@@ -22,6 +22,7 @@ from rapdarts.deploy import lookup
 from rapdarts.deploy.space_lookup import Space, find_space, source_of
 from rapdarts.errors import InputError
 from rapdarts.files import atomic
+from rapdarts.files.run_files import RunFile
 
 if TYPE_CHECKING:
     from rapdarts.architecture.space import SearchSpace
@@ -199,4 +200,4 @@ def _searched(config: Experiment, space: Space) -> tuple[SearchSpace, Experiment
 
 def _own_experiment(folder: Path | None) -> Experiment | None:
     """The experiment that a run folder keeps; None for another folder."""
-    return resolve.experiment_of_run(folder) if folder is not None and os.path.isfile(folder / "config.yaml") else None
+    return resolve.experiment_of_run(folder) if folder is not None and os.path.isfile(folder / RunFile.CONFIG) else None

@@ -14,6 +14,7 @@ from rapdarts.config.experiment import Experiment
 from rapdarts.config.settings import continued, launch_of, read_experiment
 from rapdarts.deploy.space_lookup import find_space
 from rapdarts.errors import InputError
+from rapdarts.files.run_files import RunFile
 
 
 def resolve_call(call: Call, missing: str, place: int = 0, run: str = "") -> Experiment:
@@ -21,7 +22,7 @@ def resolve_call(call: Call, missing: str, place: int = 0, run: str = "") -> Exp
 
     Raises InputError, which says what is `missing`, where there is none.
     """
-    own = resolve.experiment_of_run(Path(run)) if os.path.isfile(Path(run) / "config.yaml") else None
+    own = resolve.experiment_of_run(Path(run)) if os.path.isfile(Path(run) / RunFile.CONFIG) else None
     if not (call.word(place) or own or launch_of(call.pairs).resume):
         raise InputError(missing)
     given = call.word(place) or own or continued("", call.values, {}, "", False)

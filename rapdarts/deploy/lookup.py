@@ -18,15 +18,15 @@ from rapdarts.architecture.reading import parse_genotype, read_genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.deploy.space_lookup import Space, find_space
 from rapdarts.errors import InputError, shorten, suggestion
+from rapdarts.files.run_files import RunFile
 from rapdarts.networks.reference import REFERENCE, find_reference
 
 CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 """`package.module:callable`, a network in the user's own code."""
 
-GENOTYPES = ("genotype.json", "best.json")
+GENOTYPES = (RunFile.GENOTYPE, RunFile.BEST_GENOTYPE)
 """The files of a run folder that hold its genotype: what a search found or a training trained, or the first of a ranking."""
 
-NETWORK = "network.safetensors"
 ONNX = ".onnx"
 
 
@@ -116,8 +116,8 @@ def _in_files(name: str, path: Path) -> Found:
     for file in GENOTYPES:
         if os.path.exists(path / file):
             return Found(name, str(path / file), read_genotype(path / file), folder=path)
-    if (path / NETWORK).exists():
-        return Found(name, str(path / NETWORK), file=path / NETWORK, folder=path)
+    if (path / RunFile.NETWORK).exists():
+        return Found(name, str(path / RunFile.NETWORK), file=path / RunFile.NETWORK, folder=path)
     raise InputError(f"{path} holds no genotype.json; the search has not finished, or it is not a run folder.")
 
 
@@ -127,19 +127,19 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
     `purpose` is what needs it, such as `to=onnx`. Raises InputError, with what to do, for a network without weights.
     """
     path = Path(name)
-    file = path / NETWORK if os.path.isdir(path) else path
+    file = path / RunFile.NETWORK if os.path.isdir(path) else path
     if os.path.isfile(file) and file.suffix in (".safetensors", ONNX):
         return file
     target, needs = shorten(os.fspath(name)), f"{purpose} needs" if purpose else "it is needed"
     train = f"train it first (rapdarts retrain {target} EXPERIMENT run=FOLDER) and name that folder"
     need = f", and {purpose} needs a trained network" if purpose else ""
-    if os.path.isdir(path) and not (path / "genotype.json").exists():
+    if os.path.isdir(path) and not (path / RunFile.GENOTYPE).exists():
         raise InputError(
-            f"{path} holds no {NETWORK}{f', which {needs}' if purpose else ''}; name the folder of a finished rapdarts retrain."
+            f"{path} holds no {RunFile.NETWORK}{f', which {needs}' if purpose else ''}; name the folder of a finished rapdarts retrain."
         )
     if path.suffix in (".pte", ".pt2"):
         raise InputError(
-            f"{path} is not evaluated here; rapdarts evaluate takes run folders, {NETWORK} and ONNX files."
+            f"{path} is not evaluated here; rapdarts evaluate takes run folders, {RunFile.NETWORK} and ONNX files."
         )
     if os.path.exists(path):
         raise InputError(f"{path} holds a genotype without weights{need}; {train}.")
@@ -147,7 +147,7 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
         need = f", and {purpose} needs a trained one" if purpose else ""
         raise InputError(f"{target} is a network without weights{need}; {train}.")
     raise InputError(
-        f"there is no trained network {shorten(repr(os.fspath(name)))}; name a run folder of rapdarts retrain, or its {NETWORK}."
+        f"there is no trained network {shorten(repr(os.fspath(name)))}; name a run folder of rapdarts retrain, or its {RunFile.NETWORK}."
     )
 
 

@@ -15,7 +15,8 @@ from rapdarts.cost.prices import prices
 from rapdarts.deploy import skeletons
 from rapdarts.deploy.space_lookup import Space, find_space
 from rapdarts.errors import InputError
-from rapdarts.loops.launch import HARDWARE_KEPT, LATENCY_KEPT, provenance
+from rapdarts.files.run_files import RunFile
+from rapdarts.loops.launch import provenance
 from rapdarts.strategy.budgets import skip_cap
 from rapdarts.strategy.derive import (
     Derivation,
@@ -64,7 +65,7 @@ def derive_again(
 def settings_of_run(config: Experiment, options: DeriveConfig, folder: Path) -> SearchConfig:
     """Return the settings of a search with what a derivation changes: budgets one by one; tables as the run folder keeps them."""
     own = config.search
-    tables = {"hardware": folder / HARDWARE_KEPT, "latency": folder / LATENCY_KEPT}
+    tables = {"hardware": folder / RunFile.HARDWARE, "latency": folder / RunFile.LATENCY}
     kept = {name: str(path) if os.path.isfile(path) else getattr(own, name) for name, path in tables.items()}
     given = {name: getattr(options, name) or kept[name] for name in tables}
     return replace(

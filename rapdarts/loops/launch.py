@@ -22,6 +22,7 @@ from rapdarts.deploy import skeletons
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlueprint
 from rapdarts.deploy.lookup import Found, find_network
 from rapdarts.deploy.space_lookup import text_of
+from rapdarts.files.run_files import RunFile
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
 from rapdarts.loops.memory import training_within_memory, within_memory
@@ -35,9 +36,6 @@ from rapdarts.training.device import training_device
 from rapdarts.training.distributed import joined
 from rapdarts.training.log import Screen
 from rapdarts.training.session import open_run
-
-HARDWARE_KEPT, LATENCY_KEPT = "hardware.yaml", "latency.json"
-"""The tables that a search was priced by, as its run folder keeps them."""
 
 Reader = Callable[[torch.device], DataSet]
 """Gives a data set on a device."""
@@ -71,13 +69,13 @@ def search(
             run.screen.say(
                 f"skeleton.channels={table.skeleton.channels}: the widest whose average cell keeps the budgets"
             )
-        for kept, text in ((HARDWARE_KEPT, inputs["hardware table"]), (LATENCY_KEPT, inputs["latency table"])):
+        for kept, text in ((RunFile.HARDWARE, inputs["hardware table"]), (RunFile.LATENCY, inputs["latency table"])):
             if text:
                 run.write(kept, text)
         with within_memory(config, space, data, table, run):
             derivation = searching.search(config, space, data, run, table, provenance(config, config.search))
         report = cost_report(derivation, table, config.search, run)
-        run.write_json("result.json", report)
+        run.write_json(RunFile.RESULT, report)
     return Searched(derivation, report, run.folder, space)
 
 
@@ -103,7 +101,7 @@ def random_baseline(
     with open_run("random", config, launch, name, inputs, progress=progress) as run:
         with training_within_memory(config.retrain):
             result = drawing(config, space, data, run, genotype)
-        run.write_json("result.json", result)
+        run.write_json(RunFile.RESULT, result)
     return RandomBaseline(result, run.folder)
 
 
@@ -126,9 +124,9 @@ def rank(
     with open_run("rank", config, launch, name, inputs | {"search space": source}, progress) as run:
         with training_within_memory(config.retrain):
             result = ranking(config, entries, skeleton, data, run)
-        run.write_json("result.json", result)
+        run.write_json(RunFile.RESULT, result)
     shown = resources_shown(config, list(result["networks"][0]["costs"]))
-    return Ranked(read_genotype(run.folder / "best.json"), result, run.folder, entries[0].space, shown)
+    return Ranked(read_genotype(run.folder / RunFile.BEST_GENOTYPE), result, run.folder, entries[0].space, shown)
 
 
 def retrain(
@@ -164,7 +162,7 @@ def retrain(
                 trained = retraining.retrain(config, blueprint, data, run)
                 retraining.write_network(run, "", trained, blueprint, data)
             report = retraining.result(trained, blueprint, config.retrain, run)
-            run.write_json("result.json", report)
+            run.write_json(RunFile.RESULT, report)
     return Retrained(trained.test, trained.best, blueprint, report, run.folder, process_group.is_main)
 
 

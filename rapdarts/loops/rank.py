@@ -18,6 +18,7 @@ from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import Experiment
 from rapdarts.data.dataset import DataSet, split
 from rapdarts.deploy.blueprint import DerivedBlueprint
+from rapdarts.files.run_files import RunFile
 from rapdarts.loops.retrain import Trained
 from rapdarts.loops.series import all_diverged, retrain_once
 from rapdarts.training.run import Run
@@ -131,9 +132,9 @@ def rank(
     ]
     genotypes = [json.loads(blueprints[number].card["genotype"]) for number in order]
     ranking = [{**network, "genotype": genotype} for network, genotype in zip(networks, genotypes, strict=True)]
-    run.write_json("ranking.json", ranking)
+    run.write_json(RunFile.RANKING, ranking)
     first = replace(entries[order[0]].genotype, skeleton=skeleton, costs=costs[order[0]])
-    run.write("best.json", with_ranking(first, networks).to_json())
+    run.write(RunFile.BEST_GENOTYPE, with_ranking(first, networks).to_json())
     return {
         "count": len(networks),
         "seeds": config.rank.seeds,

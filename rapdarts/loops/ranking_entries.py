@@ -16,10 +16,11 @@ from rapdarts.data.dataset import DataSet
 from rapdarts.deploy.lookup import find_network
 from rapdarts.deploy.space_lookup import Space, find_space
 from rapdarts.errors import InputError, shorten
+from rapdarts.files.run_files import RunFile
 from rapdarts.loops.derivation import settings_of_run
 from rapdarts.loops.launch import provenance
 from rapdarts.loops.rank import RankingEntry, choose
-from rapdarts.loops.ranking_settings import ALPHAS, searches
+from rapdarts.loops.ranking_settings import searches
 from rapdarts.strategy.derive import derive, mixing_weights, read_alphas, space_of_alphas
 from rapdarts.strategy.discretize import score
 from rapdarts.training.checkpoint import origin_of
@@ -51,8 +52,8 @@ def _of_search(folder: Path, config: Experiment, data: DataSet, space: Space) ->
     Raises InputError for a search on other data.
     """
     own_config = resolve.experiment_of_run(folder)
-    full = find_space(space, space_of_alphas(folder / ALPHAS))
-    narrowed, skeleton, architecture = read_alphas(folder / ALPHAS, full)
+    full = find_space(space, space_of_alphas(folder / RunFile.ALPHAS))
+    narrowed, skeleton, architecture = read_alphas(folder / RunFile.ALPHAS, full)
     _check_data(folder, skeleton, config, data)
     settings = settings_of_run(own_config, DeriveConfig(), folder)
     limits, table = budget_limits(settings.budget), prices(settings, full, skeleton)
@@ -82,7 +83,7 @@ def _check_data(folder: Path, skeleton: Skeleton, config: Experiment, data: Data
     pairs += [("images", skeleton.image, data.image), ("classes", skeleton.classes, data.classes)]
     # A share of the training set is drawn by the seed; two of the same seed, and two wholes, must be the same images.
     share = [(one.data.fraction, one.seed if one.data.fraction < 1 else 0) for one in (searched, config)]
-    fingerprint = origin_of(folder / "checkpoint").get("data set", "")
+    fingerprint = origin_of(folder / RunFile.CHECKPOINT).get("data set", "")
     if fingerprint and share[0] == share[1]:
         pairs.append(("fingerprint", fingerprint[:12], data.fingerprint[:12]))
     for name, theirs, ours in pairs:

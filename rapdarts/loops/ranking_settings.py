@@ -14,9 +14,7 @@ from rapdarts.config.knobs import get, keys
 from rapdarts.config.presets import RECIPES
 from rapdarts.config.settings import Pairs, names_in
 from rapdarts.errors import InputError, shorten
-
-ALPHAS = "alphas.json"
-"""The file by which the folder of a finished search is known."""
+from rapdarts.files.run_files import RunFile
 
 COUNTS = ("search.precision", "search.hardware")
 """The keys of a search that say how costs are counted, which a ranking does too."""
@@ -33,18 +31,20 @@ def experiment_of_ranking(folder: Path, pairs: Pairs) -> tuple[Experiment, bool]
     names = names_in("search", pairs, "rank")
     check_keys(dict(pairs), names)
     presets = short_presets(resolve.experiment_of_run(folder))
-    config = resolve.resolve_experiment(str(folder / "config.yaml"), [*presets, *pairs], "rank")
+    config = resolve.resolve_experiment(str(folder / RunFile.CONFIG), [*presets, *pairs], "rank")
     return config, "search.hardware" in names.values()
 
 
 def searches(targets: Sequence[str | Genotype]) -> list[Path]:
     """Return those targets that are folders of finished searches. Raises InputError where there are none."""
-    runs = [Path(one) for one in targets if not isinstance(one, Genotype) and os.path.isfile(Path(one) / ALPHAS)]
+    runs = [
+        Path(one) for one in targets if not isinstance(one, Genotype) and os.path.isfile(Path(one) / RunFile.ALPHAS)
+    ]
     if not runs:
         words = [one for one in targets if not isinstance(one, Genotype)]
         folder = next((word for word in words if os.path.isdir(word)), words[0] if words else "a genotype")
         raise InputError(
-            f"{shorten(folder)} holds no finished search (no {ALPHAS}); rapdarts rank takes the data and the recipe from one."
+            f"{shorten(folder)} holds no finished search (no {RunFile.ALPHAS}); rapdarts rank takes the data and the recipe from one."
         )
     return runs
 

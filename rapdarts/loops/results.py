@@ -15,8 +15,8 @@ from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.units import costs_line
 from rapdarts.cost.latency import LatencyTable
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint
-from rapdarts.deploy.lookup import NETWORK
 from rapdarts.deploy.model_file import deployed, read_trained
+from rapdarts.files.run_files import RunFile
 from rapdarts.loops.rank import SURE
 from rapdarts.reports.cost_table import Costs
 from rapdarts.reports.costs import describe_search
@@ -52,7 +52,7 @@ class Searched:
     @property
     def file(self) -> Path:
         """The file of the genotype."""
-        return self.folder / "genotype.json"
+        return self.folder / RunFile.GENOTYPE
 
     def __repr__(self) -> str:
         return f"{describe_search(self.report)}\nwritten to {self.file}"
@@ -71,7 +71,7 @@ class Ranked:
     @property
     def file(self) -> Path:
         """The file of the genotype in the first place."""
-        return self.folder / "best.json"
+        return self.folder / RunFile.BEST_GENOTYPE
 
     def __repr__(self) -> str:
         return f"{describe_ranking(self.report, self.resources, SURE)}\nwritten to {self.file}"
@@ -87,7 +87,7 @@ class RandomBaseline:
     @property
     def file(self) -> Path:
         """The file of the report."""
-        return self.folder / "result.json"
+        return self.folder / RunFile.RESULT
 
     def __repr__(self) -> str:
         return f"{self.report['summary']}\nwritten to {self.file}"
@@ -110,7 +110,7 @@ class Retrained:
     @property
     def file(self) -> Path:
         """The file of the trained network."""
-        return self.folder / NETWORK
+        return self.folder / RunFile.NETWORK
 
     @property
     def space(self) -> SearchSpace | None:

@@ -18,6 +18,7 @@ from rapdarts.data.randomness import key
 from rapdarts.deploy.blueprint import Blueprint
 from rapdarts.deploy.model_file import to_safetensors
 from rapdarts.errors import InputError
+from rapdarts.files.run_files import RunFile
 from rapdarts.networks.derived import DerivedNetwork, drop_paths
 from rapdarts.networks.layers import remarks_on_pools
 from rapdarts.training.cuda_graph import GraphedStep
@@ -221,10 +222,10 @@ def write_network(run: Run, folder: str, trained: Trained, blueprint: Blueprint,
     where a genotype describes the network.
     """
     if trained.best_weights is not None:
-        run.write(f"{folder}best.safetensors", to_safetensors(trained.best_weights, blueprint, data))
-    run.write(f"{folder}network.safetensors", to_safetensors(trained.network.state_dict(), blueprint, data))
+        run.write(f"{folder}{RunFile.BEST_NETWORK}", to_safetensors(trained.best_weights, blueprint, data))
+    run.write(f"{folder}{RunFile.NETWORK}", to_safetensors(trained.network.state_dict(), blueprint, data))
     if "genotype" in blueprint.card:
-        run.write(f"{folder}genotype.json", blueprint.card["genotype"])
+        run.write(f"{folder}{RunFile.GENOTYPE}", blueprint.card["genotype"])
 
 
 def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 from rapdarts.data.randomness import key
 from rapdarts.errors import DamagedError, DivergedError, Preempted, RapdartsError, StorageError, of_all
 from rapdarts.files import atomic as files
+from rapdarts.files.run_files import RunFile
 from rapdarts.training import checkpoint
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
 from rapdarts.training.log import Log, Screen
@@ -200,7 +201,7 @@ class Run:
         failure: RapdartsError | None = None
         if self.process_group.is_main:
             try:
-                checkpoint.save_checkpoint(self.folder / "checkpoint", state, self.origin)
+                checkpoint.save_checkpoint(self.folder / RunFile.CHECKPOINT, state, self.origin)
             except RapdartsError as error:
                 failure = error
         (failed,) = self.process_group.agree(int(failure is not None))
@@ -209,7 +210,7 @@ class Run:
         self.saved_at = time.monotonic()
 
     def _diverged(self, sign: str) -> DivergedError:
-        saved = (self.folder / "checkpoint").exists()
+        saved = (self.folder / RunFile.CHECKPOINT).exists()
         kept = "; the last checkpoint was written before it" if saved else ""
         return DivergedError(f"{sign}: the training diverged. Lower the learning rate{kept}.")
 

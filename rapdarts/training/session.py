@@ -16,6 +16,7 @@ import rapdarts
 from rapdarts.config import experiment as configuration
 from rapdarts.config import resolve
 from rapdarts.errors import Preempted, RapdartsError, exit_code
+from rapdarts.files.run_files import RunFile
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
 from rapdarts.training.folder import claimed
 from rapdarts.training.log import Screen
@@ -89,7 +90,7 @@ def _signals(run: Run) -> Iterator[None]:
 def _status(run: Run) -> Iterator[None]:
     """Keep status.json up to date: a launcher that swallows exit codes can still read how the run ended."""
     status: dict[str, Any] = {"state": "running", "pid": os.getpid()}
-    run.write_json("status.json", status)
+    run.write_json(RunFile.STATUS, status)
     try:
         yield
         status = {"state": "done", "exit_code": 0}
@@ -107,6 +108,6 @@ def _status(run: Run) -> Iterator[None]:
         run.screen.stop()
         run.log_file.close()
         try:
-            run.write_json("status.json", status)
+            run.write_json(RunFile.STATUS, status)
         except RapdartsError as error:
             run.screen.say(str(error))
