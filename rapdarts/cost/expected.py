@@ -45,7 +45,7 @@ class PriceTable:
         """
         chosen = one_hot(self.space, genotype)
         for kind, width in genotype.widths.items():
-            # The fixed parts are those behind cells that put out all their nodes, as every search does.
+            # The fixed parts are those of cells that put out all their nodes, as every search does.
             if width != len(self.space.outputs):
                 raise InputError(
                     f"cell {kind} puts out {width} of {self.space.nodes} nodes; prices are known where a cell puts out all."

@@ -55,7 +55,7 @@ class Op:
     module that runs it. `reads` are the activations it reads, with the elements of each; `weights` says how many
     numbers of weights it reads, `parameters` how the network calls them; `writes` is the activation it gives, of shape
     `shape`. `free` operations cost no memory traffic: batch norms and functions of one tensor, element by element, are
-    folded into the operation before or behind; views and concatenations move nothing.
+    folded into the operation before or after; views and concatenations move nothing.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Counting: by hand for single layers, the thesis' filter designs, and the cheapest and the dearest cells."""
+"""Counting: by hand for single layers, the thesis' filter designs, and the cheapest and the most expensive cells."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cli.main import main
 from rapdarts.cost import layers, spaces
-from rapdarts.cost.count import COUNTERS, count_derived
+from rapdarts.cost.count import COUNTERS, HOROWITZ_45NM, count_derived
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.layers import LAYERS, module_of, rows_of
 from rapdarts.cost.trace import trace
@@ -599,3 +599,28 @@ def test_mistakes(line: str, words: str, capsys: pytest.CaptureFixture[str], els
     assert out == "" and said.count("\n") == 1 and len(said) < 1000
     assert said.startswith("rapdarts: error: ") and words in said
     assert not list(elsewhere.glob("*.png"))
+
+
+# --- any network ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The least that can be counted: a name, an image, classes, and a way to build it."""
+
+    name: str = "one convolution"
+    image: tuple[int, int, int] = (3, 8, 8)
+    classes: int = 0
+
+    def build(self) -> nn.Module:
+        return nn.Conv2d(3, 5, 1)
+
+
+def test_costs_of_anything_that_can_be_built() -> None:
+    skeleton = Skeleton(3, 4, (3, 8, 8), 5)
+    plain = layers.network_costs(Convolution(), 16, HOROWITZ_45NM).to_json()
+    assert (plain["target"], plain["input"], plain["classes"]) == ("one convolution", (3, 8, 8), 5 * 64)
+    assert (plain["params"], plain["bytes"], plain["macs"]) == (20, 40, 3 * 5 * 64)
+    assert "skeleton" not in plain and "auxiliary_head" not in plain
+    shown = layers.network_costs(Convolution(), 16, HOROWITZ_45NM, skeleton=skeleton, auxiliary=7).to_json()
+    assert shown == {**plain, "skeleton": vars(skeleton), "auxiliary_head": {"params": 7}}

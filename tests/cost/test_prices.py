@@ -145,7 +145,7 @@ def test_the_widest_network_leaves_room_to_search() -> None:
 
 
 def test_the_width_is_one_at_which_a_cell_fits_the_cap_on_skips() -> None:
-    """Skips are free and separable convolutions dear: the mean fits at widths where no cell without skips does."""
+    """Skips are free and separable convolutions expensive: the mean fits at widths where no cell without skips does."""
     space = DARTS.only(["skip_connect", "sep_conv_5x5"])
     settings = replace(asked(params=2e6), max_skips=0)
     channels = widest(settings, space, replace(FULL, layers=12, channels=2))
@@ -189,7 +189,7 @@ def favouring_dear_ones(first: str) -> np.ndarray:
 
 
 def test_a_budget_just_above_the_floor_survives_three_stages() -> None:
-    """Weights that want the dearest cell, a budget that only the cheapest meet: 8, 5 and 3 candidates, then a genotype within it."""
+    """Weights for the most expensive cell, a budget that only the cheapest meet: 8, 5 and 3 candidates, then a genotype within it."""
     table = prices(SearchConfig(), DARTS, FULL)
     limits = {"params": FLOOR + 10_000.0}
     budgets, space, weights = budgets_on(table, limits), DARTS, favouring_dear_ones("sep_conv_5x5")

@@ -131,15 +131,15 @@ def test_exported_for_any_batch(name: str) -> None:
 
 @EVERY
 def test_hooks_hear_every_cell(name: str) -> None:
-    network, heard = network_of(name), []
+    network, shapes = network_of(name), []
     for cell in network.cells:
-        cell.register_forward_hook(lambda module, given, result: heard.append(result.shape))
+        cell.register_forward_hook(lambda module, given, result: shapes.append(result.shape))
     gradients: list[Any] = []
     network.classifier.register_full_backward_hook(lambda module, given, result: gradients.append(given[0].shape))
     network(images_of(name)).sum().backward()
-    assert len(heard) == SKELETONS[name].layers
-    assert all(len(shape) == 4 for shape in heard)
-    assert gradients == [heard[-1]]
+    assert len(shapes) == SKELETONS[name].layers
+    assert all(len(shape) == 4 for shape in shapes)
+    assert gradients == [shapes[-1]]
 
 
 @EVERY

@@ -170,7 +170,7 @@ def test_zero_is_zero_where_the_input_is_large() -> None:
 # --- what a pixel reaches ----------------------------------------------------------------------------------------
 
 
-def pixels_heard(op: nn.Module, size: tuple[int, int], places: tuple[slice, slice]) -> Tensor:
+def pixels_read(op: nn.Module, size: tuple[int, int], places: tuple[slice, slice]) -> Tensor:
     """Which input pixels (h, w) the outputs at `places` depend on."""
     torch.manual_seed(0)
     for weight in op.parameters():
@@ -209,7 +209,7 @@ def test_field_of_view(name: str) -> None:
         for column in GRIDS[name]:
             expected[7 + row, 7 + column] = True
     centre = (slice(7, 8), slice(7, 8))
-    assert torch.equal(pixels_heard(PRIMITIVES[name](16, 1, True), (15, 15), centre), expected)
+    assert torch.equal(pixels_read(PRIMITIVES[name](16, 1, True), (15, 15), centre), expected)
 
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 5), (6, 5), (1, 1)])
@@ -226,8 +226,8 @@ def test_factorized_reduce_hears_both_diagonals(size: tuple[int, int]) -> None:
     """One half of the channels reads the pixels with even coordinates, the other those with odd ones; none is read twice."""
     rows, columns = torch.arange(size[0])[:, None], torch.arange(size[1])[None]
     everywhere = (slice(None), slice(None))
-    heard = pixels_heard(FactorizedReduce(16, 16, affine=True), size, everywhere)
-    assert torch.equal(heard, rows % 2 == columns % 2)
+    read = pixels_read(FactorizedReduce(16, 16, affine=True), size, everywhere)
+    assert torch.equal(read, rows % 2 == columns % 2)
 
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 5), (6, 5), (1, 1)])

@@ -121,7 +121,7 @@ def within(prices: np.ndarray, bound: float) -> Budgets:
 
 
 def test_a_tight_budget_survives_to_the_end() -> None:
-    """Weights that love the dearest primitive, and a bound just above the least that any genotype costs."""
+    """Weights that favour the most expensive primitive, and a bound just above the least that any genotype costs."""
     rng = np.random.default_rng(0)
     prices = np.round(rng.uniform(0, 10, (1, *DARTS.mask.shape)) * np.array([0, 0, 0, 0, 200, 500, 100, 250]))
     prices[..., 1:4] += np.round(rng.uniform(1, 9, prices[..., 1:4].shape))

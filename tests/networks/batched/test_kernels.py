@@ -254,7 +254,7 @@ def test_a_maximum_that_is_no_number_stays_one() -> None:
 
 
 def test_a_channel_that_is_no_number_stays_one() -> None:
-    """Also behind a ReLU: a loss that looked finite would hide it."""
+    """Also after a ReLU: a loss that looked finite would hide it."""
     x = channels_last(torch.randn(2, 8, 4, 4))
     x[0, 3, 1, 1] = float("nan")
     for relu in (False, True):
