@@ -33,6 +33,7 @@ from rapdarts.deploy.blueprint import Blueprint
 from rapdarts.deploy.lookup import named_space
 from rapdarts.deploy.model_file import TrainedFile, deployed, load_network, read_trained
 from rapdarts.errors import InputError
+from rapdarts.files.run_files import RunFile
 from rapdarts.loops import launch as launches
 from rapdarts.loops.launch import Retrained, Searched
 from rapdarts.networks.derived import DerivedNetwork
@@ -128,7 +129,7 @@ def load(path: AnyPath, *, normalise: bool = True, classes: int | None = None, s
     of its genotype, if it is one of yours. Raises InputError where there is no such network, DamagedError if the file is broken.
     """
     file = Path(path)
-    trained = read_trained(file / "network.safetensors" if file.is_dir() else file, lambda name: _space(space or name))
+    trained = read_trained(file / RunFile.NETWORK if file.is_dir() else file, lambda name: _space(space or name))
     module = deployed(trained)
     if classes is not None:
         module.network = _with_new_head(trained, classes)

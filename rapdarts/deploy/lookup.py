@@ -29,6 +29,7 @@ from rapdarts.cost.layers import Target
 from rapdarts.cost.trace import Image
 from rapdarts.deploy.skeletons import CLASSES, IMAGE, skeleton_for
 from rapdarts.errors import InputError, shorten, suggestion
+from rapdarts.files.run_files import RunFile
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.networks.reference import REFERENCE, find
 
@@ -164,7 +165,7 @@ def named(target: str, networks: Iterable[str] = (), forms: str = "a file") -> t
         return known_genotype, target
     path = Path(target)
     if os.path.isdir(path):
-        path = path / "genotype.json"
+        path = path / RunFile.GENOTYPE
         if not path.exists():
             raise InputError(
                 f"{target} holds no genotype.json; the search has not finished, or it is not a run folder."

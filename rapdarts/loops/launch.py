@@ -27,6 +27,7 @@ from rapdarts.deploy.lookup import named
 from rapdarts.deploy.model_file import deployed, read_trained
 from rapdarts.deploy.skeletons import deployment_skeleton, skeleton_to_build
 from rapdarts.errors import InputError
+from rapdarts.files.run_files import RunFile
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
 from rapdarts.loops.memory import training_within_memory, within_memory
@@ -42,7 +43,7 @@ from rapdarts.training.log import Screen
 from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import open_run
 
-HARDWARE_KEPT, LATENCY_KEPT = "hardware.yaml", "latency.json"
+HARDWARE_KEPT, LATENCY_KEPT = RunFile.HARDWARE, RunFile.LATENCY
 """The tables that a search was priced by, as its run folder keeps them."""
 
 Read = Callable[[torch.device], DataSet]
@@ -96,7 +97,7 @@ class Retrained:
     @property
     def file(self) -> Path:
         """The trained network."""
-        return self.folder / "network.safetensors"
+        return self.folder / RunFile.NETWORK
 
     @property
     def costs(self) -> dict[str, float]:
@@ -144,7 +145,7 @@ def search(
         with within_memory(config, space, data, table, run):
             derivation = searching.search(config, space, data, run, table, provenance(config, config.search))
         report = cost_report(derivation, table, config.search, run)
-        run.write_json("result.json", report)
+        run.write_json(RunFile.RESULT, report)
     return Searched(derivation, report, run.folder)
 
 
@@ -163,7 +164,7 @@ def baseline(
     with open_run("random", config, launch, name, inputs) as run:
         with training_within_memory(config.retrain):
             result = random_baseline(config, space, data, run, like)
-        file = run.write_json("result.json", result)
+        file = run.write_json(RunFile.RESULT, result)
     return result, file
 
 
@@ -183,8 +184,8 @@ def rank(
     with open_run("rank", config, launch, name, inputs | {"search space": code}) as run:
         with training_within_memory(config.retrain):
             result = ranking(config, contestants, skeleton, data, run)
-        run.write_json("result.json", result)
-    return result, run.folder / "best.json"
+        run.write_json(RunFile.RESULT, result)
+    return result, run.folder / RunFile.BEST_GENOTYPE
 
 
 def retrain(
@@ -217,7 +218,7 @@ def retrain(
             with training_within_memory(config.retrain):
                 trained = retraining.retrain(config, blueprint, data, run)
             report = retraining.result(trained, blueprint, config.retrain, run)
-            run.write_json("result.json", report)
+            run.write_json(RunFile.RESULT, report)
     return Retrained(trained.test, trained.best, blueprint, report, run.folder, process_group.is_main)
 
 

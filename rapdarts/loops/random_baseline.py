@@ -20,6 +20,7 @@ from rapdarts.data.randomness import key
 from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.deploy.skeletons import skeleton_to_build
 from rapdarts.errors import DivergedError, InputError
+from rapdarts.files.run_files import RunFile
 from rapdarts.loops.retrain import all_diverged, retrain
 from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import Run
@@ -42,7 +43,7 @@ def random_baseline(
     facts = deployment_facts(config.search.precision, read_hardware(config.search.hardware))
     target = settings.macs or (count_derived(like, space, skeleton, {"macs": macs})["macs"] if like else 0.0)
     genotypes = draw(space, table, settings.count, target, settings.tolerance, key(config.seed, "random genotypes"))
-    run.write_json("genotypes.json", [{"genotype": g.line, "costs": table.exact(g)} for g in genotypes])
+    run.write_json(RunFile.GENOTYPES, [{"genotype": g.line, "costs": table.exact(g)} for g in genotypes])
 
     drawn = [replace(genotype, provenance=facts) for genotype in genotypes]
     blueprints = [DerivedBlueprint(genotype, space, skeleton, instead_of) for genotype in drawn]

@@ -21,6 +21,7 @@ from rapdarts.config.units import show
 from rapdarts.data.dataset import DataSet, split
 from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.errors import DivergedError
+from rapdarts.files.run_files import RunFile
 from rapdarts.loops.retrain import all_diverged, retrain
 from rapdarts.training.run import Run
 
@@ -154,7 +155,7 @@ def rank(
     ]
     wholes = [json.loads(blueprints[number].card["genotype"]) for number in order]
     run.write_json(
-        "ranking.json", [{**found, "genotype": whole} for found, whole in zip(networks, wholes, strict=True)]
+        RunFile.RANKING, [{**found, "genotype": whole} for found, whole in zip(networks, wholes, strict=True)]
     )
     facts = {name: networks[0][name] for name in ("validation_accuracy", "standard_error", "sources")}
     best = replace(
@@ -163,7 +164,7 @@ def rank(
         costs=costs[order[0]],
         provenance={**contestants[order[0]].genotype.provenance, "ranking": {**facts, "of": len(order)}},
     )
-    run.write("best.json", best.to_json())
+    run.write(RunFile.BEST_GENOTYPE, best.to_json())
     return {
         "count": len(networks),
         "seeds": seeds,

@@ -17,6 +17,7 @@ from rapdarts.data.randomness import key
 from rapdarts.deploy.blueprint import Blueprint
 from rapdarts.deploy.model_file import to_safetensors
 from rapdarts.errors import DivergedError, InputError
+from rapdarts.files.run_files import RunFile
 from rapdarts.networks.derived import DerivedNetwork, drop_paths
 from rapdarts.networks.layers import remarks_on_pools
 from rapdarts.training.cuda_graph import GraphedStep
@@ -153,11 +154,11 @@ def retrain(
     if best.weights is not None:
         shipped.load_state_dict(best.weights)
         best_accuracy = evaluate_logits(*test())
-        run.write(f"{folder}best.safetensors", to_safetensors(best.weights, blueprint, data))
+        run.write(f"{folder}{RunFile.BEST_NETWORK}", to_safetensors(best.weights, blueprint, data))
         shipped.load_state_dict(last)
-    run.write(f"{folder}network.safetensors", to_safetensors(last, blueprint, data))
+    run.write(f"{folder}{RunFile.NETWORK}", to_safetensors(last, blueprint, data))
     if "genotype" in blueprint.card:
-        run.write(f"{folder}genotype.json", blueprint.card["genotype"])
+        run.write(f"{folder}{RunFile.GENOTYPE}", blueprint.card["genotype"])
     logits, labels = test()
     return Trained(shipped, evaluate_logits(logits, labels), topk_correct(logits, labels), best_accuracy)
 

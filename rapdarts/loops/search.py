@@ -22,6 +22,7 @@ from rapdarts.data.dataset import DataSet, split
 from rapdarts.data.randomness import key
 from rapdarts.deploy.skeletons import deployment_skeleton
 from rapdarts.errors import InputError
+from rapdarts.files.run_files import RunFile
 from rapdarts.loops.search_record import cost_facts, heat_map, shown
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.layers import remarks_on_pools
@@ -91,11 +92,11 @@ def search(
             run.picture("alpha", heat_map(architecture().joint))
         mixing = mixing_weights(architecture)
 
-    run.write("alphas.json", alphas_to_json(space, table.skeleton, architecture))
+    run.write(RunFile.ALPHAS, alphas_to_json(space, table.skeleton, architecture))
     count = BEST if limits or settings.rule == "exact" else 1
     derivation = derive(space, mixing, table, settings.rule, settings.max_skips, provenance, limits, count)
-    run.write_json("candidates.json", derivation.candidates_json())
-    run.write("genotype.json", derivation.genotype.to_json())
+    run.write_json(RunFile.CANDIDATES, derivation.candidates_json())
+    run.write(RunFile.GENOTYPE, derivation.genotype.to_json())
     return derivation
 
 

@@ -20,6 +20,7 @@ from rapdarts.config import experiment as configuration
 from rapdarts.config import knobs, resolve
 from rapdarts.errors import BusyError, DamagedError, InputError
 from rapdarts.files import atomic as files
+from rapdarts.files.run_files import RunFile
 from rapdarts.files.yaml import read_yaml
 from rapdarts.training import checkpoint
 from rapdarts.training.log import Screen
@@ -42,7 +43,7 @@ def claimed(
     """
     folder = _make_folder(launch, f"{verb}-{name}")
     try:
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(folder / RunFile.LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise files.storage_error(folder, error) from None
     try:
@@ -57,8 +58,8 @@ def claimed(
         resumed = _load(folder, origin, screen) if launch.resume else None
         environment = _environment_of(folder, verb, config.device, processes, screen)
         files.sweep(folder)
-        files.write(folder / "config.yaml", knobs.save_yaml(config))
-        files.write(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+        files.write(folder / RunFile.CONFIG, knobs.save_yaml(config))
+        files.write(folder / RunFile.ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
         together = f", {processes} processes" if processes > 1 else ""
         threads = f"the CPU with {environment['threads']} thread{'s' if environment['threads'] > 1 else ''}"
         screen.say(f"{verb} {name} in {folder}, on {environment['gpu'] or threads}{together}")
@@ -90,10 +91,10 @@ def _make_folder(launch: configuration.Launch, name: str) -> Path:
 
 
 def _check_config(folder: Path, config: configuration.Experiment, resume: bool) -> None:
-    saved, record = folder / "config.yaml", folder / "metrics.jsonl"
+    saved, record = folder / RunFile.CONFIG, folder / RunFile.METRICS
     begun = (
-        (folder / "checkpoint").exists()
-        or (folder / "result.json").exists()
+        (folder / RunFile.CHECKPOINT).exists()
+        or (folder / RunFile.RESULT).exists()
         or (record.exists() and record.stat().st_size > 0)
     )
     if not (saved.exists() and begun):
@@ -112,7 +113,8 @@ def _check_config(folder: Path, config: configuration.Experiment, resume: bool) 
 
 def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, Any] | None:
     """The state to continue from, or None where the run was stopped before its first checkpoint."""
-    found, finished = checkpoint.load_checkpoint(folder / "checkpoint", origin), (folder / "result.json").exists()
+    found = checkpoint.load_checkpoint(folder / RunFile.CHECKPOINT, origin)
+    finished = (folder / RunFile.RESULT).exists()
     if found is not None:
         state, damage = found
         resuming = f"{damage}; resuming from the one before it" if damage else f"resuming {folder} from its checkpoint"
@@ -128,7 +130,7 @@ def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, 
 
 def _environment_of(folder: Path, verb: str, device: str, processes: int, screen: Screen) -> dict[str, Any]:
     """What environment.json is to say: where the run began, and where else it was resumed, which is said aloud if it matters."""
-    now, path = _environment(verb, device, processes), folder / "environment.json"
+    now, path = _environment(verb, device, processes), folder / RunFile.ENVIRONMENT
     try:
         first = {"processes": 1, **json.loads(path.read_text(encoding="utf-8"))}
     except (OSError, ValueError):
@@ -164,4 +166,4 @@ def run_of(path: Path) -> Path | None:
     folders = [path.parent]
     if path.absolute().parent.parent.name == "trained":
         folders.append(path.absolute().parents[2])
-    return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
+    return next((folder for folder in folders if (folder / RunFile.CONFIG).is_file()), None)

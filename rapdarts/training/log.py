@@ -15,12 +15,14 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rapdarts.files.run_files import RunFile
+
 
 class Log:
     """Appends one record an epoch, or without a folder none; a TensorBoard or console that fails never stops the training."""
 
     def __init__(self, folder: Path | None, keep_bytes: int) -> None:
-        self.path = folder / "metrics.jsonl" if folder else Path(os.devnull)
+        self.path = folder / RunFile.METRICS if folder else Path(os.devnull)
         self.records = self._cut(keep_bytes) if folder else 0
         self.file = open(self.path, "ab")  # noqa: SIM115 (closed with the run)
         self.board = _Board(folder / "tensorboard" if folder else None, self.records)

@@ -35,6 +35,7 @@ from rapdarts.errors import (
     of_all,
 )
 from rapdarts.files import atomic as files
+from rapdarts.files.run_files import RunFile
 from rapdarts.training import checkpoint
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
 from rapdarts.training.folder import claimed
@@ -246,7 +247,7 @@ class Run:
         failure: RapdartsError | None = None
         if self.process_group.is_main:
             try:
-                checkpoint.save_checkpoint(self.folder / "checkpoint", state, self.origin)
+                checkpoint.save_checkpoint(self.folder / RunFile.CHECKPOINT, state, self.origin)
             except RapdartsError as error:
                 failure = error
         (failed,) = self.process_group.agree(int(failure is not None))
@@ -255,7 +256,7 @@ class Run:
         self.saved_at = time.monotonic()
 
     def _diverged(self, sign: str) -> DivergedError:
-        saved = (self.folder / "checkpoint").exists()
+        saved = (self.folder / RunFile.CHECKPOINT).exists()
         stands = "; the last checkpoint was written before it" if saved else ""
         return DivergedError(f"{sign}: the training diverged. Lower the learning rate{stands}.")
 
@@ -355,7 +356,7 @@ def _signals(run: Run) -> Iterator[None]:
 def _status(run: Run) -> Iterator[None]:
     """Keeps status.json true: a launcher that swallows exit codes can still read how the run ended."""
     status: dict[str, Any] = {"state": "running", "pid": os.getpid()}
-    run.write_json("status.json", status)
+    run.write_json(RunFile.STATUS, status)
     try:
         yield
         status = {"state": "done", "exit_code": 0}
@@ -373,7 +374,7 @@ def _status(run: Run) -> Iterator[None]:
         run.screen.stop()
         run.log_file.close()
         try:
-            run.write_json("status.json", status)
+            run.write_json(RunFile.STATUS, status)
         except RapdartsError as error:
             run.screen.say(str(error))
 

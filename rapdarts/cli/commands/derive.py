@@ -16,6 +16,7 @@ from rapdarts.config.commands import DeriveConfig
 from rapdarts.config.experiment import Experiment, SearchConfig
 from rapdarts.config.units import within
 from rapdarts.errors import InputError, shorten
+from rapdarts.files.run_files import RunFile
 
 
 def derive(call: Call) -> None:
@@ -32,7 +33,7 @@ def derive(call: Call) -> None:
     if not is_run and not os.path.isfile(target):
         what = shorten(str(target))
         raise InputError(f"there is no {what}; give the folder of a finished search, or its alphas.json.")
-    file = target / "alphas.json" if is_run else target
+    file = target / RunFile.ALPHAS if is_run else target
     config = resolve.experiment_of_alphas(file, needed=is_run)
     full = space_asked(space_of_alphas(file), call.space)
     space, skeleton, architecture = read_alphas(file, full)

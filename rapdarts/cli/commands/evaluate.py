@@ -14,6 +14,7 @@ from rapdarts.config import knobs
 from rapdarts.config.commands import EvaluateConfig
 from rapdarts.config.units import show
 from rapdarts.errors import InputError
+from rapdarts.files.run_files import RunFile
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,7 @@ def evaluate(call: Call) -> None:
 
     if options.plot:
         plots.check(options.plot)
-    file = target / "network.safetensors" if target.is_dir() else target
+    file = target / RunFile.NETWORK if target.is_dir() else target
     subject = _in_onnx(file, options) if file.suffix == ".onnx" else _trained(file, call)
     config = experiment_of(file, call.words[1] if len(call.words) > 1 else "", needed=not options.data.name)
     device = device_named("cpu" if file.suffix == ".onnx" else options.device, options.threads or config.threads)

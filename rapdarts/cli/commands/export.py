@@ -14,6 +14,7 @@ from rapdarts.config import knobs
 from rapdarts.config.commands import ExportConfig
 from rapdarts.config.exports import EXPORTS
 from rapdarts.errors import InputError, shorten
+from rapdarts.files.run_files import RunFile
 
 if TYPE_CHECKING:
     from rapdarts.architecture.genotype import Genotype
@@ -57,8 +58,8 @@ def export(call: Call) -> None:
 def _genotype(call: Call, target: str) -> Genotype:
     """The genotype that a target names, or that lies in the trained network that it names."""
     file = Path(target)
-    if os.path.isdir(file) and not (file / "genotype.json").exists() and (file / "network.safetensors").exists():
-        file = file / "network.safetensors"
+    if os.path.isdir(file) and not (file / RunFile.GENOTYPE).exists() and (file / RunFile.NETWORK).exists():
+        file = file / RunFile.NETWORK
     if file.suffix != ".safetensors" or not os.path.isfile(file):
         from rapdarts.deploy.lookup import find_genotype, named
 
@@ -86,11 +87,11 @@ def _network_file(target: str, form: str) -> Path:
     from rapdarts.networks import reference
 
     path = Path(target)
-    file = path / "network.safetensors" if os.path.isdir(path) else path
+    file = path / RunFile.NETWORK if os.path.isdir(path) else path
     if os.path.isfile(file) and file.suffix == ".safetensors":
         return file
     train = f"train it first (rapdarts retrain {shorten(target)} EXPERIMENT run=FOLDER) and name that folder"
-    if os.path.isdir(path) and not (path / "genotype.json").exists():
+    if os.path.isdir(path) and not (path / RunFile.GENOTYPE).exists():
         raise InputError(
             f"{target} holds no network.safetensors, which to={form} needs; name the folder of a finished rapdarts retrain."
         )

@@ -16,13 +16,14 @@ from rapdarts.config.commands import DeriveConfig
 from rapdarts.config.experiment import Experiment
 from rapdarts.config.presets import RECIPES
 from rapdarts.errors import InputError, shorten
+from rapdarts.files.run_files import RunFile
 
 if TYPE_CHECKING:
     from rapdarts.architecture.space import Skeleton
     from rapdarts.data.dataset import DataSet
     from rapdarts.loops.rank import RankingEntry
 
-ALPHAS = "alphas.json"
+ALPHAS = RunFile.ALPHAS
 COUNTS = ("search.precision", "search.hardware")
 """The keys of a search that say how costs are counted, which a ranking does too."""
 
@@ -48,7 +49,7 @@ def rank(call: Call) -> None:
     idle = [f"{key}=" for key, name in given.items() if name not in COUNTS]
     if idle:
         raise InputError(f"rapdarts rank searches no more, and has no use for {', '.join(idle)}; leave it out.")
-    config, launch = experiment_asked(call, str(runs[0] / "config.yaml"), _briefly(resolve.experiment_of_run(runs[0])))
+    config, launch = experiment_asked(call, str(runs[0] / RunFile.CONFIG), _briefly(resolve.experiment_of_run(runs[0])))
     if config is None:
         return
     from rapdarts.cost.count import deployment_facts
@@ -136,7 +137,7 @@ def _check_data(folder: Path, skeleton: Skeleton, config: Experiment, data: Data
     pairs += [("images", skeleton.image, data.image), ("classes", skeleton.classes, data.classes)]
     # A share of the training set is drawn by the seed; two of the same seed, and two wholes, must be the same images.
     share = [(one.data.fraction, one.seed if one.data.fraction < 1 else 0) for one in (searched, config)]
-    fingerprint = origin_of(folder / "checkpoint").get("data set", "")
+    fingerprint = origin_of(folder / RunFile.CHECKPOINT).get("data set", "")
     if fingerprint and share[0] == share[1]:
         pairs.append(("fingerprint", fingerprint[:12], data.fingerprint[:12]))
     for name, theirs, ours in pairs:

@@ -10,6 +10,7 @@ from rapdarts.cli.output import answer, say
 from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment
 from rapdarts.errors import InputError
+from rapdarts.files.run_files import RunFile
 
 
 def retrain(call: Call) -> None:
@@ -37,7 +38,7 @@ def retrain(call: Call) -> None:
 
 def _remark_on_data(target: str, config: Experiment) -> None:
     """Says so where a search's run folder is named, and its data are others than those that will be trained on."""
-    if not (Path(target) / "config.yaml").is_file():
+    if not (Path(target) / RunFile.CONFIG).is_file():
         return
     searched, asked = resolve.experiment_of_run(Path(target)).data, config.data
     if (searched.name, searched.path) != (asked.name, asked.path):

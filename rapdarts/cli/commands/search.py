@@ -7,6 +7,7 @@ from pathlib import Path
 from rapdarts.cli.arguments import Call
 from rapdarts.cli.naming import experiment_asked, space_asked
 from rapdarts.cli.output import answer
+from rapdarts.files.run_files import RunFile
 
 
 def search(call: Call) -> None:
@@ -27,5 +28,5 @@ def search(call: Call) -> None:
     answer(
         call,
         found.report,
-        f"{describe_search(found.report)}\nwritten to {found.folder / 'genotype.json'}",
+        f"{describe_search(found.report)}\nwritten to {found.folder / RunFile.GENOTYPE}",
     )
