@@ -8,11 +8,11 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import rapdarts
 from rapdarts.config import commands as options
 from rapdarts.config import experiment as config
 from rapdarts.config import resolve
 from rapdarts.config.knobs import Key, keys, range_text, written
+from rapdarts.version import __version__
 
 SWITCHES = {
     "--help": "print this help",
@@ -131,7 +131,7 @@ COMMANDS = {
 def overview() -> str:
     """Return the help of `rapdarts` itself: every command in a few words."""
     columns = _columns()
-    title = f"rapdarts {rapdarts.__version__}: give it a data set and a budget, and it finds and trains a network that keeps it."
+    title = f"rapdarts {__version__}: give it a data set and a budget, and it finds and trains a network that keeps it."
     usages = [f"  rapdarts {command.usage}" for command in COMMANDS.values()]
     start = max(map(len, usages)) + 2
     lines = [*_paragraph(title, columns), ""]

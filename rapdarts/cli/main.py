@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 
-import rapdarts
 from rapdarts.cli.arguments import Call
 from rapdarts.cli.commands import command
 from rapdarts.cli.help import COMMANDS, help_of, overview
@@ -26,6 +25,7 @@ from rapdarts.errors import (
     shorten,
     suggestion,
 )
+from rapdarts.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +97,7 @@ def _run(arguments: list[str]) -> None:
     if verb in ("--help", "-h", "help"):
         out(overview())
     elif verb == "--version":
-        out(rapdarts.__version__)
+        out(__version__)
     elif verb in COMMANDS:
         call = _parse(verb, arguments[1:])
         if verb != "retrain" and os.environ.get("WORLD_SIZE", "1") != "1":

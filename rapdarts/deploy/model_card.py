@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import rapdarts
 from rapdarts.config.experiment import Experiment
 from rapdarts.config.resolve import experiment_of_run
 from rapdarts.config.units import show
@@ -20,6 +19,7 @@ from rapdarts.files.json import Fault, as_object, strict_loads
 from rapdarts.files.run_files import RunFile
 from rapdarts.files.text import read_text
 from rapdarts.training.folder import run_of
+from rapdarts.version import __version__
 
 MAX_FILE_BYTES = 20_000_000
 NUMBERS = ("test_accuracy", "standard_error", "n")
@@ -169,7 +169,7 @@ def _use(trained: TrainedFile, name: str) -> list[str]:
         "    print(classes[network(pixels).argmax()])",
         "```",
         "",
-        f"Written by rapdarts {rapdarts.__version__}, whose `export` writes files for ONNX, torch.export and ExecuTorch as well.",
+        f"Written by rapdarts {__version__}, whose `export` writes files for ONNX, torch.export and ExecuTorch as well.",
         "",
     ]
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-import rapdarts
 from rapdarts.architecture.genotype import validate
 from rapdarts.architecture.reading import read_genotype
 from rapdarts.architecture.space import SearchSpace
@@ -36,6 +35,7 @@ from rapdarts.training.device import training_device
 from rapdarts.training.distributed import joined
 from rapdarts.training.log import Screen
 from rapdarts.training.session import open_run
+from rapdarts.version import __version__
 
 Reader = Callable[[torch.device], DataSet]
 """Gives a data set on a device."""
@@ -182,7 +182,7 @@ def provenance(config: Experiment, settings: SearchConfig) -> dict[str, Any]:
         "config_sha256": resolve.config_digest(config),
         "strategy": config.search.strategy,
         "seed": config.seed,
-        "rapdarts": rapdarts.__version__,
+        "rapdarts": __version__,
         "torch": torch.__version__,
     }
 

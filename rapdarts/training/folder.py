@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import rapdarts
 from rapdarts.config import experiment as configuration
 from rapdarts.config import knobs, resolve
 from rapdarts.errors import BusyError, DamagedError, InputError
@@ -24,6 +23,7 @@ from rapdarts.files.run_files import RunFile
 from rapdarts.files.yaml import read_yaml
 from rapdarts.training import checkpoint
 from rapdarts.training.log import Screen
+from rapdarts.version import __version__
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def _environment(verb: str, device: str, processes: int) -> dict[str, Any]:
         "verb": verb,
         "command": sys.argv[1:],
         "device": device,
-        "rapdarts": rapdarts.__version__,
+        "rapdarts": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-import rapdarts
 from rapdarts.config import experiment as configuration
 from rapdarts.config import resolve
 from rapdarts.errors import Preempted, RapdartsError, exit_code
@@ -21,6 +20,7 @@ from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup
 from rapdarts.training.folder import claimed
 from rapdarts.training.log import Screen
 from rapdarts.training.run import Run
+from rapdarts.version import __version__
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
@@ -43,7 +43,7 @@ def open_run(
     """
     origin = {"command": verb, **inputs}
     process_group.check_same(
-        "the settings or data", [resolve.config_digest(config), origin, rapdarts.__version__, torch.__version__]
+        "the settings or data", [resolve.config_digest(config), origin, __version__, torch.__version__]
     )
     screen = Screen(silent=not (progress and process_group.is_main))
     begin: dict[str, Any] = {}
