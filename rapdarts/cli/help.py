@@ -54,9 +54,9 @@ class Command:
 LAUNCH = (config.Launch, config.Experiment)
 COMMANDS = {
     "search": Command(
-        "search EXPERIMENT",
+        "search [EXPERIMENT]",
         "search digits cost.macs=0.2 seed=1 run=runs/first",
-        "Search for a cell under prices and budgets.",
+        "Search for a cell under prices and budgets. With run=FOLDER resume=true it needs no EXPERIMENT.",
         LAUNCH,
         ("--json", "--print-config", "--space"),
         "search",
@@ -64,15 +64,15 @@ COMMANDS = {
     "derive": Command(
         "derive RUN",
         "derive runs/first max_skips=1 out=one_skip.json",
-        "Read a genotype off a finished search once more. --json lists all candidates, the derived one first.",
+        "Derive another genotype from a finished search. --json lists all candidates, the derived one first.",
         (options.DeriveConfig,),
         ("--json", "--space"),
     ),
     "retrain": Command(
-        "retrain NETWORK EXPERIMENT",
+        "retrain NETWORK [EXPERIMENT]",
         "retrain runs/first/genotype.json digits run=runs/net",
         "Train a network from scratch. NETWORK: a genotype (a file, a run folder, a name such as PDARTS), or a reference "
-        "network such as lenet.",
+        "network such as lenet. A run folder brings its own EXPERIMENT.",
         LAUNCH,
         ("--json", "--print-config", "--space"),
         "retrain",
