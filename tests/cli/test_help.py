@@ -52,7 +52,7 @@ def test_every_key_is_there_with_its_default_unit_sentence_and_range(verb: str, 
     text = help_of(COMMANDS[verb])
     for key in (key for schema in COMMANDS[verb].schemas for key in knobs.keys(schema)):
         is_json = isinstance(key.default, (list, bool))
-        default = json.dumps(key.default) if is_json else knobs.written(key, key.default)
+        default = (json.dumps(key.default) if is_json else knobs.written(key, key.default)) or "(empty)"
         facts, allowed = key.facts, ""
         if facts["choices"]:
             allowed = f"[{', '.join(str(choice) for choice in facts['choices'] if choice != '')}]"

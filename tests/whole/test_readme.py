@@ -113,7 +113,9 @@ def check(words: str) -> None:
         else:
             raise refusals[-1]
     if command.schemas == help.LAUNCH and call.words:
-        name = call.words[0 if verb == "search" else -1]
+        # A run folder brings its own experiment.
+        alone = verb == "retrain" and len(call.words) == 1
+        name = "digits" if alone else call.words[0 if verb == "search" else -1]
         of_a_reader = PLACEHOLDER.fullmatch(name) or name.endswith(".yaml")
         resolve.resolve_experiment("digits" if of_a_reader else name, call.pairs, command.section)
         resolve.resolve_launch(call.pairs)
