@@ -71,13 +71,13 @@ def layer_costs(
     options, given = command_options(CountConfig, settings, keys)
     words = [lookup.word_of(one) for one in (networks if isinstance(networks, list | tuple) else [networks])]
     found = [lookup.find_network(one, code=True) if isinstance(one, str | Genotype) else one for one in words]
-    from rapdarts.deploy.counted import layers_of
+    from rapdarts.deploy.counted import count_layers
     from rapdarts.reports import costs as pictures
     from rapdarts.reports.plots import check
 
     if options.plot:
         check(options.plot)
-    counted = layers_of(found, options, given, space, " ".join(str(word) for word in words))
+    counted = count_layers(found, options, given, space, " ".join(str(word) for word in words))
     if options.plot:
         pictures.draw_layers(counted, atomic.file_to_write(options.plot))
     return counted

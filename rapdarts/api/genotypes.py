@@ -57,7 +57,7 @@ def derive(
     file = target / RunFile.ALPHAS if is_run else target
     found = derive_again(file, is_run, options, space, Screen(silent=not progress).say)
     if options.out:
-        atomic.write(atomic.file_to_write(options.out), found.genotype.to_json())
+        atomic.write_atomically(atomic.file_to_write(options.out), found.genotype.to_json())
     return found
 
 

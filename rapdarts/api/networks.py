@@ -137,5 +137,5 @@ def _export_genotype(word: str | Genotype, options: ExportConfig, space: Space) 
     if not options.out:
         return Exported(None, content, {}, content)
 
-    atomic.write(atomic.file_to_write(options.out), content)
+    atomic.write_atomically(atomic.file_to_write(options.out), content)
     return Exported(Path(options.out), content, {}, f"written to {options.out}")

@@ -183,12 +183,12 @@ def retrain(
 
 def report(runs: Network | Sequence[Network], out: AnyPath = "") -> Report:
     """Tabulate finished runs in Markdown, as `rapdarts report` does; `out` is a file to write the table to. Raises InputError."""
-    from rapdarts.reports.run_table import Report, table
+    from rapdarts.reports.run_table import Report, run_table
 
     several = runs if isinstance(runs, list | tuple) else [runs]
-    text, left_out = table([Path(lookup.word_of(one)) for one in several])
+    text, left_out = run_table([Path(lookup.word_of(one)) for one in several])
     if os.fspath(out):
-        atomic.write(atomic.file_to_write(os.fspath(out)), text)
+        atomic.write_atomically(atomic.file_to_write(os.fspath(out)), text)
     return Report(text, left_out)
 
 

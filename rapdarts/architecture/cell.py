@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rapdarts.errors import InputError
-from rapdarts.files.json import is_whole, show
+from rapdarts.files.json import is_whole, quote_value
 
 MAX_NODES = 100
 
@@ -28,7 +28,7 @@ class Cell:
 
     def __post_init__(self) -> None:
         if not (is_whole(self.inputs) and 1 <= self.inputs <= MAX_NODES):
-            raise InputError(f"inputs must be a whole number from 1 to {MAX_NODES}, not {show(self.inputs)}.")
+            raise InputError(f"inputs must be a whole number from 1 to {MAX_NODES}, not {quote_value(self.inputs)}.")
         if not 1 <= len(self.nodes) <= MAX_NODES:
             raise InputError(f"nodes has {len(self.nodes)} entries; a cell has 1 to {MAX_NODES} nodes.")
         end = self.inputs + len(self.nodes)
@@ -37,7 +37,7 @@ class Cell:
             for position, (primitive, source) in enumerate(node):
                 edge = f"node {number}, edge {position}"
                 if not isinstance(primitive, str) or not primitive:
-                    raise InputError(f"{edge}: the primitive must be a name, not {show(primitive)}.")
+                    raise InputError(f"{edge}: the primitive must be a name, not {quote_value(primitive)}.")
                 if not is_whole(source):
                     reason = "not a whole number"
                 elif source < 0:
@@ -51,13 +51,13 @@ class Cell:
                     )
                 else:
                     continue
-                raise InputError(f"{edge}: the input {show(source)} is {reason}; it may be {_span(0, own - 1)}.")
+                raise InputError(f"{edge}: the input {quote_value(source)} is {reason}; it may be {_span(0, own - 1)}.")
         allowed = _span(self.inputs, end - 1)
         if not self.concat:
             raise InputError(f"concat is empty; it may name {allowed}.")
         for source in self.concat:
             if not (is_whole(source) and self.inputs <= source < end):
-                raise InputError(f"concat names {show(source)}, which is no node; it may name {allowed}.")
+                raise InputError(f"concat names {quote_value(source)}, which is no node; it may name {allowed}.")
             if self.empty(source):
                 raise InputError(f"concat names {source}, but node {source - self.inputs} has no edge.")
         if len(set(self.concat)) != len(self.concat):

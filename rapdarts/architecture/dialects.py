@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from rapdarts.architecture.space import KINDS
 from rapdarts.errors import InputError
-from rapdarts.files.json import as_list, is_whole, record, show
+from rapdarts.files.json import as_list, is_whole, quote_value, record
 
 UNDERSTOOD = (
     "rapdarts' own JSON, Genotype(...) of the DARTS family with pairs or triples, a search's log with such lines, NNI's"
@@ -122,7 +122,7 @@ class _Grammar:
 
     def refuse(self, node: ast.AST, expected: str) -> NoReturn:
         found = ast.get_source_segment(self.source, node) or self.source
-        raise InputError(f"{self.where}: found {show(found)}; {expected}.")
+        raise InputError(f"{self.where}: found {quote_value(found)}; {expected}.")
 
     def value(self, body: list[ast.stmt]) -> ast.Call | ast.Dict:
         """Return the one Genotype(...) or dictionary among the statements."""
@@ -180,7 +180,7 @@ class _Grammar:
         for primitive, *numbers in edges:
             if not all(is_whole(number) for number in numbers) or not INPUTS <= max(numbers) <= MAX_STATE:
                 raise InputError(
-                    f"{self.where}: {kind} has the triple {show((primitive, *numbers))}; it must name a primitive, a node"
+                    f"{self.where}: {kind} has the triple {quote_value((primitive, *numbers))}; it must name a primitive, a node"
                     f" from {INPUTS} to {MAX_STATE}, and its input."
                 )
             orders.add((numbers[0] > numbers[1]) - (numbers[0] < numbers[1]))
@@ -281,7 +281,7 @@ def cells_from_nni(tree: Mapping[str, Any], where: str) -> ParsedCells:
         numbers = [node for cell, node in sorted(edges) if cell == kind]
         if not nodes or numbers != list(range(INPUTS, INPUTS + len(nodes))):
             raise InputError(
-                f"{where}: the {kind} cell has the nodes {show(numbers)}; NNI numbers them from {INPUTS} on, without gaps."
+                f"{where}: the {kind} cell has the nodes {quote_value(numbers)}; NNI numbers them from {INPUTS} on, without gaps."
             )
         cells[kind] = {"inputs": INPUTS, "nodes": nodes, "concat": numbers}
     most = max(map(len, edges.values()))
@@ -302,7 +302,7 @@ def _nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]
             found[place["kind"], int(place["node"])].setdefault(int(place["slot"]), {})[place["what"]] = value
         elif key not in NNI_SIZES:
             raise InputError(
-                f"{where}: found the key {show(key)} among NNI's, which are like normal/op_2_0 and normal/input_2_0."
+                f"{where}: found the key {quote_value(key)} among NNI's, which are like normal/op_2_0 and normal/input_2_0."
             )
     edges: dict[tuple[str, int], list[Any]] = {}
     for (kind, node), slots in found.items():
@@ -324,7 +324,7 @@ def _older_nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], lis
         place = NNI_OLD_KEY.fullmatch(key)
         if not place:
             raise InputError(
-                f"{where}: found the key {show(key)} among NNI's, which are like normal_n2_p0 and normal_n2_switch."
+                f"{where}: found the key {quote_value(key)} among NNI's, which are like normal_n2_p0 and normal_n2_switch."
             )
         if place["input"] is not None:
             continue
@@ -334,11 +334,12 @@ def _older_nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], lis
             edge = chosen if isinstance(chosen, str) else f"{kind}_n{node}_p{chosen}"
             source = NNI_OLD_KEY.fullmatch(edge)
             if edge not in tree or not source or source["input"] is None or not edge.startswith(f"{kind}_n{node}_"):
-                raise InputError(f"{where}: {key} names {show(chosen)}, which is no edge of the node.")
+                raise InputError(f"{where}: {key} names {quote_value(chosen)}, which is no edge of the node.")
             name = tree[edge]
             if not isinstance(name, str):
                 raise InputError(
-                    f"{where}: {edge} must be a primitive's name, not {show(name)}; the list that a number points into is not in the file."
+                    f"{where}: {edge} must be a primitive's name, not {quote_value(name)}; the list that a number points into"
+                    " is not in the file."
                 )
             edges[kind, node].append([NNI_OLD_NAMES.get(name, name), int(source["input"])])
     return edges
@@ -357,25 +358,26 @@ def cells_from_nasbench201(text: str, where: str) -> ParsedCells:
     parts = text.strip().split("+")
     if len(parts) != BENCH_NODES:
         raise InputError(
-            f"{where}: found {len(parts)} nodes in {show(text.strip())}; the NAS-Bench-201 dialect joins {BENCH_NODES} by +."
+            f"{where}: found {len(parts)} nodes in {quote_value(text.strip())}; the NAS-Bench-201 dialect joins {BENCH_NODES} by +."
         )
     nodes = []
     for number, part in enumerate(parts):
         first, *edges, last = part.split("|") if part.count("|") > 1 else (part, "")
         if first or last:
             raise InputError(
-                f"{where}, node {number}: found {show(part)}; its edges stand between bars, as in |none~0|."
+                f"{where}, node {number}: found {quote_value(part)}; its edges stand between bars, as in |none~0|."
             )
         if len(edges) != number + 1:
             raise InputError(
-                f"{where}, node {number}: found {len(edges)} edges in {show(part)}; in the NAS-Bench-201 dialect it has {number + 1}."
+                f"{where}, node {number}: found {len(edges)} edges in {quote_value(part)}; in the NAS-Bench-201 dialect it has"
+                f" {number + 1}."
             )
         node = []
         for source, edge in enumerate(edges):
             found = BENCH_EDGE.fullmatch(edge)
             if not found or found[2] != str(source):
                 raise InputError(
-                    f"{where}, node {number}, edge {source}: found {show(edge)}; here stands primitive~input, as in none~{source}."
+                    f"{where}, node {number}, edge {source}: found {quote_value(edge)}; here stands primitive~input, as in none~{source}."
                 )
             node.append([found[1], source])
         nodes.append(node)

@@ -16,7 +16,7 @@ from rapdarts.architecture.cell import Cell
 from rapdarts.architecture.drawing import draw
 from rapdarts.architecture.space import KINDS, SearchSpace, Skeleton
 from rapdarts.errors import InputError, shorten, suggestion
-from rapdarts.files.json import dump, show
+from rapdarts.files.json import dump, quote_value
 
 FORMAT = "rapdarts-genotype"
 VERSION = 1
@@ -173,14 +173,14 @@ def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
                     raise InputError(f"{edge}: the space {space.name} never derives none; use one of {names}.")
                 if primitive not in allowed:
                     raise InputError(
-                        f"{edge}: the space {space.name} has no primitive {show(primitive)}{_code_points(primitive)};"
+                        f"{edge}: the space {space.name} has no primitive {quote_value(primitive)}{_code_points(primitive)};"
                         f" {suggestion(primitive, allowed)}."
                     )
                 if not space.repeat_inputs and source in (earlier for _, earlier in node[:position]):
                     raise InputError(f"{edge}: input {source} is used twice, which the space {space.name} forbids.")
         if space.inputs == 1 and cell.concat != space.outputs:
             raise InputError(
-                f"{here} puts out {show(list(cell.concat))}; in the space {space.name} it puts out {list(space.outputs)}."
+                f"{here} puts out {quote_value(list(cell.concat))}; in the space {space.name} it puts out {list(space.outputs)}."
             )
 
 

@@ -14,7 +14,7 @@ from rapdarts.architecture.cell import Cell
 from rapdarts.architecture.genotype import FORMAT, MAX_FILE_BYTES, SKELETON, VERSION, Genotype
 from rapdarts.architecture.space import KINDS, Skeleton
 from rapdarts.errors import InputError
-from rapdarts.files.json import Fault, as_list, as_object, is_whole, reader, record, show, strict_loads
+from rapdarts.files.json import Fault, as_list, as_object, is_whole, quote_value, reader, record, strict_loads
 from rapdarts.files.text import read_text
 
 SPACE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
@@ -64,11 +64,11 @@ def parse_genotype_json(text: str, where: str, space: str = "darts") -> Genotype
         return _genotype(dialects.cells_from_nni(tree, where), where, space)
     if tree.get("format") != FORMAT:
         raise InputError(
-            f"{where}: format must be {FORMAT!r}, not {show(tree.get('format'))}; understood are {dialects.UNDERSTOOD}."
+            f"{where}: format must be {FORMAT!r}, not {quote_value(tree.get('format'))}; understood are {dialects.UNDERSTOOD}."
         )
     version = tree.get("version")
     if not is_whole(version) or version < 1:
-        raise InputError(f"{where}: version must be {VERSION}, not {show(version)}.")
+        raise InputError(f"{where}: version must be {VERSION}, not {quote_value(version)}.")
     if version > VERSION:
         raise InputError(f"{where} has version {version} and needs a newer rapdarts; this one reads version {VERSION}.")
 
@@ -92,7 +92,7 @@ def _cell(tree: Any, where: str) -> Cell:
         for position, edge in enumerate(as_list(edges, f"{where}, node {number}")):
             if not isinstance(edge, list) or len(edge) != 2:
                 raise InputError(
-                    f"{where}, node {number}, edge {position}: must be a pair [primitive, input], not {show(edge)}."
+                    f"{where}, node {number}, edge {position}: must be a pair [primitive, input], not {quote_value(edge)}."
                 )
         nodes.append(tuple((primitive, source) for primitive, source in edges))
     try:
@@ -104,7 +104,7 @@ def _cell(tree: Any, where: str) -> Cell:
 def _costs(tree: Any, where: str) -> dict[str, int | float]:
     for resource, cost in as_object(tree, where).items():
         if type(cost) not in (int, float):  # and no bool, which is a subclass of int
-            raise InputError(f"{where}: {show(resource)} must be a number, not {show(cost)}.")
+            raise InputError(f"{where}: {quote_value(resource)} must be a number, not {quote_value(cost)}.")
     return dict(tree)
 
 
@@ -113,9 +113,11 @@ def _skeleton(tree: Any, where: str) -> Skeleton | None:
         return None
     fields = record(tree, where, {**dict.fromkeys(SKELETON), "stem": as_stem, "image": as_list})
     if len(fields["image"]) != 3:
-        raise InputError(f"{where}: image must be [channels, height, width], not {show(fields['image'])}.")
+        raise InputError(f"{where}: image must be [channels, height, width], not {quote_value(fields['image'])}.")
     for name, high in SKELETON.items():
         for value in fields[name] if name == "image" else [fields[name]] if high else []:
             if not (is_whole(value) and 1 <= value <= high):
-                raise InputError(f"{where}: {name} must be made of whole numbers from 1 to {high}, not {show(value)}.")
+                raise InputError(
+                    f"{where}: {name} must be made of whole numbers from 1 to {high}, not {quote_value(value)}."
+                )
     return Skeleton(**{**fields, "image": tuple(fields["image"])})

@@ -6,11 +6,10 @@ import json
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from rapdarts.cli.arguments import Call
-from rapdarts.errors import InputError, StorageError
+from rapdarts.errors import StorageError
 
 
 def answer(call: Call, value: Any, words: str) -> None:
@@ -27,24 +26,6 @@ def out(text: str, end: str = "\n") -> None:
             os.dup2(nowhere.fileno(), 1)
         if not isinstance(error, BrokenPipeError):
             raise StorageError(f"standard output cannot be written: {error.strerror}.") from None
-
-
-def deliver(text: str, path: str) -> None:
-    """A text that is itself the result: to a file if one is named, else to stdout."""
-    if path:
-        write(path, text)
-        say(f"written to {path}")
-    else:
-        out(text, end="")
-
-
-def write(path: str, content: str | bytes) -> None:
-    """A whole file or none. Raises InputError where the path names no file."""
-    from rapdarts.files import atomic as files
-
-    if not Path(path).name:
-        raise InputError(f"out={path} names no file; write the path of one.")
-    files.write(Path(path), content)
 
 
 def say(words: str) -> None:

@@ -17,7 +17,7 @@ from rapdarts.architecture.reading import as_space_name, as_stem
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cost.expected import PriceTable, places
 from rapdarts.errors import InputError, shorten
-from rapdarts.files.json import Fault, Reader, number, reader, record, show, strict_loads
+from rapdarts.files.json import Fault, Reader, number, quote_value, reader, record, strict_loads
 from rapdarts.files.text import read_text
 
 FORMAT, VERSION = "rapdarts-latency", 1
@@ -284,7 +284,7 @@ def _skeleton(tree: Any, where: str) -> Skeleton:
 
 def _places(rows: Any, where: str) -> dict[Build, Timing]:
     if not isinstance(rows, list) or not rows:
-        raise InputError(f"{where} must be a list of measured primitives, not {show(rows)}.")
+        raise InputError(f"{where} must be a list of measured primitives, not {quote_value(rows)}.")
     readers = {"primitive": TEXT, "channels": COUNT, "stride": COUNT, "size": _wholes(2), **_by_type(Timing)}
     found: dict[Build, Timing] = {}
     for entry, row in enumerate(rows):
@@ -292,7 +292,7 @@ def _places(rows: Any, where: str) -> dict[Build, Timing]:
         primitive, channels, stride, (height, width), median, p10, p90, n = record(row, here, readers).values()
         build = (primitive, channels, stride, (height, width))
         if build in found:
-            raise InputError(f"{here}: this {show(primitive)} stands here twice; keep one.")
+            raise InputError(f"{here}: this {quote_value(primitive)} stands here twice; keep one.")
         if not p10 <= median <= p90 or (median > 0) != (n > 0):
             raise InputError(f"{here}: p10_s, median_s, p90_s must rise, and be above 0 where n is.")
         found[build] = Timing(median, p10, p90, n)

@@ -13,7 +13,7 @@ from rapdarts.architecture.space import Mixing
 from rapdarts.cost.expected import ExpectedCost, PriceTable
 
 
-def uniform(mask: np.ndarray) -> Mixing:
+def uniform_mixing(mask: np.ndarray) -> Mixing:
     """Return equal weights on the open candidates of every edge; `mask` is (kinds, edges, primitives)."""
     return Mixing(torch.as_tensor(mask / mask.sum(-1, keepdims=True)))
 
@@ -39,7 +39,7 @@ class Penalty:
         self.multipliers = dict.fromkeys(self.budgets, 0.0)
         self.expected = ExpectedCost(table, torch.device(device), peak=coefficients.get("peak_memory", 0) > 0)
         self.resources = self.expected.resources
-        self.reference = self.expected(Mixing(uniform(table.space.mask).weights.to(device)))
+        self.reference = self.expected(Mixing(uniform_mixing(table.space.mask).weights.to(device)))
         self.weights = torch.zeros_like(self.reference)
         self._coefficients = [coefficients.get(name, 0.0) for name in self.resources]
         self._weigh()

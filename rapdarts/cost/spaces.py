@@ -16,7 +16,7 @@ from rapdarts.config.experiment import HardwareConfig
 from rapdarts.cost.count import COUNTED, additive, count, count_derived, params, resources
 from rapdarts.cost.expected import PriceTable, price_table
 from rapdarts.cost.peak_memory import peak_memory
-from rapdarts.cost.penalty import uniform
+from rapdarts.cost.penalty import uniform_mixing
 from rapdarts.cost.trace import Image
 from rapdarts.networks.supernet import Supernet
 
@@ -35,7 +35,7 @@ def space_prices(space: SearchSpace, skeleton: Skeleton, precision: int, hardwar
     `floor` and `ceiling` are those of each resource by itself, over all genotypes whatever their skips.
     """
     table = price_table(space, skeleton, additive(resources(precision, hardware)))
-    mixture = uniform(space.mask)
+    mixture = uniform_mixing(space.mask)
     rng = np.random.default_rng(0)
     drawn = drawn_costs(table, DRAWN, rng)
     peaks = [peak_of_random(space, skeleton, rng) for _ in range(BUILT)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rapdarts.data.augment import DRAWS, Augment
 from rapdarts.data.images import Images, Pictures
-from rapdarts.data.randomness import permutation, uniform
+from rapdarts.data.randomness import permutation, uniform_draws
 from rapdarts.errors import InputError
 
 
@@ -64,9 +64,11 @@ class Batches:
         order = self.index[permutation(self.seed, f"{self.stream} order", epoch, len(self.index))]
         batches = torch.split(order, self.batch)[start : self.steps]
         for part, pixels in _fetch_each(self.images, [self._own_part(batch) for batch in batches]):
-            draws = uniform(self.seed, f"{self.stream} augment", epoch, part, DRAWS)
+            draws = uniform_draws(self.seed, f"{self.stream} augment", epoch, part, DRAWS)
             if self.augment.draws > DRAWS:
-                more = uniform(self.seed, f"{self.stream} zoom and colours", epoch, part, self.augment.draws - DRAWS)
+                more = uniform_draws(
+                    self.seed, f"{self.stream} zoom and colours", epoch, part, self.augment.draws - DRAWS
+                )
                 draws = torch.cat([draws, more], 1)
             yield self.augment(pixels, draws), self.images.labels[part]
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from rapdarts.data.images import InMemory
-from rapdarts.data.readers import labels_of, numbers, pixels_of
+from rapdarts.data.readers import as_labels, as_pixels, numbers
 from rapdarts.errors import InputError, shorten
 
 PIXELS = (
@@ -53,8 +53,8 @@ def _half(source: Any, what: str, classes: int | None) -> tuple[InMemory, list[s
             f" a {type(source).__name__}."
         )
     names = [str(name) for name in known] if isinstance(known, Sequence) and not isinstance(known, str) else []
-    pixels = pixels_of(_scaled(_array(images, f"{what}, images"), what), f"{what}, images")
-    numbered = labels_of(_array(labels, f"{what}, labels"), len(pixels), classes or len(names), f"{what}, labels")
+    pixels = as_pixels(_scaled(_array(images, f"{what}, images"), what), f"{what}, images")
+    numbered = as_labels(_array(labels, f"{what}, labels"), len(pixels), classes or len(names), f"{what}, labels")
     return InMemory(pixels, numbered), names or numbers(int(numbered.max()) + 1)
 
 

@@ -18,7 +18,7 @@ def key(seed: int, stream: str, *counters: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def uniform(seed: int, stream: str, epoch: int, index: Tensor, draws: int) -> Tensor:
+def uniform_draws(seed: int, stream: str, epoch: int, index: Tensor, draws: int) -> Tensor:
     """Return numbers in [0, 1), (n, draws) float32, one row for each entry of `index` (n,) int64, on the device of `index`."""
     counters = index[:, None] * draws + torch.arange(draws, device=index.device)
     bits = _splitmix64(counters, key(seed, stream, epoch))

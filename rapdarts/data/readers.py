@@ -111,16 +111,16 @@ def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]
     if config.name == "digits":
         arrays["x"] = (arrays["x"].astype(np.int64) * 255 // 16).astype(np.uint8)  # stored as the original 0..16
     if {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys():
-        pixels, test_pixels = (pixels_of(arrays[key], f"{file}, {key}") for key in ("x_train", "x_test"))
-        labels = labels_of(arrays["y_train"], len(pixels), None, f"{file}, y_train")
+        pixels, test_pixels = (as_pixels(arrays[key], f"{file}, {key}") for key in ("x_train", "x_test"))
+        labels = as_labels(arrays["y_train"], len(pixels), None, f"{file}, y_train")
         names = numbers(int(labels.max()) + 1)
-        test_labels = labels_of(arrays["y_test"], len(test_pixels), len(names), f"{file}, y_test")
+        test_labels = as_labels(arrays["y_test"], len(test_pixels), len(names), f"{file}, y_test")
         return InMemory(pixels, labels), InMemory(test_pixels, test_labels), names
     if not {"x", "y"} <= arrays.keys():
         found = ", ".join(arrays) or "nothing"
         raise InputError(f"{file} must hold x and y, or x_train, y_train, x_test and y_test, not {found}.")
-    pixels = pixels_of(arrays["x"], f"{file}, x")
-    labels = labels_of(arrays["y"], len(pixels), None, f"{file}, y")
+    pixels = as_pixels(arrays["x"], f"{file}, x")
+    labels = as_labels(arrays["y"], len(pixels), None, f"{file}, y")
     names = numbers(int(labels.max()) + 1)
     everything = InMemory(pixels, labels)
     if "test" not in arrays:
@@ -147,7 +147,7 @@ def _read_cifar(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
         pixels, labels = [], []
         for file in files:
             records = np.frombuffer(contents[file], np.uint8).reshape(-1, label_bytes + 3072)
-            labels.append(labels_of(records[:, label_bytes - 1], len(records), classes, str(place / file)))
+            labels.append(as_labels(records[:, label_bytes - 1], len(records), classes, str(place / file)))
             pixels.append(torch.from_numpy(records[:, label_bytes:].reshape(-1, 3, 32, 32).copy()))
         halves.append(InMemory(torch.cat(pixels), torch.cat(labels)))
     names = contents.get(meta, b"").decode("utf-8", "replace").split()
@@ -162,7 +162,7 @@ def _read_idx(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
         pixels = torch.from_numpy(_read_idx_file(folder, images, 3))[:, None]
         classes = int(halves[0].labels.max()) + 1 if halves else None
         raw = _read_idx_file(folder, labels, 1)
-        halves.append(InMemory(pixels, labels_of(raw, len(pixels), classes, str(folder / labels))))
+        halves.append(InMemory(pixels, as_labels(raw, len(pixels), classes, str(folder / labels))))
     names = numbers(int(halves[0].labels.max()) + 1)
     is_fashion = config.name == "fashion_mnist" and len(names) == len(FASHION_NAMES)
     return halves[0], halves[1], FASHION_NAMES if is_fashion else names
@@ -203,7 +203,7 @@ READERS: dict[str, Callable[[DataConfig], TrainAndTest]] = {
 """The reader of every format in rapdarts.config.experiment.DATA_SETS."""
 
 
-def pixels_of(raw: np.ndarray[Any, Any], source: str) -> Tensor:
+def as_pixels(raw: np.ndarray[Any, Any], source: str) -> Tensor:
     """Return (n, c, h, w) uint8 from (n, h, w), (n, h, w, c) or (n, c, h, w); a last side up to 4 after larger ones is c."""
     if raw.ndim not in (3, 4) or 0 in raw.shape:
         raise InputError(f"{source}: images must be (n, h, w), (n, h, w, c) or (n, c, h, w), not {raw.shape}.")
@@ -220,7 +220,7 @@ def pixels_of(raw: np.ndarray[Any, Any], source: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(raw))
 
 
-def labels_of(raw: np.ndarray[Any, Any], count: int, classes: int | None, source: str) -> Tensor:
+def as_labels(raw: np.ndarray[Any, Any], count: int, classes: int | None, source: str) -> Tensor:
     """Return (n,) int64 in 0..classes - 1; without `classes`, as many as there are different labels. Raises InputError."""
     if raw.shape != (count,):
         raise InputError(f"{source}: {count} images need labels of the shape ({count},), not {raw.shape}.")

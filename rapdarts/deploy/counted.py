@@ -77,7 +77,7 @@ def cost_of(
     return count(built, network.image, counters)
 
 
-def layers_of(
+def count_layers(
     networks: Sequence[Found | nn.Module], options: CountConfig, given: Iterable[str], space: Space, words: str
 ) -> list[NetworkCosts]:
     """Return networks counted layer by layer. Raises InputError for a key that is of use to none of them."""

@@ -28,20 +28,24 @@ def export_file(file: Path, options: ExportConfig, experiment: str, space: Space
     if EXPORTS[options.to].extra:
         need(EXPORTS[options.to].extra, f"to={options.to}")
     trained = read_trained(file, space)
-    return to_safetensors(trained, options) if options.to == "safetensors" else to_runtime(trained, options, experiment)
+    return (
+        export_safetensors(trained, options)
+        if options.to == "safetensors"
+        else export_runtime(trained, options, experiment)
+    )
 
 
-def to_safetensors(trained: TrainedFile, options: ExportConfig) -> dict[str, Any]:
+def export_safetensors(trained: TrainedFile, options: ExportConfig) -> dict[str, Any]:
     """Write the file as it is, once its network has been built from it, and the card beside it."""
     load_network(trained)
     content, history = trained.path.read_bytes(), history_of(trained.path)
     text = card(trained, history, Path(options.out).name, len(content), options.licence)
-    atomic.write(Path(options.out), content)
-    atomic.write(Path(f"{options.out}.md"), text)
+    atomic.write_atomically(Path(options.out), content)
+    atomic.write_atomically(Path(f"{options.out}.md"), text)
     return {"file": options.out, "bytes": len(content), "card": f"{options.out}.md"}
 
 
-def to_runtime(trained: TrainedFile, options: ExportConfig, experiment: str = "") -> dict[str, Any]:
+def export_runtime(trained: TrainedFile, options: ExportConfig, experiment: str = "") -> dict[str, Any]:
     """Write the file of another runtime, compared with PyTorch; at 8 bits, tested beside the one of 32."""
     runtime, facts = verify.RUNTIMES[options.to], verify.facts_for(trained, options.licence)
     network = deployed(trained)
@@ -52,12 +56,12 @@ def to_runtime(trained: TrainedFile, options: ExportConfig, experiment: str = ""
     values = {"file": options.out, "bytes": len(content), "batch": runtime.batch, **found.plain, "compared_on": seen}
     if options.precision == 8 and data:
         small, count = verify.int8(content, facts, data, options.calibration)
-        before, after = (verify.tested(runtime.open(file), data) for file in (content, small))
+        before, after = (verify.evaluate_runtime(runtime.open(file), data) for file in (content, small))
         difference = verify.agreement(network, runtime.open(small), pixels)
         values["fp32"] = {"bytes": len(content), **found.plain, **before.plain}
         values |= {"bytes": len(small), **difference.plain, **after.plain, "calibrated_on": count}
         content = small
-    atomic.write(Path(options.out), content)
+    atomic.write_atomically(Path(options.out), content)
     return values
 
 

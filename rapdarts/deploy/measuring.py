@@ -39,7 +39,7 @@ def measure_space(
         table = measure.measure(space, skeleton, device, rounds, options.networks, options.batch, options.seed)
     finally:
         screen.stop()
-    atomic.write(Path(options.out), table.to_json())
+    atomic.write_atomically(Path(options.out), table.to_json())
     if not table.check.reliable:
         screen.say("this table prices networks poorly: measure again with more rounds=, or on a quieter machine")
     return table, f"{head}\n{describe_table(table)}"

@@ -13,8 +13,7 @@ from rapdarts.data.batches import ordered
 from rapdarts.data.dataset import DataSet
 from rapdarts.data.images import Images
 from rapdarts.data.randomness import permutation
-from rapdarts.deploy import onnx
-from rapdarts.deploy import runtimes as shipped
+from rapdarts.deploy import onnx, runtimes
 from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.deploy.model_card import what
 from rapdarts.deploy.model_file import TrainedFile
@@ -39,8 +38,8 @@ class Runtime:
 
 RUNTIMES: dict[str, Runtime] = {
     "onnx": Runtime(onnx.to_onnx, onnx.open_onnx, 1e-4, "batches of any size"),
-    "pt2": Runtime(shipped.to_pt2, shipped.open_pt2, 1e-4, "batches of any size"),
-    "executorch": Runtime(shipped.to_executorch, shipped.open_executorch, 1e-3, "one image at a time"),
+    "pt2": Runtime(runtimes.to_pt2, runtimes.open_pt2, 1e-4, "batches of any size"),
+    "executorch": Runtime(runtimes.to_executorch, runtimes.open_executorch, 1e-3, "one image at a time"),
 }
 """What `rapdarts export to=` writes of a trained network for others to run; `safetensors` is for rapdarts itself."""
 
@@ -99,7 +98,7 @@ def agreement(network: Function, other: Function, pixels: Tensor) -> Agreement:
     return Agreement((ours - theirs).abs().max().item(), ours.abs().max().item(), len(pixels))
 
 
-def pixels_of(images: Images, index: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+def pixel_batches(images: Images, index: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """(pixels (n, c, h, w) in 0..1, labels (n,)) of the images in `index` (None: all), in batches."""
     return ordered(images, index, BATCH, fractions(images.image[0]))
 
@@ -109,16 +108,16 @@ def pixels_to_compare(image: tuple[int, int, int], data: DataSet | None) -> Tens
     if data is None:
         return torch.rand(COMPARED, *image, generator=torch.Generator().manual_seed(0))
     first = torch.arange(min(COMPARED, len(data.test)))
-    return torch.cat([pixels for pixels, _ in pixels_of(data.test, first)])
+    return torch.cat([pixels for pixels, _ in pixel_batches(data.test, first)])
 
 
 def int8(content: bytes, facts: Facts, data: DataSet, count: int) -> tuple[bytes, int]:
     """An ONNX file brought to 8 bits, and the number of training images that set its ranges: up to `count`, drawn with seed 0."""
     index = permutation(0, "calibration", 0, len(data.train))[:count]
-    batches = (pixels for pixels, _ in pixels_of(data.train, index))
+    batches = (pixels for pixels, _ in pixel_batches(data.train, index))
     return onnx.to_int8(content, facts, batches), len(index)
 
 
-def tested(network: Function, data: DataSet) -> Evaluation:
+def evaluate_runtime(network: Function, data: DataSet) -> Evaluation:
     """Accuracy of a network from pixels to logits on the test set. Raises DivergedError for logits that are not finite."""
-    return evaluate_logits(*predict(network, pixels_of(data.test)))
+    return evaluate_logits(*predict(network, pixel_batches(data.test)))

@@ -14,7 +14,7 @@ TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 """Names of the temporary files that `write` makes."""
 
 
-def write(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file by new content in one step: a reader sees the old or the new, also after a crash.
 
     Raises StorageError, naming the path and the reason, and leaves no temporary file.

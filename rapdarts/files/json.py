@@ -60,7 +60,7 @@ def strict_loads(text: str, infinite: bool = False) -> Any:
         elif token["colon"]:
             key = json.loads(token["text"])
             if key in keys[-1]:
-                raise Fault(text, token.start(), "key", f"the key {show(key)} stands twice in one object", key)
+                raise Fault(text, token.start(), "key", f"the key {quote_value(key)} stands twice in one object", key)
             keys[-1].add(key)
         elif problem := _number_problem(word, infinite):
             raise Fault(text, token.start(), "number", problem, word)
@@ -75,7 +75,7 @@ def _number_problem(word: str, infinite: bool) -> str:
     if digits.isdigit():
         return f"a whole number of more than {MAX_DIGITS} digits" if len(digits) > MAX_DIGITS else ""
     endless = digits[:1].isdigit() and not infinite and not math.isfinite(float(word))
-    return f"{show(word)} is too large a number" if endless else ""
+    return f"{quote_value(word)} is too large a number" if endless else ""
 
 
 # --- readers -----------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def reader(fits: Callable[[Any], bool], wanted: str) -> Reader:
 
     def read(value: Any, where: str) -> Any:
         if not fits(value):
-            raise InputError(f"{where} must be {wanted}, not {show(value)}.")
+            raise InputError(f"{where} must be {wanted}, not {quote_value(value)}.")
         return value
 
     return read
@@ -116,7 +116,7 @@ def record(
     readers = {**required, **(optional or {})}
     for name in as_object(tree, where):
         if name not in readers:
-            raise InputError(f"{where}: there is no field {show(name)}; {suggestion(name, readers)}.")
+            raise InputError(f"{where}: there is no field {quote_value(name)}; {suggestion(name, readers)}.")
     for name in required:
         if name not in tree:
             raise InputError(f"{where}: the field {name} is missing.")
@@ -132,7 +132,7 @@ def is_whole(value: Any) -> TypeGuard[int]:
     return type(value) is int
 
 
-def show(value: Any) -> str:
+def quote_value(value: Any) -> str:
     """Return a value as messages quote it: on one line, and short."""
     return shorten(repr(value))
 

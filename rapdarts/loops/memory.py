@@ -211,7 +211,7 @@ def stage_footprint(config: Experiment, space: SearchSpace, data: DataSet, table
         images, labels = torch.empty(BATCH, *data.image), torch.empty(BATCH, dtype=torch.int64)
         others = torch.empty_like(images), torch.empty_like(labels)
         on_meta = replace(data, train=InMemory(images, labels))
-        supernet, architecture, *_ = loop.build(config, space, on_meta, settings.layers[stage], stage)
+        supernet, architecture, *_ = loop.build_stage(config, space, on_meta, settings.layers[stage], stage)
     if config.search.amp == "bf16":
         lower_precision(supernet)
     supernet.dropout.rate = settings.skip_dropout[stage]
@@ -230,7 +230,7 @@ def stage_footprint(config: Experiment, space: SearchSpace, data: DataSet, table
 class GradientsOnly(torch.optim.SGD):
     """An optimiser that only frees the gradients: the search's own optimisers take their steps in place."""
 
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, _closure: Any = None) -> None:  # type: ignore[override]
         pass
 
 

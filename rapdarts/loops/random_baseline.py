@@ -41,7 +41,9 @@ def random_baseline(
     table = prices(config.search, space, skeleton)
     facts = deployment_facts(config.search.precision, read_hardware(config.search.hardware))
     target = settings.macs or (count_derived(like, space, skeleton, {"macs": macs})["macs"] if like else 0.0)
-    genotypes = draw(space, table, settings.count, target, settings.tolerance, key(config.seed, "random genotypes"))
+    genotypes = draw_genotypes(
+        space, table, settings.count, target, settings.tolerance, key(config.seed, "random genotypes")
+    )
     run.write_json(RunFile.GENOTYPES, [{"genotype": g.line, "costs": table.exact(g)} for g in genotypes])
 
     drawn = [replace(genotype, provenance=facts) for genotype in genotypes]
@@ -77,7 +79,9 @@ def random_baseline(
     }
 
 
-def draw(space: SearchSpace, table: PriceTable, count: int, macs: float, tolerance: float, seed: int) -> list[Genotype]:
+def draw_genotypes(
+    space: SearchSpace, table: PriceTable, count: int, macs: float, tolerance: float, seed: int
+) -> list[Genotype]:
     """Draw `count` different random genotypes within `tolerance` (a fraction) of `macs`; of any cost at macs = 0.
 
     Raises InputError, naming the costs that were drawn, if there are too few in MOST_DRAWS draws.

@@ -63,7 +63,7 @@ def sorted_pairs(node: Sequence[tuple[str, int]]) -> tuple[tuple[int, str], ...]
     return tuple(sorted((source, primitive) for primitive, source in node))
 
 
-def choose(found: Sequence[RankingEntry], count: int) -> list[RankingEntry]:
+def choose_entries(found: Sequence[RankingEntry], count: int) -> list[RankingEntry]:
     """Return each genotype once: all that were named, and the `count` best of the searches, those they derived before others."""
     once: dict[tuple[Any, ...], RankingEntry] = {}
     for one in found:

@@ -19,7 +19,7 @@ from rapdarts.errors import InputError, shorten
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops.derivation import settings_of_run
 from rapdarts.loops.launch import provenance
-from rapdarts.loops.rank import RankingEntry, choose
+from rapdarts.loops.rank import RankingEntry, choose_entries
 from rapdarts.loops.ranking_settings import searches
 from rapdarts.strategy.derive import derive, mixing_weights, read_alphas, space_of_alphas
 from rapdarts.strategy.discretize import score
@@ -43,7 +43,7 @@ def entries_of(
     options = DeriveConfig(hardware=config.search.hardware if own_hardware else "")
     settings = settings_of_run(config, options, runs[0])
     facts = deployment_facts(settings.precision, read_hardware(settings.hardware))
-    return [one.with_facts(facts) for one in choose(found, config.rank.count)]
+    return [one.with_facts(facts) for one in choose_entries(found, config.rank.count)]
 
 
 def _of_search(folder: Path, config: Experiment, data: DataSet, space: Space) -> list[RankingEntry]:
@@ -54,7 +54,7 @@ def _of_search(folder: Path, config: Experiment, data: DataSet, space: Space) ->
     own_config = resolve.experiment_of_run(folder)
     full = find_space(space, space_of_alphas(folder / RunFile.ALPHAS))
     narrowed, skeleton, architecture = read_alphas(folder / RunFile.ALPHAS, full)
-    _check_data(folder, skeleton, config, data)
+    _refuse_other_data(folder, skeleton, config, data)
     settings = settings_of_run(own_config, DeriveConfig(), folder)
     limits, table = budget_limits(settings.budget), prices(settings, full, skeleton)
     weights = mixing_weights(architecture)
@@ -76,7 +76,7 @@ def _named(target: str | Genotype, space: Space) -> RankingEntry:
     return RankingEntry(genotype, own, (found.where if isinstance(target, Genotype) else target,))
 
 
-def _check_data(folder: Path, skeleton: Skeleton, config: Experiment, data: DataSet) -> None:
+def _refuse_other_data(folder: Path, skeleton: Skeleton, config: Experiment, data: DataSet) -> None:
     """Raises InputError for a search, priced at a skeleton, on other images than those that the ranking trains on."""
     searched = resolve.experiment_of_run(folder)
     pairs = [(f"data.{name}", getattr(searched.data, name), getattr(config.data, name)) for name in ("name", "size")]

@@ -98,7 +98,7 @@ def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, w
     """
     settings, device = config.retrain, data.train.labels.device
     batches, held_out = training_batches(config, data, run.process_group)
-    network, final = build(config, blueprint, device, run)
+    network, final = build_network(config, blueprint, device, run)
     sgd = sgd_for(network, settings.lr, settings.momentum, settings.weight_decay, settings.nesterov)
     drop_rate = torch.zeros((), device=device)
     step = training_step(settings, network, final, sgd, drop_rate, batches, run)
@@ -125,10 +125,12 @@ def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, w
             facts["validation_accuracy"] = final.validate(epoch, validation)
         run.log(("train_loss", "train_accuracy", "validation_accuracy"), **facts)
 
-    return tested(final, lambda: ordered(data.test, None, settings.batch, batches.augment))
+    return evaluate_final(final, lambda: ordered(data.test, None, settings.batch, batches.augment))
 
 
-def build(config: Experiment, blueprint: Blueprint, device: torch.device, run: Run) -> tuple[nn.Module, FinalNetwork]:
+def build_network(
+    config: Experiment, blueprint: Blueprint, device: torch.device, run: Run
+) -> tuple[nn.Module, FinalNetwork]:
     """Return the network to train, initialised as a function of the seed, and the one that the training returns."""
     settings = config.retrain
     torch.manual_seed(key(config.seed, "initial weights"))
@@ -203,7 +205,7 @@ def losses(
     return total, main, (logits.argmax(1) == labels).sum()
 
 
-def tested(final: FinalNetwork, test_images: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> Trained:
+def evaluate_final(final: FinalNetwork, test_images: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> Trained:
     """Test the last weights, and the best ones where there are any; the network keeps the last."""
     network, best = final.network.eval(), None
     if final.best.weights is not None:

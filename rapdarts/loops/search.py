@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from rapdarts.architecture.space import SKIP, SearchSpace, Skeleton
 from rapdarts.config.experiment import Experiment, SearchConfig, budget_limits
 from rapdarts.cost.expected import PriceTable
-from rapdarts.cost.penalty import Penalty, uniform
+from rapdarts.cost.penalty import Penalty, uniform_mixing
 from rapdarts.cost.prices import prices
 from rapdarts.data.augment import Augment
 from rapdarts.data.batches import Batches
@@ -60,12 +60,12 @@ def search(
     budgets = budgets_on(table, limits)
     penalty = Penalty(table, asdict(settings.cost), limits, settings.budget_rate, data.train.labels.device)
     stages = list(zip(settings.layers, settings.candidates, settings.skip_dropout, strict=True))
-    mixing = uniform(space.mask).weights.numpy()
+    mixing = uniform_mixing(space.mask).weights.numpy()
 
     for stage, (layers, keep, dropout_rate) in enumerate(stages):
         # Drop the candidates that the last stage left weakest; rebuild everything that learns.
         space = prune(space, mixing, keep or len(space.primitives), budgets, cap)
-        supernet, architecture, sgd, adam = build(config, space, data, layers, stage)
+        supernet, architecture, sgd, adam = build_stage(config, space, data, layers, stage)
         for remark in remarks_on_pools(supernet, data.train.labels.device):
             run.screen.say(remark)
         step = alternation(settings, supernet, architecture, sgd, adam, penalty)
@@ -175,7 +175,7 @@ def second_order(
     )
 
 
-def build(
+def build_stage(
     config: Experiment, space: SearchSpace, data: DataSet, layers: int, stage: int
 ) -> tuple[Supernet | BatchedSupernet, Architecture, torch.optim.Optimizer, torch.optim.Optimizer]:
     """Return a stage's supernet, architecture and their optimisers, initialised as a function of (seed, stage)."""

@@ -12,7 +12,7 @@ MOST_NUMBERS, MOST_NAMES, LETTERS = 20, 50, 24
 """Classes up to which every cell shows its number, and up to which every class its name, cut to so many letters."""
 
 
-def draw(matrix: np.ndarray, names: Sequence[str], heading: str, suffix: str) -> bytes:
+def draw_confusion(matrix: np.ndarray, names: Sequence[str], heading: str, suffix: str) -> bytes:
     """Draw counts (classes, classes) in the format that a suffix names; colours are shares of the row."""
     classes = len(matrix)
     side = min(16.0, 3.4 + 0.42 * classes)
@@ -38,7 +38,7 @@ def draw(matrix: np.ndarray, names: Sequence[str], heading: str, suffix: str) ->
     return encoded(figure, suffix)
 
 
-def table(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
+def confusion_table(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
     """Format the matrix as text: a row a true class, a column a predicted one, by number; the last column is the recall."""
     labels = [name if name == str(place) else f"{place} {name[:LETTERS]}" for place, name in enumerate(names)]
     first = max(len("true"), *map(len, labels))

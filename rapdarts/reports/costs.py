@@ -42,7 +42,7 @@ def describe_networks(networks: Sequence[NetworkCosts], rows: str) -> str:
     for network in networks:
         lines.append(heading(network))
         if rows == "all" or (rows == "auto" and len(networks) == 1):
-            lines += [*table(network, network.rows if rows == "all" else network.short), ""]
+            lines += [*layer_table(network, network.rows if rows == "all" else network.short), ""]
     return "\n".join([*lines, *totals(networks)])
 
 
@@ -55,7 +55,7 @@ def heading(network: NetworkCosts) -> str:
     return f"{network.name}: {cells}, {shape}, {network.classes} classes, {skeleton.stem} stem"
 
 
-def table(network: NetworkCosts, rows: Sequence[Row]) -> list[str]:
+def layer_table(network: NetworkCosts, rows: Sequence[Row]) -> list[str]:
     """Return a table of rows and their total: output, memory, parameters and MACs."""
     cells = [("layer", "kind", "output", "memory KiB", "params", "MACs", "% of MACs")]
     for row in [*rows, Row.of(network.rows, "total")]:
@@ -104,7 +104,7 @@ def panels(network: NetworkCosts) -> Panels:
 
 def draw_layers(networks: Sequence[NetworkCosts], file: Path) -> None:
     """Write bar charts of what the layers of networks cost, in the format that the file's name ends with."""
-    atomic.write(file, plots.draw([panels(network) for network in networks], file.suffix))
+    atomic.write_atomically(file, plots.draw_bars([panels(network) for network in networks], file.suffix))
 
 
 def describe_space_prices(prices: dict[str, Any]) -> str:

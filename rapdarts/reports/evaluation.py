@@ -31,7 +31,7 @@ def describe_evaluation(values: Mapping[str, Any]) -> str:
         f" negative log-likelihood {values['test_loss']:.4f} nats"
     )
     if len(names) <= MOST_ROWS:
-        lines.append(confusion.table(matrix, names))
+        lines.append(confusion.confusion_table(matrix, names))
     else:
         mistakes = confusion.most_confused(np.array(matrix), names)
         lines += [f"{count} times {predicted} for {true}" for true, predicted, count in mistakes]
@@ -50,7 +50,9 @@ def describe_evaluation(values: Mapping[str, Any]) -> str:
 def draw_confusion(values: Mapping[str, Any], heading: str, file: Path) -> None:
     """Write a picture of the confusion matrix, in the format that the file's name ends with."""
     title = f"{heading}: {describe_evaluation(values).partition(chr(10))[0]}"
-    atomic.write(file, confusion.draw(np.array(values["confusion"]), values["classes"], title, file.suffix))
+    atomic.write_atomically(
+        file, confusion.draw_confusion(np.array(values["confusion"]), values["classes"], title, file.suffix)
+    )
 
 
 def describe_export(values: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ def encoded(figure: Figure, suffix: str) -> bytes:
     return picture.getvalue()
 
 
-def draw(networks: Sequence[Panels], suffix: str) -> bytes:
+def draw_bars(networks: Sequence[Panels], suffix: str) -> bytes:
     """Draw a row of bar charts for each network, one chart for each quantity, in the format of a suffix (SUFFIXES)."""
     from matplotlib.ticker import StrMethodFormatter
 

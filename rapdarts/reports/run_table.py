@@ -30,7 +30,7 @@ class Report:
         return self.text
 
 
-def table(folders: Sequence[Path]) -> tuple[str, list[str]]:
+def run_table(folders: Sequence[Path]) -> tuple[str, list[str]]:
     """Return the table, a row for each finished run in the order given, and a reason for each folder that was left out.
 
     Raises InputError where nothing is left, or the only folder is without a finished run; DamagedError where its files

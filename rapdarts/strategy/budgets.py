@@ -11,7 +11,7 @@ from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import SearchConfig, budget_limits
 from rapdarts.cost.count import COUNTED
 from rapdarts.cost.expected import PriceTable
-from rapdarts.cost.penalty import uniform
+from rapdarts.cost.penalty import uniform_mixing
 from rapdarts.cost.prices import prices
 from rapdarts.errors import InputError
 from rapdarts.strategy.exact import Budgets, Infeasible, discretize_exactly, feasible
@@ -40,7 +40,7 @@ def check_budgets(settings: SearchConfig, table: PriceTable) -> None:
     """Raises InputError where no genotype meets the budgets at a table's skeleton: how far off they are, and what would fit."""
     limits, cap, space, skeleton = budget_limits(settings.budget), skip_cap(settings), table.space, table.skeleton
     try:
-        discretize_exactly(space, uniform(space.mask).weights.numpy(), budgets_on(table, limits), cap)
+        discretize_exactly(space, uniform_mixing(space.mask).weights.numpy(), budgets_on(table, limits), cap)
     except Infeasible as error:
         if not error.floors:  # it is the cap on skips that cannot be met
             raise
@@ -69,7 +69,7 @@ def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> in
 
     At the width where only the cheapest cell fits there would be nothing left to search.
     """
-    limits, mixture = budget_limits(settings.budget), uniform(space.mask)
+    limits, mixture = budget_limits(settings.budget), uniform_mixing(space.mask)
 
     def fits(channels: int) -> bool:
         table = prices(settings, space, replace(skeleton, channels=channels))

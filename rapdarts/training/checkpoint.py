@@ -34,7 +34,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], origin: Mapping[str, s
             os.replace(path, previous(path))
         except OSError as error:
             raise files.storage_error(path, error) from None
-    files.write(path, MAGIC + json.dumps(header).encode() + b"\n" + payload)
+    files.write_atomically(path, MAGIC + json.dumps(header).encode() + b"\n" + payload)
 
 
 def load_checkpoint(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, Any], str] | None:

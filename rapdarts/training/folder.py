@@ -58,8 +58,8 @@ def claimed(
         resumed = _load(folder, origin, screen) if launch.resume else None
         environment = _environment_of(folder, verb, config.device, processes, screen)
         files.remove_leftovers(folder)
-        files.write(folder / RunFile.CONFIG, knobs.save_yaml(config))
-        files.write(folder / RunFile.ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+        files.write_atomically(folder / RunFile.CONFIG, knobs.save_yaml(config))
+        files.write_atomically(folder / RunFile.ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
         together = f", {processes} processes" if processes > 1 else ""
         threads = f"the CPU with {environment['threads']} thread{'s' if environment['threads'] > 1 else ''}"
         screen.say(f"{verb} {name} in {folder}, on {environment['gpu'] or threads}{together}")

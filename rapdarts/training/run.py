@@ -175,7 +175,7 @@ class Run:
             path.parent.mkdir(exist_ok=True, parents=True)
         except OSError as error:
             raise files.storage_error(path, error) from None
-        files.write(path, content)
+        files.write_atomically(path, content)
         return path
 
     def write_json(self, name: str, value: Any) -> Path:

@@ -51,7 +51,7 @@ def watched(stage: Stage, steps: int, warm_up: int) -> tuple[list[float], list[f
     whole, so that nothing can be seen inside them: there the second is None.
     """
     watch, asked, passes = Watch(stage.device), [], []
-    batches, build, grad = Run.batches, loop.build, torch.autograd.grad
+    batches, build, grad = Run.batches, loop.build_stage, torch.autograd.grad
     began: list[Any] = []  # the forward pass that is under way or, behind it, a mark that its backward pass is due
 
     def watched_batches(run: Run, source: Any) -> Iterator[Any]:

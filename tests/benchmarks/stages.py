@@ -20,7 +20,7 @@ from rapdarts.cost.penalty import Penalty
 from rapdarts.data.dataset import DataSet
 from rapdarts.data.images import InMemory
 from rapdarts.deploy.space_lookup import named_space
-from rapdarts.loops.search import Batch, SearchBatches, alternation, build, priced
+from rapdarts.loops.search import Batch, SearchBatches, alternation, build_stage, priced
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.progressive import prune
 from rapdarts.strategy.relaxation import Architecture
@@ -189,7 +189,7 @@ class Batched:
     def __init__(self, stage: Stage) -> None:
         settings = self.settings = stage.config.search
         (images, labels), (search_images, search_labels) = self.train_batch, self.search_batch = stage.batches
-        self.supernet, self.architecture, sgd, adam = build(
+        self.supernet, self.architecture, sgd, adam = build_stage(
             stage.config, stage.space, stage.data, settings.layers[0], 0
         )
         self.supernet.dropout.rate = settings.skip_dropout[0]

@@ -21,7 +21,7 @@ from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
 from rapdarts.cost.count import ADDITIVE, count_derived
 from rapdarts.cost.expected import ExpectedCost, PriceTable, draw_probabilities, price_table, siblings
-from rapdarts.cost.penalty import Penalty, uniform
+from rapdarts.cost.penalty import Penalty, uniform_mixing
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedNetwork
@@ -213,7 +213,7 @@ def test_exact_behind_the_imagenet_stem() -> None:
 
 def test_expected_at_uniform_mixing(table: PriceTable) -> None:
     """Not the 583 M MACs of a plain sum over all edges, most of which no cell keeps."""
-    mixing = uniform(DARTS.mask)
+    mixing = uniform_mixing(DARTS.mask)
     macs, weights, stored = table.expected(mixing).tolist()[:3]
     assert round(macs / 1e6, 3) == 459.566
     assert round(weights / 1e6, 3) == 2.912
@@ -300,7 +300,7 @@ def test_expected_is_the_mean_of_the_draws(tables: dict[str, PriceTable], name: 
 
 
 def test_gradient_is_that_of_finite_differences(table: PriceTable) -> None:
-    reference = table.expected(uniform(DARTS.mask))
+    reference = table.expected(uniform_mixing(DARTS.mask))
     alpha = random_alpha(DARTS, 1.0).requires_grad_()
     assert torch.autograd.gradcheck(lambda at: table.expected(mixing_at(at)) / reference, (alpha,))
     (gradient,) = torch.autograd.grad(table.expected(mixing_at(alpha))[0], [alpha])
@@ -406,10 +406,10 @@ def test_survival_by_enumeration(strength: np.ndarray, keep: int) -> None:
 @pytest.mark.parametrize("resource", ADDITIVE)
 def test_coefficient_1_is_one_nat_at_uniform_mixing(table: PriceTable, resource: str) -> None:
     penalty = Penalty(table, {resource: 1.0})
-    value = penalty(uniform(DARTS.mask))
+    value = penalty(uniform_mixing(DARTS.mask))
     assert value.shape == () and value.dtype == torch.float64
     assert value.item() == pytest.approx(1, abs=1e-12)
-    assert Penalty(table, {resource: 0.25})(uniform(DARTS.mask)).item() == pytest.approx(0.25, abs=1e-12)
+    assert Penalty(table, {resource: 0.25})(uniform_mixing(DARTS.mask)).item() == pytest.approx(0.25, abs=1e-12)
 
 
 def test_penalties_add_up(table: PriceTable) -> None:
@@ -430,15 +430,17 @@ def test_reference_stays_that_of_the_full_space(table: PriceTable) -> None:
     """A later stage, with fewer candidates open, is measured by the same unit."""
     mask = DARTS.mask.copy()
     mask[..., 4:6] = False  # no separable convolutions
-    cheap = Penalty(table, {"macs": 1.0})(uniform(mask)).item()
+    cheap = Penalty(table, {"macs": 1.0})(uniform_mixing(mask)).item()
     narrowed = PriceTable(DARTS.only(list(DARTS.primitives)), DEPLOYMENT, table.resources, table.fixed, table.prices)
-    assert Penalty(narrowed, {"macs": 1.0})(uniform(mask)).item() == cheap < 0.8
+    assert Penalty(narrowed, {"macs": 1.0})(uniform_mixing(mask)).item() == cheap < 0.8
 
 
 def test_penalty_does_not_know_the_scale(table: PriceTable, small_tables: dict[str, PriceTable]) -> None:
     """At any skeleton the uniform mixture weighs 1, and cost in another unit weighs the same."""
     mixing = mixing_at(random_alpha(DARTS, 1.0))
-    assert Penalty(small_tables["darts"], {"macs": 1.0})(uniform(DARTS.mask)).item() == pytest.approx(1, abs=1e-12)
+    assert Penalty(small_tables["darts"], {"macs": 1.0})(uniform_mixing(DARTS.mask)).item() == pytest.approx(
+        1, abs=1e-12
+    )
     thousandth = PriceTable(DARTS, DEPLOYMENT, table.resources, table.fixed / 1000, table.prices / 1000)
     expected = Penalty(table, {"macs": 1.0})(mixing).item()
     assert Penalty(thousandth, {"macs": 1.0})(mixing).item() == pytest.approx(expected, rel=1e-12)
@@ -470,14 +472,14 @@ def test_multipliers_rise_while_a_budget_is_overspent_and_fall_to_zero(table: Pr
 def test_a_penalty_lives_on_one_device(table: PriceTable) -> None:
     """Everything that a step needs is there: on the device of meta tensors, which refuses any other's."""
     penalty = Penalty(table, {"macs": 1.0}, {"params": 2e6}, device="meta")
-    mixing = Mixing(uniform(DARTS.mask).weights.to("meta"))
+    mixing = Mixing(uniform_mixing(DARTS.mask).weights.to("meta"))
     assert penalty(mixing).device.type == penalty.weights.device.type == "meta"
 
 
 def test_uniform_mixing_follows_the_mask() -> None:
     mask = DARTS.mask.copy()
     mask[0, 3, :6] = False
-    weights = uniform(mask).weights
+    weights = uniform_mixing(mask).weights
     assert weights.dtype == torch.float64
     assert weights[0, 3].tolist() == [0] * 6 + [0.5] * 2
     assert weights[1, 3].tolist() == [0.125] * 8
@@ -494,7 +496,7 @@ def test_every_resource_pulls_on_alpha(name: str, row: int, resource: str) -> No
     deep = Skeleton(6, 4, (3, 16, 16), 10)  # so that the peak lies in a cell, not in the stem
     expected = ExpectedCost(price_table(space, deep), torch.device("cpu"), peak=True)
     assert expected.resources[row] == resource
-    reference = expected(uniform(space.mask))[row]
+    reference = expected(uniform_mixing(space.mask))[row]
     alpha = random_alpha(space, 0.5, seed=row).requires_grad_()
 
     def share(at: Tensor) -> Tensor:
@@ -513,7 +515,7 @@ def test_every_resource_pulls_on_alpha(name: str, row: int, resource: str) -> No
 
 def test_a_price_on_peak_memory(table: PriceTable) -> None:
     """It joins the penalty where it has a coefficient, and costs nothing to leave out."""
-    mixing = uniform(DARTS.mask)
+    mixing = uniform_mixing(DARTS.mask)
     small = price_table(DARTS, SMALL)
     assert Penalty(small, {"peak_memory": 0.5})(mixing).item() == pytest.approx(0.5, abs=1e-12)
     assert Penalty(small, {"macs": 1.0}).expected.peak is None

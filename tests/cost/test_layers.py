@@ -532,7 +532,7 @@ def test_plot(name: str, start: bytes, run: Any, alone: None, elsewhere: Path) -
 def test_a_picture_of_very_many_layers() -> None:
     many = plots.Panels("many", [f"layer{i}" for i in range(250)], {"a": range(250), "b": [0] * 250})
     none = plots.Panels("none", [], {"a": [], "b": []})
-    (Path("many.png")).write_bytes(plots.draw([many, none], ".png"))
+    (Path("many.png")).write_bytes(plots.draw_bars([many, none], ".png"))
     with Image.open("many.png") as picture:
         assert picture.width < 6000 and picture.height < 2000
 

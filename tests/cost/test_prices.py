@@ -13,7 +13,7 @@ from rapdarts.architecture.genotype import one_hot, random_genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import BudgetConfig, SearchConfig, budget_limits
 from rapdarts.cost.count import count_derived
-from rapdarts.cost.penalty import uniform
+from rapdarts.cost.penalty import uniform_mixing
 from rapdarts.cost.prices import prices, read_hardware
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
@@ -138,7 +138,7 @@ def test_the_widest_network_leaves_room_to_search() -> None:
     mean = {}
     for width in (channels, channels + 1):
         table = prices(settings, DARTS, replace(shallow, channels=width))
-        mean[width] = table.expected(uniform(DARTS.mask))[table.row("params")].item()
+        mean[width] = table.expected(uniform_mixing(DARTS.mask))[table.row("params")].item()
     assert mean[channels] <= 150e3 < mean[channels + 1]
 
     assert widest(asked(params=1e3), DARTS, replace(shallow, channels=2)) == 2  # which `check_budgets` then refuses
@@ -235,7 +235,7 @@ def test_what_cannot_be_met_names_the_floors_of_the_run_and_of_the_space(params:
 
 def test_a_cap_on_skips_that_cannot_be_met_is_no_matter_of_budgets() -> None:
     table = prices(SearchConfig(), DARTS, SMALL)
-    mask, weights, limits = DARTS.mask, uniform(DARTS.mask).weights.numpy(), {"params": 1.0, "macs": 1.0}
+    mask, weights, limits = DARTS.mask, uniform_mixing(DARTS.mask).weights.numpy(), {"params": 1.0, "macs": 1.0}
     mask[..., [column for name, column in DARTS.columns.items() if name != "skip_connect"]] = False
     left = DARTS.narrowed(mask)
     with pytest.raises(InputError, match="with at most 2 skips in its normal cell is left in the space darts"):

@@ -20,7 +20,7 @@ from rapdarts.data.augment import (
     random_flip,
     random_zoom,
 )
-from rapdarts.data.randomness import uniform
+from rapdarts.data.randomness import uniform_draws
 
 
 def pictures(batch: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -29,7 +29,7 @@ def pictures(batch: int, channels: int, height: int, width: int, seed: int = 0) 
 
 
 def draws(batch: int, count: int, seed: int = 0) -> Tensor:
-    return uniform(seed, "test", 0, torch.arange(batch), count)
+    return uniform_draws(seed, "test", 0, torch.arange(batch), count)
 
 
 @settings(deadline=None, max_examples=30)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapdarts.data.randomness import key, permutation, uniform
+from rapdarts.data.randomness import key, permutation, uniform_draws
 
 SEEDS = st.integers(-(2**70), 2**70)
 COUNTS = st.integers(0, 10_000)
@@ -69,7 +69,7 @@ def test_keys_differ() -> None:
 @settings(deadline=None)
 @given(SEEDS, COUNTS, st.lists(st.integers(0, 2**40), min_size=1, max_size=5), st.integers(1, 4))
 def test_uniform_is_the_counted_splitmix64(seed: int, epoch: int, index: list[int], draws: int) -> None:
-    numbers = uniform(seed, "test", epoch, torch.tensor(index), draws)
+    numbers = uniform_draws(seed, "test", epoch, torch.tensor(index), draws)
     assert numbers.shape == (len(index), draws) and numbers.dtype == torch.float32
     start = key(seed, "test", epoch)
     expected = [[(splitmix64(start, i * draws + draw) >> 40) / 2**24 for draw in range(draws)] for i in index]
@@ -78,20 +78,20 @@ def test_uniform_is_the_counted_splitmix64(seed: int, epoch: int, index: list[in
 
 
 def test_rows_do_not_depend_on_what_else_is_asked() -> None:
-    whole = uniform(3, "test", 5, torch.arange(1000), 4)
+    whole = uniform_draws(3, "test", 5, torch.arange(1000), 4)
     some = torch.tensor([999, 3, 500, 3])
-    assert torch.equal(uniform(3, "test", 5, some, 4), whole[some])
+    assert torch.equal(uniform_draws(3, "test", 5, some, 4), whole[some])
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    assert torch.equal(uniform(3, "test", 5, torch.arange(1000), 4), whole)
+    assert torch.equal(uniform_draws(3, "test", 5, torch.arange(1000), 4), whole)
     assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn, nothing depends on what was
-    assert uniform(3, "test", 5, torch.arange(0), 4).shape == (0, 4)
+    assert uniform_draws(3, "test", 5, torch.arange(0), 4).shape == (0, 4)
 
 
 def test_every_place_has_its_own_numbers() -> None:
     index = torch.arange(50)
     tables = [
-        uniform(seed, stream, epoch, index, 2)
+        uniform_draws(seed, stream, epoch, index, 2)
         for seed, stream, epoch in [(0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1)]
     ]
     assert len({table.numpy().tobytes() for table in tables}) == 4
@@ -100,7 +100,7 @@ def test_every_place_has_its_own_numbers() -> None:
 
 def test_uniform_is_uniform() -> None:
     n = 100_000
-    numbers = uniform(0, "test", 0, torch.arange(n), 2).double()
+    numbers = uniform_draws(0, "test", 0, torch.arange(n), 2).double()
     # Mean and variance within four standard errors; 64 bins by chi squared (63 degrees of freedom, one in a million).
     assert (numbers.mean(0) - 0.5).abs().max() < 4 * (1 / 12 / n) ** 0.5
     assert (numbers.var(0) - 1 / 12).abs().max() < 4 * (1 / 180 / n) ** 0.5
@@ -108,7 +108,7 @@ def test_uniform_is_uniform() -> None:
         counts = torch.histc(column, 64, 0, 1)
         assert ((counts - n / 64) ** 2 / (n / 64)).sum() < 130
     # No correlation of a row's numbers, of neighbours, and of one epoch with the next.
-    later = uniform(0, "test", 1, torch.arange(n), 2).double()
+    later = uniform_draws(0, "test", 1, torch.arange(n), 2).double()
     pairs = [(numbers[:, 0], numbers[:, 1]), (numbers[:-1, 0], numbers[1:, 0]), (numbers[:, 0], later[:, 0])]
     for a, b in pairs:
         assert abs(np.corrcoef(a.numpy(), b.numpy())[0, 1]) < 4 / n**0.5

@@ -79,7 +79,7 @@ def steps_alive(config: Experiment, space: SearchSpace, data: DataSet, table: Pr
     """Bytes alive at the worst moment of the first two real steps of a stage."""
     halves, penalty = loop.SearchBatches.of(data, config), Penalty(table, asdict(config.search.cost))
     with Alive() as alive:
-        supernet, architecture, sgd, adam = loop.build(config, space, data, config.search.layers[stage], stage)
+        supernet, architecture, sgd, adam = loop.build_stage(config, space, data, config.search.layers[stage], stage)
         set_lr(sgd, 0.1)
         supernet.dropout.rate = config.search.skip_dropout[stage]
         step = loop.alternation(config.search, supernet, architecture, sgd, adam, penalty)
@@ -115,7 +115,7 @@ def test_weights_and_what_goes_with_them_are_there() -> None:
     """Without images: weights, momenta and gradients, buffers, and for alpha two moments; all else is small."""
     estimate = estimate_of()
     found = stage_footprint(estimate.config, estimate.space, estimate.data, estimate.table, 0)
-    supernet, architecture, *_ = loop.build(estimate.config, estimate.space, estimate.data, 3, 0)
+    supernet, architecture, *_ = loop.build_stage(estimate.config, estimate.space, estimate.data, 3, 0)
     weights = sum(weight.nbytes for weight in supernet.parameters())
     others = sum(buffer.nbytes for buffer in supernet.buffers()) + 3 * sum(p.nbytes for p in architecture.parameters())
     assert 3 * weights + others <= found.bytes(0) <= 1.2 * (3 * weights + others)

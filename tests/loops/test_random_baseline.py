@@ -20,7 +20,7 @@ from rapdarts.cost.count import count_derived
 from rapdarts.cost.expected import price_table
 from rapdarts.errors import InputError
 from rapdarts.files.run_files import RUN_FILES
-from rapdarts.loops.random_baseline import draw
+from rapdarts.loops.random_baseline import draw_genotypes
 from rapdarts.training.checkpoint import load_checkpoint
 from rapdarts.training.run import Run
 from search_spaces.darts import SPACE
@@ -39,19 +39,19 @@ TINY = [
 
 def test_drawn_genotypes_meet_the_cost() -> None:
     table = price_table(SPACE, Skeleton(6, 8, (3, 16, 16), 10))
-    center = np.median([table.exact(genotype)["macs"] for genotype in draw(SPACE, table, 200, 0, 0.05, 1)])
-    genotypes = draw(SPACE, table, 20, center, 0.02, seed=3)
+    center = np.median([table.exact(genotype)["macs"] for genotype in draw_genotypes(SPACE, table, 200, 0, 0.05, 1)])
+    genotypes = draw_genotypes(SPACE, table, 20, center, 0.02, seed=3)
     assert all(abs(table.exact(genotype)["macs"] - center) <= 0.02 * center for genotype in genotypes)
     assert len({genotype.to_darts() for genotype in genotypes}) == 20
-    assert draw(SPACE, table, 20, center, 0.02, seed=3) == genotypes
-    assert draw(SPACE, table, 20, center, 0.02, seed=4) != genotypes
+    assert draw_genotypes(SPACE, table, 20, center, 0.02, seed=3) == genotypes
+    assert draw_genotypes(SPACE, table, 20, center, 0.02, seed=4) != genotypes
 
 
 def test_a_cost_nobody_has_is_an_error_that_names_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rapdarts.loops.random_baseline.MOST_DRAWS", 300)
     table = price_table(SPACE, Skeleton(3, 4, (1, 8, 8), 10))
     with pytest.raises(InputError, match=r"they have [\d,]+ to [\d,]+"):
-        draw(SPACE, table, 2, 10**12, 0.05, 0)
+        draw_genotypes(SPACE, table, 2, 10**12, 0.05, 0)
 
 
 def baseline(folder: Path, *settings: str) -> int:

@@ -26,7 +26,7 @@ from rapdarts.config.experiment import DataConfig, Experiment, RetrainConfig
 from rapdarts.config.knobs import save_yaml
 from rapdarts.data.dataset import load_dataset
 from rapdarts.files.run_files import RUN_FILES
-from rapdarts.loops.rank import SURE, RankingEntry, choose, estimate, short_recipe, split_for_ranking
+from rapdarts.loops.rank import SURE, RankingEntry, choose_entries, estimate, short_recipe, split_for_ranking
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.training.checkpoint import load_checkpoint as load_checkpoint
 from rapdarts.training.checkpoint import origin_of
@@ -181,9 +181,9 @@ def test_what_is_named_and_what_was_derived_come_first() -> None:
         contestant("b", -2.5, "sep_conv_5x5", own=True),
         contestant("b", -1.5, "dil_conv_3x3"),
     ]
-    assert choose(found, 3) == [found[3], found[4], found[0], found[1]]
-    assert choose(found, 100) == [found[3], found[4], found[0], found[1], found[5], found[2]]
-    assert choose(found, 1) == [found[3], found[4]]
+    assert choose_entries(found, 3) == [found[3], found[4], found[0], found[1]]
+    assert choose_entries(found, 100) == [found[3], found[4], found[0], found[1], found[5], found[2]]
+    assert choose_entries(found, 1) == [found[3], found[4]]
 
 
 def test_a_genotype_found_twice_takes_part_once() -> None:
@@ -193,12 +193,12 @@ def test_a_genotype_found_twice_takes_part_once() -> None:
         contestant("a", -2.0, "skip_connect"),
         contestant("a", -2.0, "skip_connect"),
     ]
-    both, single = choose(found, 5)
+    both, single = choose_entries(found, 5)
     assert (both.sources, both.score, both.own) == (("a", "b"), -1.0, True)
     assert single.sources == ("a",)
     named = contestant("file", None, "max_pool_3x3")
-    assert choose([named, *found], 1)[0].sources == ("file", "a", "b")
-    assert choose([*found, named], 1)[0].score is None
+    assert choose_entries([named, *found], 1)[0].sources == ("file", "a", "b")
+    assert choose_entries([*found, named], 1)[0].score is None
 
 
 def test_runs_of_several_seeds_share_the_places(search: Path, second: Path, tmp_path: Path) -> None:

@@ -13,14 +13,14 @@ def test_the_picture_is_a_picture(classes: int) -> None:
     matrix = np.random.default_rng(0).integers(0, 9, (classes, classes))
     matrix[0] = 0  # a class without images
     names = [f"${name}_{{" for name in range(classes)]
-    assert picture.draw(matrix, names, "$x: 1 %", ".png").startswith(b"\x89PNG")
-    svg = picture.draw(matrix, names, "heading", ".svg")
-    assert b"<svg" in svg and svg != picture.draw(matrix.T.copy(), names, "heading", ".svg")
+    assert picture.draw_confusion(matrix, names, "$x: 1 %", ".png").startswith(b"\x89PNG")
+    svg = picture.draw_confusion(matrix, names, "heading", ".svg")
+    assert b"<svg" in svg and svg != picture.draw_confusion(matrix.T.copy(), names, "heading", ".svg")
 
 
 def test_the_table_and_the_worst_confusions() -> None:
     matrix, classes = [[2, 1, 0], [0, 0, 1], [0, 1, 2]], ["cat", "dog", "emu"]
-    assert picture.table(matrix, classes).splitlines() == [
+    assert picture.confusion_table(matrix, classes).splitlines() == [
         "true    0  1  2    right  (columns: predicted class)",
         "0 cat   2  1  .    66.67 %",
         "1 dog   .  0  1     0.00 %",

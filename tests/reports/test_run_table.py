@@ -12,7 +12,7 @@ from rapdarts.cli.main import main
 from rapdarts.config.experiment import BudgetConfig, CostCoefficients, DataConfig, Experiment, RankConfig, SearchConfig
 from rapdarts.config.knobs import save_yaml
 from rapdarts.errors import DamagedError, InputError
-from rapdarts.reports.run_table import COLUMNS, table
+from rapdarts.reports.run_table import COLUMNS, run_table
 
 COSTS = {"macs": 1_418_496, "params": 102_426, "bytes": 409_704}
 ENVIRONMENT: dict[str, Any] = {"command": [], "rapdarts": "0.1.0", "threads": 4, "gpu": None}
@@ -80,7 +80,7 @@ def change(folder: Path, **facts: Any) -> None:
 
 
 def rows(*folders: Path) -> list[dict[str, str]]:
-    head, line, *body = table(folders)[0].splitlines()
+    head, line, *body = run_table(folders)[0].splitlines()
     assert head == f"| {' | '.join(COLUMNS)} |" and set(line) == set("|- ")
     cells = [row.removeprefix("| ").removesuffix(" |").split(" | ") for row in body]
     return [dict(zip(COLUMNS, row, strict=True)) for row in cells]
@@ -154,7 +154,7 @@ def test_rows_come_in_the_order_given(tmp_path: Path) -> None:
 
 def test_names_cannot_break_the_table(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a|b \\| <b>\nc", "retrain", gpu="G|PU")
-    text, _ = table([folder])
+    text, _ = run_table([folder])
     assert len(text.splitlines()) == 3
     row = text.splitlines()[2]
     assert "a\\|b \\\\\\| &lt;b> c" in row and "G\\|PU" in row
@@ -174,14 +174,14 @@ def test_an_unfinished_run(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", "search")
     (folder / "result.json").unlink()
     with pytest.raises(InputError, match=r"a holds no finished run \(no result.json\); leave it out, or finish it"):
-        table([folder])
+        run_table([folder])
 
 
 def test_what_is_no_run_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):
         with pytest.raises(InputError, match="is not a run folder"):
-            table([path])
+            run_table([path])
 
 
 def test_what_is_finished_is_tabulated_and_what_is_not_is_named(tmp_path: Path) -> None:
@@ -191,8 +191,8 @@ def test_what_is_finished_is_tabulated_and_what_is_not_is_named(tmp_path: Path) 
     (unfinished / "result.json").unlink()
     (damaged / "result.json").write_text("{}", encoding="utf-8")
     whole = [run_folder(tmp_path / name, verb) for name, verb in (("c", "search"), ("d", "retrain"))]
-    text, left_out = table([unfinished, whole[0], damaged, nowhere, whole[1]])
-    assert text == table(whole)[0]
+    text, left_out = run_table([unfinished, whole[0], damaged, nowhere, whole[1]])
+    assert text == run_table(whole)[0]
     assert left_out == [
         f"{unfinished} holds no finished run (no result.json)",
         f"{damaged} is damaged ('counted' is missing)",
@@ -201,7 +201,7 @@ def test_what_is_finished_is_tabulated_and_what_is_not_is_named(tmp_path: Path) 
     with pytest.raises(
         InputError, match=rf"^there is no finished run among these 2: {unfinished} holds .*; {nowhere} is"
     ):
-        table([unfinished, nowhere])
+        run_table([unfinished, nowhere])
 
 
 def test_the_command_says_in_one_remark_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +209,7 @@ def test_the_command_says_in_one_remark_what_it_left_out(tmp_path: Path, capsys:
     file.write_text("")
     assert main(["report", str(whole), str(file)]) == 0
     assert capsys.readouterr() == (
-        table([whole])[0],
+        run_table([whole])[0],
         f"left out: {file} is not a run folder: it has no config.yaml\n",
     )
 
@@ -221,29 +221,29 @@ def test_a_damaged_file_is_named(name: str, content: bytes, tmp_path: Path) -> N
     folder = run_folder(tmp_path / "a", "retrain")
     (folder / name).write_bytes(content)
     with pytest.raises(DamagedError, match=rf"^{tmp_path}/a.*; leave (it|the run) out, or run it again\.$"):
-        table([folder])
+        run_table([folder])
 
 
 def test_a_missing_environment(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", "search")
     (folder / "environment.json").unlink()
     with pytest.raises(DamagedError, match=r"environment.json cannot be read \(No such file"):
-        table([folder])
+        run_table([folder])
 
 
 @pytest.mark.usefixtures("any_config")
 @EVERY_VERB
 def test_every_number_is_missed_or_not_asked_for(verb: str, tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", verb)
-    whole = table([folder])
+    whole = run_table([folder])
     for name in RESULTS[verb]:
         change(folder, **{**RESULTS[verb], name: None})
         try:
-            assert table([folder]) == whole
+            assert run_table([folder]) == whole
         except DamagedError as error:
             assert f"'{name}' is missing" in str(error)
     change(folder, **RESULTS[verb])
-    assert table([folder]) == whole
+    assert run_table([folder]) == whole
 
 
 @pytest.mark.usefixtures("any_config")
@@ -254,10 +254,10 @@ def test_numbers_that_are_none(verb: str, value: Any, tmp_path: Path) -> None:
     for name in ("seconds", {"search": "counted", "retrain": "costs", "random": "networks", "rank": "networks"}[verb]):
         change(folder, **{**RESULTS[verb], name: value})
         with pytest.raises(DamagedError, match="is damaged"):
-            table([folder])
+            run_table([folder])
 
 
 def test_a_run_of_an_unknown_verb(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", "dream")
     with pytest.raises(DamagedError, match="there are no runs of 'dream'"):
-        table([folder])
+        run_table([folder])

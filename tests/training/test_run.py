@@ -244,14 +244,14 @@ def test_two_interrupts_leave_at_once(tmp_path: Path) -> None:
 
 def test_a_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    files.write(path, "old")
-    files.write(path, b"new")
+    files.write_atomically(path, "old")
+    files.write_atomically(path, b"new")
     assert path.read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
     assert stat.S_IMODE(path.stat().st_mode) & 0o600 == 0o600
     with pytest.raises(StorageError, match="cannot be written"):
-        files.write(tmp_path / "absent" / "file", "x")
-    files.write(path, "x" * 10)
+        files.write_atomically(tmp_path / "absent" / "file", "x")
+    files.write_atomically(path, "x" * 10)
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / ".file.0123456789abcdef.tmp").write_text("left by a killed process")
     (tmp_path / ".notes.tmp").write_text("the user's own")
@@ -267,7 +267,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         f"files.write(Path({str(tmp_path / 'file')!r}), b'x' * 5000)"
     )
-    files.write(tmp_path / "file", "old")
+    files.write_atomically(tmp_path / "file", "old")
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "StorageError" in process.stderr
     assert "Free some space" in process.stderr

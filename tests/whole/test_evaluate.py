@@ -87,7 +87,7 @@ def test_everything_of_a_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     words = capsys.readouterr().out
     assert words.startswith(f"test accuracy {100 * values['test_accuracy']:.2f} % +- ")
     assert f"calibration error {100 * values['calibration_error']:.2f} % (15 bins of confidence)" in words
-    assert picture.table(values["confusion"], values["classes"]) in words
+    assert picture.confusion_table(values["confusion"], values["classes"]) in words
     assert f"params {result['costs']['params']:,}" in words and "images/s" not in words
     assert "plot=a.txt is no picture" in sentence_of(capsys, str(run), "plot=a.txt")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rapdarts import api
 from rapdarts.cli.arguments import Call
-from rapdarts.cli.output import deliver, say
+from rapdarts.cli.output import out, say
 from rapdarts.config.commands import ReportConfig
 from rapdarts.config.knobs import parse_settings
 
@@ -15,4 +15,7 @@ def report(call: Call) -> None:
     found = api.report(call.words, options.out)
     if found.left_out:
         say(f"left out: {'; '.join(found.left_out)}")
-    deliver(found.text, options.out)
+    if options.out:
+        say(f"written to {options.out}")
+    else:
+        out(found.text, end="")

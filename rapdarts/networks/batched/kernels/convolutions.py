@@ -19,11 +19,11 @@ from rapdarts.networks.batched.kernels.launch import (
     PROGRAMS,
     TILE_ELEMENTS,
     block_of,
+    index_table,
     output_buffer,
     pitch,
     precision,
     readers_of,
-    table,
 )
 from rapdarts.networks.batched.layout import BlockMap, Geometry
 
@@ -163,7 +163,7 @@ def _launch(
     (scale, offset, step, divisor) = movement
     given = [x if weight is None else weight for weight in (depthwise, pointwise)]
     _convolve[triton.cdiv(pixels, tile), slots](
-        x, result, *given, table(reads, x.device), readers, pixels, x.shape[2], x.shape[3], height, width,
+        x, result, *given, index_table(reads, x.device), readers, pixels, x.shape[2], x.shape[3], height, width,
         pitch(x), pitch(result), *scale, *offset, *step, *divisor, rows, columns, c_in, c_out,
         block, block_of(c_out), tile, depthwise is not None, pointwise is not None, transposed, precision(),
     )  # fmt: skip
@@ -229,7 +229,7 @@ def _dense_gradient(
     parts = triton.cdiv(pixels, steps * tile)
     sums = torch.empty((parts, slots, rows * columns, c_in, c_out), dtype=torch.float32, device=x.device)
     _correlate[parts, slots, groups](
-        x, gradient, sums, table(block_map.sources, x.device), pixels, steps, x.shape[2], x.shape[3],
+        x, gradient, sums, index_table(block_map.sources, x.device), pixels, steps, x.shape[2], x.shape[3],
         gradient.shape[2], gradient.shape[3], pitch(x), pitch(gradient),
         *geometry.stride, *(-p for p in geometry.padding), *geometry.dilation, rows, columns, taps,
         c_in, c_out, block, block_of(c_out), tile, precision(),

@@ -18,7 +18,7 @@ PROGRAMS = 528
 
 
 @cache
-def table(entries: tuple[int, ...], device: torch.device) -> Tensor:
+def index_table(entries: tuple[int, ...], device: torch.device) -> Tensor:
     """Small integers on the device; cached, so that no step copies them again and a CUDA graph that reads them stays valid."""
     return torch.tensor(entries, dtype=torch.int32, device=device)
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rapdarts.networks.batched.kernels.launch import PROGRAMS, TILE_ELEMENTS, block_of, readers_of, table
+from rapdarts.networks.batched.kernels.launch import PROGRAMS, TILE_ELEMENTS, block_of, index_table, readers_of
 from rapdarts.networks.batched.layout import BlockMap
 
 PARTS = 64
@@ -212,7 +212,7 @@ def forward(
     statistics = torch.empty((2, channels), dtype=torch.float32, device=x.device)
     _, tile, steps, chunks = plan(pixels, slots, width, pixels)
     _normalise[chunks, slots](
-        x, result, table(block_map.sources, x.device), sums, statistics, running_mean, running_var, pixels, steps,
+        x, result, index_table(block_map.sources, x.device), sums, statistics, running_mean, running_var, pixels, steps,
         len(sums), x.shape[1], channels, momentum, eps, width, block, tile, PARTS, relu,
     )  # fmt: skip
     return result, statistics
@@ -221,8 +221,8 @@ def forward(
 def backward(gradient: Tensor, x: Tensor, block_map: BlockMap, statistics: Tensor, relu: bool) -> Tensor:
     """Return the gradient for the `x` of `forward`, given that for its result."""
     slots = len(block_map.sources)
-    own = table(tuple(range(slots)), x.device)
-    reads = table(block_map.sources, x.device)
+    own = index_table(tuple(range(slots)), x.device)
+    reads = index_table(block_map.sources, x.device)
     sums = reduced(gradient, x, x, None, reads, own, own, statistics, slots, slots, relu)
     return input_gradient(gradient, x, block_map, own, x, statistics, sums, has_scale=False, relu=relu)
 
@@ -254,7 +254,7 @@ def input_gradient(
     tile = max(16, TILE_ELEMENTS // block)
     to_x = torch.empty_like(x, memory_format=torch.channels_last)
     _input_gradient[triton.cdiv(pixels, tile), block_map.blocks](
-        gradient, x, to_x, scale, table(readers_table, x.device), into, statistics, *sums, pixels, readers,
+        gradient, x, to_x, scale, index_table(readers_table, x.device), into, statistics, *sums, pixels, readers,
         gradient.shape[1], x.shape[1], statistics.shape[1], width, block, tile, has_scale, relu,
     )  # fmt: skip
     return to_x

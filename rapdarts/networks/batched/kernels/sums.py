@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rapdarts.networks.batched.kernels.launch import TILE_ELEMENTS, block_of, readers_of, table
+from rapdarts.networks.batched.kernels.launch import TILE_ELEMENTS, block_of, index_table, readers_of
 from rapdarts.networks.batched.kernels.norms import (
     PARTS,
     as_bytes,
@@ -114,7 +114,7 @@ def weighted_sum(
     sums, (width, block, pixels) = moments(buffer, terms.norms.blocks)
     normed, device = len(terms.norms.sources), buffer.device
     statistics = torch.empty((3, normed * width), dtype=torch.float32, device=device)
-    reads = table(terms.reads, device)
+    reads = index_table(terms.reads, device)
     _store_statistics[(normed,)](
         buffer, reads, sums, statistics, pixels, len(sums), buffer.shape[1], statistics.shape[1], terms.eps, width, block,
         PARTS,
@@ -128,7 +128,7 @@ def weighted_sum(
     _, tile, steps, chunks = plan(pixels, terms.nodes, width, pixels)
     _sum_terms[chunks, terms.nodes](
         buffer, state, as_bytes(masks, reads), buffer if pending is None else pending, first, others, scale, reads,
-        table(terms.masks, device), table(tuple(order), device), table(tuple(starts), device), statistics, pixels, steps,
+        index_table(terms.masks, device), index_table(tuple(order), device), index_table(tuple(starts), device), statistics, pixels, steps,
         normed, buffer.shape[1], state.shape[1], statistics.shape[1], width, block, tile, masks is not None,
         pending is not None,
     )  # fmt: skip
@@ -149,10 +149,10 @@ def weighted_sum_backward(
     The skips' part of the scale's gradient needs the `state`; without it, the gradient ends before them.
     """
     normed, device = len(terms.norms.sources), buffer.device
-    into = table(terms.into, device)
+    into = index_table(terms.into, device)
     sums = reduced(
-        gradient, buffer, buffer if state is None else state, masks, table(terms.reads, device),
-        table(terms.masks, device), into, statistics, normed, normed if state is None else len(terms.into), False,
+        gradient, buffer, buffer if state is None else state, masks, index_table(terms.reads, device),
+        index_table(terms.masks, device), into, statistics, normed, normed if state is None else len(terms.into), False,
     )  # fmt: skip
     to_buffer = input_gradient(gradient, buffer, terms.norms, into, scale, statistics, sums, has_scale=True, relu=False)
     return to_buffer, sums[1]
@@ -168,8 +168,8 @@ def skips_backward(terms: Terms, gradient: Tensor, masks: Tensor | None, scale: 
                            memory_format=torch.channels_last)  # fmt: skip
     readers, readers_table = readers_of(terms.skips)
     _skip_gradient[triton.cdiv(pixels, tile), terms.skips.blocks](
-        gradient, to_state, scale[normed * width :], as_bytes(masks, gradient), table(terms.masks, device),
-        table(readers_table, device), table(terms.into[normed:], device), pixels, readers, gradient.shape[1],
+        gradient, to_state, scale[normed * width :], as_bytes(masks, gradient), index_table(terms.masks, device),
+        index_table(readers_table, device), index_table(terms.into[normed:], device), pixels, readers, gradient.shape[1],
         to_state.shape[1], width, block, tile, masks is not None,
     )  # fmt: skip
     return to_state
