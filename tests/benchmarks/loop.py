@@ -86,7 +86,7 @@ def watched(stage: Stage, steps: int, warm_up: int) -> tuple[list[float], list[f
 
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         with open_run("search", stage.config, Launch(run=folder), "benchmark", {}) as run:
-            with patch.object(Run, "batches", watched_batches), patch.object(loop, "build", watched_build):
+            with patch.object(Run, "batches", watched_batches), patch.object(loop, "build_stage", watched_build):
                 with patch.object(torch.autograd, "grad", watched_grad):
                     loop.search(stage.config, stage.space, stage.data, run, stage.table, {})
 
