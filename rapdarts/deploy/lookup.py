@@ -50,11 +50,15 @@ class Found:
 
         Raises InputError where there is none.
         """
-        genotype = self.genotype
-        if self.file is not None and genotype is None:
-            genotype = _in_trained(self.file, space)[0]
-        if genotype is None:
+        if self.genotype is not None:
+            return self.genotype
+        if self.file is None:
             raise InputError(f"{self.where} is a reference network, which has no genotype; name one, such as PDARTS.")
+        genotype, reference = _in_trained(self.file, space)
+        if genotype is None:
+            raise InputError(
+                f"{self.file} is {reference}, a reference network without a genotype; name a genotype, such as PDARTS."
+            )
         return genotype
 
     def the_reference(self, space: Space = None) -> str:
