@@ -11,7 +11,7 @@ from rapdarts.architecture.genotype import Genotype
 from rapdarts.config import resolve
 from rapdarts.config.commands import CountConfig, MeasureConfig
 from rapdarts.config.experiment import HardwareConfig
-from rapdarts.config.settings import (
+from rapdarts.config.resolve import (
     Settings,
     command_options,
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.config.commands import DeriveConfig
-from rapdarts.config.settings import (
+from rapdarts.config.resolve import (
     Settings,
     command_options,
 )

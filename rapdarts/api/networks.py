@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.config.commands import EvaluateConfig, ExportConfig
 from rapdarts.config.exports import EXPORTS, check_export
-from rapdarts.config.settings import (
+from rapdarts.config.resolve import (
     Settings,
     command_options,
 )

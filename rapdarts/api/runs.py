@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment
-from rapdarts.config.settings import (
+from rapdarts.config.resolve import (
     Settings,
     continued,
+    keys_given_in,
     launch_of,
-    names_in,
     pairs_of,
     read_experiment,
 )
@@ -164,8 +164,8 @@ def retrain(
     else:
         experiment = continued(experiment, settings, keys, run, resume)
     config, name, pairs = read_experiment("retrain", experiment, settings, keys, in_memory=data is not None)
-    confirmed = data is not None or "data.name" in names_in("data", pairs, "retrain").values()
-    asked = names_in("skeleton", pairs, "retrain")
+    confirmed = data is not None or "data.name" in keys_given_in("data", pairs, "retrain").values()
+    asked = keys_given_in("skeleton", pairs, "retrain")
     found, own_space = lookup.network_to_train(found, space, asked)
     if own_space is not None and space is not None:
         config = replace(config, search=replace(config.search, space=own_space.name))

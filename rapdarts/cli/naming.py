@@ -11,7 +11,7 @@ from rapdarts.cli.arguments import Call
 from rapdarts.cli.output import out
 from rapdarts.config import knobs, resolve
 from rapdarts.config.experiment import Experiment
-from rapdarts.config.settings import continued, launch_of, read_experiment
+from rapdarts.config.resolve import continued, launch_of, read_experiment
 from rapdarts.deploy.space_lookup import find_space
 from rapdarts.errors import InputError
 from rapdarts.files.run_files import RunFile

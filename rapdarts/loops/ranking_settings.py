@@ -12,7 +12,7 @@ from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment, budget_limits
 from rapdarts.config.knobs import get, keys
 from rapdarts.config.presets import RECIPES
-from rapdarts.config.settings import Pairs, names_in
+from rapdarts.config.resolve import Pairs, keys_given_in
 from rapdarts.errors import InputError, shorten
 from rapdarts.files.run_files import RunFile
 
@@ -28,7 +28,7 @@ def experiment_of_ranking(folder: Path, pairs: Pairs) -> tuple[Experiment, bool]
 
     Raises InputError for a key that a ranking has no use for.
     """
-    names = names_in("search", pairs, "rank")
+    names = keys_given_in("search", pairs, "rank")
     check_keys(dict(pairs), names)
     presets = short_presets(resolve.experiment_of_run(folder))
     config = resolve.resolve_experiment(str(folder / RunFile.CONFIG), [*presets, *pairs], "rank")
