@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.config import resolve
-from rapdarts.config.commands import CountConfig, MeasureConfig
+from rapdarts.config.command_options import CountConfig, MeasureConfig
 from rapdarts.config.experiment import HardwareConfig
 from rapdarts.config.resolve import (
     Settings,
@@ -51,7 +51,7 @@ def costs(
     """
     word = lookup.word_of(network)
     found = lookup.find_network(word, code=True) if isinstance(word, str | Genotype) else None
-    from rapdarts.deploy.counted import cost_of, options_of
+    from rapdarts.deploy.network_costs import cost_of, options_of
     from rapdarts.reports.cost_table import Costs
 
     file = hardware if isinstance(hardware, HardwareConfig) else os.fspath(hardware or "")
@@ -71,7 +71,7 @@ def layer_costs(
     options, given = command_options(CountConfig, settings, keys)
     words = [lookup.word_of(one) for one in (networks if isinstance(networks, list | tuple) else [networks])]
     found = [lookup.find_network(one, code=True) if isinstance(one, str | Genotype) else one for one in words]
-    from rapdarts.deploy.counted import count_layers
+    from rapdarts.deploy.network_costs import count_layers
     from rapdarts.reports import costs as pictures
     from rapdarts.reports.plots import check
 
@@ -87,7 +87,7 @@ def space_prices(settings: Settings | None = None, *, space: Space = None, **key
     """Count all networks of a search space, as `rapdarts cost space=NAME` does; return plain values. Raises InputError."""
     options, given = command_options(CountConfig, settings, keys)
     own = find_space(space, options.space)
-    from rapdarts.deploy.counted import prices_of_space
+    from rapdarts.deploy.network_costs import prices_of_space
 
     return prices_of_space(own, options, given)
 
@@ -95,7 +95,7 @@ def space_prices(settings: Settings | None = None, *, space: Space = None, **key
 def filter_designs(settings: Settings | None = None, **keys: Any) -> dict[str, Any]:
     """Count five designs of one layer's filter, as `rapdarts cost filters` does; return plain values. Raises InputError."""
     options, given = command_options(CountConfig, settings, keys)
-    from rapdarts.deploy.counted import designs
+    from rapdarts.deploy.network_costs import designs
 
     return designs(options, given)
 
@@ -117,7 +117,7 @@ def measure(
         raise InputError(f"out={shorten(options.out)} cannot be written; name a file in a folder that is there.")
     config = resolve.resolve_experiment(experiment, []) if experiment else None
     own = find_space(space, options.space or ("" if space else config.search.space if config else "darts"))
-    from rapdarts.deploy.measuring import measure_space
+    from rapdarts.deploy.latency_table import measure_space
     from rapdarts.loops.results import Measured
     from rapdarts.training.log import Screen
 

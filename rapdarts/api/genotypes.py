@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rapdarts.architecture.genotype import Genotype
-from rapdarts.config.commands import DeriveConfig
+from rapdarts.config.command_options import DeriveConfig
 from rapdarts.config.resolve import (
     Settings,
     command_options,
@@ -51,7 +51,7 @@ def derive(
         raise InputError(
             f"there is no {shorten(str(target))}; give the folder of a finished search, or its alphas.json."
         )
-    from rapdarts.loops.derivation import derive_again
+    from rapdarts.loops.derive_again import derive_again
     from rapdarts.training.log import Screen
 
     file = target / RunFile.ALPHAS if is_run else target
@@ -78,7 +78,7 @@ def derived(
     (3, 32, 32) of 10 classes. `stem` is cifar, imagenet or auto. With `auxiliary` it has a second head in training, and
     returns a pair of logits then. Raises InputError.
     """
-    from rapdarts.deploy.counted import genotype_at, options_of
+    from rapdarts.deploy.network_costs import genotype_at, options_of
 
     options = options_of(channels=channels, layers=layers, image=image, classes=classes, stem=stem)
     return genotype_at(read(genotype), lookup.space_of(space, genotype), options).build(auxiliary)

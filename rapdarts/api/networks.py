@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rapdarts.architecture.genotype import Genotype
-from rapdarts.config.commands import EvaluateConfig, ExportConfig
+from rapdarts.config.command_options import EvaluateConfig, ExportConfig
 from rapdarts.config.exports import EXPORTS, check_export
 from rapdarts.config.resolve import (
     Settings,
@@ -41,8 +41,8 @@ def load(path: Network, *, normalise: bool = True, classes: int | None = None, s
     of its genotype, if it is one of yours. Raises InputError where there is no such network, DamagedError if the file is broken.
     """
     file = lookup.find_trained(lookup.word_of(path))
-    from rapdarts.deploy.counted import options_of
     from rapdarts.deploy.model_file import deployed, read_trained, with_new_head
+    from rapdarts.deploy.network_costs import options_of
 
     trained = read_trained(file, lookup.space_of(space, path))
     module = deployed(trained)
@@ -75,8 +75,8 @@ def evaluate(
     file, space = lookup.find_trained(lookup.word_of(network)), lookup.space_of(space, network)
     from rapdarts.deploy.evaluation import evaluate_file
     from rapdarts.deploy.run_data import experiment_of
+    from rapdarts.loops.in_programs import reader_of
     from rapdarts.loops.results import Evaluated
-    from rapdarts.loops.surroundings import reader_of
     from rapdarts.reports import evaluation
 
     elsewhere = bool(options.data.name) or data is not None

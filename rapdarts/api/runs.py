@@ -67,7 +67,7 @@ def search(
     own, config = _searched(config, space)
     place = launch_of(pairs, run, resume)
     from rapdarts.loops import launch
-    from rapdarts.loops.surroundings import as_it_was, reader_of
+    from rapdarts.loops.in_programs import as_it_was, reader_of
 
     read = reader_of(config, data, test)
     with as_it_was():
@@ -97,7 +97,7 @@ def random_baseline(
     own, config = _searched(config, space)
     place = launch_of(pairs, run, resume)
     from rapdarts.loops import launch
-    from rapdarts.loops.surroundings import as_it_was, reader_of
+    from rapdarts.loops.in_programs import as_it_was, reader_of
 
     read = reader_of(config, data, test)
     with as_it_was():
@@ -128,7 +128,7 @@ def rank(
     config, names_hardware = experiment_of_ranking(runs[0], pairs)
     place = launch_of(pairs, run, resume)
     from rapdarts.loops import launch, ranking_entries
-    from rapdarts.loops.surroundings import as_it_was
+    from rapdarts.loops.in_programs import as_it_was
 
     with as_it_was():
         data = launch.data_of(config)
@@ -172,7 +172,7 @@ def retrain(
     place = launch_of(pairs, run, resume)
     from rapdarts.deploy.run_data import check_same_data
     from rapdarts.loops import launch
-    from rapdarts.loops.surroundings import as_it_was, reader_of
+    from rapdarts.loops.in_programs import as_it_was, reader_of
 
     if own is not None and found.folder is not None and not confirmed:
         check_same_data(found.folder, own.data, config.data, f"{given}")

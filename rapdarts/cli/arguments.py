@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rapdarts.config import knobs
+from rapdarts.config import key_values
 from rapdarts.errors import InputError, shorten
 from rapdarts.files.run_files import RUN_FILES, RunFile
 
@@ -30,7 +30,7 @@ class Call:
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """The settings as (key, value)."""
-        return [knobs.split_override(text) for text in self.settings]
+        return [key_values.split_override(text) for text in self.settings]
 
     @property
     def values(self) -> dict[str, str]:

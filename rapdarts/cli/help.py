@@ -8,10 +8,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rapdarts.config import commands as options
+from rapdarts.config import command_options, resolve
 from rapdarts.config import experiment as config
-from rapdarts.config import resolve
-from rapdarts.config.knobs import Key, keys, range_text, written
+from rapdarts.config.key_values import Key, keys, range_text, written
 from rapdarts.version import __version__
 
 SWITCHES = {
@@ -65,7 +64,7 @@ COMMANDS = {
         "derive RUN",
         "derive runs/first max_skips=1 out=one_skip.json",
         "Derive another genotype from a finished search. --json lists all candidates, the derived one first.",
-        (options.DeriveConfig,),
+        (command_options.DeriveConfig,),
         ("--json", "--space"),
     ),
     "retrain": Command(
@@ -91,7 +90,7 @@ COMMANDS = {
         "evaluate runs/net plot=confusion.png",
         "Test a trained network, on the data of its run or of another experiment: accuracy, confusions, calibration, costs "
         "and time. NETWORK: a run folder, a network.safetensors, or an ONNX file that rapdarts export wrote.",
-        (options.EvaluateConfig,),
+        (command_options.EvaluateConfig,),
         ("--json", "--space"),
     ),
     "export": Command(
@@ -100,7 +99,7 @@ COMMANDS = {
         "Write a genotype or a trained network for other programs. TARGET: a genotype (a file, a run folder, a name such "
         "as PDARTS), or a run folder of rapdarts retrain or its network.safetensors. A network's file is compared with "
         "PyTorch on test images of its run, or of EXPERIMENT, before it is written.",
-        (options.ExportConfig,),
+        (command_options.ExportConfig,),
         ("--json", "--space"),
     ),
     "cost": Command(
@@ -109,21 +108,21 @@ COMMANDS = {
         "Count what networks cost, layer by layer and side by side. NETWORK: a genotype's file or run folder, a name "
         "such as PDARTS or alexnet, package.module:callable (told image= and classes= if it takes them), or the word "
         "filters, which compares designs of one.",
-        (options.CountConfig,),
+        (command_options.CountConfig,),
         ("--json", "--space"),
     ),
     "measure": Command(
         "measure [EXPERIMENT]",
         "measure digits out=latency.json",
         "Measure what every primitive takes on this device: a table for search.latency, checked on whole networks.",
-        (options.MeasureConfig,),
+        (command_options.MeasureConfig,),
         ("--json", "--space"),
     ),
     "report": Command(
         "report RUN ...",
         "report runs/first runs/net out=table.md",
         "Table of finished runs in Markdown; a folder that holds none is named on stderr and left out.",
-        (options.ReportConfig,),
+        (command_options.ReportConfig,),
     ),
 }
 

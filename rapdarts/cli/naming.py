@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rapdarts.cli.arguments import Call
 from rapdarts.cli.output import out
-from rapdarts.config import knobs, resolve
+from rapdarts.config import key_values, resolve
 from rapdarts.config.experiment import Experiment
 from rapdarts.config.resolve import continued, launch_of, read_experiment
 from rapdarts.deploy.space_lookup import find_space
@@ -34,4 +34,4 @@ def resolve_call(call: Call, missing: str, place: int = 0, run: str = "") -> Exp
 
 def print_config(call: Call, config: Experiment) -> None:
     """Print the resolved configuration."""
-    out(json.dumps(asdict(config), indent=2) + "\n" if call.json else knobs.save_yaml(config), end="")
+    out(json.dumps(asdict(config), indent=2) + "\n" if call.json else key_values.save_yaml(config), end="")

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
-from rapdarts.config.knobs import knob
-from rapdarts.config.units import RESOURCES
+from rapdarts.config.key_values import knob
+from rapdarts.config.resources import RESOURCES
 from rapdarts.errors import InputError, shorten
 
 MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024

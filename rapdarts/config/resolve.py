@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rapdarts.config.experiment import Experiment, Launch, budget_limits, check_device
-from rapdarts.config.knobs import Key, checked, full_name, get, keys, parse_settings
+from rapdarts.config.key_values import Key, checked, full_name, get, keys, parse_settings
 from rapdarts.config.presets import PRESETS
 from rapdarts.errors import InputError, shorten, suggestion
 from rapdarts.files.run_files import RunFile

@@ -14,9 +14,9 @@ from torch import nn
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
-from rapdarts.config import knobs
+from rapdarts.config import key_values
 from rapdarts.config.experiment import HardwareConfig
-from rapdarts.config.units import RESOURCES
+from rapdarts.config.resources import RESOURCES
 from rapdarts.cost.trace import Image, remembering, trace
 from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedNetwork
@@ -131,7 +131,7 @@ def deployment_of(genotype: Genotype) -> tuple[int, HardwareConfig]:
     precision, hardware = said.get("precision", 32), said.get("hardware", {})
     if precision not in (32, 16, 8) or not isinstance(hardware, dict):
         raise InputError(f"the genotype's provenance has the precision {precision!r}; it must be 32, 16 or 8 (bits).")
-    return precision, knobs.parse_settings(
+    return precision, key_values.parse_settings(
         HardwareConfig, list(hardware.items()), where="the hardware in the genotype's provenance"
     )
 

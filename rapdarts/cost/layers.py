@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from rapdarts.architecture.space import Skeleton
 from rapdarts.config.experiment import HardwareConfig
-from rapdarts.config.units import RESOURCES
+from rapdarts.config.resources import RESOURCES
 from rapdarts.cost.count import joules, resources
 from rapdarts.cost.trace import FastShapes, Image, Op, remembering, trace
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from rapdarts.architecture.space import SearchSpace, Skeleton
-from rapdarts.config import knobs
+from rapdarts.config import key_values
 from rapdarts.config.experiment import HardwareConfig, SearchConfig
 from rapdarts.cost.count import Counter, additive, resources
 from rapdarts.cost.expected import PriceTable, price_table
@@ -21,7 +21,7 @@ def read_hardware(path: str) -> HardwareConfig:
     """The energies in a file, or the default ones where none is named. Raises InputError for a file that is no such table."""
     if not path:
         return HardwareConfig()
-    return knobs.parse_settings(HardwareConfig, [("name", Path(path).stem), *read_yaml(Path(path))], where=path)
+    return key_values.parse_settings(HardwareConfig, [("name", Path(path).stem), *read_yaml(Path(path))], where=path)
 
 
 def counters(settings: SearchConfig) -> dict[str, Counter]:

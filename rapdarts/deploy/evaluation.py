@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from rapdarts.config.commands import EvaluateConfig
+from rapdarts.config.command_options import EvaluateConfig
 from rapdarts.config.experiment import Experiment
 from rapdarts.cost.latency import device_name
 from rapdarts.cost.measure import clock, measure_within

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rapdarts.config.commands import ExportConfig
+from rapdarts.config.command_options import ExportConfig
 from rapdarts.config.exports import EXPORTS
 from rapdarts.data.dataset import DataSet, load_dataset
 from rapdarts.deploy import verify

@@ -10,7 +10,7 @@ from typing import Any
 
 from rapdarts.config.experiment import Experiment
 from rapdarts.config.resolve import experiment_of_run
-from rapdarts.config.units import show
+from rapdarts.config.resources import show
 from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.deploy.model_file import TrainedFile
 from rapdarts.deploy.space_lookup import named_space

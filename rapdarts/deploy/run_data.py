@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rapdarts.config import resolve
-from rapdarts.config.commands import OtherDataConfig
+from rapdarts.config.command_options import OtherDataConfig
 from rapdarts.config.experiment import DataConfig, Experiment
 from rapdarts.data.dataset import DataSet
 from rapdarts.errors import InputError, shorten

@@ -13,7 +13,7 @@ from rapdarts.architecture.reading import read_genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment, Launch, SearchConfig, budget_limits
-from rapdarts.config.units import within
+from rapdarts.config.resources import within
 from rapdarts.cost.count import deployment_facts
 from rapdarts.cost.prices import read_hardware
 from rapdarts.data.dataset import DataSet, load_dataset

@@ -8,7 +8,7 @@ from pathlib import Path
 from rapdarts.architecture.genotype import Genotype, validate
 from rapdarts.architecture.space import Skeleton
 from rapdarts.config import resolve
-from rapdarts.config.commands import DeriveConfig
+from rapdarts.config.command_options import DeriveConfig
 from rapdarts.config.experiment import Experiment, budget_limits
 from rapdarts.cost.count import deployment_facts
 from rapdarts.cost.prices import prices, read_hardware
@@ -17,7 +17,7 @@ from rapdarts.deploy.lookup import find_network
 from rapdarts.deploy.space_lookup import Space, find_space
 from rapdarts.errors import InputError, shorten
 from rapdarts.files.run_files import RunFile
-from rapdarts.loops.derivation import settings_of_run
+from rapdarts.loops.derive_again import settings_of_run
 from rapdarts.loops.launch import provenance
 from rapdarts.loops.rank import RankingEntry, choose_entries
 from rapdarts.loops.ranking_settings import searches

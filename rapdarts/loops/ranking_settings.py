@@ -10,7 +10,7 @@ from typing import Any
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment, budget_limits
-from rapdarts.config.knobs import get, keys
+from rapdarts.config.key_values import get, keys
 from rapdarts.config.presets import RECIPES
 from rapdarts.config.resolve import Pairs, keys_given_in
 from rapdarts.errors import InputError, shorten

@@ -12,7 +12,7 @@ from torch import nn
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SearchSpace
-from rapdarts.config.units import costs_line
+from rapdarts.config.resources import costs_line
 from rapdarts.cost.latency import LatencyTable
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint
 from rapdarts.deploy.model_file import deployed, read_trained

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rapdarts.config.experiment import SearchConfig
-from rapdarts.config.units import RESOURCES
+from rapdarts.config.resources import RESOURCES
 from rapdarts.cost.count import count_derived
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
-from rapdarts.config.units import RESOURCES, show
+from rapdarts.config.resources import RESOURCES, show
 
 
 class Costs(dict[str, float]):
-    """Amounts by resource, each in its unit (`rapdarts.config.units.RESOURCES`): a dict in everything but its looks."""
+    """Amounts by resource, each in its unit (`rapdarts.config.resources.RESOURCES`): a dict in everything but its looks."""
 
     def __repr__(self) -> str:
         """Return one line a resource, with names and numbers aligned."""

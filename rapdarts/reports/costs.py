@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rapdarts.architecture.space import NONE
-from rapdarts.config.units import RESOURCES, show
+from rapdarts.config.resources import RESOURCES, show
 from rapdarts.cost.layers import CONVENTIONS, NetworkCosts, Row
 from rapdarts.cost.spaces import Amounts
 from rapdarts.files import atomic

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rapdarts.config.units import costs_line, show
+from rapdarts.config.resources import costs_line, show
 from rapdarts.files import atomic
 from rapdarts.reports import confusion
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rapdarts.config.units import show
+from rapdarts.config.resources import show
 from rapdarts.reports.text_table import aligned
 
 

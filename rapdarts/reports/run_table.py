@@ -10,7 +10,7 @@ from typing import Any
 
 from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment, budget_limits
-from rapdarts.config.units import compact, duration
+from rapdarts.config.resources import compact, duration
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.files.run_files import RunFile
 

@@ -14,7 +14,7 @@ import torch
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
-from rapdarts.config.units import costs_line, show, within
+from rapdarts.config.resources import costs_line, show, within
 from rapdarts.cost.expected import PriceTable
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.files.json import Fault, as_object, strict_loads

@@ -10,7 +10,7 @@ import numpy as np
 
 from rapdarts.architecture.genotype import Genotype, one_hot
 from rapdarts.architecture.space import SKIP, SearchSpace
-from rapdarts.config.units import RESOURCES, show
+from rapdarts.config.resources import RESOURCES, show
 from rapdarts.cost.expected import choice_costs
 from rapdarts.errors import InputError
 from rapdarts.strategy.discretize import Candidate, discretize, score

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from rapdarts.config import experiment as configuration
-from rapdarts.config import knobs, resolve
+from rapdarts.config import key_values, resolve
 from rapdarts.errors import BusyError, DamagedError, InputError
 from rapdarts.files import atomic as files
 from rapdarts.files.run_files import RunFile
@@ -58,7 +58,7 @@ def claimed(
         resumed = _load(folder, origin, screen) if launch.resume else None
         environment = _environment_of(folder, verb, config.device, processes, screen)
         files.remove_leftovers(folder)
-        files.write_atomically(folder / RunFile.CONFIG, knobs.save_yaml(config))
+        files.write_atomically(folder / RunFile.CONFIG, key_values.save_yaml(config))
         files.write_atomically(folder / RunFile.ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
         together = f", {processes} processes" if processes > 1 else ""
         threads = f"the CPU with {environment['threads']} thread{'s' if environment['threads'] > 1 else ''}"
@@ -103,8 +103,8 @@ def _check_config(folder: Path, config: configuration.Experiment, resume: bool) 
         raise InputError(
             f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
         )
-    old = knobs.parse_settings(configuration.Experiment, list(read_yaml(saved)), where=str(saved))
-    changed = [line for line in knobs.differences(old, config) if line.partition(":")[0] not in resolve.HARMLESS]
+    old = key_values.parse_settings(configuration.Experiment, list(read_yaml(saved)), where=str(saved))
+    changed = [line for line in key_values.differences(old, config) if line.partition(":")[0] not in resolve.HARMLESS]
     if changed:
         raise InputError(
             f"{folder} was begun with another configuration ({'; '.join(changed)}); resume with the same keys."

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rapdarts.config.units import time_left
+from rapdarts.config.resources import time_left
 from rapdarts.files.run_files import RunFile
 
 

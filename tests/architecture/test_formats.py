@@ -15,9 +15,9 @@ from rapdarts.architecture.genotype import Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import parse_genotype, parse_genotype_json
 from rapdarts.architecture.space import SearchSpace
-from rapdarts.config.commands import ExportConfig
+from rapdarts.config.command_options import ExportConfig
 from rapdarts.config.exports import EXPORTS
-from rapdarts.config.knobs import keys
+from rapdarts.config.key_values import keys
 from rapdarts.deploy.runtimes import EXTRAS
 from rapdarts.deploy.verify import RUNTIMES
 from rapdarts.errors import InputError

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from statistics import median
 from typing import Any, TypeVar
 
-from rapdarts.config.units import show
+from rapdarts.config.resources import show
 
 Job = Callable[[], object]
 

@@ -10,8 +10,8 @@ from rapdarts.architecture.formats import FORMATS
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import read_genotype
 from rapdarts.cli.main import main
-from rapdarts.config.commands import ExportConfig
-from rapdarts.config.knobs import keys
+from rapdarts.config.command_options import ExportConfig
+from rapdarts.config.key_values import keys
 from rapdarts.deploy.verify import RUNTIMES
 
 OTHERS = {"darts": "nasbench201", "nasbench201": "darts"}

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from rapdarts.cli.help import COMMANDS, SWITCHES, Command, help_of, overview
-from rapdarts.config import knobs
-from rapdarts.config.commands import ReportConfig
+from rapdarts.config import key_values
+from rapdarts.config.command_options import ReportConfig
 
 WIDTHS = pytest.mark.parametrize("columns", [60, 80, 100, 120, 200])
 EVERY = pytest.mark.parametrize("verb", COMMANDS)
@@ -50,14 +50,14 @@ def test_no_line_of_the_overview_is_wider_than_the_terminal(terminal: int) -> No
 @EVERY
 def test_every_key_is_there_with_its_default_unit_sentence_and_range(verb: str, terminal: int) -> None:
     text = help_of(COMMANDS[verb])
-    for key in (key for schema in COMMANDS[verb].schemas for key in knobs.keys(schema)):
+    for key in (key for schema in COMMANDS[verb].schemas for key in key_values.keys(schema)):
         is_json = isinstance(key.default, (list, bool))
-        default = (json.dumps(key.default) if is_json else knobs.written(key, key.default)) or "(empty)"
+        default = (json.dumps(key.default) if is_json else key_values.written(key, key.default)) or "(empty)"
         facts, allowed = key.facts, ""
         if facts["choices"]:
             allowed = f"[{', '.join(str(choice) for choice in facts['choices'] if choice != '')}]"
         elif any(facts[bound] is not None for bound in ("low", "high", "above", "below")):
-            allowed = f"[{knobs.range_text(facts)}]"
+            allowed = f"[{key_values.range_text(facts)}]"
             assert allowed in text  # on one line
         row = words(f"{key.name} {default} {facts['unit']} {facts['help']} {allowed}")
         assert f" {row} " in words(text)

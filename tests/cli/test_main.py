@@ -21,7 +21,7 @@ from rapdarts.cli import main as cli
 from rapdarts.cli.commands import command
 from rapdarts.cli.help import COMMANDS, SWITCHES
 from rapdarts.cli.main import main
-from rapdarts.config import knobs, resolve
+from rapdarts.config import key_values, resolve
 from rapdarts.config.experiment import Experiment
 from rapdarts.errors import DivergedError, InputError, Preempted
 from rapdarts.strategy.derive import best_first
@@ -71,7 +71,7 @@ def test_the_example_has_right_keys(verb: str) -> None:
     if Experiment in COMMANDS[verb].schemas:
         resolve.resolve_experiment("digits", call.pairs, verb)
     else:
-        knobs.checked(COMMANDS[verb].schemas[0], call.pairs)
+        key_values.checked(COMMANDS[verb].schemas[0], call.pairs)
 
 
 @EVERY
@@ -92,7 +92,7 @@ def test_help_lists_every_key_in_aligned_columns(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
     lines = run(capsys, verb, "--help").splitlines()
-    known = [key for schema in COMMANDS[verb].schemas for key in knobs.keys(schema)]
+    known = [key for schema in COMMANDS[verb].schemas for key in key_values.keys(schema)]
     starts = set()
     for key in known:
         (row,) = [line for line in lines if line.startswith(f"  {key.name} ")]
@@ -108,7 +108,7 @@ def test_help_lists_every_key_in_aligned_columns(
         if key.facts["choices"]:
             assert row.endswith("[" + ", ".join(str(choice) for choice in key.facts["choices"] if choice != "") + "]")
         elif any(key.facts[bound] is not None for bound in ("low", "high", "above", "below")):
-            assert row.endswith(f" [{knobs.range_text(key.facts)}]")
+            assert row.endswith(f" [{key_values.range_text(key.facts)}]")
     assert len(starts) == 1
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
     assert len(headings) == len(set(headings))
@@ -375,7 +375,7 @@ def searched(elsewhere: Path) -> Path:
         architecture.alpha[0, :, list(space.primitives).index("skip_connect")] += 2
     folder = elsewhere / "runs" / "first"
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(knobs.save_yaml(Experiment()))
+    (folder / "config.yaml").write_text(key_values.save_yaml(Experiment()))
     (folder / "alphas.json").write_text(alphas_to_json(space, Skeleton(3, 8, (1, 8, 8), 10), architecture))
     return folder
 

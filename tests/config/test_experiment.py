@@ -21,8 +21,8 @@ from omegaconf.errors import ReadonlyConfigError
 from rapdarts.cli.help import COMMANDS
 from rapdarts.cli.main import main
 from rapdarts.config import experiment as config
-from rapdarts.config import knobs, resolve
-from rapdarts.config.commands import DeriveConfig
+from rapdarts.config import key_values, resolve
+from rapdarts.config.command_options import DeriveConfig
 from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.config.presets import PRESETS
 from rapdarts.config.resolve import experiment_file, experiment_folder, experiment_names, resolve_experiment
@@ -61,8 +61,8 @@ def test_it_loads_and_fits_its_space(name: str, verb: str) -> None:
     found = resolve_experiment(name, [], verb)
     space = named_space(found.search.space)
     check_stages(found.search, space.only(found.search.primitives) if found.search.primitives else space)
-    for key in knobs.keys(Experiment):
-        knobs.check_range(key, knobs.get(found, key.name))
+    for key in key_values.keys(Experiment):
+        key_values.check_range(key, key_values.get(found, key.name))
 
 
 @SHIPPED
@@ -70,20 +70,20 @@ def test_it_is_a_structured_config_of_omegaconf(name: str) -> None:
     """Typed and read-only, and what is printed is what OmegaConf writes."""
     found = resolve_experiment(name, [("budget.params", "3.0M"), ("hardware", "1e3"), ("latency_of", "")], "search")
     structured = OmegaConf.structured(found)
-    assert knobs.save_yaml(found) == OmegaConf.to_yaml(structured)
+    assert key_values.save_yaml(found) == OmegaConf.to_yaml(structured)
     assert OmegaConf.to_object(structured) == found
     with pytest.raises(ReadonlyConfigError):
         structured.search.epochs = 3
-    assert OmegaConf.merge(OmegaConf.structured(Experiment), knobs.plain(structured)) == structured
+    assert OmegaConf.merge(OmegaConf.structured(Experiment), key_values.plain(structured)) == structured
 
 
 def test_settings_of_omegaconf_are_settings() -> None:
     settings = OmegaConf.create({"seed": 3, "search": {"epochs": "${seed}", "layers": [1, 2]}})
-    assert knobs.plain(settings) == {"seed": 3, "search": {"epochs": 3, "layers": [1, 2]}}
-    assert knobs.plain({"seed": 3}) == {"seed": 3}
+    assert key_values.plain(settings) == {"seed": 3, "search": {"epochs": 3, "layers": [1, 2]}}
+    assert key_values.plain({"seed": 3}) == {"seed": 3}
     for wrong in ({"seed": "${search.sed}"}, {"seed": "???"}):
         with pytest.raises(InputError, match=r"^the settings cannot be resolved: .*(sed|seed).*\.$"):
-            knobs.plain(OmegaConf.create(wrong))
+            key_values.plain(OmegaConf.create(wrong))
 
 
 def test_values_do_not_change() -> None:
@@ -177,18 +177,18 @@ def test_what_is_named_on_the_command_line_is_had_whole(chooser: str, tmp_path: 
             )
             text = f"{section}: {{{name}: {in_file}, momentum: 0.5, weight_decay: 0.1, batch: 7, {others}}}"
             config = of(text, tmp_path, (chooser, choice))
-            assert {key: knobs.get(config, key) for key in presets} == presets
+            assert {key: key_values.get(config, key) for key in presets} == presets
 
 
 def test_the_defaults_are_those_of_pdarts() -> None:
     config = Experiment()
     for presets in PRESETS.values():
-        assert {key: knobs.get(config, key) for key in presets["pdarts"]} == presets["pdarts"]
+        assert {key: key_values.get(config, key) for key in presets["pdarts"]} == presets["pdarts"]
 
 
 def test_random_presets_nothing(tmp_path: Path) -> None:
     plain, drawn = of(DARTS, tmp_path), of(DARTS, tmp_path, ("strategy", "random"))
-    assert knobs.differences(plain, drawn) == ["search.strategy: darts -> random"]
+    assert key_values.differences(plain, drawn) == ["search.strategy: darts -> random"]
 
 
 def test_the_last_strategy_counts(tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_budgets_are_numbers_once_they_are_read(tmp_path: Path) -> None:
     budget = of(old, tmp_path).search.budget
     assert (budget.macs, budget.params, budget.bytes, budget.energy, budget.latency) == (5e8, None, None, 0.002, None)
     assert config.budget_limits(budget) == {"macs": 5e8, "energy": 0.002}
-    assert of(knobs.save_yaml(of(old, tmp_path)), tmp_path) == of(old, tmp_path)
+    assert of(key_values.save_yaml(of(old, tmp_path)), tmp_path) == of(old, tmp_path)
     given = (("budget.macs", "none"), ("budget.energy", 0.003), ("budget.params", 3_000_000))
     assert config.budget_limits(of(old, tmp_path, *given).search.budget) == {"params": 3e6, "energy": 0.003}
     for text, words in (("-5", "must be above 0"), ("0", "must be above 0"), ("3 apples", "is no unit of params")):
@@ -403,14 +403,14 @@ def test_budgets_are_numbers_once_they_are_read(tmp_path: Path) -> None:
 def test_the_budgets_of_a_derivation_lie_over_those_of_its_run() -> None:
     own = config.BudgetConfig(macs=5e8, params=3e6)
     pairs = [("budget.params", "none"), ("budget.bytes", "12MB"), ("budget.energy", "")]
-    asked = knobs.parse_settings(DeriveConfig, pairs).budget
+    asked = key_values.parse_settings(DeriveConfig, pairs).budget
     assert config.budget_limits(asked.over(own)) == {"macs": 5e8, "bytes": 12e6}
     assert asked.over(config.BudgetConfig()) == config.BudgetConfig(bytes=12e6)
 
 
 def test_a_digest_says_amounts_as_it_always_did() -> None:
     """A number that is written plainly keeps the digest of the text that it once was."""
-    lines = [f"{key.name}={knobs.get(Experiment(), key.name)!r}" for key in knobs.keys(Experiment)]
+    lines = [f"{key.name}={key_values.get(Experiment(), key.name)!r}" for key in key_values.keys(Experiment)]
     lines = [line for line in lines if line.partition("=")[0] not in resolve.HARMLESS]
     lines = [re.sub(r"^(search\.budget\.\w+)=None$", r"\1=''", line) for line in lines]
     lines = [re.sub(r"^search\.random\.macs=0\.0$", "search.random.macs='0'", line) for line in lines]
@@ -436,7 +436,7 @@ def test_images() -> None:
 # --- reading back ------------------------------------------------------------------------------------------------
 
 
-def likely(key: knobs.Key) -> st.SearchStrategy[Any]:
+def likely(key: key_values.Key) -> st.SearchStrategy[Any]:
     """Values within a knob's range."""
     facts = key.facts
     if facts["choices"]:
@@ -449,13 +449,13 @@ def likely(key: knobs.Key) -> st.SearchStrategy[Any]:
         return st.integers(int(low), int(high))
     if key.type is float:
         exclude = {"exclude_min": facts["low"] is None, "exclude_max": facts["high"] is None}
-        return st.floats(low, high, **exclude).filter(lambda x: x == 0 or abs(x) >= knobs.TINY)
+        return st.floats(low, high, **exclude).filter(lambda x: x == 0 or abs(x) >= key_values.TINY)
     return st.booleans()
 
 
 KNOBS = [
     key
-    for key in knobs.keys(Experiment)
+    for key in key_values.keys(Experiment)
     if key.facts["choices"] or key.facts["amount"] or key.type in (int, float, bool)
 ]
 CONDITIONAL = {"search.cost.latency", "search.budget.latency", "search.strategy", "search.warmup_epochs"}
@@ -485,6 +485,6 @@ def test_any_configuration_reads_back_from_what_is_printed(
     assert main(["search", "digits", "--print-config", *pairs]) == 0
     printed = capsys.readouterr().out
     found = of(printed, tmp_path)
-    assert {name: knobs.get(found, name) for name in values} == values
-    assert knobs.save_yaml(found) == printed
+    assert {name: key_values.get(found, name) for name in values} == values
+    assert key_values.save_yaml(found) == printed
     assert yaml.safe_load(printed)["data"]["name"] == found.data.name

@@ -25,4 +25,4 @@ def test_no_module_has_a_name_of_its_own_for_a_file() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in RUN_FILES - others
     ]
     elsewhere = [place.partition(":")[0] for place in found if not place.startswith("files/run_files.py:")]
-    assert elsewhere == ["config/commands.py"]
+    assert elsewhere == ["config/command_options.py"]

@@ -23,7 +23,7 @@ from rapdarts.architecture.reading import read_genotype
 from rapdarts.cli.main import main
 from rapdarts.config import resolve
 from rapdarts.config.experiment import DataConfig, Experiment, RetrainConfig
-from rapdarts.config.knobs import save_yaml
+from rapdarts.config.key_values import save_yaml
 from rapdarts.data.dataset import load_dataset
 from rapdarts.files.run_files import RUN_FILES
 from rapdarts.loops.rank import SURE, RankingEntry, choose_entries, estimate, short_recipe, split_for_ranking

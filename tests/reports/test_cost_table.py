@@ -7,7 +7,7 @@ import json
 import pickle
 import xml.etree.ElementTree as ElementTree
 
-from rapdarts.config.units import RESOURCES
+from rapdarts.config.resources import RESOURCES
 from rapdarts.reports.cost_table import Costs
 
 AMOUNTS = {

@@ -10,7 +10,7 @@ import pytest
 
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import BudgetConfig, CostCoefficients, DataConfig, Experiment, RankConfig, SearchConfig
-from rapdarts.config.knobs import save_yaml
+from rapdarts.config.key_values import save_yaml
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.reports.run_table import COLUMNS, run_table
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.cli.main import main
-from rapdarts.config import knobs
+from rapdarts.config import key_values
 from rapdarts.config.resolve import resolve_experiment
 
 Refuse = Callable[..., str]
@@ -549,7 +549,7 @@ def saved(folder: Path, *pairs: tuple[str, str]) -> Path:
     """A run folder with the configuration of the digits and one epoch behind it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.jsonl").write_text('{"stage": 0, "epoch": 0}\n')
-    (folder / "config.yaml").write_text(knobs.save_yaml(resolve_experiment("digits", pairs, "search")))
+    (folder / "config.yaml").write_text(key_values.save_yaml(resolve_experiment("digits", pairs, "search")))
     return folder
 
 

@@ -27,7 +27,7 @@ import rapdarts
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cli.main import main
-from rapdarts.config import knobs
+from rapdarts.config import key_values
 from rapdarts.config.experiment import Experiment, HardwareConfig, SearchConfig
 from rapdarts.cost.count import count, count_derived
 from rapdarts.data import dataset as datasets
@@ -700,7 +700,7 @@ def test_costs_of_whatever_there_is(found: Searched, elsewhere: Path) -> None:
     assert rapdarts.costs("PDARTS", precision=8)["bytes"] == 3_433_798
     dear = HardwareConfig(mac_32=9.2, dram_32=1280.0)
     assert rapdarts.costs("PDARTS", hardware=dear)["energy"] == pytest.approx(2 * known["energy"])
-    (elsewhere / "chip.yaml").write_text(knobs.save_yaml(dear))
+    (elsewhere / "chip.yaml").write_text(key_values.save_yaml(dear))
     assert rapdarts.costs(linear, hardware="chip.yaml") == rapdarts.costs(linear, hardware=dear)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from rapdarts.cli import help
 from rapdarts.cli import main as cli
-from rapdarts.config import knobs, resolve
+from rapdarts.config import key_values, resolve
 from rapdarts.errors import InputError
 
 GUIDES = ("docs/search.md", "docs/retrain.md", "docs/costs.md", "docs/export.md")
@@ -106,7 +106,7 @@ def check(words: str) -> None:
         refusals = []
         for schema in command.schemas:
             try:
-                knobs.checked(schema, [pair], command.section)
+                key_values.checked(schema, [pair], command.section)
                 break
             except InputError as error:
                 refusals.append(error)

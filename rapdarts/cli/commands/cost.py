@@ -5,8 +5,8 @@ from __future__ import annotations
 from rapdarts import api
 from rapdarts.cli.arguments import Call
 from rapdarts.cli.output import answer
-from rapdarts.config.commands import CountConfig
-from rapdarts.config.knobs import parse_settings
+from rapdarts.config.command_options import CountConfig
+from rapdarts.config.key_values import parse_settings
 
 
 def cost(call: Call) -> None:

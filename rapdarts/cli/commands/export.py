@@ -5,9 +5,9 @@ from __future__ import annotations
 from rapdarts import api
 from rapdarts.cli.arguments import Call
 from rapdarts.cli.output import answer, out, say
-from rapdarts.config.commands import ExportConfig
+from rapdarts.config.command_options import ExportConfig
 from rapdarts.config.exports import EXPORTS
-from rapdarts.config.knobs import parse_settings
+from rapdarts.config.key_values import parse_settings
 from rapdarts.errors import InputError
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
-from rapdarts.config.units import amount, compact, example
+from rapdarts.config.resources import amount, compact, example
 from rapdarts.errors import FEW, NEAR, InputError, shorten, suggestion
 from rapdarts.files.yaml import parse_value, to_yaml
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from rapdarts.architecture.space import SearchSpace, Skeleton
-from rapdarts.config.commands import MeasureConfig
+from rapdarts.config.command_options import MeasureConfig
 from rapdarts.config.experiment import Experiment, image_shape
-from rapdarts.config.units import show
+from rapdarts.config.resources import show
 from rapdarts.cost import measure
 from rapdarts.cost.latency import LatencyTable, device_name
 from rapdarts.data.dataset import load_dataset

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from rapdarts.config import resolve
-from rapdarts.config.commands import DeriveConfig
+from rapdarts.config.command_options import DeriveConfig
 from rapdarts.config.experiment import Experiment, SearchConfig, budget_limits
-from rapdarts.config.units import within
+from rapdarts.config.resources import within
 from rapdarts.cost.prices import prices
 from rapdarts.deploy import skeletons
 from rapdarts.deploy.space_lookup import Space, find_space

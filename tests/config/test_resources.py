@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapdarts.config.experiment import BudgetConfig, CostCoefficients
-from rapdarts.config.knobs import keys
-from rapdarts.config.units import RESOURCES, amount, compact, example, show
+from rapdarts.config.key_values import keys
+from rapdarts.config.resources import RESOURCES, amount, compact, example, show
 from rapdarts.cost import count
 from rapdarts.cost.layers import CONVENTIONS
 from rapdarts.errors import InputError
@@ -120,7 +120,7 @@ units.RESOURCES["toys"] = toy
 
 from torch import nn
 from rapdarts.config.experiment import Experiment
-from rapdarts.config.knobs import keys
+from rapdarts.config.key_values import keys
 from rapdarts.cost import count, layers
 
 helps = {key.name: key.facts["help"] for key in keys(Experiment)}

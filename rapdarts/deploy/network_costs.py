@@ -13,9 +13,9 @@ from torch import nn
 
 from rapdarts.architecture.genotype import Genotype, validate
 from rapdarts.architecture.space import SearchSpace
-from rapdarts.config.commands import CountConfig
+from rapdarts.config.command_options import CountConfig
 from rapdarts.config.experiment import HardwareConfig, image_shape
-from rapdarts.config.knobs import parse_settings
+from rapdarts.config.key_values import parse_settings
 from rapdarts.cost.count import count, deployment_of, resources
 from rapdarts.cost.layers import NetworkCosts, network_costs
 from rapdarts.cost.prices import read_hardware

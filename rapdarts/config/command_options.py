@@ -19,7 +19,7 @@ from rapdarts.config.experiment import (
     budget_knobs,
 )
 from rapdarts.config.exports import EXPORTS
-from rapdarts.config.knobs import knob
+from rapdarts.config.key_values import knob
 
 
 class OtherBudgetConfig(make_dataclass("OtherBudgets", budget_knobs(none=math.inf), frozen=True)):  # type: ignore[misc]

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rapdarts.config import commands as options
+from rapdarts.config import command_options
 from rapdarts.config.experiment import Experiment, Launch
-from rapdarts.config.knobs import (
+from rapdarts.config.key_values import (
     Key,
     check_range,
     checked,
@@ -26,18 +26,18 @@ from rapdarts.config.knobs import (
     save_yaml,
     split_override,
 )
-from rapdarts.config.units import RESOURCES
+from rapdarts.config.resources import RESOURCES
 from rapdarts.errors import InputError
 from rapdarts.files.yaml import read_yaml
 
 SCHEMAS = [
     Experiment,
     Launch,
-    options.DeriveConfig,
-    options.EvaluateConfig,
-    options.ExportConfig,
-    options.ReportConfig,
-    options.CountConfig,
+    command_options.DeriveConfig,
+    command_options.EvaluateConfig,
+    command_options.ExportConfig,
+    command_options.ReportConfig,
+    command_options.CountConfig,
 ]
 
 
