@@ -113,10 +113,10 @@ def test_one_list_of_resources() -> None:
 TOY = """
 from dataclasses import replace
 
-from rapdarts.config import units
+from rapdarts.config import resources
 
-toy = replace(units.RESOURCES["bytes"], name="toys", convention="toys at {precision} bits", budget="most toys")
-units.RESOURCES["toys"] = toy
+toy = replace(resources.RESOURCES["bytes"], name="toys", convention="toys at {precision} bits", budget="most toys")
+resources.RESOURCES["toys"] = toy
 
 from torch import nn
 from rapdarts.config.experiment import Experiment
