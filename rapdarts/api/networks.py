@@ -73,15 +73,16 @@ def evaluate(
 
         check(options.plot)
     file, space = lookup.find_trained(lookup.word_of(network)), lookup.space_of(space, network)
-    from rapdarts.deploy.evaluation import evaluate_file
+    from rapdarts.deploy.evaluation import evaluate_network, open_file
     from rapdarts.deploy.run_data import experiment_of
     from rapdarts.loops.in_programs import reader_of
     from rapdarts.loops.results import Evaluated
     from rapdarts.reports import evaluation
 
+    opened, device = open_file(file, options, space)
     elsewhere = bool(options.data.name) or data is not None
     config = experiment_of(file, experiment, needed=not elsewhere, confirmed=elsewhere)
-    values = evaluate_file(file, config, options, space, reader_of(config, data, test))
+    values = evaluate_network(opened, device, config, options, reader_of(config, data, test))
     words = evaluation.describe_evaluation(values)
     if options.plot:
         evaluation.draw_confusion(values, f"{lookup.word_of(network)}", atomic.file_to_write(options.plot))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rapdarts.config.command_options import EvaluateConfig
 from rapdarts.config.experiment import Experiment
-from rapdarts.cost.latency import device_name
+from rapdarts.cost import latency
 from rapdarts.cost.measure import clock, measure_within
 from rapdarts.data.augment import fractions
 from rapdarts.data.batches import ordered
@@ -32,6 +32,10 @@ Reader = Callable[[torch.device], DataSet]
 
 class TrainedNetwork(Protocol):
     """A network in a file: a `TrainedFile` or an `OnnxFile`."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -58,15 +62,14 @@ def open_file(file: Path, options: EvaluateConfig, space: Space = None) -> tuple
     return OnnxFile.read(file), "cpu"
 
 
-def evaluate_file(
-    file: Path, config: Experiment, options: EvaluateConfig, space: Space = None, read: Reader | None = None
+def evaluate_network(
+    network: TrainedNetwork, device_name: str, config: Experiment, options: EvaluateConfig, read: Reader | None = None
 ) -> dict[str, Any]:
-    """Return every measure of the network in a file on the test images of an experiment, or of the data that options name.
+    """Return every measure of a network on the test images of an experiment, or of the data that options name.
 
     `read` gives other data. Raises InputError for data that do not fit the network.
     """
-    network, device_asked = open_file(file, options, space)
-    device = device_named(device_asked, options.threads or config.threads)
+    file, device = network.path, device_named(device_name, options.threads or config.threads)
     run = network.open(device)
     asked = data_asked(config.data, options.data, network.image)
     data = load_dataset(asked, device, config.seed) if read is None else read(device)
@@ -95,7 +98,7 @@ def timing(
         "batch": batch,
         "batch_latency": many,
         "images_per_second": batch / many["median_s"],
-        "device": device_name(device),
+        "device": latency.device_name(device),
         "threads": torch.get_num_threads(),
         "clock": clock(device),
     }
