@@ -151,7 +151,8 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
         need = f", and {purpose} needs a trained one" if purpose else ""
         raise InputError(f"{target} is a network without weights{need}; {train}.")
     raise InputError(
-        f"there is no trained network {shorten(repr(os.fspath(name)))}; name a run folder of rapdarts retrain, or its {RunFile.NETWORK}."
+        f"there is no trained network {shorten(repr(os.fspath(name)))}; name a run folder of rapdarts retrain, its {RunFile.NETWORK}"
+        f"{'.' if purpose else ', or an ONNX file that rapdarts export wrote.'}"
     )
 
 
@@ -180,7 +181,8 @@ def network_to_train(found: Found, space: Space, asked: Mapping[str, str]) -> tu
     """
     reference = found.the_reference(space)
     if reference:
-        useless = f"{next(iter(asked))}=" if asked else "" if space is None else "space="
+        given = "--space" if isinstance(space, os.PathLike) else "space="
+        useless = f"{next(iter(asked))}=" if asked else "" if space is None else given
         if useless:
             raise InputError(f"{reference} is a reference network, which has no use for {useless}; leave it out.")
         return replace(found, reference=reference, file=None), None

@@ -88,22 +88,18 @@ def _weights(node: Any, maker: dict[str, Any], constants: dict[str, Any]) -> Ite
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """What an ONNX file of ours says about its network."""
+    """An ONNX file of ours: what it says about its network, and every resource that can be counted in its graph."""
 
     path: Path
     image: tuple[int, int, int]
     class_names: tuple[str, ...]
+    costs: Mapping[str, float]
 
     @classmethod
     def read(cls, path: Path) -> OnnxFile:
-        """Return the facts in a file. Raises InputError where it says nothing of image and classes, DamagedError if it is not ONNX."""
+        """Read a file. Raises InputError where it says nothing of image and classes, DamagedError if it is not ONNX."""
         facts = onnx_facts(path)
-        return cls(path, facts.image, facts.class_names)
-
-    @property
-    def costs(self) -> Mapping[str, float]:
-        """Every resource that can be counted in the file's graph."""
-        return onnx_costs(self.path)
+        return cls(path, facts.image, facts.class_names, onnx_costs(path))
 
     def open(self, device: torch.device) -> Function:
         """Return the network, which onnxruntime runs on the CPU: pixels (n, c, h, w) in 0..1 to logits (n, classes)."""

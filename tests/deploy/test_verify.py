@@ -384,7 +384,7 @@ def test_the_card_of_a_network_of_a_space_of_ones_own_says_where_that_comes_in(t
     assert main(["retrain", str(genotype), "digits", *SETTINGS, *less, *own, f"run={tmp_path / 'run'}"]) == 0
     said = values(tmp_path / "run", "to=safetensors", f"out={tmp_path / 'net.safetensors'}", *own)
     card = Path(said["card"]).read_text()
-    assert 'space_from_file(Path("mine.py"))' in card and "digits, 0.1 of its training images" in card
+    assert 'space = Path("mine.py")  # your file' in card and "digits, 0.1 of its training images" in card
     assert process(snippet(card), cwd=tmp_path).strip() in set("0123456789")
 
 

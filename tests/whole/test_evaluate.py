@@ -152,7 +152,7 @@ def test_an_onnx_file_gives_what_the_network_gives(tmp_path: Path, capsys: pytes
     assert theirs["costs"]["bytes"] == 4 * theirs["costs"]["params"] > 2 * eight["costs"]["bytes"]
 
     missing, plain = tmp_path / "none.onnx", tmp_path / "plain.onnx"
-    assert f"{missing} cannot be read" in sentence_of(capsys, str(missing), "digits")
+    assert f"there is no trained network {str(missing)!r}; name a run" in sentence_of(capsys, str(missing), "digits")
     plain.write_bytes(b"not a graph")
     assert f"{plain} is no ONNX file" in sentence_of(capsys, str(plain), "digits", code=4)
     assert "ONNX files are run on the CPU here" in sentence_of(capsys, str(tmp_path / "net.onnx"), "device=cuda")
@@ -256,7 +256,12 @@ def test_a_copied_file_is_tested_on_the_data_of_an_experiment(
 def test_other_data_are_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(tmp_path / "large.npz", x=np.zeros((60, 16, 16), np.uint8), y=np.arange(60) % 10)
     (tmp_path / "large.yaml").write_text(f"data:\n  name: npz\n  path: {tmp_path / 'large.npz'}\n")
-    sentence = sentence_of(capsys, str(run), str(tmp_path / "large.yaml"))
+    asked = sentence_of(capsys, str(run), str(tmp_path / "large.yaml"))
+    assert asked.endswith(
+        "leave the experiment out for the run's own data, or confirm the others with data.name=npz.\n"
+    )
+    shutil.copy(run / "network.safetensors", tmp_path / "net.safetensors")  # without a run around it
+    sentence = sentence_of(capsys, str(tmp_path / "net.safetensors"), str(tmp_path / "large.yaml"))
     assert "was trained on images (1, 8, 8) of the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these are" in sentence
     assert sentence.endswith("name other data with data.path=PATH, or another experiment.\n")
 
