@@ -7,9 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from rapdarts.architecture import dialects
 from rapdarts.architecture.cell import Cell
@@ -17,6 +15,9 @@ from rapdarts.architecture.drawing import draw
 from rapdarts.architecture.space import KINDS, SearchSpace, Skeleton
 from rapdarts.errors import InputError, shorten, suggestion
 from rapdarts.files.json import dump, quote_value
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FORMAT = "rapdarts-genotype"
 VERSION = 1
@@ -192,6 +193,8 @@ def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
     """
     validate(genotype, space, "the genotype")
     names = list(space.primitives)
+    import numpy as np
+
     weights = np.zeros((len(space.kinds), len(space.edges), len(names)))
     for kind, of_kind in zip(space.kinds, weights, strict=True):
         for number, node in enumerate(genotype.cells[kind].nodes):

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rapdarts.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor, nn
 
@@ -202,11 +201,15 @@ class SearchSpace:
     @property
     def choosable(self) -> np.ndarray:
         """Mask over `primitives`, (primitives,) of bool: those that a genotype may name."""
+        import numpy as np  # here, not above: names are looked up without it, and it is half of a start
+
         return np.array([self.derive_none or name != NONE for name in self.primitives])
 
     @property
     def mask(self) -> np.ndarray:
         """Mask of the candidates that are still open, (kinds, edges, primitives) of bool."""
+        import numpy as np
+
         return np.array([[[name in edge for name in self.primitives] for edge in kind] for kind in self.candidates])
 
     def narrowed(self, mask: np.ndarray) -> SearchSpace:

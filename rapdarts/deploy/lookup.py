@@ -150,9 +150,11 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
     if find_genotype(os.fspath(name)) or find_reference(os.fspath(name)):
         need = f", and {purpose} needs a trained one" if purpose else ""
         raise InputError(f"{target} is a network without weights{need}; {train}.")
+    file_or_onnx = (
+        f"or its {RunFile.NETWORK}" if purpose else f"its {RunFile.NETWORK}, or an ONNX file of rapdarts export"
+    )
     raise InputError(
-        f"there is no trained network {shorten(repr(os.fspath(name)))}; name a run folder of rapdarts retrain, its {RunFile.NETWORK}"
-        f"{'.' if purpose else ', or an ONNX file that rapdarts export wrote.'}"
+        f"there is no trained network {shorten(repr(os.fspath(name)))}; name a run folder of rapdarts retrain, {file_or_onnx}."
     )
 
 
