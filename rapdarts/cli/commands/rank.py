@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rapdarts import api
 from rapdarts.cli.arguments import Call
 from rapdarts.cli.naming import print_config
 from rapdarts.cli.output import answer
@@ -14,5 +13,7 @@ def rank(call: Call) -> None:
     if call.print_config:
         print_config(call, experiment_of_ranking(searches(call.words)[0], call.pairs)[0])
         return
+    from rapdarts import api
+
     found = api.rank(call.words, call.values, space=call.space_file)
     answer(call, found.report, f"{found!r}")

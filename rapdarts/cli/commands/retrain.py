@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rapdarts import api
 from rapdarts.cli.arguments import Call
 from rapdarts.cli.naming import print_config, resolve_call
 from rapdarts.cli.output import answer
@@ -18,6 +17,8 @@ def retrain(call: Call) -> None:
     if call.print_config:
         print_config(call, config)
         return
+    from rapdarts import api
+
     found = api.retrain(target, call.word(1), call.values, space=call.space_file)
     if found.is_main:
         answer(call, found.report, f"{found!r}")

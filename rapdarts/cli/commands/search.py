@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rapdarts import api
 from rapdarts.cli.arguments import Call
 from rapdarts.cli.naming import print_config, resolve_call
 from rapdarts.cli.output import answer
@@ -14,6 +13,8 @@ def search(call: Call) -> None:
     if call.print_config:
         print_config(call, config)
         return
+    from rapdarts import api
+
     run = api.random_baseline if config.search.strategy == "random" else api.search
     found = run(call.word(0), call.values, space=call.space_file)
     answer(call, found.report, f"{found!r}")
