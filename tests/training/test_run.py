@@ -265,7 +265,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
         "from rapdarts.files import atomic as files\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        f"files.write(Path({str(tmp_path / 'file')!r}), b'x' * 5000)"
+        f"files.write_atomically(Path({str(tmp_path / 'file')!r}), b'x' * 5000)"
     )
     files.write_atomically(tmp_path / "file", "old")
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
