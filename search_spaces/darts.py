@@ -1,7 +1,6 @@
 """The space of DARTS and P-DARTS (Liu et al. 2019, section 3.1.1; Chen et al. 2019, section 4.1): 14 edges, 8 primitives."""
 
-from rapdarts.architecture.space import SearchSpace
-from rapdarts.networks.primitives import choose
+from rapdarts import SearchSpace, choose
 
 SPACE = SearchSpace(
     "darts",

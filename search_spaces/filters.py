@@ -1,7 +1,6 @@
 """Filter designs in the cell of DARTS: dense, separable, bottlenecked and spatially factorized convolutions, 12 primitives."""
 
-from rapdarts.architecture.space import SearchSpace
-from rapdarts.networks.primitives import choose
+from rapdarts import SearchSpace, choose
 
 SPACE = SearchSpace(
     "filters",

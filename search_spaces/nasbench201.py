@@ -1,7 +1,6 @@
 """The space of NAS-Bench-201 (Dong and Yang 2020, section 2.1): one cell of 6 edges, all kept, 5 primitives, 15,625 architectures."""
 
-from rapdarts.architecture.space import SearchSpace
-from rapdarts.networks.primitives import choose
+from rapdarts import SearchSpace, choose
 
 SPACE = SearchSpace(
     "nasbench201",

@@ -1,7 +1,6 @@
 """The cells of NASNet (Zoph et al. 2018) and AmoebaNet (Real et al. 2019): five nodes, and a node may use one input twice."""
 
-from rapdarts.architecture.space import SearchSpace
-from rapdarts.networks.primitives import choose
+from rapdarts import SearchSpace, choose
 
 SPACE = SearchSpace(
     "nasnet",
