@@ -168,8 +168,8 @@ def _types(schema: Hashable) -> dict[str, Any]:
     return {entry.name: types[entry.name] for entry in dataclasses.fields(typing.cast(type, schema))}
 
 
-def plain(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Settings in Python's own mappings and lists: those of OmegaConf with their interpolations resolved. Raises InputError."""
+def plain(settings: Any) -> Any:
+    """Return settings of OmegaConf as Python's own mappings and lists, interpolations resolved; others as they are. Raises InputError."""
     if "omegaconf" not in sys.modules:  # then nobody can have made one
         return settings
     from omegaconf import OmegaConf
@@ -178,7 +178,7 @@ def plain(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     if not OmegaConf.is_config(settings):
         return settings
     try:
-        return typing.cast(Mapping[str, Any], OmegaConf.to_container(settings, resolve=True, throw_on_missing=True))
+        return OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise InputError(f"the settings cannot be resolved: {str(error).splitlines()[0].rstrip('.')}.") from None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rapdarts.config.experiment import Experiment, Launch, budget_limits, check_device
-from rapdarts.config.key_values import Key, checked, full_name, get, keys, parse_settings
+from rapdarts.config.key_values import Key, checked, full_name, get, keys, parse_settings, plain
 from rapdarts.config.presets import PRESETS
 from rapdarts.errors import InputError, shorten, suggestion
 from rapdarts.files.run_files import RunFile
@@ -216,7 +216,7 @@ def read_experiment(
 
     `in_memory` says that a program gives the data. A key without its section is looked for in `verb`'s own first.
     """
-    pairs, name = [*pairs_of(settings or {}), *pairs_of(keys)], ""
+    pairs, name, given = [*pairs_of(settings or {}), *pairs_of(keys)], "", plain(given)
     if isinstance(given, Experiment):
         config = changed_experiment(given, pairs, verb)
     elif isinstance(given, Mapping):
@@ -256,12 +256,12 @@ def command_options(schema: type[Options], settings: Settings | None, keys: Sett
 
 
 def pairs_of(settings: Settings, prefix: str = "") -> Pairs:
-    """Return (dotted key, value) of a mapping, and of the mappings in it."""
+    """Return (dotted key, value) of a mapping, also one of OmegaConf, and of the mappings in it."""
     found: Pairs = []
-    for key, value in settings.items():
+    for key, value in plain(settings).items():
         if isinstance(value, Mapping):
             found += pairs_of(value, f"{prefix}{key}.")
         else:
-            plain = os.fspath(value) if isinstance(value, os.PathLike) else value
-            found.append((f"{prefix}{key}", list(plain) if isinstance(plain, tuple) else plain))
+            item = os.fspath(value) if isinstance(value, os.PathLike) else value
+            found.append((f"{prefix}{key}", list(item) if isinstance(item, tuple) else item))
     return found

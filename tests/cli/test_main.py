@@ -166,7 +166,9 @@ def test_help_wins_wherever_it_stands(arguments: tuple[str, ...], capsys: pytest
 @EVERY
 def test_a_slip_in_the_first_word_is_answered_without_torch(verb: str, elsewhere: Path) -> None:
     words = [verb, "nowhere", *(["digits"] if verb == "retrain" else [])]
-    script = f"import sys; from rapdarts.cli.main import main; code = main({words}); print(code, 'torch' in sys.modules)"
+    script = (
+        f"import sys; from rapdarts.cli.main import main; code = main({words}); print(code, 'torch' in sys.modules)"
+    )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert found.stdout == "2 False\n"
     assert found.stderr.startswith("rapdarts: error: ") and "nowhere" in found.stderr
