@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapdarts.architecture.genotype import Genotype
 from rapdarts.config import resolve
 from rapdarts.config.command_options import CountConfig, MeasureConfig
 from rapdarts.config.experiment import HardwareConfig
@@ -50,7 +49,7 @@ def costs(
     `hardware` a file or a value with energies. Raises InputError.
     """
     word = lookup.word_of(network)
-    found = lookup.find_network(word, code=True) if isinstance(word, str | Genotype) else None
+    found = word if lookup.is_module(word) else lookup.find_network(word, code=True)
     from rapdarts.deploy.network_costs import cost_of, options_of
     from rapdarts.reports.cost_table import Costs
 
@@ -58,7 +57,7 @@ def costs(
     asked = {"channels": channels, "layers": layers, "image": image, "classes": classes, "stem": stem}
     options = options_of(**asked, precision=precision)
     given = [name for name, value in asked.items() if value is not None]
-    return Costs(cost_of(word if found is None else found, options, given, file, lookup.space_of(space, network)))
+    return Costs(cost_of(found, options, given, file, lookup.space_of(space, network)))
 
 
 def layer_costs(
@@ -70,7 +69,7 @@ def layer_costs(
     """
     options, given = command_options(CountConfig, settings, keys)
     words = [lookup.word_of(one) for one in (networks if isinstance(networks, list | tuple) else [networks])]
-    found = [lookup.find_network(one, code=True) if isinstance(one, str | Genotype) else one for one in words]
+    found = [one if lookup.is_module(one) else lookup.find_network(one, code=True) for one in words]
     from rapdarts.deploy.network_costs import count_layers
     from rapdarts.reports import costs as pictures
     from rapdarts.reports.plots import check

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.config.command_options import EvaluateConfig, ExportConfig
+from rapdarts.config.experiment import DataConfig, Experiment
 from rapdarts.config.exports import EXPORTS, check_export
 from rapdarts.config.resolve import (
     Settings,
@@ -82,6 +83,8 @@ def evaluate(
     opened, device = open_file(file, options, space)
     elsewhere = bool(options.data.name) or data is not None
     config = experiment_of(file, experiment, needed=not elsewhere, confirmed=elsewhere)
+    if data is not None:
+        config = replace(config, data=DataConfig("memory"))
     values = evaluate_network(opened, device, config, options, reader_of(config, data, test))
     words = evaluation.describe_evaluation(values)
     if options.plot:
@@ -97,6 +100,8 @@ def export(
     experiment: str = "",
     settings: Settings | None = None,
     *,
+    data: Any = None,
+    test: Any = None,
     space: Space = None,
     **keys: Any,
 ) -> Exported:
@@ -105,7 +110,8 @@ def export(
     `network` is what `read` takes for the formats of a genotype (json, darts, nasbench201, dot, svg), whose text is also
     returned, and what `load` takes for those of a trained network (safetensors, onnx, pt2, executorch). `out` is the file;
     the result of a run has a place for it in its folder. A network's file is compared with PyTorch on test images of its run,
-    or of `experiment`, before it is written. The other keys are those of the command. Raises InputError.
+    or of `experiment`, or on `data` and `test` as in `search`, before it is written. The other keys are those of the command.
+    Raises InputError.
     """
     pairs = {"to": to, **({"out": os.fspath(out)} if os.fspath(out) else {}), **(settings or {})}
     options, given = command_options(ExportConfig, pairs, keys)
@@ -121,10 +127,12 @@ def export(
         raise InputError(f"out={options.out} is a folder, or lies in none that there is; write the path of a file.")
     file = lookup.find_trained(word, f"to={options.to}")
     from rapdarts.deploy.exporting import export_file
+    from rapdarts.loops.in_programs import reader_of
     from rapdarts.loops.results import Exported
     from rapdarts.reports.evaluation import describe_export
 
-    values = export_file(file, options, experiment, space)
+    read = reader_of(Experiment(data=DataConfig("memory")), data, test)
+    values = export_file(file, options, experiment, space, read)
     return Exported(Path(options.out), "", values, describe_export(values))
 
 

@@ -71,7 +71,8 @@ def search(
 
     read = reader_of(config, data, test)
     with as_it_was():
-        return launch.search(config, own, place, name, source_of(space), read, progress)
+        found = launch.search(config, own, place, name, source_of(space), read, progress)
+    return replace(found, space=lookup.own_space(space))
 
 
 def random_baseline(
@@ -108,6 +109,8 @@ def rank(
     targets: Network | Sequence[Network],
     settings: Settings | None = None,
     *,
+    data: Any = None,
+    test: Any = None,
     space: Space = None,
     run: AnyPath = "",
     resume: bool = False,
@@ -126,15 +129,18 @@ def rank(
 
     runs = searches(words)
     config, names_hardware = experiment_of_ranking(runs[0], pairs)
+    if data is not None:
+        config = replace(config, data=replace(config.data, name="memory", path=""))
     place = launch_of(pairs, run, resume)
     from rapdarts.loops import launch, ranking_entries
-    from rapdarts.loops.in_programs import as_it_was
+    from rapdarts.loops.in_programs import as_it_was, reader_of
 
     with as_it_was():
-        data = launch.data_of(config)
-        entries = ranking_entries.entries_of(words, config, data, space, names_hardware)
+        images = launch.data_of(config, reader_of(config, data, test))
+        entries = ranking_entries.entries_of(words, config, images, space, names_hardware)
         name = runs[0].absolute().name
-        return launch.rank(config, entries, data, place, name, source_of(space), progress)
+        found = launch.rank(config, entries, images, place, name, source_of(space), progress)
+    return replace(found, space=lookup.own_space(space))
 
 
 def retrain(
@@ -178,7 +184,8 @@ def retrain(
         check_same_data(found.folder, own.data, config.data, f"{given}")
     read = reader_of(config, data, test)
     with as_it_was():
-        return launch.retrain(config, found, own_space, not asked, place, name, source_of(space), read, progress)
+        trained = launch.retrain(config, found, own_space, not asked, place, name, source_of(space), read, progress)
+    return replace(trained, space=lookup.own_space(space))
 
 
 def report(runs: Network | Sequence[Network], out: AnyPath = "") -> Report:

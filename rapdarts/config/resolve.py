@@ -186,6 +186,11 @@ def experiment_names() -> list[str]:
 def experiment_file(name_or_path: str) -> Path:
     """Return the YAML file of an experiment. Raises InputError, naming the nearest, for one that is not there."""
     path = Path(name_or_path)
+    if os.path.isfile(path / RunFile.CONFIG):
+        raise InputError(
+            f"{shorten(name_or_path)} is a run folder, not an experiment; continue it with run={shorten(name_or_path)}"
+            f" resume=true, or take its settings with {path / RunFile.CONFIG}."
+        )
     if path.suffix in {".yaml", ".yml"}:
         if not os.path.isfile(path):
             raise InputError(f"there is no experiment file {shorten(name_or_path)}; change its path.")
@@ -262,6 +267,7 @@ def pairs_of(settings: Settings, prefix: str = "") -> Pairs:
         if isinstance(value, Mapping):
             found += pairs_of(value, f"{prefix}{key}.")
         else:
-            item = os.fspath(value) if isinstance(value, os.PathLike) else value
+            item = getattr(value, "file", value)  # of a measured latency table
+            item = os.fspath(item) if isinstance(item, os.PathLike) else item
             found.append((f"{prefix}{key}", list(item) if isinstance(item, tuple) else item))
     return found

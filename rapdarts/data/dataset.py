@@ -7,7 +7,7 @@ A data set has a train half and a test half. One whose files mark no test images
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,10 @@ class DataSet:
     mean: tuple[float, ...]  # of each channel, in 0..1
     std: tuple[float, ...]
     fingerprint: str  # sha256 of labels, shapes and pixels (streaming folders: names and sizes of the files)
+
+
+Reader = Callable[[torch.device], DataSet]
+"""Gives a data set on a device."""
 
 
 def load_dataset(config: DataConfig, device: torch.device, seed: int) -> DataSet:

@@ -48,7 +48,8 @@ def read_images(config: DataConfig) -> TrainAndTest:
     """
     if config.name == "memory":
         raise InputError(
-            "data.name=memory are images that a program gave; name other data: an experiment, or data.name=npz data.path=FILE."
+            "data.name=memory stands for images that a program gave: give them again with data=(images, labels), or name other"
+            " data, such as data.name=npz data.path=FILE."
         )
     return READERS[DATA_SETS[config.name]](config)
 

@@ -16,7 +16,7 @@ from rapdarts.cost import latency
 from rapdarts.cost.measure import clock, measure_within
 from rapdarts.data.augment import fractions
 from rapdarts.data.batches import ordered
-from rapdarts.data.dataset import DataSet, load_dataset
+from rapdarts.data.dataset import Reader, load_dataset
 from rapdarts.deploy.lookup import ONNX
 from rapdarts.deploy.model_file import read_trained
 from rapdarts.deploy.onnx import OnnxFile
@@ -25,9 +25,6 @@ from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
 from rapdarts.training.device import device_named
 from rapdarts.training.metrics import measures, predict
-
-Reader = Callable[[torch.device], DataSet]
-"""Gives a data set on a device."""
 
 
 class TrainedNetwork(Protocol):

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rapdarts.config.command_options import ExportConfig
 from rapdarts.config.exports import EXPORTS
-from rapdarts.data.dataset import DataSet, load_dataset
+from rapdarts.data.dataset import DataSet, Reader, load_dataset
 from rapdarts.deploy import verify
 from rapdarts.deploy.model_card import card, history_of
 from rapdarts.deploy.model_file import TrainedFile, deployed, load_network, read_trained
@@ -20,19 +22,19 @@ from rapdarts.files import atomic
 from rapdarts.training.device import device_named
 
 
-def export_file(file: Path, options: ExportConfig, experiment: str, space: Space) -> dict[str, Any]:
-    """Write a trained network in the form that the options ask for; return what to say of it.
+def export_file(
+    file: Path, options: ExportConfig, experiment: str, space: Space, read: Reader | None = None
+) -> dict[str, Any]:
+    """Write a trained network in the form that the options ask for; return what to say of it. `read` gives data to compare on.
 
     Raises InputError where a package or the data are missing, RapdartsError where the file would differ from PyTorch.
     """
     if EXPORTS[options.to].extra:
         need(EXPORTS[options.to].extra, f"to={options.to}")
     trained = read_trained(file, space)
-    return (
-        export_safetensors(trained, options)
-        if options.to == "safetensors"
-        else export_runtime(trained, options, experiment)
-    )
+    if options.to == "safetensors":
+        return export_safetensors(trained, options)
+    return export_runtime(trained, options, experiment, read)
 
 
 def export_safetensors(trained: TrainedFile, options: ExportConfig) -> dict[str, Any]:
@@ -45,11 +47,15 @@ def export_safetensors(trained: TrainedFile, options: ExportConfig) -> dict[str,
     return {"file": options.out, "bytes": len(content), "card": f"{options.out}.md"}
 
 
-def export_runtime(trained: TrainedFile, options: ExportConfig, experiment: str = "") -> dict[str, Any]:
+def export_runtime(
+    trained: TrainedFile, options: ExportConfig, experiment: str = "", read: Reader | None = None
+) -> dict[str, Any]:
     """Write the file of another runtime, compared with PyTorch; at 8 bits, tested beside the one of 32."""
     runtime, facts = verify.RUNTIMES[options.to], verify.facts_for(trained, options.licence)
     network = deployed(trained)
-    data, why = _data(trained, options, experiment)
+    data, why = _data(trained, options, experiment) if read is None else (read(torch.device("cpu")), "")
+    if data is not None:
+        check_data(trained.path, trained.image, trained.class_names, data)
     pixels = verify.pixels_to_compare(trained.image, data)
     content, found = verify.write_verified(network, runtime, facts, pixels)
     seen = f"{found.n} test images of {data.name}" if data else f"{found.n} images of random pixels, as {why}"
@@ -83,5 +89,4 @@ def _data(trained: TrainedFile, options: ExportConfig, experiment: str) -> tuple
         if needed:
             raise
         return None, f"the data set {asked.name} of its run is not at hand"
-    check_data(trained.path, trained.image, trained.class_names, data)
     return data, ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,9 @@ GENOTYPES = (RunFile.GENOTYPE, RunFile.BEST_GENOTYPE)
 """The files of a run folder that hold its genotype: what a search found or a training trained, or the first of a ranking."""
 
 ONNX = ".onnx"
+
+RESULTS = ("rapdarts.loops.results", "rapdarts.strategy.derive")
+"""The modules whose values the functions of the library return."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,10 @@ def find_network(
     """
     if isinstance(given, Genotype):
         return Found("the genotype", "the genotype", given)
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(
+            f"a network is a genotype, a name, a file, or the folder or the result of a run, not {type(given).__name__}."
+        )
     name = os.fspath(given)
     known = find_genotype(name)
     if known is not None:
@@ -130,6 +138,10 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
 
     `purpose` is what needs it, such as `to=onnx`. Raises InputError, with what to do, for a network without weights.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise InputError(
+            f"a trained network is a file, or the folder or the result of a retraining, not {type(name).__name__}."
+        )
     path = Path(name)
     file = path / RunFile.NETWORK if os.path.isdir(path) else path
     if os.path.isfile(file) and file.suffix in (".safetensors", ONNX):
@@ -162,11 +174,22 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
 
 
 def word_of(given: Any) -> Any:
-    """Return a path or a name as text, the result of a run as its folder; everything else as it is."""
-    folder = getattr(given, "folder", None)
-    if folder is not None:
-        return os.fspath(folder)
+    """Return a path or a name as text; a result as its folder, its genotype or its file; everything else as it is."""
+    if type(given).__module__ in RESULTS:
+        results = (getattr(given, name, None) for name in ("folder", "genotype", "file"))
+        given = next((one for one in results if one is not None), given)
     return os.fspath(given) if isinstance(given, os.PathLike) else given
+
+
+def is_module(given: Any) -> bool:
+    """Return whether a value is a torch.nn.Module, which there is only once torch has been imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(given, torch.nn.Module)
+
+
+def own_space(space: Space) -> Space:
+    """Return a space of the user's own, as it was given; None for one that ships, which has a name."""
+    return None if isinstance(space, str) else space
 
 
 def space_of(space: Space, *given: Any) -> Space:

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 
 from rapdarts.config.experiment import Experiment
-from rapdarts.data.dataset import DataSet, build_dataset
+from rapdarts.data.dataset import DataSet, Reader, build_dataset
 from rapdarts.data.in_memory import read_in_memory
 from rapdarts.errors import InputError
-from rapdarts.loops.launch import Reader
 
 
 def reader_of(config: Experiment, data: Any, test: Any) -> Reader | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from rapdarts.config.experiment import Experiment, Launch, SearchConfig, budget_
 from rapdarts.config.resources import within
 from rapdarts.cost.count import deployment_facts
 from rapdarts.cost.prices import read_hardware
-from rapdarts.data.dataset import DataSet, load_dataset
+from rapdarts.data.dataset import DataSet, Reader, load_dataset
 from rapdarts.deploy import skeletons
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlueprint
 from rapdarts.deploy.lookup import Found, find_network
@@ -36,9 +36,6 @@ from rapdarts.training.distributed import joined
 from rapdarts.training.log import Screen
 from rapdarts.training.session import open_run
 from rapdarts.version import __version__
-
-Reader = Callable[[torch.device], DataSet]
-"""Gives a data set on a device."""
 
 
 def search(
@@ -76,7 +73,7 @@ def search(
             derivation = searching.search(config, space, data, run, table, provenance(config, config.search))
         report = cost_report(derivation, table, config.search, run)
         run.write_json(RunFile.RESULT, report)
-    return Searched(derivation, report, run.folder, space)
+    return Searched(derivation, report, run.folder)
 
 
 def random_baseline(
@@ -126,7 +123,7 @@ def rank(
             result = ranking(config, entries, skeleton, data, run)
         run.write_json(RunFile.RESULT, result)
     shown = resources_shown(config, list(result["networks"][0]["costs"]))
-    return Ranked(read_genotype(run.folder / RunFile.BEST_GENOTYPE), result, run.folder, entries[0].space, shown)
+    return Ranked(read_genotype(run.folder / RunFile.BEST_GENOTYPE), result, run.folder, shown)
 
 
 def retrain(

@@ -1,4 +1,8 @@
-"""Results of runs: what was found or reached, what it costs, and where all of it is written. One is accepted by the next."""
+"""Results of runs: what was found or reached, what it costs, and where all of it is written.
+
+One is accepted by the next function: by its `folder`, its `genotype` or its `file` (`lookup.word_of`). `space` is a space of
+the user's own, as it was given, for the next function too; None for one that ships.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,11 @@ from typing import Any
 from torch import nn
 
 from rapdarts.architecture.genotype import Genotype
-from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.resources import costs_line
 from rapdarts.cost.latency import LatencyTable
-from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint
+from rapdarts.deploy.blueprint import Blueprint
 from rapdarts.deploy.model_file import deployed, read_trained
+from rapdarts.deploy.space_lookup import Space
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops.rank import SURE
 from rapdarts.reports.cost_table import Costs
@@ -32,7 +36,7 @@ class Searched:
     derivation: Derivation
     report: dict[str, Any]
     folder: Path
-    space: SearchSpace
+    space: Space = None
 
     @property
     def genotype(self) -> Genotype:
@@ -65,8 +69,8 @@ class Ranked:
     genotype: Genotype
     report: dict[str, Any]
     folder: Path
-    space: SearchSpace
     resources: Sequence[str] = ("macs", "params")
+    space: Space = None
 
     @property
     def file(self) -> Path:
@@ -106,16 +110,12 @@ class Retrained:
     report: dict[str, Any]
     folder: Path
     is_main: bool = True
+    space: Space = None
 
     @property
     def file(self) -> Path:
         """The file of the trained network."""
         return self.folder / RunFile.NETWORK
-
-    @property
-    def space(self) -> SearchSpace | None:
-        """The space of the network's genotype; None for a reference network."""
-        return self.blueprint.space if isinstance(self.blueprint, DerivedBlueprint) else None
 
     @property
     def costs(self) -> Costs:

@@ -29,6 +29,9 @@ class Report:
     def __repr__(self) -> str:
         return self.text
 
+    def _repr_markdown_(self) -> str:
+        return self.text
+
 
 def run_table(folders: Sequence[Path]) -> tuple[str, list[str]]:
     """Return the table, a row for each finished run in the order given, and a reason for each folder that was left out.

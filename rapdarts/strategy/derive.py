@@ -64,6 +64,7 @@ class Derivation:
         lines = [f"rule: {self.rule}", self.genotype.line, costs_line(self.genotype.costs)]
         if count > 1:
             lines[1] = f"1. score {self.candidates[0].score:.4f}: {lines[1]}"
+            lines[2] = f"   {lines[2]}"
         for number, other in enumerate(self.candidates[1:count], 2):
             lines.append(
                 f"{number}. score {other.score:.4f}: {other.genotype.line}\n   {costs_line(other.genotype.costs)}"
@@ -72,6 +73,11 @@ class Derivation:
 
     def __repr__(self) -> str:
         return self.describe()
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """Every additive resource of the genotype's network."""
+        return dict(self.genotype.costs)
 
     @property
     def used(self) -> dict[str, float]:
@@ -192,7 +198,9 @@ def space_of_alphas(path: Path) -> str:
 
 def _tree(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise InputError(f"there is no {path}; the search has not finished.")
+        raise InputError(
+            f"there is no {path}; the search has not finished, or {path.parent} is a run of another command."
+        )
     try:
         text = read_text(path, "it", MAX_FILE_BYTES, f"has more than {MAX_FILE_BYTES:,} bytes")
         return as_object(strict_loads(text), "it")

@@ -594,7 +594,9 @@ def alphas(folder: Path) -> str:
 
 def test_a_search_that_has_not_finished(refuse: Refuse, elsewhere: Path) -> None:
     saved(elsewhere / "first")
-    assert refuse("derive", "first") == "there is no first/alphas.json; the search has not finished."
+    assert refuse("derive", "first") == (
+        "there is no first/alphas.json; the search has not finished, or first is a run of another command."
+    )
     assert "first holds no genotype.json; the search has not finished" in refuse("cost", "first")
     assert "first holds no network.safetensors; name the folder of a finished" in refuse("evaluate", "first")
     assert "first holds no finished run" in refuse("report", "first")

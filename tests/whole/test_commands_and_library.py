@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import rapdarts
 from rapdarts.cli.help import COMMANDS
 from rapdarts.cli.main import main
+from rapdarts.errors import InputError
 
 TINY = {
     "search.layers": "[2]",
@@ -140,11 +143,46 @@ def test_a_command_and_its_function_agree(name: str, runs: Path, capsys: pytest.
 
 def test_results_are_accepted_by_the_next_function(runs: Path) -> None:
     found = rapdarts.derive(runs / "search", progress=False)
-    assert rapdarts.read(runs / "search").cells == found.genotype.cells
-    trained = rapdarts.retrain(runs / "search", run=runs / "again", progress=False)
+    assert rapdarts.read(runs / "search").cells == found.genotype.cells == rapdarts.read(found).cells
+    assert rapdarts.costs(found)["macs"] == found.costs["macs"]
+    assert rapdarts.export(found, "darts").content.startswith("# space: darts")
+    assert sum(weight.numel() for weight in rapdarts.derived(found).parameters()) == found.costs["params"]
+    trained = rapdarts.retrain(found, "digits", TINY, run=runs / "again", progress=False)
     assert rapdarts.evaluate(trained, timing=False).accuracy == trained.test.accuracy
     assert rapdarts.export(trained, "pt2").file == trained.folder / "network.pt2"
     assert rapdarts.costs(trained) == trained.costs
+    once_more = rapdarts.retrain(trained, run=runs / "once-more", progress=False)
+    assert once_more.test == trained.test
+    ranked = rapdarts.rank([runs / "search", found, trained], RANKED, run=runs / "ranked", progress=False)
+    assert rapdarts.read(ranked).cells == ranked.genotype.cells
+    assert rapdarts.load(trained)(torch.rand(2, 1, 8, 8)).shape == (2, 10)
     assert rapdarts.report([trained]).text.count("\n") == 3
     for shown in (found, trained):
         assert 1 <= repr(shown).count("\n") + 1 <= 12
+
+
+def test_arrays_go_all_the_way(tmp_path: Path) -> None:
+    """Data that a program gives are given to every function that looks at images."""
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, (120, 1, 8, 8), dtype=np.uint8), np.arange(120) % 3
+    tiny = {**TINY, "data.fraction": "1", "search.subset": "1", "retrain.batch": "8"}
+    found = rapdarts.search("digits", tiny, data=data, run=tmp_path / "search", progress=False)
+    ranked = rapdarts.rank(found, {**RANKED, "retrain.batch": 8}, data=data, run=tmp_path / "rank", progress=False)
+    trained = rapdarts.retrain(ranked, tiny, data=data, run=tmp_path / "net", progress=False)
+    assert rapdarts.evaluate(trained, data=data, timing=False).accuracy == trained.test.accuracy
+    exported = rapdarts.export(trained, "pt2", data=data)
+    assert exported.report["compared_on"].endswith("test images of memory")
+    with pytest.raises(InputError, match=r"stands for images that a program gave: give them again with data="):
+        rapdarts.evaluate(trained)
+
+
+@pytest.mark.parametrize("given", [None, 3, ["PDARTS"], object()])
+def test_what_is_no_network_is_one_sentence(given: Any) -> None:
+    for function in (rapdarts.read, rapdarts.costs, rapdarts.derived, lambda one: rapdarts.retrain(one, "digits")):
+        with pytest.raises(InputError, match="a network is a genotype, a name, a file, or the folder or the result"):
+            function(given)
+    for function in (rapdarts.load, rapdarts.evaluate):
+        with pytest.raises(
+            InputError, match="a trained network is a file, or the folder or the result of a retraining"
+        ):
+            function(given)

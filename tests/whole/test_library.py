@@ -427,7 +427,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "skeleton": (lambda: rapdarts.retrain("lenet", "digits", {"skeleton.layers": 3}), "has no use for skeleton.layers="),
     "space of lenet": (lambda: rapdarts.retrain("lenet", "digits", space=MINE), "has no use for space=; leave it out"),
-    "memory": (lambda: rapdarts.search("digits", {"data.name": "memory"}), "are images that a program gave"),
+    "memory": (
+        lambda: rapdarts.search("digits", {"data.name": "memory"}),
+        r"stands for images that a program gave: give them again with data=\(images, labels\)",
+    ),
     "no network": (lambda: rapdarts.load("PDARTS"), "PDARTS is a network without weights; train it first"),
     "image": (lambda: rapdarts.derived("PDARTS", image=(32, 32)), r"image=\(32, 32\) must be \(channels, height"),
     "stem": (lambda: rapdarts.derived("PDARTS", stem="big"), "stem has no choice 'big'"),

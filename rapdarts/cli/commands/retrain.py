@@ -5,6 +5,7 @@ from __future__ import annotations
 from rapdarts.cli.arguments import Call
 from rapdarts.cli.naming import print_config, resolve_call
 from rapdarts.cli.output import answer
+from rapdarts.deploy.lookup import find_network
 
 
 def retrain(call: Call) -> None:
@@ -12,6 +13,8 @@ def retrain(call: Call) -> None:
     target = call.target(
         "a genotype (a file, a run folder or a literature name such as PDARTS), or a reference network such as lenet"
     )
+    if not call.word(1):
+        find_network(target)  # a slip in the network is answered first
     missing = "rapdarts retrain needs an experiment after the network, such as digits."
     config = resolve_call(call, missing, place=1, run=target)
     if call.print_config:
