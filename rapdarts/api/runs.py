@@ -19,7 +19,7 @@ from rapdarts.config.resolve import (
     read_experiment,
 )
 from rapdarts.deploy import lookup
-from rapdarts.deploy.space_lookup import Space, find_space, source_of
+from rapdarts.deploy.space_lookup import Space, find_space
 from rapdarts.errors import InputError
 from rapdarts.files import atomic
 from rapdarts.files.run_files import RunFile
@@ -71,8 +71,7 @@ def search(
 
     read = reader_of(config, data, test)
     with as_it_was():
-        found = launch.search(config, own, place, name, source_of(space), read, progress)
-    return replace(found, space=lookup.own_space(space))
+        return launch.search(config, own, place, name, space, read, progress)
 
 
 def random_baseline(
@@ -102,7 +101,7 @@ def random_baseline(
 
     read = reader_of(config, data, test)
     with as_it_was():
-        return launch.random_baseline(config, own, place, name, source_of(space), read, progress)
+        return launch.random_baseline(config, own, place, name, space, read, progress)
 
 
 def rank(
@@ -139,8 +138,7 @@ def rank(
         images = launch.data_of(config, reader_of(config, data, test))
         entries = ranking_entries.entries_of(words, config, images, space, names_hardware)
         name = runs[0].absolute().name
-        found = launch.rank(config, entries, images, place, name, source_of(space), progress)
-    return replace(found, space=lookup.own_space(space))
+        return launch.rank(config, entries, images, place, name, space, progress)
 
 
 def retrain(
@@ -184,8 +182,7 @@ def retrain(
         check_same_data(found.folder, own.data, config.data, f"{given}")
     read = reader_of(config, data, test)
     with as_it_was():
-        trained = launch.retrain(config, found, own_space, not asked, place, name, source_of(space), read, progress)
-    return replace(trained, space=lookup.own_space(space))
+        return launch.retrain(config, found, own_space, not asked, place, name, space, read, progress)
 
 
 def report(runs: Network | Sequence[Network], out: AnyPath = "") -> Report:

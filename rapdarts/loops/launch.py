@@ -19,8 +19,8 @@ from rapdarts.cost.prices import read_hardware
 from rapdarts.data.dataset import DataSet, Reader, load_dataset
 from rapdarts.deploy import skeletons
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlueprint
-from rapdarts.deploy.lookup import Found, find_network
-from rapdarts.deploy.space_lookup import text_of
+from rapdarts.deploy.lookup import Found, find_network, own_space
+from rapdarts.deploy.space_lookup import Space, source_of, text_of
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
@@ -43,11 +43,11 @@ def search(
     space: SearchSpace,
     launch: Launch,
     name: str,
-    source: str = "",
+    given: Space = None,
     read: Reader | None = None,
     progress: bool = True,
 ) -> Searched:
-    """Search `space`, which need not ship: `source` then says what it is, so that a resume notices a change of it.
+    """Search `space`, which the user gave as `given` where it does not ship: a resume notices a change of it.
 
     `name` is what the run is called where it gets a new folder; `read` gives data other than the experiment's. Raises
     InputError before a folder is made; else as the loop and `open_run` do.
@@ -60,7 +60,7 @@ def search(
         Screen(silent=not progress).say(f"looking for genotypes with {within(limits)}")
     auto, table = config.skeleton.channels == 0, searching.priced(config, space, data)
     config = replace(config, skeleton=replace(config.skeleton, channels=table.skeleton.channels))
-    inputs = _inputs(config, data, source)
+    inputs = _inputs(config, data, given)
     with open_run("search", config, launch, name, inputs, progress=progress) as run:
         if auto:
             run.screen.say(
@@ -73,7 +73,7 @@ def search(
             derivation = searching.search(config, space, data, run, table, provenance(config, config.search))
         report = cost_report(derivation, table, config.search, run)
         run.write_json(RunFile.RESULT, report)
-    return Searched(derivation, report, run.folder)
+    return Searched(derivation, report, run.folder, own_space(given))
 
 
 def random_baseline(
@@ -81,7 +81,7 @@ def random_baseline(
     space: SearchSpace,
     launch: Launch,
     name: str,
-    source: str = "",
+    given: Space = None,
     read: Reader | None = None,
     progress: bool = True,
 ) -> RandomBaseline:
@@ -94,7 +94,7 @@ def random_baseline(
     data = data_of(config, read)
     retraining.training_batches(config, data)  # refuses a batch that is too large before a folder is made
     genotype = None if like is None else like.the_genotype()
-    inputs = _inputs(config, data, source) | {"random.like": "" if genotype is None else genotype.to_json()}
+    inputs = _inputs(config, data, given) | {"random.like": "" if genotype is None else genotype.to_json()}
     with open_run("random", config, launch, name, inputs, progress=progress) as run:
         with training_within_memory(config.retrain):
             result = drawing(config, space, data, run, genotype)
@@ -108,7 +108,7 @@ def rank(
     data: DataSet,
     launch: Launch,
     name: str,
-    source: str = "",
+    given: Space = None,
     progress: bool = True,
 ) -> Ranked:
     """Train `entries` briefly and put them in order; the other arguments are those of `search`."""
@@ -118,12 +118,12 @@ def rank(
     _ = DerivedBlueprint(entries[0].genotype, entries[0].space, skeleton).costs
     retraining.training_batches(short_recipe(config), split_for_ranking(data, config))
     inputs = {"data set": data.fingerprint, "genotypes": "\n".join(one.genotype.line for one in entries)}
-    with open_run("rank", config, launch, name, inputs | {"search space": source}, progress) as run:
+    with open_run("rank", config, launch, name, inputs | {"search space": source_of(given)}, progress) as run:
         with training_within_memory(config.retrain):
             result = ranking(config, entries, skeleton, data, run)
         run.write_json(RunFile.RESULT, result)
     shown = resources_shown(config, list(result["networks"][0]["costs"]))
-    return Ranked(read_genotype(run.folder / RunFile.BEST_GENOTYPE), result, run.folder, shown)
+    return Ranked(read_genotype(run.folder / RunFile.BEST_GENOTYPE), result, run.folder, shown, own_space(given))
 
 
 def retrain(
@@ -133,7 +133,7 @@ def retrain(
     priced: bool,
     launch: Launch,
     name: str,
-    source: str = "",
+    given: Space = None,
     read: Reader | None = None,
     progress: bool = True,
 ) -> Retrained:
@@ -151,7 +151,7 @@ def retrain(
             # Before a folder is made, these two refuse images that are too small and a batch that is too large.
             _ = blueprint.costs
             retraining.training_batches(config, data, process_group)
-        inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": source}
+        inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": source_of(given)}
         with open_run("retrain", config, launch, name, inputs, progress, process_group) as run:
             for remark in blueprint.remarks(config.retrain):
                 run.screen.say(remark)
@@ -160,7 +160,7 @@ def retrain(
                 retraining.write_network(run, "", trained, blueprint, data)
             report = retraining.result(trained, blueprint, config.retrain, run)
             run.write_json(RunFile.RESULT, report)
-    return Retrained(trained.test, trained.best, blueprint, report, run.folder, process_group.is_main)
+    return Retrained(trained.test, trained.best, blueprint, report, run.folder, process_group.is_main, own_space(given))
 
 
 def _to_train(config: Experiment, found: Found, space: SearchSpace | None, priced: bool, data: DataSet) -> Blueprint:
@@ -198,7 +198,7 @@ def data_of(config: Experiment, read: Reader | None = None) -> DataSet:
     return load_dataset(config.data, device, config.seed) if read is None else read(device)
 
 
-def _inputs(config: Experiment, data: DataSet, source: str) -> dict[str, str]:
+def _inputs(config: Experiment, data: DataSet, given: Space) -> dict[str, str]:
     """What else a search depends on."""
     tables = {"hardware table": text_of(config.search.hardware), "latency table": text_of(config.search.latency)}
-    return {"data set": data.fingerprint, "search space": source, **tables}
+    return {"data set": data.fingerprint, "search space": source_of(given), **tables}

@@ -481,7 +481,7 @@ def test_what_is_refused(case: str, elsewhere: Path) -> None:
 
 def test_data_of_a_program_are_not_there_for_a_command(trained: Retrained, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(trained.folder)]) == 2
-    assert "name other data: an experiment, or data.name=npz" in capsys.readouterr().err
+    assert "or name other data, such as data.name=npz" in capsys.readouterr().err
 
 
 # --- what data may be --------------------------------------------------------------------------------------------
