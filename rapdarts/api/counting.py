@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rapdarts.config import resolve
 from rapdarts.config.command_options import CountConfig, MeasureConfig
 from rapdarts.config.experiment import HardwareConfig
-from rapdarts.config.resolve import (
-    Settings,
-    command_options,
-)
+from rapdarts.config.given import AnyPath, Settings, command_options
 from rapdarts.deploy import lookup
+from rapdarts.deploy.lookup import Network
 from rapdarts.deploy.space_lookup import Space, find_space
-from rapdarts.errors import InputError, shorten
 from rapdarts.files import atomic
 
 if TYPE_CHECKING:
     from rapdarts.cost.layers import NetworkCosts
     from rapdarts.loops.results import Measured
     from rapdarts.reports.cost_table import Costs
-
-
-AnyPath = str | os.PathLike[str]
-Network = Any
-"""A genotype in any form that `read` takes, a reference network's name, a run folder, or the result of a run."""
 
 
 def costs(
@@ -72,13 +63,12 @@ def layer_costs(
     found = [one if lookup.is_module(one) else lookup.find_network(one, code=True) for one in words]
     from rapdarts.deploy.network_costs import count_layers
     from rapdarts.reports import costs as pictures
-    from rapdarts.reports.plots import check
+    from rapdarts.reports.plots import picture_to_write
 
-    if options.plot:
-        check(options.plot)
+    picture = picture_to_write(options.plot) if options.plot else None
     counted = count_layers(found, options, given, space, " ".join(str(word) for word in words))
-    if options.plot:
-        pictures.draw_layers(counted, atomic.file_to_write(options.plot))
+    if picture is not None:
+        pictures.draw_layers(counted, picture)
     return counted
 
 
@@ -112,13 +102,15 @@ def measure(
     The skeleton and the images are the experiment's, or those that the keys of the command name. Raises InputError.
     """
     options, _ = command_options(MeasureConfig, settings, keys)
-    if not (Path(options.out).name and Path(options.out).parent.is_dir()):  # said before minutes are spent
-        raise InputError(f"out={shorten(options.out)} cannot be written; name a file in a folder that is there.")
+    out = atomic.file_in_folder(options.out)
     config = resolve.resolve_experiment(experiment, []) if experiment else None
     own = find_space(space, options.space or ("" if space else config.search.space if config else "darts"))
     from rapdarts.deploy.latency_table import measure_space
+    from rapdarts.loops.in_programs import as_it_was
     from rapdarts.loops.results import Measured
     from rapdarts.training.log import Screen
 
-    table, words = measure_space(own, config, options, Screen(silent=not progress))
-    return Measured(table, Path(options.out), words)
+    with as_it_was():
+        table, words = measure_space(own, config, options, Screen(silent=not progress))
+    atomic.write_atomically(out, table.to_json())
+    return Measured(table, out, words)

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.config.command_options import DeriveConfig
-from rapdarts.config.resolve import (
-    Settings,
-    command_options,
-)
+from rapdarts.config.given import AnyPath, Settings, command_options
 from rapdarts.deploy import lookup
+from rapdarts.deploy.lookup import Network
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError, shorten
 from rapdarts.files import atomic
@@ -21,11 +19,6 @@ from rapdarts.files.run_files import RunFile
 if TYPE_CHECKING:
     from rapdarts.networks.derived import DerivedNetwork
     from rapdarts.strategy.derive import Derivation
-
-
-AnyPath = str | os.PathLike[str]
-Network = Any
-"""A genotype in any form that `read` takes, a reference network's name, a run folder, or the result of a run."""
 
 
 def read(genotype: Genotype | AnyPath, space: str = "darts") -> Genotype:
@@ -45,6 +38,7 @@ def derive(
     `{"budget.params": "2.5M"}`, `max_skips=1` or `out=FILE`. Raises InputError.
     """
     options, _ = command_options(DeriveConfig, settings, keys)
+    out = atomic.file_to_write(options.out) if options.out else None
     target, space = Path(lookup.word_of(search)), lookup.space_of(space, search)
     is_run = os.path.isdir(target)
     if not is_run and not os.path.isfile(target):
@@ -56,8 +50,8 @@ def derive(
 
     file = target / RunFile.ALPHAS if is_run else target
     found = derive_again(file, is_run, options, space, Screen(silent=not progress).say)
-    if options.out:
-        atomic.write_atomically(atomic.file_to_write(options.out), found.genotype.to_json())
+    if out is not None:
+        atomic.write_atomically(out, found.genotype.to_json())
     return found
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.config.command_options import EvaluateConfig, ExportConfig
 from rapdarts.config.experiment import DataConfig, Experiment
 from rapdarts.config.exports import EXPORTS, check_export
-from rapdarts.config.resolve import (
-    Settings,
-    command_options,
-)
+from rapdarts.config.given import AnyPath, Settings, command_options
 from rapdarts.deploy import lookup
+from rapdarts.deploy.lookup import Network
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
 from rapdarts.files import atomic
@@ -24,11 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rapdarts.loops.results import Evaluated, Exported
-
-
-AnyPath = str | os.PathLike[str]
-Network = Any
-"""A genotype in any form that `read` takes, a reference network's name, a run folder, or the result of a run."""
 
 
 def load(path: Network, *, normalise: bool = True, classes: int | None = None, space: Space = None) -> nn.Module:
@@ -69,26 +61,28 @@ def evaluate(
     keys are those of the command. Raises InputError.
     """
     options, _ = command_options(EvaluateConfig, settings, keys)
+    picture = None
     if options.plot:
-        from rapdarts.reports.plots import check
+        from rapdarts.reports.plots import picture_to_write
 
-        check(options.plot)
+        picture = picture_to_write(options.plot)
     file, space = lookup.find_trained(lookup.word_of(network)), lookup.space_of(space, network)
     from rapdarts.deploy.evaluation import evaluate_network, open_file
     from rapdarts.deploy.run_data import experiment_of
-    from rapdarts.loops.in_programs import reader_of
+    from rapdarts.loops.in_programs import as_it_was, reader_of
     from rapdarts.loops.results import Evaluated
     from rapdarts.reports import evaluation
 
-    opened, device = open_file(file, options, space)
     elsewhere = bool(options.data.name) or data is not None
-    config = experiment_of(file, experiment, needed=not elsewhere, confirmed=elsewhere)
-    if data is not None:
-        config = replace(config, data=DataConfig("memory"))
-    values = evaluate_network(opened, device, config, options, reader_of(config, data, test))
+    with as_it_was():
+        opened, device = open_file(file, options, space)
+        config = experiment_of(file, experiment, needed=not elsewhere, confirmed=elsewhere)
+        if data is not None:
+            config = replace(config, data=DataConfig("memory"))
+        values = evaluate_network(opened, device, config, options, reader_of(config, data, test))
     words = evaluation.describe_evaluation(values)
-    if options.plot:
-        evaluation.draw_confusion(values, f"{lookup.word_of(network)}", atomic.file_to_write(options.plot))
+    if picture is not None:
+        evaluation.write_confusion(values, f"{lookup.word_of(network)}", picture)
         words += f"\nwritten to {options.plot}"
     return Evaluated(values, words)
 
@@ -120,31 +114,31 @@ def export(
     if EXPORTS[options.to].of_genotype:
         return _export_genotype(word, options, space)
     if not options.out and hasattr(network, "folder"):
-        options = replace(options, out=str(network.folder / f"network.{options.to}"))
+        options = replace(options, out=str(network.folder / f"exported.{options.to}"))
     if not options.out:
         raise InputError(f"to={options.to} writes a file; name it with out=FILE.")
-    if os.path.isdir(options.out) or not os.path.isdir(Path(options.out).parent):
-        raise InputError(f"out={options.out} is a folder, or lies in none that there is; write the path of a file.")
+    out = atomic.file_in_folder(options.out)
     file = lookup.find_trained(word, f"to={options.to}")
     from rapdarts.deploy.exporting import export_file
-    from rapdarts.loops.in_programs import reader_of
+    from rapdarts.loops.in_programs import as_it_was, reader_of
     from rapdarts.loops.results import Exported
     from rapdarts.reports.evaluation import describe_export
 
     read = reader_of(Experiment(data=DataConfig("memory")), data, test)
-    values = export_file(file, options, experiment, space, read)
-    return Exported(Path(options.out), "", values, describe_export(values))
+    with as_it_was():
+        values = export_file(file, options, experiment, space, read)
+    return Exported(out, "", values, describe_export(values))
 
 
 def _export_genotype(word: str | Genotype, options: ExportConfig, space: Space) -> Exported:
     """A genotype as a text, written where a file is named."""
     from rapdarts.architecture.formats import FORMATS
 
+    file = atomic.file_to_write(options.out) if options.out else None
     content = FORMATS[options.to](lookup.find_network(word, networks=False).the_genotype(space))
     from rapdarts.loops.results import Exported
 
-    if not options.out:
+    if file is None:
         return Exported(None, content, {}, content)
-
-    atomic.write_atomically(atomic.file_to_write(options.out), content)
-    return Exported(Path(options.out), content, {}, f"written to {options.out}")
+    atomic.write_atomically(file, content)
+    return Exported(file, content, {}, f"written to {file}")

@@ -8,31 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment
-from rapdarts.config.resolve import (
-    Settings,
-    continued,
-    keys_given_in,
-    launch_of,
-    pairs_of,
-    read_experiment,
-)
+from rapdarts.config.given import AnyPath, Settings, find_experiment, launch_of, pairs_of
+from rapdarts.config.resolve import keys_given_in
 from rapdarts.deploy import lookup
+from rapdarts.deploy.lookup import Network
 from rapdarts.deploy.space_lookup import Space, find_space
 from rapdarts.errors import InputError
 from rapdarts.files import atomic
-from rapdarts.files.run_files import RunFile
 
 if TYPE_CHECKING:
     from rapdarts.architecture.space import SearchSpace
     from rapdarts.loops.results import RandomBaseline, Ranked, Retrained, Searched
     from rapdarts.reports.run_table import Report
-
-
-AnyPath = str | os.PathLike[str]
-Network = Any
-"""A genotype in any form that `read` takes, a reference network's name, a run folder, or the result of a run."""
 
 
 def search(
@@ -60,18 +48,16 @@ def search(
     experiment. Progress goes to stderr. In the main thread a signal, Ctrl-C too, saves the run and raises Preempted.
     Torch's generators and its number of threads are left as they were. Raises RapdartsError.
     """
-    experiment = continued(experiment, settings, keys, run, resume)
-    config, name, pairs = read_experiment("search", experiment, settings, keys, in_memory=data is not None)
-    if config.search.strategy == "random":
+    given = find_experiment("search", experiment, settings, keys, run, resume, in_memory=data is not None)
+    if given.config.search.strategy == "random":
         raise InputError("search.strategy=random finds no genotype but trains many; call rapdarts.random_baseline.")
-    own, config = _searched(config, space)
-    place = launch_of(pairs, run, resume)
+    own, config = _searched(given.config, space)
     from rapdarts.loops import launch
     from rapdarts.loops.in_programs import as_it_was, reader_of
 
     read = reader_of(config, data, test)
     with as_it_was():
-        return launch.search(config, own, place, name, space, read, progress)
+        return launch.run_search(config, own, given.launch, given.called, space, read, progress)
 
 
 def random_baseline(
@@ -91,17 +77,15 @@ def random_baseline(
     The arguments are those of `search`; `random.count`, `random.macs` and `random.like` among the keys say how many are
     drawn and at which cost. Raises RapdartsError.
     """
-    experiment = continued(experiment, settings, keys, run, resume)
     keys = {**keys, "search.strategy": "random"}
-    config, name, pairs = read_experiment("search", experiment, settings, keys, in_memory=data is not None)
-    own, config = _searched(config, space)
-    place = launch_of(pairs, run, resume)
+    given = find_experiment("search", experiment, settings, keys, run, resume, in_memory=data is not None)
+    own, config = _searched(given.config, space)
     from rapdarts.loops import launch
     from rapdarts.loops.in_programs import as_it_was, reader_of
 
     read = reader_of(config, data, test)
     with as_it_was():
-        return launch.random_baseline(config, own, place, name, space, read, progress)
+        return launch.run_random_baseline(config, own, given.launch, given.called, space, read, progress)
 
 
 def rank(
@@ -138,7 +122,7 @@ def rank(
         images = launch.data_of(config, reader_of(config, data, test))
         entries = ranking_entries.entries_of(words, config, images, space, names_hardware)
         name = runs[0].absolute().name
-        return launch.rank(config, entries, images, place, name, space, progress)
+        return launch.run_ranking(config, entries, images, place, name, space, progress)
 
 
 def retrain(
@@ -161,38 +145,32 @@ def retrain(
     none is given. Raises RapdartsError, and for an experiment on other data than the run's until `data.name` confirms them.
     """
     space, found = lookup.space_of(space, network), lookup.find_network(lookup.word_of(network))
-    own = _own_experiment(found.folder)
-    given = experiment
-    if own is not None and experiment == "":
-        experiment = own
-    else:
-        experiment = continued(experiment, settings, keys, run, resume)
-    config, name, pairs = read_experiment("retrain", experiment, settings, keys, in_memory=data is not None)
-    confirmed = data is not None or "data.name" in keys_given_in("data", pairs, "retrain").values()
-    asked = keys_given_in("skeleton", pairs, "retrain")
+    given = find_experiment(
+        "retrain", experiment, settings, keys, run, resume, origin=found.folder, in_memory=data is not None
+    )
+    config, asked = given.config, keys_given_in("skeleton", given.pairs, "retrain")
     found, own_space = lookup.network_to_train(found, space, asked)
     if own_space is not None and space is not None:
         config = replace(config, search=replace(config.search, space=own_space.name))
-    place = launch_of(pairs, run, resume)
-    from rapdarts.deploy.run_data import check_same_data
     from rapdarts.loops import launch
     from rapdarts.loops.in_programs import as_it_was, reader_of
 
-    if own is not None and found.folder is not None and not confirmed:
-        check_same_data(found.folder, own.data, config.data, f"{given}")
     read = reader_of(config, data, test)
     with as_it_was():
-        return launch.retrain(config, found, own_space, not asked, place, name, space, read, progress)
+        return launch.run_retraining(
+            config, found, own_space, not asked, given.launch, given.called, space, read, progress
+        )
 
 
 def report(runs: Network | Sequence[Network], out: AnyPath = "") -> Report:
     """Tabulate finished runs in Markdown, as `rapdarts report` does; `out` is a file to write the table to. Raises InputError."""
     from rapdarts.reports.run_table import Report, run_table
 
+    file = atomic.file_to_write(out) if os.fspath(out) else None
     several = runs if isinstance(runs, list | tuple) else [runs]
     text, left_out = run_table([Path(lookup.word_of(one)) for one in several])
-    if os.fspath(out):
-        atomic.write_atomically(atomic.file_to_write(os.fspath(out)), text)
+    if file is not None:
+        atomic.write_atomically(file, text)
     return Report(text, left_out)
 
 
@@ -200,8 +178,3 @@ def _searched(config: Experiment, space: Space) -> tuple[SearchSpace, Experiment
     """The space to search, and the experiment that names it."""
     own = find_space(config.search.space if space is None else space)
     return own, replace(config, search=replace(config.search, space=own.name))
-
-
-def _own_experiment(folder: Path | None) -> Experiment | None:
-    """The experiment that a run folder keeps; None for another folder."""
-    return resolve.experiment_of_run(folder) if folder is not None and os.path.isfile(folder / RunFile.CONFIG) else None

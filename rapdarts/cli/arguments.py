@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rapdarts.config import key_values
 from rapdarts.errors import InputError, shorten
-from rapdarts.files.run_files import RUN_FILES, RunFile
 
 OUTPUTS = ("out", "plot")
 """The keys that name a file to write."""
@@ -61,7 +60,7 @@ class Call:
             )
 
     def check_outputs(self) -> None:
-        """Raises InputError where a result would take the place of a file that is read, or that a run keeps as its record."""
+        """Raises InputError where a result would take the place of a file that is read."""
         pairs = [(key.strip(), value) for key, _, value in (text.partition("=") for text in self.settings)]
         for key, path in pairs:
             if key not in OUTPUTS or not os.path.isfile(path):
@@ -70,10 +69,4 @@ class Call:
             if any(os.path.exists(file) and os.path.samefile(file, path) for file in read):
                 raise InputError(
                     f"{key}={shorten(path)} is what this command reads, and would be lost; name another file."
-                )
-            file, named = Path(os.path.abspath(path)), [Path(os.path.abspath(word)) for word in self.words]
-            folders = [one for one in file.parents[:3] if one in named or os.path.isfile(one / RunFile.ENVIRONMENT)]
-            if folders and file.name in RUN_FILES:
-                raise InputError(
-                    f"{key}={shorten(path)} is part of the record of a run, and would be lost; name another file."
                 )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rapdarts.config.experiment import Experiment, Launch, budget_limits, check_device
-from rapdarts.config.key_values import Key, checked, full_name, get, keys, parse_settings, plain
+from rapdarts.config.key_values import Key, checked, full_name, get, keys, parse_settings
 from rapdarts.config.presets import PRESETS
 from rapdarts.errors import InputError, shorten, suggestion
 from rapdarts.files.run_files import RunFile
@@ -202,72 +201,3 @@ def experiment_file(name_or_path: str) -> Path:
             f"there is no experiment {shorten(repr(name_or_path))}; {hint}; a file of yours ends in .yaml."
         )
     return experiment_folder() / f"{name_or_path}.yaml"
-
-
-# --- settings as a program gives them -----------------------------------------------------------------------------
-
-Settings = Mapping[str, Any]
-Options = TypeVar("Options")
-
-
-def read_experiment(
-    verb: str,
-    given: str | os.PathLike[str] | Experiment | Settings,
-    settings: Settings | None,
-    keys: Settings,
-    in_memory: bool = False,
-) -> tuple[Experiment, str, Pairs]:
-    """Return the experiment, what its runs are called, and the (key, value) pairs that were given beside a file or a value.
-
-    `in_memory` says that a program gives the data. A key without its section is looked for in `verb`'s own first.
-    """
-    pairs, name, given = [*pairs_of(settings or {}), *pairs_of(keys)], "", plain(given)
-    if isinstance(given, Experiment):
-        config = changed_experiment(given, pairs, verb)
-    elif isinstance(given, Mapping):
-        pairs = [*pairs_of(given), *pairs]
-        config = resolve_experiment("", pairs, verb)
-    else:
-        config, name = resolve_experiment(os.fspath(given), pairs, verb), Path(given).stem
-    if in_memory:
-        config = replace(config, data=replace(config.data, name="memory", path=""))
-    return config, name or config.data.name, pairs
-
-
-def continued(
-    given: str | os.PathLike[str] | Experiment | Settings,
-    settings: Settings | None,
-    keys: Settings,
-    run: str | os.PathLike[str],
-    resume: bool,
-) -> str | os.PathLike[str] | Experiment | Settings:
-    """Return the experiment that was given, or that of the run which is to continue where none was."""
-    if given != "":
-        return given
-    place = launch_of([*pairs_of(settings or {}), *pairs_of(keys)], run, resume)
-    return experiment_of_run(Path(place.run)) if place.resume else given
-
-
-def launch_of(pairs: Pairs, run: str | os.PathLike[str] = "", resume: bool = False) -> Launch:
-    """Return the place of a run, which may stand among the keys too. Raises InputError."""
-    folder = [("run", os.fspath(run))] if os.fspath(run) else []
-    return resolve_launch([*pairs, *folder, *([("resume", True)] if resume else [])])
-
-
-def command_options(schema: type[Options], settings: Settings | None, keys: Settings) -> tuple[Options, frozenset[str]]:
-    """Return a command's options, and the full names of those that were given. Raises InputError."""
-    pairs = [*pairs_of(settings or {}), *pairs_of(keys)]
-    return parse_settings(schema, pairs), frozenset(full_name(schema, key) for key, _ in pairs)
-
-
-def pairs_of(settings: Settings, prefix: str = "") -> Pairs:
-    """Return (dotted key, value) of a mapping, also one of OmegaConf, and of the mappings in it."""
-    found: Pairs = []
-    for key, value in plain(settings).items():
-        if isinstance(value, Mapping):
-            found += pairs_of(value, f"{prefix}{key}.")
-        else:
-            item = getattr(value, "file", value)  # of a measured latency table
-            item = os.fspath(item) if isinstance(item, os.PathLike) else item
-            found.append((f"{prefix}{key}", list(item) if isinstance(item, tuple) else item))
-    return found

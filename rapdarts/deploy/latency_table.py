@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
@@ -16,7 +15,6 @@ from rapdarts.cost.latency import LatencyTable, device_name
 from rapdarts.data.dataset import load_dataset
 from rapdarts.deploy import skeletons
 from rapdarts.errors import InputError
-from rapdarts.files import atomic
 from rapdarts.training.device import device_named
 from rapdarts.training.log import Screen
 
@@ -24,7 +22,7 @@ from rapdarts.training.log import Screen
 def measure_space(
     space: SearchSpace, config: Experiment | None, options: MeasureConfig, screen: Screen
 ) -> tuple[LatencyTable, str]:
-    """Measure every primitive of a space at the skeleton of an experiment, if any, and of the options; write the table.
+    """Measure every primitive of a space at the skeleton of an experiment, if any, and of the options.
 
     Returns the table and what to say of it. Raises InputError where the experiment leaves its width to a search.
     """
@@ -39,7 +37,6 @@ def measure_space(
         table = measure.measure(space, skeleton, device, rounds, options.networks, options.batch, options.seed)
     finally:
         screen.stop()
-    atomic.write_atomically(Path(options.out), table.to_json())
     if not table.check.reliable:
         screen.say("this table prices networks poorly: measure again with more rounds=, or on a quieter machine")
     return table, f"{head}\n{describe_table(table)}"

@@ -17,9 +17,10 @@ from rapdarts.architecture.genotype import Genotype, validate
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import parse_genotype, read_genotype
 from rapdarts.architecture.space import SearchSpace
+from rapdarts.config.resolve import experiment_names
 from rapdarts.deploy.space_lookup import Space, find_space
 from rapdarts.errors import InputError, shorten, suggestion
-from rapdarts.files.run_files import RunFile
+from rapdarts.files.run_files import RunFile, run_of
 from rapdarts.networks.reference import REFERENCE, find_reference
 
 CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
@@ -30,6 +31,9 @@ GENOTYPES = (RunFile.GENOTYPE, RunFile.BEST_GENOTYPE)
 
 ONNX = ".onnx"
 
+Network = Any
+"""What stands for a network: a genotype in any form, a reference network's name, a run folder, or the result of a run."""
+
 RESULTS = ("rapdarts.loops.results", "rapdarts.strategy.derive")
 """The modules whose values the functions of the library return."""
 
@@ -38,7 +42,8 @@ RESULTS = ("rapdarts.loops.results", "rapdarts.strategy.derive")
 class Found:
     """The network that a user called `name`, as one of `genotype`, `reference`, `code` and `file`; `where` it was found.
 
-    `file` holds the weights of a trained network without a genotype. `folder` is the run folder that was named, if any.
+    `file` holds the weights of a trained network without a genotype. `folder` is that of the run that was named, or
+    that trained the network.
     """
 
     name: str
@@ -95,10 +100,14 @@ def find_network(
             f"a network is a genotype, a name, a file, or the folder or the result of a run, not {type(given).__name__}."
         )
     name = os.fspath(given)
-    known = find_genotype(name)
+    known, reference = find_genotype(name), find_reference(name)
+    if (known or reference) and os.path.lexists(name):
+        other = name.lower() if name != name.lower() else name.upper()
+        raise InputError(
+            f"{name} is the name of a network, and of a file or folder here; write ./{name} for that, or {other} for the network."
+        )
     if known is not None:
         return Found(name, name, known)
-    reference = find_reference(name)
     if reference is not None:
         return Found(name, name, reference=reference)
     if os.path.exists(name):
@@ -109,6 +118,10 @@ def find_network(
         return Found(name, name, code=name)
     if os.sep in name:
         raise InputError(f"there is no file or folder {shorten(name)}; give that of a genotype, or a name.")
+    if name in experiment_names():
+        raise InputError(
+            f"there is no network {name!r}, which is an experiment; a network stands before the experiment."
+        )
     what, forms = "network" if networks else "genotype", "a file, package.module:callable" if code else "a file"
     hint = suggestion(name, [*LITERATURE, *(REFERENCE if networks else ())])
     raise InputError(f"there is no {what} {shorten(repr(name))}: neither {forms} nor a name; {hint}.")
@@ -123,13 +136,14 @@ def _in_files(name: str, path: Path) -> Found:
     """The network of a run folder or a file."""
     if not os.path.isdir(path):
         if path.suffix == ".safetensors":
-            return Found(name, name, file=path)
+            return Found(name, name, file=path, folder=run_of(path))
         return Found(name, name, read_genotype(path))
     for file in GENOTYPES:
         if os.path.exists(path / file):
-            return Found(name, str(path / file), read_genotype(path / file), folder=path)
+            return Found(name, str(path / file), read_genotype(path / file), folder=run_of(path / file))
     if (path / RunFile.NETWORK).exists():
-        return Found(name, str(path / RunFile.NETWORK), file=path / RunFile.NETWORK, folder=path)
+        trained = path / RunFile.NETWORK
+        return Found(name, str(trained), file=trained, folder=run_of(trained))
     raise InputError(f"{path} holds no genotype.json; the search has not finished, or it is not a run folder.")
 
 

@@ -16,9 +16,8 @@ from rapdarts.deploy.model_file import TrainedFile
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.files.json import Fault, as_object, strict_loads
-from rapdarts.files.run_files import RunFile
+from rapdarts.files.run_files import RunFile, run_of
 from rapdarts.files.text import read_text
-from rapdarts.training.folder import run_of
 from rapdarts.version import __version__
 
 MAX_FILE_BYTES = 20_000_000

@@ -8,12 +8,10 @@ from pathlib import Path
 from rapdarts.config import resolve
 from rapdarts.config.command_options import OtherDataConfig
 from rapdarts.config.experiment import DataConfig, Experiment
+from rapdarts.config.given import check_same_data
 from rapdarts.data.dataset import DataSet
 from rapdarts.errors import InputError, shorten
-from rapdarts.training.folder import run_of
-
-PLACED = ("npz", "folder")
-"""Data sets that are known by where they lie."""
+from rapdarts.files.run_files import run_of
 
 
 def data_asked(own: DataConfig, asked: OtherDataConfig, image: tuple[int, int, int]) -> DataConfig:
@@ -43,7 +41,7 @@ def experiment_of(path: Path, name: str = "", *, needed: bool = True, confirmed:
     if name:
         asked = resolve.resolve_experiment(name, [])
         if folder is not None and not confirmed:
-            check_same_data(folder, resolve.experiment_of_run(folder).data, asked.data, name)
+            check_same_data(folder, asked.data, name)
         return asked
     if folder is not None:
         return resolve.experiment_of_run(folder)
@@ -52,17 +50,3 @@ def experiment_of(path: Path, name: str = "", *, needed: bool = True, confirmed:
     raise InputError(
         f"there is no config.yaml beside {path} that says on which data to test; name an experiment behind it, such as digits."
     )
-
-
-def check_same_data(folder: Path, own: DataConfig, asked: DataConfig, experiment: str) -> None:
-    """Raises InputError, with what to write, where an experiment has other data than the run in a folder."""
-
-    def key(data: DataConfig) -> tuple[str, str]:
-        return data.name, data.path if data.name in PLACED else ""
-
-    if key(own) != key(asked):
-        run, other = (f"{data.name} {data.path}".strip() for data in (own, asked))
-        raise InputError(
-            f"{folder} is a run on {run}, and the experiment {shorten(experiment)} has the data {other}: leave the"
-            f" experiment out for the run's own data, or confirm the others with data.name={asked.name}."
-        )

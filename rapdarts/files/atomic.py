@@ -8,7 +8,11 @@ import re
 import secrets
 from pathlib import Path
 
-from rapdarts.errors import InputError, StorageError
+from rapdarts.errors import InputError, StorageError, shorten
+from rapdarts.files.run_files import RUN_FILES, RunFile
+
+MARKS = (RunFile.ENVIRONMENT, RunFile.ALPHAS)
+"""Files that only the folder of a run holds."""
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 """Names of the temporary files that `write` makes."""
@@ -66,8 +70,25 @@ def storage_error(path: Path, error: OSError, needed: int = 0) -> StorageError:
     return StorageError(f"{path} cannot be written: {error.strerror}. Choose another place with run=PATH or out=FILE.")
 
 
-def file_to_write(path: str) -> Path:
-    """Return the path of a file to write. Raises InputError where it names none."""
-    if not Path(path).name:
-        raise InputError(f"out={path} names no file; write the path of one.")
-    return Path(path)
+def file_in_folder(path: str | os.PathLike[str], key: str = "out") -> Path:
+    """Return what `file_to_write` does; ask it before long work. Raises InputError also where the file's folder is absent."""
+    file = file_to_write(path, key)
+    if not os.path.isdir(file.parent):
+        raise InputError(
+            f"{key}={shorten(os.fspath(path))}: there is no folder {file.parent}; make it first, or choose another."
+        )
+    return file
+
+
+def file_to_write(path: str | os.PathLike[str], key: str = "out") -> Path:
+    """Return the path of a file to write, which the user gave as `key`.
+
+    Raises InputError where it names no file, or one that a run keeps as its record.
+    """
+    file, given = Path(path), f"{key}={shorten(os.fspath(path))}"
+    if not file.name or os.path.isdir(file):
+        raise InputError(f"{given} names no file; write the path of one.")
+    records = (one / mark for one in Path(os.path.abspath(file)).parents[:3] for mark in MARKS)
+    if file.name in RUN_FILES and os.path.isfile(file) and any(map(os.path.isfile, records)):
+        raise InputError(f"{given} is part of the record of a run, and would be lost; name another file.")
+    return file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 
@@ -45,3 +46,11 @@ class RunFile:
 
 RUN_FILES = frozenset(name for key, name in vars(RunFile).items() if key.isupper())
 """All of them."""
+
+
+def run_of(path: Path) -> Path | None:
+    """Return the folder of the run that has written a trained network, which may lie in trained/NUMBER; None if there is none."""
+    folders = [path.parent]
+    if path.absolute().parent.parent.name == "trained":
+        folders.append(path.absolute().parents[2])
+    return next((folder for folder in folders if (folder / RunFile.CONFIG).is_file()), None)

@@ -25,9 +25,8 @@ from rapdarts.files.run_files import RunFile
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
 from rapdarts.loops.memory import training_within_memory, within_memory
-from rapdarts.loops.random_baseline import random_baseline as drawing
-from rapdarts.loops.rank import RankingEntry, short_recipe, split_for_ranking
-from rapdarts.loops.rank import rank as ranking
+from rapdarts.loops.random_baseline import random_baseline
+from rapdarts.loops.rank import RankingEntry, rank, short_recipe, split_for_ranking
 from rapdarts.loops.ranking_settings import resources_shown
 from rapdarts.loops.results import RandomBaseline, Ranked, Retrained, Searched
 from rapdarts.loops.search_record import cost_report
@@ -38,7 +37,7 @@ from rapdarts.training.session import open_run
 from rapdarts.version import __version__
 
 
-def search(
+def run_search(
     config: Experiment,
     space: SearchSpace,
     launch: Launch,
@@ -76,7 +75,7 @@ def search(
     return Searched(derivation, report, run.folder, own_space(given))
 
 
-def random_baseline(
+def run_random_baseline(
     config: Experiment,
     space: SearchSpace,
     launch: Launch,
@@ -85,7 +84,7 @@ def random_baseline(
     read: Reader | None = None,
     progress: bool = True,
 ) -> RandomBaseline:
-    """Draw random genotypes of `space` and train them; the arguments are those of `search`."""
+    """Draw random genotypes of `space` and train them; the arguments are those of `run_search`."""
     space = _searched(config.search, space)
     asked = config.search.random.like
     like = find_network(asked, networks=False) if asked else None
@@ -97,12 +96,12 @@ def random_baseline(
     inputs = _inputs(config, data, given) | {"random.like": "" if genotype is None else genotype.to_json()}
     with open_run("random", config, launch, name, inputs, progress=progress) as run:
         with training_within_memory(config.retrain):
-            result = drawing(config, space, data, run, genotype)
+            result = random_baseline(config, space, data, run, genotype)
         run.write_json(RunFile.RESULT, result)
     return RandomBaseline(result, run.folder)
 
 
-def rank(
+def run_ranking(
     config: Experiment,
     entries: Sequence[RankingEntry],
     data: DataSet,
@@ -111,7 +110,7 @@ def rank(
     given: Space = None,
     progress: bool = True,
 ) -> Ranked:
-    """Train `entries` briefly and put them in order; the other arguments are those of `search`."""
+    """Train `entries` briefly and put them in order; the other arguments are those of `run_search`."""
     skeleton = skeletons.of_experiment(config.skeleton, data.image, data.classes)
     config = replace(config, rank=replace(config.rank, epochs=short_recipe(config).retrain.epochs))
     # Before a folder is made, these two refuse images that are too small and a batch that is too large.
@@ -120,13 +119,13 @@ def rank(
     inputs = {"data set": data.fingerprint, "genotypes": "\n".join(one.genotype.line for one in entries)}
     with open_run("rank", config, launch, name, inputs | {"search space": source_of(given)}, progress) as run:
         with training_within_memory(config.retrain):
-            result = ranking(config, entries, skeleton, data, run)
+            result = rank(config, entries, skeleton, data, run)
         run.write_json(RunFile.RESULT, result)
     shown = resources_shown(config, list(result["networks"][0]["costs"]))
     return Ranked(read_genotype(run.folder / RunFile.BEST_GENOTYPE), result, run.folder, shown, own_space(given))
 
 
-def retrain(
+def run_retraining(
     config: Experiment,
     found: Found,
     space: SearchSpace | None,
@@ -137,7 +136,7 @@ def retrain(
     read: Reader | None = None,
     progress: bool = True,
 ) -> Retrained:
-    """Train the network that was `found`, a genotype's in `space`, from scratch; the other arguments are those of `search`.
+    """Train the network that was `found`, a genotype's in `space`, from scratch; the other arguments are those of `run_search`.
 
     `priced` says whether a genotype is built at the skeleton it was priced at, where that fits the images. Processes that
     torchrun started train it together. Raises InputError before a folder is made; else as the loop and `open_run` do.

@@ -40,6 +40,8 @@ def searches(targets: Sequence[str | Genotype]) -> list[Path]:
     runs = [
         Path(one) for one in targets if not isinstance(one, Genotype) and os.path.isfile(Path(one) / RunFile.ALPHAS)
     ]
+    if not targets:
+        raise InputError("rapdarts rank needs the folder of a finished search; name one at least.")
     if not runs:
         words = [one for one in targets if not isinstance(one, Genotype)]
         folder = next((word for word in words if os.path.isdir(word)), words[0] if words else "a genotype")

@@ -47,7 +47,7 @@ def describe_evaluation(values: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def draw_confusion(values: Mapping[str, Any], heading: str, file: Path) -> None:
+def write_confusion(values: Mapping[str, Any], heading: str, file: Path) -> None:
     """Write a picture of the confusion matrix, in the format that the file's name ends with."""
     title = f"{heading}: {describe_evaluation(values).partition(chr(10))[0]}"
     atomic.write_atomically(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rapdarts.errors import InputError
+from rapdarts.files.atomic import file_in_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,13 +28,11 @@ class Panels:
     series: dict[str, Sequence[float]]
 
 
-def check(path: str) -> None:
-    """Raise InputError, before anything is computed, for a path that no picture can be written to."""
-    file = Path(path)
-    if file.suffix.lower() not in SUFFIXES or not file.stem:
+def picture_to_write(path: str) -> Path:
+    """Return the file of a picture; ask before anything is computed. Raises InputError where none can be written there."""
+    if Path(path).suffix.lower() not in SUFFIXES or not Path(path).stem:
         raise InputError(f"plot={path} is no picture; write a path that ends in {', '.join(SUFFIXES)}.")
-    if not file.parent.is_dir():
-        raise InputError(f"plot={path}: there is no folder {file.parent}; make it first, or choose another.")
+    return file_in_folder(path, "plot")
 
 
 def new_figure(width: float, height: float) -> Figure:

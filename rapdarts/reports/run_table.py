@@ -39,6 +39,8 @@ def run_table(folders: Sequence[Path]) -> tuple[str, list[str]]:
     Raises InputError where nothing is left, or the only folder is without a finished run; DamagedError where its files
     are broken.
     """
+    if not folders:
+        raise InputError("rapdarts report needs run folders; name one at least.")
     rows, left_out = [COLUMNS, ("---",) * len(COLUMNS)], []
     for folder in folders:
         try:

@@ -161,11 +161,3 @@ def _environment(verb: str, device: str, processes: int) -> dict[str, Any]:
         "processes": processes,
         "gpu": torch.cuda.get_device_name() if device != "cpu" and torch.cuda.is_available() else None,
     }
-
-
-def run_of(path: Path) -> Path | None:
-    """Return the folder of the run that has written a trained network, which may lie in trained/NUMBER; None if there is none."""
-    folders = [path.parent]
-    if path.absolute().parent.parent.name == "trained":
-        folders.append(path.absolute().parents[2])
-    return next((folder for folder in folders if (folder / RunFile.CONFIG).is_file()), None)

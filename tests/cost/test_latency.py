@@ -465,8 +465,9 @@ def test_measure_prints_its_check_as_json(elsewhere: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["out=no/such/folder/t.json"], "name a file in a folder that is there"),
-        (["out="], "name a file in a folder that is there"),
+        (["out=no/such/folder/t.json"], "there is no folder no/such/folder; make it first, or choose another"),
+        (["out="], "out= names no file"),
+        (["out=."], "out=. names no file"),
         (["digit"], "there is no experiment 'digit'; the nearest is digits"),
         (["input=32"], "write CxHxW"),
         (["space=dart"], "there is no search space 'dart'; the nearest is darts"),

@@ -430,8 +430,8 @@ def test_targets_without_weights_are_one_sentence(run: Path, tmp_path: Path, sen
     ("arguments", "fragment"),
     [
         (["to=onnx"], "to=onnx writes a file; name it with out=FILE."),
-        (["to=onnx", "out=absent/net.onnx"], "out=absent/net.onnx is a folder, or lies in none"),
-        (["to=onnx", "out=."], "out=. is a folder"),
+        (["to=onnx", "out=absent/net.onnx"], "out=absent/net.onnx: there is no folder absent"),
+        (["to=onnx", "out=."], "out=. names no file"),
         (["to=pt2", "out=x", "precision=8"], "to=pt2 has no use for precision="),
         (["to=onnx", "out=x", "precision=16"], "precision"),
         (["to=onnx", "out=x", "calibration=9"], "calibration= belongs to precision=8"),

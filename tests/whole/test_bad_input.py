@@ -72,7 +72,7 @@ COMMANDS = {
     "retrain PDARTS": "rapdarts retrain needs an experiment after the network, such as digits.",
     "retrain PDARTZ digits": "there is no network 'PDARTZ': neither a file nor a name; the nearest is PDARTS.",
     "retrain alexnett digits": "there is no network 'alexnett': neither a file nor a name; the nearest is alexnet.",
-    "retrain digits PDARTS": "there is no experiment 'PDARTS'; there are cifar10, ",
+    "retrain digits PDARTS": "there is no network 'digits', which is an experiment; a network stands before the experiment.",
     "retrain NASNet digits --space missing.py": "--space missing.py: there is no such Python file.",
     "derive": "rapdarts derive needs the folder of a finished search, or its alphas.json; see rapdarts derive --help.",
     "derive PDARTS": "there is no PDARTS; give the folder of a finished search, or its alphas.json.",

@@ -149,7 +149,7 @@ def test_results_are_accepted_by_the_next_function(runs: Path) -> None:
     assert sum(weight.numel() for weight in rapdarts.derived(found).parameters()) == found.costs["params"]
     trained = rapdarts.retrain(found, "digits", TINY, run=runs / "again", progress=False)
     assert rapdarts.evaluate(trained, timing=False).accuracy == trained.test.accuracy
-    assert rapdarts.export(trained, "pt2").file == trained.folder / "network.pt2"
+    assert rapdarts.export(trained, "pt2").file == trained.folder / "exported.pt2"
     assert rapdarts.costs(trained) == trained.costs
     once_more = rapdarts.retrain(trained, run=runs / "once-more", progress=False)
     assert once_more.test == trained.test

@@ -151,8 +151,8 @@ def test_an_onnx_file_gives_what_the_network_gives(tmp_path: Path, capsys: pytes
         assert values["costs"]["params"] <= ours["costs"]["params"]
     assert theirs["costs"]["bytes"] == 4 * theirs["costs"]["params"] > 2 * eight["costs"]["bytes"]
 
-    missing, plain = tmp_path / "none.onnx", tmp_path / "plain.onnx"
-    assert f"there is no trained network {str(missing)!r}; name a run" in sentence_of(capsys, str(missing), "digits")
+    plain = tmp_path / "plain.onnx"
+    assert "there is no trained network 'none.onnx'; name a run" in sentence_of(capsys, "none.onnx", "digits")
     plain.write_bytes(b"not a graph")
     assert f"{plain} is no ONNX file" in sentence_of(capsys, str(plain), "digits", code=4)
     assert "ONNX files are run on the CPU here" in sentence_of(capsys, str(tmp_path / "net.onnx"), "device=cuda")

@@ -108,7 +108,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The arguments with which searches would have been launched."""
     calls: list[Any] = []
-    monkeypatch.setattr(launches, "search", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(launches, "run_search", lambda *arguments: calls.append(arguments))
     return calls
 
 
@@ -237,7 +237,7 @@ def test_torch_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 
     torch.manual_seed(3)
     expected, threads = torch.rand(3), torch.get_num_threads()
-    for name in ("search", "retrain"):
+    for name in ("run_search", "run_retraining"):
         monkeypatch.setattr(launches, name, disturb)
     for call in (lambda: rapdarts.search("digits"), lambda: rapdarts.retrain("PDARTS", "digits")):
         torch.manual_seed(3)
@@ -366,7 +366,7 @@ def test_what_an_experiment_may_be(launched: list[Any], elsewhere: Path) -> None
         {"search": {"layers": (3, 3, 4), "epochs": 9, "warmup_epochs": 1}, "search.batch": 11, "run": "here"},
         {"batch": 12},
     )
-    rapdarts.search(strategy="darts", space="filters")
+    rapdarts.search({"search.strategy": "darts"}, space="filters")
     configs = [arguments[0] for arguments in launched]
     assert [(config.seed, config.search.epochs) for config in configs] == [
         (0, 5), (3, 7), (9, 7), (4, 6), (0, 9), (0, 50),
@@ -539,7 +539,7 @@ def test_classes_in_another_order_are_refused() -> None:
 
 
 def test_a_third_is_put_aside_the_same_by_all(launched: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launches, "retrain", launches.search)
+    monkeypatch.setattr(launches, "run_retraining", launches.run_search)
     rapdarts.search(TINY, data=(IMAGES, LABELS), seed=1)
     rapdarts.retrain("PDARTS", TINY, data=Pictures(), seed=2)
     rapdarts.search(TINY, data=(IMAGES, LABELS), test=(IMAGES[:50], LABELS[:50]))

@@ -13,12 +13,8 @@ def retrain(call: Call) -> None:
     target = call.target(
         "a genotype (a file, a run folder or a literature name such as PDARTS), or a reference network such as lenet"
     )
-    if not call.word(1):
-        find_network(target)  # a slip in the network is answered first
-    missing = "rapdarts retrain needs an experiment after the network, such as digits."
-    config = resolve_call(call, missing, place=1, run=target)
     if call.print_config:
-        print_config(call, config)
+        print_config(call, resolve_call(call, 1, find_network(target).folder))
         return
     from rapdarts import api
 

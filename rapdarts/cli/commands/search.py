@@ -9,7 +9,7 @@ from rapdarts.cli.output import answer
 
 def search(call: Call) -> None:
     call.expect(1)
-    config = resolve_call(call, "rapdarts search needs an experiment, such as digits; see rapdarts search --help.")
+    config = resolve_call(call)
     if call.print_config:
         print_config(call, config)
         return

@@ -1,0 +1,138 @@
+"""What a command line or a program gives: which experiment is meant, where its run lies, and a command's options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rapdarts.config.experiment import DataConfig, Experiment, Launch
+from rapdarts.config.key_values import full_name, parse_settings, plain
+from rapdarts.config.resolve import (
+    Pairs,
+    changed_experiment,
+    experiment_of_run,
+    keys_given_in,
+    resolve_experiment,
+    resolve_launch,
+)
+from rapdarts.errors import InputError, shorten
+from rapdarts.files.run_files import RunFile
+
+AnyPath = str | os.PathLike[str]
+Settings = Mapping[str, Any]
+Options = TypeVar("Options")
+
+PLACED = ("npz", "folder")
+"""Data sets that are known by where they lie."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """An experiment that is meant, what its run is `called`, the (key, value) `pairs` given, and the `launch` among them."""
+
+    config: Experiment
+    called: str
+    pairs: Pairs
+    launch: Launch
+
+
+def find_experiment(
+    verb: str,
+    experiment: AnyPath | Experiment | Settings,
+    settings: Settings | None,
+    keys: Settings,
+    run: AnyPath = "",
+    resume: bool = False,
+    *,
+    origin: Path | None = None,
+    in_memory: bool = False,
+) -> Given:
+    """Return the experiment that is meant: the one given, else that of the run to continue, else that of the run `origin`.
+
+    `experiment` is a name, a file, a value or a mapping over the defaults; `settings` and `keys` lie on top, and a key
+    without its section is looked for in `verb`'s own first. `origin` is the run folder that a network comes from, and
+    `in_memory` says that a program gives the data. Raises InputError where none of these says on which data, and no
+    data.name does; also for an experiment on other data than those of `origin`, until data.name confirms them.
+    """
+    named, called, base = plain(experiment), "", None
+    pairs = [*pairs_of(settings or {}), *pairs_of(keys)]
+    if isinstance(named, Mapping):
+        pairs, named = [*pairs_of(named), *pairs], ""
+    launch = launch_of(pairs, run, resume)
+    confirmed = in_memory or "data.name" in keys_given_in("data", pairs, verb).values()
+    if isinstance(named, Experiment):
+        base = named
+    elif os.fspath(named):
+        called = Path(named).stem
+    elif launch.resume and (origin is None or os.path.isfile(Path(launch.run) / RunFile.CONFIG)):
+        base = experiment_of_run(Path(launch.run))
+    elif origin is not None and experiment == "":
+        base = _experiment_of_origin(origin)
+    elif experiment == "" and not confirmed:
+        where = (
+            " after the network, such as digits."
+            if verb == "retrain"
+            else ", such as digits; see rapdarts search --help."
+        )
+        raise InputError(f"rapdarts {verb} needs an experiment{where}")
+    if base is None:
+        config = resolve_experiment(os.fspath(named), pairs, verb)
+    else:
+        config = changed_experiment(base, pairs, verb)
+    if origin is not None and experiment != "" and not confirmed:
+        check_same_data(origin, config.data, called or "given")
+    if in_memory:
+        config = replace(config, data=replace(config.data, name="memory", path=""))
+    return Given(config, called or config.data.name, pairs, launch)
+
+
+def _experiment_of_origin(folder: Path) -> Experiment:
+    """The experiment of the run that a network comes from. Raises InputError for a ranking, which trains by a short recipe."""
+    if os.path.isfile(folder / RunFile.RANKING):
+        raise InputError(
+            f"{shorten(str(folder))} is a ranking, whose recipe is a short one; name the experiment to train by, such as digits."
+        )
+    return experiment_of_run(folder)
+
+
+def check_same_data(folder: Path, asked: DataConfig, experiment: str) -> None:
+    """Raises InputError, with what to write, where an experiment has other data than the run in a folder."""
+
+    def key(data: DataConfig) -> tuple[str, str]:
+        return data.name, os.path.realpath(data.path) if data.name in PLACED else ""
+
+    own = experiment_of_run(folder).data
+    if key(own) != key(asked):
+        run, other = (f"{data.name} {data.path}".strip() for data in (own, asked))
+        raise InputError(
+            f"{folder} is a run on {run}, and the experiment {shorten(experiment)} has the data {other}: leave the"
+            f" experiment out for the run's own data, or confirm the others with data.name={asked.name}."
+        )
+
+
+def launch_of(pairs: Pairs, run: AnyPath = "", resume: bool = False) -> Launch:
+    """Return the place of a run, which may stand among the keys too. Raises InputError."""
+    folder = [("run", os.fspath(run))] if os.fspath(run) else []
+    return resolve_launch([*pairs, *folder, *([("resume", True)] if resume else [])])
+
+
+def command_options(schema: type[Options], settings: Settings | None, keys: Settings) -> tuple[Options, frozenset[str]]:
+    """Return a command's options, and the full names of those that were given. Raises InputError."""
+    pairs = [*pairs_of(settings or {}), *pairs_of(keys)]
+    return parse_settings(schema, pairs), frozenset(full_name(schema, key) for key, _ in pairs)
+
+
+def pairs_of(settings: Settings, prefix: str = "") -> Pairs:
+    """Return (dotted key, value) of a mapping, also one of OmegaConf, and of the mappings in it."""
+    found: Pairs = []
+    for key, value in plain(settings).items():
+        if isinstance(value, Mapping):
+            found += pairs_of(value, f"{prefix}{key}.")
+        else:
+            item = getattr(value, "file", value)  # of a measured latency table
+            item = os.fspath(item) if isinstance(item, os.PathLike) else item
+            found.append((f"{prefix}{key}", list(item) if isinstance(item, tuple) else item))
+    return found
