@@ -17,7 +17,7 @@ from rapdarts.architecture.reading import as_space_name, as_stem
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cost.expected import PriceTable, places
 from rapdarts.errors import InputError, shorten
-from rapdarts.files.json import Fault, Reader, number, quote_value, reader, record, strict_loads
+from rapdarts.files.json import Fault, ValueReader, number, quote_value, reader, record, strict_loads
 from rapdarts.files.text import read_text
 
 FORMAT, VERSION = "rapdarts-latency", 1
@@ -220,13 +220,13 @@ TEXT = reader(
 )
 
 
-def _by_type(values: type[Any]) -> dict[str, Reader | None]:
+def _by_type(values: type[Any]) -> dict[str, ValueReader | None]:
     """Return a reader for each field of a dataclass that holds a text, a whole number or a number."""
     readers = {"str": TEXT, "int": WHOLE, "float": SECONDS}
     return {entry.name: readers[entry.type] for entry in fields(values) if entry.type in readers}
 
 
-def _wholes(count: int) -> Reader:
+def _wholes(count: int) -> ValueReader:
     """Return a reader of `count` whole numbers, each within the bounds of an image."""
     most = SKELETON["image"]
 

@@ -17,7 +17,7 @@ from rapdarts.errors import InputError, shorten, suggestion
 MAX_DEPTH = 50
 MAX_DIGITS = 18
 
-Reader = Callable[[Any, str], Any]
+ValueReader = Callable[[Any, str], Any]
 
 TOKEN = re.compile(r'(?P<text>"[^"\\]*(?:\\.[^"\\]*)*")(?P<colon>\s*:)?|(?P<bracket>[\[\]{}])|(?P<word>[-+.\w]+)')
 
@@ -81,7 +81,7 @@ def _number_problem(word: str, infinite: bool) -> str:
 # --- readers -----------------------------------------------------------------------------------------------------
 
 
-def reader(fits: Callable[[Any], bool], wanted: str) -> Reader:
+def reader(fits: Callable[[Any], bool], wanted: str) -> ValueReader:
     """Return a reader of the values that fit; its message for others says what is wanted."""
 
     def read(value: Any, where: str) -> Any:
@@ -96,7 +96,7 @@ as_object = reader(lambda value: isinstance(value, dict), "an object {...}")
 as_list = reader(lambda value: isinstance(value, list), "a list")
 
 
-def number(low: float, high: float, *, whole: bool = False, above: bool = False) -> Reader:
+def number(low: float, high: float, *, whole: bool = False, above: bool = False) -> ValueReader:
     """Return a reader of numbers from `low` (with `above`, excluding it) to `high`."""
     kinds = (int,) if whole else (int, float)  # and no bool, which is a subclass of int
     bounds = f"above {low:g}, up to {high:g}" if above else f"from {low:g} to {high:g}"
@@ -107,7 +107,10 @@ def number(low: float, high: float, *, whole: bool = False, above: bool = False)
 
 
 def record(
-    tree: Any, where: str, required: Mapping[str, Reader | None], optional: Mapping[str, Reader | None] | None = None
+    tree: Any,
+    where: str,
+    required: Mapping[str, ValueReader | None],
+    optional: Mapping[str, ValueReader | None] | None = None,
 ) -> dict[str, Any]:
     """Return the fields of an object, each through its reader and in the readers' order; None takes a value as it is.
 

@@ -26,7 +26,7 @@ from rapdarts.cli.main import main
 from rapdarts.config.experiment import DataConfig
 from rapdarts.data.dataset import load_dataset
 from rapdarts.deploy import runtimes as shipped
-from rapdarts.deploy import verify as handover
+from rapdarts.deploy import verify
 from rapdarts.deploy.model_card import history_of
 from rapdarts.deploy.model_file import deployed, read_trained
 from rapdarts.deploy.onnx import onnx_facts, onnx_network
@@ -313,7 +313,7 @@ def test_a_file_that_differs_is_not_written(
 ) -> None:
     honest = RUNTIMES["pt2"]
     wrong = replace(honest, write=lambda network, facts: honest.write(Off(network, by), facts))
-    monkeypatch.setitem(handover.RUNTIMES, "pt2", wrong)
+    monkeypatch.setitem(verify.RUNTIMES, "pt2", wrong)
     said = sentence(lenet, "to=pt2", f"out={tmp_path / 'net.pt2'}", code=RapdartsError.exit_code)
     assert "the exported network differs from PyTorch by" in said and "nothing was written" in said
     assert not list(tmp_path.iterdir())
@@ -327,7 +327,7 @@ def test_the_agreement_sees_every_image_in_batches_of_several_sizes() -> None:
         return pixels.flatten(1) + (0.5 if len(pixels) == 12 else 0)
 
     found = agreement(lambda pixels: -2 * pixels.flatten(1) + 3 * pixels.flatten(1), other, torch.ones(20, 1, 2, 2))
-    assert seen == [1, 7, 12] and found == handover.Agreement(0.5, 1.0, 20)
+    assert seen == [1, 7, 12] and found == verify.Agreement(0.5, 1.0, 20)
     assert found.relative == 0.5
 
 

@@ -229,7 +229,7 @@ def test_a_space_of_ones_own_that_is_none(source: str, words: str, refuse: Refus
     assert words in refuse("search", "digits", "--space", "mine.py")
 
 
-# --- experiment files (what they may hold: test_plain_yaml.py, test_config.py) --------------------------------------
+# --- experiment files (what they may hold: tests/files/test_yaml.py, tests/config) --------------------------------------
 
 
 @pytest.mark.parametrize(

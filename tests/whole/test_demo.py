@@ -40,7 +40,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     answers = []
     for command in (
         ["search", "digits", "cost.macs=0.2", "cost.bytes=0.2", "seed=0", f"run={search}", "--json"],
-        ["retrain", str(search), "digits", "seed=0", f"run={network}", "--json"],
+        ["retrain", str(search / "genotype.json"), "digits", "seed=0", f"run={network}", "--json"],
     ):
         with contextlib.redirect_stdout(io.StringIO()) as out:
             assert main(command) == 0

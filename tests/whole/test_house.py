@@ -44,6 +44,15 @@ def test_imports_run_one_way() -> None:
     assert kept and written and kept.groups() == (str(written), "0"), result.stdout
 
 
+def test_functions_and_files_stay_short() -> None:
+    for path in SOURCES:
+        source = path.read_text(encoding="utf-8")
+        assert source.count("\n") <= 400, path
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno and node.end_lineno - node.lineno < 60, f"{path}:{node.lineno} {node.name}"
+
+
 # --- what code may not contain -----------------------------------------------------------------------------------
 
 BUILTINS = {"eval", "exec", "compile", "__import__"}
