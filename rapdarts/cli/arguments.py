@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rapdarts.config import key_values
-from rapdarts.errors import InputError, shorten
+from rapdarts.errors import InputError, nearest, shorten
+
+SWITCHES = {
+    "--help": "print this help",
+    "--debug": "show the traceback of an error",
+    "--json": "print the result as JSON",
+    "--print-config": "print the resolved configuration, which a YAML file of yours may hold, and stop",
+    "--space": "take the search space from your own Python file, which is run",
+}
 
 OUTPUTS = ("out", "plot")
 """The keys that name a file to write."""
@@ -70,3 +80,29 @@ class Call:
                 raise InputError(
                     f"{key}={shorten(path)} is what this command reads, and would be lost; name another file."
                 )
+
+
+def parse(verb: str, arguments: Sequence[str], switches: Sequence[str]) -> Call:
+    """Return the command line of a command that knows these switches, taken apart. Raises InputError for another switch."""
+    call, words = Call(verb), iter(arguments)
+    for word in words:
+        switch, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            # A path may hold an equals sign: runs/lr=0.1
+            (call.settings if re.match("[^/=]*=", word) else call.words).append(word)
+        elif word == "-h":
+            call.help = True
+        elif switch not in switches:
+            known, hint = ", ".join(switches), "Settings take no dashes: seed=1."
+            if near := nearest(switch[2:], [name[2:] for name in switches]):
+                hint = f"The nearest is --{near}."
+            raise InputError(f"rapdarts {verb} has no switch {shorten(repr(switch))}, only {known}. {hint}")
+        elif switch == "--space":
+            call.space = value or next(words, "")
+            if not call.space:
+                raise InputError("--space needs the path of a Python file.")
+        elif equals:
+            raise InputError(f"{switch} takes no value; write it alone.")
+        else:
+            setattr(call, switch[2:].replace("-", "_"), True)
+    return call

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import signal
 import sys
@@ -11,16 +10,15 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 
-from rapdarts.cli.arguments import Call
-from rapdarts.cli.commands import command
-from rapdarts.cli.help import COMMANDS, help_of, overview
+from rapdarts.cli.arguments import parse
+from rapdarts.cli.commands import COMMANDS, command
+from rapdarts.cli.help import help_of, overview
 from rapdarts.cli.output import out, say
 from rapdarts.errors import (
     InputError,
     Preempted,
     RapdartsError,
     exit_code,
-    nearest,
     ran_out_of_memory,
     shorten,
     suggestion,
@@ -99,7 +97,7 @@ def _run(arguments: list[str]) -> None:
     elif verb == "--version":
         out(__version__)
     elif verb in COMMANDS:
-        call = _parse(verb, arguments[1:])
+        call = parse(verb, arguments[1:], COMMANDS[verb].all_switches)
         if verb != "retrain" and os.environ.get("WORLD_SIZE", "1") != "1":
             raise InputError(
                 f"only rapdarts retrain runs in several processes; start rapdarts {verb} without torchrun."
@@ -113,29 +111,3 @@ def _run(arguments: list[str]) -> None:
         raise InputError(f"{shorten(repr(verb))} stands before the command; write rapdarts VERB ... {verb[:80]}.")
     else:
         raise InputError(f"there is no command {shorten(repr(verb))}; {suggestion(verb, COMMANDS)}.")
-
-
-def _parse(verb: str, arguments: list[str]) -> Call:
-    call, switches = Call(verb), COMMANDS[verb].all_switches
-    words = iter(arguments)
-    for word in words:
-        switch, equals, value = word.partition("=")
-        if not word.startswith("-"):
-            # A path may hold an equals sign: runs/lr=0.1
-            (call.settings if re.match("[^/=]*=", word) else call.words).append(word)
-        elif word == "-h":
-            call.help = True
-        elif switch not in switches:
-            known, hint = ", ".join(switches), "Settings take no dashes: seed=1."
-            if near := nearest(switch[2:], [name[2:] for name in switches]):
-                hint = f"The nearest is --{near}."
-            raise InputError(f"rapdarts {verb} has no switch {shorten(repr(switch))}, only {known}. {hint}")
-        elif switch == "--space":
-            call.space = value or next(words, "")
-            if not call.space:
-                raise InputError("--space needs the path of a Python file.")
-        elif equals:
-            raise InputError(f"{switch} takes no value; write it alone.")
-        else:
-            setattr(call, switch[2:].replace("-", "_"), True)
-    return call

@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
-from rapdarts.cli.help import COMMANDS, SWITCHES, Command, help_of, overview
+from rapdarts.cli.arguments import SWITCHES
+from rapdarts.cli.commands import COMMANDS, Command
+from rapdarts.cli.help import help_of, overview
 from rapdarts.config import key_values
 from rapdarts.config.command_options import ReportConfig
 

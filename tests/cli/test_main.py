@@ -17,9 +17,8 @@ import pytest
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import read_genotype
-from rapdarts.cli import main as cli
-from rapdarts.cli.commands import command
-from rapdarts.cli.help import COMMANDS, SWITCHES
+from rapdarts.cli.arguments import SWITCHES, Call, parse
+from rapdarts.cli.commands import COMMANDS, command
 from rapdarts.cli.main import main
 from rapdarts.config import key_values, resolve
 from rapdarts.config.experiment import Experiment
@@ -66,7 +65,7 @@ def test_every_command_has_its_words() -> None:
 
 @EVERY
 def test_the_example_has_right_keys(verb: str) -> None:
-    call = cli._parse(verb, COMMANDS[verb].example.split()[1:])
+    call = parse(verb, COMMANDS[verb].example.split()[1:], COMMANDS[verb].all_switches)
     assert call.words
     if Experiment in COMMANDS[verb].schemas:
         resolve.resolve_experiment("digits", call.pairs, verb)
@@ -203,7 +202,7 @@ def test_a_slip_in_the_first_word_is_answered_without_torch(verb: str, elsewhere
 def test_every_failure_is_one_sentence_and_a_code(
     error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(call: cli.Call) -> None:
+    def fail(call: Call) -> None:
         raise error
 
     monkeypatch.setattr("rapdarts.cli.main.command", lambda verb: fail)
@@ -220,7 +219,7 @@ def test_every_failure_is_one_sentence_and_a_code(
 def test_a_stop_names_the_whole_command_that_continues(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(call: cli.Call) -> None:
+    def stop(call: Call) -> None:
         raise Preempted("stopped by SIGTERM.", "runs/a b")
 
     monkeypatch.setattr("rapdarts.cli.main.command", lambda verb: stop)
@@ -268,10 +267,12 @@ def test_a_terminal_of_plain_letters_gets_the_rest() -> None:
 
 
 def test_words_settings_and_switches() -> None:
-    call = cli._parse("cost", ["runs/lr=0.1", "a=b=c", "--json", "=3", "--space=x.py", "./a=b"])
+    call = parse(
+        "cost", ["runs/lr=0.1", "a=b=c", "--json", "=3", "--space=x.py", "./a=b"], COMMANDS["cost"].all_switches
+    )
     assert (call.words, call.settings) == (["runs/lr=0.1", "./a=b"], ["a=b=c", "=3"])
     assert (call.json, call.space, call.help, call.print_config) == (True, "x.py", False, False)
-    assert cli._parse("cost", ["--space", "x y.py"]).space == "x y.py"
+    assert parse("cost", ["--space", "x y.py"], ["--space"]).space == "x y.py"
 
 
 # --- the configuration -------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import ReadonlyConfigError
 
-from rapdarts.cli.help import COMMANDS
+from rapdarts.cli.commands import COMMANDS
 from rapdarts.cli.main import main
 from rapdarts.config import experiment as config
 from rapdarts.config import key_values, resolve

@@ -21,10 +21,11 @@ from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
 from rapdarts.cost.count import ADDITIVE, count_derived
 from rapdarts.cost.expected import ExpectedCost, PriceTable, draw_probabilities, price_table, siblings
-from rapdarts.cost.penalty import Penalty, uniform_mixing
+from rapdarts.cost.penalty import uniform_mixing
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedNetwork
+from tests.mixtures import mixing_at, random_alpha
 
 SPACES = {name: named_space(name) for name in ("darts", "filters", "nasbench201")}
 DARTS = SPACES["darts"]
@@ -57,15 +58,6 @@ def small_tables() -> dict[str, PriceTable]:
 def genotypes_of(space: SearchSpace, number: int, seed: int = 0) -> list[Genotype]:
     rng = np.random.default_rng(seed)
     return [random_genotype(space, rng) for _ in range(number)]
-
-
-def mixing_at(alpha: Tensor) -> Mixing:
-    return Mixing(torch.softmax(alpha, -1))
-
-
-def random_alpha(space: SearchSpace, deviation: float, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return deviation * torch.randn(space.mask.shape, generator=generator, dtype=torch.float64)
 
 
 # --- prices ------------------------------------------------------------------------------------------------------
@@ -400,91 +392,6 @@ def test_survival_by_enumeration(strength: np.ndarray, keep: int) -> None:
     np.testing.assert_allclose(survival[:, -5:], expected, rtol=1e-9)
 
 
-# --- the penalty -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("resource", ADDITIVE)
-def test_coefficient_1_is_one_nat_at_uniform_mixing(table: PriceTable, resource: str) -> None:
-    penalty = Penalty(table, {resource: 1.0})
-    value = penalty(uniform_mixing(DARTS.mask))
-    assert value.shape == () and value.dtype == torch.float64
-    assert value.item() == pytest.approx(1, abs=1e-12)
-    assert Penalty(table, {resource: 0.25})(uniform_mixing(DARTS.mask)).item() == pytest.approx(0.25, abs=1e-12)
-
-
-def test_penalties_add_up(table: PriceTable) -> None:
-    mixing = mixing_at(random_alpha(DARTS, 1.0))
-    both = Penalty(table, {"macs": 0.2, "params": 0.7})(mixing)
-    apart = 0.2 * Penalty(table, {"macs": 1.0})(mixing) + 0.7 * Penalty(table, {"params": 1.0})(mixing)
-    assert both.item() == pytest.approx(apart.item(), rel=1e-12)
-    assert Penalty(table, {})(mixing).item() == 0
-
-
-def test_penalty_is_expected_cost_by_its_reference(table: PriceTable) -> None:
-    floor = torch.zeros(DARTS.mask.shape, dtype=torch.float64)
-    floor[..., 1] = 1  # max_pool_3x3
-    assert Penalty(table, {"macs": 1.0})(Mixing(floor)).item() == pytest.approx(227.27232 / 459.566, rel=1e-5)
-
-
-def test_reference_stays_that_of_the_full_space(table: PriceTable) -> None:
-    """A later stage, with fewer candidates open, is measured by the same unit."""
-    mask = DARTS.mask.copy()
-    mask[..., 4:6] = False  # no separable convolutions
-    cheap = Penalty(table, {"macs": 1.0})(uniform_mixing(mask)).item()
-    narrowed = PriceTable(DARTS.only(list(DARTS.primitives)), DEPLOYMENT, table.resources, table.fixed, table.prices)
-    assert Penalty(narrowed, {"macs": 1.0})(uniform_mixing(mask)).item() == cheap < 0.8
-
-
-def test_penalty_does_not_know_the_scale(table: PriceTable, small_tables: dict[str, PriceTable]) -> None:
-    """At any skeleton the uniform mixture weighs 1, and cost in another unit weighs the same."""
-    mixing = mixing_at(random_alpha(DARTS, 1.0))
-    assert Penalty(small_tables["darts"], {"macs": 1.0})(uniform_mixing(DARTS.mask)).item() == pytest.approx(
-        1, abs=1e-12
-    )
-    thousandth = PriceTable(DARTS, DEPLOYMENT, table.resources, table.fixed / 1000, table.prices / 1000)
-    expected = Penalty(table, {"macs": 1.0})(mixing).item()
-    assert Penalty(thousandth, {"macs": 1.0})(mixing).item() == pytest.approx(expected, rel=1e-12)
-    assert expected != pytest.approx(1, abs=1e-3)
-    # bytes are four times the parameters, so their penalties are one.
-    weights, stored = (Penalty(table, {name: 1.0})(mixing).item() for name in ("params", "bytes"))
-    assert weights == pytest.approx(stored, rel=1e-12)
-
-
-def test_multipliers_rise_while_a_budget_is_overspent_and_fall_to_zero(table: PriceTable) -> None:
-    mixing = mixing_at(random_alpha(DARTS, 1.0))
-    penalty = Penalty(table, {"macs": 0.1}, {"params": 2e6, "macs": 400e6}, rate=0.5)
-    plain = penalty(mixing).item()
-    assert plain == pytest.approx(0.1 * Penalty(table, {"macs": 1.0})(mixing).item(), rel=1e-12)
-
-    penalty.ascend({"params": 3e6, "macs": 200e6, "bytes": 0})
-    assert penalty.multipliers == {"params": pytest.approx(0.25), "macs": 0.0}  # 0.5 x (1.5 - 1); never below 0
-    risen = 0.25 * Penalty(table, {"params": 1.0})(mixing).item()
-    assert penalty(mixing).item() == pytest.approx(plain + risen, rel=1e-12)
-
-    resumed = Penalty(table, {"macs": 0.1}, {"params": 2e6, "macs": 400e6}, rate=0.5)
-    resumed.load_state_dict(penalty.state_dict())
-    assert resumed(mixing).item() == penalty(mixing).item()
-    penalty.ascend({"params": 1.5e6, "macs": 400e6})
-    assert penalty.multipliers == {"params": pytest.approx(0.125), "macs": 0.0}
-    assert resumed.multipliers["params"] == pytest.approx(0.25)  # no state is shared
-
-
-def test_a_penalty_lives_on_one_device(table: PriceTable) -> None:
-    """Everything that a step needs is there: on the device of meta tensors, which refuses any other's."""
-    penalty = Penalty(table, {"macs": 1.0}, {"params": 2e6}, device="meta")
-    mixing = Mixing(uniform_mixing(DARTS.mask).weights.to("meta"))
-    assert penalty(mixing).device.type == penalty.weights.device.type == "meta"
-
-
-def test_uniform_mixing_follows_the_mask() -> None:
-    mask = DARTS.mask.copy()
-    mask[0, 3, :6] = False
-    weights = uniform_mixing(mask).weights
-    assert weights.dtype == torch.float64
-    assert weights[0, 3].tolist() == [0] * 6 + [0.5] * 2
-    assert weights[1, 3].tolist() == [0.125] * 8
-
-
 # --- every resource ----------------------------------------------------------------------------------------------
 
 
@@ -511,11 +418,3 @@ def test_every_resource_pulls_on_alpha(name: str, row: int, resource: str) -> No
         with torch.no_grad():
             slope = (share(alpha + step) - share(alpha - step)) / 2e-5
         assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=1e-5, abs=1e-7)
-
-
-def test_a_price_on_peak_memory(table: PriceTable) -> None:
-    """It joins the penalty where it has a coefficient, and costs nothing to leave out."""
-    mixing = uniform_mixing(DARTS.mask)
-    small = price_table(DARTS, SMALL)
-    assert Penalty(small, {"peak_memory": 0.5})(mixing).item() == pytest.approx(0.5, abs=1e-12)
-    assert Penalty(small, {"macs": 1.0}).expected.peak is None

@@ -15,7 +15,7 @@ import torch
 
 import rapdarts
 from rapdarts.cli import commands
-from rapdarts.cli.help import COMMANDS
+from rapdarts.cli.commands import COMMANDS
 from rapdarts.cli.main import main
 from rapdarts.errors import InputError
 

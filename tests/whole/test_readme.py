@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rapdarts.cli import help
-from rapdarts.cli import main as cli
+from rapdarts.cli.arguments import parse
+from rapdarts.cli.commands import COMMANDS, LAUNCH
 from rapdarts.config import key_values, resolve
 from rapdarts.errors import InputError
 
@@ -99,9 +99,9 @@ def check(words: str) -> None:
     verb, *arguments = shlex.split(words)
     if PLACEHOLDER.fullmatch(verb) or USAGE.search(words):
         return
-    if verb not in help.COMMANDS:
+    if verb not in COMMANDS:
         raise InputError(f"there is no command {verb}.")
-    command, call = help.COMMANDS[verb], cli._parse(verb, arguments)
+    command, call = COMMANDS[verb], parse(verb, arguments, COMMANDS[verb].all_switches)
     for pair in call.pairs:
         refusals = []
         for schema in command.schemas:
@@ -112,7 +112,7 @@ def check(words: str) -> None:
                 refusals.append(error)
         else:
             raise refusals[-1]
-    if command.schemas == help.LAUNCH and call.words:
+    if command.schemas == LAUNCH and call.words:
         # A run folder brings its own experiment.
         alone = verb == "retrain" and len(call.words) == 1
         name = "digits" if alone else call.words[0 if verb == "search" else -1]

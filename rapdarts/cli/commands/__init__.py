@@ -1,11 +1,110 @@
-"""The commands: each takes its command line, calls one function of the library, and answers."""
+"""The commands: the table of them, and beside it a module for each, which calls one function of the library and answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 
 from rapdarts.cli.arguments import Call
+from rapdarts.config import command_options
+from rapdarts.config import experiment as config
+
+
+@dataclass(frozen=True)
+class Command:
+    """Usage and example of a command, its purpose, the schemas of its keys, and its switches besides --help and --debug.
+
+    `section` is the part of an experiment that the command reads for itself.
+    """
+
+    usage: str
+    example: str
+    sentence: str
+    schemas: tuple[type, ...]
+    switches: tuple[str, ...] = ()
+    section: str = ""
+
+    @property
+    def all_switches(self) -> tuple[str, ...]:
+        return ("--help", "--debug", *self.switches)
+
+
+LAUNCH = (config.Launch, config.Experiment)
+COMMANDS = {
+    "search": Command(
+        "search [EXPERIMENT]",
+        "search digits cost.macs=0.2 seed=1 run=runs/first",
+        "Search for a cell under prices and budgets. With run=FOLDER resume=true it needs no EXPERIMENT.",
+        LAUNCH,
+        ("--json", "--print-config", "--space"),
+        "search",
+    ),
+    "derive": Command(
+        "derive RUN",
+        "derive runs/first max_skips=1 out=one_skip.json",
+        "Derive another genotype from a finished search. --json lists all candidates, the derived one first.",
+        (command_options.DeriveConfig,),
+        ("--json", "--space"),
+    ),
+    "retrain": Command(
+        "retrain NETWORK [EXPERIMENT]",
+        "retrain runs/first/genotype.json digits run=runs/net",
+        "Train a network from scratch. NETWORK: a genotype (a file, a run folder, a name such as PDARTS), or a reference "
+        "network such as lenet. A run folder brings its own EXPERIMENT.",
+        LAUNCH,
+        ("--json", "--print-config", "--space"),
+        "retrain",
+    ),
+    "rank": Command(
+        "rank RUN ...",
+        "rank runs/first runs/second count=5 epochs=10 run=runs/rank",
+        "Train the best candidates of finished searches briefly, and rank them on training images kept aside. RUN: a search's "
+        "folder; a genotype's file or a name such as PDARTS may stand beside it. The experiment is the first run's.",
+        LAUNCH,
+        ("--json", "--print-config", "--space"),
+        "rank",
+    ),
+    "evaluate": Command(
+        "evaluate NETWORK [EXPERIMENT]",
+        "evaluate runs/net plot=confusion.png",
+        "Test a trained network, on the data of its run or of another experiment: accuracy, confusions, calibration, costs "
+        "and time. NETWORK: a run folder, a network.safetensors, or an ONNX file that rapdarts export wrote.",
+        (command_options.EvaluateConfig,),
+        ("--json", "--space"),
+    ),
+    "export": Command(
+        "export TARGET [EXPERIMENT]",
+        "export runs/net to=onnx out=net.onnx",
+        "Write a genotype or a trained network for other programs. TARGET: a genotype (a file, a run folder, a name such "
+        "as PDARTS), or a run folder of rapdarts retrain or its network.safetensors. A network's file is compared with "
+        "PyTorch on test images of its run, or of EXPERIMENT, before it is written.",
+        (command_options.ExportConfig,),
+        ("--json", "--space"),
+    ),
+    "cost": Command(
+        "cost NETWORK ...",
+        "cost PDARTS alexnet input=3x224x224 classes=1000 plot=costs.png",
+        "Count what networks cost, layer by layer and side by side. NETWORK: a genotype's file or run folder, a name "
+        "such as PDARTS or alexnet, package.module:callable (told image= and classes= if it takes them), or the word "
+        "filters, which compares designs of one.",
+        (command_options.CountConfig,),
+        ("--json", "--space"),
+    ),
+    "measure": Command(
+        "measure [EXPERIMENT]",
+        "measure digits out=latency.json",
+        "Measure what every primitive takes on this device: a table for search.latency, checked on whole networks.",
+        (command_options.MeasureConfig,),
+        ("--json", "--space"),
+    ),
+    "report": Command(
+        "report RUN ...",
+        "report runs/first runs/net out=table.md",
+        "Table of finished runs in Markdown; a folder that holds none is named on stderr and left out.",
+        (command_options.ReportConfig,),
+    ),
+}
 
 
 def command(verb: str) -> Callable[[Call], None]:
