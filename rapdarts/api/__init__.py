@@ -6,8 +6,8 @@ Whatever can be checked without torch is checked before torch is imported.
 
 from rapdarts.api.counting import costs, filter_designs, layer_costs, measure, space_prices
 from rapdarts.api.genotypes import derive, derived, read
-from rapdarts.api.networks import evaluate, export, load
 from rapdarts.api.runs import random_baseline, rank, report, retrain, search
+from rapdarts.api.trained_networks import evaluate, export, load
 
 __all__ = [
     "costs",

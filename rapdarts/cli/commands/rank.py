@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rapdarts.cli.arguments import Call
-from rapdarts.cli.naming import print_config
 from rapdarts.cli.output import answer
+from rapdarts.cli.print_config import print_config
 from rapdarts.loops.ranking_settings import experiment_of_ranking, searches
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rapdarts.cli.arguments import Call
-from rapdarts.cli.naming import print_config, resolve_call
 from rapdarts.cli.output import answer
+from rapdarts.cli.print_config import print_config, resolve_call
 
 
 def search(call: Call) -> None:

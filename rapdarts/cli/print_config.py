@@ -1,4 +1,4 @@
-"""The experiment that a command line names: by its word, by the run that continues, or by the run folder it begins from."""
+"""The experiment that a command line names, for --print-config and for commands that depend on it: resolved, and printed."""
 
 from __future__ import annotations
 
