@@ -67,17 +67,8 @@ def find_experiment(
         base = named
     elif os.fspath(named):
         called = Path(named).stem
-    elif launch.resume and (origin is None or os.path.isfile(Path(launch.run) / RunFile.CONFIG)):
-        base = experiment_of_run(Path(launch.run))
-    elif origin is not None and experiment == "":
-        base = _experiment_of_origin(origin)
-    elif experiment == "" and not confirmed:
-        where = (
-            " after the network, such as digits."
-            if verb == "retrain"
-            else ", such as digits; see rapdarts search --help."
-        )
-        raise InputError(f"rapdarts {verb} needs an experiment{where}")
+    elif experiment == "":
+        base = _unnamed(verb, launch, origin, confirmed)
     if base is None:
         config = resolve_experiment(os.fspath(named), pairs, verb)
     else:
@@ -89,13 +80,21 @@ def find_experiment(
     return Given(config, called or config.data.name, pairs, launch)
 
 
-def _experiment_of_origin(folder: Path) -> Experiment:
-    """The experiment of the run that a network comes from. Raises InputError for a ranking, which trains by a short recipe."""
-    if os.path.isfile(folder / RunFile.RANKING):
+def _unnamed(verb: str, launch: Launch, origin: Path | None, confirmed: bool) -> Experiment | None:
+    """The experiment of the run to continue, else of the run `origin`; None for the defaults, on data that are given."""
+    if launch.resume and (origin is None or os.path.isfile(Path(launch.run) / RunFile.CONFIG)):
+        return experiment_of_run(Path(launch.run))
+    if origin is not None and os.path.isfile(origin / RunFile.RANKING):
         raise InputError(
-            f"{shorten(str(folder))} is a ranking, whose recipe is a short one; name the experiment to train by, such as digits."
+            f"{shorten(str(origin))} is a ranking, whose recipe is a short one; name the experiment to train by, such as digits."
         )
-    return experiment_of_run(folder)
+    if origin is not None:
+        return experiment_of_run(origin)
+    if confirmed:
+        return None
+    if verb == "retrain":
+        raise InputError("rapdarts retrain needs an experiment after the network, such as digits.")
+    raise InputError(f"rapdarts {verb} needs an experiment, such as digits; see rapdarts {verb} --help.")
 
 
 def check_same_data(folder: Path, asked: DataConfig, experiment: str) -> None:
