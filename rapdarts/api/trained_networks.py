@@ -132,7 +132,7 @@ def export(
 
 def _export_genotype(word: str | Genotype, options: ExportConfig, space: Space) -> Exported:
     """A genotype as a text, written where a file is named."""
-    from rapdarts.architecture.formats import FORMATS
+    from rapdarts.architecture.writing import FORMATS
 
     file = atomic.file_to_write(options.out) if options.out else None
     content = FORMATS[options.to](lookup.find_network(word, networks=False).the_genotype(space))

@@ -1,6 +1,6 @@
 """Formats that `rapdarts export to=` writes: what each is of, which settings mean something for it, and what it needs installed.
 
-The writers stand under the same names in rapdarts.architecture.formats (genotypes) and rapdarts.deploy.verify (networks);
+The writers stand under the same names in rapdarts.architecture.writing (genotypes) and rapdarts.deploy.verify (networks);
 `safetensors` is the file of the retraining itself.
 """
 

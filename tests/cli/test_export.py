@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rapdarts.architecture.formats import FORMATS
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import read_genotype
+from rapdarts.architecture.writing import FORMATS
 from rapdarts.cli.main import main
 from rapdarts.config.command_options import ExportConfig
 from rapdarts.config.key_values import keys

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapdarts.architecture.cell import Cell
-from rapdarts.architecture.formats import FORMATS
 from rapdarts.architecture.genotype import Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import parse_genotype, parse_genotype_json
 from rapdarts.architecture.space import SearchSpace
+from rapdarts.architecture.writing import FORMATS
 from rapdarts.config.command_options import ExportConfig
 from rapdarts.config.exports import EXPORTS
 from rapdarts.config.key_values import keys
