@@ -141,8 +141,9 @@ def retrain(
     """Train a network from scratch, as `rapdarts retrain` does; return the network, and its accuracy on the test images.
 
     `network` is a genotype in any form that `read` takes, the name of a reference network, or the result or folder of a
-    run, whose experiment is the default. The other arguments are those of `search`; `space` is the genotype's own where
-    none is given. Raises RapdartsError, and for an experiment on other data than the run's until `data.name` confirms them.
+    run, whose experiment is the default (not a ranking's, whose recipe is short). The other arguments are those of
+    `search`; `space` is the genotype's own where none is given. Raises RapdartsError, and for an experiment on other data
+    than the run's until `data.name` confirms them.
     """
     space, found = lookup.space_of(space, network), lookup.find_network(lookup.word_of(network))
     given = find_experiment(
