@@ -6,11 +6,14 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from rapdarts.architecture.cell import Cell
 from rapdarts.architecture.genotype import Genotype, random_genotype
+from rapdarts.architecture.reading import parse_genotype
 from rapdarts.architecture.space import SearchSpace
+from rapdarts.errors import InputError
 from search_spaces import nasbench201
 from tests.thinned import thinned
 
@@ -105,3 +108,12 @@ def of_nasbench201(names: tuple[str, ...]) -> str:
 
 def same(cell: Cell) -> Genotype:
     return Genotype("fake", {"normal": cell, "reduce": cell})
+
+
+def assert_refused_in_one_sentence(text: str, fragment: str) -> None:
+    """A text that is no genotype is refused by one short sentence, which begins with the file and holds `fragment`."""
+    with pytest.raises(InputError) as caught:
+        parse_genotype(text, "file.json")
+    message = str(caught.value)
+    assert fragment in message and message.startswith("file.json") and message.endswith(".")
+    assert "\n" not in message and len(message) < 500

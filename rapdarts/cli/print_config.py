@@ -15,9 +15,12 @@ from rapdarts.deploy.space_lookup import find_space
 
 
 def resolve_call(call: Call, place: int = 0, origin: Path | None = None) -> Experiment:
-    """Return the experiment of a command line, whose word at `place` may name it, for a network out of the run `origin`."""
+    """Return the experiment of a command line, whose word at `place` may name it, for a network out of the run `origin`.
+
+    A space's file, which is run to learn its name, is left to the command itself unless the experiment is to be printed.
+    """
     config = find_experiment(call.verb, call.word(place), call.values, {}, origin=origin).config
-    if call.space:
+    if call.space and call.print_config:
         config = replace(config, search=replace(config.search, space=find_space(call.space_file).name))
     return config
 

@@ -1,4 +1,4 @@
-"""On which data is a trained network tested, or a run's network trained: those of the run, or others that the user confirms."""
+"""On which data is a trained network tested: those of its run, or others that the user confirms."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from rapdarts.architecture.reading import parse_genotype, read_genotype
 from rapdarts.cli.main import main
 from rapdarts.errors import InputError
 from search_spaces.darts import SPACE
+from tests.genotypes import assert_refused_in_one_sentence
 from tests.thinned import thinned
 
 PDARTS, DARTS_V2 = LITERATURE["PDARTS"], LITERATURE["DARTS_V2"]
@@ -276,12 +277,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_text_is_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text, fragment = WRONG[name]
-    with pytest.raises(InputError) as caught:
-        parse_genotype(text, "file.json")
-    message = str(caught.value)
-    assert fragment in message and message.startswith("file.json") and message.endswith(".")
-    assert "\n" not in message and len(message) < 500
+    assert_refused_in_one_sentence(*WRONG[name])
     assert not list(tmp_path.iterdir())
 
 

@@ -23,6 +23,7 @@ from tests.genotypes import (
     DARTS,
     SPACES,
     VALID,
+    assert_refused_in_one_sentence,
     changed,
     genotypes,
     of_nasbench201,
@@ -320,12 +321,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_text_is_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text, fragment = WRONG[name]
-    with pytest.raises(InputError) as caught:
-        parse_genotype(text, "file.json")
-    message = str(caught.value)
-    assert fragment in message and message.startswith("file.json") and message.endswith(".")
-    assert "\n" not in message and len(message) < 500
+    assert_refused_in_one_sentence(*WRONG[name])
     assert not list(tmp_path.iterdir())
 
 
