@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Protocol
@@ -81,7 +81,8 @@ class NetworkCosts:
     """Costs of a network at a precision of weights and activations in bits, on hardware of known energies.
 
     `modules` are the rows by module; `thop` is the MACs that this package counts, or why it does not. `skeleton`, and
-    `auxiliary`, the parameters of the head that training adds, are those of a genotype's network.
+    `auxiliary`, the parameters of the head that training adds, are those of a genotype's network; `known_accuracy` is
+    the test accuracy (0 to 1) by data set that others published for its cell, None if there is none.
     """
 
     name: str
@@ -96,6 +97,7 @@ class NetworkCosts:
     thop: int | str
     skeleton: Skeleton | None = None
     auxiliary: int = 0
+    known_accuracy: Mapping[str, float] | None = None
 
     @property
     def short(self) -> list[Row]:
@@ -119,6 +121,8 @@ class NetworkCosts:
         if self.skeleton:
             head["skeleton"] = vars(self.skeleton)
             tail["auxiliary_head"] = {"params": self.auxiliary}
+        if self.known_accuracy:
+            head["known_accuracy"] = dict(self.known_accuracy)
         head |= {"input": self.image, "classes": self.classes}
         head |= {"precision": self.precision, "hardware": self.hardware.name}
         head |= {"macs_with_bn_relu": self.macs_with_bn_relu, "thop_macs": self.figures["thop_macs"]}
@@ -167,8 +171,9 @@ def network_costs(
     *,
     skeleton: Skeleton | None = None,
     auxiliary: int = 0,
+    known_accuracy: Mapping[str, float] | None = None,
 ) -> NetworkCosts:
-    """Count a network layer by layer; `skeleton` and `auxiliary` are added to the result as they are.
+    """Count a network layer by layer; `skeleton`, `auxiliary` and `known_accuracy` are added to the result as they are.
 
     Raises InputError, naming the layer, where the network cannot take the image.
     """
@@ -193,6 +198,7 @@ def network_costs(
         second_opinion(network, image),
         skeleton,
         auxiliary,
+        known_accuracy,
     )
 
 

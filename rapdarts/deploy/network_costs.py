@@ -20,11 +20,12 @@ from rapdarts.cost.count import count, deployment_of, resources
 from rapdarts.cost.layers import NetworkCosts, network_costs
 from rapdarts.cost.prices import read_hardware
 from rapdarts.cost.spaces import filter_designs, space_prices
+from rapdarts.data import nasbench201
 from rapdarts.deploy import skeletons
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlueprint
 from rapdarts.deploy.lookup import Found
 from rapdarts.deploy.model_file import read_trained
-from rapdarts.deploy.space_lookup import Space, find_space
+from rapdarts.deploy.space_lookup import Space, find_space, named_space
 from rapdarts.deploy.user_network import UserNetwork, from_code, refuse_lazy
 from rapdarts.errors import InputError, shorten
 from rapdarts.networks.reference import REFERENCE
@@ -65,8 +66,11 @@ def genotype_at(
 
 def cost_of(
     found: Found | nn.Module, options: CountConfig, given: Iterable[str], hardware: str | HardwareConfig, space: Space
-) -> dict[str, float]:
-    """Return every resource of a network; `given` are the keys that were named. Raises InputError for one of no use."""
+) -> tuple[dict[str, float], dict[str, float] | None]:
+    """Return every resource of a network, and the known test accuracies (0 to 1) by data set of its cell, if there are any.
+
+    `given` are the keys that were named. Raises InputError for one of no use.
+    """
     network, useful = _network(found, options, space)
     _refuse(["input" if key == "image" else key for key in given], useful, network.name)
     energies = read_hardware(hardware) if isinstance(hardware, str) else hardware
@@ -74,7 +78,7 @@ def cost_of(
     counters = resources(options.precision or bits, energies if hardware else own_hardware)
     with torch.device("meta"):
         built = network.build()
-    return count(built, network.image, counters)
+    return count(built, network.image, counters), _known_accuracy(network)
 
 
 def count_layers(
@@ -136,7 +140,23 @@ def _layers(network: Blueprint | UserNetwork, options: CountConfig, hardware: Ha
     precision, energies = options.precision or bits, hardware if options.hardware else own_hardware
     if not isinstance(network, DerivedBlueprint):
         return network_costs(network, precision, energies)
-    return network_costs(network, precision, energies, skeleton=network.skeleton, auxiliary=network.auxiliary_params)
+    return network_costs(
+        network,
+        precision,
+        energies,
+        skeleton=network.skeleton,
+        auxiliary=network.auxiliary_params,
+        known_accuracy=_known_accuracy(network),
+    )
+
+
+def _known_accuracy(network: Blueprint | UserNetwork) -> dict[str, float] | None:
+    """The test accuracies (0 to 1) by data set that NAS-Bench-201 found for a network's cell; None for any other network."""
+    if not isinstance(network, DerivedBlueprint) or network.space.name != nasbench201.SPACE:
+        return None
+    # A space of the user's own may have the same names and build something else.
+    shipped = named_space(nasbench201.SPACE).primitives.items()
+    return nasbench201.known_accuracies(network.genotype) if network.space.primitives.items() <= shipped else None
 
 
 def _deployment(network: Blueprint | UserNetwork) -> tuple[int, HardwareConfig]:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
+from types import MappingProxyType
 
 from rapdarts.config.resources import RESOURCES, show
+from rapdarts.data.nasbench201 import DATA_SETS
 
 
 class Costs(dict[str, float]):
-    """Amounts by resource, each in its unit (`rapdarts.config.resources.RESOURCES`): a dict in everything but its looks."""
+    """Amounts by resource, each in its unit (`rapdarts.config.resources.RESOURCES`): a dict in everything but its looks.
+
+    `known_accuracy` has the test accuracy (0 to 1) of NAS-Bench-201's own networks by data set
+    (`rapdarts.data.nasbench201.DATA_SETS`), for a cell of that space; None for every other network.
+    """
+
+    known_accuracy: Mapping[str, float] | None
+
+    def __init__(
+        self,
+        amounts: Mapping[str, float] = MappingProxyType({}),
+        known_accuracy: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(amounts)
+        self.known_accuracy = known_accuracy
 
     def __repr__(self) -> str:
-        """Return one line a resource, with names and numbers aligned."""
+        """Return one line a resource and known accuracy, with names and numbers aligned."""
         rows = self._rows()
         if not rows:
             return "no costs"
@@ -31,9 +48,11 @@ class Costs(dict[str, float]):
         )
 
     def _rows(self) -> list[tuple[str, str, str]]:
-        """Name, number and unit of each amount; a resource that rapdarts does not know has no unit."""
+        """Name, number and unit of each amount and known accuracy; a resource that rapdarts does not know has no unit."""
         rows = []
         for name, value in self.items():
             number, _, unit = (show(value, name) if name in RESOURCES else f"{value:,}").partition(" ")
             rows.append((name, number, unit))
+        for name, accuracy in (self.known_accuracy or {}).items():
+            rows.append((f"{DATA_SETS[name]} accuracy", f"{100 * accuracy:.2f}", "% (NAS-Bench-201)"))
         return rows

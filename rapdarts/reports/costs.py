@@ -10,6 +10,7 @@ from rapdarts.architecture.space import NONE
 from rapdarts.config.resources import RESOURCES, show
 from rapdarts.cost.layers import CONVENTIONS, NetworkCosts, Row
 from rapdarts.cost.spaces import Amounts
+from rapdarts.data import nasbench201
 from rapdarts.files import atomic
 from rapdarts.reports import plots
 from rapdarts.reports.plots import Panels
@@ -74,7 +75,10 @@ def layer_table(network: NetworkCosts, rows: Sequence[Row]) -> list[str]:
 
 
 def totals(networks: Sequence[NetworkCosts]) -> list[str]:
-    """Return a table of every figure of every network, with its convention, and the networks' auxiliary heads."""
+    """Return a table of every figure of every network, with its convention, and the networks' auxiliary heads.
+
+    It has a row of known accuracies if any network has them.
+    """
     cells = [("", *(network.name for network in networks), "")]
     for name, convention in CONVENTIONS.items():
         values = [network.figures[name] for network in networks]
@@ -82,9 +86,18 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
         cells.append(
             (name, *shown, convention.format(precision=networks[0].precision, hardware=networks[0].hardware.name))
         )
+    if any(network.known_accuracy for network in networks):
+        shown = (accuracies(network.known_accuracy or {}) for network in networks)
+        where = f"test accuracy in % on {' / '.join(nasbench201.DATA_SETS.values())}"
+        cells.append(("known_accuracy", *shown, f"{where}, as NAS-Bench-201 trained the cell: {nasbench201.TRAINING}"))
     lines = aligned(cells, left=(0, len(networks) + 1))
     heads = [(network.name, network.auxiliary) for network in networks if network.auxiliary]
     return lines + [f"the auxiliary head that training adds to {name}: {extra:,} params" for name, extra in heads]
+
+
+def accuracies(known: Mapping[str, float]) -> str:
+    """Format accuracies (0 to 1) in percent: `93.66 / 70.29 / 44.03`, or `-` if there are none."""
+    return " / ".join(f"{100 * accuracy:.2f}" for accuracy in known.values()) or "-"
 
 
 def panels(network: NetworkCosts) -> Panels:

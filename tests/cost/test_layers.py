@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import rapdarts
 from rapdarts.architecture.cell import Cell
 from rapdarts.architecture.genotype import Genotype, random_genotype
 from rapdarts.architecture.literature import LITERATURE
@@ -31,6 +33,7 @@ from rapdarts.cost.trace import trace
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.networks.reference import REFERENCE
 from rapdarts.reports import plots
+from search_spaces import nasbench201
 from tests.networks.test_reference import ALEXNET
 
 OWN = """
@@ -319,6 +322,57 @@ def test_networks_side_by_side(run: Any, alone: None) -> None:
     assert lines[4].split()[:4] == ["macs", "416,520", "830,041,864", "122,400"]
     everything = run("lenet", "nin", "rows=all")
     assert everything.count("layer ") == everything.count("\ntotal ") == 2
+
+
+BENCH = (
+    "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|",
+    "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|",
+)
+
+
+def test_known_accuracies(run: Any, cost: Any, alone: None, elsewhere: Path) -> None:
+    genotype = rapdarts.read(BENCH[0])
+    known = {"cifar10": 0.9366, "cifar100": 0.7029, "imagenet16_120": 0.4403}
+    (elsewhere / "run").mkdir()
+    (elsewhere / "run" / "genotype.json").write_text(
+        replace(genotype, skeleton=Skeleton(5, 8, (1, 8, 8), 10)).to_json()
+    )
+    (elsewhere / "cell.txt").write_text(BENCH[0])
+    for name in (BENCH[0], "cell.txt", "run", "run/genotype.json"):
+        assert cost(name)["known_accuracy"] == known  # at any skeleton
+    assert rapdarts.costs(genotype, (1, 8, 8), channels=4).known_accuracy == known
+    assert [one.get("known_accuracy") for one in cost("PDARTS", BENCH[0], "lenet")] == [None, known, None]
+    for name in ("PDARTS", "lenet", "own_networks:plain"):
+        assert "known_accuracy" not in cost(name) and "known_accuracy" not in run(name)
+        assert rapdarts.costs(name).known_accuracy is None
+
+
+def test_known_accuracies_in_words(run: Any, alone: None) -> None:
+    words = (
+        "test accuracy in % on CIFAR-10 / CIFAR-100 / ImageNet16-120, as NAS-Bench-201 trained the cell: 200 epochs,"
+        " 15 cells + 2 residual blocks x 16 channels, mean over its seeds"
+    )
+    (row,) = [line for line in run(BENCH[0]).splitlines() if words in line]
+    assert row == f"known_accuracy     93.66 / 70.29 / 44.03  {words}"
+    lines = run(BENCH[0], "PDARTS", BENCH[1]).splitlines()
+    table = [line for line in lines if line.startswith(("macs ", "thop_macs", "known_accuracy"))]
+    assert table[-1] == f"known_accuracy     93.66 / 70.29 / 44.03              -  10.00 / 1.00 / 0.83  {words}"
+    columns = [re.search(r"  (?=[a-z]{4})", line) for line in table]
+    assert len({column.start() for column in columns if column}) == 1  # where the conventions begin
+
+
+def test_a_space_of_ones_own_has_no_known_accuracies(cost: Any, alone: None, elsewhere: Path) -> None:
+    """Not even if its name and those of its primitives are the same."""
+    own = dict(nasbench201.SPACE.primitives)
+    own["none"], own["avg_pool_3x3"] = own["avg_pool_3x3"], own["none"]
+    assert rapdarts.costs(BENCH[1], space=replace(nasbench201.SPACE, primitives=own)).known_accuracy is None
+    fewer = nasbench201.SPACE.only(["none", "skip_connect"])
+    assert rapdarts.costs(BENCH[1], space=fewer).known_accuracy == rapdarts.costs(BENCH[1]).known_accuracy
+    (elsewhere / "mine.py").write_text(
+        "from dataclasses import replace\nfrom search_spaces import nasbench201\nSPACE = replace(nasbench201.SPACE, name='mine')\n"
+    )
+    (elsewhere / "cell.json").write_text(replace(rapdarts.read(BENCH[0]), space="mine").to_json())
+    assert "known_accuracy" not in cost("cell.json", "--space", "mine.py")
 
 
 # --- networks of one's own ---------------------------------------------------------------------------------------

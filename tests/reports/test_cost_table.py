@@ -55,11 +55,29 @@ def test_the_text_is_aligned() -> None:
     assert repr(Costs()) == "no costs"
 
 
+KNOWN = {"cifar10": 0.9366, "cifar100": 0.01, "imagenet16_120": 0.4403}
+
+
+def test_known_accuracies_stand_below_the_costs() -> None:
+    costs = Costs({"macs": 149_340_800}, KNOWN)
+    assert costs == {"macs": 149_340_800} and costs.known_accuracy == KNOWN
+    assert Costs(AMOUNTS).known_accuracy is None
+    assert repr(costs).splitlines() == [
+        "macs                     149,340,800",
+        "CIFAR-10 accuracy              93.66 % (NAS-Bench-201)",
+        "CIFAR-100 accuracy              1.00 % (NAS-Bench-201)",
+        "ImageNet16-120 accuracy        44.03 % (NAS-Bench-201)",
+    ]
+    for again in (copy.deepcopy(costs), pickle.loads(pickle.dumps(costs))):  # noqa: S301 (our own bytes)
+        assert again == costs and again.known_accuracy == KNOWN
+
+
 def test_the_html_is_a_table_of_the_same_rows() -> None:
-    table = ElementTree.fromstring(Costs(AMOUNTS)._repr_html_())  # noqa: S314 (our own text)
+    costs = Costs(AMOUNTS, KNOWN)
+    table = ElementTree.fromstring(costs._repr_html_())  # noqa: S314 (our own text)
     rows = [[cell.text or "" for cell in row] for row in table.iter("tr")]
     assert rows[0] == ["resource", "amount", "unit"]
-    assert [" ".join(row).split() for row in rows[1:]] == [line.split() for line in repr(Costs(AMOUNTS)).splitlines()]
+    assert [" ".join(row).split() for row in rows[1:]] == [line.split() for line in repr(costs).splitlines()]
 
 
 def test_html_escapes_names_that_are_not_ours() -> None:

@@ -206,7 +206,8 @@ def test_wheel_is_complete(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     expected = {path.relative_to(ROOT).as_posix() for path in SOURCES}
     expected |= {f"rapdarts/experiments/{path.name}" for path in (ROOT / "experiments").glob("*.yaml")}
-    expected |= {"rapdarts/data/digits.npz", "rapdarts/data/DIGITS.txt", "rapdarts/py.typed"}
+    shipped = ("digits.npz", "DIGITS.txt", "nasbench201.npz", "NASBENCH201.txt")
+    expected |= {"rapdarts/py.typed", *(f"rapdarts/data/{name}" for name in shipped)}
     assert expected - set(names) == set()
     assert "rapdarts/experiments/digits.yaml" in names
     assert any(name.endswith("/LICENSE") for name in names)
