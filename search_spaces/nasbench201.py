@@ -10,4 +10,5 @@ SPACE = SearchSpace(
     keep=None,
     derive_none=True,
     deployment=(17, 16),
+    max_skips=3,
 )

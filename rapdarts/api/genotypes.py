@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from rapdarts.deploy.lookup import Network
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError, shorten
 from rapdarts.files import atomic
-from rapdarts.files.run_files import RunFile
 
 if TYPE_CHECKING:
     from rapdarts.networks.derived import DerivedNetwork
@@ -30,26 +30,34 @@ def read(genotype: Genotype | AnyPath, space: str = "darts") -> Genotype:
 
 
 def derive(
-    search: Network, settings: Settings | None = None, *, space: Space = None, progress: bool = True, **keys: Any
+    search: Network | Sequence[Network],
+    settings: Settings | None = None,
+    *,
+    space: Space = None,
+    progress: bool = True,
+    **keys: Any,
 ) -> Derivation:
     """Derive another genotype from a finished search, as `rapdarts derive` does: with other budgets, another rule or skeleton.
 
-    `search` is the folder or the result of a search, or its alphas.json. The keys are those of the command, such as
+    `search` is the folder or the result of a search, or its alphas.json; of several, which differ in their seeds, the
+    mean is derived from, under the settings of the first. The keys are those of the command, such as
     `{"budget.params": "2.5M"}`, `max_skips=1` or `out=FILE`. Raises InputError.
     """
     options, _ = command_options(DeriveConfig, settings, keys)
     out = atomic.file_to_write(options.out) if options.out else None
-    target, space = Path(lookup.word_of(search)), lookup.space_of(space, search)
-    is_run = os.path.isdir(target)
-    if not is_run and not os.path.isfile(target):
-        raise InputError(
-            f"there is no {shorten(str(target))}; give the folder of a finished search, or its alphas.json."
-        )
+    several = search if isinstance(search, list | tuple) else [search]
+    if not several:
+        raise InputError("rapdarts derive needs the folder of a finished search; name one at least.")
+    targets, space = [Path(lookup.word_of(one)) for one in several], lookup.space_of(space, *several)
+    for target in targets:
+        if not os.path.exists(target):
+            raise InputError(
+                f"there is no {shorten(str(target))}; give the folder of a finished search, or its alphas.json."
+            )
     from rapdarts.loops.derive_again import derive_again
     from rapdarts.training.log import Screen
 
-    file = target / RunFile.ALPHAS if is_run else target
-    found = derive_again(file, is_run, options, space, Screen(silent=not progress).say)
+    found = derive_again(targets, options, space, Screen(silent=not progress).say)
     if out is not None:
         atomic.write_atomically(out, found.genotype.to_json())
     return found

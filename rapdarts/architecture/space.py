@@ -132,7 +132,8 @@ class SearchSpace:
 
     `primitives` are the candidates of an edge, in the order of the last axis of every mixing tensor. `derive_none` says
     whether an edge may be derived as `none`; `repeat_inputs` whether a node may use one input twice; `deployment` is the
-    default number of layers and channels of its networks. `candidates` are the primitives still open on every edge of
+    default number of layers and channels of its networks, `max_skips` the default cap on skips of a derived normal cell
+    (2: Chen et al. 2019, section 3.3). `candidates` are the primitives still open on every edge of
     every kind: all at first, fewer from stage to stage.
 
     `inputs` decides the family. Cells of 2 inputs read the outputs of the two cells before them, which 1x1 convolutions
@@ -149,6 +150,7 @@ class SearchSpace:
     derive_none: bool = False
     repeat_inputs: bool = False
     deployment: tuple[int, int] = (20, 36)
+    max_skips: int = 2
     candidates: Candidates = field(default=())
 
     def __post_init__(self) -> None:
@@ -220,6 +222,10 @@ class SearchSpace:
             for kind in mask
         )
         return replace(self, candidates=candidates)
+
+    def deriving_none(self, allowed: bool) -> SearchSpace:
+        """Return the same space, whose edges are derived as none only where it and the caller allow that."""
+        return replace(self, derive_none=self.derive_none and allowed)
 
     def only(self, primitives: list[str]) -> SearchSpace:
         """Return the same cells over a shorter or reordered list of this space's primitives.

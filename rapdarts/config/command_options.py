@@ -39,6 +39,9 @@ class DeriveConfig:
         "", "how the genotype is read off alpha; empty: the run's, exact where there is a budget", choices=("", *RULES)
     )
     max_skips: int = knob(-1, "most skips in the normal cell; -1: the run's", "edges", low=-1, high=1000)
+    spend: float = knob(
+        -1.0, "share of a budget that the genotype uses at least; auto: the run's", low=0, high=1, auto=-1
+    )
     count: int = knob(1, "how many genotypes to list, best first", low=1, high=1000)
     budget: OtherBudgetConfig = field(default_factory=OtherBudgetConfig)
     layers: int = knob(0, "depth of the deployment skeleton; 0: the run's", "cells", low=0, high=1000)

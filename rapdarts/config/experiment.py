@@ -30,8 +30,11 @@ DATA_SETS = {
 }
 """Data sets that are known by name, and two forms of a user's own, each with the format that rapdarts.data.readers reads it in."""
 
-RULES = ("pdarts", "darts", "exact")
-"""Rules that derive a genotype: by P-DARTS with a cap on skips, by DARTS without, or the best of all genotypes (with the cap)."""
+RULES = ("auto", "pdarts", "darts", "exact")
+"""Rules that derive a genotype: P-DARTS' with a cap on skips, DARTS' without, or the best of all genotypes (with the cap).
+
+`auto` is `exact` where there is a budget, else that of the strategy.
+"""
 
 
 # --- what an experiment says -------------------------------------------------------------------------------------
@@ -113,12 +116,18 @@ class HardwareConfig:
 
 @dataclass(frozen=True)
 class RandomConfig:
-    """The random baseline: genotypes drawn at a given cost and trained by the retraining recipe."""
+    """The random baseline: genotypes drawn under the conditions of a search, and trained by the retraining recipe."""
 
     count: int = knob(5, "genotypes to draw and train", low=1, high=1e4)
-    macs: float = knob(0.0, "the cost they must meet, such as 500M; 0: that of `random.like`, or any", amount="macs")
-    like: str = knob("", "genotype file or search run whose MACs they must meet", "path")
-    tolerance: float = knob(0.05, "how far their MACs may lie from that", "share", above=0, high=1)
+    macs: float = knob(
+        0.0, "the cost they must meet, such as 500M; 0: the budgets, else that of `random.like`, or any", amount="macs"
+    )
+    like: str = knob(
+        "", "search run whose budgets, cap on skips and MACs they keep, or a genotype whose MACs they meet", "path"
+    )
+    tolerance: float = knob(
+        0.05, "how far their MACs may lie from that, where there is no budget", "share", above=0, high=1
+    )
 
 
 @dataclass(frozen=True)
@@ -177,11 +186,37 @@ class SearchConfig:
     amp: str = knob(
         "none", "arithmetic of the supernet; bf16: bfloat16 where it is safe, for GPUs", choices=("none", "bf16")
     )
+    replicas: int = knob(
+        1,
+        "searches that differ in their seed, one after the other; the genotype is derived from their mean",
+        low=1,
+        high=100,
+    )
     unrolled: bool = knob(False, "second-order architecture gradient (Liu et al. 2019, Eq. 7)")
-    rule: str = knob("pdarts", "how the genotype is read off alpha; exact where there is a budget", choices=RULES)
-    max_skips: int = knob(2, "most skips in the normal cell (not by the rule darts)", "edges", low=0, high=1000)
+    rule: str = knob(
+        "auto",
+        "how the genotype is derived from alpha; auto: exact where there is a budget, else by the strategy",
+        choices=RULES,
+    )
+    max_skips: int = knob(
+        -1,
+        "most skips in the normal cell (not by the rule darts); auto: the space's",
+        "edges",
+        low=0,
+        high=1000,
+        auto=-1,
+    )
+    derive_none: bool = knob(False, "let edges be derived as none, in spaces whose cells may have it")
     cost: CostCoefficients = field(default_factory=CostCoefficients)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    spend: float = knob(
+        -1.0,
+        "share of a budget that the genotype uses at least, of the one that binds first; auto: 0.9, but 0 of a budget on"
+        " latency or on what has a coefficient",
+        low=0,
+        high=1,
+        auto=-1,
+    )
     budget_rate: float = knob(
         0.5, "how fast the price of a budget's resource rises while it is overspent", "nats an epoch", above=0, high=1e6
     )

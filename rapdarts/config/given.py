@@ -19,7 +19,8 @@ from rapdarts.config.resolve import (
     resolve_launch,
 )
 from rapdarts.errors import InputError, shorten
-from rapdarts.files.run_files import RunFile
+from rapdarts.files.run_files import RunFile, begun
+from rapdarts.files.yaml import read_yaml
 
 AnyPath = str | os.PathLike[str]
 Settings = Mapping[str, Any]
@@ -77,6 +78,8 @@ def find_experiment(
         check_same_data(origin, config.data, called or "given")
     if in_memory:
         config = replace(config, data=replace(config.data, name="memory", path=""))
+    if launch.resume and begun(Path(launch.run)):
+        config = as_begun(config, Path(launch.run))
     return Given(config, called or config.data.name, pairs, launch)
 
 
@@ -95,6 +98,29 @@ def _unnamed(verb: str, launch: Launch, origin: Path | None, confirmed: bool) ->
     if verb == "retrain":
         raise InputError("rapdarts retrain needs an experiment after the network, such as digits.")
     raise InputError(f"rapdarts {verb} needs an experiment, such as digits; see rapdarts {verb} --help.")
+
+
+def experiment_begun(folder: Path) -> Experiment:
+    """Return the configuration of a run to continue. If it is older than `search.spend`, nothing of a budget had to be used."""
+    own = experiment_of_run(folder)
+    if any(key == "search.spend" for key, _ in read_yaml(folder / RunFile.CONFIG)):
+        return own
+    return replace(own, search=replace(own.search, spend=0.0))
+
+
+def as_begun(config: Experiment, folder: Path) -> Experiment:
+    """Return the experiment of a run to continue, with what the run has where it leaves the derivation to `auto`.
+
+    An older rapdarts wrote numbers and names for what is `auto` now.
+    """
+    search, own = config.search, experiment_begun(folder).search
+    search = replace(
+        search,
+        rule=own.rule if search.rule == "auto" else search.rule,
+        max_skips=own.max_skips if search.max_skips < 0 else search.max_skips,
+        spend=own.spend if search.spend < 0 else search.spend,
+    )
+    return replace(config, search=search)
 
 
 def check_same_data(folder: Path, asked: DataConfig, experiment: str) -> None:

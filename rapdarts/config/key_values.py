@@ -191,6 +191,9 @@ def _typed(key: Key, value: Any) -> Any:
         return _typed_amount(key, value)
     if isinstance(value, str) and key.type is not str:
         value = parse_value(value, key.name)
+        # The number stands for the word where it is kept, not where it is given.
+        if type(value) in (int, float) and value == key.facts["auto"]:
+            raise _out_of_range(key, value)
     if typing.get_origin(key.type) is not list:
         return _typed_item(key, key.type, value)
     if not isinstance(value, list):
@@ -246,9 +249,13 @@ def check_range(key: Key, value: Any) -> None:
                 and (facts["below"] is None or item < facts["below"])
             )
             if not inside:
-                raise InputError(f"{key.name}={item} is out of range; it must be {range_text(facts)}.")
+                raise _out_of_range(key, item)
             if 0 < abs(item) < TINY:
                 raise InputError(f"{key.name}={item} is too close to 0 to be meant; write 0, or {TINY} and more.")
+
+
+def _out_of_range(key: Key, value: Any) -> InputError:
+    return InputError(f"{key.name}={value} is out of range; it must be {range_text(key.facts)}.")
 
 
 def range_text(facts: Mapping[str, Any]) -> str:

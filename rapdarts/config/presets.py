@@ -24,7 +24,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         "search.alpha_weight_decay": 1e-3,
         "search.alpha_clip": 5.0,
         "search.alpha_init": 1e-3,
-        "search.rule": "pdarts",
+        "search.rule": "auto",
     }
 }
 STRATEGIES |= {
@@ -39,7 +39,6 @@ STRATEGIES |= {
         "search.lr_min": 0.001,
         "search.alpha_lr": 3e-4,
         "search.alpha_clip": 0.0,
-        "search.rule": "darts",
     },
 }
 """What `search.strategy` presets. pdarts is what the defaults are too, `random` presets nothing.

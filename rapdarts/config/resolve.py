@@ -125,9 +125,11 @@ def check_experiment(config: Experiment) -> None:
     limits = budget_limits(search.budget)
     if config.skeleton.channels == 0 and not limits:
         raise InputError("skeleton.channels=auto needs a budget to fill, such as budget.params=3.0M; or give a number.")
-    if search.strategy == "random" and (limits or config.skeleton.channels == 0):
+    if search.strategy == "random" and config.skeleton.channels == 0:
+        raise InputError("strategy=random finds no width of its own; give skeleton.channels a number.")
+    if search.strategy == "random" and limits and search.random.macs:
         raise InputError(
-            "strategy=random knows no budgets and no width of its own; it draws networks at random.macs=, or at the cost of random.like=."
+            "search.random.macs and a budget both say what random networks may cost; leave one of them out."
         )
     if search.latency and search.precision != 32:
         raise InputError(

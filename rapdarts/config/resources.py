@@ -182,6 +182,11 @@ def show(value: float, resource: str) -> str:
     raise AssertionError("the last prefix takes every value")
 
 
+def used_line(name: str, share: float, budget: float) -> str:
+    """Return a sentence on how much of a budget is used."""
+    return f"{100 * share:.1f} % of the budget of {show(budget, name)} {name} is used"
+
+
 def costs_line(costs: Mapping[str, float]) -> str:
     """Return costs by resource on one line: `macs 1,689,600  params 108,954`."""
     return "  ".join(f"{name} {show(value, name)}" for name, value in costs.items())

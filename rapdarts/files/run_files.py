@@ -48,6 +48,13 @@ RUN_FILES = frozenset(name for key, name in vars(RunFile).items() if key.isupper
 """All of them."""
 
 
+def begun(folder: Path) -> bool:
+    """Return whether a run in this folder has got so far that there is something to lose, or to continue."""
+    record = folder / RunFile.METRICS
+    saved = any((folder / name).exists() for name in (RunFile.CHECKPOINT, RunFile.RESULT))
+    return (folder / RunFile.CONFIG).exists() and (saved or (record.exists() and record.stat().st_size > 0))
+
+
 def run_of(path: Path) -> Path | None:
     """Return the folder of the run that has written a trained network, which may lie in trained/NUMBER; None if there is none."""
     folders = [path.parent]

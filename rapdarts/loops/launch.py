@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
-
-import torch
 
 from rapdarts.architecture.genotype import validate
 from rapdarts.architecture.reading import read_genotype
 from rapdarts.architecture.space import SearchSpace
-from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment, Launch, SearchConfig, budget_limits
 from rapdarts.config.resources import within
-from rapdarts.cost.count import deployment_facts
-from rapdarts.cost.prices import read_hardware
 from rapdarts.data.dataset import DataSet, Reader, load_dataset
 from rapdarts.deploy import skeletons
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlueprint
@@ -24,17 +18,17 @@ from rapdarts.deploy.space_lookup import Space, source_of, text_of
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
+from rapdarts.loops.baseline_settings import as_searched
 from rapdarts.loops.memory import training_within_memory, within_memory
 from rapdarts.loops.random_baseline import random_baseline
 from rapdarts.loops.rank import RankingEntry, rank, short_recipe, split_for_ranking
 from rapdarts.loops.ranking_settings import resources_shown
 from rapdarts.loops.results import RandomBaseline, Ranked, Retrained, Searched
-from rapdarts.loops.search_record import cost_report
+from rapdarts.loops.search_record import cost_report, provenance
 from rapdarts.training.device import training_device
 from rapdarts.training.distributed import joined
 from rapdarts.training.log import Screen
 from rapdarts.training.session import open_run
-from rapdarts.version import __version__
 
 
 def run_search(
@@ -85,14 +79,15 @@ def run_random_baseline(
     progress: bool = True,
 ) -> RandomBaseline:
     """Draw random genotypes of `space` and train them; the arguments are those of `run_search`."""
-    space = _searched(config.search, space)
     asked = config.search.random.like
     like = find_network(asked, networks=False) if asked else None
+    genotype = None
     if like is not None:
-        validate(like.the_genotype(), space, f"search.random.like: {like.where}")
+        config, genotype = as_searched(config, like), like.the_genotype(given)
+        validate(genotype, space, f"search.random.like: {like.where}")
+    space = _searched(config.search, space)
     data = data_of(config, read)
     retraining.training_batches(config, data)  # refuses a batch that is too large before a folder is made
-    genotype = None if like is None else like.the_genotype()
     inputs = _inputs(config, data, given) | {"random.like": "" if genotype is None else genotype.to_json()}
     with open_run("random", config, launch, name, inputs, progress=progress) as run:
         with training_within_memory(config.retrain):
@@ -171,22 +166,14 @@ def _to_train(config: Experiment, found: Found, space: SearchSpace | None, price
     return DerivedBlueprint(genotype, space, skeleton, instead_of)
 
 
-def provenance(config: Experiment, settings: SearchConfig) -> dict[str, Any]:
-    """Return where a genotype comes from, and how its costs are counted."""
-    return {
-        **deployment_facts(settings.precision, read_hardware(settings.hardware)),
-        "config_sha256": resolve.config_digest(config),
-        "strategy": config.search.strategy,
-        "seed": config.seed,
-        "rapdarts": __version__,
-        "torch": torch.__version__,
-    }
-
-
 def _searched(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
-    """The space with the primitives that are asked for. Raises InputError where the stages do not fit it."""
+    """Return the space with the primitives that are asked for, and none derived only if it is asked for.
+
+    Raises InputError where the stages do not fit it.
+    """
     if settings.primitives:
         space = space.only(settings.primitives)
+    space = space.deriving_none(settings.derive_none)
     searching.check_stages(settings, space)
     return space
 

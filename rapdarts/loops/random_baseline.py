@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from rapdarts.architecture.genotype import Genotype, random_genotype
+from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.experiment import Experiment
 from rapdarts.cost.count import count_derived, deployment_facts, macs
 from rapdarts.cost.expected import PriceTable
+from rapdarts.cost.penalty import uniform_mixing
 from rapdarts.cost.prices import prices, read_hardware
 from rapdarts.data.dataset import DataSet
 from rapdarts.data.randomness import key
@@ -21,28 +22,38 @@ from rapdarts.errors import InputError
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops.retrain import Trained
 from rapdarts.loops.series import all_diverged, retrain_once
+from rapdarts.strategy.budgets import budgets_on, spent
+from rapdarts.strategy.exact import Budgets, Infeasible
+from rapdarts.strategy.random_cells import random_cells
+from rapdarts.strategy.rule import Rule, bounds_in_words, rule_of
 from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import Run
 
-MOST_DRAWS = 20_000
+MOST_DRAWS = 20
+"""Draws for each genotype that is wanted, after which there are taken to be no others."""
 
 
 def random_baseline(
     config: Experiment, space: SearchSpace, data: DataSet, run: Run, like: Genotype | None
 ) -> dict[str, Any]:
-    """Draw `search.random.count` genotypes of a certain cost and train each by the retraining recipe.
+    """Draw `search.random.count` genotypes as a search could have found them, and train each by the retraining recipe.
 
-    The cost is `search.random.macs`, or that of `like`, whose skeleton is built where it fits the images. Writes
-    genotypes.json; each network's own files lie in trained/1, trained/2, ... Returns the single accuracies, their
+    They keep its cap on skips and its budgets, of which they use as much as it has to; without budgets their MACs are
+    `search.random.macs`, or those of `like`, whose skeleton is built where it fits the images. Writes genotypes.json;
+    each network's own files lie in trained/1, trained/2, ... Returns the single accuracies, their
     mean and their standard deviation over the genotypes whose training did not diverge. Raises DivergedError if all did.
     """
-    settings = config.search.random
+    settings, rule = config.search.random, rule_of(config.search, space)
     skeleton, instead_of = skeletons.to_build(like, config.skeleton, data)
     table = prices(config.search, space, skeleton)
     facts = deployment_facts(config.search.precision, read_hardware(config.search.hardware))
-    target = settings.macs or (count_derived(like, space, skeleton, {"macs": macs})["macs"] if like else 0.0)
+    target = settings.macs
+    if like and not (target or rule.limits):
+        target = count_derived(like, space, skeleton, {"macs": macs})["macs"]
+    budgets, words = conditions(space, table, rule, target, settings.tolerance)
+    run.screen.say(f"drawing {settings.count} {words}")
     genotypes = draw_genotypes(
-        space, table, settings.count, target, settings.tolerance, key(config.seed, "random genotypes")
+        space, settings.count, key(config.seed, "random genotypes"), budgets, rule.max_skips, words
     )
     run.write_json(RunFile.GENOTYPES, [{"genotype": g.line, "costs": table.exact(g)} for g in genotypes])
 
@@ -70,6 +81,7 @@ def random_baseline(
     spread = f" +- {100 * deviation:.2f} %" if deviation is not None else ""
     return {
         "target_macs": target,
+        "drawn": words,
         "count": len(accuracies),
         "test_accuracy": mean,
         "standard_deviation": deviation,
@@ -79,24 +91,40 @@ def random_baseline(
     }
 
 
-def draw_genotypes(
-    space: SearchSpace, table: PriceTable, count: int, macs: float, tolerance: float, seed: int
-) -> list[Genotype]:
-    """Draw `count` different random genotypes within `tolerance` (a fraction) of `macs`; of any cost at macs = 0.
+def conditions(
+    space: SearchSpace, table: PriceTable, rule: Rule, target: float, tolerance: float
+) -> tuple[Budgets | None, str]:
+    """Return what random genotypes must keep, as bounds and in words: the rule's budgets, or MACs within `tolerance` of a target.
 
-    Raises InputError, naming the costs that were drawn, if there are too few in MOST_DRAWS draws.
+    A target of 0 is none. Raises InputError for budgets that nothing meets.
+    """
+    cap = "" if rule.max_skips is None else f", at most {rule.max_skips} skips in the normal cell"
+    if target:
+        budgets = budgets_on(table, {"macs": (1 + tolerance) * target}, floors={"macs": (1 - tolerance) * target})
+        return budgets, f"random genotypes within {tolerance:.0%} of {target:,.0f} MACs{cap}"
+    within, remark = spent(space, uniform_mixing(space.mask).weights.numpy(), budgets_on(table, rule.limits), rule)
+    return within, f"random genotypes{bounds_in_words(rule, within)}{cap}{f' ({remark})' if remark else ''}"
+
+
+def draw_genotypes(
+    space: SearchSpace, count: int, seed: int, budgets: Budgets | None, max_skips: int | None, words: str
+) -> list[Genotype]:
+    """Draw `count` different random genotypes that keep the budgets and the cap on skips.
+
+    Raises InputError, with the conditions in `words`, where there are too few.
     """
     rng = np.random.default_rng(seed)
     found: list[Genotype] = []
-    seen: list[float] = []
-    for _ in range(MOST_DRAWS):
-        genotype = random_genotype(space, rng)
-        seen.append(table.exact(genotype)["macs"])
-        if (macs == 0 or abs(seen[-1] - macs) <= tolerance * macs) and genotype not in found:
+    for _ in range(MOST_DRAWS * count):
+        try:
+            (genotype,) = random_cells(space, rng, 1, budgets, max_skips)
+        except Infeasible:
+            break
+        if genotype not in found:
             found.append(genotype)
-            if len(found) == count:
-                return found
+        if len(found) == count:
+            return found
     raise InputError(
-        f"only {len(found)} of {MOST_DRAWS} random genotypes come within {tolerance:.0%} of {macs:,.0f} MACs;"
-        f" they have {min(seen):,.0f} to {max(seen):,.0f}. Change search.random.macs or search.random.tolerance."
+        f"the space {space.name} has only {len(found)} of {count} {words}; change search.random.macs, search.random.tolerance"
+        " or the budget, or draw fewer with search.random.count."
     )

@@ -9,20 +9,19 @@ from rapdarts.architecture.genotype import Genotype, validate
 from rapdarts.architecture.space import Skeleton
 from rapdarts.config import resolve
 from rapdarts.config.command_options import DeriveConfig
-from rapdarts.config.experiment import Experiment, budget_limits
+from rapdarts.config.experiment import Experiment
 from rapdarts.cost.count import deployment_facts
-from rapdarts.cost.prices import prices, read_hardware
+from rapdarts.cost.prices import read_hardware
 from rapdarts.data.dataset import DataSet
 from rapdarts.deploy.lookup import find_network
 from rapdarts.deploy.space_lookup import Space, find_space
 from rapdarts.errors import InputError, shorten
 from rapdarts.files.run_files import RunFile
-from rapdarts.loops.derive_again import settings_of_run
-from rapdarts.loops.launch import provenance
+from rapdarts.loops.finished_search import finished_search, settings_of_run
 from rapdarts.loops.rank import RankingEntry, choose_entries
 from rapdarts.loops.ranking_settings import searches
-from rapdarts.strategy.derive import derive, mixing_weights, read_alphas, space_of_alphas
 from rapdarts.strategy.discretize import score
+from rapdarts.strategy.replicas import mean_weights
 from rapdarts.training.checkpoint import origin_of
 
 
@@ -51,18 +50,12 @@ def _of_search(folder: Path, config: Experiment, data: DataSet, space: Space) ->
 
     Raises InputError for a search on other data.
     """
-    own_config = resolve.experiment_of_run(folder)
-    full = find_space(space, space_of_alphas(folder / RunFile.ALPHAS))
-    narrowed, skeleton, architecture = read_alphas(folder / RunFile.ALPHAS, full)
-    _refuse_other_data(folder, skeleton, config, data)
-    settings = settings_of_run(own_config, DeriveConfig(), folder)
-    limits, table = budget_limits(settings.budget), prices(settings, full, skeleton)
-    weights = mixing_weights(architecture)
-    facts = provenance(own_config, settings)
-    rule = settings.rule, settings.max_skips
-    own = derive(narrowed, weights, table, *rule, facts, limits).genotype
-    best = derive(narrowed, weights, table, *rule, facts, limits, max(2, config.rank.count)).candidates
-    derived = RankingEntry(own, full, (f"{folder} (derived)",), score(narrowed, weights, own), own=True)
+    search = finished_search(folder / RunFile.ALPHAS, True, DeriveConfig(), space)
+    _refuse_other_data(folder, search.skeleton, config, data)
+    own = search.derive().genotype
+    best = search.derive(max(2, config.rank.count)).candidates
+    full, own_score = search.full, score(search.left, mean_weights(search.weights), own)
+    derived = RankingEntry(own, full, (f"{folder} (derived)",), own_score, own=True)
     others = [RankingEntry(one.genotype, full, (str(folder),), one.score) for one in best]
     return [derived, *(one for one in others if one.cells != derived.cells)]
 

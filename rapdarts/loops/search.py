@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from rapdarts.architecture.space import SKIP, SearchSpace, Skeleton
-from rapdarts.config.experiment import Experiment, SearchConfig, budget_limits
+from rapdarts.config.experiment import Experiment, SearchConfig
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty, uniform_mixing
 from rapdarts.cost.prices import prices
@@ -23,16 +23,19 @@ from rapdarts.data.randomness import key
 from rapdarts.deploy import skeletons
 from rapdarts.errors import InputError
 from rapdarts.files.run_files import RunFile
-from rapdarts.loops.search_record import cost_facts, heat_map, shown
+from rapdarts.loops.search_record import certainty, cost_facts, heat_map, shown
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.layers import remarks_on_pools
 from rapdarts.networks.supernet import Supernet
+from rapdarts.strategy.alphas import alphas_to_json
 from rapdarts.strategy.bilevel import unrolled_gradient
-from rapdarts.strategy.budgets import budgets_on, check_budgets, skip_cap, widest
-from rapdarts.strategy.derive import Derivation, alphas_to_json, derive, mixing_weights
+from rapdarts.strategy.budgets import budgets_on, check_budgets, spent, widest
+from rapdarts.strategy.derive import Derivation, derive_jointly
 from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.progressive import prune
-from rapdarts.strategy.relaxation import Architecture
+from rapdarts.strategy.relaxation import Architecture, mixing_weights
+from rapdarts.strategy.replicas import mean_weights, replica_seeds
+from rapdarts.strategy.rule import Rule, rule_of
 from rapdarts.training.cuda_graph import GraphedStep
 from rapdarts.training.meter import Sum
 from rapdarts.training.optimizer import autocast, frozen, optimizer_step, set_lr, sgd_for, to_device
@@ -50,55 +53,110 @@ def search(
 ) -> Derivation:
     """Train weights and architecture in turns; from stage to stage, grow deeper and drop candidates (Chen et al. 2019).
 
-    `table` holds the prices at the deployment skeleton, as `priced` gives them. Writes alphas.json, candidates.json
-    and genotype.json into the run folder. Raises DivergedError if a number stops being finite, Preempted if a signal
-    asked to stop.
+    Several replicas train one after the other in every stage; candidates are dropped, and the genotype is derived, by
+    the mean of what they learned. `table` holds the prices at the deployment skeleton, as `priced` gives them. Writes
+    alphas.json, candidates.json and genotype.json into the run folder. Raises DivergedError if a number stops being
+    finite, Preempted if a signal asked to stop.
     """
-    settings = config.search
-    halves = SearchBatches.of(data, config)
-    limits, cap = budget_limits(settings.budget), skip_cap(settings)
-    budgets = budgets_on(table, limits)
-    penalty = Penalty(table, asdict(settings.cost), limits, settings.budget_rate, data.train.labels.device)
-    stages = list(zip(settings.layers, settings.candidates, settings.skip_dropout, strict=True))
-    mixing = uniform_mixing(space.mask).weights.numpy()
+    settings, rule = config.search, rule_of(config.search, space)
+    budgets = budgets_on(table, rule.limits)
+    seeds = replica_seeds(config.seed, settings.replicas)
+    replicas = [
+        Replica.of(replace(config, seed=seed), number if len(seeds) > 1 else 0, data, table, rule)
+        for number, seed in enumerate(seeds, 1)
+    ]
+    stages = zip(settings.layers, settings.candidates, settings.skip_dropout, strict=True)
+    weights = [uniform_mixing(space.mask).weights.numpy()]
 
-    for stage, (layers, keep, dropout_rate) in enumerate(stages):
-        # Drop the candidates that the last stage left weakest; rebuild everything that learns.
-        space = prune(space, mixing, keep or len(space.primitives), budgets, cap)
-        supernet, architecture, sgd, adam = build_stage(config, space, data, layers, stage)
-        for remark in remarks_on_pools(supernet, data.train.labels.device):
-            run.screen.say(remark)
-        step = alternation(settings, supernet, architecture, sgd, adam, penalty)
-        # The second-order gradient and a recomputed cell draw the same random numbers twice, which no CUDA graph can.
-        eager = settings.unrolled or settings.checkpoint
-        alternate = step if eager else GraphedStep(step, data.train.labels.device, run.screen.say)
+    for number, (layers, keep, dropout_rate) in enumerate(stages):
+        # Drop the candidates that the last stage left weakest; every replica rebuilds all that learns.
+        mean = mean_weights(weights)
+        within, _ = spent(space, mean, budgets, rule)
+        space = prune(space, mean, keep or len(space.primitives), within, rule.max_skips)
+        stage = Stage(number, space, layers, dropout_rate)
+        architectures = [learn(replica, stage, data, run, table, rule) for replica in replicas]
+        weights = [mixing_weights(architecture) for architecture in architectures]
 
-        learners: dict[str, Stateful] = {"supernet": supernet, "architecture": architecture, "sgd": sgd, "adam": adam}
-        learners["penalty"] = penalty
-        what = f"stage {stage + 1}/{len(stages)}"
-        for epoch in run.epochs(what, settings.epochs, halves.steps, learners, carries=["architecture", "penalty"]):
-            lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
-            set_lr(sgd, lr)
-            supernet.dropout.rate = skip_dropout(epoch, settings.epochs, settings.warmup_epochs, dropout_rate)
-            supernet.train()
-
-            for train_batch, search_batch in run.batches(halves):
-                run.meter.add_all(alternate(*train_batch, *search_batch, epoch >= settings.warmup_epochs))
-
-            # Costs: the mean over the genotypes of the mixture, and the genotype that would be derived now without budgets.
-            realised = table.exact(discretize(space, mixing_weights(architecture), cap))
-            run.log(shown(limits), lr=lr, **cost_facts(architecture, penalty, realised, run))
-            if epoch >= settings.warmup_epochs:
-                penalty.ascend(realised)
-            run.picture("alpha", heat_map(architecture().joint))
-        mixing = mixing_weights(architecture)
-
-    run.write(RunFile.ALPHAS, alphas_to_json(space, table.skeleton, architecture))
-    count = BEST if limits or settings.rule == "exact" else 1
-    derivation = derive(space, mixing, table, settings.rule, settings.max_skips, provenance, limits, count)
+    run.write(RunFile.ALPHAS, alphas_to_json(space, table.skeleton, architectures))
+    count = BEST if rule.exact else 1
+    derivation = derive_jointly(space, weights, table, rule, provenance, count, settings.epochs)
     run.write_json(RunFile.CANDIDATES, derivation.candidates_json())
     run.write(RunFile.GENOTYPE, derivation.genotype.to_json())
     return derivation
+
+
+def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceTable, rule: Rule) -> Architecture:
+    """Train a fresh supernet and a fresh architecture in turns for one stage; return the architecture."""
+    config, settings, penalty, space = replica.config, replica.config.search, replica.penalty, stage.space
+    supernet, architecture, sgd, adam = build_stage(config, space, data, stage.layers, stage.number)
+    for remark in remarks_on_pools(supernet, data.train.labels.device):
+        run.screen.say(remark)
+    step = alternation(settings, supernet, architecture, sgd, adam, penalty)
+    # The second-order gradient and a recomputed cell draw the same random numbers twice, which no CUDA graph can.
+    eager = settings.unrolled or settings.checkpoint
+    alternate = step if eager else GraphedStep(step, data.train.labels.device, run.screen.say)
+
+    learners: dict[str, Stateful] = {"supernet": supernet, "architecture": architecture, "sgd": sgd, "adam": adam}
+    learners["penalty"] = penalty
+    carries, stream = ["architecture", "penalty"], (config.seed, stage.number)
+    what = f"stage {stage.number + 1}/{len(settings.layers)}{replica.words}"
+    for epoch in run.epochs(what, settings.epochs, replica.halves.steps, learners, carries, stream):
+        lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
+        set_lr(sgd, lr)
+        supernet.dropout.rate = skip_dropout(epoch, settings.epochs, settings.warmup_epochs, stage.dropout_rate)
+        supernet.train()
+
+        for train_batch, search_batch in run.batches(replica.halves):
+            run.meter.add_all(alternate(*train_batch, *search_batch, epoch >= settings.warmup_epochs))
+
+        # Costs: the mean over the genotypes of the mixture, and the genotype that would be derived now without budgets.
+        realised = table.exact(discretize(space, mixing_weights(architecture), rule.max_skips))
+        facts = cost_facts(architecture, penalty, realised, run) | certainty(space, architecture) | replica.facts
+        run.log(shown(rule.limits), lr=lr, **facts)
+        if epoch >= settings.warmup_epochs:
+            penalty.ascend(realised)
+        run.picture("alpha", heat_map(architecture().joint))
+    return architecture
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the search: its place, the candidates that are left, the depth of its supernet, and its first skip dropout rate."""
+
+    number: int
+    space: SearchSpace
+    layers: int
+    dropout_rate: float
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One of several searches that differ in their seed, that of its `config`: its batches, and multipliers of its own.
+
+    `number` counts from 1, and is 0 where there is only one.
+    """
+
+    config: Experiment
+    number: int
+    halves: SearchBatches
+    penalty: Penalty
+
+    @classmethod
+    def of(cls, config: Experiment, number: int, data: DataSet, table: PriceTable, rule: Rule) -> Replica:
+        """Return the replica of an experiment with its own seed. Raises InputError if a batch is larger than its half."""
+        settings, device = config.search, data.train.labels.device
+        penalty = Penalty(table, asdict(settings.cost), rule.limits, settings.budget_rate, device)
+        return cls(config, number, SearchBatches.of(data, config), penalty)
+
+    @property
+    def words(self) -> str:
+        """How progress names it."""
+        return f", replica {self.number}/{self.config.search.replicas}" if self.number else ""
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """How the record names it."""
+        return {"replica": self.number} if self.number else {}
 
 
 def alternation(
@@ -233,7 +291,7 @@ def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
             )
         left = keep
     derivable = [name for name, can in zip(space.primitives, space.choosable, strict=True) if can]
-    if settings.rule != "darts" and derivable == [SKIP]:
+    if rule_of(settings, space).max_skips is not None and derivable == [SKIP]:
         raise InputError(
             "search.primitives has nothing but skips to derive, which search.max_skips caps; add one or take rule=darts."
         )

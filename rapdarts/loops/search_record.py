@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rapdarts.config.experiment import SearchConfig
+from rapdarts.architecture.space import SearchSpace
+from rapdarts.config import resolve
+from rapdarts.config.experiment import Experiment, SearchConfig
 from rapdarts.config.resources import RESOURCES
-from rapdarts.cost.count import count_derived
+from rapdarts.cost.count import count_derived, deployment_facts
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import Penalty
-from rapdarts.cost.prices import counters
+from rapdarts.cost.prices import counters, read_hardware
+from rapdarts.strategy.agreement import entropy, margin
 from rapdarts.strategy.derive import Derivation
-from rapdarts.strategy.relaxation import Architecture
+from rapdarts.strategy.relaxation import Architecture, mixing_weights
+from rapdarts.strategy.replicas import replica_seeds
 from rapdarts.training.run import Run
+from rapdarts.version import __version__
 
 SHOWN = ("train_loss", "train_accuracy", "search_loss", "search_accuracy")
 """Facts of an epoch that are printed while the search runs, before the costs; metrics.jsonl has all of them."""
@@ -28,7 +33,7 @@ def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfi
     Its costs are those expected of the mixture, those of the genotype, and those counted in the genotype's network.
     """
     space = table.space
-    genotype, last = derivation.genotype, run.records()[-1]
+    genotype, last = derivation.genotype, last_epoch(run.records())
     resources = counters(settings)
     return {
         "rule": derivation.rule,
@@ -38,10 +43,44 @@ def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfi
         "counted": count_derived(genotype, space, derivation.skeleton, resources),
         "budgets": dict(derivation.budgets),
         "used": derivation.used,
-        "notes": list(table.notes),
+        "certainty": {
+            "entropy": derivation.entropy,
+            "margin": derivation.margin,
+            "agreement": derivation.agreement.facts() if derivation.agreement else None,
+        },
+        "notes": [*filter(None, [derivation.remark, certainty_in_words(derivation)]), *table.notes],
         "train_accuracy": last["train_accuracy"],
         "search_loss": last["search_loss"],
         "seconds": run.seconds(),
+    }
+
+
+def certainty_in_words(derivation: Derivation) -> str:
+    """Return in one sentence how far a search's choices can be told from noise."""
+    if derivation.agreement:
+        return derivation.agreement.words(derivation.epochs)
+    return (
+        f"the mixing weights have {derivation.entropy:.1%} of the highest entropy; a single search cannot tell its choices from"
+        " noise, search.replicas=3 shows how far they repeat"
+    )
+
+
+def last_epoch(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the record of the last epoch; of several replicas, the mean of theirs."""
+    last = [one for one in records if (one["stage"], one["epoch"]) == (records[-1]["stage"], records[-1]["epoch"])]
+    return {name: sum(one[name] for one in last) / len(last) if len(last) > 1 else last[0][name] for name in last[0]}
+
+
+def provenance(config: Experiment, settings: SearchConfig) -> dict[str, Any]:
+    """Return where a genotype comes from, and how its costs are counted."""
+    return {
+        **deployment_facts(settings.precision, read_hardware(settings.hardware)),
+        "config_sha256": resolve.config_digest(config),
+        "strategy": config.search.strategy,
+        "seed": config.seed,
+        **({"seeds": replica_seeds(config.seed, settings.replicas)} if settings.replicas > 1 else {}),
+        "rapdarts": __version__,
+        "torch": torch.__version__,
     }
 
 
@@ -68,6 +107,12 @@ def cost_facts(
     if means.get("task_gradient"):
         facts["gradient_ratio"] = means["price_gradient"] / means["task_gradient"]
     return facts
+
+
+def certainty(space: SearchSpace, architecture: Architecture) -> dict[str, float]:
+    """Return for the record of an epoch how far the mixing weights are from uniform."""
+    weights = mixing_weights(architecture)
+    return {"entropy": entropy(space, weights), "margin": margin(space, weights)}
 
 
 def heat_map(weights: Tensor) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rapdarts.architecture.space import NONE
-from rapdarts.config.resources import RESOURCES, show
+from rapdarts.config.resources import RESOURCES, show, used_line
 from rapdarts.cost.layers import CONVENTIONS, NetworkCosts, Row
 from rapdarts.cost.spaces import Amounts
 from rapdarts.data import nasbench201
@@ -30,7 +30,7 @@ def describe_search(report: Mapping[str, Any]) -> str:
     lines = [f"rule: {report['rule']}", report["genotype"], *aligned(rows, widths=(12, 19, 19, 15))]
     budgets = report["budgets"]
     for name, share in report["used"].items():
-        lines.append(f"{100 * share:.1f} % of the budget of {show(budgets[name], name)} {name} is used")
+        lines.append(used_line(name, share, budgets[name]))
     return "\n".join([*lines, *report["notes"]])
 
 

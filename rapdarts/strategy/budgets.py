@@ -1,4 +1,4 @@
-"""Budgets on a price table: as the arrays that strategies work on, whether they can be met, and how wide a network they allow."""
+"""Budgets on a price table: as the arrays that strategies work on, how much of one is used, and how wide a network they allow."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from dataclasses import replace
 
 import numpy as np
 
+from rapdarts.architecture.genotype import one_hot
 from rapdarts.architecture.space import SearchSpace, Skeleton
-from rapdarts.config.experiment import SearchConfig, budget_limits
+from rapdarts.config.experiment import SearchConfig
+from rapdarts.config.resources import show
 from rapdarts.cost.count import COUNTED
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import uniform_mixing
 from rapdarts.cost.prices import prices
 from rapdarts.errors import InputError
-from rapdarts.strategy.exact import Budgets, Infeasible, discretize_exactly, feasible
+from rapdarts.strategy.exact import Budgets, Infeasible, discretize_exactly, exists, feasible
+from rapdarts.strategy.rule import Rule, rule_of
 
 MOST_CHANNELS = 65_536
 
 
-def budgets_on(table: PriceTable, limits: Mapping[str, float]) -> Budgets | None:
-    """The budgets as the plain arrays that a strategy works on; None where there are none."""
+def budgets_on(
+    table: PriceTable, limits: Mapping[str, float], floors: Mapping[str, float] | None = None
+) -> Budgets | None:
+    """Return upper bounds, and lower ones for some, as the plain arrays that a strategy works on; None where there are none."""
     if not limits:
         return None
     if "latency" in limits and "latency" not in table.resources:
@@ -28,17 +33,62 @@ def budgets_on(table: PriceTable, limits: Mapping[str, float]) -> Budgets | None
     rows = [table.row(name) for name in limits]
     # What is not counted in whole numbers is a sum whose last digit depends on its order: it stays below by more than that.
     tops = [limit if name in COUNTED else limit * (1 - 1e-12) for name, limit in limits.items()]
-    return Budgets(tuple(limits), table.fixed[rows], table.prices[rows], np.array(tops))
+    lows = np.array([(floors or {}).get(name, -np.inf) for name in limits])
+    return Budgets(tuple(limits), table.fixed[rows], table.prices[rows], np.array(tops), lows)
 
 
-def skip_cap(settings: SearchConfig) -> int | None:
-    """The most skips in the normal cell; None where the rule has no cap."""
-    return None if settings.rule == "darts" else settings.max_skips
+STEP = 0.05
+"""How much less of a budget is asked for at a time where no genotype uses the share asked for."""
+
+
+def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule: Rule) -> tuple[Budgets | None, str]:
+    """Return the budgets with a lower bound on the one that binds first, and a remark where less of it is asked for than `rule` does.
+
+    The budget that binds first is the one of which the strongest genotype by mixing `weights` (kinds, edges,
+    primitives) uses the largest share. There is no lower bound where even the most expensive genotype within the other
+    budgets stays below this one, of all candidates that there were: those that are left after a stage may cost less
+    because of it. Raises Infeasible if no genotype is within the budgets.
+    """
+    if budgets is None or not rule.spend:
+        return budgets, ""
+    strongest = one_hot(space, discretize_exactly(space, weights, budgets, rule.max_skips)[0].genotype)
+    costs = budgets.costs(strongest)
+    name = max(rule.spend, key=lambda name: costs[name] / rule.limits[name])
+    limit, asked = rule.limits[name], rule.spend[name]
+
+    # The most expensive cell itself may take minutes to find; whether any is over the budget does not.
+    everything = replace(space, candidates=())
+    over = np.floor(limit) + 1 if name in COUNTED else limit * (1 + 1e-6)
+    unbounded = replace(budgets, bounds=np.where(np.array(budgets.names) == name, np.inf, budgets.bounds))
+    if exists(everything, unbounded.with_floor(name, over), rule.max_skips) is False:
+        return budgets, (
+            f"even the most expensive cell that could be derived is within the budget of {show(limit, name)} {name}:"
+            " search.spend asks for nothing."
+        )
+    share = asked
+    while not (within := _using(share, budgets, name, limit)).met_by(strongest):
+        if exists(space, within, rule.max_skips):
+            break
+        share = max(round(share - STEP, 10), 0.0)
+    if share == asked:
+        return within, ""
+    return (
+        within,
+        f"no cell is found that uses {asked:.0%} or more of the budget on {name}; at least {share:.0%} is asked for instead.",
+    )
+
+
+def _using(share: float, budgets: Budgets, name: str, limit: float) -> Budgets:
+    """The budgets, of one of which at least a share is used; the least whole number that is so where the resource is counted."""
+    floor = share * limit
+    return budgets.with_floor(name, np.ceil(round(floor, 6)) if name in COUNTED else floor)
 
 
 def check_budgets(settings: SearchConfig, table: PriceTable) -> None:
     """Raises InputError where no genotype meets the budgets at a table's skeleton: how far off they are, and what would fit."""
-    limits, cap, space, skeleton = budget_limits(settings.budget), skip_cap(settings), table.space, table.skeleton
+    space, skeleton = table.space, table.skeleton
+    rule = rule_of(settings, space)
+    limits, cap = rule.limits, rule.max_skips
     try:
         discretize_exactly(space, uniform_mixing(space.mask).weights.numpy(), budgets_on(table, limits), cap)
     except Infeasible as error:
@@ -69,13 +119,13 @@ def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> in
 
     At the width where only the cheapest cell fits there would be nothing left to search.
     """
-    limits, mixture = budget_limits(settings.budget), uniform_mixing(space.mask)
+    rule, mixture = rule_of(settings, space), uniform_mixing(space.mask)
 
     def fits(channels: int) -> bool:
         table = prices(settings, space, replace(skeleton, channels=channels))
         mean = dict(zip(table.resources, table.expected(mixture).tolist(), strict=True))
-        within = all(mean[name] <= limit for name, limit in limits.items())
-        return within and feasible(space, budgets_on(table, limits), skip_cap(settings))
+        within = all(mean[name] <= limit for name, limit in rule.limits.items())
+        return within and feasible(space, budgets_on(table, rule.limits), rule.max_skips)
 
     if settings.latency:
         raise InputError(

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from rapdarts.architecture.genotype import Genotype
+from rapdarts.architecture.genotype import Genotype, one_hot
 from rapdarts.architecture.space import SearchSpace, Skeleton
-from rapdarts.config.resources import costs_line, show, within
+from rapdarts.config.resources import costs_line, show, used_line, within
 from rapdarts.cost.expected import PriceTable
-from rapdarts.errors import DamagedError, InputError
-from rapdarts.files.json import Fault, as_object, strict_loads
-from rapdarts.files.text import read_text
-from rapdarts.strategy.budgets import budgets_on
+from rapdarts.errors import InputError
+from rapdarts.strategy.agreement import Agreement, agreement, entropy, margin
+from rapdarts.strategy.budgets import budgets_on, spent
 from rapdarts.strategy.discretize import Candidate, candidates, discretize, score
-from rapdarts.strategy.exact import Infeasible, cheapest, discretize_exactly
-from rapdarts.strategy.relaxation import Architecture
-
-FORMAT, VERSION = "rapdarts-alphas", 1
-MAX_FILE_BYTES = 20_000_000
+from rapdarts.strategy.exact import Infeasible, cheapest, connected, discretize_exactly
+from rapdarts.strategy.replicas import mean_weights
+from rapdarts.strategy.rule import Rule, words_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,7 +28,9 @@ class Derivation:
     """The chosen genotype with its exact costs at the skeleton; what else could have been chosen; and the rule in words.
 
     `candidates` are, by the rule `exact`, the best genotypes, best first; by the others every genotype that some cap
-    gives, the loosest first. `budgets` are the bounds that were kept, by resource.
+    gives, the loosest first. `budgets` are the bounds that were kept, by resource; `remark` says where less of them is
+    used than was asked for, and why. `entropy` and `margin` are those of the mixing weights; `agreement` is that of the
+    replicas, which trained for `epochs`, where there are several.
     """
 
     genotype: Genotype
@@ -41,6 +38,11 @@ class Derivation:
     candidates: list[Candidate]
     rule: str
     budgets: Mapping[str, float]
+    remark: str
+    entropy: float
+    margin: float
+    agreement: Agreement | None = None
+    epochs: int = 0
 
     def candidates_json(self) -> list[dict[str, Any]]:
         """The candidates as plain values, for candidates.json."""
@@ -60,7 +62,7 @@ class Derivation:
         return best_first(self.candidates_json())
 
     def describe(self, count: int = 1) -> str:
-        """Return the rule, the chosen genotype and its costs, and the other candidates up to `count`, for the eye."""
+        """Return the rule, the chosen genotype, its costs and shares of the budgets, and the other candidates up to `count`."""
         lines = [f"rule: {self.rule}", self.genotype.line, costs_line(self.genotype.costs)]
         if count > 1:
             lines[1] = f"1. score {self.candidates[0].score:.4f}: {lines[1]}"
@@ -69,7 +71,9 @@ class Derivation:
             lines.append(
                 f"{number}. score {other.score:.4f}: {other.genotype.line}\n   {costs_line(other.genotype.costs)}"
             )
-        return "\n".join(lines)
+        lines += [used_line(name, share, self.budgets[name]) for name, share in self.used.items()]
+        remarks = [self.remark, self.agreement.words(self.epochs) if self.agreement else ""]
+        return "\n".join([*lines, *filter(None, remarks)])
 
     def __repr__(self) -> str:
         return self.describe()
@@ -94,30 +98,23 @@ def derive(
     space: SearchSpace,
     weights: np.ndarray,
     table: PriceTable,
-    rule: str,
-    max_skips: int,
+    rule: Rule,
     provenance: Mapping[str, Any],
-    limits: Mapping[str, float] | None = None,
     count: int = 1,
 ) -> Derivation:
-    """The genotype that `rule` reads off the mixing `weights` (kinds, edges, primitives), and all candidates, with exact costs.
+    """Return the genotype that `rule` derives from the mixing `weights` (kinds, edges, primitives), and all candidates, with exact costs.
 
-    With `limits`, budgets by resource, and for `count` above 1 the rule is `exact`; under the rule darts without a cap.
-    Raises DivergedError if a weight is not finite, InputError if no cell meets `max_skips`, Infeasible if no genotype
-    is within the limits.
+    Where the rule has budgets, for `count` above 1, and where the strongest choices would leave an output without a
+    path from the inputs, it is the best of all genotypes that are allowed. Raises DivergedError if a weight is not
+    finite, InputError if no cell meets the cap on skips, Infeasible if no genotype is within the budgets.
     """
-    limits = limits or {}
-    cap = None if rule == "darts" else max_skips
-    exact = bool(limits) or count > 1 or rule == "exact"
-    skips = "" if cap is None else f", at most {cap} skips in the normal cell"
-    if exact:
-        within = "".join(f", {name} at most {show(limit, name)}" for name, limit in limits.items())
-        words = f"the cells of the largest product of mixing weights{within}{skips}"
-    else:
-        but_none = "" if space.derive_none else " but none"
-        words = (
-            f"on each edge the strongest primitive{but_none}, each node's strongest edges{skips or ', no cap on skips'}"
-        )
+    exact = rule.exact or count > 1
+    if not exact:
+        strongest = discretize(space, weights, rule.max_skips)
+        exact = not connected(space, one_hot(space, strongest) > 0)
+    rule = replace(rule, name="exact") if exact else rule
+    within, remark = spent(space, weights, budgets_on(table, rule.limits), rule)
+    words = words_of(rule, space, within)
 
     def complete(candidate: Candidate) -> Candidate:
         genotype = candidate.genotype
@@ -126,20 +123,48 @@ def derive(
         return replace(candidate, genotype=genotype)
 
     if exact:
-        found = discretize_exactly(space, weights, budgets_on(table, limits), cap, count)
+        found = discretize_exactly(space, weights, within, rule.max_skips, count)
         chosen = found[0]
     else:
-        found = candidates(space, weights)
-        genotype = discretize(space, weights, cap)
-        chosen = Candidate(genotype, cap, score(space, weights, genotype))
-    return Derivation(complete(chosen).genotype, table.skeleton, [complete(one) for one in found], words, limits)
+        found = [one for one in candidates(space, weights) if connected(space, one_hot(space, one.genotype) > 0)]
+        chosen = Candidate(strongest, rule.max_skips, score(space, weights, strongest))
+    return Derivation(
+        complete(chosen).genotype,
+        table.skeleton,
+        [complete(one) for one in found],
+        words,
+        rule.limits,
+        remark,
+        entropy(space, weights),
+        margin(space, weights),
+    )
+
+
+def derive_jointly(
+    space: SearchSpace,
+    weights: Sequence[np.ndarray],
+    table: PriceTable,
+    rule: Rule,
+    provenance: Mapping[str, Any],
+    count: int,
+    epochs: int,
+) -> Derivation:
+    """Derive from the mean of several replicas' mixing `weights`, (kinds, edges, primitives) each, and say how far they agree.
+
+    Raises as `derive` does; with one replica it does nothing else. `epochs` is how long the replicas trained.
+    """
+    found = derive(space, mean_weights(weights), table, rule, provenance, count)
+    if len(weights) == 1:
+        return found
+    alone = [derive(space, one, table, rule, provenance).genotype for one in weights]
+    within, _ = spent(space, mean_weights(weights), budgets_on(table, rule.limits), rule)
+    return replace(found, agreement=agreement(space, weights, alone, within, rule.max_skips), epochs=epochs)
 
 
 @contextmanager
-def where_infeasible(
-    full: SearchSpace, left: SearchSpace, table: PriceTable, limits: Mapping[str, float], max_skips: int | None
-) -> Iterator[None]:
+def where_infeasible(full: SearchSpace, left: SearchSpace, table: PriceTable, rule: Rule) -> Iterator[None]:
     """Within, an Infeasible says what the candidates that a search left cost at the least, and what those of the full space do."""
+    limits, max_skips = rule.limits, rule.max_skips
     try:
         yield
     except Infeasible as error:
@@ -159,90 +184,3 @@ def where_infeasible(
             f"no genotype of the candidates that this search left meets {within(limits)}{capped}: they cost {of_left} at"
             f" the least, the full space {of_full}{', each taken alone' if len(limits) > 1 else ''}; raise the budget{anew}."
         ) from None
-
-
-def mixing_weights(architecture: Architecture) -> np.ndarray:
-    """The mixing weights of an architecture, edge weights multiplied in, as a plain array (kinds, edges, primitives), float64."""
-    with torch.no_grad():
-        return np.asarray(architecture().joint.double().cpu().numpy())
-
-
-def alphas_to_json(space: SearchSpace, skeleton: Skeleton, architecture: Architecture) -> str:
-    """The final architecture parameters as text; every number reads back to the same bits."""
-    alpha = architecture.alpha.detach().cpu().double().numpy()
-    beta = None if architecture.beta is None else architecture.beta.tolist()
-    cells = {
-        kind: [
-            {
-                "node": node,
-                "input": source,
-                "candidates": list(names),
-                "alpha": [float(alpha[k, edge, space.columns[name]]) for name in names],
-                **({} if beta is None else {"beta": beta[k][edge]}),
-            }
-            for edge, ((node, source), names) in enumerate(zip(space.edges, space.candidates[k], strict=True))
-        ]
-        for k, kind in enumerate(space.kinds)
-    }
-    head = {"format": FORMAT, "version": VERSION, "space": space.name, "skeleton": asdict(skeleton), "cells": cells}
-    return json.dumps(head, indent=1, allow_nan=False) + "\n"
-
-
-def space_of_alphas(path: Path) -> str:
-    """The name of the space that an alphas.json belongs to. Raises as `read_alphas` does."""
-    name = _tree(path).get("space")
-    if not isinstance(name, str):
-        raise DamagedError(f"{path} is damaged (it names no space).")
-    return name
-
-
-def _tree(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(
-            f"there is no {path}; the search has not finished, or {path.parent} is a run of another command."
-        )
-    try:
-        text = read_text(path, "it", MAX_FILE_BYTES, f"has more than {MAX_FILE_BYTES:,} bytes")
-        return as_object(strict_loads(text), "it")
-    except (InputError, Fault) as error:
-        raise DamagedError(f"{path} is damaged ({str(error).rstrip('.')}).") from None
-
-
-def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, Architecture]:
-    """The narrowed space, the deployment skeleton and the architecture that a search ended with.
-
-    Raises InputError if the file is not there, DamagedError if it is not whole or belongs to another space.
-    """
-    found = _tree(path)
-    try:
-        if found["format"] != FORMAT or found["version"] != VERSION or found["space"] != space.name:
-            raise DamagedError(
-                f"{path} holds {found['format']} {found['version']} of the space {found['space']}, not {FORMAT} {VERSION} of {space.name}."
-            )
-        skeleton = Skeleton(**{**found["skeleton"], "image": tuple(found["skeleton"]["image"])})
-        if set(found["cells"]) != set(space.kinds):
-            raise ValueError("its kinds of cell are not the space's")
-        mask = np.zeros_like(space.mask)
-        alpha = torch.zeros(mask.shape, dtype=torch.float64)
-        beta, weighed = torch.zeros(mask.shape[:2], dtype=torch.float64), 0
-        for k, kind in enumerate(space.kinds):
-            for edge, (place, entry) in enumerate(zip(space.edges, found["cells"][kind], strict=True)):
-                if (entry["node"], entry["input"]) != place or not entry["candidates"]:
-                    raise ValueError(f"{kind} edge {edge} is not the space's")
-                for name, value in zip(entry["candidates"], entry["alpha"], strict=True):
-                    mask[k, edge, space.columns[name]] = True
-                    alpha[k, edge, space.columns[name]] = value
-                if "beta" in entry:
-                    beta[k, edge] = entry["beta"]
-                    weighed += 1
-        if weighed not in (0, beta.numel()):
-            raise ValueError("some edges have a beta, others have none")
-        state = {"alpha": alpha.float(), "beta": beta.float()} if weighed else {"alpha": alpha.float()}
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
-            raise ValueError("an alpha or beta is not finite")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedError(f"{path} is damaged ({type(error).__name__}: {error}).") from None
-    narrowed = space.narrowed(mask)
-    architecture = Architecture(narrowed, edge_normalization=weighed > 0)
-    architecture.load_state_dict(state)
-    return narrowed, skeleton, architecture

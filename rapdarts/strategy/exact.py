@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from rapdarts.architecture.genotype import Genotype, one_hot
-from rapdarts.architecture.space import SKIP, SearchSpace
+from rapdarts.architecture.space import NONE, SKIP, SearchSpace
 from rapdarts.config.resources import RESOURCES, show
 from rapdarts.cost.expected import choice_costs
 from rapdarts.errors import InputError
@@ -18,38 +18,55 @@ from rapdarts.strategy.discretize import Candidate, discretize, score
 
 @dataclass(frozen=True)
 class Budgets:
-    """Upper bounds on resources that add up over a network's parts.
+    """Upper and lower bounds on resources that add up over a network's parts.
 
     `names` are the resources, in the order of the first axis; `fixed` (resources,) is spent whatever is chosen;
-    `prices` (resources, kinds, edges, primitives) is what a choice adds; `bounds` (resources,) holds one bound for
-    every name. All float64.
+    `prices` (resources, kinds, edges, primitives) is what a choice adds; `bounds` and `floors` (resources,) hold the
+    highest and the lowest cost for every name; without `floors` no cost is too low. All float64.
     """
 
     names: tuple[str, ...]
     fixed: np.ndarray
     prices: np.ndarray
     bounds: np.ndarray
+    floors: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        if len(self.floors) != len(self.names):
+            object.__setattr__(self, "floors", np.full(len(self.names), -np.inf))
 
     def costs(self, chosen: np.ndarray) -> dict[str, float]:
         """Return the cost of a one-hot choice (kinds, edges, primitives) by resource, as `choice_costs` does."""
         return choice_costs(self.names, self.fixed, self.prices, chosen)
 
     def met_by(self, chosen: np.ndarray) -> bool:
-        """Whether a one-hot choice costs no more of anything than its bound."""
-        return all(cost <= bound for cost, bound in zip(self.costs(chosen).values(), self.bounds, strict=True))
+        """Return whether the costs of a one-hot choice lie within all bounds."""
+        costs = self.costs(chosen).values()
+        return all(low <= cost <= high for low, cost, high in zip(self.floors, costs, self.bounds, strict=True))
 
     def without(self, name: str) -> Budgets:
         """Return the budgets of all other resources."""
         rest = [row for row, other in enumerate(self.names) if other != name]
         names = tuple(self.names[row] for row in rest)
-        return Budgets(names, self.fixed[rest], self.prices[rest], self.bounds[rest])
+        return Budgets(names, self.fixed[rest], self.prices[rest], self.bounds[rest], self.floors[rest])
+
+    def without_floors(self) -> Budgets:
+        """Return the upper bounds alone."""
+        return replace(self, floors=np.full(len(self.names), -np.inf))
+
+    def with_floor(self, name: str, floor: float) -> Budgets:
+        """Return the same budgets with a lower bound on one resource."""
+        floors = self.floors.copy()
+        floors[self.names.index(name)] = floor
+        return replace(self, floors=floors)
 
 
 class Infeasible(InputError):
     """No genotype is within the budgets.
 
     `cheapest` is, for every resource, a genotype of least cost within the other budgets, if any meets these and
-    every budget can be met alone; else one of least cost whatever else it costs. `floors` is what these cost.
+    every budget can be met alone; else one of least cost whatever else it costs. `floors` is what these cost. Both are
+    empty where no upper bound is to blame.
     """
 
     def __init__(self, sentence: str, floors: dict[str, float], cheapest: dict[str, Genotype]) -> None:
@@ -68,7 +85,8 @@ def discretize_exactly(
     """Return the `count` best genotypes within the budgets, best first; fewer where fewer exist.
 
     The best has the highest sum of log `weights` (kinds, edges, primitives) over its choices, of all genotypes that
-    meet every budget and have at most `max_skips` skips in the normal cell. A choice without weight is worse than
+    meet every budget, have at most `max_skips` skips in the normal cell, and connect every output with an input. A
+    choice without weight is worse than
     any others together, but may be the last that is left. Ties, which are scores that agree to 1e-10 of the
     widest gap between two log weights, go to the lowest edges, then to the lowest primitives.
 
@@ -76,7 +94,7 @@ def discretize_exactly(
     Infeasible if no genotype is within the budgets.
     """
     plain = one_hot(space, discretize(space, weights)) > 0
-    program = _Program(space, budgets, max_skips)
+    program = Program(space, budgets, max_skips)
     weights = weights.astype(np.float64)
     has_weight = (weights > 0) & program.open
     logs = np.log(weights, out=np.zeros(weights.shape), where=has_weight)
@@ -86,7 +104,7 @@ def discretize_exactly(
         objectives.insert(0, ~has_weight)
 
     # The strongest of all, to the last bit of its weights, is the best if it is within the budgets.
-    chosen = plain if program.limits.met_by(plain) else program.best(objectives)
+    chosen = plain if program.allows(plain) else program.best(objectives)
     found: list[Candidate] = []
     while chosen is not None:
         genotype = discretize(space, chosen)
@@ -96,7 +114,7 @@ def discretize_exactly(
         program.forbid(chosen)
         chosen = program.best(objectives)
     if not found:
-        raise _infeasible(space, budgets, max_skips)
+        raise no_genotype(space, budgets, max_skips)
     return found
 
 
@@ -108,23 +126,47 @@ def cheapest(
     Ties go to the lowest edges, then to the lowest primitives. Raises Infeasible if none meets `under` and the cap.
     """
     prices = budgets.prices[budgets.names.index(name)]
-    chosen = _Program(space, under, max_skips).best([prices, _ranks(space)])
+    chosen = Program(space, under, max_skips).best([prices, _ranks(space)])
     if chosen is None:
-        raise _infeasible(space, under, max_skips)
+        raise no_genotype(space, under, max_skips)
     return discretize(space, chosen)
 
 
+NODES = 1000
+"""Nodes of branch and bound, about half a second of them, after which a question may stay open."""
+
+
+def exists(space: SearchSpace, budgets: Budgets | None = None, max_skips: int | None = None) -> bool | None:
+    """Return as `feasible` does, but None where NODES nodes do not tell.
+
+    Between bounds on two resources the proof that there is nothing may take minutes.
+    """
+    try:
+        return Program(space, budgets, max_skips).best([np.zeros(space.mask.shape)], NODES) is not None
+    except _Undecided:
+        return None
+
+
+class _Undecided(Exception):
+    """The search was stopped before it found a genotype, or the proof that there is none."""
+
+
 def feasible(space: SearchSpace, budgets: Budgets | None = None, max_skips: int | None = None) -> bool:
-    """Whether any genotype of the open candidates meets every budget and the skip cap."""
-    return _Program(space, budgets, max_skips).best([np.zeros(space.mask.shape)]) is not None
+    """Return whether any genotype of the open candidates meets every budget and the skip cap."""
+    return Program(space, budgets, max_skips).best([np.zeros(space.mask.shape)]) is not None
 
 
-def _infeasible(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> Infeasible:
+def no_genotype(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> Infeasible:
     """Return the error for budgets that nothing meets, with the least cost of each resource and genotypes that have it."""
     capped = "" if max_skips is None else f" with at most {max_skips} skips in its normal cell"
     if budgets is None or not feasible(space, None, max_skips):
         remedy = "open more candidates" if max_skips is None else "raise search.max_skips"
         return Infeasible(f"no genotype{capped} is left in the space {space.name}; {remedy}.", {}, {})
+    if (budgets.floors > -np.inf).any():
+        upper = budgets.without_floors()
+        if not feasible(space, upper, max_skips):
+            return no_genotype(space, upper, max_skips)
+        return Infeasible(f"no genotype of the space {space.name}{capped} has {_band_in_words(budgets)}.", {}, {})
 
     def floors(cheapest: dict[str, Genotype]) -> dict[str, float]:
         return {name: budgets.costs(one_hot(space, genotype))[name] for name, genotype in cheapest.items()}
@@ -148,6 +190,14 @@ def _infeasible(space: SearchSpace, budgets: Budgets | None, max_skips: int | No
     return Infeasible(sentence, floors(least), least)
 
 
+def _band_in_words(budgets: Budgets) -> str:
+    bands = [
+        f"{f'at least {_amount(low, name)} and ' if low > -np.inf else ''}at most {_amount(high, name)} {name}"
+        for name, low, high in zip(budgets.names, budgets.floors, budgets.bounds, strict=True)
+    ]
+    return " and ".join(bands)
+
+
 def _amount(value: float, name: str) -> str:
     return show(value, name) if name in RESOURCES else f"{value:,}"
 
@@ -169,14 +219,14 @@ Row = tuple[np.ndarray, Any, Any]
 """A matrix (rows, variables), or one row of it, with the lower and the upper bound of its product with the choice."""
 
 
-class _Program:
+class Program:
     """The genotypes of a space within budgets: a binary variable for every candidate that is open and may be derived.
 
     `limits` are the budgets, and the cap on skips as one more.
     """
 
     def __init__(self, space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> None:
-        self.open = space.mask & space.choosable
+        self.space, self.open = space, space.mask & space.choosable
         self.limits = _limits(space, budgets, max_skips)
         kinds, edges, _ = np.nonzero(self.open)
         nodes = np.array([node for node, _ in space.edges])
@@ -187,18 +237,26 @@ class _Program:
         self.rows: list[Row] = [
             (of_edge, -np.inf, 1),
             (of_node, kept, kept),
-            (prices, -np.inf, (self.limits.bounds - self.limits.fixed) / scales + LEEWAY),
+            (
+                prices,
+                (self.limits.floors - self.limits.fixed) / scales - LEEWAY,
+                (self.limits.bounds - self.limits.fixed) / scales + LEEWAY,
+            ),
         ]
 
-    def best(self, objectives: Sequence[np.ndarray]) -> np.ndarray | None:
-        """Return the choice of least first objective, among ties the least second, and so on; None if nothing is within the limits.
+    def allows(self, chosen: np.ndarray) -> bool:
+        """Return whether a choice meets the limits and connects every output with an input."""
+        return self.limits.met_by(chosen) and self._missing_connection(chosen) is None
 
-        Objectives are (kinds, edges, primitives); so is the choice, of bool.
+    def best(self, objectives: Sequence[np.ndarray], nodes: int | None = None) -> np.ndarray | None:
+        """Return the choice of least first objective, among ties the least second, and so on; None if nothing is allowed.
+
+        Objectives are (kinds, edges, primitives); so is the choice, of bool. Raises _Undecided after so many `nodes`.
         """
         rows, best = [*self.rows], None
         for objective in objectives:
             costs, _ = _scaled(objective[self.open].astype(np.float64))
-            chosen = self._least(costs, rows)
+            chosen = self._least(costs, rows, nodes)
             if chosen is None:
                 break
             best = chosen
@@ -212,22 +270,57 @@ class _Program:
     def _other_than(self, chosen: np.ndarray) -> Row:
         return chosen[self.open], -np.inf, chosen.sum() - 1
 
-    def _least(self, costs: np.ndarray, rows: list[Row]) -> np.ndarray | None:
+    def _least(self, costs: np.ndarray, rows: list[Row], nodes: int | None) -> np.ndarray | None:
         # Here and not above: most commands never solve a program, and SciPy takes half a second to load.
         from scipy.optimize import Bounds, milp
 
+        options, whole = {"mip_rel_gap": 0} | ({"node_limit": nodes} if nodes else {}), np.ones(len(costs))
         while True:
-            whole = np.ones(len(costs))
-            result = milp(costs, integrality=whole, bounds=Bounds(0, 1), constraints=rows, options={"mip_rel_gap": 0})
+            result = milp(costs, integrality=whole, bounds=Bounds(0, 1), constraints=rows, options=options)
             if result.status == 2:
                 return None
+            if result.status != 0 and nodes:
+                raise _Undecided
             if result.status != 0:
                 raise RuntimeError(f"HiGHS gave up on the exact discretisation: {result.message}")
             chosen = np.zeros(self.open.shape, dtype=bool)
             chosen[self.open] = result.x > 0.5
-            if self.limits.met_by(chosen):
+            missing = self._missing_connection(chosen)
+            if missing is None and self.limits.met_by(chosen):
                 return chosen
-            rows = [*rows, self._other_than(chosen)]  # over a bound by less than LEEWAY
+            rows = [*rows, missing or self._other_than(chosen)]  # beyond a bound by less than LEEWAY, if connected
+
+    def _missing_connection(self, chosen: np.ndarray) -> Row | None:
+        """Return a row that a choice breaks by leaving an output without a path from any input; None if it leaves none."""
+        crossing = unbridged(self.space, chosen)
+        return None if crossing is None else (crossing[self.open], 1, np.inf)
+
+
+def connected(space: SearchSpace, chosen: np.ndarray) -> bool:
+    """Return whether a one-hot choice (kinds, edges, primitives) connects every output of its cells with an input."""
+    return unbridged(space, chosen) is None
+
+
+def unbridged(space: SearchSpace, chosen: np.ndarray) -> np.ndarray | None:
+    """Return, for a choice that leaves an output without a path, choices of which a connected cell has at least one.
+
+    They lead from the nodes that the inputs reach to those that they do not; (kinds, edges, primitives) of bool. None
+    where all outputs are reached.
+    """
+    if not space.derive_none:
+        return None
+    carries = np.array([name != NONE for name in space.primitives])
+    for kind, cell in enumerate(chosen & carries):
+        reached = set(range(space.inputs))
+        for (node, source), edge in zip(space.edges, cell, strict=True):
+            if source in reached and edge.any():
+                reached.add(space.inputs + node)
+        if not reached.issuperset(space.outputs):
+            leaving = [source in reached and space.inputs + node not in reached for node, source in space.edges]
+            crossing = np.zeros(chosen.shape, dtype=bool)
+            crossing[kind] = np.outer(leaving, carries)
+            return crossing
+    return None
 
 
 def _limits(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> Budgets:
@@ -242,6 +335,7 @@ def _limits(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) 
         np.append(budgets.fixed, 0),
         np.concatenate([budgets.prices, skips]),
         np.append(budgets.bounds, max_skips),
+        np.append(budgets.floors, -np.inf),
     )
 
 

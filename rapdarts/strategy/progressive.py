@@ -7,7 +7,7 @@ import numpy as np
 from rapdarts.architecture.genotype import one_hot
 from rapdarts.architecture.space import SKIP, SearchSpace
 from rapdarts.errors import DivergedError
-from rapdarts.strategy.exact import Budgets, discretize_exactly, feasible
+from rapdarts.strategy.exact import Budgets, discretize_exactly, exists
 
 
 def prune(
@@ -41,7 +41,7 @@ def prune(
             kept = np.append(kept[:-1], others[0]) if others else kept
         mask[kind, edge, kept] = True
     pruned = space.narrowed(mask & space.mask)
-    if budgets is None or feasible(pruned, budgets, max_skips):
+    if budgets is None or exists(pruned, budgets, max_skips):
         return pruned
 
     best = discretize_exactly(space, weights, budgets, max_skips)[0].genotype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,3 +34,9 @@ class Architecture(nn.Module):
         if self.beta is None:
             return Mixing(weights)
         return Mixing(weights, torch.cat([torch.softmax(beta, -1) for beta in self.beta.split(self.into, -1)], -1))
+
+
+def mixing_weights(architecture: Architecture) -> np.ndarray:
+    """Return the mixing weights of an architecture, edge weights multiplied in, as a plain array (kinds, edges, primitives), float64."""
+    with torch.no_grad():
+        return np.asarray(architecture().joint.double().cpu().numpy())

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 
 from rapdarts.config import experiment as configuration
-from rapdarts.config import key_values, resolve
+from rapdarts.config import given, key_values, resolve
 from rapdarts.errors import BusyError, DamagedError, InputError
 from rapdarts.files import atomic as files
-from rapdarts.files.run_files import RunFile
-from rapdarts.files.yaml import read_yaml
+from rapdarts.files.run_files import RunFile, begun
 from rapdarts.training import checkpoint
 from rapdarts.training.log import Screen
 from rapdarts.version import __version__
@@ -54,7 +53,7 @@ def claimed(
                 f"the run folder {folder} is in use by another process; wait for it, or choose another with run=PATH."
             ) from None
         # First all checks, then the changes to the folder.
-        _check_config(folder, config, launch.resume)
+        config = _checked(folder, config, launch.resume)
         resumed = _load(folder, origin, screen) if launch.resume else None
         environment = _environment_of(folder, verb, config.device, processes, screen)
         files.remove_leftovers(folder)
@@ -90,25 +89,21 @@ def _make_folder(launch: configuration.Launch, name: str) -> Path:
         raise InputError(f"run={launch.run!r} is not a usable path.") from None
 
 
-def _check_config(folder: Path, config: configuration.Experiment, resume: bool) -> None:
-    saved, record = folder / RunFile.CONFIG, folder / RunFile.METRICS
-    begun = (
-        (folder / RunFile.CHECKPOINT).exists()
-        or (folder / RunFile.RESULT).exists()
-        or (record.exists() and record.stat().st_size > 0)
-    )
-    if not (saved.exists() and begun):
-        return  # a run that failed before it began has left nothing to lose
+def _checked(folder: Path, config: configuration.Experiment, resume: bool) -> configuration.Experiment:
+    """Return the configuration to write down. Raises InputError where it is not that of the run in the folder."""
+    if not begun(folder):
+        return config  # a run that failed before it began has left nothing to lose
     if not resume:
         raise InputError(
             f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
         )
-    old = key_values.parse_settings(configuration.Experiment, list(read_yaml(saved)), where=str(saved))
+    old, config = given.experiment_begun(folder), given.as_begun(config, folder)
     changed = [line for line in key_values.differences(old, config) if line.partition(":")[0] not in resolve.HARMLESS]
     if changed:
         raise InputError(
             f"{folder} was begun with another configuration ({'; '.join(changed)}); resume with the same keys."
         )
+    return config
 
 
 def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, Any] | None:

@@ -65,6 +65,7 @@ class Run:
         self.screen = screen
         self.meter = Meter()
         self.stage = self.epoch = self.step = 0
+        self.stream = seed, 0
         self.finished: list[dict[str, Any]] = []
         self.objects: Mapping[str, Stateful] = {}
         self.asked_to_stop: int | None = None
@@ -78,14 +79,21 @@ class Run:
     # --- the loop ------------------------------------------------------------------------------------------------
 
     def epochs(
-        self, what: str, epochs: int, steps: int, objects: Mapping[str, Stateful], carries: Sequence[str] = ()
+        self,
+        what: str,
+        epochs: int,
+        steps: int,
+        objects: Mapping[str, Stateful],
+        carries: Sequence[str] = (),
+        stream: tuple[int, int] | None = None,
     ) -> Iterator[int]:
         """Yield the epochs of one stage that are still to be done, each to be filled with `batches`.
 
         Restores `objects` from a checkpoint in this stage. A stage that was finished before yields no epoch: only the
-        objects named in `carries` are restored, which outlive it.
+        objects named in `carries` are restored, which outlive it. The random numbers of a step are drawn from
+        `stream`, a seed and a number of its stage; by default the run's seed, and the stages of the run are counted.
         """
-        self.objects = objects
+        self.objects, self.stream = objects, stream or (self.seed, self.stage)
         if self._resumed and self.stage < self._resumed["stage"]:
             for name in carries:
                 self._restore(name, objects[name], self._resumed["finished"][self.stage][name])
@@ -132,8 +140,9 @@ class Run:
 
     def batches(self, source: Source[Batch]) -> Iterator[Batch]:
         """Yield the epoch's batches that are still to be done; between two of them the run saves and answers signals."""
+        seed, stage = self.stream
         for batch in source.epoch(self.epoch, self.step):
-            torch.manual_seed(key(self.seed, f"stage {self.stage}", self.epoch, self.step))
+            torch.manual_seed(key(seed, f"stage {stage}", self.epoch, self.step))
             yield batch
             self.step += 1
             self.screen.step()
@@ -145,7 +154,7 @@ class Run:
         for name, value in numbers.items():
             if not math.isfinite(value):
                 raise self._diverged(f"{name} is {value} in epoch {self.epoch + 1}")
-        record = {"stage": self.stage, "epoch": self.epoch, **numbers}
+        record = {"stage": self.stream[1], "epoch": self.epoch, **numbers}
         self.log_file.append({**record, "seconds": round(time.monotonic() - self.began, 3)})
         shown = [f"{name} {_readable(numbers[name])}" for name in show if name in numbers]
         self.screen.epoch(

@@ -19,6 +19,7 @@ from rapdarts.cost.measure import timer
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.strategy.derive import derive
 from rapdarts.strategy.discretize import discretize
+from rapdarts.strategy.rule import Rule
 from tests.benchmarks.turns import Job, header, in_turns, rows, say, table, timed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +49,7 @@ def derivations(rounds: int, warm_up: int) -> dict[str, Any]:
 
         def derivation() -> object:
             weights, limit = next(turns)
-            return derive(space, weights, prices, "pdarts", SKIPS, {}, limit)
+            return derive(space, weights, prices, Rule("pdarts", SKIPS, limit), {})
 
         return derivation
 

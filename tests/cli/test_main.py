@@ -376,7 +376,7 @@ def searched(elsewhere: Path) -> Path:
 
     from rapdarts.architecture.space import Skeleton
     from rapdarts.deploy.space_lookup import named_space
-    from rapdarts.strategy.derive import alphas_to_json
+    from rapdarts.strategy.alphas import alphas_to_json
     from rapdarts.strategy.relaxation import Architecture
 
     space = named_space("darts")
@@ -388,7 +388,7 @@ def searched(elsewhere: Path) -> Path:
     folder = elsewhere / "runs" / "first"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(key_values.save_yaml(Experiment()))
-    (folder / "alphas.json").write_text(alphas_to_json(space, Skeleton(3, 8, (1, 8, 8), 10), architecture))
+    (folder / "alphas.json").write_text(alphas_to_json(space, Skeleton(3, 8, (1, 8, 8), 10), [architecture]))
     return folder
 
 

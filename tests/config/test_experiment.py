@@ -126,7 +126,7 @@ def test_the_defaults_are_those_of_the_paper() -> None:
     assert (search.lr, search.lr_min, search.momentum, search.weight_decay, search.clip) == (0.025, 0.0, 0.9, 3e-4, 5.0)
     assert (search.alpha_lr, search.alpha_beta1, search.alpha_beta2) == (6e-4, 0.5, 0.999)
     assert (search.alpha_weight_decay, search.alpha_clip, search.alpha_init) == (1e-3, 5.0, 1e-3)
-    assert (search.rule, search.max_skips, search.weight_fraction, search.unrolled) == ("pdarts", 2, 0.5, False)
+    assert (search.rule, search.max_skips, search.weight_fraction, search.unrolled) == ("auto", -1, 0.5, False)
     assert (retrain.epochs, retrain.batch, retrain.lr, retrain.lr_min) == (600, 128, 0.025, 0.0)
     assert (retrain.drop_path, retrain.auxiliary, retrain.cutout, retrain.clip) == (0.3, 0.4, 16, 5.0)
     assert (found.skeleton.layers, found.skeleton.channels) == (20, 36)
@@ -143,7 +143,7 @@ def test_darts_is_that_of_its_paper(tmp_path: Path) -> None:
     assert (search.layers, search.candidates, search.skip_dropout) == ([8], [0], [0.0])
     assert (search.epochs, search.warmup_epochs, search.batch, search.channels) == (50, 0, 64, 16)
     assert (search.lr, search.lr_min, search.alpha_lr, search.alpha_clip) == (0.025, 0.001, 3e-4, 0.0)
-    assert search.rule == "darts"
+    assert search.rule == "auto"  # which is DARTS' own where there is no budget: tests/strategy/test_rule.py
 
 
 def test_presets_lie_under_the_keys_of_their_file(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_strategy_on_the_command_line_lies_over_the_file_and_under_its_neighbo
     )
     search = of(text, tmp_path, ("layers", "[2]"), ("strategy", "darts"), ("epochs", "9")).search
     assert (search.strategy, search.layers, search.candidates, search.epochs) == ("darts", [2], [0], 9)
-    assert (search.warmup_epochs, search.rule) == (0, "darts")
+    assert (search.warmup_epochs, search.rule) == (0, "auto")
     assert (search.channels, search.lr) == (16, 0.025)  # of DARTS, not of the file
 
 

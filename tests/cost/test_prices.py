@@ -11,16 +11,17 @@ import pytest
 
 from rapdarts.architecture.genotype import one_hot, random_genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
-from rapdarts.config.experiment import BudgetConfig, SearchConfig, budget_limits
+from rapdarts.config.experiment import RULES, BudgetConfig, SearchConfig, budget_limits
 from rapdarts.cost.count import count_derived
 from rapdarts.cost.penalty import uniform_mixing
 from rapdarts.cost.prices import prices, read_hardware
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
-from rapdarts.strategy.budgets import budgets_on, check_budgets, largest, skip_cap, widest
+from rapdarts.strategy.budgets import budgets_on, check_budgets, largest, widest
 from rapdarts.strategy.derive import derive, where_infeasible
 from rapdarts.strategy.exact import cheapest
 from rapdarts.strategy.progressive import prune
+from rapdarts.strategy.rule import Rule, rule_of
 
 DARTS = named_space("darts")
 SMALL = Skeleton(4, 8, (3, 8, 8), 10)
@@ -170,14 +171,14 @@ def test_energy_is_kept_to_the_last_digit() -> None:
     for _ in range(20):
         witness = table.exact(random_genotype(DARTS, rng))["energy"]
         limits = {"energy": witness * (1 + 1e-9)}
-        found = derive(DARTS, rng.dirichlet(np.ones(8), DARTS.mask.shape[:2]), table, "pdarts", 2, {}, limits)
+        found = derive(DARTS, rng.dirichlet(np.ones(8), DARTS.mask.shape[:2]), table, Rule("pdarts", 2, limits), {})
         assert found.genotype.costs["energy"] <= limits["energy"]
         assert count_derived(found.genotype, DARTS, SMALL)["energy"] <= limits["energy"]
 
 
 def test_the_rule_decides_the_cap() -> None:
-    assert skip_cap(SearchConfig(rule="pdarts", max_skips=3)) == skip_cap(SearchConfig(rule="exact", max_skips=3)) == 3
-    assert skip_cap(SearchConfig(rule="darts", max_skips=3)) is None
+    caps = {name: rule_of(SearchConfig(rule=name, max_skips=3), DARTS).max_skips for name in RULES}
+    assert caps == {"auto": 3, "pdarts": 3, "darts": None, "exact": 3}
 
 
 def favouring_dear_ones(first: str) -> np.ndarray:
@@ -196,27 +197,27 @@ def test_a_budget_just_above_the_floor_survives_three_stages() -> None:
     for keep in (8, 5, 3):
         space = prune(space, weights, keep, budgets, 2)
         assert all(len(names) == keep for kind in space.candidates for names in kind)
-    derivation = derive(space, weights, table, "pdarts", 2, {}, limits)
+    derivation = derive(space, weights, table, Rule("pdarts", 2, limits), {})
     assert FLOOR <= derivation.genotype.costs["params"] <= limits["params"]
     assert derivation.used["params"] <= 1
     plain = prune(prune(DARTS, weights, 5), weights, 3)  # by the plain rule nothing cheap enough is left
     with pytest.raises(InputError):
-        derive(plain, weights, table, "pdarts", 2, {}, limits)
+        derive(plain, weights, table, Rule("pdarts", 2, limits), {})
 
 
 def test_the_best_genotypes_come_first_and_all_keep_the_budget() -> None:
     table, rng = prices(SearchConfig(), DARTS, SMALL), np.random.default_rng(0)
     weights = rng.dirichlet(np.ones(8), DARTS.mask.shape[:2])
     limit = np.median([table.exact(random_genotype(DARTS, rng))["params"] for _ in range(100)])
-    derivation = derive(DARTS, weights, table, "pdarts", 1, {"seed": 0}, {"params": limit}, count=4)
+    derivation = derive(DARTS, weights, table, Rule("pdarts", 1, {"params": limit}), {"seed": 0}, count=4)
     scores = [candidate.score for candidate in derivation.candidates]
     assert len(scores) == 4 and scores == sorted(scores, reverse=True)
     assert all(candidate.genotype.costs["params"] <= limit for candidate in derivation.candidates)
     assert derivation.genotype == derivation.candidates[0].genotype
     assert "params at most" in derivation.rule and "at most 1 skips" in derivation.rule
     assert derivation.genotype.provenance == {"seed": 0, "rule": derivation.rule}
-    free = derive(DARTS, weights, table, "darts", 1, {}, count=2)
-    assert free.genotype.cells == derive(DARTS, weights, table, "darts", 1, {}).genotype.cells
+    free = derive(DARTS, weights, table, Rule("darts"), {}, count=2)
+    assert free.genotype.cells == derive(DARTS, weights, table, Rule("darts"), {}).genotype.cells
 
 
 @pytest.mark.parametrize("params", [2e6, 1e6])
@@ -224,8 +225,8 @@ def test_what_cannot_be_met_names_the_floors_of_the_run_and_of_the_space(params:
     table = prices(SearchConfig(), DARTS, FULL)
     left = prune(prune(DARTS, favouring_dear_ones("sep_conv_5x5"), 5), favouring_dear_ones("sep_conv_5x5"), 1)
     limits = {"params": params}
-    with pytest.raises(InputError) as error, where_infeasible(DARTS, left, table, limits, 2):
-        derive(left, favouring_dear_ones("sep_conv_5x5"), table, "pdarts", 2, {}, limits)
+    with pytest.raises(InputError) as error, where_infeasible(DARTS, left, table, Rule("pdarts", 2, limits)):
+        derive(left, favouring_dear_ones("sep_conv_5x5"), table, Rule("pdarts", 2, limits), {})
     anew = ", or search anew within it" if params > FLOOR else ""
     assert str(error.value) == (
         f"no genotype of the candidates that this search left meets params <= {params:,.0f} with at most 2 skips in its normal cell:"
@@ -239,10 +240,10 @@ def test_a_cap_on_skips_that_cannot_be_met_is_no_matter_of_budgets() -> None:
     mask[..., [column for name, column in DARTS.columns.items() if name != "skip_connect"]] = False
     left = DARTS.narrowed(mask)
     with pytest.raises(InputError, match="with at most 2 skips in its normal cell is left in the space darts"):
-        with where_infeasible(DARTS, left, table, limits, 2):
-            derive(left, weights, table, "pdarts", 2, {}, limits)
-    with pytest.raises(InputError) as error, where_infeasible(DARTS, left, table, limits, None):
-        derive(left, weights, table, "darts", 2, {}, limits)
+        with where_infeasible(DARTS, left, table, Rule("pdarts", 2, limits)):
+            derive(left, weights, table, Rule("pdarts", 2, limits), {})
+    with pytest.raises(InputError) as error, where_infeasible(DARTS, left, table, Rule("darts", None, limits)):
+        derive(left, weights, table, Rule("darts", None, limits), {})
     assert re.search(
         r"left meets params <= 1 and macs <= 1: they cost [\d,]+ params or [\d,]+ macs at the least, the full space [\d,]+"
         r" params or [\d,]+ macs, each taken alone; raise the budget\.$",

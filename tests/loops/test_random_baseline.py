@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.literature import LITERATURE
+from rapdarts.architecture.reading import parse_genotype
 from rapdarts.architecture.space import Skeleton
 from rapdarts.cli.main import main
 from rapdarts.cost.count import count_derived
 from rapdarts.cost.expected import price_table
 from rapdarts.errors import InputError
 from rapdarts.files.run_files import RUN_FILES
-from rapdarts.loops.random_baseline import draw_genotypes
+from rapdarts.loops.random_baseline import conditions, draw_genotypes
+from rapdarts.strategy.rule import Rule
 from rapdarts.training.checkpoint import load_checkpoint
 from rapdarts.training.run import Run
 from search_spaces.darts import SPACE
@@ -38,20 +41,73 @@ TINY = [
 
 
 def test_drawn_genotypes_meet_the_cost() -> None:
-    table = price_table(SPACE, Skeleton(6, 8, (3, 16, 16), 10))
-    center = np.median([table.exact(genotype)["macs"] for genotype in draw_genotypes(SPACE, table, 200, 0, 0.05, 1)])
-    genotypes = draw_genotypes(SPACE, table, 20, center, 0.02, seed=3)
+    table, rule = price_table(SPACE, Skeleton(6, 8, (3, 16, 16), 10)), Rule("pdarts", 1)
+    anything = draw_genotypes(SPACE, 100, 1, None, None, "")
+    center = float(np.median([table.exact(genotype)["macs"] for genotype in anything]))
+    budgets, words = conditions(SPACE, table, rule, center, 0.02)
+    assert words == f"random genotypes within 2% of {center:,.0f} MACs, at most 1 skips in the normal cell"
+
+    def drawn(seed: int) -> list[Genotype]:
+        return draw_genotypes(SPACE, 20, seed, budgets, rule.max_skips, words)
+
+    genotypes = drawn(3)
     assert all(abs(table.exact(genotype)["macs"] - center) <= 0.02 * center for genotype in genotypes)
+    assert all(skips(genotype) <= 1 for genotype in genotypes) and max(map(skips, anything)) > 1
     assert len({genotype.to_darts() for genotype in genotypes}) == 20
-    assert draw_genotypes(SPACE, table, 20, center, 0.02, seed=3) == genotypes
-    assert draw_genotypes(SPACE, table, 20, center, 0.02, seed=4) != genotypes
+    assert drawn(3) == genotypes and drawn(4) != genotypes
 
 
-def test_a_cost_nobody_has_is_an_error_that_names_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rapdarts.loops.random_baseline.MOST_DRAWS", 300)
+def skips(genotype: Genotype) -> int:
+    return sum(name == "skip_connect" for node in genotype.cells["normal"].nodes for name, _ in node)
+
+
+@pytest.mark.parametrize("macs", [1e12, 1.0])
+def test_a_cost_nobody_has_is_refused(macs: float) -> None:
     table = price_table(SPACE, Skeleton(3, 4, (1, 8, 8), 10))
-    with pytest.raises(InputError, match=r"they have [\d,]+ to [\d,]+"):
-        draw_genotypes(SPACE, table, 2, 10**12, 0.05, 0)
+    budgets, words = conditions(SPACE, table, Rule("darts"), macs, 0.05)
+    with pytest.raises(InputError) as refusal:
+        draw_genotypes(SPACE, 2, 0, budgets, None, words)
+    assert str(refusal.value) == (
+        f"the space darts has only 0 of 2 random genotypes within 5% of {macs:,.0f} MACs; change search.random.macs,"
+        " search.random.tolerance or the budget, or draw fewer with search.random.count."
+    )
+
+
+def test_they_keep_the_conditions_of_the_search_they_are_compared_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Budgets, spending, primitives and cap on skips come from the search's folder; other budgets are refused."""
+    tiny = [setting for setting in TINY if not setting.startswith(("strategy", "random", "retrain"))]
+    tiny += ["layers=[3]", "candidates=[0]", "skip_dropout=[0.0]", "channels=4", "epochs=1", "warmup_epochs=0"]
+    own = ["primitives=[skip_connect,max_pool_3x3,sep_conv_3x3]", "batch=32", "max_skips=1"]
+    search = tmp_path / "search"
+    assert main(["search", "digits", *tiny, *own, "budget.params=5k", f"run={search}"]) == 0
+    found = json.loads((search / "result.json").read_text())
+    folder, like = tmp_path / "baseline", f"random.like={search}"
+    assert baseline(folder, like) == 0
+    result = json.loads((folder / "result.json").read_text())
+    assert 4500 <= found["priced"]["params"] <= 5000
+    assert result["drawn"] == (
+        "random genotypes, params at least 4,500 and at most 5,000, at most 1 skips in the normal cell"
+    )
+    for network in result["networks"]:
+        genotype = parse_genotype(network["genotype"], "the result")
+        assert skips(genotype) <= 1 and 4500 <= network["costs"]["params"] <= 5000
+        assert {name for cell in genotype.cells.values() for node in cell.nodes for name, _ in node} <= {
+            "skip_connect",
+            "max_pool_3x3",
+            "sep_conv_3x3",
+        }
+    capsys.readouterr()
+    assert baseline(tmp_path / "other", like, "budget.params=6k") == 2
+    assert f"search.random.like={search} brings the budgets of that search; leave out search.budget." in (
+        capsys.readouterr().err
+    )
+    assert baseline(tmp_path / "other", like, "space=filters") == 2
+    assert "searched the space darts, not filters; add space=darts." in capsys.readouterr().err
+    assert baseline(tmp_path / "other", "budget.params=5k", "random.macs=1M") == 2
+    assert "search.random.macs and a budget both say what random networks may cost" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def baseline(folder: Path, *settings: str) -> int:

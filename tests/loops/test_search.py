@@ -17,17 +17,25 @@ import numpy as np
 import pytest
 import torch
 
+import rapdarts
 from rapdarts.architecture.genotype import validate
-from rapdarts.architecture.reading import read_genotype
+from rapdarts.architecture.reading import parse_genotype, read_genotype
 from rapdarts.cli.main import main
+from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment
 from rapdarts.config.resolve import resolve_experiment
 from rapdarts.cost.count import ADDITIVE, COUNTERS, count_derived
+from rapdarts.cost.expected import price_table
 from rapdarts.data import dataset as datasets
 from rapdarts.files.run_files import RUN_FILES
 from rapdarts.loops.search import SearchBatches, check_stages
 from rapdarts.loops.search_record import heat_map
-from rapdarts.strategy.derive import mixing_weights, read_alphas
+from rapdarts.strategy.alphas import read_alphas
+from rapdarts.strategy.budgets import budgets_on, spent
+from rapdarts.strategy.progressive import prune
+from rapdarts.strategy.relaxation import Architecture, mixing_weights
+from rapdarts.strategy.replicas import mean_weights, replica_seeds
+from rapdarts.strategy.rule import rule_of
 from rapdarts.training import checkpoint
 from rapdarts.training.run import Run
 from search_spaces.darts import SPACE
@@ -114,7 +122,7 @@ def test_candidates_are_all_there_and_one_is_chosen(whole: Path) -> None:
 
 
 def test_alphas_read_back_to_the_same_bits(whole: Path) -> None:
-    space, skeleton, architecture = read_alphas(whole / "alphas.json", SPACE)
+    space, skeleton, (architecture,) = read_alphas(whole / "alphas.json", SPACE)
     assert all(len(edge) == 3 for kind in space.candidates for edge in kind)
     assert skeleton == read_genotype(whole / "genotype.json").skeleton
     written = json.loads((whole / "alphas.json").read_text())["cells"]["reduce"][5]
@@ -179,20 +187,25 @@ def test_an_interrupted_search_ends_in_the_same_bits(
     assert results(tmp_path / "cut") == results(whole)
 
 
-def test_a_killed_search_ends_in_the_same_bits(whole: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "rapdarts", "search", "digits", *TINY, f"run={folder}", "save_seconds=0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+def kill(folder: Path, epochs: int, *settings: str) -> None:
+    """A search in a process of its own that SIGKILL ends once it has recorded so many epochs."""
+    words = ["search", "digits", *TINY, f"run={folder}", "save_seconds=0", *settings]
+    process = subprocess.Popen([sys.executable, "-m", "rapdarts", *words], stderr=subprocess.PIPE, text=True)
     record, deadline = folder / "metrics.jsonl", time.monotonic() + 120
-    while not (record.exists() and record.read_bytes().count(b"\n") >= 3):
+    while not (record.exists() and record.read_bytes().count(b"\n") >= epochs):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.kill()
     process.communicate()
     assert not (folder / "genotype.json").exists()
+
+
+def test_a_killed_search_ends_in_the_same_bits(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    kill(folder, 3)
     # A torn last line, as a kill in the middle of a write leaves it, is dropped.
-    with open(record, "ab") as file:
+    with open(folder / "metrics.jsonl", "ab") as file:
         file.write(b'{"stage": 1, "ep')
     assert run_search(folder, "save_seconds=0", "resume=true") == 0
     assert results(folder) == results(whole)
@@ -317,6 +330,239 @@ def test_the_width_is_found(tmp_path: Path) -> None:
     assert f"channels: {genotype.skeleton.channels}" in (tmp_path / "wide" / "config.yaml").read_text()
 
 
+# --- what a budget has to be used for ----------------------------------------------------------------------------
+
+
+def used(folder: Path) -> dict[str, float]:
+    """The shares of the budgets that the genotype of a search uses."""
+    return dict(json.loads((folder / "result.json").read_text())["used"])
+
+
+def test_a_budget_is_used(within: Path) -> None:
+    """The one that binds first by 0.9 or more, by every candidate; the rule says so."""
+    shares, candidates = used(within), json.loads((within / "candidates.json").read_text())
+    binding = max(shares, key=lambda name: shares[name])
+    assert 0.9 <= shares[binding] <= 1
+    assert all(0.9 * BUDGETS[binding] <= one["costs"][binding] <= BUDGETS[binding] for one in candidates)
+    rule = json.loads((within / "result.json").read_text())["rule"]
+    assert f"{binding} at least " in rule and rule.count("at least") == 1
+
+
+def test_every_genotype_that_is_derived_within_a_budget_uses_it(
+    within: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["derive", str(within), "budget.params=4k", "budget.traffic=none", "count=5"]
+    assert main([*words, "--json"]) == 0
+    five = json.loads(capsys.readouterr().out)
+    scores = [one["score"] for one in five]
+    assert len(five) == 5 and scores == sorted(scores, reverse=True)
+    assert all(3_600 <= one["costs"]["params"] <= 4_000 for one in five)
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "params at least 3,600 and at most 4,000" in said
+    assert f"\n{five[0]['costs']['params'] / 40:.1f} % of the budget of 4,000 params is used" in said
+
+    assert main([*words, "spend=0.97", "--json"]) == 0
+    assert all(3_880 <= one["costs"]["params"] <= 4_000 for one in json.loads(capsys.readouterr().out))
+    assert main([*words, "spend=0", "--json"]) == 0
+    free = json.loads(capsys.readouterr().out)
+    assert free[0]["score"] >= scores[0] and all(one["costs"]["params"] <= 4_000 for one in free)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            ["budget.params=3k", "budget.traffic=none", "spend=1"],
+            "no cell is found that uses 100% or more of the budget",
+        ),
+        (["budget.params=50k", "budget.traffic=none"], "even the most expensive cell that could be derived is within"),
+    ],
+)
+def test_where_less_is_used_that_is_said(
+    settings: list[str], said: str, within: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["derive", str(within), *settings]) == 0
+    assert said in capsys.readouterr().out
+
+
+def test_a_search_says_how_much_of_a_budget_it_asks_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage = ["search.layers=[3]", "candidates=[0]", "skip_dropout=[0]", "epochs=1", "warmup_epochs=0", "cost.macs=0"]
+    assert run_search(tmp_path / "ample", *stage, "cost.bytes=0", "budget.params=50k") == 0
+    assert "within the budget of 50,000 params: search.spend asks for nothing." in capsys.readouterr().out
+    # Nothing has to be used of what has a price, unless it is asked for.
+    priced = [*stage, "cost.bytes=0", "cost.params=1000", "budget.params=12k"]
+    assert run_search(tmp_path / "priced", *priced) == 0 and used(tmp_path / "priced")["params"] < 0.9
+    capsys.readouterr()
+    assert main(["derive", str(tmp_path / "priced"), "spend=0.9", "--json"]) == 0
+    assert 10_800 <= json.loads(capsys.readouterr().out)[0]["costs"]["params"] <= 12_000
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_none_is_derived_where_that_is_asked_for(
+    allowed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a space whose cells may have it, and by derive as by the search; never so that nothing reaches the output."""
+    stage = ["search.layers=[3]", "candidates=[0]", "skip_dropout=[0]", "epochs=1", "warmup_epochs=0"]
+    folder = tmp_path / "bench"
+    assert run_search(folder, "space=nasbench201", *stage, f"derive_none={str(allowed).lower()}") == 0
+    found = read_genotype(folder / "genotype.json")
+    assert allowed or "none" not in found.to_nasbench201()
+    capsys.readouterr()
+    assert main(["derive", str(folder), "--json"]) == 0
+    assert parse_genotype(json.dumps(json.loads(capsys.readouterr().out)[0]["genotype"]), "").cells == found.cells
+    tree = json.loads((folder / "alphas.json").read_text())
+    for edge, entry in enumerate(tree["cells"]["normal"]):
+        entry["alpha"] = [3.0, 0.2 if edge < 4 else 0.1, 0.0, 0.0, 0.1]
+    (folder / "alphas.json").write_text(json.dumps(tree))
+    assert main(["derive", str(folder), "--json"]) == 0
+    best = json.loads(capsys.readouterr().out)[0]["genotype"]
+    cell = parse_genotype(json.dumps(best), "").to_nasbench201()
+    assert cell == (
+        "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
+        if allowed
+        else "|avg_pool_3x3~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|avg_pool_3x3~1|avg_pool_3x3~2|"
+    )
+    assert best["provenance"]["rule"].startswith(
+        "the cells of the largest" if allowed else "on each edge the strongest"
+    )
+
+
+# --- replicas ----------------------------------------------------------------------------------------------------
+
+FEW = ["primitives=[none,max_pool_3x3,skip_connect,dil_conv_3x3]", "cost.macs=0", "cost.bytes=0", "budget.params=3k"]
+REPLICATED = [*FEW, "candidates=[0,2]", "replicas=3"]
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search with three replicas under a budget that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "three"
+    assert run_search(folder, *REPLICATED) == 0
+    return folder
+
+
+def test_replicas_train_in_turns_stage_by_stage(three: Path) -> None:
+    records = results(three)["records"]
+    places = [(record["stage"], record["replica"], record["epoch"]) for record in records]
+    assert places == [(stage, replica, epoch) for stage in (0, 1) for replica in (1, 2, 3) for epoch in (0, 1)]
+    losses = [record["train_loss"] for record in records if (record["stage"], record["epoch"]) == (0, 0)]
+    assert len(set(losses)) == 3
+    # Each has multipliers of its own, which carry over its stages.
+    for replica in (1, 2, 3):
+        multiplier = 0.0
+        for record in (one for one in records if one["replica"] == replica):
+            assert record["multiplier_params"] == pytest.approx(multiplier, abs=1e-12)
+            if record["epoch"] >= 1:
+                multiplier = max(0.0, multiplier + 0.5 * (record["realised_params"] / 3000 - 1))
+
+
+def test_one_pruning_holds_for_all_replicas(three: Path) -> None:
+    """That by the mean of what the three learned in the first stage."""
+    left, skeleton, architectures = read_alphas(three / "alphas.json", SPACE)
+    assert len(architectures) == 3 and json.loads((three / "alphas.json").read_text())["version"] == 2
+    found = checkpoint.load_checkpoint(three / "checkpoint", {})
+    assert found is not None
+    finished = [state["architecture"] for state in found[0]["finished"]]
+    assert len(finished) == 5  # the sixth ended the search
+    settings = resolve.experiment_of_run(three).search
+    space, weights = SPACE.only(settings.primitives), []
+    for state in finished[:3]:
+        architecture = Architecture(space)
+        architecture.load_state_dict(state)
+        weights.append(mixing_weights(architecture))
+    rule, mean = rule_of(settings, space), mean_weights(weights)
+    bounds, _ = spent(space, mean, budgets_on(price_table(space, skeleton), rule.limits), rule)
+    assert prune(space, mean, 2, bounds, rule.max_skips).candidates == left.candidates
+    assert any(prune(space, one, 2, bounds, rule.max_skips).candidates != left.candidates for one in weights)
+    columns = [SPACE.columns[name] for name in space.primitives]
+    for state, architecture in zip(finished[3:], architectures, strict=False):
+        open_ = torch.as_tensor(left.mask[..., columns])
+        assert torch.equal(state["alpha"][open_], architecture.alpha[..., columns][open_])
+
+
+def test_the_genotype_of_several_replicas(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    genotype, result = read_genotype(three / "genotype.json"), json.loads((three / "result.json").read_text())
+    assert 2700 <= genotype.costs["params"] <= 3000 and 0.9 <= result["used"]["params"] <= 1
+    assert any("the three replicas agree on " in note for note in result["notes"])
+    assert main(["derive", str(three), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)[0]
+    assert again["genotype"]["cells"] == json.loads((three / "genotype.json").read_text())["cells"]
+    assert again["costs"] == genotype.costs
+    assert again["genotype"]["provenance"]["seeds"] == replica_seeds(0, 3)
+    assert main(["derive", str(three)]) == 0
+    assert "the three replicas agree on " in capsys.readouterr().out
+    assert main(["report", str(three)]) == 0
+
+
+@pytest.mark.parametrize("after", ["epoch 3", "epoch 8"])
+def test_an_interrupted_search_with_replicas_ends_in_the_same_bits(
+    three: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped within and after a replica, in each of two stages."""
+    interrupt_and_resume(after, tmp_path / "cut", monkeypatch, *REPLICATED)
+    assert results(tmp_path / "cut") == results(three)
+
+
+def test_a_killed_search_with_replicas_ends_in_the_same_bits(three: Path, tmp_path: Path) -> None:
+    kill(tmp_path / "killed", 9, *REPLICATED)
+    assert run_search(tmp_path / "killed", *REPLICATED, "save_seconds=0", "resume=true") == 0
+    assert results(tmp_path / "killed") == results(three)
+
+
+def test_a_search_with_one_replica_knows_nothing_of_replicas(whole: Path, tmp_path: Path) -> None:
+    assert run_search(tmp_path / "one", "replicas=1") == 0
+    assert results(tmp_path / "one") == results(whole)
+    assert not any("replica" in record for record in results(whole)["records"])
+    assert json.loads((whole / "alphas.json").read_text())["version"] == 1
+
+
+def test_another_number_of_replicas_is_another_search(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_search(three, *REPLICATED, "replicas=2", "resume=true") == 2
+    assert "search.replicas: 3 -> 2" in capsys.readouterr().err
+
+
+def test_three_searches_are_one_with_three_replicas(tmp_path: Path) -> None:
+    """In one stage, on all images: the replicas are searches with their seeds, and so is what is derived from them."""
+    stage = ["search.layers=[3]", "candidates=[0]", "skip_dropout=[0.3]", "epochs=1", "warmup_epochs=0", "subset=0.1"]
+    settings = ["data.fraction=1", *stage, *FEW]
+    seeds = replica_seeds(0, 3)
+    folders = [tmp_path / str(seed) for seed in seeds]
+    for folder, seed in zip(folders, seeds, strict=True):
+        assert run_search(folder, *settings, f"seed={seed}") == 0
+    assert run_search(tmp_path / "three", *settings, "replicas=3") == 0
+
+    learned = json.loads((tmp_path / "three" / "alphas.json").read_text())["replicas"]
+    records = results(tmp_path / "three")["records"]
+    for number, folder in enumerate(folders, 1):
+        alone = json.loads((folder / "alphas.json").read_text())
+        assert learned[number - 1] == {"cells": alone["cells"]}
+        own = [record for record in records if record["replica"] == number]
+        assert own == [{**record, "replica": number} for record in results(folder)["records"]]
+
+    apart = rapdarts.derive(folders, progress=False)
+    whole = rapdarts.derive(tmp_path / "three", progress=False)
+    genotype = read_genotype(tmp_path / "three" / "genotype.json")
+    assert apart.agreement == whole.agreement is not None
+    for found in (apart, whole):
+        assert (found.genotype.cells, found.costs) == (genotype.cells, genotype.costs)
+        assert found.genotype.provenance["seeds"] == seeds
+
+
+def test_searches_that_dropped_different_candidates_are_derived_from_together(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_search(tmp_path / "other", "seed=1") == 0
+    capsys.readouterr()
+    out = tmp_path / "both.json"
+    assert main(["derive", str(whole), str(tmp_path / "other"), f"out={out}"]) == 0
+    said = capsys.readouterr().out
+    assert "the two replicas agree on " in said and said.endswith(f"written to {out}\n")
+    validate(read_genotype(out), SPACE, "both")
+    assert main(["derive", str(whole / "alphas.json"), str(tmp_path / "other" / "alphas.json"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["genotype"]["cells"] == json.loads(out.read_text())["cells"]
+
+
 # --- prices ------------------------------------------------------------------------------------------------------
 
 
@@ -374,7 +620,7 @@ def test_partial_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     """Edges learn weights of their own, which are kept beside alpha, and which decide over the edges of the genotype."""
     folder = tmp_path / "partial"
     assert run_search(folder, "partial_channels=2", "search.channels=4") == 0
-    _, _, architecture = read_alphas(folder / "alphas.json", SPACE)
+    _, _, (architecture,) = read_alphas(folder / "alphas.json", SPACE)
     assert architecture.beta is not None and architecture.beta.abs().max() > 0.05  # what a step of Adam moves it by
     written = json.loads((folder / "alphas.json").read_text())
     assert architecture.beta[1, 5].item() == written["cells"]["reduce"][5]["beta"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import os
 import statistics
 import time
@@ -23,9 +21,19 @@ from rapdarts.cost.expected import price_table
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import DivergedError, InputError
 from rapdarts.strategy.discretize import Candidate, discretize, score
-from rapdarts.strategy.exact import Budgets, Infeasible, cheapest, discretize_exactly, feasible
+from rapdarts.strategy.exact import (
+    Budgets,
+    Infeasible,
+    cheapest,
+    connected,
+    discretize_exactly,
+    exists,
+    feasible,
+    unbridged,
+)
+from tests.enumerated import every_choice, with_paths
 
-DARTS = named_space("darts")
+DARTS, BENCH = named_space("darts"), named_space("nasbench201")
 
 
 def bare(name: str, *primitives: str, **facts: Any) -> SearchSpace:
@@ -38,43 +46,35 @@ def bare(name: str, *primitives: str, **facts: Any) -> SearchSpace:
 SMALL = bare("small", "skip_connect", "conv", "pool", nodes=2)
 BARRED = bare("barred", "none", "skip_connect", "conv", nodes=2)
 ALONE = bare("alone", "none", "skip_connect", "conv", nodes=3, inputs=1, keep=None, derive_none=True)
-SPACES = {space.name: space for space in (SMALL, BARRED, ALONE)}
+OPEN = bare("open", "none", "skip_connect", nodes=2, derive_none=True)
+SPACES = {space.name: space for space in (SMALL, BARRED, ALONE, OPEN, BENCH)}
 
 
 @cache
 def everything(name: str) -> np.ndarray:
-    """All genotypes of a space as one-hot choices, (genotypes, kinds, edges, primitives) of bool."""
-    space = SPACES[name]
-    columns = np.flatnonzero(space.choosable)
-    nodes = []
-    for node in range(space.nodes):
-        into = range(len(space.edges))[space.edges_into(node)]
-        nodes.append(
-            [
-                list(zip(kept, named, strict=True))
-                for kept in itertools.combinations(into, space.edges_kept(node))
-                for named in itertools.product(columns, repeat=len(kept))
-            ]
-        )
-    cells = [np.zeros(space.mask.shape[1:], dtype=bool) for _ in range(math.prod(map(len, nodes)))]
-    for cell, pairs in zip(cells, itertools.product(*nodes), strict=True):
-        cell[tuple(zip(*itertools.chain(*pairs), strict=True))] = True
-    # The last kind changes fastest; what two kinds choose is independent.
-    return np.array([np.stack(kinds) for kinds in itertools.product(cells, repeat=len(space.kinds))])
+    """All genotypes of a space, (genotypes, kinds, edges, primitives) of bool."""
+    return every_choice(SPACES[name])
+
+
+@cache
+def joined(name: str) -> np.ndarray:
+    """Whether each of all genotypes leads from the inputs to every output, (genotypes,) of bool."""
+    return with_paths(SPACES[name], everything(name))
 
 
 class Brute:
-    """All genotypes of a small space that are within the limits, in order from the best."""
+    """All genotypes of a small space that are connected and within the limits, in order from the best."""
 
     def __init__(self, space: SearchSpace, weights: np.ndarray, budgets: Budgets, max_skips: int | None) -> None:
         choices = everything(space.name)
-        within = ~(choices & ~space.mask).any((1, 2, 3))
+        within = ~(choices & ~space.mask).any((1, 2, 3)) & joined(space.name)
         if max_skips is not None:
             within &= choices[:, 0, :, space.columns["skip_connect"]].sum(-1) <= max_skips
         self.allowed = choices[within]
         flat = self.allowed.reshape(len(self.allowed), space.mask.size).astype(np.float64)
-        self.costs = budgets.fixed + flat @ budgets.prices.reshape(len(budgets.names), -1).T
-        self.met = self.costs <= budgets.bounds
+        self.costs = budgets.fixed + flat @ budgets.prices.reshape(len(budgets.names), space.mask.size).T
+        self.below = self.costs <= budgets.bounds
+        self.met = self.below & (self.costs >= budgets.floors)
         flat = flat[self.met.all(-1)]
         keys = np.stack([flat @ values.ravel() for values in self.values(space, weights)], -1)
         keys[:, 1] = keys[:, 1].round(9)  # so that rounding breaks no ties
@@ -91,18 +91,20 @@ class Brute:
         return [float(values[chosen].sum()) for values in self.values(space, weights)]
 
     def floor(self, row: int, under: np.ndarray) -> float:
-        """The least cost in one resource among those that meet the budgets of the mask `under` (resources,)."""
-        return float(self.costs[self.met[:, under].all(-1), row].min(initial=np.inf))
+        """The least cost in one resource among those that meet the upper bounds of the mask `under` (resources,)."""
+        return float(self.costs[self.below[:, under].all(-1), row].min(initial=np.inf))
 
 
 def drawn(rng: np.random.Generator, space: SearchSpace, resources: int) -> Budgets:
-    """Whole random prices, and bounds from the impossible to the loose."""
+    """Whole random prices, upper bounds from the impossible to the loose, and lower ones below some of them."""
     prices = rng.integers(0, 10 ** rng.integers(1, 10), (resources, *space.mask.shape)).astype(np.float64)
     prices *= rng.random(prices.shape) > 0.2
     fixed = rng.integers(0, 1000, resources).astype(np.float64)
     pairs = len(space.kinds) * sum(map(space.edges_kept, range(space.nodes)))
     bounds = fixed + np.floor(prices.mean((1, 2, 3)) * pairs * rng.uniform(0.1, 1.2, resources))
-    return Budgets(tuple("abcd"[:resources]), fixed, prices, bounds)
+    shares = rng.choice([0.0, 0.5, 0.9, 1.0], resources, p=[0.4, 0.2, 0.3, 0.1])
+    floors = np.where(shares > 0, np.floor(shares * bounds), -np.inf)
+    return Budgets(tuple("abcd"[:resources]), fixed, prices, bounds, floors)
 
 
 def weights_for(rng: np.random.Generator, space: SearchSpace) -> np.ndarray:
@@ -134,7 +136,7 @@ def test_the_best_of_all(seed: int) -> None:
     outcomes = {"found": 0, "refused": 0}
     for space, weights, budgets, cap in cases(100, seed):
         brute = Brute(space, weights, budgets, cap)
-        assert feasible(space, budgets, cap) == bool(len(brute.keys))
+        assert feasible(space, budgets, cap) == exists(space, budgets, cap) == bool(len(brute.keys))
         if not len(brute.keys):
             with pytest.raises(InputError):
                 discretize_exactly(space, weights, budgets, cap)
@@ -143,7 +145,7 @@ def test_the_best_of_all(seed: int) -> None:
         (best,) = discretize_exactly(space, weights, budgets, cap)
         assert best == Candidate(best.genotype, cap, score(space, weights, best.genotype))
         assert brute.key(space, weights, best.genotype) == pytest.approx(brute.keys[0].tolist(), abs=1e-8)
-        assert budgets.met_by(one_hot(space, best.genotype))
+        assert budgets.met_by(one_hot(space, best.genotype)) and connected(space, one_hot(space, best.genotype) > 0)
         validate(best.genotype, space, "the best")
         outcomes["found"] += 1
     assert min(outcomes.values()) > 10
@@ -166,8 +168,8 @@ def test_the_best_few() -> None:
 
 
 def test_what_is_refused_says_how_far_off_it_is() -> None:
-    seen = {"alone": 0, "together": 0, "nothing": 0}
-    for space, weights, budgets, cap in cases(150, seed=5):
+    seen = {"alone": 0, "together": 0, "nothing": 0, "between": 0}
+    for space, weights, budgets, cap in cases(200, seed=5):
         brute = Brute(space, weights, budgets, cap)
         if len(brute.keys):
             continue
@@ -182,6 +184,12 @@ def test_what_is_refused_says_how_far_off_it_is() -> None:
             assert not error.floors and f"at most {cap} skips" in str(error)
             seen["nothing"] += 1
             continue
+        if brute.below.all(-1).any():
+            assert error.floors == error.cheapest == {}
+            for low, high in zip(budgets.floors, budgets.bounds, strict=True):
+                assert (low == -np.inf or f"at least {low:,.0f}" in str(error)) and f"at most {high:,.0f}" in str(error)
+            seen["between"] += 1
+            continue
         rows = np.arange(len(budgets.names))
         floors = np.array([brute.floor(row, rows < 0) for row in rows])
         together = (floors <= budgets.bounds).all()
@@ -194,7 +202,7 @@ def test_what_is_refused_says_how_far_off_it_is() -> None:
             assert f"{name} <= {bound:,.0f}" in str(error) and f"has {floor:,.0f}" in str(error)
             assert budgets.costs(one_hot(space, error.cheapest[name]))[name] == floor
             if together:
-                assert budgets.without(name).met_by(one_hot(space, error.cheapest[name]))
+                assert budgets.without_floors().without(name).met_by(one_hot(space, error.cheapest[name]))
     assert min(seen.values()) > 0, seen
 
 
@@ -229,6 +237,13 @@ def test_the_sentences() -> None:
         discretize_exactly(skips, weights, max_skips=3)
     assert error.value.floors == error.value.cheapest == {}
     assert not feasible(skips, max_skips=3) and feasible(skips, max_skips=4)
+    prices[0, ..., SMALL.columns["pool"]] = 1
+    band = Budgets(("params",), np.full(1, 1e6), prices[:1], np.full(1, 1_001_500.0), np.full(1, 1_001_010.0))
+    with pytest.raises(Infeasible) as error:
+        discretize_exactly(SMALL, weights, band, max_skips=2)
+    assert str(error.value) == (
+        "no genotype of the space small with at most 2 skips in its normal cell has at least 1,001,010 and at most 1,001,500 params."
+    )
 
 
 def test_the_cheapest() -> None:
@@ -241,11 +256,12 @@ def test_the_cheapest() -> None:
         for row, name in enumerate(budgets.names):
             genotype = cheapest(space, budgets, name, cap)
             assert budgets.costs(one_hot(space, genotype))[name] == brute.costs[:, row].min()
+            assert connected(space, one_hot(space, genotype) > 0)
             if len(brute.keys):
                 genotype = cheapest(space, budgets, name, cap, under=budgets)
                 assert budgets.met_by(one_hot(space, genotype))
-                everyone = np.ones(len(budgets.names), dtype=bool)
-                assert budgets.costs(one_hot(space, genotype))[name] == brute.floor(row, everyone)
+                within = brute.costs[brute.met.all(-1), row]
+                assert budgets.costs(one_hot(space, genotype))[name] == within.min()
 
 
 # --- ties, zeros, rounding ---------------------------------------------------------------------------------------
@@ -257,6 +273,8 @@ def test_without_limits_it_is_the_plain_rule(seed: int) -> None:
     for space in (DARTS, *SPACES.values()):
         for weights in (weights_for(rng, space), np.full(space.mask.shape, 0.125), np.zeros(space.mask.shape)):
             plain = discretize(space, weights)
+            if not connected(space, one_hot(space, plain) > 0):
+                continue
             assert discretize_exactly(space, weights)[0].genotype == plain
             # The program itself, kept from the short cut by a price on a choice that none of the best makes.
             chosen = one_hot(space, plain) > 0
@@ -305,6 +323,10 @@ def test_a_bound_is_met_to_the_last_bit() -> None:
         below = Budgets(("x",), np.full(1, 0.1), prices, np.array([np.nextafter(cost, 0)]))
         other = discretize_exactly(SMALL, weights, below)[0].genotype
         assert other != plain and below.costs(one_hot(SMALL, other))["x"] < cost
+        assert discretize_exactly(SMALL, weights, at.with_floor("x", cost))[0].genotype == plain
+        above = Budgets(("x",), np.full(1, 0.1), prices, np.array([np.inf]), np.array([np.nextafter(cost, np.inf)]))
+        other = discretize_exactly(SMALL, weights, above)[0].genotype
+        assert other != plain and above.costs(one_hot(SMALL, other))["x"] > cost
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
@@ -313,6 +335,52 @@ def test_what_is_not_finite_is_refused(wrong: float) -> None:
     weights[1, 4, 2] = wrong
     with pytest.raises(DivergedError, match=r"the mixing weights are not finite; no genotype is derived from them\."):
         discretize_exactly(SMALL, weights)
+
+
+# --- from the inputs to the outputs ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_connected_is_what_has_a_path_to_every_output(name: str) -> None:
+    space, choices = SPACES[name], everything(name)
+    some = np.random.default_rng(0).permutation(len(choices))[:2000]
+    assert [connected(space, choices[one]) for one in some] == joined(name)[some].tolist()
+    assert joined(name).all() == (not space.derive_none)
+
+
+def test_an_unconnected_cell_breaks_a_row_that_every_connected_one_meets() -> None:
+    """The row holds what leads from the nodes that the input reaches to the others."""
+    none, skip, conv = (BENCH.columns[name] for name in ("none", "skip_connect", "nor_conv_3x3"))
+    chosen = np.zeros(BENCH.mask.shape, dtype=bool)
+    # Node 1 reads the input and node 3 reads node 2, which reads nothing.
+    for edge, column in enumerate([conv, none, none, none, none, skip]):
+        chosen[0, edge, column] = True
+    crossing = unbridged(BENCH, chosen)
+    assert crossing is not None
+    from_reached = [False, True, True, True, True, False]  # from the input and from node 1, to nodes 2 and 3
+    assert crossing[0].tolist() == [[leads and column != none for column in range(5)] for leads in from_reached]
+    assert not (crossing & chosen).any()
+    choices = everything(BENCH.name)
+    assert (choices[joined(BENCH.name)] & crossing).any((1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("space", [ALONE, OPEN, BENCH], ids=lambda space: space.name)
+def test_the_best_connected_one_where_most_of_the_weight_is_on_none(space: SearchSpace) -> None:
+    rng, unlimited = np.random.default_rng(0), Budgets((), np.zeros(0), np.zeros((0, *space.mask.shape)), np.zeros(0))
+    moved = 0
+    for _ in range(10):
+        weights = rng.random(space.mask.shape)
+        weights[..., space.columns["none"]] *= 5
+        moved += not connected(space, one_hot(space, discretize(space, weights)) > 0)
+        brute = Brute(space, weights, unlimited, None)
+        for place, candidate in enumerate(discretize_exactly(space, weights, count=3)):
+            key = brute.key(space, weights, candidate.genotype)
+            assert key == pytest.approx(brute.keys[place].tolist(), abs=1e-8)
+    assert moved > 2
+    nothing = space.narrowed(np.broadcast_to([name == "none" for name in space.primitives], space.mask.shape))
+    assert not feasible(nothing)
+    with pytest.raises(Infeasible):
+        discretize_exactly(nothing, np.ones(space.mask.shape))
 
 
 # --- real prices -------------------------------------------------------------------------------------------------

@@ -77,6 +77,29 @@ def test_a_loop_stopped_at_any_step_ends_in_the_same_bits(tmp_path: Path, stop: 
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def drawn(folder: Path, *streams: tuple[int, int] | None) -> tuple[list[list[float]], list[int]]:
+    """The random numbers of one stage for each stream, of a run with the seed 3; and the stages that its records name."""
+    found: list[list[float]] = []
+    with open_run("test", Experiment(seed=3), Launch(run=str(folder)), "test", {}) as run:
+        for stream in streams:
+            found.append([])
+            for _ in run.epochs("numbers", 2, 5, {"layer": torch.nn.Linear(1, 1)}, stream=stream):
+                for _ in run.batches(Numbers()):
+                    found[-1].append(torch.rand(1).item())
+                run.log(constant=1.0)
+        return found, [record["stage"] for record in run.records()]
+
+
+def test_a_stage_draws_from_its_stream(tmp_path: Path) -> None:
+    """By default, that of the run's seed and of its number; a stream of its own gives the numbers of another run."""
+    own, stages = drawn(tmp_path / "own", None, None)
+    named, same_stages = drawn(tmp_path / "named", (3, 0), (3, 1))
+    assert (own, stages) == (named, same_stages) and stages == [0, 0, 1, 1] and own[0] != own[1]
+    replicas, stages = drawn(tmp_path / "replicas", (3, 0), (7, 0), (3, 1), (7, 1))
+    assert replicas[::2] == own and stages == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert len({tuple(numbers) for numbers in replicas}) == 4
+
+
 def test_a_run_folder_is_made_once_and_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path / "run")
     with pytest.raises(InputError, match="resume=true"):

@@ -128,6 +128,21 @@ COMMANDS = {
     "search digits seed=4294967296": "seed=4294967296 is out of range; it must be 0 to 4,294,967,295.",
     f"search digits seed={'9' * 5000}": "cannot be read: a number of more than 100 digits.",
     "search digits epochs=0": "search.epochs=0 is out of range; it must be 1 to 1e6.",
+    "search digits replicas=0": "search.replicas=0 is out of range; it must be 1 to 100.",
+    "search digits replicas=101": "search.replicas=101 is out of range; it must be 1 to 100.",
+    "search digits replicas=1.5": "search.replicas takes a whole number, not 1.5.",
+    "search digits spend=1.5": "search.spend=1.5 is out of range; it must be auto, or 0 to 1.",
+    "search digits spend=-0.1": "search.spend=-0.1 is out of range; it must be auto, or 0 to 1.",
+    "search digits spend=-1": "search.spend=-1 is out of range; it must be auto, or 0 to 1.",
+    "search digits spend=-1.0": "search.spend=-1.0 is out of range; it must be auto, or 0 to 1.",
+    "search digits spend=most": "search.spend takes a number, not 'most'.",
+    "search digits spend=.nan": "search.spend=nan is out of range; it must be auto, or 0 to 1.",
+    "search digits max_skips=-1": "search.max_skips=-1 is out of range; it must be auto, or 0 to 1000.",
+    "search digits rule=best": "search.rule has no choice 'best'; there are auto, pdarts, darts, exact.",
+    "search digits derive_none=1": "search.derive_none takes true or false, not 1.",
+    "derive . spend=1.5": "spend=1.5 is out of range; it must be auto, or 0 to 1.",
+    "derive . spend=-1": "spend=-1 is out of range; it must be auto, or 0 to 1.",
+    "derive . rule=best": "rule has no choice 'best'; there are auto, pdarts, darts, exact.",
     "search digits batch=1": "search.batch=1 is out of range; it must be 2 to 1e6.",
     "search digits lr=true": "search.lr takes a number, not True.",
     "search digits lr=0": "search.lr=0.0 is out of range; it must be above 0, at most 1000.",
@@ -585,11 +600,11 @@ def test_a_damaged_configuration(verb: str, refuse: Refuse, elsewhere: Path) -> 
 def alphas(folder: Path) -> str:
     from rapdarts.architecture.space import Skeleton
     from rapdarts.deploy.space_lookup import named_space
-    from rapdarts.strategy.derive import alphas_to_json
+    from rapdarts.strategy.alphas import alphas_to_json
     from rapdarts.strategy.relaxation import Architecture
 
     space = named_space("darts")
-    return alphas_to_json(space, Skeleton(3, 4, (1, 8, 8), 10), Architecture(space))
+    return alphas_to_json(space, Skeleton(3, 4, (1, 8, 8), 10), [Architecture(space)])
 
 
 def test_a_search_that_has_not_finished(refuse: Refuse, elsewhere: Path) -> None:
@@ -629,6 +644,94 @@ def test_damaged_alphas(refuse: Refuse, elsewhere: Path) -> None:
     (folder / "alphas.json").write_text(whole)
     for place in ("/dev/null/x", "none/x.json"):
         assert "out=FILE" in refuse("derive", "first", f"out={place}", code=6)
+
+
+def finished(folder: Path, seed: int = 0, space: str = "darts", channels: int = 4, *pairs: tuple[str, str]) -> Path:
+    """The folder of a finished search, with random architecture parameters."""
+    from rapdarts.architecture.space import Skeleton
+    from rapdarts.deploy.space_lookup import named_space
+    from rapdarts.strategy.alphas import alphas_to_json
+    from rapdarts.strategy.relaxation import Architecture
+
+    saved(folder, ("seed", str(seed)), ("search.space", space), *pairs)
+    torch.manual_seed(seed)
+    found = named_space(space)
+    skeleton = Skeleton(3, channels, (1, 8, 8), 10)
+    (folder / "alphas.json").write_text(alphas_to_json(found, skeleton, [Architecture(found, 1.0)]))
+    return folder
+
+
+def test_searches_that_are_not_derived_from_together(refuse: Refuse, elsewhere: Path) -> None:
+    finished(elsewhere / "first")
+    finished(elsewhere / "second", 1)
+    (elsewhere / "mine.json").write_text("kept")
+    others = {
+        "space": (finished(elsewhere / "space", 2, "filters"), "search.space filters, first has darts"),
+        "wide": (finished(elsewhere / "wide", 2, "darts", 6), "skeleton.channels 6, first has 4"),
+        "data": (
+            finished(elsewhere / "data", 2, "darts", 4, ("data.name", "mnist")), "data.name mnist, first has digits"
+        ),
+        "few": (
+            finished(elsewhere / "few", 2, "darts", 4, ("data.fraction", "0.5")), "data.fraction 0.5, first has 1.0"
+        ),
+    }  # fmt: skip
+    for name, (_, words) in others.items():
+        for runs in (["first", name], ["first", "second", name]):
+            sentence = refuse("derive", *runs, "out=mine.json")
+            assert sentence == f"{name} has {words}; derive from runs of one space, data set and skeleton together."
+    again = "two of these searches have learned exactly the same: name each once, of different seeds."
+    for runs in (["first", "first"], ["first", "second", "first/alphas.json"], ["second", "./second", "first"]):
+        assert refuse("derive", *runs, "out=mine.json") == again
+    shutil.copytree(elsewhere / "first", elsewhere / "copy")
+    assert refuse("derive", "first", "copy", "out=mine.json") == again
+    assert (elsewhere / "mine.json").read_text() == "kept"
+
+
+def test_one_of_several_searches_that_is_none(refuse: Refuse, elsewhere: Path) -> None:
+    finished(elsewhere / "first")
+    there_is_no = "; give the folder of a finished search, or its alphas.json."
+    assert refuse("derive", "first", "second") == f"there is no second{there_is_no}"
+    assert refuse("derive", "second", "first") == f"there is no second{there_is_no}"
+    saved(elsewhere / "second", ("seed", "1"))
+    words = "there is no second/alphas.json; the search has not finished, or second is a run of another command."
+    assert refuse("derive", "first", "second") == words
+    (elsewhere / "second" / "alphas.json").write_text("{")
+    assert refuse("derive", "first", "second", code=4).startswith("second/alphas.json is damaged (")
+
+
+def test_searches_on_other_images_are_not_derived_from_together(
+    refuse: Refuse, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of data of one name and shape, whose checkpoints tell them apart."""
+    from rapdarts.training.checkpoint import save_checkpoint
+
+    for seed, name in enumerate(("first", "second", "third")):
+        folder = finished(elsewhere / name, seed, "darts", 4, ("data.name", "npz"), ("data.path", f"{name}.npz"))
+        save_checkpoint(folder / "checkpoint", {}, {"command": "search", "data set": "ab"[seed // 2] * 64})
+    assert main(["derive", "first", "second", "out=two.json"]) == 0
+    sentence = (
+        "third searched on other images than first (fingerprint bbbbbbbbbbbb, not aaaaaaaaaaaa); derive from runs on the same"
+        " data together."
+    )
+    capsys.readouterr()
+    assert refuse("derive", "first", "second", "third", "out=two.json") == sentence
+
+
+def test_budgets_of_several_searches(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Below the floor, and one of which no cell uses as much as is asked for."""
+    for seed, name in enumerate(("first", "second")):
+        finished(elsewhere / name, seed)
+    assert main(["derive", "first", "second", "budget.params=1k", "out=two.json"]) == 2
+    remark, error = capsys.readouterr().err.splitlines()
+    assert remark == "looking for genotypes with params <= 1,000"
+    assert error.startswith(
+        "rapdarts: error: no genotype of the candidates that this search left meets params <= 1,000 "
+    )
+    assert error.endswith("raise the budget.") and not (elsewhere / "two.json").exists()
+    assert main(["derive", "first", "second", "budget.params=1990", "spend=1", "out=two.json"]) == 0
+    said = capsys.readouterr().out
+    assert "no cell is found that uses 100% or more of the budget on params; at least 95% is asked for instead." in said
+    assert "% of the budget of 1,990 params is used" in said and (elsewhere / "two.json").exists()
 
 
 def test_damaged_networks(refuse: Refuse, elsewhere: Path) -> None:

@@ -19,6 +19,7 @@ import rapdarts
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.reading import read_genotype
 from rapdarts.cli.main import main
+from rapdarts.config import resolve
 from tests.bits import Machine, file_sha256, recorded, weights_sha256
 
 RUNS = Path(__file__).with_name("runs_0_1_0")
@@ -91,6 +92,25 @@ def test_another_configuration_is_noticed(capsys: pytest.CaptureFixture[str]) ->
     command = json.loads(Path("stopped_search/environment.json").read_text())["command"]
     assert main([*command, "budget.params=3k", "resume=true"]) == 2
     assert re.search(r"begun with another configuration \(search\.budget\.params: \S+ -> 3k\)", capsys.readouterr().err)
+
+
+def test_what_derives_the_genotype_is_as_the_run_was_begun(capsys: pytest.CaptureFixture[str]) -> None:
+    """By names and numbers where a new run has auto, and without a lower bound on what a budget is used for."""
+    before = resolve.experiment_of_run(Path("stopped_search")).search
+    resumed("stopped_search")
+    after = resolve.experiment_of_run(Path("stopped_search")).search
+    assert (after.rule, after.max_skips, after.spend) == (before.rule, before.max_skips, 0) == ("pdarts", 2, 0)
+    assert "at least" not in result(Path("stopped_search"))["rule"]
+    assert resumed("stopped_search") == resumed("stopped_search")  # a second time too
+    command = json.loads(Path("stopped_search/environment.json").read_text())["command"]
+    for key, change in (
+        ("rule=exact", "rule: pdarts -> exact"),
+        ("max_skips=3", "max_skips: 2 -> 3"),
+        ("spend=0.9", "spend: 0.0 -> 0.9"),
+    ):
+        capsys.readouterr()
+        assert main([*command, key, "resume=true"]) == 2
+        assert f"begun with another configuration (search.{change})" in capsys.readouterr().err
 
 
 def test_the_finished_search_is_derived_from(capsys: pytest.CaptureFixture[str]) -> None:

@@ -211,6 +211,7 @@ def test_wheel_is_complete(wheel: Path) -> None:
     assert expected - set(names) == set()
     assert "rapdarts/experiments/digits.yaml" in names
     assert any(name.endswith("/LICENSE") for name in names)
+    assert not [name for name in names if "evidence" in name]
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == set(PACKAGES)
 
 

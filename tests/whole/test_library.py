@@ -41,7 +41,7 @@ from rapdarts.loops.launch import Retrained, Searched
 from rapdarts.networks import layers
 from rapdarts.networks.primitives import PRIMITIVES, choose
 from rapdarts.networks.reference import REFERENCE
-from rapdarts.strategy.derive import read_alphas
+from rapdarts.strategy.alphas import read_alphas
 from rapdarts.training.checkpoint import origin_of
 from rapdarts.training.log import Screen
 from rapdarts.training.run import Run
@@ -431,6 +431,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: rapdarts.search("digits", {"data.name": "memory"}),
         r"stands for images that a program gave: give them again with data=\(images, labels\)",
     ),
+    "no search": (lambda: rapdarts.derive([]), "needs the folder of a finished search; name one at least"),
+    "share": (lambda: rapdarts.derive("PDARTS", spend=1.5), "spend=1.5 is out of range; it must be auto, or 0 to 1"),
     "no network": (lambda: rapdarts.load("PDARTS"), "PDARTS is a network without weights; train it first"),
     "image": (lambda: rapdarts.derived("PDARTS", image=(32, 32)), r"image=\(32, 32\) must be \(channels, height"),
     "stem": (lambda: rapdarts.derived("PDARTS", stem="big"), "stem has no choice 'big'"),

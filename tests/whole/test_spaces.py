@@ -18,8 +18,10 @@ from rapdarts.errors import DamagedError
 from rapdarts.loops.search_record import heat_map
 from rapdarts.networks.primitives import check_primitives
 from rapdarts.networks.supernet import Supernet
-from rapdarts.strategy.derive import alphas_to_json, derive, mixing_weights, read_alphas
-from rapdarts.strategy.relaxation import Architecture
+from rapdarts.strategy.alphas import alphas_to_json, read_alphas
+from rapdarts.strategy.derive import derive
+from rapdarts.strategy.relaxation import Architecture, mixing_weights
+from rapdarts.strategy.rule import Rule
 from tests.spaces import NAMES, OWN
 
 
@@ -39,8 +41,8 @@ def test_every_space_is_searched_priced_and_derived(name: str, tmp_path: Path) -
     supernet = Supernet(space, skeleton)
     assert supernet(torch.ones(2, 3, 9, 7), architecture()).shape == (2, 10)
     table = price_table(space, skeleton)
-    for rule in ("pdarts", "darts"):
-        derivation = derive(space, mixing_weights(architecture), table, rule, 1, {})
+    for rule in (Rule("pdarts", 1), Rule("darts")):
+        derivation = derive(space, mixing_weights(architecture), table, rule, {})
         genotype = derivation.genotype
         validate(genotype, space, name)
         assert set(genotype.cells) == set(space.kinds)
@@ -52,8 +54,8 @@ def test_every_space_is_searched_priced_and_derived(name: str, tmp_path: Path) -
     assert heat_map(architecture().weights).shape == (16 * space.mask[..., 0].size, 24 * len(space.primitives), 3)
 
     path = tmp_path / "alphas.json"
-    path.write_text(alphas_to_json(space, skeleton, architecture))
-    narrowed, found, again = read_alphas(path, space)
+    path.write_text(alphas_to_json(space, skeleton, [architecture]))
+    narrowed, found, (again,) = read_alphas(path, space)
     assert (narrowed, found) == (space, skeleton) and torch.equal(again.alpha, architecture.alpha)
     tree = json.loads(path.read_text())
     for cells in ({"normal": tree["cells"]["normal"]}, {**tree["cells"], "reduce": tree["cells"]["normal"]}):

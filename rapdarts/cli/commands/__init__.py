@@ -41,9 +41,10 @@ COMMANDS = {
         "search",
     ),
     "derive": Command(
-        "derive RUN",
+        "derive RUN ...",
         "derive runs/first max_skips=1 out=one_skip.json",
-        "Derive another genotype from a finished search. --json lists all candidates, the derived one first.",
+        "Derive another genotype from a finished search, or from the mean of several that differ in their seeds. --json "
+        "lists all candidates, the derived one first.",
         (command_options.DeriveConfig,),
         ("--json", "--space"),
     ),

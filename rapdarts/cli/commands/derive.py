@@ -10,9 +10,8 @@ from rapdarts.config.key_values import parse_settings
 
 
 def derive(call: Call) -> None:
-    call.expect(1)
-    target = call.target("the folder of a finished search, or its alphas.json")
+    call.target("the folder of a finished search, or its alphas.json")
     options = parse_settings(DeriveConfig, call.pairs)
-    found = api.derive(target, call.values, space=call.space_file)
+    found = api.derive(call.words, call.values, space=call.space_file)
     written = f"\nwritten to {options.out}" if options.out else ""
     answer(call, found.best_first(), f"{found.describe(options.count)}{written}")

@@ -1,0 +1,37 @@
+"""Settings of a random baseline: those of the search that it is compared with, where its folder is named."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from rapdarts.config import resolve
+from rapdarts.config.command_options import DeriveConfig
+from rapdarts.config.experiment import Experiment, budget_limits
+from rapdarts.deploy.lookup import Found
+from rapdarts.errors import InputError, shorten
+from rapdarts.files.run_files import RunFile
+from rapdarts.loops.finished_search import settings_of_run
+
+
+def as_searched(config: Experiment, like: Found) -> Experiment:
+    """Return the experiment of a baseline with everything that decides which cells the search `like` could have found.
+
+    These are its space and primitives, cap on skips, budgets, spending, and what they are counted by. A genotype that
+    is no search's changes nothing. Raises InputError for budgets other than the search's.
+    """
+    folder = like.folder
+    if folder is None or not os.path.isfile(folder / RunFile.ALPHAS):
+        return config
+    own = settings_of_run(resolve.experiment_of_run(folder), DeriveConfig(), folder)
+    asked, kept = budget_limits(config.search.budget), budget_limits(own.budget)
+    if own.space != config.search.space:
+        raise InputError(
+            f"search.random.like={shorten(str(folder))} searched the space {own.space}, not {config.search.space};"
+            f" add space={own.space}."
+        )
+    if asked and asked != kept:
+        raise InputError(
+            f"search.random.like={shorten(str(folder))} brings the budgets of that search; leave out search.budget."
+        )
+    return replace(config, search=replace(own, strategy="random", random=config.search.random))

@@ -1,0 +1,156 @@
+"""A finished search, read back from its folder: what it learned, under which settings, and its prices; several as one."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapdarts.architecture.space import SearchSpace, Skeleton
+from rapdarts.config import resolve
+from rapdarts.config.command_options import DeriveConfig
+from rapdarts.config.experiment import Experiment, SearchConfig
+from rapdarts.cost.expected import PriceTable
+from rapdarts.cost.prices import prices
+from rapdarts.deploy import skeletons
+from rapdarts.deploy.space_lookup import Space, find_space
+from rapdarts.errors import InputError, shorten
+from rapdarts.files.run_files import RunFile
+from rapdarts.loops.search_record import provenance
+from rapdarts.strategy.alphas import read_alphas, space_of_alphas
+from rapdarts.strategy.derive import Derivation, derive_jointly, where_infeasible
+from rapdarts.strategy.relaxation import mixing_weights
+from rapdarts.strategy.replicas import on_common_candidates, replica_seeds
+from rapdarts.strategy.rule import Rule, rule_of
+from rapdarts.training.checkpoint import origin_of
+
+
+@dataclass(frozen=True)
+class FinishedSearch:
+    """What a search, or several, ended with.
+
+    `full` is the space that was searched, `left` the same with the candidates that are left, `weights` the mixing
+    weights of each replica (kinds, edges, primitives). `settings` are those of the derivation, `skeleton` is the one to price.
+    `fingerprint` is that of the images, empty where the checkpoint is gone.
+    """
+
+    config: Experiment
+    settings: SearchConfig
+    full: SearchSpace
+    left: SearchSpace
+    skeleton: Skeleton
+    weights: list[np.ndarray]
+    seeds: list[int]
+    fingerprint: str = ""
+
+    @property
+    def rule(self) -> Rule:
+        """The rule that derives from it."""
+        return rule_of(self.settings, self.full)
+
+    @cached_property
+    def table(self) -> PriceTable:
+        """The prices at the skeleton."""
+        return prices(self.settings, self.full, self.skeleton)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where a genotype derived from it comes from."""
+        facts = provenance(self.config, self.settings)
+        return facts if len(self.seeds) == 1 else facts | {"seeds": self.seeds}
+
+    def derive(self, count: int = 1) -> Derivation:
+        """Derive the `count` best genotypes. Raises InputError where the budgets cannot be met."""
+        with where_infeasible(self.full, self.left, self.table, self.rule):
+            return derive_jointly(
+                self.left, self.weights, self.table, self.rule, self.provenance, count, self.settings.epochs
+            )
+
+
+def finished_search(file: Path, is_run: bool, options: DeriveConfig, space: Space) -> FinishedSearch:
+    """Read the alphas.json that a search wrote, and the settings beside it, with what `options` change of them.
+
+    `is_run` says whether its run folder was named, whose configuration is then needed. Raises InputError.
+    """
+    config = resolve.experiment_of_alphas(file, needed=is_run)
+    settings = settings_of_run(config, options, file.parent)
+    full = find_space(space, space_of_alphas(file)).deriving_none(settings.derive_none)
+    full = full.only(settings.primitives) if settings.primitives else full
+    left, priced, architectures = read_alphas(file, full)
+    if (options.layers or options.channels) and not options.latency and settings.budget.latency is None:
+        settings = replace(settings, latency="")  # measured at the run's skeleton only
+    skeleton = skeletons.changed(priced, options.layers, options.channels)
+    weights = [mixing_weights(one) for one in architectures]
+    seeds = replica_seeds(config.seed, len(weights))
+    fingerprint = origin_of(file.parent / RunFile.CHECKPOINT).get("data set", "")
+    return FinishedSearch(config, settings, full, left, skeleton, weights, seeds, fingerprint)
+
+
+def together(searches: Sequence[FinishedSearch], words: Sequence[str]) -> FinishedSearch:
+    """Return several searches as one with all their replicas; `words` are what a user calls them.
+
+    Raises InputError unless all are of one space, on the same data and for the same skeleton, and none is there twice.
+    """
+    first = searches[0]
+    for word, other in zip(words[1:], searches[1:], strict=True):
+        ours, theirs = _facts(first), _facts(other)
+        for name, value in ours.items():
+            if theirs[name] != value:
+                raise InputError(
+                    f"{shorten(word)} has {name} {theirs[name]}, {shorten(words[0])} has {value}; derive from runs of one"
+                    " space, data set and skeleton together."
+                )
+        # A share of the training set is drawn by the seed; two wholes must be the same images.
+        known = first.fingerprint and other.fingerprint and first.config.data.fraction == 1
+        if known and first.fingerprint != other.fingerprint:
+            raise InputError(
+                f"{shorten(word)} searched on other images than {shorten(words[0])} (fingerprint {other.fingerprint[:12]}, not"
+                f" {first.fingerprint[:12]}); derive from runs on the same data together."
+            )
+    learned = [(one.left, weights) for one in searches for weights in one.weights]
+    for (one, weights), (another, others) in itertools.combinations(learned, 2):
+        if one.candidates == another.candidates and np.array_equal(weights, others):
+            raise InputError("two of these searches have learned exactly the same: name each once, of different seeds.")
+    left, filled = on_common_candidates(*zip(*learned, strict=True))
+    return replace(first, left=left, weights=filled, seeds=[seed for one in searches for seed in one.seeds])
+
+
+def _facts(search: FinishedSearch) -> dict[str, Any]:
+    """What searches must have in common to be averaged, by name."""
+    data, skeleton = search.config.data, search.skeleton
+    return {
+        "search.space": search.full.name,
+        "search.primitives": list(search.config.search.primitives) or "all of the space",
+        "data.name": data.name,
+        "data.size": data.size,
+        "data.fraction": data.fraction,
+        "skeleton.layers": skeleton.layers,
+        "skeleton.channels": skeleton.channels,
+        "skeleton.stem": skeleton.stem,
+        "images of": "x".join(map(str, skeleton.image)),
+        "classes": skeleton.classes,
+    }
+
+
+def settings_of_run(config: Experiment, options: DeriveConfig, folder: Path) -> SearchConfig:
+    """Return the settings of a search with what a derivation changes: budgets one by one; tables as the run folder keeps them."""
+    own = config.search
+    tables = {"hardware": folder / RunFile.HARDWARE, "latency": folder / RunFile.LATENCY}
+    kept = {name: str(path) if os.path.isfile(path) else getattr(own, name) for name, path in tables.items()}
+    given = {name: getattr(options, name) or kept[name] for name in tables}
+    return replace(
+        own,
+        rule=options.rule or own.rule,
+        max_skips=own.max_skips if options.max_skips < 0 else options.max_skips,
+        spend=own.spend if options.spend < 0 else options.spend,
+        precision=options.precision or own.precision,
+        hardware=given["hardware"],
+        latency="" if given["latency"] == "none" else given["latency"],
+        budget=options.budget.over(own.budget),
+    )

@@ -1,0 +1,139 @@
+"""What a search knows: how far its mixing weights are from uniform, and whether its replicas agree more than chance would."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rapdarts.architecture.genotype import Genotype, one_hot
+from rapdarts.architecture.space import SearchSpace
+from rapdarts.strategy.exact import Budgets
+from rapdarts.strategy.random_cells import random_cells
+
+DRAWS = 60
+"""Random genotypes that chance is judged by."""
+
+MOST_REPLICAS = 100
+"""More replicas than this are no advice."""
+
+
+def entropy(space: SearchSpace, weights: np.ndarray) -> float:
+    """Return the mean entropy of the edges' mixing weights (kinds, edges, primitives) as a share of its maximum.
+
+    1 is uniform; edges with one candidate left do not count. 0 where there are no others.
+    """
+    candidates = space.mask.sum(-1)
+    shares = weights / weights.sum(-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        nats = -np.where(shares > 0, shares * np.log(shares), 0.0).sum(-1)
+    several = candidates > 1
+    return float((nats[several] / np.log(candidates[several])).mean()) if several.any() else 0.0
+
+
+def margin(space: SearchSpace, weights: np.ndarray) -> float:
+    """Return by how much the strongest candidate of an edge leads the second on average, as a share of the edge's weight."""
+    shares = np.sort(np.where(space.mask, weights, 0.0) / weights.sum(-1, keepdims=True), -1)
+    several = space.mask.sum(-1) > 1
+    return float((shares[several, -1] - shares[several, -2]).mean()) if several.any() else 1.0
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How much several replicas agree, as means over all pairs of them.
+
+    `same` of `choices` (edge, primitive) pairs are equal in two replicas' genotypes; `chance` is that number for two
+    random genotypes under the same conditions. `correlation` is Spearman's, of the mixing weights of all candidates.
+    """
+
+    replicas: int
+    choices: int
+    same: float
+    chance: float
+    correlation: float
+
+    @property
+    def reliability(self) -> float:
+        """The correlation to expect between the mean of these replicas and the mean of as many others, at least 0.
+
+        (Spearman 1910 and Brown 1910, as reliability of a test of several parts.)
+        """
+        r = max(0.0, self.correlation)
+        return self.replicas * r / (1 + (self.replicas - 1) * r)
+
+    @property
+    def mostly_noise(self) -> bool:
+        """Whether less than half of what the mean of the replicas says would repeat."""
+        return self.reliability < 0.5
+
+    def words(self, epochs: int) -> str:
+        """Return the agreement in a sentence; `epochs` is how long the replicas trained."""
+        number = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}.get(self.replicas, str(self.replicas))
+        words = (
+            f"the {number} replicas agree on {self.same:.3g} of {self.choices} choices (chance: {self.chance:.3g}); by the rank"
+            f" correlation of their weights, {self.correlation:.2f}, another {number} would repeat {self.reliability:.0%} of"
+            " what they say on average"
+        )
+        if not self.mostly_noise:
+            return words
+        return f"{words}: mostly noise; more epochs (search.epochs={3 * epochs}) or replicas (search.replicas={self._enough}) help"
+
+    @property
+    def _enough(self) -> int:
+        """How many replicas would be half reliable, at least twice as many as there are where that is out of reach."""
+        r = self.correlation
+        needed = math.ceil((1 - r) / r) if r > 0 else MOST_REPLICAS + 1
+        return needed if needed <= MOST_REPLICAS else 2 * self.replicas
+
+    def facts(self) -> dict[str, Any]:
+        """Return the figures as plain values, for result.json."""
+        return {**vars(self), "reliability": self.reliability, "mostly_noise": self.mostly_noise}
+
+
+def agreement(
+    space: SearchSpace,
+    weights: Sequence[np.ndarray],
+    genotypes: Sequence[Genotype],
+    budgets: Budgets | None = None,
+    max_skips: int | None = None,
+) -> Agreement:
+    """Return the agreement of replicas by their mixing weights and by the genotypes that each alone would derive.
+
+    The random genotypes, always the same, keep the budgets and the cap on skips.
+    """
+    rng = np.random.default_rng(0)
+    drawn = random_cells(space, rng, DRAWS, budgets, max_skips)
+    random = np.stack([one_hot(space, genotype) > 0 for genotype in drawn]).reshape(DRAWS, -1)
+    common = (random[:, None] & random[None]).sum(-1)
+
+    chosen = np.stack([one_hot(space, genotype) > 0 for genotype in genotypes]).reshape(len(genotypes), -1)
+    same = _mean_over_pairs((chosen[:, None] & chosen[None]).sum(-1))
+    usable = space.mask & space.choosable
+    scores = [_ranks(one[usable]) for one in weights]
+    correlations = [
+        float(np.corrcoef(first, second)[0, 1]) if first.std() and second.std() else 0.0
+        for first, second in itertools.combinations(scores, 2)
+    ]
+    return Agreement(
+        replicas=len(genotypes),
+        choices=int(chosen[0].sum()),
+        same=same,
+        chance=_mean_over_pairs(common),
+        correlation=float(np.mean(correlations)),
+    )
+
+
+def _mean_over_pairs(common: np.ndarray) -> float:
+    """Return the mean over two different rows of a symmetric matrix (n, n)."""
+    n = len(common)
+    return float((common.sum() - np.trace(common)) / (n * (n - 1)))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return the ranks of values (n,), equal values sharing their mean rank."""
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[where]

@@ -1,0 +1,56 @@
+"""Random genotypes under the conditions of a search: within its budgets, its spending and its cap on skips."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rapdarts.architecture.genotype import Genotype
+from rapdarts.architecture.space import SearchSpace
+from rapdarts.strategy.discretize import discretize
+from rapdarts.strategy.exact import Budgets, Program, no_genotype
+
+SWEEPS = 30
+"""How often, on average, every node is drawn anew between two genotypes; the test compares with the exact distribution."""
+
+
+def random_cells(
+    space: SearchSpace,
+    rng: np.random.Generator,
+    count: int,
+    budgets: Budgets | None = None,
+    max_skips: int | None = None,
+) -> list[Genotype]:
+    """Draw `count` genotypes of the candidates still open that meet every budget and the cap on skips; they may repeat.
+
+    Each node draws a uniform set of inputs, and on each a uniform primitive, given that the whole genotype is allowed.
+    From a genotype that is allowed, one or two nodes at a time are drawn anew, and kept if the result is allowed: a
+    Metropolis chain (Metropolis et al. 1953) whose stationary distribution is this one. It finds the way into bands
+    that one random genotype in a million meets. Raises Infeasible if there is none.
+    """
+    program = Program(space, budgets, max_skips)
+    places = [(kind, node) for kind in range(len(space.kinds)) for node in range(space.nodes)]
+    found = []
+    for _ in range(count):
+        chosen = program.best([rng.random(space.mask.shape)])  # a start of its own for each, which the chain forgets
+        if chosen is None:
+            raise no_genotype(space, budgets, max_skips)
+        for _ in range(SWEEPS * len(places)):
+            proposed = chosen.copy()
+            for place in rng.integers(len(places), size=rng.integers(1, 3)):
+                _redraw(proposed, program.open, space, places[place], rng)
+            if program.allows(proposed):
+                chosen = proposed
+        found.append(discretize(space, chosen))
+    return found
+
+
+def _redraw(
+    chosen: np.ndarray, open_: np.ndarray, space: SearchSpace, place: tuple[int, int], rng: np.random.Generator
+) -> None:
+    """Draw the edges and primitives of one node anew, in place."""
+    kind, node = place
+    into = range(len(space.edges))[space.edges_into(node)]
+    usable = [edge for edge in into if open_[kind, edge].any()]
+    chosen[kind, into.start : into.stop] = False
+    for edge in rng.permutation(usable)[: space.edges_kept(node)]:
+        chosen[kind, edge, rng.choice(np.flatnonzero(open_[kind, edge]))] = True

@@ -1,0 +1,110 @@
+"""The rule of a derivation: which one the settings mean, its cap on skips, what it has to spend, and its words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rapdarts.architecture.space import Skeleton
+from rapdarts.config.experiment import BudgetConfig, CostCoefficients, Experiment, SearchConfig
+from rapdarts.config.resolve import resolve_experiment
+from rapdarts.cost.expected import price_table
+from rapdarts.deploy.space_lookup import named_space
+from rapdarts.strategy.budgets import budgets_on
+from rapdarts.strategy.rule import SPEND, Rule, rule_of, spending, words_of
+from tests.spaces import NAMES
+
+DARTS, BENCH = named_space("darts"), named_space("nasbench201")
+
+
+def asked(**settings: Any) -> SearchConfig:
+    """Settings of a search; `params`, `macs` and the like are budgets."""
+    limits = {name: settings.pop(name) for name in ("params", "macs", "latency") if name in settings}
+    return replace(SearchConfig(), budget=BudgetConfig(**limits), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "cap"),
+    [
+        ({}, "pdarts", 2),
+        ({"strategy": "darts"}, "darts", None),
+        ({"params": 3e6}, "exact", 2),
+        ({"strategy": "darts", "params": 3e6}, "exact", 2),  # only whoever asks for rule=darts lifts the cap
+        ({"strategy": "darts", "params": 3e6, "rule": "darts"}, "darts", None),
+        ({"rule": "darts"}, "darts", None),
+        ({"rule": "darts", "max_skips": 1}, "darts", None),
+        ({"strategy": "darts", "rule": "pdarts", "max_skips": 1}, "pdarts", 1),
+        ({"rule": "exact"}, "exact", 2),
+        ({"rule": "pdarts", "params": 3e6, "max_skips": 0}, "pdarts", 0),
+    ],
+)
+def test_the_rule_and_its_cap(settings: dict[str, Any], name: str, cap: int | None) -> None:
+    rule = rule_of(asked(**settings), DARTS)
+    assert (rule.name, rule.max_skips) == (name, cap)
+    assert rule.limits == ({"params": 3e6} if "params" in settings else {})
+    assert rule.exact == (name == "exact" or "params" in settings)
+
+
+@pytest.mark.parametrize("strategy", ["pdarts", "darts"])
+def test_a_strategy_takes_the_rule_of_its_authors(strategy: str) -> None:
+    config = resolve_experiment("", [("search.strategy", strategy)], "search")
+    assert rule_of(config.search, DARTS) == Rule(strategy, 2 if strategy == "pdarts" else None)
+    assert rule_of(Experiment().search, DARTS) == Rule("pdarts", 2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cap_of_auto_is_the_spaces(name: str) -> None:
+    space = named_space(name)
+    assert rule_of(SearchConfig(), space).max_skips == space.max_skips == (3 if name == "nasbench201" else 2)
+    assert rule_of(asked(max_skips=0), space).max_skips == 0
+    assert rule_of(asked(max_skips=7), space).max_skips == 7
+
+
+def test_what_has_to_be_spent_by_default() -> None:
+    """All budgets but one on time, which is measured with an error, and one on what has a coefficient."""
+    assert spending(SearchConfig(), {}) == {}
+    limits = {"params": 3e6, "macs": 4e8, "latency": 1e-3}
+    assert spending(SearchConfig(), limits) == {"params": SPEND, "macs": SPEND}
+    assert spending(SearchConfig(), {"latency": 1e-3}) == {}
+    priced = asked(cost=CostCoefficients(macs=0.2, latency=1))
+    assert spending(priced, limits) == {"params": SPEND}
+    assert spending(asked(cost=CostCoefficients(bytes=0.2)), limits) == {"params": SPEND, "macs": SPEND}
+    assert rule_of(asked(params=3e6, latency=1e-3), DARTS).spend == {"params": 0.9}
+
+
+@pytest.mark.parametrize(("spend", "found"), [(0.0, {}), (0.5, {"params": 0.5, "latency": 0.5}), (1.0, {})])
+def test_a_share_that_is_asked_for_holds_for_every_budget(spend: float, found: dict[str, float]) -> None:
+    priced = asked(spend=spend, cost=CostCoefficients(params=0.2))
+    limits = {"params": 3e6, "latency": 1e-3}
+    assert spending(priced, limits) == (found or ({name: 1.0 for name in limits} if spend else {}))
+
+
+def test_the_words() -> None:
+    budgets = budgets_on(
+        price_table(DARTS, Skeleton(3, 4, (1, 8, 8), 10)), {"params": 3000, "macs": 1e6}, floors={"params": 2700}
+    )
+    exact = Rule("exact", 2, {"params": 3000, "macs": 1e6}, {"params": 0.9})
+    best = "the cells of the largest product of mixing weights"
+    assert words_of(exact, DARTS, budgets) == (
+        f"{best}, params at least 2,700 and at most 3,000, macs at most 1,000,000, at most 2 skips in the normal cell"
+    )
+    assert words_of(exact, DARTS, None).startswith(f"{best}, params at most 3,000, macs at most 1,000,000, at most 2 ")
+    assert words_of(Rule("exact"), DARTS, None) == best
+    strongest = "on each edge the strongest primitive"
+    assert words_of(Rule("pdarts", 1), DARTS, None) == (
+        f"{strongest} but none, each node's strongest edges, at most 1 skips in the normal cell"
+    )
+    assert words_of(Rule("darts"), BENCH, None) == f"{strongest}, each node's strongest edges, no cap on skips"
+    assert "but none" in words_of(Rule("darts"), BENCH.deriving_none(False), None)
+
+
+def test_none_is_derived_only_where_the_space_and_the_user_allow_it() -> None:
+    assert BENCH.derive_none and BENCH.deriving_none(True) == BENCH
+    without = BENCH.deriving_none(False)
+    assert not without.derive_none and without.mask.all()  # the supernet keeps it as a candidate
+    assert np.flatnonzero(without.choosable).tolist() == [1, 2, 3, 4]
+    assert not DARTS.deriving_none(True).derive_none
+    assert SearchConfig().derive_none is False
