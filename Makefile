@@ -4,15 +4,16 @@ PYTHON ?= python3
 # The environment is made once, and again whenever what it is made of changes.
 INSTALLED = .venv/.installed
 
-.PHONY: help install demo test proofs bench lint clean
+.PHONY: help install demo test proofs bench evidence lint clean
 
 help:
-	@echo "make demo    search on the digits that ship with the package, then train the network it found"
-	@echo "make test    every test, style, types and import directions included"
-	@echo "make proofs  the identities behind the prices, on 1,000 random genotypes a space instead of 30"
-	@echo "make bench   speed: the batched supernet against the plain one, the data pipeline, the command line"
-	@echo "make lint    style, types and import directions only"
-	@echo "make clean   remove what can be made again (.venv and runs/ stay; runs/demo does not)"
+	@echo "make demo      search on the digits that ship with the package, then train the network it found"
+	@echo "make test      every test, style, types and import directions included"
+	@echo "make proofs    the identities behind the prices, on 1,000 random genotypes a space instead of 30"
+	@echo "make bench     speed: the batched supernet against the plain one, the data pipeline, the command line"
+	@echo "make evidence  does a search beat chance? runs what docs/evidence.md lacks, and writes it"
+	@echo "make lint      style, types and import directions only"
+	@echo "make clean     remove what can be made again (.venv and runs/ stay; runs/demo does not)"
 
 install: $(INSTALLED)
 
@@ -37,6 +38,10 @@ proofs: $(INSTALLED)
 # What is measured and with what options: `make bench BENCH="search --cases darts-1 --json figures.json"`, `BENCH=--help`.
 bench: $(INSTALLED)
 	.venv/bin/python -m tests.benchmarks $(BENCH)
+
+# `make evidence EVIDENCE="--jobs 2"`; --again repeats the searches that are there. CIFAR-10 comes from RAPDARTS_DATA, or is downloaded.
+evidence: $(INSTALLED)
+	.venv/bin/python -m tests.evidence $(EVIDENCE)
 
 lint: $(INSTALLED)
 	.venv/bin/python -m ruff check .

@@ -1,0 +1,80 @@
+"""`python -m tests.evidence`: does a search beat chance at equal cost? Runs what is missing, and writes docs/evidence.md."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from rapdarts.files.yaml import parse_value
+from tests.evidence import banks, multiplier, naswot, page, plan, searches
+from tests.evidence.tasks import TASKS
+
+BANKS = [name for name, task in TASKS.items() if task.macs]
+
+
+def seeds_of(text: str) -> list[int]:
+    """Return the seeds in a text such as 0-11, or 3,5."""
+    parts = [part.split("-") for part in text.split(",")]
+    return [seed for part in parts for seed in range(int(part[0]), int(part[-1]) + 1)]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; without a verb everything that is missing is run."""
+    whole = argparse.ArgumentParser(prog="python -m tests.evidence", description=__doc__)
+    whole.add_argument(
+        "--again", action="store_true", help="repeat searches and NASWOT that are there (without a verb)"
+    )
+    whole.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
+    verbs = whole.add_subparsers(dest="verb", metavar="VERB")
+    search = verbs.add_parser("search", help="search a task from several seeds, and keep the mixing weights")
+    search.add_argument("task", choices=list(TASKS))
+    search.add_argument("keys", nargs="*", metavar="key=value", help="settings on top of the task's")
+    bank = verbs.add_parser("bank", help="train the cells of a bank from several seeds")
+    bank.add_argument("task", choices=BANKS)
+    derived = verbs.add_parser(
+        "derived", help="train what the searches of a bank derive, one by one and three averaged"
+    )
+    derived.add_argument("task", choices=BANKS)
+    derived.add_argument("keys", nargs="*", metavar="key=value", help="the variant of the searches")
+    derived.add_argument("--searches", type=seeds_of, required=True, help="the seeds of the searches")
+    for verb in (search, bank, derived):
+        verb.add_argument("--seeds", type=seeds_of, default="0-2", help="such as 0-11, or 3,5 (default: 0-2)")
+        verb.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
+    scores = verbs.add_parser("naswot", help="score the cells of a bank by NASWOT")
+    scores.add_argument("task", choices=BANKS)
+    prices = verbs.add_parser("multiplier", help="search under budgets by three rules of the multiplier, and retrain")
+    prices.add_argument("tasks", nargs="*", default=list(multiplier.BUDGETS), help="default: all")
+    prices.add_argument("--seeds", type=seeds_of, default="0-7", help="such as 0-7 (the default)")
+    prices.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
+    verbs.add_parser("render", help="write docs/evidence.md and its figure from what is known")
+    return whole
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    given = parser().parse_args(arguments)
+    if given.verb == "search":
+        searches.run_series(given.task, keys_of(given.keys), given.seeds, given.jobs)
+    elif given.verb == "bank":
+        banks.train(given.task, banks.begin(given.task)["cells"], given.seeds, given.jobs)
+    elif given.verb == "derived":
+        plan.train_derived(given.task, keys_of(given.keys), given.searches, given.seeds, given.jobs)
+    elif given.verb == "naswot":
+        banks.begin(given.task)
+        naswot.run_bank(given.task, again=True)
+    elif given.verb == "multiplier":
+        multiplier.run(given.jobs, given.tasks, given.seeds)
+    else:
+        if given.verb is None:
+            plan.run(given.jobs, given.again)
+        page.write()
+
+
+def keys_of(words: Sequence[str]) -> dict[str, object]:
+    """Return settings key=value with their values read."""
+    pairs = (word.split("=", 1) for word in words)
+    return {key: parse_value(value, key) for key, value in pairs}
+
+
+if __name__ == "__main__":
+    main()

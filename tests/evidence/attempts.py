@@ -1,0 +1,135 @@
+"""The page's attempts: searches from test seeds, beside the rules that need no search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from rapdarts.data.nasbench201 import DATA_SETS
+from tests.evidence import free_rules, nasbench, naswot, searches
+from tests.evidence.figures import Mean, mean
+from tests.evidence.plan import GROUPS, Attempt
+from tests.evidence.store import Rows
+from tests.evidence.tables import NOT_RUN, listed, paragraph, ranges, sources, table
+
+ALL_BUDGETS = (*nasbench.BUDGETS, *nasbench.OTHER_BUDGETS)
+
+AVERAGED = {1: "one search", 2: "two averaged", 3: "three averaged", 6: "six averaged"}
+
+RULES: dict[str, Callable[[int, int], float]] = {
+    "any cell of the band": free_rules.any_cell,
+    "a random cell that a search could derive": free_rules.random_cell,
+    "a random one of those with the fewest average pools": free_rules.fewest_pools,
+    "the most expensive cell within the budget": free_rules.most_expensive,
+    "the truly best of five random cells": free_rules.best_of_five,
+}
+
+NASWOT = "the best of ten random cells by NASWOT"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What searches, or draws of a rule, chose: for each of them a cell a budget, in the order of ALL_BUDGETS."""
+
+    cells: Sequence[Sequence[int]]
+
+    def score(self, data_set: int = 0) -> Mean:
+        """Return the mean score over them."""
+        return mean([nasbench.score(cells[:4], nasbench.BUDGETS, data_set) for cells in self.cells])
+
+    @property
+    def other_score(self) -> Mean:
+        """The same at the budgets that nothing was chosen on."""
+        return mean([nasbench.score(cells[4:], nasbench.OTHER_BUDGETS) for cells in self.cells])
+
+    def row(self, name: str, cpu_seconds: float | None) -> list[object]:
+        """Return the row of a table: the mean scores, how many cells are not as they should be, and the CPU time."""
+        outside = [
+            not nasbench.band(b)[cell] for cells in self.cells for cell, b in zip(cells, ALL_BUDGETS, strict=True)
+        ]
+        lost = nasbench.unreachable()[np.array(self.cells)]
+        means = [self.score(data_set) for data_set in range(len(DATA_SETS))]
+        faults = [f"{np.sum(faults)} of {np.size(faults)}" for faults in (outside, lost)]
+        seconds = "–" if cpu_seconds is None else f"{cpu_seconds:.0f}"
+        return [name, len(self.cells), *means, self.other_score, *faults, seconds]
+
+
+@cache
+def derived(weights: bytes) -> tuple[int, ...]:
+    """Return the cell that the product derives for each budget from mixing weights (1, 6, 5), given as the bytes of float64."""
+    array = np.frombuffer(weights).reshape(nasbench.TASK.space.mask.shape)
+    return tuple(nasbench.derived(array, budget) for budget in ALL_BUDGETS)
+
+
+def judged(weights: Sequence[np.ndarray]) -> Judged:
+    """Return what is derived from the mixing weights of searches, (1, 6, 5) each."""
+    return Judged([derived(one.tobytes()) for one in weights])
+
+
+def section(rows: Rows, attempt: Attempt, number: int) -> list[str]:
+    """Return an attempt as lines."""
+    heading = [f"### Attempt {number}: `{attempt.name}`, seeds {ranges(attempt.seeds)}", ""]
+    seeds = searches.seeds_of(rows, attempt.name, attempt.seeds)
+    if not seeds:
+        return [*heading, NOT_RUN, ""]
+    weights, seconds = searches.weights_of(rows, attempt.name, seeds), searches.cpu_seconds(rows, attempt.name, seeds)
+    found = {size: judged(groups) for size in GROUPS if (groups := searches.groups(weights, size))}
+    tens = Judged(naswot.tens(rows, attempt.seeds, ALL_BUDGETS))
+
+    lines = [one.row(AVERAGED[size], size * float(np.mean(seconds))) for size, one in found.items()]
+    if tens.cells:
+        draws = [one["cpu_seconds"] for one in rows["naswot"]["seeds"].values()]
+        lines.append(tens.row(NASWOT, float(np.mean(draws))))
+    lines += [rule_row(name, rule) for name, rule in RULES.items()]
+    head = ["", "n", *DATA_SETS.values(), "CIFAR-10, other budgets", "outside the band", "unreachable node", "CPU s"]
+    origins = searches.origins(rows, attempt.name, seeds) + naswot.origins(rows, attempt.seeds)
+    few = (
+        ""
+        if len(seeds) == len(attempt.seeds)
+        else f"So far {len(seeds)} of {len(attempt.seeds)} searches have been run."
+    )
+    return [
+        *heading,
+        *paragraph(few),
+        *table(head, lines),
+        *differences(found, tens),
+        *sources(origins),
+    ]
+
+
+def rule_row(name: str, rule: Callable[[int, int], float]) -> list[object]:
+    """Return the row of a rule whose mean score is known exactly."""
+    means = [free_rules.over(nasbench.BUDGETS, rule, data_set) for data_set in range(len(DATA_SETS))]
+    others = free_rules.over(nasbench.OTHER_BUDGETS, rule)
+    return [name, "exact", *(f"{value:.1f}" for value in (*means, others)), "–", "–", "–"]
+
+
+def differences(found: dict[int, Judged], tens: Judged) -> list[str]:
+    """Return by how much one search and three averaged stand above what needs no search, and which they beat."""
+    rivals = {
+        name: Mean(free_rules.over(nasbench.BUDGETS, RULES[rule]), None, 0)
+        for name, rule in (("a random cell", list(RULES)[1]), ("the fewest average pools", list(RULES)[2]))
+    }
+    if tens.cells:
+        rivals["NASWOT"] = tens.score()
+    gains = {
+        AVERAGED[size]: {name: found[size].score().minus(rival) for name, rival in rivals.items()}
+        for size in (1, 3)
+        if size in found
+    }
+    lines = [[who, *(gain.text(sign=True) for gain in by_rival.values())] for who, by_rival in gains.items()]
+    return [*table(["CIFAR-10 score above", *rivals], lines), *paragraph(*(verdict(*one) for one in gains.items()))]
+
+
+def verdict(who: str, gains: Mapping[str, Mean]) -> str:
+    """Return the sentence that says what is beaten by two standard errors, and what is not."""
+    beaten = [name for name, gain in gains.items() if gain.positive]
+    others = [name for name, gain in gains.items() if not gain.positive]
+    beats = f"{who.capitalize()} {'beats' if who == AVERAGED[1] else 'beat'}"
+    if not beaten:
+        return f"{beats} none of these by two standard errors: {listed(others)}."
+    but = f", but not {listed(others, 'or')}" if others else ""
+    return f"{beats} {listed(beaten)} by two standard errors{but}."

@@ -1,0 +1,171 @@
+"""The page's tables of banks: what there is to find in each, and how searches and free rules agree with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tests.evidence import banks, free_rules, searches
+from tests.evidence.figures import Mean, mean
+from tests.evidence.plan import BANK_GROUP, BANKS
+from tests.evidence.store import Rows, load
+from tests.evidence.tables import NOT_RUN, listed, paragraph, plural, ranges, sources, table
+from tests.evidence.tasks import TASKS, Task
+
+FEWEST = 3
+"""Trained cells below which there is nothing to correlate with."""
+
+
+def section() -> list[str]:
+    """Return all banks as lines."""
+    known = {name: rows for name in BANKS if len(banks.trained_cells(rows := load(name))) >= FEWEST}
+    heading = ["## Banks", ""]
+    if not known:
+        return [*heading, NOT_RUN, ""]
+    head = [
+        "bank",
+        "cells",
+        "trainings",
+        "CPU h",
+        "accuracy, %",
+        "noise",
+        "error of a mean",
+        "between cells",
+        "headroom",
+    ]
+    waiting = [f"`{name}`" for name in BANKS if name not in known]
+    return [
+        *heading,
+        *paragraph(
+            """A bank holds random cells of the space darts in one band of MACs, each trained by one recipe. *Accuracy* is the mean of the
+            cells and their range. *Noise* is the standard deviation of one training, *between cells* that of the cells' true means, in
+            points of accuracy; there is headroom where the second is at least a third of the first."""
+        ),
+        *table(head, [headroom_row(name, rows) for name, rows in known.items()]),
+        *paragraph(f"{listed(waiting)}: not run yet." if waiting else ""),
+        *sources(one for rows in known.values() for one in banks.origins(rows, banks.trained_cells(rows))),
+        *(line for name, rows in known.items() for line in bank(name, rows)),
+    ]
+
+
+def headroom_row(name: str, rows: Rows) -> list[object]:
+    """Return the row of a bank in the table of headroom."""
+    cells, room = banks.trained_cells(rows), banks.headroom(rows)
+    trainings = [one for line in cells for one in rows["trained"][line].values()]
+    hours = sum(one["cpu_seconds"] for one in trainings) / 3600
+    means = banks.accuracies(rows, cells)
+    count = str(len(cells)) if len(cells) == len(rows["cells"]) else f"{len(cells)} of {len(rows['cells'])}"
+    spreads = ["–"] * 4
+    if room:
+        spreads = [f"{room.noise:.2f}", f"{room.error:.2f}", f"{room.between:.2f}", "yes" if room.exists else "no"]
+    accuracy = f"{means.mean():.1f} ({means.min():.1f}–{means.max():.1f})"
+    return [f"`{name}`", count, len(trainings), f"{hours:.1f}", accuracy, *spreads]
+
+
+def bank(name: str, rows: Rows) -> list[str]:
+    """Return the searches and the free rules of a bank as lines."""
+    task = TASKS[name]
+    head = ["", "n", "rank correlation", "percentile of its cell", "CPU s"]
+    found = averages(task, rows)
+    origins = [one for variant in rows["searches"] for one in searches.origins(rows, variant, seeds_of(rows, variant))]
+    origins += banks.origins(rows, [line for one in found for line in one.picks if line not in rows["cells"]])
+    origins += [rows["naswot"]] if "naswot" in rows else []
+    cells = plural(len(banks.trained_cells(rows)), "trained cell")
+    return [
+        f"### {name}",
+        "",
+        *paragraph(
+            f"""{DESCRIPTIONS[name]} The rank correlation (Spearman) is that of the scores that a search gives to the {cells} with their
+            accuracies; the percentile is the share of the other cells that are less accurate than the one that it derives, which is
+            trained the same way."""
+        ),
+        *table(head, [*(search_row(task, rows, one) for one in found), *rule_rows(task, rows)]),
+        *paragraph("" if found else f"Searches: {NOT_RUN.lower()}"),
+        *sources(origins),
+    ]
+
+
+DESCRIPTIONS = {
+    "cifar16": """CIFAR-10 at 16 x 16 pixels, a tenth of the training images; networks of 4 cells and 8 channels with 1.17M to 1.3M
+    MACs.""",
+    "fashion14": """Fashion-MNIST at 14 x 14 pixels, a twentieth of the training images; networks of 4 cells and 8 channels with 0.9M to
+    1M MACs.""",
+}
+
+
+def seeds_of(rows: Rows, variant: str) -> list[int]:
+    """Return all seeds of a variant."""
+    return sorted(map(int, rows["searches"][variant]["seeds"]))
+
+
+@dataclass(frozen=True)
+class Averages:
+    """The searches of a variant, one by one or averaged in groups: mixing weights and the genotype that each derives."""
+
+    name: str
+    weights: Sequence[np.ndarray]
+    picks: Sequence[str]
+    cpu_seconds: float
+
+
+def averages(task: Task, rows: Rows) -> list[Averages]:
+    """Return all variants of a bank's search, each one by one and averaged."""
+    found = []
+    for variant in rows["searches"]:
+        seeds = seeds_of(rows, variant)
+        weights, seconds = searches.weights_of(rows, variant, seeds), searches.cpu_seconds(rows, variant, seeds)
+        for size, words in ((1, "one search"), (BANK_GROUP, "three averaged")):
+            groups = searches.groups(weights, size)
+            if groups:
+                name = f"{words}, `{variant}`, seeds {ranges(seeds)}"
+                picks = [banks.derived(task, one) for one in groups]
+                found.append(Averages(name, groups, picks, size * float(np.mean(seconds))))
+    return found
+
+
+def search_row(task: Task, rows: Rows, one: Averages) -> list[object]:
+    """Return the row of a variant."""
+    agreed = mean([banks.correlation(task, rows, weights) for weights in one.weights])
+    return [one.name, agreed.n, agreed.text(2), standing(rows, one.picks), f"{one.cpu_seconds:.0f}"]
+
+
+def standing(rows: Rows, picks: Sequence[str]) -> str:
+    """Return the mean percentile of those genotypes that have been trained."""
+    trained = [banks.standing(rows, one) for one in picks if one in rows["trained"]]
+    if not trained:
+        return "not trained yet"
+    few = "" if len(trained) == len(picks) else f" ({len(trained)} of {len(picks)} trained)"
+    return f"{mean(trained)}{few}"
+
+
+def rule_rows(task: Task, rows: Rows) -> list[list[object]]:
+    """Return the rows of the rules that need no search, each applied to the trained cells of the bank."""
+    lines = banks.trained_cells(rows)
+    genotypes = [banks.genotype_of(line) for line in lines]
+    values = {
+        "most MACs": [float(task.table.exact(one)["macs"]) for one in genotypes],
+        "fewest pools": [-float(free_rules.pools(one)) for one in genotypes],
+    }
+    seconds = {}
+    if "naswot" in rows and all(line in rows["naswot"]["scores"] for line in lines):
+        values["NASWOT"] = [rows["naswot"]["scores"][line] for line in lines]
+        seconds["NASWOT"] = f"{rows['naswot']['cpu_seconds']:.0f}"
+    return [
+        [
+            name,
+            f"{len(lines)} cells",
+            f"{banks.agreement(rows, one):.2f}",
+            best(rows, lines, one),
+            seconds.get(name, "–"),
+        ]
+        for name, one in values.items()
+    ]
+
+
+def best(rows: Rows, lines: Sequence[str], values: Sequence[float]) -> str:
+    """Return the percentile of the cell with the highest value, the mean over those that share it."""
+    picks = [line for line, value in zip(lines, values, strict=True) if value == max(values)]
+    found = Mean(float(np.mean([banks.standing(rows, one) for one in picks])), None, len(picks))
+    return found.text() if len(picks) == 1 else f"{found.text()} (mean of {len(picks)} tied)"

@@ -1,0 +1,155 @@
+"""Banks: random cells of one band, each trained from several seeds, by which searches in the space darts are judged."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+import rapdarts
+from rapdarts.architecture.genotype import Genotype
+from rapdarts.architecture.reading import parse_genotype
+from rapdarts.strategy.budgets import budgets_on
+from rapdarts.strategy.derive import derive
+from rapdarts.strategy.discretize import score
+from rapdarts.strategy.exact import Budgets
+from rapdarts.strategy.random_cells import random_cells
+from rapdarts.strategy.rule import Rule
+from tests.evidence.figures import percentile, spearman
+from tests.evidence.store import WORK, Rows, keep, load, origin, own_origin, say
+from tests.evidence.tasks import TASKS, Task, images_of
+from tests.evidence.workers import each
+
+CELLS, SPEND, MAX_SKIPS = 60, 0.9, 2
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """The room between the cells of a bank: standard deviations in points of accuracy.
+
+    `noise` is that of one training, `between` that of the cells' true means, `error` that of a cell's measured mean.
+    """
+
+    noise: float
+    between: float
+    error: float
+
+    @property
+    def exists(self) -> bool:
+        """Whether cells differ by at least a third of one training's noise."""
+        return self.between >= self.noise / 3
+
+
+def band(task: Task) -> Budgets:
+    """Return the band of a bank as budgets."""
+    budgets = budgets_on(task.table, {"macs": task.macs}, floors={"macs": SPEND * task.macs})
+    assert budgets is not None
+    return budgets
+
+
+def drawn(task: Task, count: int = CELLS) -> list[Genotype]:
+    """Return the first cells of a bank: different, random, capped as a search's are, always the same."""
+    rng, found, budgets = np.random.default_rng(0), list[Genotype](), band(task)
+    while len(found) < count:
+        (genotype,) = random_cells(task.space, rng, 1, budgets, MAX_SKIPS)
+        if genotype not in found:
+            found.append(genotype)
+    return found
+
+
+def begin(name: str) -> Rows:
+    """Return the rows of a bank, whose cells are drawn now if they were not before."""
+    rows: Rows = load(name)
+    if not rows["cells"]:
+        rows["cells"] = [genotype.line for genotype in drawn(TASKS[name])]
+        keep(name, rows["cells"], "cells")
+    return rows
+
+
+def train(name: str, genotypes: Sequence[str], seeds: Sequence[int], jobs: int) -> None:
+    """Train genotypes by a bank's recipe from those seeds that are missing, and keep their test accuracies."""
+    images_of(TASKS[name].data)
+    rows = load(name)
+    if "bank" not in rows:
+        rows["bank"] = origin()
+        keep(name, rows["bank"], "bank")
+    todo = [(line, seed) for seed in seeds for line in genotypes if str(seed) not in rows["trained"].get(line, {})]
+    for left, ((_, line, seed), result) in enumerate(
+        each(one_training, [(name, *one) for one in todo], jobs), 1 - len(todo)
+    ):
+        keep(name, {**own_origin(rows["bank"]), **result}, "trained", line, str(seed))
+        say(f"{name}: {result}, {-left} left")
+
+
+def one_training(name: str, line: str, seed: int) -> dict[str, float]:
+    """Train one genotype; return its test accuracy, 0 to 1, and the CPU time."""
+    torch.set_num_threads(1)
+    task, folder = TASKS[name], WORK / f"{name}-training-{zlib.crc32(line.encode())}-{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    began = time.process_time()
+    result = rapdarts.retrain(line, task.experiment(seed=seed, **task.recipe), run=folder, progress=False)
+    shutil.rmtree(folder)
+    return {"test_accuracy": result.test.accuracy, "cpu_seconds": round(time.process_time() - began, 1)}
+
+
+def trained_cells(rows: Rows) -> list[str]:
+    """Return the cells of a bank that have an accuracy."""
+    return [line for line in rows["cells"] if line in rows["trained"]]
+
+
+def origins(rows: Rows, lines: Sequence[str]) -> list[dict[str, str]]:
+    """Return command, date and machine of all trainings of some genotypes."""
+    trainings = [one for line in lines for one in rows["trained"].get(line, {}).values()]
+    return [{fact: one.get(fact, rows["bank"][fact]) for fact in ("command", "date", "machine")} for one in trainings]
+
+
+def accuracies(rows: Rows, lines: Sequence[str]) -> np.ndarray:
+    """Return the mean test accuracy of genotypes over their seeds in percent, (n,)."""
+    return np.array([100 * np.mean([one["test_accuracy"] for one in rows["trained"][line].values()]) for line in lines])
+
+
+def headroom(rows: Rows) -> Headroom | None:
+    """Return the headroom of a bank by an analysis of variance over its cells and seeds (one way, random effects).
+
+    None where fewer than two cells have been trained twice.
+    """
+    trained = [[100 * one["test_accuracy"] for one in rows["trained"][line].values()] for line in trained_cells(rows)]
+    trained = [one for one in trained if len(one) > 1]
+    if len(trained) < 2:
+        return None
+    n = np.mean([len(one) for one in trained])
+    noise = float(np.mean([np.var(one, ddof=1) for one in trained]))
+    means = float(np.var([np.mean(one) for one in trained], ddof=1))
+    return Headroom(noise**0.5, max(0.0, means - noise / n) ** 0.5, (noise / n) ** 0.5)
+
+
+def agreement(rows: Rows, values: Sequence[float]) -> float:
+    """Return Spearman's correlation of values, one for each cell that has an accuracy, with these accuracies."""
+    return spearman(np.array(values), accuracies(rows, trained_cells(rows)))
+
+
+def correlation(task: Task, rows: Rows, weights: np.ndarray) -> float:
+    """Return Spearman's correlation of a search's scores of the banked cells with their accuracies."""
+    return agreement(rows, [score(task.space, weights, genotype_of(line)) for line in trained_cells(rows)])
+
+
+def derived(task: Task, weights: np.ndarray) -> str:
+    """Return the genotype that a search derives in the band of its bank."""
+    rule = Rule("exact", MAX_SKIPS, {"macs": task.macs}, {"macs": SPEND})
+    return derive(task.space, weights, task.table, rule, {}).genotype.line
+
+
+def standing(rows: Rows, line: str) -> float:
+    """Return the percentage of a bank's other cells that a trained genotype is better than."""
+    others = [other for other in trained_cells(rows) if other != line]
+    return percentile(float(accuracies(rows, [line])[0]), accuracies(rows, others))
+
+
+def genotype_of(line: str) -> Genotype:
+    """Return the genotype of a row."""
+    return parse_genotype(line, "the bank")

@@ -1,0 +1,46 @@
+"""Searches that know their budget from the start, as `budget.macs` gives it: one for each budget of the score."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+import rapdarts
+from tests.evidence import nasbench
+from tests.evidence.store import WORK, keep, load, origin, say
+from tests.evidence.tasks import images_of
+from tests.evidence.workers import each
+
+SEED = 0
+
+
+def run(keys: Mapping[str, Any], jobs: int, again: bool = False) -> None:
+    """Search within each budget where that is missing, or was done with other settings, and keep what is derived."""
+    images_of(nasbench.TASK.data)
+    known = load("nasbench201").get("budgeted")
+    if known is None or known["keys"] != keys or again:
+        known = {**origin(), "keys": dict(keys), "seed": SEED, "budgets": {}}
+        keep("nasbench201", known, "budgeted")
+    missing = [(dict(keys), budget) for budget in nasbench.BUDGETS if str(budget) not in known["budgets"]]
+    for (_, budget), result in each(one_search, missing, jobs):
+        keep("nasbench201", result, "budgeted", "budgets", str(budget))
+        say(f"nasbench201, {budget} units from the start: {result['cpu_seconds']} CPU s")
+
+
+def one_search(keys: dict[str, Any], budget: int) -> dict[str, Any]:
+    """Search within a budget in units; return the derived cell, its MACs and the CPU time."""
+    torch.set_num_threads(1)
+    folder = WORK / f"budget-{budget}"
+    shutil.rmtree(folder, ignore_errors=True)
+    limit = nasbench.FIXED + nasbench.UNIT * budget
+    settings = nasbench.TASK.experiment(seed=SEED, **{**keys, "search.budget.macs": limit})
+    began = time.process_time()
+    found = rapdarts.search(settings, run=folder, progress=False)
+    spent = time.process_time() - began
+    shutil.rmtree(folder)
+    cell = found.genotype
+    return {"cpu_seconds": round(spent, 1), "cell": cell.to_nasbench201(), "macs": cell.costs["macs"]}

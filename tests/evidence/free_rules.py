@@ -1,0 +1,64 @@
+"""Rules that need no search, exactly: the mean score of what each could choose among the cells of NAS-Bench-201."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rapdarts.architecture.genotype import Genotype
+from tests.evidence import nasbench
+
+POOLS = ("avg_pool_3x3", "max_pool_3x3")
+
+
+def pools(genotype: Genotype) -> int:
+    """Return the number of pools in a genotype."""
+    return sum(name in POOLS for cell in genotype.cells.values() for node in cell.nodes for name, _ in node)
+
+
+def among(cells: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return those cells, of the mask `cells` (n,), that have the least of `values` (n,) among them."""
+    return np.flatnonzero(cells & (values == values[cells].min()))
+
+
+def any_cell(budget: int, data_set: int = 0) -> float:
+    """Return the mean score of a random cell of a budget's band, which is 50 by definition."""
+    return _mean(np.flatnonzero(nasbench.band(budget)), budget, data_set)
+
+
+def random_cell(budget: int, data_set: int = 0) -> float:
+    """Return the mean score of a random cell that a search could have derived."""
+    return _mean(derivable(budget), budget, data_set)
+
+
+def fewest_pools(budget: int, data_set: int = 0) -> float:
+    """Return the mean score of a random one of those with the fewest average pools, among what a search could have derived."""
+    cells = nasbench.allowed() & nasbench.band(budget)
+    return _mean(among(cells, nasbench.counts("avg_pool_3x3")), budget, data_set)
+
+
+def most_expensive(budget: int, data_set: int = 0) -> float:
+    """Return the mean score of a random one of the most expensive cells within a budget."""
+    return _mean(among(nasbench.allowed() & (nasbench.units() <= budget), -nasbench.units()), budget, data_set)
+
+
+def best_of_five(budget: int, data_set: int = 0) -> float:
+    """Return the mean score of the most accurate of five random cells, drawn with replacement."""
+    values = np.sort(nasbench.scores(budget, data_set)[derivable(budget)])
+    none_above = (np.arange(len(values) + 1) / len(values)) ** 5  # probability that all five are among the lowest
+    return float(values @ np.diff(none_above))
+
+
+def derivable(budget: int) -> np.ndarray:
+    """Return the cells that a search could have derived for a budget, as places in `all_cells`."""
+    return np.flatnonzero(nasbench.allowed() & nasbench.band(budget))
+
+
+def over(budgets: Sequence[int], rule: Callable[[int, int], float], data_set: int = 0) -> float:
+    """Return the mean of a rule over budgets."""
+    return float(np.mean([rule(budget, data_set) for budget in budgets]))
+
+
+def _mean(cells: np.ndarray, budget: int, data_set: int) -> float:
+    return float(nasbench.scores(budget, data_set)[cells].mean())

@@ -1,0 +1,138 @@
+"""The protocol's score: where a derived cell stands among the cells of NAS-Bench-201 that cost as much."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+from rapdarts.architecture.genotype import Genotype
+from rapdarts.architecture.space import SearchSpace
+from rapdarts.data.nasbench201 import accuracy_table, cell_index
+from rapdarts.strategy.derive import derive
+from rapdarts.strategy.discretize import discretize
+from rapdarts.strategy.rule import Rule
+from tests.evidence.tasks import TASKS
+
+BUDGETS, OTHER_BUDGETS = (11, 20, 28, 37), (12, 21, 30, 46)
+"""Budgets in units, those of the score and those that nothing was chosen on."""
+
+FIXED, UNIT = 1_946_240, 983_040
+"""MACs of the deployed network on 16 x 16 pixels: the parts without a choice, and a unit."""
+
+PRICES = {"none": 0, "skip_connect": 0, "nor_conv_1x1": 1, "nor_conv_3x3": 9, "avg_pool_3x3": 0}
+
+SPEND = 0.9
+
+TASK = TASKS["nasbench201"]
+MAX_SKIPS = TASK.space.max_skips
+
+
+@cache
+def all_cells() -> np.ndarray:
+    """Return all cells as primitives by edge, (15625, 6) of int."""
+    return np.array(list(itertools.product(range(5), repeat=6)))
+
+
+@cache
+def truth(data_set: int = 0) -> np.ndarray:
+    """Return the test accuracy of all cells in percent, (15625,): on CIFAR-10 (0), CIFAR-100 (1) or ImageNet16-120 (2)."""
+    return accuracy_table().reshape(-1, 3)[:, data_set] / 100
+
+
+@cache
+def units() -> np.ndarray:
+    """Return the costs of all cells, (15625,)."""
+    return np.array([PRICES[name] for name in TASK.space.primitives])[all_cells()].sum(1)
+
+
+@cache
+def band(budget: int) -> np.ndarray:
+    """Return which cells use 0.9 to 1 of a budget, (15625,) of bool."""
+    return within(budget, SPEND)
+
+
+def within(budget: int, spend: float) -> np.ndarray:
+    """Return which cells use between `spend` and 1 of a budget, (15625,) of bool."""
+    return (units() <= budget) & (units() >= spend * budget)
+
+
+def counts(name: str) -> np.ndarray:
+    """Return how many edges of each cell have a primitive, (15625,)."""
+    return (all_cells() == TASK.space.columns[name]).sum(1)
+
+
+def allowed(max_skips: int | None = MAX_SKIPS, none: bool = False) -> np.ndarray:
+    """Return which cells a search may derive, (15625,) of bool: no none unless `none`, few skips, a path to the output."""
+    cells = np.full(len(all_cells()), True) if max_skips is None else counts("skip_connect") <= max_skips
+    return cells & reached(all_cells() != TASK.space.columns["none"])[:, -1] & (none or counts("none") == 0)
+
+
+def reached(open_edges: np.ndarray) -> np.ndarray:
+    """Return for open edges (n, 6) of bool which of the three nodes have a path from the input, (n, 3) of bool."""
+    nodes = [np.full(len(open_edges), True)]
+    for node in range(TASK.space.nodes):
+        into = open_edges[:, TASK.space.edges_into(node)]
+        nodes.append(np.any([edge & nodes[source] for source, edge in enumerate(into.T)], axis=0))
+    return np.stack(nodes[1:], 1)
+
+
+def path_of_skips() -> np.ndarray:
+    """Return which cells have a path of skips alone from input to output, (15625,) of bool."""
+    return reached(all_cells() == TASK.space.columns["skip_connect"])[:, -1]
+
+
+def unreachable() -> np.ndarray:
+    """Return which cells have a node without a path from the input, (15625,) of bool."""
+    return ~reached(all_cells() != TASK.space.columns["none"]).all(1)
+
+
+def number(genotype: Genotype) -> int:
+    """Return the place of a cell in `all_cells`."""
+    return int(np.ravel_multi_index(cell_index(genotype), (5,) * 6))
+
+
+def genotype(cell: int) -> Genotype:
+    """Return a cell by its place in `all_cells`."""
+    chosen = np.zeros(TASK.space.mask.shape)
+    chosen[0, np.arange(6), all_cells()[cell]] = 1
+    return discretize(space_with(none=True), chosen)
+
+
+@cache
+def space_with(none: bool) -> SearchSpace:
+    """Return the space whose edges may be derived as none, or not."""
+    return replace(TASK.space, derive_none=none)
+
+
+def derived(
+    weights: np.ndarray, budget: int, max_skips: int | None = MAX_SKIPS, spend: float = SPEND, none: bool = False
+) -> int:
+    """Return the cell that the product derives from mixing weights (1, 6, 5) within a budget in units."""
+    limits = {"macs": float(FIXED + UNIT * budget)}
+    rule = Rule("exact", max_skips, limits, {"macs": spend} if spend else {})
+    space = space_with(none)
+    return number(derive(space, weights, replace(TASK.table, space=space), rule, {}).genotype)
+
+
+def strongest(weights: np.ndarray, cells: np.ndarray) -> int:
+    """Return the cell of the largest product of mixing weights (1, 6, 5) among `cells`, (15625,) of bool, by enumeration."""
+    places = np.flatnonzero(cells)
+    scores = np.log(weights[0])[np.arange(6), all_cells()[places]].sum(1)
+    return int(places[scores.argmax()])
+
+
+@cache
+def scores(budget: int, data_set: int = 0) -> np.ndarray:
+    """Return the percentage of a budget's band that each cell is better than, equal ones counted half, (15625,)."""
+    others = np.sort(truth(data_set)[band(budget)])
+    below, up_to = (np.searchsorted(others, truth(data_set), side) for side in ("left", "right"))
+    return 100 * (below + up_to) / 2 / len(others)
+
+
+def score(cells: Sequence[int], budgets: Sequence[int] = BUDGETS, data_set: int = 0) -> float:
+    """Return the mean percentage over budgets, for each of which one cell was derived."""
+    return float(np.mean([scores(budget, data_set)[cell] for cell, budget in zip(cells, budgets, strict=True)]))

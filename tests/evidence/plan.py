@@ -1,0 +1,68 @@
+"""What is on the page: the attempts of the protocol with their settings and seeds, and the searches of the banks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.evidence import banks, budgeted, naswot, searches
+from tests.evidence.store import load, say
+from tests.evidence.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Chosen settings, as keys on top of the protocol's, and the test seeds that they are judged on, once."""
+
+    seeds: range
+    keys: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of its variant."""
+        return searches.variant_name(self.keys)
+
+
+ATTEMPTS = (Attempt(range(100, 112), {"search.batch": 16}),)
+"""All attempts, in order; a further one gets the next twelve seeds. The last is the current one."""
+
+CURRENT = ATTEMPTS[-1]
+
+GROUPS = (1, 3, 6)
+"""Sizes of the groups of searches that are averaged."""
+
+WINDOWS = (range(12), range(12, 32), range(32, 52), range(52, 100))
+"""Tuning seeds: those of a first look, those that decide on a new default, those that confirm it, and the rest."""
+
+BANKS: Mapping[str, Mapping[str, Any]] = {"cifar16": {}, "fashion14": {}}
+"""The chosen variant of each bank's search."""
+
+BANK_SEEDS, BANK_GROUP, RECIPE_SEEDS = range(6), 3, range(3)
+"""Seeds of a bank's searches, how many are averaged, and the seeds from which what they derive is trained."""
+
+
+def run(jobs: int, again: bool = False) -> None:
+    """Run what the page needs and is missing; `again` repeats searches and NASWOT that are there.
+
+    The cells of a bank and what was trained are not repeated.
+    """
+    searches.run_series("nasbench201", CURRENT.keys, CURRENT.seeds, jobs, again)
+    naswot.run_tens(CURRENT.seeds, jobs, again)
+    budgeted.run(CURRENT.keys, jobs, again)
+    for bank, keys in BANKS.items():
+        if not banks.trained_cells(load(bank)):
+            say(f"{bank}: no cell is trained; run `python -m tests.evidence bank {bank}` first")
+            continue
+        searches.run_series(bank, keys, BANK_SEEDS, jobs, again)
+        train_derived(bank, keys, BANK_SEEDS, RECIPE_SEEDS, jobs)
+        naswot.run_bank(bank, again)
+
+
+def train_derived(
+    bank: str, keys: Mapping[str, Any], seeds: range | list[int], recipe_seeds: range | list[int], jobs: int
+) -> None:
+    """Train what the searches of a bank derive, one by one and averaged, unless it is known."""
+    weights = searches.weights_of(load(bank), searches.variant_name(keys), seeds)
+    lines = [banks.derived(TASKS[bank], one) for one in [*weights, *searches.groups(weights, BANK_GROUP)]]
+    banks.train(bank, list(dict.fromkeys(lines)), recipe_seeds, jobs)

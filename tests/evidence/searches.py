@@ -1,0 +1,84 @@
+"""Series of searches: one variant of a task's search, from many seeds, as mixing weights and CPU time."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+import rapdarts
+from rapdarts.strategy.alphas import read_alphas
+from rapdarts.strategy.relaxation import mixing_weights
+from rapdarts.strategy.replicas import mean_weights
+from tests.evidence.store import WORK, Rows, keep, load, origin, own_origin, say
+from tests.evidence.tasks import TASKS, images_of
+from tests.evidence.workers import each
+
+PLAIN = "as in the task"
+"""The name of the variant that changes nothing."""
+
+
+def variant_name(keys: Mapping[str, Any]) -> str:
+    """Return a variant as the keys that it changes, in order."""
+    return " ".join(f"{name}={value}" for name, value in sorted(keys.items())) or PLAIN
+
+
+def run_series(task: str, keys: Mapping[str, Any], seeds: Sequence[int], jobs: int, again: bool = False) -> None:
+    """Search from those seeds that are missing, or `again` from all, in several processes, and keep the results."""
+    images_of(TASKS[task].data)
+    name, known = variant_name(keys), load(task)["searches"]
+    if name not in known:
+        known[name] = {**origin(), "keys": dict(keys), "seeds": {}}
+        keep(task, known[name], "searches", name)
+    missing = [seed for seed in seeds if again or str(seed) not in known[name]["seeds"]]
+    for (*_, seed), result in each(one_search, [(task, dict(keys), seed) for seed in missing], jobs):
+        keep(task, {**own_origin(known[name]), **result}, "searches", name, "seeds", str(seed))
+        say(f"{task}, {name}: seed {seed}, {result['cpu_seconds']} CPU s")
+
+
+def one_search(task: str, keys: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Search once; return the logarithms of the mixing weights (kinds, edges, primitives) and the CPU time."""
+    torch.set_num_threads(1)
+    folder = WORK / f"{task}-{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    began = time.process_time()
+    rapdarts.search(TASKS[task].experiment(seed=seed, **keys), run=folder, progress=False)
+    spent = time.process_time() - began
+    _, _, (architecture,) = read_alphas(folder / "alphas.json", TASKS[task].space)
+    logs = np.log(mixing_weights(architecture)).round(6)
+    shutil.rmtree(folder)
+    return {"cpu_seconds": round(spent, 1), "log_weights": logs.tolist()}
+
+
+def seeds_of(rows: Rows, name: str, among: Sequence[int]) -> list[int]:
+    """Return those of some seeds from which a variant has been searched, in order."""
+    known = rows["searches"].get(name, {"seeds": {}})["seeds"]
+    return [seed for seed in among if str(seed) in known]
+
+
+def weights_of(rows: Rows, name: str, seeds: Sequence[int]) -> list[np.ndarray]:
+    """Return the mixing weights of a series, (kinds, edges, primitives) each."""
+    return [np.exp(np.array(rows["searches"][name]["seeds"][str(seed)]["log_weights"])) for seed in seeds]
+
+
+def cpu_seconds(rows: Rows, name: str, seeds: Sequence[int]) -> list[float]:
+    """Return the CPU time of each search of a series."""
+    return [rows["searches"][name]["seeds"][str(seed)]["cpu_seconds"] for seed in seeds]
+
+
+def origins(rows: Rows, name: str, seeds: Sequence[int]) -> list[dict[str, str]]:
+    """Return command, date and machine of each search of a series."""
+    series = rows["searches"][name]
+    return [
+        {fact: series["seeds"][str(seed)].get(fact, series[fact]) for fact in ("command", "date", "machine")}
+        for seed in seeds
+    ]
+
+
+def groups(weights: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
+    """Return the means of disjoint groups of so many searches, in their order; the rest is left out."""
+    return [mean_weights(weights[start : start + size]) for start in range(0, len(weights) - size + 1, size)]

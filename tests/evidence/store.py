@@ -1,0 +1,83 @@
+"""The raw results: one JSON file for each task under experiments/evidence, every row with its command, date, machine and CPU time."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rapdarts.cost.latency import device_name
+from rapdarts.files.atomic import write_atomically
+from rapdarts.training.device import training_device
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "experiments" / "evidence"
+WORK = ROOT / "runs" / "evidence"
+"""Where data and runs lie that are not kept."""
+
+Rows = dict[str, Any]
+
+
+def load(task: str) -> Rows:
+    """Return the results of a task.
+
+    `searches` by variant and seed; the `cells` of a bank and the accuracies of `trained` genotypes by seed; in some
+    also `naswot` and `budgeted`.
+    """
+    file = FOLDER / f"{task}.json"
+    empty: Rows = {"searches": {}, "cells": [], "trained": {}}
+    return empty | (json.loads(file.read_text(encoding="utf-8")) if file.exists() else {})
+
+
+def save(task: str, rows: Rows) -> None:
+    """Write the results of a task, a row a line."""
+    write_atomically(FOLDER / f"{task}.json", _text(rows, 0) + "\n")
+
+
+def keep(task: str, value: Any, *place: str) -> None:
+    """Write one result of a task under the names that lead to it; what else the file holds by now stays."""
+    rows = load(task)
+    level = rows
+    for name in place[:-1]:
+        level = level.setdefault(name, {})
+    level[place[-1]] = value
+    if all(name.isdecimal() for name in level):  # seeds, which finish in any order
+        ordered = sorted(level.items(), key=lambda item: int(item[0]))
+        level.clear()
+        level.update(ordered)
+    save(task, rows)
+
+
+def origin() -> dict[str, str]:
+    """Return the command, date and machine of a row that is made now."""
+    return {
+        "command": shlex.join(["python", "-m", "tests.evidence", *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": device_name(training_device("cpu", 1)),
+    }
+
+
+def own_origin(series: Mapping[str, Any]) -> dict[str, str]:
+    """Return what of a new row's origin differs from that of the series it joins."""
+    return {name: value for name, value in origin().items() if series.get(name) != value}
+
+
+def say(line: str) -> None:
+    """Print progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _text(value: Any, depth: int) -> str:
+    """JSON with a line for each entry of the first three levels, and below for those that hold others."""
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not held or (depth >= 3 and not any(isinstance(one, dict) for one in held)):
+        return json.dumps(value, allow_nan=False)
+    pad, end = "\n" + " " * (depth + 1), "\n" + " " * depth
+    if isinstance(value, list):
+        return "[" + pad + f",{pad}".join(_text(one, depth + 1) for one in value) + end + "]"
+    items = (f"{json.dumps(name)}: {_text(one, depth + 1)}" for name, one in value.items())
+    return "{" + pad + f",{pad}".join(items) + end + "}"
