@@ -15,8 +15,6 @@ from tests.evidence.plan import GROUPS, Attempt
 from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, listed, paragraph, ranges, sources, table
 
-ALL_BUDGETS = (*nasbench.BUDGETS, *nasbench.OTHER_BUDGETS)
-
 AVERAGED = {1: "one search", 2: "two averaged", 3: "three averaged", 6: "six averaged"}
 
 RULES: dict[str, Callable[[int, int], float]] = {
@@ -32,7 +30,7 @@ NASWOT = "the best of ten random cells by NASWOT"
 
 @dataclass(frozen=True)
 class Judged:
-    """What searches, or draws of a rule, chose: for each of them a cell a budget, in the order of ALL_BUDGETS."""
+    """What searches, or draws of a rule, chose: for each of them a cell a budget, in the order of nasbench.ALL_BUDGETS."""
 
     cells: Sequence[Sequence[int]]
 
@@ -48,7 +46,9 @@ class Judged:
     def row(self, name: str, cpu_seconds: float | None) -> list[object]:
         """Return the row of a table: the mean scores, how many cells are not as they should be, and the CPU time."""
         outside = [
-            not nasbench.band(b)[cell] for cells in self.cells for cell, b in zip(cells, ALL_BUDGETS, strict=True)
+            not nasbench.band(b)[cell]
+            for cells in self.cells
+            for cell, b in zip(cells, nasbench.ALL_BUDGETS, strict=True)
         ]
         lost = nasbench.unreachable()[np.array(self.cells)]
         means = [self.score(data_set) for data_set in range(len(DATA_SETS))]
@@ -61,7 +61,7 @@ class Judged:
 def derived(weights: bytes) -> tuple[int, ...]:
     """Return the cell that the product derives for each budget from mixing weights (1, 6, 5), given as the bytes of float64."""
     array = np.frombuffer(weights).reshape(nasbench.TASK.space.mask.shape)
-    return tuple(nasbench.derived(array, budget) for budget in ALL_BUDGETS)
+    return tuple(nasbench.derived(array, budget) for budget in nasbench.ALL_BUDGETS)
 
 
 def judged(weights: Sequence[np.ndarray]) -> Judged:
@@ -77,7 +77,7 @@ def section(rows: Rows, attempt: Attempt, number: int) -> list[str]:
         return [*heading, NOT_RUN, ""]
     weights, seconds = searches.weights_of(rows, attempt.name, seeds), searches.cpu_seconds(rows, attempt.name, seeds)
     found = {size: judged(groups) for size in GROUPS if (groups := searches.groups(weights, size))}
-    tens = Judged(naswot.tens(rows, attempt.seeds, ALL_BUDGETS))
+    tens = Judged(naswot.tens(rows, attempt.seeds, nasbench.ALL_BUDGETS))
 
     lines = [one.row(AVERAGED[size], size * float(np.mean(seconds))) for size, one in found.items()]
     if tens.cells:

@@ -13,8 +13,6 @@ from tests.evidence.plan import CURRENT, WINDOWS
 from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
 
-BUDGETS = (*nasbench.BUDGETS, *nasbench.OTHER_BUDGETS)
-
 
 @dataclass(frozen=True)
 class Conditions:
@@ -61,7 +59,7 @@ def section(rows: Rows) -> list[str]:
     weights = searches.weights_of(rows, CURRENT.name, seeds)
     lines, means = [], []
     for conditions in CONDITIONS:
-        chance = [chance_of(conditions, budget) for budget in BUDGETS]
+        chance = [chance_of(conditions, budget) for budget in nasbench.ALL_BUDGETS]
         scores = scores_of(conditions, weights)
         cells = [f"{low:.0f} / {high:.0f}" for low, high in zip(chance, scores.mean(0), strict=True)]
         means.append(mean(scores[:, :4].mean(1).tolist()))
@@ -87,7 +85,7 @@ def chance_of(conditions: Conditions, budget: int) -> float:
 
 def scores_of(conditions: Conditions, weights: Sequence[np.ndarray]) -> np.ndarray:
     """Return the scores of what is derived from the mixing weights of searches, (searches, budgets)."""
-    return np.array([[nasbench.scores(b)[conditions.derived(one, b)] for b in BUDGETS] for one in weights])
+    return np.array([[nasbench.scores(b)[conditions.derived(one, b)] for b in nasbench.ALL_BUDGETS] for one in weights])
 
 
 def summary(means: Sequence[Mean]) -> str:

@@ -15,7 +15,7 @@ from rapdarts.config.experiment import SearchConfig
 from rapdarts.cost.prices import prices
 from rapdarts.reports.plots import COLOURS, new_figure
 from tests.evidence import free_rules, nasbench, searches
-from tests.evidence.attempts import ALL_BUDGETS, judged
+from tests.evidence.attempts import judged
 from tests.evidence.banks import genotype_of
 from tests.evidence.plan import CURRENT, WINDOWS
 from tests.evidence.store import Rows
@@ -84,7 +84,7 @@ def picture(rows: Rows) -> Figure:
     """Return the figure."""
     figure = new_figure(7.6, 4.4)
     panel = figure.subplots()
-    accuracy, budgets = nasbench.truth(), sorted(ALL_BUDGETS)
+    accuracy, budgets = nasbench.truth(), sorted(nasbench.ALL_BUDGETS)
 
     random = [free_rules.derivable(budget) for budget in budgets]
     centres = np.array([macs()[cells].mean() for cells in random])

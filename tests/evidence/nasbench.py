@@ -18,6 +18,7 @@ from rapdarts.strategy.rule import Rule
 from tests.evidence.tasks import TASKS
 
 BUDGETS, OTHER_BUDGETS = (11, 20, 28, 37), (12, 21, 30, 46)
+ALL_BUDGETS = (*BUDGETS, *OTHER_BUDGETS)
 """Budgets in units, those of the score and those that nothing was chosen on."""
 
 FIXED, UNIT = 1_946_240, 983_040

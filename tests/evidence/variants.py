@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 
 from tests.evidence import nasbench, searches
-from tests.evidence.figures import mean
+from tests.evidence.figures import Mean, mean, spearman
 from tests.evidence.plan import WINDOWS
 from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
@@ -21,12 +21,25 @@ def section(rows: Rows) -> list[str]:
     heading = ["## Every variant that was tried", ""]
     if not known:
         return [*heading, NOT_RUN, ""]
-    head = ["variant", "n", "seeds", "one search", "three averaged", "gain", "CPU s a search"]
+    head = [
+        "variant",
+        "n",
+        "seeds",
+        "one search",
+        "three averaged",
+        "gain",
+        "order",
+        "order, three",
+        "gain in order",
+        "CPU s a search",
+    ]
     return [
         *heading,
         *paragraph(
             "Settings on top of the protocol's, and the CIFAR-10 score. Three are averaged in disjoint groups, in the order of their seeds."
             f" *Gain* is the mean paired difference of one search from `{searches.PLAIN}`, over the seeds that both have."
+            " *Order* is a finer measure: Spearman's correlation of a search's scores with the true accuracies of all cells of a"
+            " band that it could have derived, a mean over the eight bands."
         ),
         *table(head, [row(rows, name, seeds) for seeds, name in known]),
         *sources(one for seeds, name in known for one in searches.origins(rows, name, seeds)),
@@ -38,17 +51,48 @@ def row(rows: Rows, name: str, seeds: Sequence[int]) -> list[object]:
     three = scores(searches.groups(searches.weights_of(rows, name, seeds), 3))
     seconds = np.mean(searches.cpu_seconds(rows, name, seeds))
     averaged = f"{mean(three)} (n = {len(three)})" if three else "–"
-    one = mean(scores(searches.weights_of(rows, name, seeds)))
-    return [f"`{name}`", len(seeds), ranges(seeds), one, averaged, gain(rows, name, seeds), f"{seconds:.1f}"]
+    weights = searches.weights_of(rows, name, seeds)
+    threes = orders(searches.groups(weights, 3))
+    return [
+        f"`{name}`",
+        len(seeds),
+        ranges(seeds),
+        mean(scores(weights)),
+        averaged,
+        in_words(gain(rows, name, seeds, scores), 1),
+        mean(orders(weights)).text(places=2),
+        mean(threes).text(places=2) if threes else "–",
+        in_words(gain(rows, name, seeds, orders), 2),
+        f"{seconds:.1f}",
+    ]
 
 
-def gain(rows: Rows, name: str, seeds: Sequence[int]) -> str:
-    """Return the mean paired difference from the variant that changes nothing."""
-    common = searches.seeds_of(rows, searches.PLAIN, seeds)
+def in_words(gained: Mean | None, places: int) -> str:
+    """Return a gain with its sign."""
+    return "–" if gained is None else gained.text(places, sign=True)
+
+
+def gain(
+    rows: Rows, name: str, seeds: Sequence[int], measure: Callable[[Sequence[np.ndarray]], list[float]]
+) -> Mean | None:
+    """Return the mean paired difference in a measure from the variant that changes nothing; None where there are no pairs."""
+    common = [seed for seed in searches.seeds_of(rows, searches.PLAIN, seeds) if seed in seeds]
     if name == searches.PLAIN or not common:
-        return "–"
-    changed, plain = (scores(searches.weights_of(rows, one, common)) for one in (name, searches.PLAIN))
-    return mean((np.array(changed) - np.array(plain)).tolist()).text(sign=True)
+        return None
+    changed, plain = (measure(searches.weights_of(rows, one, common)) for one in (name, searches.PLAIN))
+    return mean((np.array(changed) - np.array(plain)).tolist())
+
+
+def orders(weights: Sequence[np.ndarray]) -> list[float]:
+    """Return for each of several mixing weights (1, 6, 5) how they order the cells of a band, a mean over all eight bands."""
+    return [float(np.mean([order(one, budget) for budget in nasbench.ALL_BUDGETS])) for one in weights]
+
+
+def order(weights: np.ndarray, budget: int) -> float:
+    """Return Spearman's correlation of scores with true accuracies over the cells that a search derives for a budget."""
+    places = np.flatnonzero(derivable(budget))
+    scored = np.log(weights[0])[np.arange(6), nasbench.all_cells()[places]].sum(1)
+    return spearman(scored, nasbench.truth()[places])
 
 
 def scores(weights: Sequence[np.ndarray]) -> list[float]:
