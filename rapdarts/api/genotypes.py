@@ -39,15 +39,15 @@ def derive(
 ) -> Derivation:
     """Derive another genotype from a finished search, as `rapdarts derive` does: with other budgets, another rule or skeleton.
 
-    `search` is the folder or the result of a search, or its alphas.json; of several, which differ in their seeds, the
-    mean is derived from, under the settings of the first. The keys are those of the command, such as
+    `search` is the folder or the result of a search, or its alphas.json; several
+    searches that differ in their seeds are averaged, with the settings of the first. The keys are those of the command, such as
     `{"budget.params": "2.5M"}`, `max_skips=1` or `out=FILE`. Raises InputError.
     """
     options, _ = command_options(DeriveConfig, settings, keys)
     out = atomic.file_to_write(options.out) if options.out else None
     several = search if isinstance(search, list | tuple) else [search]
     if not several:
-        raise InputError("rapdarts derive needs the folder of a finished search; name one at least.")
+        raise InputError("rapdarts derive needs the folder of a finished search; name at least one.")
     targets, space = [Path(lookup.word_of(one)) for one in several], lookup.space_of(space, *several)
     for target in targets:
         if not os.path.exists(target):

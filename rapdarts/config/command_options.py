@@ -33,10 +33,12 @@ class OtherBudgetConfig(make_dataclass("OtherBudgets", budget_knobs(none=math.in
 
 @dataclass(frozen=True)
 class DeriveConfig:
-    """Reads a genotype off a finished search once more."""
+    """Options of another derivation from a finished search."""
 
     rule: str = knob(
-        "", "how the genotype is read off alpha; empty: the run's, exact where there is a budget", choices=("", *RULES)
+        "",
+        "how the genotype is derived from alpha; empty: the run's; auto: exact where there is a budget, else by the strategy",
+        choices=("", *RULES),
     )
     max_skips: int = knob(-1, "most skips in the normal cell; -1: the run's", "edges", low=-1, high=1000)
     spend: float = knob(

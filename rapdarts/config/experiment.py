@@ -211,8 +211,8 @@ class SearchConfig:
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     spend: float = knob(
         -1.0,
-        "share of a budget that the genotype uses at least, of the one that binds first; auto: 0.9, but 0 of a budget on"
-        " latency or on what has a coefficient",
+        "lower bound on the use of the budget that binds first, as a share of it; auto: 0.9, and 0 for latency and for"
+        " resources with a coefficient",
         low=0,
         high=1,
         auto=-1,

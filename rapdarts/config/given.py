@@ -20,7 +20,6 @@ from rapdarts.config.resolve import (
 )
 from rapdarts.errors import InputError, shorten
 from rapdarts.files.run_files import RunFile, begun
-from rapdarts.files.yaml import read_yaml
 
 AnyPath = str | os.PathLike[str]
 Settings = Mapping[str, Any]
@@ -100,25 +99,18 @@ def _unnamed(verb: str, launch: Launch, origin: Path | None, confirmed: bool) ->
     raise InputError(f"rapdarts {verb} needs an experiment, such as digits; see rapdarts {verb} --help.")
 
 
-def experiment_begun(folder: Path) -> Experiment:
-    """Return the configuration of a run to continue. If it is older than `search.spend`, nothing of a budget had to be used."""
-    own = experiment_of_run(folder)
-    if any(key == "search.spend" for key, _ in read_yaml(folder / RunFile.CONFIG)):
-        return own
-    return replace(own, search=replace(own.search, spend=0.0))
-
-
 def as_begun(config: Experiment, folder: Path) -> Experiment:
-    """Return the experiment of a run to continue, with what the run has where it leaves the derivation to `auto`.
+    """Return the experiment of a run to continue, with the run's own values in place of `auto`.
 
-    An older rapdarts wrote numbers and names for what is `auto` now.
+    A run of an older rapdarts has numbers and names where `auto` is the default now, and may derive none.
     """
-    search, own = config.search, experiment_begun(folder).search
+    search, own = config.search, experiment_of_run(folder).search
     search = replace(
         search,
         rule=own.rule if search.rule == "auto" else search.rule,
         max_skips=own.max_skips if search.max_skips < 0 else search.max_skips,
         spend=own.spend if search.spend < 0 else search.spend,
+        derive_none=search.derive_none or own.derive_none,
     )
     return replace(config, search=search)
 

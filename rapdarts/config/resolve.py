@@ -20,6 +20,9 @@ HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download", "
 
 Pairs = list[tuple[str, Any]]
 
+BEFORE_SPENDING: Pairs = [("search.spend", 0.0), ("search.derive_none", True)]
+"""What runs did that are older than these keys."""
+
 
 def resolve_experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
     """Return the experiment that a user names (one that ships, or a YAML file), with the (key, value) pairs of the command line on top.
@@ -126,11 +129,9 @@ def check_experiment(config: Experiment) -> None:
     if config.skeleton.channels == 0 and not limits:
         raise InputError("skeleton.channels=auto needs a budget to fill, such as budget.params=3.0M; or give a number.")
     if search.strategy == "random" and config.skeleton.channels == 0:
-        raise InputError("strategy=random finds no width of its own; give skeleton.channels a number.")
+        raise InputError("strategy=random does not choose a width; set skeleton.channels to a number.")
     if search.strategy == "random" and limits and search.random.macs:
-        raise InputError(
-            "search.random.macs and a budget both say what random networks may cost; leave one of them out."
-        )
+        raise InputError("search.random.macs and search.budget cannot be combined; remove one.")
     if search.latency and search.precision != 32:
         raise InputError(
             f"latency tables are measured in fp32, which search.precision={search.precision} is not; leave one of them out."
@@ -149,7 +150,9 @@ def experiment_of_run(folder: Path) -> Experiment:
     file = folder / RunFile.CONFIG
     if not os.path.isfile(file):
         raise InputError(f"{shorten(str(folder))} is not a run folder: it has no config.yaml.")
-    return parse_settings(Experiment, list(read_yaml(file)), where=str(file))
+    pairs = list(read_yaml(file))
+    older = [] if any(key == "search.spend" for key, _ in pairs) else BEFORE_SPENDING
+    return parse_settings(Experiment, [*older, *pairs], where=str(file))
 
 
 def experiment_of_alphas(file: Path, needed: bool) -> Experiment:

@@ -7,11 +7,15 @@ from dataclasses import replace
 
 from rapdarts.config import resolve
 from rapdarts.config.command_options import DeriveConfig
-from rapdarts.config.experiment import Experiment, budget_limits
+from rapdarts.config.experiment import Experiment, SearchConfig, budget_limits
 from rapdarts.deploy.lookup import Found
 from rapdarts.errors import InputError, shorten
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops.finished_search import settings_of_run
+from rapdarts.strategy.rule import rule_name
+
+KEPT = ("primitives", "rule", "max_skips", "derive_none", "spend", "precision", "hardware", "latency")
+"""Settings that decide which cells a search could have found, and what these cost."""
 
 
 def as_searched(config: Experiment, like: Found) -> Experiment:
@@ -31,7 +35,13 @@ def as_searched(config: Experiment, like: Found) -> Experiment:
             f" add space={own.space}."
         )
     if asked and asked != kept:
-        raise InputError(
-            f"search.random.like={shorten(str(folder))} brings the budgets of that search; leave out search.budget."
-        )
-    return replace(config, search=replace(own, strategy="random", random=config.search.random))
+        raise InputError(f"search.random.like={shorten(str(folder))} already sets the budgets; remove search.budget.")
+    defaults = SearchConfig()
+    for name in KEPT:
+        given = getattr(config.search, name)
+        if given not in (getattr(defaults, name), getattr(own, name)):
+            raise InputError(f"search.random.like={shorten(str(folder))} already sets search.{name}; remove it.")
+    search = replace(own, strategy="random", rule=rule_name(own), random=config.search.random)
+    config = replace(config, search=search)
+    resolve.check_experiment(config)
+    return config

@@ -27,7 +27,7 @@ def derive_again(
     ]
     search = together(searches, [str(target) for target in targets]) if len(searches) > 1 else searches[0]
     limits = search.rule.limits
-    if limits and options.rule not in ("", "auto", "darts", "exact"):
+    if limits and options.rule == "pdarts":
         lift = " ".join(f"budget.{name}=none" for name in limits)
         raise InputError(f"rule={options.rule} knows no budgets; leave it out, or lift the budgets with {lift}.")
     if limits:

@@ -24,16 +24,16 @@ from rapdarts.errors import InputError, shorten
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops.search_record import provenance
 from rapdarts.strategy.alphas import read_alphas, space_of_alphas
-from rapdarts.strategy.derive import Derivation, derive_jointly, where_infeasible
+from rapdarts.strategy.derive import Derivation, derive, derive_jointly, where_infeasible
 from rapdarts.strategy.relaxation import mixing_weights
-from rapdarts.strategy.replicas import on_common_candidates, replica_seeds
+from rapdarts.strategy.replicas import mean_weights, on_common_candidates, replica_seeds
 from rapdarts.strategy.rule import Rule, rule_of
 from rapdarts.training.checkpoint import origin_of
 
 
 @dataclass(frozen=True)
 class FinishedSearch:
-    """What a search, or several, ended with.
+    """Result of one finished search, or of several as one.
 
     `full` is the space that was searched, `left` the same with the candidates that are left, `weights` the mixing
     weights of each replica (kinds, edges, primitives). `settings` are those of the derivation, `skeleton` is the one to price.
@@ -72,6 +72,11 @@ class FinishedSearch:
                 self.left, self.weights, self.table, self.rule, self.provenance, count, self.settings.epochs
             )
 
+    def best(self, count: int) -> Derivation:
+        """Derive as `derive` does, without the replicas' agreement."""
+        with where_infeasible(self.full, self.left, self.table, self.rule):
+            return derive(self.left, mean_weights(self.weights), self.table, self.rule, self.provenance, count)
+
 
 def finished_search(file: Path, is_run: bool, options: DeriveConfig, space: Space) -> FinishedSearch:
     """Read the alphas.json that a search wrote, and the settings beside it, with what `options` change of them.
@@ -103,8 +108,8 @@ def together(searches: Sequence[FinishedSearch], words: Sequence[str]) -> Finish
         for name, value in ours.items():
             if theirs[name] != value:
                 raise InputError(
-                    f"{shorten(word)} has {name} {theirs[name]}, {shorten(words[0])} has {value}; derive from runs of one"
-                    " space, data set and skeleton together."
+                    f"{shorten(word)} has {name} {theirs[name]}, {shorten(words[0])} has {value}; only runs with the"
+                    " same space, data set and skeleton can be averaged."
                 )
         # A share of the training set is drawn by the seed; two wholes must be the same images.
         known = first.fingerprint and other.fingerprint and first.config.data.fraction == 1
@@ -116,13 +121,15 @@ def together(searches: Sequence[FinishedSearch], words: Sequence[str]) -> Finish
     learned = [(one.left, weights) for one in searches for weights in one.weights]
     for (one, weights), (another, others) in itertools.combinations(learned, 2):
         if one.candidates == another.candidates and np.array_equal(weights, others):
-            raise InputError("two of these searches have learned exactly the same: name each once, of different seeds.")
+            raise InputError(
+                "two of these searches have identical weights; name each search once, and search with different seeds."
+            )
     left, filled = on_common_candidates(*zip(*learned, strict=True))
     return replace(first, left=left, weights=filled, seeds=[seed for one in searches for seed in one.seeds])
 
 
 def _facts(search: FinishedSearch) -> dict[str, Any]:
-    """What searches must have in common to be averaged, by name."""
+    """Settings that averaged searches must share, by name."""
     data, skeleton = search.config.data, search.skeleton
     return {
         "search.space": search.full.name,
@@ -133,7 +140,7 @@ def _facts(search: FinishedSearch) -> dict[str, Any]:
         "skeleton.layers": skeleton.layers,
         "skeleton.channels": skeleton.channels,
         "skeleton.stem": skeleton.stem,
-        "images of": "x".join(map(str, skeleton.image)),
+        "image size": "x".join(map(str, skeleton.image)),
         "classes": skeleton.classes,
     }
 

@@ -25,7 +25,7 @@ from rapdarts.loops.series import all_diverged, retrain_once
 from rapdarts.strategy.budgets import budgets_on, spent
 from rapdarts.strategy.exact import Budgets, Infeasible
 from rapdarts.strategy.random_cells import random_cells
-from rapdarts.strategy.rule import Rule, bounds_in_words, rule_of
+from rapdarts.strategy.rule import Rule, bounds_in_words, cap_in_words, rule_of
 from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import Run
 
@@ -98,10 +98,10 @@ def conditions(
 
     A target of 0 is none. Raises InputError for budgets that nothing meets.
     """
-    cap = "" if rule.max_skips is None else f", at most {rule.max_skips} skips in the normal cell"
+    cap = cap_in_words(rule)
     if target:
         budgets = budgets_on(table, {"macs": (1 + tolerance) * target}, floors={"macs": (1 - tolerance) * target})
-        return budgets, f"random genotypes within {tolerance:.0%} of {target:,.0f} MACs{cap}"
+        return budgets, f"random genotypes within {100 * tolerance:.0f} % of {target:,.0f} MACs{cap}"
     within, remark = spent(space, uniform_mixing(space.mask).weights.numpy(), budgets_on(table, rule.limits), rule)
     return within, f"random genotypes{bounds_in_words(rule, within)}{cap}{f' ({remark})' if remark else ''}"
 
@@ -118,13 +118,15 @@ def draw_genotypes(
     for _ in range(MOST_DRAWS * count):
         try:
             (genotype,) = random_cells(space, rng, 1, budgets, max_skips)
-        except Infeasible:
+        except Infeasible as error:
+            if error.floors:  # it is an upper bound that cannot be met
+                raise
             break
         if genotype not in found:
             found.append(genotype)
         if len(found) == count:
             return found
     raise InputError(
-        f"the space {space.name} has only {len(found)} of {count} {words}; change search.random.macs, search.random.tolerance"
-        " or the budget, or draw fewer with search.random.count."
+        f"found only {len(found)} of {count} different {words}; change search.random.macs, search.random.tolerance or the"
+        " budget, or draw fewer with search.random.count."
     )

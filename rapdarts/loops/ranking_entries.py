@@ -52,8 +52,8 @@ def _of_search(folder: Path, config: Experiment, data: DataSet, space: Space) ->
     """
     search = finished_search(folder / RunFile.ALPHAS, True, DeriveConfig(), space)
     _refuse_other_data(folder, search.skeleton, config, data)
-    own = search.derive().genotype
-    best = search.derive(max(2, config.rank.count)).candidates
+    own = search.best(1).genotype
+    best = search.best(max(2, config.rank.count)).candidates
     full, own_score = search.full, score(search.left, mean_weights(search.weights), own)
     derived = RankingEntry(own, full, (f"{folder} (derived)",), own_score, own=True)
     others = [RankingEntry(one.genotype, full, (str(folder),), one.score) for one in best]

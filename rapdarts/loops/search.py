@@ -115,7 +115,7 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
         run.log(shown(rule.limits), lr=lr, **facts)
         if epoch >= settings.warmup_epochs:
             penalty.ascend(realised)
-        run.picture("alpha", heat_map(architecture().joint))
+        run.picture(f"alpha{replica.words}", heat_map(architecture().joint))
     return architecture
 
 
@@ -150,12 +150,12 @@ class Replica:
 
     @property
     def words(self) -> str:
-        """How progress names it."""
+        """Name of the replica in progress lines."""
         return f", replica {self.number}/{self.config.search.replicas}" if self.number else ""
 
     @property
     def facts(self) -> dict[str, float]:
-        """How the record names it."""
+        """Facts that identify the replica in metrics.jsonl."""
         return {"replica": self.number} if self.number else {}
 
 

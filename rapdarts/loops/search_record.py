@@ -56,12 +56,12 @@ def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfi
 
 
 def certainty_in_words(derivation: Derivation) -> str:
-    """Return in one sentence how far a search's choices can be told from noise."""
+    """Return in a sentence or two how far a search's choices would repeat."""
     if derivation.agreement:
         return derivation.agreement.words(derivation.epochs)
     return (
-        f"the mixing weights have {derivation.entropy:.1%} of the highest entropy; a single search cannot tell its choices from"
-        " noise, search.replicas=3 shows how far they repeat"
+        f"the mixing weights have {100 * derivation.entropy:.1f} % of the maximum entropy. A single search cannot show whether"
+        " its choices would repeat; search.replicas=3 does"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a search knows: how far its mixing weights are from uniform, and whether its replicas agree more than chance would."""
+"""Certainty of a search: entropy and margin of its mixing weights, and agreement of its replicas beside chance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DRAWS = 60
 """Random genotypes that chance is judged by."""
 
 MOST_REPLICAS = 100
-"""More replicas than this are no advice."""
+"""Largest number of replicas that a search takes."""
 
 
 def entropy(space: SearchSpace, weights: np.ndarray) -> float:
@@ -47,7 +47,7 @@ class Agreement:
     """How much several replicas agree, as means over all pairs of them.
 
     `same` of `choices` (edge, primitive) pairs are equal in two replicas' genotypes; `chance` is that number for two
-    random genotypes under the same conditions. `correlation` is Spearman's, of the mixing weights of all candidates.
+    random genotypes under the same conditions. `correlation` is Spearman's, of the `contrasts` of the mixing weights.
     """
 
     replicas: int
@@ -67,7 +67,7 @@ class Agreement:
 
     @property
     def mostly_noise(self) -> bool:
-        """Whether less than half of what the mean of the replicas says would repeat."""
+        """True if the reliability is below 0.5."""
         return self.reliability < 0.5
 
     def words(self, epochs: int) -> str:
@@ -75,7 +75,7 @@ class Agreement:
         number = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}.get(self.replicas, str(self.replicas))
         words = (
             f"the {number} replicas agree on {self.same:.3g} of {self.choices} choices (chance: {self.chance:.3g}); by the rank"
-            f" correlation of their weights, {self.correlation:.2f}, another {number} would repeat {self.reliability:.0%} of"
+            f" correlation of their weights, {self.correlation:.2f}, another {number} would repeat {100 * self.reliability:.0f} % of"
             " what they say on average"
         )
         if not self.mostly_noise:
@@ -84,10 +84,10 @@ class Agreement:
 
     @property
     def _enough(self) -> int:
-        """How many replicas would be half reliable, at least twice as many as there are where that is out of reach."""
+        """Number of replicas whose mean reaches a reliability of 0.5; twice the present number if that is out of reach."""
         r = self.correlation
         needed = math.ceil((1 - r) / r) if r > 0 else MOST_REPLICAS + 1
-        return needed if needed <= MOST_REPLICAS else 2 * self.replicas
+        return needed if needed <= MOST_REPLICAS else min(2 * self.replicas, MOST_REPLICAS)
 
     def facts(self) -> dict[str, Any]:
         """Return the figures as plain values, for result.json."""
@@ -103,17 +103,15 @@ def agreement(
 ) -> Agreement:
     """Return the agreement of replicas by their mixing weights and by the genotypes that each alone would derive.
 
-    The random genotypes, always the same, keep the budgets and the cap on skips.
+    These keep the budgets and the cap on skips, and so do the random genotypes, which are always the same.
     """
-    rng = np.random.default_rng(0)
-    drawn = random_cells(space, rng, DRAWS, budgets, max_skips)
+    drawn = random_cells(space, np.random.default_rng(0), DRAWS, budgets, max_skips, one_hot(space, genotypes[0]) > 0)
     random = np.stack([one_hot(space, genotype) > 0 for genotype in drawn]).reshape(DRAWS, -1)
     common = (random[:, None] & random[None]).sum(-1)
 
     chosen = np.stack([one_hot(space, genotype) > 0 for genotype in genotypes]).reshape(len(genotypes), -1)
     same = _mean_over_pairs((chosen[:, None] & chosen[None]).sum(-1))
-    usable = space.mask & space.choosable
-    scores = [_ranks(one[usable]) for one in weights]
+    scores = [_ranks(contrasts(space, one)) for one in weights]
     correlations = [
         float(np.corrcoef(first, second)[0, 1]) if first.std() and second.std() else 0.0
         for first, second in itertools.combinations(scores, 2)
@@ -125,6 +123,18 @@ def agreement(
         chance=_mean_over_pairs(common),
         correlation=float(np.mean(correlations)),
     )
+
+
+def contrasts(space: SearchSpace, weights: np.ndarray) -> np.ndarray:
+    """Return by how much the log weight of every candidate differs from the mean of its edge, (n,).
+
+    Edges with one candidate left say nothing. Differences between edges are left out: a candidate weighs more where
+    there are fewer of them, or fewer edges, in every search alike.
+    """
+    usable = space.mask & space.choosable
+    logs = np.where(usable, np.log(np.maximum(weights, np.finfo(np.float64).tiny)), 0.0)
+    means = logs.sum(-1, keepdims=True) / np.maximum(usable.sum(-1, keepdims=True), 1)
+    return np.asarray((logs - means)[usable & (usable.sum(-1, keepdims=True) > 1)])
 
 
 def _mean_over_pairs(common: np.ndarray) -> float:

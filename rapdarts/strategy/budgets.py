@@ -10,7 +10,7 @@ import numpy as np
 from rapdarts.architecture.genotype import one_hot
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import SearchConfig
-from rapdarts.config.resources import show
+from rapdarts.config.resources import within as within_limits
 from rapdarts.cost.count import COUNTED
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.penalty import uniform_mixing
@@ -45,27 +45,20 @@ def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule
     """Return the budgets with a lower bound on the one that binds first, and a remark where less of it is asked for than `rule` does.
 
     The budget that binds first is the one of which the strongest genotype by mixing `weights` (kinds, edges,
-    primitives) uses the largest share. There is no lower bound where even the most expensive genotype within the other
-    budgets stays below this one, of all candidates that there were: those that are left after a stage may cost less
-    because of it. Raises Infeasible if no genotype is within the budgets.
+    primitives) uses the largest share, of those that any genotype within the others exceeds. All candidates that there
+    were count here: those that are left after a stage may cost less because of the budget. If none exceeds any, there
+    is no lower bound. Raises Infeasible if no genotype is within the budgets.
     """
     if budgets is None or not rule.spend:
         return budgets, ""
     strongest = one_hot(space, discretize_exactly(space, weights, budgets, rule.max_skips)[0].genotype)
     costs = budgets.costs(strongest)
-    name = max(rule.spend, key=lambda name: costs[name] / rule.limits[name])
-    limit, asked = rule.limits[name], rule.spend[name]
-
-    # The most expensive cell itself may take minutes to find; whether any is over the budget does not.
-    everything = replace(space, candidates=())
-    over = np.floor(limit) + 1 if name in COUNTED else limit * (1 + 1e-6)
-    unbounded = replace(budgets, bounds=np.where(np.array(budgets.names) == name, np.inf, budgets.bounds))
-    if exists(everything, unbounded.with_floor(name, over), rule.max_skips) is False:
-        return budgets, (
-            f"even the most expensive cell that could be derived is within the budget of {show(limit, name)} {name}:"
-            " search.spend asks for nothing."
-        )
-    share = asked
+    by_share = sorted(rule.spend, key=lambda name: -costs[name] / rule.limits[name])
+    name = next((name for name in by_share if _can_bind(space, budgets, name, rule)), None)
+    if name is None:
+        asked_of = within_limits({name: rule.limits[name] for name in by_share})
+        return budgets, f"even the most expensive cell has {asked_of}: there is no lower bound (search.spend)."
+    share, asked, limit = rule.spend[name], rule.spend[name], rule.limits[name]
     while not (within := _using(share, budgets, name, limit)).met_by(strongest):
         if exists(space, within, rule.max_skips):
             break
@@ -74,8 +67,21 @@ def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule
         return within, ""
     return (
         within,
-        f"no cell is found that uses {asked:.0%} or more of the budget on {name}; at least {share:.0%} is asked for instead.",
+        f"no cell was found that uses at least {100 * asked:.0f} % of the budget on {name}; the lower bound is now"
+        f" {100 * share:.0f} %.",
     )
+
+
+def _can_bind(space: SearchSpace, budgets: Budgets, name: str, rule: Rule) -> bool:
+    """Return whether a genotype within the other budgets may exceed one.
+
+    The most expensive genotype itself may take minutes to find; whether any is over the budget does not.
+    """
+    limit = rule.limits[name]
+    over = np.floor(limit) + 1 if name in COUNTED else limit * (1 + 1e-6)
+    unbounded = replace(budgets, bounds=np.where(np.array(budgets.names) == name, np.inf, budgets.bounds))
+    found = exists(replace(space, candidates=()), unbounded.with_floor(name, over), rule.max_skips)
+    return found is not False
 
 
 def _using(share: float, budgets: Budgets, name: str, limit: float) -> Budgets:

@@ -72,8 +72,13 @@ class Derivation:
                 f"{number}. score {other.score:.4f}: {other.genotype.line}\n   {costs_line(other.genotype.costs)}"
             )
         lines += [used_line(name, share, self.budgets[name]) for name, share in self.used.items()]
-        remarks = [self.remark, self.agreement.words(self.epochs) if self.agreement else ""]
-        return "\n".join([*lines, *filter(None, remarks)])
+        return "\n".join([*lines, *self.remarks])
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a user should know of it, in sentences: a lower bound that was not met, and how far replicas agree."""
+        agreement = self.agreement.words(self.epochs) if self.agreement else ""
+        return [*filter(None, [self.remark, agreement])]
 
     def __repr__(self) -> str:
         return self.describe()
@@ -113,8 +118,8 @@ def derive(
         strongest = discretize(space, weights, rule.max_skips)
         exact = not connected(space, one_hot(space, strongest) > 0)
     rule = replace(rule, name="exact") if exact else rule
-    within, remark = spent(space, weights, budgets_on(table, rule.limits), rule)
-    words = words_of(rule, space, within)
+    budgets, remark = spent(space, weights, budgets_on(table, rule.limits), rule)
+    words = words_of(rule, space, budgets)
 
     def complete(candidate: Candidate) -> Candidate:
         genotype = candidate.genotype
@@ -123,7 +128,7 @@ def derive(
         return replace(candidate, genotype=genotype)
 
     if exact:
-        found = discretize_exactly(space, weights, within, rule.max_skips, count)
+        found = discretize_exactly(space, weights, budgets, rule.max_skips, count)
         chosen = found[0]
     else:
         found = [one for one in candidates(space, weights) if connected(space, one_hot(space, one.genotype) > 0)]
@@ -156,9 +161,10 @@ def derive_jointly(
     found = derive(space, mean_weights(weights), table, rule, provenance, count)
     if len(weights) == 1:
         return found
-    alone = [derive(space, one, table, rule, provenance).genotype for one in weights]
-    within, _ = spent(space, mean_weights(weights), budgets_on(table, rule.limits), rule)
-    return replace(found, agreement=agreement(space, weights, alone, within, rule.max_skips), epochs=epochs)
+    # Each replica alone derives under the conditions of the mean, and so do the random genotypes that they are compared with.
+    budgets, _ = spent(space, mean_weights(weights), budgets_on(table, rule.limits), rule)
+    alone = [discretize_exactly(space, one, budgets, rule.max_skips)[0].genotype for one in weights]
+    return replace(found, agreement=agreement(space, weights, alone, budgets, rule.max_skips), epochs=epochs)
 
 
 @contextmanager

@@ -279,7 +279,7 @@ class Program:
             result = milp(costs, integrality=whole, bounds=Bounds(0, 1), constraints=rows, options=options)
             if result.status == 2:
                 return None
-            if result.status != 0 and nodes:
+            if nodes and "limit reached" in result.message:  # which SciPy has no status for
                 raise _Undecided
             if result.status != 0:
                 raise RuntimeError(f"HiGHS gave up on the exact discretisation: {result.message}")

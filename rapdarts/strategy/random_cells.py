@@ -19,21 +19,23 @@ def random_cells(
     count: int,
     budgets: Budgets | None = None,
     max_skips: int | None = None,
+    start: np.ndarray | None = None,
 ) -> list[Genotype]:
     """Draw `count` genotypes of the candidates still open that meet every budget and the cap on skips; they may repeat.
 
     Each node draws a uniform set of inputs, and on each a uniform primitive, given that the whole genotype is allowed.
     From a genotype that is allowed, one or two nodes at a time are drawn anew, and kept if the result is allowed: a
     Metropolis chain (Metropolis et al. 1953) whose stationary distribution is this one. It finds the way into bands
-    that one random genotype in a million meets. Raises Infeasible if there is none.
+    that one random genotype in a million meets. The chain begins at `start`, a one-hot choice that is allowed (kinds,
+    edges, primitives), or at one that is looked for. Raises Infeasible if there is none.
     """
     program = Program(space, budgets, max_skips)
+    chosen = program.best([rng.random(space.mask.shape)]) if start is None else start
+    if chosen is None:
+        raise no_genotype(space, budgets, max_skips)
     places = [(kind, node) for kind in range(len(space.kinds)) for node in range(space.nodes)]
     found = []
     for _ in range(count):
-        chosen = program.best([rng.random(space.mask.shape)])  # a start of its own for each, which the chain forgets
-        if chosen is None:
-            raise no_genotype(space, budgets, max_skips)
         for _ in range(SWEEPS * len(places)):
             proposed = chosen.copy()
             for place in rng.integers(len(places), size=rng.integers(1, 3)):

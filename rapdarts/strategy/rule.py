@@ -31,7 +31,7 @@ class Rule:
 
     @property
     def exact(self) -> bool:
-        """Whether the genotype is the best of all that meet the limits; always where there are budgets."""
+        """True if the best genotype of all that meet the limits is taken; always so with budgets."""
         return self.name == "exact" or bool(self.limits)
 
 
@@ -41,12 +41,16 @@ def rule_of(settings: SearchConfig, space: SearchSpace) -> Rule:
     `rule=auto` is `exact` where there is a budget, else the rule of the strategy's authors: only `rule=darts` lifts the
     cap on skips where there are budgets.
     """
-    limits = budget_limits(settings.budget)
-    name = settings.rule
-    if name == "auto":
-        name = "exact" if limits else "darts" if settings.strategy == "darts" else "pdarts"
+    limits, name = budget_limits(settings.budget), rule_name(settings)
     cap = space.max_skips if settings.max_skips < 0 else settings.max_skips
     return Rule(name, None if name == "darts" else cap, limits, spending(settings, limits))
+
+
+def rule_name(settings: SearchConfig) -> str:
+    """Return the name of the rule, which `rule=auto` leaves to the budgets and the strategy."""
+    if settings.rule != "auto":
+        return settings.rule
+    return "exact" if budget_limits(settings.budget) else "darts" if settings.strategy == "darts" else "pdarts"
 
 
 def spending(settings: SearchConfig, limits: Mapping[str, float]) -> dict[str, float]:
@@ -62,11 +66,18 @@ def spending(settings: SearchConfig, limits: Mapping[str, float]) -> dict[str, f
 
 def words_of(rule: Rule, space: SearchSpace, budgets: Budgets | None) -> str:
     """Return a rule in words, with the lower bound that `budgets` may have."""
-    cap = "" if rule.max_skips is None else f", at most {rule.max_skips} skips in the normal cell"
+    cap = cap_in_words(rule)
     if rule.exact:
         return f"the cells of the largest product of mixing weights{bounds_in_words(rule, budgets)}{cap}"
     but_none = "" if space.derive_none else " but none"
     return f"on each edge the strongest primitive{but_none}, each node's strongest edges{cap or ', no cap on skips'}"
+
+
+def cap_in_words(rule: Rule) -> str:
+    """Return the cap on skips in words after a comma, nothing where there is none."""
+    if rule.max_skips is None:
+        return ""
+    return f", at most {rule.max_skips} skip{'' if rule.max_skips == 1 else 's'} in the normal cell"
 
 
 def bounds_in_words(rule: Rule, budgets: Budgets | None) -> str:

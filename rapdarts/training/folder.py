@@ -97,7 +97,7 @@ def _checked(folder: Path, config: configuration.Experiment, resume: bool) -> co
         raise InputError(
             f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
         )
-    old, config = given.experiment_begun(folder), given.as_begun(config, folder)
+    old, config = resolve.experiment_of_run(folder), given.as_begun(config, folder)
     changed = [line for line in key_values.differences(old, config) if line.partition(":")[0] not in resolve.HARMLESS]
     if changed:
         raise InputError(

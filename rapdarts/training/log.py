@@ -70,10 +70,11 @@ class _Board:
             self.writer = SummaryWriter(str(folder), purge_step=start)
 
     def scalars(self, record: Mapping[str, Any], step: int) -> None:
+        group = f"replica {record['replica']}/" if "replica" in record else ""  # curves of their own
         with self:
             for name, value in record.items():
                 if not self.broken and isinstance(value, (int, float)):
-                    self.writer.add_scalar(name, value, step)
+                    self.writer.add_scalar(group + name, value, step)
 
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
         with self:

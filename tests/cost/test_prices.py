@@ -214,7 +214,7 @@ def test_the_best_genotypes_come_first_and_all_keep_the_budget() -> None:
     assert len(scores) == 4 and scores == sorted(scores, reverse=True)
     assert all(candidate.genotype.costs["params"] <= limit for candidate in derivation.candidates)
     assert derivation.genotype == derivation.candidates[0].genotype
-    assert "params at most" in derivation.rule and "at most 1 skips" in derivation.rule
+    assert "params at most" in derivation.rule and "at most 1 skip in" in derivation.rule
     assert derivation.genotype.provenance == {"seed": 0, "rule": derivation.rule}
     free = derive(DARTS, weights, table, Rule("darts"), {}, count=2)
     assert free.genotype.cells == derive(DARTS, weights, table, Rule("darts"), {}).genotype.cells

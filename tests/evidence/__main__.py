@@ -19,7 +19,7 @@ def seeds_of(text: str) -> list[int]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; without a verb everything that is missing is run."""
+    """Return the parser of the command line; without a verb, `plan.run` runs what is missing."""
     whole = argparse.ArgumentParser(prog="python -m tests.evidence", description=__doc__)
     whole.add_argument(
         "--again", action="store_true", help="repeat searches and NASWOT that are there (without a verb)"

@@ -30,7 +30,7 @@ NASWOT = "the best of ten random cells by NASWOT"
 
 @dataclass(frozen=True)
 class Judged:
-    """What searches, or draws of a rule, chose: for each of them a cell a budget, in the order of nasbench.ALL_BUDGETS."""
+    """Choices of searches, or of draws of a rule: for each of them a cell a budget, in the order of nasbench.ALL_BUDGETS."""
 
     cells: Sequence[Sequence[int]]
 
@@ -40,7 +40,7 @@ class Judged:
 
     @property
     def other_score(self) -> Mean:
-        """The same at the budgets that nothing was chosen on."""
+        """The mean score at the budgets that nothing was chosen on."""
         return mean([nasbench.score(cells[4:], nasbench.OTHER_BUDGETS) for cells in self.cells])
 
     def row(self, name: str, cpu_seconds: float | None) -> list[object]:

@@ -77,7 +77,7 @@ def bank(name: str, rows: Rows) -> list[str]:
         f"### {name}",
         "",
         *paragraph(
-            f"""{DESCRIPTIONS[name]} The rank correlation (Spearman) is that of the scores that a search gives to the {cells} with their
+            f"""{description(task)} The rank correlation (Spearman) is that of the scores that a search gives to the {cells} with their
             accuracies; the percentile is the share of the other cells that are less accurate than the one that it derives, which is
             trained the same way."""
         ),
@@ -87,12 +87,16 @@ def bank(name: str, rows: Rows) -> list[str]:
     ]
 
 
-DESCRIPTIONS = {
-    "cifar16": """CIFAR-10 at 16 x 16 pixels, a tenth of the training images; networks of 4 cells and 8 channels with 1.17M to 1.3M
-    MACs.""",
-    "fashion14": """Fashion-MNIST at 14 x 14 pixels, a twentieth of the training images; networks of 4 cells and 8 channels with 0.9M to
-    1M MACs.""",
-}
+def description(task: Task) -> str:
+    """Return the sentence that says what images and networks a bank has."""
+    name = {"cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST"}[task.data]
+    settings = {**task.settings, **task.recipe}
+    _, height, width = task.image
+    low, high = (f"{share * task.macs / 1e6:g}M" for share in (banks.SPEND, 1))
+    return (
+        f"{name} at {height} x {width} pixels, {100 * settings['data.fraction']:g} % of the training images; networks of"
+        f" {settings['skeleton.layers']} cells and {settings['skeleton.channels']} channels with {low} to {high} MACs."
+    )
 
 
 def seeds_of(rows: Rows, variant: str) -> list[int]:

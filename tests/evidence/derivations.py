@@ -9,14 +9,20 @@ import numpy as np
 
 from tests.evidence import nasbench, searches
 from tests.evidence.figures import Mean, mean
-from tests.evidence.plan import CURRENT, WINDOWS
+from tests.evidence.plan import CURRENT
 from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
+
+DEFAULT = 4
+"""Place of the product's default conditions."""
+
+SEEDS = range(32)
+"""Tuning seeds of the searches that are derived from."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a derived cell has to meet besides its budget.
+    """Conditions that a derived cell meets besides its budget.
 
     `spend` is the share of the budget that it uses at least, `max_skips` the cap on skips (None: no cap). `none` allows
     edges without anything; `skip_paths` allows a path of skips alone from input to output.
@@ -33,12 +39,6 @@ class Conditions:
         cells = nasbench.allowed(self.max_skips, self.none) & nasbench.within(budget, self.spend)
         return cells if self.skip_paths else cells & ~nasbench.path_of_skips()
 
-    def derived(self, weights: np.ndarray, budget: int) -> int:
-        """Return the cell that is derived from mixing weights (1, 6, 5): by the product wherever it has these conditions."""
-        if not self.skip_paths:
-            return nasbench.strongest(weights, self.cells(budget))
-        return nasbench.derived(weights, budget, self.max_skips, self.spend, self.none)
-
 
 CONDITIONS = (
     Conditions("any share of the budget, `none` allowed, at most 2 skips", 0.0, 2, none=True),
@@ -52,25 +52,38 @@ CONDITIONS = (
 
 def section(rows: Rows) -> list[str]:
     """Return the table as lines."""
-    seeds = searches.seeds_of(rows, CURRENT.name, WINDOWS[0])
+    seeds = searches.seeds_of(rows, CURRENT.name, SEEDS)
     heading = ["## Which cells may be derived", ""]
     if not seeds:
         return [*heading, NOT_RUN, ""]
     weights = searches.weights_of(rows, CURRENT.name, seeds)
-    lines, means = [], []
-    for conditions in CONDITIONS:
+    lines, means, cells = [], [], [derived(conditions, weights) for conditions in CONDITIONS]
+    default = scores_of(cells[DEFAULT])[:, :4].mean(1)
+    for conditions, chosen in zip(CONDITIONS, cells, strict=True):
         chance = [chance_of(conditions, budget) for budget in nasbench.ALL_BUDGETS]
-        scores = scores_of(conditions, weights)
-        cells = [f"{low:.0f} / {high:.0f}" for low, high in zip(chance, scores.mean(0), strict=True)]
-        means.append(mean(scores[:, :4].mean(1).tolist()))
-        lines.append([conditions.name, *cells[:4], f"{np.mean(chance[:4]):.1f} / {means[-1]}", *cells[4:]])
-    head = ["a cell uses", *map(str, nasbench.BUDGETS), "mean of these", *map(str, nasbench.OTHER_BUDGETS)]
+        scores = scores_of(chosen)
+        pairs = [f"{low:.0f} / {high:.0f}" for low, high in zip(chance, scores.mean(0), strict=True)]
+        alone = scores[:, :4].mean(1)
+        means.append(mean(alone.tolist()))
+        gain = "–" if conditions == CONDITIONS[DEFAULT] else mean((alone - default).tolist()).text(sign=True)
+        used = f"{used_of(chosen)} %"
+        lines.append([conditions.name, *pairs[:4], f"{np.mean(chance[:4]):.1f} / {means[-1]}", gain, used, *pairs[4:]])
+    head = [
+        "a cell uses",
+        *map(str, nasbench.BUDGETS),
+        "mean of these",
+        "gain",
+        "share used",
+        *map(str, nasbench.OTHER_BUDGETS),
+    ]
     return [
         *heading,
         *paragraph(
             f"""The CIFAR-10 score by budget, in units: of a random cell that meets the conditions / of what the searches
-            `{CURRENT.name}` from the tuning seeds {ranges(seeds)} (n = {len(seeds)}) derive under them. The last row is by enumeration of
-            all cells, the others by the integer program that every search ends with."""
+            `{CURRENT.name}` from the tuning seeds {ranges(seeds)} (n = {len(seeds)}) derive under them, by enumeration of all cells.
+            *Gain* is the mean paired difference of the searches from the default, *share used* the part of the units of a budget that
+            the searches' cells use, a mean over the four budgets of the score; of the MACs, which include those of the parts without a
+            choice, the cells of the first row use {used_of(cells[0], nasbench.FIXED)} %."""
         ),
         *table(head, lines),
         *paragraph(summary(means)),
@@ -83,9 +96,23 @@ def chance_of(conditions: Conditions, budget: int) -> float:
     return float(nasbench.scores(budget)[conditions.cells(budget)].mean())
 
 
-def scores_of(conditions: Conditions, weights: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the scores of what is derived from the mixing weights of searches, (searches, budgets)."""
-    return np.array([[nasbench.scores(b)[conditions.derived(one, b)] for b in nasbench.ALL_BUDGETS] for one in weights])
+def derived(conditions: Conditions, weights: Sequence[np.ndarray]) -> np.ndarray:
+    """Return what is derived from the mixing weights (1, 6, 5) of searches, (searches, budgets) of places in `all_cells`."""
+    return np.array([
+        [nasbench.strongest(one, conditions.cells(budget)) for budget in nasbench.ALL_BUDGETS] for one in weights
+    ])  # fmt: skip
+
+
+def scores_of(cells: np.ndarray) -> np.ndarray:
+    """Return the scores of derived cells, (searches, budgets)."""
+    return np.stack([nasbench.scores(b)[of] for b, of in zip(nasbench.ALL_BUDGETS, cells.T, strict=True)], 1)
+
+
+def used_of(cells: np.ndarray, fixed: float = 0.0) -> Mean:
+    """Return the percentage of the score's budgets that derived cells (searches, budgets) use: of units, or of MACs with a fixed part."""
+    budgets = fixed / nasbench.UNIT + np.array(nasbench.BUDGETS)
+    shares = (fixed / nasbench.UNIT + nasbench.units()[cells[:, :4]]) / budgets
+    return mean((100 * shares.mean(1)).tolist())
 
 
 def summary(means: Sequence[Mean]) -> str:

@@ -76,7 +76,7 @@ def draw(rows: Rows) -> bytes:
 
     written = BytesIO()
     with rc_context({"svg.hashsalt": "evidence", "svg.fonttype": "none"}):
-        picture(rows).savefig(written, format="svg", facecolor="white", metadata={"Date": None})
+        picture(rows).savefig(written, format="svg", facecolor="white", metadata={"Creator": None, "Date": None})
     return written.getvalue()
 
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from tests.evidence import attempts, bank_tables, derivations, figure, multiplier, nasbench, searches, variants
+from tests.evidence import (  # fmt: skip
+    agreement,
+    attempts,
+    bank_tables,
+    derivations,
+    figure,
+    multiplier,
+    nasbench,
+    searches,
+    variants,
+)
 from tests.evidence.banks import genotype_of
 from tests.evidence.plan import ATTEMPTS
 from tests.evidence.store import ROOT, Rows, load
@@ -35,6 +45,7 @@ def render() -> str:
         *figure_lines(rows),
         *derivations.section(rows),
         *variants.section(rows),
+        *agreement.section(rows),
         *bank_tables.section(),
         *multiplier.section(),
     ]
@@ -48,8 +59,9 @@ def protocol() -> list[str]:
         "# Evidence: does a search beat chance at equal cost?",
         "",
         *paragraph(
-            """`make evidence` runs what is missing here, and writes this page from the raw results in
-            [experiments/evidence](../experiments/evidence); `python -m tests.evidence --again` repeats the searches that are there."""
+            """`make evidence` runs what is missing of the current attempt and of the searches of banks that have trained cells, and writes
+            this page from the raw results in [experiments/evidence](../experiments/evidence); `python -m tests.evidence --again` repeats
+            those searches. The other rows come from the commands below their tables."""
         ),
         *paragraph(
             f"""The [protocol](../experiments/evidence/PROTOCOL.md), which was written before the first run, in short: CIFAR-10 at 16 x

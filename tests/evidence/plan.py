@@ -1,4 +1,4 @@
-"""What is on the page: the attempts of the protocol with their settings and seeds, and the searches of the banks."""
+"""Contents of the page: the attempts of the protocol with their settings and seeds, and the searches of the banks."""
 
 from __future__ import annotations
 
@@ -43,9 +43,10 @@ BANK_SEEDS, BANK_GROUP, RECIPE_SEEDS = range(6), 3, range(3)
 
 
 def run(jobs: int, again: bool = False) -> None:
-    """Run what the page needs and is missing; `again` repeats searches and NASWOT that are there.
+    """Run what is missing of the current attempt and of the banks' searches; `again` repeats searches and NASWOT that are there.
 
-    The cells of a bank and what was trained are not repeated.
+    Trained cells of a bank are not repeated. The tuning searches and the trainings of a bank's own cells have commands of
+    their own, and so has the comparison of multipliers, which takes hours (`python -m tests.evidence multiplier`).
     """
     searches.run_series("nasbench201", CURRENT.keys, CURRENT.seeds, jobs, again)
     naswot.run_tens(CURRENT.seeds, jobs, again)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from rapdarts.training.device import training_device
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "experiments" / "evidence"
 WORK = ROOT / "runs" / "evidence"
-"""Where data and runs lie that are not kept."""
+"""Folder of data and runs that are not kept."""
 
 Rows = dict[str, Any]
 
@@ -39,7 +42,13 @@ def save(task: str, rows: Rows) -> None:
 
 
 def keep(task: str, value: Any, *place: str) -> None:
-    """Write one result of a task under the names that lead to it; what else the file holds by now stays."""
+    """Write one result of a task under the names that lead to it; what other processes have written meanwhile stays."""
+    with _alone():
+        _keep(task, value, place)
+
+
+def _keep(task: str, value: Any, place: Sequence[str]) -> None:
+    """Read the results of a task, put one of them in its place, and write all."""
     rows = load(task)
     level = rows
     for name in place[:-1]:
@@ -50,6 +59,18 @@ def keep(task: str, value: Any, *place: str) -> None:
         level.clear()
         level.update(ordered)
     save(task, rows)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep other processes from changing results within the block."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(FOLDER, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def origin() -> dict[str, str]:
@@ -72,7 +93,7 @@ def say(line: str) -> None:
 
 
 def _text(value: Any, depth: int) -> str:
-    """JSON with a line for each entry of the first three levels, and below for those that hold others."""
+    """Return JSON with a line for each entry of the first three levels, and below for those that hold others."""
     held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     if not held or (depth >= 3 and not any(isinstance(one, dict) for one in held)):
         return json.dumps(value, allow_nan=False)

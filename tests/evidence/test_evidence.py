@@ -1,11 +1,10 @@
-"""The program that writes docs/evidence.md: scores, free rules, banks, and a page that is never out of date."""
+"""The program that writes docs/evidence.md: scores, free rules, searches and banks."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import xml.etree.ElementTree as ElementTree
 from bisect import bisect_left, bisect_right
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,15 +13,16 @@ import pytest
 import torch
 
 from rapdarts.data.nasbench201 import PRIMITIVES, accuracy_table
+from rapdarts.strategy import agreement as product
 from tests.evidence import (  # fmt: skip
+    agreement,
     attempts,
     banks,
     budgeted,
-    figure,
+    derivations,
     free_rules,
     nasbench,
     naswot,
-    page,
     plan,
     searches,
     store,
@@ -30,8 +30,9 @@ from tests.evidence import (  # fmt: skip
     tasks,
     variants,
 )
-from tests.evidence.attempts import ALL_BUDGETS
 from tests.evidence.figures import Mean, mean, percentile
+from tests.evidence.made_up import bank_of
+from tests.evidence.nasbench import ALL_BUDGETS
 from tests.evidence.workers import each
 
 UNITS = {"none": 0, "skip_connect": 0, "nor_conv_1x1": 1, "nor_conv_3x3": 9, "avg_pool_3x3": 0}
@@ -123,6 +124,11 @@ def test_a_verdict_names_what_is_beaten() -> None:
         attempts.verdict("three averaged", {"chance": Mean(9, 1, 4)})
         == "Three averaged beat chance by two standard errors."
     )
+    none = {"chance": Mean(1, 1, 12), "NASWOT": Mean(-9, 1, 12)}
+    assert (
+        attempts.verdict("one search", none)
+        == "One search beats none of these by two standard errors: chance and NASWOT."
+    )
 
 
 # --- searches ------------------------------------------------------------------------------------------------------
@@ -139,6 +145,58 @@ def test_enumeration_derives_what_the_product_derives() -> None:
     for budget in ALL_BUDGETS:
         weights = rng.dirichlet(np.ones(5), (1, 6))
         assert nasbench.strongest(weights, variants.derivable(budget)) == nasbench.derived(weights, budget)
+
+
+@pytest.mark.parametrize(
+    "conditions", [one for one in derivations.CONDITIONS if one.skip_paths], ids=lambda one: one.name
+)
+def test_the_product_has_the_conditions_of_the_table(conditions: derivations.Conditions) -> None:
+    weights = list(np.random.default_rng(1).dirichlet(np.ones(5), (2, 1, 6)))
+    product = [
+        [
+            nasbench.derived(one, budget, conditions.max_skips, conditions.spend, conditions.none)
+            for budget in ALL_BUDGETS
+        ]
+        for one in weights
+    ]
+    assert derivations.derived(conditions, weights).tolist() == product
+
+
+def test_shares_of_budgets() -> None:
+    cheap, full = 0, int(np.flatnonzero(nasbench.units() == 11)[0])  # 0: none on every edge
+    cells = np.array([[cheap] * 8, [full, cheap, cheap, cheap, *[full] * 4]])
+    assert derivations.used_of(cells) == Mean(12.5, 12.5, 2)
+    fixed = [nasbench.FIXED / (nasbench.FIXED + nasbench.UNIT * budget) for budget in nasbench.BUDGETS]
+    of_macs = derivations.used_of(cells, nasbench.FIXED)
+    assert of_macs.value == pytest.approx(100 * (sum(fixed) + 1 + sum(fixed[1:])) / 8)
+
+
+def test_agreement_of_searches_is_the_product_s() -> None:
+    weights = list(np.random.default_rng(2).dirichlet(np.ones(5), (4, 1, 6)))
+    genotypes = [[nasbench.genotype(nasbench.derived(one, budget)) for one in weights] for budget in nasbench.BUDGETS]
+    space = nasbench.TASK.space
+    found = [product.agreement(space, weights, of_budget) for of_budget in genotypes]
+    ours = agreement.correlation(weights)
+    assert ours.value == pytest.approx(found[0].correlation) and ours.n == 4
+    assert agreement.equal_choices(weights) == pytest.approx(np.mean([one.same for one in found]))
+    assert agreement.of_means(0.5, 4) == product.Agreement(4, 6, 1, 1, 0.5).reliability
+    assert agreement.of_means(-0.1, 3) == 0
+
+
+def test_jackknife_of_three_searches() -> None:
+    orders = [[1, 2, 3, 4], [1, 2, 3, 4], [4, 3, 2, 1]]
+    weights = [np.broadcast_to(np.array([0, *order]) + np.arange(6)[:, None] * 9.0, (1, 6, 5)) for order in orders]
+    one, two = (agreement.correlation([weights[0], weights[place]]) for place in (1, 2))
+    assert one.value == pytest.approx(1) and one.error is None
+    found = agreement.correlation(weights)
+    assert found.value == pytest.approx((1 + 2 * two.value) / 3)
+    assert found.error == pytest.approx(2 / 3 * (1 - two.value))  # leaving one out gives two.value, two.value and 1
+
+
+def test_chance_of_equal_choices_is_that_of_all_pairs() -> None:
+    cells = nasbench.all_cells()[variants.derivable(11)]
+    pairs = (cells[:, None] == cells[None]).sum(-1)
+    assert agreement.chance(11) == pytest.approx(pairs.mean())
 
 
 def test_every_attempt_has_test_seeds_of_its_own() -> None:
@@ -158,19 +216,11 @@ def test_results_are_kept_beside_what_is_there(tmp_path: Path, monkeypatch: pyte
     assert store.own_origin({**store.origin(), "date": "2000-01-01"}).keys() == {"date"}
 
 
-@pytest.fixture
-def few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which everything happens, with 200 random images in place of CIFAR-10."""
-    rng = np.random.default_rng(0)
-    halves = {"train": 200, "test": 20}
-    arrays = {f"x_{half}": rng.integers(0, 256, (n, 3, 16, 16), dtype=np.uint8) for half, n in halves.items()}
-    labels = {f"y_{half}": np.arange(n) % 10 for half, n in halves.items()}
-    np.savez(tmp_path / "cifar10_half.npz", **arrays, **labels)
-    monkeypatch.setattr(store, "FOLDER", tmp_path / "results")
-    store.FOLDER.mkdir()
-    for module in (banks, budgeted, searches, tasks):
-        monkeypatch.setattr(module, "WORK", tmp_path)
-    return tmp_path
+def test_results_of_several_processes_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "FOLDER", tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: store.keep("made_up", seed, "seeds", str(seed)), range(40)))
+    assert store.load("made_up")["seeds"] == {str(seed): seed for seed in range(40)}
 
 
 def test_a_series_of_searches_from_nothing(few_images: Path) -> None:
@@ -205,6 +255,9 @@ def test_what_a_bank_derives_is_trained_once(few_images: Path, monkeypatch: pyte
     assert not list(few_images.glob("cifar16-*"))
 
 
+# --- processes -----------------------------------------------------------------------------------------------------
+
+
 def test_processes_give_what_one_gives() -> None:
     calls = [([1, 2, 4],), ([7],)]
     found = [sorted(each(tables.ranges, calls, jobs)) for jobs in (1, 2)]
@@ -232,15 +285,6 @@ def test_naswot_tells_networks_apart() -> None:
 
 
 # --- banks ---------------------------------------------------------------------------------------------------------
-
-
-def bank_of(*cells: list[float]) -> store.Rows:
-    """Return the rows of a bank with made-up accuracies in percent."""
-    trained = {
-        str(n): {str(seed): {"test_accuracy": one / 100, "cpu_seconds": 1.0} for seed, one in enumerate(cell)}
-        for n, cell in enumerate(cells)
-    }
-    return {"cells": list(trained), "trained": trained}
 
 
 def test_headroom_of_made_up_banks() -> None:
@@ -274,84 +318,3 @@ def test_cells_of_a_bank_keep_its_band_and_its_cap(name: str) -> None:
         assert 0.9 * task.macs <= task.table.exact(genotype)["macs"] <= task.macs
         assert sum(primitive == "skip_connect" for node in genotype.cells["normal"].nodes for primitive, _ in node) <= 2
     assert [genotype.line for genotype in banks.drawn(task, 5)] == lines[:5]
-
-
-# --- the page ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_the_page_is_up_to_date() -> None:
-    assert page.render() == page.PAGE.read_text(encoding="utf-8"), "run `python -m tests.evidence render`"
-
-
-def test_a_page_without_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "FOLDER", tmp_path)
-    text = page.render()
-    assert text.startswith("# Evidence") and text.count("Not run yet.") == 5 and "evidence.svg" not in text
-    assert figure.draw(store.load("nasbench201")).startswith(b"<?xml")
-
-
-def test_a_page_with_all_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "FOLDER", tmp_path)
-    rng, facts = np.random.default_rng(0), store.origin()
-
-    def series(task: str, keys: dict[str, object], seeds: range) -> store.Rows:
-        shape = tasks.TASKS[task].space.mask.shape
-        logs = {str(seed): np.log(rng.dirichlet(np.ones(shape[-1]), shape[:2])).tolist() for seed in seeds}
-        found = {seed: {"cpu_seconds": 20.0, "log_weights": one} for seed, one in logs.items()}
-        return {searches.variant_name(keys): {**facts, "keys": keys, "seeds": found}}
-
-    ten = {str(budget): nasbench.genotype(free_rules.derivable(budget)[0]).to_nasbench201() for budget in ALL_BUDGETS}
-    one = {"cpu_seconds": 20.0, "cell": ten["11"], "macs": nasbench.FIXED + 10 * nasbench.UNIT}
-    rows = store.load("nasbench201") | {
-        "searches": series("nasbench201", {}, range(3))
-        | series("nasbench201", dict(plan.CURRENT.keys), range(100, 106)),
-        "naswot": {**facts, "seeds": {"100": {"cpu_seconds": 9.0, "cells": ten}}},
-        "budgeted": {**facts, "keys": {}, "seed": 0, "budgets": {"11": one}},
-    }
-    store.save("nasbench201", rows)
-    cells = [genotype.line for genotype in banks.drawn(tasks.TASKS["cifar16"], 4)]
-    trained = bank_of([60, 61], [63, 62], [66, 67], [64, 64])["trained"].values()
-    store.save("cifar16", {
-        "searches": series("cifar16", {}, range(3)),
-        "cells": cells,
-        "trained": dict(zip(cells, trained, strict=True)),
-        "bank": facts,
-        "naswot": {**facts, "seed": 0, "cpu_seconds": 9.0, "scores": dict(zip(cells, (1.0, 2.0, 3.0, 4.0), strict=True))},
-    })  # fmt: skip
-    store.save("multiplier", {**facts, "text": "How it rises.", "head": ["rate", "share"], "rows": [["0.5", "93 %"]]})
-
-    text = page.render()
-    for words in (
-        "So far 6 of 12 searches have been run.",
-        "| one search | 6 |",
-        "| three averaged | 2 |",
-        "One search beat",
-        "| 11 units | 1 | 12,759,680 | 11,776,640 | 92.3% |",
-        "| `as in the task` | 3 | 0-2 |",
-        "| `cifar16` | 4 | 8 |",
-        "three averaged, `as in the task`, seeds 0-2",
-        "| NASWOT | 4 cells | 0.80 | 66.7 | 9 |",
-        "`fashion14`: not run yet.",
-        "| 0.5 | 93 % |",
-    ):
-        assert words in text, words
-
-
-def test_the_figure_is_a_picture_of_the_results() -> None:
-    drawn = ElementTree.fromstring((page.PAGE.with_suffix(".svg")).read_bytes())  # noqa: S314 - our own file
-    words = " ".join("".join(one.itertext()) for one in drawn.iter("{http://www.w3.org/2000/svg}text"))
-    for name in (*figure.REFERENCES, "three searches averaged", "million MACs"):
-        assert name in words
-
-
-def test_numbers_in_words() -> None:
-    assert tables.ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
-    assert [tables.listed(list(words)) for words in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
-    assert tables.table(["", "n"], [["one", 1]]) == ["|  | n |", "| --- | ---: |", "| one | 1 |", ""]
-
-
-def test_raw_results_are_rows_of_a_line() -> None:
-    file = store.FOLDER / "nasbench201.json"
-    rows = json.loads(file.read_text(encoding="utf-8"))
-    assert rows["searches"] and all(series["command"] and series["date"] for series in rows["searches"].values())

@@ -11,15 +11,14 @@ from tests.evidence import nasbench, searches
 from tests.evidence.figures import Mean, mean, spearman
 from tests.evidence.plan import WINDOWS
 from tests.evidence.store import Rows
-from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
+from tests.evidence.tables import NOT_RUN, paragraph, plural, ranges, sources, table
 
 
 def section(rows: Rows) -> list[str]:
     """Return the table as lines: a row for each variant and each window of tuning seeds."""
-    names = sorted(rows["searches"], key=lambda name: (name != searches.PLAIN, name))
-    known = [(seeds, name) for window in WINDOWS for name in names if (seeds := searches.seeds_of(rows, name, window))]
+    found = known(rows)
     heading = ["## Every variant that was tried", ""]
-    if not known:
+    if not found:
         return [*heading, NOT_RUN, ""]
     head = [
         "variant",
@@ -41,9 +40,31 @@ def section(rows: Rows) -> list[str]:
             " *Order* is a finer measure: Spearman's correlation of a search's scores with the true accuracies of all cells of a"
             " band that it could have derived, a mean over the eight bands."
         ),
-        *table(head, [row(rows, name, seeds) for seeds, name in known]),
-        *sources(one for seeds, name in known for one in searches.origins(rows, name, seeds)),
+        *table(head, [row(rows, name, seeds) for seeds, name in found]),
+        *paragraph(averaging(rows, found)),
+        *sources(one for seeds, name in found for one in searches.origins(rows, name, seeds)),
     ]
+
+
+def known(rows: Rows) -> list[tuple[list[int], str]]:
+    """Return the seeds and the name of every variant, one window of tuning seeds after the other."""
+    names = sorted(rows["searches"], key=lambda name: (name != searches.PLAIN, name))
+    return [(seeds, name) for window in WINDOWS for name in names if (seeds := searches.seeds_of(rows, name, window))]
+
+
+def averaging(rows: Rows, found: Sequence[tuple[Sequence[int], str]]) -> str:
+    """Return the sentence that counts the rows in which three averaged searches stand above one."""
+    weights = [searches.weights_of(rows, name, seeds) for seeds, name in found if len(seeds) >= 3]
+    if not weights:
+        return ""
+    above = [
+        sum(np.mean(measure(searches.groups(one, 3))) > np.mean(measure(one)) for one in weights)
+        for measure in (scores, orders)
+    ]
+    return (
+        f"The mean over groups of three is above that of one search in {above[0]} of {plural(len(weights), 'row')} by score, and in"
+        f" {above[1]} by order."
+    )
 
 
 def row(rows: Rows, name: str, seeds: Sequence[int]) -> list[object]:

@@ -45,7 +45,7 @@ def test_drawn_genotypes_meet_the_cost() -> None:
     anything = draw_genotypes(SPACE, 100, 1, None, None, "")
     center = float(np.median([table.exact(genotype)["macs"] for genotype in anything]))
     budgets, words = conditions(SPACE, table, rule, center, 0.02)
-    assert words == f"random genotypes within 2% of {center:,.0f} MACs, at most 1 skips in the normal cell"
+    assert words == f"random genotypes within 2 % of {center:,.0f} MACs, at most 1 skip in the normal cell"
 
     def drawn(seed: int) -> list[Genotype]:
         return draw_genotypes(SPACE, 20, seed, budgets, rule.max_skips, words)
@@ -61,16 +61,19 @@ def skips(genotype: Genotype) -> int:
     return sum(name == "skip_connect" for node in genotype.cells["normal"].nodes for name, _ in node)
 
 
-@pytest.mark.parametrize("macs", [1e12, 1.0])
-def test_a_cost_nobody_has_is_refused(macs: float) -> None:
+def test_a_cost_nobody_has_is_refused() -> None:
+    macs = 1e12
     table = price_table(SPACE, Skeleton(3, 4, (1, 8, 8), 10))
     budgets, words = conditions(SPACE, table, Rule("darts"), macs, 0.05)
     with pytest.raises(InputError) as refusal:
         draw_genotypes(SPACE, 2, 0, budgets, None, words)
     assert str(refusal.value) == (
-        f"the space darts has only 0 of 2 random genotypes within 5% of {macs:,.0f} MACs; change search.random.macs,"
+        f"found only 0 of 2 different random genotypes within 5 % of {macs:,.0f} MACs; change search.random.macs,"
         " search.random.tolerance or the budget, or draw fewer with search.random.count."
     )
+    budgets, words = conditions(SPACE, table, Rule("darts"), 1.0, 0.05)
+    with pytest.raises(InputError, match=r"no genotype of the space darts meets macs <= 1: the cheapest has [\d,]+\."):
+        draw_genotypes(SPACE, 2, 0, budgets, None, words)
 
 
 def test_they_keep_the_conditions_of_the_search_they_are_compared_with(
@@ -88,7 +91,7 @@ def test_they_keep_the_conditions_of_the_search_they_are_compared_with(
     result = json.loads((folder / "result.json").read_text())
     assert 4500 <= found["priced"]["params"] <= 5000
     assert result["drawn"] == (
-        "random genotypes, params at least 4,500 and at most 5,000, at most 1 skips in the normal cell"
+        "random genotypes, params at least 4,500 and at most 5,000, at most 1 skip in the normal cell"
     )
     for network in result["networks"]:
         genotype = parse_genotype(network["genotype"], "the result")
@@ -100,14 +103,32 @@ def test_they_keep_the_conditions_of_the_search_they_are_compared_with(
         }
     capsys.readouterr()
     assert baseline(tmp_path / "other", like, "budget.params=6k") == 2
-    assert f"search.random.like={search} brings the budgets of that search; leave out search.budget." in (
-        capsys.readouterr().err
-    )
+    assert f"search.random.like={search} already sets the budgets; remove search.budget." in (capsys.readouterr().err)
     assert baseline(tmp_path / "other", like, "space=filters") == 2
     assert "searched the space darts, not filters; add space=darts." in capsys.readouterr().err
     assert baseline(tmp_path / "other", "budget.params=5k", "random.macs=1M") == 2
-    assert "search.random.macs and a budget both say what random networks may cost" in capsys.readouterr().err
+    assert "search.random.macs and search.budget cannot be combined; remove one." in capsys.readouterr().err
+    assert baseline(tmp_path / "other", like, "random.macs=1M") == 2
+    assert "search.random.macs and search.budget cannot be combined; remove one." in capsys.readouterr().err
+    assert baseline(tmp_path / "other", like, "max_skips=0") == 2
+    assert f"search.random.like={search} already sets search.max_skips; remove it." in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_the_rule_is_that_of_the_search_it_is_compared_with(tmp_path: Path) -> None:
+    """A search by DARTS without a budget has no cap on skips, and so has its baseline."""
+    tiny = [
+        "threads=1",
+        "data.fraction=0.2",
+        "skeleton.layers=3",
+        "skeleton.channels=4",
+        "strategy=darts",
+        "layers=[3]",
+    ]
+    search = tmp_path / "search"
+    assert main(["search", "digits", *tiny, "channels=4", "epochs=1", f"run={search}"]) == 0
+    assert baseline(tmp_path / "baseline", f"random.like={search}", "random.count=1", "random.tolerance=0.3") == 0
+    assert "skips" not in json.loads((tmp_path / "baseline" / "result.json").read_text())["drawn"]
 
 
 def baseline(folder: Path, *settings: str) -> int:

@@ -95,7 +95,7 @@ def test_the_words() -> None:
     assert words_of(Rule("exact"), DARTS, None) == best
     strongest = "on each edge the strongest primitive"
     assert words_of(Rule("pdarts", 1), DARTS, None) == (
-        f"{strongest} but none, each node's strongest edges, at most 1 skips in the normal cell"
+        f"{strongest} but none, each node's strongest edges, at most 1 skip in the normal cell"
     )
     assert words_of(Rule("darts"), BENCH, None) == f"{strongest}, each node's strongest edges, no cap on skips"
     assert "but none" in words_of(Rule("darts"), BENCH.deriving_none(False), None)

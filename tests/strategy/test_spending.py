@@ -1,4 +1,4 @@
-"""What a budget has to be used for at least: which budget, how much, how much less where nothing uses that, and through three stages."""
+"""Spending of budgets: which budget, how much, how much less where nothing uses that, and through three stages."""
 
 from __future__ import annotations
 
@@ -99,8 +99,7 @@ def test_a_budget_above_the_most_expensive_cell_asks_for_nothing_and_says_so(tab
         within, remark = spent(DARTS, weights, budgets_on(table, limits), rule(limits))
         assert floors(within) == {}
         assert remark == (
-            f"even the most expensive cell that could be derived is within the budget of {limit:,.0f} params:"
-            " search.spend asks for nothing."
+            f"even the most expensive cell has params <= {limit:,.0f}: there is no lower bound (search.spend)."
         )
     limits = {"params": most - 1.0}
     within, remark = spent(DARTS, weights, budgets_on(table, limits), rule(limits))
@@ -112,20 +111,39 @@ def test_what_is_most_expensive_depends_on_the_cap_the_primitives_and_the_other_
     few = price_table(skips, table.skeleton)
     weights = np.broadcast_to([0.1, 0.9], skips.mask.shape).copy()
     limits = {"params": few.exact(discretize(skips, weights))["params"] + 1.0}
-    assert "asks for nothing" in spent(skips, weights, budgets_on(few, limits), rule(limits))[1]
+    assert "there is no lower bound" in spent(skips, weights, budgets_on(few, limits), rule(limits))[1]
 
     # Few MACs leave no cell of more than 2.33 million parameters, whatever the budget on these.
     limits = {"params": 2.6e6, "macs": 350e6}
     held = Rule("exact", 2, limits, {"params": 0.9})
     within, remark = spent(DARTS, favouring("sep_conv_5x5"), budgets_on(table, limits), held)
-    assert floors(within) == {} and "is within the budget of 2,600,000 params" in remark
+    assert floors(within) == {} and "even the most expensive cell has params <= 2,600,000" in remark
+
+
+def test_a_budget_that_nothing_reaches_leaves_the_bound_to_the_next(bench: PriceTable) -> None:
+    """Of two budgets the strongest cell uses a larger share of one that no cell can exceed."""
+    weights = np.full(BENCH.mask.shape, 0.1)
+    weights[..., BENCH.columns["nor_conv_1x1"]] = 0.6
+    most = bench.exact(
+        discretize(BENCH, np.where(np.arange(5) == BENCH.columns["nor_conv_3x3"], 0.9, 0.1) + 0 * weights)
+    )
+    limits = {"activations": most["activations"] + 1.0, "macs": 0.5 * most["macs"]}
+    budgets = budgets_on(bench, limits)
+    strongest = bench.exact(discretize_exactly(BENCH, weights, budgets, 3)[0].genotype)
+    shares = {name: strongest[name] / limit for name, limit in limits.items()}
+    assert shares["activations"] > shares["macs"]
+    within, remark = spent(BENCH, weights, budgets, rule(limits, cap=3))
+    assert set(floors(within)) == {"macs"}
+    loose = {name: 2.0 * most[name] for name in limits}
+    within, remark = spent(BENCH, weights, budgets_on(bench, loose), rule(loose, cap=3))
+    assert floors(within) == {} and "activations <= " in remark and "macs <= " in remark
 
 
 def test_what_earlier_stages_dropped_is_no_reason_to_ask_for_nothing(table: PriceTable) -> None:
     only_pools = prune(DARTS, favouring("max_pool_3x3", "avg_pool_3x3"), 2)
     limits = {"params": 3e6}
     within, remark = spent(only_pools, favouring("max_pool_3x3"), budgets_on(table, limits), rule(limits))
-    assert floors(within) == {"params": 1_350_000} and "at least 45% is asked for instead" in remark  # of 1,370,134
+    assert floors(within) == {"params": 1_350_000} and "the lower bound is now 45 %." in remark  # of 1,370,134
 
 
 def test_where_no_cell_uses_as_much_less_is_asked_for_in_steps(bench: PriceTable) -> None:
@@ -135,12 +153,12 @@ def test_where_no_cell_uses_as_much_less_is_asked_for_in_steps(bench: PriceTable
         (
             1_000_000.0,
             0.85,
-            "no cell is found that uses 90% or more of the budget on params; at least 85% is asked for",
+            "no cell was found that uses at least 90 % of the budget on params; the lower bound is now 85 %.",
         ),
         (
             1_040_000.0,
             0.85,
-            "no cell is found that uses 90% or more of the budget on params; at least 85% is asked for",
+            "no cell was found that uses at least 90 % of the budget on params; the lower bound is now 85 %.",
         ),
         (984_917.0, 0.9, ""),  # 886,425.3 and more
     ):
@@ -152,7 +170,7 @@ def test_where_no_cell_uses_as_much_less_is_asked_for_in_steps(bench: PriceTable
     within, remark = spent(BENCH, weights, budgets_on(bench, limits), rule(limits, share=1.0, cap=3))
     assert floors(within) == {"params": 850_000}
     assert remark == (
-        "no cell is found that uses 100% or more of the budget on params; at least 85% is asked for instead."
+        "no cell was found that uses at least 100 % of the budget on params; the lower bound is now 85 %."
     )
 
 
@@ -163,7 +181,7 @@ def test_a_share_falls_to_nothing_where_only_little_can_be_used(bench: PriceTabl
     assert budgets is not None
     free = replace(budgets, fixed=np.zeros(1))
     within, remark = spent(BENCH.narrowed(mask), mask / 1, free, rule({"params": 3e5}, share=0.93, cap=None))
-    assert floors(within) == {"params": 0} and "at least 0% is asked for instead." in remark
+    assert floors(within) == {"params": 0} and "the lower bound is now 0 %." in remark
 
 
 def test_energy_is_asked_for_by_its_own_numbers(table: PriceTable) -> None:
@@ -224,7 +242,7 @@ def test_every_derivation_lies_in_the_band_and_the_best_comes_first(table: Price
 def test_a_remark_of_the_spending_is_part_of_the_derivation(table: PriceTable) -> None:
     limits = {"params": 9e6}
     found = derive(DARTS, favouring("sep_conv_3x3"), table, rule(limits), {})
-    assert "is within the budget of 9,000,000 params" in found.remark and found.describe().endswith(found.remark)
+    assert "the most expensive cell has params <= 9,000,000" in found.remark and found.describe().endswith(found.remark)
     assert "at least" not in found.rule
 
 

@@ -678,8 +678,10 @@ def test_searches_that_are_not_derived_from_together(refuse: Refuse, elsewhere: 
     for name, (_, words) in others.items():
         for runs in (["first", name], ["first", "second", name]):
             sentence = refuse("derive", *runs, "out=mine.json")
-            assert sentence == f"{name} has {words}; derive from runs of one space, data set and skeleton together."
-    again = "two of these searches have learned exactly the same: name each once, of different seeds."
+            assert (
+                sentence == f"{name} has {words}; only runs with the same space, data set and skeleton can be averaged."
+            )
+    again = "two of these searches have identical weights; name each search once, and search with different seeds."
     for runs in (["first", "first"], ["first", "second", "first/alphas.json"], ["second", "./second", "first"]):
         assert refuse("derive", *runs, "out=mine.json") == again
     shutil.copytree(elsewhere / "first", elsewhere / "copy")
@@ -730,7 +732,7 @@ def test_budgets_of_several_searches(elsewhere: Path, capsys: pytest.CaptureFixt
     assert error.endswith("raise the budget.") and not (elsewhere / "two.json").exists()
     assert main(["derive", "first", "second", "budget.params=1990", "spend=1", "out=two.json"]) == 0
     said = capsys.readouterr().out
-    assert "no cell is found that uses 100% or more of the budget on params; at least 95% is asked for instead." in said
+    assert "no cell was found that uses at least 100 % of the budget on params; the lower bound is now 95 %." in said
     assert "% of the budget of 1,990 params is used" in said and (elsewhere / "two.json").exists()
 
 

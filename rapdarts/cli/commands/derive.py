@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rapdarts import api
 from rapdarts.cli.arguments import Call
 from rapdarts.cli.output import answer
@@ -13,5 +15,8 @@ def derive(call: Call) -> None:
     call.target("the folder of a finished search, or its alphas.json")
     options = parse_settings(DeriveConfig, call.pairs)
     found = api.derive(call.words, call.values, space=call.space_file)
+    if call.json:
+        for line in found.remarks:
+            print(line, file=sys.stderr)
     written = f"\nwritten to {options.out}" if options.out else ""
     answer(call, found.best_first(), f"{found.describe(options.count)}{written}")

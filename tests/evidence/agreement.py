@@ -1,0 +1,87 @@
+"""The page's table of agreement: how alike two searches of a variant are that differ only in their seed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from rapdarts.strategy.agreement import contrasts
+from tests.evidence import nasbench, searches, variants
+from tests.evidence.figures import Mean, spearman
+from tests.evidence.store import Rows
+from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
+
+
+def section(rows: Rows) -> list[str]:
+    """Return the table as lines: a row for each variant and each window of tuning seeds with two searches or more."""
+    known = [(seeds, name) for seeds, name in variants.known(rows) if len(seeds) > 1]
+    heading = ["## How far two searches agree", ""]
+    if not known:
+        return [*heading, NOT_RUN, ""]
+    expected = np.mean([chance(budget) for budget in nasbench.BUDGETS])
+    return [
+        *heading,
+        *paragraph(
+            f"""Means over all pairs of searches that differ only in their seed. *Rank correlation* is the one that a
+            search with replicas reports: Spearman's, of the log mixing weights of all candidates but `none`, each less the mean of its
+            edge; its error is the jackknife's, over searches. Two means of three searches would correlate at the value in the next column
+            (Spearman 1910, Brown 1910; 0 where the correlation is negative). *Equal choices* counts the edges, of six,
+            with the same primitive in both derived cells, a mean over the four budgets of the score; two random cells that a search could
+            have derived share {expected:.2f}."""
+        ),
+        *table(
+            ["variant", "n", "seeds", "rank correlation", "means of three", "equal choices"],
+            [row(rows, name, seeds) for seeds, name in known],
+        ),
+        *sources(one for seeds, name in known for one in searches.origins(rows, name, seeds)),
+    ]
+
+
+def row(rows: Rows, name: str, seeds: Sequence[int]) -> list[object]:
+    """Return the row of a variant on some seeds."""
+    weights = searches.weights_of(rows, name, seeds)
+    found = correlation(weights)
+    return [
+        f"`{name}`",
+        len(seeds),
+        ranges(seeds),
+        found.text(places=2),
+        f"{of_means(found.value, 3):.2f}",
+        f"{equal_choices(weights):.2f}",
+    ]
+
+
+def correlation(weights: Sequence[np.ndarray]) -> Mean:
+    """Return the mean rank correlation over all pairs of mixing weights (1, 6, 5), with its jackknife error over searches."""
+    n, values = len(weights), [contrasts(nasbench.TASK.space, one) for one in weights]
+    pairs = np.zeros((n, n))
+    for one, other in itertools.combinations(range(n), 2):
+        pairs[one, other] = pairs[other, one] = spearman(values[one], values[other])
+    value = float(pairs.sum() / (n * (n - 1)))
+    if n < 3:
+        return Mean(value, None, n)
+    without = (pairs.sum() - 2 * pairs.sum(1)) / ((n - 1) * (n - 2))
+    return Mean(value, float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())), n)
+
+
+def of_means(correlation: float, n: int) -> float:
+    """Return the correlation of two means of n searches each, given that of two searches, by the Spearman-Brown formula."""
+    r = max(0.0, correlation)
+    return n * r / (1 + (n - 1) * r)
+
+
+def equal_choices(weights: Sequence[np.ndarray]) -> float:
+    """Return how many edges have the same primitive in two derived cells, a mean over all pairs and the budgets of the score."""
+    found = []
+    for budget in nasbench.BUDGETS:
+        cells = nasbench.all_cells()[[nasbench.strongest(one, variants.derivable(budget)) for one in weights]]
+        found += [(first == second).sum() for first, second in itertools.combinations(cells, 2)]
+    return float(np.mean(found))
+
+
+def chance(budget: int) -> float:
+    """Return how many edges have the same primitive in two random cells of a budget, exactly."""
+    shares = (nasbench.all_cells()[variants.derivable(budget)][..., None] == np.arange(5)).mean(0)
+    return float((shares**2).sum())

@@ -1,0 +1,25 @@
+"""A folder with a few images in place of CIFAR-10, for searches that take a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.evidence import banks, budgeted, multiplier, searches, store, tasks
+
+
+@pytest.fixture
+def few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which everything happens, with 200 random images in place of CIFAR-10."""
+    rng = np.random.default_rng(0)
+    halves = {"train": 200, "test": 20}
+    arrays = {f"x_{half}": rng.integers(0, 256, (n, 3, 16, 16), dtype=np.uint8) for half, n in halves.items()}
+    labels = {f"y_{half}": np.arange(n) % 10 for half, n in halves.items()}
+    np.savez(tmp_path / "cifar10_half.npz", **arrays, **labels)
+    monkeypatch.setattr(store, "FOLDER", tmp_path / "results")
+    store.FOLDER.mkdir()
+    for module in (banks, budgeted, multiplier, searches, tasks):
+        monkeypatch.setattr(module, "WORK", tmp_path)
+    return tmp_path
