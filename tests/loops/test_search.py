@@ -374,9 +374,9 @@ def test_every_genotype_that_is_derived_within_a_budget_uses_it(
     [
         (
             ["budget.params=3k", "budget.traffic=none", "spend=1"],
-            "no cell is found that uses 100% or more of the budget",
+            "no cell was found that uses at least 100 % of the budget",
         ),
-        (["budget.params=50k", "budget.traffic=none"], "even the most expensive cell that could be derived is within"),
+        (["budget.params=50k", "budget.traffic=none"], "even the most expensive cell has params <= 50,000"),
     ],
 )
 def test_where_less_is_used_that_is_said(
