@@ -14,15 +14,15 @@ from rapdarts.files.run_files import RunFile
 from rapdarts.loops.finished_search import settings_of_run
 from rapdarts.strategy.rule import rule_name
 
-KEPT = ("primitives", "rule", "max_skips", "derive_none", "spend", "precision", "hardware", "latency")
-"""Settings that decide which cells a search could have found, and what these cost."""
+KEPT = ("primitives", "rule", "max_skips", "derive_none", "spend", "precision")
+"""Settings that decide which cells a search could have found, and cannot be given beside it; its tables are those of its folder."""
 
 
 def as_searched(config: Experiment, like: Found) -> Experiment:
     """Return the experiment of a baseline with everything that decides which cells the search `like` could have found.
 
     These are its space and primitives, cap on skips, budgets, spending, and what they are counted by. A genotype that
-    is no search's changes nothing. Raises InputError for budgets other than the search's.
+    is no search's changes nothing. Raises InputError for budgets or KEPT settings other than the search's.
     """
     folder = like.folder
     if folder is None or not os.path.isfile(folder / RunFile.ALPHAS):
