@@ -39,9 +39,9 @@ def derive(
 ) -> Derivation:
     """Derive another genotype from a finished search, as `rapdarts derive` does: with other budgets, another rule or skeleton.
 
-    `search` is the folder or the result of a search, or its alphas.json; several
-    searches that differ in their seeds are averaged, with the settings of the first. The keys are those of the command, such as
-    `{"budget.params": "2.5M"}`, `max_skips=1` or `out=FILE`. Raises InputError.
+    `search` is the folder or the result of a search, or its alphas.json; several searches that differ in their seeds are
+    averaged, with the settings of the first. The keys are those of the command, such as `{"budget.params": "2.5M"}`,
+    `max_skips=1` or `out=FILE`. Raises InputError.
     """
     options, _ = command_options(DeriveConfig, settings, keys)
     out = atomic.file_to_write(options.out) if options.out else None

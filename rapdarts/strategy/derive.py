@@ -18,7 +18,7 @@ from rapdarts.errors import InputError
 from rapdarts.strategy.agreement import Agreement, agreement, entropy, margin
 from rapdarts.strategy.budgets import budgets_on, spent
 from rapdarts.strategy.discretize import Candidate, candidates, discretize, score
-from rapdarts.strategy.exact import Infeasible, cheapest, connected, discretize_exactly
+from rapdarts.strategy.exact import Budgets, Infeasible, cheapest, connected, discretize_exactly
 from rapdarts.strategy.replicas import mean_weights
 from rapdarts.strategy.rule import Rule, words_of
 
@@ -28,9 +28,9 @@ class Derivation:
     """The chosen genotype with its exact costs at the skeleton; what else could have been chosen; and the rule in words.
 
     `candidates` are, by the rule `exact`, the best genotypes, best first; by the others every genotype that some cap
-    gives, the loosest first. `budgets` are the bounds that were kept, by resource; `remark` says where less of them is
-    used than was asked for, and why. `entropy` and `margin` are those of the mixing weights; `agreement` is that of the
-    replicas, which trained for `epochs`, where there are several.
+    gives, the loosest first. `budgets` are the bounds that were kept, by resource, and `within` is the same with the
+    lower bound; `remark` says where less of them is used than was asked for, and why. `entropy` and `margin` are those
+    of the mixing weights; `agreement` is that of the replicas, which trained for `epochs`, where there are several.
     """
 
     genotype: Genotype
@@ -38,6 +38,7 @@ class Derivation:
     candidates: list[Candidate]
     rule: str
     budgets: Mapping[str, float]
+    within: Budgets | None
     remark: str
     entropy: float
     margin: float
@@ -139,6 +140,7 @@ def derive(
         [complete(one) for one in found],
         words,
         rule.limits,
+        budgets,
         remark,
         entropy(space, weights),
         margin(space, weights),
@@ -162,9 +164,8 @@ def derive_jointly(
     if len(weights) == 1:
         return found
     # Each replica alone derives under the conditions of the mean, and so do the random genotypes that they are compared with.
-    budgets, _ = spent(space, mean_weights(weights), budgets_on(table, rule.limits), rule)
-    alone = [discretize_exactly(space, one, budgets, rule.max_skips)[0].genotype for one in weights]
-    return replace(found, agreement=agreement(space, weights, alone, budgets, rule.max_skips), epochs=epochs)
+    alone = [discretize_exactly(space, one, found.within, rule.max_skips)[0].genotype for one in weights]
+    return replace(found, agreement=agreement(space, weights, alone, found.within, rule.max_skips), epochs=epochs)
 
 
 @contextmanager

@@ -86,9 +86,8 @@ def discretize_exactly(
 
     The best has the highest sum of log `weights` (kinds, edges, primitives) over its choices, of all genotypes that
     meet every budget, have at most `max_skips` skips in the normal cell, and connect every output with an input. A
-    choice without weight is worse than
-    any others together, but may be the last that is left. Ties, which are scores that agree to 1e-10 of the
-    widest gap between two log weights, go to the lowest edges, then to the lowest primitives.
+    choice without weight is worse than any others together, but may be the last that is left. Ties, which are scores
+    that agree to 1e-10 of the widest gap between two log weights, go to the lowest edges, then to the lowest primitives.
 
     Raises DivergedError if a weight is not finite, InputError if a node has too few edges with anything to derive,
     Infeasible if no genotype is within the budgets.

@@ -55,7 +55,34 @@ class Task:
         return prices(SearchConfig(), self.space, Skeleton(layers, channels, self.image, 10))
 
 
-SHORT = {"retrain.drop_path": 0.0, "retrain.auxiliary": 0.0, "retrain.cutout": 0, "retrain.lr": 0.1}
+BANK: Settings = {
+    "skeleton.layers": 4,
+    "skeleton.channels": 8,
+    "search.strategy": "darts",
+    "search.space": "darts",
+    "search.primitives": THREE_BY_THREE,
+    "search.channels": 4,
+    "search.layers": [4],
+    "search.candidates": [0],
+    "search.skip_dropout": [0.0],
+    "search.subset": 0.4,
+    "search.epochs": 8,
+    "search.warmup_epochs": 0,
+    "search.batch": 16,
+    "search.lr": 0.05,
+    "search.alpha_lr": 0.01,
+}
+"""Skeleton and search of a bank."""
+
+RECIPE: Settings = {
+    "retrain.epochs": 8,
+    "retrain.batch": 64,
+    "retrain.lr": 0.1,
+    "retrain.drop_path": 0.0,
+    "retrain.auxiliary": 0.0,
+    "retrain.cutout": 0,
+}
+"""Training of a bank's cells."""
 
 TASKS = {
     "nasbench201": Task(
@@ -80,56 +107,8 @@ TASKS = {
             "search.alpha_lr": 0.01,
         },
     ),
-    "cifar16": Task(
-        "cifar10",
-        (3, 16, 16),
-        {
-            "data.crop": 2,
-            "data.fraction": 0.1,
-            "skeleton.layers": 4,
-            "skeleton.channels": 8,
-            "search.strategy": "darts",
-            "search.space": "darts",
-            "search.primitives": THREE_BY_THREE,
-            "search.channels": 4,
-            "search.layers": [4],
-            "search.candidates": [0],
-            "search.skip_dropout": [0.0],
-            "search.subset": 0.4,
-            "search.epochs": 8,
-            "search.warmup_epochs": 0,
-            "search.batch": 16,
-            "search.lr": 0.05,
-            "search.alpha_lr": 0.01,
-        },
-        1.3e6,
-        {"retrain.epochs": 8, "retrain.batch": 64, **SHORT},
-    ),
-    "fashion14": Task(
-        "fashion_mnist",
-        (1, 14, 14),
-        {
-            "data.crop": 1,
-            "data.fraction": 0.05,
-            "skeleton.layers": 4,
-            "skeleton.channels": 8,
-            "search.strategy": "darts",
-            "search.space": "darts",
-            "search.primitives": THREE_BY_THREE,
-            "search.channels": 4,
-            "search.layers": [4],
-            "search.candidates": [0],
-            "search.skip_dropout": [0.0],
-            "search.subset": 0.4,
-            "search.epochs": 8,
-            "search.warmup_epochs": 0,
-            "search.batch": 16,
-            "search.lr": 0.05,
-            "search.alpha_lr": 0.01,
-        },
-        1.0e6,
-        {"data.fraction": 0.05, "retrain.epochs": 8, "retrain.batch": 64, **SHORT},
-    ),
+    "cifar16": Task("cifar10", (3, 16, 16), {**BANK, "data.crop": 2, "data.fraction": 0.1}, 1.3e6, RECIPE),
+    "fashion14": Task("fashion_mnist", (1, 14, 14), {**BANK, "data.crop": 1, "data.fraction": 0.05}, 1.0e6, RECIPE),
 }
 
 
