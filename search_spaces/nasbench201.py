@@ -11,4 +11,5 @@ SPACE = SearchSpace(
     derive_none=True,
     deployment=(17, 16),
     max_skips=3,
+    skip_paths="one",
 )

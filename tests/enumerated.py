@@ -31,11 +31,20 @@ def every_choice(space: SearchSpace) -> np.ndarray:
 
 
 def with_paths(space: SearchSpace, choices: np.ndarray) -> np.ndarray:
-    """Whether each choice leads from the inputs to every output: by the number of its paths, (choices,) of bool."""
-    carries = choices[..., [column for other, column in space.columns.items() if other != "none"]].any(-1)
+    """Whether each choice leads from the inputs to every output, and has the paths of skips that the space asks for, (choices,) of bool."""
+    reached = paths(space, choices, [name for name in space.columns if name != "none"]) > 0
+    found = reached.all((1, 2))
+    if space.skip_paths == "one":
+        found &= (paths(space, choices, ["skip_connect"]) == 1).all((1, 2))
+    return np.asarray(found)
+
+
+def paths(space: SearchSpace, choices: np.ndarray, carrying: list[str]) -> np.ndarray:
+    """Number of paths of these primitives alone from the inputs to each output, (choices, kinds, outputs), by powers of matrices."""
+    carries = choices[..., [space.columns[name] for name in carrying]].any(-1)
     states = space.inputs + space.nodes
     steps = np.zeros((*carries.shape[:2], states, states), dtype=int)
     for edge, (node, source) in enumerate(space.edges):
         steps[..., source, space.inputs + node] = carries[..., edge]
-    paths = sum(np.linalg.matrix_power(steps, length) for length in range(1, states))
-    return np.asarray((paths[..., : space.inputs, list(space.outputs)].sum(-2) > 0).all((1, 2)))
+    number = np.stack([np.linalg.matrix_power(steps, length) for length in range(1, states)]).sum(0)
+    return np.asarray(number[..., : space.inputs, list(space.outputs)].sum(-2))

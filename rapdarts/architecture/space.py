@@ -19,6 +19,9 @@ KINDS = ("normal", "reduce")
 NONE, SKIP = "none", "skip_connect"
 """The two primitives that the algorithm knows by name: no connection, and the skip that it caps and drops out."""
 
+SKIP_PATHS = ("any", "one")
+"""Conditions on the paths of skips alone that a derived cell may have from its input to its output."""
+
 Factory = Callable[[int, int, bool], "nn.Module"]
 """A primitive: `factory(channels, stride, affine)` builds a module that maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride))."""
 
@@ -133,8 +136,10 @@ class SearchSpace:
     `primitives` are the candidates of an edge, in the order of the last axis of every mixing tensor. `derive_none` says
     whether an edge may be derived as `none`; `repeat_inputs` whether a node may use one input twice; `deployment` is the
     default number of layers and channels of its networks, `max_skips` the default cap on skips of a derived normal cell
-    (2: Chen et al. 2019, section 3.3). `candidates` are the primitives still open on every edge of
-    every kind: all at first, fewer from stage to stage.
+    (2: Chen et al. 2019, section 3.3). `skip_paths` is `one` if what is derived by the rule `exact` has exactly one path
+    of skips alone from the input of a cell to its output, the shortcut of a residual block (He et al. 2016); only cells
+    of one input can have this condition. `candidates` are the primitives still open on every edge of every kind: all at
+    first, fewer from stage to stage.
 
     `inputs` decides the family. Cells of 2 inputs read the outputs of the two cells before them, which 1x1 convolutions
     bring to the cell's own width; their output is the concatenation of all nodes, and reduction cells are searched too
@@ -151,11 +156,17 @@ class SearchSpace:
     repeat_inputs: bool = False
     deployment: tuple[int, int] = (20, 36)
     max_skips: int = 2
+    skip_paths: str = "any"
     candidates: Candidates = field(default=())
 
     def __post_init__(self) -> None:
         if self.inputs not in (1, 2):
             raise InputError(f"the space {self.name} has cells of {self.inputs} inputs; a cell has 2, or 1.")
+        if self.skip_paths not in SKIP_PATHS:
+            raise InputError(f"the space {self.name} has skip_paths={self.skip_paths!r}; it is any or one.")
+        if self.skip_paths == "one" and (self.inputs == 2 or SKIP not in self.primitives):
+            lacking = "cells of one input, and its have two," if self.inputs == 2 else f"{SKIP} among its primitives"
+            raise InputError(f"the space {self.name} needs {lacking} for search.skip_paths=one; leave it at auto.")
         if self.repeat_inputs and self.keep is not None and self.keep > self.inputs:
             raise InputError(
                 f"the space {self.name} keeps {self.keep} edges a node where the first has {self.inputs} to draw from; keep fewer."
@@ -227,6 +238,10 @@ class SearchSpace:
         """Return the same space, whose edges are derived as none only where it and the caller allow that."""
         return replace(self, derive_none=self.derive_none and allowed)
 
+    def with_skip_paths(self, asked: str) -> SearchSpace:
+        """Return the same space with a condition of SKIP_PATHS; `auto` is its own. Raises InputError where it cannot have that."""
+        return self if asked == "auto" else replace(self, skip_paths=asked)
+
     def only(self, primitives: list[str]) -> SearchSpace:
         """Return the same cells over a shorter or reordered list of this space's primitives.
 
@@ -241,7 +256,9 @@ class SearchSpace:
             raise InputError("search.primitives names a primitive twice; name each once.")
         if not any(self.derive_none or name != NONE for name in primitives):
             raise InputError("search.primitives leaves nothing to derive; name at least one primitive besides none.")
-        return replace(self, primitives={name: self.primitives[name] for name in primitives}, candidates=())
+        left = {name: self.primitives[name] for name in primitives}
+        paths = self.skip_paths if SKIP in left else "any"
+        return replace(self, primitives=left, skip_paths=paths, candidates=())
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,11 @@ class DeriveConfig:
         choices=("", *RULES),
     )
     max_skips: int = knob(-1, "most skips in the normal cell; -1: the run's", "edges", low=-1, high=1000)
+    skip_paths: str = knob(
+        "",
+        "paths of skips alone that a cell has, by the rule exact; empty: the run's; auto: the space's",
+        choices=("", "auto", "any", "one"),
+    )
     spend: float = knob(
         -1.0, "share of a budget that the genotype uses at least; auto: the run's", low=0, high=1, auto=-1
     )

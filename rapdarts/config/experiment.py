@@ -207,6 +207,11 @@ class SearchConfig:
         auto=-1,
     )
     derive_none: bool = knob(False, "let edges be derived as none, in spaces whose cells may have it")
+    skip_paths: str = knob(
+        "auto",
+        "paths of skips alone from input to output that a cell has, by the rule exact; auto: the space's",
+        choices=("auto", "any", "one"),
+    )
     cost: CostCoefficients = field(default_factory=CostCoefficients)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     spend: float = knob(

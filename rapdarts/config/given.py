@@ -111,6 +111,7 @@ def as_begun(config: Experiment, folder: Path) -> Experiment:
         max_skips=own.max_skips if search.max_skips < 0 else search.max_skips,
         spend=own.spend if search.spend < 0 else search.spend,
         derive_none=search.derive_none or own.derive_none,
+        skip_paths=own.skip_paths if search.skip_paths == "auto" else search.skip_paths,
     )
     return replace(config, search=search)
 

@@ -20,7 +20,7 @@ HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download", "
 
 Pairs = list[tuple[str, Any]]
 
-BEFORE_SPENDING: Pairs = [("search.spend", 0.0), ("search.derive_none", True)]
+OLDER = {"search.spend": 0.0, "search.derive_none": True, "search.skip_paths": "any"}
 """What runs did that are older than these keys."""
 
 
@@ -151,8 +151,7 @@ def experiment_of_run(folder: Path) -> Experiment:
     if not os.path.isfile(file):
         raise InputError(f"{shorten(str(folder))} is not a run folder: it has no config.yaml.")
     pairs = list(read_yaml(file))
-    older = [] if any(key == "search.spend" for key, _ in pairs) else BEFORE_SPENDING
-    return parse_settings(Experiment, [*older, *pairs], where=str(file))
+    return parse_settings(Experiment, [*(OLDER | dict(pairs)).items()], where=str(file))
 
 
 def experiment_of_alphas(file: Path, needed: bool) -> Experiment:

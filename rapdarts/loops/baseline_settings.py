@@ -14,7 +14,7 @@ from rapdarts.files.run_files import RunFile
 from rapdarts.loops.finished_search import settings_of_run
 from rapdarts.strategy.rule import rule_name
 
-KEPT = ("primitives", "rule", "max_skips", "derive_none", "spend", "precision")
+KEPT = ("primitives", "rule", "max_skips", "derive_none", "skip_paths", "spend", "precision")
 """Settings that decide which cells a search could have found, and cannot be given beside it; its tables are those of its folder."""
 
 

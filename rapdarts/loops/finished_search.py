@@ -27,7 +27,7 @@ from rapdarts.strategy.alphas import read_alphas, space_of_alphas
 from rapdarts.strategy.derive import Derivation, derive, derive_jointly, where_infeasible
 from rapdarts.strategy.relaxation import mixing_weights
 from rapdarts.strategy.replicas import mean_weights, on_common_candidates, replica_seeds
-from rapdarts.strategy.rule import Rule, rule_of
+from rapdarts.strategy.rule import Rule, derivable, rule_of
 from rapdarts.training.checkpoint import origin_of
 
 
@@ -85,8 +85,8 @@ def finished_search(file: Path, is_run: bool, options: DeriveConfig, space: Spac
     """
     config = resolve.experiment_of_alphas(file, needed=is_run)
     settings = settings_of_run(config, options, file.parent)
-    full = find_space(space, space_of_alphas(file)).deriving_none(settings.derive_none)
-    full = full.only(settings.primitives) if settings.primitives else full
+    full = find_space(space, space_of_alphas(file))
+    full = derivable(settings, full.only(settings.primitives) if settings.primitives else full)
     left, priced, architectures = read_alphas(file, full)
     if (options.layers or options.channels) and not options.latency and settings.budget.latency is None:
         settings = replace(settings, latency="")  # measured at the run's skeleton only
@@ -155,6 +155,7 @@ def settings_of_run(config: Experiment, options: DeriveConfig, folder: Path) -> 
         own,
         rule=options.rule or own.rule,
         max_skips=own.max_skips if options.max_skips < 0 else options.max_skips,
+        skip_paths=options.skip_paths or own.skip_paths,
         spend=own.spend if options.spend < 0 else options.spend,
         precision=options.precision or own.precision,
         hardware=given["hardware"],

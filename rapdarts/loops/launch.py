@@ -25,6 +25,7 @@ from rapdarts.loops.rank import RankingEntry, rank, short_recipe, split_for_rank
 from rapdarts.loops.ranking_settings import resources_shown
 from rapdarts.loops.results import RandomBaseline, Ranked, Retrained, Searched
 from rapdarts.loops.search_record import cost_report, provenance
+from rapdarts.strategy.rule import derivable
 from rapdarts.training.device import training_device
 from rapdarts.training.distributed import joined
 from rapdarts.training.log import Screen
@@ -167,13 +168,13 @@ def _to_train(config: Experiment, found: Found, space: SearchSpace | None, price
 
 
 def _searched(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
-    """Return the space with the primitives that are asked for, and none derived only if it is asked for.
+    """Return the space with the primitives that are asked for, and what may be derived of it.
 
     Raises InputError where the stages do not fit it.
     """
     if settings.primitives:
         space = space.only(settings.primitives)
-    space = space.deriving_none(settings.derive_none)
+    space = derivable(settings, space)
     searching.check_stages(settings, space)
     return space
 

@@ -73,14 +73,15 @@ def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule
 
 
 def _can_bind(space: SearchSpace, budgets: Budgets, name: str, rule: Rule) -> bool:
-    """Return whether a genotype within the other budgets may exceed one.
+    """Return whether a genotype within the other budgets may exceed one, with any paths of skips.
 
     The most expensive genotype itself may take minutes to find; whether any is over the budget does not.
     """
     limit = rule.limits[name]
     over = np.floor(limit) + 1 if name in COUNTED else limit * (1 + 1e-6)
     unbounded = replace(budgets, bounds=np.where(np.array(budgets.names) == name, np.inf, budgets.bounds))
-    found = exists(replace(space, candidates=()), unbounded.with_floor(name, over), rule.max_skips)
+    anything = replace(space, candidates=(), skip_paths="any")
+    found = exists(anything, unbounded.with_floor(name, over), rule.max_skips)
     return found is not False
 
 

@@ -18,7 +18,14 @@ from rapdarts.errors import InputError
 from rapdarts.strategy.agreement import Agreement, agreement, entropy, margin
 from rapdarts.strategy.budgets import budgets_on, spent
 from rapdarts.strategy.discretize import Candidate, candidates, discretize, score
-from rapdarts.strategy.exact import Budgets, Infeasible, cheapest, connected, discretize_exactly
+from rapdarts.strategy.exact import (
+    Budgets,
+    Infeasible,
+    cheapest,
+    conditions_in_words,
+    discretize_exactly,
+)
+from rapdarts.strategy.paths import connected
 from rapdarts.strategy.replicas import mean_weights
 from rapdarts.strategy.rule import Rule, words_of
 
@@ -185,7 +192,7 @@ def where_infeasible(full: SearchSpace, left: SearchSpace, table: PriceTable, ru
         of_left, of_full = (
             " or ".join(f"{show(cost, name)} {name}" for name, cost in found.items()) for found in floors
         )
-        capped = "" if max_skips is None else f" with at most {max_skips} skips in its normal cell"
+        capped = conditions_in_words(full, max_skips)
         anew = ", or search anew within it" if all(floors[1][name] <= limits[name] for name in limits) else ""
         raise InputError(
             f"no genotype of the candidates that this search left meets {within(limits)}{capped}: they cost {of_left} at"

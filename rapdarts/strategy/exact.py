@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from rapdarts.architecture.genotype import Genotype, one_hot
-from rapdarts.architecture.space import NONE, SKIP, SearchSpace
+from rapdarts.architecture.space import SKIP, SearchSpace
 from rapdarts.config.resources import RESOURCES, show
 from rapdarts.cost.expected import choice_costs
 from rapdarts.errors import InputError
 from rapdarts.strategy.discretize import Candidate, discretize, score
+from rapdarts.strategy.paths import not_crossed, skip_paths, unbridged
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,10 @@ def discretize_exactly(
     """Return the `count` best genotypes within the budgets, best first; fewer where fewer exist.
 
     The best has the highest sum of log `weights` (kinds, edges, primitives) over its choices, of all genotypes that
-    meet every budget, have at most `max_skips` skips in the normal cell, and connect every output with an input. A
-    choice without weight is worse than any others together, but may be the last that is left. Ties, which are scores
-    that agree to 1e-10 of the widest gap between two log weights, go to the lowest edges, then to the lowest primitives.
+    meet every budget, have at most `max_skips` skips in the normal cell, connect every output with an input, and have
+    the paths of skips alone that the space asks for. A choice without weight is worse than any others together, but may
+    be the last that is left. Ties, which are scores that agree to 1e-10 of the widest gap between two log weights, go
+    to the lowest edges, then to the lowest primitives.
 
     Raises DivergedError if a weight is not finite, InputError if a node has too few edges with anything to derive,
     Infeasible if no genotype is within the budgets.
@@ -157,9 +159,11 @@ def feasible(space: SearchSpace, budgets: Budgets | None = None, max_skips: int 
 
 def no_genotype(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> Infeasible:
     """Return the error for budgets that nothing meets, with the least cost of each resource and genotypes that have it."""
-    capped = "" if max_skips is None else f" with at most {max_skips} skips in its normal cell"
+    capped = conditions_in_words(space, max_skips)
     if budgets is None or not feasible(space, None, max_skips):
         remedy = "open more candidates" if max_skips is None else "raise search.max_skips"
+        if space.skip_paths == "one" and feasible(replace(space, skip_paths="any"), None, max_skips):
+            remedy = "take search.skip_paths=any"
         return Infeasible(f"no genotype{capped} is left in the space {space.name}; {remedy}.", {}, {})
     if (budgets.floors > -np.inf).any():
         upper = budgets.without_floors()
@@ -187,6 +191,13 @@ def no_genotype(space: SearchSpace, budgets: Budgets | None, max_skips: int | No
     )
     sentence = f"no genotype of the space {space.name}{capped} meets {asked}: {there}."
     return Infeasible(sentence, floors(least), least)
+
+
+def conditions_in_words(space: SearchSpace, max_skips: int | None) -> str:
+    """Return what a genotype must meet besides budgets, in words that follow its name; nothing where there is nothing."""
+    skips = [] if max_skips is None else [f"at most {max_skips} skips in its normal cell"]
+    paths = ["one path of skips alone from input to output"] if space.skip_paths == "one" else []
+    return f" with {' and '.join(skips + paths)}" if skips or paths else ""
 
 
 def _band_in_words(budgets: Budgets) -> str:
@@ -244,8 +255,8 @@ class Program:
         ]
 
     def allows(self, chosen: np.ndarray) -> bool:
-        """Return whether a choice meets the limits and connects every output with an input."""
-        return self.limits.met_by(chosen) and self._missing_connection(chosen) is None
+        """Return whether a choice meets the limits, connects every output with an input, and has the paths of skips it must."""
+        return self.limits.met_by(chosen) and self._broken(chosen) is None
 
     def best(self, objectives: Sequence[np.ndarray], nodes: int | None = None) -> np.ndarray | None:
         """Return the choice of least first objective, among ties the least second, and so on; None if nothing is allowed.
@@ -284,42 +295,24 @@ class Program:
                 raise RuntimeError(f"HiGHS gave up on the exact discretisation: {result.message}")
             chosen = np.zeros(self.open.shape, dtype=bool)
             chosen[self.open] = result.x > 0.5
-            missing = self._missing_connection(chosen)
-            if missing is None and self.limits.met_by(chosen):
+            broken = self._broken(chosen)
+            if broken is None and self.limits.met_by(chosen):
                 return chosen
-            rows = [*rows, missing or self._other_than(chosen)]  # beyond a bound by less than LEEWAY, if connected
+            rows = [
+                *rows,
+                broken or self._other_than(chosen),
+            ]  # beyond a bound by less than LEEWAY, if nothing is broken
 
-    def _missing_connection(self, chosen: np.ndarray) -> Row | None:
-        """Return a row that a choice breaks by leaving an output without a path from any input; None if it leaves none."""
+    def _broken(self, chosen: np.ndarray) -> Row | None:
+        """Return a row that a choice breaks by a missing path, or by a second one of skips alone; None if it breaks none."""
         crossing = unbridged(self.space, chosen)
+        if crossing is None and self.space.skip_paths == "one":
+            paths = skip_paths(self.space, chosen)
+            if len(paths) > 1:
+                both = paths[0] | paths[1]
+                return both[self.open], -np.inf, both.sum() - 1
+            crossing = None if paths else not_crossed(self.space, chosen, [SKIP])
         return None if crossing is None else (crossing[self.open], 1, np.inf)
-
-
-def connected(space: SearchSpace, chosen: np.ndarray) -> bool:
-    """Return whether a one-hot choice (kinds, edges, primitives) connects every output of its cells with an input."""
-    return unbridged(space, chosen) is None
-
-
-def unbridged(space: SearchSpace, chosen: np.ndarray) -> np.ndarray | None:
-    """Return, for a choice that leaves an output without a path, choices of which a connected cell has at least one.
-
-    They lead from the nodes that the inputs reach to those that they do not; (kinds, edges, primitives) of bool. None
-    where all outputs are reached.
-    """
-    if not space.derive_none:
-        return None
-    carries = np.array([name != NONE for name in space.primitives])
-    for kind, cell in enumerate(chosen & carries):
-        reached = set(range(space.inputs))
-        for (node, source), edge in zip(space.edges, cell, strict=True):
-            if source in reached and edge.any():
-                reached.add(space.inputs + node)
-        if not reached.issuperset(space.outputs):
-            leaving = [source in reached and space.inputs + node not in reached for node, source in space.edges]
-            crossing = np.zeros(chosen.shape, dtype=bool)
-            crossing[kind] = np.outer(leaving, carries)
-            return crossing
-    return None
 
 
 def _limits(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> Budgets:

@@ -20,9 +20,10 @@ def prune(
     """The space with the `keep` strongest candidates of every edge by mixing `weights` (kinds, edges, primitives).
 
     Ties go to the lowest primitive. An edge always keeps one candidate that may be derived and is no skip, if it has
-    one, in the place of its weakest: so any cap on skips can still be met. With `budgets`, some genotype that stays
-    meets them all and has at most `max_skips` skips in the normal cell: where none would, or where that takes too long
-    to tell, the choices of the best one that does stay as well, each in the place of the weakest of its edge.
+    one, in the place of its weakest: so any cap on skips can still be met. With `budgets`, or a condition of the space
+    on paths of skips, some genotype that stays meets them all and has at most `max_skips` skips in the normal cell:
+    where none would, or where that takes too long to tell, the choices of the best one that does stay as well, each in
+    the place of the weakest of its edge.
 
     Raises DivergedError if a weight is not a finite number, Infeasible if already `space` has nothing within the budgets.
     """
@@ -41,7 +42,8 @@ def prune(
             kept = np.append(kept[:-1], others[0]) if others else kept
         mask[kind, edge, kept] = True
     pruned = space.narrowed(mask & space.mask)
-    if budgets is None or exists(pruned, budgets, max_skips):
+    anything_goes = budgets is None and space.skip_paths == "any"
+    if anything_goes or exists(pruned, budgets, max_skips):
         return pruned
 
     best = discretize_exactly(space, weights, budgets, max_skips)[0].genotype

@@ -9,6 +9,9 @@ from rapdarts.architecture.space import SearchSpace
 from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.exact import Budgets, Program, no_genotype
 
+MOST = {"any": 2, "one": 3}
+"""Most nodes that are drawn anew together, by the space's condition on paths of skips: a whole path may have to move at once."""
+
 SWEEPS = 30
 """How often, on average, every node is drawn anew between two genotypes; the test compares with the exact distribution."""
 
@@ -21,10 +24,10 @@ def random_cells(
     max_skips: int | None = None,
     start: np.ndarray | None = None,
 ) -> list[Genotype]:
-    """Draw `count` genotypes of the candidates still open that meet every budget and the cap on skips; they may repeat.
+    """Draw `count` genotypes of the candidates still open that a search could derive within the budgets; they may repeat.
 
     Each node draws a uniform set of inputs, and on each a uniform primitive, given that the whole genotype is allowed.
-    From a genotype that is allowed, one or two nodes at a time are drawn anew, and kept if the result is allowed: a
+    From a genotype that is allowed, one node or a few at a time are drawn anew, and kept if the result is allowed: a
     Metropolis chain (Metropolis et al. 1953) whose stationary distribution is this one. It finds the way into bands
     that one random genotype in a million meets. The chain begins at `start`, a one-hot choice that is allowed (kinds,
     edges, primitives), or at one that is looked for. Raises Infeasible if there is none.
@@ -38,7 +41,7 @@ def random_cells(
     for _ in range(count):
         for _ in range(SWEEPS * len(places)):
             proposed = chosen.copy()
-            for place in rng.integers(len(places), size=rng.integers(1, 3)):
+            for place in rng.integers(len(places), size=rng.integers(1, MOST[space.skip_paths] + 1)):
                 _redraw(proposed, program.open, space, places[place], rng)
             if program.allows(proposed):
                 chosen = proposed

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.experiment import SearchConfig, budget_limits
 from rapdarts.config.resources import show
+from rapdarts.errors import InputError
 from rapdarts.strategy.exact import Budgets
 
 SPEND = 0.9
@@ -46,6 +47,19 @@ def rule_of(settings: SearchConfig, space: SearchSpace) -> Rule:
     return Rule(name, None if name == "darts" else cap, limits, spending(settings, limits))
 
 
+def derivable(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
+    """Return the space as a search with such settings derives from it: edges without anything, and paths of skips alone.
+
+    Only the rule `exact`, and `pdarts` with a budget, can keep a condition on paths. Raises InputError where it is asked
+    for beside another rule, or where the space cannot have it.
+    """
+    rule, asked = rule_of(settings, space), settings.skip_paths
+    exact = rule.exact and rule.name != "darts"
+    if asked == "one" and not exact:
+        raise InputError("search.skip_paths=one is kept by the rule exact only; add rule=exact.")
+    return space.deriving_none(settings.derive_none).with_skip_paths(asked if exact else "any")
+
+
 def rule_name(settings: SearchConfig) -> str:
     """Return the name of the rule, which `rule=auto` leaves to the budgets and the strategy."""
     if settings.rule != "auto":
@@ -68,7 +82,8 @@ def words_of(rule: Rule, space: SearchSpace, budgets: Budgets | None) -> str:
     """Return a rule in words, with the lower bound that `budgets` may have."""
     cap = cap_in_words(rule)
     if rule.exact:
-        return f"the cells of the largest product of mixing weights{bounds_in_words(rule, budgets)}{cap}"
+        path = ", one path of skips alone from input to output" if space.skip_paths == "one" else ""
+        return f"the cells of the largest product of mixing weights{bounds_in_words(rule, budgets)}{cap}{path}"
     but_none = "" if space.derive_none else " but none"
     return f"on each edge the strongest primitive{but_none}, each node's strongest edges{cap or ', no cap on skips'}"
 

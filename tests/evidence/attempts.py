@@ -4,28 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
 from rapdarts.data.nasbench201 import DATA_SETS
 from tests.evidence import free_rules, nasbench, naswot, searches
 from tests.evidence.figures import Mean, mean
-from tests.evidence.plan import GROUPS, Attempt
+from tests.evidence.plan import ATTEMPTS, GROUPS, Attempt
 from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, listed, paragraph, ranges, sources, table
 
 AVERAGED = {1: "one search", 2: "two averaged", 3: "three averaged", 6: "six averaged"}
 
-RULES: dict[str, Callable[[int, int], float]] = {
-    "any cell of the band": free_rules.any_cell,
-    "a random cell that a search could derive": free_rules.random_cell,
-    "a random one of those with the fewest average pools": free_rules.fewest_pools,
-    "the most expensive cell within the budget": free_rules.most_expensive,
-    "the truly best of five random cells": free_rules.best_of_five,
-}
+Rule = Callable[[int, int], float]
+"""The mean score of what a rule without a search chooses for a budget, by its accuracy on a data set."""
 
 NASWOT = "the best of ten random cells by NASWOT"
+FREELY = ", any paths of skips"
+"""What is said of a rule that chooses among cells that a search with a condition on paths of skips could not derive."""
+
+
+def rules(skip_paths: str) -> dict[str, Rule]:
+    """Return the rules that need no search, under the condition of an attempt on paths of skips, and without it."""
+    found: dict[str, Rule] = {
+        "any cell of the band": free_rules.any_cell,
+        "a random cell that a search could derive": partial(free_rules.random_cell, skip_paths=skip_paths),
+        "a random one of those with the fewest average pools": partial(free_rules.fewest_pools, skip_paths=skip_paths),
+        "the most expensive cell within the budget": partial(free_rules.most_expensive, skip_paths=skip_paths),
+        "the truly best of five random cells": partial(free_rules.best_of_five, skip_paths=skip_paths),
+    }
+    if skip_paths == "one":
+        freely = partial(free_rules.fewest_pools, skip_paths="any")
+        found[f"a random one of those with the fewest average pools{FREELY}"] = freely
+    return found
 
 
 @dataclass(frozen=True)
@@ -58,32 +70,37 @@ class Judged:
 
 
 @cache
-def derived(weights: bytes) -> tuple[int, ...]:
+def derived(weights: bytes, skip_paths: str) -> tuple[int, ...]:
     """Return the cell that the product derives for each budget from mixing weights (1, 6, 5), given as the bytes of float64."""
     array = np.frombuffer(weights).reshape(nasbench.TASK.space.mask.shape)
-    return tuple(nasbench.derived(array, budget) for budget in nasbench.ALL_BUDGETS)
+    return tuple(nasbench.derived(array, budget, skip_paths=skip_paths) for budget in nasbench.ALL_BUDGETS)
 
 
-def judged(weights: Sequence[np.ndarray]) -> Judged:
+def judged(weights: Sequence[np.ndarray], skip_paths: str) -> Judged:
     """Return what is derived from the mixing weights of searches, (1, 6, 5) each."""
-    return Judged([derived(one.tobytes()) for one in weights])
+    return Judged([derived(one.tobytes(), skip_paths) for one in weights])
 
 
 def section(rows: Rows, attempt: Attempt, number: int) -> list[str]:
     """Return an attempt as lines."""
-    heading = [f"### Attempt {number}: `{attempt.name}`, seeds {ranges(attempt.seeds)}", ""]
+    heading = [f"### Attempt {number}: `{attempt.name}`{attempt.condition}, seeds {ranges(attempt.seeds)}", ""]
     seeds = searches.seeds_of(rows, attempt.name, attempt.seeds)
     if not seeds:
         return [*heading, NOT_RUN, ""]
     weights, seconds = searches.weights_of(rows, attempt.name, seeds), searches.cpu_seconds(rows, attempt.name, seeds)
-    found = {size: judged(groups) for size in GROUPS if (groups := searches.groups(weights, size))}
-    tens = Judged(naswot.tens(rows, attempt.seeds, nasbench.ALL_BUDGETS))
+    averaged = {size: groups for size in GROUPS if (groups := searches.groups(weights, size))}
+    found = {size: judged(groups, attempt.skip_paths) for size, groups in averaged.items()}
+    tens = [
+        (other, drawn)
+        for other in ((attempt, ATTEMPTS[0]) if attempt.skip_paths == "one" else (attempt,))
+        if (drawn := Judged(naswot.tens(rows, other.seeds, nasbench.ALL_BUDGETS))).cells
+    ]
 
     lines = [one.row(AVERAGED[size], size * float(np.mean(seconds))) for size, one in found.items()]
-    if tens.cells:
-        draws = [one["cpu_seconds"] for one in rows["naswot"]["seeds"].values()]
-        lines.append(tens.row(NASWOT, float(np.mean(draws))))
-    lines += [rule_row(name, rule) for name, rule in RULES.items()]
+    for other, drawn in tens:
+        freely = "" if other is attempt else f"{FREELY} (seeds {ranges(other.seeds)})"
+        lines.append(drawn.row(f"{NASWOT}{freely}", naswot.cpu_seconds(rows, other.seeds)))
+    lines += [rule_row(name, rule) for name, rule in rules(attempt.skip_paths).items()]
     head = ["", "n", *DATA_SETS.values(), "CIFAR-10, other budgets", "outside the band", "unreachable node", "CPU s"]
     origins = searches.origins(rows, attempt.name, seeds) + naswot.origins(rows, attempt.seeds)
     few = (
@@ -95,26 +112,27 @@ def section(rows: Rows, attempt: Attempt, number: int) -> list[str]:
         *heading,
         *paragraph(few),
         *table(head, lines),
-        *differences(found, tens),
+        *differences(found, [drawn for _, drawn in tens], attempt.skip_paths),
         *sources(origins),
     ]
 
 
-def rule_row(name: str, rule: Callable[[int, int], float]) -> list[object]:
+def rule_row(name: str, rule: Rule) -> list[object]:
     """Return the row of a rule whose mean score is known exactly."""
     means = [free_rules.over(nasbench.BUDGETS, rule, data_set) for data_set in range(len(DATA_SETS))]
     others = free_rules.over(nasbench.OTHER_BUDGETS, rule)
     return [name, "exact", *(f"{value:.1f}" for value in (*means, others)), "–", "–", "–"]
 
 
-def differences(found: dict[int, Judged], tens: Judged) -> list[str]:
+def differences(found: dict[int, Judged], tens: Sequence[Judged], skip_paths: str) -> list[str]:
     """Return by how much one search and three averaged stand above what needs no search, and which they beat."""
-    rivals = {
-        name: Mean(free_rules.over(nasbench.BUDGETS, RULES[rule]), None, 0)
-        for name, rule in (("a random cell", list(RULES)[1]), ("the fewest average pools", list(RULES)[2]))
-    }
-    if tens.cells:
-        rivals["NASWOT"] = tens.score()
+    known = rules(skip_paths)
+    names = ["a random cell", "the fewest average pools"]
+    chosen = dict(zip(names, list(known.values())[1:3], strict=True))
+    if skip_paths == "one":
+        chosen[f"{names[1]}{FREELY}"] = list(known.values())[-1]
+    rivals = {name: Mean(free_rules.over(nasbench.BUDGETS, rule), None, 0) for name, rule in chosen.items()}
+    rivals |= {name: drawn.score() for name, drawn in zip(("NASWOT", f"NASWOT{FREELY}"), tens, strict=False)}
     gains = {
         AVERAGED[size]: {name: found[size].score().minus(rival) for name, rival in rivals.items()}
         for size in (1, 3)

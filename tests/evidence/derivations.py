@@ -13,7 +13,7 @@ from tests.evidence.plan import CURRENT
 from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
 
-DEFAULT = 4
+DEFAULT = 7
 """Place of the product's default conditions."""
 
 SEEDS = range(32)
@@ -25,19 +25,19 @@ class Conditions:
     """Conditions that a derived cell meets besides its budget.
 
     `spend` is the share of the budget that it uses at least, `max_skips` the cap on skips (None: no cap). `none` allows
-    edges without anything; `skip_paths` allows a path of skips alone from input to output.
+    edges without anything; `skip_paths` says how many paths of skips alone lead from input to output: any number, one, or no.
     """
 
     name: str
     spend: float
     max_skips: int | None
     none: bool = False
-    skip_paths: bool = True
+    skip_paths: str = "any"
 
     def cells(self, budget: int) -> np.ndarray:
         """Return which cells meet them and the budget, (15625,) of bool."""
-        cells = nasbench.allowed(self.max_skips, self.none) & nasbench.within(budget, self.spend)
-        return cells if self.skip_paths else cells & ~nasbench.path_of_skips()
+        cells = nasbench.allowed(self.max_skips, self.none, self.skip_paths) & nasbench.within(budget, self.spend)
+        return cells & (nasbench.paths_of_skips() == 0) if self.skip_paths == "no" else cells
 
 
 CONDITIONS = (
@@ -45,8 +45,13 @@ CONDITIONS = (
     Conditions("at least 0.9 of it, `none` allowed, at most 2 skips", 0.9, 2, none=True),
     Conditions("at least 0.9, no `none`, any number of skips", 0.9, None),
     Conditions("at least 0.9, no `none`, at most 2 skips", 0.9, 2),
-    Conditions("at least 0.9, no `none`, at most 3 skips (the default)", 0.9, 3),
-    Conditions("at least 0.9, no `none`, no path of skips alone", 0.9, None, skip_paths=False),
+    Conditions("at least 0.9, no `none`, at most 3 skips", 0.9, 3),
+    Conditions("at least 0.9, no `none`, no path of skips alone", 0.9, None, skip_paths="no"),
+    Conditions("at least 0.9, no `none`, one path of skips alone", 0.9, None, skip_paths="one"),
+    Conditions("at least 0.9, no `none`, one path of skips alone, at most 2 skips", 0.9, 2, skip_paths="one"),
+    Conditions(
+        "at least 0.9, no `none`, one path of skips alone, at most 3 skips (the default)", 0.9, 3, skip_paths="one"
+    ),
 )
 
 
@@ -117,8 +122,9 @@ def used_of(cells: np.ndarray, fixed: float = 0.0) -> Mean:
 
 def summary(means: Sequence[Mean]) -> str:
     """Return the sentence that says what each condition changes for the searches."""
-    anything, spent, uncapped, two, three, pathless = (f"{one.value:.0f}" for one in means)
+    anything, spent, uncapped, two, three, pathless, _, _, default = (f"{one.value:.0f}" for one in means)
     return (
         f"Spending takes the searches' mean from {anything} to {spent}, and leaving out `none` to {two}; without a cap on skips"
-        f" it is {uncapped}, with one of three {three}, and {pathless} where only a path of skips alone is ruled out."
+        f" it is {uncapped}, with one of three {three}. Where no path of skips alone leads around a cell it is {pathless}, where exactly"
+        f" one does {default}."
     )

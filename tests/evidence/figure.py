@@ -49,7 +49,7 @@ def chosen(rows: Rows) -> Chosen | None:
         seeds = searches.seeds_of(rows, CURRENT.name, among)
         if len(seeds) >= SIZE:
             groups = searches.groups(searches.weights_of(rows, CURRENT.name, seeds), SIZE)
-            return Chosen(seeds, test, np.array(judged(groups).cells))
+            return Chosen(seeds, test, np.array(judged(groups, CURRENT.skip_paths).cells))
     return None
 
 

@@ -29,7 +29,7 @@ PRICES = {"none": 0, "skip_connect": 0, "nor_conv_1x1": 1, "nor_conv_3x3": 9, "a
 SPEND = 0.9
 
 TASK = TASKS["nasbench201"]
-MAX_SKIPS = TASK.space.max_skips
+MAX_SKIPS, SKIP_PATHS = TASK.space.max_skips, TASK.space.skip_paths
 
 
 @cache
@@ -66,29 +66,32 @@ def counts(name: str) -> np.ndarray:
     return (all_cells() == TASK.space.columns[name]).sum(1)
 
 
-def allowed(max_skips: int | None = MAX_SKIPS, none: bool = False) -> np.ndarray:
-    """Return which cells a search may derive, (15625,) of bool: no none unless `none`, few skips, a path to the output."""
+def allowed(max_skips: int | None = MAX_SKIPS, none: bool = False, skip_paths: str = SKIP_PATHS) -> np.ndarray:
+    """Return which cells a search may derive, (15625,) of bool: no none unless `none`, few skips, paths as they must be."""
     cells = np.full(len(all_cells()), True) if max_skips is None else counts("skip_connect") <= max_skips
-    return cells & reached(all_cells() != TASK.space.columns["none"])[:, -1] & (none or counts("none") == 0)
+    if skip_paths == "one":
+        cells = cells & (paths_of_skips() == 1)
+    return cells & (paths(all_cells() != TASK.space.columns["none"])[:, -1] > 0) & (none or counts("none") == 0)
 
 
-def reached(open_edges: np.ndarray) -> np.ndarray:
-    """Return for open edges (n, 6) of bool which of the three nodes have a path from the input, (n, 3) of bool."""
-    nodes = [np.full(len(open_edges), True)]
+def paths(open_edges: np.ndarray) -> np.ndarray:
+    """Return for open edges (n, 6) of bool how many paths lead from the input to each of the three nodes, (n, 3)."""
+    nodes = [np.ones(len(open_edges), dtype=int)]
     for node in range(TASK.space.nodes):
         into = open_edges[:, TASK.space.edges_into(node)]
-        nodes.append(np.any([edge & nodes[source] for source, edge in enumerate(into.T)], axis=0))
+        nodes.append(np.sum([edge * nodes[source] for source, edge in enumerate(into.T)], axis=0))
     return np.stack(nodes[1:], 1)
 
 
-def path_of_skips() -> np.ndarray:
-    """Return which cells have a path of skips alone from input to output, (15625,) of bool."""
-    return reached(all_cells() == TASK.space.columns["skip_connect"])[:, -1]
+@cache
+def paths_of_skips() -> np.ndarray:
+    """Return how many paths of skips alone lead from input to output in each cell, (15625,)."""
+    return paths(all_cells() == TASK.space.columns["skip_connect"])[:, -1]
 
 
 def unreachable() -> np.ndarray:
     """Return which cells have a node without a path from the input, (15625,) of bool."""
-    return ~reached(all_cells() != TASK.space.columns["none"]).all(1)
+    return ~(paths(all_cells() != TASK.space.columns["none"]) > 0).all(1)
 
 
 def number(genotype: Genotype) -> int:
@@ -104,18 +107,23 @@ def genotype(cell: int) -> Genotype:
 
 
 @cache
-def space_with(none: bool) -> SearchSpace:
-    """Return the space whose edges may be derived as none, or not."""
-    return replace(TASK.space, derive_none=none)
+def space_with(none: bool, skip_paths: str = SKIP_PATHS) -> SearchSpace:
+    """Return the space whose edges may be derived as none, or not, with a condition on paths of skips."""
+    return replace(TASK.space, derive_none=none, skip_paths=skip_paths)
 
 
 def derived(
-    weights: np.ndarray, budget: int, max_skips: int | None = MAX_SKIPS, spend: float = SPEND, none: bool = False
+    weights: np.ndarray,
+    budget: int,
+    max_skips: int | None = MAX_SKIPS,
+    spend: float = SPEND,
+    none: bool = False,
+    skip_paths: str = SKIP_PATHS,
 ) -> int:
     """Return the cell that the product derives from mixing weights (1, 6, 5) within a budget in units."""
     limits = {"macs": float(FIXED + UNIT * budget)}
     rule = Rule("exact", max_skips, limits, {"macs": spend} if spend else {})
-    space = space_with(none)
+    space = space_with(none, skip_paths)
     return number(derive(space, weights, replace(TASK.table, space=space), rule, {}).genotype)
 
 

@@ -109,6 +109,12 @@ def tens(rows: Rows, seeds: Sequence[int], budgets: Sequence[int]) -> list[list[
     return [[nasbench.number(genotype_of(cells[str(budget)])) for budget in budgets] for cells in lines]
 
 
+def cpu_seconds(rows: Rows, seeds: Sequence[int]) -> float:
+    """Return the mean CPU time of the draws from those seeds that are known."""
+    known = rows["naswot"]["seeds"]
+    return float(np.mean([known[str(seed)]["cpu_seconds"] for seed in seeds if str(seed) in known]))
+
+
 def origins(rows: Rows, seeds: Sequence[int]) -> list[dict[str, str]]:
     """Return command, date and machine of the draws that are known."""
     known = rows.get("naswot", {"seeds": {}})

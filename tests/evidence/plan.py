@@ -13,18 +13,30 @@ from tests.evidence.tasks import TASKS
 
 @dataclass(frozen=True)
 class Attempt:
-    """Chosen settings, as keys on top of the protocol's, and the test seeds that they are judged on, once."""
+    """Chosen settings, as keys on top of the protocol's, and the test seeds that they are judged on, once.
+
+    `skip_paths` is the condition on derived cells that held then.
+    """
 
     seeds: range
     keys: Mapping[str, Any] = field(default_factory=dict)
+    skip_paths: str = "any"
 
     @property
     def name(self) -> str:
         """The name of its variant."""
         return searches.variant_name(self.keys)
 
+    @property
+    def condition(self) -> str:
+        """What is said of the condition on derived cells, after a comma."""
+        return ", exactly one path of skips" if self.skip_paths == "one" else ""
 
-ATTEMPTS = (Attempt(range(100, 112), {"search.batch": 16}),)
+
+ATTEMPTS = (
+    Attempt(range(100, 112), {"search.batch": 16}),
+    Attempt(range(112, 124), {"search.batch": 16}, skip_paths="one"),
+)
 """All attempts, in order; a further one gets the next twelve seeds. The last is the current one."""
 
 CURRENT = ATTEMPTS[-1]

@@ -50,7 +50,7 @@ def drawn_once() -> Iterator[None]:
     ) -> list[Genotype]:
         assert rng.integers(1000) == np.random.default_rng(0).integers(1000)
         bounds = None if budgets is None else (budgets.floors.tolist(), budgets.bounds.tolist())
-        key = str((space.name, space.derive_none, space.candidates, bounds))
+        key = str((space.name, space.derive_none, space.skip_paths, space.candidates, bounds))
         spaces[key], limits[key] = space, budgets
         return cells(key, count, max_skips)
 
@@ -140,10 +140,14 @@ def test_what_is_said_of_a_mean_is_true(signal: float, says_noise: bool) -> None
         assert noise / 60 < 0.1 and np.mean(reliability) == pytest.approx(np.mean(correlation), abs=0.08)
 
 
-@pytest.mark.parametrize(("derive_none", "cap"), [(True, 3), (False, 1), (False, None)])
-def test_chance_is_the_sum_of_the_squared_frequencies_of_all_choices(derive_none: bool, cap: int | None) -> None:
+@pytest.mark.parametrize(
+    ("derive_none", "cap", "paths"), [(True, 3, "any"), (False, 1, "any"), (False, None, "any"), (False, 3, "one")]
+)
+def test_chance_is_the_sum_of_the_squared_frequencies_of_all_choices(
+    derive_none: bool, cap: int | None, paths: str
+) -> None:
     """Of the cells of NAS-Bench-201 that use 0.9 to 1 of a budget of 860,000 parameters, enumerated."""
-    space = BENCH.deriving_none(derive_none)
+    space = BENCH.deriving_none(derive_none).with_skip_paths(paths)
     table = price_table(space, Skeleton(*space.deployment, (3, 32, 32), 10))
     band = budgets_on(table, {"params": 860_000}, floors={"params": 774_000})
     choices = every_choice(space)

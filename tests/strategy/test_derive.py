@@ -11,7 +11,8 @@ from rapdarts.cost.expected import PriceTable, price_table
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.strategy.derive import derive, derive_jointly
 from rapdarts.strategy.discretize import discretize
-from rapdarts.strategy.exact import connected, discretize_exactly
+from rapdarts.strategy.exact import discretize_exactly
+from rapdarts.strategy.paths import connected
 from rapdarts.strategy.replicas import mean_weights
 from rapdarts.strategy.rule import Rule
 

@@ -25,15 +25,14 @@ from rapdarts.strategy.exact import (
     Budgets,
     Infeasible,
     cheapest,
-    connected,
     discretize_exactly,
     exists,
     feasible,
-    unbridged,
 )
-from tests.enumerated import every_choice, with_paths
+from rapdarts.strategy.paths import connected, skip_paths, unbridged
+from tests.enumerated import every_choice, paths, with_paths
 
-DARTS, BENCH = named_space("darts"), named_space("nasbench201")
+DARTS, BENCH = named_space("darts"), named_space("nasbench201").with_skip_paths("any")
 
 
 def bare(name: str, *primitives: str, **facts: Any) -> SearchSpace:
@@ -46,8 +45,11 @@ def bare(name: str, *primitives: str, **facts: Any) -> SearchSpace:
 SMALL = bare("small", "skip_connect", "conv", "pool", nodes=2)
 BARRED = bare("barred", "none", "skip_connect", "conv", nodes=2)
 ALONE = bare("alone", "none", "skip_connect", "conv", nodes=3, inputs=1, keep=None, derive_none=True)
+SHORTCUT = bare(
+    "shortcut", "none", "skip_connect", "conv", nodes=3, inputs=1, keep=None, derive_none=True, skip_paths="one"
+)
 OPEN = bare("open", "none", "skip_connect", nodes=2, derive_none=True)
-SPACES = {space.name: space for space in (SMALL, BARRED, ALONE, OPEN, BENCH)}
+SPACES = {space.name: space for space in (SMALL, BARRED, ALONE, SHORTCUT, OPEN, BENCH)}
 
 
 @cache
@@ -58,7 +60,7 @@ def everything(name: str) -> np.ndarray:
 
 @cache
 def joined(name: str) -> np.ndarray:
-    """Whether each of all genotypes leads from the inputs to every output, (genotypes,) of bool."""
+    """Whether each of all genotypes has the paths that it must have, (genotypes,) of bool."""
     return with_paths(SPACES[name], everything(name))
 
 
@@ -133,10 +135,13 @@ def cases(number: int, seed: int) -> Iterator[tuple[SearchSpace, np.ndarray, Bud
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_best_of_all(seed: int) -> None:
-    outcomes = {"found": 0, "refused": 0}
+    outcomes = {"found": 0, "refused": 0, "told": 0}
     for space, weights, budgets, cap in cases(100, seed):
         brute = Brute(space, weights, budgets, cap)
-        assert feasible(space, budgets, cap) == exists(space, budgets, cap) == bool(len(brute.keys))
+        assert feasible(space, budgets, cap) == bool(len(brute.keys))
+        told = exists(space, budgets, cap)
+        assert told in (bool(len(brute.keys)), None)
+        outcomes["told"] += told is not None
         if not len(brute.keys):
             with pytest.raises(InputError):
                 discretize_exactly(space, weights, budgets, cap)
@@ -145,10 +150,11 @@ def test_the_best_of_all(seed: int) -> None:
         (best,) = discretize_exactly(space, weights, budgets, cap)
         assert best == Candidate(best.genotype, cap, score(space, weights, best.genotype))
         assert brute.key(space, weights, best.genotype) == pytest.approx(brute.keys[0].tolist(), abs=1e-8)
-        assert budgets.met_by(one_hot(space, best.genotype)) and connected(space, one_hot(space, best.genotype) > 0)
+        assert budgets.met_by(one_hot(space, best.genotype))
+        assert with_paths(space, one_hot(space, best.genotype)[None] > 0)[0]
         validate(best.genotype, space, "the best")
         outcomes["found"] += 1
-    assert min(outcomes.values()) > 10
+    assert min(outcomes["found"], outcomes["refused"]) > 10 and outcomes["told"] >= 97
 
 
 def test_the_best_few() -> None:
@@ -256,7 +262,7 @@ def test_the_cheapest() -> None:
         for row, name in enumerate(budgets.names):
             genotype = cheapest(space, budgets, name, cap)
             assert budgets.costs(one_hot(space, genotype))[name] == brute.costs[:, row].min()
-            assert connected(space, one_hot(space, genotype) > 0)
+            assert with_paths(space, one_hot(space, genotype)[None] > 0)[0]
             if len(brute.keys):
                 genotype = cheapest(space, budgets, name, cap, under=budgets)
                 assert budgets.met_by(one_hot(space, genotype))
@@ -273,7 +279,7 @@ def test_without_limits_it_is_the_plain_rule(seed: int) -> None:
     for space in (DARTS, *SPACES.values()):
         for weights in (weights_for(rng, space), np.full(space.mask.shape, 0.125), np.zeros(space.mask.shape)):
             plain = discretize(space, weights)
-            if not connected(space, one_hot(space, plain) > 0):
+            if not with_paths(space, one_hot(space, plain)[None] > 0)[0]:
                 continue
             assert discretize_exactly(space, weights)[0].genotype == plain
             # The program itself, kept from the short cut by a price on a choice that none of the best makes.
@@ -340,12 +346,43 @@ def test_what_is_not_finite_is_refused(wrong: float) -> None:
 # --- from the inputs to the outputs ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", [name for name, space in SPACES.items() if space.skip_paths == "any"])
 def test_connected_is_what_has_a_path_to_every_output(name: str) -> None:
     space, choices = SPACES[name], everything(name)
     some = np.random.default_rng(0).permutation(len(choices))[:2000]
     assert [connected(space, choices[one]) for one in some] == joined(name)[some].tolist()
     assert joined(name).all() == (not space.derive_none)
+
+
+def test_the_paths_of_skips_alone_are_all_that_there_are() -> None:
+    choices = everything(SHORTCUT.name)
+    number = paths(SHORTCUT, choices, ["skip_connect"])[:, 0, 0]
+    assert set(number) == {0, 1, 2, 3, 4}
+    for choice, expected in zip(choices, number, strict=True):
+        found = skip_paths(SHORTCUT, choice)
+        assert len({path.tobytes() for path in found}) == len(found) == expected
+        assert all((path <= choice).all() and paths(SHORTCUT, path[None], ["skip_connect"]) == 1 for path in found)
+
+
+def test_a_shortcut_where_the_weights_are_against_it() -> None:
+    """One path of skips where skips are weakest, and only one where they are strongest."""
+    for weight in (0.01, 0.98):
+        weights = np.full(BENCH.mask.shape, (1 - weight) / 4)
+        weights[..., BENCH.columns["skip_connect"]] = weight
+        space = BENCH.with_skip_paths("one")
+        (best,) = discretize_exactly(space, weights)
+        assert len(skip_paths(space, one_hot(space, best.genotype) > 0)) == 1
+        anything = discretize_exactly(BENCH, weights)[0]
+        assert len(skip_paths(BENCH, one_hot(BENCH, anything.genotype) > 0)) == (0 if weight < 0.5 else 4)
+
+
+def test_the_sentence_where_no_shortcut_is_left() -> None:
+    with pytest.raises(Infeasible) as error:
+        discretize_exactly(SHORTCUT, np.full(SHORTCUT.mask.shape, 0.2), max_skips=0)
+    assert str(error.value) == (
+        "no genotype with at most 0 skips in its normal cell and one path of skips alone from input to output is left in the"
+        " space shortcut; take search.skip_paths=any."
+    )
 
 
 def test_an_unconnected_cell_breaks_a_row_that_every_connected_one_meets() -> None:

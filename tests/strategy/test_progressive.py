@@ -83,6 +83,20 @@ def test_what_is_not_finite_is_refused(wrong: float) -> None:
         prune(DARTS, weights, 5)
 
 
+def test_a_condition_on_paths_of_skips_can_still_be_met() -> None:
+    """Without budgets too, where skips are the weakest candidates of every edge; the best such cell stays as it is."""
+    space = named_space("nasbench201").deriving_none(False)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        weights = rng.uniform(0.1, 1, space.mask.shape)
+        weights[..., space.columns["skip_connect"]] /= 20
+        pruned = prune(space, weights, 2)
+        assert (pruned.mask.sum(-1) == 2).all() and feasible(pruned)
+        assert discretize_exactly(pruned, weights)[0].genotype == discretize_exactly(space, weights)[0].genotype
+        freely = prune(space.with_skip_paths("any"), weights, 2)
+        assert not freely.mask[..., space.columns["skip_connect"]].any()
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.data(), st.sampled_from([DARTS, FILTERS]), st.sampled_from([(5, 3), (3, 2), (4, 1), (2, 2)]))
 def test_every_stage_is_a_smaller_space(data: st.DataObject, space: SearchSpace, keeps: tuple[int, int]) -> None:

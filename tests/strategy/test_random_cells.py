@@ -62,13 +62,18 @@ def surprise(space: SearchSpace, drawn: list[Genotype], choices: np.ndarray) -> 
 
 
 @pytest.mark.parametrize(
-    ("derive_none", "cap", "low", "high", "cells"), [(True, None, 1.04e6, 1.16e6, 240), (False, 1, 850e3, 890e3, 140)]
+    ("paths", "derive_none", "cap", "low", "high", "cells"),
+    [
+        ("any", True, None, 1.04e6, 1.16e6, 240),
+        ("any", False, 1, 850e3, 890e3, 140),
+        ("one", False, 3, 600e3, 720e3, 82),
+    ],
 )
 def test_all_cells_of_a_band_are_equally_likely(
-    derive_none: bool, cap: int | None, low: float, high: float, cells: int
+    paths: str, derive_none: bool, cap: int | None, low: float, high: float, cells: int
 ) -> None:
-    """Cells of NAS-Bench-201 by their parameters: 240 of 15,625 with none, and 140 of 4,096 without."""
-    space = BENCH.deriving_none(derive_none)
+    """Cells of NAS-Bench-201 by their parameters: 240 of 15,625 with none, and 140 and 82 of 4,096 without."""
+    space = BENCH.deriving_none(derive_none).with_skip_paths(paths)
     budgets = band(space, Skeleton(*BENCH.deployment, (3, 32, 32), 10), params=(low, high))
     choices = allowed(space, budgets, cap)
     assert len(choices) == cells
@@ -166,7 +171,7 @@ def test_the_same_generator_gives_the_same_genotypes_and_another_others() -> Non
 
 
 def test_nothing_is_drawn_where_nothing_is_allowed() -> None:
-    space, rng = BENCH.deriving_none(False), np.random.default_rng(0)
+    space, rng = BENCH.deriving_none(False).with_skip_paths("any"), np.random.default_rng(0)
     narrow = band(space, Skeleton(*BENCH.deployment, (3, 32, 32), 10), params=(831e3, 858e3))
     with pytest.raises(
         Infeasible, match=r"at most 3 skips in its normal cell has at least 831,000 and at most 858,000 params\.$"

@@ -13,8 +13,9 @@ from rapdarts.config.experiment import BudgetConfig, CostCoefficients, Experimen
 from rapdarts.config.resolve import resolve_experiment
 from rapdarts.cost.expected import price_table
 from rapdarts.deploy.space_lookup import named_space
+from rapdarts.errors import InputError
 from rapdarts.strategy.budgets import budgets_on
-from rapdarts.strategy.rule import SPEND, Rule, rule_of, spending, words_of
+from rapdarts.strategy.rule import SPEND, Rule, derivable, rule_of, spending, words_of
 from tests.spaces import NAMES
 
 DARTS, BENCH = named_space("darts"), named_space("nasbench201")
@@ -108,3 +109,34 @@ def test_none_is_derived_only_where_the_space_and_the_user_allow_it() -> None:
     assert np.flatnonzero(without.choosable).tolist() == [1, 2, 3, 4]
     assert not DARTS.deriving_none(True).derive_none
     assert SearchConfig().derive_none is False
+
+
+def test_a_condition_on_paths_of_skips_holds_for_the_rule_that_can_keep_it() -> None:
+    assert (BENCH.skip_paths, DARTS.skip_paths) == ("one", "any")
+    within = {"params": 1e6}
+    for settings, kept in (
+        (asked(), "any"),  # pdarts
+        (asked(rule="exact"), "one"),
+        (asked(strategy="darts", **within), "one"),
+        (asked(strategy="darts", rule="darts", **within), "any"),
+        (asked(rule="pdarts", **within), "one"),
+        (asked(skip_paths="any", **within), "any"),
+        (asked(skip_paths="one", **within), "one"),
+    ):
+        assert derivable(settings, BENCH).skip_paths == kept
+    assert derivable(asked(**within), DARTS) == DARTS
+    for rule in ("pdarts", "darts"):
+        with pytest.raises(InputError, match=r"search\.skip_paths=one is kept by the rule exact only; add rule=exact"):
+            derivable(asked(rule=rule, skip_paths="one"), BENCH)
+    with pytest.raises(
+        InputError, match=r"the space darts needs cells of one input, and its have two, for search\.skip_paths"
+    ):
+        derivable(asked(skip_paths="one", **within), DARTS)
+    without = BENCH.only([name for name in BENCH.primitives if name != "skip_connect"])
+    assert without.skip_paths == "any"  # there is nothing to make a path of
+    with pytest.raises(InputError, match=r"needs skip_connect among its primitives for search\.skip_paths=one"):
+        derivable(asked(skip_paths="one", **within), without)
+    with pytest.raises(InputError, match="has skip_paths='two'; it is any or one"):
+        BENCH.with_skip_paths("two")
+    assert "one path of skips alone from input to output" in words_of(Rule("exact"), BENCH, None)
+    assert "path" not in words_of(Rule("pdarts"), BENCH, None)

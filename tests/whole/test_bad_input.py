@@ -140,6 +140,11 @@ COMMANDS = {
     "search digits max_skips=-1": "search.max_skips=-1 is out of range; it must be auto, or 0 to 1000.",
     "search digits rule=best": "search.rule has no choice 'best'; there are auto, pdarts, darts, exact.",
     "search digits derive_none=1": "search.derive_none takes true or false, not 1.",
+    "search digits skip_paths=two": "search.skip_paths has no choice 'two'; there are auto, any, one.",
+    "search digits skip_paths=one": "search.skip_paths=one is kept by the rule exact only; add rule=exact.",
+    "search digits skip_paths=one budget.params=100k": "the space darts needs cells of one input, and its have two, for"
+    " search.skip_paths=one; leave it at auto.",
+    "derive . skip_paths=two": "skip_paths has no choice 'two'; there are auto, any, one.",
     "derive . spend=1.5": "spend=1.5 is out of range; it must be auto, or 0 to 1.",
     "derive . spend=-1": "spend=-1 is out of range; it must be auto, or 0 to 1.",
     "derive . rule=best": "rule has no choice 'best'; there are auto, pdarts, darts, exact.",

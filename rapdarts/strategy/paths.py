@@ -1,0 +1,60 @@
+"""Paths through a derived cell: whether its outputs can be reached, and which paths are skips alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rapdarts.architecture.space import NONE, SKIP, SearchSpace
+
+
+def connected(space: SearchSpace, chosen: np.ndarray) -> bool:
+    """Return whether a one-hot choice (kinds, edges, primitives) connects every output of its cells with an input."""
+    return unbridged(space, chosen) is None
+
+
+def unbridged(space: SearchSpace, chosen: np.ndarray) -> np.ndarray | None:
+    """Return, for a choice that leaves an output without a path, choices of which a connected cell has at least one.
+
+    As `not_crossed`, for paths of anything but none. None where all outputs are reached.
+    """
+    if not space.derive_none:
+        return None
+    return not_crossed(space, chosen, [name for name in space.primitives if name != NONE])
+
+
+def not_crossed(space: SearchSpace, chosen: np.ndarray, carrying: Sequence[str]) -> np.ndarray | None:
+    """Return the choices of `carrying` primitives that lead from the nodes they reach to the others; None where they reach all outputs.
+
+    `chosen` is one-hot (kinds, edges, primitives), and so is the result, of bool and of the first kind of cell that
+    has such an output: a cell whose outputs are all reached has at least one of these choices.
+    """
+    carries = np.array([name in carrying for name in space.primitives])
+    for kind, cell in enumerate(chosen & carries):
+        reached = set(range(space.inputs))
+        for (node, source), edge in zip(space.edges, cell, strict=True):
+            if source in reached and edge.any():
+                reached.add(space.inputs + node)
+        if not reached.issuperset(space.outputs):
+            leaving = [source in reached and space.inputs + node not in reached for node, source in space.edges]
+            crossing = np.zeros(chosen.shape, dtype=bool)
+            crossing[kind] = np.outer(leaving, carries)
+            return crossing
+    return None
+
+
+def skip_paths(space: SearchSpace, chosen: np.ndarray) -> list[np.ndarray]:
+    """Return the paths of skips alone from the input of a cell to its output, each as its choices (kinds, edges, primitives) of bool.
+
+    The cell has one input; `chosen` is one-hot (kinds, edges, primitives).
+    """
+    column = space.columns[SKIP]
+    to_node: list[list[np.ndarray]] = [[np.zeros(chosen.shape, dtype=bool)], *([] for _ in range(space.nodes))]
+    for edge, (node, source) in enumerate(space.edges):
+        if chosen[0, edge, column]:
+            for path in to_node[source]:
+                longer = path.copy()
+                longer[0, edge, column] = True
+                to_node[space.inputs + node].append(longer)
+    return to_node[-1]
