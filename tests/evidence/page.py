@@ -10,6 +10,7 @@ from tests.evidence import (  # fmt: skip
     figure,
     multiplier,
     nasbench,
+    scorings,
     searches,
     variants,
 )
@@ -44,6 +45,7 @@ def render() -> str:
         *budgeted(rows),
         *figure_lines(rows),
         *derivations.section(rows),
+        *scorings.section(rows),
         *variants.section(rows),
         *agreement.section(rows),
         *bank_tables.section(),

@@ -50,7 +50,7 @@ WINDOWS = (range(12), range(12, 32), range(32, 52), range(52, 100))
 BANKS: Mapping[str, Mapping[str, Any]] = {"cifar16": {}, "fashion14": {}}
 """The chosen variant of each bank's search."""
 
-BANK_SEEDS, BANK_GROUP, RECIPE_SEEDS = range(6), 3, range(3)
+BANK_SEEDS, BANK_GROUP, RECIPE_SEEDS = range(3), 3, range(3)
 """Seeds of a bank's searches, how many are averaged, and the seeds from which what they derive is trained."""
 
 

@@ -401,6 +401,36 @@ def test_a_search_says_how_much_of_a_budget_it_asks_for(tmp_path: Path, capsys: 
     assert 10_800 <= json.loads(capsys.readouterr().out)[0]["costs"]["params"] <= 12_000
 
 
+def test_cells_of_nasbench201_are_residual_unless_that_is_lifted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exactly one path of skips alone, by the search and by derive; a run keeps its condition, and an older one has none."""
+    stage = ["search.layers=[3]", "candidates=[0]", "skip_dropout=[0]", "epochs=1", "warmup_epochs=0", "rule=exact"]
+    folder = tmp_path / "bench"
+    assert run_search(folder, "space=nasbench201", *stage) == 0
+    tree = json.loads((folder / "alphas.json").read_text())
+    for entry in tree["cells"]["normal"]:
+        entry["alpha"] = [0.0, 0.0, 0.0, 3.0, 0.0]
+    (folder / "alphas.json").write_text(json.dumps(tree))
+
+    def derived(*options: str) -> str:
+        capsys.readouterr()
+        assert main(["derive", str(folder), "--json", *options]) == 0
+        best = json.loads(capsys.readouterr().out)[0]["genotype"]
+        assert ("one path of skips" in best["provenance"]["rule"]) == ("skip_connect" in str(best["cells"]))
+        return parse_genotype(json.dumps(best), "").to_nasbench201()
+
+    plain = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+    residual = plain.replace("+|nor_conv_3x3~0|nor_conv_3x3~1|nor", "+|skip_connect~0|nor_conv_3x3~1|nor")
+    assert derived() == derived("skip_paths=auto") == residual
+    assert derived("skip_paths=any") == derived("rule=darts") == plain
+    assert main(["derive", str(folder), "rule=darts", "skip_paths=one"]) == 2
+    assert "search.skip_paths=one is kept by the rule exact only; add rule=exact." in capsys.readouterr().err
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("  skip_paths: auto\n", ""))
+    assert derived() == plain
+
+
 @pytest.mark.parametrize("allowed", [False, True])
 def test_none_is_derived_where_that_is_asked_for(
     allowed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
