@@ -76,12 +76,12 @@ def equal_choices(weights: Sequence[np.ndarray]) -> float:
     """Return how many edges have the same primitive in two derived cells, a mean over all pairs and the budgets of the score."""
     found = []
     for budget in nasbench.BUDGETS:
-        cells = nasbench.all_cells()[[nasbench.strongest(one, variants.derivable(budget)) for one in weights]]
+        cells = nasbench.all_cells()[[nasbench.strongest(one, nasbench.derivable(budget)) for one in weights]]
         found += [(first == second).sum() for first, second in itertools.combinations(cells, 2)]
     return float(np.mean(found))
 
 
 def chance(budget: int) -> float:
     """Return how many edges have the same primitive in two random cells of a budget, exactly."""
-    shares = (nasbench.all_cells()[variants.derivable(budget)][..., None] == np.arange(5)).mean(0)
+    shares = (nasbench.all_cells()[nasbench.derivable(budget)][..., None] == np.arange(5)).mean(0)
     return float((shares**2).sum())

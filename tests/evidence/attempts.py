@@ -21,22 +21,23 @@ Rule = Callable[[int, int], float]
 """The mean score of what a rule without a search chooses for a budget, by its accuracy on a data set."""
 
 NASWOT = "the best of ten random cells by NASWOT"
-FREELY = ", any paths of skips"
+FREELY = " (any paths of skips)"
 """What is said of a rule that chooses among cells that a search with a condition on paths of skips could not derive."""
 
 
-def rules(skip_paths: str) -> dict[str, Rule]:
-    """Return the rules that need no search, under the condition of an attempt on paths of skips, and without it."""
+def rules(attempt: Attempt) -> dict[str, Rule]:
+    """Return the rules that need no search, among the cells that an attempt could derive, and among those without its conditions."""
     found: dict[str, Rule] = {
         "any cell of the band": free_rules.any_cell,
-        "a random cell that a search could derive": partial(free_rules.random_cell, skip_paths=skip_paths),
-        "a random one of those with the fewest average pools": partial(free_rules.fewest_pools, skip_paths=skip_paths),
-        "the most expensive cell within the budget": partial(free_rules.most_expensive, skip_paths=skip_paths),
-        "the truly best of five random cells": partial(free_rules.best_of_five, skip_paths=skip_paths),
+        "a random cell that a search could derive": partial(free_rules.random_cell, cells=attempt.cells),
+        "a random one of those with the fewest average pools": partial(free_rules.fewest_pools, cells=attempt.cells),
+        "the most expensive cell within the budget": partial(free_rules.most_expensive, cells=attempt.cells),
+        "the truly best of five random cells": partial(free_rules.best_of_five, cells=attempt.cells),
     }
-    if skip_paths == "one":
-        freely = partial(free_rules.fewest_pools, skip_paths="any")
-        found[f"a random one of those with the fewest average pools{FREELY}"] = freely
+    if attempt.skip_paths == "one":
+        freely = partial(nasbench.derivable, skip_paths="any")
+        name = f"a random one of those with the fewest average pools{FREELY}"
+        found[name] = partial(free_rules.fewest_pools, cells=freely)
     return found
 
 
@@ -70,15 +71,15 @@ class Judged:
 
 
 @cache
-def derived(weights: bytes, skip_paths: str) -> tuple[int, ...]:
+def derived(weights: bytes, skip_paths: str, spend: float) -> tuple[int, ...]:
     """Return the cell that the product derives for each budget from mixing weights (1, 6, 5), given as the bytes of float64."""
     array = np.frombuffer(weights).reshape(nasbench.TASK.space.mask.shape)
-    return tuple(nasbench.derived(array, budget, skip_paths=skip_paths) for budget in nasbench.ALL_BUDGETS)
+    return tuple(nasbench.derived(array, budget, spend=spend, skip_paths=skip_paths) for budget in nasbench.ALL_BUDGETS)
 
 
-def judged(weights: Sequence[np.ndarray], skip_paths: str) -> Judged:
-    """Return what is derived from the mixing weights of searches, (1, 6, 5) each."""
-    return Judged([derived(one.tobytes(), skip_paths) for one in weights])
+def judged(weights: Sequence[np.ndarray], attempt: Attempt) -> Judged:
+    """Return what an attempt derives from the mixing weights of searches, (1, 6, 5) each."""
+    return Judged([derived(one.tobytes(), attempt.skip_paths, attempt.spend) for one in weights])
 
 
 def section(rows: Rows, attempt: Attempt, number: int) -> list[str]:
@@ -89,7 +90,7 @@ def section(rows: Rows, attempt: Attempt, number: int) -> list[str]:
         return [*heading, NOT_RUN, ""]
     weights, seconds = searches.weights_of(rows, attempt.name, seeds), searches.cpu_seconds(rows, attempt.name, seeds)
     averaged = {size: groups for size in GROUPS if (groups := searches.groups(weights, size))}
-    found = {size: judged(groups, attempt.skip_paths) for size, groups in averaged.items()}
+    found = {size: judged(groups, attempt) for size, groups in averaged.items()}
     tens = [
         (other, drawn)
         for other in ((attempt, ATTEMPTS[0]) if attempt.skip_paths == "one" else (attempt,))
@@ -98,9 +99,9 @@ def section(rows: Rows, attempt: Attempt, number: int) -> list[str]:
 
     lines = [one.row(AVERAGED[size], size * float(np.mean(seconds))) for size, one in found.items()]
     for other, drawn in tens:
-        freely = "" if other is attempt else f"{FREELY} (seeds {ranges(other.seeds)})"
+        freely = "" if other is attempt else f"{FREELY}, seeds {ranges(other.seeds)}"
         lines.append(drawn.row(f"{NASWOT}{freely}", naswot.cpu_seconds(rows, other.seeds)))
-    lines += [rule_row(name, rule) for name, rule in rules(attempt.skip_paths).items()]
+    lines += [rule_row(name, rule) for name, rule in rules(attempt).items()]
     head = ["", "n", *DATA_SETS.values(), "CIFAR-10, other budgets", "outside the band", "unreachable node", "CPU s"]
     origins = searches.origins(rows, attempt.name, seeds) + naswot.origins(rows, attempt.seeds)
     few = (
@@ -112,7 +113,7 @@ def section(rows: Rows, attempt: Attempt, number: int) -> list[str]:
         *heading,
         *paragraph(few),
         *table(head, lines),
-        *differences(found, [drawn for _, drawn in tens], attempt.skip_paths),
+        *differences(found, {"" if other is attempt else FREELY: drawn for other, drawn in tens}, attempt),
         *sources(origins),
     ]
 
@@ -124,15 +125,18 @@ def rule_row(name: str, rule: Rule) -> list[object]:
     return [name, "exact", *(f"{value:.1f}" for value in (*means, others)), "–", "–", "–"]
 
 
-def differences(found: dict[int, Judged], tens: Sequence[Judged], skip_paths: str) -> list[str]:
-    """Return by how much one search and three averaged stand above what needs no search, and which they beat."""
-    known = rules(skip_paths)
-    names = ["a random cell", "the fewest average pools"]
-    chosen = dict(zip(names, list(known.values())[1:3], strict=True))
-    if skip_paths == "one":
-        chosen[f"{names[1]}{FREELY}"] = list(known.values())[-1]
+def differences(found: dict[int, Judged], tens: Mapping[str, Judged], attempt: Attempt) -> list[str]:
+    """Return by how much one search and three averaged stand above what needs no search, and which they beat.
+
+    `tens` are the choices of NASWOT by what is said of the cells that it chose among.
+    """
+    known = list(rules(attempt).values())
+    names = {"a random cell": 1, "the fewest average pools": 2, "the most expensive cell": 3}
+    chosen = {name: known[place] for name, place in names.items()}
+    if attempt.skip_paths == "one":
+        chosen[f"the fewest average pools{FREELY}"] = known[-1]
     rivals = {name: Mean(free_rules.over(nasbench.BUDGETS, rule), None, 0) for name, rule in chosen.items()}
-    rivals |= {name: drawn.score() for name, drawn in zip(("NASWOT", f"NASWOT{FREELY}"), tens, strict=False)}
+    rivals |= {f"NASWOT{among}": drawn.score() for among, drawn in tens.items()}
     gains = {
         AVERAGED[size]: {name: found[size].score().minus(rival) for name, rival in rivals.items()}
         for size in (1, 3)

@@ -14,7 +14,7 @@ from rapdarts.architecture.space import Skeleton
 from rapdarts.config.experiment import SearchConfig
 from rapdarts.cost.prices import prices
 from rapdarts.reports.plots import COLOURS, new_figure
-from tests.evidence import free_rules, nasbench, searches
+from tests.evidence import nasbench, searches
 from tests.evidence.attempts import judged
 from tests.evidence.banks import genotype_of
 from tests.evidence.plan import CURRENT, WINDOWS
@@ -49,7 +49,7 @@ def chosen(rows: Rows) -> Chosen | None:
         seeds = searches.seeds_of(rows, CURRENT.name, among)
         if len(seeds) >= SIZE:
             groups = searches.groups(searches.weights_of(rows, CURRENT.name, seeds), SIZE)
-            return Chosen(seeds, test, np.array(judged(groups, CURRENT.skip_paths).cells))
+            return Chosen(seeds, test, np.array(judged(groups, CURRENT).cells))
     return None
 
 
@@ -86,7 +86,7 @@ def picture(rows: Rows) -> Figure:
     panel = figure.subplots()
     accuracy, budgets = nasbench.truth(), sorted(nasbench.ALL_BUDGETS)
 
-    random = [free_rules.derivable(budget) for budget in budgets]
+    random = [np.flatnonzero(CURRENT.cells(budget)) for budget in budgets]
     centres = np.array([macs()[cells].mean() for cells in random])
     low, high = np.array([np.percentile(accuracy[cells], (5, 95)) for cells in random]).T
     panel.vlines(centres, low, high, color=GREY, alpha=0.3, linewidth=9, label="random cells of that cost, middle 90 %")

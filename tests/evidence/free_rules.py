@@ -8,7 +8,9 @@ import numpy as np
 
 from rapdarts.architecture.genotype import Genotype
 from tests.evidence import nasbench
-from tests.evidence.nasbench import SKIP_PATHS
+
+Cells = Callable[[int], np.ndarray]
+"""From a budget to the cells that a rule chooses among, (15625,) of bool."""
 
 POOLS = ("avg_pool_3x3", "max_pool_3x3")
 
@@ -28,33 +30,26 @@ def any_cell(budget: int, data_set: int = 0) -> float:
     return _mean(np.flatnonzero(nasbench.band(budget)), budget, data_set)
 
 
-def random_cell(budget: int, data_set: int = 0, skip_paths: str = SKIP_PATHS) -> float:
-    """Return the mean score of a random cell that a search could have derived."""
-    return _mean(derivable(budget, skip_paths), budget, data_set)
+def random_cell(budget: int, data_set: int = 0, cells: Cells = nasbench.derivable) -> float:
+    """Return the mean score of a random one of those cells of a budget that `cells` gives: by default what a search could derive."""
+    return _mean(np.flatnonzero(cells(budget)), budget, data_set)
 
 
-def fewest_pools(budget: int, data_set: int = 0, skip_paths: str = SKIP_PATHS) -> float:
-    """Return the mean score of a random one of those with the fewest average pools, among what a search could have derived."""
-    cells = nasbench.allowed(skip_paths=skip_paths) & nasbench.band(budget)
-    return _mean(among(cells, nasbench.counts("avg_pool_3x3")), budget, data_set)
+def fewest_pools(budget: int, data_set: int = 0, cells: Cells = nasbench.derivable) -> float:
+    """Return the mean score of a random one of those with the fewest average pools."""
+    return _mean(among(cells(budget), nasbench.counts("avg_pool_3x3")), budget, data_set)
 
 
-def most_expensive(budget: int, data_set: int = 0, skip_paths: str = SKIP_PATHS) -> float:
-    """Return the mean score of a random one of the most expensive cells within a budget."""
-    cells = nasbench.allowed(skip_paths=skip_paths) & (nasbench.units() <= budget)
-    return _mean(among(cells, -nasbench.units()), budget, data_set)
+def most_expensive(budget: int, data_set: int = 0, cells: Cells = nasbench.derivable) -> float:
+    """Return the mean score of a random one of the most expensive."""
+    return _mean(among(cells(budget), -nasbench.units()), budget, data_set)
 
 
-def best_of_five(budget: int, data_set: int = 0, skip_paths: str = SKIP_PATHS) -> float:
-    """Return the mean score of the most accurate of five random cells, drawn with replacement."""
-    values = np.sort(nasbench.scores(budget, data_set)[derivable(budget, skip_paths)])
+def best_of_five(budget: int, data_set: int = 0, cells: Cells = nasbench.derivable) -> float:
+    """Return the mean score of the most accurate of five random ones, drawn with replacement."""
+    values = np.sort(nasbench.scores(budget, data_set)[cells(budget)])
     none_above = (np.arange(len(values) + 1) / len(values)) ** 5  # probability that all five are among the lowest
     return float(values @ np.diff(none_above))
-
-
-def derivable(budget: int, skip_paths: str = SKIP_PATHS) -> np.ndarray:
-    """Return the cells that a search could have derived for a budget, as places in `all_cells`."""
-    return np.flatnonzero(nasbench.allowed(skip_paths=skip_paths) & nasbench.band(budget))
 
 
 def over(budgets: Sequence[int], rule: Callable[[int, int], float], data_set: int = 0) -> float:

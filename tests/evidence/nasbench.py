@@ -12,6 +12,7 @@ import numpy as np
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.data.nasbench201 import accuracy_table, cell_index
+from rapdarts.strategy.budgets import STEP
 from rapdarts.strategy.derive import derive
 from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.rule import Rule
@@ -59,6 +60,17 @@ def band(budget: int) -> np.ndarray:
 def within(budget: int, spend: float) -> np.ndarray:
     """Return which cells use between `spend` and 1 of a budget, (15625,) of bool."""
     return (units() <= budget) & (units() >= spend * budget)
+
+
+def derivable(budget: int, skip_paths: str = SKIP_PATHS, spend: float = SPEND) -> np.ndarray:
+    """Return which cells a search could derive for a budget, (15625,) of bool.
+
+    They use at least a share `spend` of its MACs; where none does, less is asked for in steps, as the product does.
+    """
+    cells, macs = allowed(skip_paths=skip_paths) & (units() <= budget), FIXED + UNIT * units()
+    while not (found := cells & (macs >= spend * (FIXED + UNIT * budget))).any():
+        spend -= STEP
+    return found
 
 
 def counts(name: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from rapdarts.data.augment import normalise
 from rapdarts.data.dataset import load_dataset
 from rapdarts.data.randomness import permutation
 from rapdarts.networks.derived import DerivedNetwork
-from tests.evidence import free_rules, nasbench
+from tests.evidence import nasbench
 from tests.evidence.banks import genotype_of
 from tests.evidence.store import Rows, keep, load, origin, own_origin, say
 from tests.evidence.tasks import TASKS, images_of
@@ -57,26 +57,33 @@ def images_for(name: str, seed: int) -> Tensor:
     return normalise(data.train.fetch(drawn), data.mean, data.std)
 
 
-def run_tens(seeds: Sequence[int], jobs: int, again: bool = False) -> None:
-    """Draw ten cells for every budget of NAS-Bench-201 from those seeds that are missing, and keep the best of each by NASWOT."""
+def run_tens(seeds: Sequence[int], conditions: tuple[str, float], jobs: int, again: bool = False) -> None:
+    """Draw ten cells for every budget of NAS-Bench-201 from those seeds that are missing, and keep the best of each by NASWOT.
+
+    The cells meet `conditions`: on paths of skips, and on the share of the budget that they use.
+    """
     images_of(nasbench.TASK.data)
     known = load("nasbench201").get("naswot")
     if known is None:
         known = {**origin(), "seeds": {}}
         keep("nasbench201", known, "naswot")
-    missing = [(seed,) for seed in seeds if again or str(seed) not in known["seeds"]]
-    for (seed,), result in each(best_of_ten, missing, jobs):
+    missing = [(seed, *conditions) for seed in seeds if again or str(seed) not in known["seeds"]]
+    for (seed, *_), result in each(best_of_ten, missing, jobs):
         keep("nasbench201", {**own_origin(known), **result}, "naswot", "seeds", str(seed))
         say(f"nasbench201, NASWOT: seed {seed}, {result['cpu_seconds']} CPU s")
 
 
-def best_of_ten(seed: int) -> dict[str, Any]:
-    """Return for each budget the best by NASWOT of ten random cells that a search could have derived, and the CPU time."""
+def best_of_ten(seed: int, skip_paths: str, spend: float) -> dict[str, Any]:
+    """Return for each budget the best by NASWOT of ten random cells that a search could have derived, and the CPU time.
+
+    Of fewer cells, all are taken.
+    """
     torch.set_num_threads(1)
     rng, images, task = np.random.default_rng(seed), images_for("nasbench201", seed), nasbench.TASK
     began, found = time.process_time(), {}
     for budget in (*nasbench.BUDGETS, *nasbench.OTHER_BUDGETS):
-        drawn = [nasbench.genotype(cell) for cell in rng.choice(free_rules.derivable(budget), DRAWN, replace=False)]
+        cells = np.flatnonzero(nasbench.derivable(budget, skip_paths, spend))
+        drawn = [nasbench.genotype(cell) for cell in rng.choice(cells, min(DRAWN, len(cells)), replace=False)]
         best = max(drawn, key=lambda cell: naswot(task.space, task.table.skeleton, cell, images, seed))
         found[str(budget)] = best.to_nasbench201()
     return {"cpu_seconds": round(time.process_time() - began, 1), "cells": found}

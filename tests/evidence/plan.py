@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.evidence import banks, budgeted, naswot, searches
+import numpy as np
+
+from tests.evidence import banks, budgeted, nasbench, naswot, searches
 from tests.evidence.store import load, say
 from tests.evidence.tasks import TASKS
 
@@ -15,27 +17,34 @@ from tests.evidence.tasks import TASKS
 class Attempt:
     """Chosen settings, as keys on top of the protocol's, and the test seeds that they are judged on, once.
 
-    `skip_paths` is the condition on derived cells that held then.
+    `skip_paths` is the condition on derived cells that held then, `spend` the share of a budget that they use at least.
     """
 
     seeds: range
     keys: Mapping[str, Any] = field(default_factory=dict)
     skip_paths: str = "any"
+    spend: float = 0.9
 
     @property
     def name(self) -> str:
         """The name of its variant."""
         return searches.variant_name(self.keys)
 
+    def cells(self, budget: int) -> np.ndarray:
+        """Return which cells of NAS-Bench-201 it could derive for a budget, (15625,) of bool."""
+        return nasbench.derivable(budget, self.skip_paths, self.spend)
+
     @property
     def condition(self) -> str:
-        """What is said of the condition on derived cells, after a comma."""
-        return ", exactly one path of skips" if self.skip_paths == "one" else ""
+        """What is said of the conditions on derived cells, after a comma."""
+        spending = f", `spend={self.spend}`" if self.spend != nasbench.SPEND else ""
+        return f"{', exactly one path of skips' if self.skip_paths == 'one' else ''}{spending}"
 
 
 ATTEMPTS = (
     Attempt(range(100, 112), {"search.batch": 16}),
     Attempt(range(112, 124), {"search.batch": 16}, skip_paths="one"),
+    Attempt(range(124, 136), {"search.batch": 16}, skip_paths="one", spend=0.97),
 )
 """All attempts, in order; a further one gets the next twelve seeds. The last is the current one."""
 
@@ -61,8 +70,8 @@ def run(jobs: int, again: bool = False) -> None:
     their own, and so has the comparison of multipliers, which takes hours (`python -m tests.evidence multiplier`).
     """
     searches.run_series("nasbench201", CURRENT.keys, CURRENT.seeds, jobs, again)
-    naswot.run_tens(CURRENT.seeds, jobs, again)
-    budgeted.run(CURRENT.keys, jobs, again)
+    naswot.run_tens(CURRENT.seeds, (CURRENT.skip_paths, CURRENT.spend), jobs, again)
+    budgeted.run({**CURRENT.keys, "search.spend": CURRENT.spend}, jobs, again)
     for bank, keys in BANKS.items():
         if not banks.trained_cells(load(bank)):
             say(f"{bank}: no cell is trained; run `python -m tests.evidence bank {bank}` first")

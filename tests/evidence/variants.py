@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 
 import numpy as np
 
@@ -110,13 +109,13 @@ def gain(
 
 def orders(weights: Sequence[np.ndarray]) -> list[float]:
     """Return for each of several mixing weights (1, 6, 5) how they order the cells of a band, a mean over the bands with a few cells."""
-    bands = [budget for budget in nasbench.ALL_BUDGETS if derivable(budget).sum() >= FEWEST]
+    bands = [budget for budget in nasbench.ALL_BUDGETS if nasbench.derivable(budget).sum() >= FEWEST]
     return [float(np.mean([order(one, budget) for budget in bands])) for one in weights]
 
 
 def order(weights: np.ndarray, budget: int) -> float:
     """Return Spearman's correlation of scores with true accuracies over the cells that a search derives for a budget."""
-    places = np.flatnonzero(derivable(budget))
+    places = np.flatnonzero(nasbench.derivable(budget))
     scored = np.log(weights[0])[np.arange(6), nasbench.all_cells()[places]].sum(1)
     return spearman(scored, nasbench.truth()[places])
 
@@ -124,11 +123,6 @@ def order(weights: np.ndarray, budget: int) -> float:
 def scores(weights: Sequence[np.ndarray]) -> list[float]:
     """Return the CIFAR-10 score of each of several mixing weights (1, 6, 5), by enumeration of all cells."""
     return [
-        nasbench.score([nasbench.strongest(one, derivable(budget)) for budget in nasbench.BUDGETS]) for one in weights
+        nasbench.score([nasbench.strongest(one, nasbench.derivable(budget)) for budget in nasbench.BUDGETS])
+        for one in weights
     ]
-
-
-@cache
-def derivable(budget: int) -> np.ndarray:
-    """Return which cells a search derives for a budget, (15625,) of bool."""
-    return nasbench.allowed() & nasbench.band(budget)
