@@ -13,7 +13,7 @@ from tests.evidence.plan import CURRENT
 from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
 
-DEFAULT = 7
+DEFAULT = 8
 """Place of the product's default conditions."""
 
 SEEDS = range(32)
