@@ -31,7 +31,7 @@ def every_choice(space: SearchSpace) -> np.ndarray:
 
 
 def with_paths(space: SearchSpace, choices: np.ndarray) -> np.ndarray:
-    """Whether each choice leads from the inputs to every output, and has the paths of skips that the space asks for, (choices,) of bool."""
+    """Return which choices lead from the inputs to every output and have the skip-only paths that the space asks for, (choices,)."""
     reached = paths(space, choices, [name for name in space.columns if name != "none"]) > 0
     found = reached.all((1, 2))
     if space.skip_paths == "one":

@@ -20,7 +20,7 @@ NONE, SKIP = "none", "skip_connect"
 """The two primitives that the algorithm knows by name: no connection, and the skip that it caps and drops out."""
 
 SKIP_PATHS = ("any", "one")
-"""Conditions on the paths of skips alone that a derived cell may have from its input to its output."""
+"""Conditions on the skip-only paths that a derived cell may have from its input to its output."""
 
 Factory = Callable[[int, int, bool], "nn.Module"]
 """A primitive: `factory(channels, stride, affine)` builds a module that maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride))."""
@@ -136,8 +136,8 @@ class SearchSpace:
     `primitives` are the candidates of an edge, in the order of the last axis of every mixing tensor. `derive_none` says
     whether an edge may be derived as `none`; `repeat_inputs` whether a node may use one input twice; `deployment` is the
     default number of layers and channels of its networks, `max_skips` the default cap on skips of a derived normal cell
-    (2: Chen et al. 2019, section 3.3). `skip_paths` is `one` if what is derived by the rule `exact` has exactly one path
-    of skips alone from the input of a cell to its output, the shortcut of a residual block (He et al. 2016); only cells
+    (2: Chen et al. 2019, section 3.3). `skip_paths` is `one` if what is derived by the rule `exact` has exactly one
+    skip-only path from the input of a cell to its output, the shortcut of a residual block (He et al. 2016); only cells
     of one input can have this condition. `candidates` are the primitives still open on every edge of every kind: all at
     first, fewer from stage to stage.
 

@@ -43,7 +43,7 @@ class DeriveConfig:
     max_skips: int = knob(-1, "most skips in the normal cell; -1: the run's", "edges", low=-1, high=1000)
     skip_paths: str = knob(
         "",
-        "paths of skips alone that a cell has, by the rule exact; empty: the run's; auto: the space's",
+        "number of skip-only paths from a cell's input to its output, by the rule exact; empty: the run's; auto: the space's",
         choices=("", "auto", "any", "one"),
     )
     spend: float = knob(

@@ -209,7 +209,7 @@ class SearchConfig:
     derive_none: bool = knob(False, "let edges be derived as none, in spaces whose cells may have it")
     skip_paths: str = knob(
         "auto",
-        "paths of skips alone from input to output that a cell has, by the rule exact; auto: the space's",
+        "number of skip-only paths from a cell's input to its output, by the rule exact; auto: the space's",
         choices=("auto", "any", "one"),
     )
     cost: CostCoefficients = field(default_factory=CostCoefficients)

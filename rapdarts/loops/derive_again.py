@@ -12,6 +12,7 @@ from rapdarts.errors import InputError
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops.finished_search import finished_search, together
 from rapdarts.strategy.derive import Derivation
+from rapdarts.strategy.rule import check_skip_paths
 
 
 def derive_again(
@@ -30,6 +31,8 @@ def derive_again(
     if limits and options.rule == "pdarts":
         lift = " ".join(f"budget.{name}=none" for name in limits)
         raise InputError(f"rule={options.rule} knows no budgets; leave it out, or lift the budgets with {lift}.")
+    if options.skip_paths:
+        check_skip_paths(search.settings, search.full)
     if limits:
         say(f"looking for genotypes with {within(limits)}")
     return search.derive(options.count)

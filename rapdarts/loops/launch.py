@@ -25,7 +25,7 @@ from rapdarts.loops.rank import RankingEntry, rank, short_recipe, split_for_rank
 from rapdarts.loops.ranking_settings import resources_shown
 from rapdarts.loops.results import RandomBaseline, Ranked, Retrained, Searched
 from rapdarts.loops.search_record import cost_report, provenance
-from rapdarts.strategy.rule import derivable
+from rapdarts.strategy.rule import check_skip_paths, derivable
 from rapdarts.training.device import training_device
 from rapdarts.training.distributed import joined
 from rapdarts.training.log import Screen
@@ -174,6 +174,7 @@ def _searched(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
     """
     if settings.primitives:
         space = space.only(settings.primitives)
+    check_skip_paths(settings, space)
     space = derivable(settings, space)
     searching.check_stages(settings, space)
     return space

@@ -98,7 +98,7 @@ def conditions(
 
     A target of 0 is none. Raises InputError for budgets that nothing meets.
     """
-    cap = cap_in_words(rule)
+    cap = cap_in_words(rule, space)
     if target:
         budgets = budgets_on(table, {"macs": (1 + tolerance) * target}, floors={"macs": (1 - tolerance) * target})
         return budgets, f"random genotypes within {100 * tolerance:.0f} % of {target:,.0f} MACs{cap}"

@@ -73,7 +73,7 @@ def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule
 
 
 def _can_bind(space: SearchSpace, budgets: Budgets, name: str, rule: Rule) -> bool:
-    """Return whether a genotype within the other budgets may exceed one, with any paths of skips.
+    """Return whether a genotype within the other budgets may exceed one, with any skip-only paths.
 
     The most expensive genotype itself may take minutes to find; whether any is over the budget does not.
     """

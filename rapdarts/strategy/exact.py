@@ -87,7 +87,7 @@ def discretize_exactly(
 
     The best has the highest sum of log `weights` (kinds, edges, primitives) over its choices, of all genotypes that
     meet every budget, have at most `max_skips` skips in the normal cell, connect every output with an input, and have
-    the paths of skips alone that the space asks for. A choice without weight is worse than any others together, but may
+    the skip-only paths that the space asks for. A choice without weight is worse than any others together, but may
     be the last that is left. Ties, which are scores that agree to 1e-10 of the widest gap between two log weights, go
     to the lowest edges, then to the lowest primitives.
 
@@ -163,7 +163,7 @@ def no_genotype(space: SearchSpace, budgets: Budgets | None, max_skips: int | No
     if budgets is None or not feasible(space, None, max_skips):
         remedy = "open more candidates" if max_skips is None else "raise search.max_skips"
         if space.skip_paths == "one" and feasible(replace(space, skip_paths="any"), None, max_skips):
-            remedy = "take search.skip_paths=any"
+            remedy = "take skip_paths=any"
         return Infeasible(f"no genotype{capped} is left in the space {space.name}; {remedy}.", {}, {})
     if (budgets.floors > -np.inf).any():
         upper = budgets.without_floors()
@@ -196,7 +196,7 @@ def no_genotype(space: SearchSpace, budgets: Budgets | None, max_skips: int | No
 def conditions_in_words(space: SearchSpace, max_skips: int | None) -> str:
     """Return what a genotype must meet besides budgets, in words that follow its name; nothing where there is nothing."""
     skips = [] if max_skips is None else [f"at most {max_skips} skips in its normal cell"]
-    paths = ["one path of skips alone from input to output"] if space.skip_paths == "one" else []
+    paths = ["one skip-only path from input to output"] if space.skip_paths == "one" else []
     return f" with {' and '.join(skips + paths)}" if skips or paths else ""
 
 
@@ -255,7 +255,7 @@ class Program:
         ]
 
     def allows(self, chosen: np.ndarray) -> bool:
-        """Return whether a choice meets the limits, connects every output with an input, and has the paths of skips it must."""
+        """Return whether a choice meets the limits, connects every output with an input, and has the skip-only paths it must."""
         return self.limits.met_by(chosen) and self._broken(chosen) is None
 
     def best(self, objectives: Sequence[np.ndarray], nodes: int | None = None) -> np.ndarray | None:
@@ -298,13 +298,12 @@ class Program:
             broken = self._broken(chosen)
             if broken is None and self.limits.met_by(chosen):
                 return chosen
-            rows = [
-                *rows,
-                broken or self._other_than(chosen),
-            ]  # beyond a bound by less than LEEWAY, if nothing is broken
+            # What breaks nothing may be beyond a bound by less than LEEWAY.
+            row = broken or self._other_than(chosen)
+            rows = [*rows, row]
 
     def _broken(self, chosen: np.ndarray) -> Row | None:
-        """Return a row that a choice breaks by a missing path, or by a second one of skips alone; None if it breaks none."""
+        """Return a row that a choice breaks by a missing path, or by a second skip-only one; None if it breaks none."""
         crossing = unbridged(self.space, chosen)
         if crossing is None and self.space.skip_paths == "one":
             paths = skip_paths(self.space, chosen)

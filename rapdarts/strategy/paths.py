@@ -1,4 +1,4 @@
-"""Paths through a derived cell: whether its outputs can be reached, and which paths are skips alone."""
+"""Paths through a derived cell: whether its outputs can be reached, and its skip-only paths."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def not_crossed(space: SearchSpace, chosen: np.ndarray, carrying: Sequence[str])
 
 
 def skip_paths(space: SearchSpace, chosen: np.ndarray) -> list[np.ndarray]:
-    """Return the paths of skips alone from the input of a cell to its output, each as its choices (kinds, edges, primitives) of bool.
+    """Return the skip-only paths from the input of a cell to its output, each as its choices (kinds, edges, primitives) of bool.
 
     The cell has one input; `chosen` is one-hot (kinds, edges, primitives).
     """

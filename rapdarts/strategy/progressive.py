@@ -21,7 +21,7 @@ def prune(
 
     Ties go to the lowest primitive. An edge always keeps one candidate that may be derived and is no skip, if it has
     one, in the place of its weakest: so any cap on skips can still be met. With `budgets`, or a condition of the space
-    on paths of skips, some genotype that stays meets them all and has at most `max_skips` skips in the normal cell:
+    on skip-only paths, some genotype that stays meets them all and has at most `max_skips` skips in the normal cell:
     where none would, or where that takes too long to tell, the choices of the best one that does stay as well, each in
     the place of the weakest of its edge.
 

@@ -1,4 +1,4 @@
-"""Random genotypes under the conditions of a search: within its budgets, its spending and its cap on skips."""
+"""Random genotypes under the conditions of a search: within its budgets, its spending and what it asks of skips."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.exact import Budgets, Program, no_genotype
-
-MOST = {"any": 2, "one": 3}
-"""Most nodes that are drawn anew together, by the space's condition on paths of skips: a whole path may have to move at once."""
 
 SWEEPS = 30
 """How often, on average, every node is drawn anew between two genotypes; the test compares with the exact distribution."""
@@ -36,12 +33,14 @@ def random_cells(
     chosen = program.best([rng.random(space.mask.shape)]) if start is None else start
     if chosen is None:
         raise no_genotype(space, budgets, max_skips)
+    # A skip-only path may lead through every node, and has to move at once.
+    most = 2 if space.skip_paths == "any" else space.nodes
     places = [(kind, node) for kind in range(len(space.kinds)) for node in range(space.nodes)]
     found = []
     for _ in range(count):
         for _ in range(SWEEPS * len(places)):
             proposed = chosen.copy()
-            for place in rng.integers(len(places), size=rng.integers(1, MOST[space.skip_paths] + 1)):
+            for place in rng.integers(len(places), size=rng.integers(1, most + 1)):
                 _redraw(proposed, program.open, space, places[place], rng)
             if program.allows(proposed):
                 chosen = proposed

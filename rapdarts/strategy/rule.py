@@ -48,16 +48,23 @@ def rule_of(settings: SearchConfig, space: SearchSpace) -> Rule:
 
 
 def derivable(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
-    """Return the space as a search with such settings derives from it: edges without anything, and paths of skips alone.
+    """Return the space as a search with such settings derives from it: edges without anything, and skip-only paths.
 
-    Only the rule `exact`, and `pdarts` with a budget, can keep a condition on paths. Raises InputError where it is asked
-    for beside another rule, or where the space cannot have it.
+    By a rule that cannot keep a condition on paths there is none. Raises InputError where the space cannot have it.
     """
-    rule, asked = rule_of(settings, space), settings.skip_paths
-    exact = rule.exact and rule.name != "darts"
-    if asked == "one" and not exact:
+    asked = settings.skip_paths if keeps_paths(rule_of(settings, space)) else "any"
+    return space.deriving_none(settings.derive_none).with_skip_paths(asked)
+
+
+def keeps_paths(rule: Rule) -> bool:
+    """Return whether a rule can keep a condition on skip-only paths; `darts` keeps none, as it has no cap on skips."""
+    return rule.exact and rule.name != "darts"
+
+
+def check_skip_paths(settings: SearchConfig, space: SearchSpace) -> None:
+    """Raise InputError for one skip-only path beside a rule that cannot keep it."""
+    if settings.skip_paths == "one" and not keeps_paths(rule_of(settings, space)):
         raise InputError("search.skip_paths=one is kept by the rule exact only; add rule=exact.")
-    return space.deriving_none(settings.derive_none).with_skip_paths(asked if exact else "any")
 
 
 def rule_name(settings: SearchConfig) -> str:
@@ -80,19 +87,19 @@ def spending(settings: SearchConfig, limits: Mapping[str, float]) -> dict[str, f
 
 def words_of(rule: Rule, space: SearchSpace, budgets: Budgets | None) -> str:
     """Return a rule in words, with the lower bound that `budgets` may have."""
-    cap = cap_in_words(rule)
+    cap = cap_in_words(rule, space)
     if rule.exact:
-        path = ", one path of skips alone from input to output" if space.skip_paths == "one" else ""
-        return f"the cells of the largest product of mixing weights{bounds_in_words(rule, budgets)}{cap}{path}"
+        return f"the cells of the largest product of mixing weights{bounds_in_words(rule, budgets)}{cap}"
     but_none = "" if space.derive_none else " but none"
     return f"on each edge the strongest primitive{but_none}, each node's strongest edges{cap or ', no cap on skips'}"
 
 
-def cap_in_words(rule: Rule) -> str:
-    """Return the cap on skips in words after a comma, nothing where there is none."""
-    if rule.max_skips is None:
-        return ""
-    return f", at most {rule.max_skips} skip{'' if rule.max_skips == 1 else 's'} in the normal cell"
+def cap_in_words(rule: Rule, space: SearchSpace) -> str:
+    """Return what a rule asks of skips in words, each after a comma; nothing where it asks nothing."""
+    cap = rule.max_skips
+    skips = "" if cap is None else f", at most {cap} skip{'' if cap == 1 else 's'} in the normal cell"
+    one = rule.exact and space.skip_paths == "one"
+    return f"{skips}{', one skip-only path from input to output' if one else ''}"
 
 
 def bounds_in_words(rule: Rule, budgets: Budgets | None) -> str:

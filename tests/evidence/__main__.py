@@ -40,8 +40,11 @@ def parser() -> argparse.ArgumentParser:
     for verb in (search, bank, derived):
         verb.add_argument("--seeds", type=seeds_of, default="0-2", help="such as 0-11, or 3,5 (default: 0-2)")
         verb.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
-    scores = verbs.add_parser("naswot", help="score the cells of a bank by NASWOT")
-    scores.add_argument("task", choices=BANKS)
+    scores = verbs.add_parser(
+        "naswot", help="score the cells of a bank by NASWOT, or let it choose for every attempt on NAS-Bench-201"
+    )
+    scores.add_argument("task", choices=list(TASKS))
+    scores.add_argument("--jobs", type=int, default=1, help="processes of one thread each (NAS-Bench-201)")
     prices = verbs.add_parser("multiplier", help="search under budgets by three rules of the multiplier, and retrain")
     prices.add_argument("tasks", nargs="*", default=list(multiplier.BUDGETS), help="default: all")
     prices.add_argument("--seeds", type=seeds_of, default="0-7", help="such as 0-7 (the default)")
@@ -59,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         banks.train(given.task, banks.begin(given.task)["cells"], given.seeds, given.jobs)
     elif given.verb == "derived":
         plan.train_derived(given.task, keys_of(given.keys), given.searches, given.seeds, given.jobs)
+    elif given.verb == "naswot" and given.task not in BANKS:
+        for attempt in plan.ATTEMPTS:
+            plan.draw_tens(attempt, given.jobs)
     elif given.verb == "naswot":
         banks.begin(given.task)
         naswot.run_bank(given.task, again=True)

@@ -15,29 +15,31 @@ from tests.evidence.plan import ATTEMPTS, GROUPS, Attempt
 from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, listed, paragraph, ranges, sources, table
 
-AVERAGED = {1: "one search", 2: "two averaged", 3: "three averaged", 6: "six averaged"}
+AVERAGED = {1: "one search", 3: "three averaged", 6: "six averaged"}
 
 Rule = Callable[[int, int], float]
 """The mean score of what a rule without a search chooses for a budget, by its accuracy on a data set."""
 
+RANDOM = "a random cell that a search could derive"
+POOLS = "a random one of those with the fewest average pools"
+EXPENSIVE = "the most expensive cell within the budget"
 NASWOT = "the best of ten random cells by NASWOT"
-FREELY = " (any paths of skips)"
-"""What is said of a rule that chooses among cells that a search with a condition on paths of skips could not derive."""
+FREELY = " (any skip-only paths)"
+"""Added to a rule that chooses among all cells of the band, where an attempt has a condition on skip-only paths."""
 
 
 def rules(attempt: Attempt) -> dict[str, Rule]:
     """Return the rules that need no search, among the cells that an attempt could derive, and among those without its conditions."""
     found: dict[str, Rule] = {
         "any cell of the band": free_rules.any_cell,
-        "a random cell that a search could derive": partial(free_rules.random_cell, cells=attempt.cells),
-        "a random one of those with the fewest average pools": partial(free_rules.fewest_pools, cells=attempt.cells),
-        "the most expensive cell within the budget": partial(free_rules.most_expensive, cells=attempt.cells),
+        RANDOM: partial(free_rules.random_cell, cells=attempt.cells),
+        POOLS: partial(free_rules.fewest_pools, cells=attempt.cells),
+        EXPENSIVE: partial(free_rules.most_expensive, cells=attempt.cells),
         "the truly best of five random cells": partial(free_rules.best_of_five, cells=attempt.cells),
     }
     if attempt.skip_paths == "one":
         freely = partial(nasbench.derivable, skip_paths="any")
-        name = f"a random one of those with the fewest average pools{FREELY}"
-        found[name] = partial(free_rules.fewest_pools, cells=freely)
+        found[f"{POOLS}{FREELY}"] = partial(free_rules.fewest_pools, cells=freely)
     return found
 
 
@@ -104,18 +106,47 @@ def section(rows: Rows, attempt: Attempt, number: int) -> list[str]:
     lines += [rule_row(name, rule) for name, rule in rules(attempt).items()]
     head = ["", "n", *DATA_SETS.values(), "CIFAR-10, other budgets", "outside the band", "unreachable node", "CPU s"]
     origins = searches.origins(rows, attempt.name, seeds) + naswot.origins(rows, attempt.seeds)
-    few = (
-        ""
-        if len(seeds) == len(attempt.seeds)
-        else f"So far {len(seeds)} of {len(attempt.seeds)} searches have been run."
-    )
     return [
         *heading,
-        *paragraph(few),
+        *paragraph(conditions(attempt), unfinished(attempt, len(seeds), drawn=any(one is attempt for one, _ in tens))),
         *table(head, lines),
         *differences(found, {"" if other is attempt else FREELY: drawn for other, drawn in tens}, attempt),
         *sources(origins),
     ]
+
+
+def headline(rows: Rows, attempt: Attempt) -> str:
+    """Return what an attempt found, in the sentences that the README has."""
+    seeds = searches.seeds_of(rows, attempt.name, attempt.seeds)
+    weights = searches.weights_of(rows, attempt.name, seeds)
+    one, three, six = (judged(searches.groups(weights, size), attempt).score() for size in GROUPS)
+    free = {name: free_rules.over(nasbench.BUDGETS, rule) for name, rule in rules(attempt).items()}
+    return (
+        f"one search finds a cell that is better than {one} % of all cells of its cost ({one.n} test seeds; chance is 50), the mean of"
+        f" three searches one that is better than {three} % ({three.n} groups), and that of six {six} % ({six.n}). Much of this needs no"
+        f" search: of the cells that can be derived, a random one is better than {free[RANDOM]:.1f} %, one with the fewest average"
+        f" pools than {free[POOLS]:.1f} %, and one of the most expensive than {free[EXPENSIVE]:.1f} %."
+    )
+
+
+def conditions(attempt: Attempt) -> str:
+    """Return the sentence that says what the conditions on derived cells are worth without any search."""
+    counts = [int(attempt.cells(budget).sum()) for budget in nasbench.BUDGETS]
+    score = free_rules.over(nasbench.BUDGETS, rules(attempt)[RANDOM])
+    numbers = listed([f"{count}" for count in counts])
+    return (
+        f"At the four budgets {numbers} cells meet the conditions of this attempt. A random one of them scores {score:.1f}: that is"
+        " what the conditions are worth by themselves, and what a search adds is counted from there."
+    )
+
+
+def unfinished(attempt: Attempt, searched: int, drawn: bool) -> str:
+    """Return the sentences that say what of an attempt has not been run yet."""
+    few = searched < len(attempt.seeds)
+    return " ".join([
+        *([f"So far {searched} of {len(attempt.seeds)} searches have been run."] if few else []),
+        *([] if drawn else ["NASWOT has not been run among these cells yet."]),
+    ])  # fmt: skip
 
 
 def rule_row(name: str, rule: Rule) -> list[object]:
@@ -126,21 +157,18 @@ def rule_row(name: str, rule: Rule) -> list[object]:
 
 
 def differences(found: dict[int, Judged], tens: Mapping[str, Judged], attempt: Attempt) -> list[str]:
-    """Return by how much one search and three averaged stand above what needs no search, and which they beat.
+    """Return by how much searches stand above what needs no search, and which they beat.
 
-    `tens` are the choices of NASWOT by what is said of the cells that it chose among.
+    `tens` are the choices of NASWOT, by what is added to its name.
     """
-    known = list(rules(attempt).values())
-    names = {"a random cell": 1, "the fewest average pools": 2, "the most expensive cell": 3}
-    chosen = {name: known[place] for name, place in names.items()}
+    names = {"a random cell": RANDOM, "the fewest average pools": POOLS, "the most expensive cell": EXPENSIVE}
     if attempt.skip_paths == "one":
-        chosen[f"the fewest average pools{FREELY}"] = known[-1]
-    rivals = {name: Mean(free_rules.over(nasbench.BUDGETS, rule), None, 0) for name, rule in chosen.items()}
+        names[f"the fewest average pools{FREELY}"] = f"{POOLS}{FREELY}"
+    known = rules(attempt)
+    rivals = {name: Mean(free_rules.over(nasbench.BUDGETS, known[rule]), None, 0) for name, rule in names.items()}
     rivals |= {f"NASWOT{among}": drawn.score() for among, drawn in tens.items()}
     gains = {
-        AVERAGED[size]: {name: found[size].score().minus(rival) for name, rival in rivals.items()}
-        for size in (1, 3)
-        if size in found
+        AVERAGED[size]: {name: found[size].score().minus(rival) for name, rival in rivals.items()} for size in found
     }
     lines = [[who, *(gain.text(sign=True) for gain in by_rival.values())] for who, by_rival in gains.items()]
     return [*table(["CIFAR-10 score above", *rivals], lines), *paragraph(*(verdict(*one) for one in gains.items()))]

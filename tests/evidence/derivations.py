@@ -25,7 +25,7 @@ class Conditions:
     """Conditions that a derived cell meets besides its budget.
 
     `spend` is the share of the budget that it uses at least, `max_skips` the cap on skips (None: no cap). `none` allows
-    edges without anything; `skip_paths` says how many paths of skips alone lead from input to output: any number, one, or no.
+    edges without anything; `skip_paths` says how many skip-only paths lead from input to output: any number, one, or no.
     """
 
     name: str
@@ -46,12 +46,10 @@ CONDITIONS = (
     Conditions("at least 0.9, no `none`, any number of skips", 0.9, None),
     Conditions("at least 0.9, no `none`, at most 2 skips", 0.9, 2),
     Conditions("at least 0.9, no `none`, at most 3 skips", 0.9, 3),
-    Conditions("at least 0.9, no `none`, no path of skips alone", 0.9, None, skip_paths="no"),
-    Conditions("at least 0.9, no `none`, one path of skips alone", 0.9, None, skip_paths="one"),
-    Conditions("at least 0.9, no `none`, one path of skips alone, at most 2 skips", 0.9, 2, skip_paths="one"),
-    Conditions(
-        "at least 0.9, no `none`, one path of skips alone, at most 3 skips (the default)", 0.9, 3, skip_paths="one"
-    ),
+    Conditions("at least 0.9, no `none`, no skip-only path", 0.9, None, skip_paths="no"),
+    Conditions("at least 0.9, no `none`, one skip-only path", 0.9, None, skip_paths="one"),
+    Conditions("at least 0.9, no `none`, one skip-only path, at most 2 skips", 0.9, 2, skip_paths="one"),
+    Conditions("at least 0.9, no `none`, one skip-only path, at most 3 skips (the default)", 0.9, 3, skip_paths="one"),
 )
 
 
@@ -125,6 +123,6 @@ def summary(means: Sequence[Mean]) -> str:
     anything, spent, uncapped, two, three, pathless, _, _, default = (f"{one.value:.0f}" for one in means)
     return (
         f"Spending takes the searches' mean from {anything} to {spent}, and leaving out `none` to {two}; without a cap on skips"
-        f" it is {uncapped}, with one of three {three}. Where no path of skips alone leads around a cell it is {pathless}, where exactly"
+        f" it is {uncapped}, with one of three {three}. Where no skip-only path leads around a cell it is {pathless}, where exactly"
         f" one does {default}."
     )

@@ -56,8 +56,9 @@ def chosen(rows: Rows) -> Chosen | None:
 def caption(found: Chosen) -> str:
     """Return the text below the figure."""
     return f"""Accuracies are those of NAS-Bench-201, MACs those of its network on 32 x 32 pixels. Dots: {len(found.cells)} groups of
-    three averaged searches (`{CURRENT.name}`, {"test" if found.test else "tuning"} seeds {ranges(found.seeds)}), each at the eight
-    budgets. Bars: random cells that a search could have derived for the same budget, their mean and the middle 90 %."""
+    three averaged searches (`{CURRENT.name}`{CURRENT.condition}, {"test" if found.test else "tuning"} seeds
+    {ranges(found.seeds)}), each at the eight budgets. Bars: random cells that a search could have derived for the same
+    budget, their mean and the middle 90 %."""
 
 
 @cache

@@ -97,7 +97,7 @@ def paths(open_edges: np.ndarray) -> np.ndarray:
 
 @cache
 def paths_of_skips() -> np.ndarray:
-    """Return how many paths of skips alone lead from input to output in each cell, (15625,)."""
+    """Return how many skip-only paths lead from input to output in each cell, (15625,)."""
     return paths(all_cells() == TASK.space.columns["skip_connect"])[:, -1]
 
 
@@ -120,7 +120,7 @@ def genotype(cell: int) -> Genotype:
 
 @cache
 def space_with(none: bool, skip_paths: str = SKIP_PATHS) -> SearchSpace:
-    """Return the space whose edges may be derived as none, or not, with a condition on paths of skips."""
+    """Return the space whose edges may be derived as none, or not, with a condition on skip-only paths."""
     return replace(TASK.space, derive_none=none, skip_paths=skip_paths)
 
 

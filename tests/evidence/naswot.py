@@ -57,23 +57,23 @@ def images_for(name: str, seed: int) -> Tensor:
     return normalise(data.train.fetch(drawn), data.mean, data.std)
 
 
-def run_tens(seeds: Sequence[int], conditions: tuple[str, float], jobs: int, again: bool = False) -> None:
+def run_tens(seeds: Sequence[int], conditions: dict[str, Any], jobs: int, again: bool = False) -> None:
     """Draw ten cells for every budget of NAS-Bench-201 from those seeds that are missing, and keep the best of each by NASWOT.
 
-    The cells meet `conditions`: on paths of skips, and on the share of the budget that they use.
+    The cells meet `conditions`, which are those of `nasbench.derivable` and are kept with what was drawn.
     """
     images_of(nasbench.TASK.data)
     known = load("nasbench201").get("naswot")
     if known is None:
         known = {**origin(), "seeds": {}}
         keep("nasbench201", known, "naswot")
-    missing = [(seed, *conditions) for seed in seeds if again or str(seed) not in known["seeds"]]
-    for (seed, *_), result in each(best_of_ten, missing, jobs):
-        keep("nasbench201", {**own_origin(known), **result}, "naswot", "seeds", str(seed))
+    missing = [(seed, conditions) for seed in seeds if again or str(seed) not in known["seeds"]]
+    for (seed, _), result in each(best_of_ten, missing, jobs):
+        keep("nasbench201", {**own_origin(known), **conditions, **result}, "naswot", "seeds", str(seed))
         say(f"nasbench201, NASWOT: seed {seed}, {result['cpu_seconds']} CPU s")
 
 
-def best_of_ten(seed: int, skip_paths: str, spend: float) -> dict[str, Any]:
+def best_of_ten(seed: int, conditions: dict[str, Any]) -> dict[str, Any]:
     """Return for each budget the best by NASWOT of ten random cells that a search could have derived, and the CPU time.
 
     Of fewer cells, all are taken.
@@ -82,7 +82,7 @@ def best_of_ten(seed: int, skip_paths: str, spend: float) -> dict[str, Any]:
     rng, images, task = np.random.default_rng(seed), images_for("nasbench201", seed), nasbench.TASK
     began, found = time.process_time(), {}
     for budget in (*nasbench.BUDGETS, *nasbench.OTHER_BUDGETS):
-        cells = np.flatnonzero(nasbench.derivable(budget, skip_paths, spend))
+        cells = np.flatnonzero(nasbench.derivable(budget, **conditions))
         drawn = [nasbench.genotype(cell) for cell in rng.choice(cells, min(DRAWN, len(cells)), replace=False)]
         best = max(drawn, key=lambda cell: naswot(task.space, task.table.skeleton, cell, images, seed))
         found[str(budget)] = best.to_nasbench201()

@@ -62,20 +62,27 @@ def section(rows: Rows) -> list[str]:
     default = measured(next(iter(SCORINGS.values())), weights)
     lines = []
     for name, scoring in SCORINGS.items():
-        (ones, orders), (threes, _) = measured(scoring, weights), measured(scoring, searches.groups(weights, 3))
-        gains = (np.array(ones) - np.array(default[0])).tolist()
-        gain = "–" if scoring is SCORINGS[next(iter(SCORINGS))] else mean(gains).text(sign=True)
-        lines.append([name, mean(ones), gain, mean(threes), mean(orders).text(places=2)])
+        found, threes = measured(scoring, weights), measured(scoring, searches.groups(weights, 3))
+        gains = [
+            "–" if name == next(iter(SCORINGS)) else gain(*pair) for pair in zip(found, default, (1, 2), strict=True)
+        ]
+        lines.append([name, mean(found[0]), gains[0], mean(threes[0]), mean(found[1]).text(places=2), gains[1]])
     return [
         *heading,
         *paragraph(
             f"""The program that derives takes any score for each (edge, primitive). Here are the CIFAR-10 scores of the searches
             `{CURRENT.name}` from the tuning seeds {ranges(seeds)} (n = {len(seeds)}), one by one and three averaged, with the log mixing
-            weights turned into scores in different ways; *gain* is the mean paired difference from the default, *order* as below."""
+            weights turned into scores in different ways; *gain* is the mean paired difference from the default, *order* as below, also of
+            one search."""
         ),
-        *table(["a choice is scored by", "one search", "gain", "three averaged", "order"], lines),
+        *table(["a choice is scored by", "one search", "gain", "three averaged", "order", "gain in order"], lines),
         *sources(searches.origins(rows, CURRENT.name, seeds)),
     ]
+
+
+def gain(values: Sequence[float], default: Sequence[float], places: int) -> str:
+    """Return the mean paired difference from the default, with its sign."""
+    return mean((np.array(values) - np.array(default)).tolist()).text(places, sign=True)
 
 
 def measured(scoring: Scoring, weights: Sequence[np.ndarray]) -> tuple[list[float], list[float]]:

@@ -24,10 +24,12 @@ from tests.evidence import (  # fmt: skip
     nasbench,
     naswot,
     plan,
+    scorings,
     searches,
     store,
     tables,
     tasks,
+    variants,
 )
 from tests.evidence.figures import Mean, mean, percentile
 from tests.evidence.made_up import bank_of
@@ -42,7 +44,7 @@ SKIP_PATHS = ([3], [0, 4], [1, 5], [0, 2, 5])
 
 
 def skip_paths_of(names: tuple[str, ...]) -> int:
-    """Return the number of paths that are skips alone in a cell of named edges."""
+    """Return the number of skip-only paths in a cell of named edges."""
     return sum(all(names[edge] == "skip_connect" for edge in path) for path in SKIP_PATHS)
 
 
@@ -153,11 +155,28 @@ def test_groups_are_disjoint_means_in_order() -> None:
     assert len(searches.groups(weights, 1)) == 7 and not searches.groups(weights[:2], 3)
 
 
-def test_enumeration_derives_what_the_product_derives() -> None:
+@pytest.mark.parametrize(("skip_paths", "spend"), [("any", 0.9), ("one", 0.9), ("one", 0.97)])
+def test_enumeration_derives_what_the_product_derives(skip_paths: str, spend: float) -> None:
     rng = np.random.default_rng(0)
     for budget in ALL_BUDGETS:
-        weights = rng.dirichlet(np.ones(5), (1, 6))
-        assert nasbench.strongest(weights, nasbench.derivable(budget)) == nasbench.derived(weights, budget)
+        weights, cells = rng.dirichlet(np.ones(5), (1, 6)), nasbench.derivable(budget, skip_paths, spend)
+        assert nasbench.strongest(weights, cells) == nasbench.derived(
+            weights, budget, spend=spend, skip_paths=skip_paths
+        )
+
+
+def test_scorings_of_a_choice() -> None:
+    logs = np.arange(30.0).reshape(6, 5) % 7
+    logs -= logs.mean(1, keepdims=True)
+    assert (scorings.shrunk(1.0)(logs) == logs).all()
+    assert np.ptp(scorings.shrunk(0.0)(logs), axis=0).max() == 0
+    assert scorings.standardised(logs).std(1) == pytest.approx(np.ones(6))
+    assert (scorings.ranked(logs).sum(1) == 10).all() and (scorings.ranked(logs).argmax(1) == logs.argmax(1)).all()
+    cost = np.array([UNITS[name] for name in PRIMITIVES], dtype=float)
+    assert scorings.corrected(logs + 0.3 * (cost - cost.mean())) == pytest.approx(scorings.corrected(logs))
+    weights = np.random.default_rng(0).dirichlet(np.ones(5), (2, 1, 6))
+    default = next(iter(scorings.SCORINGS.values()))
+    assert scorings.measured(default, list(weights)) == (variants.scores(list(weights)), variants.orders(list(weights)))
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,6 @@ from tests.evidence.plan import WINDOWS
 from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, paragraph, plural, ranges, sources, table
 
-FEWEST = 10
-"""Derivable cells of a band below which their order is not measured."""
-
 
 def section(rows: Rows) -> list[str]:
     """Return the table as lines: a row for each variant and each window of tuning seeds."""
@@ -40,8 +37,8 @@ def section(rows: Rows) -> list[str]:
             "Settings on top of the protocol's, and the CIFAR-10 score. Three are averaged in disjoint groups, in the order of their seeds."
             f" *Gain* is the mean paired difference of one search from `{searches.PLAIN}`, over the seeds that both have."
             " *Order* is a finer measure: Spearman's correlation of a search's scores with the true accuracies of all cells of a"
-            " band that it could have derived, a mean over the bands with at least ten such cells. Cells are derived under the"
-            " conditions of today, also for variants that were tried before these."
+            " band that it could have derived, a mean over the four budgets. All cells have exactly one skip-only path and use at"
+            " least 0.9 of the budget, the product's defaults, also for variants that were tried before the first was one."
         ),
         *table(head, [row(rows, name, seeds) for seeds, name in found]),
         *paragraph(averaging(rows, found)),
@@ -108,9 +105,8 @@ def gain(
 
 
 def orders(weights: Sequence[np.ndarray]) -> list[float]:
-    """Return for each of several mixing weights (1, 6, 5) how they order the cells of a band, a mean over the bands with a few cells."""
-    bands = [budget for budget in nasbench.ALL_BUDGETS if nasbench.derivable(budget).sum() >= FEWEST]
-    return [float(np.mean([order(one, budget) for budget in bands])) for one in weights]
+    """Return for each of several mixing weights (1, 6, 5) how they order the cells of a band, a mean over the budgets of the score."""
+    return [float(np.mean([order(one, budget) for budget in nasbench.BUDGETS])) for one in weights]
 
 
 def order(weights: np.ndarray, budget: int) -> float:

@@ -404,7 +404,7 @@ def test_a_search_says_how_much_of_a_budget_it_asks_for(tmp_path: Path, capsys: 
 def test_cells_of_nasbench201_are_residual_unless_that_is_lifted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exactly one path of skips alone, by the search and by derive; a run keeps its condition, and an older one has none."""
+    """Exactly one skip-only path, by the search and by derive; a run keeps its condition, and an older one has none."""
     stage = ["search.layers=[3]", "candidates=[0]", "skip_dropout=[0]", "epochs=1", "warmup_epochs=0", "rule=exact"]
     folder = tmp_path / "bench"
     assert run_search(folder, "space=nasbench201", *stage) == 0
@@ -417,7 +417,7 @@ def test_cells_of_nasbench201_are_residual_unless_that_is_lifted(
         capsys.readouterr()
         assert main(["derive", str(folder), "--json", *options]) == 0
         best = json.loads(capsys.readouterr().out)[0]["genotype"]
-        assert ("one path of skips" in best["provenance"]["rule"]) == ("skip_connect" in str(best["cells"]))
+        assert ("one skip-only path" in best["provenance"]["rule"]) == ("skip_connect" in str(best["cells"]))
         return parse_genotype(json.dumps(best), "").to_nasbench201()
 
     plain = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
@@ -427,6 +427,8 @@ def test_cells_of_nasbench201_are_residual_unless_that_is_lifted(
     assert main(["derive", str(folder), "rule=darts", "skip_paths=one"]) == 2
     assert "search.skip_paths=one is kept by the rule exact only; add rule=exact." in capsys.readouterr().err
     config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("skip_paths: auto", "skip_paths: one"))
+    assert derived() == residual and derived("rule=darts") == plain  # the run's condition goes with its rule
     (folder / "config.yaml").write_text(config.replace("  skip_paths: auto\n", ""))
     assert derived() == plain
 

@@ -365,7 +365,7 @@ def test_the_paths_of_skips_alone_are_all_that_there_are() -> None:
 
 
 def test_a_shortcut_where_the_weights_are_against_it() -> None:
-    """One path of skips where skips are weakest, and only one where they are strongest."""
+    """One skip-only path where skips are weakest, and only one where they are strongest."""
     for weight in (0.01, 0.98):
         weights = np.full(BENCH.mask.shape, (1 - weight) / 4)
         weights[..., BENCH.columns["skip_connect"]] = weight
@@ -380,8 +380,8 @@ def test_the_sentence_where_no_shortcut_is_left() -> None:
     with pytest.raises(Infeasible) as error:
         discretize_exactly(SHORTCUT, np.full(SHORTCUT.mask.shape, 0.2), max_skips=0)
     assert str(error.value) == (
-        "no genotype with at most 0 skips in its normal cell and one path of skips alone from input to output is left in the"
-        " space shortcut; take search.skip_paths=any."
+        "no genotype with at most 0 skips in its normal cell and one skip-only path from input to output is left in the"
+        " space shortcut; take skip_paths=any."
     )
 
 

@@ -15,7 +15,7 @@ from rapdarts.cost.expected import price_table
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
 from rapdarts.strategy.budgets import budgets_on
-from rapdarts.strategy.rule import SPEND, Rule, derivable, rule_of, spending, words_of
+from rapdarts.strategy.rule import SPEND, Rule, check_skip_paths, derivable, rule_of, spending, words_of
 from tests.spaces import NAMES
 
 DARTS, BENCH = named_space("darts"), named_space("nasbench201")
@@ -127,7 +127,9 @@ def test_a_condition_on_paths_of_skips_holds_for_the_rule_that_can_keep_it() -> 
     assert derivable(asked(**within), DARTS) == DARTS
     for rule in ("pdarts", "darts"):
         with pytest.raises(InputError, match=r"search\.skip_paths=one is kept by the rule exact only; add rule=exact"):
-            derivable(asked(rule=rule, skip_paths="one"), BENCH)
+            check_skip_paths(asked(rule=rule, skip_paths="one"), BENCH)
+        assert derivable(asked(rule=rule, skip_paths="one"), BENCH).skip_paths == "any"
+    check_skip_paths(asked(skip_paths="one", **within), BENCH)
     with pytest.raises(
         InputError, match=r"the space darts needs cells of one input, and its have two, for search\.skip_paths"
     ):
@@ -138,5 +140,5 @@ def test_a_condition_on_paths_of_skips_holds_for_the_rule_that_can_keep_it() -> 
         derivable(asked(skip_paths="one", **within), without)
     with pytest.raises(InputError, match="has skip_paths='two'; it is any or one"):
         BENCH.with_skip_paths("two")
-    assert "one path of skips alone from input to output" in words_of(Rule("exact"), BENCH, None)
+    assert "one skip-only path from input to output" in words_of(Rule("exact"), BENCH, None)
     assert "path" not in words_of(Rule("pdarts"), BENCH, None)

@@ -261,3 +261,20 @@ def test_a_genotype_that_uses_the_budget_stays_within_reach_over_three_stages(sh
     found = derive(space, weights, table, rule(limits, share), {})
     assert found.used["params"] > 0.9 and found.used["params"] <= 1
     assert derive(cheap, weights, table, rule(limits, share), {}).used["params"] < 0.9  # without it, it is out of reach
+
+
+def test_a_budget_between_the_most_expensive_cells_with_one_skip_only_path_and_with_any_still_binds(
+    bench: PriceTable,
+) -> None:
+    """Of six 3x3 convolutions, one has to be a skip: the rest uses 0.98 of this budget, which five and a 1x1 would use whole."""
+    space = BENCH.with_skip_paths("one")
+    names = ["nor_conv_3x3"] * 5 + ["nor_conv_1x1"]
+    most = sum(bench.prices[bench.row("macs"), 0, edge, BENCH.columns[name]] for edge, name in enumerate(names))
+    limits = {"macs": float(bench.fixed[bench.row("macs")] + most)}
+    weights = np.full(space.mask.shape, 0.1)
+    weights[..., space.columns["avg_pool_3x3"]] = 0.6
+    budgets = budgets_on(bench, limits)
+    within, remark = spent(space, weights, budgets, rule(limits, cap=3))
+    assert floors(within) == {"macs": np.ceil(0.9 * limits["macs"])} and not remark
+    best = discretize_exactly(space, weights, within, 3)[0].genotype
+    assert best.to_nasbench201().count("nor_conv_3x3") == 5 and best.to_nasbench201().count("skip_connect") == 1
