@@ -69,24 +69,36 @@ def run(jobs: int, tasks: Sequence[str] = tuple(BUDGETS), seeds: Sequence[int] =
         for name, value in known.items():
             keep("multiplier", value, name)
     calls = [
-        (task, budget, rule, seed)
+        (task, budget, seed, missing)
         for seed in seeds
         for task in tasks
         for budget in BUDGETS[task][1]
-        for rule in RULES
-        if str(seed) not in known["runs"].get(task, {}).get(str(budget), {}).get(rule, {})
+        if (missing := [rule for rule in RULES if not _known(known, task, budget, rule, seed)])
     ]
-    for (task, budget, rule, seed), result in each(one_run, calls, jobs):
-        keep("multiplier", {**own_origin(known), **result}, "runs", task, str(budget), rule, str(seed))
-        say(f"multiplier, {task}, {budget}, {rule}, seed {seed}: {result['cpu_seconds']} CPU s")
+    for (task, budget, seed, _), results in each(run_rules, calls, jobs):
+        for rule, result in results.items():
+            keep("multiplier", {**own_origin(known), **result}, "runs", task, str(budget), rule, str(seed))
+        say(
+            f"multiplier, {task}, {budget}, seed {seed}: {sum(one['cpu_seconds'] for one in results.values()):.0f} CPU s"
+        )
 
 
-def one_run(task: str, budget: int, rule: str, seed: int) -> dict[str, Any]:
-    """Search once under a budget, derive with and without spending, and retrain both.
+def _known(rows: Mapping[str, Any], task: str, budget: int, rule: str, seed: int) -> bool:
+    return str(seed) in rows["runs"].get(task, {}).get(str(budget), {}).get(rule, {})
 
-    Returns, for each share to spend, the share of the budget that is used and the test accuracy; and the multiplier of the last epoch.
+
+def run_rules(task: str, budget: int, seed: int, rules: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Search once under a budget by each rule, derive with and without spending, and retrain every genotype once.
+
+    Returns for each rule, by share to spend, the share of the budget that is used and the test accuracy; and the multiplier of
+    the last epoch.
     """
     torch.set_num_threads(1)
+    accuracies: dict[str, float] = {}
+    return {rule: _one_run(task, budget, seed, rule, accuracies) for rule in rules}
+
+
+def _one_run(task: str, budget: int, seed: int, rule: str, accuracies: dict[str, float]) -> dict[str, Any]:
     resource, recipe = BUDGETS[task][0], {} if task == "digits" else TASKS[task].recipe
     experiment = task if task == "digits" else TASKS[task].experiment()
     folder, began = WORK / f"multiplier-{task}-{budget}-{rule}-{seed}", time.process_time()
@@ -100,7 +112,6 @@ def one_run(task: str, budget: int, rule: str, seed: int) -> dict[str, Any]:
         )
     last = json.loads((folder / "search" / "metrics.jsonl").read_text().splitlines()[-1])
     result: dict[str, Any] = {"multiplier": round(last[f"multiplier_{resource}"], 4)}
-    accuracies: dict[str, float] = {}
     for spend in SPENDS:
         genotype = rapdarts.derive(folder / "search", {"spend": spend}, progress=False).genotype
         if genotype.line not in accuracies:
