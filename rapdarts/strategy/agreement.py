@@ -74,20 +74,26 @@ class Agreement:
         """Return the agreement in a sentence; `epochs` is how long the replicas trained."""
         number = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}.get(self.replicas, str(self.replicas))
         words = (
-            f"the {number} replicas agree on {self.same:.3g} of {self.choices} choices (chance: {self.chance:.3g}); by the rank"
-            f" correlation of their weights, {self.correlation:.2f}, another {number} would repeat {100 * self.reliability:.0f} % of"
-            " what they say on average"
+            f"the {number} replicas agree on {self.same:.3g} of {self.choices} choices (chance: {self.chance:.3g}); the rank"
+            f" correlation of their weights is {self.correlation:.2f}, so that the mean of {number} others would correlate with"
+            f" theirs at {self.reliability:.2f}"
         )
         if not self.mostly_noise:
             return words
-        return f"{words}: mostly noise; more epochs (search.epochs={3 * epochs}) or replicas (search.replicas={self._enough}) help"
+        epochs_help = f"{words}: mostly noise; more epochs (search.epochs={3 * epochs})"
+        enough = self._enough
+        return (
+            f"{epochs_help} may help"
+            if enough is None
+            else f"{epochs_help} or replicas (search.replicas={enough}) help"
+        )
 
     @property
-    def _enough(self) -> int:
-        """Number of replicas whose mean reaches a reliability of 0.5; twice the present number if that is out of reach."""
+    def _enough(self) -> int | None:
+        """Number of replicas whose mean reaches a reliability of 0.5; None if that is out of reach."""
         r = self.correlation
         needed = math.ceil((1 - r) / r) if r > 0 else MOST_REPLICAS + 1
-        return needed if needed <= MOST_REPLICAS else min(2 * self.replicas, MOST_REPLICAS)
+        return needed if needed <= MOST_REPLICAS else None
 
     def facts(self) -> dict[str, Any]:
         """Return the figures as plain values, for result.json."""

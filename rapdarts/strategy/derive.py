@@ -137,7 +137,9 @@ def derive(
 
     if exact:
         found = discretize_exactly(space, weights, budgets, rule.max_skips, count)
-        chosen = found[0]
+        chosen, few = found[0], len(found) < count
+        only = f"only {len(found)} genotype{' meets' if len(found) == 1 else 's meet'} these conditions." if few else ""
+        remark = " ".join(filter(None, [remark, only]))
     else:
         found = [one for one in candidates(space, weights) if connected(space, one_hot(space, one.genotype) > 0)]
         chosen = Candidate(strongest, rule.max_skips, score(space, weights, strongest))

@@ -64,7 +64,7 @@ def keeps_paths(rule: Rule) -> bool:
 def check_skip_paths(settings: SearchConfig, space: SearchSpace) -> None:
     """Raise InputError for one skip-only path beside a rule that cannot keep it."""
     if settings.skip_paths == "one" and not keeps_paths(rule_of(settings, space)):
-        raise InputError("search.skip_paths=one is kept by the rule exact only; add rule=exact.")
+        raise InputError("skip_paths=one needs the rule exact; add rule=exact, or leave skip_paths out.")
 
 
 def rule_name(settings: SearchConfig) -> str:

@@ -23,6 +23,8 @@ Rule = Callable[[int, int], float]
 RANDOM = "a random cell that a search could derive"
 POOLS = "a random one of those with the fewest average pools"
 EXPENSIVE = "the most expensive cell within the budget"
+FEWEST = 4
+"""Searches, or groups of them, below which nothing is said of what they beat."""
 NASWOT = "the best of ten random cells by NASWOT"
 FREELY = " (any skip-only paths)"
 """Added to a rule that chooses among all cells of the band, where an attempt has a condition on skip-only paths."""
@@ -171,7 +173,8 @@ def differences(found: dict[int, Judged], tens: Mapping[str, Judged], attempt: A
         AVERAGED[size]: {name: found[size].score().minus(rival) for name, rival in rivals.items()} for size in found
     }
     lines = [[who, *(gain.text(sign=True) for gain in by_rival.values())] for who, by_rival in gains.items()]
-    return [*table(["CIFAR-10 score above", *rivals], lines), *paragraph(*(verdict(*one) for one in gains.items()))]
+    sure = [verdict(AVERAGED[size], gains[AVERAGED[size]]) for size, of in found.items() if len(of.cells) >= FEWEST]
+    return [*table(["CIFAR-10 score above", *rivals], lines), *paragraph(*sure)]
 
 
 def verdict(who: str, gains: Mapping[str, Mean]) -> str:
@@ -180,6 +183,6 @@ def verdict(who: str, gains: Mapping[str, Mean]) -> str:
     others = [name for name, gain in gains.items() if not gain.positive]
     beats = f"{who.capitalize()} {'beats' if who == AVERAGED[1] else 'beat'}"
     if not beaten:
-        return f"{beats} none of these by two standard errors: {listed(others)}."
+        return f"{beats} none of these by two standard errors."
     but = f", but not {listed(others, 'or')}" if others else ""
     return f"{beats} {listed(beaten)} by two standard errors{but}."

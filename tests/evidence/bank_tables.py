@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,10 +44,21 @@ def section() -> list[str]:
             points of accuracy; there is headroom where the second is at least a third of the first."""
         ),
         *table(head, [headroom_row(name, rows) for name, rows in known.items()]),
-        *paragraph(f"{listed(waiting)}: not run yet." if waiting else ""),
+        *paragraph(unsettled(known), f"{listed(waiting)}: not run yet." if waiting else ""),
         *sources(one for rows in known.values() for one in banks.origins(rows, banks.trained_cells(rows))),
         *(line for name, rows in known.items() for line in bank(name, rows)),
     ]
+
+
+def unsettled(known: Mapping[str, Rows]) -> str:
+    """Return the sentence on banks whose cells are not trained often enough, if there are any."""
+    names = [f"`{name}`" for name, rows in known.items() if (room := banks.headroom(rows)) and not room.settled]
+    if not names:
+        return ""
+    return (
+        f"The error of a cell's mean is above half the spread between cells in {listed(names)}: more trainings are needed there, and"
+        " until then all correlations come out too low."
+    )
 
 
 def headroom_row(name: str, rows: Rows) -> list[object]:

@@ -44,6 +44,11 @@ class Headroom:
         """Whether cells differ by at least a third of one training's noise."""
         return self.between >= self.noise / 3
 
+    @property
+    def settled(self) -> bool:
+        """Whether the error of a cell's mean is at most half the spread between cells."""
+        return self.error <= self.between / 2
+
 
 def band(task: Task) -> Budgets:
     """Return the band of a bank as budgets."""

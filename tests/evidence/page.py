@@ -108,7 +108,7 @@ def budgeted(rows: Rows) -> list[str]:
         *paragraph(
             f"""The searches above learn without a budget, and all budgets derive from the same weights. Here `budget.macs` is given to
             the search itself (`{searches.variant_name(known["keys"])}`, seed {known["seed"]}): one search for each budget, so that the
-            scores have no error."""
+            errors of the scores are unknown."""
         ),
         *table(["budget", "n", "MACs allowed", "MACs used", "share", "CIFAR-10 score", "CPU s"], found),
         *sources([known]),

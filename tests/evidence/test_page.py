@@ -90,8 +90,7 @@ def test_a_page_with_all_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "So far 6 of 12 searches have been run.",
         "| one search | 6 |",
         "| three averaged | 2 |",
-        "One search beats none of these by two standard errors: a random cell, the fewest average pools, the most expensive cell,"
-        " the fewest average pools (any skip-only paths), NASWOT and NASWOT (any skip-only paths).",
+        "One search beats none of these by two standard errors.",
         "A random one of them scores 70.8",
         "| the best of ten random cells by NASWOT (any skip-only paths), seeds 100-111 | 1 |",
         "| 11 units | 1 | 12,759,680 | 11,776,640 | 92.3% |",

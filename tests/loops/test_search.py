@@ -425,7 +425,7 @@ def test_cells_of_nasbench201_are_residual_unless_that_is_lifted(
     assert derived() == derived("skip_paths=auto") == residual
     assert derived("skip_paths=any") == derived("rule=darts") == plain
     assert main(["derive", str(folder), "rule=darts", "skip_paths=one"]) == 2
-    assert "search.skip_paths=one is kept by the rule exact only; add rule=exact." in capsys.readouterr().err
+    assert "skip_paths=one needs the rule exact; add rule=exact, or leave skip_paths out." in capsys.readouterr().err
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(config.replace("skip_paths: auto", "skip_paths: one"))
     assert derived() == residual and derived("rule=darts") == plain  # the run's condition goes with its rule
@@ -591,8 +591,16 @@ def test_searches_that_dropped_different_candidates_are_derived_from_together(
     capsys.readouterr()
     out = tmp_path / "both.json"
     assert main(["derive", str(whole), str(tmp_path / "other"), f"out={out}"]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr()
+    said = printed.out
     assert "the two replicas agree on " in said and said.endswith(f"written to {out}\n")
+    assert "was searched with other" not in printed.err
+    assert run_search(tmp_path / "longer", "seed=2", "alpha_lr=0.02", "weight_decay=0") == 0
+    assert main(["derive", str(whole), str(tmp_path / "longer")]) == 0
+    assert (
+        f"{tmp_path / 'longer'} was searched with other values of search.weight_decay, search.alpha_lr than {whole}, whose"
+        " settings derive" in " ".join(capsys.readouterr().err.split())
+    )
     validate(read_genotype(out), SPACE, "both")
     assert main(["derive", str(whole / "alphas.json"), str(tmp_path / "other" / "alphas.json"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["genotype"]["cells"] == json.loads(out.read_text())["cells"]

@@ -218,16 +218,18 @@ def test_edge_weights_and_edges_without_a_choice_are_no_agreement() -> None:
 def test_the_words() -> None:
     found = Agreement(replicas=3, choices=16, same=10.333, chance=2.04, correlation=0.5)
     assert found.words(25) == (
-        "the three replicas agree on 10.3 of 16 choices (chance: 2.04); by the rank correlation of their weights, 0.50,"
-        " another three would repeat 75 % of what they say on average"
+        "the three replicas agree on 10.3 of 16 choices (chance: 2.04); the rank correlation of their weights is 0.50,"
+        " so that the mean of three others would correlate with theirs at 0.75"
     )
     noise = replace(found, correlation=0.1)
     assert noise.words(25) == (
-        "the three replicas agree on 10.3 of 16 choices (chance: 2.04); by the rank correlation of their weights, 0.10,"
-        " another three would repeat 25 % of what they say on average: mostly noise; more epochs (search.epochs=75) or"
+        "the three replicas agree on 10.3 of 16 choices (chance: 2.04); the rank correlation of their weights is 0.10,"
+        " so that the mean of three others would correlate with theirs at 0.25: mostly noise; more epochs (search.epochs=75) or"
         " replicas (search.replicas=9) help"
     )
-    assert "(search.replicas=6) help" in replace(found, correlation=-0.2).words(25)
+    assert (
+        replace(found, correlation=-0.2).words(25).endswith(": mostly noise; more epochs (search.epochs=75) may help")
+    )
     assert replace(found, replicas=12).words(1).startswith("the 12 replicas agree on ")
     assert noise.facts() == {
         "replicas": 3, "choices": 16, "same": 10.333, "chance": 2.04, "correlation": 0.1,

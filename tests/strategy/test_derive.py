@@ -93,3 +93,17 @@ def test_several_replicas_are_derived_from_by_their_mean(limits: dict[str, float
     same = derive_jointly(DARTS, [weights[0]] * 3, darts, rule, {}, 1, 25)
     assert same.agreement is not None and not same.agreement.mostly_noise and "mostly noise" not in same.describe()
     assert same.genotype.cells == derive(DARTS, weights[0], darts, rule, {}).genotype.cells
+
+
+def test_fewer_genotypes_than_asked_for_are_said(bench: PriceTable) -> None:
+    """Two genotypes are left: of what is chosen between them, a search with a tight budget should not keep silent."""
+    mask = np.zeros_like(BENCH.mask)
+    mask[..., BENCH.columns["nor_conv_3x3"]] = True
+    mask[0, 3] = False
+    mask[0, 3, BENCH.columns["skip_connect"]] = True
+    mask[0, 5, BENCH.columns["nor_conv_1x1"]] = True
+    space, weights = BENCH.narrowed(mask), np.full(BENCH.mask.shape, 0.2)
+    assert derive(space, weights, bench, Rule("exact"), {}, count=2).remark == ""
+    found = derive(space, weights, bench, Rule("exact"), {}, count=3)
+    assert found.remarks == ["only 2 genotypes meet these conditions."] and len(found.candidates) == 2
+    assert found.describe(3).endswith("\nonly 2 genotypes meet these conditions.")

@@ -126,7 +126,7 @@ def test_a_condition_on_paths_of_skips_holds_for_the_rule_that_can_keep_it() -> 
         assert derivable(settings, BENCH).skip_paths == kept
     assert derivable(asked(**within), DARTS) == DARTS
     for rule in ("pdarts", "darts"):
-        with pytest.raises(InputError, match=r"search\.skip_paths=one is kept by the rule exact only; add rule=exact"):
+        with pytest.raises(InputError, match=r"skip_paths=one needs the rule exact; add rule=exact"):
             check_skip_paths(asked(rule=rule, skip_paths="one"), BENCH)
         assert derivable(asked(rule=rule, skip_paths="one"), BENCH).skip_paths == "any"
     check_skip_paths(asked(skip_paths="one", **within), BENCH)

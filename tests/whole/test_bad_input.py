@@ -141,7 +141,7 @@ COMMANDS = {
     "search digits rule=best": "search.rule has no choice 'best'; there are auto, pdarts, darts, exact.",
     "search digits derive_none=1": "search.derive_none takes true or false, not 1.",
     "search digits skip_paths=two": "search.skip_paths has no choice 'two'; there are auto, any, one.",
-    "search digits skip_paths=one": "search.skip_paths=one is kept by the rule exact only; add rule=exact.",
+    "search digits skip_paths=one": "skip_paths=one needs the rule exact; add rule=exact, or leave skip_paths out.",
     "search digits skip_paths=one budget.params=100k": "the space darts needs cells of one input, and its have two, for"
     " search.skip_paths=one; leave it at auto.",
     "derive . skip_paths=two": "skip_paths has no choice 'two'; there are auto, any, one.",
