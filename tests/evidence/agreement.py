@@ -11,7 +11,7 @@ from rapdarts.strategy.agreement import contrasts
 from tests.evidence import nasbench, searches, variants
 from tests.evidence.figures import Mean, spearman
 from tests.evidence.store import Rows
-from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
+from tests.evidence.tables import NOT_RUN, paragraph, ranges, table
 
 
 def section(rows: Rows) -> list[str]:
@@ -24,7 +24,7 @@ def section(rows: Rows) -> list[str]:
     return [
         *heading,
         *paragraph(
-            f"""Means over all pairs of searches that differ only in their seed. *Rank correlation* is the one that a
+            f"""The searches of the table above: means over all pairs that differ only in their seed. *Rank correlation* is the one that a
             search with replicas reports: Spearman's, of the log mixing weights of all candidates but `none`, each less the mean of its
             edge; its error is the jackknife's, over searches. Two means of three searches would correlate at the value in the next column
             (Spearman 1910, Brown 1910; 0 where the correlation is negative). *Equal choices* counts the edges, of six,
@@ -35,7 +35,6 @@ def section(rows: Rows) -> list[str]:
             ["variant", "n", "seeds", "rank correlation", "means of three", "equal choices"],
             [row(rows, name, seeds) for seeds, name in known],
         ),
-        *sources(one for seeds, name in known for one in searches.origins(rows, name, seeds)),
     ]
 
 

@@ -50,6 +50,14 @@ def section() -> list[str]:
     ]
 
 
+def headline(bank: str) -> str:
+    """Return how one search agrees with a bank, in the words that the README has."""
+    rows, task = load(bank), TASKS[bank]
+    found = averages(task, rows)[0]
+    agreed = mean([banks.correlation(task, rows, weights) for weights in found.weights])
+    return f"{agreed.text(2)} on {dataset(task)} (n = {agreed.n})"
+
+
 def unsettled(known: Mapping[str, Rows]) -> str:
     """Return the sentence on banks whose cells are not trained often enough, if there are any."""
     names = [f"`{name}`" for name, rows in known.items() if (room := banks.headroom(rows)) and not room.settled]
@@ -98,14 +106,18 @@ def bank(name: str, rows: Rows) -> list[str]:
     ]
 
 
+def dataset(task: Task) -> str:
+    """Return the name of a task's images, with their size."""
+    _, height, width = task.image
+    return f"{({'cifar10': 'CIFAR-10', 'fashion_mnist': 'Fashion-MNIST'})[task.data]} at {height} x {width} pixels"
+
+
 def description(task: Task) -> str:
     """Return the sentence that says what images and networks a bank has."""
-    name = {"cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST"}[task.data]
     settings = {**task.settings, **task.recipe}
-    _, height, width = task.image
     low, high = (f"{share * task.macs / 1e6:g}M" for share in (banks.SPEND, 1))
     return (
-        f"{name} at {height} x {width} pixels, {100 * settings['data.fraction']:g} % of the training images; networks of"
+        f"{dataset(task)}, {100 * settings['data.fraction']:g} % of the training images; networks of"
         f" {settings['skeleton.layers']} cells and {settings['skeleton.channels']} channels with {low} to {high} MACs."
     )
 

@@ -60,7 +60,7 @@ def section(rows: Rows) -> list[str]:
     if not seeds:
         return [*heading, NOT_RUN, ""]
     weights = searches.weights_of(rows, CURRENT.name, seeds)
-    lines, means, cells = [], [], [derived(conditions, weights) for conditions in CONDITIONS]
+    lines, means, chances, cells = [], [], [], [derived(conditions, weights) for conditions in CONDITIONS]
     default = scores_of(cells[DEFAULT])[:, :4].mean(1)
     for conditions, chosen in zip(CONDITIONS, cells, strict=True):
         chance = [chance_of(conditions, budget) for budget in nasbench.ALL_BUDGETS]
@@ -68,9 +68,10 @@ def section(rows: Rows) -> list[str]:
         pairs = [f"{low:.0f} / {high:.0f}" for low, high in zip(chance, scores.mean(0), strict=True)]
         alone = scores[:, :4].mean(1)
         means.append(mean(alone.tolist()))
+        chances.append(float(np.mean(chance[:4])))
         gain = "–" if conditions == CONDITIONS[DEFAULT] else mean((alone - default).tolist()).text(sign=True)
         used = f"{used_of(chosen)} %"
-        lines.append([conditions.name, *pairs[:4], f"{np.mean(chance[:4]):.1f} / {means[-1]}", gain, used, *pairs[4:]])
+        lines.append([conditions.name, *pairs[:4], f"{chances[-1]:.1f} / {means[-1]}", gain, used, *pairs[4:]])
     head = [
         "a cell uses",
         *map(str, nasbench.BUDGETS),
@@ -89,7 +90,7 @@ def section(rows: Rows) -> list[str]:
             choice, the cells of the first row use {used_of(cells[0], nasbench.FIXED)} %."""
         ),
         *table(head, lines),
-        *paragraph(summary(means)),
+        *paragraph(summary(means, chances)),
         *sources(searches.origins(rows, CURRENT.name, seeds)),
     ]
 
@@ -118,11 +119,12 @@ def used_of(cells: np.ndarray, fixed: float = 0.0) -> Mean:
     return mean((100 * shares.mean(1)).tolist())
 
 
-def summary(means: Sequence[Mean]) -> str:
-    """Return the sentence that says what each condition changes for the searches."""
-    anything, spent, uncapped, two, three, pathless, _, _, default = (f"{one.value:.0f}" for one in means)
+def summary(means: Sequence[Mean], chances: Sequence[float]) -> str:
+    """Return the sentences that say what each condition changes for the searches, and for a random cell."""
+    pairs = [f"{one.value:.0f} (a random cell: {chance:.0f})" for one, chance in zip(means, chances, strict=True)]
+    anything, spent, uncapped, two, three, pathless, _, _, default = pairs
     return (
-        f"Spending takes the searches' mean from {anything} to {spent}, and leaving out `none` to {two}; without a cap on skips"
-        f" it is {uncapped}, with one of three {three}. Where no skip-only path leads around a cell it is {pathless}, where exactly"
-        f" one does {default}."
+        f"Searches that may use any share of a budget score {anything}, those that use at least 0.9 of it {spent}, and without `none`"
+        f" {two}; without a cap on skips it is {uncapped}, with one of three {three}. Where no skip-only path leads around a cell it is"
+        f" {pathless}, where exactly one does {default}."
     )

@@ -39,7 +39,7 @@ def render() -> str:
             """Scores are means ± one standard error over searches, groups of searches, or draws. *Outside the band* and *unreachable
             node* count derived cells at all eight budgets: those that use more than the budget or less than 0.9 of it, and those with a
             node that no path from the input reaches. CPU seconds are those of all searches in a group, or of a draw at all budgets. A
-            rule whose mean is known by enumeration has no error."""
+            rule whose mean is known by enumeration has no error. NASWOT ranks cells by their untrained networks (Mellor et al. 2021)."""
         ),
         *(line for number, attempt in enumerate(ATTEMPTS, 1) for line in attempts.section(rows, attempt, number)),
         *budgeted(rows),

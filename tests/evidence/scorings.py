@@ -72,8 +72,8 @@ def section(rows: Rows) -> list[str]:
         *paragraph(
             f"""The program that derives takes any score for each (edge, primitive). Here are the CIFAR-10 scores of the searches
             `{CURRENT.name}` from the tuning seeds {ranges(seeds)} (n = {len(seeds)}), one by one and three averaged, with the log mixing
-            weights turned into scores in different ways; *gain* is the mean paired difference from the default, *order* as below, also of
-            one search."""
+            weights turned into scores in different ways; *gain* is the mean paired difference from the default. *Order* is
+            Spearman's correlation of one search's scores with the true accuracies of the cells of a band, as in the next section."""
         ),
         *table(["a choice is scored by", "one search", "gain", "three averaged", "order", "gain in order"], lines),
         *sources(searches.origins(rows, CURRENT.name, seeds)),

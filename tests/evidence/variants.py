@@ -34,7 +34,8 @@ def section(rows: Rows) -> list[str]:
     return [
         *heading,
         *paragraph(
-            "Settings on top of the protocol's, and the CIFAR-10 score. Three are averaged in disjoint groups, in the order of their seeds."
+            f"Settings on top of the protocol's (`{searches.PLAIN}` changes nothing), and the CIFAR-10 score. Seeds 0-11 are a first look,"
+            " 12-31 decide on a new default, 32-51 confirm it. Three are averaged in disjoint groups, in the order of their seeds."
             f" *Gain* is the mean paired difference of one search from `{searches.PLAIN}`, over the seeds that both have."
             " *Order* is a finer measure: Spearman's correlation of a search's scores with the true accuracies of all cells of a"
             " band that it could have derived, a mean over the four budgets. All cells have exactly one skip-only path and use at"
