@@ -297,6 +297,8 @@ def differences(old: Any, new: Any) -> list[str]:
 
 def written(key: Key, value: Any) -> str:
     """A knob's value as a user would write it."""
+    if key.facts["auto"] is not None and value == key.facts["auto"]:
+        return "auto"
     if key.facts["amount"]:
         return compact(value, key.facts["amount"]) if value else "" if value is None else "0"
     return str(value)

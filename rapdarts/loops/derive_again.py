@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rapdarts.config.command_options import DeriveConfig
-from rapdarts.config.experiment import Experiment
-from rapdarts.config.key_values import get, keys
+from rapdarts.config.key_values import differences
 from rapdarts.config.resources import within
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
@@ -30,8 +29,10 @@ def derive_again(
     ]
     search = together(searches, [str(target) for target in targets]) if len(searches) > 1 else searches[0]
     for target, other in zip(targets[1:], searches[1:], strict=True):
-        if different := differences(searches[0].config, other.config):
-            say(f"{target} was searched with {different} than {targets[0]}, whose settings derive")
+        if changed := differences(searches[0].config.search, other.config.search):
+            say(
+                f"{target} was searched with other settings than {targets[0]}, whose settings derive: {', '.join(changed)}"
+            )
     limits = search.rule.limits
     if limits and options.rule == "pdarts":
         lift = " ".join(f"budget.{name}=none" for name in limits)
@@ -41,10 +42,3 @@ def derive_again(
     if limits:
         say(f"looking for genotypes with {within(limits)}")
     return search.derive(options.count)
-
-
-def differences(first: Experiment, other: Experiment) -> str:
-    """Return the settings of two searches that differ, in words; nothing where none do."""
-    names = [key.name for key in keys(Experiment) if key.name.startswith("search.")]
-    changed = [name for name in names if get(first, name) != get(other, name)]
-    return f"other values of {', '.join(changed)}" if changed else ""

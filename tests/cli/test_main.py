@@ -101,6 +101,7 @@ def test_help_lists_every_key_in_aligned_columns(
         assert (
             default == (str(key.default) if key.type is not bool else str(key.default).lower())
             or default == "(empty)"
+            or (default == "auto" and key.default == key.facts["auto"])
             or (key.facts["amount"] and default == "0" and key.default == 0)
         )
         assert unit == ([key.facts["unit"]] if key.facts["unit"] else [])

@@ -25,6 +25,7 @@ from rapdarts.config.key_values import (
     parse_settings,
     save_yaml,
     split_override,
+    written,
 )
 from rapdarts.config.resources import RESOURCES
 from rapdarts.errors import InputError
@@ -139,6 +140,7 @@ def test_an_amount_is_a_number_in_the_unit_of_its_resource(schema: type, key: Ke
 def test_auto_stands_for_a_value_of_its_own(schema: type, key: Key) -> None:
     auto = key.facts["auto"]
     assert checked(schema, [(key.name, "auto"), (key.name, auto)]) == [(key.name, auto), (key.name, auto)]
+    assert written(key, auto) == "auto" != written(key, key.facts["low"])
     assert "it must be auto, or " in refusal(schema, key.name, min(key.facts["low"], auto) - 1)
     assert "it must be auto, or " in refusal(schema, key.name, str(auto))  # where a user writes it, the word is written
 

@@ -598,8 +598,8 @@ def test_searches_that_dropped_different_candidates_are_derived_from_together(
     assert run_search(tmp_path / "longer", "seed=2", "alpha_lr=0.02", "weight_decay=0") == 0
     assert main(["derive", str(whole), str(tmp_path / "longer")]) == 0
     assert (
-        f"{tmp_path / 'longer'} was searched with other values of search.weight_decay, search.alpha_lr than {whole}, whose"
-        " settings derive" in " ".join(capsys.readouterr().err.split())
+        f"{tmp_path / 'longer'} was searched with other settings than {whole}, whose settings derive: weight_decay: 0.0003 -> 0.0,"
+        " alpha_lr: 0.05 -> 0.02" in " ".join(capsys.readouterr().err.split())
     )
     validate(read_genotype(out), SPACE, "both")
     assert main(["derive", str(whole / "alphas.json"), str(tmp_path / "other" / "alphas.json"), "--json"]) == 0
