@@ -125,11 +125,12 @@ def headline(rows: Rows, attempt: Attempt) -> str:
     weights = searches.weights_of(rows, attempt.name, seeds)
     one, three = (judged(searches.groups(weights, size), attempt).score() for size in (1, 3))
     free = {name: free_rules.over(nasbench.BUDGETS, rule) for name, rule in rules(attempt).items()}
+    ten = Judged(naswot.tens(rows, attempt.seeds, nasbench.ALL_BUDGETS)).score()
     return (
         f"one search finds a cell that is better than {one} % of all cells of its cost ({one.n} test seeds), and the mean of three"
         f" searches one that is better than {three} % ({three.n} groups). Much of this needs no search: of the cells that may be"
-        f" derived, a random one is better than {free[RANDOM]:.1f} %, one with the fewest average pools than {free[POOLS]:.1f} %, and"
-        f" one of the most expensive than {free[EXPENSIVE]:.1f} %."
+        f" derived, a random one is better than {free[RANDOM]:.1f} %, one with the fewest average pools than {free[POOLS]:.1f} %, one of"
+        f" the most expensive than {free[EXPENSIVE]:.1f} %, and the best of ten by NASWOT (Mellor et al. 2021) than {ten} %."
     )
 
 
