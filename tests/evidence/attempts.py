@@ -130,7 +130,7 @@ def headline(rows: Rows, attempt: Attempt) -> str:
         f"one search finds a cell that is better than {one} % of all cells of its cost ({one.n} test seeds), and the mean of three"
         f" searches one that is better than {three} % ({three.n} groups). Much of this needs no search: of the cells that may be"
         f" derived, a random one is better than {free[RANDOM]:.1f} %, one with the fewest average pools than {free[POOLS]:.1f} %, one of"
-        f" the most expensive than {free[EXPENSIVE]:.1f} %, and the best of ten by NASWOT (Mellor et al. 2021) than {ten} %."
+        f" the most expensive than {free[EXPENSIVE]:.1f} %, and the best of ten by NASWOT than {ten} %."
     )
 
 
