@@ -175,6 +175,7 @@ def rule_rows(task: Task, rows: Rows) -> list[list[object]]:
     genotypes = [banks.genotype_of(line) for line in lines]
     values = {
         "most MACs": [float(task.table.exact(one)["macs"]) for one in genotypes],
+        "most parameters": [float(task.table.exact(one)["params"]) for one in genotypes],
         "fewest pools": [-float(free_rules.pools(one)) for one in genotypes],
     }
     seconds = {}
