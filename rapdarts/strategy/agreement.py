@@ -80,13 +80,9 @@ class Agreement:
         )
         if not self.mostly_noise:
             return words
-        epochs_help = f"{words}: mostly noise; more epochs (search.epochs={3 * epochs})"
         enough = self._enough
-        return (
-            f"{epochs_help} may help"
-            if enough is None
-            else f"{epochs_help} or replicas (search.replicas={enough}) help"
-        )
+        help_too = "may help" if enough is None else f"or replicas (search.replicas={enough}) help"
+        return f"{words}: mostly noise; more epochs (search.epochs={3 * epochs}) {help_too}"
 
     @property
     def _enough(self) -> int | None:

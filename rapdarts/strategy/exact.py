@@ -14,7 +14,7 @@ from rapdarts.config.resources import RESOURCES, show
 from rapdarts.cost.expected import choice_costs
 from rapdarts.errors import InputError
 from rapdarts.strategy.discretize import Candidate, discretize, score
-from rapdarts.strategy.paths import not_crossed, skip_paths, unbridged
+from rapdarts.strategy.paths import ONE_SKIP_PATH, not_crossed, skip_paths, unbridged
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def no_genotype(space: SearchSpace, budgets: Budgets | None, max_skips: int | No
 def conditions_in_words(space: SearchSpace, max_skips: int | None) -> str:
     """Return what a genotype must meet besides budgets, in words that follow its name; nothing where there is nothing."""
     skips = [] if max_skips is None else [f"at most {max_skips} skips in its normal cell"]
-    paths = ["one skip-only path from input to output"] if space.skip_paths == "one" else []
+    paths = [ONE_SKIP_PATH] if space.skip_paths == "one" else []
     return f" with {' and '.join(skips + paths)}" if skips or paths else ""
 
 

@@ -8,6 +8,9 @@ import numpy as np
 
 from rapdarts.architecture.space import NONE, SKIP, SearchSpace
 
+ONE_SKIP_PATH = "one skip-only path from input to output"
+"""The condition `one` on skip-only paths, in words."""
+
 
 def connected(space: SearchSpace, chosen: np.ndarray) -> bool:
     """Return whether a one-hot choice (kinds, edges, primitives) connects every output of its cells with an input."""

@@ -11,6 +11,7 @@ from rapdarts.config.experiment import SearchConfig, budget_limits
 from rapdarts.config.resources import show
 from rapdarts.errors import InputError
 from rapdarts.strategy.exact import Budgets
+from rapdarts.strategy.paths import ONE_SKIP_PATH
 
 SPEND = 0.9
 """Default share of a budget that a genotype uses at least."""
@@ -99,7 +100,7 @@ def cap_in_words(rule: Rule, space: SearchSpace) -> str:
     cap = rule.max_skips
     skips = "" if cap is None else f", at most {cap} skip{'' if cap == 1 else 's'} in the normal cell"
     one = rule.exact and space.skip_paths == "one"
-    return f"{skips}{', one skip-only path from input to output' if one else ''}"
+    return f"{skips}{f', {ONE_SKIP_PATH}' if one else ''}"
 
 
 def bounds_in_words(rule: Rule, budgets: Budgets | None) -> str:

@@ -147,11 +147,9 @@ def conditions(attempt: Attempt) -> str:
 
 def unfinished(attempt: Attempt, searched: int, drawn: bool) -> str:
     """Return the sentences that say what of an attempt has not been run yet."""
-    few = searched < len(attempt.seeds)
-    return " ".join([
-        *([f"So far {searched} of {len(attempt.seeds)} searches have been run."] if few else []),
-        *([] if drawn else ["NASWOT has not been run among these cells yet."]),
-    ])  # fmt: skip
+    few = f"So far {searched} of {len(attempt.seeds)} searches have been run." if searched < len(attempt.seeds) else ""
+    undrawn = "" if drawn else "NASWOT has not been run among these cells yet."
+    return f"{few} {undrawn}"
 
 
 def rule_row(name: str, rule: Rule) -> list[object]:

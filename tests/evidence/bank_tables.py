@@ -52,10 +52,10 @@ def section() -> list[str]:
 
 def headline(bank: str) -> str:
     """Return what one search finds on a bank, and how its scores agree with it, in the words that the README has."""
-    rows, task = load(bank), TASKS[bank]
-    found = averages(task, rows)[0]
-    agreed = mean([banks.correlation(task, rows, weights) for weights in found.weights])
-    trained = [banks.standing(rows, pick) for pick in found.picks if pick in rows["trained"]]
+    rows, task, variant = load(bank), TASKS[bank], searches.variant_name(BANKS[bank])
+    weights = searches.weights_of(rows, variant, seeds_of(rows, variant))
+    agreed = mean([banks.correlation(task, rows, one) for one in weights])
+    trained = standings(rows, [banks.derived(task, one) for one in weights])
     better = f" and derives a cell that is better than {mean(trained)} % of them" if len(trained) == agreed.n else ""
     return f"on {dataset(task)} it correlates at {agreed.text(2)} with their accuracies{better} (n = {agreed.n})"
 
@@ -160,9 +160,14 @@ def search_row(task: Task, rows: Rows, one: Averages) -> list[object]:
     return [one.name, agreed.n, agreed.text(2), standing(rows, one.picks), f"{one.cpu_seconds:.0f}"]
 
 
+def standings(rows: Rows, picks: Sequence[str]) -> list[float]:
+    """Return the percentiles of those genotypes that have been trained."""
+    return [banks.standing(rows, one) for one in picks if one in rows["trained"]]
+
+
 def standing(rows: Rows, picks: Sequence[str]) -> str:
     """Return the mean percentile of those genotypes that have been trained."""
-    trained = [banks.standing(rows, one) for one in picks if one in rows["trained"]]
+    trained = standings(rows, picks)
     if not trained:
         return "not trained yet"
     few = "" if len(trained) == len(picks) else f" ({len(trained)} of {len(picks)} trained)"

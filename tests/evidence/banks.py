@@ -46,7 +46,7 @@ class Headroom:
 
     @property
     def settled(self) -> bool:
-        """Whether the error of a cell's mean is at most half the spread between cells."""
+        """True if the error of a cell's mean is at most half the spread between cells."""
         return self.error <= self.between / 2
 
 

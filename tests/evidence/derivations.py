@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tests.evidence import nasbench, searches
-from tests.evidence.figures import Mean, mean
+from tests.evidence.figures import Mean, mean, paired_gain
 from tests.evidence.plan import CURRENT
 from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
@@ -69,7 +69,9 @@ def section(rows: Rows) -> list[str]:
         alone = scores[:, :4].mean(1)
         means.append(mean(alone.tolist()))
         chances.append(float(np.mean(chance[:4])))
-        gain = "–" if conditions == CONDITIONS[DEFAULT] else mean((alone - default).tolist()).text(sign=True)
+        gain = (
+            "–" if conditions == CONDITIONS[DEFAULT] else paired_gain(alone.tolist(), default.tolist()).text(sign=True)
+        )
         used = f"{used_of(chosen)} %"
         lines.append([conditions.name, *pairs[:4], f"{chances[-1]:.1f} / {means[-1]}", gain, used, *pairs[4:]])
     head = [

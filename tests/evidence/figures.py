@@ -26,7 +26,7 @@ class Mean:
 
     @property
     def positive(self) -> bool:
-        """Whether the mean is above 0 by two standard errors."""
+        """True if the mean is above 0 by two standard errors."""
         return self.error is not None and self.value > 2 * self.error
 
     def minus(self, other: Mean) -> Mean:
@@ -39,6 +39,11 @@ def mean(values: Sequence[float]) -> Mean:
     """Return the mean of values and its standard error."""
     n = len(values)
     return Mean(float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else None, n)
+
+
+def paired_gain(values: Sequence[float], plain: Sequence[float]) -> Mean:
+    """Return the mean paired difference of values from others."""
+    return mean((np.array(values) - np.array(plain)).tolist())
 
 
 def percentile(value: float, others: np.ndarray) -> float:

@@ -23,7 +23,7 @@ class Attempt:
     seeds: range
     keys: Mapping[str, Any] = field(default_factory=dict)
     skip_paths: str = "any"
-    spend: float = 0.9
+    spend: float = nasbench.SPEND
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tests.evidence import nasbench, searches, variants
-from tests.evidence.figures import mean
+from tests.evidence.figures import mean, paired_gain
 from tests.evidence.plan import CURRENT
 from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
@@ -17,6 +17,11 @@ SEEDS = range(32)
 
 Scoring = Callable[[np.ndarray], np.ndarray]
 """From log mixing weights (6, 5), less the mean of their edge, to the scores of the choices, (6, 5)."""
+
+
+def default(logs: np.ndarray) -> np.ndarray:
+    """Return the log mixing weights as they are."""
+    return logs
 
 
 def shrunk(share: float) -> Scoring:
@@ -42,7 +47,7 @@ def corrected(logs: np.ndarray) -> np.ndarray:
 
 
 SCORINGS: dict[str, Scoring] = {
-    "log mixing weight (the default)": lambda logs: logs,
+    "log mixing weight (the default)": default,
     "the same spread on every edge": standardised,
     "rank on its edge": ranked,
     "half of what the edge says, beside the mean of all edges": shrunk(0.5),
@@ -59,14 +64,16 @@ def section(rows: Rows) -> list[str]:
     if len(seeds) < 3:
         return [*heading, NOT_RUN, ""]
     weights = searches.weights_of(rows, CURRENT.name, seeds)
-    default = measured(next(iter(SCORINGS.values())), weights)
+    found = {name: measured(scoring, weights) for name, scoring in SCORINGS.items()}
+    scores, orders = next(iter(found.values()))
     lines = []
     for name, scoring in SCORINGS.items():
-        found, threes = measured(scoring, weights), measured(scoring, searches.groups(weights, 3))
-        gains = [
-            "–" if name == next(iter(SCORINGS)) else gain(*pair) for pair in zip(found, default, (1, 2), strict=True)
-        ]
-        lines.append([name, mean(found[0]), gains[0], mean(threes[0]), mean(found[1]).text(places=2), gains[1]])
+        three, _ = measured(scoring, searches.groups(weights, 3))
+        one, order = found[name]
+        changed = scoring is not default
+        gained = paired_gain(one, scores).text(sign=True) if changed else "–"
+        ordered = paired_gain(order, orders).text(places=2, sign=True) if changed else "–"
+        lines.append([name, mean(one), gained, mean(three), mean(order).text(places=2), ordered])
     return [
         *heading,
         *paragraph(
@@ -78,11 +85,6 @@ def section(rows: Rows) -> list[str]:
         *table(["a choice is scored by", "one search", "gain", "three averaged", "order", "gain in order"], lines),
         *sources(searches.origins(rows, CURRENT.name, seeds)),
     ]
-
-
-def gain(values: Sequence[float], default: Sequence[float], places: int) -> str:
-    """Return the mean paired difference from the default, with its sign."""
-    return mean((np.array(values) - np.array(default)).tolist()).text(places, sign=True)
 
 
 def measured(scoring: Scoring, weights: Sequence[np.ndarray]) -> tuple[list[float], list[float]]:

@@ -172,8 +172,11 @@ def test_scorings_of_a_choice() -> None:
     cost = np.array([UNITS[name] for name in PRIMITIVES], dtype=float)
     assert scorings.corrected(logs + 0.3 * (cost - cost.mean())) == pytest.approx(scorings.corrected(logs))
     weights = np.random.default_rng(0).dirichlet(np.ones(5), (2, 1, 6))
-    default = next(iter(scorings.SCORINGS.values()))
-    assert scorings.measured(default, list(weights)) == (variants.scores(list(weights)), variants.orders(list(weights)))
+    assert next(iter(scorings.SCORINGS.values())) is scorings.default
+    assert scorings.measured(scorings.default, list(weights)) == (
+        variants.scores(list(weights)),
+        variants.orders(list(weights)),
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tests.evidence import nasbench, searches
-from tests.evidence.figures import Mean, mean, spearman
+from tests.evidence.figures import Mean, mean, paired_gain, spearman
 from tests.evidence.plan import WINDOWS
 from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, paragraph, plural, ranges, sources, table
@@ -102,7 +102,7 @@ def gain(
     if name == searches.PLAIN or not common:
         return None
     changed, plain = (measure(searches.weights_of(rows, one, common)) for one in (name, searches.PLAIN))
-    return mean((np.array(changed) - np.array(plain)).tolist())
+    return paired_gain(changed, plain)
 
 
 def orders(weights: Sequence[np.ndarray]) -> list[float]:

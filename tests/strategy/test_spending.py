@@ -266,7 +266,7 @@ def test_a_genotype_that_uses_the_budget_stays_within_reach_over_three_stages(sh
 def test_a_budget_between_the_most_expensive_cells_with_one_skip_only_path_and_with_any_still_binds(
     bench: PriceTable,
 ) -> None:
-    """Of six 3x3 convolutions, one has to be a skip: the rest uses 0.98 of this budget, which five and a 1x1 would use whole."""
+    """The budget fits five 3x3 convolutions and a 1x1. With a skip in place of the 1x1, as the condition asks, 0.98 of it is used."""
     space = BENCH.with_skip_paths("one")
     names = ["nor_conv_3x3"] * 5 + ["nor_conv_1x1"]
     most = sum(bench.prices[bench.row("macs"), 0, edge, BENCH.columns[name]] for edge, name in enumerate(names))
