@@ -1,4 +1,7 @@
-"""Resources, counted exactly: each is `resource(network, image) -> number` for any module and an input shape (channels, height, width)."""
+"""Exact counts of resources.
+
+Each resource is a function `resource(network, image) -> number` for any module and an input shape (channels, height, width).
+"""
 
 from __future__ import annotations
 
@@ -22,56 +25,65 @@ from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedNetwork
 
 Counter = Callable[[nn.Module, Image], float]
-"""Counts one resource of a network for an image of that shape."""
+"""A function that counts one resource of a network for an input shape."""
 
 HOROWITZ_45NM = HardwareConfig()
 
 
 def macs(network: nn.Module, image: Image) -> int:
-    """Multiply-accumulates of one image: convolutions, linear layers and products of activations, no biases; half of PyTorch's FLOPs."""
+    """Return the multiply-accumulates for one image: half the FLOPs that PyTorch counts.
+
+    Convolutions, linear layers and products of activations are counted, without their biases.
+    """
     return sum(op.macs for op in trace(network, image).ops)
 
 
 def params(network: nn.Module, image: Image) -> int:
-    """Parameters, those of batch norms included, buffers excluded."""
+    """Return the number of parameters, including those of batch norms but no buffers."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def weight_bytes(network: nn.Module, image: Image, precision: int = 32) -> int:
-    """Bytes of the weights: `params` x precision / 8, buffers excluded."""
+    """Return the bytes of the weights, without buffers: `params` x precision / 8."""
     return params(network, image) * precision // 8
 
 
 def activations(network: nn.Module, image: Image) -> int:
-    """Elements that convolutions and linear layers put out for one image (Radosavovic et al. 2020, section 3.1)."""
+    """Return the number of output elements for one image, over all operations that multiply.
+
+    These are convolutions, linear layers and products of activations (Radosavovic et al. 2020, section 3.1).
+    """
     return sum(op.size for op in trace(network, image).ops if op.macs)
 
 
 def traffic(network: nn.Module, image: Image, precision: int = 32) -> int:
-    """Bytes that one image moves: every operation reads its inputs and weights and writes its output once.
+    """Return the bytes moved for one image: every operation reads its inputs and weights and writes its output once.
 
-    Batch norms and functions of one tensor are folded into their neighbours, their weights with them; views and
-    concatenations move nothing.
+    Batch norms and functions of one tensor, including their weights, are folded into neighbouring operations. Views
+    and concatenations move nothing.
     """
     ops = [op for op in trace(network, image).ops if not op.free]
     return sum(sum(elements for _, elements in op.reads) + op.weights + op.size for op in ops) * precision // 8
 
 
 def energy(network: nn.Module, image: Image, precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM) -> float:
-    """Joules of one image: MACs x (multiply + add), and every weight read once from DRAM."""
+    """Return the joules for one image: MACs x (multiply + add), plus one DRAM read of every weight."""
     return sum(joules(macs(network, image), params(network, image), precision, hardware))
 
 
 def joules(
     macs: int, params: int, precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM
 ) -> tuple[float, float]:
-    """What so many MACs and weights of `precision` bits take: joules of the arithmetic, and joules of the reading."""
+    """Return the joules of the arithmetic and of reading the weights, for counts of MACs and parameters at `precision` bits."""
     mac, dram = getattr(hardware, f"mac_{precision}"), hardware.dram_32 * precision / 32
     return macs * mac * 1e-12, params * dram * 1e-12
 
 
 def resources(precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM) -> dict[str, Counter]:
-    """Every resource that can be counted, by name, at a precision of weights and activations in bits (32, 16, 8)."""
+    """Return the counter of every resource that can be counted, by name.
+
+    `precision` is that of weights and activations, in bits (32, 16 or 8).
+    """
     deployment = {"precision": precision, "hardware": hardware}
     found: dict[str, Counter] = {}
     for resource in RESOURCES.values():
@@ -85,14 +97,14 @@ def resources(precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM) -> 
 
 
 COUNTERS = resources()
-"""The resources at 32 bits."""
+"""The counters at 32 bits."""
 
 COUNTED = frozenset(resource.name for resource in RESOURCES.values() if resource.whole)
-"""The resources that are whole numbers; the others are measured or computed in parts of a unit."""
+"""Resources that are whole numbers. The others are measured, or computed in fractions of a unit."""
 
 
 def additive(counters: Mapping[str, Counter]) -> dict[str, Counter]:
-    """Those resources that add up over the parts of a network."""
+    """Return the counters of resources that add up over the parts of a network."""
     return {name: counter for name, counter in counters.items() if RESOURCES[name].additive}
 
 
@@ -100,7 +112,7 @@ ADDITIVE = additive(COUNTERS)
 
 
 def count(network: nn.Module, image: Image, resources: Mapping[str, Counter] = COUNTERS) -> dict[str, float]:
-    """Every resource of a network, by name."""
+    """Return the cost of a network by resource."""
     with remembering():
         return {name: resource(network, image) for name, resource in resources.items()}
 
@@ -108,9 +120,9 @@ def count(network: nn.Module, image: Image, resources: Mapping[str, Counter] = C
 def count_derived(
     genotype: Genotype, space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Counter] | None = None
 ) -> dict[str, float]:
-    """Every resource of the network that a genotype describes at a skeleton, as it is shipped: without auxiliary head.
+    """Return the cost, by resource, of the network derived from a genotype at a skeleton, without the auxiliary head.
 
-    Counted as the genotype's own costs are, unless by other `resources`.
+    By default the counters are those of the genotype's own costs; pass `resources` to use others.
     """
     with torch.device("meta"):
         network = DerivedNetwork(genotype, space, skeleton)
@@ -118,24 +130,24 @@ def count_derived(
 
 
 def deployment_facts(precision: int, hardware: HardwareConfig) -> dict[str, Any]:
-    """What a genotype's provenance says of how its costs are counted."""
+    """Return the entries of a genotype's provenance that record how its costs are counted."""
     return {"precision": precision, "hardware": asdict(hardware)}
 
 
 def deployment_of(genotype: Genotype) -> tuple[int, HardwareConfig]:
-    """The precision in bits and the energies by which a genotype's costs are counted: 32 and 45 nm unless it says otherwise.
+    """Return the precision in bits and the hardware energies that a genotype's costs are counted with.
 
-    Raises InputError where it says something that cannot be.
+    They are read from its provenance; the defaults are 32 bits and 45 nm. Raises InputError if they are invalid.
     """
-    said = genotype.provenance
-    precision, hardware = said.get("precision", 32), said.get("hardware", {})
+    provenance = genotype.provenance
+    precision, hardware = provenance.get("precision", 32), provenance.get("hardware", {})
     if precision not in (32, 16, 8) or not isinstance(hardware, dict):
-        raise InputError(f"the genotype's provenance has the precision {precision!r}; it must be 32, 16 or 8 (bits).")
+        raise InputError(f"the genotype's provenance has precision {precision!r}; it must be 32, 16 or 8 bits.")
     return precision, key_values.parse_settings(
         HardwareConfig, list(hardware.items()), where="the hardware in the genotype's provenance"
     )
 
 
 def resources_of(genotype: Genotype) -> dict[str, Counter]:
-    """Every resource that can be counted, as the genotype's own costs are. Raises InputError as `deployment_of` does."""
+    """Return the counters, by resource, of a genotype's own costs. Raises InputError as `deployment_of` does."""
     return resources(*deployment_of(genotype))

@@ -1,8 +1,9 @@
-"""Expected costs of a mixture of networks: differentiable in the mixing weights, and exact where the mixture is one network.
+"""Expected costs of a mixture of networks: differentiable in the mixing weights, and exact if the mixture is a single network.
 
-The mean is over cells drawn from the mixing weights: each node draws its edges one after the other, without
-replacement, an edge with probability proportional to q_e, the sum of its choosable weights times its edge weight if it
-has one; and on each drawn edge a primitive proportional to its weight. Prices are those of the deployment skeleton, fixed parts included.
+The expectation is over cells drawn from the mixing weights. Each node draws its edges one at a time, without
+replacement. The probability of an edge is proportional to its strength q_e: the sum of its choosable weights, times its
+edge weight if it has one. Each drawn edge then draws a primitive with probability proportional to its weight. Prices
+are counted at the deployment skeleton, including its fixed parts.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from rapdarts.errors import InputError
 class PriceTable:
     """Prices of every choice at one skeleton, in resources that add up over the parts of a network.
 
-    `fixed` (resources,) is spent whatever is chosen; `prices` (resources, kinds, edges, primitives) is what a
-    primitive on an edge adds over all cells of its kind; both float64, in the resources' own units.
+    `fixed` (resources,) is the cost of the parts that no choice affects. `prices` (resources, kinds, edges, primitives)
+    is the cost that a primitive on an edge adds over all cells of its kind. Both are float64, in the resources' own units.
     """
 
     space: SearchSpace
@@ -36,25 +37,26 @@ class PriceTable:
     fixed: np.ndarray
     prices: np.ndarray
     notes: tuple[str, ...] = ()
-    """Remarks on these prices for the user, in sentences."""
+    """Remarks on these prices for the user, one sentence each."""
 
     def exact(self, genotype: Genotype) -> dict[str, float]:
-        """Return the cost of the network derived from a genotype, by resource; integers where the resource is counted.
+        """Return the cost of the network derived from a genotype, by resource, as integers for counted resources.
 
-        Raises InputError for a genotype it has no prices for.
+        Raises InputError for a genotype that the table has no prices for.
         """
         chosen = one_hot(self.space, genotype)
         for kind, width in genotype.widths.items():
-            # The fixed parts are those of cells that put out all their nodes, as every search does.
+            # The fixed parts are counted for cells that concatenate all their nodes, as every search derives them.
             if width != len(self.space.outputs):
                 raise InputError(
-                    f"cell {kind} puts out {width} of {self.space.nodes} nodes; prices are known where a cell puts out all."
+                    f"cell {kind} concatenates {width} of {self.space.nodes} nodes; "
+                    "a price table needs cells that concatenate all their nodes."
                 )
         costs = choice_costs(self.resources, self.fixed, self.prices, chosen)
         return {name: round(cost) if name in COUNTED else cost for name, cost in costs.items()}
 
     def expected(self, mixing: Mixing) -> Tensor:
-        """Return E[cost] (resources,) float64 of a mixing (kinds, edges, primitives); equals `exact` where the mixing is one-hot."""
+        """Return E[cost] (resources,) float64 of a mixing (kinds, edges, primitives); equal to `exact` if the mixing is one-hot."""
         return ExpectedCost(self, mixing.weights.device)(mixing)
 
     def row(self, resource: str) -> int:
@@ -67,16 +69,16 @@ def choice_costs(
 ) -> dict[str, float]:
     """Return the cost of a one-hot choice (kinds, edges, primitives) by resource, as a correctly rounded sum.
 
-    `fixed` is (resources,), `prices` (resources, kinds, edges, primitives). Exact where prices are integers.
+    `fixed` is (resources,), `prices` (resources, kinds, edges, primitives). The result is exact if prices are integers.
     """
     rows = zip(resources, fixed, prices, strict=True)
     return {name: math.fsum([constant, *added[chosen > 0]]) for name, constant, added in rows}
 
 
 class ExpectedCost:
-    """E[cost] as a function of the mixing, on one device: a step of the search costs one product.
+    """E[cost] as a function of the mixing, on one device: one matrix product in each step of the search.
 
-    With `peak`, peak memory, which does not add up, comes after the resources of the table.
+    With `peak`, peak memory is appended to the resources of the table. It does not add up over the parts of a network.
     """
 
     def __init__(self, table: PriceTable, device: torch.device, peak: bool = False) -> None:
@@ -101,7 +103,7 @@ class ExpectedCost:
 
 
 def siblings(space: SearchSpace, device: torch.device) -> Tensor:
-    """Return for every edge the other edges into the same node, (edges, edges) float64 of 0 and 1."""
+    """Return a matrix (edges, edges) float64 that is 1 for two different edges into the same node, else 0."""
     node = torch.tensor([node for node, _ in space.edges])
     same = (node[:, None] == node).double() - torch.eye(len(node), dtype=torch.float64)
     return same.to(device)
@@ -110,10 +112,10 @@ def siblings(space: SearchSpace, device: torch.device) -> Tensor:
 def draw_probabilities(space: SearchSpace, strength: Tensor, others: Tensor) -> Tensor:
     """Return the probability that a node draws an edge, divided by the edge's strength q_e; `strength` and result are (kinds, edges).
 
-    `others` says which edges are an edge's `siblings`.
+    `others` (edges, edges) is the matrix that `siblings` returns.
 
-    Divided, because then it is finite at q_e = 0 too; times a primitive's weight m_eo it is the probability that
-    the pair (e, o) is in the cell.
+    The quotient is finite even at q_e = 0. Multiplied by a primitive's weight m_eo, it is the probability that the pair
+    (e, o) is in the cell.
     """
     if space.keep == 2:
         return _two_draws(strength, others)
@@ -122,22 +124,22 @@ def draw_probabilities(space: SearchSpace, strength: Tensor, others: Tensor) -> 
 
 
 def _two_draws(q: Tensor, others: Tensor) -> Tensor:
-    """s_e / q_e = 1/Q + sum over f != e of q_f/Q / (Q - q_f), for all nodes at once: the edge is the first drawn, or the second."""
+    """Return s_e / q_e = 1/Q + sum over f != e of q_f/Q / (Q - q_f), for all nodes at once: e is drawn first or second."""
     rest = q @ others
     first = _inverse(q + rest)
     return first + (q * first * _inverse(rest)) @ others
 
 
 def _draws(q: Tensor, keep: int, known: dict[tuple[int, ...], Tensor], left: tuple[int, ...] | None = None) -> Tensor:
-    """s_e / q_e (kinds, n) for `keep` draws without replacement from the edges `left` (all n) of strengths q (kinds, n).
+    """Return s_e / q_e (kinds, n) for `keep` draws without replacement from the edges `left` (default: all n) of strengths q (kinds, n).
 
-    By the first draw: s_e = q_e/Q + sum over f != e of q_f/Q * s_e(the rest without f, keep - 1). The order of the
-    draws does not matter to what is left, so that each set is worked out once and kept in `known`.
+    Conditioning on the first draw gives s_e = q_e/Q + sum over f != e of q_f/Q * s_e(the rest without f, keep - 1). The
+    edges that are left do not depend on the order of the draws, so each set is computed once and cached in `known`.
     """
     left = tuple(range(q.shape[-1])) if left is None else left
     if left not in known:
         inside = torch.zeros(q.shape[-1], dtype=q.dtype, device=q.device)
-        for edge in left:  # one by one, and filled: an index of several, or a value, would be copied to the device
+        for edge in left:  # one at a time, with fill_: a list of indices, or a value, would be copied to the device
             inside[edge].fill_(1)
         total = _inverse((q * inside).sum(-1, keepdim=True))
         if keep == len(left):
@@ -152,14 +154,14 @@ def _draws(q: Tensor, keep: int, known: dict[tuple[int, ...], Tensor], left: tup
 
 
 def _inverse(q: Tensor) -> Tensor:
-    """1/q, and 0 where nothing is left to draw: saturated mixing weights give a finite cost and gradient."""
+    """Return 1/q, or 0 if nothing is left to draw, so that saturated mixing weights give a finite cost and gradient."""
     safe = torch.where(q > 0, q, 1.0)
     return torch.where(q > 0, 1 / safe, 0.0)
 
 
 @dataclass(frozen=True)
 class Place:
-    """A primitive on an edge of a cell of a skeleton: its indices in a price table, how it is built, and the size of its input."""
+    """A primitive on an edge of a skeleton's cell: its indices in a price table, how it is built, and the size of its input."""
 
     kind: int
     edge: int
@@ -171,12 +173,12 @@ class Place:
 
     @property
     def build(self) -> tuple[str, int, int, tuple[int, int]]:
-        """(primitive, channels, stride, (h, w)); the same at many places."""
+        """Return (primitive, channels, stride, (h, w)), which many places share."""
         return self.name, self.channels, self.stride, self.size
 
 
 def places(space: SearchSpace, skeleton: Skeleton) -> list[Place]:
-    """Return every place of a skeleton where a primitive may be, from the first cell to the last."""
+    """Return every place for a primitive in a skeleton, from the first cell to the last."""
     found = []
     for plan in skeleton.cells(space):
         if plan.kind not in space.kinds:
@@ -189,9 +191,9 @@ def places(space: SearchSpace, skeleton: Skeleton) -> list[Place]:
 
 
 def price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Counter] = ADDITIVE) -> PriceTable:
-    """Count every primitive at every place of a skeleton, and the fixed parts by difference to one whole network.
+    """Count every primitive at every place of a skeleton, and the fixed parts as the difference from a whole network.
 
-    The resources must add up over the parts of a network; peak memory, which does not, has its own model.
+    The resources must add up over the parts of a network. Peak memory does not; it has its own model (`ExpectedPeak`).
     """
     prices = np.zeros((len(resources), len(space.kinds), len(space.edges), len(space.primitives)))
     counted: dict[tuple[str, int, int, tuple[int, int]], list[float]] = {}

@@ -1,8 +1,9 @@
-"""The peak of activations of a mixture of networks: differentiable, and exact where the mixture is one network.
+"""Expected peak memory of a mixture of networks: differentiable, and exact if the mixture is a single network.
 
-The peak is that of the worst instant, an operation of the stem, of a cell or of the classifier. What is held then is a
-polynomial in the probability that each (edge, primitive) is in the cell: a state is held with the probability that an
-edge still to come reads it, and a result waits for the sum of its node with the probability that its edge is there.
+The peak is the memory held at the worst instant: during an operation of the stem, a cell or the classifier. The memory
+held at an instant is a polynomial in the probabilities that each (edge, primitive) is in the cell. A state is held with
+the probability that a later edge reads it. The result of an edge is held until its node is summed, with the probability
+that the edge is in the cell.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ from rapdarts.networks.layers import Classifier, ResidualBlock, Stem, preprocess
 
 
 class ExpectedPeak:
-    """E[peak] as a function of what may be in the cells, on one device.
+    """E[peak] as a function of the probabilities of primitives in the cells, on one device.
 
     The edges into a node run in the order of the space, as in the genotypes that a search derives. Raises InputError
-    for a space whose cells may put out one activation twice.
+    for a space whose cells may concatenate the same activation twice.
     """
 
     def __init__(self, space: SearchSpace, skeleton: Skeleton, device: torch.device) -> None:
         if any(space.edges_kept(state - space.inputs) == 1 for state in space.outputs):
             raise InputError(
-                f"the space {space.name} puts out nodes of one edge; the expected peak of memory needs sums of two or more."
+                f"the space {space.name} concatenates nodes with a single edge; "
+                "expected peak memory needs nodes with two or more edges."
             )
         contexts = _contexts(space, skeleton)
         self.fixed = torch.tensor(_fixed(space, skeleton, contexts), dtype=torch.float64, device=device)
@@ -44,21 +46,22 @@ class ExpectedPeak:
         self.edge_of = edges.repeat_interleave(len(space.primitives), 0)
 
     def __call__(self, chosen: Tensor) -> Tensor:
-        """Bytes, a scalar float64, at the probability `chosen` (kinds, edges, primitives) float64 of each to be in the cell.
+        """Return the expected peak in bytes, a scalar float64.
 
-        An edge has one primitive or none, and edges are taken for independent of each other.
+        `chosen` (kinds, edges, primitives) float64 is the probability that each primitive is in the cell. An edge has at
+        most one primitive, and edges are assumed to be independent.
         """
-        anyway, by_edge = [self.fixed], []
+        unconditional, by_edge = [self.fixed], []
         for cells, of_kind in zip(self.cells, chosen, strict=True):
             if cells is None:
                 by_edge.append(torch.zeros_like(of_kind))
             else:
                 peaks, peak = cells(of_kind)
                 by_edge.append(peaks)
-                anyway.append(peak)
-        floor = torch.stack(anyway).amax()
+                unconditional.append(peak)
+        floor = torch.stack(unconditional).amax()
         ordered, order = torch.stack(by_edge).clamp(min=floor).flatten().sort(descending=True)
-        # Of each peak, from the highest: the probability that all edges stay below it.
+        # For each peak, from the highest: the probability that all edges stay below it.
         below = _product(1 - (chosen.flatten()[order, None] * self.edge_of[order]).cumsum(0))
         steps = ordered - torch.cat([ordered[1:], floor[None]])
         return BYTES_PER_ACTIVATION * (floor + (steps * (1 - below)).sum())
@@ -67,8 +70,9 @@ class ExpectedPeak:
 class _Cells:
     """The cells of one kind: P contexts, E edges, O primitives, N nodes, S states (the inputs, then the nodes), T instants.
 
-    The instants are: each edge while its primitive still reads its input; each edge after that; each node's first sum;
-    the second, where there is one (a third holds less); and, before all these, the preprocessing of the newer input.
+    The instants are, in this order: each edge while its primitive still reads its input; each edge after that; the first
+    sum of each node; its second sum, if it has one (a third holds less); and the preprocessing of the newer input, which
+    runs before all others.
     """
 
     def __init__(self, space: SearchSpace, contexts: list[CellContext], device: torch.device) -> None:
@@ -77,10 +81,10 @@ class _Cells:
 
         edges, states = list(enumerate(space.edges)), range(space.inputs + space.nodes)
         sums = [(node, terms) for terms in (2, 3) for node in range(space.nodes) if space.edges_kept(node) >= terms]
-        # Of each instant: the node at work, the edge at work (-1: none), whether that reads, the first edge to come.
+        # For each instant: the current node, the current edge (-1: none), whether it reads its input, the next edge.
         instants = [(node, edge, reads, edge + 1) for reads in (True, False) for edge, (node, _) in edges]
         instants += [(node, -1, False, space.edges_into(node).stop) for node, _ in sums]
-        instants += [(1 - space.inputs, -1, False, 0)]  # when one state is there
+        instants += [(1 - space.inputs, -1, False, 0)]  # when only one state exists
         self.later = tensor([[edge >= first for edge, _ in edges] for *_, first in instants])
         self.reads = tensor([[reads and edge == now for edge, _ in edges] for _, now, reads, _ in instants])
         self.waits = tensor(
@@ -89,8 +93,8 @@ class _Cells:
         self.before = tensor([[to == node and other < edge for other, (to, _) in edges] for edge, (node, _) in edges])
         self.second = tensor([0] * (2 * len(edges)) + [terms - 2 for _, terms in sums] + [0])[:, None]
         self.leaves = tensor([[source == state for _, (_, source) in edges] for state in states])
-        self.there = tensor([[state < space.inputs + node for state in states] for node, *_ in instants])
-        self.put_out = torch.tensor([state in space.outputs for state in states], device=device)
+        self.exists = tensor([[state < space.inputs + node for state in states] for node, *_ in instants])
+        self.concatenated = torch.tensor([state in space.outputs for state in states], device=device)
         self.alone = space.inputs == 1
 
         profiles = _edge_profiles(space, contexts)
@@ -99,21 +103,21 @@ class _Cells:
         self.beside = beside.permute(3, 1, 2, 0)
         self.sizes = tensor([[at.state if state < space.inputs else at.result for at in contexts] for state in states])
         self.kept = tensor([at.newer * at.kept for at in contexts])
-        # Of a sum: what it gives, and the sum before it.
+        # For each sum: its result, and the result of the sum before it.
         between = [[at.result * (terms - 1) for at in contexts] for _, terms in sums]
         self.between = tensor([*between, [_newer_peak(space, at) for at in contexts]])
 
     def __call__(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Elements held at most, of `chosen` (E, O): on every edge, were that primitive there, (E, O), and at all other instants."""
+        """Return the most elements held for `chosen` (E, O): on every edge if it has that primitive, (E, O), and at all other instants."""
         present, in_place = chosen.sum(-1), (chosen * self.in_place).sum(-1)
-        # The first two terms of a node are gone at its second sum: those with less than two edges before them.
+        # At its second sum a node has freed its first two terms: those with fewer than two edges before them.
         third = (self.before @ present - 1).clamp(0, 1)
         waits = self.waits * (1 - self.second * (1 - third))
-        needed = self.later * present + waits * in_place + self.reads  # (T, E): whether an edge needs its state
+        needed = self.later * present + waits * in_place + self.reads  # (T, E): how likely an edge needs its state
         held = 1 - _product(1 - needed[:, None] * self.leaves)  # (T, S)
-        held = torch.where(self.put_out, 1.0, held) * self.there
-        new = present - in_place  # what works in place has no result of its own
-        if self.alone:  # the first node is the result of its one edge, and where that works in place the input itself
+        held = torch.where(self.concatenated, 1.0, held) * self.exists
+        new = present - in_place  # a primitive that works in place has no result of its own
+        if self.alone:  # the first node is the result of its only edge, or the input itself if that edge works in place
             node = held[:, 1:2]
             held = torch.cat([1 - (1 - held[:, :1]) * (1 - in_place[0] * node), new[0] * node, held[:, 2:]], 1)
         amount = self.kept + held @ self.sizes + (waits @ new)[:, None] * self.sizes[-1]  # (T, P)
@@ -123,16 +127,16 @@ class _Cells:
 
 
 def _product(x: Tensor) -> Tensor:
-    """Over the last axis, which is short. (`prod` asks the device for zeros in its backward pass.)"""
+    """Return the product over the last axis, which is short. (The backward pass of `prod` synchronises with the device.)"""
     return functools.reduce(torch.mul, x.unbind(-1))
 
 
 @dataclass(frozen=True)
 class CellContext:
-    """A cell's plan and inputs, whatever its layer.
+    """A cell's plan and inputs, independent of its layer.
 
-    `older` is the shape of the older input; `same` says that it is the newer one, given twice; `kept` that the next
-    cell reads the newer one too.
+    `older` is the shape of the older input. `same` is True if the older input is the newer one, passed twice; `kept` is
+    True if the next cell reads the newer input too.
     """
 
     plan: CellPlan
@@ -147,7 +151,7 @@ class CellContext:
 
     @property
     def state(self) -> int:
-        """Elements of an input once it is preprocessed."""
+        """Elements of an input after preprocessing."""
         return self.plan.channels * self.plan.size[0] * self.plan.size[1]
 
     @property
@@ -170,9 +174,9 @@ def _contexts(space: SearchSpace, skeleton: Skeleton) -> list[CellContext]:
 
 @dataclass(frozen=True)
 class Profile:
-    """Elements that a module holds at most beside its input: while it still reads that, and later.
+    """The most elements that a module holds besides its input: while it still reads the input, and after that.
 
-    `in_place` says that what it gives is its input, or a part of it.
+    `in_place` is True if its output is its input or a part of it.
     """
 
     reading: int
@@ -206,7 +210,10 @@ def _edge_profiles(space: SearchSpace, contexts: list[CellContext]) -> list[list
 
 
 def _newer_peak(space: SearchSpace, context: CellContext) -> int:
-    """Elements held at most while the newer input is preprocessed, without the older one's state, and itself where it is kept."""
+    """Return the most elements held while the newer input is preprocessed.
+
+    The state of the older input is not included, nor is the newer input itself if it is kept.
+    """
     if space.inputs == 1:
         return 0
     with torch.device("meta"):
@@ -215,12 +222,15 @@ def _newer_peak(space: SearchSpace, context: CellContext) -> int:
 
 
 def _fixed(space: SearchSpace, skeleton: Skeleton, contexts: list[CellContext]) -> int:
-    """Elements held at most where no choice matters: in stem, classifier, residual blocks and preprocessing of older inputs."""
+    """Return the most elements held in parts that no choice affects.
+
+    These are the stem, the classifier, residual blocks and the preprocessing of older inputs.
+    """
 
     def alone(module: nn.Module, image: Image) -> int:
         return max(live(trace(module, image)), default=0)
 
-    last = contexts[-1]  # of the last stage; all its cells put out the same
+    last = contexts[-1]  # of the last stage, all of whose cells have outputs of the same shape
     with torch.device("meta"):
         stem = Stem(space, skeleton)
         outputs = len(space.outputs) * last.plan.channels if last.plan.kind in space.kinds else last.plan.channels
@@ -239,7 +249,7 @@ def _fixed(space: SearchSpace, skeleton: Skeleton, contexts: list[CellContext]) 
 
 
 class _Doubled(nn.Module):
-    """A layer of two inputs, given one twice."""
+    """A layer of two inputs that receives one input twice."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()

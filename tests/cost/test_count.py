@@ -1,4 +1,4 @@
-"""Counting: by hand for single layers, the thesis' filter designs, and the cheapest and the most expensive cells."""
+"""Tests of counting: single layers by hand, the filter designs of the thesis, and the cheapest and most expensive cells."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ def test_macs_by_hand(layer: nn.Module, image: tuple[int, int, int], expected: i
     ids=["3x3", "5x5", "3x1 + 1x3", "5x1 + 1x5", "1x1 to 64, then 3x3"],
 )
 def test_filter_designs(design: list[nn.Module], multiplications: int, weights: int, stored: int) -> None:
-    """AlexNet's fifth convolution, 384x13x13 to 256, in five designs; those of two branches are summed."""
+    """Count AlexNet's fifth convolution (384x13x13 to 256 channels) in five designs; two branches are added up."""
     counted = [count(branch, (384, 13, 13)) for branch in design]
     assert sum(branch["macs"] for branch in counted) == multiplications
     assert sum(branch["params"] for branch in counted) == weights
     assert sum(branch["bytes"] for branch in counted) == stored
 
 
-def test_params_are_what_training_changes() -> None:
+def test_params_exclude_buffers() -> None:
     layer = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.BatchNorm2d(8, affine=False))
-    assert params(layer, (3, 8, 8)) == 3 * 8 * 9 + 8 + 2 * 8  # no running means, variances and counters
+    assert params(layer, (3, 8, 8)) == 3 * 8 * 9 + 8 + 2 * 8  # no running means, variances or counters
     assert weight_bytes(layer, (3, 8, 8)) == 4 * 240
     names = ["macs", "params", "bytes", "activations", "traffic", "energy", "peak_memory"]
     assert list(COUNTERS) == list(count(layer, (3, 8, 8))) == names
@@ -79,7 +79,7 @@ def test_params_are_what_training_changes() -> None:
 
 @pytest.mark.parametrize("precision, pj, bytes_", [(32, 4.6, 4), (16, 1.5, 2), (8, 0.23, 1)])
 def test_activations_traffic_and_energy_by_hand(precision: int, pj: float, bytes_: int) -> None:
-    """A folded pair, a pool and a linear layer; 45 nm: multiply and add, and 640 pJ for 32 bits of DRAM (Horowitz 2014)."""
+    """Count a folded convolution, a pool and a linear layer at 45 nm: 640 pJ per 32 bits read from DRAM (Horowitz 2014)."""
     folded = (nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
     network = nn.Sequential(*folded, nn.Flatten(), nn.Linear(36, 5))
     counted = count(network, (3, 8, 8), resources(precision))
@@ -93,7 +93,7 @@ def test_activations_traffic_and_energy_by_hand(precision: int, pj: float, bytes
     assert counted["peak_memory"] == 4 * (192 + 144)  # fp32 at any precision
 
 
-def test_counting_leaves_no_trace() -> None:
+def test_counting_does_not_change_the_network() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5), nn.Conv2d(8, 2, 1))
     network(torch.ones(2, 3, 8, 8)).sum().backward()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -110,7 +110,7 @@ def test_counting_leaves_no_trace() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_derived_counts_are_those_of_the_network_as_shipped() -> None:
+def test_count_derived_leaves_out_the_auxiliary_head() -> None:
     space, skeleton = named_space("filters"), Skeleton(3, 5, (1, 9, 7), 4)
     genotype = random_genotype(space, np.random.default_rng(0))
     torch.manual_seed(0)
@@ -137,8 +137,8 @@ def test_floor_and_ceiling(primitive: str, weights: int, multiplications: int) -
     assert (counted["params"], counted["macs"]) == (weights, multiplications)
 
 
-def test_a_genotype_is_counted_as_it_says() -> None:
-    """Its provenance keeps the precision and the energies that its costs were counted by."""
+def test_a_genotype_is_counted_as_its_provenance_says() -> None:
+    """The provenance records the precision and the energies that the costs were counted with."""
     space, skeleton = named_space("darts"), Skeleton(3, 4, (3, 8, 8), 10)
     plain = random_genotype(space, np.random.default_rng(0))
     chip = HardwareConfig(name="chip", mac_8=0.5, dram_32=100)
@@ -147,6 +147,6 @@ def test_a_genotype_is_counted_as_it_says() -> None:
     assert cost["macs"] == whole["macs"] and 4 * cost["bytes"] == whole["bytes"]
     assert cost["energy"] == pytest.approx(0.5e-12 * cost["macs"] + 25e-12 * cost["params"], rel=1e-12)
     assert DerivedBlueprint(small, space, skeleton).costs == cost
-    for said in ({"precision": 7}, {"precision": 8, "hardware": 3}, {"hardware": {"mac_8": -1}}):
+    for invalid in ({"precision": 7}, {"precision": 8, "hardware": 3}, {"hardware": {"mac_8": -1}}):
         with pytest.raises(InputError, match="provenance"):
-            count_derived(replace(plain, provenance=said), space, skeleton)
+            count_derived(replace(plain, provenance=invalid), space, skeleton)

@@ -1,4 +1,4 @@
-"""Expected costs: exact where the mixture is one network, the mean of the stated draws where it is not, differentiable everywhere."""
+"""Tests of expected costs: exact for one network, the mean over draws for a mixture, and differentiable everywhere."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ DARTS = SPACES["darts"]
 DEPLOYMENT = Skeleton(20, 36, (3, 32, 32), 10)
 SMALL = Skeleton(3, 4, (3, 9, 7), 10)
 GENOTYPES = int(os.environ.get("RAPDARTS_PROOFS", "30"))
-"""How many random genotypes of each space the identities are shown on; `make proofs` takes 1,000."""
+"""Number of random genotypes of each space that the identities are tested on; `make proofs` takes 1,000."""
 
 COUNTED_ROWS = ("macs", "params", "bytes", "activations", "traffic")
-"""The resources that are whole numbers: equal to the last digit."""
+"""Resources that are whole numbers, compared for equality."""
 
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, PriceTable]:
-    """At the deployment skeleton, by space."""
+    """Price tables by space, at its deployment skeleton."""
     own = {"nasbench201": Skeleton(17, 16, (3, 32, 32), 10)}
     return {name: price_table(space, own.get(name, DEPLOYMENT)) for name, space in SPACES.items()}
 
@@ -121,19 +121,18 @@ def test_literature(table: PriceTable, name: str, weights: int, macs: int) -> No
     assert (cost["macs"], cost["params"], cost["bytes"]) == (macs, weights, 4 * weights)
 
 
-def test_what_a_table_cannot_price_is_refused(table: PriceTable) -> None:
+def test_genotypes_without_prices_are_refused(table: PriceTable) -> None:
     cells = LITERATURE["PDARTS"].cells
     narrow = Genotype("darts", {**cells, "normal": Cell(2, cells["normal"].nodes, (3, 4, 5))})
-    with pytest.raises(InputError, match="normal puts out 3 of 4 nodes"):
+    with pytest.raises(InputError, match="normal concatenates 3 of 4 nodes"):
         table.exact(narrow)
     with pytest.raises(InputError, match="5 nodes; the space darts has 4"):
         table.exact(LITERATURE["NASNet"])
-    with pytest.raises(InputError, match="cell normal, node 1 has 1 edges, which no mixing becomes"):
+    with pytest.raises(InputError, match="cell normal, node 1 has 1 edges, but mixing weights need"):
         table.exact(LITERATURE["FairDARTS_b"])
 
 
-def test_resources_are_open() -> None:
-    """Anything that adds up over the parts can be priced."""
+def test_any_additive_resource_can_be_priced() -> None:
 
     def norms(network: nn.Module, image: tuple[int, int, int]) -> int:
         return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
@@ -146,17 +145,17 @@ def test_resources_are_open() -> None:
 # --- one network -------------------------------------------------------------------------------------------------
 
 
-def by_sizes(network: DerivedNetwork, image: tuple[int, int, int]) -> dict[str, int]:
-    """A second count, from the sizes that flow through the layers of a real forward pass."""
+def counted_by_hooks(network: DerivedNetwork, image: tuple[int, int, int]) -> dict[str, int]:
+    """Return an independent count, from the output sizes of the layers in a real forward pass."""
     found = {"macs": 0, "activations": 0}
 
-    def look(layer: nn.Module, inputs: Any, y: Tensor) -> None:
+    def add(layer: nn.Module, inputs: Any, y: Tensor) -> None:
         found["macs"] += layer.weight.numel() * (y[0, 0].numel() if y.dim() == 4 else 1)
         found["activations"] += y.numel()
 
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
-            module.register_forward_hook(look)
+            module.register_forward_hook(add)
     with torch.no_grad():
         network.eval()(torch.zeros(1, *image))
     weights = sum(weight.numel() for weight in network.parameters())
@@ -164,16 +163,16 @@ def by_sizes(network: DerivedNetwork, image: tuple[int, int, int]) -> dict[str, 
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_exact_is_the_count_of_the_network(small_tables: dict[str, PriceTable], name: str) -> None:
+def test_exact_cost_equals_the_count_of_the_network(small_tables: dict[str, PriceTable], name: str) -> None:
     space, table = SPACES[name], small_tables[name]
     for genotype in genotypes_of(space, GENOTYPES):
-        found = by_sizes(DerivedNetwork(genotype, space, SMALL), SMALL.image)
+        found = counted_by_hooks(DerivedNetwork(genotype, space, SMALL), SMALL.image)
         assert found.items() <= table.exact(genotype).items()
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_expected_at_one_hot_is_the_count_of_the_network(small_tables: dict[str, PriceTable], name: str) -> None:
-    """The identity that everything rests on: expected = counted, the integers equal."""
+def test_expected_cost_of_one_hot_weights_equals_the_count(small_tables: dict[str, PriceTable], name: str) -> None:
+    """Whole numbers are compared for equality, energy up to rounding."""
     space, table = SPACES[name], small_tables[name]
     for genotype in genotypes_of(space, GENOTYPES, seed=1):
         counted = count_derived(genotype, space, SMALL, ADDITIVE)
@@ -184,15 +183,15 @@ def test_expected_at_one_hot_is_the_count_of_the_network(small_tables: dict[str,
 
 
 @pytest.mark.parametrize("name", ["filters", "nasbench201"])
-def test_exact_is_the_count_at_the_deployment_skeleton(tables: dict[str, PriceTable], name: str) -> None:
-    """For `darts` the literature's genotypes say so: counted among the derived networks, priced above."""
+def test_exact_cost_equals_the_count_at_the_deployment_skeleton(tables: dict[str, PriceTable], name: str) -> None:
+    """For `darts`, genotypes from the literature cover this: counted in the tests of derived networks, priced above."""
     space, table = SPACES[name], tables[name]
     for genotype in genotypes_of(space, 2, seed=2):
         counted = count_derived(genotype, space, table.skeleton, ADDITIVE)
         assert table.exact(genotype) == {**counted, "energy": pytest.approx(counted["energy"], rel=1e-12)}
 
 
-def test_exact_behind_the_imagenet_stem() -> None:
+def test_exact_cost_with_the_imagenet_stem() -> None:
     skeleton = Skeleton(4, 6, (3, 45, 70), 5, "imagenet")
     table = price_table(DARTS, skeleton)
     for genotype in genotypes_of(DARTS, 2):
@@ -204,7 +203,7 @@ def test_exact_behind_the_imagenet_stem() -> None:
 
 
 def test_expected_at_uniform_mixing(table: PriceTable) -> None:
-    """Not the 583 M MACs of a plain sum over all edges, most of which no cell keeps."""
+    """The plain sum over all edges is 583 M MACs, but a cell keeps only some of the edges."""
     mixing = uniform_mixing(DARTS.mask)
     macs, weights, stored = table.expected(mixing).tolist()[:3]
     assert round(macs / 1e6, 3) == 459.566
@@ -214,8 +213,8 @@ def test_expected_at_uniform_mixing(table: PriceTable) -> None:
     assert round(plain_sum[0] / 1e6) == 583
 
 
-def test_random_cells(table: PriceTable) -> None:
-    """The distribution of costs over uniform cells: its mean is the uniform mixture's, its two resources are nearly one."""
+def test_costs_of_random_cells(table: PriceTable) -> None:
+    """The mean over uniformly drawn cells is that of the uniform mixture; MACs and parameters are almost fully correlated."""
     costs = [table.exact(genotype) for genotype in genotypes_of(DARTS, 2000)]
     macs, weights = (np.array([cost[name] for cost in costs]) / 1e6 for name in ("macs", "params"))
     assert np.corrcoef(macs, weights)[0, 1] > 0.99
@@ -228,14 +227,14 @@ def test_random_cells(table: PriceTable) -> None:
 
 
 def edge_weights(space: SearchSpace, deviation: float) -> Tensor:
-    """Softmax over the edges into each node, as with edge normalisation; uniform at deviation 0."""
+    """Return a softmax over the edges into each node, as with edge normalisation; uniform at deviation 0."""
     torch.manual_seed(5)
     beta = deviation * torch.randn(space.mask.shape[:2], dtype=torch.float64)
     return torch.cat([torch.softmax(beta[:, space.edges_into(node)], -1) for node in range(space.nodes)], -1)
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_edge_weights_change_which_edges_are_drawn_and_no_single_network(
+def test_edge_weights_change_the_draws_but_not_the_cost_of_one_network(
     small_tables: dict[str, PriceTable], name: str
 ) -> None:
     table, space = small_tables[name], SPACES[name]
@@ -253,17 +252,17 @@ def test_edge_weights_change_which_edges_are_drawn_and_no_single_network(
         assert not torch.allclose(uneven, uniform_edges, rtol=1e-3)
         by_hand = Mixing(plain.weights * edge_weights(space, 2.0)[..., None])
         torch.testing.assert_close(uneven, table.expected(by_hand), rtol=1e-12, atol=0)
-    else:  # every edge is there anyway
+    else:  # every edge is always in the cell
         torch.testing.assert_close(uneven, uniform_edges, rtol=1e-12, atol=0)
 
 
 def drawn_costs(table: PriceTable, weights: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Costs (draws, resources) of cells drawn as the module says: edge after edge, then a primitive on each."""
+    """Return the costs (draws, resources) of cells drawn as the module describes: edges in sequence, then a primitive on each."""
     rng, space = np.random.default_rng(seed), table.space
     rows = np.arange(draws)
 
     def draw(strength: np.ndarray) -> Any:
-        """One index for every row of (draws, n), with probability proportional to the strengths."""
+        """Return an index for each row of (draws, n), with probability proportional to the strengths."""
         steps = np.cumsum(strength, 1)
         return (rng.random((draws, 1)) * steps[:, -1:] >= steps).sum(1)
 
@@ -282,7 +281,7 @@ def drawn_costs(table: PriceTable, weights: np.ndarray, draws: int, seed: int) -
 
 
 @pytest.mark.parametrize("name, deviation", [("darts", 0.5), ("darts", 2.0), ("filters", 1.0), ("nasbench201", 1.0)])
-def test_expected_is_the_mean_of_the_draws(tables: dict[str, PriceTable], name: str, deviation: float) -> None:
+def test_expected_cost_is_the_mean_over_draws(tables: dict[str, PriceTable], name: str, deviation: float) -> None:
     table = tables[name]
     mixing = mixing_at(random_alpha(table.space, deviation, seed=3))
     costs = drawn_costs(table, mixing.weights.numpy(), 20_000, seed=4)
@@ -291,12 +290,12 @@ def test_expected_is_the_mean_of_the_draws(tables: dict[str, PriceTable], name: 
     assert (distance < 4).all(), distance
 
 
-def test_gradient_is_that_of_finite_differences(table: PriceTable) -> None:
+def test_gradient_matches_finite_differences(table: PriceTable) -> None:
     reference = table.expected(uniform_mixing(DARTS.mask))
     alpha = random_alpha(DARTS, 1.0).requires_grad_()
     assert torch.autograd.gradcheck(lambda at: table.expected(mixing_at(at)) / reference, (alpha,))
     (gradient,) = torch.autograd.grad(table.expected(mixing_at(alpha))[0], [alpha])
-    both_kept = DARTS.edges_into(0)  # so that the weight of `none`, column 0, decides nothing there
+    both_kept = DARTS.edges_into(0)  # the weight of `none`, column 0, has no effect on them
     assert gradient[:, both_kept, 0].abs().max() < 1e-6
     gradient[:, both_kept, 0] = 1
     assert (gradient != 0).all()
@@ -308,8 +307,8 @@ def saturated(fill: Callable[[Tensor], None]) -> Tensor:
     return weights.requires_grad_()
 
 
-def one_edge_takes_all(weights: Tensor) -> None:
-    weights[..., 0] = 1  # none, everywhere but on the first edge of each node
+def one_edge_has_all_weight(weights: Tensor) -> None:
+    weights[..., 0] = 1  # none, except on the first edge of each node
     for node in range(4):
         first = DARTS.edges_into(node).start
         weights[:, first] = torch.eye(8, dtype=torch.float64)[5]
@@ -320,12 +319,12 @@ def all_is_none(weights: Tensor) -> None:
 
 
 def all_is_zero(weights: Tensor) -> None:
-    """Nothing."""
+    """Leave all weights at zero."""
 
 
-@pytest.mark.parametrize("fill, edges", [(one_edge_takes_all, 4), (all_is_none, 0), (all_is_zero, 0)])
+@pytest.mark.parametrize("fill, edges", [(one_edge_has_all_weight, 4), (all_is_none, 0), (all_is_zero, 0)])
 def test_saturated_mixing(table: PriceTable, fill: Callable[[Tensor], None], edges: int) -> None:
-    """Where too few edges have any weight, the others are not drawn; cost and gradient stay finite."""
+    """If too few edges have any weight, the others are not drawn; cost and gradient stay finite."""
     weights = saturated(fill)
     expected = table.expected(Mixing(weights))
     assert expected[1].item() == 1_370_134 + edges * (408_240 + 63_504)
@@ -334,7 +333,7 @@ def test_saturated_mixing(table: PriceTable, fill: Callable[[Tensor], None], edg
 
 
 def test_saturated_alpha(table: PriceTable) -> None:
-    """float32 alphas so far apart that their softmax is exactly one-hot."""
+    """Take float32 alphas so far apart that their softmax is exactly one-hot."""
     genotype = LITERATURE["PDARTS"]
     chosen = torch.as_tensor(one_hot(DARTS, genotype))
     dropped = chosen.sum(-1) == 0
@@ -361,7 +360,9 @@ STRENGTHS = st.floats(0.01, 10)
 
 @settings(deadline=None, max_examples=40)
 @given(st.sampled_from([1, 2, 3, None]), st.integers(1, 4), st.data())
-def test_survival_sums_to_the_edges_kept(keep: int | None, nodes: int, data: st.DataObject) -> None:
+def test_survival_probabilities_sum_to_the_number_of_edges_kept(
+    keep: int | None, nodes: int, data: st.DataObject
+) -> None:
     space = bare(nodes=nodes, keep=keep)
     shape = (2, len(space.edges))
     strength = torch.as_tensor(data.draw(arrays.arrays(np.float64, shape, elements=STRENGTHS)))
@@ -375,8 +376,8 @@ def test_survival_sums_to_the_edges_kept(keep: int | None, nodes: int, data: st.
 
 @settings(deadline=None, max_examples=20)
 @given(arrays.arrays(np.float64, (2, 14), elements=STRENGTHS), st.sampled_from([1, 2, 3, 4]))
-def test_survival_by_enumeration(strength: np.ndarray, keep: int) -> None:
-    """Every order in which `keep` of the five edges into the last node can be drawn, with its probability."""
+def test_survival_probabilities_match_an_enumeration(strength: np.ndarray, keep: int) -> None:
+    """Enumerate every order in which `keep` of the five edges into the last node can be drawn."""
     space = bare(nodes=4, keep=keep)
     expected = np.zeros((2, 5))
     for kind, q in enumerate(strength[:, -5:]):
@@ -397,10 +398,10 @@ def test_survival_by_enumeration(strength: np.ndarray, keep: int) -> None:
 
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("row, resource", list(enumerate([*ADDITIVE, "peak_memory"])))
-def test_every_resource_pulls_on_alpha(name: str, row: int, resource: str) -> None:
-    """d E[cost] / d alpha is not zero, and is what finite differences say, for each resource in each space."""
+def test_every_resource_has_a_gradient_in_alpha(name: str, row: int, resource: str) -> None:
+    """For each resource in each space, d E[cost] / d alpha is not zero and matches finite differences."""
     space = SPACES[name]
-    deep = Skeleton(6, 4, (3, 16, 16), 10)  # so that the peak lies in a cell, not in the stem
+    deep = Skeleton(6, 4, (3, 16, 16), 10)  # so that the peak is reached in a cell, not in the stem
     expected = ExpectedCost(price_table(space, deep), torch.device("cpu"), peak=True)
     assert expected.resources[row] == resource
     reference = expected(uniform_mixing(space.mask))[row]

@@ -1,4 +1,4 @@
-"""Peak memory: counted by hand, held against networks that really run, and expected over mixtures."""
+"""Tests of peak memory: by hand, against networks that run, and in expectation over mixtures."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from rapdarts.networks.layers import FactorizedReduce, ResidualBlock
 from rapdarts.networks.primitives import Zero
 
 GENOTYPES = int(os.environ.get("RAPDARTS_PROOFS", "30"))
-"""Random genotypes of each space."""
+"""Number of random genotypes of each space; `make proofs` takes 1,000."""
 
 DARTS, FILTERS, BENCH = (named_space(name) for name in ("darts", "filters", "nasbench201"))
 SPACES = {
     "darts": DARTS,
     "filters": FILTERS,
     "nasbench201": BENCH,
-    # Behind the imagenet stem only many nodes hold more than the stem itself.
+    # After the imagenet stem, a cell needs many nodes to hold more than the stem does.
     "wide": replace(DARTS, nodes=6, candidates=()),
     "wide, one input": replace(BENCH, nodes=12, keep=3, candidates=()),
     "all edges": replace(FILTERS, nodes=3, keep=None, derive_none=True, candidates=()),
@@ -65,7 +65,7 @@ def peak_of(genotype: Genotype, space: SearchSpace, skeleton: Skeleton) -> int:
 
 @cache
 def sample(name: str) -> list[tuple[Genotype, Skeleton, int]]:
-    """Random genotypes of a space, one skeleton after the other, with their peaks."""
+    """Return random genotypes of a space with their peaks, cycling through the skeletons."""
     pairs = [
         (genotype, SKELETONS[i % len(SKELETONS)]) for i, genotype in enumerate(genotypes_of(SPACES[name], NUMBER[name]))
     ]
@@ -79,16 +79,16 @@ def conv(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
 
 
-class Written(nn.Module):
-    """Convolutions of the given channels, and a forward that joins them."""
+class Custom(nn.Module):
+    """Convolutions of the given channels, combined by a given forward function."""
 
     def __init__(self, forward: Callable[[list[nn.Module], Tensor], Tensor], *channels: tuple[int, int]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(conv(*pair) for pair in channels)
-        self.written = forward
+        self.combine = forward
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.written(list(self.layers), x)
+        return self.combine(list(self.layers), x)
 
 
 def residual(layers: list[nn.Module], x: Tensor) -> Tensor:
@@ -130,23 +130,23 @@ def padded(layers: list[nn.Module], x: Tensor) -> Tensor:
     [
         (residual, [(1, 4), (4, 4)], 4 + 4 + 4),
         (residual_in_place, [(1, 4), (4, 4)], 4 + 4),
-        # What is concatenated is there once, however often: at the end 4 + 2 + 2 channels, and the one they give.
+        # A concatenated activation is held once, however often: at the end 4 + 2 + 2 channels and the output's one.
         (dense, [(1, 4), (4, 2), (6, 2), (8, 1)], 4 + 2 + 2 + 1),
-        # The first has its place in the first concatenation and is copied to the second.
+        # The first activation is stored in the first concatenation and copied to the second.
         (twice, [(1, 4), (4, 2), (10, 1)], 4 + 2 + 4 + 1),
-        # All 8 channels, until their left half is copied beside 4 new ones.
+        # All 8 channels are held until their left half is copied into the concatenation with 4 new ones.
         (chunked, [(1, 8), (4, 4), (8, 1)], 8 + 4 + 4),
         (padded, [(1, 8), (8, 1)], 8 + 8),
     ],
 )
-def test_by_hand(
+def test_peaks_by_hand(
     forward: Callable[[list[nn.Module], Tensor], Tensor], channels: list[tuple[int, int]], held: int
 ) -> None:
-    assert peak_memory(Written(forward, *channels), (1, 6, 5)) == 4 * 6 * 5 * held
+    assert peak_memory(Custom(forward, *channels), (1, 6, 5)) == 4 * 6 * 5 * held
 
 
-def test_a_chain() -> None:
-    """Batch norm and ReLU take nothing; the image goes once the first convolution has read it."""
+def test_peak_of_a_chain() -> None:
+    """Batch norm and ReLU hold nothing; the image is freed once the first convolution has read it."""
     network = nn.Sequential(conv(3, 8), nn.BatchNorm2d(8), nn.ReLU(), conv(8, 4), nn.MaxPool2d(2), nn.Flatten())
     assert peak_memory(network, (3, 8, 8)) == 4 * (8 + 4) * 64
     assert peak_memory(nn.Sequential(network, nn.Linear(64, 1000)), (3, 8, 8)) == 4 * 1064
@@ -154,12 +154,12 @@ def test_a_chain() -> None:
 
 
 @pytest.mark.parametrize("size, held", [((6, 6), 144 + 18 + 18), ((5, 6), 120 + 144 + 18)])
-def test_odd_sides_are_padded_to_a_copy(size: tuple[int, int], held: int) -> None:
+def test_odd_sides_are_padded_into_a_copy(size: tuple[int, int], held: int) -> None:
     assert peak_memory(FactorizedReduce(4, 4, affine=True), (4, *size)) == 4 * held
 
 
-def test_literature() -> None:
-    """In units of 36 channels of 32 x 32: of PDARTS' second cell its newer input (4), its nodes (4), two terms of the last."""
+def test_peak_of_a_genotype_from_the_literature() -> None:
+    """PDARTS peaks in its second cell, in units of 36x32x32: the newer input (4), the nodes (4), two terms of the last sum."""
     unit = 4 * 36 * 32 * 32
     assert peak_of(LITERATURE["PDARTS"], DARTS, Skeleton(20, 36, (3, 32, 32), 10)) == 10 * unit
 
@@ -167,22 +167,22 @@ def test_literature() -> None:
 # --- networks that run -------------------------------------------------------------------------------------------
 
 Value = Callable[[], Tensor]
-"""An activation as its readers see it. It holds the tensors it is made of, and computes anew what is free: ReLU, batch
-norm, zeros, views and concatenations."""
+"""An activation as its readers see it. It holds the tensors it consists of and recomputes the free operations: ReLU,
+batch norm, zeros, views and concatenations."""
 
 
 class Ledger:
-    """Runs a derived network part by part and counts the elements of the tensors that are alive.
+    """Run a derived network part by part and count the elements of the tensors that are alive.
 
-    A tensor dies with the last variable that leads to it, so every step takes its input out of a box: what nobody
-    needs any more is in no other.
+    A tensor is freed with the last variable that refers to it. Every step therefore takes its input out of a `box`, a
+    list that holds the only reference to a value that no later step needs.
     """
 
     def __init__(self) -> None:
         self.held = self.most = 0
 
     def kept(self, tensor: Tensor) -> Value:
-        """From here on a tensor counts, until its storage is freed."""
+        """Count a tensor until its storage is freed."""
         storage = tensor.untyped_storage()
         assert storage.nbytes() == 4 * tensor.numel()
         self.held += tensor.numel()
@@ -194,7 +194,7 @@ class Ledger:
         self.held -= elements
 
     def through(self, module: nn.Module, box: list[Value]) -> Value:
-        """What a module gives for the value in the box."""
+        """Return the output of a module for the value in the box."""
         if isinstance(module, FactorizedReduce):
             return self.halved(module, box)
         if isinstance(module, nn.Sequential):
@@ -227,7 +227,7 @@ class Ledger:
         return total
 
     def cell(self, cell: DerivedCell, box: list[Value]) -> Value:
-        """The box holds the older and the newer input, or the one there is."""
+        """Return the output of a cell; the box holds its older and newer input, or its only input."""
         reads = Counter(source for sources in cell.nodes.values() for source in sources)
         reads.update(cell.concat)
         states: dict[int, Value] = {}
@@ -255,7 +255,7 @@ class Ledger:
         return self.added([convolved, self.through(block.shortcut, box)])
 
     def network(self, network: DerivedNetwork, image: Tensor) -> Tensor:
-        """The logits of an image, of which this must not be the only reader: it counts a copy."""
+        """Return the logits of an image; a copy of it is counted, since the caller still holds the image."""
         inputs = [self.through(network.stem.older, [self.kept(image.clone())])]
         inputs.append(inputs[0] if network.stem.newer is None else self.through(network.stem.newer, [inputs[0]]))
         for layer, cell in enumerate(network.cells):
@@ -279,8 +279,8 @@ def beside(parts: list[Value]) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", SPACES)
-def test_as_much_as_is_alive_when_it_runs(name: str) -> None:
-    """Every tensor of a real forward pass counted by its storage: the same peak, and the network's own logits."""
+def test_peak_equals_the_memory_alive_in_a_forward_pass(name: str) -> None:
+    """Every tensor of a real forward pass is counted by its storage; the logits must equal the network's own."""
     torch.manual_seed(0)
     for genotype, skeleton, peak in sample(name):
         assert alive(genotype, SPACES[name], skeleton) == peak, (genotype, skeleton)
@@ -288,14 +288,14 @@ def test_as_much_as_is_alive_when_it_runs(name: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", [f"FairDARTS_{letter}" for letter in "abcefg"])
-def test_as_much_as_is_alive_where_nodes_have_fewer_edges(name: str) -> None:
+def test_peak_equals_the_memory_alive_with_fewer_edges_per_node(name: str) -> None:
     torch.manual_seed(0)
     for skeleton in SKELETONS:
         assert alive(LITERATURE[name], DARTS, skeleton) == peak_of(LITERATURE[name], DARTS, skeleton)
 
 
 def alive(genotype: Genotype, space: SearchSpace, skeleton: Skeleton) -> int:
-    """Bytes alive at the worst moment of a network that runs, which gives its own logits."""
+    """Return the most bytes alive while a network runs, after checking that the logits equal its own."""
     network, ledger = DerivedNetwork(genotype, space, skeleton).eval(), Ledger()
     image = torch.randn(1, *skeleton.image)
     logits = ledger.network(network, image)
@@ -313,7 +313,7 @@ def expected_peak(name: str, skeleton: Skeleton) -> ExpectedPeak:
 
 
 def chosen_at(space: SearchSpace, alpha: Tensor) -> Tensor:
-    """The probability of every (edge, primitive) to be in the cell, of alphas (kinds, edges, primitives)."""
+    """Return the probability that each (edge, primitive) is in the cell, from alphas (kinds, edges, primitives)."""
     weights = torch.softmax(alpha, -1) * torch.as_tensor(space.choosable)
     return weights * draw_probabilities(space, weights.sum(-1), siblings(space, weights.device))[..., None]
 
@@ -324,7 +324,7 @@ def random_alpha(space: SearchSpace, deviation: float = 1.0) -> Tensor:
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_exact_where_one_network_is_chosen(name: str) -> None:
+def test_expected_peak_of_one_network_is_exact(name: str) -> None:
     for genotype, skeleton, peak in sample(name):
         value = expected_peak(name, skeleton)(torch.as_tensor(one_hot(SPACES[name], genotype)))
         assert value.dtype == torch.float64 and value.shape == ()
@@ -332,7 +332,7 @@ def test_exact_where_one_network_is_chosen(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_exact_at_deployment(name: str) -> None:
+def test_expected_peak_is_exact_at_the_deployment_skeleton(name: str) -> None:
     space = SPACES[name]
     skeleton = Skeleton(*space.deployment, (3, 32, 32), 10)
     for genotype in genotypes_of(space, 2, seed=1):
@@ -341,7 +341,7 @@ def test_exact_at_deployment(name: str) -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_skeletons_without_normal_cells(layers: int) -> None:
+def test_expected_peak_of_skeletons_without_normal_cells(layers: int) -> None:
     skeleton = Skeleton(layers, 4, (3, 9, 7), 10)
     for genotype in genotypes_of(DARTS, 5):
         chosen = torch.as_tensor(one_hot(DARTS, genotype))
@@ -349,7 +349,7 @@ def test_skeletons_without_normal_cells(layers: int) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_gradient_is_that_of_finite_differences(name: str) -> None:
+def test_gradient_matches_finite_differences(name: str) -> None:
     space, peak = SPACES[name], expected_peak(name, SKELETONS[0])
     alpha = random_alpha(space).requires_grad_()
     assert torch.autograd.gradcheck(lambda at: peak(chosen_at(space, at)) / 1000, (alpha,), fast_mode=True)
@@ -358,7 +358,7 @@ def test_gradient_is_that_of_finite_differences(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_uniform_mixture_lies_among_its_networks(name: str) -> None:
+def test_peak_of_a_uniform_mixture_is_near_the_mean_of_its_networks(name: str) -> None:
     space, peak = SPACES[name], expected_peak(name, SKELETONS[0])
     peaks = [peak(torch.as_tensor(one_hot(space, genotype))).item() for genotype in genotypes_of(space, 100)]
     value = peak(chosen_at(space, torch.zeros(space.mask.shape, dtype=torch.float64))).item()
@@ -367,13 +367,13 @@ def test_a_uniform_mixture_lies_among_its_networks(name: str) -> None:
 
 
 def test_saturated_mixtures_stay_finite() -> None:
-    """Where nothing is chosen what is there in any case remains."""
+    """If nothing is chosen, only the fixed memory remains."""
     peak, nothing = expected_peak("darts", SKELETONS[0]), torch.zeros(DARTS.mask.shape, dtype=torch.float64)
     value = peak(nothing.requires_grad_())
     (gradient,) = torch.autograd.grad(value, [nothing])
     assert value.item() > 0 and gradient.isfinite().all()
 
 
-def test_spaces_that_put_out_single_edges_are_refused() -> None:
-    with pytest.raises(InputError, match="darts puts out nodes of one edge"):
+def test_spaces_that_concatenate_nodes_with_a_single_edge_are_refused() -> None:
+    with pytest.raises(InputError, match="darts concatenates nodes with a single edge"):
         ExpectedPeak(replace(DARTS, keep=1), SKELETONS[0], CPU)
