@@ -1,4 +1,4 @@
-"""A latency table: the time of every primitive at every place of a skeleton on one device, and the accuracy of the sum."""
+"""Latency tables: the time of every primitive at every place of a skeleton on one device, and the accuracy of their sum."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from rapdarts.files.text import read_text
 FORMAT, VERSION = "rapdarts-latency", 1
 MAX_FILE_BYTES = 1_000_000
 PRECISION, LAYOUT = "float32", "channels_last"
-"""Precision and memory format of a retrained network."""
+"""Precision and memory format that a network is measured in: those of a retrained network."""
 
-Device = torch.device  # in a table, `torch` is the version
+Device = torch.device  # an alias, since `torch` is a field of the table: its version
 Build = tuple[str, int, int, tuple[int, int]]
-"""(primitive, channels, stride, (h, w)): what a primitive is built of and fed."""
+"""(primitive, channels, stride, (h, w)): how a primitive is built, and the size of its input."""
 
 
 @dataclass(frozen=True)
 class Timing:
     """The median and the 10th and 90th percentiles of `n` measurements, in seconds.
 
-    `n` is 0 where nothing runs, and then all three are 0.
+    If nothing runs, `n` and all three times are 0.
     """
 
     median_s: float
@@ -53,11 +53,11 @@ NOTHING = Timing(0.0, 0.0, 0.0, 0)
 
 @dataclass(frozen=True)
 class Check:
-    """The accuracy of a table's predictions for networks of the same rounds that it was not fitted to.
+    """The accuracy of a table's predictions for networks that were measured in the same rounds but not used to fit it.
 
-    Errors are shares of the measured time. `noise` is how far the same network's medians over the odd and over the even
-    rounds lie apart, `drift` those over the first and over the last half of them, as shares, in the median over all
-    networks: no prediction of another day's measurement can be better. `spearman` is None where all take the same.
+    Errors are relative to the measured time. `noise` is the relative difference between a network's median times over
+    odd and over even rounds, `drift` that between the first and the second half of the rounds; both are medians over all
+    networks. No prediction of a later measurement can be more accurate. `spearman` is None if all times are equal.
     """
 
     networks: int
@@ -72,15 +72,15 @@ class Check:
 
     @property
     def reliable(self) -> bool:
-        """Whether the table ranks networks (Spearman 0.9) and prices them (10 % in the median) well enough to search by."""
+        """True if the table is accurate enough for a search: Spearman at least 0.9, and a median error of at most 10 %."""
         return self.median_error <= 0.1 and (self.spearman is None or self.spearman >= 0.9)
 
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """The time of a forward pass of `batch` images: scale x the sum over the primitives + fixed, in seconds.
+    """The time of a forward pass of `batch` images, in seconds: scale x the sum over the primitives + fixed.
 
-    `threads`, `torch`, `precision`, `layout` and `clock` say how it was measured; `where` is what messages call it.
+    `threads`, `torch`, `precision`, `layout` and `clock` record how it was measured; `where` is its name in messages.
     """
 
     space: str
@@ -99,14 +99,14 @@ class LatencyTable:
     where: str = field(default="the latency table", compare=False)
 
     def head(self) -> dict[str, Any]:
-        """Return everything but the places, as plain values in the order of the file."""
+        """Return everything except the places, as plain values in the order of the file."""
         values = {"format": FORMAT, "version": VERSION}
         values |= {entry.name: getattr(self, entry.name) for entry in fields(self)}
         values |= {"skeleton": {name: getattr(self.skeleton, name) for name in SKELETON}, "check": asdict(self.check)}
         return {name: value for name, value in values.items() if name not in ("places", "where")}
 
     def to_json(self) -> str:
-        """Return the table as text that `parse` reads back, a place a line."""
+        """Return the table as text that `parse` reads back, with one place per line."""
         rows = [
             {"primitive": name, "channels": channels, "stride": stride, "size": size, **asdict(timing)}
             for (name, channels, stride, size), timing in self.places.items()
@@ -122,10 +122,10 @@ class LatencyTable:
         device: Device | None = None,
         threads: int | None = None,
     ) -> None:
-        """Raise InputError, saying what differs, where the table was not measured for this space and skeleton.
+        """Raise InputError, naming what differs, if the table was not measured for this space and skeleton.
 
-        With a `device` it must also have been measured on such a one, with this torch, and, where the device is a
-        CPU, with `threads` threads, if given; without, it may be that of any machine.
+        If `device` is given, the table must also have been measured on such a device with this version of torch and, on
+        a CPU, with `threads` threads if that is given. Without `device`, it may come from any machine.
         """
         pairs: list[tuple[str, Any, Any]] = [("space", self.space, space.name)]
         pairs += [(name, getattr(self.skeleton, name), getattr(skeleton, name)) for name in SKELETON]
@@ -137,36 +137,40 @@ class LatencyTable:
         if differ:
             measured, wanted = (", ".join(f"{row[0]} {_plain(row[side])}" for row in differ) for side in (1, 2))
             raise InputError(
-                f"{self.where} was measured for {measured}, not for {wanted}; measure another with rapdarts measure."
+                f"{self.where} was measured for {measured}, not for {wanted}; measure a new table with rapdarts measure."
             )
         for build in builds_of(space, skeleton):
             if build not in self.places:
                 name, channels, stride, (height, width) = build
                 here = f"{channels} channels, stride {stride}, {height}x{width}"
                 has = f"has no {name} at {here}" if any(name == other[0] for other in self.places) else f"has no {name}"
-                raise InputError(f"{self.where} {has}; measure another with rapdarts measure.")
+                raise InputError(f"{self.where} {has}; measure a new table with rapdarts measure.")
 
     @property
     def note(self) -> str:
-        """A sentence on the table's accuracy."""
+        """A sentence about the table's accuracy, for the user."""
         check = self.check
-        words = (
-            f"latency is what {self.where} predicts; of {check.networks} networks that it was not fitted to it was wrong"
-            f" by {check.median_error:.1%} in the median and {check.max_error:.1%} at most"
+        accuracy = (
+            f"latency is predicted by {self.where}, with a median error of {check.median_error:.1%} and a maximum error"
+            f" of {check.max_error:.1%} on {check.networks} networks that it was not fitted to"
         )
-        return words if check.reliable else f"{words}: measure again with more rounds, or on a quieter machine"
+        return accuracy if check.reliable else f"{accuracy}: measure again with more rounds, or on a less busy machine"
 
     def prices(self, space: SearchSpace, skeleton: Skeleton) -> tuple[float, np.ndarray]:
-        """Return the fixed seconds, and what each choice adds over all cells of its kind, (kinds, edges, primitives) float64 in seconds.
+        """Return the fixed time and the time that each choice adds, in seconds.
 
-        Raises InputError as `check_fits` does.
+        The latter is (kinds, edges, primitives) float64, summed over all cells of a kind. Raises InputError as
+        `check_fits` does.
         """
         self.check_fits(space, skeleton)
         return self.fixed_s, self.scale * summed(space, skeleton, self.places)
 
 
 def with_latency(table: PriceTable, latency: LatencyTable) -> PriceTable:
-    """Return the price table with the resource `latency`, in seconds, after the others. Raises InputError where they do not fit."""
+    """Return the price table with the resource `latency`, in seconds, after the others.
+
+    Raises InputError if the latency table does not fit the price table's space and skeleton.
+    """
     fixed, prices = latency.prices(table.space, table.skeleton)
     return replace(
         table,
@@ -178,7 +182,7 @@ def with_latency(table: PriceTable, latency: LatencyTable) -> PriceTable:
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of a device, by which a table of another device is recognised."""
+    """Return the name of a device, by which tables of other devices are recognised."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
@@ -192,13 +196,16 @@ def device_name(device: torch.device) -> str:
 
 
 def builds_of(space: SearchSpace, skeleton: Skeleton) -> list[Build]:
-    """Return every different build of a primitive on an edge of a derived network; `none` is among them only where it may be derived."""
+    """Return the distinct builds of primitives in derived networks; `none` is included only if it can be derived."""
     allowed = space.choosable
     return list(dict.fromkeys(place.build for place in places(space, skeleton) if allowed[place.column]))
 
 
 def summed(space: SearchSpace, skeleton: Skeleton, timings: Mapping[Build, Timing]) -> np.ndarray:
-    """Return the primitives' medians summed over the cells of each kind, (kinds, edges, primitives) float64; 0 where never derived."""
+    """Return the primitives' median times summed over the cells of each kind, (kinds, edges, primitives) float64.
+
+    The time of a primitive that is never derived is 0.
+    """
     prices = np.zeros(space.mask.shape)
     for place in places(space, skeleton):
         if space.choosable[place.column]:
@@ -207,7 +214,7 @@ def summed(space: SearchSpace, skeleton: Skeleton, timings: Mapping[Build, Timin
 
 
 def rounded(value: float) -> float:
-    """Round to six digits, more than any clock resolves."""
+    """Round to six significant digits, more than any clock resolves."""
     return float(f"{value:.6g}")
 
 
@@ -216,12 +223,12 @@ def rounded(value: float) -> float:
 SECONDS, WHOLE, COUNT = number(0, 1e6), number(0, 1e6, whole=True), number(1, 1e6, whole=True)
 TEXT = reader(
     lambda value: isinstance(value, str) and 1 <= len(value) <= 200 and value.isprintable(),
-    "a text of up to 200 letters",
+    "a string of 1 to 200 printable characters",
 )
 
 
 def _by_type(values: type[Any]) -> dict[str, ValueReader | None]:
-    """Return a reader for each field of a dataclass that holds a text, a whole number or a number."""
+    """Return a reader for each field of a dataclass that is a string, an integer or a float."""
     readers = {"str": TEXT, "int": WHOLE, "float": SECONDS}
     return {entry.name: readers[entry.type] for entry in fields(values) if entry.type in readers}
 
@@ -237,22 +244,26 @@ def _wholes(count: int) -> ValueReader:
 
 
 def read_latency_table(path: Path) -> LatencyTable:
-    """Return the table in a file. Raises InputError for what is no regular file, too large, not UTF-8, or not a latency table."""
+    """Return the table in a file.
+
+    Raises InputError if it is not a regular file, is too large, is not UTF-8, or is not a latency table.
+    """
     where = shorten(str(path))
     larger = f"has more than {MAX_FILE_BYTES:,} bytes, too many for a latency table"
-    other = "is not a regular file; give a table that rapdarts measure wrote"
+    other = "is not a regular file; pass a table written by rapdarts measure"
     return parse(read_text(path, where, MAX_FILE_BYTES, larger, other), where)
 
 
 def parse(text: str, where: str) -> LatencyTable:
-    """Return the table that a JSON text describes; `where` names it in messages. Raises InputError, saying which field is wrong."""
+    """Return the table in a JSON text; `where` names it in messages. Raises InputError, naming the field that is wrong."""
     tree = _load(text, where)
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-        raise InputError(f"{where} is not a latency table: it must be an object with the format {FORMAT!r}.")
+        raise InputError(f"{where} is not a latency table: it must be a JSON object with the format {FORMAT!r}.")
     version = COUNT(tree.get("version"), f"{where}: version")
     if version != VERSION:
         raise InputError(
-            f"{where} has version {version}, and this rapdarts reads version {VERSION}; measure another with rapdarts measure."
+            f"{where} has version {version}, but this rapdarts reads version {VERSION};"
+            " measure a new table with rapdarts measure."
         )
     readers = {"format": None, "version": None, **_by_type(LatencyTable)}
     del readers["where"]
@@ -264,16 +275,16 @@ def parse(text: str, where: str) -> LatencyTable:
 
 
 def _load(text: str, where: str) -> Any:
-    """Return the values of a JSON text. Raises InputError."""
+    """Return the values of a JSON text. Raises InputError if it is malformed."""
     try:
         return strict_loads(text, infinite=True)
     except Fault as fault:
-        words = {
+        problems = {
             "depth": " is nested too deeply for a latency table",
             "key": f": {fault.problem}; keep one",
-            "number": f": {shorten(fault.found)} is not a number that can be meant here; measure another table",
+            "number": f": {shorten(fault.found)} is not a valid number here; measure a new table",
         }
-        raise InputError(f"{where}{words.get(fault.kind, f', {fault}')}.") from None
+        raise InputError(f"{where}{problems.get(fault.kind, f', {fault}')}.") from None
 
 
 def _skeleton(tree: Any, where: str) -> Skeleton:
@@ -292,9 +303,13 @@ def _places(rows: Any, where: str) -> dict[Build, Timing]:
         primitive, channels, stride, (height, width), median, p10, p90, n = record(row, here, readers).values()
         build = (primitive, channels, stride, (height, width))
         if build in found:
-            raise InputError(f"{here}: this {quote_value(primitive)} stands here twice; keep one.")
+            raise InputError(
+                f"{here}: {quote_value(primitive)} appears twice with the same channels, stride and size; keep one."
+            )
         if not p10 <= median <= p90 or (median > 0) != (n > 0):
-            raise InputError(f"{here}: p10_s, median_s, p90_s must rise, and be above 0 where n is.")
+            raise InputError(
+                f"{here}: p10_s, median_s and p90_s must be in ascending order, and median_s above 0 exactly if n is."
+            )
         found[build] = Timing(median, p10, p90, n)
     return found
 
@@ -306,5 +321,5 @@ def _read_check(tree: Any, where: str) -> Check:
 
 
 def _plain(value: Any) -> str:
-    """Format a field for a message: an image is 3x32x32."""
+    """Format a field for a message; an image is written as 3x32x32."""
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)

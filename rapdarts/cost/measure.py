@@ -1,8 +1,8 @@
-"""Measured time: every primitive at every place of a skeleton, run as in a network.
+"""Measurement of the time of every primitive at every place of a skeleton, under the conditions of a whole network.
 
-Each runs alone, once at a time, in an order that is shuffled anew in every round, so that it finds the caches as
-another primitive left them. Whole networks stand in the same rounds: a slow moment of the machine meets all alike.
-Half of them give what the parts around the primitives take; the other half says how far the table can be trusted.
+Each primitive runs alone. The order is shuffled in every round, so that a primitive finds the caches as another one left
+them. Whole networks are timed in the same rounds, so that a slow moment of the machine affects all alike. Half of the
+networks calibrate the time of the parts around the primitives; the other half checks the accuracy of the table.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from rapdarts.cost.trace import Image
 from rapdarts.networks.derived import DerivedNetwork
 
 WARM_UP = 2
-"""Rounds that are not recorded: the first runs choose algorithms and fill caches."""
+"""Rounds that are not recorded, because the first runs choose algorithms and fill caches."""
 SHOTS = 4
-"""How often a primitive is timed in a round, in which a network is timed once and takes far longer."""
+"""How often a primitive is timed in each round. A whole network takes far longer and is timed once."""
 WORTH, FEW = 0.75, 8
-"""A scale is fitted where it brings the error of the networks it is fitted to below this share, and they are not fewer."""
+"""A scale is fitted only if it reduces the error below the share WORTH of the error without it, on at least FEW networks."""
 
 
 def clock(device: torch.device) -> str:
@@ -52,10 +52,10 @@ Timer = Callable[[Callable[[], object]], float]
 
 
 def timer(device: torch.device) -> Timer:
-    """Return a function that runs another one and returns the seconds it took on the device.
+    """Return a function that runs its argument and returns the seconds that it took on the device.
 
-    One thread has a clock of its own, which stands still while other processes have the core: on a machine of one's
-    own it shows what the wall clock shows.
+    A single thread is timed by its own clock, which stops while other processes use the core. On an idle machine it
+    agrees with the wall clock.
     """
     if clock(device) == "events":
         return partial(_by_events, device)
@@ -85,9 +85,9 @@ def _by_events(device: torch.device, run: Callable[[], object]) -> float:
 
 
 def measure_within(run: Callable[[], object], device: torch.device, seconds: float = 1.0, most: int = 100) -> Timing:
-    """Measure a call of `run`, repeated for so many seconds, at least once and at most `most` times.
+    """Measure a call of `run`, repeated for `seconds`, at least once and at most `most` times.
 
-    WARM_UP calls before, or as many as fit into that time, are not recorded.
+    Before that, WARM_UP calls, or as many as fit into the same time, are not recorded.
     """
 
     def for_a_while(calls: int) -> Iterator[float]:
@@ -112,7 +112,7 @@ def measure(
     batch: int = 1,
     seed: int = 0,
 ) -> LatencyTable:
-    """Measure all primitives and `networks` random networks (`seed` draws them, at least 4) in as many rounds as `rounds` gives numbers.
+    """Measure all primitives and `networks` (at least 4) random networks, drawn with `seed`, in one round per item of `rounds`.
 
     Every second network calibrates the table; the others check it.
     """
@@ -128,8 +128,8 @@ def measure(
         builds = {build: space.primitives[build[0]](build[1], build[2], True) for build in builds_of(space, skeleton)}
         running = [build for build, primitive in builds.items() if not isinstance(primitive, nn.Identity)]
         for build in running:
-            fed = torch.randn(batch, build[1], *build[3]).to(memory_format=torch.channels_last)
-            jobs.append(_job(builds[build], fed, device))
+            features = torch.randn(batch, build[1], *build[3]).to(memory_format=torch.channels_last)
+            jobs.append(_job(builds[build], features, device))
 
     shots = [1] * networks + [SHOTS] * len(running)
     seconds = _rounds(jobs, shots, timer(device), rounds, seed)
@@ -146,28 +146,28 @@ def measure(
 
 
 def _settled(network: nn.Module, image: Image) -> nn.Module:
-    """Return the network after its batch norms have seen images, as those of a trained one have.
+    """Return the network after its batch norms have collected statistics of images, as in a trained network.
 
-    Untrained ones let activations shrink from cell to cell, until arithmetic on them is slower than it ever is.
+    With untrained batch norms, activations shrink from cell to cell until arithmetic on them is unrealistically slow.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # the mean of all it has seen
+            module.momentum = None  # a mean over all batches
     with torch.no_grad():
         network.train()(torch.randn(4, *image))
     return network
 
 
-def _job(module: nn.Module, fed: torch.Tensor, device: torch.device) -> Callable[[], object]:
-    """Return the call of a module on a tensor, both as in a retrained network."""
+def _job(module: nn.Module, inputs: torch.Tensor, device: torch.device) -> Callable[[], object]:
+    """Return a call of a module on a tensor, under the conditions of a retrained network."""
     module = module.eval().to(device)
-    return partial(module.to(memory_format=torch.channels_last), fed.to(device))  # type: ignore[call-overload]
+    return partial(module.to(memory_format=torch.channels_last), inputs.to(device))  # type: ignore[call-overload]
 
 
 def _rounds(
     jobs: Sequence[Callable[[], object]], shots: Sequence[int], time_of: Timer, rounds: Iterable[int], seed: int
 ) -> list[list[float]]:
-    """Return the seconds of every job: in each round each has its number of shots, in a random order."""
+    """Return the measured seconds of every job; each round runs every job `shots` times, in a random order."""
     rng = np.random.default_rng(seed)
     order = np.repeat(np.arange(len(jobs)), shots)
     seconds: list[list[float]] = [[] for _ in jobs]
@@ -182,23 +182,24 @@ def _rounds(
 
 
 def fit(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
-    """Return (scale, fixed) with the least mean relative error of scale x sums + fixed, both (networks,) in seconds; fixed is not negative.
+    """Return the (scale, fixed) with the least mean relative error of scale x `sums` + fixed against `measured`.
 
-    The scale is 1, unless another is really better: then primitives take longer or shorter alone than in a network.
+    `sums` and `measured` are (networks,) in seconds; fixed is not negative. The scale is 1 unless another is clearly
+    better, as it is when primitives take more or less time alone than in a network.
     """
     i, j = np.triu_indices(len(sums), 1)
     ones, zeros = np.ones(len(sums)), np.zeros(len(sums))
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = (measured[j] - measured[i]) / (sums[j] - sums[i])
-        # Least absolute errors: some best line goes through two of the points, or as many as its bounds leave free.
+        # With absolute errors, an optimal line passes through two of the points, or through one if a bound is active.
         plain = np.stack([ones, measured - sums])
         free = np.hstack([plain, [slopes, measured[i] - slopes * sums[i]], [measured / sums, zeros]])
 
     def best(lines: np.ndarray) -> tuple[float, float, float]:
         """Return (error, scale, fixed) of the best admissible line."""
-        able = lines[:, np.isfinite(lines).all(0) & (lines[0] > 0) & (lines[1] >= 0)]
-        errors = np.abs((able[0][:, None] * sums + able[1][:, None]) / measured - 1).mean(1)
-        return min(zip(errors.tolist(), *able.tolist(), strict=True), default=(math.inf, 1.0, 0.0))
+        valid = lines[:, np.isfinite(lines).all(0) & (lines[0] > 0) & (lines[1] >= 0)]
+        errors = np.abs((valid[0][:, None] * sums + valid[1][:, None]) / measured - 1).mean(1)
+        return min(zip(errors.tolist(), *valid.tolist(), strict=True), default=(math.inf, 1.0, 0.0))
 
     (error, *unscaled), (least, *scaled) = best(plain), best(free)
     scale, fixed = scaled if least < WORTH * error and (len(sums) >= FEW or error == math.inf) else unscaled
@@ -206,28 +207,31 @@ def fit(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
 
 
 def _check(predicted: np.ndarray, measured: np.ndarray, all_measured: np.ndarray) -> Check:
-    """Return the check: predicted (networks,) and measured (networks, rounds) times; all networks show how steady the machine was."""
-    middle, rounds = np.median(measured, 1), measured.shape[1]
-    errors = np.abs(predicted / middle - 1)
+    """Return the check of predicted (networks,) against measured (networks, rounds) times.
 
-    def apart(one: np.ndarray, other: np.ndarray) -> float:
+    `all_measured` includes the networks that calibrate the table; it shows how steady the machine was.
+    """
+    medians, rounds = np.median(measured, 1), measured.shape[1]
+    errors = np.abs(predicted / medians - 1)
+
+    def difference(one: np.ndarray, other: np.ndarray) -> float:
         return rounded(np.median(np.abs(np.median(one, 1) / np.median(other, 1) - 1)))
 
     return Check(
         len(measured),
         rounds,
-        rounded(middle.min()),
-        rounded(middle.max()),
-        _spearman(predicted, middle),
+        rounded(medians.min()),
+        rounded(medians.max()),
+        _spearman(predicted, medians),
         rounded(np.median(errors)),
         rounded(errors.max()),
-        apart(all_measured[:, ::2], all_measured[:, 1::2]),
-        apart(all_measured[:, : rounds // 2], all_measured[:, rounds // 2 :]),
+        difference(all_measured[:, ::2], all_measured[:, 1::2]),
+        difference(all_measured[:, : rounds // 2], all_measured[:, rounds // 2 :]),
     )
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float | None:
-    """Return the rank correlation; None where all values of one side are equal."""
+    """Return the rank correlation, or None if all values of one side are equal."""
 
     def ranks(values: np.ndarray) -> np.ndarray:
         _, where, counts = np.unique(values, return_inverse=True, return_counts=True)

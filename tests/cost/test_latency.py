@@ -1,4 +1,4 @@
-"""Latency tables: what is measured, read back strictly, refused where it does not fit, and priced like any other resource."""
+"""Tests of latency tables: measured, read strictly, refused if they do not fit, and priced like any other resource."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 
 
 def made(space: SearchSpace = DARTS, skeleton: Skeleton = SMALL, scale: float = 1.25) -> LatencyTable:
-    """A table of made-up times, a different one at every place."""
+    """Return a table of made-up times, different at every place."""
     timings: dict[latency.Build, Timing] = {}
     for place in places(space, skeleton):
         if space.choosable[place.column]:
@@ -104,17 +104,17 @@ def drop(*path: str | int) -> Change:
     [
         (put("rapdarts-genotype", "format"), "is not a latency table"),
         (drop("format"), "is not a latency table"),
-        (put(2, "version"), "has version 2, and this rapdarts reads version 1"),
+        (put(2, "version"), "has version 2, but this rapdarts reads version 1"),
         (put("1", "version"), "version must be a whole number"),
         (put(True, "version"), "version must be a whole number"),
         (put(1, "speed"), "there is no field 'speed'"),
         (drop("clock"), "the field clock is missing"),
         (drop("check"), "the field check is missing"),
         (put("../x", "space"), "space must be a name"),
-        (put(3, "device"), "device must be a text"),
-        (put("", "torch"), "torch must be a text"),
-        (put("a\nb", "layout"), "layout must be a text"),
-        (put("x" * 201, "precision"), "precision must be a text"),
+        (put(3, "device"), "device must be a string"),
+        (put("", "torch"), "torch must be a string"),
+        (put("a\nb", "layout"), "layout must be a string"),
+        (put("x" * 201, "precision"), "precision must be a string"),
         (put(0, "threads"), "threads must be a whole number from 1"),
         (put(1.5, "batch"), "batch must be a whole number"),
         (put(0, "scale"), "scale must be a number above 0"),
@@ -132,18 +132,18 @@ def drop(*path: str | int) -> Change:
         (put({}, "places"), "places must be a list"),
         (put(7, "places", 2), "places, entry 2 must be an object"),
         (drop("places", 2, "n"), "entry 2: the field n is missing"),
-        (put("", "places", 0, "primitive"), "primitive must be a text"),
+        (put("", "places", 0, "primitive"), "primitive must be a string"),
         (put([8], "places", 0, "size"), "size must be 2 whole numbers"),
         (put(-1.0, "places", 0, "median_s"), "median_s must be a number from 0"),
-        (put(1.0, "places", 0, "p10_s"), "must rise"),
-        (put(0, "places", 0, "n"), "above 0 where n is"),
-        (lambda tree: tree["places"].append(tree["places"][0]), "stands here twice"),
+        (put(1.0, "places", 0, "p10_s"), "must be in ascending order"),
+        (put(0, "places", 0, "n"), "above 0 exactly if n is"),
+        (lambda tree: tree["places"].append(tree["places"][0]), "appears twice"),
         (put(1.5, "check", "spearman"), "spearman must be a number from -1 to 1"),
         (put(None, "check", "noise"), "noise must be a number"),
         (drop("check", "drift"), "check: the field drift is missing"),
     ],
 )
-def test_strict_reading(change: Change, words: str) -> None:
+def test_invalid_fields_are_refused(change: Change, words: str) -> None:
     tree = json.loads(made().to_json())
     change(tree)
     with pytest.raises(InputError) as error:
@@ -159,24 +159,24 @@ def test_strict_reading(change: Change, words: str) -> None:
         ("", "not JSON"),
         ("[1, 2]", "is not a latency table"),
         ('{"format": "rapdarts-latency", "format": "rapdarts-latency"}', "stands twice"),
-        ('{"format": NaN}', "NaN is not a number"),
-        ('{"format": -Infinity}', "-Infinity is not a number"),
-        ('{"format": ' + "9" * 5000 + "}", "is not a number that can be meant"),
+        ('{"format": NaN}', "NaN is not a valid number"),
+        ('{"format": -Infinity}', "-Infinity is not a valid number"),
+        ('{"format": ' + "9" * 5000 + "}", "is not a valid number"),
         ("[" * 100_000, "nested too deeply"),
     ],
 )
-def test_strict_json(text: str, words: str) -> None:
+def test_invalid_json_is_refused(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as error:
         latency.parse(text, "t.json")
     assert len(str(error.value)) < 400
 
 
-def test_an_endless_number_is_refused() -> None:
+def test_an_infinite_number_is_refused() -> None:
     with pytest.raises(InputError, match="fixed_s must be a number"):
         latency.parse(made().to_json().replace('"fixed_s": 0.0025', '"fixed_s": 1e999'), "t.json")
 
 
-def test_strict_files(tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b" " * 1_000_001)
     (tmp_path / "binary").write_bytes(b"{\xff}")
     os.mkfifo(tmp_path / "fifo")
@@ -197,10 +197,9 @@ def test_strict_files(tmp_path: Path) -> None:
 
 def test_a_table_fits_what_it_was_measured_for() -> None:
     made().check_fits(DARTS, SMALL, CPU, 1)
-    made().check_fits(DARTS.only(["max_pool_3x3", "skip_connect"]), SMALL)  # fewer candidates are no other space
-    replace(made(), device="another", torch="1.0", threads=8).check_fits(
-        DARTS, SMALL
-    )  # as that of the device to deploy on
+    made().check_fits(DARTS.only(["max_pool_3x3", "skip_connect"]), SMALL)  # the same space with fewer candidates
+    # Without a device, a table may come from the device to deploy on.
+    replace(made(), device="another", torch="1.0", threads=8).check_fits(DARTS, SMALL)
 
 
 @pytest.mark.parametrize(
@@ -226,19 +225,19 @@ def test_a_table_fits_what_it_was_measured_for() -> None:
     ],
     ids=["device", "threads", "torch", "space", "skeleton", "two", "primitive", "place"],
 )
-def test_what_does_not_fit_is_said(changes: dict[str, Any], words: str) -> None:
+def test_a_refusal_names_what_does_not_fit(changes: dict[str, Any], words: str) -> None:
     table = replace(made(), **changes)
     with pytest.raises(InputError) as error:
         table.check_fits(DARTS, SMALL, CPU, 1)
     assert words in str(error.value)
-    assert str(error.value).endswith("measure another with rapdarts measure.")
+    assert str(error.value).endswith("measure a new table with rapdarts measure.")
 
 
 # --- prices ------------------------------------------------------------------------------------------------------
 
 
 def by_hand(table: LatencyTable, genotype: Genotype, space: SearchSpace) -> float:
-    """Scale x the sum over the edges of the real network + fixed, cell by cell."""
+    """Return scale x the sum over the edges of the real network + fixed, cell by cell."""
     total = 0.0
     for plan in table.skeleton.cells(space):
         if plan.kind in space.kinds:
@@ -251,7 +250,7 @@ def by_hand(table: LatencyTable, genotype: Genotype, space: SearchSpace) -> floa
 
 
 @pytest.mark.parametrize("space", [DARTS, BENCH], ids=lambda space: space.name)
-def test_prices_are_the_sum_by_hand(space: SearchSpace) -> None:
+def test_prices_match_a_sum_by_hand(space: SearchSpace) -> None:
     table = made(space)
     counted = price_table(space, SMALL)
     priced = with_latency(counted, table)
@@ -277,7 +276,7 @@ def test_identities_cost_nothing() -> None:
     assert cost == pytest.approx(table.fixed_s + table.scale * halved, rel=1e-12)
 
 
-def test_expected_latency_has_the_gradient_of_finite_differences() -> None:
+def test_gradient_of_expected_latency_matches_finite_differences() -> None:
     priced = with_latency(price_table(DARTS, SMALL), made())
     row = priced.row("latency")
 
@@ -306,21 +305,21 @@ def test_fit_finds_the_line() -> None:
     assert fit(SUMS, 0.5 * SUMS) == pytest.approx((0.5, 0), abs=1e-12)
 
 
-def test_fit_is_not_led_astray() -> None:
+def test_fit_is_robust() -> None:
     rng = np.random.default_rng(0)
     noisy = (SUMS + 3e-3) * (1 + 0.02 * rng.standard_normal(20))
     scale, fixed = fit(SUMS, noisy)
-    assert scale == 1 and fixed == pytest.approx(3e-3, rel=0.1)  # noise is no reason for a scale
-    hit = 1.7 * SUMS + 3e-3
-    hit[[3, 11]] *= 5
-    assert fit(SUMS, hit) == pytest.approx((1.7, 3e-3))  # nor is a slow moment for another
-    assert fit(SUMS[:3], 1.7 * SUMS[:3] + 3e-3)[0] == 1  # nor are three networks
-    scale, fixed = fit(SUMS[:3], 0.5 * SUMS[:3])  # unless nothing else can be: no part takes less than no time
+    assert scale == 1 and fixed == pytest.approx(3e-3, rel=0.1)  # noise does not lead to a scale
+    outliers = 1.7 * SUMS + 3e-3
+    outliers[[3, 11]] *= 5
+    assert fit(SUMS, outliers) == pytest.approx((1.7, 3e-3))  # slow moments do not change it
+    assert fit(SUMS[:3], 1.7 * SUMS[:3] + 3e-3)[0] == 1  # three networks are too few to fit one
+    scale, fixed = fit(SUMS[:3], 0.5 * SUMS[:3])  # unless scale 1 would need a negative fixed time
     assert scale < 1 and fixed >= 0
     assert fit(np.zeros(4), np.full(4, 2e-3)) == (1, 2e-3)
 
 
-def test_check_in_plain_numbers() -> None:
+def test_check_by_hand() -> None:
     measured = np.array([[1.0, 1.1, 1.0, 1.1], [2.0, 2.2, 2.0, 2.2], [3.0, 3.3, 3.0, 3.3]])
     check = stopwatch._check(np.array([1.05, 2.1, 3.465]), measured, measured)
     assert check == Check(3, 4, 1.05, 3.15, 1.0, 0.0, 0.1, 0.0909091, 0.0)
@@ -329,7 +328,7 @@ def test_check_in_plain_numbers() -> None:
     assert stopwatch._check(np.ones(3), measured, measured).spearman is None
 
 
-def test_rank_correlation_is_scipys() -> None:
+def test_rank_correlation_matches_scipy() -> None:
     rng = np.random.default_rng(0)
     for _ in range(10):
         x, y = rng.integers(0, 6, (2, 12))
@@ -372,7 +371,7 @@ def test_a_gpu_is_timed_by_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == ["record", "run", "record", "synchronize"]
 
 
-def test_rounds_are_shuffled_anew() -> None:
+def test_every_round_is_shuffled() -> None:
     seen: list[str] = []
     jobs = [partial(seen.append, name) for name in "abcdefgh"]
 
@@ -393,7 +392,7 @@ def test_rounds_are_shuffled_anew() -> None:
 # --- real measurements -------------------------------------------------------------------------------------------
 
 
-def test_settled_networks_do_not_fade() -> None:
+def test_activations_of_settled_networks_do_not_vanish() -> None:
     torch.manual_seed(0)
     skeleton = Skeleton(12, 4, (1, 8, 8), 10)
     node = (("sep_conv_3x3", 0), ("sep_conv_3x3", 1))
@@ -407,7 +406,7 @@ def test_settled_networks_do_not_fade() -> None:
     assert sizes[0] < 1e-6 and 0.1 < sizes[-1] < 100
 
 
-def test_none_is_measured_where_it_runs() -> None:
+def test_none_is_measured_in_spaces_that_derive_it() -> None:
     table = measure(BENCH, Skeleton(3, 4, (1, 8, 8), 10), CPU, range(2), networks=6)
     timings = {build[0]: timing for build, timing in table.places.items()}
     assert list(timings) == list(BENCH.primitives)
@@ -419,7 +418,7 @@ def test_none_is_measured_where_it_runs() -> None:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Nothing is written into the checkout, and the number of threads is restored."""
+    """Run in a temporary folder, so that nothing is written to the checkout, and restore the number of threads."""
     threads = torch.get_num_threads()
     monkeypatch.chdir(tmp_path)
     yield tmp_path
@@ -475,7 +474,7 @@ def test_measure_prints_its_check_as_json(elsewhere: Path, capsys: pytest.Captur
         (["networks=2"], "networks=2 is out of range"),
     ],
 )
-def test_mistakes_are_said_at_once(
+def test_mistakes_are_reported_before_measuring(
     arguments: list[str], words: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["measure", *arguments]) == 2

@@ -1,4 +1,4 @@
-"""Timing: a measurement goes on until it is long enough."""
+"""Tests of timing: a measurement is repeated until it has taken long enough."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from rapdarts.cost.measure import measure_within
 
 
-def test_time_is_taken_until_it_is_enough() -> None:
+def test_measurements_repeat_until_time_or_count_is_reached() -> None:
     calls = 0
 
     def count() -> None:
