@@ -1,4 +1,4 @@
-"""The former place of search spaces' values, kept for one release: import them from `rapdarts`."""
+"""Deprecated module, kept for one release: import these names from `rapdarts` instead."""
 
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
 from rapdarts.deploy.space_lookup import named_space, space_from_file

@@ -1,4 +1,4 @@
-"""Filter designs in the cell of DARTS: dense, separable, bottlenecked and spatially factorized convolutions, 12 primitives."""
+"""Filter designs in the DARTS cell: dense, separable, bottlenecked and spatially factorized convolutions, 12 primitives."""
 
 from rapdarts import SearchSpace, choose
 

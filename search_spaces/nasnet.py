@@ -1,4 +1,4 @@
-"""The cells of NASNet (Zoph et al. 2018) and AmoebaNet (Real et al. 2019): five nodes, and a node may use one input twice."""
+"""The cells of NASNet (Zoph et al. 2018) and AmoebaNet (Real et al. 2019): five nodes, each of which may use an input twice."""
 
 from rapdarts import SearchSpace, choose
 

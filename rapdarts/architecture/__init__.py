@@ -1,1 +1,1 @@
-"""What may be chosen and what was chosen: search spaces, genotypes, their file formats and drawings."""
+"""Search spaces and genotypes, with their file formats and drawings."""

@@ -1,4 +1,4 @@
-"""One cell of a genotype: its inputs, its nodes with their edges, and the nodes that its output concatenates."""
+"""A cell of a genotype: its inputs, its nodes with their edges, and the nodes that its output concatenates."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ MAX_NODES = 100
 
 
 Node = tuple[tuple[str, int], ...]
-"""The edges into one node, as (primitive, input). A node without edges takes no part in its cell."""
+"""The edges into a node, as (primitive, input) pairs. A node without edges is not used by its cell."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its inputs are numbered from 0, its nodes after them; `concat` names the nodes of its output.
+    """A cell: inputs are numbered from 0, nodes follow them, and `concat` lists the nodes of the output.
 
-    A node without an edge has no value: no edge reads it, and it is not in the output. A value of this type is always
-    an acyclic cell: anything else is an InputError that names the node, edge or number.
+    A node without edges has no value: no edge may read it, and it may not be in the output. An instance is always an
+    acyclic cell; anything else raises an InputError that names the node, edge or number.
     """
 
     inputs: int
@@ -46,9 +46,7 @@ class Cell:
                     later = "a later node" if source < end else "not in the cell"
                     reason = "the node itself" if source == own else later
                 elif self.empty(source):
-                    raise InputError(
-                        f"{edge}: the input {source} is node {source - self.inputs}, which has no edge itself."
-                    )
+                    raise InputError(f"{edge}: the input {source} is node {source - self.inputs}, which has no edges.")
                 else:
                     continue
                 raise InputError(f"{edge}: the input {quote_value(source)} is {reason}; it may be {_span(0, own - 1)}.")
@@ -57,14 +55,14 @@ class Cell:
             raise InputError(f"concat is empty; it may name {allowed}.")
         for source in self.concat:
             if not (is_whole(source) and self.inputs <= source < end):
-                raise InputError(f"concat names {quote_value(source)}, which is no node; it may name {allowed}.")
+                raise InputError(f"concat names {quote_value(source)}, which is not a node; it may name {allowed}.")
             if self.empty(source):
-                raise InputError(f"concat names {source}, but node {source - self.inputs} has no edge.")
+                raise InputError(f"concat names {source}, but node {source - self.inputs} has no edges.")
         if len(set(self.concat)) != len(self.concat):
             raise InputError("concat names a node twice; name each once.")
 
     def empty(self, source: int) -> bool:
-        """Return whether the input of this number is a node without an edge."""
+        """Return whether input number `source` is a node without edges."""
         return source >= self.inputs and not self.nodes[source - self.inputs]
 
 

@@ -1,8 +1,8 @@
-"""Dialects: the forms in which other programs write genotypes, parsed into trees of the same shape as our own JSON.
+"""Dialects: the formats in which other programs write genotypes, parsed into trees with the structure of our JSON.
 
-These are `Genotype(...)` of the DARTS family, with pairs or with triples, alone or in the log of a search; the
-dictionaries that NNI exports; and the strings of NAS-Bench-201. All are parsed, never evaluated; an InputError shows
-whatever else is found. Whether a tree is a valid cell is checked by `rapdarts.architecture.genotype.Cell`.
+The dialects are `Genotype(...)` of the DARTS family, with pairs or triples, alone or in the log of a search; the
+dictionaries that NNI exports; and the strings of NAS-Bench-201. All are parsed, never evaluated; anything unexpected
+is quoted in an InputError. `rapdarts.architecture.cell.Cell` checks that a tree is a valid cell.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from rapdarts.errors import InputError
 from rapdarts.files.json import as_list, is_whole, quote_value, record
 
 UNDERSTOOD = (
-    "rapdarts' own JSON, Genotype(...) of the DARTS family with pairs or triples, a search's log with such lines, NNI's"
-    " dictionaries, and strings of NAS-Bench-201"
+    "rapdarts JSON, Genotype(...) of the DARTS family with pairs or triples, search logs with such lines, NNI"
+    " dictionaries, and NAS-Bench-201 strings"
 )
 MAX_DARTS_CHARACTERS = 64_000
 MAX_STATE = 1000
 INPUTS = 2
-"""Inputs of a cell in all dialects except that of NAS-Bench-201."""
+"""Number of inputs of a cell in every dialect except NAS-Bench-201."""
 
 
 @dataclass(frozen=True)
 class ParsedCells:
-    """Content of a text: a tree for each kind of cell, the space if the text names one, and where in the text it was found."""
+    """Content of a text: a tree for each kind of cell, the space if the text names one, and the position in the text."""
 
     cells: Mapping[str, Any]
     space: str = ""
@@ -40,7 +40,7 @@ class ParsedCells:
 
 
 def find_dialect(text: str) -> Callable[[str, str], ParsedCells] | None:
-    """Return the function that parses a text, chosen by its first words; None for what can only be JSON."""
+    """Return the function that parses a text, chosen by how the text begins; None if it can only be JSON."""
     if text.lstrip().startswith("|"):
         return cells_from_nasbench201
     if LOGGED.search(text):
@@ -54,14 +54,15 @@ LOGGED = re.compile(
     r"^(?=[^\n]{0,40}\d\d:\d\d)[^\n'\"()#]{0,80}?(?P<named>\w{1,64}\s{0,8}=\s{0,8})?(?P<genotype>Genotype\([^\n]*)",
     re.M,
 )
-"""A line of a log with a genotype; it begins with the time of day."""
+"""A log line that contains a genotype; it begins with the time of day."""
 SKIPS = re.compile(r"skip-connect:\s*(\d+)")
 
 
 def cells_from_log(text: str, where: str) -> ParsedCells:
-    """Return the cells in the log of a search: the last `genotype =`, of which a search writes one after every epoch.
+    """Return the cells in the log of a search: the last `genotype =` line, which a search writes after every epoch.
 
-    P-DARTS writes several at its end, one for each cap on skips, and chooses none: an InputError unless they agree.
+    P-DARTS writes several genotypes at the end, one for each cap on skips, and chooses none of them. Raises InputError
+    unless they agree.
     """
     found = list(LOGGED.finditer(text))
     chosen = [one for one in found if one["named"]] or found
@@ -74,22 +75,22 @@ def cells_from_log(text: str, where: str) -> ParsedCells:
             f"{line} (at most {cap[0]} skips)" if cap else str(line) for line, cap in zip(lines, caps, strict=True)
         ]
         raise InputError(
-            f"{where} is a log with different genotypes, in lines {', '.join(words[:12])}; put the one you mean in a file of its own."
+            f"{where} is a log with different genotypes, on lines {', '.join(words[:12])}; copy the one you want into a separate file."
         )
-    parsed = cells_from_python(chosen[-1]["genotype"], f"{where}, in the log's line {lines[-1]}")
+    parsed = cells_from_python(chosen[-1]["genotype"], f"{where}, line {lines[-1]} of the log")
     return ParsedCells(parsed.cells, parsed.space, {"log": f"line {lines[-1]}, the last of {len(chosen)} genotypes"})
 
 
 def cells_from_python(text: str, where: str) -> ParsedCells:
-    """Return the cells of a text in Python's grammar: `Genotype(normal=[...], ...)`, or a dictionary of NNI.
+    """Return the cells of a text in Python syntax: `Genotype(normal=[...], ...)`, or a dictionary of NNI.
 
     A first line `# space: NAME` and a `name =` before the value are allowed. Only calls of Genotype and range,
-    dictionaries, lists, tuples, strings and whole numbers are understood. Raises InputError.
+    dictionaries, lists, tuples, strings and whole numbers are supported. Raises InputError.
     """
     if len(text) > MAX_DARTS_CHARACTERS:
-        raise InputError(f"{where} has {len(text)} characters; the DARTS dialect has up to {MAX_DARTS_CHARACTERS}.")
+        raise InputError(f"{where} has {len(text)} characters; the DARTS dialect is limited to {MAX_DARTS_CHARACTERS}.")
     named = re.match(r"\s*#\s*space:\s*([A-Za-z_][A-Za-z0-9_-]{0,63})\s*\n", text)
-    # Python would take blanks before the first word for an indentation; the line breaks stay, for the line numbers.
+    # Python would read leading blanks as indentation. Leading line breaks are kept so that line numbers stay correct.
     source = "\n" * text[: len(text) - len(text.lstrip())].count("\n") + text.strip()
     grammar = _Grammar(source, where)
     value = grammar.value(_statements(source, where))
@@ -102,20 +103,20 @@ def cells_from_python(text: str, where: str) -> ParsedCells:
 
 
 def _statements(source: str, where: str) -> list[ast.stmt]:
-    """Parse a text by Python's grammar, without running it. Raises InputError."""
+    """Parse a text as Python without running it. Raises InputError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd escapes in strings
             return ast.parse(source).body
     except SyntaxError as error:
         raise InputError(f"{where}, line {error.lineno}: neither JSON nor the DARTS dialect: {error.msg}.") from None
-    except (ValueError, RecursionError, MemoryError):  # a NUL character; nested too deep for the parser
+    except (ValueError, RecursionError, MemoryError):  # a NUL character, or nested too deeply for the parser
         raise InputError(f"{where} is neither JSON nor the DARTS dialect.") from None
 
 
 @dataclass(frozen=True)
 class _Grammar:
-    """Parser for the parts of a text in Python's grammar; its InputErrors show what else was found."""
+    """Parser for the parts of a text in Python syntax; its InputErrors quote anything unexpected."""
 
     source: str
     where: str
@@ -125,9 +126,9 @@ class _Grammar:
         raise InputError(f"{self.where}: found {quote_value(found)}; {expected}.")
 
     def value(self, body: list[ast.stmt]) -> ast.Call | ast.Dict:
-        """Return the one Genotype(...) or dictionary among the statements."""
+        """Return the only Genotype(...) or dictionary among the statements."""
         if not body:
-            raise InputError(f"{self.where} holds nothing but comments; it must hold one Genotype(...).")
+            raise InputError(f"{self.where} contains nothing but comments; it must contain one Genotype(...).")
         statement: ast.AST = body[0]
         if isinstance(statement, ast.Expr) or (
             isinstance(statement, ast.Assign)
@@ -139,9 +140,9 @@ class _Grammar:
             isinstance(statement, ast.Call) and _is_name(statement.func, "Genotype")
         ):
             if len(body) > 1:
-                self.refuse(body[1], "a file holds one Genotype(...)")
+                self.refuse(body[1], "a file must contain only one Genotype(...)")
             return statement
-        return self.refuse(statement, f"understood are {UNDERSTOOD}")
+        return self.refuse(statement, f"supported formats are {UNDERSTOOD}")
 
     def fields(self, call: ast.Call) -> dict[str, ast.expr]:
         """Return the fields of a Genotype(...), unparsed."""
@@ -150,30 +151,31 @@ class _Grammar:
         fields: dict[str, ast.expr] = {}
         for keyword in call.keywords:
             if keyword.arg is None or keyword.arg in fields:
-                self.refuse(keyword, "each field of Genotype(...) is named once")
+                self.refuse(keyword, "each field of Genotype(...) must be named once")
             fields[keyword.arg] = keyword.value
         names = ("normal", "normal_concat", "reduce", "reduce_concat")
         return record(fields, f"{self.where}: Genotype(...)", dict.fromkeys(names))
 
     def cell(self, fields: Mapping[str, ast.expr], kind: str) -> dict[str, Any]:
-        """Return one cell: two pairs make a node, triples name theirs."""
+        """Return a cell from its edges: each two pairs form a node, and triples name their node."""
         edges = as_list(self.literal(fields[kind]), f"{self.where}: {kind}")
         concat = self.concat(fields[f"{kind}_concat"])
         if edges and all(isinstance(edge, list) and len(edge) == 3 for edge in edges):
             return self.of_triples(edges, concat, kind)
         if len(edges) % 2:
-            raise InputError(f"{self.where}: {kind} has {len(edges)} pairs; the DARTS dialect gives two to every node.")
+            raise InputError(f"{self.where}: {kind} has {len(edges)} pairs; the DARTS dialect has two for every node.")
         nodes = [edges[first : first + 2] for first in range(0, len(edges), 2)]
         return {"inputs": INPUTS, "nodes": nodes, "concat": concat}
 
     def of_triples(self, edges: list[list[Any]], concat: list[Any], kind: str) -> dict[str, Any]:
-        """Return a cell of (primitive, node, input), as FairDARTS has it (Chu et al. 2020), or of (primitive, input, node).
+        """Return a cell from triples (primitive, node, input), as in FairDARTS (Chu et al. 2020), or (primitive, input, node).
 
-        Nodes count from 2, after the inputs. An edge comes from before its node, which tells the two orders apart.
+        Nodes are numbered from 2, after the inputs. The two orders can be told apart because an input always has a
+        smaller number than its node.
 
         A node may have fewer edges than others, or none. A node without edges is left out of the concatenation even
-        if `concat` names it, and edges from it are left out too: `DCOCell` in the authors' fairdarts/model.py
-        (github.com/xiaomi-automl/FairDARTS) outputs the nodes that have edges and skips all other inputs.
+        if `concat` lists it, and so are edges from it: `DCOCell` in the authors' fairdarts/model.py
+        (github.com/xiaomi-automl/FairDARTS) outputs only nodes that have edges and skips all other inputs.
         """
         nodes: defaultdict[int, list[Any]] = defaultdict(list)
         orders = set()
@@ -187,7 +189,7 @@ class _Grammar:
             nodes[max(numbers) - INPUTS].append([primitive, min(numbers)])
         if len(orders) > 1 or 0 in orders:
             raise InputError(
-                f"{self.where}: in some triples of {kind} the node stands before its input, in others behind it; give all in one order."
+                f"{self.where}: some triples of {kind} give the node before its input, others after it; use one order for all."
             )
         named = [number - INPUTS for number in concat if is_whole(number) and number <= MAX_STATE]
         cell = [nodes.get(number, []) for number in range(max(*nodes, *named, 0) + 1)]
@@ -195,12 +197,12 @@ class _Grammar:
         for number, node in enumerate(cell, INPUTS):
             kept = [edge for edge in node if edge[1] not in empty]
             if node and not kept:
-                raise InputError(f"{self.where}: node {number} of {kind} reads only nodes that have no edge.")
+                raise InputError(f"{self.where}: node {number} of {kind} reads only nodes without edges.")
             node[:] = kept
         return {"inputs": INPUTS, "nodes": cell, "concat": [number for number in concat if number not in empty]}
 
     def concat(self, node: ast.AST) -> list[Any]:
-        """Return the numbers of a list or of a range(...)."""
+        """Return the numbers in a list or range(...)."""
         if not isinstance(node, ast.Call):
             return as_list(self.literal(node), f"{self.where}: concat")
         numbers = [self.literal(item) for item in node.args]
@@ -211,17 +213,17 @@ class _Grammar:
         return list(range(*numbers))
 
     def dictionary(self, node: ast.Dict) -> dict[str, Any]:
-        """Return a dictionary whose keys are strings, each of them once."""
+        """Return a dictionary with unique string keys."""
         tree: dict[str, Any] = {}
         for key, value in zip(node.keys, node.values, strict=True):
             name = self.literal(key) if key else None
             if not isinstance(name, str) or name in tree:
-                self.refuse(key or node, "every key of a dictionary must be a text that stands once")
+                self.refuse(key or node, "every key of a dictionary must be a string and occur once")
             tree[name] = self.literal(value)
         return tree
 
     def literal(self, node: ast.AST) -> Any:
-        """Return a value made of lists, strings and whole numbers; a tuple counts as a list."""
+        """Return a value made of lists, strings and whole numbers; tuples become lists."""
         if isinstance(node, (ast.List, ast.Tuple)):
             return [self.literal(item) for item in node.elts]
         if isinstance(node, ast.Constant) and type(node.value) in (str, int):
@@ -230,7 +232,7 @@ class _Grammar:
             value = self.literal(node.operand)
             if is_whole(value):
                 return -value
-        return self.refuse(node, "only lists of pairs such as ('skip_connect', 0) and whole numbers may stand here")
+        return self.refuse(node, "only lists of pairs such as ('skip_connect', 0) and whole numbers are allowed here")
 
 
 def _is_name(node: ast.AST, name: str) -> bool:
@@ -241,7 +243,7 @@ def _is_name(node: ast.AST, name: str) -> bool:
 
 NNI_KEY = re.compile(r"(?P<kind>normal|reduce)/(?P<what>op|input)_(?P<node>[0-9]{1,3})_(?P<slot>[0-9]{1,3})")
 NNI_SIZES = ("depth", "num_cells", "width")
-"""Sizes that the model space of NNI 2.8 and later may add: not enough for a skeleton, and ignored."""
+"""Sizes that the model space of NNI 2.8 and later may add. They do not determine a skeleton and are ignored."""
 
 NNI_OLD_KEY = re.compile(r"(?P<kind>normal|reduce)_n(?P<node>[0-9]{1,3})_(?:p(?P<input>[0-9]{1,3})|switch)")
 NNI_OLD_NAMES = {
@@ -253,25 +255,25 @@ NNI_OLD_NAMES = {
     "dilconv3x3": "dil_conv_3x3",
     "dilconv5x5": "dil_conv_5x5",
 }
-"""Names of primitives in NNI's older DARTS example, and ours."""
+"""Names of primitives in NNI's older DARTS example, mapped to ours."""
 
 
 def is_nni(tree: Mapping[str, Any]) -> bool:
-    """Return whether an object has a key as NNI writes them."""
+    """Return whether an object has a key in one of NNI's formats."""
     return any(NNI_KEY.fullmatch(key) or NNI_OLD_KEY.fullmatch(key) for key in tree)
 
 
 def cells_from_nni(tree: Mapping[str, Any], where: str) -> ParsedCells:
     """Return the cells in a dictionary that NNI exports.
 
-    Since 2.8 it has `"normal/op_2_0": "sep_conv_3x3", "normal/input_2_0": 1` for every edge: cell, node (from 2, after
-    the inputs), and the number of the edge; the input may be in a list. Earlier versions have `"normal_n2_p0":
-    "sepconv3x3"` for every possible edge and the kept ones in `"normal_n2_switch"`. All nodes have the same number of
-    edges and all are concatenated, as in NNI's DARTS space. Raises InputError.
+    Since 2.8 it has `"normal/op_2_0": "sep_conv_3x3", "normal/input_2_0": 1` for every edge: the cell, the node (from
+    2, after the inputs) and the number of the edge. The input may be in a list. Earlier versions have `"normal_n2_p0":
+    "sepconv3x3"` for every possible edge, and list the edges kept in `"normal_n2_switch"`. All nodes have the same
+    number of edges and all are concatenated, as in NNI's DARTS space. Raises InputError.
     """
     if not is_nni(tree):
         raise InputError(
-            f"{where} has none of the keys that NNI writes, such as 'normal/op_2_0'; understood are {UNDERSTOOD}."
+            f"{where} has none of the keys that NNI writes, such as 'normal/op_2_0'; supported formats are {UNDERSTOOD}."
         )
     older = any(NNI_OLD_KEY.fullmatch(key) for key in tree)
     edges = _older_nni(tree, where) if older else _nni(tree, where)
@@ -281,20 +283,20 @@ def cells_from_nni(tree: Mapping[str, Any], where: str) -> ParsedCells:
         numbers = [node for cell, node in sorted(edges) if cell == kind]
         if not nodes or numbers != list(range(INPUTS, INPUTS + len(nodes))):
             raise InputError(
-                f"{where}: the {kind} cell has the nodes {quote_value(numbers)}; NNI numbers them from {INPUTS} on, without gaps."
+                f"{where}: the {kind} cell has the nodes {quote_value(numbers)}; NNI numbers them from {INPUTS} without gaps."
             )
         cells[kind] = {"inputs": INPUTS, "nodes": nodes, "concat": numbers}
     most = max(map(len, edges.values()))
     for (kind, node), found in edges.items():
         if len(found) < most:
             raise InputError(
-                f"{where}: node {node} of {kind} has {len(found)} edges, others have {most}; NNI gives all as many."
+                f"{where}: node {node} of {kind} has {len(found)} edges, but others have {most}; in NNI all nodes have the same number."
             )
     return ParsedCells(cells)
 
 
 def _nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]]:
-    """Return the edges of every (cell, node), by the newer keys."""
+    """Return the edges of every (cell, node), from the newer keys."""
     found: defaultdict[tuple[str, int], dict[int, dict[str, Any]]] = defaultdict(dict)
     for key, value in tree.items():
         place = NNI_KEY.fullmatch(key)
@@ -302,7 +304,7 @@ def _nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]
             found[place["kind"], int(place["node"])].setdefault(int(place["slot"]), {})[place["what"]] = value
         elif key not in NNI_SIZES:
             raise InputError(
-                f"{where}: found the key {quote_value(key)} among NNI's, which are like normal/op_2_0 and normal/input_2_0."
+                f"{where}: found the key {quote_value(key)} among NNI's keys, which look like normal/op_2_0 and normal/input_2_0."
             )
     edges: dict[tuple[str, int], list[Any]] = {}
     for (kind, node), slots in found.items():
@@ -312,19 +314,19 @@ def _nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]
             if isinstance(source, list) and len(source) == 1:
                 (source,) = source
             if name is None or source is None:
-                raise InputError(f"{where}: of {kind}/op_{node}_{slot} and {kind}/input_{node}_{slot} one is missing.")
+                raise InputError(f"{where}: one of {kind}/op_{node}_{slot} and {kind}/input_{node}_{slot} is missing.")
             edges[kind, node].append([name, source])
     return edges
 
 
 def _older_nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], list[Any]]:
-    """Return the edges of every (cell, node), by the older keys; those of a node in the order of its switch."""
+    """Return the edges of every (cell, node), from the older keys; a node's edges are in the order of its switch."""
     edges: dict[tuple[str, int], list[Any]] = {}
     for key, value in tree.items():
         place = NNI_OLD_KEY.fullmatch(key)
         if not place:
             raise InputError(
-                f"{where}: found the key {quote_value(key)} among NNI's, which are like normal_n2_p0 and normal_n2_switch."
+                f"{where}: found the key {quote_value(key)} among NNI's keys, which look like normal_n2_p0 and normal_n2_switch."
             )
         if place["input"] is not None:
             continue
@@ -334,12 +336,12 @@ def _older_nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], lis
             edge = chosen if isinstance(chosen, str) else f"{kind}_n{node}_p{chosen}"
             source = NNI_OLD_KEY.fullmatch(edge)
             if edge not in tree or not source or source["input"] is None or not edge.startswith(f"{kind}_n{node}_"):
-                raise InputError(f"{where}: {key} names {quote_value(chosen)}, which is no edge of the node.")
+                raise InputError(f"{where}: {key} names {quote_value(chosen)}, which is not an edge of the node.")
             name = tree[edge]
             if not isinstance(name, str):
                 raise InputError(
-                    f"{where}: {edge} must be a primitive's name, not {quote_value(name)}; the list that a number points into"
-                    " is not in the file."
+                    f"{where}: {edge} must be the name of a primitive, not {quote_value(name)}; the file does not contain"
+                    " the list that a number would index."
                 )
             edges[kind, node].append([NNI_OLD_NAMES.get(name, name), int(source["input"])])
     return edges
@@ -348,24 +350,26 @@ def _older_nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], lis
 # --- NAS-Bench-201 -------------------------------------------------------------------------------------------------
 
 BENCH_NODES, BENCH_EDGE = 3, re.compile(r"([^\s|+~]+)~([0-9]+)")
-"""Nodes of a cell besides its input, and one edge, primitive~input."""
+"""Number of nodes of a cell besides its input, and the pattern of an edge, primitive~input."""
 
 
 def cells_from_nasbench201(text: str, where: str) -> ParsedCells:
-    """Return the cell of `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|`: three nodes, each
-    with one edge from the cell's input (0) and from every earlier node, in that order. Raises InputError.
+    """Return the cell of `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|`.
+
+    It has three nodes, each with an edge from the cell's input (0) and one from every earlier node, in that order.
+    Raises InputError.
     """
     parts = text.strip().split("+")
     if len(parts) != BENCH_NODES:
         raise InputError(
-            f"{where}: found {len(parts)} nodes in {quote_value(text.strip())}; the NAS-Bench-201 dialect joins {BENCH_NODES} by +."
+            f"{where}: found {len(parts)} nodes in {quote_value(text.strip())}; the NAS-Bench-201 dialect has {BENCH_NODES}, joined by +."
         )
     nodes = []
     for number, part in enumerate(parts):
         first, *edges, last = part.split("|") if part.count("|") > 1 else (part, "")
         if first or last:
             raise InputError(
-                f"{where}, node {number}: found {quote_value(part)}; its edges stand between bars, as in |none~0|."
+                f"{where}, node {number}: found {quote_value(part)}; its edges must be enclosed in bars, as in |none~0|."
             )
         if len(edges) != number + 1:
             raise InputError(
@@ -377,7 +381,7 @@ def cells_from_nasbench201(text: str, where: str) -> ParsedCells:
             found = BENCH_EDGE.fullmatch(edge)
             if not found or found[2] != str(source):
                 raise InputError(
-                    f"{where}, node {number}, edge {source}: found {quote_value(edge)}; here stands primitive~input, as in none~{source}."
+                    f"{where}, node {number}, edge {source}: found {quote_value(edge)}; expected primitive~input, as in none~{source}."
                 )
             node.append([found[1], source])
         nodes.append(node)

@@ -1,7 +1,7 @@
-"""Drawings of a genotype: its cells as layered graphs in SVG, which any browser shows, or in DOT for Graphviz.
+"""Drawings of a genotype: its cells as layered graphs, in SVG for browsers or in DOT for Graphviz.
 
-Boxes are in columns by their depth, labels in columns between them. An edge has a place of its own in every column it
-passes, runs level there and bends only between columns, so no line crosses a label or a box of another edge.
+Boxes are placed in columns by depth, with columns of labels between them. An edge has its own slot in every column it
+passes. It is horizontal inside a column and bends only between columns, so no line crosses a box or another edge's label.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ FAMILIES: list[tuple[str, tuple[str, ...], str]] = [
     ("no edge", ("none",), "#6d7480"),
     ("other", ("",), "#a11d4e"),
 ]
-"""Families of primitives by colour: name, prefixes of their primitives, colour."""
+"""Families of primitives: name, prefixes of their primitives, colour."""
 TITLES = dict(zip(KINDS, ("Normal cell", "Reduction cell"), strict=True))
 CONCAT, INK, IDLE = ("concat", "#b4bcc8"), "#1c2430", "#6d7480"
-"""Colours of the edges to the output, of text, and of a box without edges."""
+"""Name and colour of the edges to the output, colour of text, and colour of a box without edges."""
 BOLD, MIDDLE = ' font-weight="bold"', ' text-anchor="middle"'
 WIDTH, MARGIN, GAP, FONT = 840, 24, 9, 13
 BEND, ROOM, MAX_EDGES = (36, 100), 220, 80
-"""Least and greatest distance of two columns, greatest width of a label, most edges of a cell."""
+"""Minimum and maximum distance between columns, maximum width of a label, maximum number of edges of a cell."""
 
 
 @dataclass(eq=False)
 class Spot:
-    """A box, a label, or (without text) the point where an edge passes a column: `x` is its left side, `y` its middle."""
+    """A box, a label, or (without text) the point where an edge passes a column. `x` is the left side, `y` the centre."""
 
     text: str = ""
     width: float = 0
@@ -49,7 +49,7 @@ class Spot:
     y: float = 0
 
     def mean(self, neighbours: list[Spot]) -> float:
-        """Return the mean height of neighbours; points that an edge merely passes weigh more, which straightens long edges."""
+        """Return the mean `y` of neighbours. Points that an edge only passes weigh more, which straightens long edges."""
         total = weights = 0.0
         for spot in neighbours:
             weight = 1 if self.text or spot.text else 8
@@ -58,11 +58,11 @@ class Spot:
 
 
 Edge = tuple[str, list[Spot]]
-"""A primitive (empty for an edge to the output), and the spots from box to box."""
+"""A primitive (empty for an edge to the output) and the spots along the edge, including both boxes."""
 
 
 class Drawable(Protocol):
-    """What a drawing shows of a genotype, whose module imports this one."""
+    """The parts of a genotype that a drawing shows, declared here because the module of `Genotype` imports this one."""
 
     @property
     def space(self) -> str: ...
@@ -78,7 +78,10 @@ class Drawable(Protocol):
 
 
 def draw(genotype: Drawable) -> str:
-    """Return an SVG of the normal cell, above the reduction cell if there is one. Raises InputError for too many edges to read."""
+    """Return an SVG of the normal cell, with the reduction cell below it if there is one.
+
+    Raises InputError if a cell has too many edges to be readable.
+    """
     kinds = [kind for kind in KINDS if kind in genotype.cells]
     placed = [_place(genotype.cells[kind], kind) for kind in kinds]
     width = max([WIDTH, *(columns[-1][0].x + columns[-1][0].width + MARGIN for columns, _ in placed)])
@@ -109,7 +112,7 @@ def draw(genotype: Drawable) -> str:
 
 
 def dot(genotype: Drawable) -> str:
-    """Return the same cells in DOT (Graphviz), without positions: one digraph with a cluster for each cell."""
+    """Return the same cells in DOT (Graphviz) without positions, as one digraph with a cluster for each cell."""
     lines = ["digraph genotype {", "  rankdir=LR", f"  label={_quoted(f'search space {genotype.space}')}"]
     lines += ["  node [shape=box, style=rounded]"]
     for kind in KINDS:
@@ -138,7 +141,7 @@ def dot(genotype: Drawable) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text as a quoted DOT string; a bare backslash would begin an escape."""
+    """Return a text as a quoted DOT string, with backslashes escaped."""
     plain = "".join(character if character.isprintable() else "\ufffd" for character in text[:200])
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -147,26 +150,26 @@ def _quoted(text: str) -> str:
 
 
 def _place(cell: Cell, kind: str) -> tuple[list[list[Spot]], list[Edge]]:
-    """Return the columns from the inputs to the output, and the edges. All heights are relative."""
+    """Return the columns from the inputs to the output, and the edges. All `y` values are relative."""
     wanted = [(primitive, source, cell.inputs + n) for n, node in enumerate(cell.nodes) for primitive, source in node]
     if len(wanted) > MAX_EDGES:
         raise InputError(f"the {kind} cell has {len(wanted)} edges; a drawing shows at most {MAX_EDGES}.")
-    stands = [0] * cell.inputs
+    depths = [0] * cell.inputs
     for node in cell.nodes:
-        stands.append(2 + max((stands[source] for _, source in node), default=0))
-    stands.append(max(stands) + 1)
+        depths.append(2 + max((depths[source] for _, source in node), default=0))
+    depths.append(max(depths) + 1)
     boxes = [Spot(f"c_k−{cell.inputs - number}", 52, 40) for number in range(cell.inputs)]
     boxes += [*(Spot(str(number), 36, 36) for number in range(len(cell.nodes))), Spot("c_k", 52, 40)]
-    columns: list[list[Spot]] = [[] for _ in range(stands[-1] + 1)]
-    for stand, box in zip(stands, boxes, strict=True):
-        columns[stand].append(box)
+    columns: list[list[Spot]] = [[] for _ in range(depths[-1] + 1)]
+    for depth, box in zip(depths, boxes, strict=True):
+        columns[depth].append(box)
     edges = []
     for primitive, source, target in [*(("", source, len(boxes) - 1) for source in cell.concat), *wanted]:
-        spots = [boxes[source], *(Spot() for _ in range(stands[source] + 1, stands[target])), boxes[target]]
+        spots = [boxes[source], *(Spot() for _ in range(depths[source] + 1, depths[target])), boxes[target]]
         if primitive:
             label = _fit(primitive, ROOM, FONT)
             spots[-2] = Spot(label, _width(label, FONT) + 12, 20)
-        for column, spot in zip(columns[stands[source] + 1 :], spots[1:-1], strict=False):
+        for column, spot in zip(columns[depths[source] + 1 :], spots[1:-1], strict=False):
             column.append(spot)
         for left, right in pairwise(spots):
             left.after.append(right)
@@ -186,7 +189,10 @@ def _place(cell: Cell, kind: str) -> tuple[list[list[Spot]], list[Edge]]:
 
 
 def _order(columns: list[list[Spot]]) -> None:
-    """Sort all columns except the inputs so that few edges cross: by the neighbours' mean, back and forth, from many starts."""
+    """Sort all columns except the inputs so that few edges cross.
+
+    Columns are sorted by the mean of their neighbours, forwards and backwards, from several starting orders.
+    """
     first = [list(column) for column in columns]
     found: list[tuple[int, float, int, list[list[Spot]]]] = []
     for start in range(16):
@@ -209,7 +215,7 @@ def _rank(column: list[Spot], order: list[Spot]) -> None:
 
 
 def _tangle(columns: list[list[Spot]]) -> tuple[int, float]:
-    """Return the number of crossings, and the total rise and fall of all edges."""
+    """Return the number of crossings and the total vertical length of all edges."""
     crossings, rises = 0, 0.0
     for column in columns:
         ends: list[float] = []
@@ -222,13 +228,13 @@ def _tangle(columns: list[list[Spot]]) -> tuple[int, float]:
 
 
 def _settle(columns: list[list[Spot]]) -> None:
-    """Set every spot's `y` as near to its neighbours' mean as the order and the distances in a column allow."""
+    """Move every spot's `y` as close to its neighbours' mean as the order and spacing in its column allow."""
     for sweep in range(60):
         for column in columns if sweep % 2 == 0 else reversed(columns):
             offsets = [0.0]
             for above, spot in pairwise(column):
                 offsets.append(offsets[-1] + (above.height + spot.height) / 2 + GAP)
-            # Least squares in a fixed order (isotonic regression): those that would pass one another move together.
+            # Least squares in a fixed order (isotonic regression): spots that would pass each other move together.
             pools: list[list[float]] = []
             for spot, offset in zip(column, offsets, strict=True):
                 pools.append([spot.mean(spot.before + spot.after) - offset])
@@ -264,7 +270,7 @@ def _edge(edge: Edge) -> str:
 
 
 def _port(box: Spot, neighbours: list[Spot], other: Spot) -> float:
-    """Return the height at which an edge meets the side of its box: edges leave and arrive one above the other."""
+    """Return the `y` at which an edge meets the side of its box; edges on the same side are spread vertically."""
     order = sorted(neighbours, key=lambda spot: spot.y)
     step = min(8, (box.height - 12) / max(len(order) - 1, 1))
     return box.y + step * (order.index(other) - (len(order) - 1) / 2)
@@ -300,7 +306,7 @@ def _facts(genotype: Drawable) -> str:
     if skeleton:
         image = "×".join(map(str, skeleton.image))
         facts.append(f"{skeleton.layers} cells, {skeleton.channels} channels, {image}, {skeleton.classes} classes")
-    for resource in ("macs", "params", "bytes"):  # the page has room for these
+    for resource in ("macs", "params", "bytes"):  # the page only has room for these
         cost = genotype.costs.get(resource)
         if cost is None:
             continue
@@ -310,13 +316,13 @@ def _facts(genotype: Drawable) -> str:
 
 
 def _width(text: str, size: int) -> float:
-    """Estimate the width of a text in any usual font, rather too wide than too narrow."""
+    """Estimate the width of a text in common fonts, erring on the wide side."""
     classes = {**dict.fromkeys("abcdeghknopqsuvxyz0123456789_", 0.64), **dict.fromkeys("fijlrt-,. ", 0.42)}
     return size * sum(classes.get(letter, 1.0 if letter.isascii() else 1.3) for letter in text)
 
 
 def _fit(text: str, room: float, size: int) -> str:
-    """Return a text without unprintable characters, cut to a width."""
+    """Return a text with unprintable characters replaced, truncated to a width."""
     plain = "".join(character if character.isprintable() else "\ufffd" for character in text[:200])
     while _width(plain, size) > room:
         plain = plain[:-2] + "…"

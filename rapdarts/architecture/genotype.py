@@ -1,4 +1,4 @@
-"""Genotypes: the discrete cells of a network, as values that are checked, written, compared with a space, and drawn at random."""
+"""Genotypes: the discrete cells of a network, with functions that write, validate, encode and sample them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ SKELETON: Mapping[str, int] = {
     "image": 65_536,
     "classes": 1_000_000,
 }
-"""The fields of a skeleton in a file, in their order, with the largest number each may hold (0: no number)."""
+"""Fields of a skeleton in a file, in order, with the largest value of each (0: not a number)."""
 
 
 @dataclass(frozen=True)
 class Genotype:
-    """The cells chosen in a space, by kind (`normal`, and `reduce` where it is searched), and facts about their network.
+    """The cells chosen in a space, by kind (`normal`, and `reduce` if it is searched), and facts about their network.
 
-    `skeleton` is the one that `costs`, the amount of each resource, were counted for; `provenance` holds JSON values
-    that record how the cells were found.
+    `costs` maps each resource to its amount, counted for `skeleton`. `provenance` holds JSON values that record how the
+    cells were found.
     """
 
     space: str
@@ -48,7 +48,7 @@ class Genotype:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Return the genotype in lines for the eye: space and skeleton, what every node adds up, and the costs."""
+        """Return the genotype as readable lines: space and skeleton, the sum that each node computes, and the costs."""
         lines = [f"Genotype of the space {_printable(self.space)}"]
         if self.skeleton is not None:
             image = "x".join(map(str, self.skeleton.image))
@@ -64,18 +64,18 @@ class Genotype:
         return "\n".join(lines)
 
     def _repr_svg_(self) -> str | None:
-        """Return the drawing of the cells, which notebooks show; None, for the text instead, where a cell has too many edges."""
+        """Return a drawing of the cells for notebooks, or None if a cell has too many edges; notebooks then show the text."""
         with suppress(InputError):
             return draw(self)
         return None
 
     @property
     def widths(self) -> dict[str, int]:
-        """Number of nodes in the output of each kind of cell, as `Skeleton.cells` takes it."""
+        """Number of nodes in the output of each kind of cell, in the form that `Skeleton.cells` takes."""
         return {kind: len(cell.concat) for kind, cell in self.cells.items()}
 
     def to_json(self) -> str:
-        """Return JSON that `parse_genotype` reads back, one line a node. Raises ValueError for NaN or infinity."""
+        """Return JSON that `parse_genotype` reads back, with one line per node. Raises ValueError for NaN or infinity."""
         tree = {
             "format": FORMAT,
             "version": VERSION,
@@ -88,23 +88,25 @@ class Genotype:
         return dump(tree) + "\n"
 
     def to_darts(self) -> str:
-        """Return the cells as `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)`, one line.
+        """Return the cells as one line `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)`.
 
-        Where a node does not have exactly two edges, triples replace the pairs, as in FairDARTS: `('sep_conv_3x3', 2, 0)`.
-        Raises InputError for cells that this dialect cannot express: those without two inputs.
+        If any node does not have exactly two edges, triples replace the pairs, as in FairDARTS: `('sep_conv_3x3', 2, 0)`.
+        Raises InputError for cells that this dialect cannot express: those that do not have two inputs.
         """
         pairs = all(len(node) == 2 for cell in self.cells.values() for node in cell.nodes)
         parts = []
         for kind in KINDS:
             cell = self.cells.get(kind)
             if cell is None or cell.inputs != 2:
-                raise InputError(f"the {kind} cell cannot be written in the DARTS dialect (cells of two inputs).")
+                raise InputError(
+                    f"the {kind} cell cannot be written in the DARTS dialect, which needs cells with two inputs."
+                )
             edges = [
                 (primitive, source) if pairs else (primitive, number, source)
                 for number, node in enumerate(cell.nodes, cell.inputs)
                 for primitive, source in node
             ]
-            # As its authors do, nodes without edges are named too, so that none is lost after the last edge.
+            # Nodes without edges are listed too, as the authors do; otherwise those after the last edge would be lost.
             empty = [number for number, node in enumerate(cell.nodes, cell.inputs) if not node]
             concat = [*cell.concat, *empty]
             if [*cell.concat] == sorted(cell.concat):
@@ -115,10 +117,10 @@ class Genotype:
         return f"Genotype({', '.join(parts)})"
 
     def to_nasbench201(self) -> str:
-        """Return the cell as `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|`, one line; edges in order of their inputs.
+        """Return the cell as one line `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|`, with edges in order of their inputs.
 
-        Raises InputError for cells that this dialect cannot express: all but a single normal cell of one input and
-        three nodes, each with one edge from everything before it, whose output is the last node.
+        Raises InputError for cells that this dialect cannot express. It needs a single normal cell with one input and
+        three nodes; each node has one edge from the input and each earlier node, and the output is the last node.
         """
         cell = self.cells.get("normal")
         if cell is not None and len(self.cells) == 1 and (cell.inputs, cell.concat) == (1, (dialects.BENCH_NODES,)):
@@ -130,31 +132,33 @@ class Genotype:
                 ]:
                     return text
         raise InputError(
-            "these cells cannot be written in the NAS-Bench-201 dialect (one cell of one input and three nodes, all edges kept)."
+            "these cells cannot be written in the NAS-Bench-201 dialect, which needs one cell with one input and three nodes and"
+            " all edges kept."
         )
 
     @property
     def line(self) -> str:
-        """The cells on one line that `parse_genotype` reads back: in the first dialect that can express them, else as JSON."""
+        """The cells on one line that `parse_genotype` reads back, in the first dialect that can express them, else as JSON."""
         for dialect in (self.to_darts, self.to_nasbench201):
             with suppress(InputError):
                 return dialect()
         return json.dumps(json.loads(Genotype(self.space, self.cells).to_json()))
 
 
-# --- against a space ---------------------------------------------------------------------------------------------
+# --- in a search space --------------------------------------------------------------------------------------------
 
 
 def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
-    """Raise InputError, naming cell, node and edge, unless the genotype belongs to `space`.
+    """Raise InputError, naming the cell, node and edge, unless the genotype belongs to `space`.
 
-    A search keeps `edges_kept` edges a node; a genotype of another program may have fewer, unless the space keeps all.
+    A search keeps `edges_kept` edges per node. A genotype from another program may have fewer, unless the space keeps
+    all edges.
     """
     allowed = [name for name in space.primitives if space.derive_none or name != "none"]
     names = ", ".join(allowed)
     for kind in KINDS:
         if (kind in genotype.cells) != (kind in space.kinds):
-            found, has = ("is missing", "one") if kind in space.kinds else ("is superfluous", "none")
+            found, has = ("is missing", "one") if kind in space.kinds else ("is not allowed", "none")
             raise InputError(f"{where}: cell {kind} {found}; the space {space.name} has {has}.")
     for kind in space.kinds:
         cell, here = genotype.cells[kind], f"{where}: cell {kind}"
@@ -181,15 +185,15 @@ def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
                     raise InputError(f"{edge}: input {source} is used twice, which the space {space.name} forbids.")
         if space.inputs == 1 and cell.concat != space.outputs:
             raise InputError(
-                f"{here} puts out {quote_value(list(cell.concat))}; in the space {space.name} it puts out {list(space.outputs)}."
+                f"{here} outputs {quote_value(list(cell.concat))}; in the space {space.name} it outputs {list(space.outputs)}."
             )
 
 
 def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
     """Return the genotype as mixing weights, (kinds, edges, primitives) of float64: 1 at the chosen pairs, 0 elsewhere.
 
-    Raises InputError for a genotype that is not of this space, that uses an input twice in a node (two primitives on
-    one edge are indistinguishable from their mixture), or that keeps fewer edges than the space, as no mixing does.
+    Raises InputError if the genotype does not belong to this space, uses an input twice in a node (two primitives on
+    one edge are indistinguishable from their mixture), or keeps fewer edges than a search does.
     """
     validate(genotype, space, "the genotype")
     names = list(space.primitives)
@@ -201,20 +205,23 @@ def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
             into = of_kind[space.edges_into(number)]
             if len(node) < space.edges_kept(number):
                 raise InputError(
-                    f"cell {kind}, node {number} has {len(node)} edges, which no mixing becomes: a search keeps {space.edges_kept(number)}."
+                    f"cell {kind}, node {number} has {len(node)} edges, but mixing weights need the"
+                    f" {space.edges_kept(number)} that a search keeps."
                 )
             for primitive, source in node:
                 if into[source].any():
-                    raise InputError(f"cell {kind}, node {number} uses input {source} twice: not one choice an edge.")
+                    raise InputError(
+                        f"cell {kind}, node {number} uses input {source} twice, but mixing weights allow one choice per edge."
+                    )
                 into[source, names.index(primitive)] = 1
     return weights
 
 
 def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
-    """Draw cells of the candidates still open: for each node a uniform set of inputs, on each edge a uniform primitive.
+    """Draw cells from the open candidates: a uniform set of inputs for each node, and a uniform primitive on each edge.
 
-    Pairs are in ascending input order, and the output is that of the space. Raises InputError where too few edges have
-    a primitive left to derive.
+    Pairs are in ascending order of their inputs, and the cells have the space's outputs. Raises InputError if too few
+    edges have a primitive left to derive.
     """
     cells = {}
     for kind, candidates in zip(space.kinds, space.candidates, strict=True):
@@ -237,11 +244,11 @@ def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
     return Genotype(space.name, cells)
 
 
-# --- words -------------------------------------------------------------------------------------------------------
+# --- formatting -----------------------------------------------------------------------------------------------------
 
 
 def _printable(name: str) -> str:
-    """A name from a file as a terminal may show it: short, and without control characters."""
+    """Return a name from a file in a form that is safe for a terminal: short and without control characters."""
     return shorten(name if name.isprintable() else ascii(name))
 
 
@@ -250,7 +257,7 @@ def _plain(cost: int | float) -> str:
 
 
 def _code_points(name: str) -> str:
-    """Return the non-ASCII characters of a name, which may look like ASCII ones, by number and Unicode name."""
+    """Return the code points and Unicode names of non-ASCII characters in a name; they may look like ASCII characters."""
     foreign = [character for character in dict.fromkeys(name) if not character.isascii()][:4]
     points = [f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip() for character in foreign]
     return f" (with {', '.join(points)})" if points else ""

@@ -1,4 +1,4 @@
-"""Published genotypes by name, each with the paper it comes from."""
+"""Published genotypes by name, each with its paper."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rapdarts.architecture.genotype import Genotype
 
 
 def _cell(nodes: str, concat: tuple[int, ...] = (2, 3, 4, 5)) -> Cell:
-    """Return a cell from pairs `primitive input`, with commas between pairs and bars between nodes, which may be empty."""
+    """Return a cell from `primitive input` pairs, with commas between pairs and bars between nodes. Nodes may be empty."""
     pairs = [[pair.split() for pair in node.split(",") if pair.strip()] for node in nodes.split("|")]
     return Cell(2, tuple(tuple((primitive, int(source)) for primitive, source in node) for node in pairs), concat)
 
@@ -102,7 +102,7 @@ LITERATURE: dict[str, Genotype] = {
             ),
         },
     ),
-    # Threshold 0.85, at most two edges a node, seven searches: Chu, Zhou, Zhang, Li, "Fair DARTS: eliminating unfair
+    # Threshold 0.85, at most two edges per node, seven searches: Chu, Zhou, Zhang, Li, "Fair DARTS: eliminating unfair
     # advantages in differentiable architecture search", 2020; github.com/xiaomi-automl/FairDARTS, fairdarts/genotypes.py.
     "FairDARTS_a": Genotype(
         "darts",

@@ -1,6 +1,6 @@
-"""Parsers of genotypes: from a file or a text, in our own JSON or in the dialect of another program.
+"""Parsers of genotypes, from a file or a text, in our JSON or in the dialect of another program.
 
-Texts are parsed, never evaluated; an InputError says in one sentence where a text is wrong, and why.
+Texts are parsed, never evaluated. An InputError states in one sentence where a text is wrong and why.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rapdarts.files.json import Fault, as_list, as_object, is_whole, quote_value
 from rapdarts.files.text import read_text
 
 SPACE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
-"""Name of a space. It becomes the name of a module, so it has no character that leads out of the folder of spaces."""
+"""Name of a space. It becomes a module name, so it has no characters that could lead out of the folder of spaces."""
 
 as_space_name = reader(
     lambda value: isinstance(value, str) and SPACE_NAME.fullmatch(value) is not None,
@@ -28,9 +28,9 @@ as_stem = reader(lambda value: value in ("cifar", "imagenet"), "cifar or imagene
 
 
 def read_genotype(path: Path, space: str = "darts") -> Genotype:
-    """Return the genotype in a file, in any dialect; `space` is its space if the file does not name one.
+    """Return the genotype in a file of any dialect. `space` is its space if the file does not name one.
 
-    Raises InputError for a file that is not regular, too large, not UTF-8, or not a genotype.
+    Raises InputError if the file is not regular, too large, not UTF-8, or not a genotype.
     """
     where = str(path)
     text = read_text(path, where, MAX_FILE_BYTES, f"has more than {MAX_FILE_BYTES} bytes, too many for a genotype")
@@ -40,20 +40,20 @@ def read_genotype(path: Path, space: str = "darts") -> Genotype:
 
 
 def parse_genotype(text: str, where: str, space: str = "darts") -> Genotype:
-    """Return the genotype in a text, in our JSON or in a dialect of another program (`rapdarts.architecture.dialects`).
+    """Return the genotype in a text: our JSON, or a dialect of another program (`rapdarts.architecture.dialects`).
 
-    `where` names the text in messages; `space` is its space if the text does not name one. Raises InputError.
+    `where` names the text in messages. `space` is its space if the text does not name one. Raises InputError.
     """
     if text.startswith("\ufeff"):
         raise InputError(f"{where} begins with a byte order mark; save it as UTF-8 without one.")
     if not text.strip():
-        raise InputError(f"{where} is empty; it must hold a genotype.")
+        raise InputError(f"{where} is empty; it must contain a genotype.")
     foreign = dialects.find_dialect(text)
     return _genotype(foreign(text, where), where, space) if foreign else parse_genotype_json(text, where, space)
 
 
 def parse_genotype_json(text: str, where: str, space: str = "darts") -> Genotype:
-    """Return the genotype in a JSON text: ours, or a dictionary of NNI, whose space is `space`. Raises InputError."""
+    """Return the genotype in a JSON text: our format, or an NNI dictionary, whose space is `space`. Raises InputError."""
     if len(text) > MAX_FILE_BYTES:
         raise InputError(f"{where} has {len(text)} characters, too many for a genotype.")
     try:
@@ -64,7 +64,7 @@ def parse_genotype_json(text: str, where: str, space: str = "darts") -> Genotype
         return _genotype(dialects.cells_from_nni(tree, where), where, space)
     if tree.get("format") != FORMAT:
         raise InputError(
-            f"{where}: format must be {FORMAT!r}, not {quote_value(tree.get('format'))}; understood are {dialects.UNDERSTOOD}."
+            f"{where}: format must be {FORMAT!r}, not {quote_value(tree.get('format'))}; supported formats are {dialects.UNDERSTOOD}."
         )
     version = tree.get("version")
     if not is_whole(version) or version < 1:
@@ -103,7 +103,7 @@ def _cell(tree: Any, where: str) -> Cell:
 
 def _costs(tree: Any, where: str) -> dict[str, int | float]:
     for resource, cost in as_object(tree, where).items():
-        if type(cost) not in (int, float):  # and no bool, which is a subclass of int
+        if type(cost) not in (int, float):  # not bool, which is a subclass of int
             raise InputError(f"{where}: {quote_value(resource)} must be a number, not {quote_value(cost)}.")
     return dict(tree)
 
@@ -117,7 +117,5 @@ def _skeleton(tree: Any, where: str) -> Skeleton | None:
     for name, high in SKELETON.items():
         for value in fields[name] if name == "image" else [fields[name]] if high else []:
             if not (is_whole(value) and 1 <= value <= high):
-                raise InputError(
-                    f"{where}: {name} must be made of whole numbers from 1 to {high}, not {quote_value(value)}."
-                )
+                raise InputError(f"{where}: {name} takes whole numbers from 1 to {high}, not {quote_value(value)}.")
     return Skeleton(**{**fields, "image": tuple(fields["image"])})

@@ -1,4 +1,4 @@
-"""Search spaces of cells, the skeleton that repeats the cells, and the mixing weights of their candidates."""
+"""Search spaces of cells, the skeleton that repeats the cells, and mixing weights of their candidates."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 KINDS = ("normal", "reduce")
-"""The two kinds of cell, in the order of the first axis of mixing tensors and price tables; a space has both, or only the first."""
+"""The kinds of cell, in the order of the first axis of mixing tensors and price tables; a space has both or only the first."""
 
 NONE, SKIP = "none", "skip_connect"
-"""The two primitives that the algorithm knows by name: no connection, and the skip that it caps and drops out."""
+"""The primitives that the algorithm treats specially: no connection, and the skip, which is capped and has dropout."""
 
 SKIP_PATHS = ("any", "one")
-"""Conditions on the skip-only paths that a derived cell may have from its input to its output."""
+"""Conditions on the skip-only paths from the input to the output of a derived cell."""
 
 Factory = Callable[[int, int, bool], "nn.Module"]
 """A primitive: `factory(channels, stride, affine)` builds a module that maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride))."""
@@ -28,11 +28,11 @@ Factory = Callable[[int, int, bool], "nn.Module"]
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The macro-architecture around the cells: their number and width, and the images.
+    """The macro-architecture around the cells: their number and width, the images and the classes.
 
-    `layers` includes the reductions, whether cells or residual blocks. `image` is (channels, height, width). `stem`
-    is `cifar` (one 3x3 convolution, to 3C before cells of two inputs and to C before cells of one) or `imagenet`
-    (three stride-2 3x3 convolutions, after which the first cell treats its older input as after a reduction).
+    `layers` includes the reductions, which are cells or residual blocks. `image` is (channels, height, width). `stem`
+    is `cifar` (one 3x3 convolution, to 3C channels before cells with two inputs and to C before cells with one) or
+    `imagenet` (three stride-2 3x3 convolutions; the first cell treats its older input as if a reduction came before it).
     """
 
     layers: int
@@ -43,18 +43,20 @@ class Skeleton:
 
     def __post_init__(self) -> None:
         if self.channels < 2:
-            raise InputError(f"a skeleton of {self.channels} channel cannot halve them; it needs at least 2.")
+            raise InputError(
+                f"a skeleton with channels={self.channels} cannot halve its channels; it needs at least 2."
+            )
 
     @property
     def reductions(self) -> frozenset[int]:
-        """The layers that halve the image and double the channels: at one and two thirds of the depth (Liu et al. 2019, section 3.1)."""
+        """Layers that halve the image and double the channels, at one and two thirds of the depth (Liu et al. 2019, section 3.1)."""
         return frozenset({self.layers // 3, 2 * self.layers // 3})
 
     def cells(self, space: SearchSpace, widths: Mapping[str, int] | None = None) -> list[CellPlan]:
-        """Return the layers from stem to classifier: cells and, for cells of one input, the residual blocks between them.
+        """Return the layers from stem to classifier: cells and, for cells with one input, the residual blocks between them.
 
         `widths` is the number of nodes in the output of each kind of cell, by default that of the space. Raises
-        InputError where there is no cell among the layers.
+        InputError if none of the layers is a cell.
         """
         widths = dict.fromkeys(space.kinds, len(space.outputs)) if widths is None else widths
         height, width = self.image[1:]
@@ -81,21 +83,21 @@ class Skeleton:
         return plans
 
     def stem_channels(self, space: SearchSpace) -> int:
-        """Number of channels from the stem to the first cell."""
+        """Return the number of channels from the stem to the first cell."""
         return 3 * self.channels if space.inputs == 2 and self.stem == "cifar" else self.channels
 
     @property
     def auxiliary_layer(self) -> int:
-        """The layer that the auxiliary head follows in training: the second reduction (Liu et al. 2019, appendix A.2)."""
+        """Layer that the auxiliary head follows in training: the second reduction (Liu et al. 2019, appendix A.2)."""
         return 2 * self.layers // 3
 
 
 @dataclass(frozen=True)
 class CellPlan:
-    """A cell at its layer: its kind and width C, the channels of its two inputs, and the image size (h, w) of the newer one.
+    """A cell at its layer: its kind, width C, the channels of its two inputs, and the image size (h, w) of the newer input.
 
-    `shrink_older` is set where the older input is still twice as large, because a reduction lies between the two. For a
-    cell of one input both counts of channels are the same. A kind that the space does not have is a residual block.
+    `shrink_older` is true if the older input is still twice as large because there is a reduction between the two. For
+    a cell with one input, `older` and `newer` are equal. A kind that the space does not have is a residual block.
     """
 
     layer: int
@@ -119,7 +121,7 @@ class CellPlan:
 
 
 def stem_for(asked: str, image: tuple[int, int, int]) -> str:
-    """Return the stem asked for; `auto` (or nothing) is the imagenet stem for images of 96 pixels and more."""
+    """Return the requested stem; `auto` or an empty string gives `imagenet` for images of at least 96 pixels, else `cifar`."""
     if asked not in ("", "auto"):
         return asked
     return "imagenet" if min(image[1:]) >= 96 else "cifar"
@@ -133,18 +135,18 @@ Candidates = tuple[tuple[tuple[str, ...], ...], ...]
 class SearchSpace:
     """Cells of `nodes` nodes, each of which keeps `keep` edges (None: all) from the cell's inputs and earlier nodes.
 
-    `primitives` are the candidates of an edge, in the order of the last axis of every mixing tensor. `derive_none` says
-    whether an edge may be derived as `none`; `repeat_inputs` whether a node may use one input twice; `deployment` is the
-    default number of layers and channels of its networks, `max_skips` the default cap on skips of a derived normal cell
-    (2: Chen et al. 2019, section 3.3). `skip_paths` is `one` if what is derived by the rule `exact` has exactly one
-    skip-only path from the input of a cell to its output, the shortcut of a residual block (He et al. 2016); only cells
-    of one input can have this condition. `candidates` are the primitives still open on every edge of every kind: all at
-    first, fewer from stage to stage.
+    `primitives` are the candidates of an edge, in the order of the last axis of every mixing tensor. `derive_none`
+    allows an edge to be derived as `none`, and `repeat_inputs` allows a node to use an input twice. `deployment` is the
+    default number of layers and channels of the networks, and `max_skips` the default cap on skips in a derived normal
+    cell (2: Chen et al. 2019, section 3.3). With `skip_paths` set to `one`, cells derived by the rule `exact` have
+    exactly one skip-only path from input to output, like the shortcut of a residual block (He et al. 2016); only cells
+    with one input support this condition. `candidates` are the primitives still open on every edge of every kind: all
+    of them at first, and fewer from stage to stage.
 
-    `inputs` decides the family. Cells of 2 inputs read the outputs of the two cells before them, which 1x1 convolutions
-    bring to the cell's own width; their output is the concatenation of all nodes, and reduction cells are searched too
-    (DARTS: Liu et al. 2019). Cells of 1 input read the output of the cell before as it is; their output is the last
-    node, and the reductions are residual blocks (NAS-Bench-201: Dong and Yang 2020).
+    `inputs` determines the family. Cells with 2 inputs read the outputs of the two preceding cells, projected to the
+    cell's width by 1x1 convolutions; their output is the concatenation of all nodes, and reduction cells are searched
+    too (DARTS: Liu et al. 2019). Cells with 1 input read the output of the preceding cell unchanged; their output is
+    the last node, and the reductions are residual blocks (NAS-Bench-201: Dong and Yang 2020).
     """
 
     name: str
@@ -161,15 +163,18 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         if self.inputs not in (1, 2):
-            raise InputError(f"the space {self.name} has cells of {self.inputs} inputs; a cell has 2, or 1.")
+            raise InputError(f"the space {self.name} has cells with {self.inputs} inputs; a cell must have 1 or 2.")
         if self.skip_paths not in SKIP_PATHS:
-            raise InputError(f"the space {self.name} has skip_paths={self.skip_paths!r}; it is any or one.")
+            raise InputError(f"the space {self.name} has skip_paths={self.skip_paths!r}; it must be any or one.")
         if self.skip_paths == "one" and (self.inputs == 2 or SKIP not in self.primitives):
-            lacking = "cells of one input, and its have two," if self.inputs == 2 else f"{SKIP} among its primitives"
-            raise InputError(f"the space {self.name} needs {lacking} for search.skip_paths=one; leave it at auto.")
+            lacking = "cells with one input" if self.inputs == 2 else f"the primitive {SKIP}"
+            raise InputError(
+                f"search.skip_paths=one needs {lacking}, which the space {self.name} does not have; leave it at auto."
+            )
         if self.repeat_inputs and self.keep is not None and self.keep > self.inputs:
             raise InputError(
-                f"the space {self.name} keeps {self.keep} edges a node where the first has {self.inputs} to draw from; keep fewer."
+                f"the space {self.name} keeps {self.keep} edges per node, but its first node has only {self.inputs} to"
+                " choose from; keep fewer."
             )
         if not self.candidates:
             everything = tuple(tuple(self.primitives) for _ in self.edges)
@@ -177,27 +182,27 @@ class SearchSpace:
 
     @property
     def fewest_layers(self) -> int:
-        """The least depth of a network with a cell: in spaces with residual blocks, fewer than three layers are all blocks."""
+        """Minimum number of layers that includes a cell; in spaces with residual blocks, fewer than three layers are all blocks."""
         return 1 if self.inputs == 2 else 3
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of cell that are searched, in the order of the first axis of every mixing tensor and price table."""
+        """Kinds of cell that are searched, in the order of the first axis of every mixing tensor and price table."""
         return KINDS if self.inputs == 2 else KINDS[:1]
 
     @property
     def outputs(self) -> tuple[int, ...]:
-        """The nodes in the output of a cell, numbered like the inputs of edges: all of them concatenated, or the last."""
+        """Nodes in the output of a cell, numbered like the inputs of edges: all nodes, concatenated, or only the last one."""
         everything = tuple(range(self.inputs, self.inputs + self.nodes))
         return everything if self.inputs == 2 else everything[-1:]
 
     @property
     def edges(self) -> list[tuple[int, int]]:
-        """All edges as (node, input): node 0 is the first after the inputs, input j >= `inputs` is node j - inputs."""
+        """All edges as (node, input). Node 0 is the first after the inputs; input j >= `inputs` is node j - inputs."""
         return [(node, source) for node in range(self.nodes) for source in range(self.inputs + node)]
 
     def edges_into(self, node: int) -> slice:
-        """Return the slice of `edges` that leads into a node."""
+        """Return the slice of `edges` that lead into a node."""
         first = sum(self.inputs + earlier for earlier in range(node))
         return slice(first, first + self.inputs + node)
 
@@ -213,20 +218,20 @@ class SearchSpace:
 
     @property
     def choosable(self) -> np.ndarray:
-        """Mask over `primitives`, (primitives,) of bool: those that a genotype may name."""
-        import numpy as np  # here, not above: names are looked up without it, and it is half of a start
+        """Mask (primitives,) of bool: the primitives that a genotype may contain."""
+        import numpy as np  # imported here because looking up names does not need it, and it takes half the start-up time
 
         return np.array([self.derive_none or name != NONE for name in self.primitives])
 
     @property
     def mask(self) -> np.ndarray:
-        """Mask of the candidates that are still open, (kinds, edges, primitives) of bool."""
+        """Mask (kinds, edges, primitives) of bool: the candidates that are still open."""
         import numpy as np
 
         return np.array([[[name in edge for name in self.primitives] for edge in kind] for kind in self.candidates])
 
     def narrowed(self, mask: np.ndarray) -> SearchSpace:
-        """Return the same space with only the candidates that `mask` (kinds, edges, primitives) leaves open."""
+        """Return the same space with only the candidates that are true in `mask` (kinds, edges, primitives)."""
         names = list(self.primitives)
         candidates = tuple(
             tuple(tuple(name for name, open_ in zip(names, edge, strict=True) if open_) for edge in kind)
@@ -235,15 +240,18 @@ class SearchSpace:
         return replace(self, candidates=candidates)
 
     def deriving_none(self, allowed: bool) -> SearchSpace:
-        """Return the same space, whose edges are derived as none only where it and the caller allow that."""
+        """Return the same space, with edges derived as none only if both the space and the caller allow it."""
         return replace(self, derive_none=self.derive_none and allowed)
 
     def with_skip_paths(self, asked: str) -> SearchSpace:
-        """Return the same space with a condition of SKIP_PATHS; `auto` is its own. Raises InputError where it cannot have that."""
+        """Return the same space with a condition from SKIP_PATHS; `auto` keeps its own.
+
+        Raises InputError if the space does not support the condition.
+        """
         return self if asked == "auto" else replace(self, skip_paths=asked)
 
     def only(self, primitives: list[str]) -> SearchSpace:
-        """Return the same cells over a shorter or reordered list of this space's primitives.
+        """Return the same space with a shorter or reordered list of primitives.
 
         Raises InputError for an unknown or repeated name, and for a list from which nothing can be derived.
         """
@@ -263,10 +271,10 @@ class SearchSpace:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Mixing weights of the candidates, which a relaxation makes of the architecture parameters.
+    """Mixing weights of the candidates, computed by a relaxation from the architecture parameters.
 
-    `weights` is (kinds, edges, primitives), zero where a candidate is closed; `edges`, for relaxations that weigh
-    edges too, is (kinds, edges).
+    `weights` is (kinds, edges, primitives), with zeros for closed candidates. `edges`, for relaxations that also weight
+    edges, is (kinds, edges).
     """
 
     weights: Tensor
@@ -274,7 +282,7 @@ class Mixing:
 
     @property
     def joint(self) -> Tensor:
-        """Weight of each (edge, primitive), (kinds, edges, primitives): the one that prices, pruning and discretisation use."""
+        """Weight of each (edge, primitive), (kinds, edges, primitives), as used by prices, pruning and discretisation."""
         return self.weights if self.edges is None else self.weights * self.edges[..., None]
 
     def to(self, dtype: torch.dtype) -> Mixing:
@@ -282,5 +290,5 @@ class Mixing:
         return Mixing(self.weights.to(dtype), None if self.edges is None else self.edges.to(dtype))
 
     def detach(self) -> Mixing:
-        """Return the same weights, detached from their gradient."""
+        """Return the same weights, detached from the autograd graph."""
         return Mixing(self.weights.detach(), None if self.edges is None else self.edges.detach())

@@ -1,4 +1,4 @@
-"""Formats in which a genotype is written for other programs."""
+"""Formats in which a genotype can be written for other programs."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ FORMATS: dict[str, Callable[[Genotype], str]] = {
     "dot": dot,
     "svg": draw,
 }
-"""Writers by the name that `rapdarts export to=` takes; each returns the whole text of a file."""
+"""Writers by the name that `rapdarts export to=` takes. Each returns the complete text of a file."""

@@ -1,4 +1,4 @@
-"""Drawings: every edge is there once, under its name, and nothing covers anything else or leaves the page."""
+"""Drawings: every edge appears once with its name, nothing overlaps, and nothing extends beyond the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def no_module(channels: int, stride: int, affine: bool) -> Any:
-    """A primitive in name only; nothing here builds a network."""
+    """Placeholder primitive; no test in this file builds a network."""
 
 
 ODD = SearchSpace(
@@ -64,7 +64,7 @@ class Area:
         return across and self.top < other.bottom and other.top < self.bottom
 
     def holds(self, points: np.ndarray) -> bool:
-        """Whether any of the points (n, 2) lies inside."""
+        """Return whether any of the points (n, 2) is inside."""
         x, y = points.T
         return bool(np.any((self.left < x) & (x < self.right) & (self.top < y) & (y < self.bottom)))
 
@@ -75,7 +75,7 @@ class Area:
 
 @dataclass(frozen=True)
 class Picture:
-    """What stands in a drawing. An edge is its title, its label (None on the way to the output) and its curve (n, 2)."""
+    """Contents of a drawing. An edge is its title, its label (None for edges to the output) and its curve (n, 2)."""
 
     page: Area
     texts: list[tuple[str, Area]]
@@ -113,7 +113,7 @@ def area(rect: ElementTree.Element) -> Area:
 
 
 def extent(text: ElementTree.Element) -> Area:
-    """Where a text stands, at 0.6 of its size a letter: wider than our names are in Arial and in DejaVu Sans."""
+    """Return the area of a text, with 0.6 of the font size per letter: wider than our names in Arial or DejaVu Sans."""
     size = float(text.attrib["font-size"])
     width = 0.6 * size * len("".join(text.itertext()))
     left = float(text.attrib["x"]) - (width / 2 if text.get("text-anchor") == "middle" else 0)
@@ -122,7 +122,7 @@ def extent(text: ElementTree.Element) -> Area:
 
 
 def curve(path: str) -> np.ndarray:
-    """Points on a path of M, C and h commands, (n, 2)."""
+    """Return points (n, 2) on a path of M, C and h commands."""
     here, points = np.zeros(2), []
     t = np.linspace(0, 1, 16)[:, None]
     for command, arguments in re.findall(r"([MCh])([^MCh]+)", path):
@@ -153,11 +153,11 @@ def box_name(cell: Cell, index: int) -> str:
     return f"c_k−{cell.inputs - index}" if index < cell.inputs else str(index - cell.inputs)
 
 
-# --- what is there -----------------------------------------------------------------------------------------------
+# --- content -----------------------------------------------------------------------------------------------------
 
 
 @EACH
-def test_every_edge_is_there_once_under_its_name(name: str) -> None:
+def test_every_edge_appears_once_with_its_name(name: str) -> None:
     titles: Counter[str] = Counter()
     names: Counter[str] = Counter()
     for cell in EVERY[name].cells.values():
@@ -171,7 +171,7 @@ def test_every_edge_is_there_once_under_its_name(name: str) -> None:
 
 
 @EACH
-def test_every_box_is_there_once(name: str) -> None:
+def test_every_box_appears_once(name: str) -> None:
     wanted: Counter[str] = Counter()
     for cell in EVERY[name].cells.values():
         wanted.update(box_name(cell, index) for index in range(cell.inputs + len(cell.nodes)))
@@ -182,7 +182,7 @@ def test_every_box_is_there_once(name: str) -> None:
 
 
 @EACH
-def test_boxes_stand_in_columns_by_depth(name: str) -> None:
+def test_boxes_are_in_columns_by_depth(name: str) -> None:
     found = iter(drawn(name).boxes)
     for cell in EVERY[name].cells.values():
         depth = [0] * cell.inputs
@@ -198,11 +198,11 @@ def test_boxes_stand_in_columns_by_depth(name: str) -> None:
         assert all(left < right for (left,), (right,) in pairwise(columns))
 
 
-# --- what covers what --------------------------------------------------------------------------------------------
+# --- overlaps ---------------------------------------------------------------------------------------------------
 
 
 @EACH
-def test_nothing_leaves_the_page(name: str) -> None:
+def test_nothing_extends_beyond_the_page(name: str) -> None:
     found = drawn(name)
     assert all(found.page.covers(area) for _, area in [*found.texts, *found.boxes, *found.labels])
     for _, _, points in found.edges:
@@ -210,11 +210,11 @@ def test_nothing_leaves_the_page(name: str) -> None:
 
 
 @EACH
-def test_labels_boxes_and_headings_keep_apart(name: str) -> None:
+def test_labels_boxes_and_headings_do_not_overlap(name: str) -> None:
     found = drawn(name)
     inside = {text for text, _ in [*found.boxes, *found.labels]}
     headings = [area for text, area in found.texts if text not in inside]
-    assert len(headings) >= 3 + len(EVERY[name].cells) - 1  # lines of heading, and a key of two entries at least
+    assert len(headings) >= 3 + len(EVERY[name].cells) - 1  # heading lines, and a legend of at least two entries
     areas = [area for _, area in [*found.boxes, *found.labels]] + headings
     assert not [pair for pair in combinations(areas, 2) if pair[0].overlaps(pair[1])]
 
@@ -237,11 +237,11 @@ def test_a_line_runs_through_the_middle_of_its_label(name: str) -> None:
 
 
 @EACH
-def test_no_line_meets_a_foreign_label_or_any_box(name: str) -> None:
+def test_no_line_crosses_a_box_or_another_label(name: str) -> None:
     found = drawn(name)
     for title, own, points in found.edges:
-        foreign = [label for label in found.labels if label is not own]
-        assert not [(title, text) for text, area in [*foreign, *found.boxes] if area.holds(points)]
+        others = [label for label in found.labels if label is not own]
+        assert not [(title, text) for text, area in [*others, *found.boxes] if area.holds(points)]
 
 
 def test_a_node_without_an_edge_is_grey() -> None:
@@ -252,10 +252,10 @@ def test_a_node_without_an_edge_is_grey() -> None:
             assert grey is (text.text == "1" and svg.index("Reduction") > svg.index(f'y="{text.attrib["y"]}"'))
 
 
-# --- what it says ------------------------------------------------------------------------------------------------
+# --- text and colours ---------------------------------------------------------------------------------------------
 
 
-def test_the_heading_says_what_is_known() -> None:
+def test_the_heading_shows_skeleton_and_costs() -> None:
     bare = LITERATURE["PDARTS"]
     assert [text for text, _ in drawn("PDARTS").texts][:2] == ["Search space darts", "Normal cell"]
     skeleton = Skeleton(20, 36, (3, 32, 32), 10)
@@ -264,10 +264,10 @@ def test_the_heading_says_what_is_known() -> None:
     assert texts[1] == ("20 cells, 36 channels, 3×32×32, 10 classes · 532.2M MACs · 3.434M params · 13.74M bytes")
     costs = {"macs": 999, "latency": 1.5e-3, "energy": 2e9}
     texts = [text for text, _ in picture(draw(replace(bare, costs=costs))).texts]
-    assert texts[1] == "999 MACs"  # the page has no room for every resource
+    assert texts[1] == "999 MACs"  # other resources are not shown
 
 
-def test_a_family_has_one_colour() -> None:
+def test_every_family_has_its_own_colour() -> None:
     svg = draw(EVERY["all families"])
     colours = dict(re.findall(r'<g fill="(#[0-9a-f]{6})"><title>c_k&#8722;1 &#8594; \d: (\w+)', svg))
     assert sorted(colours.values()) == sorted(ALL_FAMILIES)  # seven names, seven colours
@@ -276,7 +276,7 @@ def test_a_family_has_one_colour() -> None:
     assert keys[3:] == ["pooling", "skip", "no edge", "other", "concat"]
 
 
-def test_a_genotype_of_one_cell_is_one_drawing() -> None:
+def test_a_genotype_with_one_kind_of_cell_has_one_drawing() -> None:
     genotype = parse_genotype("|nor_conv_1x1~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|none~1|avg_pool_3x3~2|", "here")
     svg = draw(genotype)
     texts = [text for text, _ in picture(svg).texts]
@@ -285,7 +285,7 @@ def test_a_genotype_of_one_cell_is_one_drawing() -> None:
     assert len(picture(svg).edges) == 6 + 1 and len(picture(svg).boxes) == 1 + 3 + 1
 
 
-def test_the_same_genotype_gives_the_same_text() -> None:
+def test_the_same_genotype_gives_the_same_svg() -> None:
     genotype = LITERATURE["AmoebaNet"]
     assert draw(genotype) == draw(parse_genotype(genotype.to_json(), "here"))
     code = "import sys; from rapdarts.architecture.drawing import draw; from rapdarts.architecture.literature import LITERATURE as known"
@@ -306,7 +306,7 @@ def test_the_same_genotype_gives_the_same_text() -> None:
         ("畳み込み", "畳み込み"),
     ],
 )
-def test_hostile_names_stay_text(name: str, shown: str) -> None:
+def test_hostile_names_are_escaped(name: str, shown: str) -> None:
     cell = Cell(1, (((name, 0), (name, 0)), (("skip_connect", 0),)), (1, 2))
     svg = draw(Genotype(name, dict.fromkeys(KINDS, cell), costs={name: 1}))
     assert svg.isascii() and len(svg) < 50_000
@@ -319,7 +319,7 @@ def test_hostile_names_stay_text(name: str, shown: str) -> None:
     assert all(found.page.covers(area) for _, area in found.texts)
 
 
-def test_a_cell_that_nobody_could_read_is_refused() -> None:
+def test_a_cell_with_too_many_edges_is_refused() -> None:
     node = tuple(("skip_connect", 0) for _ in range(MAX_EDGES + 1))
     cells = {"normal": Cell(1, ((("skip_connect", 0),),), (1,)), "reduce": Cell(1, (node,), (1,))}
     with pytest.raises(InputError, match="the reduce cell has 81 edges; a drawing shows at most 80"):

@@ -1,4 +1,4 @@
-"""Genotypes against a space: which belong to it, as mixing weights, and drawn at random."""
+"""Genotypes in a space: validation, one-hot mixing weights, and random genotypes."""
 
 from collections import Counter
 from dataclasses import replace
@@ -17,7 +17,7 @@ from tests.genotypes import BARS, BENCH, SPACE, fake, genotypes, of_nasbench201,
 
 @given(genotypes())
 @settings(max_examples=60, deadline=None)
-def test_random_genotypes_belong_to_their_space_and_survive_one_hot(drawn: tuple[SearchSpace, Genotype]) -> None:
+def test_random_genotypes_are_valid_and_match_their_one_hot_weights(drawn: tuple[SearchSpace, Genotype]) -> None:
     space, genotype = drawn
     validate(genotype, space, "drawn")
     for cell in genotype.cells.values():
@@ -35,7 +35,7 @@ def test_random_genotypes_belong_to_their_space_and_survive_one_hot(drawn: tuple
 
 
 def swapped(primitive: str, source: int = 0, space: SearchSpace = SPACE) -> Genotype:
-    """A valid genotype but for the first edge of the last node of its reduction cell."""
+    """Return a genotype that is valid except, possibly, for the first edge of the last node of its reduction cell."""
     node = (("conv", 0), ("skip", 1))
     good = Cell(2, (node,) * space.nodes, tuple(range(2, 2 + space.nodes)))
     bad = replace(good, nodes=(*good.nodes[:-1], ((primitive, source), ("skip", 1))))
@@ -61,7 +61,7 @@ def swapped(primitive: str, source: int = 0, space: SearchSpace = SPACE) -> Geno
         ),
     ],
 )
-def test_what_a_space_does_not_have_is_one_sentence(genotype: Genotype, fragment: str) -> None:
+def test_a_genotype_outside_its_space_is_refused_in_one_sentence(genotype: Genotype, fragment: str) -> None:
     with pytest.raises(InputError) as caught:
         validate(genotype, SPACE, "file.json")
     assert fragment in str(caught.value) and str(caught.value).startswith("file.json: cell ")
@@ -70,11 +70,11 @@ def test_what_a_space_does_not_have_is_one_sentence(genotype: Genotype, fragment
 
 
 def test_a_node_may_have_fewer_edges_than_a_search_keeps() -> None:
-    """It is read, counted and trained; but no mixing becomes it, and where a space keeps all edges none may be missing."""
+    """Such a genotype is valid but has no one-hot weights. If a space keeps all edges, none may be missing."""
     full, one = (("conv", 0), ("skip", 1)), (("conv", 1),)
     for nodes, words in [
-        ((full, one, full), "cell normal, node 1 has 1 edges, which no mixing becomes: a search keeps 2."),
-        ((full, full, ()), "cell normal, node 2 has 0 edges, which no mixing becomes: a search keeps 2."),
+        ((full, one, full), "cell normal, node 1 has 1 edges, but mixing weights need the 2 that a search keeps."),
+        ((full, full, ()), "cell normal, node 2 has 0 edges, but mixing weights need the 2 that a search keeps."),
     ]:
         genotype = same(Cell(2, nodes, tuple(2 + number for number, node in enumerate(nodes) if node)))
         validate(genotype, SPACE, "file")
@@ -86,12 +86,12 @@ def test_a_node_may_have_fewer_edges_than_a_search_keeps() -> None:
         validate(bars, BENCH, "file")
 
 
-def test_a_genotype_has_the_kinds_of_its_space() -> None:
+def test_a_genotype_must_have_the_kinds_of_its_space() -> None:
     both = same(Cell(1, parse_genotype(BARS, "text").cells["normal"].nodes, (3,)))
     without_reduction = parse_genotype(without("cells.reduce"), "text")
     assert set(without_reduction.cells) == {"normal"}
     for genotype, space, words in [
-        (both, BENCH, "file: cell reduce is superfluous; the space nasbench201 has none."),
+        (both, BENCH, "file: cell reduce is not allowed; the space nasbench201 has none."),
         (without_reduction, SPACE, "file: cell reduce is missing; the space fake has one."),
         (Genotype("fake", {}), SPACE, "file: cell normal is missing; the space fake has one."),
     ]:
@@ -102,7 +102,7 @@ def test_a_genotype_has_the_kinds_of_its_space() -> None:
             one_hot(space, genotype)
 
 
-def test_cells_of_one_input_put_out_their_last_node() -> None:
+def test_cells_with_one_input_output_their_last_node() -> None:
     good = parse_genotype(of_nasbench201(("none",) * 6), "text")
     validate(good, BENCH, "file")
     assert one_hot(BENCH, good)[0, :, 0].all()
@@ -110,11 +110,11 @@ def test_cells_of_one_input_put_out_their_last_node() -> None:
         bad = replace(good, cells={"normal": replace(good.cells["normal"], concat=concat)})
         with pytest.raises(InputError) as caught:
             validate(bad, BENCH, "file")
-        words = f"file: cell normal puts out {list(concat)}; in the space nasbench201 it puts out [3]."
+        words = f"file: cell normal outputs {list(concat)}; in the space nasbench201 it outputs [3]."
         assert str(caught.value) == words
 
 
-def test_an_unknown_primitive_of_the_nasbench201_dialect_is_named() -> None:
+def test_an_unknown_primitive_in_the_nasbench201_dialect_is_named() -> None:
     with pytest.raises(
         InputError,
         match="node 0, edge 0: the space nasbench201 has no primitive 'conv'; there are none, skip_connect, ",
@@ -122,7 +122,7 @@ def test_an_unknown_primitive_of_the_nasbench201_dialect_is_named() -> None:
         validate(parse_genotype(BARS, "file"), BENCH, "file")
 
 
-def test_none_and_repeated_inputs_belong_where_the_space_says_so() -> None:
+def test_none_and_repeated_inputs_are_valid_if_the_space_allows_them() -> None:
     validate(swapped("none"), replace(SPACE, derive_none=True), "file")
     repeating = replace(SPACE, repeat_inputs=True)
     validate(swapped("conv", 1), repeating, "file")
@@ -139,7 +139,7 @@ def test_random_genotypes_are_uniform() -> None:
         inputs[tuple(source for _, source in node)] += 1
         primitives.update(primitive for primitive, _ in node)
     assert set(inputs) == {(0, 1), (0, 2), (1, 2)} and set(primitives) == {"pool", "skip", "conv"}
-    # Five standard deviations of a share of one third.
+    # Within five standard deviations of one third.
     assert all(abs(count / draws - 1 / 3) < 5 * (2 / 9 / draws) ** 0.5 for count in inputs.values())
     assert all(abs(count / draws / 2 - 1 / 3) < 5 * (2 / 9 / draws / 2) ** 0.5 for count in primitives.values())
 
@@ -147,8 +147,8 @@ def test_random_genotypes_are_uniform() -> None:
 def test_random_genotypes_draw_open_candidates_only() -> None:
     rng = np.random.default_rng(0)
     mask = rng.random(SPACE.mask.shape) < 0.5
-    mask[:, :, 0] = True  # none stays open and is never derived
-    mask[:, [0, 1, 3, 4, 7, 8], 3] = True  # two edges a node have something to derive
+    mask[:, :, 0] = True  # none stays open but is never derived
+    mask[:, [0, 1, 3, 4, 7, 8], 3] = True  # two edges per node have something to derive
     space = SPACE.narrowed(mask)
     for _ in range(200):
         assert np.all(one_hot(space, random_genotype(space, rng)) <= mask)
@@ -157,7 +157,9 @@ def test_random_genotypes_draw_open_candidates_only() -> None:
         random_genotype(SPACE.narrowed(mask), rng)
 
 
-def test_no_more_edges_than_inputs_where_these_may_repeat() -> None:
-    """A node that uses one input twice cannot be told from a mixture of two primitives: a search would never find it."""
-    with pytest.raises(InputError, match="keeps 2 edges a node where the first has 1 to draw from; keep fewer"):
+def test_a_space_with_repeated_inputs_cannot_keep_more_edges_than_inputs() -> None:
+    """A node that uses an input twice cannot be distinguished from a mixture of two primitives, so no search could derive it."""
+    with pytest.raises(
+        InputError, match="keeps 2 edges per node, but its first node has only 1 to choose from; keep fewer"
+    ):
         fake("conv", nodes=2, inputs=1, repeat_inputs=True)

@@ -1,4 +1,4 @@
-"""Genotypes from the literature: each belongs to its space and goes through both dialects unchanged."""
+"""Genotypes from the literature: each belongs to its space and round-trips through both dialects."""
 
 import importlib
 
@@ -12,20 +12,20 @@ EVERY = pytest.mark.parametrize("name", LITERATURE)
 
 
 @EVERY
-def test_it_belongs_to_its_space(name: str) -> None:
+def test_a_published_genotype_belongs_to_its_space(name: str) -> None:
     genotype = LITERATURE[name]
     space = importlib.import_module(f"search_spaces.{genotype.space}").SPACE
     validate(genotype, space, name)
 
 
 @EVERY
-def test_both_dialects_give_it_back(name: str) -> None:
+def test_a_published_genotype_round_trips_through_json_and_darts(name: str) -> None:
     genotype = LITERATURE[name]
     assert parse_genotype(genotype.to_json(), name) == genotype
     assert parse_genotype(genotype.to_darts(), name, genotype.space) == genotype
 
 
-def test_the_cells_are_those_of_the_papers() -> None:
+def test_the_cells_match_the_papers() -> None:
     names = ["NASNet", "AmoebaNet", "DARTS_V1", "DARTS_V2", "PDARTS", "PC_DARTS_cifar"]
     assert list(LITERATURE) == [*names, *(f"FairDARTS_{letter}" for letter in "abcdefg")]
     normal, reduce = (cell.nodes for cell in LITERATURE["PDARTS"].cells.values())

@@ -1,4 +1,4 @@
-"""Reading genotypes: all dialects there and back, and texts and files that are wrong, hostile or damaged."""
+"""Reading genotypes: round trips through all dialects, and invalid, hostile or damaged texts and files."""
 
 import gzip
 import itertools
@@ -32,12 +32,12 @@ from tests.genotypes import (
     without,
 )
 
-# --- there and back ----------------------------------------------------------------------------------------------
+# --- round trips -------------------------------------------------------------------------------------------------
 
 
 @given(genotypes() | with_fewer_edges())
 @settings(max_examples=120, deadline=None)
-def test_json_gives_back_what_was_written(drawn: tuple[SearchSpace, Genotype]) -> None:
+def test_a_genotype_round_trips_through_json(drawn: tuple[SearchSpace, Genotype]) -> None:
     genotype = replace(
         drawn[1],
         skeleton=Skeleton(8, 16, (1, 8, 8), 10),
@@ -57,7 +57,7 @@ TWO_INPUTS = [space for space in SPACES if space.inputs == 2]
 
 @given(genotypes(TWO_INPUTS) | with_fewer_edges(TWO_INPUTS))
 @settings(max_examples=120, deadline=None)
-def test_the_darts_dialect_gives_back_what_was_written(drawn: tuple[SearchSpace, Genotype]) -> None:
+def test_a_genotype_round_trips_through_the_darts_dialect(drawn: tuple[SearchSpace, Genotype]) -> None:
     space, genotype = drawn
     assert parse_genotype(genotype.to_darts(), "file", space.name) == genotype
     assert parse_genotype(f"best = {genotype.to_darts()}\n", "file", space.name) == genotype
@@ -66,7 +66,7 @@ def test_the_darts_dialect_gives_back_what_was_written(drawn: tuple[SearchSpace,
 EVERY_BENCH = {of_nasbench201(names) for names in itertools.product(BENCH.primitives, repeat=6)}
 
 
-def test_the_nasbench201_dialect_names_every_architecture() -> None:
+def test_every_architecture_round_trips_through_the_nasbench201_dialect() -> None:
     assert len(EVERY_BENCH) == 15_625
     for text in EVERY_BENCH:
         genotype = parse_genotype(text, "file")
@@ -74,29 +74,29 @@ def test_the_nasbench201_dialect_names_every_architecture() -> None:
         assert genotype.to_nasbench201() == text
 
 
-@pytest.mark.skipif("RAPDARTS_DATA" not in os.environ, reason="RAPDARTS_DATA names no folder with real data")
-def test_the_architectures_of_the_benchmark_are_ours() -> None:
+@pytest.mark.skipif("RAPDARTS_DATA" not in os.environ, reason="RAPDARTS_DATA is not set")
+def test_our_architectures_match_the_benchmark() -> None:
     path = Path(os.environ["RAPDARTS_DATA"]) / "nasbench201_accuracy.csv.gz"
     if not path.is_file():
-        pytest.skip("RAPDARTS_DATA holds no nasbench201_accuracy.csv.gz")
+        pytest.skip("there is no nasbench201_accuracy.csv.gz in RAPDARTS_DATA")
     head, *rows = gzip.decompress(path.read_bytes()).decode().splitlines()
     column = head.split(",").index("arch")
     assert {row.split(",")[column] for row in rows} == EVERY_BENCH
 
 
-def test_the_nasbench201_dialect_by_hand(tmp_path: Path) -> None:
+def test_a_nasbench201_string_is_read_and_written(tmp_path: Path) -> None:
     path = tmp_path / "genotype.txt"
     path.write_text(f"\n {BARS} \n")
     genotype = read_genotype(path, "other")
     nodes = ((("conv", 0),), (("conv", 0), ("none", 1)), (("skip", 0), ("conv", 1), ("pool", 2)))
     assert genotype == Genotype("nasbench201", {"normal": Cell(1, nodes, (3,))})
     assert genotype.to_nasbench201() == genotype.line == BARS
-    # The edges of a node may stand in any order in JSON; here in that of their inputs.
+    # The edges of a node may be in any order in JSON; this dialect orders them by input.
     turned = Genotype("nasbench201", {"normal": Cell(1, tuple(node[::-1] for node in nodes), (3,))})
     assert turned.to_nasbench201() == BARS
 
 
-def test_cells_of_another_shape_have_no_nasbench201_dialect() -> None:
+def test_other_cells_cannot_be_written_in_the_nasbench201_dialect() -> None:
     nodes = (*parse_genotype(BARS, "text").cells["normal"].nodes, (("conv", 0), ("conv", 1), ("conv", 2), ("conv", 3)))
     named = [((name, 0),) for name in ("a b", "a|b", "a+b", "a~b")]
     wrong = [
@@ -119,7 +119,7 @@ def test_cells_of_another_shape_have_no_nasbench201_dialect() -> None:
             Genotype("nasbench201", cells).to_nasbench201()
 
 
-def test_a_written_file_is_read_back_and_has_a_line_for_every_node(tmp_path: Path) -> None:
+def test_a_written_file_has_a_line_per_node_and_is_read_back(tmp_path: Path) -> None:
     genotype = parse_genotype_json(VALID, "text")
     path = tmp_path / "genotype.json"
     path.write_text(genotype.to_json())
@@ -140,7 +140,7 @@ def test_a_written_file_is_read_back_and_has_a_line_for_every_node(tmp_path: Pat
         DARTS.replace("[('conv', 0), ('skip', 1)]", "(('conv', 0), ('skip', 1))").replace("[2]", "(2,)"),
     ],
 )
-def test_variants_of_the_darts_dialect_mean_the_same(text: str) -> None:
+def test_variants_of_the_darts_dialect_are_equivalent(text: str) -> None:
     assert parse_genotype(text, "file") == Genotype(
         "darts",
         {
@@ -150,7 +150,7 @@ def test_variants_of_the_darts_dialect_mean_the_same(text: str) -> None:
     )
 
 
-def test_what_may_be_left_out_and_what_keeps_its_order() -> None:
+def test_the_skeleton_is_optional_and_edges_and_concat_keep_their_order() -> None:
     bare = (
         without("skeleton").replace("[2, 3]", "[3, 2]").replace('["conv", 0], ["skip", 1]', '["skip", 1], ["conv", 0]')
     )
@@ -159,7 +159,7 @@ def test_what_may_be_left_out_and_what_keeps_its_order() -> None:
     assert cell.concat == (3, 2) and cell.nodes[0] == (("skip", 1), ("conv", 0))
 
 
-def test_cells_of_another_shape_have_no_darts_dialect() -> None:
+def test_other_cells_cannot_be_written_in_the_darts_dialect() -> None:
     with pytest.raises(InputError, match="DARTS dialect"):
         same(Cell(1, ((("conv", 0),) * 2,), (1,))).to_darts()
     with pytest.raises(InputError, match="the reduce cell cannot be written in the DARTS dialect"):
@@ -168,20 +168,20 @@ def test_cells_of_another_shape_have_no_darts_dialect() -> None:
         parse_genotype(BARS, "file").to_darts()
 
 
-# --- wrong and hostile texts -------------------------------------------------------------------------------------
+# --- invalid and hostile texts -----------------------------------------------------------------------------------
 
 EDGE = "cells.normal.nodes.1.1"
 DEEP = "[" * 100_000
 WRONG = {
     "empty": ("  \n", "is empty"),
     "a list": ("[1, 2]", "must be an object"),
-    "a text": ('"genotype"', "must be an object"),
-    "cut": (VALID[:-40], "not JSON"),
+    "a string": ('"genotype"', "must be an object"),
+    "truncated": (VALID[:-40], "not JSON"),
     "two values": (VALID + "{}", "Extra data"),
     "line and column": ('{\n "format": oops}', "line 2, column 12"),
     "byte order mark": ("\ufeff" + VALID, "byte order mark"),
     "no format": (without("format"), "format must be"),
-    "other format": (changed("format", "onnx"), "not 'onnx'"),
+    "another format": (changed("format", "onnx"), "not 'onnx'"),
     "newer version": (changed("version", 2), "needs a newer rapdarts"),
     "version 0": (changed("version", 0), "version must be 1"),
     "version true": (changed("version", True), "version must be 1, not True"),
@@ -193,62 +193,74 @@ WRONG = {
     "unknown field": (changed("cels", {}), "the nearest is cells"),
     "unknown kind": (changed("cells.normale", CELL), "the nearest is normal"),
     "missing kind": (without("cells.normal"), "the field normal is missing"),
-    "cells a list": (changed("cells", []), "cells must be an object"),
-    "cell null": (changed("cells.reduce", None), "cell reduce must be an object"),
+    "cells is a list": (changed("cells", []), "cells must be an object"),
+    "cell is null": (changed("cells.reduce", None), "cell reduce must be an object"),
     "no concat": (without("cells.normal.concat"), "cell normal: the field concat is missing"),
-    "extra in cell": (changed("cells.normal.node", 1), "the nearest is nodes"),
+    "unknown field in a cell": (changed("cells.normal.node", 1), "the nearest is nodes"),
     "inputs 0": (changed("cells.normal.inputs", 0), "inputs must be a whole number from 1"),
     "inputs true": (changed("cells.normal.inputs", True), "not True"),
-    "nodes a number": (changed("cells.normal.nodes", 4), "nodes must be a list"),
+    "nodes is a number": (changed("cells.normal.nodes", 4), "nodes must be a list"),
     "no nodes": (changed("cells.normal.nodes", []), "1 to 100 nodes"),
     "too many nodes": (changed("cells.normal.nodes", [[["conv", 0]]] * 101), "nodes has 101 entries"),
-    "empty node put out": (changed("cells.reduce.nodes.1", []), "cell reduce, concat names 3, but node 1 has no edge"),
-    "empty node read": (
-        changed("cells.reduce.nodes.0", []),
-        "cell reduce, node 1, edge 1: the input 2 is node 0, which has no edge itself",
+    "empty node in the output": (
+        changed("cells.reduce.nodes.1", []),
+        "cell reduce, concat names 3, but node 1 has no edges",
     ),
-    "empty nodes": (changed("cells.reduce.nodes", [[], []]), "concat names 2, but node 0 has no edge"),
-    "node a text": (changed("cells.normal.nodes.0", "conv"), "node 0 must be a list"),
-    "edge of one": (changed(EDGE, ["conv"]), "node 1, edge 1: must be a pair"),
-    "edge of three": (changed(EDGE, ["conv", 0, 1]), "must be a pair"),
-    "edge a text": (changed(EDGE, "c0"), "must be a pair"),
-    "exchanged": (changed(EDGE, [0, "conv"]), "the primitive must be a name, not 0"),
+    "empty node as input": (
+        changed("cells.reduce.nodes.0", []),
+        "cell reduce, node 1, edge 1: the input 2 is node 0, which has no edges",
+    ),
+    "empty nodes": (changed("cells.reduce.nodes", [[], []]), "concat names 2, but node 0 has no edges"),
+    "node is a string": (changed("cells.normal.nodes.0", "conv"), "node 0 must be a list"),
+    "edge with one item": (changed(EDGE, ["conv"]), "node 1, edge 1: must be a pair"),
+    "edge with three items": (changed(EDGE, ["conv", 0, 1]), "must be a pair"),
+    "edge is a string": (changed(EDGE, "c0"), "must be a pair"),
+    "primitive and input swapped": (changed(EDGE, [0, "conv"]), "the primitive must be a name, not 0"),
     "empty primitive": (changed(EDGE, ["", 0]), "the primitive must be a name"),
-    "negative": (changed(EDGE, ["conv", -1]), "normal, node 1, edge 1: the input -1 is negative; it may be 0 to 2"),
-    "loop": (changed(EDGE, ["conv", 3]), "is the node itself"),
+    "negative input": (
+        changed(EDGE, ["conv", -1]),
+        "normal, node 1, edge 1: the input -1 is negative; it may be 0 to 2",
+    ),
+    "self-loop": (changed(EDGE, ["conv", 3]), "is the node itself"),
     "cycle": (changed("cells.normal.nodes.0.0", ["conv", 3]), "the input 3 is a later node; it may be 0 to 1"),
-    "absent": (changed(EDGE, ["conv", 9]), "not in the cell"),
-    "fraction": (changed(EDGE, ["conv", 1.0]), "the input 1.0 is not a whole number"),
+    "missing input": (changed(EDGE, ["conv", 9]), "not in the cell"),
+    "fractional input": (changed(EDGE, ["conv", 1.0]), "the input 1.0 is not a whole number"),
     "true as input": (changed(EDGE, ["conv", True]), "the input True is not a whole number"),
-    "text as input": (changed(EDGE, ["conv", "1"]), "the input '1' is not a whole number"),
+    "string as input": (changed(EDGE, ["conv", "1"]), "the input '1' is not a whole number"),
     "concat empty": (changed("cells.normal.concat", []), "concat is empty"),
-    "concat twice": (changed("cells.normal.concat", [2, 2]), "a node twice"),
-    "concat an input": (changed("cells.normal.concat", [1, 2]), "concat names 1, which is no node; it may name 2 to 3"),
-    "concat absent": (changed("cells.normal.concat", [2, 4]), "concat names 4"),
-    "concat a list": (changed("cells.normal.concat", [[2]]), "concat names [2]"),
-    "concat a number": (changed("cells.normal.concat", 2), "concat must be a list"),
-    "skeleton of others": (changed("skeleton.depth", 3), "skeleton: there is no field 'depth'"),
-    "skeleton cut": (without("skeleton.image"), "the field image is missing"),
-    "image of two": (changed("skeleton.image", [32, 32]), "[channels, height, width]"),
-    "image of texts": (changed("skeleton.image", [3, "32", 32]), "not '32'"),
-    "no layers": (changed("skeleton.layers", 0), "layers must be made of whole numbers from 1 to 1000"),
-    "channels true": (changed("skeleton.channels", True), "not True"),
-    "endless classes": (changed("skeleton.classes", 10**12), "classes"),
+    "concat with a repeated node": (changed("cells.normal.concat", [2, 2]), "a node twice"),
+    "concat of an input": (
+        changed("cells.normal.concat", [1, 2]),
+        "concat names 1, which is not a node; it may name 2 to 3",
+    ),
+    "concat of a missing node": (changed("cells.normal.concat", [2, 4]), "concat names 4"),
+    "concat of a list": (changed("cells.normal.concat", [[2]]), "concat names [2]"),
+    "concat is a number": (changed("cells.normal.concat", 2), "concat must be a list"),
+    "unknown field in the skeleton": (changed("skeleton.depth", 3), "skeleton: there is no field 'depth'"),
+    "missing field in the skeleton": (without("skeleton.image"), "the field image is missing"),
+    "image with two sizes": (changed("skeleton.image", [32, 32]), "[channels, height, width]"),
+    "image with a string": (changed("skeleton.image", [3, "32", 32]), "not '32'"),
+    "no layers": (changed("skeleton.layers", 0), "layers takes whole numbers from 1 to 1000"),
+    "true as channels": (changed("skeleton.channels", True), "not True"),
+    "too many classes": (changed("skeleton.classes", 10**12), "classes"),
     "unknown stem": (changed("skeleton.stem", ["cifar"]), "stem must be cifar or imagenet"),
-    "cost a text": (changed("costs.macs", "532M"), "costs: 'macs' must be a number"),
-    "cost true": (changed("costs.macs", True), "must be a number, not True"),
-    "provenance a list": (changed("provenance", []), "provenance must be an object"),
-    "duplicate": (VALID.replace('"space"', '"version": 1,\n "space"'), "line 4, column 2: the key 'version' stands"),
-    "escaped duplicate": (VALID.replace('"space"', '"vers\\u0069on": 2, "space"'), "stands twice"),
+    "string as cost": (changed("costs.macs", "532M"), "costs: 'macs' must be a number"),
+    "true as cost": (changed("costs.macs", True), "must be a number, not True"),
+    "provenance is a list": (changed("provenance", []), "provenance must be an object"),
+    "duplicate key": (
+        VALID.replace('"space"', '"version": 1,\n "space"'),
+        "line 4, column 2: the key 'version' stands",
+    ),
+    "escaped duplicate key": (VALID.replace('"space"', '"vers\\u0069on": 2, "space"'), "stands twice"),
     "nan": (VALID.replace("0.0015", "NaN"), "NaN is not a finite number"),
     "infinity": (VALID.replace("0.0015", "-Infinity"), "-Infinity is not a finite number"),
     "1e999": (VALID.replace("0.0015", "-1e999"), "too large a number"),
     "19 digits": (VALID.replace("532174464", "1" * 19), "more than 18 digits"),
     "5000 digits": (VALID.replace("532174464", "1" * 5000), "more than 18 digits"),
-    "deep": (DEEP, "nested deeper than 50"),
+    "deep list": (DEEP, "nested deeper than 50"),
     "deep value": (changed("provenance.notes", json.loads("[" * 60 + "]" * 60)), "nested deeper than 50"),
     "deep object": ('{"a":' * 100_000, "nested deeper than 50"),
-    "large": (VALID + " " * 1_000_000, "too many"),
+    "too large": (VALID + " " * 1_000_000, "too many"),
     "a surrogate": (VALID.replace('"fake"', r'"\ud800"'), "space must be a name"),
     "long name": (VALID.replace('"format"', '"' + "f" * 100_000 + '": 1, "format"'), "..."),
     # the DARTS dialect
@@ -263,63 +275,69 @@ WRONG = {
     "True": (DARTS.replace("('conv', 0)", "('conv', False)"), "found 'False'"),
     "a float": (DARTS.replace("('conv', 0)", "('conv', 0.0)"), "found '0.0'"),
     "a statement": ("import os\n" + DARTS, "found 'import os'"),
-    "a second": (DARTS + "\n" + DARTS, "one Genotype"),
+    "two genotypes": (DARTS + "\n" + DARTS, "one Genotype"),
     "an attribute": ("a.b = " + DARTS, 'found "a.b = '),
     "a lambda": ("lambda: " + DARTS, 'found "lambda'),
-    "other call": (DARTS.replace("Genotype", "Namespace"), 'found "Namespace(normal'),
+    "another call": (DARTS.replace("Genotype", "Namespace"), 'found "Namespace(normal'),
     "unnamed fields": ("Genotype([('conv', 0), ('conv', 1)])", "must be named"),
-    "stars": ("Genotype(**{})", "named once"),
-    "field twice": (DARTS.replace("reduce=", "normal="), "named once"),
-    "field missing": ("Genotype(normal=[])", "the field normal_concat is missing"),
-    "field unknown": (DARTS.replace("reduce=", "reduction="), "the nearest is reduce"),
-    "odd": (DARTS.replace(", ('skip', 1)", ""), "normal has 1 pairs"),
+    "unpacked fields": ("Genotype(**{})", "named once"),
+    "repeated field": (DARTS.replace("reduce=", "normal="), "named once"),
+    "missing field": ("Genotype(normal=[])", "the field normal_concat is missing"),
+    "unknown field of Genotype": (DARTS.replace("reduce=", "reduction="), "the nearest is reduce"),
+    "odd number of pairs": (DARTS.replace(", ('skip', 1)", ""), "normal has 1 pairs"),
     "no pairs": (DARTS.replace("[('pool', 0), ('pool', 1)]", "[]"), "cell reduce, nodes has 0 entries"),
-    "self": (DARTS.replace("('conv', 0)", "('conv', 2)"), "normal, node 0, edge 0: the input 2 is the node itself"),
-    "below": (DARTS.replace("('conv', 0)", "('conv', -1)"), "the input -1 is negative"),
-    "wide range": (DARTS.replace("range(2, 3)", "range(0, 10**9)"), "10**9"),
+    "self-loop in a pair": (
+        DARTS.replace("('conv', 0)", "('conv', 2)"),
+        "normal, node 0, edge 0: the input 2 is the node itself",
+    ),
+    "negative input in a pair": (DARTS.replace("('conv', 0)", "('conv', -1)"), "the input -1 is negative"),
+    "expression in a range": (DARTS.replace("range(2, 3)", "range(0, 10**9)"), "10**9"),
     "long range": (DARTS.replace("range(2, 3)", "range(0, 1000000000)"), "concat must be a list or range"),
     "empty range": (DARTS.replace("range(2, 3)", "range(3, 2)"), "concat is empty"),
-    "still range": (DARTS.replace("range(2, 3)", "range(2, 3, 0)"), "concat must be a list or range"),
-    "concat a text": (DARTS.replace("range(2, 3)", "'23'"), "concat must be a list"),
+    "range with step 0": (DARTS.replace("range(2, 3)", "range(2, 3, 0)"), "concat must be a list or range"),
+    "concat is a string": (DARTS.replace("range(2, 3)", "'23'"), "concat must be a list"),
     "not closed": (DARTS[:-1], "was never closed"),
     "only a comment": ("# nothing", "nothing but comments"),
     "a word": ("null", "found 'null'"),
-    "nul": (DARTS + "\0", "neither JSON nor the DARTS dialect"),
-    "not not": ("not " * 15_000 + "x", "neither JSON nor"),
+    "NUL character": (DARTS + "\0", "neither JSON nor the DARTS dialect"),
+    "many nots": ("not " * 15_000 + "x", "neither JSON nor"),
     "many brackets": ("x" + "(" * 30_000, "neither JSON nor"),
     "calls of calls": ("x" + "()" * 20_000, "neither JSON nor"),
-    "long": (DARTS + " " * 64_000, "the DARTS dialect has up to"),
+    "too long": (DARTS + " " * 64_000, "the DARTS dialect is limited to 64000"),
     # the NAS-Bench-201 dialect
-    "a bar": ("|", "found 1 nodes in '|'; the NAS-Bench-201 dialect joins 3 by +"),
+    "a bar": ("|", "found 1 nodes in '|'; the NAS-Bench-201 dialect has 3, joined by +"),
     "two nodes": ("|conv~0|+|conv~0|conv~1|", "found 2 nodes"),
     "four nodes": (f"{BARS}+|conv~0|", "found 4 nodes"),
     "two cells": (f"{BARS}\n{BARS}", "found 5 nodes"),
-    "an open end": (BARS[:-1], "node 2: found '|skip~0|conv~1|pool~2'; its edges stand between bars"),
-    "no bars": (BARS.replace("|conv~0|none~1|", "conv~0"), "node 1: found 'conv~0'; its edges stand between bars"),
-    "one bar": (BARS.replace("|conv~0|none~1|", "|"), "node 1: found '|'; its edges stand between bars"),
-    "blanks": (BARS.replace("+|skip", "+ |skip"), "node 2: found ' |skip~0|conv~1|pool~2|'; its edges"),
-    "an edge less": (BARS.replace("|none~1|", "|"), "node 1: found 1 edges in '|conv~0|'; in the NAS-Bench-201"),
-    "an edge more": (BARS.replace("|conv~0|+", "|conv~0|conv~0|+", 1), "node 0: found 2 edges"),
-    "nodes exchanged": ("|a~0|b~1|+|a~0|+|a~0|a~1|a~2|", "node 0: found 2 edges"),
-    "no edge": (BARS.replace("none~1", ""), "node 1, edge 1: found ''; here stands primitive~input, as in none~1"),
+    "an open end": (BARS[:-1], "node 2: found '|skip~0|conv~1|pool~2'; its edges must be enclosed in bars"),
+    "no bars": (
+        BARS.replace("|conv~0|none~1|", "conv~0"),
+        "node 1: found 'conv~0'; its edges must be enclosed in bars",
+    ),
+    "one bar": (BARS.replace("|conv~0|none~1|", "|"), "node 1: found '|'; its edges must be enclosed in bars"),
+    "a space": (BARS.replace("+|skip", "+ |skip"), "node 2: found ' |skip~0|conv~1|pool~2|'; its edges"),
+    "an edge too few": (BARS.replace("|none~1|", "|"), "node 1: found 1 edges in '|conv~0|'; in the NAS-Bench-201"),
+    "an edge too many": (BARS.replace("|conv~0|+", "|conv~0|conv~0|+", 1), "node 0: found 2 edges"),
+    "nodes swapped": ("|a~0|b~1|+|a~0|+|a~0|a~1|a~2|", "node 0: found 2 edges"),
+    "an empty edge": (BARS.replace("none~1", ""), "node 1, edge 1: found ''; expected primitive~input, as in none~1"),
     "no input": (BARS.replace("none~1", "none"), "node 1, edge 1: found 'none'"),
     "no primitive": (BARS.replace("none~1", "~1"), "found '~1'"),
-    "other input": (BARS.replace("none~1", "none~0"), "node 1, edge 1: found 'none~0'; here"),
-    "self as input": (BARS.replace("none~1", "none~2"), "found 'none~2'"),
-    "below zero": (BARS.replace("none~1", "none~-1"), "found 'none~-1'"),
+    "another input": (BARS.replace("none~1", "none~0"), "node 1, edge 1: found 'none~0'; expected"),
+    "the node itself as input": (BARS.replace("none~1", "none~2"), "found 'none~2'"),
+    "a negative input": (BARS.replace("none~1", "none~-1"), "found 'none~-1'"),
     "a long input": (BARS.replace("none~1", "none~" + "1" * 5000), "found 'none~111"),
     "a leading zero": (BARS.replace("none~1", "none~01"), "found 'none~01'"),
-    "other digits": (BARS.replace("none~1", "none~\u0661"), "found 'none~\u0661'"),
+    "non-ASCII digits": (BARS.replace("none~1", "none~\u0661"), "found 'none~\u0661'"),
     "two inputs": (BARS.replace("none~1", "none~0~1"), "found 'none~0~1'"),
-    "blank in a name": (BARS.replace("none~1", "no ne~1"), "found 'no ne~1'"),
-    "line in a name": (BARS.replace("none~1", "no\nne~1"), "found 'no\\nne~1'"),
+    "space in a name": (BARS.replace("none~1", "no ne~1"), "found 'no ne~1'"),
+    "line break in a name": (BARS.replace("none~1", "no\nne~1"), "found 'no\\nne~1'"),
     "a long name": (BARS.replace("none~1", "n" * 100_000), "found 'nnn"),
-    "json behind": (BARS + VALID, "node 2: found '|skip~0|conv~1|pool~2|{"),
+    "JSON at the end": (BARS + VALID, "node 2: found '|skip~0|conv~1|pool~2|{"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_text_is_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_text_is_refused_in_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert_refused_in_one_sentence(*WRONG[name])
     assert not list(tmp_path.iterdir())
@@ -337,7 +355,7 @@ def test_a_wrong_text_is_one_sentence(name: str, tmp_path: Path, monkeypatch: py
         (b"\x80\x04\x95cos\nsystem\n", "not UTF-8"),
     ],
 )
-def test_a_wrong_file_is_one_sentence(raw: bytes, fragment: str, tmp_path: Path) -> None:
+def test_an_invalid_file_is_refused(raw: bytes, fragment: str, tmp_path: Path) -> None:
     path = tmp_path / "genotype.json"
     path.write_bytes(raw)
     with pytest.raises(InputError, match=fragment):
@@ -354,7 +372,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [VALID, parse_genotype_json(VALID, "text").to_json(), DARTS, BARS])
-def test_damaged_bytes_give_a_genotype_or_a_sentence(text: str, tmp_path: Path) -> None:
+def test_damaged_bytes_give_a_genotype_or_an_input_error(text: str, tmp_path: Path) -> None:
     rng, path = random.Random(0), tmp_path / "genotype"
     for _ in range(1000):
         raw = bytearray(text.encode())

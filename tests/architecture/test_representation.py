@@ -1,4 +1,4 @@
-"""A genotype shows itself: as lines in a terminal, as a drawing in a notebook."""
+"""Representations of a genotype: lines in a terminal and a drawing in a notebook."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rapdarts.architecture.space import Skeleton
 from search_spaces import nasbench201
 
 
-def test_a_genotype_shows_its_cells_a_node_a_line() -> None:
+def test_repr_has_a_line_per_node() -> None:
     found = replace(
         LITERATURE["DARTS_V2"],
         skeleton=Skeleton(20, 36, (3, 32, 32), 10),
@@ -41,7 +41,7 @@ def test_a_genotype_shows_its_cells_a_node_a_line() -> None:
     )
 
 
-def test_what_a_genotype_does_not_have_is_not_shown() -> None:
+def test_repr_leaves_out_missing_parts() -> None:
     cell = Cell(1, ((("none", 0),), (), (("skip_connect", 1), ("none", 0))), (3,))
     assert repr(Genotype("mine", {"normal": cell})).splitlines() == [
         "Genotype of the space mine",
@@ -59,7 +59,7 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
 
 
 @pytest.mark.parametrize("name", LITERATURE)
-def test_a_genotype_is_a_value_whatever_it_looks_like(name: str) -> None:
+def test_genotypes_compare_by_value(name: str) -> None:
     found = LITERATURE[name]
     again = replace(found)
     assert again is not found and again == found
@@ -77,6 +77,6 @@ def test_a_notebook_shows_the_drawing() -> None:
     assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 (our own text)
 
 
-def test_a_notebook_shows_the_text_of_what_has_too_many_edges_to_draw() -> None:
+def test_a_notebook_shows_text_if_a_cell_has_too_many_edges() -> None:
     cell = Cell(1, ((("skip_connect", 0),) * (MAX_EDGES + 1),), (1,))
     assert Genotype("mine", {"normal": cell})._repr_svg_() is None

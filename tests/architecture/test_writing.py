@@ -1,4 +1,4 @@
-"""Export of genotypes: every format takes every genotype of its space, and what can be read back means the same cells."""
+"""Export of genotypes: every format takes every genotype of its space, and readable formats round-trip."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ genotypes = (
 )
 bench = drawn(nasbench201.SPACE)
 OTHERS = {"darts": "nasbench201", "nasbench201": "darts"}
-"""The formats that have words for one space only, and whose space they refuse."""
+"""Formats that can express only one of these spaces, and the space that they refuse."""
 
 
 @pytest.mark.parametrize("form", FORMATS)
 @settings(deadline=None, max_examples=10)
 @given(data=st.data())
-def test_every_format_takes_every_genotype(form: str, data: st.DataObject) -> None:
+def test_every_format_takes_every_genotype_of_its_space(form: str, data: st.DataObject) -> None:
     genotype = data.draw(genotypes | bench)
     if genotype.space == OTHERS.get(form):
         with pytest.raises(InputError, match="cannot be written"):
@@ -57,7 +57,7 @@ def test_every_format_takes_every_genotype(form: str, data: st.DataObject) -> No
 
 @settings(deadline=None)
 @given(genotype=genotypes, other=bench)
-def test_what_is_written_reads_back_to_the_same_cells(genotype: Genotype, other: Genotype) -> None:
+def test_written_genotypes_are_read_back(genotype: Genotype, other: Genotype) -> None:
     assert parse_genotype_json(FORMATS["json"](genotype), "here") == genotype
     assert parse_genotype(FORMATS["darts"](genotype), "here", genotype.space).cells == genotype.cells
     assert parse_genotype_json(FORMATS["json"](other), "here") == other
@@ -69,14 +69,14 @@ def test_every_format_has_one_writer() -> None:
     of_networks = [name for name, form in EXPORTS.items() if not form.of_genotype]
     assert of_genotypes == list(FORMATS) and of_networks == ["safetensors", *RUNTIMES]
     assert not set(FORMATS) & {"safetensors", *RUNTIMES}
-    assert list(EXPORTS) == [*of_genotypes, *of_networks]  # as the help of to= says
+    assert list(EXPORTS) == [*of_genotypes, *of_networks]  # the order in the help of to=
     known = {key.name for key in keys(ExportConfig)} - {"to", "out"}
     assert all(form.name == name and set(form.keys) <= known for name, form in EXPORTS.items())
     assert {key for form in EXPORTS.values() for key in form.keys} == known
     assert {form.extra for form in EXPORTS.values()} == {"", *EXTRAS}
 
 
-def test_cells_without_words_in_the_dialect_can_still_be_drawn() -> None:
+def test_a_nasnet_genotype_can_be_drawn() -> None:
     assert "<svg " in FORMATS["svg"](LITERATURE["NASNet"])
 
 
@@ -84,11 +84,11 @@ QUOTED = r'"(?:[^"\\]|\\.)*"'
 DOT = re.compile(
     rf"(\w+)(?: -> (\w+))?(?: \[((?:\w+=(?:{QUOTED}|\w+)(?:, )?)+)\])?|(\w+)=(?:{QUOTED}|\w+)|subgraph (\w+) {{|}}"
 )
-"""A line inside a graph of ours: a node or an edge with attributes, an attribute of the graph, a cluster's beginning or end."""
+"""A line inside one of our graphs: a node or an edge with attributes, a graph attribute, or the start or end of a cluster."""
 
 
 @pytest.mark.parametrize("name", ["PDARTS", "NASNet", "FairDARTS_a"])
-def test_dot_has_a_box_for_every_node_and_an_arrow_for_every_edge(name: str) -> None:
+def test_dot_has_an_arrow_for_every_edge_and_grey_boxes_for_empty_nodes(name: str) -> None:
     genotype = LITERATURE[name]
     first, *lines, last = FORMATS["dot"](genotype).splitlines()
     assert (first, last) == ("digraph genotype {", "}")
@@ -107,7 +107,7 @@ def test_dot_has_a_box_for_every_node_and_an_arrow_for_every_edge(name: str) -> 
     assert grey == ({"normal_3"} if name == "FairDARTS_a" else set())
 
 
-def test_a_name_cannot_end_its_quotes_in_dot() -> None:
+def test_names_are_escaped_in_dot() -> None:
     cell = Cell(1, ((('a"] evil [x="\\', 0), ("a\nb", 0)),), (1,))
     lines = FORMATS["dot"](Genotype("darts", {"normal": cell})).splitlines()
     assert all(DOT.fullmatch(line.strip()) for line in lines[1:-1])

@@ -88,18 +88,20 @@ def test_the_words() -> None:
         price_table(DARTS, Skeleton(3, 4, (1, 8, 8), 10)), {"params": 3000, "macs": 1e6}, floors={"params": 2700}
     )
     exact = Rule("exact", 2, {"params": 3000, "macs": 1e6}, {"params": 0.9})
-    best = "the cells of the largest product of mixing weights"
+    best = "the cells with the largest product of mixing weights"
     assert words_of(exact, DARTS, budgets) == (
         f"{best}, params at least 2,700 and at most 3,000, macs at most 1,000,000, at most 2 skips in the normal cell"
     )
     assert words_of(exact, DARTS, None).startswith(f"{best}, params at most 3,000, macs at most 1,000,000, at most 2 ")
     assert words_of(Rule("exact"), DARTS, None) == best
-    strongest = "on each edge the strongest primitive"
+    strongest = "the strongest primitive"
     assert words_of(Rule("pdarts", 1), DARTS, None) == (
-        f"{strongest} but none, each node's strongest edges, at most 1 skip in the normal cell"
+        f"{strongest} except none on each edge, the strongest edges of each node, at most 1 skip in the normal cell"
     )
-    assert words_of(Rule("darts"), BENCH, None) == f"{strongest}, each node's strongest edges, no cap on skips"
-    assert "but none" in words_of(Rule("darts"), BENCH.deriving_none(False), None)
+    assert words_of(Rule("darts"), BENCH, None) == (
+        f"{strongest} on each edge, the strongest edges of each node, no cap on skips"
+    )
+    assert "except none" in words_of(Rule("darts"), BENCH.deriving_none(False), None)
 
 
 def test_none_is_derived_only_where_the_space_and_the_user_allow_it() -> None:
@@ -126,19 +128,21 @@ def test_a_condition_on_paths_of_skips_holds_for_the_rule_that_can_keep_it() -> 
         assert derivable(settings, BENCH).skip_paths == kept
     assert derivable(asked(**within), DARTS) == DARTS
     for rule in ("pdarts", "darts"):
-        with pytest.raises(InputError, match=r"skip_paths=one needs the rule exact; add rule=exact"):
+        with pytest.raises(InputError, match=r"skip_paths=one needs rule=exact; add it"):
             check_skip_paths(asked(rule=rule, skip_paths="one"), BENCH)
         assert derivable(asked(rule=rule, skip_paths="one"), BENCH).skip_paths == "any"
     check_skip_paths(asked(skip_paths="one", **within), BENCH)
     with pytest.raises(
-        InputError, match=r"the space darts needs cells of one input, and its have two, for search\.skip_paths"
+        InputError, match=r"search\.skip_paths=one needs cells with one input, which the space darts does not have"
     ):
         derivable(asked(skip_paths="one", **within), DARTS)
     without = BENCH.only([name for name in BENCH.primitives if name != "skip_connect"])
     assert without.skip_paths == "any"  # there is nothing to make a path of
-    with pytest.raises(InputError, match=r"needs skip_connect among its primitives for search\.skip_paths=one"):
+    with pytest.raises(
+        InputError, match=r"search\.skip_paths=one needs the primitive skip_connect, which the space \w+ does not have"
+    ):
         derivable(asked(skip_paths="one", **within), without)
-    with pytest.raises(InputError, match="has skip_paths='two'; it is any or one"):
+    with pytest.raises(InputError, match="has skip_paths='two'; it must be any or one"):
         BENCH.with_skip_paths("two")
     assert "one skip-only path from input to output" in words_of(Rule("exact"), BENCH, None)
     assert "path" not in words_of(Rule("pdarts"), BENCH, None)

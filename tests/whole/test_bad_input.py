@@ -70,22 +70,22 @@ COMMANDS = {
     "search digits seed =3": "rapdarts search does not know what to do with 'seed'; write settings as key=value.",
     "retrain": "rapdarts retrain needs a genotype (a file, a run folder or a literature name such as PDARTS), or a ",
     "retrain PDARTS": "rapdarts retrain needs an experiment after the network, such as digits.",
-    "retrain PDARTZ digits": "there is no network 'PDARTZ': neither a file nor a name; the nearest is PDARTS.",
-    "retrain alexnett digits": "there is no network 'alexnett': neither a file nor a name; the nearest is alexnet.",
-    "retrain digits PDARTS": "there is no network 'digits', which is an experiment; a network stands before the experiment.",
+    "retrain PDARTZ digits": "there is no network 'PDARTZ': it is neither a file nor a known name; the nearest is PDARTS.",
+    "retrain alexnett digits": "there is no network 'alexnett': it is neither a file nor a known name; the nearest is alexnet.",
+    "retrain digits PDARTS": "'digits' is an experiment, not a network; name the network before the experiment.",
     "retrain NASNet digits --space missing.py": "--space missing.py: there is no such Python file.",
     "derive": "rapdarts derive needs the folder of a finished search, or its alphas.json; see rapdarts derive --help.",
     "derive PDARTS": "there is no PDARTS; give the folder of a finished search, or its alphas.json.",
     "derive .": ". is not a run folder: it has no config.yaml.",
     "evaluate": "rapdarts evaluate needs a run folder of rapdarts retrain, a network.safetensors, or an ONNX file; see ",
     "evaluate PDARTS": "PDARTS is a network without weights; train it first (rapdarts retrain PDARTS EXPERIMENT run=FOLDER) and name",
-    "evaluate .": ". holds no network.safetensors; name the folder of a finished rapdarts retrain.",
+    "evaluate .": ". has no network.safetensors; name the folder of a finished rapdarts retrain.",
     "export": "rapdarts export needs a genotype (a file, a run folder or a name such as PDARTS), or a trained network; see ",
-    "export .": ". holds no genotype.json; the search has not finished, or it is not a run folder.",
+    "export .": ". has no genotype.json; the search has not finished, or this is not a run folder.",
     "export alexnet": "alexnet is a reference network, which has no genotype; name one, such as PDARTS.",
-    "export pdart": "there is no genotype 'pdart': neither a file nor a name; the nearest is PDARTS.",
+    "export pdart": "there is no genotype 'pdart': it is neither a file nor a known name; the nearest is PDARTS.",
     "cost": "rapdarts cost needs a network (see --help), or space=NAME; see ",
-    "cost a b": "there is no network 'a': neither a file, package.module:callable nor a name; there are NASNet, ",
+    "cost a b": "there is no network 'a': it is neither a file, package.module:callable nor a known name; there are NASNet, ",
     "report": "rapdarts report needs run folders; see rapdarts report --help.",
     "report PDARTS": "PDARTS is not a run folder",
     # switches
@@ -103,7 +103,7 @@ COMMANDS = {
     "search digits cost.mac=1": "there is no key 'cost.mac'; the nearest is search.cost.macs.",
     "search digits +seed=1": "there is no key '+seed'; the nearest is seed.",
     "search digits zzz=1": "there is no key 'zzz'; rapdarts VERB --help lists all keys.",
-    "export PDARTS zzz=1": "there is no key 'zzz'; there are to, out, ",
+    "export PDARTS zzz=1": "there is no key 'zzz'; the keys are to, out, ",
     "search digits rnu=x": "there is no key 'rnu'; the nearest is run.",
     "search digits =3": "'=3' has no key; write key=value, such as seed=1.",
     "search digits data=3": "data is a section, not a key; name one of its keys, such as data.name.",
@@ -141,9 +141,9 @@ COMMANDS = {
     "search digits rule=best": "search.rule has no choice 'best'; there are auto, pdarts, darts, exact.",
     "search digits derive_none=1": "search.derive_none takes true or false, not 1.",
     "search digits skip_paths=two": "search.skip_paths has no choice 'two'; there are auto, any, one.",
-    "search digits skip_paths=one": "skip_paths=one needs the rule exact; add rule=exact, or leave skip_paths out.",
-    "search digits skip_paths=one budget.params=100k": "the space darts needs cells of one input, and its have two, for"
-    " search.skip_paths=one; leave it at auto.",
+    "search digits skip_paths=one": "skip_paths=one needs rule=exact; add it, or leave out skip_paths.",
+    "search digits skip_paths=one budget.params=100k": "search.skip_paths=one needs cells with one input,"
+    " which the space darts does not have; leave it at auto.",
     "derive . skip_paths=two": "skip_paths has no choice 'two'; there are auto, any, one.",
     "derive . spend=1.5": "spend=1.5 is out of range; it must be auto, or 0 to 1.",
     "derive . spend=-1": "spend=-1 is out of range; it must be auto, or 0 to 1.",
@@ -184,7 +184,7 @@ COMMANDS = {
     "export PDARTS to=jsn": "to has no choice 'jsn'; the nearest is json, of json, darts, nasbench201, dot, svg, safetensors, ",
     # what fits no space, device or data
     "search digits space=drats": "there is no search space 'drats'; the nearest is darts, of darts, filters, ",
-    "search digits space=mine": "there is no search space 'mine'; there are darts, filters, nasbench201, nasnet; for one of your own add ",
+    "search digits space=mine": "there is no search space 'mine'; there are darts, filters, nasbench201, nasnet; for your own space, add ",
     "search digits space=../darts": "there is no search space '../darts'; the nearest is darts",
     "search digits primitives=[skip_connect,sep_conv_9x9]": "search.primitives: the space darts has no primitive 'sep_conv_9x9'; ",
     "search digits primitives=[none]": "search.primitives leaves nothing to derive; name at least one primitive besides none.",
@@ -192,14 +192,19 @@ COMMANDS = {
     "search digits primitives=[skip_connect,max_pool_3x3]": "search.candidates=[0, 5, 3] keeps 5 where 2 primitives are left",
     "search digits candidates=[7,5,3]": "search.candidates=[7, 5, 3]: the first stage keeps all 8 primitives; write 0 for it.",
     "search digits device=quantum": "device=quantum is no device; write auto, cpu, cuda or cuda:N.",
-    "search digits batch=5000": "search.batch=5000 is larger than the 481 images that it is drawn from",
-    "retrain PDARTS digits retrain.batch=5000": "retrain.batch=5000 is larger than the 1197 images",
-    "search digits strategy=random random.like=nothing": "there is no genotype 'nothing': neither a file nor a name; there are ",
+    "search digits batch=5000": "search.batch=5000 is larger than the 481 of 1197 training images that it is drawn from"
+    " (search.subset=0.8 x search.weight_fraction=0.5); make it smaller.",
+    "search digits batch=400 subset=1 weight_fraction=0.7": "search.batch=400 is larger than the 359 of 1197 training images"
+    " that it is drawn from (1 - search.weight_fraction=0.7); make it smaller.",
+    "retrain PDARTS digits retrain.batch=500 validation_fraction=0.6": "retrain.batch=500 is larger than the 479 of 1197"
+    " training images that it is drawn from (1 - retrain.validation_fraction=0.6); make it smaller.",
+    "retrain PDARTS digits retrain.batch=5000": "retrain.batch=5000 is larger than the 1197 training images that it is drawn from;",
+    "search digits strategy=random random.like=nothing": "there is no genotype 'nothing': it is neither a file nor a known name; there are ",
     "search digits mean=[0.5,0.5,0.5] std=[1,1,1]": "data.mean has 3 entries but the images have 1 channels.",
     "search digits data.name=npz": "data.name=npz needs data.path=PATH",
     "search digits data.name=folder data.path=nowhere": "data.path=nowhere does not exist.",
     "search digits data.name=cifar10 data.path=.": "change data.path.",
-    "retrain NASNet digits --space mine.py": "holds the space mine, but nasnet is asked for.",
+    "retrain NASNet digits --space mine.py": "defines the space mine, but nasnet is needed.",
 }
 
 
@@ -220,7 +225,7 @@ def test_json_changes_nothing_about_a_failure(line: str, refuse: Refuse) -> None
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
 @pytest.mark.parametrize("line", ["search digits device=cuda", "retrain PDARTS digits device=cuda:3"])
 def test_a_device_that_is_not_there(line: str, refuse: Refuse) -> None:
-    assert "is not there; take device=cpu or device=auto." in refuse(*line.split(), code=7)
+    assert "is not available; use device=cpu or device=auto." in refuse(*line.split(), code=7)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +244,7 @@ def test_hostile_names_are_only_names(hostile: str, refuse: Refuse) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("SPACE = 3", "the search space mine.py holds no value SPACE = rapdarts.SearchSpace(...)."),
+        ("SPACE = 3", "the search space mine.py does not define SPACE = rapdarts.SearchSpace(...)."),
         ("import nothing_of_this_name", "--space mine.py fails when it is run: ModuleNotFoundError: "),
         ("SPACE = ", "--space mine.py fails when it is run: SyntaxError: "),
     ],
@@ -475,20 +480,23 @@ GENOTYPES = {
         changed(concat=None).replace('"inputs"', '"input"', 1),
         "there is no field 'input'; the nearest is inputs",
     ),
-    "a concat of nothing": (changed(concat=[9]), "concat names 9, which is no node; it may name 2 to 5."),
+    "a concat of nothing": (changed(concat=[9]), "concat names 9, which is not a node; it may name 2 to 5."),
     "another version": (changed(version=2), "has version 2 and needs a newer rapdarts; this one reads version 1."),
     "no version": (changed(version=True), "version must be 1, not True."),
-    "another format": (changed(format="onnx"), "format must be 'rapdarts-genotype', not 'onnx'; understood are "),
+    "another format": (
+        changed(format="onnx"),
+        "format must be 'rapdarts-genotype', not 'onnx'; supported formats are ",
+    ),
     "an unknown space": (changed(space="drats"), "there is no search space 'drats'; the nearest is darts, "),
     "a space of one's own": (
         changed(space="mine"),
-        "for one of your own add --space FILE, the Python file that holds it",
+        "for your own space, add --space FILE, the Python file that defines it",
     ),
     "another space": (changed(space="nasnet"), "has 4 nodes; the space nasnet has 5."),
     "a path for a space": (changed(space="../darts"), "space must be a name of up to 64 letters, digits, _ and -, "),
     "not JSON": ("{", "genotype.json, line 1, column 2: not JSON: "),
     "a list": ("[]", "genotype.json must be an object {...}, not []."),
-    "nothing": ("", "genotype.json is empty; it must hold a genotype."),
+    "nothing": ("", "genotype.json is empty; it must contain a genotype."),
     "a key twice": ('{"format": 1, "format": 2}', "line 1, column 15: the key 'format' stands twice in one object."),
     "not a number": (changed(version=1).replace('"version": 1', '"version": NaN'), "NaN is not a finite number."),
     "a number too large": (changed().replace('"version": 1', '"version": 1e999'), "'1e999' is too large a number."),
@@ -499,7 +507,7 @@ GENOTYPES = {
     "a byte order mark": ("\ufeff" + changed(), "begins with a byte order mark; save it as UTF-8 without one."),
     "deep nesting": ("[" * 3000 + "]" * 3000, "nested deeper than 50 levels."),
     # the DARTS dialect is parsed, never run
-    "a call": ("__import__('os').system('touch marker')", "understood are rapdarts' own JSON, Genotype(...) of "),
+    "a call": ("__import__('os').system('touch marker')", "supported formats are rapdarts JSON, Genotype(...) of "),
     "a call inside": (
         DARTS.replace("range(2, 6)", "__import__('os').system('touch marker')"),
         "concat must be a list or range(",
@@ -515,16 +523,16 @@ GENOTYPES = {
     "an f-string": (DARTS.replace("'skip_connect'", 'f\'{open("marker", "w")}\'', 1), "only lists of pairs such as "),
     "a walrus": (DARTS.replace("range(2, 6)", "(x := open('marker', 'w'))", 1), "only lists of pairs such as "),
     "a lambda": ("(lambda: open('marker', 'w'))()", "genotype.json, line 1, column 1: not JSON: "),
-    "two statements": (DARTS + "\nopen('marker', 'w')", "a file holds one Genotype(...)."),
+    "two statements": (DARTS + "\nopen('marker', 'w')", "a file must contain only one Genotype(...)."),
     "a huge range": (
         DARTS.replace("range(2, 6)", "range(1000000000)", 1),
         "concat must be a list or range(first, end).",
     ),
-    "an import": ("import os; os.system('touch marker')", "found 'import os'; understood are "),
+    "an import": ("import os; os.system('touch marker')", "found 'import os'; supported formats are "),
     "half a text": (DARTS[:-5], "neither JSON nor the DARTS dialect: "),
     "an odd pair": (
         "Genotype(normal=[('skip_connect', 0)], normal_concat=[2], reduce=[], reduce_concat=[2])",
-        "two to every node.",
+        "two for every node.",
     ),
 }
 
@@ -583,7 +591,7 @@ def test_a_folder_that_holds_a_run(refuse: Refuse, elsewhere: Path) -> None:
 def test_a_resume_with_other_settings(refuse: Refuse, elsewhere: Path) -> None:
     saved(elsewhere / "first", ("seed", "1"))
     sentence = refuse("search", "digits", "lr=0.1", "run=first", "resume=true")
-    assert "first was begun with another configuration" in sentence
+    assert "first was started with a different configuration" in sentence
     assert "seed: 1 -> 0; search.lr: 0.05 -> 0.1" in sentence
 
 
@@ -617,8 +625,8 @@ def test_a_search_that_has_not_finished(refuse: Refuse, elsewhere: Path) -> None
     assert refuse("derive", "first") == (
         "there is no first/alphas.json; the search has not finished, or first is a run of another command."
     )
-    assert "first holds no genotype.json; the search has not finished" in refuse("cost", "first")
-    assert "first holds no network.safetensors; name the folder of a finished" in refuse("evaluate", "first")
+    assert "first has no genotype.json; the search has not finished" in refuse("cost", "first")
+    assert "first has no network.safetensors; name the folder of a finished" in refuse("evaluate", "first")
     assert "first holds no finished run" in refuse("report", "first")
 
 
