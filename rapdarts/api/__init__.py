@@ -1,7 +1,7 @@
-"""The library: what a program does with rapdarts, one function each, and what every command calls. `import rapdarts` offers them.
+"""The library API: one function for each task, available from `import rapdarts`. The commands call the same functions.
 
-A mistake is an InputError with the sentence that the command would print; every other failure of a run is a RapdartsError too.
-Whatever can be checked without torch is checked before torch is imported.
+Invalid input raises InputError with the message that the command would print. Every other failure of a run is a
+RapdartsError too. Everything that can be checked without torch is checked before torch is imported.
 """
 
 from rapdarts.api.counting import costs, filter_designs, layer_costs, measure, space_prices

@@ -1,4 +1,4 @@
-"""Costs: of a network, layer by layer, of a whole space, of a filter, and by the clock."""
+"""Costs of a network, of each of its layers, of a search space and of filter designs, and measured latency."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def costs(
     hardware: AnyPath | HardwareConfig | None = None,
     space: Space = None,
 ) -> Costs:
-    """Return what a network takes, counted: macs, params, bytes, activations, traffic, energy (J) and peak_memory (bytes) of one image.
+    """Count the costs of a network for one image: macs, params, bytes, activations, traffic, energy (J) and peak_memory (bytes).
 
-    `network` is any module, a genotype in any form that `read` takes, a run's result, the name of a reference network, or
-    `package.module:callable`; the skeleton of a genotype is found as by `derived`. `precision` is in bits (32, 16, 8),
-    `hardware` a file or a value with energies. For a cell of NAS-Bench-201, `known_accuracy` of the result has its published test
-    accuracies (0 to 1) by data set. Raises InputError.
+    `network` is any module, a genotype in any form that `read` accepts, the result of a run, the name of a reference
+    network, or `package.module:callable`. The skeleton of a genotype is chosen as in `derived`. `precision` is in bits
+    (32, 16 or 8); `hardware` is a file or a value with energies. For a cell of NAS-Bench-201, `known_accuracy` of the
+    result holds the published test accuracies (0 to 1) by data set. Raises InputError.
     """
-    word = lookup.word_of(network)
-    found = word if lookup.is_module(word) else lookup.find_network(word, code=True)
+    given_network = lookup.word_of(network)
+    found = given_network if lookup.is_module(given_network) else lookup.find_network(given_network, code=True)
     from rapdarts.deploy.network_costs import cost_of, options_of
     from rapdarts.reports.cost_table import Costs
 
@@ -55,26 +55,26 @@ def costs(
 def layer_costs(
     networks: Network | Sequence[Network], settings: Settings | None = None, *, space: Space = None, **keys: Any
 ) -> list[NetworkCosts]:
-    """Count networks layer by layer, as `rapdarts cost` does; the keys are those of the command. `plot` writes bar charts.
+    """Count networks layer by layer, as `rapdarts cost` does. The keys are those of the command; `plot` writes bar charts.
 
-    `networks` is one or several of what `costs` takes. Raises InputError.
+    `networks` is a network, or a sequence of networks, in any form that `costs` accepts. Raises InputError.
     """
     options, given = command_options(CountConfig, settings, keys)
     words = [lookup.word_of(one) for one in (networks if isinstance(networks, list | tuple) else [networks])]
     found = [one if lookup.is_module(one) else lookup.find_network(one, code=True) for one in words]
     from rapdarts.deploy.network_costs import count_layers
-    from rapdarts.reports import costs as pictures
+    from rapdarts.reports import costs as charts
     from rapdarts.reports.plots import picture_to_write
 
     picture = picture_to_write(options.plot) if options.plot else None
     counted = count_layers(found, options, given, space, " ".join(str(word) for word in words))
     if picture is not None:
-        pictures.draw_layers(counted, picture)
+        charts.draw_layers(counted, picture)
     return counted
 
 
 def space_prices(settings: Settings | None = None, *, space: Space = None, **keys: Any) -> dict[str, Any]:
-    """Count all networks of a search space, as `rapdarts cost space=NAME` does; return plain values. Raises InputError."""
+    """Count all networks of a search space, as `rapdarts cost space=NAME` does. Return plain values. Raises InputError."""
     options, given = command_options(CountConfig, settings, keys)
     own = find_space(space, options.space)
     from rapdarts.deploy.network_costs import prices_of_space
@@ -83,7 +83,7 @@ def space_prices(settings: Settings | None = None, *, space: Space = None, **key
 
 
 def filter_designs(settings: Settings | None = None, **keys: Any) -> dict[str, Any]:
-    """Count five designs of one layer's filter, as `rapdarts cost filters` does; return plain values. Raises InputError."""
+    """Count five filter designs of one layer, as `rapdarts cost filters` does. Return plain values. Raises InputError."""
     options, given = command_options(CountConfig, settings, keys)
     from rapdarts.deploy.network_costs import designs
 
@@ -98,9 +98,9 @@ def measure(
     progress: bool = True,
     **keys: Any,
 ) -> Measured:
-    """Measure what every primitive takes on this device, as `rapdarts measure` does; return the latency table and its file.
+    """Measure the latency of every primitive on this device, as `rapdarts measure` does. Return the latency table and its file.
 
-    The skeleton and the images are the experiment's, or those that the keys of the command name. Raises InputError.
+    The skeleton and the images are the experiment's unless keys of the command set them. Raises InputError.
     """
     options, _ = command_options(MeasureConfig, settings, keys)
     out = atomic.file_in_folder(options.out)

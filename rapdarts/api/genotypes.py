@@ -1,4 +1,4 @@
-"""Genotypes: read, derived from a search with other settings, and built as networks with fresh weights."""
+"""Genotypes: reading them, deriving them from a search with other settings, and building their networks with fresh weights."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def read(genotype: Genotype | AnyPath, space: str = "darts") -> Genotype:
-    """Return a genotype: a value, a literature name such as PDARTS, a file or run folder, or a text in a form that export writes.
+    """Read a genotype from a value, a name from the literature such as PDARTS, a file, a run folder, or text that export writes.
 
-    `space` is the space of a text in the DARTS dialect, which leaves it open. Raises InputError.
+    `space` is the search space of text in the DARTS dialect, which does not name one. Raises InputError.
     """
     return lookup.find_network(lookup.word_of(genotype), space, networks=False).the_genotype()
 
@@ -39,7 +39,7 @@ def derive(
 ) -> Derivation:
     """Derive another genotype from a finished search, as `rapdarts derive` does: with other budgets, another rule or skeleton.
 
-    `search` is the folder or the result of a search, or its alphas.json; several searches that differ in their seeds are
+    `search` is the folder or the result of a search, or its alphas.json. Several searches with different seeds are
     averaged, with the settings of the first. The keys are those of the command, such as `{"budget.params": "2.5M"}`,
     `max_skips=1` or `out=FILE`. Raises InputError.
     """
@@ -74,11 +74,11 @@ def derived(
     auxiliary: bool = False,
     space: Space = None,
 ) -> DerivedNetwork:
-    """Return the network of a genotype in any form that `read` takes, with fresh weights: images (n, c, h, w) to logits (n, classes).
+    """Build the network of a genotype in any form that `read` accepts, with fresh weights: images (n, c, h, w) to logits (n, classes).
 
-    What is None is as the genotype was priced, else as its space deploys it (darts: 36 channels, 20 layers), on images
-    (3, 32, 32) of 10 classes. `stem` is cifar, imagenet or auto. With `auxiliary` it has a second head in training, and
-    returns a pair of logits then. Raises InputError.
+    Arguments that are None default to the skeleton that the genotype was priced at, else to the deployment skeleton of
+    its space (darts: 36 channels, 20 layers) on images (3, 32, 32) with 10 classes. `stem` is cifar, imagenet or auto.
+    With `auxiliary`, the network has a second head and returns a pair of logits in training mode. Raises InputError.
     """
     from rapdarts.deploy.network_costs import genotype_at, options_of
 

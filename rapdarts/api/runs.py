@@ -1,4 +1,4 @@
-"""Runs: a search, a random baseline, a ranking, a retraining, and a table of those that are finished."""
+"""Runs: searches, random baselines, rankings, retrainings, and a table of finished runs."""
 
 from __future__ import annotations
 
@@ -35,22 +35,26 @@ def search(
     progress: bool = True,
     **keys: Any,
 ) -> Searched:
-    """Search for a cell, as `rapdarts search` does; return its genotype, the other candidates, and what they cost.
+    """Search for a cell, as `rapdarts search` does. Return its genotype, the other candidates, and their costs.
 
-    `experiment` is the name of one that ships, a YAML file, a value, or a mapping of keys (over the defaults: P-DARTS
-    on CIFAR). `settings` and `keys` set others on top: `{"cost.macs": 0.2}`, `{"search": {"epochs": 5}}` or `epochs=5`.
+    `experiment` is the name of an experiment that ships, a YAML file, a value, or a mapping of keys that override the
+    defaults (P-DARTS on CIFAR). `settings` and `keys` override it in turn: `{"cost.macs": 0.2}`,
+    `{"search": {"epochs": 5}}` or `epochs=5`.
 
-    `data` and `test` are (images, labels) or map-style data sets (rapdarts.data.in_memory says what they may hold);
-    without them the experiment's own are read. Where `data` come without `test`, a third of them is put aside, the
-    same third by every search and retraining, and never looked at by a search. `space` is a name, a file or a value.
+    `data` and `test` are pairs (images, labels) or map-style data sets (rapdarts.data.in_memory lists what they may
+    hold); without them the experiment's own data are read. If `data` are given without `test`, a third of them is held
+    out for testing: the same third in every search and retraining, and a search never uses it. `space` is a name, a
+    file or a value.
 
-    `run` is the run's folder (empty: a new one under runs/); with `resume` the run there continues, and needs no
-    experiment. Progress goes to stderr. In the main thread a signal, Ctrl-C too, saves the run and raises Preempted.
-    Torch's generators and its number of threads are left as they were. Raises RapdartsError.
+    `run` is the run folder (empty: a new one under runs/). With `resume` the run in it resumes, and no experiment is
+    needed. Progress is shown on stderr. In the main thread a signal, including Ctrl-C, saves the run and raises
+    Preempted. The state of torch's random generators and its number of threads are restored. Raises RapdartsError.
     """
     given = find_experiment("search", experiment, settings, keys, run, resume, in_memory=data is not None)
     if given.config.search.strategy == "random":
-        raise InputError("search.strategy=random finds no genotype but trains many; call rapdarts.random_baseline.")
+        raise InputError(
+            "search.strategy=random does not find a genotype, it trains many; call rapdarts.random_baseline."
+        )
     own, config = _searched(given.config, space)
     from rapdarts.loops import launch
     from rapdarts.loops.in_programs import as_it_was, reader_of
@@ -72,10 +76,10 @@ def random_baseline(
     progress: bool = True,
     **keys: Any,
 ) -> RandomBaseline:
-    """Draw random genotypes of a given cost and train each, as `rapdarts search strategy=random` does; return what they reach.
+    """Draw random genotypes of a given cost and train each, as `rapdarts search strategy=random` does. Return their accuracies.
 
-    The arguments are those of `search`; `random.count`, `random.macs` and `random.like` among the keys say how many are
-    drawn and at which cost. Raises RapdartsError.
+    The arguments are those of `search`. The keys `random.count`, `random.macs` and `random.like` set the number of
+    genotypes and their cost. Raises RapdartsError.
     """
     keys = {**keys, "search.strategy": "random"}
     given = find_experiment("search", experiment, settings, keys, run, resume, in_memory=data is not None)
@@ -100,10 +104,11 @@ def rank(
     progress: bool = True,
     **keys: Any,
 ) -> Ranked:
-    """Train the best candidates of finished searches briefly and rank them on training images kept aside, as `rapdarts rank` does.
+    """Train the best candidates of finished searches briefly and rank them on held-out training images, as `rapdarts rank` does.
 
-    `targets` is one or several of: a search's folder or result, a genotype in any form that `read` takes. At least one is
-    a search, and the experiment is the first one's. The other arguments are those of `search`. Raises RapdartsError.
+    `targets` is a target or a sequence of targets: the folder or result of a search, or a genotype in any form that
+    `read` accepts. At least one must be a search; the experiment is that of the first search. The other arguments are
+    those of `search`. Raises RapdartsError.
     """
     several = targets if isinstance(targets, list | tuple) else [targets]
     words, space = [lookup.word_of(one) for one in several], lookup.space_of(space, *several)
@@ -138,12 +143,12 @@ def retrain(
     progress: bool = True,
     **keys: Any,
 ) -> Retrained:
-    """Train a network from scratch, as `rapdarts retrain` does; return the network, and its accuracy on the test images.
+    """Train a network from scratch, as `rapdarts retrain` does. Return the network and its accuracy on the test images.
 
-    `network` is a genotype in any form that `read` takes, the name of a reference network, or the result or folder of a
-    run, whose experiment is the default (not a ranking's, whose recipe is short). The other arguments are those of
-    `search`; `space` is the genotype's own where none is given. Raises RapdartsError, and for an experiment on other data
-    than the run's until `data.name` confirms them.
+    `network` is a genotype in any form that `read` accepts, the name of a reference network, or the result or folder of
+    a run. The experiment of that run is the default, except for a ranking, whose recipe is too short. The other arguments
+    are those of `search`; `space` defaults to the genotype's own. Raises RapdartsError, also for an experiment on
+    different data than the run's, unless `data.name` confirms them.
     """
     space, found = lookup.space_of(space, network), lookup.find_network(lookup.word_of(network))
     given = find_experiment(
@@ -164,7 +169,7 @@ def retrain(
 
 
 def report(runs: Network | Sequence[Network], out: AnyPath = "") -> Report:
-    """Tabulate finished runs in Markdown, as `rapdarts report` does; `out` is a file to write the table to. Raises InputError."""
+    """Tabulate finished runs in Markdown, as `rapdarts report` does. `out` is a file to write the table to. Raises InputError."""
     from rapdarts.reports.run_table import Report, run_table
 
     file = atomic.file_to_write(out) if os.fspath(out) else None
@@ -176,6 +181,6 @@ def report(runs: Network | Sequence[Network], out: AnyPath = "") -> Report:
 
 
 def _searched(config: Experiment, space: Space) -> tuple[SearchSpace, Experiment]:
-    """The space to search, and the experiment that names it."""
+    """Return the space to search, and the experiment with the name of that space."""
     own = find_space(config.search.space if space is None else space)
     return own, replace(config, search=replace(config.search, space=own.name))

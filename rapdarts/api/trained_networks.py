@@ -1,4 +1,4 @@
-"""Trained networks: loaded, tested, and written for other programs."""
+"""Trained networks: loading, testing, and exporting them to other formats."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
 
 def load(path: Network, *, normalise: bool = True, classes: int | None = None, space: Space = None) -> nn.Module:
-    """Return a trained network, in eval mode on the CPU: an ordinary module from pixels (n, c, h, w) in 0..1 to logits (n, classes).
+    """Load a trained network, in eval mode on the CPU: a plain module from pixels (n, c, h, w) in 0..1 to logits (n, classes).
 
-    `path` is the folder or the result of a retraining, or a .safetensors file that one wrote. The module is `nn.Sequential`
-    of `normalise`, by the statistics that it was trained with, and `network`; without `normalise` it is the network alone.
+    `path` is the folder or the result of a retraining, or a .safetensors file from one. The module is an `nn.Sequential`
+    of `normalise`, with the statistics used in training, and `network`. With `normalise=False` it is the network alone.
 
-    With `classes` its last layer (what is as wide as there are classes) is a fresh one for so many, whatever it had; all
-    other weights stay: a start for other data (torch's generator draws the new ones; call `.train()`). `space` is that
-    of its genotype, if it is one of yours. Raises InputError where there is no such network, DamagedError if the file is broken.
+    With `classes`, the last layer (every weight whose shape depends on the number of classes) is replaced by a fresh one
+    for that many classes, even if the number is unchanged; all other weights are kept. This is a starting point for
+    training on other data: torch's generator draws the new weights; call `.train()`. `space` is the genotype's search
+    space if it does not ship. Raises InputError if there is no such network, DamagedError if the file is damaged.
     """
     file = lookup.find_trained(lookup.word_of(path))
     from rapdarts.deploy.model_file import deployed, read_trained, with_new_head
@@ -54,11 +55,11 @@ def evaluate(
     space: Space = None,
     **keys: Any,
 ) -> Evaluated:
-    """Test a trained network, as `rapdarts evaluate` does: accuracy, confusions, calibration, costs and time.
+    """Test a trained network, as `rapdarts evaluate` does: accuracy, confusion matrix, calibration, costs and latency.
 
-    `network` is the folder or the result of a retraining, its network.safetensors, or an ONNX file that `export` wrote.
-    The data are those of its run, of an experiment, of the key `data.name`, or `data` and `test` as in `search`. The other
-    keys are those of the command. Raises InputError.
+    `network` is the folder or the result of a retraining, its network.safetensors, or an ONNX file written by `export`.
+    The data are those of its run, of `experiment`, of the key `data.name`, or `data` and `test` as in `search`. The
+    other keys are those of the command. Raises InputError.
     """
     options, _ = command_options(EvaluateConfig, settings, keys)
     picture = None
@@ -99,13 +100,13 @@ def export(
     space: Space = None,
     **keys: Any,
 ) -> Exported:
-    """Write a genotype or a trained network for other programs, as `rapdarts export` does.
+    """Export a genotype or a trained network to another format, as `rapdarts export` does.
 
-    `network` is what `read` takes for the formats of a genotype (json, darts, nasbench201, dot, svg), whose text is also
-    returned, and what `load` takes for those of a trained network (safetensors, onnx, pt2, executorch). `out` is the file;
-    the result of a run has a place for it in its folder. A network's file is compared with PyTorch on test images of its run,
-    or of `experiment`, or on `data` and `test` as in `search`, before it is written. The other keys are those of the command.
-    Raises InputError.
+    For the genotype formats (json, darts, nasbench201, dot, svg), `network` is anything that `read` accepts, and the text
+    is also returned. For the formats of trained networks (safetensors, onnx, pt2, executorch), it is anything that `load`
+    accepts. `out` is the file; for the result of a run it defaults to a file in the run folder. Before the file of a
+    network is written, its outputs are compared with PyTorch's on test images of the run, of `experiment`, or of `data`
+    and `test` as in `search`. The other keys are those of the command. Raises InputError.
     """
     pairs = {"to": to, **({"out": os.fspath(out)} if os.fspath(out) else {}), **(settings or {})}
     options, given = command_options(ExportConfig, pairs, keys)
@@ -131,7 +132,7 @@ def export(
 
 
 def _export_genotype(word: str | Genotype, options: ExportConfig, space: Space) -> Exported:
-    """A genotype as a text, written where a file is named."""
+    """Return a genotype as text, written to a file if the options name one."""
     from rapdarts.architecture.writing import FORMATS
 
     file = atomic.file_to_write(options.out) if options.out else None

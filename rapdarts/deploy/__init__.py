@@ -1,1 +1,1 @@
-"""The network that ships: its blueprint, its file, and the formats other runtimes read."""
+"""The network that ships: its blueprint, its file, and export to other runtimes."""

@@ -1,4 +1,4 @@
-"""The network that is built, trained and counted: one interface to networks of genotypes and reference networks."""
+"""Blueprints: one interface for building, training and counting derived networks and reference networks."""
 
 from __future__ import annotations
 
@@ -29,63 +29,64 @@ class Blueprint(ABC):
 
         @property
         def name(self) -> str:
-            """What messages and tables call it."""
+            """Name of the network in messages and tables."""
 
         @property
         def image(self) -> Image:
-            """The image that it takes (channels, height, width)."""
+            """Shape of the input image (channels, height, width)."""
 
         @property
         def classes(self) -> int:
-            """How many classes it tells apart."""
+            """Number of classes."""
 
     @property
     @abstractmethod
     def origin(self) -> dict[str, str]:
-        """What it is, by name: a run that trains it cannot be resumed with another."""
+        """Identity of the network, by name. A run that trains it cannot be resumed with a different network."""
 
     @property
     @abstractmethod
     def card(self) -> dict[str, Any]:
-        """Plain values from which `of_card` makes the blueprint again."""
+        """Plain values from which `of_card` rebuilds the blueprint."""
 
     @abstractmethod
     def build(self, auxiliary: bool = False) -> nn.Module:
-        """The network, from images to logits; in training, with an auxiliary head if it can have one, to a pair of logits.
+        """Return the network, from images (n, c, h, w) to logits (n, classes).
 
-        Raises InputError where the image is too small for it.
+        With `auxiliary`, a network that can have an auxiliary head gets one and returns a pair of logits in training.
+        Raises InputError if the image is too small for the network.
         """
 
     @abstractmethod
     def with_classes(self, classes: int) -> Blueprint:
-        """The same network for so many classes."""
+        """Return the same network with a different number of classes."""
 
     @abstractmethod
     def remarks(self, recipe: RetrainConfig) -> list[str]:
-        """What to say before it is trained by a recipe."""
+        """Return the remarks to show before it is trained by a recipe."""
 
     @abstractmethod
     def facts(self, recipe: RetrainConfig) -> dict[str, str]:
-        """What the result of its training by a recipe says of it besides costs."""
+        """Return facts about the network, other than its costs, for the result of its training by a recipe."""
 
     @cached_property
     def costs(self) -> dict[str, float]:
-        """Every resource of the network as it is shipped: without auxiliary head. Raises InputError as `build` does."""
+        """Cost of the network in every resource, without the auxiliary head. Raises InputError as `build` does."""
         with torch.device("meta"):
             network = self.build()
         return count(network, self.image, self.counters)
 
     @property
     def counters(self) -> Mapping[str, Counter]:
-        """How its costs are counted."""
+        """Counters of its costs, by resource."""
         return COUNTERS
 
 
 @dataclass(frozen=True)
 class DerivedBlueprint(Blueprint):
-    """The network of a genotype, one that the space could have given, at a skeleton.
+    """The network of a genotype of the space, at a skeleton.
 
-    `instead_of` is the experiment's skeleton where the one that a genotype was priced at has taken its place.
+    `instead_of` is the experiment's skeleton if the one that the genotype was priced at replaces it.
     """
 
     genotype: Genotype
@@ -104,7 +105,7 @@ class DerivedBlueprint(Blueprint):
 
     @property
     def auxiliary_params(self) -> int:
-        """The parameters of the auxiliary head that training adds."""
+        """Number of parameters of the auxiliary head, which training adds."""
         with torch.device("meta"):
             head = self.build(auxiliary=True).auxiliary
         return 0 if head is None else sum(parameter.numel() for parameter in head.parameters())
@@ -132,9 +133,11 @@ class DerivedBlueprint(Blueprint):
             return f"{skeleton.layers} cells x {skeleton.channels} channels with the {skeleton.stem} stem"
 
         why = f", as the genotype was priced, not the experiment's {cells(self.instead_of)}" if self.instead_of else ""
-        lines = [f"building {cells(self.skeleton)}{why}; skeleton.KEY=... sets another"]
+        lines = [f"building {cells(self.skeleton)}{why}; change it with skeleton.KEY=..."]
         if self.facts(recipe) == {"auxiliary_pool": "adaptive 2x2"}:
-            lines.append("the auxiliary head pools adaptively: its 5x5 pool does not fit maps of this size")
+            lines.append(
+                "the auxiliary head uses adaptive pooling: its 5x5 pool does not fit feature maps of this size"
+            )
         return lines
 
     def facts(self, recipe: RetrainConfig) -> dict[str, str]:
@@ -145,7 +148,7 @@ class DerivedBlueprint(Blueprint):
 
 @dataclass(frozen=True)
 class ReferenceBlueprint(Blueprint):
-    """A reference network, by its name in REFERENCE, for an image (channels, height, width) and a number of classes."""
+    """A reference network, given by its name in REFERENCE, an image (channels, height, width) and the number of classes."""
 
     reference: str
     image: Image
@@ -170,7 +173,7 @@ class ReferenceBlueprint(Blueprint):
         lines = [f"building {self.reference} for images of {'x'.join(map(str, self.image))} and {self.classes} classes"]
         idle = [f"retrain.{key}" for key in ("drop_path", "auxiliary") if getattr(recipe, key)]
         if idle:
-            lines.append(f"without {' and '.join(idle)}: these belong to networks of cells")
+            lines.append(f"ignoring {' and '.join(idle)}: only networks of cells use them")
         return lines
 
     def facts(self, recipe: RetrainConfig) -> dict[str, str]:
@@ -178,16 +181,17 @@ class ReferenceBlueprint(Blueprint):
 
 
 def of_card(card: Mapping[str, Any], where: str, space: Space = None) -> Blueprint:
-    """Return the blueprint that wrote a card; `where` names it in messages, `space` is the genotype's where it does not ship.
+    """Return the blueprint that wrote a card; `where` names it in messages.
 
-    Raises InputError for a genotype that cannot be used; KeyError, TypeError or ValueError for what is no card.
+    `space` is the search space of its genotype if that does not ship. Raises InputError for a genotype that cannot be
+    used, and KeyError, TypeError or ValueError for a malformed card.
     """
     if "reference" in card:
         name, (channels, height, width), classes = card["reference"], card["image"], card["classes"]
         if not all(type(number) is int and number > 0 for number in (channels, height, width, classes)):
-            raise ValueError("its image or classes are no numbers above 0")
+            raise ValueError("its image or classes are not positive whole numbers")
         if name not in REFERENCE:
-            raise ValueError("its reference network is none that there is")
+            raise ValueError("its reference network is unknown")
         return ReferenceBlueprint(name, (channels, height, width), classes)
     genotype = parse_genotype_json(card["genotype"], f"{where}:genotype")
     if genotype.skeleton is None:

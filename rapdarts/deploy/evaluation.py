@@ -1,4 +1,4 @@
-"""How good a trained network is, and what it takes, in whatever file it is kept."""
+"""Evaluation of trained networks in any file format: accuracy, costs and latency."""
 
 from __future__ import annotations
 
@@ -32,39 +32,39 @@ class TrainedNetwork(Protocol):
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Path of the file."""
 
     @property
     def image(self) -> tuple[int, int, int]:
-        """The image that it takes (channels, height, width)."""
+        """Shape of the input image (channels, height, width)."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes in the order of its logits."""
+        """Names of the classes, in the order of the logits."""
 
     @property
     def costs(self) -> Mapping[str, float]:
-        """Every resource that is known of it."""
+        """Cost in every resource that is known."""
 
     def open(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """Return the network on a device: pixels (n, c, h, w) in 0..1 to logits (n, classes)."""
 
 
 def open_file(file: Path, options: EvaluateConfig, space: Space = None) -> tuple[TrainedNetwork, str]:
-    """Return the network in a file and the device that runs it. Raises InputError where the file says too little of itself."""
+    """Return the network in a file and the device to run it on. Raises InputError if the metadata of the file are incomplete."""
     if file.suffix != ONNX:
         return read_trained(file, space), options.device
     if options.device not in ("auto", "cpu"):
-        raise InputError(f"device={options.device}: ONNX files are run on the CPU here; leave device= out.")
+        raise InputError(f"device={options.device}: ONNX files run only on the CPU; leave device= out.")
     return OnnxFile.read(file), "cpu"
 
 
 def evaluate_network(
     network: TrainedNetwork, device_name: str, config: Experiment, options: EvaluateConfig, read: Reader | None = None
 ) -> dict[str, Any]:
-    """Return every measure of a network on the test images of an experiment, or of the data that options name.
+    """Evaluate a network on the test images of an experiment, or of the data that the options name. Return all measures.
 
-    `read` gives other data. Raises InputError for data that do not fit the network.
+    `read` loads other data instead. Raises InputError for data that do not fit the network.
     """
     file, device = network.path, device_named(device_name, options.threads or config.threads)
     run = network.open(device)
@@ -74,7 +74,7 @@ def evaluate_network(
     logits, labels = predict(run, ordered(data.test, None, options.batch, fractions(data.image[0])))
     if logits.shape[1] != data.classes:
         raise InputError(
-            f"{file} gives {logits.shape[1]} logits, but names {data.classes} classes; give a file that rapdarts export wrote."
+            f"{file} returns {logits.shape[1]} logits, but names {data.classes} classes; give a file that rapdarts export wrote."
         )
     values = measures(logits, labels, data.class_names) | {"costs": dict(network.costs)}
     return values | ({"timing": timing(run, device, data.image, options.batch)} if options.timing else {})
@@ -83,7 +83,7 @@ def evaluate_network(
 def timing(
     run: Callable[[Tensor], Tensor], device: torch.device, image: tuple[int, int, int], batch: int
 ) -> dict[str, Any]:
-    """Return what the network alone takes: seconds of a pass of one image and of a batch, and the images a second that this gives."""
+    """Time the network alone: seconds for a forward pass of one image and of a batch, and the resulting images per second."""
 
     def taken(images: int) -> dict[str, Any]:
         pixels = torch.rand(images, *image, device=device)

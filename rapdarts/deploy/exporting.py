@@ -1,4 +1,4 @@
-"""A trained network written for other programs: compared with PyTorch on test images before anyone gets the file."""
+"""Export of trained networks to other formats. Each file is compared with PyTorch on test images before it is written."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from rapdarts.training.device import device_named
 def export_file(
     file: Path, options: ExportConfig, experiment: str, space: Space, read: Reader | None = None
 ) -> dict[str, Any]:
-    """Write a trained network in the form that the options ask for; return what to say of it. `read` gives data to compare on.
+    """Write a trained network in the requested format and return the facts to report. `read` loads data to compare on.
 
-    Raises InputError where a package or the data are missing, RapdartsError where the file would differ from PyTorch.
+    Raises InputError if a package or the data are missing, RapdartsError if the outputs differ too much from PyTorch's.
     """
     if EXPORTS[options.to].extra:
         need(EXPORTS[options.to].extra, f"to={options.to}")
@@ -38,7 +38,7 @@ def export_file(
 
 
 def export_safetensors(trained: TrainedFile, options: ExportConfig) -> dict[str, Any]:
-    """Write the file as it is, once its network has been built from it, and the card beside it."""
+    """Copy the file unchanged, after checking that its network can be built, and write the model card next to it."""
     load_network(trained)
     content, history = trained.path.read_bytes(), history_of(trained.path)
     text = card(trained, history, Path(options.out).name, len(content), options.licence)
@@ -50,7 +50,7 @@ def export_safetensors(trained: TrainedFile, options: ExportConfig) -> dict[str,
 def export_runtime(
     trained: TrainedFile, options: ExportConfig, experiment: str = "", read: Reader | None = None
 ) -> dict[str, Any]:
-    """Write the file of another runtime, compared with PyTorch; at 8 bits, tested beside the one of 32."""
+    """Write the file of another runtime, compared with PyTorch. At 8 bits, also evaluate it and the 32-bit file on the test set."""
     runtime, facts = verify.RUNTIMES[options.to], verify.facts_for(trained, options.licence)
     network = deployed(trained)
     data, why = _data(trained, options, experiment) if read is None else (read(torch.device("cpu")), "")
@@ -58,7 +58,7 @@ def export_runtime(
         check_data(trained.path, trained.image, trained.class_names, data)
     pixels = verify.pixels_to_compare(trained.image, data)
     content, found = verify.write_verified(network, runtime, facts, pixels)
-    seen = f"{found.n} test images of {data.name}" if data else f"{found.n} images of random pixels, as {why}"
+    seen = f"{found.n} test images of {data.name}" if data else f"{found.n} images of random pixels, because {why}"
     values = {"file": options.out, "bytes": len(content), "batch": runtime.batch, **found.plain, "compared_on": seen}
     if options.precision == 8 and data:
         small, count = verify.int8(content, facts, data, options.calibration)
@@ -72,7 +72,10 @@ def export_runtime(
 
 
 def _data(trained: TrainedFile, options: ExportConfig, experiment: str) -> tuple[DataSet | None, str]:
-    """The data to compare on, or None and why: only those that were asked for, or are needed, are fetched and missed."""
+    """Return the data to compare on, or None and the reason.
+
+    Data are downloaded, and raise an error if they are missing, only if the user named them or 8 bits need them.
+    """
     needed = bool(experiment or options.data.name or options.data.path) or options.precision == 8
     confirmed = bool(options.data.name)
     try:
@@ -80,7 +83,7 @@ def _data(trained: TrainedFile, options: ExportConfig, experiment: str) -> tuple
     except InputError:
         if needed:
             raise
-        return None, "no run folder lies around the network"
+        return None, "the network is not in a run folder"
     asked = data_asked(config.data, options.data, trained.image)
     try:
         download = asked.download and needed
@@ -88,5 +91,5 @@ def _data(trained: TrainedFile, options: ExportConfig, experiment: str) -> tuple
     except InputError:
         if needed:
             raise
-        return None, f"the data set {asked.name} of its run is not at hand"
+        return None, f"the data set {asked.name} of its run is not available"
     return data, ""

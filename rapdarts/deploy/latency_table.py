@@ -1,4 +1,4 @@
-"""A latency table of this device: at which skeleton it is measured, how that is shown, and how far it can be trusted."""
+"""Latency tables of this device: choosing the skeleton to measure, reporting progress, and checking the predictions."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from rapdarts.training.log import Screen
 def measure_space(
     space: SearchSpace, config: Experiment | None, options: MeasureConfig, screen: Screen
 ) -> tuple[LatencyTable, str]:
-    """Measure every primitive of a space at the skeleton of an experiment, if any, and of the options.
+    """Measure every primitive of a space at the skeleton of the options, or of an experiment if there is one.
 
-    Returns the table and what to say of it. Raises InputError where the experiment leaves its width to a search.
+    Returns the table and its description. Raises InputError if the experiment leaves its width to a search.
     """
     device = device_named(options.device, options.threads)
     skeleton = _skeleton(space, config, options, device)
@@ -38,30 +38,30 @@ def measure_space(
     finally:
         screen.stop()
     if not table.check.reliable:
-        screen.say("this table prices networks poorly: measure again with more rounds=, or on a quieter machine")
+        screen.say("this table predicts latencies poorly: measure again with more rounds=, or on a less busy machine")
     return table, f"{head}\n{describe_table(table)}"
 
 
 def describe_table(table: LatencyTable) -> str:
-    """Format how a table was made, and how well it predicts the networks that check it."""
+    """Describe a latency table, and how well it predicts the networks measured as a check."""
     check = table.check
     rank = "undefined" if check.spearman is None else f"{check.spearman:.2f}"
     return (
         f"fixed {show(table.fixed_s, 'latency')}, primitives x {table.scale:.3g}, at {len(table.places)} places\n"
         f"check: {check.networks} other networks take {show(check.fastest_s, 'latency')} to {show(check.slowest_s, 'latency')};"
-        f" rank correlation {rank}, error {check.median_error:.1%} in the median, {check.max_error:.1%} at most"
-        f" (the same network, measured again: {check.noise:.1%})"
+        f" rank correlation {rank}, median error {check.median_error:.1%}, maximum error {check.max_error:.1%}"
+        f" (the same network measured again: {check.noise:.1%})"
     )
 
 
 def _skeleton(space: SearchSpace, config: Experiment | None, options: MeasureConfig, device: torch.device) -> Skeleton:
-    """The skeleton to measure at: what the options say, else the experiment's on its data, else the space's."""
+    """Return the skeleton to measure: from the options, else from the experiment and its data, else from the space."""
     image = image_shape(options.input) if options.input else None
     if config is None:
         base, stem = skeletons.of_space(space), options.stem or "auto"
     else:
         if not (options.channels or config.skeleton.channels):
-            raise InputError("skeleton.channels=auto is found by a search within budgets; give a number: channels=16.")
+            raise InputError("skeleton.channels=auto needs a search with budgets; give a number, such as channels=16.")
         own_image, classes = skeletons.IMAGE, skeletons.CLASSES
         if not (image and options.classes):
             data = load_dataset(config.data, device, config.seed)
@@ -72,7 +72,7 @@ def _skeleton(space: SearchSpace, config: Experiment | None, options: MeasureCon
 
 
 def _rounds(count: int, screen: Screen) -> Iterator[int]:
-    """The numbers of the rounds, with their progress."""
+    """Yield the numbers of the rounds and show the progress."""
     screen.start("measuring", 0, count)
     for number in range(count):
         yield number

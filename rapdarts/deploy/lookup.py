@@ -1,6 +1,6 @@
-"""Which network is meant: a genotype, a reference network, code of the user's own, or a file of trained weights.
+"""Network lookup: resolves what a user names to a genotype, a reference network, user code, or a file of trained weights.
 
-Names, files and run folders are looked up here and nowhere else, without torch, so that a slip is answered at once.
+Names, files and run folders are looked up only here, without torch, so that mistakes are reported at once.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from rapdarts.files.run_files import RunFile, run_of
 from rapdarts.networks.reference import REFERENCE, find_reference
 
 CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
-"""`package.module:callable`, a network in the user's own code."""
+"""Pattern of `package.module:callable`, a network in the user's own code."""
 
 GENOTYPES = (RunFile.GENOTYPE, RunFile.BEST_GENOTYPE)
-"""The files of a run folder that hold its genotype: what a search found or a training trained, or the first of a ranking."""
+"""Files of a run folder that hold its genotype: that of a search or a retraining, or the best of a ranking."""
 
 ONNX = ".onnx"
 
 Network = Any
-"""What stands for a network: a genotype in any form, a reference network's name, a run folder, or the result of a run."""
+"""Any value that refers to a network: a genotype in any form, the name of a reference network, a run folder, or the result of a run."""
 
 RESULTS = ("rapdarts.loops.results", "rapdarts.strategy.derive")
-"""The modules whose values the functions of the library return."""
+"""Modules that define the results returned by the library functions."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """The network that a user called `name`, as one of `genotype`, `reference`, `code` and `file`; `where` it was found.
+    """The network that a user named: exactly one of `genotype`, `reference`, `code` and `file`.
 
-    `file` holds the weights of a trained network without a genotype. `folder` is that of the run that was named, or
-    that trained the network.
+    `name` is what the user wrote, and `where` is where the network was found. `file` is set for trained weights without a
+    separate genotype. `folder` is the run folder that was named, or that of the run that trained the network.
     """
 
     name: str
@@ -55,9 +55,9 @@ class Found:
     folder: Path | None = None
 
     def the_genotype(self, space: Space = None) -> Genotype:
-        """Return the genotype, that of a trained network's file too; `space` is its space, if it does not ship.
+        """Return the genotype, including one stored in the file of a trained network; `space` is its space if that does not ship.
 
-        Raises InputError where there is none.
+        Raises InputError if there is none.
         """
         if self.genotype is not None:
             return self.genotype
@@ -71,14 +71,14 @@ class Found:
         return genotype
 
     def the_reference(self, space: Space = None) -> str:
-        """Return the name of the reference network, that in a trained network's file too; empty for a genotype's network."""
+        """Return the name of the reference network, including one stored in a file; empty for the network of a genotype."""
         if self.file is not None and self.genotype is None:
             return _in_trained(self.file, space)[1]
         return self.reference
 
 
 def _in_trained(file: Path, space: Space) -> tuple[Genotype | None, str]:
-    """The genotype of the network in a file, or the name of the reference network in it."""
+    """Return the genotype of the network in a file, or the name of its reference network."""
     from rapdarts.deploy.model_file import read_trained
 
     blueprint = read_trained(file, space).blueprint
@@ -88,23 +88,23 @@ def _in_trained(file: Path, space: Space) -> tuple[Genotype | None, str]:
 def find_network(
     given: Genotype | str | os.PathLike[str], space: str = "darts", networks: bool = True, code: bool = False
 ) -> Found:
-    """Return the network that is meant by a value, a name, a file, a run folder, or a text in a form that export writes.
+    """Return the network that a value, a name, a file, a run folder, or text written by export refers to.
 
-    `space` is the space of a text in the DARTS dialect, which leaves it open. `networks` says whether a reference
-    network would do, which messages then name, and `code` whether `package.module:callable` would. Raises InputError.
+    `space` is the search space of text in the DARTS dialect, which does not name one. `networks` says whether messages
+    suggest reference networks too, and `code` whether `package.module:callable` is accepted. Raises InputError.
     """
     if isinstance(given, Genotype):
         return Found("the genotype", "the genotype", given)
     if not isinstance(given, str | os.PathLike):
         raise InputError(
-            f"a network is a genotype, a name, a file, or the folder or the result of a run, not {type(given).__name__}."
+            f"a network must be a genotype, a name, a file, or the folder or result of a run, not {type(given).__name__}."
         )
     name = os.fspath(given)
     known, reference = find_genotype(name), find_reference(name)
     if (known or reference) and os.path.lexists(name):
         other = name.lower() if name != name.lower() else name.upper()
         raise InputError(
-            f"{name} is the name of a network, and of a file or folder here; write ./{name} for that, or {other} for the network."
+            f"{name} names both a network and a file or folder here; write ./{name} for the file, or {other} for the network."
         )
     if known is not None:
         return Found(name, name, known)
@@ -117,23 +117,23 @@ def find_network(
     if code and CODE.fullmatch(name):
         return Found(name, name, code=name)
     if os.sep in name:
-        raise InputError(f"there is no file or folder {shorten(name)}; give that of a genotype, or a name.")
-    if name in experiment_names():
         raise InputError(
-            f"there is no network {name!r}, which is an experiment; a network stands before the experiment."
+            f"there is no file or folder {shorten(name)}; give an existing path, or the name of a network."
         )
+    if name in experiment_names():
+        raise InputError(f"{name!r} is an experiment, not a network; name the network before the experiment.")
     what, forms = "network" if networks else "genotype", "a file, package.module:callable" if code else "a file"
     hint = suggestion(name, [*LITERATURE, *(REFERENCE if networks else ())])
-    raise InputError(f"there is no {what} {shorten(repr(name))}: neither {forms} nor a name; {hint}.")
+    raise InputError(f"there is no {what} {shorten(repr(name))}: it is neither {forms} nor a known name; {hint}.")
 
 
 def find_genotype(name: str) -> Genotype | None:
-    """Return the genotype of this name in the literature, in any case of letters; None where there is none."""
+    """Return the genotype of this name in the literature, ignoring case; None if there is none."""
     return next((genotype for known, genotype in LITERATURE.items() if known.lower() == name.lower()), None)
 
 
 def _in_files(name: str, path: Path) -> Found:
-    """The network of a run folder or a file."""
+    """Return the network of a run folder or a file."""
     if not os.path.isdir(path):
         if path.suffix == ".safetensors":
             return Found(name, name, file=path, folder=run_of(path))
@@ -144,17 +144,17 @@ def _in_files(name: str, path: Path) -> Found:
     if (path / RunFile.NETWORK).exists():
         trained = path / RunFile.NETWORK
         return Found(name, str(trained), file=trained, folder=run_of(trained))
-    raise InputError(f"{path} holds no genotype.json; the search has not finished, or it is not a run folder.")
+    raise InputError(f"{path} has no genotype.json; the search has not finished, or this is not a run folder.")
 
 
 def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
-    """Return the file of the trained network that is meant: a run folder's, or the file itself.
+    """Return the file of a trained network, given its run folder or the file itself.
 
-    `purpose` is what needs it, such as `to=onnx`. Raises InputError, with what to do, for a network without weights.
+    `purpose` says what needs it, such as `to=onnx`. Raises InputError, with advice, for a network without weights.
     """
     if not isinstance(name, str | os.PathLike):
         raise InputError(
-            f"a trained network is a file, or the folder or the result of a retraining, not {type(name).__name__}."
+            f"a trained network must be a file, or the folder or result of a retraining, not {type(name).__name__}."
         )
     path = Path(name)
     file = path / RunFile.NETWORK if os.path.isdir(path) else path
@@ -165,14 +165,14 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
     need = f", and {purpose} needs a trained network" if purpose else ""
     if os.path.isdir(path) and not (path / RunFile.GENOTYPE).exists():
         raise InputError(
-            f"{path} holds no {RunFile.NETWORK}{f', which {needs}' if purpose else ''}; name the folder of a finished rapdarts retrain."
+            f"{path} has no {RunFile.NETWORK}{f', which {needs}' if purpose else ''}; name the folder of a finished rapdarts retrain."
         )
     if path.suffix in (".pte", ".pt2"):
         raise InputError(
-            f"{path} is not evaluated here; rapdarts evaluate takes run folders, {RunFile.NETWORK} and ONNX files."
+            f"{path} cannot be evaluated; rapdarts evaluate takes run folders, {RunFile.NETWORK} and ONNX files."
         )
     if os.path.exists(path):
-        raise InputError(f"{path} holds a genotype without weights{need}; {train}.")
+        raise InputError(f"{path} has a genotype but no weights{need}; {train}.")
     if find_genotype(os.fspath(name)) or find_reference(os.fspath(name)):
         need = f", and {purpose} needs a trained one" if purpose else ""
         raise InputError(f"{target} is a network without weights{need}; {train}.")
@@ -184,11 +184,11 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
     )
 
 
-# --- what a program gives -----------------------------------------------------------------------------------------
+# --- arguments of library functions ------------------------------------------------------------------------------
 
 
 def word_of(given: Any) -> Any:
-    """Return a path or a name as text; a result as its folder, its genotype or its file; everything else as it is."""
+    """Return a path or a name as text, a result as its folder, genotype or file, and anything else unchanged."""
     if type(given).__module__ in RESULTS:
         results = (getattr(given, name, None) for name in ("folder", "genotype", "file"))
         given = next((one for one in results if one is not None), given)
@@ -196,27 +196,27 @@ def word_of(given: Any) -> Any:
 
 
 def is_module(given: Any) -> bool:
-    """Return whether a value is a torch.nn.Module, which there is only once torch has been imported."""
+    """Return whether a value is a torch.nn.Module. It cannot be one before torch has been imported."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(given, torch.nn.Module)
 
 
 def own_space(space: Space) -> Space:
-    """Return a space of the user's own, as it was given; None for one that ships, which has a name."""
+    """Return the user's own space, unchanged; None for one that ships, which is given by its name."""
     return None if isinstance(space, str) else space
 
 
 def space_of(space: Space, *given: Any) -> Space:
-    """Return the space that was given, else that of the first result among the other arguments."""
+    """Return `space` if it is not None, else that of the first result among the other arguments."""
     spaces = [getattr(one, "space", None) for one in given if not isinstance(one, Genotype)]
     own = next((one for one in spaces if one is not None), None)
     return own if space is None else space
 
 
 def network_to_train(found: Found, space: Space, asked: Mapping[str, str]) -> tuple[Found, SearchSpace | None]:
-    """Return the network that was found, and its genotype's space; None for a reference network.
+    """Return the network to train and the space of its genotype; the space is None for a reference network.
 
-    Raises InputError for keys that mean nothing for a reference network, and for a genotype that is none of the space.
+    Raises InputError for keys that a reference network does not use, and for a genotype that does not fit the space.
     """
     reference = found.the_reference(space)
     if reference:

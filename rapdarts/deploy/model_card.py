@@ -1,4 +1,4 @@
-"""The model card of a trained network: what it is, how it was trained, how good it is, how to use it, and what is not known."""
+"""The model card of a trained network: description, training, accuracy, usage and limitations."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from rapdarts.version import __version__
 MAX_FILE_BYTES = 20_000_000
 NUMBERS = ("test_accuracy", "standard_error", "n")
 ESCAPES = str.maketrans({**{mark: f"\\{mark}" for mark in "\\|`*_[]#"}, "<": "&lt;", **dict.fromkeys("\r\n", " ")})
-"""What Markdown would read as more than text, and what stands there instead."""
+"""Characters with a meaning in Markdown, and their replacements."""
 
-UNKNOWN = "unknown: no run folder lies around the file"
+UNKNOWN = "unknown: the file is not in a run folder"
 
 
 @dataclass(frozen=True)
 class History:
-    """What the run folder around a trained network says: its experiment, and of its test and its machine plain values."""
+    """Facts from the run folder of a trained network: its experiment, its test result, and the machine, as plain values."""
 
     experiment: Experiment | None = None
     test: Mapping[str, Any] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class History:
 
 
 def history_of(path: Path) -> History:
-    """Read from the folder of the run that a trained network lies in. Raises DamagedError for files there that are not whole."""
+    """Read the history of a trained network from its run folder. Raises DamagedError if the files of the folder are damaged."""
     folder = run_of(path)
     if folder is None:
         return History()
@@ -47,7 +47,7 @@ def history_of(path: Path) -> History:
     except InputError:
         return History()
     result, machine = _object(path.with_name(RunFile.RESULT)), _object(folder / RunFile.ENVIRONMENT)
-    # A result is that of network.safetensors; best.safetensors has its own inside.
+    # The top level of a result describes network.safetensors; its entry `best` describes best.safetensors.
     own = {RunFile.NETWORK: result, RunFile.BEST_NETWORK: result.get("best")}.get(path.name)
     own = own if isinstance(own, dict) else {}
     test = {key: own[key] for key in NUMBERS if type(own.get(key)) in (int, float)}
@@ -65,15 +65,15 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def card(trained: TrainedFile, history: History, name: str, size: int, licence: str = "") -> str:
-    """The card, in Markdown, of the file `name` of `size` bytes that a trained network was written to."""
+    """Return the model card, in Markdown, for a trained network exported as the file `name` of `size` bytes."""
     image = "x".join(map(str, trained.blueprint.image))
     head = ["---", "library_name: rapdarts", "pipeline_tag: image-classification"]
     head += [f"license: {json.dumps(licence)}"] if licence else []
     rows = {
-        "what": _plain(what(trained)),
-        "file": f"{_plain(name)}, {size:,} bytes, weights in safetensors, everything needed to use them in its metadata",
-        "input": f"{image} pixels in 0..1; the network below takes off each channel's mean ({_numbers(trained.mean)})"
-        f" and divides by its deviation ({_numbers(trained.std)})",
+        "network": _plain(what(trained)),
+        "file": f"{_plain(name)}, {size:,} bytes: weights in safetensors, with all that is needed to use them as metadata",
+        "input": f"{image} pixels in 0..1; the network below subtracts each channel's mean ({_numbers(trained.mean)})"
+        f" and divides by its standard deviation ({_numbers(trained.std)})",
         "output": f"logits of {len(trained.class_names)} classes: {_plain(', '.join(trained.class_names))}",
         **_trained_on(history),
     }
@@ -96,7 +96,7 @@ def card(trained: TrainedFile, history: History, name: str, size: int, licence: 
 
 
 def what(trained: TrainedFile) -> str:
-    """What a trained network is, in words."""
+    """Describe a trained network in one line."""
     blueprint = trained.blueprint
     if not isinstance(blueprint, DerivedBlueprint):
         return f"{', '.join(blueprint.origin.values())}, a reference network"
@@ -112,7 +112,7 @@ def _cells(trained: TrainedFile) -> list[str]:
     return [
         "## Cells",
         "",
-        "In the words that `rapdarts retrain` reads:",
+        "As text that `rapdarts retrain` reads:",
         "",
         "```text",
         blueprint.genotype.line,
@@ -122,7 +122,7 @@ def _cells(trained: TrainedFile) -> list[str]:
 
 
 def _trained_on(history: History) -> dict[str, str]:
-    """The rows on data, test and training."""
+    """Return the rows on the data set, the test and the training."""
     config, test = history.experiment, history.test
     if config is None:
         return dict.fromkeys(("data set", "test accuracy", "training"), UNKNOWN)
@@ -138,13 +138,13 @@ def _trained_on(history: History) -> dict[str, str]:
     ranked = history.machine.get("verb") == "rank"
     count = config.rank.epochs if ranked else config.retrain.epochs
     epochs = f"{count} epoch{'s' if count > 1 else ''}"
-    if ranked:  # which shortens the recipe, and lets the seeds follow each other
+    if ranked:  # a ranking shortens the recipe and uses consecutive seeds
         training = (
-            f"{epochs} in a ranking, on {config.rank.train_fraction:g} of these images, by {_plain(versions)}; the recipe"
+            f"{epochs} in a ranking, on {config.rank.train_fraction:g} of these images, with {_plain(versions)}; the recipe"
             " is in its config.yaml"
         )
     else:
-        training = f"{epochs}, seed {config.seed}, by {_plain(versions)}; {_plain(settings)}"
+        training = f"{epochs}, seed {config.seed}, with {_plain(versions)}; {_plain(settings)}"
     return {"data set": f"{_plain(config.data.name)}{share}", "test accuracy": accuracy, "training": training}
 
 
@@ -159,7 +159,7 @@ def _use(trained: TrainedFile, name: str) -> list[str]:
         "import torch",
         "import rapdarts",
         "",
-        *([f'space = Path("{own}.py")  # your file with that space'] if own else []),
+        *([f'space = Path("{own}.py")  # your file that defines this space'] if own else []),
         f"network = rapdarts.load({given}{', space=space' if own else ''})  # pixels in 0..1 to logits",
         f"classes = {json.dumps(list(trained.class_names), ensure_ascii=False)}",
         f"pixels = torch.rand(1, {shape})",
@@ -167,13 +167,13 @@ def _use(trained: TrainedFile, name: str) -> list[str]:
         "    print(classes[network(pixels).argmax()])",
         "```",
         "",
-        f"Written by rapdarts {__version__}, whose `export` writes files for ONNX, torch.export and ExecuTorch as well.",
+        f"Written by rapdarts {__version__}; `rapdarts export` also writes files for ONNX, torch.export and ExecuTorch.",
         "",
     ]
 
 
 def _own_space(trained: TrainedFile) -> str:
-    """The name of the space, where it is none that rapdarts ships."""
+    """Return the name of the space if it does not ship with rapdarts, else an empty text."""
     blueprint = trained.blueprint
     if isinstance(blueprint, DerivedBlueprint):
         try:
@@ -184,22 +184,22 @@ def _own_space(trained: TrainedFile) -> str:
 
 
 def _limits(history: History, licence: str) -> list[str]:
-    """What the card cannot say."""
+    """Return the sections on the licence and on what was not measured."""
     data = _plain(history.experiment.data.name) if history.experiment else "the data set it was trained on"
     own = (
-        f"The weights: {_plain(licence)}, as whoever exported them says."
+        f"Licence of the weights, as stated at export: {_plain(licence)}."
         if licence
-        else "The weights carry no licence: none was given."
+        else "No licence for the weights was stated at export."
     )
     return [
         "## Licence",
         "",
-        f"{own} The licence of {data} is not known here and may bind what is trained on it: check it before use.",
+        f"{own} The licence of {data} is unknown and may restrict the use of networks trained on it: check it before use.",
         "",
-        "## What is not known",
+        "## Not measured",
         "",
-        "How the accuracy varies from training to training (this is one), how far it holds on images of another origin, and"
-        " how it differs between groups of images or of people: none of this was measured.",
+        "How the accuracy varies between trainings (this is a single one), how well the network does on images from other"
+        " sources, and how its accuracy differs between groups of images or people.",
         "",
     ]
 

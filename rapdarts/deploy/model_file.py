@@ -1,4 +1,4 @@
-"""Trained networks in files: weights, and beside them all that is needed to build and use the network again."""
+"""Files of trained networks: the weights, and as metadata everything that is needed to build and use the network."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from rapdarts.networks.layers import Normalise
 from rapdarts.training.optimizer import to_device
 
 CARD = "rapdarts"
-"""The one metadata entry of our .safetensors files: the format writes several in an order that changes from call to call."""
+"""Key of the only metadata entry of our .safetensors files. safetensors writes several entries in an order that varies between calls."""
 
 
 @dataclass(frozen=True)
 class TrainedFile:
-    """What a .safetensors file of ours says about itself; `mean` and `std` normalise images of 0..1 by channel."""
+    """The metadata of one of our .safetensors files. `mean` and `std` normalise pixels in 0..1 by channel."""
 
     path: Path
     blueprint: Blueprint
@@ -39,12 +39,12 @@ class TrainedFile:
 
     @property
     def image(self) -> tuple[int, int, int]:
-        """The image that the network takes (channels, height, width)."""
+        """Shape of the input image (channels, height, width)."""
         return self.blueprint.image
 
     @property
     def costs(self) -> Mapping[str, float]:
-        """Every resource of the network."""
+        """Cost of the network in every resource."""
         return self.blueprint.costs
 
     def open(self, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -53,9 +53,9 @@ class TrainedFile:
 
 
 def read_trained(path: Path, space: Space = None) -> TrainedFile:
-    """Return the metadata of a trained network; `space` is that of its genotype, if it does not ship.
+    """Read the metadata of a trained network; `space` is the space of its genotype if that does not ship.
 
-    Raises InputError if there is none, DamagedError if it cannot be read.
+    Raises InputError if there is no such file, DamagedError if it cannot be read.
     """
     if not path.is_file():
         raise InputError(
@@ -67,35 +67,35 @@ def read_trained(path: Path, space: Space = None) -> TrainedFile:
         blueprint, data = of_card(card, str(path), space), card["data"]
         mean, std = (_by_channel(data[name], name, blueprint.image[0]) for name in ("mean", "std"))
         if not all(deviation > 0 for deviation in std):
-            raise ValueError("its std is not above 0")
+            raise ValueError("its std has values that are not above 0")
         names = data["classes"]
         if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-            raise ValueError("its classes are no list of names")
+            raise ValueError("its classes are not a list of names")
         if len(names) != blueprint.classes:
-            raise ValueError(f"it names {len(names)} classes and tells {blueprint.classes} apart")
+            raise ValueError(f"it names {len(names)} classes, but its network has {blueprint.classes}")
         return TrainedFile(path, blueprint, mean, std, tuple(names))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DamagedError(f"{path} is not a network that rapdarts retrain wrote, or is damaged ({error}).") from None
 
 
 def _by_channel(values: Any, name: str, channels: int) -> tuple[float, ...]:
-    """One finite number for each channel. Raises ValueError for anything else."""
+    """Return one finite number for each channel. Raises ValueError for anything else."""
     if not (isinstance(values, list) and len(values) == channels):
-        raise ValueError(f"its {name} is no list of a number for each of {channels} channels")
+        raise ValueError(f"its {name} is not a list of numbers, one for each of {channels} channels")
     if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
-        raise ValueError(f"its {name} is not of finite numbers")
+        raise ValueError(f"its {name} has values that are not finite numbers")
     return tuple(values)
 
 
 def load_network(trained: TrainedFile) -> nn.Module:
-    """The trained network, in eval mode on the CPU. Raises DamagedError if the weights do not fit it."""
-    with torch.device("meta"):  # whatever size a file asks for, memory is taken for the weights that it holds
+    """Load the trained network, in eval mode on the CPU. Raises DamagedError if the weights do not fit it."""
+    with torch.device("meta"):  # so that a damaged file cannot claim more memory than its weights take
         network = trained.blueprint.build()
     try:
-        with safe_open(trained.path, "pt") as file:  # copies: what the file gives lies in the file, which may change
+        with safe_open(trained.path, "pt") as file:  # clone: the tensors are mapped from the file, which may change
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
         for name, place in network.state_dict().items():
-            weight = weights.get(name, place)  # torch says which are missing
+            weight = weights.get(name, place)  # load_state_dict reports missing weights
             fits = weight.is_floating_point() or weight.dtype == place.dtype
             if weight.shape != place.shape or not fits:
                 kinds = [f"{tuple(tensor.shape)} of {tensor.dtype}" for tensor in (weight, place)]
@@ -107,7 +107,7 @@ def load_network(trained: TrainedFile) -> nn.Module:
 
 
 def deployed(trained: TrainedFile) -> nn.Sequential:
-    """The trained network behind the normalisation that it was trained with: pixels (n, c, h, w) in 0..1 to logits (n, classes).
+    """Return the trained network with its normalisation in front: pixels (n, c, h, w) in 0..1 to logits (n, classes).
 
     `.network` is the network itself. Raises DamagedError as `load_network` does.
     """
@@ -116,16 +116,19 @@ def deployed(trained: TrainedFile) -> nn.Sequential:
 
 
 def to_safetensors(weights: Mapping[str, Tensor], blueprint: Blueprint, data: DataSet) -> bytes:
-    """Weights without the auxiliary head, which only training hears, with all that is needed to use them."""
+    """Return the content of a file with the weights of a network (tensors of any shape) and all that is needed to use them.
+
+    The weights of the auxiliary head are left out: only training uses them.
+    """
     kept = {name: value.cpu().contiguous() for name, value in weights.items() if not name.startswith("auxiliary.")}
     card = {**blueprint.card, "data": {"mean": data.mean, "std": data.std, "classes": data.class_names}}
     return safetensors.torch.save(kept, {CARD: json.dumps(card)})
 
 
 def with_new_head(trained: TrainedFile, classes: int) -> nn.Module:
-    """Return the trained network with fresh weights where the number of classes shows in their shape. Raises InputError."""
+    """Return the trained network with fresh weights wherever their shape depends on the number of classes. Raises InputError."""
     if not classes:
-        raise InputError("classes=0: a classifier needs at least one; give a number.")
+        raise InputError("classes=0: a classifier needs at least one class.")
     network = trained.blueprint.with_classes(classes).build()
     head = head_of(trained.blueprint)
     kept = {name: weight for name, weight in load_network(trained).state_dict().items() if name not in head}

@@ -1,4 +1,4 @@
-"""Networks counted as a user asks: which keys mean something for which, and at which skeleton a genotype is built."""
+"""Counting of the networks that a user names: which keys apply to which network, and the skeleton of a genotype."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ OF_ALL = frozenset({"input", "precision", "hardware", "rows", "plot"})
 OF_SKELETON = frozenset({"input", "classes", "layers", "channels", "stem"})
 OF_SPACE = OF_SKELETON | {"precision", "hardware", "space"}
 OF_FILTERS = frozenset({"input", "channels", "precision", "hardware"})
-"""Keys that mean something for every network, for those of genotypes, for a space, and for the designs of a filter."""
+"""Keys that apply to every network, to derived networks, to a space, and to filter designs."""
 
 FILTER = (384, 13, 13), 256
-"""The image and the channels that the designs of a filter are compared at: AlexNet's fifth convolution."""
+"""Image and channels at which filter designs are compared: AlexNet's fifth convolution."""
 
 
 def options_of(**given: Any) -> CountConfig:
-    """Return what is asked of a network, checked; None asks for nothing. Raises InputError."""
+    """Return checked options from keyword arguments; those that are None are left at their defaults. Raises InputError."""
     image = given.pop("image", None)
     if image is not None:
         if not (
@@ -55,7 +55,10 @@ def options_of(**given: Any) -> CountConfig:
 def genotype_at(
     genotype: Genotype, space: Space, options: CountConfig, name: str = "the genotype", where: str = "the genotype"
 ) -> DerivedBlueprint:
-    """Return the network of a genotype at the skeleton that is asked for, over its own or its space's. Raises InputError."""
+    """Return the network of a genotype at a skeleton.
+
+    The options override its own skeleton, or that of its space if it has none. Raises InputError.
+    """
     own = find_space(space, genotype.space)
     validate(genotype, own, where)
     image = image_shape(options.input) if options.input else None
@@ -67,9 +70,9 @@ def genotype_at(
 def cost_of(
     found: Found | nn.Module, options: CountConfig, given: Iterable[str], hardware: str | HardwareConfig, space: Space
 ) -> tuple[dict[str, float], dict[str, float] | None]:
-    """Return every resource of a network, and the known test accuracies (0 to 1) by data set of its cell, if there are any.
+    """Return the costs of a network in every resource, and the published test accuracies (0 to 1) of its cell by data set, if any.
 
-    `given` are the keys that were named. Raises InputError for one of no use.
+    `given` are the keys that the user set. Raises InputError for a key that does not apply.
     """
     network, useful = _network(found, options, space)
     _refuse(["input" if key == "image" else key for key in given], useful, network.name)
@@ -84,7 +87,7 @@ def cost_of(
 def count_layers(
     networks: Sequence[Found | nn.Module], options: CountConfig, given: Iterable[str], space: Space, words: str
 ) -> list[NetworkCosts]:
-    """Return networks counted layer by layer. Raises InputError for a key that is of use to none of them."""
+    """Count networks layer by layer. Raises InputError for a key that applies to none of them."""
     hardware = read_hardware(options.hardware)
     with redirect_stdout(sys.stderr):  # a user's own code may print
         found = [_network(one, options, space) for one in networks]
@@ -93,7 +96,7 @@ def count_layers(
 
 
 def prices_of_space(space: SearchSpace, options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
-    """Return what the networks of a space cost at the skeleton that is asked for. Raises InputError for a key of no use."""
+    """Return the costs of the networks of a space at the requested skeleton. Raises InputError for a key that does not apply."""
     _refuse(given, OF_SPACE, f"space={space.name}")
     image = image_shape(options.input) if options.input else None
     base = skeletons.of_space(space)
@@ -102,7 +105,7 @@ def prices_of_space(space: SearchSpace, options: CountConfig, given: Iterable[st
 
 
 def designs(options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
-    """Return the designs of a filter and what they cost. Raises InputError for a key of no use."""
+    """Return the filter designs and their costs. Raises InputError for a key that does not apply."""
     _refuse(given, OF_FILTERS, "filters")
     image = image_shape(options.input) if options.input else FILTER[0]
     hardware = read_hardware(options.hardware)
@@ -112,7 +115,7 @@ def designs(options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
 def _network(
     found: Found | nn.Module, options: CountConfig, space: Space
 ) -> tuple[Blueprint | UserNetwork, frozenset[str]]:
-    """The network to count, and the keys that mean something for it."""
+    """Return the network to count, and the keys that apply to it."""
     image = image_shape(options.input) if options.input else None
     if isinstance(found, nn.Module):
         name = f"a {type(found).__name__}"
@@ -135,7 +138,7 @@ def _network(
 
 
 def _layers(network: Blueprint | UserNetwork, options: CountConfig, hardware: HardwareConfig) -> NetworkCosts:
-    """A network counted layer by layer, as its genotype says unless the options do."""
+    """Count a network layer by layer, with the precision and energies of the options, else with those of its genotype."""
     bits, own_hardware = _deployment(network)
     precision, energies = options.precision or bits, hardware if options.hardware else own_hardware
     if not isinstance(network, DerivedBlueprint):
@@ -151,21 +154,21 @@ def _layers(network: Blueprint | UserNetwork, options: CountConfig, hardware: Ha
 
 
 def _known_accuracy(network: Blueprint | UserNetwork) -> dict[str, float] | None:
-    """The test accuracies (0 to 1) by data set that NAS-Bench-201 found for a network's cell; None for any other network."""
+    """Return the test accuracies (0 to 1) by data set that NAS-Bench-201 published for a cell; None for any other network."""
     if not isinstance(network, DerivedBlueprint) or network.space.name != nasbench201.SPACE:
         return None
-    # A space of the user's own may have the same names and build something else.
+    # A user's own space may have the same names but build other modules.
     shipped = named_space(nasbench201.SPACE).primitives.items()
     return nasbench201.known_accuracies(network.genotype) if network.space.primitives.items() <= shipped else None
 
 
 def _deployment(network: Blueprint | UserNetwork) -> tuple[int, HardwareConfig]:
-    """The precision in bits and the energies by which a network is counted where nobody says otherwise."""
+    """Return the default precision, in bits, and the default energies for counting a network."""
     return deployment_of(network.genotype) if isinstance(network, DerivedBlueprint) else (32, HardwareConfig())
 
 
 def _refuse(given: Iterable[str], useful: frozenset[str], what: str) -> None:
-    """Raises InputError for the first key that is given and of no use."""
+    """Raise InputError for the first key that was given but does not apply."""
     for key in given:
         if key not in useful:
             raise InputError(f"rapdarts cost {shorten(what)} has no use for {key}=; leave it out.")

@@ -1,4 +1,4 @@
-"""What the network in an ONNX file costs, counted in its graph by the conventions of `rapdarts cost`."""
+"""ONNX files: writing, quantising, running, and counting costs in the graph by the conventions of `rapdarts cost`."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from rapdarts.deploy.runtimes import TRACED, Facts, Function, _quiet, facts_of, 
 from rapdarts.errors import DamagedError, InputError
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
-"""Operations that multiply and accumulate."""
+"""Operations counted as multiply-accumulates."""
 WEIGHED = (*PRODUCTS, "BatchNormalization")
-"""Operations whose constants are weights, those of a batch norm without the running statistics."""
+"""Operations whose constants are weights. For a batch norm, the running statistics are left out."""
 
 PIXELS, LOGITS = "pixels", "logits"
 """Names of the input and the output in our ONNX files."""
 
 
 def onnx_costs(path: Path) -> dict[str, float]:
-    """`macs` of one image, `params` of convolutions, linear layers and batch norms, and their `bytes` as the file keeps them.
+    """Count `macs` for one image, `params` of convolutions, linear layers and batch norms, and their `bytes` as stored in the file.
 
-    A batch norm that was folded into a convolution has left it its biases. Raises InputError where a size is open,
-    DamagedError for what is no ONNX file.
+    A batch norm folded into a convolution counts as the biases of that convolution. Raises InputError if a size is
+    dynamic, DamagedError if the file is not ONNX.
     """
     import onnx
 
     try:
         model = onnx.load_model_from_string(path.read_bytes())
-        del model.graph.value_info[:]  # of any batch
+        del model.graph.value_info[:]  # these shapes have a dynamic batch
         for end in (*model.graph.input, *model.graph.output):
             end.type.tensor_type.shape.dim[0].dim_value = 1
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    except Exception as error:  # protobuf's, onnx's and our own index have no common class
+    except Exception as error:  # the errors of protobuf, of onnx and of our own indexing share no class
         reason = " ".join(str(error).split())[:200]
-        raise DamagedError(f"{path} is no ONNX file whose graph can be read, or is damaged ({reason}).") from None
+        raise DamagedError(f"{path} is not an ONNX file with a readable graph, or is damaged ({reason}).") from None
     constants = {constant.name: constant for constant in graph.initializer}
     shapes = {name: tuple(constant.dims) for name, constant in constants.items()}
     for tensor in (*graph.input, *graph.value_info, *graph.output):
@@ -57,8 +57,11 @@ def onnx_costs(path: Path) -> dict[str, float]:
     sizes = {name: math.prod(constant.dims) for name, constant in kept.items()}
     width = {name: onnx.helper.tensor_dtype_to_np_dtype(constant.data_type).itemsize for name, constant in kept.items()}
     macs = [_macs(node, shapes) for node in graph.node if node.op_type in PRODUCTS]
-    if not macs or 0 in macs:  # one whose size is open would be left out of the sum without a word
-        raise InputError(f"{path} says too little of its sizes to be counted; give a file that rapdarts export wrote.")
+    if not macs or 0 in macs:  # 0 means a dynamic size, which would silently be left out of the sum
+        raise InputError(
+            f"the MACs of {path} cannot be counted: it has no layers that multiply, or their sizes are dynamic; give a file"
+            " that rapdarts export wrote."
+        )
     return {
         "macs": sum(macs),
         "params": sum(sizes.values()),
@@ -67,7 +70,7 @@ def onnx_costs(path: Path) -> dict[str, float]:
 
 
 def _macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
-    """Output elements times the products behind each; 0 where a size is open."""
+    """Return the output elements times the products for each; 0 if a size is dynamic."""
     left, right = (shapes.get(name, ()) for name in node.input[:2])
     outputs = math.prod(shapes.get(node.output[0], (0,)))
     if node.op_type == "Conv":
@@ -77,7 +80,7 @@ def _macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
 
 
 def _weights(node: Any, maker: dict[str, Any], constants: dict[str, Any]) -> Iterator[Any]:
-    """The constants that an operation takes, those of 8 bits from behind their scaling."""
+    """Yield the constants that an operation takes. For 8-bit weights, these are the inputs of DequantizeLinear."""
     for name in node.input[:3]:
         before = maker.get(name)
         if before is not None and before.op_type == "DequantizeLinear":
@@ -88,7 +91,7 @@ def _weights(node: Any, maker: dict[str, Any], constants: dict[str, Any]) -> Ite
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """An ONNX file of ours: what it says about its network, and every resource that can be counted in its graph."""
+    """One of our ONNX files: its metadata, and the costs that can be counted in its graph."""
 
     path: Path
     image: tuple[int, int, int]
@@ -97,36 +100,36 @@ class OnnxFile:
 
     @classmethod
     def read(cls, path: Path) -> OnnxFile:
-        """Read a file. Raises InputError where it says nothing of image and classes, DamagedError if it is not ONNX."""
+        """Read a file. Raises InputError if its metadata lack the image or the classes, DamagedError if it is not ONNX."""
         facts = onnx_facts(path)
         return cls(path, facts.image, facts.class_names, onnx_costs(path))
 
     def open(self, device: torch.device) -> Function:
-        """Return the network, which onnxruntime runs on the CPU: pixels (n, c, h, w) in 0..1 to logits (n, classes)."""
+        """Return the network, run by onnxruntime on the CPU: pixels (n, c, h, w) in 0..1 to logits (n, classes)."""
         return onnx_network(self.path)
 
 
 def onnx_network(path: Path) -> Function:
-    """The network in an ONNX file of ours, run by onnxruntime on the CPU.
+    """Return the network in one of our ONNX files, run by onnxruntime on the CPU.
 
-    Raises InputError where onnxruntime or the file is missing, DamagedError for a file that is not ONNX.
+    Raises InputError if onnxruntime or the file is missing, DamagedError if the file is not ONNX.
     """
     return open_onnx(_read(path), str(path))
 
 
 def onnx_facts(path: Path) -> Facts:
-    """What an ONNX file says about its network. Raises InputError where it says nothing, and as `onnx_network` does."""
+    """Return the facts in the metadata of an ONNX file. Raises InputError if they are missing, and errors as `onnx_network` does."""
     texts = _session(_read(path), str(path)).get_modelmeta().custom_metadata_map
     return facts_of(texts, str(path))
 
 
 def open_onnx(content: bytes, where: str = "the ONNX file") -> Function:
-    """The network in the bytes of an ONNX file; `where` names it in messages. Raises as `onnx_network` does."""
+    """Return the network in the bytes of an ONNX file; `where` names it in messages. Raises errors as `onnx_network` does."""
     session = _session(content, where)
     ends = [session.get_inputs(), session.get_outputs()]
     if [len(end) for end in ends] != [1, 1] or [end[0].type for end in ends] != ["tensor(float)"] * 2:
         raise InputError(
-            f"{where} does not take one tensor of float32 to another, as pixels to logits; give one that does."
+            f"{where} must have one float32 input (pixels) and one float32 output (logits); give a file that has."
         )
     (pixels,), (logits,) = ([tensor.name for tensor in end] for end in ends)
 
@@ -135,10 +138,10 @@ def open_onnx(content: bytes, where: str = "the ONNX file") -> Function:
         try:
             (found,) = session.run([logits], {pixels: images.numpy()})
         except Exception as error:  # as in `_session`
-            raise InputError(f"{where} does not run on images {shape} ({_reason(error)}).") from None
+            raise InputError(f"{where} cannot be run on images of shape {shape} ({_reason(error)}).") from None
         if found.ndim != 2 or len(found) != len(images):
             raise InputError(
-                f"{where} makes {found.shape} of images {shape}, not logits (n, classes) for each of them."
+                f"{where} returns shape {found.shape} for images of shape {shape}, not logits (n, classes)."
             )
         return torch.from_numpy(found)
 
@@ -159,13 +162,13 @@ def _session(content: bytes, where: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
-    # A file may name others that hold its weights; from a folder that is none, none of this machine's is read for it.
+    # A file may name other files that hold its weights. Looking in a folder that is none keeps it from reading any.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no common class
         raise DamagedError(
-            f"{where} is no ONNX file that onnxruntime can run, or is damaged ({_reason(error)})."
+            f"{where} is not an ONNX file that onnxruntime can run, or is damaged ({_reason(error)})."
         ) from None
 
 
@@ -174,7 +177,7 @@ def _reason(error: Exception) -> str:
 
 
 def to_onnx(network: nn.Module, facts: Facts) -> bytes:
-    """The network as an ONNX file for batches of any size, with its facts as metadata."""
+    """Export the network to an ONNX file for batches of any size, with its facts as metadata. Return the bytes of the file."""
     need("onnx", "to=onnx")
     traced = torch.zeros(TRACED, *facts.image)
     with _quiet():
@@ -188,7 +191,7 @@ def to_onnx(network: nn.Module, facts: Facts) -> bytes:
             verbose=False,
         )
     model = program.model_proto
-    # What the exporter notes of every node is three times the weights, and names the files of this machine.
+    # The exporter's notes on every node take three times the space of the weights and name files of this machine.
     for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
         del part.metadata_props[:]
         part.ClearField("doc_string")
@@ -206,16 +209,17 @@ def _describe(model: Any, facts: Facts) -> None:
 
 
 def to_int8(content: bytes, facts: Facts, batches: Iterable[Tensor]) -> bytes:
-    """An ONNX file with weights and activations of 8 bits: weights scaled by channel, activations by what `batches` of pixels show.
+    """Quantise an ONNX file to 8-bit weights and activations. Return the bytes of the new file.
 
-    Quantised after training by onnxruntime, into pairs of QuantizeLinear and DequantizeLinear; signed on both sides.
+    Weights are scaled by channel, activations by their range on `batches` of pixels, each (n, c, h, w) in 0..1.
+    onnxruntime inserts pairs of QuantizeLinear and DequantizeLinear (quantisation after training); both are signed.
     """
     need("onnx", "precision=8")
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # what quantize_static asks for
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # the interface that quantize_static expects
         def __init__(self) -> None:
             self.batches = iter(batches)
 

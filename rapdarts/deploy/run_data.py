@@ -1,4 +1,4 @@
-"""On which data is a trained network tested: those of its run, or others that the user confirms."""
+"""The data on which a trained network is tested: those of its run, or others that the user confirms."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from rapdarts.files.run_files import run_of
 
 
 def data_asked(own: DataConfig, asked: OtherDataConfig, image: tuple[int, int, int]) -> DataConfig:
-    """Return the data that are asked for, over those of a run or an experiment, for a network that takes `image`."""
+    """Return the data settings of a run or an experiment, overridden by `asked`, for a network that takes `image`."""
     if asked.name:
         own = DataConfig(asked.name, size=image[1] if asked.name == "folder" else 0)
     return replace(own, path=asked.path or own.path, size=asked.size or own.size)
 
 
 def check_data(what: Path, image: tuple[int, int, int], class_names: tuple[str, ...], data: DataSet) -> None:
-    """Raises InputError for data of other images or classes than the network `what` was trained on."""
+    """Raise InputError if the images or classes of the data differ from those that the network `what` was trained on."""
     known, found = (image, class_names), (data.image, data.class_names)
     if known != found:
         raise InputError(
-            f"{what} was trained on images {known[0]} of the classes {shorten(', '.join(known[1]))}, but these are"
-            f" {found[0]} of {shorten(', '.join(found[1]))}; name other data with data.path=PATH, or another experiment."
+            f"{what} was trained on images {known[0]} with the classes {shorten(', '.join(known[1]))}, but these data have"
+            f" images {found[0]} with the classes {shorten(', '.join(found[1]))}; name other data with data.path=PATH, or"
+            " another experiment."
         )
 
 
 def experiment_of(path: Path, name: str = "", *, needed: bool = True, confirmed: bool = False) -> Experiment:
-    """Return the experiment on whose data a trained network is tested: the one of that name, or that of the run it lies in.
+    """Return the experiment whose data test a trained network: the one called `name`, else that of its run folder.
 
-    Where nothing says which data, and it is not `needed`, the defaults. Raises InputError where it is, and for an
-    experiment on other data than the run's unless that is `confirmed` by a data.name of its own.
+    If there is neither, returns the defaults, or raises InputError if the data are `needed`. Also raises InputError for an
+    experiment on different data than the run's, unless they are `confirmed` by an explicit data.name.
     """
     folder = run_of(path)
     if name:
@@ -48,5 +49,5 @@ def experiment_of(path: Path, name: str = "", *, needed: bool = True, confirmed:
     if not needed:
         return Experiment()
     raise InputError(
-        f"there is no config.yaml beside {path} that says on which data to test; name an experiment behind it, such as digits."
+        f"{path} is not in a run folder, so the data to test on are unknown; name an experiment after it, such as digits."
     )

@@ -1,7 +1,7 @@
-"""Networks in files that other runtimes run, without rapdarts: ONNX, torch.export and ExecuTorch.
+"""Files that other runtimes run without rapdarts: metadata of all of them, and writing and opening .pt2 and .pte files.
 
-A network here is a function of pixels (n, c, h, w), float32 in 0..1, that gives logits (n, classes). The packages behind
-a format are extras: they are imported when a file of it is written or opened, and a missing one is named.
+A network here is a function from pixels (n, c, h, w), float32 in 0..1, to logits (n, classes). The packages that a format
+needs are extras: they are imported when such a file is written or opened, and an error names a missing one.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, installation
 from rapdarts.files.json import strict_loads
 
 Function = Callable[[Tensor], Tensor]
-"""Pixels (n, c, h, w), float32 in 0..1, to logits (n, classes), float32, both on the CPU."""
+"""Function from pixels (n, c, h, w), float32 in 0..1, to logits (n, classes), float32, both on the CPU."""
 
 EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "executorch": ("executorch",)}
-"""The packages that each extra of `pip install 'rapdarts[EXTRA]'` brings."""
+"""Packages installed by each extra of `pip install 'rapdarts[EXTRA]'`."""
 
 TRACED = 2
-"""Images in the batch that a network of any batch is traced with; with a single one torch would take 1 for a constant."""
+"""Batch size for tracing a network with a dynamic batch. With a single image, torch would treat 1 as a constant."""
 
 PT2_FACTS = "rapdarts.json"
-"""The file inside a .pt2 archive that holds the facts."""
+"""Name of the file inside a .pt2 archive that holds the facts."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file says: the image (channels, height, width), the classes in the order of the logits, and in words what it is."""
+    """Metadata of a file: the image (channels, height, width), the classes in the order of the logits, a description, a licence."""
 
     image: tuple[int, int, int]
     class_names: tuple[str, ...]
@@ -48,7 +48,7 @@ class Facts:
 
     @property
     def texts(self) -> dict[str, str]:
-        """The facts as the texts that a file keeps by name, lists as JSON."""
+        """The facts as named texts for the metadata of a file, lists as JSON."""
         texts = {
             "image": json.dumps(self.image),
             "class_names": json.dumps(self.class_names, ensure_ascii=False),
@@ -60,7 +60,7 @@ class Facts:
 
 
 def facts_of(texts: dict[str, str], where: str) -> Facts:
-    """The facts that a file keeps. Raises InputError where it says nothing of image and classes."""
+    """Parse the facts in the metadata of a file. Raises InputError if the image or the classes are missing or malformed."""
     try:
         image, names = strict_loads(texts["image"]), strict_loads(texts["class_names"])
         if not (len(image) == 3 and all(type(side) is int and side > 0 for side in image)):
@@ -69,33 +69,33 @@ def facts_of(texts: dict[str, str], where: str) -> Facts:
             raise ValueError
     except (KeyError, ValueError, TypeError):
         raise InputError(
-            f"{where} does not say its image and class_names in its metadata; give a file that rapdarts export wrote."
+            f"the metadata of {where} have no valid image and class_names; give a file that rapdarts export wrote."
         ) from None
     return Facts(tuple(image), tuple(names), texts.get("network", ""), texts.get("licence", ""))
 
 
 def need(extra: str, what: str) -> None:
-    """Raises InputError, which says what to install, unless all packages of an extra (if any) are there; `what` needs them."""
+    """Raise InputError, with the command to install it, if a package of an extra is missing; `what` names what needs it."""
     for package in EXTRAS.get(extra, ()):
         try:
             with _quiet():
                 importlib.import_module(package)
         except ImportError:
-            raise InputError(f"{what} needs the package {package}: pip install 'rapdarts[{extra}]'") from None
+            raise InputError(f"{what} needs the package {package}; install it with {installation(extra)}.") from None
 
 
 # --- opening -----------------------------------------------------------------------------------------------------
 
 
 def open_pt2(content: bytes) -> Function:
-    """The network in the bytes of a .pt2 file."""
+    """Return the network in the bytes of a .pt2 file."""
     with _quiet():
         program = torch.export.load(io.BytesIO(content)).module()
     return torch.no_grad()(program)
 
 
 def open_executorch(content: bytes) -> Function:
-    """The network in the bytes of a .pte file, run by ExecuTorch's own runtime, an image at a time."""
+    """Return the network in the bytes of a .pte file, run by the ExecuTorch runtime, one image at a time."""
     need("executorch", "a .pte file")
     from executorch.runtime import Runtime
 
@@ -105,7 +105,7 @@ def open_executorch(content: bytes) -> Function:
     def run(images: Tensor) -> Tensor:
         with _quiet():
             method = program.load_method("forward")
-            # The logits lie in the method's own memory, which the next image overwrites.
+            # The logits are in memory of the method, which the next image overwrites.
             return torch.cat([method.execute([image.contiguous()])[0].clone() for image in images.split(1)])
 
     return run
@@ -115,7 +115,7 @@ def open_executorch(content: bytes) -> Function:
 
 
 def to_pt2(network: nn.Module, facts: Facts) -> bytes:
-    """The network as torch.export keeps it, for batches of any size, with its facts in the archive's `extra/rapdarts.json`."""
+    """Export the network with torch.export, for batches of any size, with its facts in `extra/rapdarts.json` of the archive."""
     stream = io.BytesIO()
     with _quiet():
         program = _traced(network, torch.zeros(TRACED, *facts.image), dynamic=True)
@@ -124,9 +124,10 @@ def to_pt2(network: nn.Module, facts: Facts) -> bytes:
 
 
 def to_executorch(network: nn.Module, facts: Facts) -> bytes:
-    """The network as an ExecuTorch program for one image at a time, on XNNPACK where that knows an operation, portable elsewhere.
+    """Export the network to an ExecuTorch program for one image at a time.
 
-    One image, because the runtime plans its memory ahead, and would plan for the largest batch.
+    Operations that XNNPACK supports run on it, the others on portable kernels. The batch is one image, because the
+    runtime plans its memory ahead and would reserve enough for the largest batch.
     """
     need("executorch", "to=executorch")
     with _quiet():
@@ -139,7 +140,7 @@ def to_executorch(network: nn.Module, facts: Facts) -> bytes:
 
 
 def _traced(network: nn.Module, images: Tensor, dynamic: bool) -> ExportedProgram:
-    """The network as a graph, without the notes on where each node comes from: they name the files of this machine."""
+    """Trace the network into a graph, without the notes on the origin of each node, which name files of this machine."""
     shapes = ({0: Dim("batch", min=1)},) if dynamic else None
     program = torch.export.export(network, (images,), dynamic_shapes=shapes)
     for node in program.graph.nodes:
@@ -150,7 +151,7 @@ def _traced(network: nn.Module, images: Tensor, dynamic: bool) -> ExportedProgra
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Within, nothing is written to stdout and stderr, warnings included: these packages say much that no user can act on."""
+    """Suppress stdout, stderr and warnings: these packages print much that users cannot act on."""
     _flush()
     level = logging.root.manager.disable
     kept = {number: os.dup(number) for number in (1, 2) if _is_open(number)}

@@ -1,4 +1,4 @@
-"""Which search space is meant: a value, a name that ships, or a Python file of the user's; and what a run remembers of it."""
+"""Search space lookup: a value, the name of one that ships, or the user's Python file; and how a run recognises it again."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from rapdarts.architecture.space import Factory, SearchSpace
 from rapdarts.errors import InputError, shorten, suggestion
 
 Space = str | os.PathLike[str] | SearchSpace | None
-"""A search space as a user gives it: a value, the name of one that ships, or a pathlib.Path of a Python file that holds SPACE.
+"""A search space as a user gives it: a value, the name of one that ships, or a pathlib.Path of a Python file that defines SPACE.
 
-A text is never taken for a file: a name may stand in a configuration, which cannot run code."""
+A str is never taken for a file: it may come from a configuration, which must not run code."""
 
 
 def find_space(given: Space, name: str = "") -> SearchSpace:
-    """Return the search space that was given, or the one that ships as `name` where none was.
+    """Return the search space that was given, or the one that ships as `name` if none was given.
 
-    A file is run; the space in it must be called `name`, if there is a name. Raises InputError.
+    A file is executed; its space must be called `name` unless that is empty. Raises InputError.
     """
     if given is None:
         return named_space(name)
@@ -35,7 +35,7 @@ def find_space(given: Space, name: str = "") -> SearchSpace:
     elif isinstance(given, os.PathLike):
         space, where = space_from_file(Path(given)), os.fspath(given)
         if name and space.name != name:
-            raise InputError(f"--space {where} holds the space {space.name}, but {name} is asked for.")
+            raise InputError(f"--space {where} defines the space {space.name}, but {name} is needed.")
     else:
         return named_space(given)
     from rapdarts.networks.primitives import check_primitives
@@ -45,24 +45,24 @@ def find_space(given: Space, name: str = "") -> SearchSpace:
 
 
 def named_space(name: str) -> SearchSpace:
-    """Return the SPACE of a module in `search_spaces`. Raises InputError, naming the nearest, for one that is not there."""
+    """Return the SPACE of a module in `search_spaces`. Raises InputError, naming the nearest, for an unknown name."""
     known = sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("search_spaces").__path__))
     if name not in known:
         raise InputError(
-            f"there is no search space {shorten(repr(name))}; {suggestion(name, known)}; for one of your own add --space FILE,"
-            " the Python file that holds it, or give its value with space= in a program."
+            f"there is no search space {shorten(repr(name))}; {suggestion(name, known)}; for your own space, add --space FILE,"
+            " the Python file that defines it, or pass it as space= in a program."
         )
     return _space_of(importlib.import_module(f"search_spaces.{name}"), name)
 
 
 def space_from_file(path: Path) -> SearchSpace:
-    """Return the SPACE of a user's own module, which is run. Raises InputError if it cannot be, or holds none."""
+    """Execute the user's own module and return its SPACE. Raises InputError if it fails or defines none."""
     name = f"rapdarts_space_{path.stem}"
     specification = importlib.util.spec_from_file_location(name, path)
     if not path.is_file() or specification is None or specification.loader is None:
         raise InputError(f"--space {path}: there is no such Python file.")
     module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module  # where dataclasses, among others, look their own module up
+    sys.modules[name] = module  # dataclasses, among others, look up their module there
     try:
         specification.loader.exec_module(module)
     except Exception as error:
@@ -74,17 +74,17 @@ def space_from_file(path: Path) -> SearchSpace:
 def _space_of(module: object, where: str) -> SearchSpace:
     space = getattr(module, "SPACE", None)
     if not isinstance(space, SearchSpace):
-        raise InputError(f"the search space {where} holds no value SPACE = rapdarts.SearchSpace(...).")
+        raise InputError(f"the search space {where} does not define SPACE = rapdarts.SearchSpace(...).")
     return space
 
 
-# --- what a run remembers of a space that does not ship -----------------------------------------------------------
+# --- how a run recognises a space that does not ship --------------------------------------------------------------
 
 
 def source_of(space: Space) -> str:
-    """Return the text by which a resumed run notices that a space of the user's own has changed; empty for one that ships.
+    """Return a text from which a resumed run detects that the user's own space has changed; empty for one that ships.
 
-    That is the source of a file, and of a value its fields, its primitives' modules and their source.
+    For a file this is its source; for a value, its fields, the modules of its primitives, and their source.
     """
     if space is None or isinstance(space, str):
         return ""
@@ -95,26 +95,26 @@ def source_of(space: Space) -> str:
 
 
 def text_of(file: str) -> str:
-    """Return the text of a file, empty where there is none."""
+    """Return the text of a file; empty if there is no such file."""
     return Path(file).read_text(encoding="utf-8", errors="replace") if os.path.isfile(file) else ""
 
 
 def _described(name: str, factory: Factory) -> str:
-    """A primitive, the same text in every process: the modules that it builds, their weights, and their source."""
+    """Describe a primitive, with the same text in every process: its modules, their weights, and their source."""
     import torch
 
     lines, sources = [name], {_source(factory): None}
     for stride in (1, 2):
         with torch.device("meta"):
             module = factory(4, stride, True)
-        lines.append(re.sub(r"0x[0-9a-fA-F]+", "", repr(module)))  # addresses
+        lines.append(re.sub(r"0x[0-9a-fA-F]+", "", repr(module)))  # without addresses
         lines += [f"{key} {tuple(value.shape)} {value.dtype}" for key, value in module.state_dict().items()]
         sources |= dict.fromkeys(_source(type(part)) for part in module.modules())
     return "\n".join([*lines, *sources])
 
 
 def _source(thing: Any) -> str:
-    """The source of a function or a class; the name alone of torch's own, and where there is no source."""
+    """Return the source of a function or a class, or only its name if it is torch's or has no source."""
     thing = inspect.unwrap(thing.func if isinstance(thing, partial) else thing)
     named = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
     try:

@@ -1,4 +1,4 @@
-"""Networks in the user's own code, as they stand: to be counted, not trained."""
+"""Networks in the user's own code. They are counted, but not trained."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from rapdarts.errors import InputError, shorten
 
 @dataclass(frozen=True, eq=False)
 class UserNetwork:
-    """A network of the user's own, as it stands, to be counted on an image (channels, height, width).
+    """The user's own network, to be counted on an image (channels, height, width).
 
-    `classes` is 0 where nobody but the network knows them; `told` are those of `image` and `classes` that its code took.
+    `classes` is 0 if only the network knows their number. `told` names the options, `image` or `classes`, that its code takes.
     """
 
     name: str
@@ -36,35 +36,35 @@ class UserNetwork:
 
 
 def from_code(name: str, image: Image, classes: int) -> UserNetwork:
-    """Return what `package.module:callable` gives, called with the image and the number of classes if it takes them.
+    """Return the network of `package.module:callable`, called with the image and the number of classes if it takes them.
 
-    Raises InputError where the user's code fails or gives no network.
+    Raises InputError if the user's code fails or returns no network.
     """
     try:
         network, told = _run_code(name, image, classes)
     except (Exception, SystemExit) as error:
         why = (str(error).splitlines() or [""])[0].rstrip(".")
-        raise InputError(f"{shorten(name)} cannot be built: {type(error).__name__}: {why[:300]}; mend it.") from error
+        raise InputError(f"{shorten(name)} cannot be built: {type(error).__name__}: {why[:300]}; fix it.") from error
     if not isinstance(network, nn.Module):
-        raise InputError(f"{shorten(name)} gives a value of {type(network)}, not a network (torch.nn.Module).")
+        raise InputError(f"{shorten(name)} returns a value of {type(network)}, not a network (torch.nn.Module).")
     refuse_lazy(network, shorten(name))
     return UserNetwork(name, network, image, classes if "classes" in told else 0, told)
 
 
 def refuse_lazy(network: nn.Module, name: str) -> None:
-    """Raises InputError for a network whose layers do not know their sizes yet."""
+    """Raise InputError for a network with lazy layers that have no sizes yet."""
     if any(isinstance(weight, UninitializedParameter) for weight in network.parameters()):
-        raise InputError(f"{name} has lazy layers without weights; let it run on an image before it is given.")
+        raise InputError(f"{name} has lazy layers without weights; run it on an image first.")
 
 
 def _run_code(name: str, image: Image, classes: int) -> tuple[Any, frozenset[str]]:
-    """What a name in the user's code gives, and which of `image` and `classes` it took."""
+    """Return the value of a name in the user's code, and which of `image` and `classes` it takes."""
     module, _, path = name.partition(":")
     sys.path.insert(0, os.getcwd())
     try:
         found = operator.attrgetter(path)(importlib.import_module(module))
     finally:
-        sys.path.remove(os.getcwd())  # or the user's files would stand before the packages that are imported later
+        sys.path.remove(os.getcwd())  # or the user's files would shadow packages that are imported later
     if isinstance(found, nn.Module) or not callable(found):
         return found, frozenset()
     takes = inspect.signature(found).parameters

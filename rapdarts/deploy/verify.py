@@ -1,4 +1,4 @@
-"""Trained networks handed over to other runtimes: written, opened again, and compared with PyTorch before anyone gets the file."""
+"""Verification of exported networks: each file is opened by its own runtime and compared with PyTorch before it is written."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from rapdarts.training.metrics import Evaluation, evaluate_logits, predict
 
 @dataclass(frozen=True)
 class Runtime:
-    """A format that carries a trained network away: written, and opened again by the runtime that it is for.
+    """A format for another runtime: how its files are written, and how that runtime opens them.
 
-    `tolerance` is the largest difference of two logits that is let pass, in largest logits; `batch` says how many images
-    the file takes at once. What it needs installed stands in rapdarts.config.exports.
+    `tolerance` is the largest accepted difference between two logits, relative to the largest logit. `batch` says how many
+    images the file takes at once. The packages that it needs are listed in rapdarts.config.exports.
     """
 
     write: Callable[[nn.Module, Facts], bytes]
@@ -41,18 +41,18 @@ RUNTIMES: dict[str, Runtime] = {
     "pt2": Runtime(runtimes.to_pt2, runtimes.open_pt2, 1e-4, "batches of any size"),
     "executorch": Runtime(runtimes.to_executorch, runtimes.open_executorch, 1e-3, "one image at a time"),
 }
-"""What `rapdarts export to=` writes of a trained network for others to run; `safetensors` is for rapdarts itself."""
+"""Formats of `rapdarts export to=` for other runtimes; `safetensors` is for rapdarts itself."""
 
 COMPARED = 64
-"""Images on which a file is compared with PyTorch."""
+"""Number of images on which a file is compared with PyTorch."""
 
 BATCH = 64
-"""Images in a batch of the calibration and of the test."""
+"""Batch size for calibration and testing."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """The largest difference of two logits, the largest logit of PyTorch's, and the number of images that showed them."""
+    """The largest difference between two logits, the largest of PyTorch's logits, and the number of images compared."""
 
     difference: float
     largest: float
@@ -60,7 +60,7 @@ class Agreement:
 
     @property
     def relative(self) -> float:
-        """The difference in largest logits; not a number where a logit is not finite."""
+        """The difference relative to the largest logit; NaN if a logit is not finite."""
         return self.difference / max(self.largest, 1e-6)
 
     @property
@@ -70,41 +70,41 @@ class Agreement:
 
 
 def facts_for(trained: TrainedFile, licence: str = "") -> Facts:
-    """What a file is to say about a trained network."""
+    """Return the metadata to store in the file of a trained network."""
     cells = [trained.blueprint.genotype.line] if isinstance(trained.blueprint, DerivedBlueprint) else []
     return Facts(trained.blueprint.image, trained.class_names, "\n".join([what(trained), *cells]), licence)
 
 
 def write_verified(network: nn.Module, runtime: Runtime, facts: Facts, pixels: Tensor) -> tuple[bytes, Agreement]:
-    """The file, and how far its logits are from those of the network, on `pixels` (n, c, h, w) in 0..1.
+    """Return the content of the file, and how well its logits agree with the network's on `pixels` (n, c, h, w) in 0..1.
 
-    Raises RapdartsError where that is too far.
+    Raises RapdartsError if they differ by more than the tolerance.
     """
     content = runtime.write(network, facts)
     found = agreement(network, runtime.open(content), pixels)
     if not found.relative <= runtime.tolerance:
         raise RapdartsError(
-            f"the exported network differs from PyTorch by {found.difference:.2g} in a logit (the largest is"
-            f" {found.largest:.3g}), more than {runtime.tolerance:g} of it; nothing was written. Take another format."
+            f"the exported network differs from PyTorch by {found.difference:.2g} in a logit (largest logit:"
+            f" {found.largest:.3g}; tolerance: {runtime.tolerance:g} of it), so nothing was written; choose another format."
         )
     return content, found
 
 
 @torch.no_grad()
 def agreement(network: Function, other: Function, pixels: Tensor) -> Agreement:
-    """How far the logits of two networks lie apart, in batches of 1, of 7, and of the rest."""
+    """Compare the logits of two networks on `pixels` (n, c, h, w) in 0..1, in batches of 1, 7 and the rest."""
     batches = [part for part in (pixels[:1], pixels[1:8], pixels[8:]) if len(part)]
     ours, theirs = (torch.cat([run(part) for part in batches]).double() for run in (network, other))
     return Agreement((ours - theirs).abs().max().item(), ours.abs().max().item(), len(pixels))
 
 
 def pixel_batches(images: Images, index: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """(pixels (n, c, h, w) in 0..1, labels (n,)) of the images in `index` (None: all), in batches."""
+    """Yield the images in `index` (m,) (None: all) in batches: (pixels (n, c, h, w) in 0..1, labels (n,))."""
     return ordered(images, index, BATCH, fractions(images.image[0]))
 
 
 def pixels_to_compare(image: tuple[int, int, int], data: DataSet | None) -> Tensor:
-    """The pixels on which a file is compared: the first test images, or, without data, seeded random ones."""
+    """Return the pixels (n, c, h, w) in 0..1 to compare a file on: the first test images or, without data, seeded random ones."""
     if data is None:
         return torch.rand(COMPARED, *image, generator=torch.Generator().manual_seed(0))
     first = torch.arange(min(COMPARED, len(data.test)))
@@ -112,12 +112,12 @@ def pixels_to_compare(image: tuple[int, int, int], data: DataSet | None) -> Tens
 
 
 def int8(content: bytes, facts: Facts, data: DataSet, count: int) -> tuple[bytes, int]:
-    """An ONNX file brought to 8 bits, and the number of training images that set its ranges: up to `count`, drawn with seed 0."""
+    """Quantise an ONNX file to 8 bits, calibrated on up to `count` training images drawn with seed 0. Return it and their number."""
     index = permutation(0, "calibration", 0, len(data.train))[:count]
     batches = (pixels for pixels, _ in pixel_batches(data.train, index))
     return onnx.to_int8(content, facts, batches), len(index)
 
 
 def evaluate_runtime(network: Function, data: DataSet) -> Evaluation:
-    """Accuracy of a network from pixels to logits on the test set. Raises DivergedError for logits that are not finite."""
+    """Evaluate a network from pixels to logits on the test set. Raises DivergedError for logits that are not finite."""
     return evaluate_logits(*predict(network, pixel_batches(data.test)))

@@ -327,7 +327,7 @@ def test_the_skeleton_of_the_command_line_wins_over_the_genotypes(
         _, said, *_, error = err.splitlines()
         assert out == ""
         assert said.startswith(f"building {built.replace(' x ', ' cells x ')} channels")
-        assert said.endswith(f"stem{why}; skeleton.KEY=... sets another")
+        assert said.endswith(f"stem{why}; change it with skeleton.KEY=...")
         assert error == f"rapdarts: error: {built}."
         saved = resolve.experiment_of_run(Path(str(number))).skeleton
         assert f"{saved.layers} x {saved.channels}" == built
@@ -414,7 +414,7 @@ def test_derive_by_another_rule_and_skeleton(
     capsys: pytest.CaptureFixture[str], searched: Path, elsewhere: Path
 ) -> None:
     words = run(capsys, "derive", str(searched), "rule=darts", "layers=4", "channels=6", "out=other.json")
-    assert words.startswith("rule: on each edge the strongest primitive but none")
+    assert words.startswith("rule: the strongest primitive except none on each edge")
     assert words.endswith("written to other.json\n")
     assert json.loads((elsewhere / "other.json").read_text())["skeleton"]["layers"] == 4
     assert "written" not in run(capsys, "derive", str(searched), "max_skips=0", "out=")

@@ -1,4 +1,4 @@
-"""`rapdarts cost`: the figures of the literature, rows that add up, other conventions, networks of one's own, spaces, and the picture."""
+"""Tests of `rapdarts cost`: figures from the literature, rows that add up, other conventions, user networks, spaces, and plots."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ number = 3
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Commands run in a folder with a module `own_networks`."""
+    """Run commands in a folder with a module `own_networks`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "own_networks", raising=False)
@@ -101,7 +101,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    """What `rapdarts cost` prints."""
+    """Return a function that runs `rapdarts cost` and returns its output."""
 
     def command(*arguments: str) -> str:
         code = main(["cost", *arguments])
@@ -115,13 +115,13 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
 
 @pytest.fixture
 def cost(run: Any) -> Any:
-    """The same with --json, read."""
+    """Return a function like `run` that returns the parsed output of --json."""
     return lambda *arguments: json.loads(run(*arguments, "--json"))
 
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No second opinion, which takes most of the time."""
+    """Leave out the count by thop, which takes most of the time."""
     monkeypatch.setattr(layers, "second_opinion", lambda network, image: "not asked")
 
 
@@ -154,8 +154,8 @@ def test_literature(cost: Any, alone: None) -> None:
         adds_up(found)
 
 
-def test_the_conventions_of_the_literature_at_imagenet(cost: Any) -> None:
-    """542.8 M MACs; the 557 M that is published for this network counts batch norms and ReLUs too."""
+def test_the_conventions_of_the_literature_on_imagenet(cost: Any) -> None:
+    """The network has 542.8 M MACs; the published 557 M also counts batch norms and ReLUs."""
     found = cost("PDARTS", "input=3x224x224", "classes=1000", "layers=14", "channels=48")
     assert found["macs"] == found["thop_macs"] == 542_819_328
     assert found["macs_with_bn_relu"] == 557_119_488
@@ -207,7 +207,7 @@ def test_kinds_of_alexnet(cost: Any, alone: None) -> None:
 
 
 def adds_up(found: dict[str, Any]) -> None:
-    """Rows and kinds are the totals, taken apart; all that is counted is whole."""
+    """Check that rows and kinds add up to the totals, and that all counts are integers."""
     rows, kinds = found["layers"], found["by_kind"].values()
     for name in ("macs", "params"):
         assert sum(row[name] for row in rows) == sum(kind[name] for kind in kinds) == found[name]
@@ -241,8 +241,8 @@ def test_precision(cost: Any, alone: None) -> None:
     adds_up(half)
 
 
-def test_parameters_stand_with_the_layer_that_reads_them() -> None:
-    """Of batch norms with the layer before, or the first; of layer norms by themselves; of what nothing reads at the end."""
+def test_parameters_are_listed_with_the_layer_that_reads_them() -> None:
+    """Batch norms count with the row before them, or the first; layer norms have their own row; unused parameters come last."""
     network = nn.Sequential(
         nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.LayerNorm(6), nn.Flatten()
     )
@@ -263,13 +263,13 @@ def test_parameters_stand_with_the_layer_that_reads_them() -> None:
     assert [(row.layer, row.params) for row in rows_of(only, trace(only, (3, 8, 8)).ops)] == [("(rest)", 6)]
 
 
-def test_shared_layers_are_counted_as_often_as_they_run() -> None:
+def test_macs_of_shared_layers_are_counted_as_often_as_they_run() -> None:
     layer = nn.Conv2d(3, 3, 1)
     network = nn.Sequential(layer, layer)
     assert [(row.params, row.macs) for row in rows_of(network, trace(network, (3, 4, 4)).ops)] == [(12, 144), (0, 144)]
 
 
-def test_modules() -> None:
+def test_module_of_a_layer() -> None:
     with torch.device("meta"):
         network = REFERENCE["googlenet"].build((3, 224, 224), 1000)
     names = {
@@ -279,10 +279,10 @@ def test_modules() -> None:
     assert list(names.values()) == ["inception3a", "conv1", "conv2.expand", "fc"]
 
 
-# --- the text ----------------------------------------------------------------------------------------------------
+# --- text output -------------------------------------------------------------------------------------------------
 
 
-def test_one_network_in_words(run: Any) -> None:
+def test_text_of_one_network(run: Any) -> None:
     head, names, *lines = run("nin").splitlines()
     assert head == "nin: 3x224x224, 10 classes"
     assert names.split() == ["layer", "kind", "output", "memory", "KiB", "params", "MACs", "%", "of", "MACs"]
@@ -304,7 +304,7 @@ def test_many_layers_are_shown_by_module(run: Any, alone: None) -> None:
     assert list(table) == ["stem", *(f"cells.{i}" for i in range(6)), "classifier", "total"]
     assert table["cells.0"][1:4] == ["22", "layers", "16x16x16"]
     assert sum(int(row[-3].replace(",", "")) for row in table.values()) == 2 * int(table["total"][-3].replace(",", ""))
-    assert " -  a second opinion" in lines[-2]
+    assert " -  macs as counted by the package thop" in lines[-2]
     assert lines[-1].startswith("the auxiliary head that training adds to PDARTS: ")
     everything = run("PDARTS", "input=1x16x16", "layers=6", "channels=4", "rows=all")
     assert "cells.5.edges.7.2 " in everything and everything.count("\n") > 130
@@ -314,7 +314,7 @@ def test_many_layers_are_shown_by_module(run: Any, alone: None) -> None:
     ]
 
 
-def test_networks_side_by_side(run: Any, alone: None) -> None:
+def test_text_of_several_networks(run: Any, alone: None) -> None:
     lines = run("lenet", "nin", "own_networks:plain").splitlines()
     assert [line.split(":")[0] for line in lines[:2]] == ["lenet", "nin"]
     assert lines[2] == "own_networks:plain: 3x32x32, 7 classes"
@@ -347,9 +347,9 @@ def test_known_accuracies(run: Any, cost: Any, alone: None, elsewhere: Path) -> 
         assert rapdarts.costs(name).known_accuracy is None
 
 
-def test_known_accuracies_in_words(run: Any, alone: None) -> None:
+def test_text_of_known_accuracies(run: Any, alone: None) -> None:
     words = (
-        "test accuracy in % on CIFAR-10 / CIFAR-100 / ImageNet16-120, as NAS-Bench-201 trained the cell: 200 epochs,"
+        "test accuracy in % on CIFAR-10 / CIFAR-100 / ImageNet16-120, from NAS-Bench-201's training of the cell: 200 epochs,"
         " 15 cells + 2 residual blocks x 16 channels, mean over its seeds"
     )
     (row,) = [line for line in run(BENCH[0]).splitlines() if words in line]
@@ -358,11 +358,11 @@ def test_known_accuracies_in_words(run: Any, alone: None) -> None:
     table = [line for line in lines if line.startswith(("macs ", "thop_macs", "known_accuracy"))]
     assert table[-1] == f"known_accuracy     93.66 / 70.29 / 44.03              -  10.00 / 1.00 / 0.83  {words}"
     columns = [re.search(r"  (?=[a-z]{4})", line) for line in table]
-    assert len({column.start() for column in columns if column}) == 1  # where the conventions begin
+    assert len({column.start() for column in columns if column}) == 1  # the column at which the descriptions begin
 
 
-def test_a_space_of_ones_own_has_no_known_accuracies(cost: Any, alone: None, elsewhere: Path) -> None:
-    """Not even if its name and those of its primitives are the same."""
+def test_a_user_space_has_no_known_accuracies(cost: Any, alone: None, elsewhere: Path) -> None:
+    """Not even if the space and its primitives have the names of the original."""
     own = dict(nasbench201.SPACE.primitives)
     own["none"], own["avg_pool_3x3"] = own["avg_pool_3x3"], own["none"]
     assert rapdarts.costs(BENCH[1], space=replace(nasbench201.SPACE, primitives=own)).known_accuracy is None
@@ -375,7 +375,7 @@ def test_a_space_of_ones_own_has_no_known_accuracies(cost: Any, alone: None, els
     assert "known_accuracy" not in cost("cell.json", "--space", "mine.py")
 
 
-# --- networks of one's own ---------------------------------------------------------------------------------------
+# --- user networks -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -389,14 +389,16 @@ def test_a_space_of_ones_own_has_no_known_accuracies(cost: Any, alone: None, els
         ("Places.instance", (), [3, 32, 32], 7, 6 + 56 + 21 + 12),
     ],
 )
-def test_own_networks(name: str, keys: tuple[str, ...], image: list[int], classes: int, params: int, cost: Any) -> None:
+def test_user_networks(
+    name: str, keys: tuple[str, ...], image: list[int], classes: int, params: int, cost: Any
+) -> None:
     found = cost(f"own_networks:{name}", *keys)
     assert (found["input"], found["classes"], found["params"]) == (image, classes, params)
     assert found["target"] == f"own_networks:{name}"
     adds_up(found)
 
 
-def test_what_thop_cannot_see_and_cannot_do(cost: Any) -> None:
+def test_networks_that_thop_cannot_count(cost: Any) -> None:
     functional, uncopied = cost("own_networks:Functional", "own_networks:uncopied")
     assert functional["thop_macs"] == 28 < functional["macs"]
     assert [(row["layer"], row["kind"]) for row in functional["layers"]] == [
@@ -413,7 +415,7 @@ def test_what_thop_cannot_see_and_cannot_do(cost: Any) -> None:
 
 
 def test_filter_designs(cost: Any, run: Any) -> None:
-    """AlexNet's fifth convolution in five designs."""
+    """Count AlexNet's fifth convolution in five designs."""
     found = cost("filters", "input=384x13x13", "channels=256")
     assert {
         name: tuple(design[one] for one in ("macs", "params", "bytes")) for name, design in found["designs"].items()
@@ -433,26 +435,26 @@ def test_filter_designs(cost: Any, run: Any) -> None:
     assert small["1x1 to 1, 3x3"]["bytes"] == small["1x1 to 1, 3x3"]["params"] == 29
 
 
-# --- a space -----------------------------------------------------------------------------------------------------
+# --- spaces ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def darts() -> dict[str, Any]:
-    """The space of DARTS at its deployment skeleton, as JSON has it."""
+    """Return the JSON costs of the space `darts` at its deployment skeleton."""
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
         patch.setattr(spaces, "BUILT", 3)
         assert main(["cost", "space=darts", "--json"]) == 0
     return dict(json.loads(printed.getvalue()))
 
 
-def of(found: dict[str, Any]) -> tuple[int, int]:
+def params_macs(found: dict[str, Any]) -> tuple[int, int]:
     return found["params"], found["macs"]
 
 
 def test_extremes_and_cells_of_one_primitive(darts: dict[str, Any]) -> None:
-    assert of(darts["floor"]) == (1_370_134, 227_272_320)
-    assert of(darts["ceiling"]) == (5_144_086, 817_833_600)
-    assert {name: of(amounts) for name, amounts in darts["one_primitive"].items()} == {
+    assert params_macs(darts["floor"]) == (1_370_134, 227_272_320)
+    assert params_macs(darts["ceiling"]) == (5_144_086, 817_833_600)
+    assert {name: params_macs(amounts) for name, amounts in darts["one_primitive"].items()} == {
         "max_pool_3x3": (1_370_134, 227_272_320),
         "avg_pool_3x3": (1_370_134, 227_272_320),
         "skip_connect": (1_580_950, 248_505_984),
@@ -464,14 +466,14 @@ def test_extremes_and_cells_of_one_primitive(darts: dict[str, Any]) -> None:
     assert darts["skeleton"] == {"layers": 20, "channels": 36, "image": [3, 32, 32], "classes": 10, "stem": "cifar"}
 
 
-def test_means(darts: dict[str, Any]) -> None:
+def test_mean_costs(darts: dict[str, Any]) -> None:
     assert round(darts["expected"]["macs"] / 1e6, 3) == 459.566
     assert round(darts["expected"]["params"] / 1e6, 3) == 2.912
     assert round(darts["plain_sum"]["macs"] / 1e6) == 583
 
 
-def test_distribution(darts: dict[str, Any]) -> None:
-    """Of 20,000 genotypes; the tolerances are about three standard errors."""
+def test_distribution_of_costs(darts: dict[str, Any]) -> None:
+    """The sample has 20,000 genotypes; tolerances are about three standard errors."""
     sample = darts["sample"]
     assert (sample["n"], sample["seed"]) == (20_000, 0)
     weights, macs = ({fact: value / 1e6 for fact, value in sample[name].items()} for name in ("params", "macs"))
@@ -484,7 +486,8 @@ def test_distribution(darts: dict[str, Any]) -> None:
 
 
 def test_prices(darts: dict[str, Any]) -> None:
-    assert {name: {kind: of(found) for kind, found in kinds.items()} for name, kinds in darts["prices"].items()} == {
+    prices = darts["prices"].items()
+    assert {name: {kind: params_macs(found) for kind, found in kinds.items()} for name, kinds in prices} == {
         name: dict(zip(("normal", "reduce_stride_2", "reduce_stride_1"), figures, strict=True))
         for name, figures in {
             "none": [(0, 0)] * 3,
@@ -500,25 +503,25 @@ def test_prices(darts: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("layers, params", [(5, 1_275_834), (8, 1_930_618), (11, 2_585_146), (17, 3_894_202)])
-def test_supernet(layers: int, params: int, cost: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_supernet_params(layers: int, params: int, cost: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spaces, "BUILT", 1)
     found = cost("space=darts", f"layers={layers}", "channels=16")
     assert found["supernet"] == {"params": params}
 
 
-def test_a_space_of_one_kind_in_words(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_of_a_space_with_one_kind_of_cell(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spaces, "BUILT", 2)
     lines = run("space=nasbench201").splitlines()
     assert lines[0] == "nasbench201: 17 cells x 16 channels, 3x32x32, 10 classes, cifar stem, 32 bits"
     assert lines[2].split()[:4] == ["cheapest", "genotype", "7,783,040", "73,306"]
-    assert lines[3].split()[:4] == ["dearest", "genotype", "220,119,680", "1,531,546"]
+    assert lines[3].split()[:5] == ["most", "expensive", "genotype", "220,119,680", "1,531,546"]
     assert any(line.startswith("nor_conv_1x1 only ") and " 241,306 " in line for line in lines)
     assert any(line.startswith("nor_conv_3x3, normal ") for line in lines)
     assert not any("reduce" in line for line in lines)
     assert any(line.startswith("peak memory: ") and line.endswith("in 2 random networks") for line in lines)
 
 
-def test_a_space_of_ones_own(cost: Any, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_space(cost: Any, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spaces, "BUILT", 1)
     (elsewhere / "mine.py").write_text(
         "from rapdarts.networks.primitives import choose\nfrom rapdarts import SearchSpace\n"
@@ -531,7 +534,7 @@ def test_a_space_of_ones_own(cost: Any, elsewhere: Path, monkeypatch: pytest.Mon
 
 
 def every_genotype(space: SearchSpace) -> list[Genotype]:
-    """All cells of a small space."""
+    """Return all genotypes of a small space."""
     primitives = [name for name in space.primitives if space.derive_none or name != "none"]
     nodes = []
     for node in range(space.nodes):
@@ -544,7 +547,7 @@ def every_genotype(space: SearchSpace) -> list[Genotype]:
 
 
 @pytest.mark.parametrize("keep", [1, 2, None])
-def test_extremes_are_those_of_all_genotypes(keep: int | None) -> None:
+def test_extremes_match_an_enumeration_of_all_genotypes(keep: int | None) -> None:
     space = named_space("darts").only(["none", "max_pool_3x3", "dil_conv_3x3"])
     space = replace(space, nodes=2, keep=keep, candidates=())
     table = price_table(space, Skeleton(3, 2, (3, 8, 8), 10))
@@ -559,7 +562,7 @@ def test_extremes_are_those_of_all_genotypes(keep: int | None) -> None:
 
 
 @pytest.mark.parametrize("name", ["darts", "nasbench201"])
-def test_peaks_of_few_layers_are_those_of_many(name: str) -> None:
+def test_peak_of_few_layers_equals_that_of_many(name: str) -> None:
     space = named_space(name)
     for seed in range(2):
         skeleton = Skeleton(13 + seed, 4, (3, 16, 16), 10)
@@ -568,7 +571,7 @@ def test_peaks_of_few_layers_are_those_of_many(name: str) -> None:
         assert spaces.peak_of_random(space, skeleton, np.random.default_rng(seed)) == expected
 
 
-# --- the picture -------------------------------------------------------------------------------------------------
+# --- plots -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name, start", [("a.png", b"\x89PNG"), ("a.SVG", b"<?xml"), ("a.pdf", b"%PDF")])
@@ -583,15 +586,15 @@ def test_plot(name: str, start: bytes, run: Any, alone: None, elsewhere: Path) -
         assert "output memory, KiB" in (elsewhere / name).read_text()
 
 
-def test_a_picture_of_very_many_layers() -> None:
+def test_a_plot_of_very_many_layers() -> None:
     many = plots.Panels("many", [f"layer{i}" for i in range(250)], {"a": range(250), "b": [0] * 250})
     none = plots.Panels("none", [], {"a": [], "b": []})
     (Path("many.png")).write_bytes(plots.draw_bars([many, none], ".png"))
-    with Image.open("many.png") as picture:
-        assert picture.width < 6000 and picture.height < 2000
+    with Image.open("many.png") as image:
+        assert image.width < 6000 and image.height < 2000
 
 
-# --- what a user can get wrong -----------------------------------------------------------------------------------
+# --- user errors -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -600,21 +603,24 @@ def test_a_picture_of_very_many_layers() -> None:
         ("", "rapdarts cost needs a network (see --help), or space=NAME; see rapdarts cost --help."),
         (
             "alexnett",
-            "there is no network 'alexnett': neither a file, package.module:callable nor a name; the nearest is alexnet.",
+            "there is no network 'alexnett': it is neither a file, package.module:callable nor a known name; the nearest is alexnet.",
         ),
         ("pdart", "the nearest is PDARTS."),
-        (".", ". holds no genotype.json; the search has not finished, or it is not a run folder."),
-        ("own_networks:fails", "own_networks:fails cannot be built: ValueError: no luck; mend it."),
+        (".", ". has no genotype.json; the search has not finished, or this is not a run folder."),
+        ("own_networks:fails", "own_networks:fails cannot be built: ValueError: no luck; fix it."),
         (
             "own_networks:nothing",
             "own_networks:nothing cannot be built: AttributeError: module 'own_networks' has no attribute 'nothing'",
         ),
         (
             "no_networks:plain",
-            "no_networks:plain cannot be built: ModuleNotFoundError: No module named 'no_networks'; mend it.",
+            "no_networks:plain cannot be built: ModuleNotFoundError: No module named 'no_networks'; fix it.",
         ),
-        ("own_networks:number", "own_networks:number gives a value of <class 'int'>, not a network (torch.nn.Module)."),
-        ("own_networks:lazy", "own_networks:lazy has lazy layers without weights; let it run on an image"),
+        (
+            "own_networks:number",
+            "own_networks:number returns a value of <class 'int'>, not a network (torch.nn.Module).",
+        ),
+        ("own_networks:lazy", "own_networks:lazy has lazy layers without weights; run it on an image first."),
         ("own_networks:pair", "the network (LSTM) "),
         ("own_networks:plain input=3x40x40", "layer 4 (Linear) fails on an image of 3x40x40: "),
         ("own_networks:plain classes=3", "rapdarts cost own_networks:plain has no use for classes=; leave it out."),
@@ -626,21 +632,23 @@ def test_a_picture_of_very_many_layers() -> None:
         ("nin space=darts", "rapdarts cost nin has no use for space=; leave it out."),
         ("nin input=3x", "input=3x is not an image; write CxHxW such as 3x32x32."),
         ("nin precision=7", "precision has no choice 7; there are 0, 32, 16, 8."),
-        ("nin plot=a.gif", "plot=a.gif is no picture; write a path that ends in .png, .svg, .pdf."),
-        ("nin plot=.png", "plot=.png is no picture; write a path that ends in "),
+        ("nin plot=a.gif", "plot=a.gif is not an image file; use a path that ends in one of .png, .svg, .pdf."),
+        ("nin plot=.png", "plot=.png is not an image file; use a path that ends in one of "),
         ("nin plot=missing/a.png", "plot=missing/a.png: there is no folder missing; make it first, or choose another."),
         ("filters layers=3", "rapdarts cost filters has no use for layers=; leave it out."),
         ("filters nin", "rapdarts cost does not know what to do with 'nin'"),
         ("space=dartz", "there is no search space 'dartz'; the nearest is darts, of "),
         ("space=darts plot=a.png", "rapdarts cost space=darts has no use for plot=; leave it out."),
-        ("PDARTS --space mine.py", "--space mine.py holds the space mine, but darts is asked for."),
+        ("PDARTS --space mine.py", "--space mine.py defines the space mine, but darts is needed."),
         (
             "foreign.json",
             "foreign.json: cell normal, node 0, edge 0: the space darts has no primitive 'sep_conv_7x7'; the nearest is sep_conv_5x5",
         ),
     ],
 )
-def test_mistakes(line: str, words: str, capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+def test_mistakes_are_reported_in_one_line(
+    line: str, words: str, capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
     (elsewhere / "mine.py").write_text(
         "from rapdarts.networks.primitives import choose\nfrom rapdarts import SearchSpace\n"
         'SPACE = SearchSpace("mine", choose("none", "skip_connect"))\n'
@@ -649,18 +657,18 @@ def test_mistakes(line: str, words: str, capsys: pytest.CaptureFixture[str], els
     (elsewhere / "foreign.json").write_text(foreign)
     assert main(["cost", *line.split()]) == 2
     out, err = capsys.readouterr()
-    said = err.replace("imported\n", "").replace("running\n", "")
-    assert out == "" and said.count("\n") == 1 and len(said) < 1000
-    assert said.startswith("rapdarts: error: ") and words in said
+    message = err.replace("imported\n", "").replace("running\n", "")
+    assert out == "" and message.count("\n") == 1 and len(message) < 1000
+    assert message.startswith("rapdarts: error: ") and words in message
     assert not list(elsewhere.glob("*.png"))
 
 
-# --- any network ---------------------------------------------------------------------------------------------------
+# --- any network -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """The least that can be counted: a name, an image, classes, and a way to build it."""
+    """A minimal CountedNetwork."""
 
     name: str = "one convolution"
     image: tuple[int, int, int] = (3, 8, 8)
@@ -670,7 +678,7 @@ class Convolution:
         return nn.Conv2d(3, 5, 1)
 
 
-def test_costs_of_anything_that_can_be_built() -> None:
+def test_network_costs_accept_any_counted_network() -> None:
     skeleton = Skeleton(3, 4, (3, 8, 8), 5)
     plain = layers.network_costs(Convolution(), 16, HOROWITZ_45NM).to_json()
     assert (plain["target"], plain["input"], plain["classes"]) == ("one convolution", (3, 8, 8), 5 * 64)

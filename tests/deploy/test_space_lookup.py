@@ -39,8 +39,8 @@ def test_own_files_do_not_shadow_modules(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "holds no value SPACE = rapdarts.SearchSpace"),
-        ("SPACE = {'none': None}", "holds no value SPACE"),
+        ("", "does not define SPACE = rapdarts.SearchSpace"),
+        ("SPACE = {'none': None}", "does not define SPACE"),
         ("import no_such_package", "fails when it is run: ModuleNotFoundError: No module named 'no_such_package'"),
         ("SPACE = (", "fails when it is run: SyntaxError"),
         ("1 / 0", "fails when it is run: ZeroDivisionError"),

@@ -32,7 +32,7 @@ from rapdarts.deploy.model_file import deployed, read_trained
 from rapdarts.deploy.onnx import onnx_facts, onnx_network
 from rapdarts.deploy.runtimes import Facts
 from rapdarts.deploy.verify import RUNTIMES, agreement
-from rapdarts.errors import DamagedError, InputError, RapdartsError
+from rapdarts.errors import DamagedError, InputError, RapdartsError, installation
 from search_spaces.darts import SPACE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -237,7 +237,7 @@ def test_eight_bits_are_tested_beside_thirty_two(run: Path, tested: Path, tmp_pa
 
 def test_a_reference_network_goes_as_well(lenet: Path, tmp_path: Path, values: Values, sentence: Sentence) -> None:
     said = values(lenet, "to=onnx", f"out={tmp_path / 'lenet.onnx'}")
-    assert said["compared_on"] == "64 images of random pixels, as the data set npz of its run is not at hand"
+    assert said["compared_on"] == "64 images of random pixels, because the data set npz of its run is not available"
     assert onnx_facts(tmp_path / "lenet.onnx") == Facts((1, 16, 16), ("0", "1", "2"), "lenet, a reference network")
     pixels = torch.rand(5, 1, 16, 16)
     with torch.no_grad():
@@ -269,13 +269,14 @@ def test_a_network_alone_is_compared_on_random_pixels_or_on_an_experiment(
     run: Path, tmp_path: Path, values: Values, sentence: Sentence
 ) -> None:
     alone, file = copy(run / "network.safetensors", tmp_path / "net.safetensors"), f"out={tmp_path / 'net.pt2'}"
-    random = "64 images of random pixels, as no run folder lies around the network"
+    random = "64 images of random pixels, because the network is not in a run folder"
     assert values(alone, "to=pt2", file)["compared_on"] == random
     assert values(alone, "digits", "to=pt2", file)["compared_on"] == "64 test images of digits"
     assert values(alone, "data.name=digits", "to=pt2", file)["compared_on"] == "64 test images of digits"
-    assert "there is no config.yaml beside" in sentence(alone, "to=onnx", "precision=8", file)
-    assert "was trained on images (1, 8, 8) of the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these are (3," in sentence(
-        alone, other_data(tmp_path), "to=pt2", file
+    assert "the data to test on are unknown" in sentence(alone, "to=onnx", "precision=8", file)
+    assert (
+        "was trained on images (1, 8, 8) with the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these data have images (3,"
+        in sentence(alone, other_data(tmp_path), "to=pt2", file)
     )
 
 
@@ -353,8 +354,8 @@ def test_the_weights_and_a_card_that_says_what_is_known(
     assert "n = 600" in card and "| data set | digits |" in card and "1 epoch, seed 0" in card
     assert f"| cost: params | {result['costs']['params']:,} |" in card
     assert LITERATURE["PDARTS"].to_darts() in card and "3 cells x 4 channels" in card
-    assert 'license: "CC-BY-4.0"' in card and "The weights: CC-BY-4.0, as whoever exported them says." in card
-    assert "The licence of digits is not known here" in card
+    assert 'license: "CC-BY-4.0"' in card and "Licence of the weights, as stated at export: CC-BY-4.0." in card
+    assert "The licence of digits is unknown" in card
     assert process(snippet(card), cwd=tmp_path).strip() in set("0123456789")
     names = elsewhere("import safetensors.numpy as s\nprint(*sorted(s.load_file(sys.argv[1])))", file).split()
     assert names == sorted(deployed(read_trained(file)).network.state_dict())  # type: ignore[union-attr, operator]
@@ -364,12 +365,12 @@ def test_the_card_says_what_is_not_known(run: Path, lenet: Path, tmp_path: Path,
     alone = copy(run / "network.safetensors", tmp_path / "alone.safetensors")
     card = Path(values(alone, "to=safetensors", f"out={tmp_path / 'x.safetensors'}")["card"]).read_text()
     for row in ("data set", "test accuracy", "training"):
-        assert f"| {row} | unknown: no run folder lies around the file |" in card
-    assert "The weights carry no licence" in card and "license:" not in card
+        assert f"| {row} | unknown: the file is not in a run folder |" in card
+    assert "No licence for the weights was stated at export." in card and "license:" not in card
     beside = copy(run / "network.safetensors", run / "other.safetensors")
     assert history_of(Path(beside)).test == {}  # the result in the folder is not that of this file
     card = Path(values(lenet, "to=safetensors", f"out={tmp_path / 'lenet.safetensors'}")["card"]).read_text()
-    assert "| what | lenet, a reference network |" in card and "## Cells" not in card
+    assert "| network | lenet, a reference network |" in card and "## Cells" not in card
 
 
 def test_the_card_of_a_network_of_a_space_of_ones_own_says_where_that_comes_in(tmp_path: Path, values: Values) -> None:
@@ -384,7 +385,10 @@ def test_the_card_of_a_network_of_a_space_of_ones_own_says_where_that_comes_in(t
     assert main(["retrain", str(genotype), "digits", *SETTINGS, *less, *own, f"run={tmp_path / 'run'}"]) == 0
     said = values(tmp_path / "run", "to=safetensors", f"out={tmp_path / 'net.safetensors'}", *own)
     card = Path(said["card"]).read_text()
-    assert 'space = Path("mine.py")  # your file' in card and "digits, 0.1 of its training images" in card
+    assert (
+        'space = Path("mine.py")  # your file that defines this space' in card
+        and "digits, 0.1 of its training images" in card
+    )
     assert process(snippet(card), cwd=tmp_path).strip() in set("0123456789")
 
 
@@ -418,10 +422,10 @@ def test_targets_without_weights_are_one_sentence(run: Path, tmp_path: Path, sen
         to = [f"to={form}", f"out={tmp_path / 'net'}"]
         for target in (genotype, tmp_path / "search"):
             said = sentence(target, *to)
-            assert f"holds a genotype without weights, and to={form} needs a trained network" in said and train in said
+            assert f"has a genotype but no weights, and to={form} needs a trained network" in said and train in said
         for name in ("PDARTS", "lenet"):
             assert f"{name} is a network without weights" in (said := sentence(name, *to)) and train in said
-        assert "holds no network.safetensors" in sentence(tmp_path / "empty", *to)
+        assert "has no network.safetensors" in sentence(tmp_path / "empty", *to)
         assert "there is no trained network 'nowhere'" in sentence("nowhere", *to)
     assert not (tmp_path / "net").exists()
 
@@ -472,7 +476,7 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     said = sentence(run, *to, f"out={tmp_path / 'net'}")
-    assert f"{to[0]} needs the package {package}: pip install 'rapdarts[{extra}]'" in said
+    assert f"{to[0]} needs the package {package}; install it with {installation(extra)}." in said
     assert not list(tmp_path.iterdir())
 
 
@@ -481,7 +485,7 @@ def test_files_of_others_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         onnx_network(path)
     path.write_bytes(b"not ONNX")
-    with pytest.raises(DamagedError, match=r"net\.onnx is no ONNX file"):
+    with pytest.raises(DamagedError, match=r"net\.onnx is not an ONNX file"):
         onnx_network(path)
-    with pytest.raises(InputError, match="does not say its image"):
+    with pytest.raises(InputError, match="have no valid image"):
         shipped.facts_of({"image": "[1, 8]", "class_names": "[]"}, "net.onnx")

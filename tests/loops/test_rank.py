@@ -137,7 +137,7 @@ def test_the_best_is_ready_to_be_retrained_and_all_are_ready_to_be_tested(
     row = capsys.readouterr().out.splitlines()[2]
     share, error = 100 * first["validation_accuracy"], 100 * first["standard_error"]
     assert f"| rank, first of 2 | digits | 0 | 1 epochs | {first['costs']['params']:,} |" in row
-    assert f"| on training images kept aside: {share:.2f} ± {error:.2f} % (standard error) | 596 |" in row
+    assert f"| on held-out training images: {share:.2f} ± {error:.2f} % (standard error) | 596 |" in row
 
 
 def test_several_seeds_give_an_error_over_them(
@@ -515,10 +515,10 @@ def test_what_cannot_be_ranked(search: Path, tmp_path: Path, capsys: pytest.Capt
 
     assert "PDARTS holds no finished search (no alphas.json)" in sentence("PDARTS")
     assert f"{tmp_path} holds no finished search" in sentence("PDARTS", tmp_path)
-    assert f"{tmp_path} holds no genotype.json; the search has not finished" in sentence(search, tmp_path)
+    assert f"{tmp_path} has no genotype.json; the search has not finished" in sentence(search, tmp_path)
     assert "there is no genotype 'PDRATS'" in sentence(search, "PDRATS")
     for key in ("budget.params", "search.budget.macs"):
         assert f"has no use for {key}=; derive a genotype anew" in sentence(search, f"{key}=9k")
     idle = sentence(search, "search.lr=0.3", "search.space=filters", "precision=8", "count=2")
     assert "searches no more, and has no use for search.lr=, search.space=; leave it out." in idle
-    assert "retrain.batch=700 is larger than the 601 images" in sentence(search, "retrain.batch=700")
+    assert "retrain.batch=700 is larger than the 601 training images" in sentence(search, "retrain.batch=700")

@@ -417,7 +417,7 @@ def test_a_reference_network_learns_and_is_tested_again(
     assert main(["retrain", "LeNet", "digits", *data, *recipe, f"run={folder}"]) == 0
     out, err = capsys.readouterr()
     assert "building lenet for images of 1x16x16 and 10 classes\n" in err
-    assert "without retrain.drop_path and retrain.auxiliary: these belong to networks of cells\n" in err
+    assert "ignoring retrain.drop_path and retrain.auxiliary: only networks of cells use them\n" in err
 
     result = json.loads((folder / "result.json").read_text())
     assert result["network"] == "lenet"
@@ -448,7 +448,7 @@ def test_an_interrupted_reference_network_ends_in_the_same_bits(
 
 
 def test_resume_with_another_network_is_refused(googlenet: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, code, reason in (("googlenet_d2l", 4, "belongs to another reference network"), ("PDARTS", 2, "skeleton")):
+    for name, code, reason in (("googlenet_d2l", 4, "belongs to a different reference network"), ("PDARTS", 2, "skeleton")):
         assert main(["retrain", name, "digits", *GOOGLENET, f"run={googlenet}", "resume=true"]) == code
         assert reason in capsys.readouterr().err
 
@@ -456,16 +456,16 @@ def test_resume_with_another_network_is_refused(googlenet: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("lenet", "digits"), "lenet cannot take an image of 1x8x8, of which nothing is left behind its layer conv2"),
+        (("lenet", "digits"), "lenet cannot take an image of 1x8x8: the output of its layer conv2 would be empty"),
         (
             ("LeNet", "digits", "skeleton.layers=3"),
             "lenet is a reference network, which has no use for skeleton.layers=",
         ),
         (("lenet", "digits", "stem=cifar"), "lenet is a reference network, which has no use for stem=; leave it out."),
-        (("googlenet", "digits", "retrain.batch=5000"), "retrain.batch=5000 is larger than the 1197 images"),
+        (("googlenet", "digits", "retrain.batch=5000"), "retrain.batch=5000 is larger than the 1197 training images that it is drawn from;"),
         (
             ("googlenett", "digits"),
-            "there is no network 'googlenett': neither a file nor a name; the nearest is googlenet.",
+            "there is no network 'googlenett': it is neither a file nor a known name; the nearest is googlenet.",
         ),
     ],
 )

@@ -627,7 +627,7 @@ def test_a_search_that_has_not_finished(refuse: Refuse, elsewhere: Path) -> None
     )
     assert "first has no genotype.json; the search has not finished" in refuse("cost", "first")
     assert "first has no network.safetensors; name the folder of a finished" in refuse("evaluate", "first")
-    assert "first holds no finished run" in refuse("report", "first")
+    assert "first contains no finished run" in refuse("report", "first")
 
 
 def test_damaged_alphas(refuse: Refuse, elsewhere: Path) -> None:

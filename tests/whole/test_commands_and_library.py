@@ -192,11 +192,11 @@ def test_arrays_go_all_the_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", [None, 3, ["PDARTS"], object()])
 def test_what_is_no_network_is_one_sentence(given: Any) -> None:
     for function in (rapdarts.read, rapdarts.costs, rapdarts.derived, lambda one: rapdarts.retrain(one, "digits")):
-        with pytest.raises(InputError, match="a network is a genotype, a name, a file, or the folder or the result"):
+        with pytest.raises(InputError, match="a network must be a genotype, a name, a file, or the folder or result"):
             function(given)
     for function in (rapdarts.load, rapdarts.evaluate):
         with pytest.raises(
-            InputError, match="a trained network is a file, or the folder or the result of a retraining"
+            InputError, match="a trained network must be a file, or the folder or result of a retraining"
         ):
             function(given)
 
@@ -243,11 +243,11 @@ def test_a_name_that_is_also_a_folder_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lenet").symlink_to(runs / "search")
-    with pytest.raises(InputError, match=r"write \./lenet for that, or LENET for the network"):
+    with pytest.raises(InputError, match=r"write \./lenet for the file, or LENET for the network"):
         rapdarts.costs("lenet")
     assert rapdarts.costs("LENET")["params"] != rapdarts.costs("./lenet")["params"]
     assert main(["retrain", "lenet", "--print-config"]) == 2
-    assert "lenet is the name of a network, and of a file or folder here" in capsys.readouterr().err
+    assert "lenet names both a network and a file or folder here" in capsys.readouterr().err
 
 
 def test_a_trained_network_brings_the_experiment_of_its_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

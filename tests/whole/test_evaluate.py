@@ -89,7 +89,7 @@ def test_everything_of_a_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert f"calibration error {100 * values['calibration_error']:.2f} % (15 bins of confidence)" in words
     assert picture.confusion_table(values["confusion"], values["classes"]) in words
     assert f"params {result['costs']['params']:,}" in words and "images/s" not in words
-    assert "plot=a.txt is no picture" in sentence_of(capsys, str(run), "plot=a.txt")
+    assert "plot=a.txt is not an image file" in sentence_of(capsys, str(run), "plot=a.txt")
 
 
 def test_a_lone_file_is_tested_on_data_that_are_named(
@@ -124,7 +124,7 @@ def test_of_many_classes_the_worst_confusions_are_named(tmp_path: Path, capsys: 
     assert main(["evaluate", *named, "timing=false"]) == 0
     words = capsys.readouterr().out
     assert words.startswith("test accuracy 3.33 % +- ") and "columns: predicted class" not in words
-    assert "\n3 times 7 for 0\n3 times 7 for 1\n" in words and words.count(" times 7 for ") == 5
+    assert "\n0 classified as 7: 3\n1 classified as 7: 3\n" in words and words.count(" classified as 7: ") == 5
 
 
 def test_an_onnx_file_gives_what_the_network_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,10 +154,10 @@ def test_an_onnx_file_gives_what_the_network_gives(tmp_path: Path, capsys: pytes
     plain = tmp_path / "plain.onnx"
     assert "there is no trained network 'none.onnx'; name a run" in sentence_of(capsys, "none.onnx", "digits")
     plain.write_bytes(b"not a graph")
-    assert f"{plain} is no ONNX file" in sentence_of(capsys, str(plain), "digits", code=4)
-    assert "ONNX files are run on the CPU here" in sentence_of(capsys, str(tmp_path / "net.onnx"), "device=cuda")
-    assert "name an experiment behind it" in sentence_of(capsys, str(tmp_path / "net.onnx"))
-    with pytest.raises(DamagedError, match="is no ONNX file whose graph can be read"):
+    assert f"{plain} is not an ONNX file" in sentence_of(capsys, str(plain), "digits", code=4)
+    assert "ONNX files run only on the CPU" in sentence_of(capsys, str(tmp_path / "net.onnx"), "device=cuda")
+    assert "name an experiment after it" in sentence_of(capsys, str(tmp_path / "net.onnx"))
+    with pytest.raises(DamagedError, match="is not an ONNX file with a readable graph"):
         onnx_costs(plain)
 
 
@@ -195,13 +195,13 @@ def test_onnx_files_of_others_are_one_sentence(
 
     Path("net.onnx").write_bytes(graph_of(*linear, weights=columns(10)))
     assert values_of(capsys, "net.onnx", "digits")["costs"] == {"macs": 640, "params": 640, "bytes": 2560}
-    assert "net.onnx gives 7 logits, but names 10 classes" in said(graph_of(*linear, weights=columns(7)))
+    assert "net.onnx returns 7 logits, but names 10 classes" in said(graph_of(*linear, weights=columns(7)))
     fixed = graph_of(*linear, weights=columns(10), pixels=(1, 1, 8, 8))
-    assert "net.onnx does not run on images (256, 1, 8, 8) (" in said(fixed)
+    assert "net.onnx cannot be run on images of shape (256, 1, 8, 8) (" in said(fixed)
     bare = onnx.helper.make_node("Flatten", ["pixels"], ["logits"])
-    assert "says too little of its sizes" in said(graph_of(bare, weights=columns(1)))
+    assert "cannot be counted: it has no layers that multiply, or their sizes are dynamic" in said(graph_of(bare, weights=columns(1)))
     for endless in ("[" * 100_000 + "]" * 100_000, "9" * 5000):
-        assert "does not say its image" in said(graph_of(*linear, weights=columns(10), image=endless))
+        assert "have no valid image and class_names" in said(graph_of(*linear, weights=columns(10), image=endless))
     # Weights in another file, which may be any: not even one that lies beside it is read.
     Path("w.bin").write_bytes(np.ones((64, 10), np.float32).tobytes())
     elsewhere = columns(10)
@@ -210,7 +210,7 @@ def test_onnx_files_of_others_are_one_sentence(
     place = elsewhere.external_data.add()
     place.key = "location"
     for place.value in ("w.bin", f"../{tmp_path.name}/w.bin", str(tmp_path / "w.bin")):
-        assert "net.onnx is no ONNX file that onnxruntime can run" in said(graph_of(*linear, weights=elsewhere), 4)
+        assert "net.onnx is not an ONNX file that onnxruntime can run" in said(graph_of(*linear, weights=elsewhere), 4)
 
 
 def test_a_size_that_an_onnx_file_leaves_open_is_not_counted_as_nothing(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_size_that_an_onnx_file_leaves_open_is_not_counted_as_nothing(tmp_path
     ]
     weights = onnx.numpy_helper.from_array(np.ones((4, 1, 1, 1), np.float32), "w")
     (tmp_path / "open.onnx").write_bytes(graph_of(*nodes, weights=weights, pixels=("n", 1, "rows", 8)))
-    with pytest.raises(InputError, match="says too little of its sizes to be counted"):
+    with pytest.raises(InputError, match="it has no layers that multiply, or their sizes are dynamic"):
         onnx_costs(tmp_path / "open.onnx")
 
 
@@ -246,7 +246,7 @@ def test_a_copied_file_is_tested_on_the_data_of_an_experiment(
     copy = tmp_path / "net.safetensors"
     shutil.copy(run / "network.safetensors", copy)
     assert sentence_of(capsys, str(copy)).endswith(
-        "net.safetensors that says on which data to test; name an experiment behind it, such as digits.\n"
+        "net.safetensors is not in a run folder, so the data to test on are unknown; name an experiment after it, such as digits.\n"
     )
     assert accuracy_of(capsys, str(copy), "digits") == accuracy_of(capsys, str(run))
     assert "there is no experiment 'digitz'; the nearest is digits" in sentence_of(capsys, str(copy), "digitz")
@@ -262,7 +262,7 @@ def test_other_data_are_refused(run: Path, tmp_path: Path, capsys: pytest.Captur
     )
     shutil.copy(run / "network.safetensors", tmp_path / "net.safetensors")  # without a run around it
     sentence = sentence_of(capsys, str(tmp_path / "net.safetensors"), str(tmp_path / "large.yaml"))
-    assert "was trained on images (1, 8, 8) of the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these are" in sentence
+    assert "was trained on images (1, 8, 8) with the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these data have" in sentence
     assert sentence.endswith("name other data with data.path=PATH, or another experiment.\n")
 
 

@@ -340,7 +340,7 @@ def test_a_space_of_a_program_is_known_again_in_another_process_and_a_changed_on
     # Each of another length: Python takes a file of the same length and second for the one that it has compiled.
     changes = {"x + x": "x + x * 2", "pooled, 5": "pooled, 11", "pooled(3,": "pooled(103,", "// 2)": "// 2, 1)"}
     for old, new in changes.items():
-        with pytest.raises(DamagedError, match="belongs to another search space"):
+        with pytest.raises(DamagedError, match="belongs to a different search space"):
             again(OF_A_PROGRAM.replace(old, new))
 
 
@@ -404,26 +404,26 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "type": (lambda: rapdarts.search("digits", epochs="many"), "search.epochs takes a whole number"),
     "range": (lambda: rapdarts.search("digits", epochs=0), "search.epochs=0 is out of range"),
     "experiment": (lambda: rapdarts.search("digit"), "there is no experiment 'digit'; the nearest is digits"),
-    "random": (lambda: rapdarts.search("digits", strategy="random"), "finds no genotype"),
+    "random": (lambda: rapdarts.search("digits", strategy="random"), "does not find a genotype"),
     "resume": (lambda: rapdarts.search("digits", resume=True), "resume=true needs run=PATH"),
     "space": (lambda: rapdarts.search("digits", space="dart"), "there is no search space 'dart'; the nearest is darts"),
     "bad space": (
         lambda: rapdarts.search("digits", space=SearchSpace("odd", {"flat": lambda c, s, a: nn.Flatten()})),
-        "the space odd: the primitive flat makes",
+        "the space odd: the primitive flat maps",
     ),
     "test alone": (lambda: rapdarts.search("digits", test=(IMAGES, LABELS)), "test= is given without data="),
     "batch": (lambda: rapdarts.search(TINY, data=(IMAGES, LABELS), batch=200), "search.batch=200 is larger than the"),
     "genotype": (
         lambda: rapdarts.retrain("PDART", "digits"),
-        r"there is no network 'PDART': neither a file nor a name; the nearest is PDARTS\.",
+        r"there is no network 'PDART': it is neither a file nor a known name; the nearest is PDARTS\.",
     ),
     "network": (
         lambda: rapdarts.costs("lenett"),
-        r"there is no network 'lenett': neither a file, package\.module:callable nor a name; the nearest is lenet\.",
+        r"there is no network 'lenett': it is neither a file, package\.module:callable nor a known name; the nearest is lenet\.",
     ),
     "no genotype": (
         lambda: rapdarts.read("PDART"),
-        "there is no genotype 'PDART': neither a file nor a name; the nearest is PDARTS.",
+        "there is no genotype 'PDART': it is neither a file nor a known name; the nearest is PDARTS.",
     ),
     "skeleton": (lambda: rapdarts.retrain("lenet", "digits", {"skeleton.layers": 3}), "has no use for skeleton.layers="),
     "space of lenet": (lambda: rapdarts.retrain("lenet", "digits", space=MINE), "has no use for space=; leave it out"),
