@@ -130,6 +130,11 @@ def suggestion(given: str, known: Iterable[str]) -> str:
     return f"the nearest is {near}" + (f", of {', '.join(names)}" if len(names) <= FEW else "")
 
 
+def installation(extra: str) -> str:
+    """Return the commands that install an extra of the package, as a message names them."""
+    return f"pip install 'rapdarts[{extra}]', or in a checkout pip install -c constraints.txt '.[{extra}]'"
+
+
 def shorten(text: str) -> str:
     """A text as a message quotes it."""
     return text if len(text) <= 80 else text[:77] + "..."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rapdarts.errors import FEW, nearest, suggestion
+from rapdarts.errors import FEW, installation, nearest, suggestion
 
 
 def test_the_nearest_name_needs_no_case() -> None:
@@ -32,3 +32,10 @@ def test_of_many_names_those_that_begin_so_are_said() -> None:
     names = [f"cell_{letter}" for letter in "abcdefg"] + [f"other{number}" for number in range(10)]
     assert suggestion("Cell", names) == "there are cell_a, cell_b, cell_c, cell_d, cell_e, cell_f, cell_g"
     assert suggestion("cell_h", names).startswith("the nearest is cell_")
+
+
+def test_installation_works_with_and_without_a_checkout() -> None:
+    assert (
+        installation("onnx")
+        == "pip install 'rapdarts[onnx]', or in a checkout pip install -c constraints.txt '.[onnx]'"
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import sys
 import typing
@@ -12,8 +11,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
+from rapdarts.config.key_suggestions import suggest_key
 from rapdarts.config.resources import amount, compact, example
-from rapdarts.errors import FEW, NEAR, InputError, shorten, suggestion
+from rapdarts.errors import InputError, shorten, suggestion
 from rapdarts.files.yaml import parse_value, to_yaml
 
 TINY = 1e-30
@@ -95,29 +95,8 @@ def full_name(schema: type, given: str, section: str = "", beside: type | None =
     inner = [name for name in names if name.startswith(given + ".")]
     if inner:
         raise InputError(f"{given} is a section, not a key; name one of its keys, such as {inner[0]}.")
-    others = [key.name for key in keys(beside)] if beside else []
-    likeness = {name: _likeness(given, name, section) for name in [*names, *others]}
-    nearest = max(likeness, key=lambda name: likeness[name])
-    hint = f"there are {', '.join(likeness)}" if len(likeness) <= FEW else "rapdarts VERB --help lists all keys"
-    raise InputError(
-        f"there is no key {shorten(repr(given))}; {f'the nearest is {nearest}' if likeness[nearest] else hint}."
-    )
-
-
-def _likeness(given: str, name: str, section: str) -> float:
-    """How likely `given` is a slip for the knob `name`: alike in the last part, and then in the section; 0 if it is none."""
-
-    def alike(a: str, b: str) -> float:
-        return difflib.SequenceMatcher(None, a, b).ratio()
-
-    head, _, tail = given[-80:].lower().rpartition(".")
-    home, _, last = name.rpartition(".")
-    if alike(tail, last) < NEAR:
-        return 0.0
-    sections = max(alike(head, home), alike(head, home.rpartition(".")[2])) if head else 0.0
-    own = f"{home}.".startswith(f"{section}.")
-    exact = 0.25 if tail == last else 0.0
-    return alike(tail, last) + exact + (0.75 * sections if sections > 0.8 else 0.0) + (0.05 if own else 0.0)
+    known = [*names, *(key.name for key in keys(beside))] if beside else names
+    raise InputError(f"there is no key {shorten(repr(given))}; {suggest_key(given, known, section)}.")
 
 
 def checked(

@@ -176,10 +176,11 @@ def show(value: float, resource: str) -> str:
     unit = RESOURCES[resource].unit
     if unit not in ("J", "s"):
         return f"{value:,.0f}{' ' + unit if unit else ''}"
-    for prefix in ("", "m", "µ", "n"):
-        if abs(value) >= PARTS[prefix] or prefix == "n":
-            return f"{value / PARTS[prefix]:.4g} {prefix}{unit}"
-    raise AssertionError("the last prefix takes every value")
+    for prefix in ("n", "µ", "m", ""):
+        text = f"{value / PARTS[prefix]:.4g}"
+        if abs(float(text)) < 1000:  # compared as rounded: 999.96 ns is 1 µs
+            break
+    return f"{text} {prefix}{unit}"
 
 
 def used_line(name: str, share: float, budget: float) -> str:
@@ -194,9 +195,9 @@ def costs_line(costs: Mapping[str, float]) -> str:
 
 def duration(seconds: float) -> str:
     """Return a duration in one unit, for tables: 90 s, 2.5 min, 2.1 h."""
-    if seconds < 120:
+    if round(seconds) < 120:  # compared as rounded: 119.6 s is 2.0 min
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min" if round(seconds / 60, 1) < 120 else f"{seconds / 3600:.1f} h"
 
 
 def time_left(seconds: float) -> str:

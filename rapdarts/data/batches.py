@@ -33,12 +33,15 @@ class Batches:
     rank: int = 0  # which process this is,
     processes: int = 1  # of so many
     least: int = 2  # images that can be computed together: batch norm takes no single one
+    share: str = ""  # how settings determine the number of positions, for messages
 
     def __post_init__(self) -> None:
         if self.batch > len(self.index):
+            count = str(len(self.index)) if not self.share else f"{len(self.index)} of {len(self.images)}"
+            share = f" ({self.share})" if self.share else ""
             raise InputError(
-                f"{self.what}={self.batch} is larger than the {len(self.index)} images "
-                "that it is drawn from; make it smaller."
+                f"{self.what}={self.batch} is larger than the {count} training images that it is drawn from{share};"
+                " make it smaller."
             )
 
     @property

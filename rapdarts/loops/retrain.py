@@ -279,4 +279,5 @@ def training_batches(
             "retrain.compile=true cannot translate batch norms that processes share; add retrain.joint_norms=false."
         )
     division = (settings.accumulate, process_group.rank, process_group.size, least)
-    return Batches(data.train, train, whole, seed, "retrain", augment, what, *division), held_out
+    kept = f"1 - retrain.validation_fraction={settings.validation_fraction:g}" if settings.validation_fraction else ""
+    return Batches(data.train, train, whole, seed, "retrain", augment, what, *division, share=kept), held_out

@@ -316,8 +316,18 @@ class SearchBatches:
         if settings.subset < 1:
             used, _ = split(labels, settings.subset, seed, "subset")
         first, second = (used[part] for part in split(labels[used], settings.weight_fraction, seed, "halves"))
-        train = Batches(data.train, first, settings.batch, seed, "weights", augment, "search.batch")
-        return cls(train, Batches(data.train, second, settings.batch, seed, "architecture", augment, "search.batch"))
+        subset = f"search.subset={settings.subset:g} x " if settings.subset < 1 else ""
+        half = f"search.weight_fraction={settings.weight_fraction:g}"
+        halves = (
+            ("weights", first, f"{subset}{half}"),
+            ("architecture", second, f"{subset}(1 - {half})" if subset else f"1 - {half}"),
+        )
+        return cls(
+            *(
+                Batches(data.train, index, settings.batch, seed, stream, augment, "search.batch", share=share)
+                for stream, index, share in halves
+            )
+        )
 
     @property
     def steps(self) -> int:

@@ -206,7 +206,6 @@ def test_what_could_mean_several_names_them(given: str, section: str, names: str
         ("cost.byte", "search", "search.cost.bytes"),
         ("cost-macs", "search", "search.cost.macs"),
         ("search.cost.mcas", "search", "search.cost.macs"),
-        ("skeleton.epochs", "search", "search.epochs"),
         ("search.macs", "search", "search.cost.macs"),
         ("rnu", "search", "run"),
         ("resme", "retrain", "resume"),
@@ -308,7 +307,7 @@ def test_the_file_is_named() -> None:
         parse_settings(Outer, [("count", 0)], where="mine.yaml")
     with pytest.raises(InputError, match=r"^mine.yaml: there is no key 'cuont'; the nearest is count\.$"):
         parse_settings(Outer, [("cuont", 0)], where="mine.yaml")
-    with pytest.raises(InputError, match=r"^mine.yaml: there is no key 'zzz'; there are count, on, word, sizes, "):
+    with pytest.raises(InputError, match=r"^mine.yaml: there is no key 'zzz'; the keys are count, on, word, sizes, "):
         parse_settings(Outer, [("zzz", 0)], where="mine.yaml")
 
 

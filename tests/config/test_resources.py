@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rapdarts.config.experiment import BudgetConfig, CostCoefficients
 from rapdarts.config.key_values import keys
-from rapdarts.config.resources import RESOURCES, amount, compact, example, show
+from rapdarts.config.resources import RESOURCES, amount, compact, duration, example, show, time_left
 from rapdarts.cost import count
 from rapdarts.cost.layers import CONVENTIONS
 from rapdarts.errors import InputError
@@ -89,6 +89,57 @@ def test_written_short() -> None:
     written = [compact(3e6, "params"), compact(100e3, "params"), compact(12e6, "bytes"), compact(0.008, "latency")]
     assert written == ["3M", "100k", "12MB", "8ms"]
     assert [compact(1_234_567, "macs"), compact(2e-3, "energy")] == ["1234567", "2mJ"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0 ns"),
+        (1e-12, "0.001 ns"),
+        (999.4e-9, "999.4 ns"),
+        (999.94e-9, "999.9 ns"),
+        (999.96e-9, "1 µs"),
+        (1e-6, "1 µs"),
+        (-1e-6, "-1 µs"),
+        (1.0004e-6, "1 µs"),
+        (999.6e-6, "999.6 µs"),
+        (999.96e-6, "1 ms"),
+        (1e-3, "1 ms"),
+        (999.94e-3, "999.9 ms"),
+        (999.96e-3, "1 s"),
+        (1.0, "1 s"),
+        (999.96, "1000 s"),
+    ],
+)
+def test_times_change_their_unit_as_rounded(seconds: float, shown: str) -> None:
+    assert show(seconds, "latency") == shown
+    assert show(seconds, "energy") == shown.replace("s", "J")
+
+
+@given(st.floats(0, 1e4), st.sampled_from([1e-9, 1e-6, 1e-3, 1]))
+def test_no_time_shows_a_thousand_of_a_smaller_unit(value: float, unit: float) -> None:
+    number, shown_unit = show(value * unit, "latency").split()
+    assert shown_unit == "s" or float(number) < 1000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "in_one_unit", "in_two_units"),
+    [
+        (0, "0 s", "0 s"),
+        (59.4, "59 s", "59 s"),
+        (59.6, "60 s", "1 min 0 s"),
+        (119.4, "119 s", "1 min 59 s"),
+        (119.6, "2.0 min", "2 min 0 s"),
+        (120, "2.0 min", "2 min 0 s"),
+        (3599.6, "60.0 min", "1 h 0 min"),
+        (7196, "119.9 min", "1 h 59 min"),
+        (7198, "2.0 h", "1 h 59 min"),
+        (7200, "2.0 h", "2 h 0 min"),
+    ],
+)
+def test_durations_change_their_unit_as_rounded(seconds: float, in_one_unit: str, in_two_units: str) -> None:
+    assert duration(seconds) == in_one_unit
+    assert time_left(seconds) == in_two_units
 
 
 def test_shown() -> None:

@@ -756,7 +756,7 @@ def test_last_batch(count: int, sizes: list[int]) -> None:
 
 
 def test_batch_larger_than_its_half() -> None:
-    with pytest.raises(InputError, match=r"search\.batch=512 is larger than the 256 images that it is drawn from"):
+    with pytest.raises(InputError, match=r"search\.batch=512 is larger than the 256 training images that it is drawn from;"):
         batches(load(), 512, 256, what="search.batch")
 
 

@@ -1,4 +1,4 @@
-"""Trained networks handed over: every format opens without rapdarts and agrees, and what cannot be written is one sentence."""
+"""Exported networks: every format opens without rapdarts and agrees with PyTorch, and failures are reported in one line."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from search_spaces.darts import SPACE
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ["threads=1", "skeleton.layers=3", "skeleton.channels=4", "retrain.epochs=1"]
-Sentence = Callable[..., str]
+ErrorLine = Callable[..., str]
 Values = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network of cells, trained on the digits for an epoch."""
+    """Run folder of a small network of cells, trained on the digits for one epoch."""
     folder = tmp_path_factory.mktemp("runs") / "net"
     assert main(["retrain", "PDARTS", "digits", *SETTINGS, f"run={folder}"]) == 0
     return folder
@@ -51,7 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def lenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reference network, trained on noise that is not on this machine any more."""
+    """Run folder of a reference network, trained on noise that is no longer at its path."""
     folder = tmp_path_factory.mktemp("lenet")
     noise = np.random.default_rng(0).integers(0, 256, (60, 16, 16), np.uint8)
     np.savez(folder / "noise.npz", x=noise, y=np.arange(60) % 3)
@@ -65,7 +65,7 @@ def lenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tested(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The test images of the digits in 0..1, their labels, and the logits that PyTorch gives for them."""
+    """File with the test images of the digits in 0..1, their labels, and PyTorch's logits for them."""
     data = load_dataset(DataConfig(), torch.device("cpu"), 0)
     pixels = data.test.fetch(torch.arange(len(data.test))).float() / 255
     with torch.no_grad():
@@ -77,7 +77,7 @@ def tested(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def values(capsys: pytest.CaptureFixture[str]) -> Values:
-    """What an export that succeeds says in JSON."""
+    """Return a function that runs an export and returns its JSON report."""
 
     def export(*arguments: object) -> dict[str, Any]:
         capsys.readouterr()
@@ -89,8 +89,8 @@ def values(capsys: pytest.CaptureFixture[str]) -> Values:
 
 
 @pytest.fixture
-def sentence(capsys: pytest.CaptureFixture[str]) -> Sentence:
-    """What an export that fails says, in one line."""
+def error_line(capsys: pytest.CaptureFixture[str]) -> ErrorLine:
+    """Return a function that runs an export that must fail and returns its one-line error."""
 
     def export(*arguments: object, code: int = 2) -> str:
         capsys.readouterr()
@@ -103,7 +103,7 @@ def sentence(capsys: pytest.CaptureFixture[str]) -> Sentence:
 
 
 def elsewhere(code: str, *arguments: object) -> str:
-    """What a program prints that runs in a process of its own, which cannot import rapdarts."""
+    """Return the output of a program run in a separate process that cannot import rapdarts."""
     guard = "import sys\nsys.modules['rapdarts'] = None\n"
     return process(guard + code, *arguments)
 
@@ -129,8 +129,8 @@ RUN_ONNX = """
 import json
 import onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1])
-said = session.get_modelmeta().custom_metadata_map
-assert json.loads(said["image"]) == [1, 8, 8] and json.loads(said["class_names"]) == list("0123456789"), said
+metadata = session.get_modelmeta().custom_metadata_map
+assert json.loads(metadata["image"]) == [1, 8, 8] and json.loads(metadata["class_names"]) == list("0123456789"), metadata
 run = lambda pixels: session.run(None, {"pixels": pixels})[0]
 """
 RUN_PT2 = """
@@ -138,23 +138,23 @@ import json
 import torch
 extra = {"rapdarts.json": ""}
 network = torch.export.load(sys.argv[1], extra_files=extra).module()
-said = json.loads(extra["rapdarts.json"])
-assert json.loads(said["image"]) == [1, 8, 8] and json.loads(said["class_names"]) == list("0123456789"), said
+metadata = json.loads(extra["rapdarts.json"])
+assert json.loads(metadata["image"]) == [1, 8, 8] and json.loads(metadata["class_names"]) == list("0123456789"), metadata
 run = lambda pixels: network(torch.from_numpy(pixels)).detach().numpy()
 """
 
 
 @pytest.mark.parametrize(("form", "code"), [("onnx", RUN_ONNX), ("pt2", RUN_PT2)], ids=["onnx", "pt2"])
-def test_a_runtime_opens_its_file_without_us_and_agrees(
+def test_each_runtime_opens_its_file_without_rapdarts_and_agrees(
     form: str, code: str, run: Path, tested: Path, tmp_path: Path, values: Values
 ) -> None:
     file = tmp_path / "net"
-    said = values(run, f"to={form}", f"out={file}")
-    assert said["bytes"] == file.stat().st_size and said["compared_on"] == "64 test images of digits"
-    assert said["largest_logit"] == pytest.approx(np.abs(np.load(tested)["logits"][:64]).max(), rel=1e-5)
+    reported = values(run, f"to={form}", f"out={file}")
+    assert reported["bytes"] == file.stat().st_size and reported["compared_on"] == "64 test images of digits"
+    assert reported["largest_logit"] == pytest.approx(np.abs(np.load(tested)["logits"][:64]).max(), rel=1e-5)
     differences = [float(word) for word in elsewhere(code + COMPARE, file, tested).split()]
     assert len(differences) == 3
-    assert max(*differences, said["largest_difference"]) <= 1e-4 * said["largest_logit"]
+    assert max(*differences, reported["largest_difference"]) <= 1e-4 * reported["largest_logit"]
     assert str(ROOT).encode() not in file.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
 
@@ -172,14 +172,14 @@ print(abs(numpy.concatenate(found) - tested["logits"]).max())
 
 
 def all_primitives() -> Genotype:
-    """A genotype with every primitive of the space in cells of both kinds, at stride 1 and, where it reads an input, at 2."""
+    """Return a genotype with every primitive of the space in both kinds of cell, at stride 1, and at 2 on edges from an input."""
     names = [name for name in SPACE.primitives if name != "none"]
     nodes = tuple(((names[node], 0), (names[(node + 4) % len(names)], 1)) for node in range(4))
     return Genotype("darts", {kind: Cell(2, nodes, (2, 3, 4, 5)) for kind in SPACE.kinds})
 
 
 @pytest.mark.parametrize("kind", ["reference network", "cells"])
-def test_executorch_opens_its_file_without_us_and_agrees(
+def test_executorch_opens_its_file_without_rapdarts_and_agrees(
     kind: str, lenet: Path, tmp_path: Path, values: Values
 ) -> None:
     pytest.importorskip("executorch")
@@ -195,32 +195,34 @@ def test_executorch_opens_its_file_without_us_and_agrees(
     with torch.no_grad():
         logits = deployed(read_trained(folder / "network.safetensors"))(pixels)
     np.savez(tmp_path / "tested.npz", pixels=pixels.numpy(), logits=logits.numpy())
-    said = values(folder, "to=executorch", f"out={tmp_path / 'net.pte'}")
-    assert said["batch"] == "one image at a time"
+    reported = values(folder, "to=executorch", f"out={tmp_path / 'net.pte'}")
+    assert reported["batch"] == "one image at a time"
     difference = float(elsewhere(RUN_EXECUTORCH, tmp_path / "net.pte", tmp_path / "tested.npz").split()[-1])
-    assert max(difference, said["largest_difference"]) <= 1e-3 * said["largest_logit"]
+    assert max(difference, reported["largest_difference"]) <= 1e-3 * reported["largest_logit"]
 
 
-def test_eight_bits_are_tested_beside_thirty_two(run: Path, tested: Path, tmp_path: Path, values: Values) -> None:
+def test_an_8_bit_export_is_evaluated_next_to_the_32_bit_one(
+    run: Path, tested: Path, tmp_path: Path, values: Values
+) -> None:
     import onnx
 
     file = tmp_path / "net8.onnx"
-    said = values(run, "to=onnx", "precision=8", "calibration=100", f"out={file}", "licence=CC0")
-    assert said["calibrated_on"] == 100 and said["n"] == said["fp32"]["n"] == 600
+    reported = values(run, "to=onnx", "precision=8", "calibration=100", f"out={file}", "licence=CC0")
+    assert reported["calibrated_on"] == 100 and reported["n"] == reported["fp32"]["n"] == 600
     digits = np.load(tested)
     run_int8 = onnx_network(file)
     correct = sum(
         int((run_int8(torch.from_numpy(pixels)).argmax(1).numpy() == labels).sum())
         for pixels, labels in zip(np.split(digits["pixels"], 6), np.split(digits["labels"], 6), strict=True)
     )
-    assert said["test_accuracy"] == correct / 600
-    assert said["fp32"]["test_accuracy"] == pytest.approx(
+    assert reported["test_accuracy"] == correct / 600
+    assert reported["fp32"]["test_accuracy"] == pytest.approx(
         (digits["logits"].argmax(1) == digits["labels"]).mean(), abs=0.002
     )
     assert json.loads((run / "result.json").read_text())["test_accuracy"] == pytest.approx(
-        said["fp32"]["test_accuracy"], abs=0.002
+        reported["fp32"]["test_accuracy"], abs=0.002
     )
-    assert said["largest_difference"] > 10 * said["fp32"]["largest_difference"]
+    assert reported["largest_difference"] > 10 * reported["fp32"]["largest_difference"]
 
     graph = onnx.load(str(file)).graph
     integers = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
@@ -235,9 +237,9 @@ def test_eight_bits_are_tested_beside_thirty_two(run: Path, tested: Path, tmp_pa
     assert parse_genotype(words[1], "metadata").cells == LITERATURE["PDARTS"].cells
 
 
-def test_a_reference_network_goes_as_well(lenet: Path, tmp_path: Path, values: Values, sentence: Sentence) -> None:
-    said = values(lenet, "to=onnx", f"out={tmp_path / 'lenet.onnx'}")
-    assert said["compared_on"] == "64 images of random pixels, because the data set npz of its run is not available"
+def test_a_reference_network_is_exported(lenet: Path, tmp_path: Path, values: Values, error_line: ErrorLine) -> None:
+    reported = values(lenet, "to=onnx", f"out={tmp_path / 'lenet.onnx'}")
+    assert reported["compared_on"] == "64 images of random pixels, because the data set npz of its run is not available"
     assert onnx_facts(tmp_path / "lenet.onnx") == Facts((1, 16, 16), ("0", "1", "2"), "lenet, a reference network")
     pixels = torch.rand(5, 1, 16, 16)
     with torch.no_grad():
@@ -245,14 +247,14 @@ def test_a_reference_network_goes_as_well(lenet: Path, tmp_path: Path, values: V
     torch.testing.assert_close(onnx_network(tmp_path / "lenet.onnx")(pixels), logits, rtol=1e-4, atol=1e-5)
     moved = lenet.parent / "moved.npz"
     for path in ("path", "data.path"):
-        said = values(lenet, "to=pt2", f"out={tmp_path / 'lenet.pt2'}", f"{path}={moved}")
-        assert said["compared_on"] == "21 test images of npz"
-    assert "noise.npz does not exist" in sentence(lenet, "to=onnx", "precision=8", f"out={tmp_path / 'x'}")
-    assert "lenet, a reference network without a genotype" in sentence(lenet, "to=darts")
+        reported = values(lenet, "to=pt2", f"out={tmp_path / 'lenet.pt2'}", f"{path}={moved}")
+        assert reported["compared_on"] == "21 test images of npz"
+    assert "noise.npz does not exist" in error_line(lenet, "to=onnx", "precision=8", f"out={tmp_path / 'x'}")
+    assert "lenet, a reference network without a genotype" in error_line(lenet, "to=darts")
 
 
-def test_a_network_whose_nodes_have_fewer_edges_goes_as_well(tmp_path: Path, values: Values) -> None:
-    """Trained, shipped, read back, and its cells as they were."""
+def test_a_network_with_fewer_edges_per_node_is_exported(tmp_path: Path, values: Values) -> None:
+    """Train, export and evaluate it; the cells in the metadata are unchanged."""
     folder, file = tmp_path / "run", tmp_path / "net.onnx"
     assert main(["retrain", "FairDARTS_c", "digits", *SETTINGS, f"run={folder}"]) == 0
     assert values(folder, "to=onnx", f"out={file}")["compared_on"] == "64 test images of digits"
@@ -265,18 +267,18 @@ def test_a_network_whose_nodes_have_fewer_edges_goes_as_well(tmp_path: Path, val
     assert parse_genotype(onnx_facts(file).network.splitlines()[1], "metadata").cells == LITERATURE["FairDARTS_c"].cells
 
 
-def test_a_network_alone_is_compared_on_random_pixels_or_on_an_experiment(
-    run: Path, tmp_path: Path, values: Values, sentence: Sentence
+def test_a_standalone_network_is_compared_on_random_pixels_or_an_experiment(
+    run: Path, tmp_path: Path, values: Values, error_line: ErrorLine
 ) -> None:
     alone, file = copy(run / "network.safetensors", tmp_path / "net.safetensors"), f"out={tmp_path / 'net.pt2'}"
     random = "64 images of random pixels, because the network is not in a run folder"
     assert values(alone, "to=pt2", file)["compared_on"] == random
     assert values(alone, "digits", "to=pt2", file)["compared_on"] == "64 test images of digits"
     assert values(alone, "data.name=digits", "to=pt2", file)["compared_on"] == "64 test images of digits"
-    assert "the data to test on are unknown" in sentence(alone, "to=onnx", "precision=8", file)
+    assert "the data to test on are unknown" in error_line(alone, "to=onnx", "precision=8", file)
     assert (
         "was trained on images (1, 8, 8) with the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these data have images (3,"
-        in sentence(alone, other_data(tmp_path), "to=pt2", file)
+        in error_line(alone, other_data(tmp_path), "to=pt2", file)
     )
 
 
@@ -286,7 +288,7 @@ def other_data(folder: Path) -> Path:
     return folder / "other.yaml"
 
 
-def test_an_export_needs_no_standard_output(lenet: Path, tmp_path: Path) -> None:
+def test_export_works_without_standard_output(lenet: Path, tmp_path: Path) -> None:
     file = tmp_path / "net.pt2"
     close = "import os, sys; os.close(1); sys.stdout = None\n"
     code = "from rapdarts.cli.main import main; raise SystemExit(main(['export', *sys.argv[1:]]))"
@@ -298,7 +300,7 @@ def test_an_export_needs_no_standard_output(lenet: Path, tmp_path: Path) -> None
 
 
 class Off(nn.Module):
-    """A network with something added to every logit."""
+    """A network with a constant added to every logit."""
 
     def __init__(self, network: nn.Module, by: float) -> None:
         super().__init__()
@@ -310,17 +312,17 @@ class Off(nn.Module):
 
 @pytest.mark.parametrize("by", [1e-2, float("nan"), float("inf")])
 def test_a_file_that_differs_is_not_written(
-    by: float, lenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentence: Sentence
+    by: float, lenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error_line: ErrorLine
 ) -> None:
     honest = RUNTIMES["pt2"]
     wrong = replace(honest, write=lambda network, facts: honest.write(Off(network, by), facts))
     monkeypatch.setitem(verify.RUNTIMES, "pt2", wrong)
-    said = sentence(lenet, "to=pt2", f"out={tmp_path / 'net.pt2'}", code=RapdartsError.exit_code)
-    assert "the exported network differs from PyTorch by" in said and "nothing was written" in said
+    reported = error_line(lenet, "to=pt2", f"out={tmp_path / 'net.pt2'}", code=RapdartsError.exit_code)
+    assert "the exported network differs from PyTorch by" in reported and "nothing was written" in reported
     assert not list(tmp_path.iterdir())
 
 
-def test_the_agreement_sees_every_image_in_batches_of_several_sizes() -> None:
+def test_agreement_compares_every_image_in_batches_of_several_sizes() -> None:
     seen: list[int] = []
 
     def other(pixels: Tensor) -> Tensor:
@@ -341,14 +343,14 @@ def snippet(card: str) -> str:
     return found[1]
 
 
-def test_the_weights_and_a_card_that_says_what_is_known(
+def test_safetensors_export_copies_the_weights_and_writes_a_card(
     run: Path, tested: Path, tmp_path: Path, values: Values
 ) -> None:
     file = tmp_path / "net.safetensors"
-    said = values(run, "to=safetensors", f"out={file}", "licence=CC-BY-4.0")
+    reported = values(run, "to=safetensors", f"out={file}", "licence=CC-BY-4.0")
     assert file.read_bytes() == (run / "network.safetensors").read_bytes()
-    card = Path(said["card"]).read_text(encoding="utf-8")
-    assert said["card"] == f"{file}.md"
+    card = Path(reported["card"]).read_text(encoding="utf-8")
+    assert reported["card"] == f"{file}.md"
     result = json.loads((run / "result.json").read_text())
     assert f"| test accuracy | {100 * result['test_accuracy']:.2f} % +- {100 * result['standard_error']:.2f} %" in card
     assert "n = 600" in card and "| data set | digits |" in card and "1 epoch, seed 0" in card
@@ -361,19 +363,19 @@ def test_the_weights_and_a_card_that_says_what_is_known(
     assert names == sorted(deployed(read_trained(file)).network.state_dict())  # type: ignore[union-attr, operator]
 
 
-def test_the_card_says_what_is_not_known(run: Path, lenet: Path, tmp_path: Path, values: Values) -> None:
+def test_the_card_reports_what_is_unknown(run: Path, lenet: Path, tmp_path: Path, values: Values) -> None:
     alone = copy(run / "network.safetensors", tmp_path / "alone.safetensors")
     card = Path(values(alone, "to=safetensors", f"out={tmp_path / 'x.safetensors'}")["card"]).read_text()
     for row in ("data set", "test accuracy", "training"):
         assert f"| {row} | unknown: the file is not in a run folder |" in card
     assert "No licence for the weights was stated at export." in card and "license:" not in card
     beside = copy(run / "network.safetensors", run / "other.safetensors")
-    assert history_of(Path(beside)).test == {}  # the result in the folder is not that of this file
+    assert history_of(Path(beside)).test == {}  # the result in the folder belongs to another file
     card = Path(values(lenet, "to=safetensors", f"out={tmp_path / 'lenet.safetensors'}")["card"]).read_text()
     assert "| network | lenet, a reference network |" in card and "## Cells" not in card
 
 
-def test_the_card_of_a_network_of_a_space_of_ones_own_says_where_that_comes_in(tmp_path: Path, values: Values) -> None:
+def test_the_card_of_a_network_of_a_user_space_shows_how_to_pass_the_space(tmp_path: Path, values: Values) -> None:
     space = tmp_path / "mine.py"
     space.write_text(
         "from dataclasses import replace\nfrom search_spaces.darts import SPACE\nSPACE = replace(SPACE, name='mine')\n"
@@ -383,8 +385,8 @@ def test_the_card_of_a_network_of_a_space_of_ones_own_says_where_that_comes_in(t
     own = ("--space", str(space))
     less = ("data.fraction=0.1", "retrain.batch=40")
     assert main(["retrain", str(genotype), "digits", *SETTINGS, *less, *own, f"run={tmp_path / 'run'}"]) == 0
-    said = values(tmp_path / "run", "to=safetensors", f"out={tmp_path / 'net.safetensors'}", *own)
-    card = Path(said["card"]).read_text()
+    reported = values(tmp_path / "run", "to=safetensors", f"out={tmp_path / 'net.safetensors'}", *own)
+    card = Path(reported["card"]).read_text()
     assert (
         'space = Path("mine.py")  # your file that defines this space' in card
         and "digits, 0.1 of its training images" in card
@@ -393,18 +395,18 @@ def test_the_card_of_a_network_of_a_space_of_ones_own_says_where_that_comes_in(t
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": NaN}'])
-def test_a_damaged_result_is_one_sentence(text: str, run: Path, tmp_path: Path, sentence: Sentence) -> None:
+def test_a_damaged_result_is_reported_in_one_line(text: str, run: Path, tmp_path: Path, error_line: ErrorLine) -> None:
     for name in ("network.safetensors", "config.yaml"):
         copy(run / name, tmp_path / name)
     (tmp_path / "result.json").write_text(text)
-    said = sentence(tmp_path, "to=safetensors", f"out={tmp_path / 'x'}", code=DamagedError.exit_code)
-    assert "result.json is damaged" in said and not (tmp_path / "x").exists()
+    reported = error_line(tmp_path, "to=safetensors", f"out={tmp_path / 'x'}", code=DamagedError.exit_code)
+    assert "result.json is damaged" in reported and not (tmp_path / "x").exists()
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- refusals --------------------------------------------------------------------------------------------------------
 
 
-def test_what_lies_in_a_trained_network_can_be_read(
+def test_the_genotype_of_a_trained_network_is_exported(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone = copy(run / "network.safetensors", tmp_path / "net.safetensors")
@@ -413,7 +415,7 @@ def test_what_lies_in_a_trained_network_can_be_read(
         assert parse_genotype(capsys.readouterr().out, "out").cells == LITERATURE["PDARTS"].cells
 
 
-def test_targets_without_weights_are_one_sentence(run: Path, tmp_path: Path, sentence: Sentence) -> None:
+def test_targets_without_weights_are_refused_in_one_line(run: Path, tmp_path: Path, error_line: ErrorLine) -> None:
     (tmp_path / "search").mkdir()
     genotype = copy(run / "genotype.json", tmp_path / "search" / "genotype.json")
     (tmp_path / "empty").mkdir()
@@ -421,12 +423,15 @@ def test_targets_without_weights_are_one_sentence(run: Path, tmp_path: Path, sen
     for form in ("onnx", "safetensors"):
         to = [f"to={form}", f"out={tmp_path / 'net'}"]
         for target in (genotype, tmp_path / "search"):
-            said = sentence(target, *to)
-            assert f"has a genotype but no weights, and to={form} needs a trained network" in said and train in said
+            reported = error_line(target, *to)
+            assert (
+                f"has a genotype but no weights, and to={form} needs a trained network" in reported
+                and train in reported
+            )
         for name in ("PDARTS", "lenet"):
-            assert f"{name} is a network without weights" in (said := sentence(name, *to)) and train in said
-        assert "has no network.safetensors" in sentence(tmp_path / "empty", *to)
-        assert "there is no trained network 'nowhere'" in sentence("nowhere", *to)
+            assert f"{name} is a network without weights" in (reported := error_line(name, *to)) and train in reported
+        assert "has no network.safetensors" in error_line(tmp_path / "empty", *to)
+        assert "there is no trained network 'nowhere'" in error_line("nowhere", *to)
     assert not (tmp_path / "net").exists()
 
 
@@ -448,11 +453,16 @@ def test_targets_without_weights_are_one_sentence(run: Path, tmp_path: Path, sen
         (["digits", "more", "to=pt2", "out=x"], "does not know what to do with 'more'"),
     ],
 )
-def test_what_means_nothing_is_one_sentence(
-    arguments: list[str], fragment: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentence: Sentence
+def test_arguments_that_do_not_apply_are_refused_in_one_line(
+    arguments: list[str],
+    fragment: str,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error_line: ErrorLine,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert fragment in sentence(run, *arguments)
+    assert fragment in error_line(run, *arguments)
     assert not list(tmp_path.iterdir())
 
 
@@ -472,15 +482,15 @@ def test_a_missing_package_is_named(
     run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    sentence: Sentence,
+    error_line: ErrorLine,
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    said = sentence(run, *to, f"out={tmp_path / 'net'}")
-    assert f"{to[0]} needs the package {package}; install it with {installation(extra)}." in said
+    reported = error_line(run, *to, f"out={tmp_path / 'net'}")
+    assert f"{to[0]} needs the package {package}; install it with {installation(extra)}." in reported
     assert not list(tmp_path.iterdir())
 
 
-def test_files_of_others_are_one_sentence(tmp_path: Path) -> None:
+def test_foreign_files_are_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     with pytest.raises(InputError, match="cannot be read"):
         onnx_network(path)

@@ -1,4 +1,4 @@
-"""What a user can get wrong: every case ends before any training, with its exit code and one sentence that says what to change."""
+"""User mistakes: each ends before any training, with its exit code and a one-line message that says what to change."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Refuse = Callable[..., str]
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Commands run in an empty folder, and whatever a hostile text names as a marker would be made there."""
+    """Run commands in an empty folder. A hostile text that is executed would create a file called marker in it."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def refuse(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> Refuse:
-    """Runs a command that must fail; gives its sentence."""
+    """Return a function that runs a command that must fail and returns its error message."""
 
     def command(*arguments: str, code: int = 2) -> str:
         found = main(arguments)
@@ -55,7 +55,7 @@ def refuse(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> Refuse:
 LONG = "x" * 100_000
 
 COMMANDS = {
-    # words
+    # commands and arguments
     "serch digits": "there is no command 'serch'; the nearest is search, of search, derive, ",
     "train digits": "there is no command 'train'; the nearest is retrain, of search, derive, ",
     "qqq digits": "there is no command 'qqq'; there are search, derive, ",
@@ -182,7 +182,7 @@ COMMANDS = {
     "cost PDARTS layers=-1": "layers=-1 is out of range; it must be 0 to 1000.",
     "cost PDARTS stem=root": "stem has no choice 'root'; there are auto, cifar, imagenet.",
     "export PDARTS to=jsn": "to has no choice 'jsn'; the nearest is json, of json, darts, nasbench201, dot, svg, safetensors, ",
-    # what fits no space, device or data
+    # values that do not fit the space, the device or the data
     "search digits space=drats": "there is no search space 'drats'; the nearest is darts, of darts, filters, ",
     "search digits space=mine": "there is no search space 'mine'; there are darts, filters, nasbench201, nasnet; for your own space, add ",
     "search digits space=../darts": "there is no search space '../darts'; the nearest is darts",
@@ -199,7 +199,8 @@ COMMANDS = {
     "retrain PDARTS digits retrain.batch=500 validation_fraction=0.6": "retrain.batch=500 is larger than the 479 of 1197"
     " training images that it is drawn from (1 - retrain.validation_fraction=0.6); make it smaller.",
     "retrain PDARTS digits retrain.batch=5000": "retrain.batch=5000 is larger than the 1197 training images that it is drawn from;",
-    "search digits strategy=random random.like=nothing": "there is no genotype 'nothing': it is neither a file nor a known name; there are ",
+    "search digits strategy=random random.like=nothing": "there is no genotype 'nothing': it is neither a file nor a"
+    " known name; there are ",
     "search digits mean=[0.5,0.5,0.5] std=[1,1,1]": "data.mean has 3 entries but the images have 1 channels.",
     "search digits data.name=npz": "data.name=npz needs data.path=PATH",
     "search digits data.name=folder data.path=nowhere": "data.path=nowhere does not exist.",
@@ -209,7 +210,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("line", COMMANDS, ids=lambda line: line[:60])
-def test_a_wrong_command_line(line: str, refuse: Refuse, elsewhere: Path) -> None:
+def test_wrong_command_lines_are_refused(line: str, refuse: Refuse, elsewhere: Path) -> None:
     (elsewhere / "mine.py").write_text(
         "from rapdarts.networks.primitives import choose\nfrom rapdarts import SearchSpace\n"
         'SPACE = SearchSpace("mine", choose("skip_connect"))\n'
@@ -218,13 +219,13 @@ def test_a_wrong_command_line(line: str, refuse: Refuse, elsewhere: Path) -> Non
 
 
 @pytest.mark.parametrize("line", ["search digits seed=x", "cost x", "derive x", "evaluate x", "retrain x digits"])
-def test_json_changes_nothing_about_a_failure(line: str, refuse: Refuse) -> None:
+def test_json_does_not_change_error_messages(line: str, refuse: Refuse) -> None:
     assert refuse(*line.split(), "--json") == refuse(*line.split())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device exists")
 @pytest.mark.parametrize("line", ["search digits device=cuda", "retrain PDARTS digits device=cuda:3"])
-def test_a_device_that_is_not_there(line: str, refuse: Refuse) -> None:
+def test_missing_devices_are_refused(line: str, refuse: Refuse) -> None:
     assert "is not available; use device=cpu or device=auto." in refuse(*line.split(), code=7)
 
 
@@ -232,7 +233,7 @@ def test_a_device_that_is_not_there(line: str, refuse: Refuse) -> None:
     "hostile",
     ["$(touch marker)", "`touch marker`", ";touch marker", "| touch marker", "a\nb", "-x\0", "../" * 200 + "etc"],
 )
-def test_hostile_names_are_only_names(hostile: str, refuse: Refuse) -> None:
+def test_hostile_names_are_not_executed(hostile: str, refuse: Refuse) -> None:
     refuse("search", f"a{hostile}")
     refuse("search", "digits", f"space={hostile}")
     refuse("search", "digits", "data.name=npz", f"data.path={hostile}")
@@ -242,23 +243,23 @@ def test_hostile_names_are_only_names(hostile: str, refuse: Refuse) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "words"),
+    ("source", "message"),
     [
         ("SPACE = 3", "the search space mine.py does not define SPACE = rapdarts.SearchSpace(...)."),
         ("import nothing_of_this_name", "--space mine.py fails when it is run: ModuleNotFoundError: "),
         ("SPACE = ", "--space mine.py fails when it is run: SyntaxError: "),
     ],
 )
-def test_a_space_of_ones_own_that_is_none(source: str, words: str, refuse: Refuse, elsewhere: Path) -> None:
+def test_invalid_space_files_are_refused(source: str, message: str, refuse: Refuse, elsewhere: Path) -> None:
     (elsewhere / "mine.py").write_text(source)
-    assert words in refuse("search", "digits", "--space", "mine.py")
+    assert message in refuse("search", "digits", "--space", "mine.py")
 
 
-# --- experiment files (what they may hold: tests/files/test_yaml.py, tests/config) --------------------------------------
+# --- experiment files (their contents: tests/files/test_yaml.py, tests/config) --------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         (b"search: {epochss: 3}", "mine.yaml: there is no key 'search.epochss'; the nearest is search.epochs."),
         (b"search:\n  lr: 1e-3\n  lr: 1e-2", "mine.yaml:3: the key lr stands here twice; keep one."),
@@ -281,13 +282,13 @@ def test_a_space_of_ones_own_that_is_none(source: str, words: str, refuse: Refus
     ],
     ids=lambda value: str(value[:30]),
 )
-def test_a_wrong_experiment_file(content: bytes, words: str, refuse: Refuse, elsewhere: Path) -> None:
+def test_wrong_experiment_files_are_refused(content: bytes, message: str, refuse: Refuse, elsewhere: Path) -> None:
     (elsewhere / "mine.yaml").write_bytes(content)
-    assert refuse("search", "mine.yaml").startswith(words)
-    assert refuse("retrain", "PDARTS", "mine.yaml").startswith(words)
+    assert refuse("search", "mine.yaml").startswith(message)
+    assert refuse("retrain", "PDARTS", "mine.yaml").startswith(message)
 
 
-def test_a_fifo_is_no_experiment(refuse: Refuse) -> None:
+def test_a_fifo_is_not_read_as_an_experiment(refuse: Refuse) -> None:
     os.mkfifo("mine.yaml")
     assert refuse("search", "mine.yaml") == "there is no experiment file mine.yaml; change its path."
 
@@ -300,7 +301,7 @@ def images(n: int) -> np.ndarray[Any, Any]:
 
 
 def labels(n: int, *last: float) -> np.ndarray[Any, Any]:
-    """0, 1, 2, 0, 1, 2, ... and then the odd ones."""
+    """Return n labels: 0, 1, 2, 0, 1, 2, ..., ending in `last`."""
     return np.array([*(np.arange(n - len(last)) % 3), *last])
 
 
@@ -319,23 +320,29 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
         {"x": images(30), "y": labels(30, 9)},
         "data.npz, y: label 29 is 9, but 4 classes go from 0 to 3.",
     ),
-    "fractions of labels": (
+    "fractional labels": (
         {"x": images(30), "y": labels(30, 0.5)},
         "data.npz, y: label 29 is 0.5 (float64); save labels as int64.",
     ),
-    "words for labels": ({"x": images(30), "y": np.array(["a", "b", "c"] * 10)}, "save labels as int64."),
+    "texts as labels": ({"x": images(30), "y": np.array(["a", "b", "c"] * 10)}, "save labels as int64."),
     "too few labels": ({"x": images(30), "y": labels(29)}, "30 images need labels of the shape (30,), not (29,)."),
     "no labels": ({"x": images(30)}, "must hold x and y, or x_train, y_train, x_test and y_test, not x."),
-    "flat pixels": ({"x": images(30).reshape(30, 64), "y": labels(30)}, "images must be (n, h, w), (n, h, w, c) or "),
+    "flattened images": (
+        {"x": images(30).reshape(30, 64), "y": labels(30)},
+        "images must be (n, h, w), (n, h, w, c) or ",
+    ),
     "no images": ({"x": images(0), "y": labels(0)}, "images must be (n, h, w), (n, h, w, c) or "),
     "negative pixels": ({"x": images(30) - 1.0, "y": labels(30)}, "pixels must be numbers from 0 to 255."),
-    "pixels that are no numbers": (
+    "pixels that are not numbers": (
         {"x": np.full((30, 8, 8), np.nan), "y": labels(30)},
         "pixels must be numbers from 0 to 255.",
     ),
-    "fractions of pixels": ({"x": images(30) / 255, "y": labels(30)}, "multiply them by 255."),
-    "objects": ({"x": images(30), "y": np.array([{}] * 30, dtype=object)}, "save plain arrays with numpy.savez."),
-    "a test mask of everything": (
+    "fractional pixels": ({"x": images(30) / 255, "y": labels(30)}, "multiply them by 255."),
+    "an array of objects": (
+        {"x": images(30), "y": np.array([{}] * 30, dtype=object)},
+        "save plain arrays with numpy.savez.",
+    ),
+    "a test mask of all images": (
         {"x": images(30), "y": labels(30), "test": np.ones(30)},
         "must be 1 (test) or 0 (train) for each",
     ),
@@ -343,7 +350,7 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
         {"x_train": images(30), "y_train": labels(30), "x_test": np.zeros((6, 9, 9), np.uint8), "y_test": labels(6)},
         "training images are (1, 8, 8), test images (1, 9, 9).",
     ),
-    "a class that training lacks": (
+    "a class without training images": (
         {"x_train": images(30), "y_train": labels(30), "x_test": images(6), "y_test": labels(6, 3)},
         "y_test: label 5 is 3, but 3 classes go from 0 to 2.",
     ),
@@ -353,13 +360,13 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", ARRAYS)
 @pytest.mark.parametrize("verb", ["search digits batch=64", "retrain PDARTS digits"])
-def test_wrong_arrays(case: str, verb: str, refuse: Refuse, elsewhere: Path) -> None:
-    arrays, words = ARRAYS[case]
+def test_wrong_arrays_are_refused(case: str, verb: str, refuse: Refuse, elsewhere: Path) -> None:
+    arrays, message = ARRAYS[case]
     np.savez(elsewhere / "data.npz", **arrays)
-    assert words in refuse(*verb.split(), "data.name=npz", "data.path=data.npz")
+    assert message in refuse(*verb.split(), "data.name=npz", "data.path=data.npz")
 
 
-def test_a_cut_or_wrong_file_of_arrays(refuse: Refuse, elsewhere: Path) -> None:
+def test_truncated_or_wrong_array_files_are_refused(refuse: Refuse, elsewhere: Path) -> None:
     np.savez(elsewhere / "data.npz", x=images(300), y=labels(300))
     whole = (elsewhere / "data.npz").read_bytes()
     command = ("search", "digits", "data.name=npz", "data.path=data.npz")
@@ -371,8 +378,8 @@ def test_a_cut_or_wrong_file_of_arrays(refuse: Refuse, elsewhere: Path) -> None:
 
 
 @pytest.fixture
-def pictures(elsewhere: Path) -> Path:
-    """A folder of pictures, four of each of two classes for training and for testing."""
+def image_folder(elsewhere: Path) -> Path:
+    """A folder of images: four of each of two classes for training, and as many for testing."""
     for number, image in enumerate(images(16)):
         file = elsewhere / "pictures" / ("train", "test")[number // 8] / ("cat", "dog")[number % 2] / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -386,28 +393,28 @@ def remove(folder: Path) -> None:
 
 FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "one class": (lambda f: [remove(f / half / "dog") for half in ("train", "test")], "all images are of one class; "),
-    "a broken picture": (
+    "a corrupt image": (
         lambda f: (f / "train/cat/0.png").write_bytes(b"\x89PNG\r\n\x1a\n broken"),
         "train/cat/0.png is not a picture",
     ),
-    "a cut picture": (
+    "a truncated image": (
         lambda f: (f / "test/dog/9.png").write_bytes((f / "test/dog/9.png").read_bytes()[:-30]),
         "test/dog/9.png is not a picture that can be read",
     ),
-    "an empty picture": (
+    "an empty image file": (
         lambda f: (f / "train/dog/1.png").write_bytes(b""),
         "train/dog/1.png is empty; repair or remove it.",
     ),
-    "pictures of two sizes": (
+    "images of two sizes": (
         lambda f: Image.fromarray(images(1)[0, :7]).save(f / "train/dog/1.png"),
         "train/dog/1.png has 8x7 pixels but ",
     ),
-    "no test half": (
+    "no test images": (
         lambda f: remove(f / "test"),
         "must hold train/CLASS/ and test/CLASS/ (or val/CLASS/) with pictures in them.",
     ),
-    "no training half": (lambda f: remove(f / "train"), "holds no folder train/"),
-    "a class without pictures": (lambda f: (f / "train/emu").mkdir(), "train/emu holds no pictures"),
+    "no training images": (lambda f: remove(f / "train"), "holds no folder train/"),
+    "a class without images": (lambda f: (f / "train/emu").mkdir(), "train/emu holds no pictures"),
     "a class without training pictures": (
         lambda f: (f / "test/emu").mkdir(),
         "test/emu is a class without training images; ",
@@ -416,20 +423,20 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", FOLDERS)
-def test_wrong_pictures(case: str, refuse: Refuse, pictures: Path) -> None:
-    spoil, words = FOLDERS[case]
-    spoil(pictures)
-    sentence = refuse("search", "digits", "batch=2", "data.name=folder", f"data.path={pictures}")
-    assert words in sentence
+def test_wrong_image_folders_are_refused(case: str, refuse: Refuse, image_folder: Path) -> None:
+    spoil, message = FOLDERS[case]
+    spoil(image_folder)
+    error = refuse("search", "digits", "batch=2", "data.name=folder", f"data.path={image_folder}")
+    assert message in error
 
 
-# --- genotypes (every way a text can be wrong: test_genotype.py) ---------------------------------------------------
+# --- genotypes (all errors in their texts: test_genotype.py) ---------------------------------------------------
 
 PDARTS = json.loads(LITERATURE["PDARTS"].to_json())
 
 
 def changed(**changes: Any) -> str:
-    """PDARTS with some fields changed; a field of the normal cell by its own name, None removes it."""
+    """Return PDARTS as JSON with some fields changed, also of its normal cell. None removes a field."""
     tree = json.loads(json.dumps(PDARTS))
     for name, value in changes.items():
         home = tree if name in tree else tree["cells"]["normal"]
@@ -451,7 +458,7 @@ GENOTYPES = {
         with_edge(["sep_conv_9x9", 0]),
         "cell normal, node 1, edge 0: the space darts has no primitive ",
     ),
-    "a look-alike": (with_edge(["ѕkip_connect", 0]), "U+0455 CYRILLIC SMALL LETTER DZE"),
+    "a look-alike letter": (with_edge(["ѕkip_connect", 0]), "U+0455 CYRILLIC SMALL LETTER DZE"),
     "none": (with_edge(["none", 0]), "the space darts never derives none; use one of "),
     "an edge from a later node": (
         with_edge(["skip_connect", 4]),
@@ -465,9 +472,9 @@ GENOTYPES = {
         with_edge(["skip_connect", -1]),
         "node 1, edge 0: the input -1 is negative; it may be 0 to 2.",
     ),
-    "half an input": (with_edge(["skip_connect", 0.5]), "node 1, edge 0: the input 0.5 is not a whole number; "),
-    "an input twice": (with_edge(["skip_connect", 1]), "input 1 is used twice, which the space darts forbids."),
-    "half an edge": (with_edge(["skip_connect"]), "node 1, edge 0: must be a pair [primitive, input], not "),
+    "a fractional input": (with_edge(["skip_connect", 0.5]), "node 1, edge 0: the input 0.5 is not a whole number; "),
+    "a repeated input": (with_edge(["skip_connect", 1]), "input 1 is used twice, which the space darts forbids."),
+    "an incomplete edge": (with_edge(["skip_connect"]), "node 1, edge 0: must be a pair [primitive, input], not "),
     "too few nodes": (
         changed(nodes=PDARTS["cells"]["normal"]["nodes"][:3], concat=[2]),
         "has 3 nodes; the space darts has 4.",
@@ -480,7 +487,7 @@ GENOTYPES = {
         changed(concat=None).replace('"inputs"', '"input"', 1),
         "there is no field 'input'; the nearest is inputs",
     ),
-    "a concat of nothing": (changed(concat=[9]), "concat names 9, which is not a node; it may name 2 to 5."),
+    "a concat of a missing node": (changed(concat=[9]), "concat names 9, which is not a node; it may name 2 to 5."),
     "another version": (changed(version=2), "has version 2 and needs a newer rapdarts; this one reads version 1."),
     "no version": (changed(version=True), "version must be 1, not True."),
     "another format": (
@@ -488,31 +495,34 @@ GENOTYPES = {
         "format must be 'rapdarts-genotype', not 'onnx'; supported formats are ",
     ),
     "an unknown space": (changed(space="drats"), "there is no search space 'drats'; the nearest is darts, "),
-    "a space of one's own": (
+    "a user's own space": (
         changed(space="mine"),
         "for your own space, add --space FILE, the Python file that defines it",
     ),
     "another space": (changed(space="nasnet"), "has 4 nodes; the space nasnet has 5."),
-    "a path for a space": (changed(space="../darts"), "space must be a name of up to 64 letters, digits, _ and -, "),
+    "a path as a space": (changed(space="../darts"), "space must be a name of up to 64 letters, digits, _ and -, "),
     "not JSON": ("{", "genotype.json, line 1, column 2: not JSON: "),
     "a list": ("[]", "genotype.json must be an object {...}, not []."),
-    "nothing": ("", "genotype.json is empty; it must contain a genotype."),
-    "a key twice": ('{"format": 1, "format": 2}', "line 1, column 15: the key 'format' stands twice in one object."),
+    "an empty file": ("", "genotype.json is empty; it must contain a genotype."),
+    "a duplicate key": (
+        '{"format": 1, "format": 2}',
+        "line 1, column 15: the key 'format' stands twice in one object.",
+    ),
     "not a number": (changed(version=1).replace('"version": 1', '"version": NaN'), "NaN is not a finite number."),
-    "a number too large": (changed().replace('"version": 1', '"version": 1e999'), "'1e999' is too large a number."),
+    "an overflowing number": (changed().replace('"version": 1', '"version": 1e999'), "'1e999' is too large a number."),
     "a long number": (
         changed().replace('"version": 1', '"version": ' + "9" * 5000),
         "a whole number of more than 18 digits.",
     ),
     "a byte order mark": ("\ufeff" + changed(), "begins with a byte order mark; save it as UTF-8 without one."),
     "deep nesting": ("[" * 3000 + "]" * 3000, "nested deeper than 50 levels."),
-    # the DARTS dialect is parsed, never run
+    # the DARTS dialect is parsed, never executed
     "a call": ("__import__('os').system('touch marker')", "supported formats are rapdarts JSON, Genotype(...) of "),
     "a call inside": (
         DARTS.replace("range(2, 6)", "__import__('os').system('touch marker')"),
         "concat must be a list or range(",
     ),
-    "a call for a primitive": (
+    "a call as a primitive": (
         DARTS.replace("'skip_connect'", "open('marker', 'w')", 1),
         "only lists of pairs such as ",
     ),
@@ -529,8 +539,8 @@ GENOTYPES = {
         "concat must be a list or range(first, end).",
     ),
     "an import": ("import os; os.system('touch marker')", "found 'import os'; supported formats are "),
-    "half a text": (DARTS[:-5], "neither JSON nor the DARTS dialect: "),
-    "an odd pair": (
+    "a truncated text": (DARTS[:-5], "neither JSON nor the DARTS dialect: "),
+    "an unpaired edge": (
         "Genotype(normal=[('skip_connect', 0)], normal_concat=[2], reduce=[], reduce_concat=[2])",
         "two for every node.",
     ),
@@ -538,32 +548,32 @@ GENOTYPES = {
 
 
 @pytest.mark.parametrize("case", GENOTYPES)
-def test_a_wrong_genotype(case: str, refuse: Refuse, elsewhere: Path) -> None:
-    text, words = GENOTYPES[case]
+def test_wrong_genotypes_are_refused(case: str, refuse: Refuse, elsewhere: Path) -> None:
+    text, message = GENOTYPES[case]
     (elsewhere / "genotype.json").write_text(text, encoding="utf-8")
-    sentence = refuse("cost", "genotype.json")
-    assert words in sentence
-    assert "genotype.json" in sentence or "search space" in sentence
-    assert refuse("retrain", ".", "digits") == sentence
+    error = refuse("cost", "genotype.json")
+    assert message in error
+    assert "genotype.json" in error or "search space" in error
+    assert refuse("retrain", ".", "digits") == error
 
 
-def test_what_is_no_file_of_text_is_no_genotype(refuse: Refuse, elsewhere: Path) -> None:
+def test_genotypes_are_read_only_from_text_files(refuse: Refuse, elsewhere: Path) -> None:
     os.mkfifo("fifo.json")
     (elsewhere / "utf16.json").write_text(changed(), encoding="utf-16")
     (elsewhere / "large.json").write_text(" " * 2_000_000)
-    for name, words in [
+    for name, message in [
         ("fifo.json", "fifo.json is not a regular file."),
         ("/dev/zero", "/dev/zero is not a regular file."),
         ("utf16.json", "utf16.json is not UTF-8 text"),
         ("large.json", "large.json has more than 1000000 bytes, too many for a genotype."),
     ]:
-        assert words in refuse("cost", name)
+        assert message in refuse("cost", name)
 
 
 # --- run folders -------------------------------------------------------------------------------------------------
 
 
-def test_a_place_that_cannot_be_written(refuse: Refuse, elsewhere: Path) -> None:
+def test_unwritable_paths_are_refused(refuse: Refuse, elsewhere: Path) -> None:
     (elsewhere / "file").write_text("")
     for place in ("/dev/null/x", "file/x", "file", "x" * 300):
         assert "Choose another place with run=PATH" in refuse("search", "digits", f"run={place}", code=6)
@@ -574,28 +584,28 @@ def test_a_place_that_cannot_be_written(refuse: Refuse, elsewhere: Path) -> None
 
 
 def saved(folder: Path, *pairs: tuple[str, str]) -> Path:
-    """A run folder with the configuration of the digits and one epoch behind it."""
+    """Create a run folder with the configuration of the digits and one finished epoch."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.jsonl").write_text('{"stage": 0, "epoch": 0}\n')
     (folder / "config.yaml").write_text(key_values.save_yaml(resolve_experiment("digits", pairs, "search")))
     return folder
 
 
-def test_a_folder_that_holds_a_run(refuse: Refuse, elsewhere: Path) -> None:
+def test_a_folder_with_a_run_is_not_overwritten(refuse: Refuse, elsewhere: Path) -> None:
     saved(elsewhere / "first")
-    words = "first already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
-    assert refuse("search", "digits", "run=first") == words
-    assert refuse("retrain", "PDARTS", "digits", "run=first") == words
+    message = "first already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
+    assert refuse("search", "digits", "run=first") == message
+    assert refuse("retrain", "PDARTS", "digits", "run=first") == message
 
 
-def test_a_resume_with_other_settings(refuse: Refuse, elsewhere: Path) -> None:
+def test_resuming_with_different_settings_is_refused(refuse: Refuse, elsewhere: Path) -> None:
     saved(elsewhere / "first", ("seed", "1"))
-    sentence = refuse("search", "digits", "lr=0.1", "run=first", "resume=true")
-    assert "first was started with a different configuration" in sentence
-    assert "seed: 1 -> 0; search.lr: 0.05 -> 0.1" in sentence
+    error = refuse("search", "digits", "lr=0.1", "run=first", "resume=true")
+    assert "first was started with a different configuration" in error
+    assert "seed: 1 -> 0; search.lr: 0.05 -> 0.1" in error
 
 
-def test_a_folder_in_use(refuse: Refuse, elsewhere: Path) -> None:
+def test_a_folder_in_use_is_refused(refuse: Refuse, elsewhere: Path) -> None:
     (elsewhere / "first").mkdir()
     with open(elsewhere / "first" / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -603,7 +613,7 @@ def test_a_folder_in_use(refuse: Refuse, elsewhere: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["derive", "report", "search digits resume=true"])
-def test_a_damaged_configuration(verb: str, refuse: Refuse, elsewhere: Path) -> None:
+def test_a_damaged_configuration_is_reported(verb: str, refuse: Refuse, elsewhere: Path) -> None:
     (saved(elsewhere / "first") / "config.yaml").write_text("search: {lr: 0")
     (elsewhere / "first" / "result.json").write_text("{}")
     folder = "run=first" if verb.startswith("search") else "first"
@@ -620,7 +630,7 @@ def alphas(folder: Path) -> str:
     return alphas_to_json(space, Skeleton(3, 4, (1, 8, 8), 10), [Architecture(space)])
 
 
-def test_a_search_that_has_not_finished(refuse: Refuse, elsewhere: Path) -> None:
+def test_unfinished_searches_are_refused(refuse: Refuse, elsewhere: Path) -> None:
     saved(elsewhere / "first")
     assert refuse("derive", "first") == (
         "there is no first/alphas.json; the search has not finished, or first is a run of another command."
@@ -630,7 +640,7 @@ def test_a_search_that_has_not_finished(refuse: Refuse, elsewhere: Path) -> None
     assert "first contains no finished run" in refuse("report", "first")
 
 
-def test_damaged_alphas(refuse: Refuse, elsewhere: Path) -> None:
+def test_damaged_alphas_are_reported(refuse: Refuse, elsewhere: Path) -> None:
     folder = saved(elsewhere / "first")
     whole = alphas(folder)
     number = json.loads(whole)["cells"]["normal"][0]["alpha"][0]
@@ -660,7 +670,7 @@ def test_damaged_alphas(refuse: Refuse, elsewhere: Path) -> None:
 
 
 def finished(folder: Path, seed: int = 0, space: str = "darts", channels: int = 4, *pairs: tuple[str, str]) -> Path:
-    """The folder of a finished search, with random architecture parameters."""
+    """Create the folder of a finished search, with random architecture parameters."""
     from rapdarts.architecture.space import Skeleton
     from rapdarts.deploy.space_lookup import named_space
     from rapdarts.strategy.alphas import alphas_to_json
@@ -674,7 +684,7 @@ def finished(folder: Path, seed: int = 0, space: str = "darts", channels: int = 
     return folder
 
 
-def test_searches_that_are_not_derived_from_together(refuse: Refuse, elsewhere: Path) -> None:
+def test_incompatible_searches_are_not_averaged(refuse: Refuse, elsewhere: Path) -> None:
     finished(elsewhere / "first")
     finished(elsewhere / "second", 1)
     (elsewhere / "mine.json").write_text("kept")
@@ -688,11 +698,11 @@ def test_searches_that_are_not_derived_from_together(refuse: Refuse, elsewhere: 
             finished(elsewhere / "few", 2, "darts", 4, ("data.fraction", "0.5")), "data.fraction 0.5, first has 1.0"
         ),
     }  # fmt: skip
-    for name, (_, words) in others.items():
+    for name, (_, message) in others.items():
         for runs in (["first", name], ["first", "second", name]):
-            sentence = refuse("derive", *runs, "out=mine.json")
+            error = refuse("derive", *runs, "out=mine.json")
             assert (
-                sentence == f"{name} has {words}; only runs with the same space, data set and skeleton can be averaged."
+                error == f"{name} has {message}; only runs with the same space, data set and skeleton can be averaged."
             )
     again = "two of these searches have identical weights; name each search once, and search with different seeds."
     for runs in (["first", "first"], ["first", "second", "first/alphas.json"], ["second", "./second", "first"]):
@@ -702,38 +712,38 @@ def test_searches_that_are_not_derived_from_together(refuse: Refuse, elsewhere: 
     assert (elsewhere / "mine.json").read_text() == "kept"
 
 
-def test_one_of_several_searches_that_is_none(refuse: Refuse, elsewhere: Path) -> None:
+def test_every_averaged_search_must_be_finished(refuse: Refuse, elsewhere: Path) -> None:
     finished(elsewhere / "first")
-    there_is_no = "; give the folder of a finished search, or its alphas.json."
-    assert refuse("derive", "first", "second") == f"there is no second{there_is_no}"
-    assert refuse("derive", "second", "first") == f"there is no second{there_is_no}"
+    advice = "; give the folder of a finished search, or its alphas.json."
+    assert refuse("derive", "first", "second") == f"there is no second{advice}"
+    assert refuse("derive", "second", "first") == f"there is no second{advice}"
     saved(elsewhere / "second", ("seed", "1"))
-    words = "there is no second/alphas.json; the search has not finished, or second is a run of another command."
-    assert refuse("derive", "first", "second") == words
+    message = "there is no second/alphas.json; the search has not finished, or second is a run of another command."
+    assert refuse("derive", "first", "second") == message
     (elsewhere / "second" / "alphas.json").write_text("{")
     assert refuse("derive", "first", "second", code=4).startswith("second/alphas.json is damaged (")
 
 
-def test_searches_on_other_images_are_not_derived_from_together(
+def test_searches_on_different_images_are_not_averaged(
     refuse: Refuse, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of data of one name and shape, whose checkpoints tell them apart."""
+    """The data have the same name and shape, and only the checkpoints tell them apart."""
     from rapdarts.training.checkpoint import save_checkpoint
 
     for seed, name in enumerate(("first", "second", "third")):
         folder = finished(elsewhere / name, seed, "darts", 4, ("data.name", "npz"), ("data.path", f"{name}.npz"))
         save_checkpoint(folder / "checkpoint", {}, {"command": "search", "data set": "ab"[seed // 2] * 64})
     assert main(["derive", "first", "second", "out=two.json"]) == 0
-    sentence = (
-        "third searched on other images than first (fingerprint bbbbbbbbbbbb, not aaaaaaaaaaaa); derive from runs on the same"
+    error = (
+        "third and first searched on different images (fingerprints bbbbbbbbbbbb and aaaaaaaaaaaa); only runs on the same"
         " data together."
     )
     capsys.readouterr()
-    assert refuse("derive", "first", "second", "third", "out=two.json") == sentence
+    assert refuse("derive", "first", "second", "third", "out=two.json") == error
 
 
-def test_budgets_of_several_searches(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Below the floor, and one of which no cell uses as much as is asked for."""
+def test_budgets_apply_to_averaged_searches(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One budget is below the cheapest cell, the other has no cell that uses the requested share."""
     for seed, name in enumerate(("first", "second")):
         finished(elsewhere / name, seed)
     assert main(["derive", "first", "second", "budget.params=1k", "out=two.json"]) == 2
@@ -749,7 +759,7 @@ def test_budgets_of_several_searches(elsewhere: Path, capsys: pytest.CaptureFixt
     assert "% of the budget of 1,990 params is used" in said and (elsewhere / "two.json").exists()
 
 
-def test_damaged_networks(refuse: Refuse, elsewhere: Path) -> None:
+def test_damaged_networks_are_reported(refuse: Refuse, elsewhere: Path) -> None:
     from safetensors.torch import save
 
     folder = saved(elsewhere / "first")
@@ -763,7 +773,7 @@ def test_damaged_networks(refuse: Refuse, elsewhere: Path) -> None:
         assert "first/network.safetensors" in refuse("evaluate", "first", code=4)
 
 
-def test_a_damaged_result(refuse: Refuse, elsewhere: Path) -> None:
+def test_a_damaged_result_is_reported(refuse: Refuse, elsewhere: Path) -> None:
     folder = saved(elsewhere / "first")
     for text in ("", "[]", '{"x": 1}', "{"):
         for name in ("result.json", "environment.json"):
