@@ -1,4 +1,4 @@
-"""Costs of a network layer by layer: rows of layers and modules, totals by kind, and other counting conventions."""
+"""Costs of a network layer by layer: rows of layers and modules, totals by kind, and alternative counting conventions."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from rapdarts.cost.count import joules, resources
 from rapdarts.cost.trace import FastShapes, Image, Op, remembering, trace
 
 LAYERS = ("conv", "linear", "matmul", "pool")
-"""Kinds of operation that have a row of their own."""
+"""Kinds of operations that have their own row."""
 MOST_ROWS = 60
-"""If there are more rows, they are shown by module."""
+"""Number of rows above which they are shown by module."""
 REST = "(rest)"
 """The row of parameters that no layer reads."""
 NUMBERS = ("output", "params", "weights", "biases", "macs")
 
 CONVENTIONS = {resource.name: resource.convention for resource in RESOURCES.values() if resource.count} | {
-    "macs_with_bn_relu": "another convention: macs, and 2 an element of batch norms, 1 an element of ReLUs",
-    "thop_macs": "a second opinion on macs: the package thop, which sees modules only",
+    "macs_with_bn_relu": "macs, plus 2 per element of batch norms and 1 per element of ReLUs (another convention)",
+    "thop_macs": "macs as counted by the package thop, which sees modules only",
 }
-"""What each figure counts."""
+"""Descriptions of the figures."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One layer, or a module with everything in it: the elements of its output, and the numbers that it holds.
+    """A layer, or a module with everything in it: the elements of its output, its parameters and its MACs.
 
     `shape` excludes the batch. `weights` and `biases` are those of convolutions and linear layers; `params` also
-    those of the batch norms after them.
+    includes the batch norms after them.
     """
 
     layer: str
@@ -60,8 +60,8 @@ class Row:
 class CountedNetwork(Protocol):
     """A network whose costs can be counted, such as a deployment blueprint.
 
-    `image` is (channels, height, width). `classes` is 0 if only the network knows it. `build` is called with the meta
-    device as default, so that it allocates no weights.
+    `image` is (channels, height, width). `classes` is 0 if it has to be read from the network's output. `build` is
+    called with the meta device as default, so that it allocates no weights.
     """
 
     @property
@@ -80,9 +80,9 @@ class CountedNetwork(Protocol):
 class NetworkCosts:
     """Costs of a network at a precision of weights and activations in bits, on hardware of known energies.
 
-    `modules` are the rows by module; `thop` is the MACs that this package counts, or why it does not. `skeleton`, and
-    `auxiliary`, the parameters of the head that training adds, are those of a genotype's network; `known_accuracy` is
-    the test accuracy (0 to 1) by data set that others published for its cell, None if there is none.
+    `modules` are the rows by module. `thop` is the number of MACs that the package thop counts, or the reason why it
+    fails. For a genotype's network, `skeleton` is its skeleton, `auxiliary` the number of parameters of the auxiliary
+    head that training adds, and `known_accuracy` the published test accuracy (0 to 1) of its cell by data set, or None.
     """
 
     name: str
@@ -106,12 +106,12 @@ class NetworkCosts:
 
     @property
     def figures(self) -> dict[str, float | None]:
-        """Every figure that is a single number; None where thop does not count."""
+        """Every figure that is a single number; `thop_macs` is None if thop fails."""
         thop = self.thop if isinstance(self.thop, int) else None
         return {**self.costs, "macs_with_bn_relu": self.macs_with_bn_relu, "thop_macs": thop}
 
     def bytes_of(self, elements: int) -> int:
-        """Return the bytes of so many numbers at the precision."""
+        """Return the bytes of a number of elements at the precision."""
         return elements * self.precision // 8
 
     def to_json(self) -> dict[str, Any]:
@@ -173,9 +173,9 @@ def network_costs(
     auxiliary: int = 0,
     known_accuracy: Mapping[str, float] | None = None,
 ) -> NetworkCosts:
-    """Count a network layer by layer; `skeleton`, `auxiliary` and `known_accuracy` are added to the result as they are.
+    """Count a network layer by layer; `skeleton`, `auxiliary` and `known_accuracy` are copied to the result.
 
-    Raises InputError, naming the layer, where the network cannot take the image.
+    Raises InputError, naming the layer, if the network cannot take the image.
     """
     with torch.device("meta"):
         network = subject.build()
@@ -203,10 +203,10 @@ def network_costs(
 
 
 def rows_of(network: nn.Module, ops: Iterable[Op]) -> list[Row]:
-    """Return a row for every operation of a kind in LAYERS, and for every other layer that has parameters and is not folded.
+    """Return a row for every operation of a kind in LAYERS, and for every other layer with parameters that is not folded.
 
-    The parameters of folded layers, batch norms above all, are added to the row before them, or to the first; those that
-    remain get a row of their own. Operations of the network itself, not of a module in it, have the layer ''.
+    The parameters of folded layers, mostly batch norms, are added to the row before them, or to the first row. Parameters
+    that no operation reads get their own row. Operations of the network itself, outside its submodules, have the layer ''.
     """
     left = dict(network.named_parameters())
     rows: list[Row] = []
@@ -229,7 +229,7 @@ def rows_of(network: nn.Module, ops: Iterable[Op]) -> list[Row]:
 
 
 def by_module(network: nn.Module, rows: Sequence[Row], ops: Iterable[Op]) -> list[Row]:
-    """Return one row for each module; its shape is that of its last operation's output."""
+    """Return one row for each module, with the shape of its last operation's output."""
     home = {layer: module_of(network, layer) for layer in {row.layer for row in rows} | {op.layer for op in ops}}
     shapes = {home[op.layer]: op.shape[1:] for op in ops}
     modules: dict[str, list[Row]] = {}
@@ -239,7 +239,7 @@ def by_module(network: nn.Module, rows: Sequence[Row], ops: Iterable[Op]) -> lis
 
 
 def module_of(network: nn.Module, layer: str) -> str:
-    """Return the outermost module around a layer that is more than a list of modules: cells.3, stem, classifier."""
+    """Return the name of the outermost module around a layer that is not just a list of modules: cells.3, stem, classifier."""
     parts = layer.split(".")
     for depth in range(1, len(parts)):
         name = ".".join(parts[:depth])
@@ -251,7 +251,7 @@ def module_of(network: nn.Module, layer: str) -> str:
 
 
 def second_opinion(network: nn.Module, image: Image) -> int | str:
-    """Return the MACs of convolutions and linear layers that thop counts on a copy without weights, or why it cannot."""
+    """Return the MACs of convolutions and linear layers that thop counts on a copy without weights, or the reason why it fails."""
     tensors = list(chain(network.parameters(), network.buffers()))
     dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
     pixels = torch.empty(1, *image, dtype=dtype, device="meta")
@@ -269,4 +269,4 @@ def second_opinion(network: nn.Module, image: Image) -> int | str:
 
 
 def _count_nothing(module: nn.Module, given: object, result: object) -> None:
-    """Count nothing, for layers that multiply nothing in our convention."""
+    """Count nothing: a hook for layers without multiplications in our convention."""

@@ -1,4 +1,4 @@
-"""How costs enter the loss of the architecture: dimensionless coefficients on expected costs, some of which are adjusted automatically."""
+"""The penalty on expected costs in the architecture's loss: dimensionless coefficients, some of them adjusted automatically."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from rapdarts.cost.expected import ExpectedCost, PriceTable
 
 
 def uniform_mixing(mask: np.ndarray) -> Mixing:
-    """Return equal weights on the open candidates of every edge; `mask` is (kinds, edges, primitives)."""
+    """Return equal weights on the open candidates of every edge, (kinds, edges, primitives) like `mask`."""
     return Mixing(torch.as_tensor(mask / mask.sum(-1, keepdims=True)))
 
 
 class Penalty:
     """The part of the loss due to the costs of a mixing: sum over resources of (coefficient + multiplier) x E[cost] / reference.
 
-    The reference is E[cost] at uniform mixing over the full space, so that a coefficient of 1 weighs the whole cost
-    of the uniform mixture like one nat of cross-entropy, in any unit and at any skeleton. A resource with a budget has
-    a multiplier, which rises while a network costs more than its budget and falls while it costs less: dual ascent
-    (Boyd and Vandenberghe, "Convex Optimization", 2004, section 5.5), never below 0.
+    The reference is E[cost] at uniform mixing over the full space. A coefficient of 1 therefore weighs the whole cost of
+    the uniform mixture as much as one nat of cross-entropy, in any unit and at any skeleton. A resource with a budget
+    has a multiplier, which rises while a network costs more than the budget and falls while it costs less, but never
+    below 0: dual ascent (Boyd and Vandenberghe, "Convex Optimization", 2004, section 5.5).
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Penalty:
         return self.weights @ self.expected(mixing)
 
     def ascend(self, costs: Mapping[str, float]) -> None:
-        """Take one step of every multiplier, by how far a network's costs are above or below their budgets."""
+        """Add rate x (cost / budget - 1) to every multiplier, for a network's costs; multipliers stay at 0 or above."""
         for name, budget in self.budgets.items():
             self.multipliers[name] = max(0.0, self.multipliers[name] + self.rate * (costs[name] / budget - 1))
         self._weigh()
@@ -62,10 +62,10 @@ class Penalty:
         self._weigh()
 
     def _weigh(self) -> None:
-        """Write coefficients and multipliers, divided by the references, to the device: nats for a unit of each resource."""
+        """Write (coefficient + multiplier) / reference of each resource to the device, in nats per unit of the resource."""
         total = [
             coefficient + self.multipliers.get(name, 0.0)
             for name, coefficient in zip(self.resources, self._coefficients, strict=True)
         ]
-        # In place: the CUDA graph of a step reads this tensor.
+        # Updated in place, because the CUDA graph of a step reads this tensor.
         self.weights.copy_(torch.tensor(total, dtype=torch.float64).to(self.reference.device) / self.reference)

@@ -1,4 +1,4 @@
-"""Prices and budgets as an experiment asks for them: what the table holds, which bounds stand, and what width they leave room for."""
+"""Price tables with the precision, hardware and latency that the settings of a search name."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from rapdarts.files.yaml import read_yaml
 
 
 def read_hardware(path: str) -> HardwareConfig:
-    """The energies in a file, or the default ones where none is named. Raises InputError for a file that is no such table."""
+    """Return the energies in a file, or the defaults for an empty path. Raises InputError if the file is not a hardware table."""
     if not path:
         return HardwareConfig()
     return key_values.parse_settings(HardwareConfig, [("name", Path(path).stem), *read_yaml(Path(path))], where=path)
 
 
 def counters(settings: SearchConfig) -> dict[str, Counter]:
-    """Every resource that can be counted, as a search asks for it. Raises InputError for a hardware table that is none."""
+    """Return the counters, by resource, at a search's precision and hardware. Raises InputError as `read_hardware` does."""
     return resources(settings.precision, read_hardware(settings.hardware))
 
 
 def prices(
     settings: SearchConfig, space: SearchSpace, skeleton: Skeleton, device: torch.device | None = None
 ) -> PriceTable:
-    """What every choice costs at the deployment skeleton, in all resources that add up, time included where it was measured.
+    """Return the prices of every choice at the deployment skeleton, in all additive resources.
 
-    Raises InputError for a hardware or latency table that cannot be used, or was measured for another skeleton or,
-    unless `search.latency_of` names it, on another device than `device`.
+    Latency is included if the settings name a latency table. Raises InputError if a hardware or latency table is
+    invalid, or if the latency table was measured for another skeleton or on another device than `device`. With
+    `search.latency_of`, it must have been measured on the device of that name instead.
     """
     table = price_table(space, skeleton, additive(counters(settings)))
     if not settings.latency:
@@ -44,6 +45,7 @@ def prices(
     latency.check_fits(space, skeleton, None if settings.latency_of else device)
     if settings.latency_of not in ("", latency.device):
         raise InputError(
-            f"{settings.latency} was measured on {latency.device}, not on search.latency_of={settings.latency_of}."
+            f"{settings.latency} was measured on {latency.device}, not on search.latency_of={settings.latency_of};"
+            " correct search.latency_of, or use a table of that device."
         )
     return with_latency(table, latency)

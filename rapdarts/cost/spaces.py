@@ -1,4 +1,4 @@
-"""Costs of choices: of every primitive of a search space, of the networks they make, and of the designs of a filter."""
+"""Costs of design choices: the primitives of a search space, the networks built from them, and the designs of a filter."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from rapdarts.cost.trace import Image
 from rapdarts.networks.supernet import Supernet
 
 DRAWN, BUILT = 20_000, 20
-"""Genotypes drawn for the distribution of costs, and those built for their peak memory."""
+"""Numbers of genotypes that are drawn for the distribution of costs, and built for their peak memory."""
 ALL_PLACES = 9
-"""A skeleton of so many layers has every cell of a deeper one, and its peak memory."""
+"""Layers after which a deeper skeleton adds no new kind of cell, and no higher peak memory."""
 
 Amounts = dict[str, float]
-"""An amount of each resource, in its own unit."""
+"""Amounts by resource, each in the resource's own unit."""
 
 
 def space_prices(space: SearchSpace, skeleton: Skeleton, precision: int, hardware: HardwareConfig) -> dict[str, Any]:
-    """Return the costs of a space's networks at a skeleton, as JSON values by resource; weights and activations of so many bits.
+    """Return the costs of a space's networks at a skeleton, as JSON values by resource.
 
-    `floor` and `ceiling` are those of each resource by itself, over all genotypes whatever their skips.
+    `precision` is that of weights and activations, in bits. `floor` and `ceiling` are taken for each resource
+    separately, over all genotypes with any number of skips.
     """
     table = price_table(space, skeleton, additive(resources(precision, hardware)))
     mixture = uniform_mixing(space.mask)
@@ -63,13 +64,13 @@ def space_prices(space: SearchSpace, skeleton: Skeleton, precision: int, hardwar
 
 
 def amounts(table: PriceTable, totals: np.ndarray) -> Amounts:
-    """Return totals (resources,) by name; integers where the resource is counted."""
+    """Return totals (resources,) by name, as integers for counted resources."""
     values = zip(table.resources, totals.tolist(), strict=True)
     return {name: round(value) if name in COUNTED else value for name, value in values}
 
 
 def extreme(table: PriceTable, most_expensive: bool) -> np.ndarray:
-    """Return the least or the greatest cost of any genotype, (resources,), each resource by itself."""
+    """Return the lowest or highest cost of any genotype, (resources,), for each resource separately."""
     space, sign = table.space, -1 if most_expensive else 1
     by_edge = (sign * table.prices[..., space.choosable]).min(-1)
     total = table.fixed.copy()
@@ -83,7 +84,7 @@ def extreme(table: PriceTable, most_expensive: bool) -> np.ndarray:
 
 
 def of_one(table: PriceTable, column: int) -> np.ndarray:
-    """Return the cost of cells of one primitive, on the first edges into each node (those from the inputs 0 and 1), (resources,)."""
+    """Return the cost (resources,) of cells of one primitive, on the first edges into each node (those from the inputs 0 and 1)."""
     space = table.space
     first = [
         space.edges_into(node).start + edge for node in range(space.nodes) for edge in range(space.edges_kept(node))
@@ -92,12 +93,12 @@ def of_one(table: PriceTable, column: int) -> np.ndarray:
 
 
 def plain_sum(table: PriceTable, weights: np.ndarray) -> np.ndarray:
-    """Return the cost of all edges together, weighted by `weights` (kinds, edges, primitives): (resources,)."""
+    """Return the cost (resources,) of all edges together, weighted by `weights` (kinds, edges, primitives)."""
     return table.fixed + (table.prices * weights).sum((1, 2, 3))
 
 
 def drawn_costs(table: PriceTable, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the costs of n random genotypes, (n, resources), drawn as `random_genotype` does but all at once."""
+    """Return the costs (n, resources) of n random genotypes, drawn as by `random_genotype` but all at once."""
     space = table.space
     total = np.tile(table.fixed, (n, 1))
     for kind in range(len(space.kinds)):
@@ -110,7 +111,7 @@ def drawn_costs(table: PriceTable, n: int, rng: np.random.Generator) -> np.ndarr
 
 
 def distribution(table: PriceTable, drawn: np.ndarray) -> dict[str, Any]:
-    """Return mean, deviation and quantiles of drawn costs (n, resources), and the correlation of MACs and parameters."""
+    """Return the mean, standard deviation and quantiles of costs (n, resources), and the correlation of MACs and parameters."""
     facts = {"mean": drawn.mean(0), "sd": drawn.std(0)}
     facts |= {f"quantile_{share:02d}": np.quantile(drawn, share / 100, axis=0) for share in (5, 95)}
     by_resource = {
@@ -122,7 +123,7 @@ def distribution(table: PriceTable, drawn: np.ndarray) -> dict[str, Any]:
 
 
 def price(table: PriceTable, column: int) -> dict[str, Amounts]:
-    """Return what a primitive adds on one edge over all cells of a kind, by the edge's stride."""
+    """Return the amounts that a primitive on one edge adds over all cells of a kind, by kind and stride of the edge."""
     space = table.space
     found: dict[str, Amounts] = {}
     for row, kind in enumerate(space.kinds):
@@ -144,7 +145,7 @@ def peak_of_random(space: SearchSpace, skeleton: Skeleton, rng: np.random.Genera
 
 
 class Branches(nn.Module):
-    """Branches that read the same map; their outputs are summed."""
+    """Branches that read the same feature map (n, c, h, w) and whose outputs, of equal shapes, are summed."""
 
     def __init__(self, *branches: nn.Module) -> None:
         super().__init__()
@@ -156,9 +157,10 @@ class Branches(nn.Module):
 
 
 def filter_designs(image: Image, outputs: int, precision: int, hardware: HardwareConfig) -> dict[str, Any]:
-    """Return the costs of five ways from a map (channels, height, width) to one of `outputs` channels and the same size.
+    """Return the costs of five designs that map a feature map (channels, height, width) to one of `outputs` channels.
 
-    Stride 1, no biases; the bottleneck is a quarter of the outputs (He et al. 2016; the factors as in Szegedy et al. 2016).
+    Stride 1, same size, no biases. The bottleneck has a quarter of the output channels (He et al. 2016); the factorised
+    designs follow Szegedy et al. 2016.
     """
     narrow = max(1, outputs // 4)
     conv = partial(nn.Conv2d, padding="same", bias=False)

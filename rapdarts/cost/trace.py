@@ -1,6 +1,6 @@
-"""The trace of a network on one image, operation by operation: the record that every resource is counted from.
+"""The trace of a network on one image: a record of its operations, from which every resource is counted.
 
-The network runs on meta tensors: shapes flow, but no numbers and no memory. PyTorch's own formulas say what an operation multiplies.
+The network runs on meta tensors, which have shapes but no values and no memory. MACs come from PyTorch's own FLOP formulas.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ aten = torch.ops.aten
 NORMS = {aten.native_batch_norm, aten._native_batch_norm_legit_no_training, aten.cudnn_batch_norm, aten.batch_norm}
 RELUS = {aten.relu, aten.relu_, aten.hardtanh, aten.hardtanh_}
 MOVES = {aten.cat, aten.stack, aten.constant_pad_nd, aten.clone, aten._to_copy, aten.copy_, aten._unsafe_view}
-"""Operations that only put numbers elsewhere; a good runtime writes them there in the first place."""
+"""Operations that only move values; a good runtime writes the values to their final place at once."""
 TRUTHS = {aten.eq, aten.ne, aten.lt, aten.le, aten.gt, aten.ge, aten.isnan, aten.isinf, aten.isfinite, aten.signbit}
 TRUTHS |= {aten.isposinf, aten.isneginf, aten.logical_not, aten.logical_and, aten.logical_or, aten.logical_xor}
-"""Functions, element by element, that give truth values."""
+"""Pointwise functions that return booleans."""
 CONVOLUTIONS = {aten.convolution, aten._convolution, aten.cudnn_convolution}
 POOLS = {
     aten.max_pool2d_with_indices,
@@ -49,13 +49,13 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Op:
-    """One operation. Activations are numbered: an operation in place, or folded, returns the number that it read.
+    """An operation. Activations are numbered; the output of an operation in place, or folded, has the number of its input.
 
-    `kind` is conv, linear, matmul (of two activations), pool, norm, relu or other; `layer` the dotted name of the
-    module that runs it. `reads` are the activations it reads, with the elements of each; `weights` says how many
-    numbers of weights it reads, `parameters` how the network calls them; `writes` is the activation it gives, of shape
-    `shape`. `free` operations cost no memory traffic: batch norms and functions of one tensor, element by element, are
-    folded into the operation before or after; views and concatenations move nothing.
+    `kind` is conv, linear, matmul (of two activations), pool, norm, relu or other. `layer` is the dotted name of the
+    module that runs it. `reads` are the activations that it reads, each with its number of elements. `weights` is the
+    number of weight elements that it reads, `parameters` the names of these tensors in the network. `writes` is its
+    output activation, of shape `shape`. `free` operations cause no memory traffic: batch norms and pointwise functions
+    of one tensor are folded into a neighbouring operation; views and concatenations move nothing.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Trace:
-    """The operations in their order, the elements of every activation (the image is number 0), and the number of the output."""
+    """The operations in order, the elements of every activation (the image is number 0), and the number of the output."""
 
     ops: tuple[Op, ...]
     sizes: dict[int, int]
@@ -86,7 +86,7 @@ class Trace:
 def trace(network: nn.Module, image: Image) -> Trace:
     """Return the trace of `network`, in eval mode, on one image (channels, height, width); the network is not changed.
 
-    Raises InputError, naming the layer, where it cannot take such an image or needs the values of the pixels.
+    Raises InputError, naming the layer, if it cannot take such an image or needs the values of the pixels.
     """
     memory = _remembered.get()
     if memory is not None and (id(network), image) in memory:
@@ -107,7 +107,7 @@ def trace(network: nn.Module, image: Image) -> Trace:
         where = f"layer {layer} ({type(module).__name__})" if layer else f"the network ({type(module).__name__})"
         shape = "x".join(map(str, image))
         raise InputError(
-            f"{where} fails on an image of {shape}: {first[:200]}. Give another input=CxHxW, or mend the network."
+            f"{where} fails on an image of {shape}: {first[:200]}. Pass a different input=CxHxW, or fix the network."
         ) from error
     finally:
         for hook in hooks:
@@ -116,7 +116,7 @@ def trace(network: nn.Module, image: Image) -> Trace:
             module.training = training
     if not isinstance(output, Tensor):
         kind = type(output).__name__
-        raise InputError(f"the network ({type(network).__name__}) gives a {kind}, not a tensor of logits.")
+        raise InputError(f"the network ({type(network).__name__}) returns a {kind}; it must return a tensor of logits.")
     result = Trace(tuple(recorder.ops), recorder.sizes, recorder.number(output))
     if memory is not None:
         memory[id(network), image] = result
@@ -128,7 +128,7 @@ _remembered: ContextVar[dict[tuple[int, Image], Trace] | None] = ContextVar("tra
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Within this context a network is traced once for all callers; it must not be changed or replaced meanwhile."""
+    """Trace a network only once within this context, for all callers; it must not be changed or replaced meanwhile."""
     token = _remembered.set({})
     try:
         yield
@@ -137,7 +137,7 @@ def remembering() -> Iterator[None]:
 
 
 class FastShapes(TorchDispatchMode):
-    """A context in which other counters work on meta tensors as fast as a trace."""
+    """A context in which meta tensors are as fast for other counters as for a trace."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -151,7 +151,7 @@ class FastShapes(TorchDispatchMode):
 
 
 class _Recorder(FastShapes):
-    """Records operations while a forward pass runs in this context."""
+    """A context that records the operations of a forward pass."""
 
     def __init__(self, weights: Mapping[str, Tensor], pixels: Tensor) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class _Recorder(FastShapes):
         self.sizes: dict[int, int] = {}
         self.stack: list[tuple[str, nn.Module]] = []
         self._numbers: dict[int, int] = {}
-        self._alive: list[Tensor] = []  # no storage is freed, so that none takes another's address
+        self._alive: list[Tensor] = []  # keeps storages alive, so that their addresses stay unique
         self._weights = {self._storage(tensor): name for name, tensor in weights.items()}
         self.number(pixels)
 
@@ -171,14 +171,14 @@ class _Recorder(FastShapes):
             hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(self._leave)]
         return hooks
 
-    def _enter(self, name: str, module: nn.Module, given: Any) -> None:
+    def _enter(self, name: str, module: nn.Module, inputs: Any) -> None:
         self.stack.append((name, module))
 
-    def _leave(self, module: nn.Module, given: Any, result: Any) -> None:
+    def _leave(self, module: nn.Module, inputs: Any, result: Any) -> None:
         self.stack.pop()
 
     def number(self, tensor: Tensor) -> int:
-        """Return the number of the activation that a tensor is, or is a view of."""
+        """Return the number of the activation that a tensor is or views."""
         key = self._storage(tensor)
         if key not in self._numbers:
             self._numbers[key] = len(self.sizes)
@@ -187,7 +187,7 @@ class _Recorder(FastShapes):
         return self._numbers[key]
 
     def fold(self, tensor: Tensor, into: Tensor) -> None:
-        """Give a tensor the number of another's activation."""
+        """Assign to a tensor the number of the activation `into`."""
         self._numbers[self._storage(tensor)] = self.number(into)
         self._alive.append(tensor)
 
@@ -224,7 +224,7 @@ class _Recorder(FastShapes):
 
 
 def _run(func: Any, given: list[Tensor], args: Any, kwargs: Any) -> Any:
-    """Run an operation; on meta tensors without its kernel, where that is slow and the shape is known."""
+    """Run an operation; on meta tensors, skip its kernel if the kernel is slow and the output shape is known."""
     if given and given[0].is_meta:
         if func._overloadpacket in NORMS:
             return given[0], given[0].new_empty(0), given[0].new_empty(0)
@@ -237,7 +237,7 @@ def _run(func: Any, given: list[Tensor], args: Any, kwargs: Any) -> Any:
 
 
 def _shape(func: Any, given: list[Tensor], args: Any) -> list[int] | None:
-    """Return the output shape of an operation whose meta kernel is slow or imports PyTorch's compiler; None for others."""
+    """Return the output shape of an operation whose meta kernel is slow or imports PyTorch's compiler, else None."""
     same_type = given and given[0].is_floating_point() and len({tensor.dtype for tensor in given}) == 1
     if torch.Tag.pointwise in func.tags and same_type and func._overloadpacket not in TRUTHS:
         return list(torch.broadcast_shapes(*(tensor.shape for tensor in given)))
@@ -256,7 +256,7 @@ def _shape(func: Any, given: list[Tensor], args: Any) -> list[int] | None:
 
 
 def _tensors(values: Any) -> list[Tensor]:
-    """Return the tensors among arguments, also those in lists."""
+    """Return the tensors among arguments, including those in nested lists and tuples."""
     found = []
     for value in values:
         found += [value] if isinstance(value, Tensor) else _tensors(value) if isinstance(value, (list, tuple)) else []

@@ -1,4 +1,4 @@
-"""The differentiable penalty: its unit, its multipliers, and what it does not depend on."""
+"""Tests of the differentiable penalty: its unit, its multipliers, and its invariances."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_penalties_add_up(table: PriceTable) -> None:
     assert Penalty(table, {})(mixing).item() == 0
 
 
-def test_penalty_is_expected_cost_by_its_reference(table: PriceTable) -> None:
+def test_penalty_is_expected_cost_divided_by_its_reference(table: PriceTable) -> None:
     floor = torch.zeros(DARTS.mask.shape, dtype=torch.float64)
     floor[..., 1] = 1  # max_pool_3x3
     assert Penalty(table, {"macs": 1.0})(Mixing(floor)).item() == pytest.approx(227.27232 / 459.566, rel=1e-5)
 
 
-def test_reference_stays_that_of_the_full_space(table: PriceTable) -> None:
-    """A later stage, with fewer candidates open, is measured by the same unit."""
+def test_reference_is_that_of_the_full_space_in_every_stage(table: PriceTable) -> None:
+    """A later stage, with fewer open candidates, has the same unit."""
     mask = DARTS.mask.copy()
     mask[..., 4:6] = False  # no separable convolutions
     cheap = Penalty(table, {"macs": 1.0})(uniform_mixing(mask)).item()
@@ -57,15 +57,15 @@ def test_reference_stays_that_of_the_full_space(table: PriceTable) -> None:
     assert Penalty(narrowed, {"macs": 1.0})(uniform_mixing(mask)).item() == cheap < 0.8
 
 
-def test_penalty_does_not_know_the_scale(table: PriceTable, small: PriceTable) -> None:
-    """At any skeleton the uniform mixture weighs 1, and cost in another unit weighs the same."""
+def test_penalty_does_not_depend_on_skeleton_or_unit(table: PriceTable, small: PriceTable) -> None:
+    """The uniform mixture has penalty 1 at any skeleton, and costs in another unit give the same penalty."""
     mixing = mixing_at(random_alpha(DARTS, 1.0))
     assert Penalty(small, {"macs": 1.0})(uniform_mixing(DARTS.mask)).item() == pytest.approx(1, abs=1e-12)
     thousandth = PriceTable(DARTS, DEPLOYMENT, table.resources, table.fixed / 1000, table.prices / 1000)
     expected = Penalty(table, {"macs": 1.0})(mixing).item()
     assert Penalty(thousandth, {"macs": 1.0})(mixing).item() == pytest.approx(expected, rel=1e-12)
     assert expected != pytest.approx(1, abs=1e-3)
-    # bytes are four times the parameters, so their penalties are one.
+    # Bytes are four times the parameters, so their penalties are equal.
     weights, stored = (Penalty(table, {name: 1.0})(mixing).item() for name in ("params", "bytes"))
     assert weights == pytest.approx(stored, rel=1e-12)
 
@@ -89,8 +89,8 @@ def test_multipliers_rise_while_a_budget_is_overspent_and_fall_to_zero(table: Pr
     assert resumed.multipliers["params"] == pytest.approx(0.25)  # no state is shared
 
 
-def test_a_penalty_lives_on_one_device(table: PriceTable) -> None:
-    """Everything that a step needs is there: on the device of meta tensors, which refuses any other's."""
+def test_a_penalty_uses_one_device(table: PriceTable) -> None:
+    """All its tensors are on the given device: meta tensors cannot be combined with those of another."""
     penalty = Penalty(table, {"macs": 1.0}, {"params": 2e6}, device="meta")
     mixing = Mixing(uniform_mixing(DARTS.mask).weights.to("meta"))
     assert penalty(mixing).device.type == penalty.weights.device.type == "meta"
@@ -105,8 +105,7 @@ def test_uniform_mixing_follows_the_mask() -> None:
     assert weights[1, 3].tolist() == [0.125] * 8
 
 
-def test_a_price_on_peak_memory(small: PriceTable) -> None:
-    """It joins the penalty where it has a coefficient, and costs nothing to leave out."""
+def test_peak_memory_is_computed_only_with_a_coefficient(small: PriceTable) -> None:
     mixing = uniform_mixing(DARTS.mask)
     assert Penalty(small, {"peak_memory": 0.5})(mixing).item() == pytest.approx(0.5, abs=1e-12)
     assert Penalty(small, {"macs": 1.0}).expected.peak is None

@@ -1,4 +1,4 @@
-"""Prices and budgets as an experiment asks for them: tables of one's own, floors before training, and the width that is found."""
+"""Tests of prices and budgets from settings: custom tables, checks against the floor, and the width of a network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FLOOR = 1_370_134
 """Parameters of the cheapest network of the darts space at the skeleton FULL."""
 
 
-def asked(**budgets: float) -> SearchConfig:
+def with_budgets(**budgets: float) -> SearchConfig:
     return SearchConfig(budget=BudgetConfig(**budgets))
 
 
@@ -38,7 +38,7 @@ def check(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> Non
     check_budgets(settings, prices(settings, space, skeleton))
 
 
-def test_precision_scales_what_is_stored_and_moved() -> None:
+def test_precision_scales_bytes_and_traffic() -> None:
     genotype = random_genotype(DARTS, np.random.default_rng(0))
     whole = prices(SearchConfig(), DARTS, SMALL).exact(genotype)
     for bits in (16, 8):
@@ -49,14 +49,14 @@ def test_precision_scales_what_is_stored_and_moved() -> None:
         assert cost["energy"] == pytest.approx(mac * cost["macs"] + 640e-12 * bits / 32 * cost["params"], rel=1e-12)
 
 
-def test_hardware_of_ones_own(tmp_path: Path) -> None:
+def test_custom_hardware(tmp_path: Path) -> None:
     file = tmp_path / "phone.yaml"
     file.write_text("name: phone\nmac_32: 1.0\ndram_32: 100\n")
     genotype = random_genotype(DARTS, np.random.default_rng(0))
     cost = prices(SearchConfig(hardware=str(file)), DARTS, SMALL).exact(genotype)
     assert cost["energy"] == pytest.approx(1e-12 * cost["macs"] + 100e-12 * cost["params"], rel=1e-12)
     file.write_text("mac_32: 1.0\n")
-    assert read_hardware(str(file)).name == "phone"  # after its file, not after the one that the rest is taken from
+    assert read_hardware(str(file)).name == "phone"  # the name comes from the file, not from the default hardware
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_hardware_of_ones_own(tmp_path: Path) -> None:
         ("[1, 2]\n", "must hold"),
     ],
 )
-def test_hardware_that_cannot_be(text: str, words: str, tmp_path: Path) -> None:
+def test_invalid_hardware_is_refused(text: str, words: str, tmp_path: Path) -> None:
     file = tmp_path / "phone.yaml"
     file.write_text(text)
     with pytest.raises(InputError, match="phone.yaml.*" + words):
@@ -77,22 +77,22 @@ def test_hardware_that_cannot_be(text: str, words: str, tmp_path: Path) -> None:
         read_hardware(str(tmp_path / "nowhere.yaml"))
 
 
-def test_a_budget_at_the_floor_can_be_met_and_below_it_not() -> None:
-    check(asked(params=FLOOR), DARTS, FULL)
+def test_budgets_below_the_floor_are_refused() -> None:
+    check(with_budgets(params=FLOOR), DARTS, FULL)
     with pytest.raises(InputError) as error:
-        check(asked(params=FLOOR - 1), DARTS, FULL)
+        check(with_budgets(params=FLOOR - 1), DARTS, FULL)
     words = str(error.value)
     assert "params <= 1,370,133: the cheapest has 1,370,134" in words
     channels, layers = (
         int(words.split(f"skeleton.{name}=")[1].split()[0].rstrip(".")) for name in ("channels", "layers")
     )
     assert (channels, layers) == (35, 19)
-    check(asked(params=FLOOR - 1), DARTS, replace(FULL, channels=channels))
-    check(asked(params=FLOOR - 1), DARTS, replace(FULL, layers=layers))
+    check(with_budgets(params=FLOOR - 1), DARTS, replace(FULL, channels=channels))
+    check(with_budgets(params=FLOOR - 1), DARTS, replace(FULL, layers=layers))
 
 
-def test_budgets_that_contradict_each_other() -> None:
-    """Each can be met, together they cannot: what moves fewest bytes has skips of stride 2, which cost MACs."""
+def test_contradicting_budgets_are_refused() -> None:
+    """Each budget alone can be met, but not both: the cell with the least traffic has skips of stride 2, which cost MACs."""
     skeleton = Skeleton(4, 8, (3, 32, 32), 10)
     budgets = budgets_on(prices(SearchConfig(), DARTS, skeleton), {"macs": 1.0, "traffic": 1.0})
     assert budgets is not None
@@ -100,19 +100,19 @@ def test_budgets_that_contradict_each_other() -> None:
         name: int(budgets.costs(one_hot(DARTS, cheapest(DARTS, budgets, name, 2)))[name]) for name in budgets.names
     }
     for name, floor in least.items():
-        check(asked(**{name: floor}), DARTS, skeleton)
+        check(with_budgets(**{name: floor}), DARTS, skeleton)
     with pytest.raises(InputError) as error:
-        check(asked(**least), DARTS, skeleton)
+        check(with_budgets(**least), DARTS, skeleton)
     assert "the cheapest in macs within the other budgets has " in str(error.value)
     assert "the cheapest in traffic within the other budgets has " in str(error.value)
 
 
-def test_a_budget_on_time_needs_a_table() -> None:
-    with pytest.raises(InputError, match="needs a table that rapdarts measure writes; name it with latency=FILE"):
+def test_a_latency_budget_needs_a_latency_table() -> None:
+    with pytest.raises(InputError, match="needs a table from rapdarts measure; pass it with latency=FILE"):
         budgets_on(prices(SearchConfig(), DARTS, SMALL), {"latency": 0.005})
 
 
-def test_nothing_asked_nothing_refused() -> None:
+def test_settings_without_budgets_are_accepted() -> None:
     assert budget_limits(BudgetConfig()) == {}
     assert budgets_on(prices(SearchConfig(), DARTS, SMALL), {}) is None
     check(SearchConfig(), DARTS, SMALL)
@@ -133,8 +133,8 @@ def test_largest(low: int, high: int, most: int, found: int | None) -> None:
     assert all(low <= value <= high for value in tried) and len(tried) <= 16
 
 
-def test_the_widest_network_leaves_room_to_search() -> None:
-    settings, shallow = asked(params=150e3, macs=1e9), replace(FULL, layers=5)
+def test_the_mean_cell_fits_the_budgets_at_the_widest_network() -> None:
+    settings, shallow = with_budgets(params=150e3, macs=1e9), replace(FULL, layers=5)
     channels = widest(settings, DARTS, replace(shallow, channels=2))
     mean = {}
     for width in (channels, channels + 1):
@@ -142,30 +142,30 @@ def test_the_widest_network_leaves_room_to_search() -> None:
         mean[width] = table.expected(uniform_mixing(DARTS.mask))[table.row("params")].item()
     assert mean[channels] <= 150e3 < mean[channels + 1]
 
-    assert widest(asked(params=1e3), DARTS, replace(shallow, channels=2)) == 2  # which `check_budgets` then refuses
+    assert widest(with_budgets(params=1e3), DARTS, replace(shallow, channels=2)) == 2  # `check_budgets` then refuses it
 
 
-def test_the_width_is_one_at_which_a_cell_fits_the_cap_on_skips() -> None:
-    """Skips are free and separable convolutions expensive: the mean fits at widths where no cell without skips does."""
+def test_the_width_admits_a_cell_within_the_cap_on_skips() -> None:
+    """Skips are free and separable convolutions expensive, so the mean also fits at widths where no cell without skips does."""
     space = DARTS.only(["skip_connect", "sep_conv_5x5"])
-    settings = replace(asked(params=2e6), max_skips=0)
+    settings = replace(with_budgets(params=2e6), max_skips=0)
     channels = widest(settings, space, replace(FULL, layers=12, channels=2))
     check(settings, space, replace(FULL, layers=12, channels=channels))
 
 
 @pytest.mark.parametrize("name", ["darts", "filters", "nasbench201"])
-def test_every_space_names_its_floor_and_what_would_fit(name: str) -> None:
+def test_a_refusal_names_the_floor_and_skeletons_that_fit(name: str) -> None:
     space, skeleton = named_space(name), Skeleton(6, 8, (3, 8, 8), 10)
-    floor = int(sum(prices(SearchConfig(), space, skeleton).fixed[1:2]))  # of params: pools and none are free
-    check(asked(params=floor), space, skeleton)
-    with pytest.raises(InputError, match=f"the cheapest has {floor:,}; raise the budget, or take skeleton.channels="):
-        check(asked(params=floor - 1), space, skeleton)
+    floor = int(sum(prices(SearchConfig(), space, skeleton).fixed[1:2]))  # the fixed params: pools and none are free
+    check(with_budgets(params=floor), space, skeleton)
+    with pytest.raises(InputError, match=f"the cheapest has {floor:,}; raise the budget, or set skeleton.channels="):
+        check(with_budgets(params=floor - 1), space, skeleton)
     with pytest.raises(InputError, match="no smaller network fits either"):
-        check(asked(params=1.0), space, skeleton)
+        check(with_budgets(params=1.0), space, skeleton)
 
 
-def test_energy_is_kept_to_the_last_digit() -> None:
-    """What the table adds up and what is counted differ in their last digit; neither is over the budget."""
+def test_energy_meets_its_budget_exactly() -> None:
+    """The table's sum and the count of the network differ in their last digit; neither exceeds the budget."""
     table = prices(SearchConfig(), DARTS, SMALL)
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -176,13 +176,13 @@ def test_energy_is_kept_to_the_last_digit() -> None:
         assert count_derived(found.genotype, DARTS, SMALL)["energy"] <= limits["energy"]
 
 
-def test_the_rule_decides_the_cap() -> None:
+def test_the_rule_decides_the_cap_on_skips() -> None:
     caps = {name: rule_of(SearchConfig(rule=name, max_skips=3), DARTS).max_skips for name in RULES}
     assert caps == {"auto": 3, "pdarts": 3, "darts": None, "exact": 3}
 
 
-def favouring_dear_ones(first: str) -> np.ndarray:
-    """Weights that fall with the price, one primitive above all."""
+def favouring_expensive(first: str) -> np.ndarray:
+    """Return weights that favour expensive primitives, one of them most."""
     weights = np.full(DARTS.mask.shape, 0.001)
     for name, weight in (("dil_conv_5x5", 0.15), ("sep_conv_3x3", 0.2), ("dil_conv_3x3", 0.1), (first, 0.5)):
         weights[..., DARTS.columns[name]] = weight
@@ -190,22 +190,22 @@ def favouring_dear_ones(first: str) -> np.ndarray:
 
 
 def test_a_budget_just_above_the_floor_survives_three_stages() -> None:
-    """Weights for the most expensive cell, a budget that only the cheapest meet: 8, 5 and 3 candidates, then a genotype within it."""
+    """With weights for the most expensive cell and a budget that only the cheapest meet, a genotype within it is derived."""
     table = prices(SearchConfig(), DARTS, FULL)
     limits = {"params": FLOOR + 10_000.0}
-    budgets, space, weights = budgets_on(table, limits), DARTS, favouring_dear_ones("sep_conv_5x5")
+    budgets, space, weights = budgets_on(table, limits), DARTS, favouring_expensive("sep_conv_5x5")
     for keep in (8, 5, 3):
         space = prune(space, weights, keep, budgets, 2)
         assert all(len(names) == keep for kind in space.candidates for names in kind)
     derivation = derive(space, weights, table, Rule("pdarts", 2, limits), {})
     assert FLOOR <= derivation.genotype.costs["params"] <= limits["params"]
     assert derivation.used["params"] <= 1
-    plain = prune(prune(DARTS, weights, 5), weights, 3)  # by the plain rule nothing cheap enough is left
+    plain = prune(prune(DARTS, weights, 5), weights, 3)  # without budgets, nothing cheap enough is left
     with pytest.raises(InputError):
         derive(plain, weights, table, Rule("pdarts", 2, limits), {})
 
 
-def test_the_best_genotypes_come_first_and_all_keep_the_budget() -> None:
+def test_genotypes_are_sorted_by_score_and_all_meet_the_budget() -> None:
     table, rng = prices(SearchConfig(), DARTS, SMALL), np.random.default_rng(0)
     weights = rng.dirichlet(np.ones(8), DARTS.mask.shape[:2])
     limit = np.median([table.exact(random_genotype(DARTS, rng))["params"] for _ in range(100)])
@@ -221,20 +221,20 @@ def test_the_best_genotypes_come_first_and_all_keep_the_budget() -> None:
 
 
 @pytest.mark.parametrize("params", [2e6, 1e6])
-def test_what_cannot_be_met_names_the_floors_of_the_run_and_of_the_space(params: float) -> None:
+def test_a_refused_derivation_names_the_lowest_costs_of_the_run_and_the_space(params: float) -> None:
     table = prices(SearchConfig(), DARTS, FULL)
-    left = prune(prune(DARTS, favouring_dear_ones("sep_conv_5x5"), 5), favouring_dear_ones("sep_conv_5x5"), 1)
+    left = prune(prune(DARTS, favouring_expensive("sep_conv_5x5"), 5), favouring_expensive("sep_conv_5x5"), 1)
     limits = {"params": params}
     with pytest.raises(InputError) as error, where_infeasible(DARTS, left, table, Rule("pdarts", 2, limits)):
-        derive(left, favouring_dear_ones("sep_conv_5x5"), table, Rule("pdarts", 2, limits), {})
-    anew = ", or search anew within it" if params > FLOOR else ""
+        derive(left, favouring_expensive("sep_conv_5x5"), table, Rule("pdarts", 2, limits), {})
+    again = ", or run a new search with it" if params > FLOOR else ""
     assert str(error.value) == (
         f"no genotype of the candidates that this search left meets params <= {params:,.0f} with at most 2 skips in its normal cell:"
-        f" they cost 5,144,086 params at the least, the full space {FLOOR:,} params; raise the budget{anew}."
+        f" their lowest cost is 5,144,086 params ({FLOOR:,} params in the full space); raise the budget{again}."
     )
 
 
-def test_a_cap_on_skips_that_cannot_be_met_is_no_matter_of_budgets() -> None:
+def test_a_cap_on_skips_that_cannot_be_met_is_reported_without_budgets() -> None:
     table = prices(SearchConfig(), DARTS, SMALL)
     mask, weights, limits = DARTS.mask, uniform_mixing(DARTS.mask).weights.numpy(), {"params": 1.0, "macs": 1.0}
     mask[..., [column for name, column in DARTS.columns.items() if name != "skip_connect"]] = False
@@ -245,7 +245,7 @@ def test_a_cap_on_skips_that_cannot_be_met_is_no_matter_of_budgets() -> None:
     with pytest.raises(InputError) as error, where_infeasible(DARTS, left, table, Rule("darts", None, limits)):
         derive(left, weights, table, Rule("darts", None, limits), {})
     assert re.search(
-        r"left meets params <= 1 and macs <= 1: they cost [\d,]+ params or [\d,]+ macs at the least, the full space [\d,]+"
-        r" params or [\d,]+ macs, each taken alone; raise the budget\.$",
+        r"left meets params <= 1 and macs <= 1: their lowest cost is [\d,]+ params or [\d,]+ macs \([\d,]+ params or"
+        r" [\d,]+ macs in the full space\), each resource taken alone; raise the budget\.$",
         str(error.value),
     )

@@ -1,4 +1,4 @@
-"""The trace of a forward pass: what it counts agrees with others who count, it names what fails, and it leaves networks alone."""
+"""Tests of the trace of a forward pass: it agrees with other counters, names layers that fail, and does not change networks."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ IMAGE = (3, 16, 16)
 
 
 def derived(name: str) -> DerivedNetwork:
-    """The network of a genotype from the literature, small."""
+    """Return a small network of a genotype from the literature."""
     genotype = LITERATURE[name]
     return DerivedNetwork(genotype, named_space(genotype.space), Skeleton(3, 4, IMAGE, 10))
 
 
 class Attention(nn.Module):
-    """Patches of a map that look at each other: products of two activations, copies, and views of them."""
+    """Self-attention over the patches of an image: products of two activations, with copies and views of them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def built(name: str) -> tuple[nn.Module, Image]:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_macs_are_half_of_the_official_flops(name: str) -> None:
+def test_macs_are_half_of_pytorchs_flops(name: str) -> None:
     network, image = built(name)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.empty(1, *image, device="meta"))
@@ -82,12 +82,12 @@ def test_macs_are_half_of_the_official_flops(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_macs_are_those_of_thop(name: str) -> None:
+def test_macs_match_thop(name: str) -> None:
     network, image = built(name)
     assert macs(network, image) == second_opinion(network, image)
 
 
-def test_attention() -> None:
+def test_macs_of_attention_by_hand() -> None:
     network = Attention().eval()
     ops = trace(network, IMAGE).ops
     by_kind = {kind: sum(op.macs for op in ops if op.kind == kind) for kind in ("conv", "linear", "matmul")}
@@ -126,8 +126,8 @@ def test_operations_by_hand() -> None:
     assert run.sizes == {0: 192, conv.writes: 144, pool.writes: 36, linear.writes: 5}
 
 
-def test_shapes_and_types_are_those_of_the_network() -> None:
-    """What is not computed here still has the shape and type that PyTorch would give it."""
+def test_shapes_and_types_match_those_of_a_forward_pass() -> None:
+    """Operations whose kernels are skipped have outputs of the shape and type that PyTorch would give them."""
 
     class Odd(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def test_shapes_and_types_are_those_of_the_network() -> None:
     assert network.seen == expected
 
 
-def test_a_network_is_traced_once_where_it_is_remembered() -> None:
+def test_a_network_is_traced_once_within_remembering() -> None:
     network = nn.Conv2d(3, 4, 3)
     assert trace(network, IMAGE) is not trace(network, IMAGE)
     with remembering():
@@ -152,10 +152,10 @@ def test_a_network_is_traced_once_where_it_is_remembered() -> None:
         assert trace(network, (3, 5, 5)) is not trace(network, IMAGE)
 
 
-# --- what it leaves alone, and what it names ---------------------------------------------------------------------
+# --- unchanged networks, and errors ------------------------------------------------------------------------------
 
 
-def test_the_network_is_left_as_it_is() -> None:
+def test_tracing_does_not_change_the_network() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5), nn.Conv2d(8, 2, 1))
     network[1].eval()
     network[0].weight.requires_grad_(False)
@@ -176,7 +176,7 @@ def test_the_network_is_left_as_it_is() -> None:
 
 
 class Root(nn.Module):
-    """A network of which `inside` is what fails."""
+    """A network whose submodule `inside` fails."""
 
     def __init__(self, inside: nn.Module) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class Root(nn.Module):
 
 
 class Values(nn.Module):
-    """Looks at what the pixels are."""
+    """A module that needs the values of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
@@ -195,7 +195,7 @@ class Values(nn.Module):
 
 class Raises(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        raise ValueError("it is\nnot my day")
+        raise ValueError("first line\nsecond line")
 
 
 @pytest.mark.parametrize(
@@ -204,13 +204,16 @@ class Raises(nn.Module):
         (Root(nn.Conv2d(5, 4, 1)), r"layer inside.0 \(Conv2d\) fails on an image of 3x16x16: .*channel"),
         (Root(nn.Sequential(nn.Flatten(), nn.Linear(9, 2))), r"layer inside.0.1 \(Linear\) fails .* 784"),
         (Root(Values()), r"layer inside.0 \(Values\) fails"),
-        (Root(Raises()), r"layer inside.0 \(Raises\) fails on an image of 3x16x16: it is. Give another input=CxHxW"),
+        (
+            Root(Raises()),
+            r"layer inside.0 \(Raises\) fails on an image of 3x16x16: first line. Pass a different input=CxHxW",
+        ),
         (Raises(), r"layer|the network \(Raises\) fails"),
         (nn.LSTM(16, 4), r"the network \(LSTM\)"),
     ],
     ids=["channels", "size", "values", "raises", "root", "tuple"],
 )
-def test_what_fails_is_named(network: nn.Module, words: str) -> None:
+def test_errors_name_the_layer_that_fails(network: nn.Module, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         trace(network, IMAGE)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
