@@ -1,4 +1,7 @@
-"""`python -m tests.benchmarks`: speed, as ratios of things that run in turns in one process. Tables go to stdout, progress to stderr."""
+"""`python -m tests.benchmarks`: measure speed, as ratios of things that run alternately in one process.
+
+Tables go to stdout, progress to stderr.
+"""
 
 from __future__ import annotations
 
@@ -23,34 +26,39 @@ from tests.benchmarks import agreement, commands, footprints, pipeline, protocol
 from tests.benchmarks.stages import CASES, Sizes, settled
 
 PARTS = {
-    "agreement": "whether both supernets compute the same on this device, else exit code 1; only where it is named",
+    "agreement": "do both supernets compute the same on this device? if not, exit code 1; only on request",
     "search": "the plain supernet against the batched one, stage by stage",
-    "retrain": "steps of retraining PDARTS, by arithmetic and layout; for a GPU, and only where it is named",
+    "retrain": "steps of retraining PDARTS, by precision and layout; for a GPU, only on request",
     "data": "images a second of the data pipeline",
     "derive": "deriving a genotype, with and without budgets",
     "cost": "the command rapdarts cost PDARTS",
     "startup": "the command rapdarts --help",
-    "memory": "what a step of the search is expected to take, and what it takes; only where it is named",
-    "protocol": "P-DARTS' whole search, predicted from its steps; for a GPU, and only where it is named",
+    "memory": "expected and measured memory of a step of the search; only on request",
+    "protocol": "P-DARTS' whole search, predicted from its steps; for a GPU, only on request",
 }
 
 ON_GPU = ("agreement", "protocol", "retrain")
-"""Parts that are measured only where they are named: they take long on a CPU, or say nothing there that the tests do not."""
+"""Parts that run only on request: they take long on a CPU, or show nothing there that the tests do not."""
 
 SEARCH_BATCH = 32
-"""Batch of the part `search`, in images: P-DARTS' own takes long on a CPU."""
+"""Batch of the part `search`, in images: P-DARTS' own takes too long on a CPU."""
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
         usage="%(prog)s [PART ...] [option ...]",
-        description="Measures speed as ratios of things that run in turns in one process.",
+        description="Measure speed as ratios of things that run alternately in one process.",
         epilog="parts:\n" + "\n".join(f"  {part:10}{what}" for part, what in PARTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, sizes = parser.add_argument, Sizes()
-    add("parts", nargs="*", metavar="PART", help="what to measure (default: all but memory, protocol and retrain)")
+    add(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help="what to measure (default: all except agreement, memory, protocol and retrain)",
+    )
     add("--cases", nargs="+", choices=CASES, default=list(CASES), help="stages of the search (default: all)")
     add(
         "--batch",
@@ -86,13 +94,13 @@ def arguments() -> argparse.ArgumentParser:
         "--amp",
         choices=("none", "bf16"),
         default="none",
-        help="arithmetic of the batched supernet in search (default: none)",
+        help="precision of the batched supernet in search (default: none)",
     )
     add("--device", default="auto", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     add("--threads", type=int, default=0, help="CPU threads (default: torch's own choice)")
-    add("--rounds", type=int, default=5, help="timed turns (default: %(default)s)")
-    add("--warm-up", type=int, help="turns before these (default: 1; on a GPU as many as recording a step takes)")
-    add("--json", type=Path, metavar="FILE", help="also write the figures to a file, after every part")
+    add("--rounds", type=int, default=5, help="timed rounds (default: %(default)s)")
+    add("--warm-up", type=int, help="rounds before these (default: 1; on a GPU as many as recording a step takes)")
+    add("--json", type=Path, metavar="FILE", help="also write the results to a file, after every part")
     return parser
 
 
@@ -111,7 +119,7 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     rounds, warm_up = given.rounds, settled(device) if given.warm_up is None else given.warm_up
     if rounds < 1 or warm_up < 0:
-        parser.error("there must be at least one round")
+        parser.error("--rounds must be at least 1 and --warm-up at least 0")
     large = Sizes(given.batch or Sizes.batch, given.channels, tuple(given.layers), given.images, given.side)
     small = replace(large, batch=given.batch or SEARCH_BATCH)
     trained = replace(large, batch=given.batch or retraining.BATCH)
@@ -119,7 +127,7 @@ def main(words: Sequence[str] | None = None) -> int:
         least = 2 * (rounds + warm_up) * sizes.batch
         if part in wanted and sizes.images < least:
             parser.error(
-                f"{part} takes {rounds + warm_up} batches of {sizes.batch} from either half of the images: --images {least}"
+                f"{part} needs {rounds + warm_up} batches of {sizes.batch} from each half of the images; use --images {least}"
             )
 
     parts: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
@@ -148,7 +156,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def facts(device: torch.device) -> dict[str, Any]:
-    """What the figures depend on besides the code: machine, threads, the clock that times are taken by, versions."""
+    """Return what the results depend on besides the code: machine, threads, clock and versions."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -162,7 +170,7 @@ def facts(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout, with a plus where files differ from it; None where git does not know."""
+    """Return the commit of the checkout, with a plus if files differ from it, or None outside a git checkout."""
 
     def git(*words: str) -> str:
         command = ["git", "-c", "safe.directory=*", *words]

@@ -1,4 +1,4 @@
-"""Part `agreement`: whether both supernets compute the same on the device at hand, before anything is timed there."""
+"""Part `agreement`: check that both supernets compute the same on the device at hand, before anything is timed there."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from tests.benchmarks.turns import say, table
 LAYERS, CHANNELS, IMAGE, CLASSES, BATCH = 3, 16, (3, 16, 16), 10, 16
 SPACES = ("darts", "filters")
 KINDS = {"float64": (torch.float64, "none"), "float32": (torch.float32, "none"), "bf16": (torch.float32, "bf16")}
-"""Arithmetic: of weights and images, and what the search's `amp` makes of it. Kernels of ours have no float64: there it is torch's own."""
+"""Precision: the type of weights and images, and the search's `amp`. Our kernels have no float64, so torch's are used there."""
 
 EXACT = 1e-10
 """The largest relative difference in float64."""
 
 TIMES = 3
-"""In less: how much farther from float64 than the plain supernet in the same arithmetic, whose sums round in another order."""
+"""In lower precision: how many times farther from float64 than the plain supernet, which adds in another order."""
 
 SLACK = {"logits": 1e-5, "gradients": 0.05}
-"""What is let pass in less, however near the plain one is: rounding, and of a gradient what lies on the other side of a ReLU."""
+"""In lower precision: the tolerance however close the plain supernet is, for rounding, and for gradients that change at a ReLU."""
 
 FLOOR = 1e-3
-"""A single weight's gradient is measured in units of its norm, or of this share of the largest, where it may cancel to nothing."""
+"""The gradient of a single weight is measured relative to its norm, or to this share of the largest norm, since it may cancel to zero."""
 
 
 def measure(device: torch.device) -> dict[str, Any]:
-    """Relative differences of both supernets on `device` from the plain one in float64 on the CPU, and whether they agree."""
+    """Return relative differences of both supernets on `device` from the plain one in float64 on the CPU, and whether they agree."""
     tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
@@ -67,7 +67,7 @@ def _space(name: str, device: torch.device) -> dict[str, Any]:
 
 
 def agree(plain: Mapping[str, float], batched: Mapping[str, float], exactly: bool) -> bool:
-    """Whether the batched supernet is as near to float64 as can be; a difference that is no number is none that agrees."""
+    """Return whether the batched supernet is as close to float64 as its precision allows; NaN never agrees."""
     return all(
         batched[name] <= (EXACT if exactly else max(TIMES * plain[name], SLACK.get(name, SLACK["gradients"])))
         for name in plain
@@ -77,7 +77,7 @@ def agree(plain: Mapping[str, float], batched: Mapping[str, float], exactly: boo
 def results(
     supernet: Supernet | BatchedSupernet, alpha: Architecture, images: Tensor, amp: str = "none"
 ) -> dict[str, Tensor]:
-    """Logits, and the gradients of a loss for alpha, the images and every weight under its name in the plain supernet."""
+    """Return the logits, and the gradients of a loss for alpha, the images and every weight under its name in the plain supernet."""
     architecture = deepcopy(alpha).to(images.device, images.dtype)
     x = images.detach().requires_grad_()
     labels = torch.arange(len(x), device=x.device) % CLASSES
@@ -95,9 +95,9 @@ def results(
 def under_plain_names(
     supernet: Supernet | BatchedSupernet, gradients: Mapping[str, Tensor | None]
 ) -> dict[str, Tensor]:
-    """Gradients of a supernet's weights, those of stacked ones taken apart as the weights themselves are, zero where there is none.
+    """Return the gradients of a supernet's weights under their names in the plain supernet, zero for weights without one.
 
-    Beside those of the batched one stand its statistics, as they are.
+    For a batched supernet, its unchanged batch statistics are included.
     """
     holder = deepcopy(supernet)
     with torch.no_grad():
@@ -111,7 +111,7 @@ def under_plain_names(
 
 
 def differences(found: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> dict[str, float]:
-    """Relative differences from what `exact` holds: of logits and gradients, those of weights taken together, and the worst single one."""
+    """Return relative differences from `exact`: of logits and gradients, of all weights together, and of the worst single weight."""
     pairs = {name: (found[name].double().cpu(), value.double().cpu()) for name, value in exact.items()}
     off = {name: (ours - theirs).norm() for name, (ours, theirs) in pairs.items()}
     norms = {name: theirs.norm() for name, (_, theirs) in pairs.items()}
@@ -127,7 +127,7 @@ def differences(found: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> dic
 
 
 def report(figures: Mapping[str, Any]) -> str:
-    """Relative differences as a table."""
+    """Return the relative differences as a table."""
     spaces = figures["spaces"]
     names = list(next(iter(next(iter(spaces.values())).values()))["plain"])
     lines = [["relative difference from plain in float64 on the CPU", *names, ""]]

@@ -1,4 +1,4 @@
-"""Parts `derive`, `cost` and `startup`: what one waits for at the command line."""
+"""Parts `derive`, `cost` and `startup`: waiting times at the command line."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SKIPS = 2
 """The cap on skips, P-DARTS' own."""
 
 TIGHT = 0.85
-"""The budgets of `derive`, as a share of what the genotype costs that is derived without them: they always bind."""
+"""The budgets of `derive`, as a share of the costs of the genotype derived without them, so that they always bind."""
 
 
 def derivations(rounds: int, warm_up: int) -> dict[str, Any]:
-    """A derivation in the space darts, once everything is imported and priced: within two budgets and without, in turns.
+    """Time a derivation in the space darts, after imports and prices: within two budgets and without, alternately.
 
-    Every turn derives from other mixing weights, drawn at random.
+    Every round derives from other random mixing weights.
     """
     say("derive: pricing the space")
     space = named_space("darts")
@@ -59,19 +59,19 @@ def derivations(rounds: int, warm_up: int) -> dict[str, Any]:
 
 
 def wall_times(command: Sequence[str], against: str, rounds: int, warm_up: int) -> dict[str, Any]:
-    """Wall time of a command of `rapdarts` and of what Python does `against` it, each in fresh processes, in turns."""
+    """Measure the wall time of a command of `rapdarts` and of the Python code `against`, each in new processes, alternately."""
     say(f"rapdarts {' '.join(command)}")
     jobs = {f"rapdarts {' '.join(command)}": ["-m", "rapdarts", *command], f"python -c '{against}'": ["-c", against]}
     return timed(in_turns({name: partial(python, words) for name, words in jobs.items()}, by_wall, rounds, warm_up))
 
 
 def python(words: Sequence[str]) -> None:
-    """One Python process from its start to its end. Raises CalledProcessError if it fails."""
+    """Run a Python process to its end. Raises CalledProcessError if it fails."""
     subprocess.run([sys.executable, *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 def by_wall(job: Callable[[], object]) -> float:
-    """Seconds by the clock on the wall: another process is on no clock of ours."""
+    """Return wall time in seconds: the CPU clock of this process does not cover another process."""
     began = time.perf_counter()
     job()
     return time.perf_counter() - began

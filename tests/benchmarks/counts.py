@@ -1,4 +1,4 @@
-"""What of a pass can be counted, whatever the machine: operators dispatched, bytes kept for the backward pass, memory at its peak."""
+"""Counts of a pass that do not depend on the speed of a machine: operators, bytes kept for the backward pass, peak memory."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ class _Operators(TorchDispatchMode):
         self.calls: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # A view computes nothing, and _unsafe_view is one in all but name.
+        # A view computes nothing, and neither does _unsafe_view.
         if not func.is_view and func.overloadpacket is not torch.ops.aten._unsafe_view:
             self.calls[str(func.overloadpacket)] += 1
         return func(*args, **(kwargs or {}))
 
 
 def operators(run: Callable[[], object]) -> Counter[str]:
-    """How often each operator is dispatched while `run` runs, its backward passes included, views left out."""
+    """Count the dispatches of each operator in `run`, backward passes included, views excluded."""
     with _Operators() as mode:
         run()
     return mode.calls
 
 
 def saved_bytes(run: Callable[[], object], left_out: Iterable[Tensor]) -> int:
-    """Bytes of the different storages that are kept for the backward passes in `run`, but for those of `left_out`."""
+    """Return the bytes of the distinct storages kept for the backward passes in `run`, without those of `left_out`."""
     storages: dict[int, Any] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage  # held, so that no later one gets its address
+        storages[storage.data_ptr()] = storage  # hold it, so that no later one gets its address
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -50,10 +50,10 @@ def saved_bytes(run: Callable[[], object], left_out: Iterable[Tensor]) -> int:
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """How far memory rises above where it stood before `run`, in this process, which should be a fresh one.
+    """Return how far memory rises in `run` above its level before, in this process, which should be a new one.
 
-    On a GPU what torch has reserved there: a recording keeps its pool between two of its turns, where nothing in it counts
-    as allocated. Else the resident memory: what the process has freed before and not handed back is there to be taken again.
+    On a GPU this is the memory reserved by torch, because the pool of a CUDA graph does not count as allocated between two
+    replays. On a CPU it is resident memory, without what the process had freed before and not returned.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -64,14 +64,14 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_reserved(device) - before
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark falls to what is resident
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak to the current level
     before = _high_water()
     run()
     return _high_water() - before
 
 
 def _high_water() -> int:
-    """The most resident memory of this process so far, in bytes (proc(5): VmHWM)."""
+    """Return the peak resident memory of this process so far, in bytes (proc(5): VmHWM)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     (kilobytes,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
     return 1024 * int(kilobytes)

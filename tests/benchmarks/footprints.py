@@ -1,4 +1,4 @@
-"""Part `memory`: the estimate of what a step of the search takes, and how far memory rises when it runs."""
+"""Part `memory`: the expected memory of a step of the search, and how far memory rises when it runs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "checkpoint=true": {"checkpoint": True},
     "partial_channels=2": {"partial_channels": 2},
 }
-"""Settings of the search that change what a step takes."""
+"""Settings of the search that change the memory of a step."""
 
 
 def measure(sizes: Sizes, cases: Sequence[str], device: torch.device) -> dict[str, Any]:
-    """Bytes of every case and variant: alive by the footprint, expected to be held, and really taken by the first steps."""
+    """Return the bytes of every case and variant: alive, expected in a process, and measured in its first steps."""
     figures = {case: {name: _variant(case, name, sizes, device) for name in VARIANTS} for case in cases}
     return {"sizes": asdict(sizes), "cases": figures}
 
@@ -46,19 +46,19 @@ def _variant(case: str, name: str, sizes: Sizes, device: torch.device) -> dict[s
 
 
 def stage_of(case: str, name: str, sizes: Sizes, device: torch.device) -> Stage:
-    """A stage as the benchmarks have it, in a variant, with no more images than its first steps look at."""
+    """Return a variant of a stage, with only as many images as its first steps use."""
     stage = Stage.of(case, replace(sizes, images=max(20, 4 * sizes.batch)), device)
     return replace(stage, config=replace(stage.config, search=replace(stage.config.search, **VARIANTS[name])))
 
 
 def taken(case: str, name: str, sizes: Sizes, device: torch.device, threads: int) -> int:
-    """By how much a process grows when it builds a stage and takes its first steps: weights alone, then alternations.
+    """Return by how much a process grows while it builds a stage and takes its first steps: weight steps, then alternations.
 
-    On a GPU what torch has reserved there, the pools of CUDA graphs included.
+    On a GPU this is the memory reserved by torch, including the pools of CUDA graphs.
     """
     training_device(str(device), threads)
     stage = stage_of(case, name, sizes, device)
-    stage.batches  # noqa: B018 (made before)
+    stage.batches  # noqa: B018 (created beforehand)
 
     def run() -> None:
         steps = Batched(stage)
@@ -70,7 +70,7 @@ def taken(case: str, name: str, sizes: Sizes, device: torch.device, threads: int
 
 
 def report(figures: Mapping[str, Any]) -> str:
-    """The figures as a table."""
+    """Return the results as a table."""
     lines = [["", "alive", "expected", "measured", "measured / alive", "measured / expected"]]
     for case, variants in figures["cases"].items():
         for name, found in variants.items():

@@ -1,4 +1,4 @@
-"""The search's own loop, watched: what a step takes from batch to batch, and how much of that is the supernet's."""
+"""The search's own loop with timers: the time from batch to batch, and the share of the supernet."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PASSES = 4
 
 
 class Watch:
-    """Moments by the clock of a device, and the seconds between two of them."""
+    """Time stamps by the clock of a device, and the seconds between two of them."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.clock = device, clock(device)
@@ -45,14 +45,14 @@ class Watch:
 
 
 def watched(stage: Stage, steps: int, warm_up: int) -> tuple[list[float], list[float] | None]:
-    """Seconds of `steps` alternating steps of the search at a stage, and of the supernet's passes in each; `warm_up` go before.
+    """Return the seconds of `steps` alternations of the search at a stage, and of the supernet's passes in each, after `warm_up` others.
 
-    It is the search's own loop that runs, with its batches, prices, optimisers and record. A GPU plays steps back
-    whole, so that nothing can be seen inside them: there the second is None.
+    This runs the search's own loop, with its batches, prices, optimisers and record. A GPU replays whole steps, so that
+    nothing inside them can be timed: there the second value is None.
     """
     watch, asked, passes = Watch(stage.device), [], []
     batches, build, grad = Run.batches, loop.build_stage, torch.autograd.grad
-    began: list[Any] = []  # the forward pass that is under way or, behind it, a mark that its backward pass is due
+    began: list[Any] = []  # start of a forward pass whose backward pass is still to come
 
     def watched_batches(run: Run, source: Any) -> Iterator[Any]:
         dealt = batches(run, source)
@@ -67,16 +67,16 @@ def watched(stage: Stage, steps: int, warm_up: int) -> tuple[list[float], list[f
         def before(*_: Any) -> None:
             began.append(watch.now())
 
-        def behind(*_: Any) -> None:
+        def after(*_: Any) -> None:
             passes.append((began[-1], watch.now()))
 
         if stage.device.type != "cuda":
             supernet.register_forward_pre_hook(before)
-            supernet.register_forward_hook(behind)
+            supernet.register_forward_hook(after)
         return supernet, *others
 
     def watched_grad(*given: Any, **options: Any) -> Any:
-        if not began:  # of the price, which does not go through the supernet
+        if not began:  # the gradient of the price does not involve the supernet
             return grad(*given, **options)
         began.clear()
         start = watch.now()
@@ -95,7 +95,7 @@ def watched(stage: Stage, steps: int, warm_up: int) -> tuple[list[float], list[f
         return whole, None
     if len(passes) != PASSES * (warm_up + steps):
         raise RuntimeError(
-            f"{len(passes)} passes in {warm_up + steps} steps: the search's step is no longer what is watched here"
+            f"{len(passes)} passes in {warm_up + steps} steps: the search's step has changed, and so must this timer"
         )
     spent = [watch.between(first, last) for first, last in passes]
     return whole, [sum(spent[at : at + PASSES]) for at in range(PASSES * warm_up, len(spent), PASSES)]

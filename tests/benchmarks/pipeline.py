@@ -16,7 +16,7 @@ from tests.benchmarks.turns import in_turns, say
 
 
 def measure(sizes: Sizes, device: torch.device, rounds: int, warm_up: int) -> dict[str, Any]:
-    """Images a second of whole epochs, and the seconds that each took."""
+    """Return the images a second of whole epochs, and the seconds of each epoch."""
     say("data: reading epochs")
     data = random_pictures(sizes.images, sizes.side, device)
     augment = Augment(data.mean, data.std, crop=4, flip=True, cutout=sizes.side // 2)
@@ -28,7 +28,7 @@ def measure(sizes: Sizes, device: torch.device, rounds: int, warm_up: int) -> di
             pass
 
     times = in_turns({"epoch": epoch}, timer(device), rounds, warm_up)["epoch"]
-    images = min(len(data.train), batches.steps * sizes.batch)  # a single image that is left over is not dealt out
+    images = min(len(data.train), batches.steps * sizes.batch)  # a single remaining image is dropped
     return {"images": images, "batch": sizes.batch, "seconds": times, "images_per_s": images / median(times)}
 
 

@@ -1,4 +1,4 @@
-"""Part `protocol`: what P-DARTS' whole search would take, predicted from steps of its stages, and how near these come to the floor."""
+"""Part `protocol`: the time of P-DARTS' whole search, predicted from steps of its stages, and how close these come to the floor."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from tests.benchmarks.turns import (
 STAGES = tuple(case for case in CASES if case.startswith("darts"))
 STEPS = ("weight_step", "alternation")
 COPIED = {"cuda": 2**30, "cpu": 2**27}
-"""Bytes of the copy by which the bandwidth of memory is measured, more than any cache holds."""
+"""Size in bytes of the copy that measures memory bandwidth, larger than any cache."""
 
 
 def measure(sizes: Sizes, cases: Sequence[str], device: torch.device, rounds: int, warm_up: int) -> dict[str, Any]:
-    """Steps of the stages, plain in fp32 and batched in fp32 and bf16, in turns; and what follows from them for the protocol.
+    """Time steps of the stages, plain in fp32 and batched in fp32 and bf16, alternately, and predict the time of the protocol.
 
-    What stands under `predicted` was not measured: it is medians of timed steps times how many the protocol has.
+    Values under `predicted` are not measured: they are medians of timed steps, times the number of steps in the protocol.
     """
     say("protocol: the bandwidth of memory")
     copied = copy_figures(device, rounds, warm_up)
@@ -52,7 +52,7 @@ def measure(sizes: Sizes, cases: Sequence[str], device: torch.device, rounds: in
 
 
 def plan_of(sizes: Sizes, device: torch.device) -> dict[str, int]:
-    """How many steps a stage of the protocol has: the first epochs train weights only."""
+    """Return the number of steps in a stage of the protocol, whose first epochs train weights only."""
     config = settings_of(sizes)
     epochs, warm_up = config.search.epochs, config.search.warmup_epochs
     steps = SearchBatches.of(random_pictures(sizes.images, sizes.side, device), config).steps
@@ -61,7 +61,7 @@ def plan_of(sizes: Sizes, device: torch.device) -> dict[str, int]:
 
 
 def copy_figures(device: torch.device, rounds: int, warm_up: int) -> dict[str, Any]:
-    """The bandwidth of memory by a large copy, which reads and writes every byte once."""
+    """Measure memory bandwidth by a large copy, which reads and writes every byte once."""
     source = torch.ones(COPIED[device.type], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     times = in_turns({"copy": lambda: target.copy_(source)}, timer(device), rounds, warm_up)["copy"]
@@ -69,7 +69,7 @@ def copy_figures(device: torch.device, rounds: int, warm_up: int) -> dict[str, A
 
 
 def floor_bytes(contender: Plain | Batched) -> int:
-    """Bytes that an alternating step must move at the least: what its passes keep, written and read once, and the weights, read in both."""
+    """Return the bytes that an alternation must move: those kept by its passes, written and read once, and the weights, read in both."""
     kept = sum(counts.saved_bytes(run, contender.learned) for run in (contender.alpha_pass, contender.weight_pass))
     return 2 * kept + 2 * sum(weight.nbytes for weight in contender.weights)
 
@@ -98,7 +98,7 @@ def _stage(
 
 
 def _turns(case: str, stages: Mapping[str, Stage], rounds: int, warm_up: int) -> tuple[dict[str, int], dict[str, Any]]:
-    """The floor of every build in bytes, and the times of all their steps in turns."""
+    """Return the floor of every build in bytes, and the times of all their steps, run alternately."""
     builds = {name: BUILDS[name.split()[0]](stage) for name, stage in stages.items()}
     say(f"{case}: counting")
     moved = {name: floor_bytes(contender) for name, contender in builds.items()}
@@ -107,22 +107,22 @@ def _turns(case: str, stages: Mapping[str, Stage], rounds: int, warm_up: int) ->
 
 
 def report(figures: Mapping[str, Any]) -> str:
-    """The figures as tables: one for each stage, one for the whole."""
+    """Return the results as tables: one for each stage, one for the whole."""
     plan, copied, predicted = figures["plan"], figures["copy"], figures["predicted"]
     parts = [
         words_of(figures["sizes"]),
-        f"measured: a copy of {megabytes(copied['bytes'])} moves {copied['bytes_per_s'] / 1e9:,.1f} GB a second, read and written",
+        f"measured: a copy of {megabytes(copied['bytes'])} moves {copied['bytes_per_s'] / 1e9:,.1f} GB a second, counting reads and writes",
         *(_table(case, stage) for case, stage in figures["stages"].items()),
     ]
     total = predicted["seconds"]
     names = [name for name in total if name != "ratio"]
-    what = "the whole protocol" if predicted["whole_protocol"] else "these stages alone"
+    what = "the whole protocol" if predicted["whole_protocol"] else "these stages only"
     lines = [header("predicted, not run", names)]
     for case, stage in figures["stages"].items():
         lines += rows(case, stage["predicted_s"], seconds)
     lines += rows(what, total, seconds)
     parts.append(
-        f"{table(lines)}\n{predicted['basis']}: in a stage {plan['weight_step']:,} of weights alone"
+        f"{table(lines)}\n{predicted['basis']}: in a stage {plan['weight_step']:,} weight steps"
         f" and {plan['alternation']:,} alternations ({plan['epochs']} epochs of {plan['steps_an_epoch']:,} steps)"
     )
     return "\n\n".join(parts)

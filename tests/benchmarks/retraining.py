@@ -1,4 +1,4 @@
-"""Part `retrain`: what a step of retraining takes, by arithmetic and memory layout, and how much of it goes into batches."""
+"""Part `retrain`: the time of a step of retraining, by precision and memory layout, and the share of its batch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.benchmarks.stages import CLASSES, Sizes, random_pictures
 from tests.benchmarks.turns import megabytes, say, table
 
 LAYERS, CHANNELS, BATCH = 20, 36, 128
-"""Of P-DARTS' own retraining on CIFAR-10."""
+"""Sizes of P-DARTS' own retraining on CIFAR-10."""
 
 MODES: dict[str, dict[str, Any]] = {
     "fp32, NCHW": {"amp": "none"},
@@ -39,16 +39,16 @@ MODES: dict[str, dict[str, Any]] = {
     "bf16, kernels by trial": {"amp": "bf16"},
     "bf16, compiled": {"amp": "bf16", "compile": True},
 }
-"""The settings of the recipe that are measured; all but the first lie channels last, as a retraining's do.
+"""The measured settings of the recipe; all but the first are channels-last, like a retraining.
 
-By trial: cuDNN tries its kernels and takes the fastest, which a search or a retraining does not let it, for the bits' sake.
+By trial: cuDNN times its kernels and takes the fastest. A search or a retraining does not allow this, to stay reproducible.
 """
 
 
 def measure(
     sizes: Sizes, layers: int, channels: int, device: torch.device, rounds: int, warm_up: int, compiled: bool
 ) -> dict[str, Any]:
-    """Steps of the retraining loop on random pixels, PDARTS with its auxiliary head, one mode after the other."""
+    """Time steps of the retraining loop on random pixels, PDARTS with its auxiliary head, one mode after the other."""
     modes = {
         mode: _mode(mode, sizes, layers, channels, device, rounds, warm_up)
         for mode in MODES
@@ -61,7 +61,7 @@ def _mode(
     mode: str, sizes: Sizes, layers: int, channels: int, device: torch.device, rounds: int, warm_up: int
 ) -> dict[str, Any]:
     say(f"retrain: {mode}")
-    # What is learned from random pixels does not matter, but it must stay finite.
+    # Results on random pixels do not matter, but they must stay finite.
     given = [("retrain.batch", sizes.batch), ("retrain.lr", 1e-6), ("save_seconds", 1e6)]
     config = resolve_experiment("cifar10", given, "retrain")
     config = replace(config, retrain=replace(config.retrain, epochs=1, **MODES[mode]))
@@ -87,7 +87,7 @@ def _mode(
 def _watched(
     config: Experiment, data: DataSet, layers: int, channels: int, mode: str, rounds: int, warm_up: int
 ) -> tuple[list[float], list[float]]:
-    """Seconds from batch to batch of the retraining's own loop, and those that the batch itself took."""
+    """Return the seconds from batch to batch of the retraining's own loop, and the seconds spent on the batch itself."""
     watch, asked, dealt = Watch(data.train.labels.device), [], []
     batches = Run.batches
 
@@ -100,13 +100,13 @@ def _watched(
             yield batch
         asked.append(watch.now())
 
-    def as_it_is(network: nn.Module, device: torch.device) -> nn.Module:
+    def without_layout(network: nn.Module, device: torch.device) -> nn.Module:
         return network.to(device)
 
     blueprint = DerivedBlueprint(
         LITERATURE["PDARTS"], named_space("darts"), Skeleton(layers, channels, data.image, CLASSES)
     )
-    placing = patch.object(loop, "place", as_it_is) if mode.endswith("NCHW") else nullcontext()
+    placing = patch.object(loop, "place", without_layout) if mode.endswith("NCHW") else nullcontext()
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         with open_run("retrain", config, Launch(run=folder), "benchmark", {}) as run:
             with patch.object(Run, "batches", watched_batches), placing:
@@ -119,7 +119,7 @@ def _watched(
 def report(figures: Mapping[str, Any]) -> str:
     sizes = figures["sizes"]
     head = f"PDARTS, {figures['layers']} cells x {figures['channels']} channels with its auxiliary head, batch {sizes['batch']}"
-    lines = [["", "images a second", "a step", "of it for the batch", "peak of memory"]]
+    lines = [["", "images a second", "step", "share of the batch", "peak memory"]]
     for mode, found in figures["modes"].items():
         peak = "" if found["peak_bytes"] is None else megabytes(found["peak_bytes"])
         share = f"{100 * found['batches_share']:.1f} %"

@@ -24,7 +24,7 @@ PASSES = ("alpha_pass", "weight_pass")
 def measure(
     sizes: Sizes, cases: Sequence[str], amp: str, device: torch.device, rounds: int, warm_up: int
 ) -> dict[str, Any]:
-    """The figures of every case: passes and steps in turns, operators, bytes and memory, and the search's own step."""
+    """Measure every case: passes and steps alternately, operators, bytes and memory, and the search's own step."""
     measured = {case: _case(case, sizes, amp, device, rounds, warm_up) for case in cases}
     return {"sizes": asdict(sizes), "amp": amp, "cases": measured}
 
@@ -39,10 +39,10 @@ def _case(case: str, sizes: Sizes, amp: str, device: torch.device, rounds: int, 
 
 
 def _turns(case: str, stage: Stage, rounds: int, warm_up: int) -> dict[str, Any]:
-    """What is measured of both builds side by side."""
+    """Count and time both builds side by side."""
     builds = {name: build(stage) for name, build in BUILDS.items()}
     operators, saved = {}, {}
-    # What is counted comes first: later, a GPU plays back what it has recorded.
+    # Count first: later, a GPU replays CUDA graphs.
     say(f"{case}: counting")
     for name in PASSES:
         runs = {build: getattr(has, name) for build, has in builds.items()}
@@ -55,13 +55,13 @@ def _turns(case: str, stage: Stage, rounds: int, warm_up: int) -> dict[str, Any]
 
 
 def _own_steps(stage: Stage, timed_alone: Mapping[str, Any], rounds: int, warm_up: int) -> dict[str, Any]:
-    """The search's own alternating step, and the share of it that is spent outside the supernet's passes.
+    """Time the search's own alternation, and the share of it outside the supernet's passes.
 
-    On a GPU, where these cannot be seen inside a step, they are taken from what was timed in turns.
+    On a GPU the passes cannot be timed inside a step, so their separate times are used.
     """
     whole, inside = watched(stage, rounds, warm_up)
     if inside is None:
-        source, inside = "as timed alone", [sum(timed_alone[name]["batched"]["median_s"] for name in PASSES)] * rounds
+        source, inside = "timed separately", [sum(timed_alone[name]["batched"]["median_s"] for name in PASSES)] * rounds
     else:
         source = "in the same steps"
     share = median(1 - passes / step for passes, step in zip(inside, whole, strict=True))
@@ -69,16 +69,16 @@ def _own_steps(stage: Stage, timed_alone: Mapping[str, Any], rounds: int, warm_u
 
 
 def _peak(build: str, case: str, sizes: Sizes, amp: str, device: torch.device) -> int:
-    """Bytes by which memory rises in the first steps, in a process of its own: in this one others' garbage may go meanwhile."""
+    """Return the bytes by which memory rises in the first steps, in a new process: here, garbage may be collected meanwhile."""
     given = (build, case, sizes, amp, device, torch.get_num_threads())
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(peak_of, *given).result()
 
 
 def peak_of(build: str, case: str, sizes: Sizes, amp: str, device: torch.device, threads: int) -> int:
-    """Bytes by which memory rises in the first alternating steps of a build: enough of them to be recorded, where they are."""
+    """Return the bytes by which memory rises in the first alternations of a build, including the recording of a CUDA graph."""
     training_device(str(device), threads)
-    few = replace(sizes, images=2 * sizes.batch)  # the steps need no more, and memory is theirs alone
+    few = replace(sizes, images=2 * sizes.batch)  # as many as the steps need
     contender = BUILDS[build](Stage.of(case, few, device, amp))
 
     def steps() -> None:
@@ -89,7 +89,7 @@ def peak_of(build: str, case: str, sizes: Sizes, amp: str, device: torch.device,
 
 
 def report(figures: Mapping[str, Any]) -> str:
-    """The figures as tables, one for each case."""
+    """Return the results as tables, one for each case."""
     return "\n\n".join([words_of(figures["sizes"]), *(_table(case, found) for case, found in figures["cases"].items())])
 
 
@@ -100,8 +100,8 @@ def _table(case: str, figures: Mapping[str, Any]) -> str:
     for name in PASSES:
         lines += rows(f"operators, {name.replace('_', ' ')}", figures["operators"][name], "{:,.0f}".format)
     for name in PASSES:
-        lines += rows(f"kept an image, {name.replace('_', ' ')}", figures["saved_bytes_per_image"][name], megabytes)
-    lines += rows("peak of memory", figures["peak_bytes"], megabytes)
+        lines += rows(f"kept for an image, {name.replace('_', ' ')}", figures["saved_bytes_per_image"][name], megabytes)
+    lines += rows("peak memory", figures["peak_bytes"], megabytes)
     own = figures["loop"]
     share = f"{100 * own['outside_share']:.1f} % of it outside the supernet's passes ({own['passes']})"
     return f"{case}: {figures['stage']}\n{table(lines)}\na step of the search itself, batched: {seconds(own['median_s'])}, {share}"

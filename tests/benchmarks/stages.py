@@ -1,4 +1,4 @@
-"""A stage of P-DARTS' search in two builds: the plain supernet, trained as P-DARTS ships it, and the batched one, as the search runs it."""
+"""A stage of P-DARTS' search in two builds: the plain supernet, trained like P-DARTS' own, and the batched one, run like a search."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from rapdarts.training.optimizer import autocast, frozen, set_lr
 CLASSES = 10
 
 CASES = {"darts-1": ("darts", 0), "darts-2": ("darts", 1), "darts-3": ("darts", 2), "filters-1": ("filters", 0)}
-"""The stages that are measured: their space, and their number from 0."""
+"""The measured stages: their space, and their number from 0."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is; the defaults are P-DARTS' on CIFAR-10 (Chen et al. 2019, section 4.2)."""
+    """All sizes; the defaults are P-DARTS' on CIFAR-10 (Chen et al. 2019, section 4.2)."""
 
     batch: int = 96  # images
     channels: int = 16  # of the supernet's first cells
     layers: tuple[int, int, int] = (5, 11, 17)  # cells, by stage
-    images: int = 50_000  # in the training set, half of them for either half of the search
+    images: int = 50_000  # in the training set, half for the weights and half for alpha
     side: int = 32  # of an image, pixels
 
 
 def settings_of(sizes: Sizes) -> Experiment:
-    """The experiment `cifar10` at these sizes, with a price on MACs and bytes."""
+    """Return the experiment `cifar10` at these sizes, with a price on MACs and bytes."""
     given: list[tuple[str, Any]] = [
         ("search.batch", sizes.batch),
         ("search.channels", sizes.channels),
@@ -59,10 +59,10 @@ def settings_of(sizes: Sizes) -> Experiment:
 
 @lru_cache(maxsize=4)
 def random_pictures(images: int, side: int, device: torch.device) -> DataSet:
-    """Random pixels in the shape of CIFAR-10's training set: what they show does not change what a step takes."""
+    """Return random images in the shape of CIFAR-10; their content does not change the time of a step."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8, generator=generator)
-    labels = torch.arange(images) // 2 % CLASSES  # two of a class side by side: a handful can be halved by class too
+    labels = torch.arange(images) // 2 % CLASSES  # pairs of a class, so that even a few images can be split by class
     pictures = InMemory(pixels, labels).to(device)
     names = tuple(map(str, range(CLASSES)))
     return DataSet("random", pictures, pictures, pictures.image, CLASSES, names, (0.5,) * 3, (0.25,) * 3, "")
@@ -70,13 +70,13 @@ def random_pictures(images: int, side: int, device: torch.device) -> DataSet:
 
 @lru_cache(maxsize=4)
 def prices_of(space: str, side: int, device: torch.device) -> PriceTable:
-    """Prices at the skeleton that the experiment retrains, 20 cells of 36 channels; of the data only an image's shape counts."""
+    """Return the prices at the deployment skeleton, 20 cells x 36 channels; only the image shape of the data matters."""
     return priced(settings_of(Sizes()), named_space(space), random_pictures(2, side, device))
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the search: an experiment of this stage alone, the candidates that are left in it, prices and data."""
+    """A stage of the search: an experiment with this stage alone, its remaining candidates, prices and data."""
 
     config: Experiment
     space: SearchSpace
@@ -85,11 +85,11 @@ class Stage:
 
     @classmethod
     def of(cls, case: str, sizes: Sizes, device: torch.device, amp: str = "none") -> Stage:
-        """One of CASES, at the first rate of its skip dropout. `amp` is the arithmetic of the batched supernet."""
+        """Return one of CASES, at the initial rate of its skip dropout. `amp` is the precision of the batched supernet."""
         name, number = CASES[case]
         config, space = settings_of(sizes), named_space(name)
         settings = config.search
-        # The candidates that some search has left: as the search prunes, by weights drawn at random.
+        # The candidates that a search could have left: pruned by random weights.
         weights = np.random.default_rng(number).random(space.mask.shape)
         space = prune(space, weights, settings.candidates[number] or len(space.primitives))
         only = replace(
@@ -110,7 +110,7 @@ class Stage:
 
     @property
     def words(self) -> str:
-        """What it is, in a few words."""
+        """Return a short description."""
         settings = self.config.search
         open_ = max(len(edge) for kind in self.space.candidates for edge in kind)
         return f"{settings.layers[0]} cells, {open_} candidates on an edge, skip dropout {settings.skip_dropout[0]}"
@@ -125,7 +125,7 @@ class Stage:
 
 
 class Plain:
-    """The plain supernet as P-DARTS trains its own: NCHW, and in every pass a whole `loss.backward()`, for weights and alpha alike."""
+    """The plain supernet, trained like P-DARTS' own: NCHW, and in every pass a complete `loss.backward()` for weights and alpha."""
 
     def __init__(self, stage: Stage) -> None:
         settings = self.settings = stage.config.search
@@ -143,24 +143,24 @@ class Plain:
         self.adam = torch.optim.Adam(self.alpha, settings.alpha_lr, betas, weight_decay=settings.alpha_weight_decay)
 
     def alpha_pass(self) -> None:
-        """Forward and backward on the search batch, from no gradients."""
+        """Run forward and backward on the search batch, starting without gradients."""
         self._forget()
         self._backward(self.search_batch)
 
     def weight_pass(self) -> None:
-        """Forward and backward on the training batch, from no gradients."""
+        """Run forward and backward on the training batch, starting without gradients."""
         self._forget()
         self._backward(self.train_batch)
 
     def weight_step(self) -> None:
-        """A step of the epochs that train weights only."""
+        """Take a weight step, as in the epochs that train weights only."""
         self.sgd.zero_grad()
         self._backward(self.train_batch)
         nn.utils.clip_grad_norm_(self.weights, self.settings.clip)
         self.sgd.step()
 
     def alternation(self) -> None:
-        """A step of alpha, price included, then one of the weights."""
+        """Take a step of alpha, price included, then one of the weights."""
         self.adam.zero_grad()
         self._backward(self.search_batch, self.penalty)
         nn.utils.clip_grad_norm_(self.alpha, self.settings.alpha_clip)
@@ -184,7 +184,7 @@ class Plain:
 
 
 class Batched:
-    """The batched supernet as the search builds it, places it and steps it; on a GPU steps and passes are played back from recordings."""
+    """The batched supernet, built, placed and stepped by the search's functions; on a GPU steps and passes are replayed as CUDA graphs."""
 
     def __init__(self, stage: Stage) -> None:
         settings = self.settings = stage.config.search
@@ -206,22 +206,22 @@ class Batched:
         self.weight_pass: Callable[[], Any] = partial(GraphedStep(self._for_weights, stage.device), *self.train_batch)
 
     def _for_alpha(self, images: Tensor, labels: Tensor) -> Any:
-        """Forward and backward of the first half of the search's step."""
+        """Run the forward and backward pass of the alpha step."""
         with frozen(self.supernet), autocast(self.settings.amp, images):
             logits = self.supernet(images, self.architecture())
         return torch.autograd.grad(cross_entropy(logits.float(), labels), self.alpha)
 
     def _for_weights(self, images: Tensor, labels: Tensor) -> Any:
-        """Forward and backward of its second half."""
+        """Run the forward and backward pass of the weight step."""
         with autocast(self.settings.amp, images):
             logits = self.supernet(images, self.architecture().detach())
         return torch.autograd.grad(cross_entropy(logits.float(), labels), self.weights, allow_unused=True)
 
 
 BUILDS: dict[str, Callable[[Stage], Plain | Batched]] = {"plain": Plain, "batched": Batched}
-"""Both have `alpha_pass`, `weight_pass`, `weight_step` and `alternation`, without arguments, and the tensors that are `learned`."""
+"""Both have the methods `alpha_pass`, `weight_pass`, `weight_step` and `alternation`, and a list `learned` of all learned tensors."""
 
 
 def settled(device: torch.device) -> int:
-    """Calls after which a step takes what it always takes: on a GPU it is recorded first."""
+    """Return the number of calls after which the time of a step is steady: a GPU records it first."""
     return EAGER + 2 if device.type == "cuda" else 1

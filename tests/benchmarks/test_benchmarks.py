@@ -1,4 +1,4 @@
-"""The benchmarks: what they count is right, their figures fit together, and `make test` runs none of them."""
+"""The benchmarks: counts are right, results are consistent, and `make test` runs none of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 TINY = Sizes(batch=2, channels=2, layers=(1, 1, 1), images=24, side=8)
 
 
-def test_none_of_them_is_a_test() -> None:
+def test_no_benchmark_is_collected_as_a_test() -> None:
     files = [path.name for path in Path(__file__).parent.rglob("*.py") if path != Path(__file__)]
     assert files
     assert not [
@@ -34,18 +34,18 @@ def test_none_of_them_is_a_test() -> None:
     ]
 
 
-# --- what is counted ---------------------------------------------------------------------------------------------
+# --- counts ------------------------------------------------------------------------------------------------------
 
 
-def test_operators_are_those_that_compute() -> None:
+def test_operators_exclude_views() -> None:
     x = torch.randn(2, 3, requires_grad=True)
     found = counts.operators(lambda: (x.view(3, 2) * 2).relu().sum().backward())
-    # The gradient of the sum is an expanded one, that of the view a view.
+    # The gradient of the sum is an expanded tensor, that of the view a view.
     backward = {"aten.ones_like": 1, "aten.threshold_backward": 1}
     assert found == {"aten.mul": 2, "aten.relu": 1, "aten.sum": 1, **backward}
 
 
-def test_kept_bytes_are_those_of_different_storages() -> None:
+def test_kept_bytes_count_each_storage_once() -> None:
     x, weight = torch.randn(5, 3), torch.randn(4, 3, requires_grad=True)
 
     def run() -> None:
@@ -57,7 +57,7 @@ def test_kept_bytes_are_those_of_different_storages() -> None:
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_counts_of_a_pass(build: str) -> None:
-    """Operators as the profiler sees them, which counts by itself; and everything again, which must not depend on when."""
+    """Counts agree with the profiler's, and are the same the second time."""
     contender = BUILDS[build](Stage.of("darts-2", TINY, CPU))
     names = ["convolution", "convolution_backward", "native_batch_norm", "native_batch_norm_backward", "relu"]
     for run in (contender.alpha_pass, contender.weight_pass):
@@ -72,7 +72,7 @@ def test_counts_of_a_pass(build: str) -> None:
         assert counts.saved_bytes(run, contender.learned) == counts.saved_bytes(run, contender.learned) > 0
 
 
-def test_the_passes_compute_what_each_is_meant_to() -> None:
+def test_each_pass_computes_its_own_gradients() -> None:
     stage = Stage.of("darts-1", TINY, CPU)
     plain, batched = Plain(stage), Batched(stage)
     for run in (plain.alpha_pass, plain.weight_pass):
@@ -87,26 +87,26 @@ def test_the_passes_compute_what_each_is_meant_to() -> None:
     assert not any(torch.equal(new, old) for new, old in zip(after, before, strict=True))
 
 
-def test_the_peak_is_what_was_there_at_once() -> None:
-    """Two blocks of 64 MiB one after the other, in a process that hands them back in between."""
+def test_the_peak_counts_what_is_alive_at_once() -> None:
+    """Two blocks of 64 MiB, one after the other, in a process that frees the first before the second."""
     code = "import torch; from tests.benchmarks.counts import peak_bytes; run = lambda: [torch.ones(2**24).sum() for _ in '12']"
     words = [sys.executable, "-c", f"{code}; print(peak_bytes(run, torch.device('cpu')))"]
     peak = int(subprocess.run(words, cwd=commands.ROOT, check=True, capture_output=True, text=True).stdout)
     assert 2**26 <= peak < 1.2 * 2**26
 
 
-def test_the_peak_on_a_gpu_is_what_is_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A recording's pool stays reserved, whatever is allocated when it is looked at; what lay free before is handed back first."""
+def test_the_peak_on_a_gpu_is_reserved_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool of a CUDA graph stays reserved whatever is allocated; free memory is returned before the run."""
     memory = {"reserved": 100, "peak": 700}
 
-    def hand_back() -> None:
+    def empty_cache() -> None:
         memory["reserved"] = 40
 
     def reset(device: torch.device) -> None:
         memory["peak"] = memory["reserved"]
 
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
-    monkeypatch.setattr(torch.cuda, "empty_cache", hand_back)
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: memory["reserved"])
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: memory["peak"])
@@ -114,7 +114,7 @@ def test_the_peak_on_a_gpu_is_what_is_reserved(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_peak_is_taken_in_a_process_of_its_own(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_peak_is_measured_in_a_new_process(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     submitted: list[Any] = []
 
     class Process:
@@ -136,7 +136,7 @@ def test_the_peak_is_taken_in_a_process_of_its_own(device: str, monkeypatch: pyt
     assert len(submitted) == 1 and submitted[0][0] is search.peak_of
 
 
-def test_turns() -> None:
+def test_jobs_run_alternately() -> None:
     done: list[str] = []
     jobs = {name: partial(done.append, name) for name in ("a", "b")}
 
@@ -148,11 +148,11 @@ def test_turns() -> None:
     assert done == ["a", "b"] * 3
 
 
-# --- what is written ---------------------------------------------------------------------------------------------
+# --- output ------------------------------------------------------------------------------------------------------
 
 
 def assert_fit(figures: Any) -> int:
-    """Everywhere in the figures: medians and minima are those of the times, and ratios are quotients. Gives how many ratios."""
+    """Assert that all medians, minima and ratios follow from the times. Returns the number of ratios."""
     if not isinstance(figures, dict):
         return 0
     if {"median_s", "minimum_s"} <= set(figures):
@@ -169,7 +169,7 @@ def assert_fit(figures: Any) -> int:
 
 
 def run(file: Path, *words: str) -> dict[str, Any]:
-    """The figures of a command at the smallest sizes."""
+    """Return the results of a command at the smallest sizes."""
     small = "--channels 2 --batch 2 --layers 1 1 1 --images 24 --side 8 --threads 1 --device cpu --warm-up 0 --json"
     assert main([*words, *small.split(), str(file)]) == 0
     figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -189,7 +189,7 @@ def test_plain_against_batched(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert 0 < found["loop"]["outside_share"] < 1
     assert {"date", "commit", "torch", "processor", "threads", "gpu", "clock"} <= set(figures)
     shown = capsys.readouterr().out
-    for words in ("alternation, median", "operators, alpha pass", "kept an image", "peak of memory", "outside"):
+    for words in ("alternation, median", "operators, alpha pass", "kept for an image", "peak memory", "outside"):
         assert words in shown
 
 
@@ -214,7 +214,7 @@ def test_the_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_memory_is_about_what_was_expected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the search's first steps take in a process of their own, which the gaps of its heap decide as much as we do."""
+    """The search's first steps in a new process; the gaps of its heap vary, so the bounds are wide."""
     monkeypatch.setattr(footprints, "VARIANTS", {"as it is": {}})
     words = ["--cases", "darts-1", "--channels", "8", "--batch", "64", "--layers", "3", "1", "1", "--side", "16"]
     file = tmp_path / "figures.json"
@@ -242,17 +242,17 @@ def test_the_other_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["search", "--images", "100", "--device", "cpu"], "--images 384"),
         (["protocol", "--cases", "filters-1"], "darts-1"),
         (["data", "--device", "cuda:77"], "device"),
-        (["data", "--rounds", "0"], "at least one round"),
+        (["data", "--rounds", "0"], "--rounds must be at least 1"),
     ],
 )
-def test_what_cannot_be_measured(words: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_impossible_requests_are_rejected(words: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([*words, "--threads", "1"])
     assert left.value.code == 2
     assert what in capsys.readouterr().err
 
 
-def test_make_names_them() -> None:
+def test_make_help_lists_the_benchmarks() -> None:
     makefile = (commands.ROOT / "Makefile").read_text(encoding="utf-8")
     assert "python -m tests.benchmarks" in makefile
     assert re.search(r'@echo "make bench ', makefile)
@@ -282,7 +282,7 @@ def test_agreement_of_the_supernets(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_wrong_gradient_does_not_agree(
     kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of the right norm, and of one primitive's depthwise weights alone: it is seen in every arithmetic."""
+    """The wrong gradient has the right norm and affects only the depthwise weights of one primitive; every precision detects it."""
     monkeypatch.setattr(agreement, "KINDS", {kind: agreement.KINDS[kind]})
     apart = agreement.under_plain_names
 
@@ -298,7 +298,7 @@ def test_a_wrong_gradient_does_not_agree(
     assert "DISAGREES" in capsys.readouterr().out
 
 
-def test_what_is_no_number_does_not_agree() -> None:
+def test_nan_does_not_agree() -> None:
     for exactly in (True, False):
         assert agreement.agree({"logits": 0.0}, {"logits": 0.0}, exactly)
         assert not agreement.agree({"logits": 0.0}, {"logits": float("nan")}, exactly)

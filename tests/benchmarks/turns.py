@@ -1,4 +1,4 @@
-"""Jobs timed in turns in one process, so that a slow moment of the machine meets all of them, and the ratios of what they took."""
+"""Jobs timed alternately in one process, so that a slow moment of the machine affects all of them, and the ratios of their times."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Key = TypeVar("Key", bound=Hashable)
 def in_turns(
     jobs: Mapping[Key, Job], time_of: Callable[[Job], float], rounds: int, warm_up: int
 ) -> dict[Key, list[float]]:
-    """Seconds of every job in each of the rounds; before these come `warm_up` that are not recorded."""
+    """Return the seconds of every job in each of the rounds, after `warm_up` rounds that are dropped."""
     seconds: dict[Key, list[float]] = {name: [] for name in jobs}
     for number in range(warm_up + rounds):
         for name, job in jobs.items():
@@ -31,14 +31,14 @@ def in_turns(
 def side_by_side(
     builds: Mapping[str, object], names: Sequence[str], time_of: Callable[[Job], float], rounds: int, warm_up: int
 ) -> dict[str, Any]:
-    """`timed` for each of the methods `names` that all builds have; all methods of all builds take turns."""
+    """Return `timed` for each of the methods `names`; all methods of all builds run alternately."""
     jobs = {(name, build): getattr(has, name) for name in names for build, has in builds.items()}
     seconds = in_turns(jobs, time_of, rounds, warm_up)
     return {name: timed({build: seconds[name, build] for build in builds}) for name in names}
 
 
 def timed(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Medians, minima and all of the times; `ratio` is the median of the first over that of each other."""
+    """Return medians, minima and all times; `ratio` is the median of the first job over that of each other."""
     figures = {
         name: {"median_s": median(times), "minimum_s": min(times), "seconds": list(times)}
         for name, times in seconds.items()
@@ -47,7 +47,7 @@ def timed(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
 
 
 def counted(numbers: Mapping[str, float]) -> dict[str, Any]:
-    """Numbers that are counted or predicted, with the first over each other as `ratio`."""
+    """Return counted or predicted numbers, with the first over each other as `ratio`."""
     return {**numbers, "ratio": _ratios(numbers)}
 
 
@@ -56,11 +56,11 @@ def _ratios(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: first / number for name, number in others}
 
 
-# --- for the eye -------------------------------------------------------------------------------------------------
+# --- output ------------------------------------------------------------------------------------------------------
 
 
 def seconds(value: float) -> str:
-    """A time, in a unit that suits it."""
+    """Format a time in a suitable unit."""
     return (
         f"{value / 3600:.2f} h"
         if value >= 3600
@@ -71,18 +71,18 @@ def seconds(value: float) -> str:
 
 
 def megabytes(value: float) -> str:
-    """Bytes in MB, 10^6 bytes."""
+    """Format bytes in MB, 10^6 bytes."""
     return f"{value / 1e6:,.2f} MB"
 
 
 def words_of(sizes: Mapping[str, Any]) -> str:
-    """The sizes that figures were taken at."""
+    """Describe the sizes of a measurement."""
     image = f"3x{sizes['side']}x{sizes['side']}"
     return f"batch {sizes['batch']}, {sizes['channels']} channels, images {image}, {sizes['images']:,} of them"
 
 
 def rows(title: str, figures: Mapping[str, Any], shown: Callable[[float], str] = seconds) -> list[list[str]]:
-    """Lines of a table out of what `timed` (two lines: medians, minima) or `counted` (one line) gave."""
+    """Return the lines of a table for the result of `timed` (two lines: medians, minima) or `counted` (one line)."""
     ratio: Mapping[str, float] = figures["ratio"]
     values = [value for name, value in figures.items() if name != "ratio"]
     ratios = [f"{number:.2f}" for number in ratio.values()]
@@ -93,12 +93,12 @@ def rows(title: str, figures: Mapping[str, Any], shown: Callable[[float], str] =
 
 
 def header(title: str, names: Sequence[str]) -> list[str]:
-    """The first line of a table over rows of things of these names."""
+    """Return the header of a table with these columns and their ratios."""
     return [title, *names, *(f"{names[0]} / {name}" for name in names[1:])]
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells as text, the first column to the left, the others to the right."""
+    """Format lines of cells as text, the first column aligned left, the others right."""
     columns = max(map(len, lines))
     cells = [[*line, *[""] * (columns - len(line))] for line in lines]
     widths = [max(len(line[column]) for line in cells) for column in range(columns)]
@@ -112,5 +112,5 @@ def table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def say(words: str) -> None:
-    """Progress."""
+    """Print progress."""
     print(words, file=sys.stderr, flush=True)
