@@ -1,4 +1,4 @@
-"""Hashes of results, to compare with those recorded on a machine that computes the same bits."""
+"""Hashes of results, compared with hashes recorded on a machine that computes the same bits."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 Machine = tuple[str, str, str]
-"""What the bits of a computation on a CPU depend on: torch's instruction set, the CPU's vendor, and torch's version."""
+"""Properties that determine the bits of a CPU computation: torch's instruction set, the CPU vendor and torch's version."""
 
 
 def this_machine() -> Machine:
-    """The machine that runs the tests."""
+    """Return the machine that runs the tests."""
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"^vendor_id\s*:\s*(\S+)", cpuinfo.read_text() if cpuinfo.exists() else "", re.MULTILINE)
     vendor = found.group(1) if found else platform.machine()
@@ -25,19 +25,19 @@ def this_machine() -> Machine:
 
 
 def recorded(record: Mapping[Machine, Mapping[str, str]]) -> Mapping[str, str]:
-    """The hashes recorded on a machine like this one; skips the test where there are none."""
+    """Return the hashes recorded on a machine like this one; skip the test if there are none."""
     if this_machine() not in record:
         pytest.skip(f"no bits are recorded for {', '.join(this_machine())}")
     return record[this_machine()]
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def weights_sha256(path: Path) -> str:
-    """SHA-256 of the tensors in a .safetensors file: names, types, shapes and numbers, without versions and other metadata."""
+    """Return the SHA-256 of the tensors in a .safetensors file: names, types, shapes and values, without metadata."""
     total = hashlib.sha256()
     for name, tensor in sorted(load_file(path).items()):
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())

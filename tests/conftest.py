@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Setup shared by all tests."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-# Kernels for a GPU are interpreted where there is none. Triton asks when it is imported, which torch may do at any time.
+# Without a GPU, its kernels are interpreted. Triton reads this when it is imported, which torch may do at any time.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-# On a small shared machine two threads are several times slower than one.
+# On a small shared machine, two threads are several times slower than one.
 torch.set_num_threads(1)
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays: looked through again and again, it made Python's collector a fifth of the whole time."""
+    """Freeze the objects imported so far; scanning them repeatedly made garbage collection a fifth of the total time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
 
 
 def pytest_unconfigure() -> None:
-    """Libraries that look for leaks as a process ends find none."""
+    """Unfreeze them, so that libraries that check for leaks at exit find none."""
     gc.unfreeze()
 
 
 @pytest.fixture(autouse=True, scope="module")
-def memory_is_not_looked_into(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Only loops/test_memory.py estimates memory: before each of the many tiny searches it would take a quarter of their time."""
+def no_memory_estimates(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Skip memory estimates except in loops/test_memory.py; they would take a quarter of the time of the many tiny searches."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.path.parts[-2:] != ("loops", "test_memory.py"):
             patch.setattr("rapdarts.loops.memory.MemoryEstimate.summary", lambda estimate: None)

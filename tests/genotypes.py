@@ -1,4 +1,4 @@
-"""Genotypes to test with: small spaces, a valid text in each form, and ways to damage it."""
+"""Genotypes for tests: small spaces, a valid text in each format, and functions that damage it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.thinned import thinned
 
 
 def no_module(channels: int, stride: int, affine: bool) -> Any:
-    """A primitive in name only; nothing here builds a network."""
+    """Placeholder primitive; the spaces of this module build no networks."""
 
 
 def fake(*names: str, **facts: Any) -> SearchSpace:
@@ -74,12 +74,12 @@ def genotypes(spaces: list[SearchSpace] = SPACES) -> st.SearchStrategy[tuple[Sea
 
 
 def with_fewer_edges(spaces: list[SearchSpace] = SPACES) -> st.SearchStrategy[tuple[SearchSpace, Genotype]]:
-    """Those of which a node may have lost edges."""
+    """Return a strategy for genotypes whose nodes may have lost edges."""
     return st.builds(lambda drawn, seed: (drawn[0], thinned(drawn[1], seed)), genotypes(spaces), st.integers(0, 2**32))
 
 
 def located(path: str) -> tuple[Any, Any, Any]:
-    """A copy of TREE, the entry that holds the one at a dotted path, and the last step to it."""
+    """Return a copy of TREE, the container of the entry at a dotted path, and the last step of the path."""
     tree = parent = json.loads(VALID)
     *steps, last = (int(part) if part.isdigit() else part for part in path.split("."))
     for step in steps:
@@ -88,14 +88,14 @@ def located(path: str) -> tuple[Any, Any, Any]:
 
 
 def changed(path: str, value: Any) -> str:
-    """VALID with the value at a dotted path replaced."""
+    """Return VALID with the value at a dotted path replaced."""
     tree, parent, last = located(path)
     parent[last] = value
     return json.dumps(tree)
 
 
 def without(path: str) -> str:
-    """VALID with the entry at a dotted path left out."""
+    """Return VALID without the entry at a dotted path."""
     tree, parent, last = located(path)
     del parent[last]
     return json.dumps(tree)
@@ -111,7 +111,7 @@ def same(cell: Cell) -> Genotype:
 
 
 def assert_refused_in_one_sentence(text: str, fragment: str) -> None:
-    """A text that is no genotype is refused by one short sentence, which begins with the file and holds `fragment`."""
+    """Assert that a text is refused with a short sentence that begins with the file name and contains `fragment`."""
     with pytest.raises(InputError) as caught:
         parse_genotype(text, "file.json")
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""Mixtures to price: from given alpha, and from random ones."""
+"""Mixing weights for tests, from given or random alpha."""
 
 from __future__ import annotations
 

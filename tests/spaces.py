@@ -1,4 +1,4 @@
-"""Spaces to test with: every one that ships (a new one is tested by being there), and the file of a user's own."""
+"""Spaces for tests: all shipped spaces, including any that is added, and a file with a user-defined space."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pkgutil
 import search_spaces
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(search_spaces.__path__)))
-"""Names of the spaces that ship."""
+"""Names of the shipped spaces."""
 
 OWN = '''
-"""Shuffles channels between two grouped convolutions."""
+"""A space with a grouped convolution."""
 
 from __future__ import annotations
 
@@ -37,4 +37,4 @@ def grouped(channels: int, stride: int, affine: bool) -> nn.Module:
 
 SPACE = SearchSpace("mine", {**choose("none", "skip_connect", "avg_pool_3x3"), "grouped": grouped}, nodes=3)
 '''
-"""A file that holds a space of a user's own."""
+"""Source of a file that defines a space."""

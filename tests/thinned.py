@@ -1,4 +1,4 @@
-"""Genotypes as other programs leave them: nodes that lost edges, some of them all."""
+"""Genotypes as other programs may write them, with nodes that have lost some or all of their edges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rapdarts.architecture.genotype import Genotype
 
 
 def thinned(genotype: Genotype, seed: int) -> Genotype:
-    """The genotype without some of its edges, and without those that read a node which has none left."""
+    """Return the genotype without a random part of its edges, and without edges from nodes that have none left."""
     rng = np.random.default_rng(seed)
     return replace(genotype, cells={kind: _thinned(cell, rng) for kind, cell in genotype.cells.items()})
 

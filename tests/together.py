@@ -1,4 +1,4 @@
-"""Processes of one job for tests: forked from a server that has imported everything once, which saves seconds for each."""
+"""Distributed jobs for tests. Processes are forked from a server that has imported everything, which saves seconds for each."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def free_port() -> int:
 
 
 class Job:
-    """So many processes that run `program(*arguments)` and know of each other, as torchrun tells those of one machine."""
+    """Processes that run `program(*arguments)` in the environment that torchrun sets on one machine."""
 
     def __init__(self, folder: Path, program: Callable[..., Any], *arguments: Any, processes: int = 2) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
-        self.outputs = [folder / f"said-{processes}-{rank}" for rank in range(processes)]
+        self.outputs = [folder / f"stderr-{processes}-{rank}" for rank in range(processes)]
         self.processes: list[BaseProcess] = [
             SERVER.Process(target=_begin, args=(program, arguments, {**names, **_places(rank)}, output))
             for rank, output in enumerate(self.outputs)
@@ -41,7 +41,7 @@ class Job:
             process.start()
 
     def end(self) -> tuple[list[int | None], list[str]]:
-        """Waits for all; exit codes, and what each said to stderr."""
+        """Wait for all processes and return their exit codes and what each wrote to stderr."""
         for process in self.processes:
             process.join(120)
         return [process.exitcode for process in self.processes], [output.read_text() for output in self.outputs]
@@ -66,14 +66,14 @@ def _begin(program: Callable[..., Any], arguments: tuple[Any, ...], names: dict[
 
 
 def command(*words: str) -> int:
-    """One command line."""
+    """Run a command line."""
     from rapdarts.cli.main import main
 
     return main(words)
 
 
 def in_float64(*words: str) -> int:
-    """The same with images, weights and losses in float64."""
+    """Run a command line with images, weights and losses in float64."""
     from torch.nn.functional import cross_entropy
 
     from rapdarts.data import augment
@@ -89,44 +89,44 @@ def in_float64(*words: str) -> int:
 
 
 def compiled_in_float64(*words: str) -> int:
-    """That with what torch.compile would make of the network, but for the machine code."""
+    """Run a command line in float64 with the network traced as by torch.compile, but without generated code."""
     torch.compile = torch._dynamo.optimize("eager")  # type: ignore[assignment]
     return in_float64(*words)
 
 
 def not_a_number(*words: str) -> int:
-    """The same with one batch of the second process spoilt."""
+    """Run a command line in which a batch of the second process is NaN."""
     from rapdarts.data import augment
 
     calls: list[int] = []
     normalise: Any = augment.normalise
 
-    def spoilt(*given: Any) -> torch.Tensor:
+    def damaged(*given: Any) -> torch.Tensor:
         calls.append(1)
         return normalise(*given) * (float("nan") if os.environ["RANK"] == "1" and len(calls) == 8 else 1)
 
-    augment.normalise = spoilt
+    augment.normalise = damaged
     return command(*words)
 
 
 def seed_by_rank(*words: str) -> int:
-    """The same, each process with a seed of its own."""
+    """Run a command line with a different seed in each process."""
     return command(*words, f"seed={os.environ['RANK']}")
 
 
 def other_data(path: str, *words: str) -> int:
-    """The same on data of which this process has `path`, with its number in it."""
+    """Run a command line on the data file at `path`, formatted with the rank of the process."""
     return command(*words, "data.name=npz", f"data.path={path.format(os.environ['RANK'])}")
 
 
 def on_machines_of_its_own(*words: str) -> int:
-    """The same with each process the first of a machine, the second of which lacks the genotype."""
+    """Run a command line as if each process had its own machine; the genotype is missing on the second machine."""
     os.environ["LOCAL_RANK"] = "0"
     return command(*words) if os.environ["RANK"] == "0" else command(words[0], "missing.json", *words[2:])
 
 
 def norms(path: str) -> None:
-    """Gradients through two batch norms, of batches of 7 images and of 1: the second process has none of that."""
+    """Save gradients through two batch norms for batches of 7 images and of 1 image, of which the second process has none."""
     from torch import nn
 
     from rapdarts.training.distributed import join_batch_norms, joined
@@ -151,7 +151,7 @@ def norms(path: str) -> None:
 
 
 def slow_loading(path: str, slow: int) -> None:
-    """Process `slow` takes longer than anybody would wait within a step; the others begin when the first one is done."""
+    """Check that process `slow` may load for longer than the timeout of a step, and that the others wait for the leader."""
     from datetime import timedelta
 
     from rapdarts.training import distributed

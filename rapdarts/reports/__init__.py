@@ -1,1 +1,1 @@
-"""Tables and plots of what runs found."""
+"""Tables and plots of the results of runs."""

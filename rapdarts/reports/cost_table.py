@@ -1,4 +1,4 @@
-"""Costs as a value that shows itself as a table: aligned text in a terminal, HTML in a notebook."""
+"""Costs, displayed as a table: aligned text in a terminal, HTML in a notebook."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rapdarts.data.nasbench201 import DATA_SETS
 
 
 class Costs(dict[str, float]):
-    """Amounts by resource, each in its unit (`rapdarts.config.resources.RESOURCES`): a dict in everything but its looks.
+    """Amounts by resource, each in its unit (`rapdarts.config.resources.RESOURCES`): a dict that is displayed as a table.
 
-    `known_accuracy` has the test accuracy (0 to 1) of NAS-Bench-201's own networks by data set
-    (`rapdarts.data.nasbench201.DATA_SETS`), for a cell of that space; None for every other network.
+    `known_accuracy` maps data sets (`rapdarts.data.nasbench201.DATA_SETS`) to the test accuracy (0 to 1) that the
+    networks of NAS-Bench-201 reached with this cell. It is None for cells of other spaces and for other networks.
     """
 
     known_accuracy: Mapping[str, float] | None
@@ -28,7 +28,7 @@ class Costs(dict[str, float]):
         self.known_accuracy = known_accuracy
 
     def __repr__(self) -> str:
-        """Return one line a resource and known accuracy, with names and numbers aligned."""
+        """Return a line for each resource and known accuracy, with names and numbers aligned."""
         rows = self._rows()
         if not rows:
             return "no costs"
@@ -36,7 +36,7 @@ class Costs(dict[str, float]):
         return "\n".join(f"{name:{names}}  {number:>{numbers}} {unit}".rstrip() for name, number, unit in rows)
 
     def _repr_html_(self) -> str:
-        """Return the same rows as a table in HTML, which notebooks show."""
+        """Return the same rows as an HTML table for notebooks."""
         body = "".join(
             f'<tr><td style="text-align: left">{escape(name)}</td>'
             f'<td style="text-align: right">{escape(number)}</td>'
@@ -48,7 +48,7 @@ class Costs(dict[str, float]):
         )
 
     def _rows(self) -> list[tuple[str, str, str]]:
-        """Name, number and unit of each amount and known accuracy; a resource that rapdarts does not know has no unit."""
+        """Return the name, number and unit of each amount and known accuracy. An unknown resource has no unit."""
         rows = []
         for name, value in self.items():
             number, _, unit = (show(value, name) if name in RESOURCES else f"{value:,}").partition(" ")

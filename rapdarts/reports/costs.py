@@ -1,4 +1,4 @@
-"""Tables of costs: of one network layer by layer, of several side by side, and of what a search found."""
+"""Tables of costs: a network by layer, several networks side by side, and the result of a search."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rapdarts.reports.text_table import aligned
 
 
 def describe_search(report: Mapping[str, Any]) -> str:
-    """Format the report of a search: the rule, the genotype, its costs beside those of the mixture, and its budgets."""
+    """Format the report of a search: the rule, the genotype, its costs and those of the mixture, and its budgets."""
 
     def cell(costs: Mapping[str, float], name: str) -> str:
         return show(costs[name], name) if name in costs else "-"
@@ -35,9 +35,9 @@ def describe_search(report: Mapping[str, Any]) -> str:
 
 
 def describe_networks(networks: Sequence[NetworkCosts], rows: str) -> str:
-    """Format costs of networks: a table of each one's layers, then the totals side by side.
+    """Format the costs of networks: a table of the layers of each, then the totals side by side.
 
-    `rows` says which layers are shown: `all`, `none`, or `auto`, for a single network as many rows as can be read.
+    `rows` selects the layers: `all`, `none`, or `auto`, which shows a readable number of rows for a single network.
     """
     lines = []
     for network in networks:
@@ -48,7 +48,7 @@ def describe_networks(networks: Sequence[NetworkCosts], rows: str) -> str:
 
 
 def heading(network: NetworkCosts) -> str:
-    """Return a line that names the network, its skeleton, image and classes."""
+    """Return a line with the name of the network, its skeleton, image and classes."""
     skeleton, shape = network.skeleton, "x".join(map(str, network.image))
     if skeleton is None:
         return f"{network.name}: {shape}, {network.classes} classes"
@@ -57,7 +57,7 @@ def heading(network: NetworkCosts) -> str:
 
 
 def layer_table(network: NetworkCosts, rows: Sequence[Row]) -> list[str]:
-    """Return a table of rows and their total: output, memory, parameters and MACs."""
+    """Return a table of layers and their total: output, memory, parameters and MACs."""
     cells = [("layer", "kind", "output", "memory KiB", "params", "MACs", "% of MACs")]
     for row in [*rows, Row.of(network.rows, "total")]:
         cells.append(
@@ -75,9 +75,9 @@ def layer_table(network: NetworkCosts, rows: Sequence[Row]) -> list[str]:
 
 
 def totals(networks: Sequence[NetworkCosts]) -> list[str]:
-    """Return a table of every figure of every network, with its convention, and the networks' auxiliary heads.
+    """Return a table of all costs of all networks, each with its convention, and of the networks' auxiliary heads.
 
-    It has a row of known accuracies if any network has them.
+    The table has a row of known accuracies if any network has them.
     """
     cells = [("", *(network.name for network in networks), "")]
     for name, convention in CONVENTIONS.items():
@@ -89,14 +89,16 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
     if any(network.known_accuracy for network in networks):
         shown = (accuracies(network.known_accuracy or {}) for network in networks)
         where = f"test accuracy in % on {' / '.join(nasbench201.DATA_SETS.values())}"
-        cells.append(("known_accuracy", *shown, f"{where}, as NAS-Bench-201 trained the cell: {nasbench201.TRAINING}"))
+        cells.append(
+            ("known_accuracy", *shown, f"{where}, from NAS-Bench-201's training of the cell: {nasbench201.TRAINING}")
+        )
     lines = aligned(cells, left=(0, len(networks) + 1))
     heads = [(network.name, network.auxiliary) for network in networks if network.auxiliary]
     return lines + [f"the auxiliary head that training adds to {name}: {extra:,} params" for name, extra in heads]
 
 
 def accuracies(known: Mapping[str, float]) -> str:
-    """Format accuracies (0 to 1) in percent: `93.66 / 70.29 / 44.03`, or `-` if there are none."""
+    """Format accuracies (0 to 1) in percent, as in `93.66 / 70.29 / 44.03`, or `-` if there are none."""
     return " / ".join(f"{100 * accuracy:.2f}" for accuracy in known.values()) or "-"
 
 
@@ -116,12 +118,12 @@ def panels(network: NetworkCosts) -> Panels:
 
 
 def draw_layers(networks: Sequence[NetworkCosts], file: Path) -> None:
-    """Write bar charts of what the layers of networks cost, in the format that the file's name ends with."""
+    """Write bar charts of the costs of networks' layers, in the format of the file's suffix."""
     atomic.write_atomically(file, plots.draw_bars([panels(network) for network in networks], file.suffix))
 
 
 def describe_space_prices(prices: dict[str, Any]) -> str:
-    """Format the prices of a search space: its cheapest, most expensive and mean genotypes, then the price of each primitive."""
+    """Format the prices of a search space: its cheapest, most expensive and mean genotype, and the price of each primitive."""
     names = list(prices["floor"])
     skeleton, sample, peaks = prices["skeleton"], prices["sample"], prices["peak_memory"]
     shape = "x".join(map(str, skeleton["image"]))
@@ -134,21 +136,21 @@ def describe_space_prices(prices: dict[str, Any]) -> str:
     networks = [
         ("", *names),
         line("cheapest genotype", prices["floor"]),
-        line("dearest genotype", prices["ceiling"]),
+        line("most expensive genotype", prices["ceiling"]),
         line("mean of all genotypes", prices["expected"]),
     ]
     for what, fact in (
         ("standard deviation", "sd"),
-        ("5 % of them below", "quantile_05"),
-        ("95 % of them below", "quantile_95"),
+        ("5th percentile", "quantile_05"),
+        ("95th percentile", "quantile_95"),
     ):
         networks.append(line(f"  {what} (sample)", {name: sample[name][fact] for name in names}))
     networks.append(line("all edges at once", prices["plain_sum"]))
     networks += [line(f"{name} only", values) for name, values in prices["one_primitive"].items()]
 
-    on_edges = [("price on an edge, over all cells of a kind", *names)]
+    on_edges = [("price on an edge, in all cells of a kind", *names)]
     for name, kinds in prices["prices"].items():
-        if name == NONE:  # it costs nothing
+        if name == NONE:  # none costs nothing
             continue
         on_edges += [line(f"{name}, {kind.replace('_', ' ')}", values) for kind, values in kinds.items()]
 
@@ -163,7 +165,7 @@ def describe_space_prices(prices: dict[str, Any]) -> str:
 
 
 def describe_designs(found: dict[str, Any]) -> str:
-    """Format the costs of the designs of a filter as a table, one design a row."""
+    """Format the costs of filter designs as a table with a row for each design."""
     shape = "x".join(map(str, found["input"]))
     head = f"filters from {shape} to {found['outputs']} channels, same size, no biases, {found['precision']} bits"
     names = list(next(iter(found["designs"].values())))

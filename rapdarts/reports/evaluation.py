@@ -1,4 +1,4 @@
-"""The measures of a trained network in words."""
+"""Text and images of the measurements of a trained network."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rapdarts.files import atomic
 from rapdarts.reports import confusion
 
 MOST_ROWS = 20
-"""Classes up to which the confusion matrix is written out."""
+"""Maximum number of classes for which the confusion matrix is printed."""
 
 
 def describe_evaluation(values: Mapping[str, Any]) -> str:
-    """Format what `rapdarts evaluate` measured: accuracy, calibration, confusions, costs and time."""
+    """Format the results of `rapdarts evaluate`: accuracy, calibration, confusion matrix, costs and time."""
 
     def percent(name: str, error: str) -> str:
         return f"{100 * values[name]:.2f} % +- {100 * values[error]:.2f} %"
@@ -25,7 +25,7 @@ def describe_evaluation(values: Mapping[str, Any]) -> str:
     names, matrix = values["classes"], values["confusion"]
     lines = [f"test accuracy {percent('test_accuracy', 'standard_error')} (standard error, n = {values['n']})"]
     if "top5_accuracy" in values:
-        lines.append(f"right one among the best five {percent('top5_accuracy', 'top5_standard_error')}")
+        lines.append(f"top-5 accuracy {percent('top5_accuracy', 'top5_standard_error')}")
     lines.append(
         f"calibration error {100 * values['calibration_error']:.2f} % ({len(values['bins'])} bins of confidence),"
         f" negative log-likelihood {values['test_loss']:.4f} nats"
@@ -34,21 +34,21 @@ def describe_evaluation(values: Mapping[str, Any]) -> str:
         lines.append(confusion.confusion_table(matrix, names))
     else:
         mistakes = confusion.most_confused(np.array(matrix), names)
-        lines += [f"{count} times {predicted} for {true}" for true, predicted, count in mistakes]
+        lines += [f"{true} classified as {predicted}: {count}" for true, predicted, count in mistakes]
     lines.append(costs_line(values["costs"]))
     if "timing" in values:
         time, one = values["timing"], values["timing"]["latency"]
         spread = f"{show(one['p10_s'], 'latency')} to {show(one['p90_s'], 'latency')}"
         threads = f", {time['threads']} thread{'' if time['threads'] == 1 else 's'}"
         lines.append(
-            f"one image takes {show(one['median_s'], 'latency')} (eight in ten measurements: {spread}),"
+            f"one image takes {show(one['median_s'], 'latency')} (10th to 90th percentile: {spread}),"
             f" a batch of {time['batch']} gives {time['images_per_second']:,.0f} images/s, on {time['device']}{threads}"
         )
     return "\n".join(lines)
 
 
 def write_confusion(values: Mapping[str, Any], heading: str, file: Path) -> None:
-    """Write a picture of the confusion matrix, in the format that the file's name ends with."""
+    """Write an image of the confusion matrix, in the format of the file's suffix."""
     title = f"{heading}: {describe_evaluation(values).partition(chr(10))[0]}"
     atomic.write_atomically(
         file, confusion.draw_confusion(np.array(values["confusion"]), values["classes"], title, file.suffix)
@@ -56,18 +56,18 @@ def write_confusion(values: Mapping[str, Any], heading: str, file: Path) -> None
 
 
 def describe_export(values: Mapping[str, Any]) -> str:
-    """Format what `rapdarts export` wrote of a trained network, and how far it agrees with PyTorch."""
+    """Format the result of `rapdarts export` for a trained network, with its difference from PyTorch."""
     size = f"written to {values['file']} ({values['bytes']:,} bytes)"
     if "card" in values:
         return f"{size} and {values['card']}"
     lines = [
-        f"logits differ from PyTorch's by {values['largest_difference']:.2g} at most (the largest is"
+        f"logits differ from PyTorch's by at most {values['largest_difference']:.2g} (the largest logit is"
         f" {values['largest_logit']:.3g}), on {values['compared_on']}",
-        f"takes float32 pixels in 0..1, {values['batch']}",
+        f"expects float32 pixels in 0..1, {values['batch']}",
     ]
     if "fp32" in values:
         rows = [(name, side) for name, side in (("fp32", values["fp32"]), ("int8", values))]
-        lines += [f"ranges of the activations are those of {values['calibrated_on']} training images"]
+        lines += [f"activation ranges were calibrated on {values['calibrated_on']} training images"]
         lines += [
             f"{name}: test accuracy {100 * side['test_accuracy']:.2f} % +- {100 * side['standard_error']:.2f} %"
             f" (standard error, n = {side['n']}), {side['bytes']:,} bytes"

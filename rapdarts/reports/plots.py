@@ -1,4 +1,4 @@
-"""Pictures: bar charts of the costs of networks' layers, and what all pictures share (file check, figure, encoding)."""
+"""Plots: bar charts of the costs of networks' layers, and functions for all plots (file check, figure, encoding)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLOURS = ("#1f5fb4", "#16784a", "#b8450b", "#7b3aa6")
 
 @dataclass(frozen=True)
 class Panels:
-    """The panels of one network: a heading, the labels of its layers, and by a panel's title a value for each layer."""
+    """The panels of a network: a heading, the labels of its layers, and the values of each panel, one for each layer, by title."""
 
     heading: str
     labels: Sequence[str]
@@ -29,28 +29,28 @@ class Panels:
 
 
 def picture_to_write(path: str) -> Path:
-    """Return the file of a picture; ask before anything is computed. Raises InputError where none can be written there."""
+    """Return the path of an image file. Call this before computing anything: it raises InputError if the path is unusable."""
     if Path(path).suffix.lower() not in SUFFIXES or not Path(path).stem:
-        raise InputError(f"plot={path} is no picture; write a path that ends in {', '.join(SUFFIXES)}.")
+        raise InputError(f"plot={path} is not an image file; use a path that ends in one of {', '.join(SUFFIXES)}.")
     return file_in_folder(path, "plot")
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of this size in inches."""
+    """Return an empty figure with this size in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", dpi=110)
 
 
 def encoded(figure: Figure, suffix: str) -> bytes:
-    """Return the bytes of a figure in the format that a suffix names (SUFFIXES)."""
-    picture = BytesIO()
-    figure.savefig(picture, format=suffix.lower().removeprefix("."))
-    return picture.getvalue()
+    """Return the bytes of a figure in the format of `suffix` (one of SUFFIXES)."""
+    content = BytesIO()
+    figure.savefig(content, format=suffix.lower().removeprefix("."))
+    return content.getvalue()
 
 
 def draw_bars(networks: Sequence[Panels], suffix: str) -> bytes:
-    """Draw a row of bar charts for each network, one chart for each quantity, in the format of a suffix (SUFFIXES)."""
+    """Return an image with a row of bar charts for each network, one for each quantity, in the format of `suffix`."""
     from matplotlib.ticker import StrMethodFormatter
 
     most = min(MOST_LABELS, max(len(network.labels) for network in networks))

@@ -10,9 +10,9 @@ from rapdarts.reports.text_table import aligned
 
 
 def describe_ranking(result: Mapping[str, Any], resources: Sequence[str], sure: float) -> str:
-    """Format a ranking: each network's accuracy, its difference from the first, and its costs in `resources`.
+    """Format a ranking: the accuracy of each network, its difference from the first, and its costs in `resources`.
 
-    Differences of less than `sure` standard errors were counted as within the error.
+    `sure` is the number of standard errors below which a difference was counted as within the error.
     """
     networks = result["networks"]
     rows = [["", "validation accuracy", "behind the first", "", *resources, "score", "from"]]
@@ -34,14 +34,14 @@ def describe_ranking(result: Mapping[str, Any], resources: Sequence[str], sure: 
         )
     seeds, within = result["seeds"], sum(found["within_error"] for found in networks)
     images = f"{result['validation_images']:,} images"
-    alone = f"over {images}; how far another training would come out is not in it (seeds=3 measures that)"
+    alone = f"over {images}; variation between trainings is not included (seeds=3 measures it)"
     over = f"over {images} and {seeds} seeds" if seeds > 1 else alone
     many = f"{len(networks)} network{'s' if len(networks) > 1 else ''}"
     near = f"within the error, less than {sure:g} standard errors behind on the same images"
     trained = f"{result['epochs']} epoch{'s' if result['epochs'] > 1 else ''} on {result['train_images']:,} images"
     return "\n".join(
         [
-            f"{many} trained {trained}, compared on {images} of the training set kept aside",
+            f"{many} trained for {trained}, compared on {images} held out from the training set",
             *aligned(rows, left=(len(rows[0]) - 1,)),
             f"+-: standard error {over}",
             *([f"~: {near}: {within} of {len(networks) - 1}"] if len(networks) > 1 else []),

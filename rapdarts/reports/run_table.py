@@ -1,4 +1,4 @@
-"""A table of finished runs, in Markdown, read from their folders."""
+"""Markdown table of finished runs, read from their folders."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rapdarts.files.run_files import RunFile
 
 COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")
 ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "<": "&lt;", **dict.fromkeys("\r\n", " ")})
-"""Characters that would end a cell of a Markdown table or begin HTML, and their replacements."""
+"""Characters that would end a cell of a Markdown table or start HTML, and their replacements."""
 
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """A table of finished runs in Markdown, and what was left out of it."""
+    """A Markdown table of finished runs, and the reasons for runs that were left out."""
 
     text: str
     left_out: list[str]
@@ -34,13 +34,13 @@ class Report:
 
 
 def run_table(folders: Sequence[Path]) -> tuple[str, list[str]]:
-    """Return the table, a row for each finished run in the order given, and a reason for each folder that was left out.
+    """Return a table with a row for each finished run in the given order, and a reason for each folder left out.
 
-    Raises InputError where nothing is left, or the only folder is without a finished run; DamagedError where its files
-    are broken.
+    Raises InputError if no finished run is left. If there is only one folder, raises InputError if it has no finished
+    run and DamagedError if its files are damaged.
     """
     if not folders:
-        raise InputError("rapdarts report needs run folders; name one at least.")
+        raise InputError("rapdarts report needs run folders; name at least one.")
     rows, left_out = [COLUMNS, ("---",) * len(COLUMNS)], []
     for folder in folders:
         try:
@@ -50,7 +50,7 @@ def run_table(folders: Sequence[Path]) -> tuple[str, list[str]]:
                 raise
             left_out.append(str(error).partition(";")[0].rstrip("."))
     if len(left_out) == len(folders):
-        raise InputError(f"there is no finished run among these {len(folders)}: {'; '.join(left_out)}.")
+        raise InputError(f"none of these {len(folders)} folders contains a finished run: {'; '.join(left_out)}.")
     return "".join(f"| {' | '.join(row)} |\n" for row in rows), left_out
 
 
@@ -58,7 +58,7 @@ def _row(folder: Path) -> tuple[str, ...]:
     experiment = resolve.experiment_of_run(folder)
     if not (folder / RunFile.RESULT).is_file():
         raise InputError(
-            f"{folder} holds no finished run (no result.json); leave it out, or finish it with resume=true."
+            f"{folder} contains no finished run (no result.json); leave it out, or finish it with resume=true."
         )
     result, environment = _read(folder / RunFile.RESULT), _read(folder / RunFile.ENVIRONMENT)
     try:
@@ -89,23 +89,25 @@ def _read(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DamagedError(f"{path} cannot be read ({reason}); leave the run out, or run it again.") from None
     if not isinstance(tree, dict):
-        raise DamagedError(f"{path} holds no object; leave the run out, or run it again.")
+        raise DamagedError(f"{path} does not contain a JSON object; leave the run out, or run it again.")
     return tree
 
 
 def _outcome(verb: str, result: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    """Return (what, params, MACs, test accuracy, n): a search has no accuracy, a baseline a range of costs, and a ranking the
-    accuracy of its first network on the training images kept aside.
+    """Return (what, params, MACs, test accuracy, n).
+
+    A search has no accuracy. A random baseline has a range of costs. A ranking has the accuracy of its first network on
+    held-out training images.
     """
     if verb not in ("search", "retrain", "random", "rank"):
-        raise ValueError(f"there are no runs of {verb!r}")
+        raise ValueError(f"there is no command {verb!r}")
     if verb == "search":
         costs = result["counted"]
         return verb, f"{costs['params']:,}", f"{costs['macs']:,}", "", ""
     if verb == "rank":
         (first, *_), n = result["networks"], f"{result['validation_images']:,}"
         share, error = first["validation_accuracy"], first["standard_error"]
-        accuracy = f"on training images kept aside: {100 * share:.2f} ± {100 * error:.2f} % (standard error)"
+        accuracy = f"on held-out training images: {100 * share:.2f} ± {100 * error:.2f} % (standard error)"
         costs = first["costs"]
         return f"{verb}, first of {result['count']}", f"{costs['params']:,}", f"{costs['macs']:,}", accuracy, n
     accuracy = f"{100 * result['test_accuracy']:.2f}"
@@ -115,7 +117,7 @@ def _outcome(verb: str, result: dict[str, Any]) -> tuple[str, str, str, str, str
         what = f"{verb} {result['network']}" if "network" in result else verb
         return what, f"{costs['params']:,}", f"{costs['macs']:,}", accuracy, f"{result['n']:,}"
     deviation, every = result["standard_deviation"], [network["costs"] for network in result["networks"]]
-    accuracy += " %" if deviation is None else f" ± {100 * deviation:.2f} % (deviation over genotypes)"
+    accuracy += " %" if deviation is None else f" ± {100 * deviation:.2f} % (standard deviation over genotypes)"
     params, macs = (_range([costs[name] for costs in every]) for name in ("params", "macs"))
     return f"random baseline, N = {result['count']}", params, macs, accuracy, ""
 
@@ -137,7 +139,7 @@ def _settings(verb: str, experiment: Experiment) -> str:
 
 
 def _machine(environment: dict[str, Any], device: str) -> str:
-    """Return the device of the run; a GPU that was there but not used does not count."""
+    """Return the device of the run; a GPU that was present but not used is not named."""
     name = "CPU" if device == "cpu" else environment["gpu"] or "CPU"
     threads = environment["threads"]
     return f"{name}, {threads} thread{'' if threads == 1 else 's'}"

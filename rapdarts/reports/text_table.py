@@ -1,4 +1,4 @@
-"""Text tables: rows of cells as lines of aligned columns."""
+"""Text tables with aligned columns."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 def aligned(
     rows: Sequence[Sequence[str]], left: Collection[int] = (0,), widths: Sequence[int] | None = None
 ) -> list[str]:
-    """Return a line for each row: the columns in `left` are aligned to the left, the others to the right.
+    """Return a line for each row, with the columns in `left` left-aligned and the others right-aligned.
 
-    A column is as wide as its longest cell, and at least as its entry in `widths`, if given.
+    A column is as wide as its longest cell, and at least as wide as its entry in `widths`, if given.
     """
     columns = []
     for number, column in enumerate(zip(*rows, strict=True)):

@@ -292,7 +292,7 @@ def test_text_of_one_network(run: Any) -> None:
     assert len({len(line) for line in [names, *table]}) == 1  # aligned
     assert totals[0].split() == ["nin"]
     assert [line.split()[0] for line in totals[1:]] == [*COUNTERS, "macs_with_bn_relu", "thop_macs"]
-    assert totals[1].startswith("macs") and " 830,041,864  multiply-accumulates of one image" in totals[1]
+    assert totals[1].startswith("macs") and " 830,041,864  multiply-accumulates for one image" in totals[1]
     assert " 8,061,592 B  params at 32 bits" in totals[3]
     assert all(line.partition("  ")[2].strip() for line in totals[1:])
 
@@ -634,9 +634,9 @@ def test_a_plot_of_very_many_layers() -> None:
         ("nin precision=7", "precision cannot be 7; choose from 0, 32, 16, 8."),
         ("nin plot=a.gif", "plot=a.gif is not an image file; use a path that ends in one of .png, .svg, .pdf."),
         ("nin plot=.png", "plot=.png is not an image file; use a path that ends in one of "),
-        ("nin plot=missing/a.png", "plot=missing/a.png: there is no folder missing; make it first, or choose another."),
+        ("nin plot=missing/a.png", "plot=missing/a.png: there is no folder missing; create it first, or choose another."),
         ("filters layers=3", "rapdarts cost filters has no use for layers=; leave it out."),
-        ("filters nin", "rapdarts cost does not know what to do with 'nin'"),
+        ("filters nin", "rapdarts cost got an unexpected argument 'nin'"),
         ("space=dartz", "there is no search space 'dartz'; the nearest is darts (choose from "),
         ("space=darts plot=a.png", "rapdarts cost space=darts has no use for plot=; leave it out."),
         ("PDARTS --space mine.py", "--space mine.py defines the space mine, but darts is needed."),

@@ -87,8 +87,8 @@ def test_a_planted_bad_genotype_comes_last(search: Path, tmp_path: Path, capsys:
     settings = ["count=2", "epochs=5", "rank.train_fraction=0.7"]
     assert ranking(tmp_path / "rank", search, bad, *settings) == 0
     words, progress = capsys.readouterr()
-    assert f"\nnetwork 1/3 is of {bad}\nnetwork 1/3 epoch 1/5 " in progress
-    assert f"\nnetwork 2/3 is of {search} (derived)\nnetwork 2/3 epoch 1/5 " in progress
+    assert f"\nnetwork 1/3 comes from {bad}\nnetwork 1/3 epoch 1/5 " in progress
+    assert f"\nnetwork 2/3 comes from {search} (derived)\nnetwork 2/3 epoch 1/5 " in progress
     assert " left of network 3/3)\n" in progress
     result = result_of(tmp_path / "rank")
     networks = result["networks"]
@@ -267,8 +267,8 @@ def test_runs_on_other_data_are_refused(search: Path, tmp_path: Path, capsys: py
     capsys.readouterr()
     assert ranking(tmp_path / "rank", search, copy, *QUICK) == 2
     assert capsys.readouterr().err.endswith(
-        f"{copy} searched on other data than those of this ranking (data.name mnist, not digits); rank runs on the same"
-        " data together.\n"
+        f"{copy} searched on different data from this ranking (data.name mnist, not digits); only runs on the same data can"
+        " be ranked together.\n"
     )
 
     shutil.copy(search / "config.yaml", copy / "config.yaml")
@@ -428,8 +428,8 @@ def test_a_ranking_of_which_all_diverge_fails(
     diverge(monkeypatch, 0, 1)
     assert ranking(tmp_path / "rank", search, "count=2", "epochs=2", "retrain.batch=200", "retrain.lr=0.3") == 5
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "rapdarts: error: none of the 2 networks could be trained: all diverged at retrain.lr=0.3. Lower it, and begin"
-        " anew with run=PATH."
+        "rapdarts: error: none of the 2 networks could be trained: all diverged at retrain.lr=0.3. Lower it, and start a"
+        " new run with run=PATH."
     )
     assert not (tmp_path / "rank" / "ranking.json").exists()
     assert json.loads((tmp_path / "rank" / "status.json").read_text())["exit_code"] == 5
@@ -513,12 +513,12 @@ def test_what_cannot_be_ranked(search: Path, tmp_path: Path, capsys: pytest.Capt
         assert not (tmp_path / "rank").exists()
         return capsys.readouterr().err
 
-    assert "PDARTS holds no finished search (no alphas.json)" in sentence("PDARTS")
-    assert f"{tmp_path} holds no finished search" in sentence("PDARTS", tmp_path)
+    assert "PDARTS is not the folder of a finished search (no alphas.json)" in sentence("PDARTS")
+    assert f"{tmp_path} is not the folder of a finished search" in sentence("PDARTS", tmp_path)
     assert f"{tmp_path} has no genotype.json; the search has not finished" in sentence(search, tmp_path)
     assert "there is no genotype 'PDRATS'" in sentence(search, "PDRATS")
     for key in ("budget.params", "search.budget.macs"):
-        assert f"has no use for {key}=; derive a genotype anew" in sentence(search, f"{key}=9k")
+        assert f"does not accept {key}=; derive another genotype" in sentence(search, f"{key}=9k")
     idle = sentence(search, "search.lr=0.3", "search.space=filters", "precision=8", "count=2")
-    assert "searches no more, and has no use for search.lr=, search.space=; leave it out." in idle
+    assert "does not search, so it does not accept search.lr=, search.space=; leave it out." in idle
     assert "retrain.batch=700 is larger than the 601 training images" in sentence(search, "retrain.batch=700")

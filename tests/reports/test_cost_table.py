@@ -1,4 +1,4 @@
-"""Costs are a dict, and a table to the eye."""
+"""Costs are a dict that is displayed as a table."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_costs_are_a_dict() -> None:
         assert type(again) is Costs and again == AMOUNTS
 
 
-def test_the_text_is_aligned() -> None:
+def test_repr_is_aligned() -> None:
     assert set(AMOUNTS) == set(RESOURCES)
     assert (
         repr(Costs(AMOUNTS))
@@ -58,7 +58,7 @@ def test_the_text_is_aligned() -> None:
 KNOWN = {"cifar10": 0.9366, "cifar100": 0.01, "imagenet16_120": 0.4403}
 
 
-def test_known_accuracies_stand_below_the_costs() -> None:
+def test_known_accuracies_follow_the_costs() -> None:
     costs = Costs({"macs": 149_340_800}, KNOWN)
     assert costs == {"macs": 149_340_800} and costs.known_accuracy == KNOWN
     assert Costs(AMOUNTS).known_accuracy is None
@@ -72,7 +72,7 @@ def test_known_accuracies_stand_below_the_costs() -> None:
         assert again == costs and again.known_accuracy == KNOWN
 
 
-def test_the_html_is_a_table_of_the_same_rows() -> None:
+def test_html_has_the_same_rows() -> None:
     costs = Costs(AMOUNTS, KNOWN)
     table = ElementTree.fromstring(costs._repr_html_())  # noqa: S314 (our own text)
     rows = [[cell.text or "" for cell in row] for row in table.iter("tr")]
@@ -80,7 +80,7 @@ def test_the_html_is_a_table_of_the_same_rows() -> None:
     assert [" ".join(row).split() for row in rows[1:]] == [line.split() for line in repr(costs).splitlines()]
 
 
-def test_html_escapes_names_that_are_not_ours() -> None:
+def test_html_escapes_unknown_names() -> None:
     html = Costs({"<b>&": 1.5})._repr_html_()
     assert "<b>" not in html
     table = ElementTree.fromstring(html)  # noqa: S314 (our own text)

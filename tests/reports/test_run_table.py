@@ -1,4 +1,4 @@
-"""Reports: one row a finished run, numbers as the run wrote them, and sentences for folders that cannot be read."""
+"""Reports: a row for each finished run, the numbers that the run wrote, and messages for folders that cannot be read."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ EVERY_VERB = pytest.mark.parametrize("verb", RESULTS)
 
 
 def run_folder(folder: Path, verb: str, config: Experiment | None = None, **environment: Any) -> Path:
-    """A run folder as a run of this verb leaves it, as far as a report looks at it."""
+    """Create the parts of a run folder of this command that a report reads."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(save_yaml(config) if config else CONFIG, encoding="utf-8")
     (folder / "environment.json").write_text(json.dumps({"verb": verb, **ENVIRONMENT, **environment}), encoding="utf-8")
@@ -73,7 +73,7 @@ def run_folder(folder: Path, verb: str, config: Experiment | None = None, **envi
 
 
 def change(folder: Path, **facts: Any) -> None:
-    """Alters what the result says; None removes it."""
+    """Change fields of the result; None removes a field."""
     result = {**json.loads((folder / "result.json").read_text(encoding="utf-8")), **facts}
     kept = {name: value for name, value in result.items() if value is not None}
     (folder / "result.json").write_text(json.dumps(kept), encoding="utf-8")
@@ -86,10 +86,10 @@ def rows(*folders: Path) -> list[dict[str, str]]:
     return [dict(zip(COLUMNS, row, strict=True)) for row in cells]
 
 
-# --- what a row says ---------------------------------------------------------------------------------------------
+# --- contents of a row -------------------------------------------------------------------------------------------
 
 
-def test_a_search(tmp_path: Path) -> None:
+def test_row_of_a_search(tmp_path: Path) -> None:
     settings = SearchConfig(cost=CostCoefficients(macs=0.25), budget=BudgetConfig(params=100e3))
     config = Experiment(seed=3, device="cpu", search=settings)
     folder = run_folder(tmp_path / "a", "search", config)
@@ -110,21 +110,21 @@ def test_a_search(tmp_path: Path) -> None:
     ]
 
 
-def test_a_retraining(tmp_path: Path) -> None:
+def test_row_of_a_retraining(tmp_path: Path) -> None:
     config = Experiment(data=DataConfig("cifar10", fraction=0.1))
     (row,) = rows(run_folder(tmp_path / "a", "retrain", config, gpu="NVIDIA H200", threads=1))
     assert row["what"] == "retrain" and row["data"] == "cifar10 (0.1 of it)" and row["settings"] == "600 epochs"
     assert (row["params"], row["MACs"]) == ("102,426", "1,418,496")
     assert (row["test accuracy"], row["n"]) == ("98.75 ± 0.45 % (standard error)", "10,000")
-    assert (row["time"], row["machine"]) == ("120.0 min", "NVIDIA H200, 1 thread")
+    assert (row["time"], row["machine"]) == ("2.0 h", "NVIDIA H200, 1 thread")
 
 
-def test_a_random_baseline(tmp_path: Path) -> None:
+def test_row_of_a_random_baseline(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", "random")
     (row,) = rows(folder)
     assert row["what"] == "random baseline, N = 2"
     assert (row["params"], row["MACs"]) == ("102,426", "1,400,000 to 1,418,496")
-    assert row["test accuracy"] == "50.00 ± 1.50 % (deviation over genotypes)"
+    assert row["test accuracy"] == "50.00 ± 1.50 % (standard deviation over genotypes)"
     assert row["time"] == "25.0 h"
     one = RESULTS["random"]["networks"][:1]
     (folder / "result.json").write_text(
@@ -134,25 +134,25 @@ def test_a_random_baseline(tmp_path: Path) -> None:
     assert (row["what"], row["test accuracy"]) == ("random baseline, N = 1", "50.00 %")
 
 
-def test_a_ranking(tmp_path: Path) -> None:
+def test_row_of_a_ranking(tmp_path: Path) -> None:
     config = Experiment(rank=RankConfig(epochs=100))
     (row,) = rows(run_folder(tmp_path / "a", "rank", config))
     assert (row["what"], row["settings"], row["n"]) == ("rank, first of 2", "100 epochs", "25,000")
-    assert row["test accuracy"] == "on training images kept aside: 90.00 ± 0.12 % (standard error)"
+    assert row["test accuracy"] == "on held-out training images: 90.00 ± 0.12 % (standard error)"
     assert (row["params"], row["MACs"]) == ("102,426", "1,418,496")
 
 
-def test_a_gpu_that_was_not_used_is_not_named(tmp_path: Path) -> None:
+def test_an_unused_gpu_is_not_named(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", "retrain", Experiment(device="cpu"), gpu="NVIDIA H200")
     assert rows(folder)[0]["machine"] == "CPU, 4 threads"
 
 
-def test_rows_come_in_the_order_given(tmp_path: Path) -> None:
+def test_rows_keep_the_given_order(tmp_path: Path) -> None:
     folders = [run_folder(tmp_path / name, verb) for name, verb in zip("cabd", RESULTS, strict=True)]
     assert [row["run"] for row in rows(*folders)] == [str(folder) for folder in folders]
 
 
-def test_names_cannot_break_the_table(tmp_path: Path) -> None:
+def test_names_are_escaped_in_the_table(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a|b \\| <b>\nc", "retrain", gpu="G|PU")
     text, _ = run_table([folder])
     assert len(text.splitlines()) == 3
@@ -161,30 +161,30 @@ def test_names_cannot_break_the_table(tmp_path: Path) -> None:
     assert row.replace("\\\\", "").replace("\\|", "").count("|") == len(COLUMNS) + 1
 
 
-# --- what cannot be read -----------------------------------------------------------------------------------------
+# --- unreadable folders ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def any_config(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares a test the reading of config.yaml, which takes most of its time."""
+    """Skip reading config.yaml, which would take most of a test's time."""
     monkeypatch.setattr("rapdarts.config.resolve.experiment_of_run", lambda folder: Experiment())
 
 
-def test_an_unfinished_run(tmp_path: Path) -> None:
+def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", "search")
     (folder / "result.json").unlink()
-    with pytest.raises(InputError, match=r"a holds no finished run \(no result.json\); leave it out, or finish it"):
+    with pytest.raises(InputError, match=r"a contains no finished run \(no result.json\); leave it out, or finish it"):
         run_table([folder])
 
 
-def test_what_is_no_run_folder(tmp_path: Path) -> None:
+def test_other_folders_and_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):
         with pytest.raises(InputError, match="is not a run folder"):
             run_table([path])
 
 
-def test_what_is_finished_is_tabulated_and_what_is_not_is_named(tmp_path: Path) -> None:
+def test_finished_runs_are_tabulated_and_other_folders_are_listed(tmp_path: Path) -> None:
     unfinished, damaged, nowhere = tmp_path / "a", tmp_path / "b", tmp_path / "nowhere"
     for folder in (unfinished, damaged):
         run_folder(folder, "search")
@@ -194,17 +194,17 @@ def test_what_is_finished_is_tabulated_and_what_is_not_is_named(tmp_path: Path) 
     text, left_out = run_table([unfinished, whole[0], damaged, nowhere, whole[1]])
     assert text == run_table(whole)[0]
     assert left_out == [
-        f"{unfinished} holds no finished run (no result.json)",
+        f"{unfinished} contains no finished run (no result.json)",
         f"{damaged} is damaged ('counted' is missing)",
         f"{nowhere} is not a run folder: it has no config.yaml",
     ]
     with pytest.raises(
-        InputError, match=rf"^there is no finished run among these 2: {unfinished} holds .*; {nowhere} is"
+        InputError, match=rf"^none of these 2 folders contains a finished run: {unfinished} contains .*; {nowhere} is"
     ):
         run_table([unfinished, nowhere])
 
 
-def test_the_command_says_in_one_remark_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reports_in_one_line_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole, file = run_folder(tmp_path / "a", "search"), tmp_path / "file"
     file.write_text("")
     assert main(["report", str(whole), str(file)]) == 0
@@ -224,7 +224,7 @@ def test_a_damaged_file_is_named(name: str, content: bytes, tmp_path: Path) -> N
         run_table([folder])
 
 
-def test_a_missing_environment(tmp_path: Path) -> None:
+def test_a_missing_environment_is_reported(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", "search")
     (folder / "environment.json").unlink()
     with pytest.raises(DamagedError, match=r"environment.json cannot be read \(No such file"):
@@ -233,7 +233,7 @@ def test_a_missing_environment(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("any_config")
 @EVERY_VERB
-def test_every_number_is_missed_or_not_asked_for(verb: str, tmp_path: Path) -> None:
+def test_a_missing_field_is_reported_unless_it_is_not_needed(verb: str, tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", verb)
     whole = run_table([folder])
     for name in RESULTS[verb]:
@@ -249,7 +249,7 @@ def test_every_number_is_missed_or_not_asked_for(verb: str, tmp_path: Path) -> N
 @pytest.mark.usefixtures("any_config")
 @pytest.mark.parametrize("value", ["many", [], {}])
 @EVERY_VERB
-def test_numbers_that_are_none(verb: str, value: Any, tmp_path: Path) -> None:
+def test_values_of_a_wrong_type_are_reported(verb: str, value: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", verb)
     for name in ("seconds", {"search": "counted", "retrain": "costs", "random": "networks", "rank": "networks"}[verb]):
         change(folder, **{**RESULTS[verb], name: value})
@@ -257,7 +257,7 @@ def test_numbers_that_are_none(verb: str, value: Any, tmp_path: Path) -> None:
             run_table([folder])
 
 
-def test_a_run_of_an_unknown_verb(tmp_path: Path) -> None:
+def test_a_run_of_an_unknown_command_is_reported(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", "dream")
-    with pytest.raises(DamagedError, match="there are no runs of 'dream'"):
+    with pytest.raises(DamagedError, match="there is no command 'dream'"):
         run_table([folder])

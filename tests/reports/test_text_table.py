@@ -15,7 +15,7 @@ def test_columns_are_as_wide_as_their_longest_cells() -> None:
     ]
 
 
-def test_columns_are_at_least_as_wide_as_asked() -> None:
+def test_columns_have_at_least_the_given_widths() -> None:
     assert aligned([("a", "b")], widths=(3, 4)) == ["a       b"]
     assert aligned([("long", "b")], widths=(3, 1)) == ["long  b"]
 

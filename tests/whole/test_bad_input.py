@@ -56,18 +56,18 @@ LONG = "x" * 100_000
 
 COMMANDS = {
     # commands and arguments
-    "serch digits": "there is no command 'serch'; the nearest is search, of search, derive, ",
-    "train digits": "there is no command 'train'; the nearest is retrain, of search, derive, ",
-    "qqq digits": "there is no command 'qqq'; there are search, derive, ",
-    "--json search digits": "'--json' stands before the command; write rapdarts VERB ... --json.",
+    "serch digits": "there is no command 'serch'; the nearest is search (choose from search, derive, ",
+    "train digits": "there is no command 'train'; the nearest is retrain (choose from search, derive, ",
+    "qqq digits": "there is no command 'qqq'; choose from search, derive, ",
+    "--json search digits": "'--json' must follow the command; write rapdarts VERB ... --json.",
     "search": "rapdarts search needs an experiment, such as digits; see rapdarts search --help.",
     "search cost.macs=0.2": "rapdarts search needs an experiment, such as digits",
     "search ''": "rapdarts search needs an experiment, such as digits",
-    "search dgits": "there is no experiment 'dgits'; the nearest is digits, of ",
-    "search ../../etc/digits": "there is no experiment '../../etc/digits'; there are ",
-    "search mine.yaml": "there is no experiment file mine.yaml; change its path.",
-    "search digits extra": "rapdarts search does not know what to do with 'extra'; write settings as key=value.",
-    "search digits seed =3": "rapdarts search does not know what to do with 'seed'; write settings as key=value.",
+    "search dgits": "there is no experiment 'dgits'; the nearest is digits (choose from ",
+    "search ../../etc/digits": "there is no experiment '../../etc/digits'; choose from ",
+    "search mine.yaml": "there is no experiment file mine.yaml; check its path.",
+    "search digits extra": "rapdarts search got an unexpected argument 'extra'; write settings as key=value.",
+    "search digits seed =3": "rapdarts search got an unexpected argument 'seed'; write settings as key=value.",
     "retrain": "rapdarts retrain needs a genotype (a file, a run folder or a literature name such as PDARTS), or a ",
     "retrain PDARTS": "rapdarts retrain needs an experiment after the network, such as digits.",
     "retrain PDARTZ digits": "there is no network 'PDARTZ': it is neither a file nor a known name; the nearest is PDARTS.",
@@ -85,7 +85,7 @@ COMMANDS = {
     "export alexnet": "alexnet is a reference network, which has no genotype; name one, such as PDARTS.",
     "export pdart": "there is no genotype 'pdart': it is neither a file nor a known name; the nearest is PDARTS.",
     "cost": "rapdarts cost needs a network (see --help), or space=NAME; see ",
-    "cost a b": "there is no network 'a': it is neither a file, package.module:callable nor a known name; there are NASNet, ",
+    "cost a b": "there is no network 'a': it is neither a file, package.module:callable nor a known name; choose from NASNet, ",
     "report": "rapdarts report needs run folders; see rapdarts report --help.",
     "report PDARTS": "PDARTS is not a run folder",
     # switches
@@ -112,18 +112,18 @@ COMMANDS = {
     "cost PDARTS chanels=3": "there is no key 'chanels'; the nearest is channels.",
     "derive . search.max_skips=1": "there is no key 'search.max_skips'; the nearest is max_skips.",
     f"search digits {LONG}=1": "there is no key 'xxx",
-    f"search digits {LONG}": "rapdarts search does not know what to do with 'xxx",
+    f"search digits {LONG}": "rapdarts search got an unexpected argument 'xxx",
     f"search {LONG}": "there is no experiment 'xxx",
     f"cost {LONG}": "there is no network 'xxx",
     f"derive {LONG}": "...; give the folder of a finished search, or its alphas.json.",
     f"search {LONG}.yaml": "there is no experiment file xxx",
-    "export PDARTS out=.": "out=. names no file; write the path of one.",
-    "export PDARTS out=/": "out=/ names no file; write the path of one.",
+    "export PDARTS out=.": "out=. does not name a file; give the path of one.",
+    "export PDARTS out=/": "out=/ does not name a file; give the path of one.",
     # values
     "search digits seed=": "seed takes a whole number, not nothing.",
     "search digits seed=one": "seed takes a whole number, not 'one'.",
     "search digits seed=1.5": "seed takes a whole number, not 1.5.",
-    "search digits seed=010": "seed=010 cannot be read: 010 does not mean what it looks like; write ",
+    "search digits seed=010": "seed=010 cannot be read: 010 is ambiguous in YAML; write ",
     "search digits seed=-1": "seed=-1 is out of range; it must be 0 to 4,294,967,295.",
     "search digits seed=4294967296": "seed=4294967296 is out of range; it must be 0 to 4,294,967,295.",
     f"search digits seed={'9' * 5000}": "cannot be read: a number of more than 100 digits.",
@@ -138,16 +138,16 @@ COMMANDS = {
     "search digits spend=most": "search.spend takes a number, not 'most'.",
     "search digits spend=.nan": "search.spend=nan is out of range; it must be auto, or 0 to 1.",
     "search digits max_skips=-1": "search.max_skips=-1 is out of range; it must be auto, or 0 to 1000.",
-    "search digits rule=best": "search.rule has no choice 'best'; there are auto, pdarts, darts, exact.",
+    "search digits rule=best": "search.rule cannot be 'best'; choose from auto, pdarts, darts, exact.",
     "search digits derive_none=1": "search.derive_none takes true or false, not 1.",
-    "search digits skip_paths=two": "search.skip_paths has no choice 'two'; there are auto, any, one.",
+    "search digits skip_paths=two": "search.skip_paths cannot be 'two'; choose from auto, any, one.",
     "search digits skip_paths=one": "skip_paths=one needs rule=exact; add it, or leave out skip_paths.",
     "search digits skip_paths=one budget.params=100k": "search.skip_paths=one needs cells with one input,"
     " which the space darts does not have; leave it at auto.",
-    "derive . skip_paths=two": "skip_paths has no choice 'two'; there are auto, any, one.",
+    "derive . skip_paths=two": "skip_paths cannot be 'two'; choose from auto, any, one.",
     "derive . spend=1.5": "spend=1.5 is out of range; it must be auto, or 0 to 1.",
     "derive . spend=-1": "spend=-1 is out of range; it must be auto, or 0 to 1.",
-    "derive . rule=best": "rule has no choice 'best'; there are auto, pdarts, darts, exact.",
+    "derive . rule=best": "rule cannot be 'best'; choose from auto, pdarts, darts, exact.",
     "search digits batch=1": "search.batch=1 is out of range; it must be 2 to 1e6.",
     "search digits lr=true": "search.lr takes a number, not True.",
     "search digits lr=0": "search.lr=0.0 is out of range; it must be above 0, at most 1000.",
@@ -159,39 +159,40 @@ COMMANDS = {
     "search digits cost.macs=.inf": "search.cost.macs=inf is out of range; it must be 0 to 1e6.",
     "search digits cost.macs=1e999": "search.cost.macs=inf is out of range; it must be 0 to 1e6.",
     "search digits cost.macs=1e30": "search.cost.macs=1e+30 is out of range; it must be 0 to 1e6.",
-    "search digits cost.macs=1e-320": "search.cost.macs=1e-320 is too close to 0 to be meant; write 0, or 1e-30 and more.",
+    "search digits cost.macs=1e-320": "search.cost.macs=1e-320 is too close to 0; write 0, or at least 1e-30.",
     "search digits cost.macs=true": "search.cost.macs takes a number, not True.",
     "search digits cost.macs=cheap": "search.cost.macs takes a number, not 'cheap'.",
     "search digits cost.bytes=[1]": "search.cost.bytes takes a number, not [1].",
     "search digits flip=1": "data.flip takes true or false, not 1.",
-    "search digits flip=no": "data.flip=no cannot be read: no does not mean what it looks like; write true, false",
-    "search digits resume=yes": "resume=yes cannot be read: yes does not mean what it looks like; write true, false",
+    "search digits flip=no": "data.flip=no cannot be read: no is ambiguous in YAML; write true, false",
+    "search digits resume=yes": "resume=yes cannot be read: yes is ambiguous in YAML; write true, false",
     "search digits resume=true": "resume=true needs run=PATH, the folder of the run to continue.",
     "search digits search.layers=3": "search.layers takes a list such as [5, 11, 17], not 3.",
     "search digits search.layers=[3,x]": "search.layers takes a list of whole numbers, not 'x'.",
     "search digits search.layers=[3,3": "search.layers=[3,3 cannot be read: expected ',' or ']'",
-    "search digits search.layers=[3,3]": "search.candidates has 3 entries but search.layers has 2; give one a stage.",
-    "search digits warmup_epochs=3": "search.warmup_epochs=3 leaves no epoch of 3 to train alpha; make it smaller.",
+    "search digits search.layers=[3,3]": "search.candidates needs one value per stage: it has 3, search.layers has 2.",
+    "search digits warmup_epochs=3": "search.warmup_epochs=3 leaves none of the 3 epochs to train alpha; make it smaller.",
     "search digits drop_path=1": "retrain.drop_path=1.0 is out of range; it must be at least 0, below 1.",
-    "search digits data.name=cifar11": "data.name has no choice 'cifar11'; the nearest is cifar10, of digits, ",
-    "search digits strategy=best": "search.strategy has no choice 'best'; there are pdarts, darts, random.",
-    "search digits strategy=drats": "search.strategy has no choice 'drats'; the nearest is darts, of pdarts, darts, random.",
-    "search digits 'data.path=${oc.env:HOME}'": "data.path cannot be '${oc.env:HOME}': '${', '???' and NUL are not used here",
+    "search digits data.name=cifar11": "data.name cannot be 'cifar11'; the nearest is cifar10 (choose from digits, ",
+    "search digits strategy=best": "search.strategy cannot be 'best'; choose from pdarts, darts, random.",
+    "search digits strategy=drats": "search.strategy cannot be 'drats'; the nearest is darts (choose from pdarts, darts, random).",
+    "search digits 'data.path=${oc.env:HOME}'": "data.path cannot be '${oc.env:HOME}': '${', '???' and NUL are not allowed",
     "search digits 'random.like=???'": "search.random.like cannot be '???': ",
     "cost PDARTS input=3x32": "input=3x32 is not an image; write CxHxW such as 3x32x32.",
     "cost PDARTS layers=-1": "layers=-1 is out of range; it must be 0 to 1000.",
-    "cost PDARTS stem=root": "stem has no choice 'root'; there are auto, cifar, imagenet.",
-    "export PDARTS to=jsn": "to has no choice 'jsn'; the nearest is json, of json, darts, nasbench201, dot, svg, safetensors, ",
+    "cost PDARTS stem=root": "stem cannot be 'root'; choose from auto, cifar, imagenet.",
+    "export PDARTS to=jsn": "to cannot be 'jsn'; the nearest is json (choose from json, darts, nasbench201, dot, svg, safetensors, ",
     # values that do not fit the space, the device or the data
-    "search digits space=drats": "there is no search space 'drats'; the nearest is darts, of darts, filters, ",
-    "search digits space=mine": "there is no search space 'mine'; there are darts, filters, nasbench201, nasnet; for your own space, add ",
+    "search digits space=drats": "there is no search space 'drats'; the nearest is darts (choose from darts, filters, ",
+    "search digits space=mine": "there is no search space 'mine'; choose from darts, filters, nasbench201, nasnet;"
+    " for your own space, add ",
     "search digits space=../darts": "there is no search space '../darts'; the nearest is darts",
     "search digits primitives=[skip_connect,sep_conv_9x9]": "search.primitives: the space darts has no primitive 'sep_conv_9x9'; ",
     "search digits primitives=[none]": "search.primitives leaves nothing to derive; name at least one primitive besides none.",
     "search digits primitives=[skip_connect,skip_connect]": "search.primitives names a primitive twice; name each once.",
     "search digits primitives=[skip_connect,max_pool_3x3]": "search.candidates=[0, 5, 3] keeps 5 where 2 primitives are left",
-    "search digits candidates=[7,5,3]": "search.candidates=[7, 5, 3]: the first stage keeps all 8 primitives; write 0 for it.",
-    "search digits device=quantum": "device=quantum is no device; write auto, cpu, cuda or cuda:N.",
+    "search digits candidates=[7,5,3]": "search.candidates=[7, 5, 3]: the first stage keeps all 8 primitives; set its entry to 0.",
+    "search digits device=quantum": "device=quantum is not a device; write auto, cpu, cuda or cuda:N.",
     "search digits batch=5000": "search.batch=5000 is larger than the 481 of 1197 training images that it is drawn from"
     " (search.subset=0.8 x search.weight_fraction=0.5); make it smaller.",
     "search digits batch=400 subset=1 weight_fraction=0.7": "search.batch=400 is larger than the 359 of 1197 training images"
@@ -200,7 +201,7 @@ COMMANDS = {
     " training images that it is drawn from (1 - retrain.validation_fraction=0.6); make it smaller.",
     "retrain PDARTS digits retrain.batch=5000": "retrain.batch=5000 is larger than the 1197 training images that it is drawn from;",
     "search digits strategy=random random.like=nothing": "there is no genotype 'nothing': it is neither a file nor a"
-    " known name; there are ",
+    " known name; choose from ",
     "search digits mean=[0.5,0.5,0.5] std=[1,1,1]": "data.mean has 3 entries but the images have 1 channels.",
     "search digits data.name=npz": "data.name=npz needs data.path=PATH",
     "search digits data.name=folder data.path=nowhere": "data.path=nowhere does not exist.",
@@ -255,29 +256,29 @@ def test_invalid_space_files_are_refused(source: str, message: str, refuse: Refu
     assert message in refuse("search", "digits", "--space", "mine.py")
 
 
-# --- experiment files (their contents: tests/files/test_yaml.py, tests/config) --------------------------------------
+# --- experiment files (their contents: tests/files/test_yaml.py, tests/config) -----------------------------------
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"search: {epochss: 3}", "mine.yaml: there is no key 'search.epochss'; the nearest is search.epochs."),
-        (b"search:\n  lr: 1e-3\n  lr: 1e-2", "mine.yaml:3: the key lr stands here twice; keep one."),
-        (b"data: {path: '${oc.env:HOME}'}", "mine.yaml:1: '${' is not used here; write the value."),
+        (b"search:\n  lr: 1e-3\n  lr: 1e-2", "mine.yaml:3: the key lr is given twice; keep one."),
+        (b"data: {path: '${oc.env:HOME}'}", "mine.yaml:1: '${' is not supported; write the value."),
         (b"seed: !!python/object/apply:os.system ['touch marker']", "mine.yaml:1: the tag tag:yaml.org,2002:python/"),
         (b"_target_: os.system", "mine.yaml: there is no key '_target_'; "),
-        (b"a: &a [x]\nb: *a", "mine.yaml:1: anchors and aliases are not used here; write the value twice."),
+        (b"a: &a [x]\nb: *a", "mine.yaml:1: anchors and aliases are not supported; write the value twice."),
         (
             b"seed: 010",
-            "mine.yaml:1: 010 does not mean what it looks like; write true, false, a plain number, or quotes.",
+            "mine.yaml:1: 010 is ambiguous in YAML; write true, false or a plain number, or put it in quotes.",
         ),
-        (b"save_seconds: 1:30", "mine.yaml:1: 1:30 does not mean what it looks like; "),
-        (b"data:\n  flip: no", "mine.yaml:2: no does not mean what it looks like; "),
+        (b"save_seconds: 1:30", "mine.yaml:1: 1:30 is ambiguous in YAML; "),
+        (b"data:\n  flip: no", "mine.yaml:2: no is ambiguous in YAML; "),
         (b"search: {cost: {macs: -1}}", "mine.yaml: search.cost.macs=-1.0 is out of range; it must be 0 to 1e6."),
         (b"a: " + b"[" * 3000, "mine.yaml:1: nested deeper than 20 levels."),
         (b"# much\n" * 200_000, "mine.yaml has more than 100,000 bytes, too many for a configuration."),
         (b"data: {path: gr\xfcn}", "mine.yaml is not UTF-8 text (byte 15); save it as UTF-8."),
-        (b"- search", "mine.yaml must hold sections such as data: and search:."),
+        (b"- search", "mine.yaml must contain sections such as data: and search:."),
         (b"\0", "mine.yaml is not YAML: "),
     ],
     ids=lambda value: str(value[:30]),
@@ -290,7 +291,7 @@ def test_wrong_experiment_files_are_refused(content: bytes, message: str, refuse
 
 def test_a_fifo_is_not_read_as_an_experiment(refuse: Refuse) -> None:
     os.mkfifo("mine.yaml")
-    assert refuse("search", "mine.yaml") == "there is no experiment file mine.yaml; change its path."
+    assert refuse("search", "mine.yaml") == "there is no experiment file mine.yaml; check its path."
 
 
 # --- data --------------------------------------------------------------------------------------------------------
@@ -308,25 +309,25 @@ def labels(n: int, *last: float) -> np.ndarray[Any, Any]:
 ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "one class": (
         {"x": images(30), "y": np.zeros(30, int)},
-        "all images are of one class; a classifier needs at least two.",
+        "all images belong to one class; a classifier needs at least two.",
     ),
     "a class with one image": (
         {"x": images(30), "y": labels(30, 3)},
-        "class 3 has a single image, too few for two parts; ",
+        "class 3 has a single image, too few to split; ",
     ),
     "a negative label": ({"x": images(30), "y": labels(30, -1)}, "data.npz, y: label 29 is -1, but "),
     "the label that torch ignores": ({"x": images(30), "y": labels(30, -100)}, "data.npz, y: label 29 is -100, but "),
     "a label out of range": (
         {"x": images(30), "y": labels(30, 9)},
-        "data.npz, y: label 29 is 9, but 4 classes go from 0 to 3.",
+        "data.npz, y: label 29 is 9, but the labels of 4 classes are 0 to 3.",
     ),
     "fractional labels": (
         {"x": images(30), "y": labels(30, 0.5)},
         "data.npz, y: label 29 is 0.5 (float64); save labels as int64.",
     ),
     "texts as labels": ({"x": images(30), "y": np.array(["a", "b", "c"] * 10)}, "save labels as int64."),
-    "too few labels": ({"x": images(30), "y": labels(29)}, "30 images need labels of the shape (30,), not (29,)."),
-    "no labels": ({"x": images(30)}, "must hold x and y, or x_train, y_train, x_test and y_test, not x."),
+    "too few labels": ({"x": images(30), "y": labels(29)}, "30 images need labels of shape (30,), not (29,)."),
+    "no labels": ({"x": images(30)}, "must contain x and y, or x_train, y_train, x_test and y_test, not x."),
     "flattened images": (
         {"x": images(30).reshape(30, 64), "y": labels(30)},
         "images must be (n, h, w), (n, h, w, c) or ",
@@ -348,11 +349,11 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "test images of another size": (
         {"x_train": images(30), "y_train": labels(30), "x_test": np.zeros((6, 9, 9), np.uint8), "y_test": labels(6)},
-        "training images are (1, 8, 8), test images (1, 9, 9).",
+        "training images are (1, 8, 8), but test images are (1, 9, 9);",
     ),
     "a class without training images": (
         {"x_train": images(30), "y_train": labels(30), "x_test": images(6), "y_test": labels(6, 3)},
-        "y_test: label 5 is 3, but 3 classes go from 0 to 2.",
+        "y_test: label 5 is 3, but the labels of 3 classes are 0 to 2.",
     ),
     "fewer images than a batch": ({"x": images(30), "y": labels(30)}, "=64 is larger than the "),
 }
@@ -374,7 +375,7 @@ def test_truncated_or_wrong_array_files_are_refused(refuse: Refuse, elsewhere: P
         (elsewhere / "data.npz").write_bytes(content)
         assert "data.npz" in refuse(*command, code=4)
     os.mkdir("empty")
-    assert "empty holds 0 .npz files; name one with data.path." in refuse(*command[:3], "data.path=empty")
+    assert "empty contains 0 .npz files; name one with data.path." in refuse(*command[:3], "data.path=empty")
 
 
 @pytest.fixture
@@ -392,14 +393,17 @@ def remove(folder: Path) -> None:
 
 
 FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "one class": (lambda f: [remove(f / half / "dog") for half in ("train", "test")], "all images are of one class; "),
+    "one class": (
+        lambda f: [remove(f / half / "dog") for half in ("train", "test")],
+        "all images belong to one class; ",
+    ),
     "a corrupt image": (
         lambda f: (f / "train/cat/0.png").write_bytes(b"\x89PNG\r\n\x1a\n broken"),
-        "train/cat/0.png is not a picture",
+        "train/cat/0.png is not a readable image",
     ),
     "a truncated image": (
         lambda f: (f / "test/dog/9.png").write_bytes((f / "test/dog/9.png").read_bytes()[:-30]),
-        "test/dog/9.png is not a picture that can be read",
+        "test/dog/9.png is not a readable image",
     ),
     "an empty image file": (
         lambda f: (f / "train/dog/1.png").write_bytes(b""),
@@ -411,10 +415,10 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no test images": (
         lambda f: remove(f / "test"),
-        "must hold train/CLASS/ and test/CLASS/ (or val/CLASS/) with pictures in them.",
+        "must contain train/CLASS/ and test/CLASS/ (or val/CLASS/) with images in them.",
     ),
-    "no training images": (lambda f: remove(f / "train"), "holds no folder train/"),
-    "a class without images": (lambda f: (f / "train/emu").mkdir(), "train/emu holds no pictures"),
+    "no training images": (lambda f: remove(f / "train"), "contains no folder train/"),
+    "a class without images": (lambda f: (f / "train/emu").mkdir(), "train/emu contains no images"),
     "a class without training pictures": (
         lambda f: (f / "test/emu").mkdir(),
         "test/emu is a class without training images; ",
@@ -430,7 +434,7 @@ def test_wrong_image_folders_are_refused(case: str, refuse: Refuse, image_folder
     assert message in error
 
 
-# --- genotypes (all errors in their texts: test_genotype.py) ---------------------------------------------------
+# --- genotypes (all errors in their texts: test_genotype.py) -----------------------------------------------------
 
 PDARTS = json.loads(LITERATURE["PDARTS"].to_json())
 
@@ -506,7 +510,7 @@ GENOTYPES = {
     "an empty file": ("", "genotype.json is empty; it must contain a genotype."),
     "a duplicate key": (
         '{"format": 1, "format": 2}',
-        "line 1, column 15: the key 'format' stands twice in one object.",
+        "line 1, column 15: the key 'format' is repeated in one object.",
     ),
     "not a number": (changed(version=1).replace('"version": 1', '"version": NaN'), "NaN is not a finite number."),
     "an overflowing number": (changed().replace('"version": 1', '"version": 1e999'), "'1e999' is too large a number."),
@@ -736,14 +740,14 @@ def test_searches_on_different_images_are_not_averaged(
     assert main(["derive", "first", "second", "out=two.json"]) == 0
     error = (
         "third and first searched on different images (fingerprints bbbbbbbbbbbb and aaaaaaaaaaaa); only runs on the same"
-        " data together."
+        " data can be averaged."
     )
     capsys.readouterr()
     assert refuse("derive", "first", "second", "third", "out=two.json") == error
 
 
 def test_budgets_apply_to_averaged_searches(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One budget is below the cheapest cell, the other has no cell that uses the requested share."""
+    """The first budget is below the cheapest cell; no cell uses the requested share of the second."""
     for seed, name in enumerate(("first", "second")):
         finished(elsewhere / name, seed)
     assert main(["derive", "first", "second", "budget.params=1k", "out=two.json"]) == 2

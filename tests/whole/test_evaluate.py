@@ -1,4 +1,4 @@
-"""Testing trained networks from the command line: files that say what they are, and sentences for those that cannot be tested."""
+"""Evaluation of trained networks from the command line: self-describing files, and messages for files that cannot be tested."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rapdarts.deploy.model_file import CARD, deployed, load_network, read_traine
 from rapdarts.deploy.onnx import onnx_costs, to_int8, to_onnx
 from rapdarts.deploy.runtimes import Facts
 from rapdarts.errors import DamagedError, InputError
-from rapdarts.reports import confusion as picture
+from rapdarts.reports import confusion
 from search_spaces.darts import SPACE
 
 TINY = ["threads=1", "data.fraction=0.1", "retrain.epochs=1", "retrain.batch=40"]
@@ -36,7 +36,7 @@ SHUFFLENET = {"reference": "shufflenet_v2_x1_0", "image": [1, 8, 8], "classes": 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of a reference network."""
+    """The folder of a finished run of a reference network."""
     folder = tmp_path_factory.mktemp("runs") / "first"
     assert main(["retrain", "shufflenet_v2_x1_0", "digits", *TINY, f"run={folder}"]) == 0
     return folder
@@ -52,7 +52,7 @@ def values_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, 
     return dict(json.loads(capsys.readouterr().out))
 
 
-def sentence_of(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+def error_line(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
     capsys.readouterr()
     assert main(["evaluate", *arguments]) == code
     out, err = capsys.readouterr()
@@ -63,7 +63,7 @@ def sentence_of(capsys: pytest.CaptureFixture[str], *arguments: str, code: int =
 # --- from the command line ---------------------------------------------------------------------------------------
 
 
-def test_everything_of_a_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_measures_of_a_run_are_reported(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["evaluate", str(run), "--json", "batch=64", f"plot={tmp_path / 'confusion.png'}"]) == 0
     values = json.loads(capsys.readouterr().out)
@@ -77,8 +77,8 @@ def test_everything_of_a_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert np.trace(values["confusion"]) / values["n"] == values["test_accuracy"] <= values["top5_accuracy"]
     assert [sum(row) for row in values["confusion"]] == [60] * 10 and values["classes"] == list("0123456789")
     time = values["timing"]
-    for figure in (time["images_per_second"], *time["latency"].values(), *time["batch_latency"].values()):
-        assert figure > 0 and math.isfinite(figure)
+    for number in (time["images_per_second"], *time["latency"].values(), *time["batch_latency"].values()):
+        assert number > 0 and math.isfinite(number)
     assert time["images_per_second"] == 64 / time["batch_latency"]["median_s"]
     assert (time["threads"], time["clock"]) == (1, "thread")
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
@@ -87,18 +87,18 @@ def test_everything_of_a_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     words = capsys.readouterr().out
     assert words.startswith(f"test accuracy {100 * values['test_accuracy']:.2f} % +- ")
     assert f"calibration error {100 * values['calibration_error']:.2f} % (15 bins of confidence)" in words
-    assert picture.confusion_table(values["confusion"], values["classes"]) in words
+    assert confusion.confusion_table(values["confusion"], values["classes"]) in words
     assert f"params {result['costs']['params']:,}" in words and "images/s" not in words
-    assert "plot=a.txt is not an image file" in sentence_of(capsys, str(run), "plot=a.txt")
+    assert "plot=a.txt is not an image file" in error_line(capsys, str(run), "plot=a.txt")
 
 
-def test_a_lone_file_is_tested_on_data_that_are_named(
+def test_a_standalone_file_is_tested_on_named_data(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy, whole = tmp_path / "net.safetensors", values_of(capsys, str(run))
     shutil.copy(run / "network.safetensors", copy)
     assert values_of(capsys, str(copy), "data.name=digits") == whole
-    assert "data is a section, not a key; name one of its keys, such as data.name" in sentence_of(
+    assert "data is a section, not a key; name one of its keys, such as data.name" in error_line(
         capsys, str(copy), "data=digits"
     )
     pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
@@ -109,7 +109,7 @@ def test_a_lone_file_is_tested_on_data_that_are_named(
             assert values_of(capsys, str(file), "data.name=npz", f"{path}={tmp_path / 'own.npz'}")["n"] == 30
 
 
-def test_of_many_classes_the_worst_confusions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_worst_confusions_of_many_classes_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = np.arange(90) % 30
     pixels = np.random.default_rng(0).integers(0, 256, (90, 8, 8), np.uint8)
     np.savez(tmp_path / "many.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
@@ -127,7 +127,7 @@ def test_of_many_classes_the_worst_confusions_are_named(tmp_path: Path, capsys: 
     assert "\n0 classified as 7: 3\n1 classified as 7: 3\n" in words and words.count(" classified as 7: ") == 5
 
 
-def test_an_onnx_file_gives_what_the_network_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_onnx_file_agrees_with_its_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
     blueprint = DerivedBlueprint(LITERATURE["PDARTS"], SPACE, Skeleton(2, 4, (1, 8, 8), 10))
@@ -152,17 +152,17 @@ def test_an_onnx_file_gives_what_the_network_gives(tmp_path: Path, capsys: pytes
     assert theirs["costs"]["bytes"] == 4 * theirs["costs"]["params"] > 2 * eight["costs"]["bytes"]
 
     plain = tmp_path / "plain.onnx"
-    assert "there is no trained network 'none.onnx'; name a run" in sentence_of(capsys, "none.onnx", "digits")
+    assert "there is no trained network 'none.onnx'; name a run" in error_line(capsys, "none.onnx", "digits")
     plain.write_bytes(b"not a graph")
-    assert f"{plain} is not an ONNX file" in sentence_of(capsys, str(plain), "digits", code=4)
-    assert "ONNX files run only on the CPU" in sentence_of(capsys, str(tmp_path / "net.onnx"), "device=cuda")
-    assert "name an experiment after it" in sentence_of(capsys, str(tmp_path / "net.onnx"))
+    assert f"{plain} is not an ONNX file" in error_line(capsys, str(plain), "digits", code=4)
+    assert "ONNX files run only on the CPU" in error_line(capsys, str(tmp_path / "net.onnx"), "device=cuda")
+    assert "name an experiment after it" in error_line(capsys, str(tmp_path / "net.onnx"))
     with pytest.raises(DamagedError, match="is not an ONNX file with a readable graph"):
         onnx_costs(plain)
 
 
 def graph_of(*nodes: Any, weights: Any, pixels: tuple[Any, ...] = ("n", 1, 8, 8), **facts: str) -> bytes:
-    """An ONNX file from pixels to logits, which says what ours say; `weights` is a TensorProto called w."""
+    """Return an ONNX file from pixels to logits, with the metadata of our files. `weights` is a TensorProto called w."""
     from onnx import TensorProto, helper
 
     ends = [
@@ -175,7 +175,7 @@ def graph_of(*nodes: Any, weights: Any, pixels: tuple[Any, ...] = ("n", 1, 8, 8)
     return bytes(model.SerializeToString())
 
 
-def test_onnx_files_of_others_are_one_sentence(
+def test_foreign_onnx_files_are_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnx = pytest.importorskip("onnx")
@@ -189,20 +189,22 @@ def test_onnx_files_of_others_are_one_sentence(
     def columns(count: int) -> Any:
         return onnx.numpy_helper.from_array(np.ones((64, count), np.float32), "w")
 
-    def said(content: bytes, code: int = 2) -> str:
+    def refused(content: bytes, code: int = 2) -> str:
         Path("net.onnx").write_bytes(content)
-        return sentence_of(capsys, "net.onnx", "digits", "timing=false", code=code)
+        return error_line(capsys, "net.onnx", "digits", "timing=false", code=code)
 
     Path("net.onnx").write_bytes(graph_of(*linear, weights=columns(10)))
     assert values_of(capsys, "net.onnx", "digits")["costs"] == {"macs": 640, "params": 640, "bytes": 2560}
-    assert "net.onnx returns 7 logits, but names 10 classes" in said(graph_of(*linear, weights=columns(7)))
+    assert "net.onnx returns 7 logits, but names 10 classes" in refused(graph_of(*linear, weights=columns(7)))
     fixed = graph_of(*linear, weights=columns(10), pixels=(1, 1, 8, 8))
-    assert "net.onnx cannot be run on images of shape (256, 1, 8, 8) (" in said(fixed)
+    assert "net.onnx cannot be run on images of shape (256, 1, 8, 8) (" in refused(fixed)
     bare = onnx.helper.make_node("Flatten", ["pixels"], ["logits"])
-    assert "cannot be counted: it has no layers that multiply, or their sizes are dynamic" in said(graph_of(bare, weights=columns(1)))
+    assert "cannot be counted: it has no layers that multiply, or their sizes are dynamic" in refused(
+        graph_of(bare, weights=columns(1))
+    )
     for endless in ("[" * 100_000 + "]" * 100_000, "9" * 5000):
-        assert "have no valid image and class_names" in said(graph_of(*linear, weights=columns(10), image=endless))
-    # Weights in another file, which may be any: not even one that lies beside it is read.
+        assert "have no valid image and class_names" in refused(graph_of(*linear, weights=columns(10), image=endless))
+    # External weights could name any file, so none is read, not even one in the same folder.
     Path("w.bin").write_bytes(np.ones((64, 10), np.float32).tobytes())
     elsewhere = columns(10)
     elsewhere.ClearField("raw_data")
@@ -210,13 +212,15 @@ def test_onnx_files_of_others_are_one_sentence(
     place = elsewhere.external_data.add()
     place.key = "location"
     for place.value in ("w.bin", f"../{tmp_path.name}/w.bin", str(tmp_path / "w.bin")):
-        assert "net.onnx is not an ONNX file that onnxruntime can run" in said(graph_of(*linear, weights=elsewhere), 4)
+        assert "net.onnx is not an ONNX file that onnxruntime can run" in refused(
+            graph_of(*linear, weights=elsewhere), 4
+        )
 
 
-def test_a_size_that_an_onnx_file_leaves_open_is_not_counted_as_nothing(tmp_path: Path) -> None:
+def test_dynamic_sizes_in_an_onnx_file_are_not_counted_as_zero(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     nodes = [
-        onnx.helper.make_node("Conv", ["pixels", "w"], ["maps"]),  # as many rows as whoever runs it likes
+        onnx.helper.make_node("Conv", ["pixels", "w"], ["maps"]),  # the number of rows is dynamic
         onnx.helper.make_node("GlobalAveragePool", ["maps"], ["mean"]),
         onnx.helper.make_node("Flatten", ["mean"], ["flat"]),
         onnx.helper.make_node("Gemm", ["flat", "flat"], ["logits"], transB=1),
@@ -230,7 +234,7 @@ def test_a_size_that_an_onnx_file_leaves_open_is_not_counted_as_nothing(tmp_path
 # --- files and folders -------------------------------------------------------------------------------------------
 
 
-def test_the_file_says_what_it_is(run: Path) -> None:
+def test_the_file_describes_its_network(run: Path) -> None:
     trained = read_trained(run / "network.safetensors")
     assert trained.blueprint == ReferenceBlueprint("shufflenet_v2_x1_0", (1, 8, 8), 10)
     assert trained.class_names == tuple("0123456789")
@@ -245,25 +249,28 @@ def test_a_copied_file_is_tested_on_the_data_of_an_experiment(
 ) -> None:
     copy = tmp_path / "net.safetensors"
     shutil.copy(run / "network.safetensors", copy)
-    assert sentence_of(capsys, str(copy)).endswith(
+    assert error_line(capsys, str(copy)).endswith(
         "net.safetensors is not in a run folder, so the data to test on are unknown; name an experiment after it, such as digits.\n"
     )
     assert accuracy_of(capsys, str(copy), "digits") == accuracy_of(capsys, str(run))
-    assert "there is no experiment 'digitz'; the nearest is digits" in sentence_of(capsys, str(copy), "digitz")
-    assert "does not know what to do with 'more'" in sentence_of(capsys, str(copy), "digits", "more")
+    assert "there is no experiment 'digitz'; the nearest is digits" in error_line(capsys, str(copy), "digitz")
+    assert "got an unexpected argument 'more'" in error_line(capsys, str(copy), "digits", "more")
 
 
-def test_other_data_are_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mismatched_data_are_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(tmp_path / "large.npz", x=np.zeros((60, 16, 16), np.uint8), y=np.arange(60) % 10)
     (tmp_path / "large.yaml").write_text(f"data:\n  name: npz\n  path: {tmp_path / 'large.npz'}\n")
-    asked = sentence_of(capsys, str(run), str(tmp_path / "large.yaml"))
+    asked = error_line(capsys, str(run), str(tmp_path / "large.yaml"))
     assert asked.endswith(
-        "leave the experiment out for the run's own data, or confirm the others with data.name=npz.\n"
+        "leave the experiment out to use the run's data, or confirm the other data with data.name=npz.\n"
     )
-    shutil.copy(run / "network.safetensors", tmp_path / "net.safetensors")  # without a run around it
-    sentence = sentence_of(capsys, str(tmp_path / "net.safetensors"), str(tmp_path / "large.yaml"))
-    assert "was trained on images (1, 8, 8) with the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these data have" in sentence
-    assert sentence.endswith("name other data with data.path=PATH, or another experiment.\n")
+    shutil.copy(run / "network.safetensors", tmp_path / "net.safetensors")  # outside a run folder
+    error = error_line(capsys, str(tmp_path / "net.safetensors"), str(tmp_path / "large.yaml"))
+    assert (
+        "was trained on images of shape (1, 8, 8) with the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these data have"
+        in error
+    )
+    assert error.endswith("name other data with data.path=PATH, or another experiment.\n")
 
 
 def card(**changes: Any) -> dict[str, Any]:
@@ -301,22 +308,24 @@ def card(**changes: Any) -> dict[str, Any]:
         [],
     ],
 )
-def test_a_card_that_does_not_fit_is_one_sentence(
+def test_malformed_metadata_are_reported_in_one_line(
     broken: Any, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "network.safetensors"
     save_file(load_file(run / "network.safetensors"), file, {CARD: json.dumps(broken)})
-    assert str(file) in sentence_of(capsys, str(file), "digits", code=4)
+    assert str(file) in error_line(capsys, str(file), "digits", code=4)
 
 
-def test_a_card_without_end_is_one_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_endless_metadata_are_reported_in_one_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "network.safetensors"
     for endless in ("[" * 100_000 + "]" * 100_000, '{"data": ' + "9" * 5000 + "}"):
         save_file(load_file(run / "network.safetensors"), file, {CARD: endless})
-        assert str(file) in sentence_of(capsys, str(file), "digits", code=4)
+        assert str(file) in error_line(capsys, str(file), "digits", code=4)
 
 
-def test_weights_of_another_precision_are_used_as_numbers(run: Path, tmp_path: Path) -> None:
+def test_weights_of_another_precision_are_converted(run: Path, tmp_path: Path) -> None:
     file = tmp_path / "network.safetensors"
     weights = load_file(run / "network.safetensors")
     save_file({name: tensor.double() for name, tensor in weights.items()}, file, {CARD: json.dumps(card())})
@@ -340,7 +349,7 @@ def test_missing_weights_are_named(run: Path, tmp_path: Path) -> None:
         ("fc.bias", lambda bias: bias[:, None]),
     ],
 )
-def test_weights_of_another_kind_or_shape_are_named(
+def test_weights_of_another_dtype_or_shape_are_named(
     name: str, spoil: Callable[[Tensor], Tensor], run: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "network.safetensors"
@@ -350,8 +359,8 @@ def test_weights_of_another_kind_or_shape_are_named(
         load_network(read_trained(file))
 
 
-def test_a_loaded_network_does_not_lie_in_its_file(run: Path, tmp_path: Path) -> None:
-    """What becomes of the file afterwards is nothing to it."""
+def test_a_loaded_network_is_independent_of_its_file(run: Path, tmp_path: Path) -> None:
+    """Changing the file afterwards does not change the network."""
     file = tmp_path / "network.safetensors"
     file.write_bytes((run / "network.safetensors").read_bytes())
     network, images = load_network(read_trained(file)), torch.rand(2, 1, 8, 8)
