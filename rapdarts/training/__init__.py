@@ -1,1 +1,1 @@
-"""Training of any network: runs that resume anywhere, checkpoints, optimisers, schedules, CUDA graphs and processes."""
+"""Training of any network: resumable runs, checkpoints, optimisers, schedules, CUDA graphs and several processes."""

@@ -1,6 +1,6 @@
-"""Checkpoints: one file that carries its own size, hash and origin, and the one before it in case that is damaged.
+"""Checkpoints: files that record their own size, hash and origin. The previous one is kept in case the newest is damaged.
 
-The hash shows damage, not forgery: whoever may write the file may also write a new hash.
+The hash detects damage, not tampering: anyone who can change the file can also write a matching hash.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_HEADER_BYTES = 10**7
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], origin: Mapping[str, str]) -> None:
-    """Write a state of plain types and tensors; the file it replaces stays as `<path>.previous`. Raises StorageError."""
+    """Write a state of plain types and tensors, and keep the file it replaces as `<path>.previous`. Raises StorageError."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     payload = buffer.getvalue()
@@ -38,11 +38,11 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], origin: Mapping[str, s
 
 
 def load_checkpoint(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, Any], str] | None:
-    """Return the newest whole state at `path`, and the damage of a newer one; None where no checkpoint was ever written.
+    """Return the newest intact state at `path` and a description of any damage to a newer one; None if there is no checkpoint.
 
-    A damaged newest one is moved to `<path>.damaged`, and the one before it is read.
+    If the newest checkpoint is damaged, it is moved to `<path>.damaged` and the previous one is read.
 
-    Raises DamagedError if there are checkpoints but none is whole, or the newest whole one has another origin.
+    Raises DamagedError if every checkpoint is damaged, or if the newest intact one has a different origin.
     """
     problems: list[str] = []
     for candidate in (path, previous(path)):
@@ -51,23 +51,23 @@ def load_checkpoint(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, An
                 continue
             state = _read(candidate, origin)
             if problems:
-                # Moved, or the next save would put it in the place of the good one.
+                # Otherwise the next save would overwrite the intact checkpoint with the damaged one.
                 os.replace(path, path.with_name(path.name + ".damaged"))
             return state, "; ".join(problems)
         except _Damage as damage:
             problems.append(f"checkpoint {candidate} is damaged ({damage})")
     if problems:
-        raise DamagedError("; ".join(problems) + ". Start anew in another folder with run=PATH.")
+        raise DamagedError("; ".join(problems) + ". Start a new run in another folder with run=PATH.")
     return None
 
 
 def previous(path: Path) -> Path:
-    """Return the path of the checkpoint before the newest."""
+    """Return the path of the previous checkpoint."""
     return path.with_name(path.name + ".previous")
 
 
 def origin_of(path: Path) -> dict[str, str]:
-    """Return the origin that the checkpoint at `path` was saved with; empty where there is none that can be read."""
+    """Return the origin recorded in the checkpoint at `path`; empty if there is no readable checkpoint."""
     try:
         with open(path, "rb") as file:
             found = json.loads(file.readline(MOST_HEADER_BYTES)) if file.readline(len(MAGIC)) == MAGIC else {}
@@ -83,7 +83,7 @@ class _Damage(Exception):
 def _read(path: Path, origin: Mapping[str, str]) -> dict[str, Any]:
     raw = path.read_bytes()
     if not raw.startswith(MAGIC):
-        raise _Damage("its first line is not ours")
+        raise _Damage("its first line is not that of a rapdarts checkpoint")
     line, _, payload = raw[len(MAGIC) :].partition(b"\n")
     try:
         header = json.loads(line)
@@ -91,14 +91,14 @@ def _read(path: Path, origin: Mapping[str, str]) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise _Damage("its header cannot be read") from None
     if len(payload) != size:
-        raise _Damage(f"{len(payload)} bytes where its header says {size}")
+        raise _Damage(f"it has {len(payload)} bytes, but its header says {size}")
     if hashlib.sha256(payload).hexdigest() != digest:
         raise _Damage("its content does not match its hash")
     for name, value in origin.items():
         if found.get(name) != value:
-            raise DamagedError(f"checkpoint {path} belongs to another {name}; resume with the one the run began with.")
+            raise DamagedError(f"checkpoint {path} belongs to a different {name}; resume with the original one.")
     try:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, ValueError):
-        raise _Damage("it holds more than tensors and plain values") from None
+        raise _Damage("it contains objects other than tensors and plain values") from None
     return dict(state)

@@ -1,4 +1,4 @@
-"""Training steps as CUDA graphs: captured once and then replayed, so that thousands of kernel launches become one."""
+"""Training steps as CUDA graphs: captured once, then replayed, so that one launch replaces thousands."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch import Tensor
 Facts = TypeVar("Facts")
 
 EAGER = 3
-"""Eager calls before a step is captured: optimisers make their state in them, and libraries choose their kernels."""
+"""Number of eager calls before a step is captured: optimisers create their state in them, and libraries choose their kernels."""
 
 WAITED = "called a synchronizing CUDA operation"
-"""The beginning of torch's warning, in its synchronisation debug mode, that something waits for the device."""
+"""Beginning of the warning that torch's synchronisation debug mode gives if an operation waits for the device."""
 
 
 class GraphedStep:
-    """A step that on a GPU is captured as a CUDA graph and replayed from its fourth call on; on a CPU it is `step` itself.
+    """A training step that is captured as a CUDA graph and replayed from its fourth call on; on a CPU, `step` itself.
 
-    A step that cannot be captured stays eager, which is reported. The capture of a step that waits for the device is not
-    tried: torch does not recover from a capture that failed, its random numbers least of all.
+    A step that cannot be captured stays eager, and this is reported. A step that waits for the device is never captured,
+    because torch (its random number generator in particular) does not recover from a failed capture.
 
-    `step(*tensors, *settings)` may read and write any tensor that stays where it is in memory; it may not ask the
-    device for a number, and what it does may depend on nothing but the shapes of `tensors` and the hashable
-    `settings`: each combination is captured by itself. Random numbers follow torch's generator at every call. What it
-    returns is overwritten by the next call.
+    `step(*tensors, *settings)` may read and write any tensor that keeps its memory address. It must not read values back
+    from the device, and its operations may depend only on the shapes of `tensors` and on the hashable `settings`: each
+    combination has its own graph. Every call draws new random numbers from torch's generator. The returned tensors are
+    overwritten by the next call.
     """
 
     def __init__(self, step: Callable[..., Facts], device: torch.device, say: Callable[[str], object] = print) -> None:
@@ -48,8 +48,8 @@ class GraphedStep:
             return self._on_side_stream(tensors, settings)
         if self.calls[key] == EAGER:
             facts, waits = self._eager_and_watched(tensors, settings)
-            if waits:  # a primitive of a user's own may well ask the device for a number
-                self._give_up("something in them waits for the device")
+            if waits:  # a user's own primitive may read a value back from the device
+                self._give_up("an operation waits for the device")
             return facts
         if key not in self.graphs:
             try:
@@ -64,7 +64,7 @@ class GraphedStep:
         return facts
 
     def _on_side_stream(self, tensors: list[Tensor], settings: tuple[Any, ...]) -> Any:
-        """Call the step on a stream of its own, as a capture requires of the calls before it."""
+        """Call the step on a separate stream, as required before a capture."""
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
             facts = self.step(*tensors, *settings)
@@ -72,11 +72,11 @@ class GraphedStep:
         return facts
 
     def _eager_and_watched(self, tensors: list[Tensor], settings: tuple[Any, ...]) -> tuple[Any, bool]:
-        """Do the same, and return also whether something in the step waited for the device. Torch only warns, so the step is complete."""
+        """Do the same, and also return whether the step waited for the device. Torch only warns, so the step completes."""
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.filterwarnings("always", WAITED)
-            # What this mode notices is enough here.
+            # Torch warns that this mode misses some operations; those it detects are enough here.
             warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
             torch.cuda.set_sync_debug_mode("warn")
             try:
@@ -90,12 +90,12 @@ class GraphedStep:
 
     def _give_up(self, why: str) -> None:
         self.stream = None
-        self.graphs.clear()  # and with them the memory of what was captured before
+        self.graphs.clear()  # frees the memory of earlier captures
         self.pool = None
-        self.say(f"steps are not recorded, and run one operation after the other: {why}")
+        self.say(f"training steps run eagerly instead of as CUDA graphs: {why}")
 
     def _capture(self, tensors: list[Tensor], settings: tuple[Any, ...]) -> tuple[Any, list[Tensor], Any]:
-        """Capture a call without carrying it out; all graphs share one pool of memory, as they never run at once."""
+        """Capture a call without executing it; all graphs share one memory pool, because they never run at the same time."""
         inputs = [value.clone() for value in tensors]
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):

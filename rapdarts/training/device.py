@@ -1,4 +1,4 @@
-"""The device that trains, and the settings of a process that trains on it."""
+"""The training device, and the process settings for training on it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from rapdarts.config.experiment import check_device
 from rapdarts.errors import DeviceError
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
-"""Numbers of glibc's mallopt (malloc.h)."""
+"""Parameter numbers of glibc's mallopt (malloc.h)."""
 
 
 def device_named(name: str, threads: int) -> torch.device:
-    """Return the device of this name, and set the CPU threads if they are not 0. Raises DeviceError if it is not there.
+    """Return the device of this name, and set the number of CPU threads unless it is 0. Raises DeviceError if it is not available.
 
-    A GPU with a number becomes torch's current one: Triton's kernels, unlike torch's, run there and not where their tensors are.
+    A GPU with an index becomes torch's current device: Triton, unlike torch, launches its kernels on the current device
+    and not on the device of their tensors.
     """
     check_device(name)
     if threads:
@@ -29,12 +30,12 @@ def device_named(name: str, threads: int) -> torch.device:
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)
     except (RuntimeError, AssertionError, ValueError):
-        raise DeviceError(f"device={name} is not there; take device=cpu or device=auto.") from None
+        raise DeviceError(f"device={name} is not available; use device=cpu or device=auto.") from None
     return device
 
 
 def training_device(name: str, threads: int) -> torch.device:
-    """Return the same, and prepare the process to train on it."""
+    """Return the device of this name, as `device_named` does, and prepare the process to train on it."""
     device = device_named(name, threads)
     if device.type == "cpu":
         keep_freed_memory()
@@ -42,10 +43,10 @@ def training_device(name: str, threads: int) -> torch.device:
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory it frees: a training step asks for the same gigabytes again at once.
+    """Make this process keep the memory it frees, because every training step allocates the same gigabytes again.
 
-    Otherwise glibc returns every large tensor to the system, and each page of the next one is fetched and zeroed
-    anew (docs/performance.md has the times). Returns whether the C library has these settings.
+    Otherwise glibc returns every large tensor to the system, which maps and zeroes each page of the next one again
+    (docs/performance.md has the timings). Returns whether the C library supports these settings.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

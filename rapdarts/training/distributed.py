@@ -1,8 +1,8 @@
-"""Several processes that train one network: each computes its share of every batch, and all take the same step.
+"""Training one network in several processes: each computes its share of every batch, and all take the same step.
 
-Gradients are summed by one all-reduce a step, after the backward pass, so that a step is the same code for one process and
-for several. Statistics of batch norms are those of the whole batch, or each process's own. Decisions (to stop, to save) use
-a group of their own on the CPU, so that they do not synchronise with a GPU.
+Gradients are summed by one all-reduce per step, after the backward pass, so that the code of a step is the same for one
+process and for several. Batch norms use the statistics of the whole batch or of each process's share. Decisions (to stop,
+to save) use a separate process group on the CPU, so that they do not synchronise with a GPU.
 """
 
 from __future__ import annotations
@@ -26,43 +26,46 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rapdarts.errors import DeviceError, InputError, RapdartsError, of_all
 
 TIMEOUT = timedelta(seconds=45)
-"""Time that a process waits for the others within a step before it counts them as lost."""
+"""Time a process waits for the others within a step before it considers them lost."""
 
 PATIENCE = timedelta(hours=12)
-"""Time that the others wait while the first one downloads data."""
+"""Time the other processes wait while the first one downloads data."""
 
 
 @dataclass(frozen=True, eq=False)
 class ProcessGroup:
-    """The processes of a job, of which this one has the number `rank` of `size`; a single one does not communicate.
+    """The `size` processes of a job, of which this one is number `rank`; a single process does not communicate.
 
-    All processes call every method here, in the same order. Raises DeviceError where another one is lost.
+    All processes must call every method, in the same order. Raises DeviceError if another process is lost.
     """
 
     rank: int = 0
     size: int = 1
     control: Any = None  # the group for decisions
-    patient: Any = None  # the group that waits for long
+    patient: Any = None  # the group with the long timeout
 
     @property
     def is_main(self) -> bool:
-        """True for the process that writes files and messages."""
+        """Return whether this is the process that writes files and messages."""
         return self.rank == 0
 
     def all_reduce(self, tensors: Sequence[Tensor | None]) -> None:
-        """Replace each tensor by its sum over the processes, in one message; where one process has None, all have."""
+        """Replace each tensor (any shape) by its sum over the processes, in one message.
+
+        Where one process has None, all must have None.
+        """
         present = [tensor for tensor in tensors if tensor is not None]
         if self.size == 1 or not present:
             return
         flat = torch.cat([tensor.flatten() for tensor in present])
         with self._communication():
             dist.all_reduce(flat)
-        # In place: a fused optimiser relies on gradients in the memory layout of the weights.
+        # In place, because a fused optimiser relies on gradients in the memory layout of the weights.
         sums = flat.split([tensor.numel() for tensor in present])
         torch._foreach_copy_(present, [total.view(tensor.shape) for total, tensor in zip(sums, present, strict=True)])
 
     def gather(self, row: Tensor) -> Tensor:
-        """Return the rows (k,) of all processes, (size, k)."""
+        """Return the rows (k,) of all processes as one tensor (size, k)."""
         rows = row.new_zeros(self.size, len(row))
         rows[self.rank] = row
         if self.size > 1:
@@ -71,7 +74,7 @@ class ProcessGroup:
         return rows
 
     def agree(self, *numbers: int) -> list[int]:
-        """Return the largest of each number over the processes."""
+        """Return the maximum of each number over the processes."""
         if self.size == 1:
             return list(numbers)
         largest = torch.tensor(numbers)
@@ -80,7 +83,7 @@ class ProcessGroup:
         return largest.tolist()
 
     def broadcast(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the first process's `state` of plain values and tensors in all of them."""
+        """Return the first process's `state`, plain values and tensors, in every process."""
         if self.size == 1:
             return dict(state or {})
         buffer = io.BytesIO()
@@ -94,7 +97,7 @@ class ProcessGroup:
         return dict(torch.load(io.BytesIO(content.numpy().tobytes()), map_location="cpu", weights_only=True))
 
     def check_same(self, what: str, value: Any) -> None:
-        """Raises RapdartsError, naming the processes, where `value` (texts, numbers, tensors within lists and mappings) differs."""
+        """Raise RapdartsError, naming the processes, if `value` (strings, numbers, tensors in lists and mappings) differs."""
         if self.size == 1:
             return
         hashed = hashlib.sha256()
@@ -108,27 +111,27 @@ class ProcessGroup:
         if others:
             raise of_all(
                 RapdartsError(
-                    f"{what} of process {', '.join(map(str, others))} differ from those of process 0: start all with the"
-                    " same command, program and data, on machines of one kind."
+                    f"{what} of process {', '.join(map(str, others))} differ from those of process 0; start all processes"
+                    " with the same command, program and data, on machines of the same kind."
                 )
             )
 
     @contextmanager
     def leader_first(self, task: str) -> Iterator[None]:
-        """Run the body in the first process before the others begin, so that data are downloaded once; then wait for all.
+        """Run the body in the first process before the others, so that data are downloaded only once; then wait for all.
 
-        Raises RapdartsError where the `task` failed for another one, which has its own error.
+        Raises RapdartsError if the `task` failed in another process, which reports its own error.
         """
         if not self.is_main:
             self._all_well(task)
         with self.all_or_none(
             task, answers=2 if self.is_main else 1
-        ):  # one for the others to begin, one for the slowest
+        ):  # the first lets the others begin, the second waits for the slowest
             yield
 
     @contextmanager
     def all_or_none(self, task: str, answers: int = 1) -> Iterator[None]:
-        """Raise RapdartsError after the body, naming the processes, where their `task` failed and this process's did not."""
+        """Run the body, then raise RapdartsError, naming the processes, if the `task` failed in others but not in this one."""
         try:
             yield
         except Exception:
@@ -138,7 +141,7 @@ class ProcessGroup:
             self._all_well(task)
 
     def _all_well(self, task: str, failed: bool = False) -> None:
-        """Raise RapdartsError where other processes failed and this one did not; wait for them as long as it takes."""
+        """Raise RapdartsError if other processes failed and this one did not; wait for them as long as it takes."""
         if self.size == 1:
             return
         flags = torch.zeros(self.size, dtype=torch.int64)
@@ -147,26 +150,26 @@ class ProcessGroup:
             dist.all_reduce(flags, group=self.patient)
         others = ", ".join(str(rank) for rank, flag in enumerate(flags.tolist()) if flag)
         if others and not failed:
-            raise of_all(RapdartsError(f"process {others} could not {task}, and says why."))
+            raise of_all(RapdartsError(f"process {others} could not {task}; see the error it reports."))
 
     @contextmanager
     def _communication(self) -> Iterator[None]:
-        """Raise DeviceError, naming the lost processes, where the communication inside fails."""
+        """Raise DeviceError, naming the lost processes, if communication fails in the body."""
         try:
             yield
         except RuntimeError:
-            time.sleep(1)  # until the system has noticed every broken connection
+            time.sleep(1)  # gives the system time to detect every broken connection
             lost = [str(rank) for rank in range(self.size) if rank != self.rank and not self._is_connected(rank)]
             who = f"process {', '.join(lost)}" if lost else "another process"
             raise DeviceError(
-                f"{who} of the {self.size} of this job was lost, or did not answer for {TIMEOUT.seconds} s. Start it again"
-                " with the same command, and with resume=true where there is a checkpoint."
+                f"{who} of the {self.size} in this job was lost, or did not answer for {TIMEOUT.seconds} s. Start the job"
+                " again with the same command, and add resume=true if there is a checkpoint."
             ) from None
 
     def _is_connected(self, rank: int) -> bool:
         """Return whether the connection to a process is intact."""
         try:
-            dist.irecv(torch.zeros(1), rank, group=self.control)  # nothing will come, and nobody waits for it
+            dist.irecv(torch.zeros(1), rank, group=self.control)  # nothing is ever sent, and nothing waits for it
             return True
         except RuntimeError:
             return False
@@ -177,10 +180,10 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def joined(device: str) -> Iterator[ProcessGroup]:
-    """Yield the processes that torchrun started together with this one; without torchrun, this one alone.
+    """Yield the group of processes that torchrun started together with this one; without torchrun, this process alone.
 
-    On GPUs each takes its own, which is then torch's current device. Raises InputError or DeviceError where they cannot
-    connect.
+    On GPUs, each process takes one, which becomes torch's current device. Raises InputError for a device that the processes
+    cannot share, and DeviceError if there are too few GPUs or the processes cannot connect.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -188,17 +191,18 @@ def joined(device: str) -> Iterator[ProcessGroup]:
         return
     if device.startswith("cuda:"):
         raise InputError(
-            f"device={device} is one GPU, for {size} processes; write device=cuda, and each takes its own."
+            f"device={device} is one GPU, but there are {size} processes; use device=cuda to give each its own."
         )
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     gpu = device in ("auto", "cuda") and torch.cuda.is_available()
     if gpu:
         if local >= torch.cuda.device_count():
             raise DeviceError(
-                f"there are {torch.cuda.device_count()} GPUs here for more processes; start one a GPU, or add device=cpu."
+                f"there are more processes than the {torch.cuda.device_count()} GPUs of this machine; start one process"
+                " per GPU, or add device=cpu."
             )
         torch.cuda.set_device(local)
-        # Where a GPU waits for a lost process, torch ends this one after TIMEOUT, and four times this for notes of its own.
+        # If a GPU waits for a lost process, torch ends this one after TIMEOUT plus four times this, which it spends on dumps.
         os.environ.setdefault("TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC", "1000")
     try:
         dist.init_process_group("nccl" if gpu else "gloo", timeout=TIMEOUT)
@@ -207,22 +211,24 @@ def joined(device: str) -> Iterator[ProcessGroup]:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         first = (str(error).splitlines() or [""])[0][:200]
         raise DeviceError(
-            f"the {size} processes of this job did not come together at {where} ({first}); start all of them with torchrun."
+            f"the {size} processes of this job could not connect at {where} ({first}); start all of them with torchrun."
         ) from None
     try:
         yield ProcessGroup(rank, size, control, patient)
     except RapdartsError as error:
-        if error.whose == "machine":  # an error that all processes have is agreed on: others may not have this one
+        if (
+            error.whose == "machine"
+        ):  # errors common to all processes are marked by of_all; others may not have this one
             error.whose = "process"
         raise
-    dist.destroy_process_group()  # after an error the others may be gone, and it would wait for them
+    dist.destroy_process_group()  # not after an error: it would wait for processes that may be gone
 
 
 class JointBatchNorm(nn.Module):
-    """A batch norm over the batches of all processes, with the weights and buffers of `norm` under their names.
+    """A batch norm over the batches of all processes, with the weights and buffers of `norm` under the same names.
 
-    One class for CPUs and GPUs: torch's own (SyncBatchNorm) refuses CPUs. Means and squared deviations of the parts are
-    combined as by Chan, Golub and LeVeque (1983), which does not cancel as a difference of sums would.
+    It replaces torch's SyncBatchNorm, which does not support CPUs. The means and squared deviations of the processes are
+    combined by the formula of Chan, Golub and LeVeque (1983), which avoids the cancellation of a difference of sums.
     """
 
     running_mean: Tensor | None
@@ -237,7 +243,7 @@ class JointBatchNorm(nn.Module):
             self.register_buffer(name, getattr(norm, name))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, C, ...) to the same; n may differ from process to process, and be 0."""
+        """Normalise (n, C, ...) to the same shape; n may differ between processes, and may be 0."""
         if not self.training and self.running_mean is not None:
             return nn.functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
@@ -252,7 +258,7 @@ class JointBatchNorm(nn.Module):
 
 
 class _Normalised(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + eps) * weight + bias over all processes; returns the mean and the unbiased variance too."""
+    """(x - mean) / sqrt(variance + eps) * weight + bias over all processes; also returns the mean and the unbiased variance."""
 
     @staticmethod
     def forward(
@@ -288,7 +294,7 @@ class _Normalised(torch.autograd.Function):
         shape = (1, -1, *[1] * (x.ndim - 2))
         gradient, wide = gradient.to(mean.dtype), x.to(mean.dtype)
         normal = (wide - mean.view(shape)) * scale.view(shape)
-        # Gradients of weight and bias from this process's images alone: they are summed with all others later.
+        # Gradients of weight and bias come from this process's images only: they are summed with all other gradients later.
         for_bias, for_weight = gradient.sum(ctx.over), (gradient * normal).sum(ctx.over)
         both = ctx.process_group.gather(torch.cat([for_bias, for_weight])).sum(0) / count
         joint_bias, joint_weight = (part.view(shape) for part in both.chunk(2))
@@ -299,7 +305,7 @@ class _Normalised(torch.autograd.Function):
 
 
 def join_batch_norms(network: nn.Module, process_group: ProcessGroup) -> None:
-    """Replace every batch norm within `network` by a JointBatchNorm; the names in its state stay."""
+    """Replace every batch norm in `network` with a JointBatchNorm; the names in its state do not change."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, _BatchNorm):
@@ -307,13 +313,13 @@ def join_batch_norms(network: nn.Module, process_group: ProcessGroup) -> None:
 
 
 def running_statistics(network: nn.Module) -> list[Tensor]:
-    """Return the running means and variances of the batch norms within `network`."""
+    """Return the running means and variances, each (channels,), of the batch norms in `network`."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     return [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
 
 
 def _digest(value: Any, hashed: Any) -> None:
-    """Update a hash with plain values and the bits of tensors, in order."""
+    """Update a hash with plain values and the raw bytes of tensors, in order."""
     if isinstance(value, Tensor):
         hashed.update(f"{value.dtype}{tuple(value.shape)}".encode())
         hashed.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -1,4 +1,4 @@
-"""Exponential moving average of a network's weights: it averages out the noise of the last steps (Polyak and Juditsky 1992)."""
+"""Exponential moving average of a network's weights, which averages out the noise of the last steps (Polyak and Juditsky 1992)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class EMA(nn.Module):
     """A copy of a network that moves towards it after every step.
 
-    At step t the copy keeps min(decay, (1 + t) / (10 + t)) of its weights: a fixed decay would remember the first, random
-    ones for too long. Statistics of batch norms are averages already, and are copied as they are.
+    At step t the copy keeps min(decay, (1 + t) / (10 + t)) of its weights: a fixed decay would remember the random initial
+    weights for too long. Batch norm statistics are already averages, and are copied unchanged.
     """
 
     updates: Tensor
@@ -24,13 +24,13 @@ class EMA(nn.Module):
         self.register_buffer("updates", torch.zeros((), device=next(network.parameters()).device))
         both = self.network, network
         self.weights: list[list[Tensor]] = [[*one.parameters()] for one in both]
-        # Statistics and counters apart: many tensors are copied at once where they are of one kind.
+        # Statistics and counters are kept apart: _foreach_copy_ copies many tensors at once only if they have one type.
         self.statistics = [[buffer for buffer in one.buffers() if buffer.is_floating_point()] for one in both]
         self.counters = [[buffer for buffer in one.buffers() if not buffer.is_floating_point()] for one in both]
 
     @torch.no_grad()
     def update(self) -> None:
-        """Follow a step of the network. Does not synchronise with the device."""
+        """Update the averages after a step of the network. Does not synchronise with the device."""
         self.updates += 1
         keep = ((1 + self.updates) / (10 + self.updates)).clamp(max=self.decay)
         averages, weights = self.weights

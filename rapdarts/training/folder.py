@@ -1,4 +1,4 @@
-"""The folder of a run: made or reopened, locked, with the configuration and the environment written into it."""
+"""The folder of a run: created or reopened, locked, and given a record of the configuration and the environment."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def claimed(
     processes: int,
     screen: Screen,
 ) -> Iterator[tuple[Path, dict[str, Any] | None]]:
-    """Lock the folder, and yield it with the state to resume from, if it is to be resumed and there is one.
+    """Lock the run folder, and yield it with the state to resume from, or None if the run starts from the beginning.
 
-    `origin` is the origin that a checkpoint must have. Raises InputError, BusyError, StorageError or DamagedError,
-    each before anything in the folder has changed.
+    A checkpoint must have the given `origin`. Raises InputError, BusyError, StorageError or DamagedError, each before
+    anything in the folder is changed.
     """
     folder = _make_folder(launch, f"{verb}-{name}")
     try:
@@ -52,7 +52,7 @@ def claimed(
             raise BusyError(
                 f"the run folder {folder} is in use by another process; wait for it, or choose another with run=PATH."
             ) from None
-        # First all checks, then the changes to the folder.
+        # All checks come before the first change to the folder.
         config = _checked(folder, config, launch.resume)
         resumed = _load(folder, origin, screen) if launch.resume else None
         environment = _environment_of(folder, verb, config.device, processes, screen)
@@ -78,21 +78,21 @@ def _make_folder(launch: configuration.Launch, name: str) -> Path:
         for number in range(1, 1_000_000):
             folder = Path("runs") / f"{name}-{number}"
             try:
-                folder.mkdir(parents=True)  # two launches at once get two folders
+                folder.mkdir(parents=True)  # fails if another launch has just created it
                 return folder
             except FileExistsError:
                 continue
-        raise InputError("runs/ is full; name a folder with run=PATH.")
+        raise InputError("runs/ has no free folder name left; choose a folder with run=PATH.")
     except (OSError, ValueError) as error:
         if isinstance(error, OSError):
             raise files.storage_error(Path(launch.run or "runs"), error) from None
-        raise InputError(f"run={launch.run!r} is not a usable path.") from None
+        raise InputError(f"run={launch.run!r} is not a usable path; choose another.") from None
 
 
 def _checked(folder: Path, config: configuration.Experiment, resume: bool) -> configuration.Experiment:
-    """Return the configuration to write down. Raises InputError where it is not that of the run in the folder."""
+    """Return the configuration to save. Raises InputError if the run in the folder has a different one."""
     if not begun(folder):
-        return config  # a run that failed before it began has left nothing to lose
+        return config  # a run that failed before it began left nothing to lose
     if not resume:
         raise InputError(
             f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
@@ -101,32 +101,32 @@ def _checked(folder: Path, config: configuration.Experiment, resume: bool) -> co
     changed = [line for line in key_values.differences(old, config) if line.partition(":")[0] not in resolve.HARMLESS]
     if changed:
         raise InputError(
-            f"{folder} was begun with another configuration ({'; '.join(changed)}); resume with the same keys."
+            f"{folder} was started with a different configuration ({'; '.join(changed)}); resume with the same keys."
         )
     return config
 
 
 def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, Any] | None:
-    """Return the state to resume from, or None where the run was stopped before its first checkpoint."""
+    """Return the state to resume from, or None if the run was stopped before its first checkpoint."""
     found, finished = (
         checkpoint.load_checkpoint(folder / RunFile.CHECKPOINT, origin),
         (folder / RunFile.RESULT).exists(),
     )
     if found is not None:
         state, damage = found
-        resuming = f"{damage}; resuming from the one before it" if damage else f"resuming {folder} from its checkpoint"
-        screen.say(f"{folder} is finished; its result is written once more" if finished and not damage else resuming)
+        resuming = f"{damage}; resuming from the previous one" if damage else f"resuming {folder} from its checkpoint"
+        screen.say(f"{folder} is finished; writing its result again" if finished and not damage else resuming)
         return state
     if finished:
         raise DamagedError(
-            f"{folder} holds results but no checkpoint to continue from; begin anew in another folder with run=PATH."
+            f"{folder} holds results but no checkpoint to continue from; start a new run in another folder with run=PATH."
         )
     screen.say(f"no checkpoint in {folder}: starting from the beginning")
     return None
 
 
 def _environment_of(folder: Path, verb: str, device: str, processes: int, screen: Screen) -> dict[str, Any]:
-    """Return the content of environment.json: where the run began and where it was resumed; report differences that matter."""
+    """Return the content of environment.json: where the run started and was resumed. Report differences that affect results."""
     now, path = _environment(verb, device, processes), folder / RunFile.ENVIRONMENT
     try:
         first = {"processes": 1, **json.loads(path.read_text(encoding="utf-8"))}
@@ -136,12 +136,12 @@ def _environment_of(folder: Path, verb: str, device: str, processes: int, screen
         f"{name} {first.get(name)} -> {now[name]}" for name in now if name != "command" and first.get(name) != now[name]
     ]
     if changed:
-        screen.say(f"continuing elsewhere, so not bit for bit as if uninterrupted: {', '.join(changed)}")
+        screen.say(f"the environment has changed, so the result may not be bit-identical: {', '.join(changed)}")
     return {**first, "resumed": [*first.get("resumed", []), now]}
 
 
 def _environment(verb: str, device: str, processes: int) -> dict[str, Any]:
-    """Return the environment that the numbers may depend on; only where it is equal are results bit-identical."""
+    """Return the environment that results may depend on; they are bit-identical only in equal environments."""
     return {
         "verb": verb,
         "command": sys.argv[1:],

@@ -1,8 +1,8 @@
-"""Memory that a step takes, found without taking it: the step runs on torch's meta device.
+"""Memory that a step needs, determined without allocating it: the step runs on torch's meta device.
 
-Operations work out shapes there and allocate nothing. Tensors are counted as they come and go, for every batch at once:
-the batch is so large that the bytes of a tensor, divided by it, give the bytes an image as the quotient and the bytes
-that do not depend on the batch as the remainder.
+On this device, operations compute shapes and allocate nothing. Tensors are counted from their creation to their release,
+for all batch sizes at once: the batch is so large that dividing a tensor's bytes by it gives the bytes per image as the
+quotient, and the bytes that do not depend on the batch as the remainder.
 """
 
 from __future__ import annotations
@@ -22,41 +22,44 @@ from torch.utils._python_dispatch import TorchDispatchMode
 META = torch.device("meta")
 
 BATCH = 2**32
-"""Images in a batch on the meta device: more than the bytes of any tensor that does not grow with the batch."""
+"""Images in a batch on the meta device: more than the bytes of any tensor whose size does not depend on the batch."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Live bytes at the moments of a step that can be its peak, each as (bytes whatever the batch, bytes an image)."""
+    """Live bytes at the moments of a step that can be its peak, each as (bytes independent of the batch, bytes per image)."""
 
     moments: tuple[tuple[int, int], ...]
 
     def bytes(self, batch: int) -> int:
-        """Return the most bytes that are alive at once."""
+        """Return the maximum number of bytes alive at the same time."""
         return max(fixed + batch * each for fixed, each in self.moments)
 
     def largest_batch(self, free: int) -> int:
-        """Return the largest batch for which `free` bytes are enough; 0 where none is."""
+        """Return the largest batch for which `free` bytes are enough; 0 if there is none."""
         if self.bytes(0) > free:
             return 0
         return min(((free - fixed) // each for fixed, each in self.moments if each), default=BATCH)
 
 
 def footprint(step: Callable[[], object], resident: Iterable[Tensor] = ()) -> Footprint:
-    """Return the footprint of `step`, which computes on meta tensors of BATCH images; the `resident` tensors are alive throughout."""
+    """Return the footprint of `step`, which computes on meta tensors with a batch of BATCH images.
+
+    The `resident` tensors, of any shape, are alive throughout.
+    """
     with Alive() as alive:
         for tensor in resident:
             alive.track(tensor)
         step()
     moments: list[tuple[int, int]] = []
     for each, fixed in sorted(((each, fixed) for fixed, each in alive.moments), reverse=True):
-        if not moments or fixed > moments[-1][0]:  # else an earlier one has more of both
+        if not moments or fixed > moments[-1][0]:  # otherwise an earlier moment has at least as much of both
             moments.append((fixed, each))
     return Footprint(tuple(moments))
 
 
 class Alive(TorchDispatchMode):
-    """Counts every storage from the operation that allocates it until the last tensor that uses it is gone."""
+    """Counter of live storages, each from the operation that allocates it until the last tensor that uses it is released."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -74,7 +77,7 @@ class Alive(TorchDispatchMode):
         return output
 
     def track(self, tensor: Tensor) -> None:
-        """Count the storage of a tensor, if it is not counted yet."""
+        """Count the storage of a tensor of any shape, unless it is already counted."""
         storage = tensor.untyped_storage()
         known = weakref.ref(storage, self._gone)
         if known in self._sizes:
@@ -103,11 +106,11 @@ _SHAPES: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.native_batch_norm_backward.default: _batch_norm_backward,
     torch.ops.aten.linalg_vector_norm.default: lambda x, *_: x.new_empty(()),
 }
-"""The outputs of these operations. On the meta device torch itself takes a dozen operations for each, which took most of the time."""
+"""Outputs of these operations. Torch's own versions on the meta device run a dozen operations each, which took most of the time."""
 
 
 class LowerPrecision(TorchFunctionMode):
-    """Convolutions and linear layers in bfloat16, as autocast runs them, which the meta device does not have."""
+    """Mode that runs convolutions and linear layers in bfloat16, as autocast does, which the meta device does not support."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (F.conv2d, F.conv_transpose2d, F.linear):
@@ -116,7 +119,7 @@ class LowerPrecision(TorchFunctionMode):
 
 
 def lower_precision(network: nn.Module) -> None:
-    """Let the layers of a network compute in bfloat16, wherever they are called: also when a cell is recomputed."""
+    """Make the layers of a network compute in bfloat16 wherever they are called, including when a cell is recomputed."""
 
     def in_bfloat16(forward: Callable[..., Any], *args: Any) -> Any:
         with LowerPrecision():

@@ -1,4 +1,4 @@
-"""The record of a run: metrics.jsonl, with TensorBoard and the console as views of it."""
+"""The record of a run: metrics.jsonl, which TensorBoard and the console display."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rapdarts.files.run_files import RunFile
 
 
 class Log:
-    """Appends a record every epoch, or without a folder none; a TensorBoard or console that fails never stops the training."""
+    """Log of a run, with one record per epoch; without a folder nothing is written. TensorBoard errors never stop the training."""
 
     def __init__(self, folder: Path | None, keep_bytes: int) -> None:
         self.path = folder / RunFile.METRICS if folder else Path(os.devnull)
@@ -30,18 +30,18 @@ class Log:
 
     @property
     def bytes(self) -> int:
-        """Length of the file so far, which a checkpoint keeps so that a resume repeats no record."""
+        """Length of the file so far, stored in checkpoints so that a resumed run repeats no record."""
         return self.file.tell()
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record, of finite numbers."""
+        """Write one record of finite numbers."""
         self.file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         self.file.flush()
         self.board.scalars(record, self.records)
         self.records += 1
 
     def image(self, name: str, pixels: np.ndarray) -> None:
-        """Log a picture (h, w, 3) uint8 with the newest record, in TensorBoard only."""
+        """Log an image (h, w, 3) uint8 with the newest record, in TensorBoard only."""
         self.board.image(name, pixels, max(0, self.records - 1))
 
     def close(self) -> None:
@@ -49,7 +49,7 @@ class Log:
         self.board.close()
 
     def _cut(self, keep_bytes: int) -> int:
-        """Drop the records after the checkpoint, whose epochs are repeated; return the number of records left."""
+        """Drop the records after the checkpoint, because their epochs are repeated; return the number of records left."""
         if not self.path.exists():
             return 0
         os.truncate(self.path, min(keep_bytes, self.path.stat().st_size))
@@ -57,7 +57,7 @@ class Log:
 
 
 class _Board:
-    """TensorBoard's writer: its first error is reported, and all are ignored."""
+    """TensorBoard's writer; its first error is reported, and TensorBoard is not used after that."""
 
     def __init__(self, folder: Path | None, start: int) -> None:
         self.broken = folder is None
@@ -70,7 +70,7 @@ class _Board:
             self.writer = SummaryWriter(str(folder), purge_step=start)
 
     def scalars(self, record: Mapping[str, Any], step: int) -> None:
-        group = f"replica {record['replica']}/" if "replica" in record else ""  # curves of their own
+        group = f"replica {record['replica']}/" if "replica" in record else ""  # a separate curve for each
         with self:
             for name, value in record.items():
                 if not self.broken and isinstance(value, (int, float)):
@@ -92,12 +92,14 @@ class _Board:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         if isinstance(error, Exception) and not self.broken:
             self.broken = True
-            print(f"rapdarts: TensorBoard is not written any more ({error}); metrics.jsonl goes on.", file=sys.stderr)
+            print(
+                f"rapdarts: TensorBoard logging has stopped ({error}); metrics.jsonl is still written.", file=sys.stderr
+            )
         return isinstance(error, Exception)
 
 
 class Screen:
-    """Progress on stderr: a bar with the time left on a terminal, a plain line an epoch anywhere else; silent if asked."""
+    """Progress on stderr: a bar with the time left on a terminal, otherwise a plain line per epoch; nothing if `silent`."""
 
     def __init__(self, silent: bool = False) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -115,7 +117,7 @@ class Screen:
         self.what, self.began, self.first, self.total = "", 0.0, 0, 0
 
     def start(self, what: str, done: int, total: int) -> None:
-        """Begin `what`, which has `total` steps, of which `done` are finished."""
+        """Start showing the progress of `what`, in which `done` of `total` steps are finished."""
         self.what, self.began, self.first, self.total = what, time.monotonic(), done, total
         with self._quietly():
             self.bar.start()
@@ -126,7 +128,7 @@ class Screen:
             self.bar.advance(self.task)
 
     def epoch(self, line: str, done: int) -> None:
-        """Print a line about an epoch, and the time left at this pace."""
+        """Print a line about an epoch, and the estimated time left."""
         pace = (time.monotonic() - self.began) / max(1, done - self.first)
         left = pace * (self.total - done)
         rest = f"  ({time_left(left)} left of {self.what})" if left > 0 and not self.console.is_terminal else ""
@@ -147,8 +149,8 @@ class Screen:
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:
-        """Stop printing where the reader of the screen has gone (`2>&1 | head`): the training continues."""
+        """Stop printing, but continue training, if the reader of stderr has exited (`2>&1 | head`)."""
         try:
             yield
-        except (OSError, ValueError, SystemExit):  # rich leaves by SystemExit when its pipe is closed
+        except (OSError, ValueError, SystemExit):  # rich raises SystemExit if its pipe is closed
             self.closed = True

@@ -1,4 +1,4 @@
-"""Memory that a device has left for this process."""
+"""Memory of a device that is still available to this process."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 UNKNOWN = (OSError, ValueError, KeyError)
-"""Errors of a file that is missing, that holds a word such as `max` instead of a number, or that has no such line."""
+"""Errors raised for a file that is missing, contains a word such as `max` instead of a number, or lacks the line."""
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return the bytes of a device's memory that this process can still take; None where that is not known."""
+    """Return the bytes of a device's memory that this process can still allocate; None if unknown."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
@@ -22,13 +22,17 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def free_on_host(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return the least of the memory that the machine, the process' control groups and its limit on address space leave."""
+    """Return the free bytes of main memory; None if unknown.
+
+    This is the minimum of the machine's available memory and of what the control groups and the address space limit of the
+    process still allow.
+    """
     found = []
     with suppress(*UNKNOWN):
         found.append(1024 * _numbers(proc / "meminfo")["MemAvailable"])
     for folder, limit, usage, cache in _memory_groups(proc, groups):
         with suppress(*UNKNOWN):
-            # An inactive cache is reclaimed where memory is short.
+            # The kernel reclaims inactive page cache when memory is short.
             used = int((folder / usage).read_text()) - _numbers(folder / "memory.stat")[cache]
             found.append(int((folder / limit).read_text()) - used)
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -39,7 +43,10 @@ def free_on_host(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup
 
 
 def _memory_groups(proc: Path, groups: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """Yield the control groups of the process, innermost first (cgroups(7)): folder, and the names of limit, usage and cache in it."""
+    """Yield the control groups of the process, innermost first (cgroups(7)).
+
+    Each is its folder, the names of its limit and usage files, and the key of the inactive cache in its memory.stat.
+    """
     try:
         lines = (proc / "self" / "cgroup").read_text().splitlines()
     except OSError:
@@ -59,6 +66,6 @@ def _memory_groups(proc: Path, groups: Path) -> Iterator[tuple[Path, str, str, s
 
 
 def _numbers(file: Path) -> dict[str, int]:
-    """Return the number that is the second word of each line, by the first word."""
+    """Return a mapping from the first word of each line to its second, for lines in which that is a number."""
     lines = [line.replace(":", " ").split() for line in file.read_text().splitlines()]
     return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}

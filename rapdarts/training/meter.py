@@ -1,4 +1,4 @@
-"""The sums of an epoch: means of losses and accuracies without a synchronisation a step."""
+"""Means of losses and accuracies over an epoch, without synchronising with the device in every step."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 Sum = tuple[Tensor, int]
-"""A sum over images or steps, a scalar on the device, and their number."""
+"""A sum over images or steps (a scalar on the device), and their number."""
 
 
 class Meter:
-    """Sums of an epoch's quantities, kept on the device until the means are asked for."""
+    """Sums of quantities over an epoch, kept on the device until the means are read."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
     def add(self, name: str, total: Tensor, count: int) -> None:
-        """Add a sum over `count` images or steps, a scalar tensor. Does not synchronise with the device."""
-        total = total.detach().to(torch.float64, copy=True)  # the next step may write over it
+        """Add a sum (a scalar tensor) over `count` images or steps. Does not synchronise with the device."""
+        total = total.detach().to(torch.float64, copy=True)  # the next step may overwrite it
         self.sums[name] = self.sums[name].to(total.device) + total if name in self.sums else total
         self.counts[name] = self.counts.get(name, 0) + count
 

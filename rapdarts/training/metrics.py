@@ -1,4 +1,4 @@
-"""Quality of a trained network: accuracy with its uncertainty, confusions and calibration, on data that chose nothing."""
+"""Quality of a trained network on held-out data: accuracy with its standard error, confusion matrix and calibration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rapdarts.errors import DivergedError
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`correct` of `n` images, and the mean cross-entropy in nats."""
+    """Number of images classified correctly, of `n`, and the mean cross-entropy in nats."""
 
     correct: int
     n: int
@@ -28,12 +28,12 @@ class Evaluation:
 
     @property
     def standard_error(self) -> float:
-        """Binomial standard error of `accuracy`: its scatter over test sets of this size."""
+        """Binomial standard error of `accuracy`: its variation between test sets of this size."""
         return math.sqrt(self.accuracy * (1 - self.accuracy) / self.n)
 
     @property
     def plain(self) -> dict[str, float]:
-        """Accuracy, its error, n and the loss, by name."""
+        """Accuracy, its standard error, n and the loss, by name."""
         facts = {"test_accuracy": self.accuracy, "standard_error": self.standard_error, "n": self.n}
         return {**facts, "test_loss": self.loss}
 
@@ -43,20 +43,23 @@ class Evaluation:
 
 @torch.no_grad()
 def predict(run: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return the logits (n, classes) float64 that `run` gives for batches of images, and their labels (n,), on the CPU.
+    """Return the logits (n, classes) float64 that `run` computes for batches of images, and the labels (n,), on the CPU.
 
-    Raises DivergedError for logits that are not finite.
+    `batches` are (images (b, c, h, w), labels (b,)). Raises DivergedError if a logit is not finite.
     """
     logits, labels = zip(*((run(images).cpu().double(), truth.cpu()) for images, truth in batches), strict=True)
     every = torch.cat(logits)
     if not torch.isfinite(every).all():
         image = int((~torch.isfinite(every).all(1)).nonzero()[0])
-        raise DivergedError(f"the network gives numbers that are not finite for image {image}; train it anew.")
+        raise DivergedError(f"the network's outputs are not finite for image {image}; train the network again.")
     return every, torch.cat(labels)
 
 
 def topk_correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
-    """Return for each image whether its label (n,) is among its k largest logits (n, classes), ties to the first classes; bool (n,)."""
+    """Return, as bool (n,), whether each image's label (n,) is among its k largest logits (n, classes).
+
+    In a tie, the class with the lower index counts as larger.
+    """
     own = logits.gather(1, labels[:, None])
     classes = torch.arange(logits.shape[1])
     before = (logits > own) | ((logits == own) & (classes < labels[:, None]))
@@ -70,14 +73,17 @@ def evaluate_logits(logits: Tensor, labels: Tensor) -> Evaluation:
 
 
 def confusion(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the confusion matrix (classes, classes) int64: images of each class (rows) by the class predicted (columns)."""
+    """Return the confusion matrix (classes, classes) int64 of logits (n, classes) for images with labels (n,).
+
+    Rows are true classes, columns are predicted classes.
+    """
     classes = logits.shape[1]
     return torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).reshape(classes, classes)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Difference between confidence and accuracy; in each bin of confidence the images, their mean confidence and accuracy.
+    """Difference between confidence and accuracy: for each bin of confidence, its images, mean confidence and accuracy.
 
     `error` is the expected calibration error (Guo et al. 2017, Eq. 3): sum over bins of n_bin / n * |accuracy - confidence|.
     """
@@ -91,7 +97,7 @@ class Calibration:
 def calibration(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibration:
     """Return the calibration of logits (n, classes) for images with labels (n,).
 
-    Bin m of M equal ones holds the images whose largest probability is in ((m-1)/M, m/M].
+    Bin m of M equal bins holds the images whose largest probability is in ((m-1)/M, m/M].
     """
     confidence = torch.softmax(logits.double(), 1).amax(1)
     where = (confidence * bins).ceil().long().clamp(1, bins) - 1
@@ -104,13 +110,14 @@ def calibration(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibration:
 
 
 FEW = 5
-"""Number k of the best classes for the top-k accuracy, where there are more classes."""
+"""Number k of classes for the top-k accuracy, which is reported if there are more classes than this."""
 
 
 def measures(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
     """Return all measures of logits (n, classes) for images with labels (n,), as plain values.
 
-    `test_loss` is the negative log-likelihood: the mean cross-entropy in nats. There is no `top5_accuracy` for five classes.
+    `test_loss` is the negative log-likelihood: the mean cross-entropy in nats. There is no `top5_accuracy` for five classes
+    or fewer.
     """
     found = evaluate_logits(logits, labels)
     values: dict[str, Any] = found.plain

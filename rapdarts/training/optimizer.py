@@ -1,4 +1,4 @@
-"""Optimisers: SGD, its learning rate, and one step along gradients that were computed before; the network on its device."""
+"""Optimisation: SGD, its learning rate, a step along given gradients, mixed precision, and moving a network to its device."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def to_device(network: Network, device: torch.device) -> Network:
-    """Move a network to its device, with channels-last weights: the faster order on CPUs and tensor cores."""
+    """Move a network to a device, with channels-last weights, the faster memory format on CPUs and tensor cores."""
     network.to(device)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Save nothing for the gradients of the network's weights in what is computed inside."""
+    """Save nothing for the gradients of the network's weights in the body of the `with` statement."""
     trainable = [weight for weight in network.parameters() if weight.requires_grad]
     try:
         for weight in trainable:
@@ -32,23 +32,26 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 def autocast(amp: str, images: Tensor) -> AbstractContextManager[None]:
-    """Return the autocast of a network: bfloat16 where it is safe, if `amp` is bf16. Alpha, losses and prices are not cast."""
+    """Return the autocast context for a network and its images (b, c, h, w): bfloat16 where it is safe, if `amp` is bf16.
+
+    Use it for the network only: alpha, losses and prices are not cast.
+    """
     if amp == "none":
         return nullcontext()
-    # A weight is used once in a pass, so there is nothing to gain from keeping what was cast.
+    # A weight is used once per pass, so caching its cast saves nothing.
     return torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False)
 
 
 def sgd_for(
     network: nn.Module, lr: float, momentum: float, weight_decay: float, nesterov: bool = False
 ) -> torch.optim.Optimizer:
-    """Return SGD with momentum over a network's named weights, so that a resume can match each momentum to its weight."""
+    """Return SGD with momentum over a network's named weights; a resumed run matches each momentum to its weight by name."""
     named = network.named_parameters()
     return torch.optim.SGD(named, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate, in a tensor on the device, which a replayed CUDA graph reads again."""
+    """Set the learning rate in a tensor on the device, which a replayed CUDA graph reads every time."""
     for group in optimizer.param_groups:
         weight = group["params"][0]
         if not isinstance(group["lr"], Tensor) or group["lr"].device != weight.device:
@@ -59,7 +62,10 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def optimizer_step(
     optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], clip: float
 ) -> None:
-    """Clip the gradients to a joint norm of `clip` (0: not at all) and take one step."""
+    """Clip the gradients to a joint norm of `clip` (0: no clipping) and take one step.
+
+    Each gradient has the shape of its parameter, or is None.
+    """
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     if clip > 0:

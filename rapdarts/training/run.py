@@ -1,7 +1,7 @@
-"""A run: the control of a training loop that can be stopped anywhere and resumed bit for bit.
+"""A run: control of a training loop that can be stopped anywhere and resumed with a bit-identical result.
 
-The random numbers of a step are a function of (seed, stage, epoch, step), so a checkpoint holds no generator: only the
-position in the loop, the state of what is trained, and the sums of the epoch's metrics.
+The random numbers of a step are a function of (seed, stage, epoch, step), so a checkpoint holds no generator state: only
+the position in the loop, the state of the trained objects, and the sums of the epoch's metrics.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Batch = TypeVar("Batch", covariant=True)
 
 
 class Source(Protocol[Batch]):
-    """Batches by position: `epoch(e, start)` yields those of epoch e from step `start` on; an epoch has `steps`."""
+    """A source of batches by position: `epoch(e, start)` yields the batches of epoch e from step `start` on, of `steps`."""
 
     @property
     def steps(self) -> int: ...
@@ -48,7 +48,7 @@ class Stateful(Protocol):
 
 
 class Run:
-    """One search or retraining in its folder. `session.open_run` makes it; then use `epochs`, `batches`, `log` and `write`."""
+    """A search or retraining in its folder, created by `session.open_run`; use `epochs`, `batches`, `log` and `write`."""
 
     def __init__(
         self,
@@ -87,11 +87,11 @@ class Run:
         carries: Sequence[str] = (),
         stream: tuple[int, int] | None = None,
     ) -> Iterator[int]:
-        """Yield the epochs of one stage that are still to be done, each to be filled with `batches`.
+        """Yield the remaining epochs of one stage; call `batches` in each.
 
-        Restores `objects` from a checkpoint in this stage. A stage that was finished before yields no epoch: only the
-        objects named in `carries` are restored, which outlive it. The random numbers of a step are drawn from
-        `stream`, a seed and a number of its stage; by default the run's seed, and the stages of the run are counted.
+        Restores `objects` from a checkpoint in this stage. A stage that is already finished yields no epoch, and restores
+        only the objects named in `carries`, which later stages need. The random numbers of a step are drawn from `stream`,
+        a seed and a stage number; by default, the run's seed and the number of stages before this one.
         """
         self.objects, self.stream = objects, stream or (self.seed, self.stage)
         if self._resumed and self.stage < self._resumed["stage"]:
@@ -124,9 +124,10 @@ class Run:
         self.stage += 1
 
     def remember(self, train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what `train` returns, plain values and tensors, and keep it in the checkpoints that follow.
+        """Return the result of `train`, plain values and tensors, and store it in all later checkpoints.
 
-        `train` is a whole stage; one that was finished before is not run again. It may give up in the middle of its epochs.
+        `train` runs one whole stage and may stop in the middle of its epochs. A stage that is already finished is not run
+        again.
         """
         stage = self.stage
         if self._resumed and stage < self._resumed["stage"]:
@@ -139,7 +140,7 @@ class Run:
         return facts
 
     def batches(self, source: Source[Batch]) -> Iterator[Batch]:
-        """Yield the epoch's batches that are still to be done; between two of them the run saves and answers signals."""
+        """Yield the remaining batches of the epoch; between batches, the run saves checkpoints and responds to signals."""
         seed, stage = self.stream
         for batch in source.epoch(self.epoch, self.step):
             torch.manual_seed(key(seed, f"stage {stage}", self.epoch, self.step))
@@ -149,7 +150,10 @@ class Run:
             self._pause()
 
     def log(self, show: Sequence[str] = (), **facts: float) -> None:
-        """Record the epoch: the meter's means and `facts`; print those named in `show`. Raises DivergedError if one is not finite."""
+        """Record the meter's means and `facts` for the epoch; print those named in `show`.
+
+        Raises DivergedError if a value is not finite.
+        """
         numbers = {**self.meter.means(), **facts}
         for name, value in numbers.items():
             if not math.isfinite(value):
@@ -162,21 +166,21 @@ class Run:
         )
 
     def picture(self, name: str, pixels: np.ndarray) -> None:
-        """Log a picture (h, w, 3) uint8 with the newest record."""
+        """Log an image (h, w, 3) uint8 with the newest record."""
         self.log_file.image(name, pixels)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the records of all epochs so far, oldest first."""
+        """Return the records of all epochs so far, in order."""
         return [json.loads(line) for line in self.log_file.path.read_text(encoding="utf-8").splitlines()]
 
     def seconds(self) -> float:
-        """Return the time spent in all epochs, those before a resume included."""
+        """Return the time spent in all epochs, in seconds, including those before a resume."""
         return round(sum(record["seconds"] for record in self.records()), 1)
 
     # --- the folder ----------------------------------------------------------------------------------------------
 
     def write(self, name: str, content: str | bytes) -> Path:
-        """Write a file of the run, whole or not at all; of several processes, only the first does."""
+        """Write a file of the run atomically and return its path; only the first of several processes writes it."""
         path = self.folder / name
         if not self.process_group.is_main:
             return path
@@ -191,7 +195,10 @@ class Run:
         return self.write(name, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
     def save(self) -> None:
-        """Write a checkpoint of the present position. Raises DivergedError, keeping the last one, if a tensor is not finite."""
+        """Write a checkpoint of the current position.
+
+        Raises DivergedError, and keeps the last checkpoint, if a tensor is not finite.
+        """
         state = {
             "stage": self.stage,
             "epoch": self.epoch,
@@ -205,7 +212,7 @@ class Run:
         broken = _not_finite(state["objects"])
         if broken:
             where = f"epoch {self.epoch + 1}, step {self.step}"
-            raise self._diverged(f"{broken} holds numbers that are not finite at {where}")
+            raise self._diverged(f"{broken} contains values that are not finite at {where}")
         self.process_group.check_same("the weights", state["objects"])
         failure: RapdartsError | None = None
         if self.process_group.is_main:
@@ -215,16 +222,16 @@ class Run:
                 failure = error
         (failed,) = self.process_group.agree(int(failure is not None))
         if failed:
-            raise failure or of_all(StorageError("process 0 could not save, and says why."))
+            raise failure or of_all(StorageError("process 0 could not save; see the error it reports."))
         self.saved_at = time.monotonic()
 
     def _diverged(self, sign: str) -> DivergedError:
         saved = (self.folder / RunFile.CHECKPOINT).exists()
-        kept = "; the last checkpoint was written before it" if saved else ""
+        kept = "; the last checkpoint was written before that" if saved else ""
         return DivergedError(f"{sign}: the training diverged. Lower the learning rate{kept}.")
 
     def _pause(self) -> None:
-        """Between two steps: save if it is time, and stop if a signal came to any process."""
+        """Save if a checkpoint is due, and stop if any process received a signal. Called between two steps."""
         due = self.process_group.is_main and time.monotonic() - self.saved_at >= self.save_seconds
         asked, due_somewhere = self.process_group.agree(self.asked_to_stop or 0, int(due))
         if asked:
@@ -242,9 +249,9 @@ class Run:
         if isinstance(thing, torch.optim.Optimizer):
             ours = [group.get("param_names") for group in thing.state_dict()["param_groups"]]
             theirs = [group.get("param_names") for group in state["param_groups"]]
-            # torch matches optimiser state by position: momentum would land on another parameter without a word.
+            # Torch matches optimiser state by position, so momentum would silently be assigned to the wrong parameter.
             if ours != theirs:
-                raise self._unfit(f"holds {name} for other parameters")
+                raise self._unfit(f"holds the state of {name} for other parameters")
         try:
             thing.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as error:
@@ -252,7 +259,9 @@ class Run:
             raise self._unfit(f"does not fit {name} ({reason})") from None
 
     def _unfit(self, reason: str) -> DamagedError:
-        return of_all(DamagedError(f"the checkpoint in {self.folder} {reason}; start anew with run=PATH."))
+        return of_all(
+            DamagedError(f"the checkpoint in {self.folder} {reason}; start a new run in another folder with run=PATH.")
+        )
 
 
 def _readable(value: float) -> str:
@@ -260,12 +269,12 @@ def _readable(value: float) -> str:
 
 
 def _copy(state: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a state, which later steps do not change."""
+    """Copy a state, so that later steps do not change it."""
     return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
 
 
 def _not_finite(objects: Any, path: str = "") -> str:
-    """The dotted name of the first tensor that holds NaN or infinity, or an empty text."""
+    """Return the dotted name of the first tensor that contains NaN or infinity, or an empty string."""
     if isinstance(objects, Tensor):
         return path if objects.is_floating_point() and not bool(torch.isfinite(objects).all()) else ""
     items = objects.items() if isinstance(objects, Mapping) else enumerate(objects) if isinstance(objects, list) else ()

@@ -1,4 +1,4 @@
-"""A run while it is open: its folder is locked, signals stop it, and status.json says how it ended."""
+"""Opening a run: its folder is locked, signals stop it, and status.json records how it ended."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def open_run(
     progress: bool = True,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[Run]:
-    """Make or reopen a run folder, hold its lock, and write down how the run ended; show progress, if `progress` is set.
+    """Create or reopen a run folder, hold its lock, and record how the run ended; show progress if `progress` is set.
 
-    `inputs` are fingerprints of what else the run depends on (data, genotype), by name; a resume with others is refused.
-    Of several processes the first does so, and all of them begin with the state that it found there.
-    Raises InputError, BusyError, StorageError or DamagedError, each before anything in the folder has changed.
+    `inputs` are fingerprints, by name, of everything else the run depends on (data, genotype); a resume with different ones
+    is refused. Only the first of several processes opens the folder; all start from the state that it reads there.
+    Raises InputError, BusyError, StorageError or DamagedError, each before anything in the folder is changed.
     """
     origin = {"command": verb, **inputs}
     process_group.check_same(
@@ -66,7 +66,7 @@ def open_run(
 
 @contextmanager
 def _signals(run: Run) -> Iterator[None]:
-    """Let a signal ask the run to save and stop; a second Ctrl-C stops it at once."""
+    """Make signals ask the run to save and stop; a second Ctrl-C stops it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -76,7 +76,7 @@ def _signals(run: Run) -> Iterator[None]:
             raise KeyboardInterrupt
         run.asked_to_stop = number
 
-    # A signal that the parent ignores stays ignored: nohup means it. A handler in another language (None) could not be restored.
+    # Signals that the parent ignores stay ignored, as nohup intends. A handler not set from Python (None) could not be restored.
     handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, ask) for number in handled}
     try:
@@ -88,7 +88,7 @@ def _signals(run: Run) -> Iterator[None]:
 
 @contextmanager
 def _status(run: Run) -> Iterator[None]:
-    """Keep status.json up to date: a launcher that swallows exit codes can still read how the run ended."""
+    """Keep status.json up to date, so that a launcher that loses exit codes can still tell how the run ended."""
     status: dict[str, Any] = {"state": "running", "pid": os.getpid()}
     run.write_json(RunFile.STATUS, status)
     try:

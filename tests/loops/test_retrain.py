@@ -1,4 +1,4 @@
-"""The retraining end to end on real digits: what it writes, that it repeats and resumes to the same bits, and each part of its recipe."""
+"""The retraining end to end on real digits: its files, bit-identical repeating and resuming, and each part of its recipe."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run_retrain(folder: Path, *settings: str) -> int:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """What must not depend on interruptions: every result file's bytes, and the record but for its times."""
+    """Return everything that must not depend on interruptions: the bytes of all result files, and the record without times."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for record in records:
         record.pop("seconds")
@@ -60,18 +60,18 @@ def results(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A retraining with a held-out part that nobody interrupted."""
+    """Run folder of an uninterrupted retraining with held-out images."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     assert run_retrain(folder, "retrain.validation_fraction=0.2") == 0
     return folder
 
 
-def test_the_file_is_all_one_needs(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_network_file_is_self_contained(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained = read_trained(whole / "network.safetensors")
     assert isinstance(trained.blueprint, DerivedBlueprint)
     assert trained.blueprint.genotype.cells == LITERATURE["PDARTS"].cells
     assert trained.class_names == tuple("0123456789")
-    assert {path.name for path in whole.iterdir()} <= {*RUN_FILES, "tensorboard"}  # what no result is written over
+    assert {path.name for path in whole.iterdir()} <= {*RUN_FILES, "tensorboard"}  # files that no result may overwrite
     images = torch.randn(5, 1, 8, 8)
     assert load_network(trained)(images).shape == (5, 10)
     with safe_open(whole / "network.safetensors", "pt") as file:
@@ -98,7 +98,7 @@ def test_best_is_the_epoch_with_the_highest_validation_accuracy(whole: Path) -> 
     assert same == (accuracies[1] > accuracies[0])
 
 
-def test_without_a_held_out_part_there_is_no_best(tmp_path: Path) -> None:
+def test_there_is_no_best_without_held_out_images(tmp_path: Path) -> None:
     assert run_retrain(tmp_path / "run", "retrain.epochs=1") == 0
     assert not (tmp_path / "run" / "best.safetensors").exists()
     assert "validation_accuracy" not in results(tmp_path / "run")["records"][0]
@@ -106,7 +106,7 @@ def test_without_a_held_out_part_there_is_no_best(tmp_path: Path) -> None:
 
 
 def interrupt(patch: pytest.MonkeyPatch, after: str) -> None:
-    """Sends SIGTERM after an epoch or step, such as "step 2"."""
+    """Send SIGTERM after an epoch or step, such as "step 2"."""
     what, number = after.split()
     name = "log" if what == "epoch" else "_pause"
     original, seen = getattr(Run, name), 0
@@ -122,7 +122,7 @@ def interrupt(patch: pytest.MonkeyPatch, after: str) -> None:
 
 
 @pytest.mark.parametrize("after", ["epoch 1", "step 2", "step 4"])
-def test_an_interrupted_retraining_ends_in_the_same_bits(
+def test_an_interrupted_retraining_resumes_bit_identically(
     whole: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -133,7 +133,7 @@ def test_an_interrupted_retraining_ends_in_the_same_bits(
     assert results(tmp_path / "cut") == results(whole)
 
 
-def test_a_killed_retraining_ends_in_the_same_bits(whole: Path, tmp_path: Path) -> None:
+def test_a_killed_retraining_resumes_bit_identically(whole: Path, tmp_path: Path) -> None:
     folder, settings = tmp_path / "killed", ["retrain.validation_fraction=0.2", "save_seconds=0"]
     command = [sys.executable, "-m", "rapdarts", "retrain", "PDARTS", "digits", *TINY, f"run={folder}", *settings]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -148,7 +148,7 @@ def test_a_killed_retraining_ends_in_the_same_bits(whole: Path, tmp_path: Path) 
     assert results(folder) == results(whole)
 
 
-def test_resume_with_another_genotype_is_refused(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resuming_with_another_genotype_is_refused(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = [*TINY, "retrain.validation_fraction=0.2", f"run={whole}", "resume=true"]
     assert main(["retrain", "DARTS_V2", "digits", *settings]) == 4
     assert "genotype" in capsys.readouterr().err
@@ -177,14 +177,14 @@ def test_resume_with_another_genotype_is_refused(whole: Path, capsys: pytest.Cap
         "seed=1",
     ],
 )
-def test_every_knob_of_the_recipe_reaches_the_weights(change: str, tmp_path: Path, base: bytes) -> None:
+def test_every_setting_of_the_recipe_affects_the_weights(change: str, tmp_path: Path, base: bytes) -> None:
     assert run_retrain(tmp_path / "run", change) == 0
     assert results(tmp_path / "run")["network.safetensors"] != base
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The weights of the recipe unchanged."""
+    """Network file of the unchanged recipe."""
     folder = tmp_path_factory.mktemp("base") / "run"
     assert run_retrain(folder) == 0
     content = results(folder)["network.safetensors"]
@@ -193,13 +193,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def built(folder: Path) -> Skeleton:
-    """The skeleton of the network that a run has trained."""
+    """Return the skeleton of the network that a run has trained."""
     blueprint = read_trained(folder / "network.safetensors").blueprint
     assert isinstance(blueprint, DerivedBlueprint)
     return blueprint.skeleton
 
 
-def test_the_skeleton_that_was_priced_is_the_one_that_is_built(tmp_path: Path) -> None:
+def test_a_genotype_is_built_at_the_skeleton_it_was_priced_at(tmp_path: Path) -> None:
     priced = tmp_path / "genotype.json"
     text = json.loads(LITERATURE["PDARTS"].to_json())
     text["skeleton"] = {"layers": 4, "channels": 6, "stem": "cifar", "image": [1, 8, 8], "classes": 10}
@@ -212,14 +212,16 @@ def test_the_skeleton_that_was_priced_is_the_one_that_is_built(tmp_path: Path) -
     assert built(tmp_path / "asked").layers == 3
 
 
-def test_a_cut_network_file_is_named(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_truncated_network_file_is_named_in_the_error(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     broken = tmp_path / "network.safetensors"
     broken.write_bytes((whole / "network.safetensors").read_bytes()[:2000])
     assert main(["evaluate", str(broken)]) == 4
     assert str(broken) in capsys.readouterr().err
 
 
-def test_accuracy_says_how_sure_it_is() -> None:
+def test_accuracy_is_shown_with_its_standard_error() -> None:
     assert str(Evaluation(97, 100, 0.1)) == "97.00 % +- 1.71 % (standard error, n = 100)"
 
 
@@ -249,7 +251,7 @@ EVERYTHING = [
 
 
 @pytest.mark.parametrize("after", ["epoch 1", "step 8"])
-def test_with_everything_on_it_still_resumes_to_the_same_bits(
+def test_a_retraining_with_every_option_resumes_bit_identically(
     everything: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -266,30 +268,30 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_is_compiled_is_saved_as_it_was_written(
+def test_a_compiled_network_is_saved_with_the_original_names(
     everything: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled = []
+    networks = []
 
-    def stand_in(network: torch.nn.Module) -> Any:
-        compiled.append(translated := torch._dynamo.optimize("eager")(network))
-        return translated
+    def compile_eagerly(network: torch.nn.Module) -> Any:
+        networks.append(compiled := torch._dynamo.optimize("eager")(network))
+        return compiled
 
-    monkeypatch.setattr(torch, "compile", stand_in)
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
     settings = [*EVERYTHING, "retrain.compile=true"]
     with monkeypatch.context() as patch:
         interrupt(patch, "step 8")
         assert run_retrain(tmp_path / "cut", *settings) == 75
     assert run_retrain(tmp_path / "cut", *settings, "resume=true") == 0
-    assert len(compiled) == 2
-    assert any(name.startswith("_orig_mod.") for name in compiled[0].state_dict())
+    assert len(networks) == 2
+    assert any(name.startswith("_orig_mod.") for name in networks[0].state_dict())
     ours, plain = (load_file(folder / "network.safetensors") for folder in (tmp_path / "cut", everything))
     assert ours.keys() == plain.keys()
     assert results(tmp_path / "cut") == results(everything)
 
 
 def test_the_moving_average_is_the_result(base: bytes, tmp_path: Path) -> None:
-    """It does not touch the training, and after two epochs it already knows what the last weights know."""
+    """The average does not affect the training, and its accuracy soon comes close to that of the last weights."""
     recipe = ["retrain.epochs=4", "retrain.lr=0.1", "retrain.drop_path=0", "retrain.cutout=0", "retrain.batch=30"]
     assert run_retrain(tmp_path / "plain", *recipe) == 0
     assert run_retrain(tmp_path / "ema", *recipe, "retrain.ema=0.99") == 0
@@ -311,8 +313,8 @@ def test_the_moving_average_is_the_result(base: bytes, tmp_path: Path) -> None:
     assert main(["evaluate", str(tmp_path / "ema"), "threads=1"]) == 0
 
 
-def test_a_capture_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that fails after the backward pass has gradients of numbers that were never computed."""
+def test_a_failed_graph_capture_does_not_affect_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A capture that fails after the backward pass leaves gradients of values that were never computed."""
 
     def refuse(*given: Any) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
@@ -326,26 +328,26 @@ def test_a_capture_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch:
 
         return take
 
-    anew, once = tmp_path / "anew", tmp_path / "once"
+    retried, once = tmp_path / "retried", tmp_path / "once"
     monkeypatch.setattr(loop, "to_device", lambda network, device: without_statistics(network))
-    for folder, graphed in ((anew, after_a_failure), (once, lambda step, *given: step)):
+    for folder, graphed in ((retried, after_a_failure), (once, lambda step, *given: step)):
         monkeypatch.setattr(loop, "GraphedStep", graphed)
         assert run_retrain(folder, "retrain.epochs=1", "data.fraction=0.1") == 0
-    first, second = (load_file(folder / "network.safetensors") for folder in (anew, once))
+    first, second = (load_file(folder / "network.safetensors") for folder in (retried, once))
     weights = [name for name in second if not name.endswith("num_batches_tracked")]
     assert all(torch.equal(first[name], second[name]) for name in weights)
 
 
 def without_statistics(network: torch.nn.Module) -> torch.nn.Module:
-    """A network whose batch norms keep no statistics: what a step has seen leaves no trace but in the weights."""
+    """Keep the batch norms of a network from updating their statistics, so that a step changes only the weights."""
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 0.0
     return network
 
 
-def test_label_smoothing_is_that_of_its_authors() -> None:
-    """Szegedy et al. 2016, section 7: (1 - e) of the label, e / K of every class."""
+def test_label_smoothing_follows_its_authors() -> None:
+    """Szegedy et al. 2016, section 7: the label has weight 1 - e, and every class e / K in addition."""
     torch.manual_seed(0)
     logits, labels = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 3, 1, 1, 2])
     wanted = 0.9 * torch.nn.functional.one_hot(labels, 4) + 0.1 / 4
@@ -353,8 +355,8 @@ def test_label_smoothing_is_that_of_its_authors() -> None:
     assert summed_loss(logits, labels, 0.1).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_accumulated_batches_are_one_large_batch(large_digits: Path, tmp_path: Path) -> None:
-    """Of a network without batch norm: with them, each batch is normalised by itself."""
+def test_accumulated_batches_are_equal_to_one_large_batch(large_digits: Path, tmp_path: Path) -> None:
+    """The network has no batch norms, which would normalise each batch separately."""
     data = ["data.name=npz", f"data.path={large_digits}", "data.fraction=0.2", "threads=1"]
     recipe = ["retrain.epochs=2", "retrain.cutout=3", "retrain.label_smoothing=0.1", "retrain.lr=0.05"]
     networks = []
@@ -385,12 +387,12 @@ GOOGLENET = [
     "retrain.batch=40",
     "retrain.validation_fraction=0.1",
 ]
-"""Batch norms and dropout, on digits of 8 x 8."""
+"""Settings for a network with batch norms and dropout, on digits of 8 x 8 pixels."""
 
 
 @pytest.fixture(scope="module")
 def large_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits at 16 x 16, which is enough for lenet."""
+    """The digits at 16 x 16 pixels, the size that lenet needs."""
     from rapdarts.data import dataset as data
 
     small = np.load(Path(data.__file__).with_name("digits.npz"))
@@ -403,13 +405,13 @@ def large_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def googlenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A retraining of a reference network that nobody interrupted."""
+    """Run folder of an uninterrupted retraining of a reference network."""
     folder = tmp_path_factory.mktemp("runs") / "googlenet"
     assert main(["retrain", "GoogLeNet", "digits", *GOOGLENET, f"run={folder}"]) == 0
     return folder
 
 
-def test_a_reference_network_learns_and_is_tested_again(
+def test_a_reference_network_learns_and_can_be_evaluated(
     large_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, data = tmp_path / "run", ["data.name=npz", f"data.path={large_digits}"]
@@ -435,7 +437,7 @@ def test_a_reference_network_learns_and_is_tested_again(
 
 
 @pytest.mark.parametrize("after", ["epoch 1", "step 4"])
-def test_an_interrupted_reference_network_ends_in_the_same_bits(
+def test_an_interrupted_reference_network_resumes_bit_identically(
     googlenet: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["retrain", "googlenet", "digits", *GOOGLENET, f"run={tmp_path / 'cut'}"]
@@ -447,8 +449,11 @@ def test_an_interrupted_reference_network_ends_in_the_same_bits(
     assert set(results(googlenet)) == {"records", "network.safetensors", "best.safetensors"}
 
 
-def test_resume_with_another_network_is_refused(googlenet: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, code, reason in (("googlenet_d2l", 4, "belongs to a different reference network"), ("PDARTS", 2, "skeleton")):
+def test_resuming_with_another_network_is_refused(googlenet: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, code, reason in (
+        ("googlenet_d2l", 4, "belongs to a different reference network"),
+        ("PDARTS", 2, "skeleton"),
+    ):
         assert main(["retrain", name, "digits", *GOOGLENET, f"run={googlenet}", "resume=true"]) == code
         assert reason in capsys.readouterr().err
 
@@ -462,14 +467,17 @@ def test_resume_with_another_network_is_refused(googlenet: Path, capsys: pytest.
             "lenet is a reference network, which has no use for skeleton.layers=",
         ),
         (("lenet", "digits", "stem=cifar"), "lenet is a reference network, which has no use for stem=; leave it out."),
-        (("googlenet", "digits", "retrain.batch=5000"), "retrain.batch=5000 is larger than the 1197 training images that it is drawn from;"),
+        (
+            ("googlenet", "digits", "retrain.batch=5000"),
+            "retrain.batch=5000 is larger than the 1197 training images that it is drawn from;",
+        ),
         (
             ("googlenett", "digits"),
             "there is no network 'googlenett': it is neither a file nor a known name; the nearest is googlenet.",
         ),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_a_folder_is_made(
+def test_invalid_retrainings_are_refused_before_a_folder_is_made(
     arguments: tuple[str, ...], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["retrain", *arguments, f"run={tmp_path / 'run'}"]) == 2
@@ -479,24 +487,22 @@ def test_what_cannot_be_trained_is_refused_before_a_folder_is_made(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_space_of_ones_own_is_of_no_use_to_a_reference_network(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_reference_network_does_not_accept_a_space(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.py").write_text("from search_spaces.darts import SPACE\n")
     assert main(["retrain", "googlenet", "digits", "--space", str(tmp_path / "mine.py")]) == 2
     assert "which has no use for --space; leave it out." in capsys.readouterr().err
 
 
-def test_no_two_networks_share_a_name() -> None:
+def test_all_networks_have_different_names() -> None:
     names = [name.lower() for name in (*LITERATURE, *REFERENCE)]
     assert len(names) == len(set(names))
 
 
-@pytest.mark.skipif("RAPDARTS_DATA" not in os.environ, reason="RAPDARTS_DATA names no folder with real data")
+@pytest.mark.skipif("RAPDARTS_DATA" not in os.environ, reason="RAPDARTS_DATA is not set to a folder with real data")
 def test_lenet_learns_fashion_mnist(tmp_path: Path) -> None:
     path = Path(os.environ["RAPDARTS_DATA"]) / "fashion-mnist"
     if not path.is_dir():
-        pytest.skip("RAPDARTS_DATA holds no fashion-mnist")
+        pytest.skip("RAPDARTS_DATA has no fashion-mnist")
     recipe = ["threads=1", "data.fraction=0.05", "retrain.epochs=2", "retrain.batch=32", "retrain.lr=0.1"]
     data = ["data.name=fashion_mnist", f"data.path={path}", "data.flip=true"]
     assert main(["retrain", "lenet", "digits", *data, *recipe, f"run={tmp_path}"]) == 0

@@ -1,4 +1,4 @@
-"""The search end to end on real digits: what it writes, that it repeats, and that an interrupted one ends in the same bits."""
+"""The search end to end on real digits: its files, budgets, replicas and prices, and bit-identical repeating and resuming."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def run_search(folder: Path, *settings: str) -> int:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """What must not depend on interruptions: every result file's bytes, and the record but for its times."""
+    """Return everything that must not depend on interruptions: the bytes of all result files, and the record without times."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for record in records:
         record.pop("seconds")
@@ -73,7 +73,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A search that nobody interrupted."""
+    """Run folder of an uninterrupted search."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     assert run_search(folder) == 0
     return folder
@@ -95,7 +95,7 @@ def test_a_search_writes_a_priced_genotype(whole: Path, capsys: pytest.CaptureFi
         "config.yaml", "environment.json", "metrics.jsonl", "checkpoint", "genotype.json", "candidates.json",
         "alphas.json", "status.json", "tensorboard",
     }  # fmt: skip
-    assert {path.name for path in whole.iterdir()} <= {*RUN_FILES, "tensorboard"}  # what no result is written over
+    assert {path.name for path in whole.iterdir()} <= {*RUN_FILES, "tensorboard"}  # files that no result may overwrite
     assert json.loads((whole / "status.json").read_text())["state"] == "done"
 
 
@@ -111,7 +111,7 @@ def test_the_record_holds_costs_and_gradient_ratio(whole: Path) -> None:
     assert alternating["gradient_ratio"] > 0
 
 
-def test_candidates_are_all_there_and_one_is_chosen(whole: Path) -> None:
+def test_candidates_are_listed_by_score_and_one_is_chosen(whole: Path) -> None:
     candidates = json.loads((whole / "candidates.json").read_text())
     genotype = json.loads((whole / "genotype.json").read_text())
     chosen = [candidate for candidate in candidates if candidate["chosen"]]
@@ -121,7 +121,7 @@ def test_candidates_are_all_there_and_one_is_chosen(whole: Path) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
-def test_alphas_read_back_to_the_same_bits(whole: Path) -> None:
+def test_alphas_read_back_bit_identically(whole: Path) -> None:
     space, skeleton, (architecture,) = read_alphas(whole / "alphas.json", SPACE)
     assert all(len(edge) == 3 for kind in space.candidates for edge in kind)
     assert skeleton == read_genotype(whole / "genotype.json").skeleton
@@ -132,7 +132,9 @@ def test_alphas_read_back_to_the_same_bits(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [[], ["max_skips=0"], ["rule=darts"], ["layers=20", "channels=36"]])
-def test_derive_again(whole: Path, tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_genotype_is_derived_from_a_finished_search(
+    whole: Path, tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "again.json"
     assert main(["derive", str(whole), "--json", f"out={out}", *settings]) == 0
     genotype = read_genotype(out)
@@ -150,7 +152,7 @@ def test_derive_again(whole: Path, tmp_path: Path, settings: list[str], capsys: 
         assert (genotype.skeleton.layers, genotype.skeleton.channels) == (20, 36)
 
 
-def test_the_same_seed_gives_the_same_search_and_another_another(whole: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_search_and_another_seed_a_different_one(whole: Path, tmp_path: Path) -> None:
     assert run_search(tmp_path / "again") == 0
     assert results(tmp_path / "again") == results(whole)
     assert run_search(tmp_path / "other", "seed=1") == 0
@@ -158,7 +160,7 @@ def test_the_same_seed_gives_the_same_search_and_another_another(whole: Path, tm
 
 
 def interrupt_and_resume(after: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *settings: str) -> None:
-    """A search that a real signal stops after `epoch N` or `step N`, and that is then continued to its end."""
+    """Stop a search with a real signal after `epoch N` or `step N`, then resume it to its end."""
     what, number = after.split()
     seen = 0
     original = Run.log if what == "epoch" else Run._pause
@@ -167,7 +169,7 @@ def interrupt_and_resume(after: str, folder: Path, monkeypatch: pytest.MonkeyPat
         nonlocal seen
         seen += 1
         if seen == int(number):
-            os.kill(os.getpid(), signal.SIGTERM)  # the run answers it between two steps
+            os.kill(os.getpid(), signal.SIGTERM)  # the run handles it between two steps
         original(self, *shown, **facts)
 
     with monkeypatch.context() as patch:
@@ -179,7 +181,7 @@ def interrupt_and_resume(after: str, folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("after", ["epoch 1", "epoch 3", "step 2"])
-def test_an_interrupted_search_ends_in_the_same_bits(
+def test_an_interrupted_search_resumes_bit_identically(
     whole: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     interrupt_and_resume(after, tmp_path / "cut", monkeypatch)
@@ -188,7 +190,7 @@ def test_an_interrupted_search_ends_in_the_same_bits(
 
 
 def kill(folder: Path, epochs: int, *settings: str) -> None:
-    """A search in a process of its own that SIGKILL ends once it has recorded so many epochs."""
+    """Start a search in another process, and end it with SIGKILL once it has recorded `epochs` epochs."""
     words = ["search", "digits", *TINY, f"run={folder}", "save_seconds=0", *settings]
     process = subprocess.Popen([sys.executable, "-m", "rapdarts", *words], stderr=subprocess.PIPE, text=True)
     record, deadline = folder / "metrics.jsonl", time.monotonic() + 120
@@ -201,27 +203,27 @@ def kill(folder: Path, epochs: int, *settings: str) -> None:
     assert not (folder / "genotype.json").exists()
 
 
-def test_a_killed_search_ends_in_the_same_bits(whole: Path, tmp_path: Path) -> None:
+def test_a_killed_search_resumes_bit_identically(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     kill(folder, 3)
-    # A torn last line, as a kill in the middle of a write leaves it, is dropped.
+    # An incomplete last line, as left by a kill in the middle of a write, is dropped.
     with open(folder / "metrics.jsonl", "ab") as file:
         file.write(b'{"stage": 1, "ep')
     assert run_search(folder, "save_seconds=0", "resume=true") == 0
     assert results(folder) == results(whole)
 
 
-def test_a_finished_search_resumes_to_the_same(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resuming_a_finished_search_writes_the_same_result(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = results(whole)
     capsys.readouterr()
     assert run_search(whole, "resume=true") == 0
     assert results(whole) == before
-    said = capsys.readouterr().err
-    assert f"{whole} is finished; its result is written once more\n" in said
-    assert "resuming" not in said
+    progress = capsys.readouterr().err
+    assert f"{whole} is finished; writing its result again\n" in progress
+    assert "resuming" not in progress
 
 
-def test_resume_without_a_checkpoint_starts_from_the_beginning(
+def test_resuming_without_a_checkpoint_starts_from_the_beginning(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_search(tmp_path / "new", "resume=true") == 0
@@ -229,7 +231,7 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(
     assert results(tmp_path / "new") == results(whole)
 
 
-def test_resume_with_another_configuration_is_refused(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resuming_with_another_configuration_is_refused(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_search(whole, "resume=true", "search.lr=0.01") == 2
     error = capsys.readouterr().err
     assert "search.lr: 0.05 -> 0.01" in error
@@ -240,19 +242,19 @@ def test_resume_with_another_configuration_is_refused(whole: Path, capsys: pytes
 
 
 BUDGETS = {"params": 3_000, "traffic": 100_000}
-"""The networks at the skeleton of TINY have 1,982 to 19,454 parameters and move 82,432 (with two skips) to 258,816 bytes."""
+"""At the skeleton of TINY, networks have 1,982 to 19,454 parameters and a traffic of 82,432 (with two skips) to 258,816 B."""
 BUDGETED = ["cost.macs=0", "cost.bytes=0", *(f"budget.{name}={bound}" for name, bound in BUDGETS.items())]
 
 
 @pytest.fixture(scope="module")
 def within(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A search under two budgets, without any coefficient."""
+    """Run folder of a search with two budgets and no coefficients."""
     folder = tmp_path_factory.mktemp("runs") / "within"
     assert run_search(folder, *BUDGETED) == 0
     return folder
 
 
-def test_budgets_are_kept(within: Path) -> None:
+def test_budgets_are_met(within: Path) -> None:
     result = json.loads((within / "result.json").read_text())
     for name, bound in BUDGETS.items():
         assert result["counted"][name] == result["priced"][name] <= bound
@@ -263,7 +265,7 @@ def test_budgets_are_kept(within: Path) -> None:
 
 
 def test_multipliers_rise_after_warm_up_and_carry_over(within: Path) -> None:
-    """lambda += rate x (cost / budget - 1), on the genotype that would be derived without budgets; never below 0."""
+    """lambda += rate x (cost / budget - 1), but at least 0, with the cost of the genotype derived without budgets."""
     records = results(within)["records"]
     for name, bound in BUDGETS.items():
         multiplier = 0.0
@@ -276,15 +278,17 @@ def test_multipliers_rise_after_warm_up_and_carry_over(within: Path) -> None:
 
 
 @pytest.mark.parametrize("after", ["epoch 2", "epoch 3"])
-def test_an_interrupted_search_under_budgets_ends_in_the_same_bits(
+def test_an_interrupted_search_with_budgets_resumes_bit_identically(
     within: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt_and_resume(after, tmp_path / "cut", monkeypatch, *BUDGETED)
     assert results(tmp_path / "cut") == results(within)
 
 
-def test_derive_under_budgets(within: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The run's own budgets stand unless others are given; a folder and its alphas.json mean the same."""
+def test_genotypes_are_derived_within_other_budgets(
+    within: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's own budgets apply unless others are given; the run folder and its alphas.json give the same result."""
     assert main(["derive", str(within), "--json"]) == 0
     own = json.loads(capsys.readouterr().out)
     assert own[0]["genotype"]["cells"] == json.loads((within / "genotype.json").read_text())["cells"]
@@ -295,12 +299,12 @@ def test_derive_under_budgets(within: Path, tmp_path: Path, capsys: pytest.Captu
     assert len(three) == 3 and all(one["costs"]["params"] <= 4000 for one in three)
     assert [one["score"] for one in three] == sorted((one["score"] for one in three), reverse=True)
     assert json.loads(out.read_text()) == three[0]["genotype"]
-    assert all(one["costs"]["traffic"] <= BUDGETS["traffic"] for one in three)  # the run's other budget stands
+    assert all(one["costs"]["traffic"] <= BUDGETS["traffic"] for one in three)  # the run's other budget still applies
     assert main(["derive", str(within), "budget.params=none", "budget.traffic=none", "--json"]) == 0
     free = json.loads(capsys.readouterr().out)
     assert free[0]["score"] > own[0]["score"]
     assert main(["derive", str(within), "rule=pdarts"]) == 2
-    assert "lift the budgets with budget.params=none budget.traffic=none" in capsys.readouterr().err
+    assert "remove the budgets with budget.params=none budget.traffic=none" in capsys.readouterr().err
 
     assert main(["derive", str(within), "budget.params=1k"]) == 2
     remark, error = capsys.readouterr().err.splitlines()
@@ -312,7 +316,7 @@ def test_derive_under_budgets(within: Path, tmp_path: Path, capsys: pytest.Captu
     assert "Genotype(" not in error and len(error) < 400
 
 
-def test_a_budget_below_the_floor_stops_before_anything_is_made(
+def test_a_budget_below_the_lowest_cost_is_refused_before_a_folder_is_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_search(tmp_path / "none", "budget.params=1k") == 2
@@ -322,7 +326,7 @@ def test_a_budget_below_the_floor_stops_before_anything_is_made(
     assert not (tmp_path / "none").exists()
 
 
-def test_the_width_is_found(tmp_path: Path) -> None:
+def test_the_number_of_channels_is_found_automatically(tmp_path: Path) -> None:
     assert run_search(tmp_path / "wide", "skeleton.channels=auto", "budget.params=12k") == 0
     genotype = read_genotype(tmp_path / "wide" / "genotype.json")
     assert genotype.skeleton is not None and genotype.skeleton.channels > 4
@@ -330,16 +334,16 @@ def test_the_width_is_found(tmp_path: Path) -> None:
     assert f"channels: {genotype.skeleton.channels}" in (tmp_path / "wide" / "config.yaml").read_text()
 
 
-# --- what a budget has to be used for ----------------------------------------------------------------------------
+# --- lower bounds on the use of budgets --------------------------------------------------------------------------
 
 
 def used(folder: Path) -> dict[str, float]:
-    """The shares of the budgets that the genotype of a search uses."""
+    """Return the shares of the budgets that the genotype of a search uses."""
     return dict(json.loads((folder / "result.json").read_text())["used"])
 
 
-def test_a_budget_is_used(within: Path) -> None:
-    """The one that binds first by 0.9 or more, by every candidate; the rule says so."""
+def test_the_budget_that_binds_first_is_used(within: Path) -> None:
+    """Every candidate uses at least 0.9 of it, and the description of the rule has this bound."""
     shares, candidates = used(within), json.loads((within / "candidates.json").read_text())
     binding = max(shares, key=lambda name: shares[name])
     assert 0.9 <= shares[binding] <= 1
@@ -348,9 +352,7 @@ def test_a_budget_is_used(within: Path) -> None:
     assert f"{binding} at least " in rule and rule.count("at least") == 1
 
 
-def test_every_genotype_that_is_derived_within_a_budget_uses_it(
-    within: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_genotype_derived_within_a_budget_uses_it(within: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["derive", str(within), "budget.params=4k", "budget.traffic=none", "count=5"]
     assert main([*words, "--json"]) == 0
     five = json.loads(capsys.readouterr().out)
@@ -358,9 +360,9 @@ def test_every_genotype_that_is_derived_within_a_budget_uses_it(
     assert len(five) == 5 and scores == sorted(scores, reverse=True)
     assert all(3_600 <= one["costs"]["params"] <= 4_000 for one in five)
     assert main(words) == 0
-    said = capsys.readouterr().out
-    assert "params at least 3,600 and at most 4,000" in said
-    assert f"\n{five[0]['costs']['params'] / 40:.1f} % of the budget of 4,000 params is used" in said
+    output = capsys.readouterr().out
+    assert "params at least 3,600 and at most 4,000" in output
+    assert f"\n{five[0]['costs']['params'] / 40:.1f} % of the budget of 4,000 params is used" in output
 
     assert main([*words, "spend=0.97", "--json"]) == 0
     assert all(3_880 <= one["costs"]["params"] <= 4_000 for one in json.loads(capsys.readouterr().out))
@@ -370,7 +372,7 @@ def test_every_genotype_that_is_derived_within_a_budget_uses_it(
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "remark"),
     [
         (
             ["budget.params=3k", "budget.traffic=none", "spend=1"],
@@ -379,21 +381,21 @@ def test_every_genotype_that_is_derived_within_a_budget_uses_it(
         (["budget.params=50k", "budget.traffic=none"], "even the most expensive cell has params <= 50,000"),
     ],
 )
-def test_where_less_is_used_that_is_said(
-    settings: list[str], said: str, within: Path, capsys: pytest.CaptureFixture[str]
+def test_a_lower_bound_that_is_reduced_or_absent_is_reported(
+    settings: list[str], remark: str, within: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["derive", str(within), *settings]) == 0
-    assert said in capsys.readouterr().out
+    assert remark in capsys.readouterr().out
 
 
-def test_a_search_says_how_much_of_a_budget_it_asks_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_reports_a_budget_without_a_lower_bound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stage = ["search.layers=[3]", "candidates=[0]", "skip_dropout=[0]", "epochs=1", "warmup_epochs=0", "cost.macs=0"]
     assert run_search(tmp_path / "ample", *stage, "cost.bytes=0", "budget.params=50k") == 0
     assert (
-        "even the most expensive cell has params <= 50,000: there is no lower bound (search.spend)."
+        "even the most expensive cell has params <= 50,000, so there is no lower bound (search.spend)."
         in capsys.readouterr().out
     )
-    # Nothing has to be used of what has a price, unless it is asked for.
+    # A resource with a price has no lower bound unless one is requested.
     priced = [*stage, "cost.bytes=0", "cost.params=1000", "budget.params=12k"]
     assert run_search(tmp_path / "priced", *priced) == 0 and used(tmp_path / "priced")["params"] < 0.9
     capsys.readouterr()
@@ -401,10 +403,10 @@ def test_a_search_says_how_much_of_a_budget_it_asks_for(tmp_path: Path, capsys: 
     assert 10_800 <= json.loads(capsys.readouterr().out)[0]["costs"]["params"] <= 12_000
 
 
-def test_cells_of_nasbench201_are_residual_unless_that_is_lifted(
+def test_cells_of_nasbench201_are_residual_unless_skip_paths_is_any(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exactly one skip-only path, by the search and by derive; a run keeps its condition, and an older one has none."""
+    """Search and derive give exactly one skip-only path. A run keeps its own condition; older runs have none."""
     stage = ["search.layers=[3]", "candidates=[0]", "skip_dropout=[0]", "epochs=1", "warmup_epochs=0", "rule=exact"]
     folder = tmp_path / "bench"
     assert run_search(folder, "space=nasbench201", *stage) == 0
@@ -425,19 +427,17 @@ def test_cells_of_nasbench201_are_residual_unless_that_is_lifted(
     assert derived() == derived("skip_paths=auto") == residual
     assert derived("skip_paths=any") == derived("rule=darts") == plain
     assert main(["derive", str(folder), "rule=darts", "skip_paths=one"]) == 2
-    assert "skip_paths=one needs the rule exact; add rule=exact, or leave skip_paths out." in capsys.readouterr().err
+    assert "skip_paths=one needs rule=exact; add it, or leave out skip_paths." in capsys.readouterr().err
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(config.replace("skip_paths: auto", "skip_paths: one"))
-    assert derived() == residual and derived("rule=darts") == plain  # the run's condition goes with its rule
+    assert derived() == residual and derived("rule=darts") == plain  # another rule drops the run's condition
     (folder / "config.yaml").write_text(config.replace("  skip_paths: auto\n", ""))
     assert derived() == plain
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_none_is_derived_where_that_is_asked_for(
-    allowed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In a space whose cells may have it, and by derive as by the search; never so that nothing reaches the output."""
+def test_none_is_derived_only_on_request(allowed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """This applies to search and derive, in a space that allows none; the output always remains connected to the input."""
     stage = ["search.layers=[3]", "candidates=[0]", "skip_dropout=[0]", "epochs=1", "warmup_epochs=0"]
     folder = tmp_path / "bench"
     assert run_search(folder, "space=nasbench201", *stage, f"derive_none={str(allowed).lower()}") == 0
@@ -459,7 +459,7 @@ def test_none_is_derived_where_that_is_asked_for(
         else "|avg_pool_3x3~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|avg_pool_3x3~1|avg_pool_3x3~2|"
     )
     assert best["provenance"]["rule"].startswith(
-        "the cells of the largest" if allowed else "on each edge the strongest"
+        "the cells with the largest" if allowed else "the strongest primitive except none on each edge"
     )
 
 
@@ -471,19 +471,19 @@ REPLICATED = [*FEW, "candidates=[0,2]", "replicas=3"]
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A search with three replicas under a budget that nobody interrupted."""
+    """Run folder of an uninterrupted search with three replicas and a budget."""
     folder = tmp_path_factory.mktemp("runs") / "three"
     assert run_search(folder, *REPLICATED) == 0
     return folder
 
 
-def test_replicas_train_in_turns_stage_by_stage(three: Path) -> None:
+def test_replicas_train_one_after_the_other_in_every_stage(three: Path) -> None:
     records = results(three)["records"]
     places = [(record["stage"], record["replica"], record["epoch"]) for record in records]
     assert places == [(stage, replica, epoch) for stage in (0, 1) for replica in (1, 2, 3) for epoch in (0, 1)]
     losses = [record["train_loss"] for record in records if (record["stage"], record["epoch"]) == (0, 0)]
     assert len(set(losses)) == 3
-    # Each has multipliers of its own, which carry over its stages.
+    # Each replica has its own multipliers, which carry over from stage to stage.
     for replica in (1, 2, 3):
         multiplier = 0.0
         for record in (one for one in records if one["replica"] == replica):
@@ -492,8 +492,8 @@ def test_replicas_train_in_turns_stage_by_stage(three: Path) -> None:
                 multiplier = max(0.0, multiplier + 0.5 * (record["realised_params"] / 3000 - 1))
 
 
-def test_one_pruning_holds_for_all_replicas(three: Path) -> None:
-    """That by the mean of what the three learned in the first stage."""
+def test_all_replicas_are_pruned_alike(three: Path) -> None:
+    """The pruning uses the mean of the mixing weights of all three replicas after the first stage."""
     left, skeleton, architectures = read_alphas(three / "alphas.json", SPACE)
     assert len(architectures) == 3 and json.loads((three / "alphas.json").read_text())["version"] == 2
     found = checkpoint.load_checkpoint(three / "checkpoint", {})
@@ -516,7 +516,9 @@ def test_one_pruning_holds_for_all_replicas(three: Path) -> None:
         assert torch.equal(state["alpha"][open_], architecture.alpha[..., columns][open_])
 
 
-def test_the_genotype_of_several_replicas(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_genotype_of_several_replicas_meets_the_budget_and_is_derived_again(
+    three: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     genotype, result = read_genotype(three / "genotype.json"), json.loads((three / "result.json").read_text())
     assert 2700 <= genotype.costs["params"] <= 3000 and 0.9 <= result["used"]["params"] <= 1
     assert any("the three replicas agree on " in note for note in result["notes"])
@@ -531,34 +533,34 @@ def test_the_genotype_of_several_replicas(three: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("after", ["epoch 3", "epoch 8"])
-def test_an_interrupted_search_with_replicas_ends_in_the_same_bits(
+def test_an_interrupted_search_with_replicas_resumes_bit_identically(
     three: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped within and after a replica, in each of two stages."""
+    """The search is stopped within a replica in the first stage, and after one in the second."""
     interrupt_and_resume(after, tmp_path / "cut", monkeypatch, *REPLICATED)
     assert results(tmp_path / "cut") == results(three)
 
 
-def test_a_killed_search_with_replicas_ends_in_the_same_bits(three: Path, tmp_path: Path) -> None:
+def test_a_killed_search_with_replicas_resumes_bit_identically(three: Path, tmp_path: Path) -> None:
     kill(tmp_path / "killed", 9, *REPLICATED)
     assert run_search(tmp_path / "killed", *REPLICATED, "save_seconds=0", "resume=true") == 0
     assert results(tmp_path / "killed") == results(three)
 
 
-def test_a_search_with_one_replica_knows_nothing_of_replicas(whole: Path, tmp_path: Path) -> None:
+def test_a_search_with_one_replica_writes_the_files_of_a_plain_search(whole: Path, tmp_path: Path) -> None:
     assert run_search(tmp_path / "one", "replicas=1") == 0
     assert results(tmp_path / "one") == results(whole)
     assert not any("replica" in record for record in results(whole)["records"])
     assert json.loads((whole / "alphas.json").read_text())["version"] == 1
 
 
-def test_another_number_of_replicas_is_another_search(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resuming_with_another_number_of_replicas_is_refused(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_search(three, *REPLICATED, "replicas=2", "resume=true") == 2
     assert "search.replicas: 3 -> 2" in capsys.readouterr().err
 
 
-def test_three_searches_are_one_with_three_replicas(tmp_path: Path) -> None:
-    """In one stage, on all images: the replicas are searches with their seeds, and so is what is derived from them."""
+def test_three_searches_are_equal_to_one_with_three_replicas(tmp_path: Path) -> None:
+    """In a single stage and with all images, replicas are searches with their seeds, and give the same genotype."""
     stage = ["search.layers=[3]", "candidates=[0]", "skip_dropout=[0.3]", "epochs=1", "warmup_epochs=0", "subset=0.1"]
     settings = ["data.fraction=1", *stage, *FEW]
     seeds = replica_seeds(0, 3)
@@ -584,7 +586,7 @@ def test_three_searches_are_one_with_three_replicas(tmp_path: Path) -> None:
         assert found.genotype.provenance["seeds"] == seeds
 
 
-def test_searches_that_dropped_different_candidates_are_derived_from_together(
+def test_searches_that_dropped_different_candidates_can_be_averaged(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_search(tmp_path / "other", "seed=1") == 0
@@ -592,13 +594,12 @@ def test_searches_that_dropped_different_candidates_are_derived_from_together(
     out = tmp_path / "both.json"
     assert main(["derive", str(whole), str(tmp_path / "other"), f"out={out}"]) == 0
     printed = capsys.readouterr()
-    said = printed.out
-    assert "the two replicas agree on " in said and said.endswith(f"written to {out}\n")
-    assert "was searched with other" not in printed.err
+    assert "the two replicas agree on " in printed.out and printed.out.endswith(f"written to {out}\n")
+    assert "was searched with different" not in printed.err
     assert run_search(tmp_path / "longer", "seed=2", "alpha_lr=0.02", "weight_decay=0") == 0
     assert main(["derive", str(whole), str(tmp_path / "longer")]) == 0
     assert (
-        f"{tmp_path / 'longer'} was searched with other settings than {whole}, whose settings derive: weight_decay: 0.0003 -> 0.0,"
+        f"{tmp_path / 'longer'} was searched with different settings than {whole}, whose settings are used: weight_decay: 0.0003 -> 0.0,"
         " alpha_lr: 0.05 -> 0.02" in " ".join(capsys.readouterr().err.split())
     )
     validate(read_genotype(out), SPACE, "both")
@@ -611,7 +612,7 @@ def test_searches_that_dropped_different_candidates_are_derived_from_together(
 
 @pytest.fixture(scope="module")
 def unpriced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """What the network costs that a search without any price finds, at a skeleton deep enough for its peak to lie in a cell."""
+    """Costs of the network that a search without prices finds, at a skeleton deep enough for its memory peak to be in a cell."""
     folder = tmp_path_factory.mktemp("runs") / "unpriced"
     assert run_search(folder, "cost.macs=0", "cost.bytes=0", "skeleton.layers=6") == 0
     costs = json.loads((folder / "result.json").read_text())["counted"]
@@ -619,21 +620,21 @@ def unpriced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("resource", COUNTERS)
-def test_a_price_on_any_resource_lowers_it(resource: str, unpriced: dict[str, float], tmp_path: Path) -> None:
+def test_a_price_on_a_resource_lowers_its_cost(resource: str, unpriced: dict[str, float], tmp_path: Path) -> None:
     prices = ["cost.macs=0", "cost.bytes=0", f"cost.{resource}=1000"]
-    assert run_search(tmp_path / "dear", *prices, "skeleton.layers=6") == 0
-    records = results(tmp_path / "dear")["records"]
+    assert run_search(tmp_path / "priced", *prices, "skeleton.layers=6") == 0
+    records = results(tmp_path / "priced")["records"]
     assert all(np.isfinite(record["train_loss"]) for record in records)
     assert records[1]["gradient_ratio"] > 10
     assert records[-1][f"expected_{resource}"] < records[0][f"expected_{resource}"]
-    costs = json.loads((tmp_path / "dear" / "result.json").read_text())["counted"]
-    # Nine random networks of ten have the least peak there is: so may the unpriced one, and in four epochs of a search
-    # the mixture's mean has fallen, but not yet below that of every single network.
+    costs = json.loads((tmp_path / "priced" / "result.json").read_text())["counted"]
+    # Nine of ten random networks have the lowest possible peak, so the unpriced one may have it too, and after four epochs
+    # the mean of the mixture has fallen, but is not yet below the peak of every single network.
     if resource != "peak_memory":
         assert costs[resource] < unpriced[resource]
 
 
-def test_darts_strategy_and_its_second_order_gradient(tmp_path: Path) -> None:
+def test_the_darts_strategy_searches_with_both_orders_of_gradient(tmp_path: Path) -> None:
     settings = ["strategy=darts", "search.layers=[3]", "epochs=1", "search.batch=24"]
     assert (
         run_search(
@@ -659,12 +660,12 @@ def test_darts_strategy_and_its_second_order_gradient(tmp_path: Path) -> None:
     assert first["alphas.json"] != second["alphas.json"]
 
 
-def test_partial_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Edges learn weights of their own, which are kept beside alpha, and which decide over the edges of the genotype."""
+def test_partial_channels_learn_edge_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The edge weights are saved with alpha and affect which edges the genotype keeps."""
     folder = tmp_path / "partial"
     assert run_search(folder, "partial_channels=2", "search.channels=4") == 0
     _, _, (architecture,) = read_alphas(folder / "alphas.json", SPACE)
-    assert architecture.beta is not None and architecture.beta.abs().max() > 0.05  # what a step of Adam moves it by
+    assert architecture.beta is not None and architecture.beta.abs().max() > 0.05  # the size of a step of Adam
     written = json.loads((folder / "alphas.json").read_text())
     assert architecture.beta[1, 5].item() == written["cells"]["reduce"][5]["beta"]
     genotype = read_genotype(folder / "genotype.json")
@@ -675,7 +676,7 @@ def test_partial_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     capsys.readouterr()
     assert main(["derive", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["genotype"]["cells"] == json.loads(genotype.to_json())["cells"]
-    # Weights that say so clearly decide which edges stay.
+    # Large differences between edge weights decide which edges are kept.
     for entries in written["cells"].values():
         for entry in entries:
             entry["beta"] = float(entry["input"])
@@ -686,7 +687,7 @@ def test_partial_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert [[source for _, source in node] for node in cell["nodes"]] == [[0, 1], [1, 2], [2, 3], [3, 4]]
 
 
-def test_a_diverging_search_stops_and_keeps_no_broken_checkpoint(
+def test_a_diverging_search_stops_and_keeps_a_finite_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wild = ["search.lr=1000", "search.weight_decay=1", "search.clip=0", "search.epochs=6", "save_seconds=0"]
@@ -699,7 +700,7 @@ def test_a_diverging_search_stops_and_keeps_no_broken_checkpoint(
     assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
 
 
-def test_halves_share_no_image_and_the_search_half_goes_round() -> None:
+def test_halves_share_no_image_and_the_search_half_repeats() -> None:
     config = resolve_experiment(
         "digits", [("search.batch", "64"), ("search.weight_fraction", "0.7"), ("search.subset", "1")], "search"
     )

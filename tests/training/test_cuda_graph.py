@@ -1,4 +1,4 @@
-"""A step captured as a CUDA graph does what the step does, with a stand-in that replays torch's operations on the CPU."""
+"""A step captured as a CUDA graph matches the eager step; a fake graph replays torch's operations on the CPU."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GPU = torch.device("cuda")
 
 
 class Tape(TorchDispatchMode):
-    """Writes down every operation with the very tensors that it read and wrote."""
+    """Mode that records every operation with the tensors that it read and wrote."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,10 @@ def _alias(value: Any) -> Any:
 
 
 class Replayed:
-    """As torch.cuda.CUDAGraph: the captured operations again, on the same memory. (The capture carried out the first one.)"""
+    """Fake of torch.cuda.CUDAGraph that runs the captured operations again on the same memory.
+
+    The capture has already run them once, so the first replay does nothing.
+    """
 
     def __init__(self) -> None:
         self.tape, self.replays = Tape(), 0
@@ -78,14 +81,14 @@ class Stream:
 
 
 class Watch:
-    """As torch's switch that lets it warn of what waits for a device."""
+    """Fake of torch's debug mode that warns of operations that wait for a device."""
 
     def __init__(self) -> None:
         self.mode: int | str = 0
 
     def set(self, mode: int | str) -> None:
         self.mode = mode
-        if mode:  # torch says this once
+        if mode:  # torch gives this warning once
             warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=2)
 
     def wait(self, value: Tensor) -> float:
@@ -112,7 +115,7 @@ def graphs(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> list[Replayed]:
 
     @contextmanager
     def capture(graph: Replayed, pool: Any, stream: Any) -> Iterator[None]:
-        assert pool == (7 if len(made) > 1 else None)  # one pool for all
+        assert pool == (7 if len(made) > 1 else None)  # all graphs share one pool
         with graph.tape:
             yield
 
@@ -124,12 +127,12 @@ def graphs(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> list[Replayed]:
     return made
 
 
-def test_on_a_cpu_it_is_the_step_itself() -> None:
+def test_a_cpu_runs_the_step_itself() -> None:
     graphed = GraphedStep(lambda x, sign: sign * x.sum(), torch.device("cpu"))
     assert [graphed(torch.ones(n), -1).item() for n in range(10)] == [-n for n in range(10)]
 
 
-def test_a_graph_for_each_shape_and_setting(graphs: list[Replayed]) -> None:
+def test_each_combination_of_shapes_and_settings_has_its_own_graph(graphs: list[Replayed]) -> None:
     called = []
 
     def step(x: Tensor, doubled: bool) -> dict[str, tuple[Tensor, int]]:
@@ -148,7 +151,7 @@ def test_a_graph_for_each_shape_and_setting(graphs: list[Replayed]) -> None:
 
 
 def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
-    """Ten steps of a small search, while learning rate, dropout, warmth and a multiplier change; all that it leaves behind."""
+    """Run 16 steps of a small search while its learning rate, dropout, warm-up and multiplier change; return all sums and state."""
     torch.manual_seed(0)
     space = named_space("darts").only(["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"])
     settings = replace(SearchConfig(), amp=amp)
@@ -164,7 +167,7 @@ def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
     for at in range(16):
         set_lr(sgd, 0.1 / (1 + at))
         supernet.dropout.rate = 0.5 - at / 64
-        penalty.ascend({"params": 1000.0 + 200 * at})
+        penalty.adjust({"params": 1000.0 + 200 * at})
         torch.manual_seed(at)
         size = 5 if at == 9 else 6  # the last batch of an epoch may be smaller
         i = at % 10
@@ -175,17 +178,17 @@ def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
 
 
 @pytest.mark.parametrize("amp", ["none", "bf16"])
-def test_a_search_played_back_is_the_search(graphs: list[Replayed], amp: str) -> None:
+def test_a_replayed_search_is_bit_identical(graphs: list[Replayed], amp: str) -> None:
     expected = alternations(lambda step: step, amp)
     found = alternations(lambda step: GraphedStep(step, GPU), amp)
-    # Weights alone for four steps, then both: two graphs, and the odd batch runs eagerly.
+    # Weights only for four steps, then both: two graphs. The smaller batch runs eagerly.
     assert [graph.replays for graph in graphs] == [1, 16 - 4 - 1 - EAGER]
     assert len(found) == len(expected)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_step_that_waits_on_a_gpu_leaves_the_random_numbers_alone() -> None:
+def test_a_step_that_waits_on_a_gpu_does_not_break_random_numbers() -> None:
     said: list[str] = []
     graphed = GraphedStep(lambda x: x + x.sum().item() + torch.empty_like(x).uniform_(), GPU, said.append)
     for _ in range(EAGER + 2):
@@ -195,7 +198,7 @@ def test_a_step_that_waits_on_a_gpu_leaves_the_random_numbers_alone() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("amp", ["none", "bf16"])
-def test_a_search_captured_on_a_gpu_is_the_search(amp: str) -> None:
+def test_a_search_captured_on_a_gpu_is_bit_identical(amp: str) -> None:
     with torch.device("cuda"):
         expected = alternations(lambda step: step, amp)
         found = alternations(lambda step: GraphedStep(step, GPU), amp)
@@ -215,32 +218,30 @@ def test_a_step_that_cannot_be_captured_stays_eager(graphs: list[Replayed], monk
     assert len(said) == 1 and said[0].endswith("operation not permitted when stream is capturing")
 
 
-def test_the_capture_of_a_step_that_waits_is_never_begun(graphs: list[Replayed], watch: Watch) -> None:
-    """Each call takes one whole step; what else is warned of is heard."""
+def test_a_step_that_waits_is_never_captured(graphs: list[Replayed], watch: Watch) -> None:
+    """Each call takes exactly one step, and other warnings still reach the user."""
     taken: list[float] = []
 
     def step(x: Tensor, asks: bool) -> Tensor:
         taken.append(watch.wait(x.sum()) if asks else 0)
-        warnings.warn("of the user's own", stacklevel=1)
+        warnings.warn("a warning from the user's code", stacklevel=1)
         return x.sum()
 
     said: list[str] = []
     graphed = GraphedStep(step, GPU, said.append)
-    with pytest.warns(UserWarning, match="of the user's own") as heard:
+    with pytest.warns(UserWarning, match="a warning from the user's code") as caught:
         assert [graphed(torch.ones(3) * n, False).item() for n in range(6)] == [3 * n for n in range(6)]
         assert len(graphs) == 1 and said == []
         assert [graphed(torch.ones(3) * n, True).item() for n in range(6)] == [3 * n for n in range(6)]
     assert taken[EAGER + 1 :] == [3 * n for n in range(6)]
-    assert not any(WAITED in str(warning.message) for warning in heard)
+    assert not any(WAITED in str(warning.message) for warning in caught)
     assert len(graphs) == 1 and graphed.graphs == {}
-    assert said == [
-        "steps are not recorded, and run one operation after the other: something in them waits for the device"
-    ]
+    assert said == ["training steps run eagerly instead of as CUDA graphs: an operation waits for the device"]
     assert watch.mode == 0
 
 
 def waits(narrow: bool, name: str) -> Callable[[], Any]:
-    """An alternation on the CPU, at every price there is."""
+    """Return an alternation on the CPU that uses every kind of price."""
     space = named_space(name)
     table = price_table(space, Skeleton(5, 4, (1, 8, 8), 3))
     if narrow:
@@ -261,8 +262,8 @@ def waits(narrow: bool, name: str) -> Callable[[], Any]:
 
 @pytest.mark.parametrize("narrow", [False, True], ids=["whole", "narrowed"])
 @pytest.mark.parametrize("name", ["darts", "nasbench201"])
-def test_nothing_beneath_an_operation_waits(name: str, narrow: bool) -> None:
-    """The profiler also sees what operations call within: none asks for a number, or makes a tensor of the host's."""
+def test_no_nested_operation_waits(name: str, narrow: bool) -> None:
+    """The profiler also records the operations that others call: none reads a value back or copies a tensor from the host."""
     step = waits(narrow, name)
     step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -277,7 +278,7 @@ def test_nothing_beneath_an_operation_waits(name: str, narrow: bool) -> None:
 
 
 class OnTheDevice(TorchDispatchMode):
-    """Complains of every operation that would wait for a device, or copy to it. (Counters of the host's own are let be.)"""
+    """Mode that rejects every operation that would wait for the device or copy to it. Scalar tensors on the host are allowed."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
@@ -294,8 +295,8 @@ class OnTheDevice(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", spaces.NAMES)
-def test_a_step_waits_for_nothing(name: str) -> None:
-    """On the meta device, where there are no numbers to ask for, and none of the host's are taken."""
+def test_a_search_step_does_not_wait_for_the_device(name: str) -> None:
+    """The step runs on the meta device, where no values exist to read back, and takes no tensors from the host."""
     space = named_space(name)
     settings = SearchConfig()
     table = price_table(space, Skeleton(5, 4, (1, 8, 8), 3))
@@ -310,7 +311,7 @@ def test_a_step_waits_for_nothing(name: str) -> None:
     adam = torch.optim.Adam(architecture.parameters(), 0.1)
     step = alternation(settings, supernet, architecture, sgd, adam, penalty)  # type: ignore[arg-type]
     images, labels = torch.empty(2, 1, 8, 8, device="meta"), torch.empty(2, dtype=torch.int64, device="meta")
-    for optimizer, learner in ((sgd, supernet), (adam, architecture)):  # they make their state
+    for optimizer, learner in ((sgd, supernet), (adam, architecture)):  # the first step creates their state
         weights = list(learner.parameters())
         optimizer_step(optimizer, weights, [torch.zeros_like(weight) for weight in weights], clip=0)
     with OnTheDevice():
@@ -320,10 +321,10 @@ def test_a_step_waits_for_nothing(name: str) -> None:
 @pytest.mark.parametrize(
     "recipe", [[], ["retrain.amp=bf16", "retrain.ema=0.9", "retrain.nesterov=true", "accumulate=2"]]
 )
-def test_a_retraining_played_back_is_the_retraining(
+def test_a_replayed_retraining_is_bit_identical(
     graphs: list[Replayed], recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the learning rate falls and the drop path rate rises."""
+    """The learning rate falls and the drop path rate rises meanwhile."""
     tiny = ["threads=1", "data.fraction=0.3", "skeleton.layers=3", "skeleton.channels=4", "epochs=3", "batch=30"]
     command = ["retrain", "PDARTS", "digits", *tiny, "retrain.drop_path=0.4", "auxiliary=0.4", *recipe]
     assert main([*command, f"run={tmp_path / 'plain'}"]) == 0
@@ -336,8 +337,8 @@ def test_a_retraining_played_back_is_the_retraining(
     assert [record["train_loss"] for record in records[:3]] == [record["train_loss"] for record in records[3:]]
 
 
-def test_a_step_of_the_retraining_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With all that a recipe can ask for."""
+def test_a_retraining_step_does_not_wait_for_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe uses every option."""
     asked: list[str] = []
 
     def profiled(step: Any, device: Any, say: Any) -> Callable[..., Any]:
@@ -345,7 +346,7 @@ def test_a_step_of_the_retraining_waits_for_nothing(tmp_path: Path, monkeypatch:
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
                 facts = step(*given)
             if not asked:
-                asked.append("nothing")  # optimisers make their state in the first step
+                asked.append("nothing")  # optimisers create their state in the first step
             else:
                 waiting = ("aten::item", "aten::nonzero", "aten::lift_fresh")
                 found = [
@@ -353,7 +354,7 @@ def test_a_step_of_the_retraining_waits_for_nothing(tmp_path: Path, monkeypatch:
                     for event in profile.events()
                     if event.name in waiting
                 ]
-                # On a CPU the fused optimiser reads its learning rate; on a GPU it does not.
+                # The fused optimiser reads its learning rate back on a CPU, but not on a GPU.
                 asked.extend(words for words in found if words != "aten::item of aten::_fused_sgd_")
             return facts
 

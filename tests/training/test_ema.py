@@ -1,4 +1,4 @@
-"""The moving average of weights, against its recursion by hand."""
+"""The moving average of weights, compared with its recursion computed by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rapdarts.training.ema import EMA
 
 
 def moved(network: nn.Module, step: int) -> None:
-    """Other weights, and other statistics."""
+    """Give a network new weights and new batch norm statistics."""
     torch.manual_seed(step)
     with torch.no_grad():
         for weight in network.parameters():
@@ -19,8 +19,8 @@ def moved(network: nn.Module, step: int) -> None:
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.15, 0.999])
-def test_recursion(decay: float) -> None:
-    """Of weights; running statistics and counters are those of the last step."""
+def test_weights_follow_the_recursion(decay: float) -> None:
+    """Running statistics and counters are copied from the last step."""
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2))
     ema = EMA(network, decay)
     expected = {name: value.detach().clone().double() for name, value in network.named_parameters()}
@@ -38,7 +38,7 @@ def test_recursion(decay: float) -> None:
     assert ema.updates == 7
 
 
-def test_it_stands_apart_from_what_it_follows() -> None:
+def test_the_average_is_independent_of_the_network() -> None:
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2)).train()
     ema = EMA(network, 0.9)
     assert not ema.network.training and network.training
@@ -48,14 +48,14 @@ def test_it_stands_apart_from_what_it_follows() -> None:
     assert not torch.equal(ema.network[0].weight, network[0].weight)
 
 
-def test_networks_without_batch_norms_have_one_too() -> None:
+def test_networks_without_batch_norms_can_be_averaged() -> None:
     network = nn.Linear(2, 1)
     ema = EMA(network, 0.5)
     ema.update()
     assert torch.equal(ema.network.weight, network.weight)
 
 
-def test_it_goes_on_from_its_state() -> None:
+def test_the_average_resumes_from_its_state() -> None:
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2))
     ema = EMA(network, 0.9)
     moved(network, 1)

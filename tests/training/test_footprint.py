@@ -1,4 +1,4 @@
-"""Footprints: counted by hand, and what really is alive in a step on the CPU, to the byte where that is the same."""
+"""Footprints, compared with counts by hand and with the memory of real steps on the CPU, to the byte where they must agree."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 # --- by hand -----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_alive_at_once_is_counted() -> None:
-    """100 bytes and 8 an image stand; then come 400 bytes, which go, and 40 bytes an image, which stay."""
+def test_tensors_alive_at_the_same_time_are_counted() -> None:
+    """100 bytes and 8 bytes per image are resident; the step allocates and releases 400 bytes, then allocates 40 per image."""
 
     def step() -> Tensor:
         first = empty(100)
@@ -43,7 +43,7 @@ def test_what_is_alive_at_once_is_counted() -> None:
     assert [found.bytes(batch) for batch in (0, 1, 10, 100)] == [500, 508, 580, 4900]
 
 
-def test_a_storage_lives_until_the_last_that_looks_at_it() -> None:
+def test_a_storage_lives_until_its_last_view_is_released() -> None:
     def step() -> None:
         x = empty(BATCH, 4)
         half = x.view(2, BATCH, 2)[0]
@@ -59,27 +59,27 @@ def test_a_storage_lives_until_the_last_that_looks_at_it() -> None:
     assert max(each for _, each in alive.moments) == 16 + 4
 
 
-def test_what_is_kept_for_a_backward_pass_goes_with_it() -> None:
+def test_saved_tensors_are_released_by_the_backward_pass() -> None:
     x, weight = empty(BATCH, 5), empty(7, 5).requires_grad_()
     with Alive() as alive:
         y = torch.nn.functional.linear(x, weight).exp()
         loss = y.sum()
         del y
-        assert (alive.fixed, alive.each) == (4, 4 * 7)  # the loss; what exp put out
+        assert (alive.fixed, alive.each) == (4, 4 * 7)  # the loss; the output of exp
         (gradient,) = torch.autograd.grad(loss, [weight])
         assert (alive.fixed, alive.each) == (4 + 4 * 35, 0)
     assert gradient.shape == weight.shape
 
 
 @pytest.mark.parametrize("free", [0, 99, 100, 501, 1000, 4999, 10**7])
-def test_the_largest_batch_is_the_last_that_fits(free: int) -> None:
+def test_the_largest_batch_fits_and_the_next_does_not(free: int) -> None:
     found = Footprint(((100, 48), (340, 40), (500, 0)))
     batch = found.largest_batch(free)
     assert found.bytes(batch + 1) > free or found.bytes(0) > free
     assert batch == 0 or found.bytes(batch) <= free
 
 
-def test_moments_that_cannot_be_the_worst_are_left_out() -> None:
+def test_moments_that_cannot_be_the_peak_are_left_out() -> None:
     def step() -> None:
         for fixed, each in ((30, 1), (20, 5), (25, 3), (20, 2), (10, 5)):
             tensors = [empty(fixed, dtype=torch.uint8), empty(BATCH, each, dtype=torch.uint8)]
@@ -101,7 +101,7 @@ def shape_of(tensor: Tensor | None) -> Any:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_shortcuts_put_out_what_the_library_does(dtype: torch.dtype) -> None:
+def test_shortcuts_return_the_same_shapes_as_torch(dtype: torch.dtype) -> None:
     x = torch.randn(4, 6, 5, 3, dtype=dtype).to(memory_format=torch.channels_last)
     weight, mean, var = torch.rand(3, 6).unbind()
     aten, calls = torch.ops.aten, []
@@ -154,7 +154,7 @@ def supernet_of(
 
 
 def pair_of(name: str) -> tuple[Any, Any, Callable[[Any], Tensor]]:
-    """The same supernet with and without numbers, and the loss of a pass."""
+    """Return the same supernet on the CPU and on the meta device, and a function for the loss of a pass."""
     space, settings = VARIANTS[name]
     image = settings.get("image", (3, 8, 8))
     real = supernet_of(space, **settings)
@@ -175,7 +175,7 @@ def pair_of(name: str) -> tuple[Any, Any, Callable[[Any], Tensor]]:
 
 
 def kept(run: Callable[[], Tensor], weights: Sequence[Tensor], batch: int) -> int:
-    """Bytes of the different storages that a pass keeps, weights left out; of a footprint's batch, those of `batch` images."""
+    """Return the bytes of the distinct storages that a pass saves, without weights; of a batch of BATCH, those of `batch` images."""
     left_out = {id(weight.untyped_storage()) for weight in weights}
     storages = {}
 
@@ -194,8 +194,7 @@ def kept(run: Callable[[], Tensor], weights: Sequence[Tensor], batch: int) -> in
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if "bf16" not in name])
-def test_as_much_is_kept_as_on_the_cpu(name: str) -> None:
-    """Byte for byte."""
+def test_saved_bytes_equal_those_on_the_cpu(name: str) -> None:
     real, hollow, loss = pair_of(name)
     ours, theirs = (
         kept(lambda net=net: loss(net), list(net.parameters()), IMAGES)  # type: ignore[misc]
@@ -205,8 +204,8 @@ def test_as_much_is_kept_as_on_the_cpu(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_as_much_is_alive_as_on_the_cpu(name: str) -> None:
-    """Forward and backward pass, at the worst moment: on a CPU depthwise gradients take another way, with other temporaries."""
+def test_peak_bytes_match_those_on_the_cpu(name: str) -> None:
+    """The peaks of a forward and backward pass differ slightly: depthwise gradients on a CPU use different temporaries."""
     real, hollow, loss = pair_of(name)
 
     def step(supernet: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is free: of files as Linux writes them, with and without control groups, and of a GPU that is not there."""
+"""Free memory, from files in Linux's format with and without control groups, and of a fake GPU."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def free(proc: Path) -> int | None:
     return free_on_host(proc, proc.parent / "cgroup")
 
 
-def test_what_the_machine_has_available(proc: Path) -> None:
+def test_available_memory_of_the_machine(proc: Path) -> None:
     assert free(proc) == 600 * 1024
 
 
-def test_where_nothing_is_known(proc: Path) -> None:
+def test_unknown_memory_is_none(proc: Path) -> None:
     (proc / "meminfo").write_text("MemFree: 100 kB\n")
     assert free(proc) is None
     for file in ("meminfo", "self/cgroup"):
@@ -55,7 +55,7 @@ def test_where_nothing_is_known(proc: Path) -> None:
     ],
 )
 def test_control_groups(proc: Path, inner: str, outer: str, expected: int) -> None:
-    """The tightest of a group and those around it; a cache that nobody uses is free."""
+    """The tightest limit of a group and its parents applies, and an inactive cache counts as free."""
     for text in (V2, V1):
         old = text == V1
         root = proc.parent / ("cgroup/memory" if old else "cgroup")
@@ -72,12 +72,12 @@ def test_control_groups(proc: Path, inner: str, outer: str, expected: int) -> No
         assert free(proc) == (600 * 1024 if outer == "max" else 15_000)
 
 
-def test_a_limit_on_address_space(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_space_limit_applies(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda of: (300 * 1024, 300 * 1024))
     assert free(proc) == (300 - 200) * 1024
 
 
-def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_bytes_of_each_kind_of_device(monkeypatch: pytest.MonkeyPatch) -> None:
     here = free_bytes(torch.device("cpu"))
     assert here is None or 0 < here < 2**50
     assert free_bytes(torch.device("meta")) is None

@@ -1,4 +1,4 @@
-"""Metrics of a trained network, by hand: calibration, top-k, confusions and loss."""
+"""Metrics of a trained network, compared with values computed by hand: calibration, top-k, confusion matrix and loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rapdarts.training.metrics import calibration, confusion, measures, predict,
 
 
 def certain(probability: float, label: list[int], classes: int = 2) -> torch.Tensor:
-    """Logits that give each class in `label` this probability, and the others equal shares of the rest."""
+    """Return logits that give each image's class in `label` this probability, and the other classes equal shares of the rest."""
     rest = (1 - probability) / (classes - 1)
     shares = torch.full((len(label), classes), rest, dtype=torch.float64)
     shares[torch.arange(len(label)), label] = probability
@@ -29,7 +29,7 @@ def test_perfect_calibration_has_no_error() -> None:
     assert (found.confidence[8], found.accuracy[8]) == pytest.approx((0.6, 0.6))
 
 
-def test_overconfidence_is_what_it_is() -> None:
+def test_the_error_of_overconfident_logits() -> None:
     logits = torch.cat([certain(0.99, [0] * 60), certain(0.7, [0] * 40)])
     labels = torch.tensor([0] * 30 + [1] * 30 + [0] * 36 + [1] * 4)
     found = calibration(logits, labels)
@@ -37,14 +37,14 @@ def test_overconfidence_is_what_it_is() -> None:
     assert calibration(logits, labels, bins=1).error == pytest.approx(abs(0.66 - (0.6 * 0.99 + 0.4 * 0.7)))
 
 
-def test_a_bin_ends_with_its_upper_edge() -> None:
+def test_a_bin_includes_its_upper_edge() -> None:
     found = calibration(certain(0.5, [0, 0]), torch.tensor([0, 1]), bins=4)
     assert found.n == (0, 2, 0, 0) and found.error == pytest.approx(0)
     assert calibration(torch.tensor([[1e4, 0.0]]), torch.tensor([0])).n[-1] == 1
 
 
-def test_the_right_one_among_the_best_five() -> None:
-    logits = torch.arange(10.0).repeat(10, 1).double()  # class 9 the strongest
+def test_top_k_counts_labels_among_the_largest_logits() -> None:
+    logits = torch.arange(10.0).repeat(10, 1).double()  # class 9 has the largest
     assert topk_correct(logits, torch.arange(10), 5).tolist() == [False] * 5 + [True] * 5
     assert topk_correct(logits, torch.arange(10)).tolist() == [False] * 9 + [True]
     assert topk_correct(torch.zeros(10, 10), torch.arange(10), 5).tolist() == [True] * 5 + [False] * 5
@@ -54,7 +54,7 @@ def test_the_right_one_among_the_best_five() -> None:
     assert "top5_accuracy" not in measures(logits[:, :5], torch.arange(5).repeat(2), list("abcde"))
 
 
-def test_confusions_are_counted_by_true_class_in_rows() -> None:
+def test_rows_of_the_confusion_matrix_are_true_classes() -> None:
     logits = torch.eye(3)[[0, 0, 1, 2, 2, 2, 1]].double()
     labels = torch.tensor([0, 0, 0, 1, 2, 2, 2])
     assert confusion(logits, labels).tolist() == [[2, 1, 0], [0, 0, 1], [0, 1, 2]]

@@ -1,4 +1,4 @@
-"""The run folder: whole files, one owner, checkpoints that tell damage, and loops that stop and go on anywhere."""
+"""The run folder: atomic files, a single owner, checkpoints that detect damage, and loops that stop and resume anywhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rapdarts.training.session import open_run
 
 
 class Numbers:
-    """A source of five batches an epoch."""
+    """A source of five batches per epoch."""
 
     steps = 5
 
@@ -38,7 +38,7 @@ class Numbers:
 
 
 def train(folder: Path, resume: bool = False, stop: int | None = None, save_seconds: float = 1e5, **inputs: str) -> Any:
-    """Two stages of three epochs that add random numbers to a weight; `stop` signals at that step."""
+    """Train a layer on random numbers for two stages of three epochs; send SIGTERM at step `stop`."""
     config = Experiment(save_seconds=save_seconds)
     steps, done = 0, []
     with open_run("test", config, Launch(run=str(folder), resume=resume), "test", inputs) as run:
@@ -65,7 +65,7 @@ def train(folder: Path, resume: bool = False, stop: int | None = None, save_seco
 
 
 @pytest.mark.parametrize("stop", range(1, 30))
-def test_a_loop_stopped_at_any_step_ends_in_the_same_bits(tmp_path: Path, stop: int) -> None:
+def test_a_loop_stopped_at_any_step_resumes_bit_identically(tmp_path: Path, stop: int) -> None:
     first, last, records, done = train(tmp_path / "whole")
     assert len(done) == 30
     with pytest.raises(Preempted, match="resume=true"):
@@ -78,7 +78,7 @@ def test_a_loop_stopped_at_any_step_ends_in_the_same_bits(tmp_path: Path, stop: 
 
 
 def drawn(folder: Path, *streams: tuple[int, int] | None) -> tuple[list[list[float]], list[int]]:
-    """The random numbers of one stage for each stream, of a run with the seed 3; and the stages that its records name."""
+    """Return the random numbers of one stage per stream, in a run with seed 3, and the stages in its records."""
     found: list[list[float]] = []
     with open_run("test", Experiment(seed=3), Launch(run=str(folder)), "test", {}) as run:
         for stream in streams:
@@ -91,7 +91,7 @@ def drawn(folder: Path, *streams: tuple[int, int] | None) -> tuple[list[list[flo
 
 
 def test_a_stage_draws_from_its_stream(tmp_path: Path) -> None:
-    """By default, that of the run's seed and of its number; a stream of its own gives the numbers of another run."""
+    """The default stream is the run's seed and the stage's number; an explicit one gives the numbers of another run."""
     own, stages = drawn(tmp_path / "own", None, None)
     named, same_stages = drawn(tmp_path / "named", (3, 0), (3, 1))
     assert (own, stages) == (named, same_stages) and stages == [0, 0, 1, 1] and own[0] != own[1]
@@ -100,7 +100,7 @@ def test_a_stage_draws_from_its_stream(tmp_path: Path) -> None:
     assert len({tuple(numbers) for numbers in replicas}) == 4
 
 
-def test_a_run_folder_is_made_once_and_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_folder_is_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path / "run")
     with pytest.raises(InputError, match="resume=true"):
         train(tmp_path / "run")
@@ -110,7 +110,7 @@ def test_a_run_folder_is_made_once_and_never_overwritten(tmp_path: Path, monkeyp
             assert run.folder == Path(f"runs/search-digits-{number}")
 
 
-def test_a_folder_in_which_nothing_began_is_free(tmp_path: Path) -> None:
+def test_the_folder_of_a_run_that_never_began_can_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError), open_run("test", Experiment(seed=1), Launch(run=str(tmp_path)), "test", {}):
         raise InputError("refused before the first step.")
     assert (tmp_path / "config.yaml").exists()
@@ -132,12 +132,12 @@ def test_results_without_a_checkpoint_are_not_overwritten(tmp_path: Path) -> Non
 def test_another_command_cannot_resume_a_run(tmp_path: Path) -> None:
     train(tmp_path)
     launch = Launch(run=str(tmp_path), resume=True)
-    with pytest.raises(DamagedError, match="another command"):
+    with pytest.raises(DamagedError, match="a different command"):
         with open_run("search", Experiment(save_seconds=1e5), launch, "test", {}):
             pass
 
 
-def test_a_resume_elsewhere_says_that_bits_may_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resume_in_a_different_environment_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Preempted):
         train(tmp_path, stop=3)
     path = tmp_path / "environment.json"
@@ -159,23 +159,23 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
         assert "BusyError" in other.stderr
         assert "in use" in other.stderr
     with open_run("test", Experiment(), Launch(run=str(tmp_path), resume=True), "test", {}):
-        pass  # the lock went with its owner
+        pass  # the lock was released with its owner
 
 
-def test_the_lock_is_refused_within_one_process_too(tmp_path: Path) -> None:
+def test_the_lock_also_holds_within_one_process(tmp_path: Path) -> None:
     launch = Launch(run=str(tmp_path), resume=True)
     with open_run("test", Experiment(), launch, "test", {}), pytest.raises(BusyError):
         with open_run("test", Experiment(), launch, "test", {}):
             pass
 
 
-def test_other_inputs_are_refused_at_a_resume(tmp_path: Path) -> None:
+def test_a_resume_with_different_inputs_is_refused(tmp_path: Path) -> None:
     train(tmp_path / "run", data="one")
-    with pytest.raises(DamagedError, match="another data"):
+    with pytest.raises(DamagedError, match="a different data"):
         train(tmp_path / "run", resume=True, data="two")
 
 
-def test_an_unusable_folder_is_said_at_once(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
         train(tmp_path / "file" / "run")
@@ -183,7 +183,7 @@ def test_an_unusable_folder_is_said_at_once(tmp_path: Path) -> None:
         train(Path("a\0b"))
 
 
-def test_not_finite_numbers_are_neither_logged_nor_saved(tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_neither_logged_nor_saved(tmp_path: Path) -> None:
     with pytest.raises(
         DivergedError, match=r"^loss is nan in epoch 1: the training diverged. Lower the learning rate\.$"
     ):
@@ -202,8 +202,8 @@ def test_not_finite_numbers_are_neither_logged_nor_saved(tmp_path: Path) -> None
     assert json.loads((tmp_path / "save" / "status.json").read_text())["exit_code"] == 5
 
 
-def test_a_checkpoint_before_the_divergence_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match=r"learning rate; the last checkpoint was written before it\.$"):
+def test_a_checkpoint_before_the_divergence_is_mentioned(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"learning rate; the last checkpoint was written before that\.$"):
         with open_run("test", Experiment(save_seconds=0), Launch(run=str(tmp_path)), "test", {}) as run:
             for epoch in run.epochs("stage", 2, 5, {}):
                 for _ in run.batches(Numbers()):
@@ -211,8 +211,8 @@ def test_a_checkpoint_before_the_divergence_is_named(tmp_path: Path) -> None:
                 run.log()
 
 
-def test_a_stage_that_gives_up_is_closed_and_remembered(tmp_path: Path) -> None:
-    """Three stages, the second of which gives up in its middle: a resume asks again only for what no checkpoint knows."""
+def test_a_stage_that_gives_up_is_not_run_again(tmp_path: Path) -> None:
+    """The second of three stages gives up halfway; a resume reruns only the stages that no checkpoint holds."""
 
     def train(run: Run, layer: torch.nn.Module, gives_up: bool) -> dict[str, Any]:
         for _ in run.epochs("stage", 2, 5, {"layer": layer}):
@@ -254,8 +254,8 @@ def test_momentum_of_other_parameters_is_refused(tmp_path: Path) -> None:
         once(torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)}), resume=True)
 
 
-def test_two_interrupts_leave_at_once(tmp_path: Path) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
+def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts with SIGINT ignored
     with pytest.raises(KeyboardInterrupt):
         with open_run("test", Experiment(), Launch(run=str(tmp_path)), "test", {}):
             os.kill(os.getpid(), signal.SIGINT)
@@ -265,7 +265,7 @@ def test_two_interrupts_leave_at_once(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "status.json").read_text())["exit_code"] == 130
 
 
-def test_a_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_file_is_replaced_atomically_without_leftovers(tmp_path: Path) -> None:
     path = tmp_path / "file"
     files.write_atomically(path, "old")
     files.write_atomically(path, b"new")
@@ -282,7 +282,7 @@ def test_a_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path: Path) -> N
     assert sorted(entry.name for entry in tmp_path.rglob("*")) == [".notes.tmp", "deep", "file"]
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys; from pathlib import Path\n"
         "from rapdarts.files import atomic as files\n"
@@ -311,7 +311,7 @@ def test_a_signal_that_the_launcher_ignores_stays_ignored(tmp_path: Path) -> Non
 STATE = {"stage": 1, "weights": torch.arange(6.0), "nested": {"list": [1, 2.5, "x"]}}
 
 
-def test_a_checkpoint_reads_back(tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_as_it_was_saved(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
     assert checkpoint.load_checkpoint(path, {}) is None
     checkpoint.save_checkpoint(path, STATE, {"data": "a"})
@@ -327,7 +327,7 @@ def test_a_checkpoint_reads_back(tmp_path: Path) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(position=st.floats(0, 1, exclude_max=True), how=st.sampled_from(["flip", "cut", "append", "zero"]))
-def test_any_damage_falls_back_to_the_checkpoint_before(
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one(
     tmp_path_factory: pytest.TempPathFactory, position: float, how: str
 ) -> None:
     path = tmp_path_factory.mktemp("damage") / "checkpoint"
@@ -349,12 +349,12 @@ def test_any_damage_falls_back_to_the_checkpoint_before(
     try:
         found = checkpoint.load_checkpoint(path, {"data": "a"})
     except DamagedError as error:
-        assert "another data" in str(error)  # the flipped bit lies in the recorded origin
+        assert "a different data" in str(error)  # the flipped bit is in the recorded origin
         return
     assert found is not None
     assert found[0]["stage"] == 1
     assert "damaged" in found[1]
-    # The next save must not put the damaged one in the place of the good one.
+    # The next save must not overwrite the intact checkpoint with the damaged one.
     checkpoint.save_checkpoint(path, {**STATE, "stage": 3}, {"data": "a"})
     assert not checkpoint.previous(path).exists() or checkpoint.previous(path).read_bytes() != bytes(raw)
 
@@ -379,7 +379,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def test_the_meter_weighs_batches_by_their_size() -> None:
+def test_the_meter_weights_batches_by_their_size() -> None:
     meter = Meter()
     meter.add("loss", torch.tensor(30.0), 10)
     meter.add("loss", torch.tensor(2.0), 2)
@@ -391,15 +391,15 @@ def test_the_meter_weighs_batches_by_their_size() -> None:
     assert meter.means() == {"loss": 32 / 12}
 
 
-def test_tensorboard_may_fail_without_harm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_in_tensorboard_does_not_stop_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "tensorboard").write_text("a file where the folder should be")
     _, _, records, _ = train(tmp_path / "run")
     assert len(records) == 6
-    assert capsys.readouterr().err.count("TensorBoard is not written") == 1
+    assert capsys.readouterr().err.count("TensorBoard logging has stopped") == 1
 
 
-def test_tensorboard_shows_the_record(tmp_path: Path) -> None:
+def test_tensorboard_shows_the_records(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     _, _, records, _ = train(tmp_path / "run")
@@ -409,7 +409,7 @@ def test_tensorboard_shows_the_record(tmp_path: Path) -> None:
     assert shown == pytest.approx([record["loss"] for record in records])
 
 
-def test_the_reader_of_a_run_object_is_given_its_folder(tmp_path: Path) -> None:
+def test_a_run_writes_files_in_its_folder(tmp_path: Path) -> None:
     with open_run("test", Experiment(), Launch(run=str(tmp_path)), "test", {}) as run:
         assert isinstance(run, Run)
         assert run.write("deep/er/file.txt", "x").read_text() == "x"

@@ -1,4 +1,4 @@
-"""Schedules at the epochs that the papers' code prints."""
+"""Schedules, compared with the values of the papers' code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rapdarts.training.schedules import SCHEDULES, cosine, drop_path, linear, sk
 
 
 def test_learning_rate_of_pdarts() -> None:
-    """0.0125 * (1 + cos(pi * epoch / 25)): 0.025 at first, half of it midway, nearly nothing in the last epoch."""
+    """0.0125 * (1 + cos(pi * epoch / 25)): 0.025 at first, half of that midway, nearly 0 in the last epoch."""
     rates = [cosine(epoch, 25, 0.025) for epoch in range(25)]
     assert rates == pytest.approx([0.0125 * (1 + math.cos(math.pi * epoch / 25)) for epoch in range(25)], abs=1e-15)
     assert rates[0] == 0.025
@@ -21,7 +21,7 @@ def test_learning_rate_of_pdarts() -> None:
 
 
 def test_learning_rate_of_darts() -> None:
-    """From 0.025 to 0.001 in 50 epochs."""
+    """The rate falls from 0.025 to 0.001 in 50 epochs."""
     assert cosine(0, 50, 0.025, 0.001) == 0.025
     assert cosine(25, 50, 0.025, 0.001) == pytest.approx(0.013)
     assert cosine(50, 50, 0.025, 0.001) == 0.001
@@ -37,7 +37,7 @@ def test_cosine_falls_from_peak_to_floor(epochs: int, peak: float, part: float) 
 
 @pytest.mark.parametrize("rate", [0.1, 0.4, 0.7])
 def test_skip_dropout_of_pdarts(rate: float) -> None:
-    """25 epochs, 10 of them warming up: a linear fall to 14/25, then from the whole rate down by a fifth in the exponent."""
+    """25 epochs with 10 of warm-up: linear decay to 15/25 of the rate, then decay from the full rate by exp(-0.2) per epoch."""
     rates = [skip_dropout(epoch, 25, 10, rate) for epoch in range(25)]
     assert rates[:10] == pytest.approx([rate * left / 25 for left in range(24, 14, -1)])
     assert rates[10] == rate
@@ -52,7 +52,7 @@ def test_skip_dropout_without_warm_up() -> None:
     assert [skip_dropout(epoch, 50, 10, 0.0) for epoch in (0, 9, 10, 49)] == [0, 0, 0, 0]
 
 
-def test_drop_path_rises_from_nothing() -> None:
+def test_drop_path_rises_from_zero() -> None:
     rates = [drop_path(epoch, 600, 0.3) for epoch in range(600)]
     assert rates[0] == 0
     assert rates[300] == pytest.approx(0.15)
@@ -61,7 +61,7 @@ def test_drop_path_rises_from_nothing() -> None:
     assert drop_path(3, 4, 0.0) == 0
 
 
-def test_linear_falls_to_its_floor_behind_the_last_epoch() -> None:
+def test_linear_reaches_its_floor_after_the_last_epoch() -> None:
     assert [linear(epoch, 4, 0.5) for epoch in range(5)] == pytest.approx([0.5, 0.375, 0.25, 0.125, 0.0])
     assert linear(4, 4, 0.5, 0.1) == pytest.approx(0.1)
     assert {"cosine": cosine, "linear": linear} == SCHEDULES

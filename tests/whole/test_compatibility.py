@@ -1,8 +1,9 @@
-"""Run folders that rapdarts 0.1.0 wrote are still good: resumed, derived from, retrained, tested, exported and reported.
+"""Run folders of rapdarts 0.1.0 still work: they are resumed, derived from, retrained, tested, exported and reported.
 
-`runs_0_1_0` holds five, on the digits and as small as can be: a search stopped by SIGTERM in the middle of its second
-stage, a finished one, a retraining stopped in its second epoch, a finished one, and a ranking. environment.json has
-the commands. Only the stopped runs keep their checkpoint; locks, TensorBoard's files and machine names were removed.
+`runs_0_1_0` has five of them, on the digits and as small as possible: a search stopped by SIGTERM in the middle of its
+second stage, a finished search, a retraining stopped in its second epoch, a finished retraining, and a ranking.
+environment.json has the commands. Only the stopped runs have a checkpoint; lock files, TensorBoard files and machine
+names were removed.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ ENDS: dict[Machine, dict[str, str]] = {
         "weights": "6fbbead93d18b332bbf59c16ad361be2bdf9d5ff40db50397b21301d0292f886",
     },
 }
-"""What 0.1.0 itself came to from the two checkpoints: the alphas of the search and the weights of the retraining."""
+"""Results of 0.1.0 itself from the two checkpoints: hashes of the search's alphas and of the retraining's weights."""
 
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the run folders, and the current folder: the commands name their runs relative to it."""
+    """Copy the run folders and change to the copy: the commands name their runs by relative paths."""
     shutil.copytree(RUNS, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def resumed(run: str) -> Path:
-    """The run, brought to its end by the command that began it."""
+    """Resume a run to its end, with the command that started it."""
     command = json.loads(Path(run, "environment.json").read_text())["command"]
     assert main([*command, "resume=true"]) == 0
     assert json.loads(Path(run, "status.json").read_text()) == {"state": "done", "exit_code": 0}
@@ -53,7 +54,7 @@ def result(folder: Path) -> dict[str, Any]:
 
 
 def answer(capsys: pytest.CaptureFixture[str], *command: str) -> Any:
-    """What a command prints as JSON."""
+    """Return the JSON output of a command."""
     capsys.readouterr()
     assert main([*command, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -78,24 +79,26 @@ def test_a_stopped_retraining_is_resumed_to_its_end(capsys: pytest.CaptureFixtur
     assert rapdarts.load(folder).training is False
 
 
-def test_the_resumed_search_comes_to_the_same_bits() -> None:
+def test_the_resumed_search_is_bit_identical() -> None:
     expected = recorded(ENDS)["alphas"]
     assert file_sha256(resumed("stopped_search") / "alphas.json") == expected
 
 
-def test_the_resumed_retraining_comes_to_the_same_bits() -> None:
+def test_the_resumed_retraining_is_bit_identical() -> None:
     expected = recorded(ENDS)["weights"]
     assert weights_sha256(resumed("stopped_network") / "network.safetensors") == expected
 
 
-def test_another_configuration_is_noticed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_different_configuration_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     command = json.loads(Path("stopped_search/environment.json").read_text())["command"]
     assert main([*command, "budget.params=3k", "resume=true"]) == 2
-    assert re.search(r"begun with another configuration \(search\.budget\.params: \S+ -> 3k\)", capsys.readouterr().err)
+    assert re.search(
+        r"started with a different configuration \(search\.budget\.params: \S+ -> 3k\)", capsys.readouterr().err
+    )
 
 
-def test_what_derives_the_genotype_is_as_the_run_was_begun(capsys: pytest.CaptureFixture[str]) -> None:
-    """By names and numbers where a new run has auto, and without a lower bound on what a budget is used for."""
+def test_the_derivation_keeps_the_settings_of_the_original_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """It has explicit values where a new run has auto, and its budgets have no lower bound."""
     before = resolve.experiment_of_run(Path("stopped_search")).search
     resumed("stopped_search")
     after = resolve.experiment_of_run(Path("stopped_search")).search
@@ -110,17 +113,17 @@ def test_what_derives_the_genotype_is_as_the_run_was_begun(capsys: pytest.Captur
     ):
         capsys.readouterr()
         assert main([*command, key, "resume=true"]) == 2
-        assert f"begun with another configuration (search.{change})" in capsys.readouterr().err
+        assert f"started with a different configuration (search.{change})" in capsys.readouterr().err
 
 
-def test_the_finished_search_is_derived_from(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_genotype_is_derived_from_the_finished_search(capsys: pytest.CaptureFixture[str]) -> None:
     best = answer(capsys, "derive", "search")[0]
     own = read_genotype(Path("search/genotype.json"))
     assert parsed(best["genotype"]).cells == own.cells
     assert best["costs"] == own.costs
 
 
-def test_the_finished_search_is_derived_from_with_a_budget(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_genotype_is_derived_from_the_finished_search_with_a_budget(capsys: pytest.CaptureFixture[str]) -> None:
     best = answer(capsys, "derive", "search", "budget.params=1.8k")[0]
     costs = {"macs": 23264, "params": 1776, "bytes": 7104, "activations": 3306, "traffic": 59480}
     assert {name: best["costs"][name] for name in costs} == costs
@@ -152,7 +155,7 @@ def test_the_trained_network_is_tested(capsys: pytest.CaptureFixture[str]) -> No
     found = answer(capsys, "evaluate", "network", "device=cpu", "threads=1", "timing=false")
     own = result(Path("network"))
     assert found["n"] == own["n"] == 600
-    assert abs(found["test_accuracy"] - own["test_accuracy"]) <= 2 / 600  # another machine rounds otherwise
+    assert abs(found["test_accuracy"] - own["test_accuracy"]) <= 2 / 600  # rounding differs between machines
     assert found["test_loss"] == pytest.approx(own["test_loss"], rel=1e-4)
 
 
@@ -168,7 +171,7 @@ def test_the_trained_network_is_exported_to_onnx(capsys: pytest.CaptureFixture[s
     assert Path("net.onnx").stat().st_size > 0
 
 
-def test_the_ranking_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_ranking_is_exported_and_tested(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "rank/best.json", "to=darts"]) == 0
     ranked = json.loads(Path("rank/ranking.json").read_text())
     assert rapdarts.read(capsys.readouterr().out).cells == parsed(ranked[0]["genotype"]).cells
@@ -186,7 +189,7 @@ def test_the_runs_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_the_folders_name_no_machine() -> None:
+def test_the_run_folders_contain_no_machine_names() -> None:
     for file in RUNS.glob("*/environment.json"):
         facts = json.loads(file.read_text())
         assert (facts["platform"], facts["gpu"], facts["rapdarts"]) == ("Linux", None, "0.1.0")

@@ -1,4 +1,4 @@
-"""Two processes train as one: the same numbers, the same decisions, one run folder, and no wait for the dead."""
+"""Training with two processes matches training with one: same numbers, same decisions, one run folder, no hanging."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TINY = [
     "retrain.label_smoothing=0.1",
     "retrain.ema=0.9",
 ]
-"""359 images in steps of 60: the last has 59, 30 for one process and 29 for the other."""
+"""359 images in batches of 60; the last batch has 59: 30 for one process and 29 for the other."""
 
 
 def retraining(folder: Path, *settings: str) -> list[str]:
@@ -68,8 +68,8 @@ def losses(folder: Path) -> Tensor:
     return torch.tensor([json.loads(line)["train_loss"] for line in lines], dtype=torch.float64)
 
 
-def until_begun(folder: Path, job: Job) -> None:
-    """Waits for two checkpoints."""
+def wait_for_checkpoints(folder: Path, job: Job) -> None:
+    """Wait for two checkpoints."""
     deadline = time.monotonic() + 60
     while not (folder / "checkpoint.previous").exists():
         assert all(process.is_alive() for process in job.processes), job.end()
@@ -80,15 +80,15 @@ def until_begun(folder: Path, job: Job) -> None:
 # --- the same numbers --------------------------------------------------------------------------------------------
 
 
-def test_in_float64_two_processes_are_one_process(tmp_path: Path) -> None:
+def test_in_float64_two_processes_match_one(tmp_path: Path) -> None:
     """12 steps with drop path, both heads, parts of batches, uneven shares, and a last batch of 23."""
     recipe = ["retrain.drop_path=0.3", "retrain.auxiliary=0.4", "retrain.batch=30", "retrain.accumulate=2"]
     recipe += ["retrain.validation_fraction=0.1"]
     jobs = [Job(tmp_path, in_float64, *retraining(tmp_path / str(size), *recipe), processes=size) for size in (1, 2)]
     for job in jobs:
-        codes, said = job.end()
-        assert not any(codes), said
-    assert said[1] == ""  # the second is silent
+        codes, errors = job.end()
+        assert not any(codes), errors
+    assert errors[1] == ""  # only process 0 prints
     torch.testing.assert_close(losses(tmp_path / "1"), losses(tmp_path / "2"), rtol=1e-10, atol=0)
     one, two = (load_file(tmp_path / name / "network.safetensors") for name in "12")
     assert list(one) == list(two)
@@ -105,20 +105,20 @@ SEPARATE += ["skeleton.layers=1", "data.fraction=0.1"]
 
 @pytest.fixture(scope="module")
 def separate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two processes whose batch norms see their own images only, saved (and so compared) behind every step."""
+    """Two processes with separate batch norms, saved (and therefore compared) after every step."""
     folder = tmp_path_factory.mktemp("separate")
-    codes, said = Job(folder, in_float64, *retraining(folder / "run", *SEPARATE, "save_seconds=0")).end()
-    assert codes == [0, 0], said
+    codes, errors = Job(folder, in_float64, *retraining(folder / "run", *SEPARATE, "save_seconds=0")).end()
+    assert codes == [0, 0], errors
     return folder / "run"
 
 
-def test_norms_of_their_own_are_those_of_two_batches(separate: Path, tmp_path: Path) -> None:
-    """The losses of one process that sums up the gradients of two batches, and the mean of what they saw."""
+def test_separate_norms_match_two_accumulated_batches(separate: Path, tmp_path: Path) -> None:
+    """The losses match one process that accumulates two batches, and the running means are averaged."""
     batches = [*SEPARATE, "retrain.batch=30", "retrain.accumulate=2"]
-    codes, said = Job(tmp_path, in_float64, *retraining(tmp_path / "one", *batches), processes=1).end()
-    assert codes == [0], said
+    codes, errors = Job(tmp_path, in_float64, *retraining(tmp_path / "one", *batches), processes=1).end()
+    assert codes == [0], errors
     torch.testing.assert_close(losses(separate), losses(tmp_path / "one"), rtol=1e-10, atol=0)
-    # In a single step, where the first batch norm sees what weights that are the same everywhere make of the images.
+    # In a single step, the weights before the first batch norm are still the same in both jobs.
     step = [*SEPARATE, "retrain.batch=118", "retrain.epochs=1"]
     jobs = [Job(tmp_path, in_float64, *retraining(tmp_path / str(size), *step), processes=size) for size in (1, 2)]
     assert not any(code for job in jobs for code in job.end()[0])
@@ -127,38 +127,38 @@ def test_norms_of_their_own_are_those_of_two_batches(separate: Path, tmp_path: P
     torch.testing.assert_close(means[0], means[1], rtol=1e-12, atol=0)
 
 
-def test_with_norms_of_their_own_they_may_be_compiled(separate: Path, tmp_path: Path) -> None:
+def test_separate_norms_can_be_compiled(separate: Path, tmp_path: Path) -> None:
     settings = [*SEPARATE, "retrain.compile=true"]
-    codes, said = Job(tmp_path, compiled_in_float64, *retraining(tmp_path / "run", *settings)).end()
-    assert codes == [0, 0], said
-    assert "compiling at the first step" in said[0]
+    codes, errors = Job(tmp_path, compiled_in_float64, *retraining(tmp_path / "run", *settings)).end()
+    assert codes == [0, 0], errors
+    assert "compiling at the first step" in errors[0]
     names = ("network.safetensors", "genotype.json")
     assert all((tmp_path / "run" / name).read_bytes() == (separate / name).read_bytes() for name in names)
-    words = "retrain.compile=true cannot translate batch norms that processes share; add retrain.joint_norms=false.\n"
-    codes, said = Job(tmp_path / "2", command, *retraining(tmp_path / "joint", "retrain.compile=true")).end()
-    assert codes == [2, 1] and said == [f"rapdarts: error: {words}", ""]
-    codes, said = Job(tmp_path / "3", command, *retraining(tmp_path / "few", *SEPARATE, "retrain.batch=3")).end()
-    assert codes == [2, 1] and "of each of 2 processes; take 4 or more." in said[0]
+    message = "retrain.compile=true cannot compile batch norms that processes share; add retrain.joint_norms=false.\n"
+    codes, errors = Job(tmp_path / "2", command, *retraining(tmp_path / "joint", "retrain.compile=true")).end()
+    assert codes == [2, 1] and errors == [f"rapdarts: error: {message}", ""]
+    codes, errors = Job(tmp_path / "3", command, *retraining(tmp_path / "few", *SEPARATE, "retrain.batch=3")).end()
+    assert codes == [2, 1] and "of each of 2 processes; take 4 or more." in errors[0]
 
 
 TWENTY_STEPS = ["data.fraction=0.1", "retrain.batch=119", "retrain.epochs=20"]
 """119 images: 60 for one process and 59 for the other."""
 
 
-def test_at_a_high_learning_rate_the_losses_of_twenty_steps_agree_in_float64(tmp_path: Path) -> None:
-    """Cells of both kinds and both heads at lr 0.1, where what rounding leaves grows from step to step."""
+def test_losses_of_twenty_steps_agree_at_a_high_learning_rate_in_float64(tmp_path: Path) -> None:
+    """Cells of both kinds and both heads at lr 0.1, where rounding errors grow from step to step."""
     recipe = [*TWENTY_STEPS, "retrain.lr=0.1", "retrain.lr_min=0.1", "retrain.auxiliary=0.4", "retrain.drop_path=0.3"]
     jobs = [Job(tmp_path, in_float64, *retraining(tmp_path / str(size), *recipe), processes=size) for size in (1, 2)]
     for job in jobs:
-        codes, said = job.end()
-        assert not any(codes), said
+        codes, errors = job.end()
+        assert not any(codes), errors
     one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
     assert len(one) == 20 and one[-1] < 0.8 * one[0]
     assert (one - two).abs().max() < 1e-7
 
 
-def test_in_float32_the_losses_of_twenty_steps_agree_under_torchrun(tmp_path: Path) -> None:
-    """One cell at a low learning rate, where rounding does not grow; an epoch is one step, its mean that step's loss."""
+def test_losses_of_twenty_steps_agree_in_float32_under_torchrun(tmp_path: Path) -> None:
+    """A single cell at a low learning rate, where rounding errors do not grow. An epoch is one step, so its mean is that step's loss."""
     recipe = [*TWENTY_STEPS, "retrain.drop_path=0", "retrain.auxiliary=0", "retrain.lr=0.005", "skeleton.layers=1"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", f"--master-port={free_port()}"]
     with subprocess.Popen(
@@ -177,8 +177,8 @@ def test_in_float32_the_losses_of_twenty_steps_agree_under_torchrun(tmp_path: Pa
 
 def test_joint_batch_norms_have_the_gradients_of_the_whole_batch(tmp_path: Path) -> None:
     for job in [Job(tmp_path, norms, f"{tmp_path}/", processes=size) for size in (1, 2)]:
-        codes, said = job.end()
-        assert not any(codes), said
+        codes, errors = job.end()
+        assert not any(codes), errors
     (alone, state), (first, left), (second, right) = (
         torch.load(tmp_path / name, weights_only=True) for name in ("10", "20", "21")
     )
@@ -192,7 +192,7 @@ def test_joint_batch_norms_have_the_gradients_of_the_whole_batch(tmp_path: Path)
         assert torch.equal(left[name], right[name])
 
 
-def test_alone_a_joint_batch_norm_is_a_batch_norm() -> None:
+def test_in_one_process_a_joint_batch_norm_is_a_batch_norm() -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3, affine=False)).double()
     other = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3, affine=False)).double()
@@ -230,7 +230,7 @@ def test_processes_share_every_part_of_a_batch(accumulate: int, processes: int) 
                 assert torch.equal(some_labels[part::parts], labels[part::parts][rank::processes])
 
 
-def test_every_process_has_two_images_of_every_part() -> None:
+def test_every_process_gets_two_images_of_every_part() -> None:
     from rapdarts.config.experiment import DataConfig
     from rapdarts.data.augment import Augment
 
@@ -250,150 +250,152 @@ def test_every_process_has_two_images_of_every_part() -> None:
 # --- the same decisions ------------------------------------------------------------------------------------------
 
 
-def test_a_signal_to_one_process_stops_both_and_they_resume_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_signal_to_one_process_stops_both_and_resuming_is_bit_identical(tmp_path: Path) -> None:
     whole = Job(tmp_path / "first", command, *retraining(tmp_path / "whole", "retrain.epochs=3"))
     settings = retraining(tmp_path / "cut", "retrain.epochs=3", "save_seconds=0")
     job = Job(tmp_path / "second", command, *settings)
-    until_begun(tmp_path / "cut", job)
+    wait_for_checkpoints(tmp_path / "cut", job)
     assert job.processes[1].pid is not None
     os.kill(job.processes[1].pid, signal.SIGTERM)
-    codes, said = job.end()
-    assert codes == [75, 75], said
-    assert "stopped by SIGTERM at retraining, epoch " in said[0]
-    assert said[1] == ""
+    codes, errors = job.end()
+    assert codes == [75, 75], errors
+    assert "stopped by SIGTERM at retraining, epoch " in errors[0]
+    assert errors[1] == ""
     assert (status(tmp_path / "cut")["state"], status(tmp_path / "cut")["exit_code"]) == ("preempted", 75)
     assert not (tmp_path / "cut" / "network.safetensors").exists()
     assert whole.end()[0] == [0, 0]
 
-    codes, said = Job(tmp_path / "third", command, *settings, "resume=true").end()
-    assert codes == [0, 0], said
-    assert "not bit for bit" not in said[0]
+    codes, errors = Job(tmp_path / "third", command, *settings, "resume=true").end()
+    assert codes == [0, 0], errors
+    assert "not be bit-identical" not in errors[0]
     ours, theirs = ((tmp_path / name / "network.safetensors").read_bytes() for name in ("cut", "whole"))
     assert ours == theirs
     assert torch.equal(losses(tmp_path / "cut"), losses(tmp_path / "whole"))
 
 
-def test_a_process_that_dies_ends_the_job_and_one_process_goes_on(tmp_path: Path) -> None:
+def test_a_dead_process_ends_the_job_and_one_process_resumes_it(tmp_path: Path) -> None:
     settings = retraining(tmp_path / "run", "retrain.epochs=4", "save_seconds=0")
     job = Job(tmp_path, command, *settings)
-    until_begun(tmp_path / "run", job)
+    wait_for_checkpoints(tmp_path / "run", job)
     job.processes[1].kill()
     began = time.monotonic()
-    codes, said = job.end()
+    codes, errors = job.end()
     assert time.monotonic() - began < 30
     assert codes == [7, -9]
-    assert said[0].splitlines()[-1].startswith("rapdarts: error: process 1 of the 2 of this job was lost")
-    assert "Traceback" not in said[0]
+    assert errors[0].splitlines()[-1].startswith("rapdarts: error: process 1 of the 2 in this job was lost")
+    assert "Traceback" not in errors[0]
     found = status(tmp_path / "run")
     assert (found["state"], found["exit_code"]) == ("failed", 7)
     assert "process 1 of the 2" in found["why"]
 
-    codes, said = Job(tmp_path, command, *settings, "resume=true", processes=1).end()
-    assert codes == [0], said
-    assert "not bit for bit as if uninterrupted: processes 2 -> 1" in said[0]
+    codes, errors = Job(tmp_path, command, *settings, "resume=true", processes=1).end()
+    assert codes == [0], errors
+    assert "may not be bit-identical: processes 2 -> 1" in errors[0]
     assert status(tmp_path / "run")["state"] == "done"
 
 
-def test_what_is_no_number_for_one_process_is_none_for_both(tmp_path: Path) -> None:
-    codes, said = Job(tmp_path, not_a_number, *retraining(tmp_path / "run")).end()
-    assert codes == [5, 5], said
-    assert "diverged" in said[0]
-    assert said[1] == ""
+def test_a_nan_in_one_process_stops_both(tmp_path: Path) -> None:
+    codes, errors = Job(tmp_path, not_a_number, *retraining(tmp_path / "run")).end()
+    assert codes == [5, 5], errors
+    assert "diverged" in errors[0]
+    assert errors[1] == ""
     assert status(tmp_path / "run")["exit_code"] == 5
 
 
-def test_processes_with_other_settings_do_not_begin(tmp_path: Path) -> None:
-    codes, said = Job(tmp_path, seed_by_rank, *retraining(tmp_path / "run")).end()
+def test_processes_with_different_settings_do_not_start(tmp_path: Path) -> None:
+    codes, errors = Job(tmp_path, seed_by_rank, *retraining(tmp_path / "run")).end()
     assert codes == [1, 1]
-    assert said[0] == (
-        "rapdarts: error: the settings or data of process 1 differ from those of process 0: start all with the same"
-        " command, program and data, on machines of one kind.\n"
+    assert errors[0] == (
+        "rapdarts: error: the settings or data of process 1 differ from those of process 0; start all processes with the"
+        " same command, program and data, on machines of the same kind.\n"
     )
     assert not (tmp_path / "run").exists()
 
 
-READY = "could not get its data and network ready, and says why."
+READY = "could not get its data and network ready; see the error it reports."
 
 
 @pytest.mark.parametrize("lacking", [0, 1, 2])
-def test_who_lacks_data_says_so(lacking: int, tmp_path: Path) -> None:
-    """Of two processes the first, the second, or both (2)."""
+def test_the_process_without_data_reports_it(lacking: int, tmp_path: Path) -> None:
+    """Data are missing for the first process, for the second, or for both (2)."""
     small = np.load(Path(training_data.__file__).with_name("digits.npz"))
     halves = {"train": small["test"] == 0, "test": small["test"] == 1}
     arrays = {f"{name}_{half}": small[name][rows] for name in "xy" for half, rows in halves.items()}
     for rank in {0, 1} - {lacking} if lacking < 2 else ():
         np.savez(tmp_path / f"{rank}.npz", **arrays)
-    codes, said = Job(tmp_path, other_data, f"{tmp_path}/{{}}.npz", *retraining(tmp_path / "run")).end()
+    codes, errors = Job(tmp_path, other_data, f"{tmp_path}/{{}}.npz", *retraining(tmp_path / "run")).end()
     own = [f"{tmp_path}/{rank}.npz" for rank in (0, 1)]
     if lacking == 1:
-        assert codes == [1, 2], said
-        assert said[0] == f"rapdarts: error: process 1 {READY}\n"
-        assert said[1].startswith("rapdarts, process 1: error: ") and own[1] in said[1] and said[1].count("\n") == 1
+        assert codes == [1, 2], errors
+        assert errors[0] == f"rapdarts: error: process 1 {READY}\n"
+        assert (
+            errors[1].startswith("rapdarts, process 1: error: ") and own[1] in errors[1] and errors[1].count("\n") == 1
+        )
     else:
-        assert codes == [2, 1], said
-        assert said[0].startswith("rapdarts: error: ") and own[0] in said[0] and said[0].count("\n") == 1
-        assert said[1] == ""
+        assert codes == [2, 1], errors
+        assert errors[0].startswith("rapdarts: error: ") and own[0] in errors[0] and errors[0].count("\n") == 1
+        assert errors[1] == ""
     assert not (tmp_path / "run").exists()
 
 
-def test_what_one_machine_lacks_is_said_there(tmp_path: Path) -> None:
+def test_a_file_missing_on_one_machine_is_reported_there(tmp_path: Path) -> None:
     job = Job(tmp_path, on_machines_of_its_own, *retraining(tmp_path / "run"))
     job.processes[1].join(60)
     assert job.processes[1].exitcode == 2
     job.processes[0].kill()
-    _, said = job.end()
-    assert said[1].startswith("rapdarts, process 1: error: there is no network 'missing.json'")
+    _, errors = job.end()
+    assert errors[1].startswith("rapdarts, process 1: error: there is no network 'missing.json'")
 
 
-def test_a_folder_that_cannot_be_used_ends_both(tmp_path: Path) -> None:
+def test_an_unusable_run_folder_ends_both(tmp_path: Path) -> None:
     settings = retraining(tmp_path / "run")
     (tmp_path / "run").write_text("a file")
-    codes, said = Job(tmp_path, command, *settings).end()
+    codes, errors = Job(tmp_path, command, *settings).end()
     assert codes == [6, 1]
-    assert "cannot be written" in said[0] and said[0].count("\n") == 1
-    assert said[1] == ""
+    assert "cannot be written" in errors[0] and errors[0].count("\n") == 1
+    assert errors[1] == ""
 
 
 @pytest.mark.parametrize("slow", [0, 1])
-def test_all_wait_for_the_slowest_to_have_data(slow: int, tmp_path: Path) -> None:
-    codes, said = Job(tmp_path, slow_loading, str(tmp_path / "fetched"), slow).end()
-    assert codes == [0, 0], said
+def test_all_processes_wait_for_the_slowest_to_load_its_data(slow: int, tmp_path: Path) -> None:
+    codes, errors = Job(tmp_path, slow_loading, str(tmp_path / "fetched"), slow).end()
+    assert codes == [0, 0], errors
 
 
-LAST_WORDS = """
+EXIT_HANDLER = """
 import atexit, sys
-atexit.register(print, "what waits at the end")
+atexit.register(print, "exit handler")
 from rapdarts.cli.main import main
 sys.argv[1:] = ["retrain", "PDARTS", "digits", "device=cuda:1"]
 sys.exit(main())
 """
 
 
-@pytest.mark.parametrize(("rank", "end"), [("", "what waits at the end\n"), ("0", ""), ("1", "")])
-def test_one_of_several_processes_that_fails_waits_for_nobody_at_its_end(rank: str, end: str) -> None:
+@pytest.mark.parametrize(("rank", "end"), [("", "exit handler\n"), ("0", ""), ("1", "")])
+def test_a_failed_process_skips_exit_handlers_only_in_a_job(rank: str, end: str) -> None:
     job = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", LAST_WORDS], env={**os.environ, **job}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", EXIT_HANDLER], env={**os.environ, **job}, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (2, end), done.stderr
-    assert ("device=cuda:1 is one GPU, for 2 processes" in done.stderr) is (rank != "1")
+    assert ("device=cuda:1 is one GPU, but there are 2 processes" in done.stderr) is (rank != "1")
 
 
 @pytest.mark.parametrize(("own", "left"), [(None, "1000"), ("9", "9")])
-def test_torch_is_told_to_end_a_process_whose_gpu_waits_within_a_minute(
+def test_the_watchdog_of_torch_ends_a_waiting_process_within_a_minute(
     own: str | None, left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As far as can be seen without GPUs: what torch's watchdog is told before it begins."""
+    """Without GPUs, only the settings of torch's watchdog are checked, before it starts."""
     name = "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC"
     monkeypatch.setenv(name, own or "")
     if own is None:
         monkeypatch.delenv(name)
     for key, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(key, value)
-    told = []
+    seen = []
 
     def begin(backend: str, timeout: timedelta) -> None:
-        told.append((backend, os.environ[name], timeout < timedelta(seconds=50)))
+        seen.append((backend, os.environ[name], timeout < timedelta(seconds=50)))
         raise RuntimeError("no GPUs here")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -402,10 +404,10 @@ def test_torch_is_told_to_end_a_process_whose_gpu_waits_within_a_minute(
     monkeypatch.setattr(torch.distributed, "init_process_group", begin)
     with pytest.raises(DeviceError, match="no GPUs here"), joined("cuda"):
         pass
-    assert told == [("nccl", left, True)]
+    assert seen == [("nccl", left, True)]
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- refusals ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("verb", ["search", "cost"])
@@ -414,28 +416,28 @@ def test_only_retraining_runs_in_several_processes(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main([verb, "digits"]) == 2
-    words = (
+    message = (
         f"rapdarts: error: only rapdarts retrain runs in several processes; start rapdarts {verb} without torchrun.\n"
     )
-    assert capsys.readouterr().err == words
+    assert capsys.readouterr().err == message
 
 
 def test_one_gpu_for_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with (
-        pytest.raises(InputError, match=r"device=cuda:1 is one GPU, for 2 processes; write device=cuda"),
+        pytest.raises(InputError, match=r"device=cuda:1 is one GPU, but there are 2 processes; use device=cuda"),
         joined("cuda:1"),
     ):
         pass
 
 
-def test_a_job_that_does_not_come_together_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_cannot_connect_reports_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     from rapdarts.training import distributed
 
     monkeypatch.setattr(distributed, "TIMEOUT", timedelta(seconds=1))
     job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "RANK": "0"}
     for name, value in job.items():
         monkeypatch.setenv(name, value)
-    words = rf"the 2 processes of this job did not come together at 127.0.0.1:{job['MASTER_PORT']}"
-    with pytest.raises(DeviceError, match=words), joined("cpu"):
+    message = rf"the 2 processes of this job could not connect at 127.0.0.1:{job['MASTER_PORT']}"
+    with pytest.raises(DeviceError, match=message), joined("cpu"):
         pass
