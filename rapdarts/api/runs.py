@@ -53,7 +53,7 @@ def search(
     given = find_experiment("search", experiment, settings, keys, run, resume, in_memory=data is not None)
     if given.config.search.strategy == "random":
         raise InputError(
-            "search.strategy=random does not find a genotype, it trains many; call rapdarts.random_baseline."
+            "search.strategy=random trains many genotypes and does not search for one; call rapdarts.random_baseline."
         )
     own, config = _searched(given.config, space)
     from rapdarts.loops import launch

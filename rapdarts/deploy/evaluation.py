@@ -83,7 +83,7 @@ def evaluate_network(
 def timing(
     run: Callable[[Tensor], Tensor], device: torch.device, image: tuple[int, int, int], batch: int
 ) -> dict[str, Any]:
-    """Time the network alone: seconds for a forward pass of one image and of a batch, and the resulting images per second."""
+    """Time the network alone, on one image (1, c, h, w) and on a batch (n, c, h, w): seconds per forward pass, images per second."""
 
     def taken(images: int) -> dict[str, Any]:
         pixels = torch.rand(images, *image, device=device)

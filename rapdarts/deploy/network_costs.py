@@ -123,7 +123,7 @@ def _network(
         return UserNetwork(name, found, image or skeletons.IMAGE), OF_ALL
     if found.code:
         network = from_code(found.code, image or skeletons.IMAGE, options.classes or skeletons.CLASSES)
-        return network, OF_ALL | network.told
+        return network, OF_ALL | network.accepted
     if found.reference:
         known = REFERENCE[found.reference]
         size = image or known.image, options.classes or known.classes

@@ -91,7 +91,7 @@ def _weights(node: Any, maker: dict[str, Any], constants: dict[str, Any]) -> Ite
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """One of our ONNX files: its metadata, and the costs that can be counted in its graph."""
+    """An ONNX file written by rapdarts: its metadata, and the costs that can be counted in its graph."""
 
     path: Path
     image: tuple[int, int, int]
@@ -129,7 +129,7 @@ def open_onnx(content: bytes, where: str = "the ONNX file") -> Function:
     ends = [session.get_inputs(), session.get_outputs()]
     if [len(end) for end in ends] != [1, 1] or [end[0].type for end in ends] != ["tensor(float)"] * 2:
         raise InputError(
-            f"{where} must have one float32 input (pixels) and one float32 output (logits); give a file that has."
+            f"{where} must have one float32 input (pixels) and one float32 output (logits); give such a file."
         )
     (pixels,), (logits,) = ([tensor.name for tensor in end] for end in ends)
 
@@ -162,7 +162,7 @@ def _session(content: bytes, where: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
-    # A file may name other files that hold its weights. Looking in a folder that is none keeps it from reading any.
+    # A file may name other files that hold its weights. Pointing to a path that is not a folder keeps it from reading any.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

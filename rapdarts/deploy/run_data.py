@@ -26,8 +26,8 @@ def check_data(what: Path, image: tuple[int, int, int], class_names: tuple[str, 
     known, found = (image, class_names), (data.image, data.class_names)
     if known != found:
         raise InputError(
-            f"{what} was trained on images {known[0]} with the classes {shorten(', '.join(known[1]))}, but these data have"
-            f" images {found[0]} with the classes {shorten(', '.join(found[1]))}; name other data with data.path=PATH, or"
+            f"{what} was trained on images of shape {known[0]} with the classes {shorten(', '.join(known[1]))}, but these data have"
+            f" images of shape {found[0]} with the classes {shorten(', '.join(found[1]))}; name other data with data.path=PATH, or"
             " another experiment."
         )
 

@@ -21,14 +21,14 @@ from rapdarts.errors import InputError, shorten
 class UserNetwork:
     """The user's own network, to be counted on an image (channels, height, width).
 
-    `classes` is 0 if only the network knows their number. `told` names the options, `image` or `classes`, that its code takes.
+    `classes` is 0 if only the network knows their number. `accepted` names the options, `image` or `classes`, that its code takes.
     """
 
     name: str
     network: nn.Module
     image: Image
     classes: int = 0
-    told: frozenset[str] = frozenset()
+    accepted: frozenset[str] = frozenset()
 
     def build(self) -> nn.Module:
         """Return the network itself."""
@@ -41,14 +41,14 @@ def from_code(name: str, image: Image, classes: int) -> UserNetwork:
     Raises InputError if the user's code fails or returns no network.
     """
     try:
-        network, told = _run_code(name, image, classes)
+        network, accepted = _run_code(name, image, classes)
     except (Exception, SystemExit) as error:
         why = (str(error).splitlines() or [""])[0].rstrip(".")
         raise InputError(f"{shorten(name)} cannot be built: {type(error).__name__}: {why[:300]}; fix it.") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"{shorten(name)} returns a value of {type(network)}, not a network (torch.nn.Module).")
     refuse_lazy(network, shorten(name))
-    return UserNetwork(name, network, image, classes if "classes" in told else 0, told)
+    return UserNetwork(name, network, image, classes if "classes" in accepted else 0, accepted)
 
 
 def refuse_lazy(network: nn.Module, name: str) -> None:
@@ -68,8 +68,8 @@ def _run_code(name: str, image: Image, classes: int) -> tuple[Any, frozenset[str
     if isinstance(found, nn.Module) or not callable(found):
         return found, frozenset()
     takes = inspect.signature(found).parameters
-    told = {key: value for key, value in (("image", image), ("classes", classes)) if key in takes}
-    if told:
-        return found(**told), frozenset(told)
+    accepted = {key: value for key, value in (("image", image), ("classes", classes)) if key in takes}
+    if accepted:
+        return found(**accepted), frozenset(accepted)
     needed = [one for one in takes.values() if one.default is one.empty and one.kind <= one.POSITIONAL_OR_KEYWORD]
     return (found(image, classes), frozenset({"classes"})) if len(needed) == 2 else (found(), frozenset())

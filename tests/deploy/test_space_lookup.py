@@ -1,4 +1,4 @@
-"""Looking up what a user names: a search space that ships, a file of their own, a genotype from the literature."""
+"""Lookup of search spaces that ship, of space files written by users, and of genotypes from the literature."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def test_unknown_space_names_the_nearest(name: str, nearest: str | None) -> None
         named_space(name)
     text = str(error.value)
     assert repr(name) in text and ", ".join(NAMES) in text and "--space FILE" in text
-    assert (f"the nearest is {nearest}, of " if nearest else "; there are ") in text
+    assert (f"the nearest is {nearest} (choose from " if nearest else "; choose from ") in text
 
 
-def test_own_files_do_not_shadow_modules(tmp_path: Path) -> None:
+def test_space_files_do_not_shadow_modules(tmp_path: Path) -> None:
     path = tmp_path / "torch.py"
     path.write_text(OWN)
     assert space_from_file(path).name == "mine"
@@ -47,7 +47,7 @@ def test_own_files_do_not_shadow_modules(tmp_path: Path) -> None:
         ("SPACE = \0", "fails when it is run"),
     ],
 )
-def test_own_file_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+def test_unusable_space_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "broken.py"
     path.write_text(text)
     with pytest.raises(InputError) as error:
@@ -58,7 +58,7 @@ def test_own_file_that_cannot_be_used(tmp_path: Path, text: str, message: str) -
 
 
 @pytest.mark.parametrize("name", ["nowhere.py", "folder", "space.txt", ""])
-def test_what_is_no_python_file(tmp_path: Path, name: str) -> None:
+def test_path_that_is_not_a_python_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "space.txt").write_text(OWN)
     with pytest.raises(InputError, match="there is no such Python file"):
@@ -66,9 +66,9 @@ def test_what_is_no_python_file(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LITERATURE)
-def test_it_is_found_in_any_case(name: str) -> None:
+def test_genotype_names_ignore_case(name: str) -> None:
     assert find_genotype(name.lower()) is find_genotype(name.upper()) is LITERATURE[name]
 
 
-def test_what_is_not_there_is_none() -> None:
+def test_unknown_genotype_is_none() -> None:
     assert find_genotype("darts_v3") is None

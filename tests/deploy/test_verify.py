@@ -277,7 +277,7 @@ def test_a_standalone_network_is_compared_on_random_pixels_or_an_experiment(
     assert values(alone, "data.name=digits", "to=pt2", file)["compared_on"] == "64 test images of digits"
     assert "the data to test on are unknown" in error_line(alone, "to=onnx", "precision=8", file)
     assert (
-        "was trained on images (1, 8, 8) with the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these data have images (3,"
+        "was trained on images of shape (1, 8, 8) with the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these data have images of shape (3,"
         in error_line(alone, other_data(tmp_path), "to=pt2", file)
     )
 
@@ -403,7 +403,7 @@ def test_a_damaged_result_is_reported_in_one_line(text: str, run: Path, tmp_path
     assert "result.json is damaged" in reported and not (tmp_path / "x").exists()
 
 
-# --- refusals --------------------------------------------------------------------------------------------------------
+# --- refusals ----------------------------------------------------------------------------------------------------
 
 
 def test_the_genotype_of_a_trained_network_is_exported(
@@ -440,17 +440,17 @@ def test_targets_without_weights_are_refused_in_one_line(run: Path, tmp_path: Pa
     [
         (["to=onnx"], "to=onnx writes a file; name it with out=FILE."),
         (["to=onnx", "out=absent/net.onnx"], "out=absent/net.onnx: there is no folder absent"),
-        (["to=onnx", "out=."], "out=. names no file"),
+        (["to=onnx", "out=."], "out=. does not name a file"),
         (["to=pt2", "out=x", "precision=8"], "to=pt2 has no use for precision="),
         (["to=onnx", "out=x", "precision=16"], "precision"),
-        (["to=onnx", "out=x", "calibration=9"], "calibration= belongs to precision=8"),
+        (["to=onnx", "out=x", "calibration=9"], "calibration= needs precision=8"),
         (["to=safetensors", "out=x", "path=data"], "to=safetensors has no use for data.path="),
         (["to=darts", "licence=MIT"], "to=darts has no use for licence="),
         (["digits", "to=svg"], "has no use for the experiment digits"),
         (["to=svg", "--json"], "has no use for --json"),
         (["to=onxx", "out=x"], "onnx"),
         (["digitz", "to=pt2", "out=x"], "the nearest is digits"),
-        (["digits", "more", "to=pt2", "out=x"], "does not know what to do with 'more'"),
+        (["digits", "more", "to=pt2", "out=x"], "got an unexpected argument 'more'"),
     ],
 )
 def test_arguments_that_do_not_apply_are_refused_in_one_line(

@@ -498,7 +498,10 @@ GENOTYPES = {
         changed(format="onnx"),
         "format must be 'rapdarts-genotype', not 'onnx'; supported formats are ",
     ),
-    "an unknown space": (changed(space="drats"), "there is no search space 'drats'; the nearest is darts, "),
+    "an unknown space": (
+        changed(space="drats"),
+        "there is no search space 'drats'; the nearest is darts (choose from ",
+    ),
     "a user's own space": (
         changed(space="mine"),
         "for your own space, add --space FILE, the Python file that defines it",

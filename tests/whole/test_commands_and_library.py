@@ -1,4 +1,4 @@
-"""Every command and the library's function of the same name do the same work: one table, on the digits."""
+"""Every command gives the same result as the library function of the same name: one table, on the digits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TINY = {
     "threads": "1",
     "seed": "3",
 }
-"""A search and a training of a second."""
+"""Settings for a search and a training that take a second each."""
 
 RANDOM = {"random.count": "2", "random.macs": "0"}
 DERIVED = {"max_skips": "1", "count": "2"}
@@ -44,7 +44,7 @@ RANKED = {"rank.count": "2", "rank.epochs": "1"}
 MEASURED = {"space": "nasbench201", "layers": "3", "channels": "2", "input": "1x8x8", "rounds": "4", "networks": "6"}
 
 Row = tuple[Callable[[Path], list[str]], Callable[[Path], Any]]
-"""The words of a command, and what the library gives for the same; both read the runs in a folder and write beside them."""
+"""The arguments of a command, and the result of the library for the same task, given a folder of runs. Both write into it."""
 
 
 def words(*plain: object, **settings: str) -> list[str]:
@@ -99,7 +99,7 @@ FILES = {
     "retrain": [("cli-net/network.safetensors", "lib-net/network.safetensors")],
     "rank": [("cli-rank/best.json", "lib-rank/best.json")],
 }
-"""Files of either side that hold the same bits."""
+"""Files of the command and of the library that must be identical."""
 
 VOLATILE: dict[str, set[str]] = {
     "search": {"seconds"},
@@ -109,11 +109,11 @@ VOLATILE: dict[str, set[str]] = {
     "export": {"file", "bytes"},
     "measure": {"fixed_s", "scale", "check"},
 }
-"""By row, what a clock or the place of the file decides."""
+"""Values of each row that depend on a clock or on the path of a file."""
 
 
 def plain(value: Any, volatile: set[str]) -> Any:
-    """A result as JSON would give it back, without what differs from one run to the next."""
+    """Return a result as JSON would load it, without the values that differ between runs."""
     if isinstance(value, dict):
         return {key: plain(part, volatile) for key, part in value.items() if key not in volatile}
     if isinstance(value, float) and math.isnan(value):
@@ -123,14 +123,14 @@ def plain(value: Any, volatile: set[str]) -> Any:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished search and the retraining of what it found: results of one are accepted by the next."""
+    """A folder with a finished search and the retraining of its genotype, called with the result of the search."""
     at = tmp_path_factory.mktemp("runs")
     found = rapdarts.search("digits", TINY, run=at / "search", progress=False)
     rapdarts.retrain(found, run=at / "net", progress=False)
     return at
 
 
-def test_the_table_has_every_command() -> None:
+def test_the_table_covers_every_command() -> None:
     assert {name.split()[0] for name in ROWS} == set(COMMANDS)
     modules = {module.name for module in pkgutil.iter_modules(commands.__path__)}
     assert modules == set(COMMANDS)
@@ -145,13 +145,13 @@ def test_a_command_and_its_function_agree(name: str, runs: Path, capsys: pytest.
     assert main([*command(runs), *([] if as_text else ["--json"])]) == 0
     out = capsys.readouterr().out
     by_command, by_library = out if as_text else json.loads(out), function(runs)
-    if name == "cost":  # the command also has rows by layer
+    if name == "cost":  # the command also lists the layers
         by_command = {resource: by_command[resource] for resource in by_library}
     assert by_command
     volatile = VOLATILE.get(name, set())
     assert plain(by_command, volatile) == plain(by_library, volatile)
-    for mine, other in FILES.get(name, ()):
-        assert (runs / mine).read_bytes() == (runs / other).read_bytes()
+    for by_cli, by_function in FILES.get(name, ()):
+        assert (runs / by_cli).read_bytes() == (runs / by_function).read_bytes()
 
 
 def test_results_are_accepted_by_the_next_function(runs: Path) -> None:
@@ -174,8 +174,8 @@ def test_results_are_accepted_by_the_next_function(runs: Path) -> None:
         assert 1 <= repr(shown).count("\n") + 1 <= 12
 
 
-def test_arrays_go_all_the_way(tmp_path: Path) -> None:
-    """Data that a program gives are given to every function that looks at images."""
+def test_arrays_are_accepted_by_every_function(tmp_path: Path) -> None:
+    """Search, rank, retrain, evaluate and export all take data from memory."""
     rng = np.random.default_rng(0)
     data = rng.integers(0, 256, (120, 1, 8, 8), dtype=np.uint8), np.arange(120) % 3
     tiny = {**TINY, "data.fraction": "1", "search.subset": "1", "retrain.batch": "8"}
@@ -185,12 +185,12 @@ def test_arrays_go_all_the_way(tmp_path: Path) -> None:
     assert rapdarts.evaluate(trained, data=data, timing=False).accuracy == trained.test.accuracy
     exported = rapdarts.export(trained, "pt2", data=data)
     assert exported.report["compared_on"].endswith("test images of memory")
-    with pytest.raises(InputError, match=r"stands for images that a program gave: give them again with data="):
+    with pytest.raises(InputError, match=r"means images passed by a program: pass them again with data="):
         rapdarts.evaluate(trained)
 
 
 @pytest.mark.parametrize("given", [None, 3, ["PDARTS"], object()])
-def test_what_is_no_network_is_one_sentence(given: Any) -> None:
+def test_values_that_are_not_networks_are_refused(given: Any) -> None:
     for function in (rapdarts.read, rapdarts.costs, rapdarts.derived, lambda one: rapdarts.retrain(one, "digits")):
         with pytest.raises(InputError, match="a network must be a genotype, a name, a file, or the folder or result"):
             function(given)
@@ -201,7 +201,7 @@ def test_what_is_no_network_is_one_sentence(given: Any) -> None:
             function(given)
 
 
-def test_the_record_of_a_run_is_not_written_over(runs: Path) -> None:
+def test_the_files_of_a_run_are_not_overwritten(runs: Path) -> None:
     network, alphas = runs / "net" / "network.safetensors", runs / "search" / "alphas.json"
     before = network.read_bytes(), alphas.read_bytes()
     calls: list[Callable[[], Any]] = [
@@ -213,7 +213,9 @@ def test_the_record_of_a_run_is_not_written_over(runs: Path) -> None:
         lambda: rapdarts.measure("", MEASURED, out=alphas),
     ]
     for call in calls:
-        with pytest.raises(InputError, match="is part of the record of a run, and would be lost; name another file"):
+        with pytest.raises(
+            InputError, match="is part of the record of a run and would be overwritten; name another file"
+        ):
             call()
     assert (network.read_bytes(), alphas.read_bytes()) == before
     copy = rapdarts.export(
@@ -222,7 +224,7 @@ def test_the_record_of_a_run_is_not_written_over(runs: Path) -> None:
     assert copy.file == runs / "copied" / "exported.safetensors"
 
 
-def test_torch_is_left_as_it_was(runs: Path) -> None:
+def test_the_state_of_torch_is_restored(runs: Path) -> None:
     threads = torch.get_num_threads()
     calls: list[Callable[[], Any]] = [
         lambda: rapdarts.evaluate(runs / "net", threads=threads + 1, timing=False),
@@ -250,7 +252,9 @@ def test_a_name_that_is_also_a_folder_is_refused(
     assert "lenet names both a network and a file or folder here" in capsys.readouterr().err
 
 
-def test_a_trained_network_brings_the_experiment_of_its_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trained_network_is_retrained_with_the_experiment_of_its_run(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shown = []
     for network in (runs / "net" / "network.safetensors", runs / "net"):
         assert main(["retrain", str(network), "--print-config"]) == 0
@@ -258,12 +262,12 @@ def test_a_trained_network_brings_the_experiment_of_its_run(runs: Path, capsys: 
     assert shown[0] == shown[1] == (runs / "net" / "config.yaml").read_text()
     ranked = rapdarts.rank(runs / "search", RANKED, run=runs / "short", progress=False)
     for network in (ranked, ranked.folder):
-        with pytest.raises(InputError, match="short is a ranking, whose recipe is a short one; name the experiment"):
+        with pytest.raises(InputError, match="short is a ranking, which has only a short recipe; name an experiment"):
             rapdarts.retrain(network)
     assert main(["retrain", str(ranked.folder), "--print-config"]) == 2
 
 
-def test_an_empty_list_is_answered() -> None:
+def test_empty_lists_are_refused() -> None:
     with pytest.raises(InputError, match="rapdarts report needs run folders"):
         rapdarts.report([])
     with pytest.raises(InputError, match="rapdarts rank needs the folder of a finished search"):

@@ -1,4 +1,4 @@
-"""The demo's own search and retraining, with the demo's own settings, on the digits that ship with the package."""
+"""The search and retraining of the demo, with its own settings, on the digits that ship with the package."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ BITS: dict[Machine, dict[str, str]] = {
         "genotype": GENOTYPE,
     },
 }
-"""What rapdarts 0.1.0 came to, by machine; another line belongs to a machine on which 0.1.0 was run."""
+"""Results of rapdarts 0.1.0 by machine. Add a line only for a machine on which 0.1.0 was run."""
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-    """The folder of both runs, and what the two commands print."""
+    """The folder of both runs, and the JSON output of the two commands."""
     folder = tmp_path_factory.mktemp("demo")
     search, network = folder / "search", folder / "network"
     answers = []
@@ -53,15 +53,15 @@ def test_the_demo_finds_and_trains_a_network(demo: tuple[Path, dict[str, Any], d
     _, found, trained = demo
     for name in ("macs", "params", "bytes", "activations", "traffic"):
         assert found["priced"][name] == found["counted"][name]
-    assert found["counted"]["macs"] < 2_080_172  # what the average network of the space takes
+    assert found["counted"]["macs"] < 2_080_172  # the cost of the average network of the space
     assert trained["costs"] == found["counted"]
     assert trained["n"] == 600
     assert trained["test_accuracy"] >= 0.97
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the bits are those of a CPU, and the demo takes the GPU")
-def test_the_demo_comes_to_the_same_bits(demo: tuple[Path, dict[str, Any], dict[str, Any]]) -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the hashes are from a CPU, and the demo uses the GPU")
+def test_the_demo_is_bit_identical_to_0_1_0(demo: tuple[Path, dict[str, Any], dict[str, Any]]) -> None:
     folder, bits = demo[0], recorded(BITS)
     assert file_sha256(folder / "search" / "alphas.json") == bits["alphas"]
     assert read_genotype(folder / "search" / "genotype.json").cells == rapdarts.read(bits["genotype"]).cells

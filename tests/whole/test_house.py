@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: style, types, import directions, forbidden code and text, the wheel."""
+"""Automatic checks of the project rules: style, types, import directions, forbidden code and text, the wheel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(*command: str, cwd: Path = ROOT, **environment: str) -> subprocess.Compl
 
 
 @pytest.mark.parametrize("command", [("ruff", "check", "."), ("mypy",)], ids=lambda command: command[0])
-def test_tools_have_nothing_to_say(command: tuple[str, ...]) -> None:
+def test_lint_and_type_checks_pass(command: tuple[str, ...]) -> None:
     result = run(sys.executable, "-m", *command)
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -53,7 +53,7 @@ def test_functions_and_files_stay_short() -> None:
                 assert node.end_lineno and node.end_lineno - node.lineno < 60, f"{path}:{node.lineno} {node.name}"
 
 
-# --- what code may not contain -----------------------------------------------------------------------------------
+# --- forbidden code ----------------------------------------------------------------------------------------------
 
 BUILTINS = {"eval", "exec", "compile", "__import__"}
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
@@ -62,7 +62,7 @@ ARGUMENTS = {("weights_only", False), ("shell", True), ("allow_pickle", True), (
 
 
 def offences(source: str) -> Iterator[str]:
-    """Where a text could run code that a file or a user brings: one `line: what` for each place."""
+    """Yield `line: construct` for every construct that could run code from a file or a user."""
     tree = ast.parse(source)
     safe_loaders = {"SafeLoader", "CSafeLoader"}
     for node in ast.walk(tree):
@@ -72,7 +72,7 @@ def offences(source: str) -> Iterator[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             if names == ["pickle"] and [alias.name for alias in node.names] == ["UnpicklingError"]:
-                continue  # what torch.load(weights_only=True) raises
+                continue  # raised by torch.load(weights_only=True)
             yield from (f"{node.lineno}: import of {name}" for name in names if name.split(".")[0] in MODULES)
         if isinstance(node, ast.Attribute) and node.attr in METHODS:
             yield f"{node.lineno}: {node.attr}"
@@ -102,7 +102,7 @@ def called(call: ast.Call) -> str:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_code_runs_nothing_that_a_file_brings(path: Path) -> None:
+def test_code_cannot_execute_files(path: Path) -> None:
     assert list(offences(path.read_text(encoding="utf-8"))) == []
 
 
@@ -124,7 +124,7 @@ def test_code_runs_nothing_that_a_file_brings(path: Path) -> None:
         "yaml.full_load(text)",
     ],
 )
-def test_the_scan_sees(source: str) -> None:
+def test_the_scan_finds_forbidden_code(source: str) -> None:
     assert list(offences(source))
 
 
@@ -133,18 +133,18 @@ def test_the_scan_sees(source: str) -> None:
     [
         "model.eval()",
         "re.compile('a')",
-        "class Recipe:\n    compile: bool = False",  # a knob of that name
+        "class Recipe:\n    compile: bool = False",  # a setting of that name
         "from pickle import UnpicklingError",
         "torch.load(f, weights_only=True)",
         "yaml.load(text, Loader=yaml.SafeLoader)",
         "class Strict(yaml.SafeLoader): pass\nyaml.load(text, Strict)",
     ],
 )
-def test_the_scan_lets_pass(source: str) -> None:
+def test_the_scan_accepts_safe_code(source: str) -> None:
     assert not list(offences(source))
 
 
-# --- what files may not say --------------------------------------------------------------------------------------
+# --- forbidden text ----------------------------------------------------------------------------------------------
 
 FORBIDDEN = {
     "a path of one machine": re.compile(r"(?<![\w.~-])/(?:work|root|home|Users|opt)/\w"),
@@ -155,13 +155,13 @@ ALLOWED = {(".ci/run", "a folder beside the checkout")}
 
 
 def tracked_files() -> list[Path]:
-    """Every file of the repository, new ones that git does not ignore included."""
+    """Return every file of the repository, including new files that git does not ignore."""
     listed = run("git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     assert listed.returncode == 0, listed.stderr
     return [ROOT / name for name in sorted(set(listed.stdout.split("\0"))) if name and (ROOT / name).is_file()]
 
 
-def test_files_name_no_machine() -> None:
+def test_files_contain_no_machine_paths() -> None:
     found = []
     for path in tracked_files():
         name = path.relative_to(ROOT).as_posix()
@@ -189,7 +189,7 @@ def test_citation_is_complete() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of this tree, built from a copy so that nothing is left behind and nothing stale gets in."""
+    """A wheel of this tree. It is built from a copy, so that it leaves no files and contains no stale ones."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for folder in (*PACKAGES, "experiments"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))

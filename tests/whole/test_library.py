@@ -1,4 +1,4 @@
-"""The library: every function of `import rapdarts`, on data that a program gives, beside what the commands do."""
+"""The library: every function of `import rapdarts`, on data from memory, compared with the commands."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ MINE = SearchSpace("mine", choose("none", "skip_connect", "sep_conv_3x3", "max_p
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nothing is written into the checkout."""
+    """Run in an empty folder, so that nothing is written into the checkout."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def some_digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """300 digits, (300, 1, 8, 8) uint8, and their labels."""
+    """Return 300 digits, (300, 1, 8, 8) uint8, and their labels (300,)."""
     with np.load(Path(datasets.__file__).with_name("digits.npz")) as stored:
         return (stored["x"][:300, None].astype(np.int64) * 255 // 16).astype(np.uint8), stored["y"][:300]
 
@@ -91,14 +91,14 @@ IMAGES, LABELS = some_digits()
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Searched:
-    """A search on arrays."""
+    """The result of a search on arrays."""
     folder = tmp_path_factory.mktemp("runs") / "search"
     return rapdarts.search(TINY, {"cost.macs": 0.2}, data=(IMAGES, LABELS), run=folder, progress=False)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
-    """A retraining on arrays, tested on others."""
+    """The result of a retraining on arrays, tested on other arrays."""
     folder = tmp_path_factory.mktemp("runs") / "net"
     data, test = (IMAGES[:200], LABELS[:200]), (IMAGES[200:], LABELS[200:])
     return rapdarts.retrain("PDARTS", TINY, data=data, test=test, run=folder, epochs=6, progress=False)
@@ -106,7 +106,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The arguments with which searches would have been launched."""
+    """Collect the arguments of searches instead of launching them."""
     calls: list[Any] = []
     monkeypatch.setattr(launches, "run_search", lambda *arguments: calls.append(arguments))
     return calls
@@ -121,9 +121,9 @@ def test_importing_loads_nothing_heavy() -> None:
     assert set(result.stdout.split()) & {"torch", "numpy", "omegaconf", "yaml", "rich", "PIL"} == set()
 
 
-def test_every_name_is_there_and_is_known_to_type_checkers() -> None:
+def test_every_public_name_exists_and_is_known_to_type_checkers() -> None:
     import rapdarts.loops.retrain
-    import rapdarts.loops.search  # a module called rapdarts.search would take the function's place
+    import rapdarts.loops.search  # a module called rapdarts.search would shadow the function
 
     assert set(rapdarts.__all__) <= set(dir(rapdarts))
     for name in rapdarts.__all__:
@@ -139,7 +139,7 @@ def test_every_name_is_there_and_is_known_to_type_checkers() -> None:
 # --- searching ---------------------------------------------------------------------------------------------------
 
 
-def test_a_search_gives_genotype_costs_and_candidates(found: Searched) -> None:
+def test_a_search_returns_genotype_costs_and_candidates(found: Searched) -> None:
     assert isinstance(found.genotype, rapdarts.Genotype)
     assert found.genotype.skeleton == Skeleton(3, 4, (1, 8, 8), 10)
     assert found.costs == rapdarts.costs(found.genotype)
@@ -150,7 +150,7 @@ def test_a_search_gives_genotype_costs_and_candidates(found: Searched) -> None:
     assert "name: memory" in (found.folder / "config.yaml").read_text()
 
 
-def test_the_library_and_the_command_search_alike(found: Searched, elsewhere: Path) -> None:
+def test_the_library_and_the_command_find_the_same_genotype(found: Searched, elsewhere: Path) -> None:
     np.savez("digits.npz", x=IMAGES, y=LABELS)
     words = ["threads=1", "data.name=npz", "data.path=digits.npz", "cost.macs=0.2", *AS_WORDS]
     assert main(["search", "digits", *words, "seed=0", "search.subset=1", "search.lr=0.025", "run=same"]) == 0
@@ -158,7 +158,7 @@ def test_the_library_and_the_command_search_alike(found: Searched, elsewhere: Pa
     assert rapdarts.read("same").cells == found.genotype.cells
 
 
-def test_a_budget_is_kept() -> None:
+def test_a_search_meets_its_budget() -> None:
     keys: dict[str, Any] = {"budget.params": 5000, "search.layers": [3], "candidates": [0], "skip_dropout": [0]}
     found = rapdarts.search(TINY, keys, data=(IMAGES, LABELS), run="budget", progress=False)
     assert found.costs["params"] <= 5000
@@ -178,7 +178,7 @@ def test_progress_goes_to_stderr_or_nowhere(
     assert launched[0][-1] is progress
 
 
-def test_without_a_folder_a_run_gets_a_new_one(elsewhere: Path) -> None:
+def test_a_run_without_a_folder_gets_a_new_one(elsewhere: Path) -> None:
     keys: dict[str, Any] = {"retrain.epochs": 1, "skeleton.layers": 3, "skeleton.channels": 4, "threads": 1}
     folders = [
         rapdarts.retrain("PDARTS", "digits", {**keys, "data.fraction": 0.2}, progress=False).folder,
@@ -187,7 +187,7 @@ def test_without_a_folder_a_run_gets_a_new_one(elsewhere: Path) -> None:
     assert folders == [Path("runs/retrain-digits-1"), Path("runs/retrain-memory-1")]
 
 
-def test_a_stopped_search_goes_on_to_the_same_bits(found: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_search_resumes_bit_identically(found: Searched, monkeypatch: pytest.MonkeyPatch) -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
     original = Run.log
 
@@ -212,8 +212,8 @@ def test_a_stopped_search_goes_on_to_the_same_bits(found: Searched, monkeypatch:
         rapdarts.search(TINY, {"cost.macs": 0.2}, data=(changed, LABELS), run="cut", resume=True)
 
 
-def test_a_search_in_a_thread(found: Searched) -> None:
-    """As notebooks and servers do it: a thread that is not the main one may hear no signals."""
+def test_a_search_runs_in_a_thread(found: Searched) -> None:
+    """As in notebooks and servers. Only the main thread may install signal handlers."""
     results: list[Searched] = []
 
     def work() -> None:
@@ -229,7 +229,7 @@ def test_a_search_in_a_thread(found: Searched) -> None:
     assert (results[0].folder / "alphas.json").read_bytes() == (found.folder / "alphas.json").read_bytes()
 
 
-def test_torch_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_of_torch_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     def disturb(*arguments: Any) -> None:
         torch.set_num_threads(threads + 1)
         torch.manual_seed(7)
@@ -247,7 +247,7 @@ def test_torch_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_space_of_ones_own_needs_no_file(elsewhere: Path) -> None:
+def test_a_user_space_needs_no_file(elsewhere: Path) -> None:
     keys: dict[str, Any] = {"search.candidates": [0, 2]}
     found = rapdarts.search(TINY, keys, data=(IMAGES, LABELS), space=MINE, run="mine", progress=False)
     assert found.genotype.space == "mine"
@@ -271,7 +271,7 @@ def test_a_space_of_ones_own_needs_no_file(elsewhere: Path) -> None:
         rapdarts.search(TINY, keys, data=(IMAGES, LABELS), space=other, run="mine", resume=True)
 
 
-def test_a_pool_that_a_gpu_could_not_train_is_said(
+def test_a_pool_with_wrong_gradients_on_a_gpu_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for loop in ("search", "retrain"):
@@ -289,7 +289,7 @@ def test_a_pool_that_a_gpu_could_not_train_is_said(
     assert "AvgPool2d gives a wrong gradient" in capsys.readouterr().err
 
 
-OF_A_PROGRAM = """
+SPACE_IN_A_PROGRAM = """
 from functools import partial
 from torch import nn
 from rapdarts.networks.primitives import choose
@@ -314,7 +314,7 @@ SPACE = SearchSpace("mine", {**names, "five": partial(pooled, 5), "three": lambd
 """
 
 
-def test_a_space_of_a_program_is_known_again_in_another_process_and_a_changed_one_is_not(elsewhere: Path) -> None:
+def test_a_space_is_recognised_in_another_process_unless_it_changed(elsewhere: Path) -> None:
     keys: dict[str, Any] = {
         "search.candidates": [0],
         "search.layers": [3],
@@ -328,7 +328,7 @@ def test_a_space_of_a_program_is_known_again_in_another_process_and_a_changed_on
         space = space_from_file(elsewhere / "space.py")
         return rapdarts.search(TINY, keys, data=(IMAGES, LABELS), space=space, run=run, resume=resume, progress=False)
 
-    again(OF_A_PROGRAM, resume=False)
+    again(SPACE_IN_A_PROGRAM, resume=False)
     here = origin_of(elsewhere / "mine" / "checkpoint")["search space"]
     code = "import sys; from rapdarts.deploy.space_lookup import source_of; from space import SPACE; sys.stdout.write(source_of(SPACE))"
     path = f"{elsewhere}{os.pathsep}{Path(rapdarts.__file__).parent.parent}"
@@ -336,26 +336,26 @@ def test_a_space_of_a_program_is_known_again_in_another_process_and_a_changed_on
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
     )
     assert other.stdout == here and str(elsewhere) not in here
-    again(OF_A_PROGRAM)
-    # Each of another length: Python takes a file of the same length and second for the one that it has compiled.
+    again(SPACE_IN_A_PROGRAM)
+    # Each change alters the length of the file: Python reuses compiled code if length and second are the same.
     changes = {"x + x": "x + x * 2", "pooled, 5": "pooled, 11", "pooled(3,": "pooled(103,", "// 2)": "// 2, 1)"}
     for old, new in changes.items():
         with pytest.raises(DamagedError, match="belongs to a different search space"):
-            again(OF_A_PROGRAM.replace(old, new))
+            again(SPACE_IN_A_PROGRAM.replace(old, new))
 
 
-def test_a_genotype_in_another_space_takes_its_name() -> None:
-    """Or a file of the trained network would name a space that has other primitives."""
+def test_a_genotype_retrained_in_another_space_takes_its_name() -> None:
+    """Otherwise the file of the trained network would name a space with other primitives."""
     wide = replace(named_space("darts"), name="wide")
     trained = rapdarts.retrain("PDARTS", TINY, data=(IMAGES, LABELS), space=wide, run="net", epochs=1, progress=False)
     assert rapdarts.read("net").space == "wide"
     assert trained.network(torch.rand(2, 1, 8, 8)).shape == (2, 10)
 
 
-# --- what an experiment may be -----------------------------------------------------------------------------------
+# --- forms of an experiment --------------------------------------------------------------------------------------
 
 
-def test_what_an_experiment_may_be(launched: list[Any], elsewhere: Path) -> None:
+def test_all_forms_of_an_experiment(launched: list[Any], elsewhere: Path) -> None:
     (elsewhere / "mine.yaml").write_text("seed: 3\nsearch: {epochs: 7, warmup_epochs: 1}\n")
     value = Experiment(seed=4, search=SearchConfig(epochs=8, warmup_epochs=1))
     rapdarts.search("digits", epochs=5)
@@ -387,14 +387,14 @@ def test_what_an_experiment_may_be(launched: list[Any], elsewhere: Path) -> None
     assert [arguments[3] for arguments in launched] == ["digits", "mine", "mine", "digits", "digits", "digits"]
 
 
-def test_an_experiment_may_be_one_of_omegaconf(launched: list[Any], elsewhere: Path) -> None:
+def test_an_experiment_may_be_an_omegaconf_object(launched: list[Any], elsewhere: Path) -> None:
     settings = {"seed": 5, "search": {"epochs": "${seed}", "warmup_epochs": 1, "layers": [3, 3, 4]}}
     rapdarts.search(OmegaConf.create(settings), OmegaConf.create({"search.batch": 11}))
     (config,) = [arguments[0] for arguments in launched]
     assert (config.search.epochs, config.search.layers, config.search.batch) == (5, [3, 3, 4], 11)
 
 
-def test_a_strategy_presets_what_a_value_says(launched: list[Any]) -> None:
+def test_a_strategy_presets_values_of_an_experiment(launched: list[Any]) -> None:
     rapdarts.search(Experiment(), strategy="darts")
     assert launched[0][0].search.layers == [8]
 
@@ -404,7 +404,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "type": (lambda: rapdarts.search("digits", epochs="many"), "search.epochs takes a whole number"),
     "range": (lambda: rapdarts.search("digits", epochs=0), "search.epochs=0 is out of range"),
     "experiment": (lambda: rapdarts.search("digit"), "there is no experiment 'digit'; the nearest is digits"),
-    "random": (lambda: rapdarts.search("digits", strategy="random"), "does not find a genotype"),
+    "random": (lambda: rapdarts.search("digits", strategy="random"), "does not search for one"),
     "resume": (lambda: rapdarts.search("digits", resume=True), "resume=true needs run=PATH"),
     "space": (lambda: rapdarts.search("digits", space="dart"), "there is no search space 'dart'; the nearest is darts"),
     "bad space": (
@@ -426,21 +426,21 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "there is no genotype 'PDART': it is neither a file nor a known name; the nearest is PDARTS.",
     ),
     "skeleton": (lambda: rapdarts.retrain("lenet", "digits", {"skeleton.layers": 3}), "has no use for skeleton.layers="),
-    "space of lenet": (lambda: rapdarts.retrain("lenet", "digits", space=MINE), "has no use for space=; leave it out"),
+    "space of a reference network": (lambda: rapdarts.retrain("lenet", "digits", space=MINE), "has no use for space=; leave it out"),
     "memory": (
         lambda: rapdarts.search("digits", {"data.name": "memory"}),
-        r"stands for images that a program gave: give them again with data=\(images, labels\)",
+        r"means images passed by a program: pass them again with data=\(images, labels\)",
     ),
     "no search": (lambda: rapdarts.derive([]), "needs the folder of a finished search; name at least one"),
-    "share": (lambda: rapdarts.derive("PDARTS", spend=1.5), "spend=1.5 is out of range; it must be auto, or 0 to 1"),
+    "spend": (lambda: rapdarts.derive("PDARTS", spend=1.5), "spend=1.5 is out of range; it must be auto, or 0 to 1"),
     "no network": (lambda: rapdarts.load("PDARTS"), "PDARTS is a network without weights; train it first"),
     "image": (lambda: rapdarts.derived("PDARTS", image=(32, 32)), r"image=\(32, 32\) must be \(channels, height"),
-    "stem": (lambda: rapdarts.derived("PDARTS", stem="big"), "stem has no choice 'big'"),
+    "stem": (lambda: rapdarts.derived("PDARTS", stem="big"), "stem cannot be 'big'"),
     "another space": (lambda: rapdarts.derived("PDARTS", space=MINE), "no primitive 'dil_conv_3x3'"),
     "width": (lambda: rapdarts.derived("PDARTS", channels=1), "needs at least 2"),
     "text": (lambda: rapdarts.read("Genotype(normal=[])"), "the genotype: Genotype"),
-    "of a module": (lambda: rapdarts.costs(nn.Flatten(), channels=8), "a Flatten has no use for channels="),
-    "of a name": (lambda: rapdarts.costs("alexnet", layers=8), "alexnet has no use for layers="),
+    "key for a module": (lambda: rapdarts.costs(nn.Flatten(), channels=8), "a Flatten has no use for channels="),
+    "key for a reference network": (lambda: rapdarts.costs("alexnet", layers=8), "alexnet has no use for layers="),
     "too small": (lambda: rapdarts.costs("alexnet", image=(3, 8, 8)), "alexnet cannot take an image of 3x8x8"),
     "negative": (lambda: rapdarts.search(TINY, data=(IMAGES - 300.0, LABELS)), "data: pixels must be 0 to 255, or"),
     "0 and 1": (lambda: rapdarts.search(TINY, data=((IMAGES > 9).astype(np.uint8), LABELS)), "whole numbers up to 1, which"),
@@ -450,29 +450,29 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "labels": (lambda: rapdarts.search(TINY, data=(IMAGES, LABELS + 1)), "data, labels: label"),
     "test labels": (
         lambda: rapdarts.search(TINY, data=(IMAGES, LABELS % 3), test=(IMAGES, LABELS)),
-        "test, labels: label .* but 3 classes go from 0 to 2",
+        "test, labels: label .* but the labels of 3 classes are 0 to 2",
     ),
     "texts": (lambda: rapdarts.search(TINY, data=(IMAGES, ["a"] * 300)), "data, labels must be numbers"),
     "one array": (lambda: rapdarts.search(TINY, data=IMAGES), r"data: item 0 must be \(image, label\), not a ndarray"),
     "a number": (lambda: rapdarts.search(TINY, data=3), r"data must be a pair \(images, labels\), or a data set"),
-    "nothing": (lambda: rapdarts.search(TINY, data=[]), "data has no images"),
+    "empty data": (lambda: rapdarts.search(TINY, data=[]), "data has no images"),
     "a mapping": (lambda: rapdarts.search(TINY, data={"train": (IMAGES, LABELS)}), "data must be a pair .*not a dict"),
     "sparse": (
         lambda: rapdarts.search(TINY, data=(torch.from_numpy(IMAGES).to_sparse(), LABELS)),
-        "data, images are no array",
+        "data, images cannot be converted to an array",
     ),
-    "without numbers": (
+    "meta tensors": (
         lambda: rapdarts.search(TINY, data=(torch.empty(4, 1, 8, 8, device="meta"), LABELS[:4])),
-        "data, images are no array",
+        "data, images cannot be converted to an array",
     ),
-    "lazy": (lambda: rapdarts.costs(nn.LazyLinear(3)), "a LazyLinear has lazy layers without weights"),
+    "lazy layers": (lambda: rapdarts.costs(nn.LazyLinear(3)), "a LazyLinear has lazy layers without weights"),
     "no pixels": (lambda: rapdarts.costs(nn.Identity(), image=(3, 0, 8)), "input=3x0x8 is not an image"),
     "sizes": (lambda: rapdarts.search(TINY, data=[(IMAGES[0], 0), (IMAGES[0, :, 1:], 1)]), "image 1 is .* to one size"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused(case: str, elsewhere: Path) -> None:
+def test_wrong_arguments_are_refused(case: str, elsewhere: Path) -> None:
     call, sentence = REFUSED[case]
     with pytest.raises(InputError, match=sentence) as caught:
         call()
@@ -481,16 +481,16 @@ def test_what_is_refused(case: str, elsewhere: Path) -> None:
     assert list(elsewhere.iterdir()) == []
 
 
-def test_data_of_a_program_are_not_there_for_a_command(trained: Retrained, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_cannot_use_data_from_memory(trained: Retrained, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(trained.folder)]) == 2
-    assert "or name other data, such as data.name=npz" in capsys.readouterr().err
+    assert "or use other data, such as data.name=npz" in capsys.readouterr().err
 
 
-# --- what data may be --------------------------------------------------------------------------------------------
+# --- forms of data -----------------------------------------------------------------------------------------------
 
 
 class Pictures:
-    """A map-style data set of PIL pictures, with names of classes, as torchvision's are."""
+    """A map-style data set of PIL images with class names, like those of torchvision."""
 
     classes = tuple("abcdefghij")
 
@@ -516,7 +516,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_data_is_the_same_data(kind: str) -> None:
+def test_all_forms_of_data_give_the_same_images(kind: str) -> None:
     train, test, names = read_in_memory(KINDS[kind], (IMAGES[:20], LABELS[:20]))
     assert torch.equal(train.pixels, torch.from_numpy(IMAGES)) or "16 bits" in kind
     assert (train.pixels.float() - torch.from_numpy(IMAGES).float()).abs().max() <= 1
@@ -527,7 +527,7 @@ def test_every_kind_of_data_is_the_same_data(kind: str) -> None:
 
 
 def test_classes_in_another_order_are_refused() -> None:
-    """Labels that mean other classes would be a test that nobody notices to be one of something else."""
+    """Otherwise the network would silently be tested on labels with other meanings."""
 
     class Turned(Pictures):
         classes = tuple("abcdefghji")
@@ -536,11 +536,11 @@ def test_classes_in_another_order_are_refused() -> None:
         read_in_memory(Pictures(), Pictures())[2] == read_in_memory(Pictures(), (IMAGES, LABELS))[2] == [*"abcdefghij"]
     )
     assert read_in_memory((IMAGES, LABELS), Turned())[2] == [*"0123456789"]
-    with pytest.raises(InputError, match=r"test has the classes a, b, .* j, i, but data have a, b, .* i, j;"):
+    with pytest.raises(InputError, match=r"test has the classes a, b, .* j, i, but data has a, b, .* i, j;"):
         read_in_memory(Pictures(), Turned())
 
 
-def test_a_third_is_put_aside_the_same_by_all(launched: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_run_holds_out_the_same_third(launched: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launches, "run_retraining", launches.run_search)
     rapdarts.search(TINY, data=(IMAGES, LABELS), seed=1)
     rapdarts.retrain("PDARTS", TINY, data=Pictures(), seed=2)
@@ -553,13 +553,13 @@ def test_a_third_is_put_aside_the_same_by_all(launched: list[Any], monkeypatch: 
     assert (len(third.train), len(third.test)) == (300, 50)
 
 
-def test_pictures_of_colour() -> None:
+def test_colour_images_become_rgb() -> None:
     pixels = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 4, 5, 3)
     items = [(Image.fromarray(one).convert(mode), 0) for one, mode in zip(pixels, ("RGB", "RGBA"), strict=True)]
     assert torch.equal(read_in_memory(items)[0].pixels, torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
 
-def test_read_only_arrays_are_left_alone(recwarn: pytest.WarningsRecorder) -> None:
+def test_read_only_arrays_are_accepted(recwarn: pytest.WarningsRecorder) -> None:
     images = IMAGES.copy()
     images.flags.writeable = False
     assert torch.equal(read_in_memory((images, LABELS))[0].pixels, torch.from_numpy(IMAGES))
@@ -569,7 +569,7 @@ def test_read_only_arrays_are_left_alone(recwarn: pytest.WarningsRecorder) -> No
 # --- retraining and loading --------------------------------------------------------------------------------------
 
 
-def test_a_retraining_gives_the_network_and_its_accuracy(trained: Retrained) -> None:
+def test_a_retraining_returns_the_network_and_its_accuracy(trained: Retrained) -> None:
     assert trained.test.n == 100
     predicted = trained.network(torch.from_numpy(IMAGES[200:]) / 255).argmax(1)
     assert int((predicted == torch.from_numpy(LABELS[200:])).sum()) == trained.test.correct
@@ -578,7 +578,7 @@ def test_a_retraining_gives_the_network_and_its_accuracy(trained: Retrained) -> 
     assert trained.costs == trained.report["costs"] == rapdarts.costs("PDARTS", (1, 8, 8), 10, channels=4, layers=3)
 
 
-def test_a_genotype_brings_its_skeleton(found: Searched) -> None:
+def test_a_genotype_is_retrained_at_its_skeleton(found: Searched) -> None:
     plain = {key: value for key, value in TINY.items() if key != "skeleton"}
     more: dict[str, Any] = {"data": (IMAGES, LABELS), "progress": False, "epochs": 1}
     own = rapdarts.retrain(found.genotype, plain, run="own", **more)
@@ -587,7 +587,7 @@ def test_a_genotype_brings_its_skeleton(found: Searched) -> None:
     assert asked.costs["params"] > found.costs["params"]
 
 
-def test_loaded_networks_are_those_that_were_trained(trained: Retrained) -> None:
+def test_loaded_networks_match_the_trained_ones(trained: Retrained) -> None:
     images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     whole, bare = rapdarts.load(trained.folder), rapdarts.load(str(trained.file), normalise=False)
     assert [name for name, _ in whole.named_children()] == ["normalise", "network"]
@@ -601,7 +601,7 @@ def test_loaded_networks_are_those_that_were_trained(trained: Retrained) -> None
 
 @pytest.fixture(scope="module")
 def googlenet(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
-    """A reference network, hardly trained."""
+    """The result of training a reference network for one epoch."""
     folder = tmp_path_factory.mktemp("runs") / "googlenet"
     keys: dict[str, Any] = {"retrain.epochs": 1, "retrain.batch": 50, "threads": 1}
     return rapdarts.retrain("googlenet", keys, data=(IMAGES, LABELS), run=folder, progress=False)
@@ -609,7 +609,9 @@ def googlenet(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
 
 @pytest.mark.parametrize("kind", ["trained", "googlenet"])
 @pytest.mark.parametrize("classes", [7, 10])
-def test_a_new_head_on_a_trained_body(kind: str, classes: int, request: pytest.FixtureRequest) -> None:
+def test_load_with_classes_replaces_only_the_last_layer(
+    kind: str, classes: int, request: pytest.FixtureRequest
+) -> None:
     folder = request.getfixturevalue(kind).folder
     old = rapdarts.load(folder).state_dict()
     torch.manual_seed(1)
@@ -631,12 +633,12 @@ def test_the_head_of_a_reference_network_is_its_last_layer(name: str) -> None:
     blueprint = ReferenceBlueprint(name, REFERENCE[name].image, 10)
     with torch.device("meta"):
         layers = [(name, module) for name, module in blueprint.build().named_modules() if module._parameters]
-    head = layers[-3:] if name == "nin" else layers[-1:]  # whose last block is as wide as there are classes
+    head = layers[-3:] if name == "nin" else layers[-1:]  # all three layers of its last block depend on the classes
     assert all(isinstance(module, nn.Linear | nn.Conv2d) for _, module in head)
     assert head_of(blueprint) == {f"{layer}.{part}" for layer, one in head for part, _ in one.named_parameters()}
 
 
-def test_fine_tuning_on_other_classes(trained: Retrained) -> None:
+def test_a_network_with_a_new_head_learns(trained: Retrained) -> None:
     torch.manual_seed(0)
     network = rapdarts.load(trained.folder, classes=2).train()
     images, labels = torch.from_numpy(IMAGES[:100]) / 255, torch.from_numpy(LABELS[:100] % 2)
@@ -658,7 +660,7 @@ def test_a_layer_of_a_loaded_network_can_be_replaced(trained: Retrained) -> None
 
 
 @pytest.mark.parametrize(("classes", "sentence"), [(0, "needs at least one"), (-1, "out of range"), (2.5, "takes a")])
-def test_no_such_number_of_classes(trained: Retrained, classes: Any, sentence: str) -> None:
+def test_wrong_numbers_of_classes_are_refused(trained: Retrained, classes: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         rapdarts.load(trained.folder, classes=classes)
 
@@ -679,7 +681,7 @@ def test_derived_networks_have_the_published_sizes() -> None:
     assert rapdarts.costs(on_imagenet, (3, 224, 224))["macs"] == 542_819_328  # with the imagenet stem
 
 
-def test_a_derived_network_is_as_it_was_priced_unless_asked(found: Searched) -> None:
+def test_a_derived_network_has_the_priced_skeleton_unless_overridden(found: Searched) -> None:
     network = rapdarts.derived(found.genotype)
     assert network(torch.rand(2, 1, 8, 8)).shape == (2, 10)
     assert parameters(network) == found.costs["params"]
@@ -690,7 +692,7 @@ def test_a_derived_network_is_as_it_was_priced_unless_asked(found: Searched) -> 
     assert wider.stem.newer is not None
 
 
-def test_costs_of_whatever_there_is(found: Searched, elsewhere: Path) -> None:
+def test_costs_of_every_kind_of_network(found: Searched, elsewhere: Path) -> None:
     known = rapdarts.costs("PDARTS")
     assert (known["params"], known["macs"], known["bytes"]) == (3_433_798, 532_174_464, 4 * 3_433_798)
     assert rapdarts.costs(LITERATURE["PDARTS"]) == known
@@ -703,13 +705,13 @@ def test_costs_of_whatever_there_is(found: Searched, elsewhere: Path) -> None:
     again = rapdarts.costs(found.genotype, (3, 16, 16), 7, channels=8, layers=5)
     assert again == count_derived(found.genotype, named_space("darts"), skeleton)
     assert rapdarts.costs("PDARTS", precision=8)["bytes"] == 3_433_798
-    dear = HardwareConfig(mac_32=9.2, dram_32=1280.0)
-    assert rapdarts.costs("PDARTS", hardware=dear)["energy"] == pytest.approx(2 * known["energy"])
-    (elsewhere / "chip.yaml").write_text(key_values.save_yaml(dear))
-    assert rapdarts.costs(linear, hardware="chip.yaml") == rapdarts.costs(linear, hardware=dear)
+    expensive = HardwareConfig(mac_32=9.2, dram_32=1280.0)
+    assert rapdarts.costs("PDARTS", hardware=expensive)["energy"] == pytest.approx(2 * known["energy"])
+    (elsewhere / "chip.yaml").write_text(key_values.save_yaml(expensive))
+    assert rapdarts.costs(linear, hardware="chip.yaml") == rapdarts.costs(linear, hardware=expensive)
 
 
-def test_what_a_genotype_may_be(found: Searched, elsewhere: Path) -> None:
+def test_all_forms_of_a_genotype(found: Searched, elsewhere: Path) -> None:
     pdarts, bench = LITERATURE["PDARTS"], "|none~0|+|none~0|skip_connect~1|+|none~0|none~1|nor_conv_3x3~2|"
     (elsewhere / "file.json").write_text(pdarts.to_json())
     for form in (pdarts, "PDARTS", "file.json", Path("file.json"), pdarts.to_darts(), pdarts.to_json()):
@@ -720,10 +722,10 @@ def test_what_a_genotype_may_be(found: Searched, elsewhere: Path) -> None:
     assert isinstance(rapdarts.derived(bench, 4, 3)(torch.rand(1, 3, 8, 8)), Tensor)
 
 
-def test_a_silent_screen_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_silent_screen_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     for silent in (True, False):
         screen = Screen(silent)
-        screen.start("what", 0, 2)
+        screen.start("training", 0, 2)
         screen.step()
         screen.say("words")
         screen.stop()

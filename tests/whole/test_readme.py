@@ -1,4 +1,4 @@
-"""What the README and the pages behind it show: Python runs, commands are words of the command line, links lead somewhere."""
+"""Examples in the README and the guides: Python runs, commands are accepted, links are valid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md
 
 
 def blocks(page: str, *languages: str) -> Iterator[tuple[int, str]]:
-    """(line, text) of every block in one of the languages."""
+    """Yield (line, text) of every code block in one of the languages."""
     for found in re.finditer(r"^```(\w*)\n(.*?)^```$", PAGES[page], re.M | re.S):
         if found[1] in languages:
             yield PAGES[page][: found.start()].count("\n") + 2, found[2]
@@ -31,15 +31,15 @@ def blocks(page: str, *languages: str) -> Iterator[tuple[int, str]]:
 # --- Python ------------------------------------------------------------------------------------------------------
 
 
-def test_the_python_of_the_readme_runs(
+def test_the_python_in_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All blocks in their order in one folder."""
+    """Run all blocks in order, in one folder."""
     monkeypatch.chdir(tmp_path)
     shown = list(blocks("README.md", "python"))
     assert len(shown) >= 4
     for line, text in shown:
-        file = tmp_path / f"readme_line_{line}.py"  # what a traceback will name
+        file = tmp_path / f"readme_line_{line}.py"  # tracebacks show this name
         file.write_text(text, encoding="utf-8")
         runpy.run_path(str(file))
     printed = capsys.readouterr().out.splitlines()
@@ -52,8 +52,8 @@ def test_the_python_of_the_readme_runs(
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "experiments/README.md", "docs/performance.md"])
-def test_links_lead_somewhere(page: str) -> None:
-    """To a file that is there, and to a heading of it."""
+def test_links_are_valid(page: str) -> None:
+    """Check that the files and headings that a page links to exist."""
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
         file, _, heading = target.partition("#")
@@ -67,26 +67,26 @@ def test_links_lead_somewhere(page: str) -> None:
 # --- commands ----------------------------------------------------------------------------------------------------
 
 PLACEHOLDER = re.compile(r"[A-Z]+")
-"""RUN, VERB, EXPERIMENT: what a reader puts something else for."""
+"""Placeholders that readers replace, such as RUN, VERB or EXPERIMENT."""
 
 USAGE = re.compile(r"(^| )\[")
-"""What may be left out stands in brackets, in no command but in how one is written."""
+"""Brackets mark optional arguments: the text describes the usage of a command and is not a command."""
 
 
 def commands(page: str) -> Iterator[tuple[str, str]]:
-    """Every command that is shown, in a block or between backticks, and the line behind it."""
+    """Yield every command in a block or between backticks, and the line after it."""
     for _, text in blocks(page, "sh", "text"):
         lines = [line.partition("  #")[0] for line in text.splitlines()] + [""]
-        for line, behind in pairwise(lines):
+        for line, following in pairwise(lines):
             if found := re.match(r"(?:\$ )?rapdarts (.+)", line):
-                yield found[1], behind
+                yield found[1], following
     outside = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.M | re.S)
     for found in re.finditer(r"`rapdarts ([^`]+)`", outside):
         yield " ".join(found[1].split()), ""
 
 
 def settings(page: str, command: str) -> Iterator[str]:
-    """What a page's table of settings adds to a command, as whole commands."""
+    """Yield a command with each of the settings that the table of a page adds to it."""
     table = PAGES[page].split("| what you want | what you add |\n")[1].split("\n\n")[0]
     for row in table.splitlines()[1:]:
         for added in re.findall(r"`([^`]+)`", row.split("|")[2]):
@@ -94,10 +94,10 @@ def settings(page: str, command: str) -> Iterator[str]:
                 yield f"{command} {added.replace('RESOURCE', 'macs')}"
 
 
-def check(words: str) -> None:
-    """Raises InputError for a command that there is not, or keys or values that it does not take; runs nothing."""
-    verb, *arguments = shlex.split(words)
-    if PLACEHOLDER.fullmatch(verb) or USAGE.search(words):
+def check(line: str) -> None:
+    """Raise InputError for an unknown command, or for keys or values that it does not accept. Runs nothing."""
+    verb, *arguments = shlex.split(line)
+    if PLACEHOLDER.fullmatch(verb) or USAGE.search(line):
         return
     if verb not in COMMANDS:
         raise InputError(f"there is no command {verb}.")
@@ -113,38 +113,38 @@ def check(words: str) -> None:
         else:
             raise refusals[-1]
     if command.schemas == LAUNCH and call.words:
-        # A run folder brings its own experiment.
+        # A run folder has its own experiment.
         alone = verb == "retrain" and len(call.words) == 1
         name = "digits" if alone else call.words[0 if verb == "search" else -1]
-        of_a_reader = PLACEHOLDER.fullmatch(name) or name.endswith(".yaml")
-        resolve.resolve_experiment("digits" if of_a_reader else name, call.pairs, command.section)
+        from_reader = PLACEHOLDER.fullmatch(name) or name.endswith(".yaml")
+        resolve.resolve_experiment("digits" if from_reader else name, call.pairs, command.section)
         resolve.resolve_launch(call.pairs)
 
 
 SETTINGS = [*settings("docs/search.md", "search digits"), *settings("docs/retrain.md", "retrain PDARTS digits")]
-SHOWN = dict.fromkeys([*chain.from_iterable(map(commands, PAGES)), *((words, "") for words in SETTINGS)])
+SHOWN = dict.fromkeys([*chain.from_iterable(map(commands, PAGES)), *((line, "") for line in SETTINGS)])
 
 
-@pytest.mark.parametrize(("words", "behind"), SHOWN, ids=[words[:60] for words, _ in SHOWN])
-def test_the_command_is_one(words: str, behind: str) -> None:
-    """A command that is shown to be refused may be, with that very sentence."""
+@pytest.mark.parametrize(("line", "following"), SHOWN, ids=[line[:60] for line, _ in SHOWN])
+def test_commands_are_accepted(line: str, following: str) -> None:
+    """A command may be refused if the page shows exactly its error message after it."""
     try:
-        check(words)
+        check(line)
     except InputError as error:
-        assert behind == f"rapdarts: error: {error}"
+        assert following == f"rapdarts: error: {error}"
 
 
 def test_commands_are_found() -> None:
-    found = {words for words, _ in SHOWN}
+    found = {line for line, _ in SHOWN}
     assert "search digits cost.macs=0.2 cost.bytes=0.2 seed=0 run=runs/demo/search" in found
     assert "export RUN to=nasbench201" in found
     assert "search digits strategy=darts unrolled=true" in found
     assert "retrain PDARTS digits retrain.batch=64 accumulate=2" in found
-    assert any(behind.startswith("rapdarts: error") for _, behind in SHOWN)
+    assert any(following.startswith("rapdarts: error") for _, following in SHOWN)
 
 
 @pytest.mark.parametrize(
-    "words",
+    "line",
     [
         "serach digits",
         "search digit",
@@ -154,6 +154,6 @@ def test_commands_are_found() -> None:
         "search --jason",
     ],
 )
-def test_the_check_sees(words: str) -> None:
+def test_the_check_refuses_wrong_commands(line: str) -> None:
     with pytest.raises(InputError):
-        check(words)
+        check(line)

@@ -1,4 +1,4 @@
-"""From a published genotype to networks that ship, on real photographs: trained, stopped and resumed, exported, opened again."""
+"""From a published genotype to exported networks on real photographs: train, stop, resume, export and open."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ SETTINGS = [
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not CIFAR10.is_dir(), reason="RAPDARTS_DATA names no folder that holds cifar-10-batches-bin")
-def test_a_network_is_trained_stopped_resumed_exported_and_opened_again(
+@pytest.mark.skipif(not CIFAR10.is_dir(), reason="RAPDARTS_DATA is not a folder with cifar-10-batches-bin")
+def test_a_network_is_trained_stopped_resumed_exported_and_opened(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -55,7 +55,7 @@ def test_a_network_is_trained_stopped_resumed_exported_and_opened_again(
     for form, bound in (("onnx", 1e-4), ("pt2", 1e-4), ("safetensors", 0.0)):
         file = tmp_path / f"net.{form}"
         assert main(["export", str(stopped), f"to={form}", f"out={file}", "--json"]) == 0
-        said = json.loads(capsys.readouterr().out)
+        report = json.loads(capsys.readouterr().out)
         if form == "onnx":
             onnxruntime = pytest.importorskip("onnxruntime")
             session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -66,7 +66,7 @@ def test_a_network_is_trained_stopped_resumed_exported_and_opened_again(
             found = rapdarts.load(file)(images)
         assert float((found.detach() - logits).abs().max()) <= bound
         if form != "safetensors":
-            assert said["largest_difference"] < 1e-4
+            assert report["largest_difference"] < 1e-4
     assert (
         main(["evaluate", str(tmp_path / "net.onnx"), "cifar10_small", *SETTINGS[-1:], "timing=false", "--json"]) == 0
     )

@@ -1,4 +1,4 @@
-"""Every search space that ships, and a user's own, is searched, priced and derived from."""
+"""Searching, pricing and deriving in every search space that ships, and in a user's own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def own(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_space_is_searched_priced_and_derived(name: str, tmp_path: Path) -> None:
-    """Supernet, prices, reading off alpha, and alphas.json there and back; at images of odd sides."""
+    """Supernet, prices, derivation, and a round trip of alphas.json, on images with odd sides."""
     space, skeleton = named_space(name), Skeleton(3, 4, (3, 9, 7), 10)
     torch.manual_seed(0)
     architecture = Architecture(space, deviation=1.0)
@@ -50,7 +50,7 @@ def test_every_space_is_searched_priced_and_derived(name: str, tmp_path: Path) -
         assert genotype.costs == pytest.approx({name: counted[name] for name in genotype.costs}, rel=1e-12)
         chosen = Mixing(torch.as_tensor(one_hot(space, genotype)))
         np.testing.assert_allclose(table.expected(chosen).tolist(), list(table.exact(genotype).values()))
-        assert ("but none" in derivation.rule) is not space.derive_none
+        assert ("except none" in derivation.rule) is not space.derive_none
     assert heat_map(architecture().weights).shape == (16 * space.mask[..., 0].size, 24 * len(space.primitives), 3)
 
     path = tmp_path / "alphas.json"
@@ -61,11 +61,11 @@ def test_every_space_is_searched_priced_and_derived(name: str, tmp_path: Path) -
     for cells in ({"normal": tree["cells"]["normal"]}, {**tree["cells"], "reduce": tree["cells"]["normal"]}):
         if set(cells) != set(space.kinds):
             path.write_text(json.dumps({**tree, "cells": cells}))
-            with pytest.raises(DamagedError, match="its kinds of cell are not the space's"):
+            with pytest.raises(DamagedError, match="its kinds of cell do not match the space"):
                 read_alphas(path, space)
 
 
-def test_own_space_is_searched_priced_and_derived(own: Path) -> None:
+def test_a_user_space_is_searched_priced_and_derived(own: Path) -> None:
     space = space_from_file(own)
     assert (space.name, len(space.edges), list(space.primitives)[-1]) == ("mine", 9, "grouped")
     skeleton = Skeleton(3, 4, (1, 8, 8), 2)
@@ -79,7 +79,7 @@ def test_own_space_is_searched_priced_and_derived(own: Path) -> None:
     assert table.exact(genotype) == pytest.approx({name: counted[name] for name in table.resources}, rel=1e-12)
 
 
-def test_the_space_that_the_guide_shows_works(tmp_path: Path) -> None:
+def test_the_space_in_the_guide_works(tmp_path: Path) -> None:
     guide = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
     (tmp_path / "mine.py").write_text(guide.split("```python\n")[1].split("```")[0])
     space = space_from_file(tmp_path / "mine.py")
