@@ -23,8 +23,8 @@ class Penalty:
 
     The reference is E[cost] at uniform mixing over the full space. A coefficient of 1 therefore weighs the whole cost of
     the uniform mixture as much as one nat of cross-entropy, in any unit and at any skeleton. A resource with a budget
-    has a multiplier, which rises while a network costs more than the budget and falls while it costs less, but never
-    below 0: dual ascent (Boyd and Vandenberghe, "Convex Optimization", 2004, section 5.5).
+    has a multiplier of at least 0, which rises while a network costs more than the budget, by dual ascent (Boyd and
+    Vandenberghe, "Convex Optimization", 2004, section 5.5), and shrinks by a factor while it costs less.
     """
 
     def __init__(
@@ -48,10 +48,18 @@ class Penalty:
         """Return the penalty of a mixing, a scalar in nats; float64."""
         return self.weights @ self.expected(mixing)
 
-    def ascend(self, costs: Mapping[str, float]) -> None:
-        """Add rate x (cost / budget - 1) to every multiplier, for a network's costs; multipliers stay at 0 or above."""
+    def adjust(self, costs: Mapping[str, float]) -> None:
+        """Adjust the multipliers to a network's costs.
+
+        Above a budget, add rate x (cost / budget - 1). Below it, multiply by (cost / budget)^4, so that the price
+        soon vanishes once the network fits (compared with other rules in docs/evidence.md).
+        """
         for name, budget in self.budgets.items():
-            self.multipliers[name] = max(0.0, self.multipliers[name] + self.rate * (costs[name] / budget - 1))
+            share = costs[name] / budget
+            if share < 1:
+                self.multipliers[name] *= share**4
+            else:
+                self.multipliers[name] += self.rate * (share - 1)
         self._weigh()
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The search: weights and architecture in turns, deeper and with fewer candidates from stage to stage."""
+"""The search: trains weights and architecture alternately, with a deeper supernet and fewer candidates in every stage."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ from rapdarts.training.schedules import cosine, skip_dropout
 Batch = tuple[Tensor, Tensor]
 
 BEST = 5
-"""Number of the best genotypes within the budgets that go into candidates.json."""
+"""Number of best genotypes within the budgets that are written to candidates.json."""
 
 
 def search(
     config: Experiment, space: SearchSpace, data: DataSet, run: Run, table: PriceTable, provenance: dict[str, Any]
 ) -> Derivation:
-    """Train weights and architecture in turns; from stage to stage, grow deeper and drop candidates (Chen et al. 2019).
+    """Train weights and architecture alternately, with a deeper supernet and fewer candidates in every stage (Chen et al. 2019).
 
-    Several replicas train one after the other in every stage; candidates are dropped, and the genotype is derived, by
-    the mean of what they learned. `table` holds the prices at the deployment skeleton, as `priced` gives them. Writes
-    alphas.json, candidates.json and genotype.json into the run folder. Raises DivergedError if a number stops being
+    With several replicas, each stage trains them one after the other; the mean of their mixing weights decides which
+    candidates are dropped and which genotype is derived. `table` holds the prices at the deployment skeleton (see `priced`).
+    Writes alphas.json, candidates.json and genotype.json into the run folder. Raises DivergedError if a value stops being
     finite, Preempted if a signal asked to stop.
     """
     settings, rule = config.search, rule_of(config.search, space)
@@ -69,7 +69,7 @@ def search(
     weights = [uniform_mixing(space.mask).weights.numpy()]
 
     for number, (layers, keep, dropout_rate) in enumerate(stages):
-        # Drop the candidates that the last stage left weakest; every replica rebuilds all that learns.
+        # Drop the weakest candidates of the last stage; every replica rebuilds its networks and optimisers.
         mean = mean_weights(weights)
         within, _ = spent(space, mean, budgets, rule)
         space = prune(space, mean, keep or len(space.primitives), within, rule.max_skips)
@@ -86,13 +86,13 @@ def search(
 
 
 def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceTable, rule: Rule) -> Architecture:
-    """Train a fresh supernet and a fresh architecture in turns for one stage; return the architecture."""
+    """Train a new supernet and a new architecture alternately for one stage; return the architecture."""
     config, settings, penalty, space = replica.config, replica.config.search, replica.penalty, stage.space
     supernet, architecture, sgd, adam = build_stage(config, space, data, stage.layers, stage.number)
     for remark in remarks_on_pools(supernet, data.train.labels.device):
         run.screen.say(remark)
     step = alternation(settings, supernet, architecture, sgd, adam, penalty)
-    # The second-order gradient and a recomputed cell draw the same random numbers twice, which no CUDA graph can.
+    # The second-order gradient and recomputed cells draw the same random numbers twice, which a CUDA graph cannot do.
     eager = settings.unrolled or settings.checkpoint
     alternate = step if eager else GraphedStep(step, data.train.labels.device, run.screen.say)
 
@@ -109,19 +109,19 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
         for train_batch, search_batch in run.batches(replica.halves):
             run.meter.add_all(alternate(*train_batch, *search_batch, epoch >= settings.warmup_epochs))
 
-        # Costs: the mean over the genotypes of the mixture, and the genotype that would be derived now without budgets.
+        # Costs are the mean over the genotypes of the mixture, and those of the genotype derived now without budgets.
         realised = table.exact(discretize(space, mixing_weights(architecture), rule.max_skips))
         facts = cost_facts(architecture, penalty, realised, run) | certainty(space, architecture) | replica.facts
         run.log(shown(rule.limits), lr=lr, **facts)
         if epoch >= settings.warmup_epochs:
-            penalty.ascend(realised)
+            penalty.adjust(realised)
         run.picture(f"alpha{replica.words}", heat_map(architecture().joint))
     return architecture
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of the search: its place, the candidates that are left, the depth of its supernet, and its first skip dropout rate."""
+    """A stage of the search: its number, remaining candidates, number of cells in the supernet, and initial skip dropout rate."""
 
     number: int
     space: SearchSpace
@@ -131,9 +131,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Replica:
-    """One of several searches that differ in their seed, that of its `config`: its batches, and multipliers of its own.
+    """A replica of the search, with its own seed (in `config`), batches and multipliers.
 
-    `number` counts from 1, and is 0 where there is only one.
+    `number` counts from 1; it is 0 if there is only one replica.
     """
 
     config: Experiment
@@ -143,7 +143,7 @@ class Replica:
 
     @classmethod
     def of(cls, config: Experiment, number: int, data: DataSet, table: PriceTable, rule: Rule) -> Replica:
-        """Return the replica of an experiment with its own seed. Raises InputError if a batch is larger than its half."""
+        """Return the replica for the seed of an experiment. Raises InputError if a batch is larger than its half."""
         settings, device = config.search, data.train.labels.device
         penalty = Penalty(table, asdict(settings.cost), rule.limits, settings.budget_rate, device)
         return cls(config, number, SearchBatches.of(data, config), penalty)
@@ -155,7 +155,7 @@ class Replica:
 
     @property
     def facts(self) -> dict[str, float]:
-        """Facts that identify the replica in metrics.jsonl."""
+        """Values that identify the replica in metrics.jsonl."""
         return {"replica": self.number} if self.number else {}
 
 
@@ -167,9 +167,11 @@ def alternation(
     adam: torch.optim.Optimizer,
     penalty: Penalty,
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor, bool], dict[str, Sum]]:
-    """Return one step of the search: alpha on a batch of the search half (after the warm-up), weights on one of the training half.
+    """Return a function that takes one step of the search.
 
-    The step returns sums for the epoch's record. It does not synchronise with the device.
+    Its arguments are images (n, c, h, w) and labels (n,) of the training half, then those of the search half, and a flag. The
+    flag is False during the warm-up. A step updates alpha on the search half, if the flag is set, and then the weights on the
+    training half. It returns sums for the record of the epoch, and does not synchronise with the device.
     """
     weights = [weight for weight in supernet.parameters() if weight.requires_grad]
     alpha = list(architecture.parameters())
@@ -179,7 +181,7 @@ def alternation(
     ) -> dict[str, Sum]:
         facts: dict[str, Sum] = {}
         task: Sequence[Tensor]
-        # Architecture: the gradient of the loss on the search half, and that of the price.
+        # Architecture: one step with the gradients of the loss on the search half and of the price.
         if warm:
             if settings.unrolled:
                 loss, task = second_order(supernet, architecture, sgd, (images, labels), (search_images, search_labels))
@@ -211,13 +213,17 @@ def second_order(
     train_batch: Batch,
     search_batch: Batch,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return the loss on the search half after a virtual step of the weights on the training half, and its gradient for alpha."""
+    """Return the loss on the search half after a virtual step of the weights on the training half, and its gradient for alpha.
+
+    A batch is images (n, c, h, w) and labels (n,). The loss is a scalar; the gradients have the shapes of the architecture's
+    parameters.
+    """
 
     def loss_on(batch: Batch, weights: Any) -> Tensor:
         images, labels = batch
         return cross_entropy(functional_call(supernet, dict(weights), (images, architecture())), labels)
 
-    # Parameters that are not trained take no virtual step either.
+    # Parameters that are not trained are not moved by the virtual step.
     named = {name: weight for name, weight in supernet.named_parameters() if weight.requires_grad}
     group = sgd.param_groups[0]
     velocity = {name: sgd.state[w]["momentum_buffer"] for name, w in named.items() if "momentum_buffer" in sgd.state[w]}
@@ -236,7 +242,7 @@ def second_order(
 def build_stage(
     config: Experiment, space: SearchSpace, data: DataSet, layers: int, stage: int
 ) -> tuple[Supernet | BatchedSupernet, Architecture, torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Return a stage's supernet, architecture and their optimisers, initialised as a function of (seed, stage)."""
+    """Return the supernet and architecture of a stage, initialised as a function of (seed, stage), and their optimisers."""
     settings = config.search
     device = data.train.labels.device
     torch.manual_seed(key(config.seed, "initial weights", stage))
@@ -258,9 +264,9 @@ def build_stage(
 
 
 def priced(config: Experiment, space: SearchSpace, data: DataSet) -> PriceTable:
-    """Return the prices at the deployment skeleton, whose width is found where it is `auto`.
+    """Return the prices at the deployment skeleton; with `skeleton.channels=auto`, the width is chosen here.
 
-    Raises InputError, before anything is built, where no genotype meets the budgets there, or a price is not available.
+    Raises InputError, before anything is built, if no genotype meets the budgets, or if a price is not available.
     """
     settings, asked, device = config.search, config.skeleton, data.train.labels.device
     width = replace(asked, channels=asked.channels or 2)
@@ -269,39 +275,43 @@ def priced(config: Experiment, space: SearchSpace, data: DataSet) -> PriceTable:
         skeleton = replace(skeleton, channels=widest(settings, space, skeleton))
     table = prices(settings, space, skeleton, device)
     check_budgets(settings, table)
-    Penalty(table, asdict(settings.cost))  # raises InputError for a price on peak memory where there is no model of it
+    Penalty(table, asdict(settings.cost))  # raises InputError for a price on peak memory if there is no model of it
     return table
 
 
 def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
-    """Raise InputError where the stages do not fit the space."""
+    """Raise InputError if the stages do not fit the space."""
     for layers in settings.layers:
-        Skeleton(layers, settings.channels, (3, 32, 32), 10).cells(space)  # on any images
+        Skeleton(layers, settings.channels, (3, 32, 32), 10).cells(space)  # raises for too few layers, on any images
     if settings.unrolled and settings.amp != "none":
-        raise InputError("search.unrolled=true takes differences that bfloat16 cannot tell; add search.amp=none.")
+        raise InputError(
+            "search.unrolled=true computes differences that are too small for bfloat16; add search.amp=none."
+        )
     left = len(space.primitives)
     if settings.candidates[0] not in (0, left):
         raise InputError(
-            f"search.candidates={settings.candidates}: the first stage keeps all {left} primitives; write 0 for it."
+            f"search.candidates={settings.candidates}: the first stage keeps all {left} primitives; set its entry to 0."
         )
     for keep in settings.candidates[1:]:
         if keep > left:
             raise InputError(
-                f"search.candidates={settings.candidates} keeps {keep} where {left} primitives are left; give {left} or fewer there."
+                f"search.candidates={settings.candidates} keeps {keep} primitives in a stage with only {left} left; give"
+                f" {left} or fewer there."
             )
         left = keep
     derivable = [name for name, can in zip(space.primitives, space.choosable, strict=True) if can]
     if rule_of(settings, space).max_skips is not None and derivable == [SKIP]:
         raise InputError(
-            "search.primitives has nothing but skips to derive, which search.max_skips caps; add one or take rule=darts."
+            "search.primitives allows only skips to be derived, which search.max_skips limits; add a primitive or set"
+            " rule=darts."
         )
 
 
 @dataclass(frozen=True)
 class SearchBatches:
-    """Pairs of batches, one of the training half and one of the search half.
+    """Pairs of batches, one from the training half and one from the search half.
 
-    The search half follows its own epochs: when it ends before the training half, its next epoch begins.
+    The search half has its own epochs; if it ends before the training half, its next epoch begins.
     """
 
     train: Batches
@@ -345,11 +355,14 @@ class SearchBatches:
 
 
 def observed(half: str, loss: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Sum]:
-    """Return loss and accuracy of a batch of one half, as sums over its images."""
+    """Return loss and accuracy of a batch of one half, as sums over its images.
+
+    `loss` is a scalar, `logits` are (n, classes), `labels` are (n,).
+    """
     correct = (logits.argmax(1) == labels).sum()
     return {f"{half}_loss": (loss.detach() * len(labels), len(labels)), f"{half}_accuracy": (correct, len(labels))}
 
 
 def norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Return the joint Euclidean norm."""
+    """Return the joint Euclidean norm, a scalar, of tensors of any shapes."""
     return torch.stack([gradient.norm() for gradient in gradients]).norm()

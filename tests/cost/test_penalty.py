@@ -70,22 +70,22 @@ def test_penalty_does_not_depend_on_skeleton_or_unit(table: PriceTable, small: P
     assert weights == pytest.approx(stored, rel=1e-12)
 
 
-def test_multipliers_rise_while_a_budget_is_overspent_and_fall_to_zero(table: PriceTable) -> None:
+def test_multipliers_rise_above_a_budget_and_shrink_below_it(table: PriceTable) -> None:
     mixing = mixing_at(random_alpha(DARTS, 1.0))
     penalty = Penalty(table, {"macs": 0.1}, {"params": 2e6, "macs": 400e6}, rate=0.5)
     plain = penalty(mixing).item()
     assert plain == pytest.approx(0.1 * Penalty(table, {"macs": 1.0})(mixing).item(), rel=1e-12)
 
-    penalty.ascend({"params": 3e6, "macs": 200e6, "bytes": 0})
-    assert penalty.multipliers == {"params": pytest.approx(0.25), "macs": 0.0}  # 0.5 x (1.5 - 1); never below 0
+    penalty.adjust({"params": 3e6, "macs": 200e6, "bytes": 0})
+    assert penalty.multipliers == {"params": pytest.approx(0.25), "macs": 0.0}  # 0.5 x (1.5 - 1); 0 stays 0
     risen = 0.25 * Penalty(table, {"params": 1.0})(mixing).item()
     assert penalty(mixing).item() == pytest.approx(plain + risen, rel=1e-12)
 
     resumed = Penalty(table, {"macs": 0.1}, {"params": 2e6, "macs": 400e6}, rate=0.5)
     resumed.load_state_dict(penalty.state_dict())
     assert resumed(mixing).item() == penalty(mixing).item()
-    penalty.ascend({"params": 1.5e6, "macs": 400e6})
-    assert penalty.multipliers == {"params": pytest.approx(0.125), "macs": 0.0}
+    penalty.adjust({"params": 1.5e6, "macs": 400e6})
+    assert penalty.multipliers == {"params": pytest.approx(0.25 * 0.75**4), "macs": 0.0}
     assert resumed.multipliers["params"] == pytest.approx(0.25)  # no state is shared
 
 

@@ -56,7 +56,9 @@ def headline(bank: str) -> str:
     weights = searches.weights_of(rows, variant, seeds_of(rows, variant))
     agreed = mean([banks.correlation(task, rows, one) for one in weights])
     trained = standings(rows, [banks.derived(task, one) for one in weights])
-    better = f", and it derives a cell that is better than {mean(trained)} % of them" if len(trained) == agreed.n else ""
+    better = (
+        f", and it derives a cell that is better than {mean(trained)} % of them" if len(trained) == agreed.n else ""
+    )
     return f"on {dataset(task)} its scores correlate at {agreed.text(2)} with their accuracies{better} (n = {agreed.n})"
 
 

@@ -28,8 +28,8 @@ def tiny_table() -> PriceTable:
 @pytest.mark.parametrize(
     ("rule", "after"),
     [  # after costs of 150, 100 and 50 % of the budget, from 0 at a rate of 0.5
-        (Penalty, [0.25, 0.25, 0.0]),
-        (multiplier.Multiplying, [0.25, 0.25, 0.25 / 16]),
+        (multiplier.Subtracting, [0.25, 0.25, 0.0]),
+        (Penalty, [0.25, 0.25, 0.25 / 16]),
         (multiplier.TwoSided, [0.25, 0.25, 0.0]),
     ],
 )
@@ -38,7 +38,7 @@ def test_multipliers_after_costs_above_at_and_below(
 ) -> None:
     penalty, found = rule(tiny_table, {}, {"macs": 1000.0}), []
     for cost in (1500.0, 1000.0, 500.0):
-        penalty.ascend({"macs": cost})
+        penalty.adjust({"macs": cost})
         found.append(penalty.multipliers["macs"])
     assert found == after
 
@@ -47,13 +47,13 @@ def test_multipliers_after_costs_above_at_and_below(
 
 
 @pytest.mark.parametrize(
-    ("rule", "after"), [(Penalty, 0.0), (multiplier.Multiplying, 0.0), (multiplier.TwoSided, -0.125)]
+    ("rule", "after"), [(Penalty, 0.0), (multiplier.Subtracting, 0.0), (multiplier.TwoSided, -0.125)]
 )
 def test_only_a_two_sided_multiplier_falls_below_zero(
     rule: type[Penalty], after: float, tiny_table: PriceTable
 ) -> None:
     penalty = rule(tiny_table, {}, {"macs": 1000.0})
-    penalty.ascend({"macs": 750.0})
+    penalty.adjust({"macs": 750.0})
     assert penalty.multipliers == {"macs": after}
     place = penalty.resources.index("macs")
     assert penalty.weights[place] * penalty.reference[place] == pytest.approx(after)
