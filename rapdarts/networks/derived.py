@@ -12,7 +12,10 @@ from rapdarts.networks.layers import Classifier, ResidualBlock, Stem, preprocess
 
 
 class DerivedCell(nn.Module):
-    """A cell with the edges of the genotype only, and without the nodes that have none."""
+    """A cell that has only the edges of the genotype, and only the nodes that these edges enter.
+
+    Maps the older input (n, older, H, W) and the newer input (n, newer, h, w) to (n, len(concat)*C, h', w').
+    """
 
     def __init__(self, space: SearchSpace, choice: Cell, plan: CellPlan) -> None:
         super().__init__()
@@ -26,11 +29,11 @@ class DerivedCell(nn.Module):
             for node in choice.nodes
             for name, source in node
         )
-        # A dropped identity would cut the path that keeps the gradient alive (Larsson et al. 2017).
+        # Identities are never dropped: they carry the gradient through the cell (Larsson et al. 2017).
         self.paths = sum(not isinstance(op, nn.Identity) for op in self.edges)
 
     def forward(self, older: Tensor, newer: Tensor, kept: Tensor | None = None) -> Tensor:
-        """`kept` (paths, n), if given, scales what the edges that are no identities give, sample by sample."""
+        """Run the cell; `kept` (paths, n), if given, scales the output of every edge but the identities, per image."""
         states = dict(enumerate([self.older(older), self.newer(newer)][-self.inputs :]))
         edges, scales = iter(self.edges), iter(()) if kept is None else iter(kept.unbind())
         for number, sources in self.nodes.items():
@@ -46,18 +49,20 @@ class DerivedCell(nn.Module):
 
 
 def drop_paths(paths: int, images: int, rate: Tensor) -> Tensor:
-    """What is kept of so many paths, (paths, images): 0 with probability `rate`, a scalar on the device, else 1 / (1 - rate).
+    """Draw the scale of every path for every image, (paths, images): 0 with probability `rate`, else 1 / (1 - rate).
 
-    A path is dropped for whole images, and its mean stays (Larsson et al. 2017, section 3; scaled as in Zoph et al. 2018).
+    `rate` is a scalar on the device. A path is dropped for whole images, and the mean of its output is unchanged
+    (Larsson et al. 2017, section 3; scaled as in Zoph et al. 2018).
     """
     return (torch.rand((paths, images), device=rate.device) >= rate) / (1 - rate)
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier halfway up, used in training only (Szegedy et al. 2015; layers as in Liu et al. 2019's code).
+    """A second classifier in the middle of the network, used only in training: (n, inputs, h, w) to (n, classes).
 
-    Built for maps that a 5x5 average pool (stride 3; 2 after the imagenet stem) reduces to 2x2. For a map of
-    any other `size` an adaptive pool does it, and `adaptive` is set.
+    Szegedy et al. 2015, with the layers of the code of Liu et al. 2019. It is designed for feature maps that a 5x5
+    average pool (stride 3, or 2 after the imagenet stem) reduces to 2x2. For maps of any other `size` an adaptive pool
+    takes its place, and `adaptive` is set.
     """
 
     def __init__(self, inputs: int, size: tuple[int, int], stride: int, classes: int) -> None:
@@ -81,10 +86,11 @@ class AuxiliaryHead(nn.Module):
 
 
 class DerivedNetwork(nn.Module):
-    """`network(images)` returns logits; in training, with an auxiliary head, the pair (logits, auxiliary logits).
+    """The network that a genotype describes: `network(images)` returns the logits.
 
-    `paths` counts the edges that can be dropped in training: those that are no identities. `kept`, which `drop_paths`
-    draws, is passed with the images.
+    In training, a network with an auxiliary head returns the pair (logits, auxiliary logits) instead. `paths` is the
+    number of edges that can be dropped in training: all but the identities. Pass the scales that `drop_paths` draws as
+    `kept`.
     """
 
     def __init__(self, genotype: Genotype, space: SearchSpace, skeleton: Skeleton, auxiliary: bool = False) -> None:
@@ -108,7 +114,7 @@ class DerivedNetwork(nn.Module):
         self.auxiliary_layer = skeleton.auxiliary_layer
 
     def forward(self, images: Tensor, kept: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Images (n, c, h, w), and what is `kept` of the paths (paths, n), to logits (n, classes) or to the pair of them."""
+        """Map images (n, c, h, w) and scales `kept` (paths, n) to logits (n, classes), or to the pair of logits."""
         rows = [None] * len(self.cells) if kept is None else kept.split(self.paths_of_cells)
         extra = None
         older, newer = self.stem(images)

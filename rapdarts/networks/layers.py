@@ -21,7 +21,7 @@ def relu_conv_bn(
 ) -> nn.Sequential:
     """ReLU, convolution with same padding, batch norm: (n, inputs, h, w) to (n, outputs, ceil(h/stride), ceil(w/stride))."""
     rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
-    if rows == columns == 1 and stride != 1:  # see OffsetConvs: pixels are subsampled before the convolution
+    if rows == columns == 1 and stride != 1:  # subsample before the convolution, for the reason given in OffsetConvs
         return nn.Sequential(nn.AvgPool2d(1, stride), *relu_conv_bn(inputs, outputs, 1, affine=affine))
     return nn.Sequential(
         nn.ReLU(),
@@ -31,10 +31,10 @@ def relu_conv_bn(
 
 
 class AvgPool(nn.AvgPool2d):
-    """An average pool whose gradient is right on a GPU.
+    """An average pool over whole windows, (n, C, h, w) to (n, C, h', w'), with a correct gradient on a GPU.
 
-    That of torch's own is not, for padded images in channels-last order (its issue 188344; in 2.11 at least): there the
-    zeros are added first, and the pool itself pads nothing. (n, C, h, w), of whole windows.
+    On a GPU, `torch.nn.AvgPool2d` computes a wrong gradient for padded images in channels-last order (PyTorch issue
+    188344, seen in 2.11). There, this pool adds the zeros first and then pools without padding.
     """
 
     padding: int
@@ -46,7 +46,7 @@ class AvgPool(nn.AvgPool2d):
         return self.padded_first(x) if x.device.type == "cuda" and self.padding else super().forward(x)
 
     def padded_first(self, x: Tensor) -> Tensor:
-        """The same by a pool of images that are padded already."""
+        """Pad the images first, then pool them without padding; the result is the same."""
         border = [self.padding] * 4
         total = F.avg_pool2d(F.pad(x, border), self.kernel_size, self.stride, divisor_override=1)
         counted = F.pad(x.new_ones(1, 1, *x.shape[2:]), border, value=float(self.count_include_pad))
@@ -54,7 +54,10 @@ class AvgPool(nn.AvgPool2d):
 
 
 def remarks_on_pools(network: nn.Module, device: torch.device) -> list[str]:
-    """Return a warning if a network that is to be trained on a GPU pools with torch's wrong gradient in a user's own primitive."""
+    """Return a warning if `device` is a GPU and a layer of the network is a padded `nn.AvgPool2d`, whose gradient is wrong there.
+
+    Only a user's own primitive can contain such a layer.
+    """
     padded = [
         name
         for name, layer in network.named_modules()
@@ -63,13 +66,13 @@ def remarks_on_pools(network: nn.Module, device: torch.device) -> list[str]:
     if device.type != "cuda" or not padded:
         return []
     return [
-        f"warning: torch's AvgPool2d gives a wrong gradient for padded images on a GPU (its issue 188344), and {padded[0]} is one;"
-        " take rapdarts.networks.layers.AvgPool"
+        "warning: torch's AvgPool2d gives a wrong gradient for padded images on a GPU (PyTorch issue 188344), and the"
+        f" layer {padded[0]} uses it; use rapdarts.networks.layers.AvgPool instead"
     ]
 
 
 class FactorizedReduce(nn.Sequential):
-    """Halves the image: ReLU, `OffsetConvs`, batch norm; (n, inputs, h, w) to (n, outputs, ceil(h/2), ceil(w/2))."""
+    """Halve the image with a ReLU, `OffsetConvs` and a batch norm: (n, inputs, h, w) to (n, outputs, ceil(h/2), ceil(w/2))."""
 
     def __init__(self, inputs: int, outputs: int, *, affine: bool) -> None:
         super().__init__()
@@ -79,10 +82,11 @@ class FactorizedReduce(nn.Sequential):
 
 
 class OffsetConvs(nn.Module):
-    """A 1x1 convolution of the pixels in even rows and columns beside one of those in odd ones.
+    """Two 1x1 convolutions, one of the pixels in even rows and columns and one of those in odd rows and columns.
 
-    Two stride-2 1x1 convolutions, the second shifted by one pixel along both sides, do the same (Liu et al. 2019's
-    code). Odd sides are padded by a zero row or column for the shifted half.
+    Maps (n, inputs, h, w) to (n, outputs, ceil(h/2), ceil(w/2)); each convolution computes half of the output channels.
+    Equivalent to two 1x1 convolutions with stride 2, the second shifted by one pixel in both directions (code of Liu et
+    al. 2019). For the shifted half, odd sides are padded with a zero row or column.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -98,19 +102,20 @@ class OffsetConvs(nn.Module):
     def pixels(x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pixels that each half reads, (n, inputs, ceil(h/2), ceil(w/2))."""
         height, width = x.shape[-2:]
-        # Pixels are subsampled before the convolution, not by its stride: oneDNN's backward pass of a strided 1x1
-        # convolution writes past its workspace for channels-last inputs of few channels (its issue 6035).
+        # Pixels are subsampled before the convolution, not by its stride: for channels-last inputs with few channels,
+        # oneDNN's backward pass of a strided 1x1 convolution writes past the end of its workspace (oneDNN issue 6035).
         even = x[:, :, ::2, ::2]
-        if height % 2 or width % 2:  # padding by nothing would be a copy
+        if height % 2 or width % 2:  # padding by zero pixels would still copy
             x = F.pad(x, (0, width % 2, 0, height % 2))
         return even, x[:, :, 1::2, 1::2]
 
 
 class ResidualBlock(nn.Module):
-    """Halves the image between cells of one input, which keep its channels: (n, inputs, h, w) to (n, C, ceil(h/2), ceil(w/2)).
+    """The reduction between single-input cells: (n, inputs, h, w) to (n, C, ceil(h/2), ceil(w/2)).
 
-    Two 3x3 convolutions, the first with the stride, beside an average pool and a 1x1 convolution (He et al. 2016; the
-    shortcut as in Dong and Yang 2020, section 2.1). Its batch norms learn a scale in the supernet too: nothing is mixed here.
+    The sum of two 3x3 convolutions, the first of which has the stride, and a shortcut of an average pool and a 1x1
+    convolution (He et al. 2016; the shortcut as in Dong and Yang 2020, section 2.1). Its batch norms are affine in the
+    supernet too, because nothing is mixed here.
     """
 
     def __init__(self, plan: CellPlan) -> None:
@@ -125,12 +130,15 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, older: Tensor, newer: Tensor, *choices: object) -> Tensor:
-        """Called as cells are; only the newer input counts."""
+        """Return the output for the `newer` input; the signature is that of a cell, and the other arguments are ignored."""
         return self.convolutions(newer) + self.shortcut(newer)
 
 
 def preprocess(space: SearchSpace, plan: CellPlan, *, affine: bool) -> tuple[nn.Module, nn.Module]:
-    """Return the modules that bring a cell's (older, newer) inputs to its width and to one size; a single input has both already."""
+    """Return the modules that bring a cell's (older, newer) inputs to its number of channels and to the same size.
+
+    In spaces with a single input they are identities.
+    """
     if space.inputs == 1:
         return nn.Identity(), nn.Identity()
     if plan.shrink_older:
@@ -141,10 +149,11 @@ def preprocess(space: SearchSpace, plan: CellPlan, *, affine: bool) -> tuple[nn.
 
 
 class Stem(nn.Module):
-    """From the image to the (older, newer) inputs of the first cell.
+    """The layers that turn images (n, c, h, w) into the (older, newer) inputs of the first cell.
 
-    `cifar`: one 3x3 convolution, given twice. `imagenet`: three stride-2 3x3 convolutions to C/2, C, C; the older
-    input is the output of the second, at twice the size of the newer.
+    C is the width of the stem. `cifar`: the output of one 3x3 convolution, (n, C, h, w), serves as both inputs.
+    `imagenet`: three 3x3 convolutions with stride 2 to C/2, C and C channels; the older input is the output of the
+    second, (n, C, ceil(h/4), ceil(w/4)), and the newer that of the third, (n, C, ceil(h/8), ceil(w/8)).
     """
 
     def __init__(self, space: SearchSpace, skeleton: Skeleton) -> None:
@@ -168,7 +177,10 @@ class Stem(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Global average pool and linear layer: (n, inputs, h, w) to (n, classes); after cells of one input, batch norm and ReLU come first."""
+    """Global average pool and linear layer: (n, inputs, h, w) to (n, classes).
+
+    In spaces with a single input, a batch norm and a ReLU come first.
+    """
 
     def __init__(self, space: SearchSpace, inputs: int, classes: int) -> None:
         super().__init__()
@@ -180,7 +192,10 @@ class Classifier(nn.Module):
 
 
 class Normalise(nn.Module):
-    """Pixels (n, c, h, w) in 0..1, less the channel's mean, over its deviation: the first layer of a shipped network."""
+    """Normalise pixels (n, c, h, w) in 0..1 by the mean and standard deviation of each channel.
+
+    The first layer of an exported network.
+    """
 
     mean: Tensor
     std: Tensor

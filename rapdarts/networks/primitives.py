@@ -1,8 +1,8 @@
-"""The primitives that an edge may become: each is `factory(channels, stride, affine) -> nn.Module`, all of them named in PRIMITIVES.
+"""The primitives that can be placed on an edge: each is a `factory(channels, stride, affine) -> nn.Module` in PRIMITIVES.
 
-Every one maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride)). `affine` is off in the supernet, where a batch
-norm's own scale would compete with the mixing weight; there pools, too, are normalised, so that no candidate is
-favoured for its scale alone (Liu et al. 2019, section 3.1.1).
+Every primitive maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride)). In the supernet `affine` is False, because
+the scale of a batch norm would compete with the mixing weight. There, pools are followed by a batch norm as well, so
+that no candidate is favoured for the scale of its output (Liu et al. 2019, section 3.1.1).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rapdarts.networks.layers import AvgPool, FactorizedReduce, relu_conv_bn
 
 
 class Zero(nn.Module):
-    """No connection: zeros of the size the edge would have given."""
+    """No connection: zeros of the edge's output size, (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride))."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def conv(kernel: int) -> Factory:
 
 
 def sep_conv(kernel: int) -> Factory:
-    """Twice a depthwise k x k and a pointwise convolution; the stride lies in the first depthwise."""
+    """Depthwise k x k and pointwise convolution, applied twice; only the first depthwise convolution has the stride."""
 
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
         return nn.Sequential(
@@ -66,7 +66,7 @@ def sep_conv(kernel: int) -> Factory:
 
 
 def dil_conv(kernel: int) -> Factory:
-    """One depthwise k x k convolution with dilation 2, and a pointwise one."""
+    """A depthwise k x k convolution with dilation 2, followed by a pointwise convolution."""
 
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
         return _depthwise_pointwise(channels, kernel, stride, 2, affine)
@@ -75,7 +75,7 @@ def dil_conv(kernel: int) -> Factory:
 
 
 def bottleneck(kernel: int) -> Factory:
-    """1x1 to a quarter of the channels, k x k with the stride, 1x1 back (He et al. 2016, figure 5)."""
+    """1x1 to a quarter of the channels, k x k with the stride, 1x1 back to all channels (He et al. 2016, figure 5)."""
 
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
         narrow = max(1, channels // 4)
@@ -89,7 +89,7 @@ def bottleneck(kernel: int) -> Factory:
 
 
 def factorized(kernel: int) -> Factory:
-    """k x 1 then 1 x k (Szegedy et al. 2016, section 3.2), each striding along its own side."""
+    """k x 1 then 1 x k (Szegedy et al. 2016, section 3.2), each with the stride along its longer side."""
 
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
         return nn.Sequential(
@@ -101,7 +101,7 @@ def factorized(kernel: int) -> Factory:
 
 
 def conv_7x1_1x7(channels: int, stride: int, affine: bool) -> nn.Module:
-    """1 x 7 striding along the width, 7 x 1 along the height, one batch norm after both (Zoph et al. 2018)."""
+    """1 x 7 with the stride along the width, 7 x 1 with the stride along the height, then a batch norm (Zoph et al. 2018)."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
@@ -133,14 +133,14 @@ PRIMITIVES: dict[str, Callable[[int, int, bool], nn.Module]] = {
 
 
 def choose(*names: str) -> dict[str, Factory]:
-    """The named primitives, in that order: the `primitives` of a search space."""
+    """Return the named primitives in the order given, for the `primitives` of a search space."""
     return {name: PRIMITIVES[name] for name in names}
 
 
 def check_primitives(space: SearchSpace, where: str) -> None:
     """Build every primitive of a user's space and check the shape of its output.
 
-    Raises InputError, naming the first one that breaks the contract above.
+    Raises InputError with the name of the first primitive that violates the contract of this module.
     """
     given: object = space.primitives  # a user's file is not type-checked
     if not isinstance(given, Mapping):
@@ -154,7 +154,7 @@ def check_primitives(space: SearchSpace, where: str) -> None:
                 why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
                 raise InputError(f"{where}: the primitive {name} fails at stride {stride}: {why}.") from None
             if shape != expected:
-                raise InputError(f"{where}: the primitive {name} makes {shape} of (1, 4, 4, 6), not {expected}.")
+                raise InputError(f"{where}: the primitive {name} maps (1, 4, 4, 6) to {shape} instead of {expected}.")
 
 
 def _pool(pool: nn.Module, channels: int, affine: bool) -> nn.Module:

@@ -1,10 +1,11 @@
-"""The supernet: every edge of every cell computes all its open candidates and sums them by the mixing weights.
+"""The supernet: every edge of every cell computes all its candidates and sums them, weighted by the mixing weights.
 
-This is the plain one, a module for each edge and primitive, short and obviously right. It owns no architecture
-parameters: `supernet(images, mixing)`.
+This is the plain supernet, with one module for each edge and primitive, written for clarity. It owns no architecture
+parameters: call `supernet(images, mixing)`.
 
-With partial channels only the first 1/K of a state's channels go through the mixed operation of an edge, the others
-bypass it; a shuffle after it gives others their turn (Xu et al. 2020, section 3.2, and its code).
+With partial channels, only the first 1/K of a state's channels go through the mixed operation of an edge, and the rest
+bypass it. A channel shuffle afterwards puts different channels first for the next node (Xu et al. 2020, section 3.2,
+and their code).
 """
 
 from __future__ import annotations
@@ -23,20 +24,23 @@ from rapdarts.networks.recompute import recomputed
 
 
 class MixedOp(nn.Module):
-    """One edge: the weighted sum of its open candidates (Liu et al. 2019, Eq. 2), on the first 1/`partial` of the channels."""
+    """An edge: the weighted sum of its candidates (Liu et al. 2019, Eq. 2) on the first 1/`partial` of the channels."""
 
     def __init__(
         self, space: SearchSpace, candidates: tuple[str, ...], channels: int, stride: int, partial: int = 1
     ) -> None:
         super().__init__()
         self.stride, self.partial = stride, partial
-        # `none` adds nothing to a sum; it is built only if it is the one candidate, as the edge still needs a shape.
+        # `none` adds nothing to a sum. It is built only as the single candidate, because the edge still needs a shape.
         built = [name for name in candidates if name != NONE] or [NONE]
         self.ops = nn.ModuleDict({name: space.primitives[name](channels // partial, stride, False) for name in built})
         self.columns = {name: space.columns[name] for name in built}
 
     def forward(self, x: Tensor, weights: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
-        """`x` (n, C, h, w), `weights` (primitives,); returns (n, C, ceil(h/stride), ceil(w/stride)); skips go through `drop`."""
+        """Map `x` (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride)) with `weights` (primitives,).
+
+        `drop` is applied to the output of `skip_connect`.
+        """
         width = x.shape[1] // self.partial
         mixed_part, bypassed = x.split([width, x.shape[1] - width], 1)
         terms = []
@@ -52,15 +56,18 @@ class MixedOp(nn.Module):
 
 
 def bypass(x: Tensor, stride: int) -> Tensor:
-    """Bring the channels that bypass a mixed operation to its size: (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride))."""
+    """Pool the channels that bypass a mixed operation to its output size.
+
+    Maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride)).
+    """
     return x if stride == 1 else F.max_pool2d(x, stride, ceil_mode=True)
 
 
 class SkipDropout(nn.Module):
-    """Elementwise dropout after skips of stride 1 in training (Chen et al. 2019, section 3.3).
+    """Elementwise dropout after `skip_connect` with stride 1, in training (Chen et al. 2019, section 3.3).
 
-    The masks of a cell are drawn at once from torch's generator, which the training loop seeds afresh at every step:
-    supernets of different build drop the same elements.
+    All masks of a cell are drawn in one call from torch's generator, which the training loop reseeds at every step, so
+    that both implementations of the supernet drop the same elements.
     """
 
     threshold: Tensor
@@ -68,14 +75,14 @@ class SkipDropout(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # On the device, so that a recorded step follows them from epoch to epoch.
+        # Buffers on the device, so that a step recorded as a CUDA graph reads the rate of the current epoch.
         self.register_buffer("threshold", torch.zeros((), dtype=torch.int16), persistent=False)
         self.register_buffer("scale", torch.ones(()), persistent=False)
         self.rate = 0.0
 
     @property
     def rate(self) -> float:
-        """The probability that an element is dropped, to 1/65536."""
+        """The probability that an element is dropped, a multiple of 1/65536."""
         return self._drop / 65536
 
     @rate.setter
@@ -85,19 +92,22 @@ class SkipDropout(nn.Module):
         self.scale.fill_(1 / (1 - self.rate))
 
     def masks(self, edges: int, shape: tuple[int, int, int, int]) -> Tensor | None:
-        """Return masks (edges, n, h, w, C) of bool for maps (n, C, h, w), True where an element is kept; None if all are kept."""
+        """Return boolean masks (edges, n, h, w, C) for feature maps (n, C, h, w), or None if nothing is dropped.
+
+        A mask is True where an element is kept.
+        """
         if self._drop == 0 or not self.training or edges == 0:
             return None
         n, channels, height, width = shape
         count = edges * n * height * width * channels
         words = torch.empty(-(-count // 4), dtype=torch.int64, device=self.threshold.device)
-        # 16 random bits an element: a quarter of the numbers that torch.rand would draw.
+        # 16 random bits per element, four elements per draw: torch.rand would need four times as many draws.
         draws = words.random_(-(2**63), None).view(torch.int16)[:count]
         return (draws >= self.threshold).view(edges, n, height, width, channels)
 
 
 class SuperCell(nn.Module):
-    """A cell in which all edges of the space are present."""
+    """A cell with all edges of the space."""
 
     def __init__(self, space: SearchSpace, plan: CellPlan, partial: int = 1) -> None:
         super().__init__()
@@ -113,7 +123,10 @@ class SuperCell(nn.Module):
         self.dropped = [edge for edge, names in enumerate(candidates) if SKIP in names and strides[edge] == 1]
 
     def forward(self, older: Tensor, newer: Tensor, mixing: Mixing, drop: SkipDropout) -> Tensor:
-        """Return the space's outputs side by side (n, outputs * C, h, w)."""
+        """Map the older and newer inputs (n, channels, height, width) to the cell's outputs (n, outputs*C, h, w).
+
+        The outputs of the space are concatenated along the channels.
+        """
         states = [self.older(older), self.newer(newer)][-self.space.inputs :]
         masks = drop.masks(len(self.dropped), (len(newer), self.plan.channels // self.partial, *self.plan.inside))
 
@@ -135,11 +148,11 @@ class SuperCell(nn.Module):
 
 
 class Supernet(nn.Module):
-    """All networks of a space at once, at the depth and width of `skeleton`.
+    """All networks of a space in one, with the depth and width of `skeleton`.
 
-    `dropout.rate` is that after stride-1 skips in training; the search loop lowers it from epoch to epoch. 1/`partial` of
-    the channels, which it must divide, go through the mixed operations. With `checkpoint` a cell is computed again in the
-    backward pass instead of keeping what is inside.
+    `dropout.rate` is the dropout rate after stride-1 skips in training; the search loop lowers it every epoch. 1/`partial`
+    of the channels go through the mixed operations; `partial` must divide the number of channels. With `checkpoint`, a
+    cell is recomputed in the backward pass instead of saving its activations.
     """
 
     checkpoint: bool = False
@@ -160,7 +173,7 @@ class Supernet(nn.Module):
 
 
 def run_cells(supernet: Any, images: Tensor, mixing: Mixing) -> Tensor:
-    """Run the stem, cells and classifier of a supernet, plain or batched: images (n, c, h, w) to logits (n, classes)."""
+    """Run the stem, cells and classifier of a plain or batched supernet: images (n, c, h, w) to logits (n, classes)."""
     mixing = mixing.to(images.dtype)
     older, newer = supernet.stem(images)
     for cell in supernet.cells:

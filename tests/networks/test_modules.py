@@ -1,4 +1,4 @@
-"""Derived networks are ordinary modules: whatever PyTorch does with a module it does with them."""
+"""Derived networks are ordinary modules: everything that PyTorch does with modules works with them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tests.together import Job
 
 SKELETONS = {
     "PDARTS": Skeleton(3, 4, (3, 16, 16), 5),
-    "NASNet": Skeleton(3, 4, (3, 15, 17), 5),  # a cell that leaves nodes out; odd sides
+    "NASNet": Skeleton(3, 4, (3, 15, 17), 5),  # a cell whose output omits nodes; odd sides
     "filters": Skeleton(4, 4, (1, 12, 12), 5),
     "nasbench201": Skeleton(4, 4, (3, 16, 16), 5),
     "imagenet": Skeleton(3, 4, (3, 64, 64), 5, "imagenet"),
 }
-EVERY = pytest.mark.parametrize("name", SKELETONS)
+EVERY_NETWORK = pytest.mark.parametrize("name", SKELETONS)
 
 
 def genotype_of(name: str) -> Genotype:
@@ -42,7 +42,7 @@ def genotype_of(name: str) -> Genotype:
 
 
 def network_of(name: str, auxiliary: bool = False, seed: int = 0) -> DerivedNetwork:
-    """A network whose batch norms have seen images, so that evaluation is not training."""
+    """Return a network whose batch norms have seen images, so that evaluation differs from training."""
     genotype = genotype_of(name)
     torch.manual_seed(seed)
     network = DerivedNetwork(genotype, named_space(genotype.space), SKELETONS[name], auxiliary)
@@ -56,8 +56,8 @@ def images_of(name: str, batch: int = 4) -> Tensor:
     return torch.randn(batch, *SKELETONS[name].image, generator=torch.Generator().manual_seed(9))
 
 
-@EVERY
-def test_copies_are_equal_and_apart(name: str) -> None:
+@EVERY_NETWORK
+def test_a_deep_copy_is_equal_and_independent(name: str) -> None:
     network, images = network_of(name, auxiliary=True), images_of(name)
     twin = copy.deepcopy(network)
     assert torch.equal(twin(images), network(images))
@@ -67,8 +67,8 @@ def test_copies_are_equal_and_apart(name: str) -> None:
     assert network(images).abs().sum() > 0 == twin(images).abs().sum()
 
 
-@EVERY
-def test_weights_go_through_a_file(name: str) -> None:
+@EVERY_NETWORK
+def test_weights_are_saved_and_loaded(name: str) -> None:
     network, other = network_of(name), network_of(name, seed=1)
     file = io.BytesIO()
     torch.save(network.state_dict(), file)
@@ -80,8 +80,8 @@ def test_weights_go_through_a_file(name: str) -> None:
     assert not [key for key in network.state_dict() if "auxiliary" in key]
 
 
-@EVERY
-def test_whole_modules_go_through_a_file(name: str) -> None:
+@EVERY_NETWORK
+def test_a_whole_module_is_saved_and_loaded(name: str) -> None:
     network, file = network_of(name, auxiliary=True), io.BytesIO()
     torch.save(network, file)
     file.seek(0)
@@ -92,8 +92,8 @@ def test_whole_modules_go_through_a_file(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "training"), [("PDARTS", True), ("NASNet", False), ("filters", False), ("nasbench201", True)]
 )
-def test_compiled(name: str, training: bool) -> None:
-    """In one graph: fullgraph refuses whatever Python alone can do."""
+def test_compiles_to_one_graph(name: str, training: bool) -> None:
+    """With `fullgraph`, anything that would fall back to Python is an error."""
     torch._dynamo.reset()
     network = network_of(name, auxiliary=True).train(training)
     compiled = torch.compile(copy.deepcopy(network), backend="eager", fullgraph=True)
@@ -107,12 +107,12 @@ def test_compiled(name: str, training: bool) -> None:
         assert next(compiled.parameters()).grad is not None
 
 
-def test_compiled_with_dropped_paths() -> None:
+def test_compiles_with_dropped_paths() -> None:
     torch._dynamo.reset()
     network = DerivedNetwork(LITERATURE["PDARTS"], named_space("darts"), Skeleton(1, 4, (3, 8, 8), 5)).train()
     compiled, images = torch.compile(network, backend="eager", fullgraph=True), torch.randn(8, 3, 8, 8)
     logits = []
-    for rate in (0.5, 0.0):  # which is not frozen in
+    for rate in (0.5, 0.0):  # the rate is not a constant of the graph
         kept = drop_paths(network.paths, 8, torch.tensor(rate))
         assert torch.equal(network(images, kept), compiled(images, kept))
         logits.append(compiled(images, kept))
@@ -120,7 +120,7 @@ def test_compiled_with_dropped_paths() -> None:
 
 
 @pytest.mark.parametrize("name", ["PDARTS", "NASNet", "nasbench201", "imagenet"])
-def test_exported_for_any_batch(name: str) -> None:
+def test_exports_with_a_dynamic_batch_size(name: str) -> None:
     network = network_of(name, auxiliary=True)
     batch = torch.export.Dim("batch")
     exported = torch.export.export(network, (images_of(name),), dynamic_shapes={"images": {0: batch}}).module()
@@ -129,8 +129,8 @@ def test_exported_for_any_batch(name: str) -> None:
         torch.testing.assert_close(exported(images), network(images))
 
 
-@EVERY
-def test_hooks_hear_every_cell(name: str) -> None:
+@EVERY_NETWORK
+def test_hooks_run_for_every_cell(name: str) -> None:
     network, shapes = network_of(name), []
     for cell in network.cells:
         cell.register_forward_hook(lambda module, given, result: shapes.append(result.shape))
@@ -142,9 +142,9 @@ def test_hooks_hear_every_cell(name: str) -> None:
     assert gradients == [shapes[-1]]
 
 
-@EVERY
+@EVERY_NETWORK
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_other_numbers(name: str, dtype: torch.dtype) -> None:
+def test_other_dtypes(name: str, dtype: torch.dtype) -> None:
     network, images = network_of(name), images_of(name)
     expected = network(images)
     found = network.to(dtype)(images.to(dtype))
@@ -153,8 +153,8 @@ def test_other_numbers(name: str, dtype: torch.dtype) -> None:
     assert (found.double() - expected.double()).norm() < bound * expected.double().norm()
 
 
-@EVERY
-def test_autocast_trains(name: str) -> None:
+@EVERY_NETWORK
+def test_trains_under_autocast(name: str) -> None:
     network = network_of(name, auxiliary=True).train()
     kept = drop_paths(network.paths, 4, torch.tensor(0.3))
     with torch.autocast("cpu", torch.bfloat16):
@@ -164,8 +164,8 @@ def test_autocast_trains(name: str) -> None:
     assert network.stem.older[0].weight.grad.isfinite().all()
 
 
-@EVERY
-def test_channels_last_stay_so(name: str) -> None:
+@EVERY_NETWORK
+def test_channels_last_is_preserved(name: str) -> None:
     network, images = network_of(name), images_of(name)
     expected = network(images)
     network.to(memory_format=torch.channels_last)
@@ -175,12 +175,12 @@ def test_channels_last_stay_so(name: str) -> None:
             module.register_forward_hook(lambda module, given, result: seen.append(given[0]))
     found = network(images.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    if images.shape[1] > 1:  # of one channel both orders are one, and torch goes on with the other
+    if images.shape[1] > 1:  # with one channel both memory formats are the same, and torch continues with the other
         assert all(x.stride(1) == 1 for x in seen)
 
 
-@EVERY
-def test_training_and_evaluation(name: str) -> None:
+@EVERY_NETWORK
+def test_training_mode_and_evaluation_mode(name: str) -> None:
     network, images = network_of(name, auxiliary=True), images_of(name)
     before = {key: value.clone() for key, value in network.named_buffers()}
     evaluated = network(images)
@@ -193,19 +193,19 @@ def test_training_and_evaluation(name: str) -> None:
     assert not network(images).requires_grad
 
 
-@EVERY
-def test_pruned_and_parametrized(name: str) -> None:
+@EVERY_NETWORK
+def test_pruning_and_parametrization(name: str) -> None:
     network, images = network_of(name), images_of(name)
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     expected = network(images)
-    prune.global_unstructured([(one, "weight") for one in convolutions], prune.L1Unstructured, amount=0.5)
+    prune.global_unstructured([(conv, "weight") for conv in convolutions], prune.L1Unstructured, amount=0.5)
     sparse = network(images)
     assert not torch.allclose(sparse, expected)
-    for one in convolutions:
-        prune.remove(one, "weight")
+    for conv in convolutions:
+        prune.remove(conv, "weight")
     assert torch.equal(network(images), sparse)
-    zeros = sum(int((one.weight == 0).sum()) for one in convolutions)
-    assert zeros == pytest.approx(0.5 * sum(one.weight.numel() for one in convolutions), abs=1)
+    zeros = sum(int((conv.weight == 0).sum()) for conv in convolutions)
+    assert zeros == pytest.approx(0.5 * sum(conv.weight.numel() for conv in convolutions), abs=1)
 
     class Twice(nn.Module):
         def forward(self, weight: Tensor) -> Tensor:
@@ -216,8 +216,8 @@ def test_pruned_and_parametrized(name: str) -> None:
     torch.testing.assert_close(network(images) - bias, 2 * (sparse - bias))
 
 
-@EVERY
-def test_functional_calls_and_gradients_by_sample(name: str) -> None:
+@EVERY_NETWORK
+def test_functional_calls_and_vmap(name: str) -> None:
     network, images = network_of(name), images_of(name)
     weights = dict(network.named_parameters())
     torch.testing.assert_close(functional_call(network, weights, (images,)), network(images))
@@ -229,30 +229,29 @@ def test_functional_calls_and_gradients_by_sample(name: str) -> None:
 
 
 def gradients(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Those of both heads' logits, for the weights that have one."""
+    """Return the gradients of a loss on both heads' logits, for the weights that have a gradient."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # DistributedDataParallel's, that all weights are used, where they are
+        warnings.simplefilter("ignore")  # DistributedDataParallel warns if it finds no unused parameters
         logits, extra = network.train()(images)
     (logits.sum() + extra.square().sum()).backward()
     return {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
 
 
-def spread(folder: str) -> None:
-    """Every network in torch's own DistributedDataParallel, each process with its share of the images."""
+def train_distributed(folder: str) -> None:
+    """Run every network in torch's DistributedDataParallel, each process with its share of the images."""
     with joined("cpu") as process_group:
         for name in SKELETONS:
-            network = network_of(
-                name, auxiliary=True, seed=process_group.rank
-            ).double()  # it is the first one's that all take
+            # All processes take the weights of the first.
+            network = network_of(name, auxiliary=True, seed=process_group.rank).double()
             wrapped = DistributedDataParallel(network, find_unused_parameters=True)
             images = images_of(name).double()[process_group.rank :: process_group.size]
             found = {key.removeprefix("module."): value for key, value in gradients(wrapped, images).items()}
             torch.save(found, f"{folder}/{name}-{process_group.rank}")
 
 
-def test_spread_over_two_processes(tmp_path: Path) -> None:
-    codes, said = Job(tmp_path, spread, str(tmp_path)).end()
-    assert codes == [0, 0], said
+def test_distributed_data_parallel_in_two_processes(tmp_path: Path) -> None:
+    codes, output = Job(tmp_path, train_distributed, str(tmp_path)).end()
+    assert codes == [0, 0], output
     for name in SKELETONS:
         images = images_of(name).double()
         first, second = (gradients(network_of(name, auxiliary=True).double(), images[rank::2]) for rank in (0, 1))
@@ -262,8 +261,8 @@ def test_spread_over_two_processes(tmp_path: Path) -> None:
             torch.testing.assert_close(torch.load(tmp_path / f"{name}-{rank}", weights_only=True), expected)
 
 
-@EVERY
-def test_built_without_memory_and_filled(name: str) -> None:
+@EVERY_NETWORK
+def test_built_on_the_meta_device_and_filled(name: str) -> None:
     network = network_of(name)
     with torch.device("meta"):
         empty = DerivedNetwork(genotype_of(name), named_space(genotype_of(name).space), SKELETONS[name])
@@ -271,8 +270,8 @@ def test_built_without_memory_and_filled(name: str) -> None:
     assert torch.equal(empty.eval()(images_of(name)), network(images_of(name)))
 
 
-@EVERY
-def test_every_part_has_a_name_and_a_printed_form(name: str) -> None:
+@EVERY_NETWORK
+def test_parts_are_named_and_printed(name: str) -> None:
     network = network_of(name, auxiliary=True)
     assert "DerivedNetwork" in repr(network)
     assert {name for name, _ in network.named_children()} == {"stem", "cells", "classifier", "auxiliary"}

@@ -1,4 +1,4 @@
-"""The contract of a primitive, `factory(channels, stride, affine)`: ours keep it, and one that breaks it is named."""
+"""The contract of a primitive, `factory(channels, stride, affine)`: ours fulfil it, and an error names one that does not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.spaces import NAMES
 
 
 @pytest.mark.parametrize(
-    ("broken", "words"),
+    ("primitives", "message"),
     [
         ("['none', 'skip_connect']", "mapping of names to factories, not a list"),
         ("{'mine': lambda channels: nn.Identity()}", "mine fails at stride 1: TypeError"),
@@ -21,18 +21,23 @@ from tests.spaces import NAMES
             "{'mine': lambda channels, stride, affine: nn.Conv2d(3, channels, 1)}",
             "mine fails at stride 1: RuntimeError",
         ),
-        ("{'mine': lambda channels, stride, affine: nn.Identity()}", r"mine makes \(1, 4, 4, 6\) of"),
+        (
+            "{'mine': lambda channels, stride, affine: nn.Identity()}",
+            r"mine maps \(1, 4, 4, 6\) to \(1, 4, 4, 6\) instead of \(1, 4, 2, 3\)",
+        ),
     ],
 )
-def test_a_primitive_that_breaks_the_contract_is_named(tmp_path: Path, broken: str, words: str) -> None:
+def test_the_error_names_the_primitive_that_violates_the_contract(
+    tmp_path: Path, primitives: str, message: str
+) -> None:
     (tmp_path / "mine.py").write_text(
-        f"from torch import nn\nfrom rapdarts import SearchSpace\nSPACE = SearchSpace('mine', {broken})\n"
+        f"from torch import nn\nfrom rapdarts import SearchSpace\nSPACE = SearchSpace('mine', {primitives})\n"
     )
     space = space_from_file(tmp_path / "mine.py")
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         check_primitives(space, "mine.py")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_our_own_primitives_keep_the_contract(name: str) -> None:
+def test_built_in_primitives_fulfil_the_contract(name: str) -> None:
     check_primitives(named_space(name), name)

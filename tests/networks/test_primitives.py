@@ -1,4 +1,4 @@
-"""Primitives: one contract for all of them, and what each is made of."""
+"""Primitives: the contract that all of them fulfil, and the structure of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZES = [(8, 8), (7, 5), (6, 9)]
 
 
 def every_primitive() -> dict[str, Factory]:
-    """Those of the list and those of every space, each once; a space's own come under the name of the space."""
+    """Return the primitives of PRIMITIVES and of every space, each once; a space's own are named after the space."""
     found = dict(PRIMITIVES)
     for module in pkgutil.iter_modules(search_spaces.__path__):
         for name, factory in named_space(module.name).primitives.items():
@@ -40,19 +40,19 @@ EVERY = every_primitive()
 @pytest.mark.parametrize("affine", [False, True], ids=["plain", "affine"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("primitive", EVERY)
-def test_contract(primitive: str, stride: int, affine: bool) -> None:
+def test_primitive_contract(primitive: str, stride: int, affine: bool) -> None:
     factory, name = EVERY[primitive], primitive.split(": ")[-1]
     for channels in (4, 5, 16):
         torch.manual_seed(channels)
         op = factory(channels, stride, affine)
         norms = [module for module in op.modules() if isinstance(module, nn.BatchNorm2d)]
         assert all(norm.affine is affine for norm in norms)
-        # In the supernet everything but no connection and the identity is normalised.
+        # In the supernet, all primitives except none and the identity are normalised.
         if not affine and name != NONE and (name, stride) != (SKIP, 1):
             assert norms
 
         for height, width in SIZES:
-            # Shape, and the input as it was: all edges that leave a state read the same tensor.
+            # The shape is right, and the input is unchanged: all edges that leave a state read the same tensor.
             x = torch.randn(2, channels, height, width)
             given = x.clone().requires_grad_()
             y = op(given)
@@ -60,26 +60,26 @@ def test_contract(primitive: str, stride: int, affine: bool) -> None:
             assert y.isfinite().all()
             assert torch.equal(given, x)
 
-            # Gradient: to the input and to every weight, or, without a connection, to nothing.
+            # The input and every weight have a gradient; with none, the gradient is zero.
             (y * torch.randn(y.shape)).sum().backward()
             assert given.grad is not None and given.grad.isfinite().all()
             assert bool(given.grad.any()) is (name != NONE)
             for weight in op.parameters():
                 assert weight.grad is not None and weight.grad.isfinite().all()
-                # A bottleneck of one channel is normalised to nothing but its sign: there a weight may have no say.
+                # In a bottleneck of one channel, the norm removes the scale: a weight's gradient may be zero.
                 assert weight.grad.any() or channels < 16
                 weight.grad = None
             if name == NONE:
                 assert not y.any()
 
-        # A copy computes the same and shares nothing.
+        # A copy computes the same and shares no tensor.
         twin = copy.deepcopy(op)
         assert torch.equal(twin(x), op(x))
         assert not {id(value) for value in twin.state_dict(keep_vars=True).values()} & {
             id(value) for value in op.state_dict(keep_vars=True).values()
         }
 
-    # Without memory: the same module, the same shape.
+    # On the meta device, the module and the shape are the same.
     with torch.device("meta"):
         weightless = factory(16, stride, affine)
     assert all(value.is_meta for value in weightless.state_dict().values())
@@ -93,16 +93,16 @@ def test_contract(primitive: str, stride: int, affine: bool) -> None:
 
 
 def layers(module: nn.Module) -> list[str]:
-    """The layers inside, in order; a convolution as `inputs>outputs kernel`, and what is unlike 1: stride, dilation, groups."""
+    """Return the layers in order, a convolution as `inputs>outputs kernel` and its stride, dilation and groups unless 1."""
     found = []
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             assert layer.bias is None
-            words = [f"{layer.in_channels}>{layer.out_channels} {layer.kernel_size[0]}x{layer.kernel_size[1]}"]
-            words += [f"stride {layer.stride[0]}x{layer.stride[1]}"] if layer.stride != (1, 1) else []
-            words += [f"dilation {layer.dilation[0]}x{layer.dilation[1]}"] if layer.dilation != (1, 1) else []
-            words += [f"groups {layer.groups}"] if layer.groups != 1 else []
-            found.append(", ".join(words))
+            parts = [f"{layer.in_channels}>{layer.out_channels} {layer.kernel_size[0]}x{layer.kernel_size[1]}"]
+            parts += [f"stride {layer.stride[0]}x{layer.stride[1]}"] if layer.stride != (1, 1) else []
+            parts += [f"dilation {layer.dilation[0]}x{layer.dilation[1]}"] if layer.dilation != (1, 1) else []
+            parts += [f"groups {layer.groups}"] if layer.groups != 1 else []
+            found.append(", ".join(parts))
         elif not list(layer.children()):
             found.append({"BatchNorm2d": "norm", "ReLU": "relu"}.get(type(layer).__name__, type(layer).__name__))
     return found
@@ -117,8 +117,8 @@ AT_STRIDE_2 = {
     "none": ["Zero"],
     "max_pool_3x3": ["MaxPool2d"],
     "avg_pool_3x3": ["AvgPool"],
-    "skip_connect": ["relu", "16>8 1x1", "16>8 1x1", "norm"],  # every second pixel is picked without a stride
-    "nor_conv_1x1": ["AvgPool2d", "relu", "16>16 1x1", "norm"],  # likewise: a pool of one pixel picks
+    "skip_connect": ["relu", "16>8 1x1", "16>8 1x1", "norm"],  # subsampled without a strided convolution
+    "nor_conv_1x1": ["AvgPool2d", "relu", "16>16 1x1", "norm"],  # likewise, by a 1x1 pool
     "nor_conv_3x3": ["relu", "16>16 3x3, stride 2x2", "norm"],
     "conv_3x3": ["relu", "16>16 3x3, stride 2x2", "norm"],
     "conv_5x5": ["relu", "16>16 5x5, stride 2x2", "norm"],
@@ -135,7 +135,7 @@ AT_STRIDE_2 = {
 }
 
 
-def test_structures_are_written_down_for_all() -> None:
+def test_every_primitive_has_an_expected_structure() -> None:
     assert set(AT_STRIDE_2) == set(PRIMITIVES)
 
 
@@ -145,7 +145,7 @@ def test_structure(name: str) -> None:
     assert layers(PRIMITIVES[name](16, 2, True)) == expected
     pools = ["norm"] if "pool" in name else []  # only the supernet normalises them
     assert layers(PRIMITIVES[name](16, 2, False)) == expected + pools
-    # At stride 1 the same without the stride; a skip is then nothing at all, and no pixels are picked.
+    # At stride 1 only the stride is missing; a skip is then an identity, and nothing is subsampled.
     plain = [re.sub(r", stride \dx\d", "", layer) for layer in expected[name == "nor_conv_1x1" :]]
     assert layers(PRIMITIVES[name](16, 1, True)) == (["Identity"] if name == "skip_connect" else plain)
 
@@ -156,25 +156,25 @@ def test_bottleneck_width(channels: int, narrow: int) -> None:
     assert convolutions == [f"{channels}>{narrow} 1x1", f"{narrow}>{narrow} 3x3", f"{narrow}>{channels} 1x1"]
 
 
-def test_pools_do_not_hear_the_padding() -> None:
+def test_pools_ignore_the_padding() -> None:
     constant = torch.full((1, 4, 7, 6), -3.0)
     for name in ("avg_pool_3x3", "max_pool_3x3"):
         for stride in (1, 2):
             assert (PRIMITIVES[name](4, stride, True)(constant) == -3.0).all()
 
 
-def test_zero_is_zero_where_the_input_is_large() -> None:
+def test_none_is_zero_for_large_inputs() -> None:
     assert torch.equal(PRIMITIVES["none"](4, 2, True)(torch.full((2, 4, 5, 5), 1e30)), torch.zeros(2, 4, 3, 3))
 
 
-# --- what a pixel reaches ----------------------------------------------------------------------------------------
+# --- receptive fields --------------------------------------------------------------------------------------------
 
 
 def pixels_read(op: nn.Module, size: tuple[int, int], places: tuple[slice, slice]) -> Tensor:
-    """Which input pixels (h, w) the outputs at `places` depend on."""
+    """Return a mask (h, w) of the input pixels that the outputs at `places` depend on."""
     torch.manual_seed(0)
     for weight in op.parameters():
-        weight.detach().abs_()  # so that no ReLU is silent
+        weight.detach().abs_()  # so that no ReLU outputs zero
     x = torch.rand(64, 16, *size).requires_grad_()
     op.eval()(x)[:, :, places[0], places[1]].sum().backward()
     assert x.grad is not None
@@ -203,7 +203,7 @@ GRIDS = {
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_field_of_view(name: str) -> None:
+def test_receptive_field(name: str) -> None:
     expected = torch.zeros(15, 15, dtype=torch.bool)
     for row in GRIDS[name]:
         for column in GRIDS[name]:
@@ -213,7 +213,7 @@ def test_field_of_view(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 5), (6, 5), (1, 1)])
-def test_a_1x1_convolution_with_a_stride_by_hand(size: tuple[int, int]) -> None:
+def test_strided_1x1_convolution_equals_a_manual_computation(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     op: Any = PRIMITIVES["nor_conv_1x1"](4, 2, True).double().eval()
     x = torch.randn(2, 4, *size, dtype=torch.float64)
@@ -222,8 +222,8 @@ def test_a_1x1_convolution_with_a_stride_by_hand(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 5), (6, 5)])
-def test_factorized_reduce_hears_both_diagonals(size: tuple[int, int]) -> None:
-    """One half of the channels reads the pixels with even coordinates, the other those with odd ones; none is read twice."""
+def test_factorized_reduce_reads_even_and_odd_pixels(size: tuple[int, int]) -> None:
+    """Half of the channels read the pixels with even coordinates, the others those with odd ones, and none is read twice."""
     rows, columns = torch.arange(size[0])[:, None], torch.arange(size[1])[None]
     everywhere = (slice(None), slice(None))
     read = pixels_read(FactorizedReduce(16, 16, affine=True), size, everywhere)
@@ -231,7 +231,7 @@ def test_factorized_reduce_hears_both_diagonals(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 5), (6, 5), (1, 1)])
-def test_factorized_reduce_by_hand(size: tuple[int, int]) -> None:
+def test_factorized_reduce_equals_a_manual_computation(size: tuple[int, int]) -> None:
     height, width = size
     torch.manual_seed(0)
     op = FactorizedReduce(4, 5, affine=True).double().eval()
@@ -252,30 +252,30 @@ def test_factorized_reduce_by_hand(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("counted", [True, False])
-def test_an_average_pool_padded_first_is_the_same(stride: int, counted: bool) -> None:
-    """What a GPU runs, in place of a pool whose gradient is wrong there."""
+def test_average_pool_with_explicit_padding_is_equal(stride: int, counted: bool) -> None:
+    """A GPU runs `padded_first` because the gradient of torch's padded pool is wrong there."""
     torch.manual_seed(0)
     pool = AvgPool(3, stride, 1, count_include_pad=counted)
     x = torch.randn(2, 3, 7, 6, dtype=torch.float64, requires_grad=True)
     expected, found = pool(x), pool.padded_first(x)
     torch.testing.assert_close(found, expected)
     gradient = torch.randn_like(expected)
-    (wanted,), (given,) = (torch.autograd.grad(y, x, gradient) for y in (expected, found))
-    torch.testing.assert_close(given, wanted)
+    (expected_gradient,), (found_gradient,) = (torch.autograd.grad(y, x, gradient) for y in (expected, found))
+    torch.testing.assert_close(found_gradient, expected_gradient)
 
 
-def test_a_pool_that_cannot_learn_on_a_gpu_is_said_there() -> None:
+def test_a_pool_with_a_wrong_gradient_is_warned_of_on_a_gpu() -> None:
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     for padding in (1, (1, 0)):
         network = nn.Sequential(nn.ReLU(), nn.ModuleDict({"mine": nn.AvgPool2d(3, 1, padding)}))
-        (said,) = remarks_on_pools(network, gpu)
-        assert "padded images on a GPU (its issue 188344), and 1.mine is one; take" in said
+        (warning,) = remarks_on_pools(network, gpu)
+        assert "padded images on a GPU (PyTorch issue 188344), and the layer 1.mine uses it; use" in warning
         assert remarks_on_pools(network, cpu) == []
     for pool in (AvgPool(3, 1, 1), nn.AvgPool2d(2), nn.AvgPool2d(2, 2, (0, 0))):
         assert remarks_on_pools(nn.Sequential(pool), gpu) == []
 
 
-def test_nothing_of_ours_has_such_a_pool() -> None:
+def test_our_primitives_and_networks_have_no_such_pool() -> None:
     with torch.device("meta"):
         networks = [factory(4, stride, True) for factory in EVERY.values() for stride in (1, 2)]
         networks += [reference.build(reference.image, 10) for reference in REFERENCE.values()]

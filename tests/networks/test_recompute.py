@@ -1,4 +1,4 @@
-"""Activation checkpointing: every number is that of a search without it, and far less is kept for the backward pass."""
+"""Activation checkpointing: the results are bit-identical, and far less is saved for the backward pass."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def uniform(space: SearchSpace) -> Tensor:
 Supernets = Supernet | BatchedSupernet
 
 
-def of_weights(supernet: Supernets, mixing: Tensor) -> list[Tensor]:
-    """The gradients of a weight step."""
+def weight_step(supernet: Supernets, mixing: Tensor) -> list[Tensor]:
+    """Return the loss and the gradients of a weight step."""
     loss = cross_entropy(supernet(images(), Mixing(mixing)), LABELS)
     return [loss, *torch.autograd.grad(loss, list(supernet.parameters()))]
 
 
-def of_mixing(supernet: Supernets, mixing: Tensor) -> list[Tensor]:
-    """The gradient of an architecture step, whose weights are frozen in the forward pass only."""
+def architecture_step(supernet: Supernets, mixing: Tensor) -> list[Tensor]:
+    """Return the loss and the gradient of an architecture step, in which the weights are frozen in the forward pass only."""
     mixing.requires_grad_()
     with frozen(supernet):
         logits = supernet(images(), Mixing(mixing))
@@ -63,8 +63,8 @@ def of_mixing(supernet: Supernets, mixing: Tensor) -> list[Tensor]:
     return [loss, *torch.autograd.grad(loss, [mixing])]
 
 
-def unrolled(supernet: Supernets, mixing: Tensor) -> list[Tensor]:
-    """The second-order gradient: in the backward passes, the module holds other weights than in the forward passes."""
+def unrolled_step(supernet: Supernets, mixing: Tensor) -> list[Tensor]:
+    """Return the loss and the second-order gradient: the backward passes see different weights than the forward passes."""
     mixing.requires_grad_()
 
     def loss_on(weights: object) -> Tensor:
@@ -74,23 +74,23 @@ def unrolled(supernet: Supernets, mixing: Tensor) -> list[Tensor]:
     return [loss, *gradients]
 
 
-@pytest.mark.parametrize("step", [of_weights, of_mixing, unrolled])
+@pytest.mark.parametrize("step", [weight_step, architecture_step, unrolled_step])
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("name", ["plain", "batched"])
-def test_every_number_is_the_same(name: str, space: str, step: Callable[[Supernets, Tensor], list[Tensor]]) -> None:
-    """Gradients, statistics and what the generator gives next, bit for bit, with skip dropout."""
+def test_results_are_bit_identical(name: str, space: str, step: Callable[[Supernets, Tensor], list[Tensor]]) -> None:
+    """Loss, gradients, statistics and the state of the generator, with skip dropout."""
     found = []
     for checkpoint in (False, True):
         supernet = supernet_of(name, SPACES[space], checkpoint)
         torch.manual_seed(1)
         results = step(supernet, uniform(SPACES[space]))
         found.append([*results, torch.get_rng_state(), *supernet.state_dict().values()])
-    for ours, theirs in zip(*found, strict=True):
-        assert torch.equal(ours, theirs)
+    for without, with_checkpoint in zip(*found, strict=True):
+        assert torch.equal(without, with_checkpoint)
 
 
-def test_modules_of_the_users_own_count_a_batch_once() -> None:
-    """Batch norms without a momentum, which count the batches they saw, and statistics under other names."""
+def test_a_users_module_counts_a_batch_once() -> None:
+    """Batch norms without momentum, which count their batches, and a buffer with a name of its own."""
 
     class Counter(nn.Module):
         seen: Tensor
@@ -113,15 +113,15 @@ def test_modules_of_the_users_own_count_a_batch_once() -> None:
     for checkpoint in (False, True):
         supernet = supernet_of("plain", space, checkpoint)
         torch.manual_seed(1)
-        results = [*of_weights(supernet, uniform(space)), torch.get_rng_state()]
+        results = [*weight_step(supernet, uniform(space)), torch.get_rng_state()]
         found.append([*results, *supernet.state_dict().values()])
-    for ours, theirs in zip(*found, strict=True):
-        assert torch.equal(ours, theirs)
+    for without, with_checkpoint in zip(*found, strict=True):
+        assert torch.equal(without, with_checkpoint)
     assert supernet.state_dict()["cells.0.edges.0.ops.own.1.seen"] == len(LABELS)
 
 
-def kept(supernet: Supernets, mixing: Tensor) -> int:
-    """Bytes that a forward pass keeps for the backward pass, without the weights."""
+def saved_bytes(supernet: Supernets, mixing: Tensor) -> int:
+    """Return the bytes that a forward pass saves for the backward pass, excluding the weights."""
     weights = {weight.untyped_storage().data_ptr() for weight in supernet.parameters()}
     sizes: dict[int, int] = {}
 
@@ -137,17 +137,19 @@ def kept(supernet: Supernets, mixing: Tensor) -> int:
 
 
 @pytest.mark.parametrize(("name", "factor"), [("plain", 20), ("batched", 10)])
-def test_little_is_kept(name: str, factor: float) -> None:
+def test_little_is_saved(name: str, factor: float) -> None:
     space = SPACES["darts"]
-    without, with_ = (kept(supernet_of(name, space, checkpoint), uniform(space)) for checkpoint in (False, True))
-    assert with_ * factor < without
+    without, with_checkpoint = (
+        saved_bytes(supernet_of(name, space, checkpoint), uniform(space)) for checkpoint in (False, True)
+    )
+    assert with_checkpoint * factor < without
 
 
 @pytest.mark.parametrize("name", ["plain", "batched"])
-def test_without_gradients_nothing_is_kept_or_repeated(name: str) -> None:
+def test_nothing_is_saved_without_gradients(name: str) -> None:
     space = SPACES["darts"]
     supernets = [supernet_of(name, space, checkpoint).eval() for checkpoint in (False, True)]
     with torch.no_grad():
-        ours, theirs = (supernet(images(), Mixing(uniform(space))) for supernet in supernets)
-    assert torch.equal(ours, theirs)
-    assert not theirs.requires_grad
+        without, with_checkpoint = (supernet(images(), Mixing(uniform(space))) for supernet in supernets)
+    assert torch.equal(without, with_checkpoint)
+    assert not with_checkpoint.requires_grad

@@ -1,4 +1,4 @@
-"""Reference networks: one contract for all of them, the published sizes to the last digit, and what sets each edition apart."""
+"""Reference networks: the contract that all of them fulfil, their exact published sizes, and what distinguishes each variant."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def weightless(name: str, image: Image | None = None, classes: int | None = None
 
 
 def logits_of(network: nn.Module, image: Image) -> tuple[int, ...]:
-    """The shape of the logits of a weightless network, whose batch norms go: they change no shape and take most of the time."""
+    """Return the shape of the logits of a weightless network, from which this function removes the batch norms.
+
+    Batch norms change no shape and take most of the time.
+    """
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):
@@ -51,7 +54,7 @@ def refusal(name: str, image: Image) -> str:
 
 @cache
 def smallest(name: str) -> Image:
-    """The image that the error message says is large enough."""
+    """Return the smallest image that the network takes according to its error message."""
     given = re.search(r"at least (\d+)x(\d+)x(\d+)", refusal(name, (REFERENCE[name].image[0], 0, 0)))
     assert given
     return int(given[1]), int(given[2]), int(given[3])
@@ -61,7 +64,7 @@ def smallest(name: str) -> Image:
 
 
 @pytest.mark.parametrize("name", REFERENCE)
-def test_trains_and_evaluates(name: str) -> None:
+def test_network_trains_and_evaluates(name: str) -> None:
     channels, least, _ = smallest(name)
     image = (1 if name in ANY_SIZE else channels, max(least, 28), max(least, 28))
     torch.manual_seed(0)
@@ -71,7 +74,7 @@ def test_trains_and_evaluates(name: str) -> None:
     nn.functional.cross_entropy(logits, torch.tensor([0, 6])).backward()
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), key
-        # A bias has none where a batch norm of a single pixel takes it away again.
+        # A bias has a zero gradient if a batch norm of a single pixel removes it again.
         assert parameter.dim() == 1 or parameter.grad.any(), key
     network.eval()
     with torch.no_grad():
@@ -80,7 +83,7 @@ def test_trains_and_evaluates(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFERENCE)
-def test_weightless_at_its_own_image(name: str) -> None:
+def test_builds_on_the_meta_device_for_its_own_image(name: str) -> None:
     reference, state = REFERENCE[name], torch.get_rng_state()
     network = weightless(name)
     assert torch.equal(torch.get_rng_state(), state)
@@ -90,32 +93,34 @@ def test_weightless_at_its_own_image(name: str) -> None:
 
 @pytest.mark.parametrize("name", ANY_SIZE)
 @pytest.mark.parametrize("image", [(3, 32, 32), (2, 61, 40)], ids=["32x32", "61x40"])
-def test_any_image_where_a_global_pool_ends_it(name: str, image: Image) -> None:
+def test_networks_with_a_global_pool_take_any_image(name: str, image: Image) -> None:
     assert logits_of(weightless(name, image, 10), image) == (2, 10)
 
 
 @pytest.mark.parametrize("name", REFERENCE)
-def test_smallest_image(name: str) -> None:
+def test_the_smallest_image_is_accepted_and_a_smaller_one_refused(name: str) -> None:
     channels, _, width = least = smallest(name)
     network = weightless(name, least, 5)
     assert logits_of(network, least) == (2, 5)
     message = refusal(name, (channels, 300, width - 1))
     layer = re.search(
-        rf"^{REFERENCE[name].build.__name__} .* {channels}x300x{width - 1}, .* behind its layer (\w+):", message
+        rf"^{REFERENCE[name].build.__name__} .* {channels}x300x{width - 1}: .* of its layer (\w+) would be empty;",
+        message,
     )
     assert layer and hasattr(network, layer[1])
 
 
-def test_too_small_an_image_in_one_sentence() -> None:
+def test_the_message_for_an_image_that_is_too_small() -> None:
     assert refusal("vgg11", (3, 28, 28)) == (
-        "vgg11 cannot take an image of 3x28x28, of which nothing is left behind its layer pool5: "
-        "give images of at least 3x32x32, or take small_alexnet."
+        "vgg11 cannot take an image of 3x28x28: the output of its layer pool5 would be empty; "
+        "use images of at least 3x32x32, or the network small_alexnet."
     )
-    assert "behind its layer pool5: give images of at least 3x63x63" in refusal("alexnet", (3, 32, 32))
-    assert "behind its layer mlpconv1: give images of at least 1x67x67, or take googlenet_28." in refusal(
-        "nin", (1, 8, 8)
+    assert "of its layer pool5 would be empty; use images of at least 3x63x63" in refusal("alexnet", (3, 32, 32))
+    assert (
+        "of its layer mlpconv1 would be empty; use images of at least 1x67x67, or the network googlenet_28."
+        in refusal("nin", (1, 8, 8))
     )
-    assert refusal("lenet", (1, 11, 28)).endswith("give images of at least 1x12x12.")
+    assert refusal("lenet", (1, 11, 28)).endswith("use images of at least 1x12x12.")
 
 
 # --- sizes -------------------------------------------------------------------------------------------------------
@@ -134,7 +139,7 @@ def test_too_small_an_image_in_one_sentence() -> None:
         ("nin", 2_015_398, 830_041_864),
         ("googlenet", 6_624_904, 1_498_376_192),
         ("googlenet_d2l", 5_983_802, 1_581_658_112),
-        ("googlenet_28", 1_649_402 + 1_712, 204_219_680),  # Zhang et al. 2017, table 1, and the scales of the norms
+        ("googlenet_28", 1_649_402 + 1_712, 204_219_680),  # Zhang et al. 2017, table 1, plus the scales of the norms
         ("resnet18", 11_689_512, 1_814_073_344),
         ("resnet34", 21_797_672, 3_663_761_408),
         ("resnet50", 25_557_032, 4_089_184_256),
@@ -163,7 +168,7 @@ def test_published_sizes(name: str, weights: int, multiplications: int) -> None:
 def test_convolutions_and_linear_layers(
     name: str, conv_weights: int, conv_macs: int, linear_weights: int, linear_macs: int
 ) -> None:
-    """Weights without biases."""
+    """Weights, excluding biases."""
     network, image = weightless(name), REFERENCE[name].image
     linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
     assert sum(layer.weight.numel() for layer in convolutions(network)) == conv_weights
@@ -171,7 +176,7 @@ def test_convolutions_and_linear_layers(
     assert macs(network, image) - linear_macs == conv_macs
 
 
-def test_one_tower_at_224_is_the_same_network() -> None:
+def test_alexnet_at_224_has_the_same_size() -> None:
     network = weightless("alexnet", (3, 224, 224))
     assert params(network, (3, 224, 224)) == 61_100_840
 
@@ -189,7 +194,7 @@ ALEXNET = {
     "fc7": (16, 16_777_216, 16_777_216),
     "fc8": (3.90625, 4_096_000, 4_096_000),
 }
-"""KiB of fp32 outputs, weights without biases, and multiply-accumulates by layer."""
+"""By layer: KiB of fp32 outputs, weights without biases, and multiply-accumulates."""
 
 
 def test_alexnet_layer_by_layer() -> None:
@@ -216,7 +221,7 @@ def test_alexnet_layer_by_layer() -> None:
         ("googlenet_d2l", 57),
         ("googlenet_factorized", 3 + 4 * 7 + 5 * 10),
         ("googlenet_expanded", 3 + 2 * 7 + 5 * 10 + 2 * 9),
-        ("googlenet_residual", 57 + 9 + 6),  # one before each sum, one around where the width changes
+        ("googlenet_residual", 57 + 9 + 6),  # one before each sum, and one in each shortcut that changes the width
         ("googlenet_28", 19),
         ("resnet18", 17 + 3),
         ("resnet34", 33 + 3),
@@ -231,7 +236,7 @@ def test_number_of_convolutions(name: str, count: int) -> None:
     assert len(convolutions(weightless(name))) == count
 
 
-# --- what sets each apart ----------------------------------------------------------------------------------------
+# --- differences between the variants ----------------------------------------------------------------------------
 
 
 def test_groups_of_alexnet() -> None:
@@ -244,7 +249,7 @@ def test_groups_of_alexnet() -> None:
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_networks_without_norms_start_with_a_signal(name: str) -> None:
+def test_networks_without_norms_use_glorot_initialisation(name: str) -> None:
     channels, least, _ = smallest(name)
     network = REFERENCE[name].build((channels, max(least, 28), max(least, 28)), 5)
     for layer in network.modules():
@@ -272,7 +277,10 @@ def test_kernels_of_googlenet(name: str, kernels: set[tuple[int, int]]) -> None:
 
 
 def test_designs_of_the_inception_module() -> None:
-    """The third branch: 5x5; twice 3x3 (5x5 seen, 18 weights for 25); 1x7, 7x1, twice; 3x3, then 1x3 beside 3x1."""
+    """The third branch of the module has a different sequence of kernels in each design.
+
+    5x5; two 3x3, which see 5x5 with 18 weights instead of 25; 1x7 and 7x1, twice; 3x3, then 1x3 and 3x1 in parallel.
+    """
 
     def kernels(name: str, module: str) -> list[tuple[int, ...]]:
         return [layer.kernel_size for layer in convolutions(weightless(name).get_submodule(f"{module}.branch3"))]
@@ -296,10 +304,10 @@ def test_outputs_of_the_inception_modules() -> None:
     }
 
 
-def test_widths_match_where_residuals_are_added() -> None:
+def test_residuals_have_the_width_of_their_shortcuts() -> None:
     shapes = []
 
-    def note(residual: nn.Module, given: tuple[Tensor], output: Tensor) -> None:
+    def record(residual: nn.Module, given: tuple[Tensor], output: Tensor) -> None:
         assert isinstance(residual, Residual)
         body, shortcut = residual.body(given[0]), residual.shortcut(given[0])
         assert body.shape == shortcut.shape == output.shape
@@ -308,14 +316,13 @@ def test_widths_match_where_residuals_are_added() -> None:
     network = weightless("googlenet_residual").eval()
     for module in network.modules():
         if isinstance(module, Residual):
-            module.register_forward_hook(note)
+            module.register_forward_hook(record)
     network(torch.empty(1, 3, 224, 224, device="meta"))
     stages = [256, 480, 512, 512, 512, 528, 832, 832, 1024]
     assert shapes == [(width, width == before) for before, width in zip([192, *stages], stages, strict=False)]
 
 
-def test_residual_starts_from_its_input() -> None:
-    """Where the body gives nothing, what comes in goes out, without its negative part."""
+def test_residual_with_a_zero_body_is_the_relu_of_its_input() -> None:
     network = REFERENCE["resnet18"].build((3, 32, 32), 10)
     block = network.get_submodule("stage1.block2")
     nn.init.zeros_(block.get_parameter("body.conv2.norm.weight"))
@@ -323,7 +330,7 @@ def test_residual_starts_from_its_input() -> None:
     torch.testing.assert_close(block(x), x.relu())
 
 
-def test_resnext_by_arguments() -> None:
+def test_resnext_has_32_groups_of_width_4() -> None:
     def middle(name: str) -> nn.Conv2d:
         layer = weightless(name).get_submodule("stage1.block1.body.conv2.conv")
         assert isinstance(layer, nn.Conv2d)
@@ -333,14 +340,14 @@ def test_resnext_by_arguments() -> None:
     assert (middle("resnext50_32x4d").groups, middle("resnext50_32x4d").out_channels) == (32, 32 * 4)
 
 
-def test_mobilenet_v2_is_linear_where_it_is_narrow() -> None:
+def test_mobilenet_v2_projections_are_linear() -> None:
     network = weightless("mobilenet_v2")
     narrow = [module for name, module in network.named_modules() if name.endswith("project")]
     assert len(narrow) == 17 and all([*dict(module.named_children())] == ["conv", "norm"] for module in narrow)
     assert sum(isinstance(module, Residual) for module in network.modules()) == 10
 
 
-def test_shuffle_deals_out() -> None:
+def test_shuffle_interleaves_the_groups() -> None:
     x = torch.arange(6.0).view(1, 6, 1, 1)
     assert Shuffle(3)(x).flatten().tolist() == [0, 2, 4, 1, 3, 5]
     assert Shuffle(2)(x).flatten().tolist() == [0, 3, 1, 4, 2, 5]
@@ -352,36 +359,36 @@ def test_shufflenet_v2_filters_one_half() -> None:
     assert y.shape == x.shape and torch.equal(y[:, :3], x[:, :3]) and not torch.equal(y[:, 3:], x[:, 3:])
 
 
-def test_dense_layers_keep_what_came_before() -> None:
+def test_dense_layers_keep_their_inputs() -> None:
     network = REFERENCE["densenet121"].build((3, 32, 32), 10)
     layer, x = network.get_submodule("block1.layer0"), images_of((64, 4, 4))
     y = layer(x)
     assert isinstance(layer, Concat) and y.shape == (2, 96, 4, 4) and torch.equal(y[:, :64], x)
 
 
-def test_map_behind_follows_shapes() -> None:
+def test_map_behind_computes_the_output_shape() -> None:
     layers: dict[str, nn.Module] = {
         "first": nn.Sequential(nn.Conv2d(3, 5, 5, 2, 1), nn.ReLU()),
         "second": nn.MaxPool2d(3, 2, 1),
         "third": nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(5, 4, 3)),
     }
     for image in ((3, 33, 40), (3, 25, 27), (3, 64, 31)):
-        assert map_behind("it", layers, image) == nn.Sequential(*layers.values())(torch.zeros(1, *image)).shape[1:]
+        assert map_behind("net", layers, image) == nn.Sequential(*layers.values())(torch.zeros(1, *image)).shape[1:]
 
 
 # --- learning ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["lenet", "small_alexnet", "googlenet_28"])
-def test_learns_a_batch_by_heart(name: str) -> None:
+def test_network_overfits_a_batch(name: str) -> None:
     image = REFERENCE[name].image
     torch.manual_seed(0)
     network, images, labels = REFERENCE[name].build(image, 4), images_of(image, 4), torch.arange(4)
-    descent, losses = torch.optim.Adam(network.parameters(), 2e-3), []
+    optimizer, losses = torch.optim.Adam(network.parameters(), 2e-3), []
     for _ in range(8):
         loss = nn.functional.cross_entropy(network(images), labels)
-        descent.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        descent.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]

@@ -1,4 +1,4 @@
-"""Bundles: feature maps of several states or edges side by side along the channels, in blocks of equal width."""
+"""Bundles: the feature maps of several states or edges, concatenated along the channels in blocks of equal width."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch.autograd.function import once_differentiable
 from rapdarts.networks.batched.layout import BlockMap
 
 MOST_CHANNELS = 128
-"""Most channels of a slot in a kernel: as many as fit into the 99 KB of shared memory that a program may use."""
+"""Maximum channels of a slot in a kernel, limited by the 99 KB of shared memory that a program may use."""
 
 AMPERE = (8, 0)
-"""The first compute capability with that much shared memory; earlier ones have 64 KB, enough for half the channels."""
+"""The first compute capability with that much shared memory; earlier GPUs have 64 KB, enough for half the channels."""
 
 
 def use_kernels(x: Tensor, channels: int) -> bool:
-    """Whether Triton kernels run slots of so many channels on feature maps like `x`."""
+    """Return True if Triton kernels can process slots of `channels` channels in feature maps like `x` (n, blocks*C, h, w)."""
     known = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
     return x.device.type == "cuda" and known and channels <= _most_channels(x.device) and _has_triton()
 
@@ -38,7 +38,7 @@ def _has_triton() -> bool:
 
 
 class Bundle:
-    """Blocks of channels `x` (n, blocks*C, h, w), and what several chains derive from them, each computed once."""
+    """Blocks of channels `x` (n, blocks*C, h, w), and cached tensors derived from them that several chains share."""
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
@@ -51,14 +51,14 @@ class Bundle:
         return Bundle(F.relu(self.x))
 
     def subsampled(self, stride: tuple[int, int]) -> Bundle:
-        """Return every stride-th pixel along both sides, from the first on."""
+        """Return the bundle of every `stride`-th row and column, starting with the first."""
         if stride not in self._subsampled:
             pixels = self.x[:, :, :: stride[0], :: stride[1]]
             self._subsampled[stride] = Bundle(pixels.contiguous(memory_format=torch.channels_last))
         return self._subsampled[stride]
 
     def index_select(self, block_map: BlockMap) -> SlotInputs:
-        """Return the block of each slot."""
+        """Return the block that each slot reads."""
         if block_map not in self._selected:
             selection = RecomputedSelection(block_map)
             x = self.x if block_map.is_identity else _IndexSelect.apply(self.x, selection)  # type: ignore[no-untyped-call]
@@ -68,7 +68,7 @@ class Bundle:
 
 @dataclass(frozen=True, eq=False)
 class SlotInputs:
-    """The block of each slot, `x` (n, slots*C, h, w), selected from a bundle `source` (n, blocks*C, h, w)."""
+    """The block that each slot reads: `x` (n, slots*C, h, w), selected from a bundle `source` (n, blocks*C, h, w)."""
 
     x: Tensor
     source: Tensor
@@ -76,7 +76,10 @@ class SlotInputs:
 
 
 class RecomputedSelection:
-    """Selects blocks of a bundle again in the backward pass, once for all chains that read them: only the bundle is saved."""
+    """Selects the blocks of a bundle (n, blocks*C, h, w) again in the backward pass, so that only the bundle is saved.
+
+    The result (n, slots*C, h, w) is computed once for all chains that read it.
+    """
 
     def __init__(self, block_map: BlockMap) -> None:
         self.block_map = block_map
@@ -95,7 +98,7 @@ class RecomputedSelection:
 
 
 class _IndexSelect(torch.autograd.Function):
-    """`BlockMap.index_select`, whose gradient is summed by one operation."""
+    """`BlockMap.index_select` with a gradient that one operation sums."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, selection: RecomputedSelection) -> Tensor:

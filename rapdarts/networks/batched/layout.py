@@ -1,6 +1,6 @@
-"""The layout of the batched supernet's tensors: which block of channels a slot reads, how a window moves, where a sum's terms lie.
+"""The layout of the batched supernet's tensors: the blocks that slots read, the geometry of windows, the terms of sums.
 
-Operations and kernels both need these values; this module imports neither.
+Operations and kernels both import this module; it imports neither.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def pixels(x: Tensor) -> Tensor:
-    """View (n, C, h, w) as (n, h, w, C): the order of channels_last in memory."""
+    """View (n, C, h, w) as (n, h, w, C), the channels_last memory order."""
     return x.permute(0, 2, 3, 1)
 
 
@@ -23,7 +23,7 @@ def images(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class BlockMap:
-    """The block that each slot reads: slot i reads block `sources[i]` of a bundle of `blocks` blocks."""
+    """The block that each slot reads: slot i reads block `sources[i]` of a bundle with `blocks` blocks."""
 
     sources: tuple[int, ...]
     blocks: int
@@ -35,32 +35,32 @@ class BlockMap:
 
     @property
     def is_identity(self) -> bool:
-        """Whether every slot reads its own block."""
+        """True if every slot reads its own block."""
         return self.sources == tuple(range(self.blocks))
 
     @property
     def is_grouped(self) -> bool:
-        """Whether the blocks are read one after the other, each by the same number of slots."""
+        """True if consecutive slots read the same block and every block has the same number of readers."""
         each = len(self.sources) // self.blocks
         return self.sources == tuple(block for block in range(self.blocks) for _ in range(each))
 
     def index_select(self, x: Tensor) -> Tensor:
-        """Return the block of each slot side by side: (n, blocks*C, h, w) to (n, slots*C, h, w)."""
+        """Concatenate the blocks that the slots read: (n, blocks*C, h, w) to (n, slots*C, h, w)."""
         return x if self.is_identity else torch.cat(self.split(x), 1)
 
     def split(self, x: Tensor) -> list[Tensor]:
-        """Return the block of each slot as a view, (n, C, h, w)."""
+        """Split `x` (n, blocks*C, h, w) and return the block of each slot as a view (n, C, h, w)."""
         blocks = x.chunk(self.blocks, 1)
         return [blocks[source] for source in self.sources]
 
     def by_slot(self, x: Tensor) -> Tensor:
-        """View `index_select` as (n, h, w, slots, C); no copy is made if all slots read the same block."""
+        """Return the result of `index_select` as (n, h, w, slots, C), without a copy if all slots read the same block."""
         if self.blocks == 1:
             return pixels(x).unsqueeze(3).expand(-1, -1, -1, len(self.sources), -1)
         return pixels(self.index_select(x)).unflatten(3, (len(self.sources), -1))
 
     def index_add(self, gradient: Tensor) -> Tensor:
-        """Sum the slots that read the same block, (n, slots*C, h, w) to (n, blocks*C, h, w): the transpose of `index_select`."""
+        """Sum the slots that read the same block, the transpose of `index_select`: (n, slots*C, h, w) to (n, blocks*C, h, w)."""
         if self.is_identity:
             return gradient
         slots = pixels(gradient).unflatten(3, (len(self.sources), -1))
@@ -76,19 +76,19 @@ class BlockMap:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a convolution's window moves over the image; each as (rows, columns)."""
+    """Stride, padding and dilation of a convolution, each as (rows, columns)."""
 
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
 
     def keeps_size(self, kernel: tuple[int, int]) -> bool:
-        """Whether the output is as large as the input."""
+        """Return True if the output has the size of the input."""
         reach = [d * (k - 1) for d, k in zip(self.dilation, kernel, strict=True)]
         return self.stride == (1, 1) and all(2 * p == r for p, r in zip(self.padding, reach, strict=True))
 
     def output_size(self, size: tuple[int, int], kernel: tuple[int, int]) -> tuple[int, int]:
-        """Return the size (rows, columns) of the output for an input of this size."""
+        """Return the output size (rows, columns) for an input of `size`."""
         height, width = (
             (side + 2 * p - d * (k - 1) - 1) // s + 1
             for side, p, d, k, s in zip(size, self.padding, self.dilation, kernel, self.stride, strict=True)
@@ -98,11 +98,11 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Terms:
-    """The terms of an edge group's sums, slot by slot: first those that end in a batch norm, then skips.
+    """The terms of an edge group's sums, one per slot: first the terms that end in a batch norm, then the skips.
 
-    `norms` maps the slots of the norms to blocks of the buffer that the norms read, `skips` those of the skips to the
-    group's states. `into` is the node that each slot enters, of `nodes` nodes; `masks` the index of each skip's mask among
-    those of a cell. All norms have one `momentum` and one `eps`.
+    `norms` maps the slots of the norms to the blocks of the buffer that the norms read, and `skips` maps the slots of
+    the skips to the group's states. `into` gives the node that each slot enters, out of `nodes` nodes, and `masks` the
+    index of each skip's mask among the masks of the cell. All norms share `momentum` and `eps`.
     """
 
     norms: BlockMap
@@ -115,5 +115,5 @@ class Terms:
 
     @property
     def reads(self) -> tuple[int, ...]:
-        """The block of each slot."""
+        """The block that each slot reads."""
         return self.norms.sources + self.skips.sources

@@ -1,8 +1,9 @@
-"""Depthwise and pointwise convolution as one operation that saves only its input for the backward pass, and that only if weights learn.
+"""Depthwise and pointwise convolution as one operation that saves at most its input for the backward pass.
 
-The tensor between the two is recomputed when the pointwise weights need their gradient: a depthwise convolution is
-cheap, and its output would be as large as everything else that an edge saves. On a CPU the gradients also avoid the
-slow paths of oneDNN (figures in docs/performance.md): depthwise weights wider than three columns, and any dilation.
+The input is saved only if a weight requires a gradient. The tensor between the two convolutions is recomputed for the
+gradient of the pointwise weights: a depthwise convolution is cheap, and its output would be as large as everything else
+that an edge saves. On a CPU, the gradients also avoid slow paths of oneDNN, namely depthwise kernels wider than three
+columns and any dilation (timings in docs/performance.md).
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from rapdarts.networks.batched.bundles import Bundle, RecomputedSelection, use_k
 from rapdarts.networks.batched.layout import BlockMap, Geometry, images, pixels
 
 STRIP = 3
-"""Columns of the widest depthwise kernel whose weight gradient oneDNN computes fast."""
+"""Columns of the widest depthwise kernel whose weight gradient is fast in oneDNN."""
 
 
 def separable(
     x: Bundle, block_map: BlockMap, depthwise: Tensor, pointwise: Tensor, geometry: Geometry, out: Tensor | None = None
 ) -> Tensor:
-    """Depthwise, then pointwise convolution of slots of C channels each, each slot with its own weights.
+    """Run a depthwise and then a pointwise convolution on slots of C channels, each slot with its own weights.
 
     `x` is (n, blocks*C, h, w), `depthwise` (slots*C, 1, k, k), `pointwise` (slots*outputs, C, 1, 1). Returns
-    (n, slots*outputs, h', w'), in the buffer `out` where one is given and our kernel runs.
+    (n, slots*outputs, h', w'). If `out` is given, our kernel writes the result into it; without the kernel it is ignored.
     """
     if use_kernels(x.x, max(pointwise.shape[1], len(pointwise) // len(block_map.sources))):
         image = x.x.to(torch.get_autocast_dtype("cuda")) if torch.is_autocast_enabled("cuda") else x.x
@@ -35,13 +36,13 @@ def separable(
         return result
     (rows, columns), (above, beside) = geometry.stride, geometry.padding
     if geometry.stride == geometry.dilation != (1, 1) and above % rows == 0 and beside % columns == 0:
-        # Only every stride-th pixel is read, so this is an undilated convolution of those pixels.
+        # Only every stride-th pixel is read, so this equals an undilated convolution of the subsampled image.
         x, geometry = x.subsampled(geometry.stride), Geometry((1, 1), (above // rows, beside // columns), (1, 1))
     inputs = x.index_select(block_map)
     tensors = [inputs.x, inputs.source, depthwise, pointwise]
     device = x.x.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        # Autocast does not cast the inputs of our own autograd functions.
+        # Autocast does not cast the inputs of custom autograd functions.
         tensors = [tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
     result = _Separable.apply(*tensors, inputs.selection, geometry)  # type: ignore[no-untyped-call]
     return result
@@ -84,7 +85,7 @@ class _Separable(torch.autograd.Function):
 
 
 class _SeparableOnGpu(torch.autograd.Function):
-    """The same with our kernels, which read each slot's block in place."""
+    """The same operation with our kernels, which read each slot's block in place."""
 
     @staticmethod
     def forward(
@@ -97,7 +98,7 @@ class _SeparableOnGpu(torch.autograd.Function):
         _, *for_weights = ctx.needs_input_grad[:3]
         ctx.save_for_backward(x if any(for_weights) else None, depthwise, pointwise)
         ctx.size, ctx.block_map, ctx.geometry = x.shape, block_map, geometry
-        # Detached, the result is a new tensor, though it shares the memory of `out`.
+        # detach() makes the result a new tensor, although it shares the memory of `out`.
         return convolutions.forward(x, block_map, depthwise, pointwise, geometry, out).detach()
 
     @staticmethod
@@ -119,7 +120,7 @@ def _depthwise(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
 def _depthwise_backward(
     gradient: Tensor, x: Tensor | None, size: torch.Size, weight: Tensor, geometry: Geometry, for_x: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of a depthwise convolution for its input, of `size`, and its weight (None without `x`)."""
+    """Return the gradients of a depthwise convolution for its input of shape `size` and its weight (None without `x`)."""
     kernel = (weight.shape[2], weight.shape[3])
     dilated = geometry.dilation != (1, 1)
     whole = all(p % d == 0 for p, d in zip(geometry.padding, geometry.dilation, strict=True))
@@ -128,9 +129,9 @@ def _depthwise_backward(
         return _library_backward(gradient, x, weight, geometry, (for_x, True, False))[:2]
     to_x = to_weight = None
     if for_x and dilated and detour:
-        to_x = _depthwise(gradient, weight.flip(2, 3), geometry)  # the convolution turned around
+        to_x = _depthwise(gradient, weight.flip(2, 3), geometry)  # convolution with the flipped kernel
     elif for_x:
-        # The pixels at the far sides that no window of the stride reaches.
+        # The pixels at the bottom and right edges that no strided window reaches.
         output_padding = [
             side - ((given - 1) * s - 2 * p + d * (k - 1) + 1)
             for side, given, s, p, d, k in zip(
@@ -159,11 +160,11 @@ def _library_backward(
 
 
 def _weight_in_strips(gradient: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Any:
-    """Return the weight gradient of an undilated convolution, computed in strips of at most STRIP columns of the kernel."""
+    """Return the weight gradient of an undilated convolution, computed for at most STRIP kernel columns at a time."""
     if weight.shape[3] <= STRIP:
         return _library_backward(gradient, x, weight, geometry, (False, True, False))[1]
     rows, columns = geometry.padding
-    padded = F.pad(x, (columns, columns))  # with the zeros in the image, a strip sees its own part of it
+    padded = F.pad(x, (columns, columns))  # with explicit padding, each strip can slice the columns that it reads
     geometry = Geometry(geometry.stride, (rows, 0), (1, 1))
     inside = (gradient.shape[3] - 1) * geometry.stride[1]
     strips = []
@@ -175,9 +176,10 @@ def _weight_in_strips(gradient: Tensor, x: Tensor, weight: Tensor, geometry: Geo
 
 
 def _phases(x: Tensor, dilation: tuple[int, int]) -> Tensor:
-    """Split images into the sets of pixels that a dilated convolution reads together: (n, C, h, w) to (dh*dw*n, C, h/dh, w/dw).
+    """Split images into the sets of pixels that a dilated convolution reads together.
 
-    Sides that the dilation does not divide are padded with zeros, which add nothing to a sum of products.
+    Maps (n, C, h, w) to (dh*dw*n, C, h/dh, w/dw). Sides that the dilation does not divide are padded with zeros, which
+    add nothing to a sum of products.
     """
     rows, columns = dilation
     height, width = x.shape[-2:]

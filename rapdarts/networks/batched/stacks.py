@@ -1,8 +1,8 @@
-"""Stacks: the same layer of several slots, run as one.
+"""Stacks: the same layer of several slots, run as one operation.
 
-A slot is one primitive on one edge. The slots of a chain hold modules of the same build, each with weights of its own;
-a chain runs them layer by layer, and each layer for all slots at once over their stacked weights. Slots whose edges
-leave the same state read the same block of channels (`BlockMap`), so that a layer without weights runs once for all of them.
+A slot is one primitive on one edge. The slots of a chain hold modules of identical structure, each with its own weights.
+A chain runs them layer by layer, and each layer for all slots at once with their weights stacked. Slots whose edges leave
+the same state read the same block of channels (`BlockMap`), so a layer without weights runs once for all of them.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from rapdarts.networks.batched.sums import NormOnGpu, WeightedNorm, WeightedTerm
 from rapdarts.networks.layers import AvgPool, OffsetConvs
 
 WEIGHTLESS = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, AvgPool, nn.Identity)
-"""Layers that treat every channel alike, so that they may run on any bundle."""
+"""Layers that treat every channel alike, so that they can run on any bundle."""
 
 WIDEST_POOL = 11
-"""Side of the largest window that our pools support: the position of a maximum is stored in 7 bits."""
+"""Side of the largest window that our pools support, because the position of a maximum is stored in 7 bits."""
 
 
 def layers_of(module: nn.Module) -> list[nn.Module]:
-    """Return the layers of a primitive in their order; a module of unknown structure is one layer."""
+    """Return the layers of a primitive in order; a module of unknown structure counts as one layer."""
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and not _hooked(module):
         layers = [layer for part in module for layer in layers_of(part)]
-        if len(set(layers)) == len(layers):  # a layer that is used twice would otherwise get two sets of weights
+        if len(set(layers)) == len(layers):  # otherwise, a layer used twice would get two sets of weights
             return layers
     return [module]
 
 
 class Stack(nn.Module):
-    """One layer of all slots: a bundle of blocks (n, blocks*C, h, w), which the slots read by `block_map`, to (n, slots*C', h', w').
+    """The same layer of all slots: maps a bundle (n, blocks*C, h, w) to (n, slots*C', h', w').
 
-    Our kernels write the result into the buffer `out`, if it is given; other layers ignore it. `origins` lists, for each
-    tensor, the tensors of the slots' own modules that it is made of.
+    `block_map` says which block each slot reads. Our kernels write the result into the buffer `out` if it is given; other
+    layers ignore it. `origins` lists, for each stacked tensor, the tensors of the slots' modules that it consists of.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Stack(nn.Module):
         self.origins: dict[str, list[Tensor]] = {}
 
     def pack(self, name: str, tensors: Sequence[Any]) -> None:
-        """Concatenate tensors of the slots along their first axis, as a parameter or buffer `name`."""
+        """Concatenate the slots' tensors along the first axis and register the result as the parameter or buffer `name`."""
         stacked = torch.cat([tensor.detach() for tensor in tensors])
         if isinstance(tensors[0], nn.Parameter):
             self.register_parameter(name, nn.Parameter(stacked, requires_grad=tensors[0].requires_grad))
@@ -60,7 +60,7 @@ class Stack(nn.Module):
 
 
 class StackedConv(Stack):
-    """A convolution for each slot, as one grouped convolution."""
+    """The convolutions of all slots as one grouped convolution: (n, blocks*C, h, w) to (n, slots*C', h', w')."""
 
     weight: Tensor
 
@@ -84,7 +84,7 @@ class StackedConv(Stack):
 
 
 class StackedSeparable(Stack):
-    """A depthwise and a pointwise convolution for each slot."""
+    """A depthwise and a pointwise convolution for each slot: (n, blocks*C, h, w) to (n, slots*C', h', w')."""
 
     depthwise: Tensor
     pointwise: Tensor
@@ -101,7 +101,7 @@ class StackedSeparable(Stack):
 
 
 class StackedHalves(Stack):
-    """`OffsetConvs` for each slot."""
+    """`OffsetConvs` for each slot: (n, blocks*C, h, w) to (n, slots*C', ceil(h/2), ceil(w/2))."""
 
     def __init__(self, slots: Sequence[OffsetConvs]) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class StackedHalves(Stack):
 
 
 class StackedNorm(Stack):
-    """A batch norm for each slot, followed by a ReLU if `relu`."""
+    """A batch norm for each slot, followed by a ReLU if `relu`: (n, blocks*C, h, w) to (n, slots*C, h, w)."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -152,7 +152,10 @@ class StackedNorm(Stack):
         return F.relu(normalised) if self.relu else normalised
 
     def weighted(self, x: Tensor, block_map: BlockMap, scale: Tensor) -> Tensor:
-        """Return the normalised `x` times `scale` (slots*C,): the mixing weight replaces the scale that a batch norm learns."""
+        """Normalise `x` (n, blocks*C, h, w) and multiply it by `scale` (slots*C,): (n, slots*C, h, w).
+
+        The mixing weight takes the place of the learned scale of a batch norm.
+        """
         result: Tensor = WeightedNorm.apply(  # type: ignore[no-untyped-call]
             x, scale, block_map, self.running_mean, self.running_var, self.training, self.momentum, self.eps
         )
@@ -160,7 +163,10 @@ class StackedNorm(Stack):
 
 
 class PerSlot(Stack):
-    """Layers of unknown structure: every slot runs its own module on its block."""
+    """Layers of unknown structure: every slot runs its own module on its block.
+
+    Maps a bundle (n, blocks*C, h, w) to (n, slots*C', h', w').
+    """
 
     def __init__(self, slots: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -174,7 +180,7 @@ class PerSlot(Stack):
 
 
 class Elementwise(Stack):
-    """A layer without weights, the same for all channels."""
+    """A layer without weights, the same for all channels: (n, blocks*C, h, w) to (n, slots*C, h', w')."""
 
     def __init__(self, slots: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -185,9 +191,9 @@ class Elementwise(Stack):
 
 
 class Chain(nn.Module):
-    """One primitive on all its slots, from the states that their edges leave to the terms of the sums they enter.
+    """A primitive on all its slots: computes the weighted terms of the nodes' sums from the states that the slots read.
 
-    `slots` holds the module of each slot; `block_map` maps the slots to the states that they read.
+    `slots` holds the module of each slot, and `block_map` maps the slots to the states.
     """
 
     def __init__(self, slots: Sequence[nn.Module], block_map: BlockMap) -> None:
@@ -210,7 +216,7 @@ class Chain(nn.Module):
     def forward(self, x: Bundle, scale: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the weighted terms (n, slots*C, h', w') of a bundle (n, blocks*C, h, w); `scale` is (slots*C,).
 
-        `mask` (n, h, w, slots, C) says which elements are kept.
+        `mask` (n, h', w', slots, C) is True where an element is kept.
         """
         y = self.before_norm(x)
         if self.norm is not None:
@@ -221,19 +227,20 @@ class Chain(nn.Module):
 
     @property
     def is_identity(self) -> bool:
-        """Whether the terms are the states themselves, up to their weights."""
+        """True if the terms are the states themselves, up to their weights."""
         shared = [layer for layer in self.shared if type(layer) is not nn.Identity]
         return not (self.relu or shared or len(self.layers) or self.norm)
 
     @property
     def output_map(self) -> BlockMap:
-        """The block of the layers' output that each slot reads: after layers with weights, its own."""
+        """The block of the layers' output that each slot reads: its own block if there are layers with weights."""
         return BlockMap.identity(len(self.block_map.sources)) if len(self.layers) else self.block_map
 
     def before_norm(self, x: Bundle, out: Tensor | None = None) -> Tensor:
-        """Run all layers but the norm on a bundle (n, blocks*C, h, w); slots read the result by `output_map`.
+        """Run all layers except the norm on a bundle (n, blocks*C, h, w).
 
-        It is written into `out` if that is given and our kernel runs the last layer.
+        Returns (n, blocks'*C, h', w'), where `output_map` says which block each slot reads. The result is written into
+        `out` if it is given and one of our kernels runs the last layer.
         """
         if self.relu:
             x = x.rectified
@@ -247,7 +254,7 @@ class Chain(nn.Module):
 
 
 def _stacks(columns: Sequence[Sequence[nn.Module]]) -> Iterator[Stack]:
-    """Yield a stack for each layer; a depthwise convolution and the pointwise one after it share a stack."""
+    """Yield a stack for each layer; a depthwise convolution and the pointwise one that follows it share a stack."""
     at = 0
     while at < len(columns):
         column, following = columns[at], columns[at + 1] if at + 1 < len(columns) else ()
@@ -271,13 +278,16 @@ def _stacks(columns: Sequence[Sequence[nn.Module]]) -> Iterator[Stack]:
 
 
 def _alike(column: Sequence[nn.Module]) -> bool:
-    """Whether the modules of a layer differ only in the values of their tensors."""
+    """Return True if the modules of a layer differ only in the values of their tensors."""
     builds = [_build(slot) for slot in column]
     return builds.count(builds[0]) == len(builds)
 
 
 def _build(module: nn.Module) -> tuple[object, ...]:
-    """Describe a module apart from its tensors: its repr, its `__constants__` (not all are in the repr), and which weights learn."""
+    """Describe a module apart from its tensors' values: its repr, its `__constants__`, and which weights require gradients.
+
+    The repr does not show all constants.
+    """
     constants = [
         getattr(part, name, None) for part in module.modules() for name in getattr(type(part), "__constants__", ())
     ]
@@ -285,13 +295,13 @@ def _build(module: nn.Module) -> tuple[object, ...]:
 
 
 def _hooked(module: nn.Module) -> bool:
-    """Whether calling a module does more than its class defines."""
+    """Return True if calling the module does more than its class defines."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooks) or "forward" in vars(module)
 
 
 def _weightless(column: Sequence[nn.Module], *kinds: type[nn.Module]) -> bool:
-    """Whether one layer can serve all slots: it is of `kinds` (default: WEIGHTLESS) in every slot, and has no hooks."""
+    """Return True if one layer can serve all slots: in every slot it is one of `kinds` (default: WEIGHTLESS) without hooks."""
     return all(type(slot) in (kinds or WEIGHTLESS) and not _hooked(slot) for slot in column)
 
 
@@ -306,7 +316,7 @@ def _stackable_convs(column: Sequence[nn.Module]) -> bool:
 
 
 def _is_separable(first: Any, second: Any) -> bool:
-    """Whether a convolution is depthwise, the next one pointwise, and neither has a bias."""
+    """Return True if the first convolution is depthwise, the second is pointwise, and neither has a bias."""
     return (
         first.groups == first.in_channels == first.out_channels == second.in_channels
         and second.groups == 1
@@ -323,9 +333,9 @@ def _stackable_norm(column: Sequence[nn.Module]) -> bool:
 
 
 def apply_weightless(layer: Any, x: Tensor, out: Tensor | None = None) -> Tensor:
-    """Run a layer without weights on feature maps (n, C, h, w).
+    """Run a layer without weights on feature maps (n, C, h, w) and return (n, C, h', w').
 
-    Our kernels run pools of whole windows where they can, and write the result into `out` if that is given.
+    Our kernels run the pools over whole windows that they support, and write the result into `out` if it is given.
     """
     plain = (type(layer) is nn.MaxPool2d and layer.dilation == 1) or (
         type(layer) is AvgPool and not layer.count_include_pad
@@ -342,7 +352,7 @@ def _window(layer: Any) -> tuple[Any, Any, Any]:
 
 
 class _PoolOnGpu(torch.autograd.Function):
-    """A pool with windows of `size` x `size` pixels, padding not counted."""
+    """A pool with windows of `size` x `size` pixels that ignores the padding: (n, C, h, w) to (n, C, h', w')."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, out: Tensor | None, size: int, stride: int, padding: int, maximum: bool) -> Tensor:

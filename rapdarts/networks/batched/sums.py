@@ -1,4 +1,4 @@
-"""Terms: the outputs of the slots, weighted by their mixing weights and summed into the nodes, with gradients of our own."""
+"""Terms: the outputs of the slots, weighted by their mixing weights and summed into the nodes, with custom gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from rapdarts.networks.batched.layout import BlockMap, Terms, images, pixels
 
 
 class WeightedNorm(torch.autograd.Function):
-    """Batch norm whose scale is the mixing weight; for all slots that read a block, only the block is saved."""
+    """Batch norm whose scale is the mixing weight: `x` (n, blocks*C, h, w) to (n, slots*C, h, w).
+
+    `scale`, `mean` and `var` are (slots*C,). Slots that read the same block save only that block for the backward pass.
+    """
 
     @staticmethod
     def forward(
@@ -47,7 +50,10 @@ class WeightedNorm(torch.autograd.Function):
 
 
 class NormOnGpu(torch.autograd.Function):
-    """Batch norm with our kernels, followed by a ReLU if `relu`."""
+    """Batch norm with our kernels, followed by a ReLU if `relu`: `x` (n, blocks*C, h, w) to (n, slots*C, h, w).
+
+    `mean` and `var` are (slots*C,) and updated in place.
+    """
 
     @staticmethod
     def forward(
@@ -74,10 +80,11 @@ class NormOnGpu(torch.autograd.Function):
 class WeightedSum(torch.autograd.Function):
     """All terms of an edge group, weighted by `scale` (slots*C,) and summed into its nodes with our kernels.
 
-    `buffer` (n, blocks*C, h, w) is what the norms read: the `parts` side by side, of which some are views of it already.
-    `state` (n, states*C, h, w) is what skips read, where `masks` (edges, n, h, w, C) keep it, and `pending`
-    (n, nodes*C, h, w) the nodes' sum so far. Returns the first node and the others, and updates the `running` means and
-    variances of the norms. Only inputs are saved for the backward pass.
+    The norms read `buffer` (n, blocks*C, h, w), the concatenation of `parts`, some of which are already views of it. The
+    skips read `state` (n, states*C, h, w), and `masks` (edges, n, h, w, C) is True where they keep an element. `pending`
+    (n, nodes*C, h, w) holds the partial sums of the nodes. Returns the first node (n, C, h, w) and the others
+    (n, (nodes - 1)*C, h, w), and updates the `running` means and variances of the norms. Only inputs are saved for the
+    backward pass.
     """
 
     @staticmethod
@@ -105,7 +112,7 @@ class WeightedSum(torch.autograd.Function):
         widths = [len(mean) for mean in means]
         fresh = [*statistics[0].split(widths), *statistics[2].split(widths)]
         torch._foreach_lerp_([*means, *variances], fresh, terms.momentum)
-        # Only the gradient for the skips' scale reads the state.
+        # The state is needed only for the gradient of the skips' scale.
         saved_state = state if terms.masks and ctx.needs_input_grad[5] else None
         ctx.save_for_backward(buffer, masks, saved_state, scale, statistics)
         return first, others
@@ -130,7 +137,10 @@ class WeightedSum(torch.autograd.Function):
 
 
 class WeightedTerm(torch.autograd.Function):
-    """A term that does not end in a batch norm: its values times their weights, where the mask keeps them."""
+    """Terms that do not end in a batch norm: `x` (n, blocks*C, h, w) times `scale` (slots*C,), (n, slots*C, h, w).
+
+    `mask` (n, h, w, slots, C), if given, is False where an element is set to zero.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, block_map: BlockMap, mask: Tensor | None) -> Tensor:
@@ -164,13 +174,13 @@ def sum_terms(
 ) -> Tensor:
     """Sum the terms of an edge group into its nodes: each term is (n, len(its slots)*C, h, w).
 
-    The slots run over the nodes once for each state. Returns (n, slots/states*C, h, w), the nodes side by side, with
-    `pending` of the same shape added.
+    The slots enumerate the nodes once for each state. Returns the nodes' sums (n, slots/states*C, h, w), to which
+    `pending`, of the same shape, is added.
     """
     every_slot = tuple(range(slots))
-    if pending is not None:  # only groups after the first have it, and these have one state
+    if pending is not None:  # only groups after the first have pending sums, and they have a single state
         terms, term_slots = [pending, *terms], [every_slot, *term_slots]
-    # Terms of all slots first: their sum needs no new buffer of zeros.
+    # Terms that cover all slots come first: their sum needs no buffer of zeros.
     whole = [term for term, of_term in zip(terms, term_slots, strict=True) if of_term == every_slot]
     parts = [(term, of_term) for term, of_term in zip(terms, term_slots, strict=True) if of_term != every_slot]
     result: Tensor = _SumTerms.apply(  # type: ignore[no-untyped-call]
@@ -180,7 +190,7 @@ def sum_terms(
 
 
 class _SumTerms(torch.autograd.Function):
-    """The sum of terms of all slots (the first `whole`) and of some (those in `term_slots`), and over the states."""
+    """The sum over terms and states: the first `whole` terms cover all slots, the others those in `term_slots`."""
 
     @staticmethod
     def forward(
@@ -200,7 +210,7 @@ class _SumTerms(torch.autograd.Function):
         for term, of_term in zip(terms[whole:], term_slots, strict=True):
             for slot, start, length in _contiguous_runs(of_term):
                 part = pixels(term).narrow(3, start * channels, length * channels)
-                sum_.narrow(3, slot * channels, length * channels).add_(part)  # += would copy the view onto itself
+                sum_.narrow(3, slot * channels, length * channels).add_(part)  # += would also copy the view to itself
         return images(sum_.unflatten(3, (states, -1)).sum(3) if states > 1 else sum_)
 
     @staticmethod
@@ -217,7 +227,7 @@ class _SumTerms(torch.autograd.Function):
 
 
 def _contiguous_runs(slots: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Yield the runs of consecutive slots as (first slot, its index in `slots`, length)."""
+    """Yield each run of consecutive slots as (first slot, its index in `slots`, length)."""
     first = 0
     for end in range(1, len(slots) + 1):
         if end == len(slots) or slots[end] != slots[end - 1] + 1:

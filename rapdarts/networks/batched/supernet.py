@@ -1,12 +1,12 @@
-"""The fast supernet: one operation a primitive for all edges that leave a state, with the results of the plain supernet.
+"""The fast supernet: each primitive is one operation for all edges that leave a state; results equal the plain supernet's.
 
-Edges that leave the same state read the same input, so that one ReLU and one pooling serve them all, and the same
-primitive on all of them is one grouped convolution over stacked weights. The mixing weight is the scale of the batch
-norm that ends a primitive: normalising and weighting are one operation, the gradient of the mixing weight is computed by
-the batch norm's own backward pass, and only the input of the norm is saved for it. On a GPU the sum into the
-nodes is part of that operation, one for all edges that leave a state. An edge weight scales that weight. With partial
-channels it also weights what bypasses the primitives; the shuffle, which is the same on all edges, runs once, after
-the sum of a node.
+Edges that leave the same state read the same input. One ReLU and one pooling serve them all, and the same primitive on
+all of them is one grouped convolution with stacked weights. The mixing weight is the scale of the batch norm that ends a
+primitive: normalising and weighting are one operation, the backward pass of the batch norm computes the gradient of the
+mixing weight, and only the input of the norm is saved. On a GPU, this operation also sums the terms into the nodes, for
+all edges that leave a state at once. An edge weight is multiplied into the mixing weight. With partial channels, it also
+weights the channels that bypass the primitives. The channel shuffle is the same on all edges, so it runs once, after the
+sum of a node.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from rapdarts.networks.supernet import SkipDropout, SuperCell, Supernet, bypass,
 
 
 class EdgeGroup(nn.Module):
-    """All edges that leave the same states: the inputs of a cell, or one of its nodes.
+    """All edges that leave the same states, which are either the inputs of a cell or one of its nodes.
 
-    Its slots are these edges by state, then by node; the edges of every state in a group lead to the same nodes.
+    The slots are these edges, ordered by state and then by node. The edges of every state in a group lead to the same
+    nodes.
     """
 
     edges: Tensor
@@ -46,9 +47,9 @@ class EdgeGroup(nn.Module):
         self.chains = nn.ModuleDict()
         self.chain_slots: dict[str, tuple[int, ...]] = {}
         self.entries: list[tuple[int, int]] = []  # (edge, column) of every slot of every chain
-        dropped: list[int] = []  # the masks of its skips, among those of the cell
+        dropped: list[int] = []  # indices of the masks of this group's skips among the masks of the cell
         for name, column in space.columns.items():
-            if name == NONE:  # adds nothing
+            if name == NONE:  # adds nothing to a sum
                 continue
             members = [
                 (slot, states.index(source), edge)
@@ -64,7 +65,7 @@ class EdgeGroup(nn.Module):
             if name == SKIP and self.stride == 1:
                 dropped = [cell.dropped.index(edge) for _, _, edge in members]
         self.register_buffer("dropped", torch.tensor(dropped, dtype=torch.int64), persistent=False)
-        # The chains whose terms one kernel sums: those that end in a norm, then skips; a masked skip with a norm is not one of them.
+        # The chains whose terms one kernel sums: those that end in a norm, then skips. Masked skips with a norm are excluded.
         chains: dict[str, Any] = dict(self.chains.items())
         masked = SKIP if self.stride == 1 else None
         self.fused = {name: chain for name, chain in chains.items() if chain.norm is not None and name != masked}
@@ -74,7 +75,7 @@ class EdgeGroup(nn.Module):
         self.terms = self._terms(dropped, *kinds.pop()) if len(kinds) == 1 else None
 
     def _terms(self, dropped: Sequence[int], momentum: float, eps: float) -> Terms:
-        """Return the layout of the fused chains' terms, slot by slot."""
+        """Return the layout of the terms of the fused chains."""
         reads: list[int] = []
         into: list[int] = []
         skips = BlockMap((), self.states)
@@ -92,10 +93,11 @@ class EdgeGroup(nn.Module):
     def forward(
         self, x: Tensor, scales: Mapping[str, Tensor], masks: Tensor | None, pending: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Add the group's terms to `pending` (n, nodes*C, h', w'), the sums so far of the nodes that its edges lead to.
+        """Add the group's terms to `pending` (n, nodes*C, h', w'), the partial sums of the nodes that its edges enter.
 
-        `x` is the states side by side (n, states*C, h, w), `scales` the mixing weights of each chain's channels;
-        `masks` (edges, n, h', w', C) says what the cell's skips keep. Returns the first node, which is complete, and the others.
+        `x` (n, states*C, h, w) holds the states, `scales` the mixing weight of each channel of a chain (slots*C,), and
+        `masks` (edges, n, h', w', C) is True where the cell's skips keep an element. Returns the first node (n, C, h', w'),
+        which is complete, and the partial sums of the others (n, (nodes - 1)*C, h', w').
         """
         bundle, width = Bundle(x), x.shape[1] // self.states
         by_kernels = self.terms is not None and self.training and use_kernels(x, width)
@@ -117,7 +119,7 @@ class EdgeGroup(nn.Module):
     def _weighted_sum(
         self, bundle: Bundle, scales: Mapping[str, Tensor], masks: Tensor | None, pending: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Do the same for the fused chains with our kernels, which write no term."""
+        """Do the same for the fused chains with our kernels, which never write the terms to memory."""
         x, normed = bundle.x, [chain for chain in self.fused.values() if chain.norm is not None]
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
         size = [-(-side // self.stride) for side in x.shape[2:]]
@@ -135,7 +137,7 @@ class EdgeGroup(nn.Module):
     def bypass(self, x: Tensor, edges: Tensor | None, pending: Tensor | None) -> Tensor:
         """Add the channels that bypass the primitives, `x` (n, h, w, states, B), to `pending` (n, h', w', nodes, B).
 
-        `edges` holds the weights of all edges of the cell, if they have any.
+        `edges` (edges,) holds the edge weights of the cell, or is None if the edges have no weights.
         """
         if self.stride > 1:
             x = pixels(bypass(images(x.flatten(3)), self.stride)).unflatten(3, x.shape[3:])
@@ -147,7 +149,7 @@ class EdgeGroup(nn.Module):
 
 
 class BatchedCell(nn.Module):
-    """A cell in which all edges of the space are present, run by edge groups."""
+    """A cell with all edges of the space, computed one edge group after the other."""
 
     order: Tensor
 
@@ -159,18 +161,21 @@ class BatchedCell(nn.Module):
         inputs, nodes = cell.space.inputs, cell.space.nodes
         starts = [range(inputs), *([state] for state in range(inputs, inputs + nodes - 1))]
         groups = [EdgeGroup(cell, states) for states in starts]
-        self.waves = nn.ModuleList(groups)  # their name in checkpoints
+        self.waves = nn.ModuleList(groups)  # `waves` is part of the parameter names in checkpoints
         edges, columns = len(cell.edges), len(cell.space.primitives)
         order = [(self.kind * edges + edge) * columns + column for group in groups for edge, column in group.entries]
         self.register_buffer("order", torch.tensor(order, dtype=torch.int64), persistent=False)
         self.sizes = [len(slots) * self.width for group in groups for slots in group.chain_slots.values()]
 
     def forward(self, older: Tensor, newer: Tensor, mixing: Mixing, dropout: SkipDropout) -> Tensor:
-        """Return the space's outputs side by side (n, outputs * C, h, w)."""
+        """Map the older and newer inputs (n, channels, height, width) to the cell's outputs (n, outputs*C, h, w).
+
+        The outputs of the space are concatenated along the channels.
+        """
         width = self.width
         state = torch.cat([self.older(older), self.newer(newer)][-self.space.inputs :], 1)
         masks = dropout.masks(self.masks, (len(newer), width, *self.plan.inside))
-        # index_select writes its gradient in place; indexing would sort the indices first, as they might repeat.
+        # index_select writes its gradient in place; the gradient of indexing sorts the indices first, in case any repeat.
         scale = mixing.joint.flatten().index_select(0, self.order)
         scales = iter(scale[:, None].expand(-1, width).flatten().split(self.sizes))
         edges = None if mixing.edges is None else mixing.edges[self.kind]
@@ -187,7 +192,7 @@ class BatchedCell(nn.Module):
             group_masks = masks if len(group.dropped) else None
             if group_masks is not None:
                 group_scales[SKIP] = group_scales[SKIP] * dropout.scale
-            # A node is complete when all states before it have been added to it.
+            # A node is complete once the terms from all earlier states have been added.
             state, pending = group(
                 state.contiguous(memory_format=torch.channels_last), group_scales, group_masks, pending
             )
@@ -199,13 +204,13 @@ class BatchedCell(nn.Module):
 
 
 class BatchedSupernet(nn.Module):
-    """A faster implementation of the plain supernet that it is made from: the same function of images, mixing and weights."""
+    """A faster implementation of the plain supernet `plain`: the same function of images, mixing weights and parameters."""
 
     checkpoint: bool = False
 
     def __init__(self, plain: Supernet) -> None:
         super().__init__()
-        # Copies, so that training one supernet does not change the other.
+        # Deep copies, so that training one supernet does not change the other.
         self.stem, self.classifier = copy.deepcopy(plain.stem), copy.deepcopy(plain.classifier)
         self.dropout = copy.deepcopy(plain.dropout)
         self.cells = nn.ModuleList(
@@ -218,7 +223,10 @@ class BatchedSupernet(nn.Module):
         return run_cells(self, images, mixing)
 
     def plain_state(self) -> dict[str, Tensor]:
-        """Return weights and statistics under the names of the plain supernet, for its `load_state_dict(strict=False)`."""
+        """Return the weights and running statistics with the names and shapes of the plain supernet.
+
+        They are meant for the plain supernet's `load_state_dict(strict=False)`.
+        """
         state = self.state_dict()
         return {
             name: part
@@ -227,7 +235,10 @@ class BatchedSupernet(nn.Module):
         }
 
     def load_plain_state(self, plain: Mapping[str, Tensor]) -> None:
-        """Load weights and statistics of a plain supernet of the same space and skeleton."""
+        """Load the weights and running statistics of a plain supernet of the same space and skeleton.
+
+        `plain` has the names and shapes of the plain supernet's state dict.
+        """
         self.load_state_dict(
             {
                 own: torch.cat([plain[name] for name in names]) if len(names) > 1 else plain[names[0]]
@@ -237,10 +248,10 @@ class BatchedSupernet(nn.Module):
 
 
 def _names(plain: Supernet, batched: BatchedSupernet) -> dict[str, list[str]]:
-    """Return the names in the plain supernet of what each tensor of the batched one stacks, in the order of stacking."""
+    """Return, for each tensor of the batched supernet, the plain names of the tensors stacked in it, in order."""
     known: dict[int, str] = {}
     for name, tensor in plain.state_dict(keep_vars=True).items():
-        known.setdefault(id(tensor), name)  # a shared tensor goes by its first name
+        known.setdefault(id(tensor), name)  # a shared tensor is known by its first name
     stacked = {
         f"{prefix}.{name}": [known[id(origin)] for origin in origins]
         for prefix, module in batched.named_modules()
@@ -250,5 +261,5 @@ def _names(plain: Supernet, batched: BatchedSupernet) -> dict[str, list[str]]:
     for module in batched.modules():
         if isinstance(module, Stack):
             module.origins.clear()
-    # Stem, classifier and preprocessing have the same names in both.
+    # The stem, classifier and preprocessing modules have the same names in both.
     return {name: stacked.get(name, [name]) for name in batched.state_dict()}

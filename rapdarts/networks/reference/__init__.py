@@ -1,6 +1,6 @@
-"""Reference networks: the ones that papers compare with, written from the papers, by name in REFERENCE.
+"""Reference networks: networks that papers compare with, implemented from the papers and listed by name in REFERENCE.
 
-Each is `name(image, classes) -> nn.Module` and maps (n, c, h, w) to logits (n, classes).
+Each is a function `name(image, classes) -> nn.Module` whose network maps (n, c, h, w) to logits (n, classes).
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reference:
-    """A network by its `factory`, `module.function` here, with the image (channels, height, width) and classes of its paper.
+    """A reference network, with the image (channels, height, width) and the number of classes of its paper.
 
-    Names are known without torch: the module is imported when a network is built.
+    `factory` names the function that builds it, as `module.function` in this package. The module is imported only when a
+    network is built, so that the names can be listed without importing torch.
     """
 
     factory: str
@@ -27,7 +28,7 @@ class Reference:
 
     @property
     def build(self) -> Callable[[tuple[int, int, int], int], nn.Module]:
-        """The function from (image, classes) to a network with fresh weights."""
+        """The function that builds a network with new weights from (image, classes)."""
         module, _, function = self.factory.partition(".")
         build: Callable[[tuple[int, int, int], int], nn.Module] = getattr(
             import_module(f"{__name__}.{module}"), function
@@ -64,5 +65,5 @@ REFERENCE: dict[str, Reference] = {
 
 
 def find_reference(name: str) -> str | None:
-    """The name of a reference network as it stands here, from one in any case of letters; None where there is none."""
+    """Return the name of a reference network as spelled in REFERENCE, ignoring case, or None if there is no such network."""
     return next((known for known in REFERENCE if known.lower() == name.lower()), None)

@@ -1,4 +1,4 @@
-"""AlexNet in its editions: two groups, one tower, the textbook's, and a small one for small images."""
+"""AlexNet and its variants: with two groups, with a single tower, as in a textbook, and for small images."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from rapdarts.networks.reference.layers import Image, flattened, initialise, map
 def alexnet_two_group(image: Image, classes: int) -> nn.Sequential:
     """Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks", 2012, figure 2.
 
-    Its two GPUs are the two groups of conv2, conv4 and conv5. The authors drew weights from N(0, 0.01) and began with
-    biases of one there and in fc6 and fc7 (section 5); ours begin as all networks without batch norms.
+    The two GPUs of the paper are the two groups of conv2, conv4 and conv5. The authors drew weights from N(0, 0.01) and
+    initialised the biases of these layers and of fc6 and fc7 to one (section 5). Here, both are initialised as in all our
+    networks without batch norms.
     """
     network = _alexnet("alexnet_two_group", image, classes, (96, 256, 384, 384, 256), padding=0, groups=2, norm=True)
     return initialise(network)
 
 
 def alexnet(image: Image, classes: int) -> nn.Sequential:
-    """One tower: Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014.
+    """The single tower of Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014.
 
-    As in torchvision: 64 filters in conv1, no groups, no response normalisation. 224x224 and 227x227 give the same fc6.
+    As in torchvision: 64 filters in conv1, no groups, no response normalisation. Images of 224x224 and 227x227 give the
+    same fc6.
     """
     return initialise(_alexnet("alexnet", image, classes, (64, 192, 384, 256, 256), padding=2))
 
@@ -33,8 +35,8 @@ def alexnet_d2l(image: Image, classes: int) -> nn.Sequential:
 
 
 def small_alexnet(image: Image, classes: int) -> nn.Sequential:
-    """For images of 28x28: Zhang, Bengio, Hardt, Recht, Vinyals, "Understanding deep learning requires rethinking
-    generalization", 2017, appendix A. Padded pools leave 7x7.
+    """The small AlexNet for images of 28x28 of Zhang, Bengio, Hardt, Recht, Vinyals, "Understanding deep learning requires
+    rethinking generalization", 2017, appendix A. Its pools are padded and reduce the image to 7x7.
     """
     layers = {
         "conv1": nn.Conv2d(image[0], 64, 5, padding=2),
@@ -61,7 +63,10 @@ def small_alexnet(image: Image, classes: int) -> nn.Sequential:
 def _alexnet(
     name: str, image: Image, classes: int, widths: tuple[int, ...], *, padding: int, groups: int = 1, norm: bool = False
 ) -> nn.Sequential:
-    """Five convolutions of the given widths, three of them pooled, and three linear layers: (n, c, h, w) to (n, classes)."""
+    """Build five convolutions of the given widths, three of them followed by a pool, and three linear layers.
+
+    Maps (n, c, h, w) to (n, classes).
+    """
     first, second, third, fourth, fifth = widths
     layers: dict[str, nn.Module] = {
         "conv1": nn.Conv2d(image[0], first, 11, 4, padding),
@@ -84,5 +89,8 @@ def _alexnet(
 
 
 def _response_norm() -> nn.LocalResponseNorm:
-    """Krizhevsky et al. 2012, section 3.3; torch divides their alpha of 1e-4 by the five channels."""
+    """Response normalisation of Krizhevsky et al. 2012, section 3.3.
+
+    The alpha of the paper is 1e-4; torch divides its own by the five channels.
+    """
     return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)

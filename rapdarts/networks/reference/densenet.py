@@ -10,7 +10,7 @@ DEPTHS, GROWTH = (6, 12, 24, 16), 32
 
 
 def densenet121(image: Image, classes: int) -> nn.Sequential:
-    """(n, c, h, w) to (n, classes): every layer adds GROWTH channels to all that came before."""
+    """DenseNet-121, (n, c, h, w) to (n, classes): every layer appends GROWTH channels to its input."""
     layers: dict[str, nn.Module] = {"conv1": unit(image[0], 2 * GROWTH, 7, 2), "pool1": nn.MaxPool2d(3, 2, 1)}
     channels = 2 * GROWTH
     for stage, depth in enumerate(DEPTHS, 1):
@@ -24,7 +24,7 @@ def densenet121(image: Image, classes: int) -> nn.Sequential:
 
 
 def _dense(inputs: int) -> nn.Module:
-    """DenseNet-B's layer: (n, inputs, h, w) to (n, inputs + GROWTH, h, w)."""
+    """A layer of DenseNet-B: (n, inputs, h, w) to (n, inputs + GROWTH, h, w)."""
     new = named(
         norm1=nn.BatchNorm2d(inputs),
         relu1=nn.ReLU(),
@@ -37,7 +37,10 @@ def _dense(inputs: int) -> nn.Module:
 
 
 def _transition(inputs: int) -> nn.Module:
-    """Half the channels and half the map, rounded up, so that small images come through: (n, inputs/2, ceil(h/2), ceil(w/2))."""
+    """A transition layer: (n, inputs, h, w) to (n, inputs/2, ceil(h/2), ceil(w/2)).
+
+    The size is rounded up to support small images.
+    """
     return named(
         norm=nn.BatchNorm2d(inputs),
         relu=nn.ReLU(),

@@ -1,7 +1,7 @@
 """GoogLeNet: Szegedy et al., "Going deeper with convolutions", 2015, table 1, without auxiliary heads.
 
-Its editions differ in the units (with batch norm or without), in what follows the 1x1 reductions of an
-Inception module, and in residual connections. Pools are padded: at 224x224 their maps have the paper's sizes.
+The variants differ in batch norm, in the convolutions after the 1x1 reductions of an Inception module, and in residual
+connections. Pools are padded, so that the feature maps of a 224x224 image have the sizes of the paper.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MODULES = {
     "5a": (256, 160, 320, 32, 128, 128),
     "5b": (384, 192, 384, 48, 128, 128),
 }
-"""The columns of table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection."""
+"""Widths by the columns of table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection."""
 
 SMALL_MODULES = {
     "inception1a": (32, 32),
@@ -51,14 +51,14 @@ SMALL_MODULES = {
     "inception3a": (176, 160),
     "inception3b": (176, 160),
 }
-"""1x1 and 3x3 filters; without 1x1 there is a pool, and both halve the map."""
+"""Number of 1x1 and 3x3 filters; 0 stands for a pool in place of the 1x1 filters, and both branches then halve the size."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """The kernels after the reductions of an Inception module, in the place of its 3x3 and of its 5x5.
+    """The kernels after the 1x1 reductions of an Inception module, in place of its 3x3 and its 5x5 convolution.
 
-    With `fork`, a 1x3 convolution stands beside a 3x1 at the end of both, and each gives the full width.
+    With `fork`, both branches end in a 1x3 and a 3x1 convolution in parallel, each with the full width of the branch.
     """
 
     three: tuple[Kernel, ...]
@@ -75,38 +75,41 @@ EXPANDED = Design((), (3,), fork=True)
 
 
 def googlenet(image: Image, classes: int) -> nn.Sequential:
-    """With batch norm, as torchvision has it: 3x3 in the place of 5x5."""
+    """GoogLeNet with batch norm, and 3x3 convolutions in place of 5x5, as in torchvision."""
     return _googlenet("googlenet", image, classes, (TORCHVISION,) * 3, dropout=0.2)
 
 
 def googlenet_d2l(image: Image, classes: int) -> nn.Sequential:
-    """Zhang, Lipton, Li, Smola, "Dive into deep learning", 2023, section 8.4: the paper's, biases and no batch norm."""
+    """Zhang, Lipton, Li, Smola, "Dive into deep learning", 2023, section 8.4: as in the paper, biases and no batch norm."""
     return initialise(_googlenet("googlenet_d2l", image, classes, (ORIGINAL,) * 3, norm=False))
 
 
 def googlenet_factorized(image: Image, classes: int) -> nn.Sequential:
-    """5x5 as two 3x3; where maps are of middle size, in the fourth stage, 7x7 as 1x7 and 7x1 (Szegedy et al. 2016)."""
+    """GoogLeNet with factorised convolutions (Szegedy et al. 2016).
+
+    A 5x5 is replaced by two 3x3, and in the fourth stage, with feature maps of medium size, 7x7 by 1x7 and 7x1.
+    """
     return _googlenet("googlenet_factorized", image, classes, (TWICE_3X3, ASYMMETRIC, TWICE_3X3), dropout=0.2)
 
 
 def googlenet_expanded(image: Image, classes: int) -> nn.Sequential:
-    """The factorised one with expanded outputs, 1x3 beside 3x1, where maps are smallest (Szegedy et al. 2016)."""
+    """`googlenet_factorized` with expanded outputs, 1x3 and 3x1 in parallel, in the fifth stage (Szegedy et al. 2016)."""
     return _googlenet("googlenet_expanded", image, classes, (TWICE_3X3, ASYMMETRIC, EXPANDED), dropout=0.2)
 
 
 def googlenet_residual(image: Image, classes: int) -> nn.Sequential:
     """`googlenet` with a residual connection around every module.
 
-    A linear 1x1 convolution stands before the sum (Szegedy, Ioffe, Vanhoucke, Alemi, "Inception-v4, Inception-ResNet
-    and the impact of residual connections on learning", 2017, section 3.2), and one on the way around where the width
-    changes (He et al. 2016, option B).
+    A module is followed by a linear 1x1 convolution before the sum (Szegedy, Ioffe, Vanhoucke, Alemi, "Inception-v4,
+    Inception-ResNet and the impact of residual connections on learning", 2017, section 3.2). The shortcut is a linear 1x1
+    convolution if the width changes (He et al. 2016, option B).
     """
     return _googlenet("googlenet_residual", image, classes, (TORCHVISION,) * 3, dropout=0.2, residual=True)
 
 
 def googlenet_28(image: Image, classes: int) -> nn.Sequential:
-    """For images of 28x28: Zhang, Bengio, Hardt, Recht, Vinyals, "Understanding deep learning requires rethinking
-    generalization", 2017, figure 3 ("Inception (small)"). Its batch norms have no scales; ours have.
+    """The network "Inception (small)" for images of 28x28 of Zhang, Bengio, Hardt, Recht, Vinyals, "Understanding deep
+    learning requires rethinking generalization", 2017, figure 3. Unlike in the paper, its batch norms have a scale.
     """
     layers: dict[str, nn.Module] = {"conv1": unit(image[0], 96, 3)}
     inputs = 96
@@ -130,7 +133,7 @@ def _googlenet(
     dropout: float = 0.0,
     residual: bool = False,
 ) -> nn.Sequential:
-    """(n, c, h, w) to (n, classes), with one design for each of the stages 3, 4, 5."""
+    """Build a network (n, c, h, w) to (n, classes) with one design for each of stages 3, 4 and 5."""
     conv = partial(unit, norm=norm)
     layers: dict[str, nn.Module] = {
         "conv1": conv(image[0], 64, 7, 2),
@@ -152,7 +155,7 @@ def _googlenet(
 
 
 def _inception(conv: Conv, inputs: int, widths: tuple[int, ...], design: Design) -> tuple[nn.Module, int]:
-    """One module, (n, inputs, h, w) to (n, outputs, h, w), and its outputs."""
+    """Return an Inception module, (n, inputs, h, w) to (n, outputs, h, w), and the number of its outputs."""
     one, three_reduce, three, five_reduce, five, pool = widths
     module = Concat(
         branch1=nn.Sequential(conv(inputs, one, 1)),
@@ -164,7 +167,7 @@ def _inception(conv: Conv, inputs: int, widths: tuple[int, ...], design: Design)
 
 
 def _branch(conv: Conv, widths: tuple[int, int, int], kernels: tuple[Kernel, ...], fork: bool) -> nn.Sequential:
-    """A 1x1 convolution and those of the given kernels after it; with `fork`, 1x3 beside 3x1 at the end."""
+    """A 1x1 convolution, then one for each of the kernels; with `fork`, 1x3 and 3x1 in parallel at the end."""
     inputs, width, outputs = widths
     layers = [conv(inputs, width, 1)]
     for kernel in kernels:

@@ -1,4 +1,4 @@
-"""What the reference networks are made of: units of convolution and norm, branches, sums, heads, and the check of the image."""
+"""Building blocks of the reference networks: convolutional units, branches, residuals, heads, and the check of the image size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Kernel = int | tuple[int, int]
 
 
 def named(**layers: nn.Module) -> nn.Sequential:
-    """The layers one after the other, by their names."""
+    """Return the layers as a sequence with these names."""
     return nn.Sequential(OrderedDict(layers))
 
 
@@ -35,7 +35,7 @@ def unit(
 ) -> nn.Sequential:
     """Convolution with same padding, batch norm, ReLU: (n, inputs, h, w) to (n, outputs, ceil(h/stride), ceil(w/stride)).
 
-    Without the norm the convolution has biases.
+    Without the norm, the convolution has a bias.
     """
     rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
     padding = (rows // 2, columns // 2)
@@ -52,17 +52,17 @@ def unit(
 def global_pooled(
     network: str, image: Image, width: int, classes: int, layers: dict[str, nn.Module], dropout: float = 0.0
 ) -> nn.Sequential:
-    """The layers, which end in `width` channels, then global average pool, dropout and one linear layer."""
-    # Only the first layer can see an image without pixels: all are padded, and what is one pixel wide stays so.
+    """Return the layers, whose output has `width` channels, followed by a global average pool, dropout and a linear layer."""
+    # Checking the first layer is enough: the others are padded and keep at least one pixel.
     map_behind(network, dict([next(iter(layers.items()))]), image)
     drop = {"dropout": nn.Dropout(dropout)} if dropout else {}
     return named(**layers, pool=GlobalPool(), **drop, fc=nn.Linear(width, classes))
 
 
 def flattened(network: str, image: Image, classes: int, layers: dict[str, nn.Module]) -> nn.Sequential:
-    """The layers, then three linear ones, dropout after the first two, as in Krizhevsky et al. 2012, section 3.5.
+    """Return the layers followed by three linear layers, with dropout after the first two (Krizhevsky et al. 2012, section 3.5).
 
-    Raises InputError where the layers leave no pixels of the image.
+    Raises InputError if the output of the layers would have no pixels.
     """
     return named(
         **layers,
@@ -78,9 +78,9 @@ def flattened(network: str, image: Image, classes: int, layers: dict[str, nn.Mod
 
 
 def map_behind(network: str, layers: dict[str, nn.Module], image: Image, instead: str = "") -> Image:
-    """Return the shape (channels, height, width) of the output of a chain of convolutions and pools for an image.
+    """Return the output shape (channels, height, width) of a chain of convolutions and pools for an image.
 
-    Raises InputError where it would have no pixels; `instead` names a network of the family for small images.
+    Raises InputError if the output would have no pixels. `instead` names a network of the family for small images.
     """
     shape, needed = image, 1
     windows = [(name, layer) for name, parent in layers.items() for layer in parent.modules() if _is_window(layer)]
@@ -93,8 +93,8 @@ def map_behind(network: str, layers: dict[str, nn.Module], image: Image, instead
                 kernel, stride, padding = _window(following)
                 needed = max(1, (needed - 1) * stride + kernel - 2 * padding)
             raise InputError(
-                f"{network} cannot take an image of {'x'.join(map(str, image))}, of which nothing is left behind its "
-                f"layer {name}: give images of at least {image[0]}x{needed}x{needed}{instead and f', or take {instead}'}."
+                f"{network} cannot take an image of {'x'.join(map(str, image))}: the output of its layer {name} would be "
+                f"empty; use images of at least {image[0]}x{needed}x{needed}{instead and f', or the network {instead}'}."
             )
     return shape
 
@@ -104,7 +104,7 @@ def _is_window(layer: nn.Module) -> bool:
 
 
 def _window(layer: Any) -> tuple[int, int, int]:
-    """Kernel, stride and padding of a square window."""
+    """Return the kernel size, stride and padding of a square window."""
     kernel, stride, padding = (
         size if isinstance(size, int) else size[0] for size in (layer.kernel_size, layer.stride, layer.padding)
     )
@@ -112,11 +112,11 @@ def _window(layer: Any) -> tuple[int, int, int]:
 
 
 def initialise(network: nn.Sequential) -> nn.Sequential:
-    """The network with weights drawn anew, uniform with variance 2 / (fan-in + fan-out), and biases zero.
+    """Reinitialise a network: uniform weights with variance 2 / (fan-in + fan-out) and zero biases; return the network.
 
-    For networks without batch norms (Glorot and Bengio 2010, equation 16). In torch's own initialisation the signal
-    fades from layer to layer; in that of He et al. 2015 the first logits are so large that plain SGD with a learning
-    rate of 0.05 ends in NaN within five steps (alexnet, vgg11, googlenet_d2l on eight random images).
+    This is for networks without batch norms (Glorot and Bengio 2010, equation 16). With torch's default initialisation,
+    the signal vanishes from layer to layer. With that of He et al. 2015, the initial logits are so large that plain SGD
+    with a learning rate of 0.05 reaches NaN within five steps (alexnet, vgg11, googlenet_d2l on eight random images).
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -127,7 +127,7 @@ def initialise(network: nn.Sequential) -> nn.Sequential:
 
 
 class Concat(nn.Module):
-    """Branches that read the same map (n, c, h, w) and whose outputs are stacked along the channels."""
+    """Branches that read the same feature map (n, c, h, w); their outputs are concatenated along the channels."""
 
     def __init__(self, **branches: nn.Module) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Concat(nn.Module):
 
 
 class Residual(nn.Module):
-    """body(x) + shortcut(x), and an activation after the sum; both have one shape (He et al. 2016, equation 2)."""
+    """activation(body(x) + shortcut(x)), where both terms have the same shape (He et al. 2016, equation 2)."""
 
     def __init__(self, body: nn.Module, shortcut: nn.Module, activation: nn.Module) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class Residual(nn.Module):
 
 
 def shortcut(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-    """The identity, or a 1x1 convolution where width or size change (He et al. 2016, option B)."""
+    """Return an identity, or a 1x1 convolution if the width or the size changes (He et al. 2016, option B)."""
     return nn.Identity() if (inputs, stride) == (outputs, 1) else unit(inputs, outputs, 1, stride, activation=None)
 
 

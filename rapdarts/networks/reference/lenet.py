@@ -10,10 +10,10 @@ from rapdarts.networks.reference.layers import Image, map_behind, named
 
 
 def lenet(image: Image, classes: int) -> nn.Sequential:
-    """(n, c, h, w) to (n, classes). Padded by two pixels: 28x28 is the paper's 32x32.
+    """LeNet-5, (n, c, h, w) to (n, classes); images are padded by two pixels, so 28x28 corresponds to the paper's 32x32.
 
-    As it is built today: plain average pools, all maps of conv2 see all of conv1, and a linear layer in place of the
-    radial basis functions.
+    As is usual today, the pools are plain averages, every output of conv2 depends on all outputs of conv1, and a linear
+    layer takes the place of the radial basis functions.
     """
     layers = {
         "conv1": nn.Conv2d(image[0], 6, 5, padding=2),

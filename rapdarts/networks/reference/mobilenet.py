@@ -1,4 +1,4 @@
-"""MobileNets: depthwise convolutions between pointwise ones, straight (v1) and in inverted residuals (v2)."""
+"""MobileNets: alternating depthwise and pointwise convolutions, in a plain chain (v1) and in inverted residuals (v2)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import nn
 from rapdarts.networks.reference.layers import Image, Residual, global_pooled, named, unit
 
 V1 = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
-"""Output channels and stride of the blocks (Howard et al. 2017, table 1; its last stride, of 2 by misprint, is 1)."""
+"""Output channels and stride of the blocks (Howard et al. 2017, table 1, whose last stride of 2 is a misprint for 1)."""
 
 V2 = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-"""Expansion, output channels, blocks and first stride of the stages (Sandler et al. 2018, table 2)."""
+"""Expansion factor, output channels, number of blocks and first stride of each stage (Sandler et al. 2018, table 2)."""
 
 
 def mobilenet_v1(image: Image, classes: int) -> nn.Sequential:
-    """(n, c, h, w) to (n, classes).
+    """MobileNet, (n, c, h, w) to (n, classes).
 
     Howard et al., "MobileNets: efficient convolutional neural networks for mobile vision applications", 2017.
     """
@@ -29,7 +29,7 @@ def mobilenet_v1(image: Image, classes: int) -> nn.Sequential:
 
 
 def mobilenet_v2(image: Image, classes: int) -> nn.Sequential:
-    """(n, c, h, w) to (n, classes).
+    """MobileNetV2, (n, c, h, w) to (n, classes).
 
     Sandler, Howard, Zhu, Zhmoginov, Chen, "MobileNetV2: inverted residuals and linear bottlenecks", 2018.
     """
@@ -46,7 +46,7 @@ def mobilenet_v2(image: Image, classes: int) -> nn.Sequential:
 
 
 def _inverted_residual(inputs: int, outputs: int, stride: int, expansion: int) -> nn.Module:
-    """Widened, filtered channel by channel, narrowed without activation; around it a shortcut where the shape stays."""
+    """Expand, filter depthwise and project without activation, with a shortcut if the shape does not change."""
     wide = inputs * expansion
     body = named(
         **({"expand": unit(inputs, wide, 1, activation=nn.ReLU6)} if expansion > 1 else {}),

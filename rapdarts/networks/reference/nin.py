@@ -1,4 +1,4 @@
-"""Network in network: Lin, Chen, Yan, 2014; widths as in "Dive into deep learning" (Zhang, Lipton, Li, Smola, 2023), section 8.3."""
+"""Network in network: Lin, Chen, Yan, 2014; widths of "Dive into deep learning" (Zhang, Lipton, Li, Smola, 2023), section 8.3."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rapdarts.networks.reference.layers import GlobalPool, Image, initialise, ma
 
 
 def nin(image: Image, classes: int) -> nn.Sequential:
-    """(n, c, h, w) to (n, classes): the last block has a channel a class, and their means are the logits."""
+    """Network in network, (n, c, h, w) to (n, classes): the last block has one channel per class; its means are the logits."""
     layers: dict[str, nn.Module] = {
         "mlpconv1": _mlpconv(image[0], 96, 11, 4, 0),
         "pool1": nn.MaxPool2d(3, 2),
@@ -24,7 +24,7 @@ def nin(image: Image, classes: int) -> nn.Sequential:
 
 
 def _mlpconv(inputs: int, outputs: int, kernel: int, stride: int, padding: int) -> nn.Sequential:
-    """A convolution and, at every pixel of its map, a perceptron of two layers."""
+    """A convolution followed by a two-layer perceptron at every pixel."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding),
         nn.ReLU(),

@@ -1,4 +1,4 @@
-"""ResNet: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016, table 1; ResNeXt by its arguments."""
+"""ResNet: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016, table 1; and ResNeXt as a variant."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _resnet(
     block: Callable[[int, int, int], nn.Module],
     width: int,
 ) -> nn.Sequential:
-    """(n, c, h, w) to (n, classes): `width` is what the first stage gives, and every further one doubles it."""
+    """Build a network (n, c, h, w) to (n, classes); the first stage outputs `width` channels, every further one twice as many."""
     layers: dict[str, nn.Module] = {"conv1": unit(image[0], 64, 7, 2), "pool1": nn.MaxPool2d(3, 2, 1)}
     inputs = 64
     for stage, depth in enumerate(depths):
@@ -59,7 +59,10 @@ def _basic(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 def _bottleneck(inputs: int, outputs: int, stride: int, groups: int = 1, narrowing: int = 4) -> nn.Module:
-    """1x1, 3x3 and 1x1 (figure 5, right); the stride lies in the 3x3 (Goyal et al. 2017, section 5.1), as in torchvision."""
+    """1x1, 3x3 and 1x1 convolutions (figure 5, right).
+
+    The 3x3 convolution has the stride (Goyal et al. 2017, section 5.1), as in torchvision.
+    """
     inner = outputs // narrowing
     body = named(
         conv1=unit(inputs, inner, 1),

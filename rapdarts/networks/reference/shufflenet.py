@@ -1,4 +1,4 @@
-"""ShuffleNets: cheap convolutions of parts of the channels, which a shuffle mixes (v1 by groups, v2 by halves)."""
+"""ShuffleNets: convolutions of parts of the channels (groups in v1, halves in v2), mixed by a channel shuffle."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rapdarts.networks.layers import AvgPool
 from rapdarts.networks.reference.layers import Concat, Image, Residual, global_pooled, named, unit
 
 DEPTHS = (4, 8, 4)
-"""Units of the stages 2, 3, 4, the same in both versions."""
+"""Number of units in stages 2, 3 and 4, the same in both versions."""
 
 
 def shufflenet_v1(image: Image, classes: int) -> nn.Sequential:
-    """(n, c, h, w) to (n, classes): three groups, width 1x.
+    """ShuffleNet with three groups and width 1x, (n, c, h, w) to (n, classes).
 
     Zhang, Zhou, Lin, Sun, "ShuffleNet: an extremely efficient convolutional neural network for mobile devices", 2018, table 1.
     """
@@ -28,7 +28,7 @@ def shufflenet_v1(image: Image, classes: int) -> nn.Sequential:
 
 
 def shufflenet_v2_x1_0(image: Image, classes: int) -> nn.Sequential:
-    """(n, c, h, w) to (n, classes), width 1x.
+    """ShuffleNetV2 with width 1x, (n, c, h, w) to (n, classes).
 
     Ma, Zhang, Zheng, Sun, "ShuffleNet V2: practical guidelines for efficient CNN architecture design", 2018, table 5.
     """
@@ -48,11 +48,11 @@ def _stem(image: Image) -> dict[str, nn.Module]:
 
 
 def _unit_v1(inputs: int, outputs: int, stride: int, groups: int = 3) -> nn.Module:
-    """Figure 2b, and 2c where the map is halved: a pool beside it then gives the channels that it had."""
+    """The unit of figure 2b, or of figure 2c if `stride` is 2: then the pooled input is concatenated instead of added."""
     width = outputs // 4
     new = outputs if stride == 1 else outputs - inputs
     body = named(
-        # The 24 channels of the stem are too few for groups (section 3.3).
+        # No groups after the stem, which has only 24 channels (section 3.3).
         reduce=unit(inputs, width, 1, groups=1 if inputs == 24 else groups),
         shuffle=Shuffle(groups),
         depthwise=unit(width, width, 3, stride, groups=width, activation=None),
@@ -64,12 +64,12 @@ def _unit_v1(inputs: int, outputs: int, stride: int, groups: int = 3) -> nn.Modu
 
 
 def _unit_v2(channels: int) -> nn.Module:
-    """Figure 3c: one half stays, the other is filtered, and both are shuffled."""
+    """The unit of figure 3c: one half of the channels is kept, the other filtered, and both are shuffled."""
     return named(halves=ChannelSplit(_filter_v2(channels // 2, channels // 2, 1)), shuffle=Shuffle(2))
 
 
 def _reduction_v2(inputs: int, outputs: int) -> nn.Module:
-    """Figure 3d: both halves of the outputs come from all inputs, at half the size."""
+    """The unit of figure 3d: each half of the output channels is computed from all input channels, at half the size."""
     half = outputs // 2
     plain = named(depthwise=unit(inputs, inputs, 3, 2, groups=inputs, activation=None), pointwise=unit(inputs, half, 1))
     return named(halves=Concat(branch1=plain, branch2=_filter_v2(inputs, half, 2)), shuffle=Shuffle(2))
@@ -84,7 +84,7 @@ def _filter_v2(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class Shuffle(nn.Module):
-    """Deals the channels of (n, c, h, w) out to the groups, one by one: group j's i-th channel becomes number i * groups + j."""
+    """Channel shuffle of (n, c, h, w): channel i of group j becomes channel i * groups + j."""
 
     def __init__(self, groups: int) -> None:
         super().__init__()
@@ -95,7 +95,10 @@ class Shuffle(nn.Module):
 
 
 class ChannelSplit(nn.Module):
-    """The first half of the channels as it is, then what `body` makes of the second."""
+    """Keeps the first half of the channels and applies `body` to the second.
+
+    Maps (n, c, h, w) to (n, c, h, w), if `body` keeps the shape.
+    """
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()

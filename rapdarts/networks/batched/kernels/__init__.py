@@ -1,1 +1,1 @@
-"""Triton kernels for what the batched supernet does on a GPU; CUDA builds of torch bring Triton, and nothing else imports this."""
+"""Triton kernels of the batched supernet, imported only on a GPU; CUDA builds of torch include Triton."""

@@ -1,9 +1,9 @@
 """Triton kernels for the depthwise and pointwise convolutions of many slots, which read every image in place.
 
-What a slot reads is a block of a bundle (`layout.BlockMap`): no input is copied,
-and the gradients of the slots that read one block are summed as they are computed. The gradient for the weights is that of the dense
-convolution which the two make together, so that tensor cores sum over the pixels; sums of sums come in a fixed
-order. Images are channels last, (n, h, w, C) in memory.
+A slot reads a block of a bundle (`layout.BlockMap`). No input is copied, and the gradients of slots that read the same
+block are summed as they are computed. The gradient for the weights is derived from that of the dense convolution to which
+the two convolutions are equivalent, so that tensor cores sum over the pixels. Partial sums are added in a fixed order.
+Images are channels last, (n, h, w, C) in memory.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from rapdarts.networks.batched.kernels.launch import (
 from rapdarts.networks.batched.layout import BlockMap, Geometry
 
 SHARED_MEMORY = 96 * 1024
-"""Bytes of shared memory that a program may ask for: GPUs of compute capability 8.6 and 8.9 have 99 KB for one."""
+"""Bytes of shared memory that a program may use; GPUs of compute capability 8.6 and 8.9 allow 99 KB per program."""
 
 
 MOVEMENT = ("scale_h", "scale_w", "offset_h", "offset_w", "step_h", "step_w")
-"""Parameters of a window's movement and of sizes; Triton does not specialise kernels on their values."""
+"""Parameters of a window's movement; like SIZES, Triton does not specialise kernels on their values."""
 SIZES = ("pixels", "from_height", "from_width", "height", "width", "steps", "parts")
 
 
@@ -45,7 +45,11 @@ def _convolve(
     c_in: tl.constexpr, c_out: tl.constexpr, block_in: tl.constexpr, block_out: tl.constexpr, tile: tl.constexpr,
     has_depthwise: tl.constexpr, has_pointwise: tl.constexpr, transposed: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
-    """One tile of pixels of one slot: pixel (h, w) reads (h * scale + offset + k * step) / divisor where that is an integer and inside."""
+    """Compute a tile of pixels of a slot.
+
+    In each direction, the output pixel at x reads the input pixels at (x * scale + offset + k * step) / divisor, if this is
+    an integer inside the image.
+    """
     slot = tl.program_id(1)
     pixel = tl.program_id(0) * tile + tl.arange(0, tile)
     in_range = pixel < pixels
@@ -99,7 +103,7 @@ def _correlate(
     c_in: tl.constexpr, c_out: tl.constexpr, block_in: tl.constexpr, block_out: tl.constexpr, tile: tl.constexpr,
     precision: tl.constexpr,
 ):  # fmt: skip
-    """The dense weights' gradient of one slot, of `taps` columns in one row of the kernel, summed over one part of the pixels."""
+    """Compute the gradient of a slot's dense weights for `taps` columns of a kernel row, summed over a part of the pixels."""
     part, slot, group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     groups: tl.constexpr = (columns + taps - 1) // taps
     i, first = group // groups, group % groups * taps
@@ -134,7 +138,7 @@ def _split_gradient(
     sums, depthwise, pointwise, to_depthwise, to_pointwise, parts, slots, taps,
     c_in: tl.constexpr, c_out: tl.constexpr, block_out: tl.constexpr, block_taps: tl.constexpr,
 ):  # fmt: skip
-    """Split the dense weights' gradient into those of the two weights by the chain rule, for one channel of one slot."""
+    """Split the gradient of the dense weights into those of the two weights by the chain rule, for one channel of a slot."""
     slot, c = tl.program_id(0), tl.program_id(1)
     t, o = tl.arange(0, block_taps), tl.arange(0, block_out)
     offset = ((slot * taps + t) * c_in + c)[:, None] * c_out + o[None, :]
@@ -173,10 +177,10 @@ def _launch(
 def forward(
     x: Tensor, block_map: BlockMap, depthwise: Tensor, pointwise: Tensor, geometry: Geometry, out: Tensor | None = None
 ) -> Tensor:
-    """Run a depthwise, then a pointwise convolution: `x` (n, blocks*C, h, w) to (n, slots*outputs, h', w'), into `out` if given.
+    """Run a depthwise and then a pointwise convolution: `x` (n, blocks*C, h, w) to (n, slots*outputs, h', w').
 
-    `depthwise` (slots*C, 1, k, k), `pointwise` (slots*outputs, C, 1, 1); products are summed in float32. Images here and
-    below have a pitch (`launch.pitch`).
+    `depthwise` is (slots*C, 1, k, k) and `pointwise` (slots*outputs, C, 1, 1). Products are summed in float32. The result
+    is written into `out` if given. Images here and in `backward` must have a pitch (`launch.pitch`).
     """
     c_in, c_out = pointwise.shape[1], len(pointwise) // len(block_map.sources)
     size = geometry.output_size((x.shape[2], x.shape[3]), (depthwise.shape[2], depthwise.shape[3]))
@@ -188,9 +192,10 @@ def backward(
     gradient: Tensor, given: torch.Size | None, x: Tensor | None, block_map: BlockMap, depthwise: Tensor, pointwise: Tensor,
     geometry: Geometry,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
-    """Return the gradients for `x` (n, blocks*C, h, w), whose size is `given`, and for both weights, of `forward`.
+    """Return the gradients for the inputs of `forward`: `x`, of shape `given` (n, blocks*C, h, w), and both weights.
 
-    `gradient` is that for its result; without its size that for `x` is not computed, without `x` not those for the weights.
+    `gradient` (n, slots*outputs, h', w') is that for the result. The gradient for `x` is computed only if `given` is not
+    None, and those for the weights only if `x` is not None.
     """
     slots, c_in = len(block_map.sources), pointwise.shape[1]
     c_out, kernel = len(pointwise) // slots, (depthwise.shape[2], depthwise.shape[3])
@@ -217,12 +222,15 @@ def backward(
 def _dense_gradient(
     gradient: Tensor, x: Tensor, block_map: BlockMap, kernel: tuple[int, int], c_in: int, c_out: int, geometry: Geometry
 ) -> Tensor:
-    """Return the weight gradient of the dense convolution that the two make: (parts of the sum, slots, taps, C, outputs) in float32."""
+    """Return the weight gradient of the dense convolution to which the two convolutions are equivalent.
+
+    It is (parts, slots, taps, C, outputs) in float32, where the parts are still to be summed.
+    """
     slots, (rows, columns), block = len(block_map.sources), kernel, block_of(c_in)
     pixels = len(gradient) * gradient.shape[2] * gradient.shape[3]
     taps = triton.next_power_of_2(columns) if block < 64 else 1
     groups = rows * triton.cdiv(columns, taps)
-    # Two tiles of both images: while one is multiplied, the next is loaded.
+    # Two tiles of both images: the next one is loaded while the current one is multiplied.
     bytes_per_pixel = 2 * (taps * block + block_of(c_out)) * x.element_size()
     tile = next((tile for tile in (64, 32) if tile * bytes_per_pixel <= SHARED_MEMORY), 16)
     steps = triton.cdiv(triton.cdiv(pixels, max(1, PROGRAMS // (slots * groups))), tile)

@@ -1,7 +1,8 @@
-"""Batch norms of many slots on a GPU: statistics once for every block, whatever number of slots read it, and no copy of it.
+"""Batch norms of many slots on a GPU.
 
-A norm within a chain may include the ReLU that follows it. Sums over pixels are taken in parts and added up in a fixed
-order, so that a step is bit-reproducible.
+The statistics of a block are computed once, however many slots read it, and the block is never copied. A norm within a
+chain can include the ReLU that follows it. Sums over pixels are computed in parts and added in a fixed order, so that a
+step is bit-reproducible.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from rapdarts.networks.batched.kernels.launch import PROGRAMS, TILE_ELEMENTS, bl
 from rapdarts.networks.batched.layout import BlockMap
 
 PARTS = 64
-"""Most parts in which the pixels are summed."""
+"""Maximum number of parts in which the pixels are summed."""
 
 
 @triton.jit(do_not_specialize=["pixels", "steps"])
 def _moments(source, sums, pixels, steps, channels, c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr):
-    """Sums over a part of the pixels, of one block's channels and of their squares, less the first pixel's values."""
+    """Sum a block's channels and their squares over a part of the pixels, after subtracting the values of the first pixel."""
     part, source_block = tl.program_id(0), tl.program_id(1)
     c = tl.arange(0, block)
     has_channel = c < c_in
@@ -44,7 +45,7 @@ def _moments(source, sums, pixels, steps, channels, c_in: tl.constexpr, block: t
 def mean_and_variance(
     source, sums, source_block, pixels, parts, channels, c_in: tl.constexpr, block: tl.constexpr, most_parts: tl.constexpr
 ):  # fmt: skip
-    """Mean and variance of a block's channels, from their sums over parts of the pixels."""
+    """Return the mean and variance of a block's channels from their sums over parts of the pixels."""
     c, p = tl.arange(0, block), tl.arange(0, most_parts)
     has_channel = c < c_in
     offset = (p * 2 * channels + source_block * c_in)[:, None] + c[None, :]
@@ -62,7 +63,7 @@ def _normalise(
     momentum, eps,
     c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, most_parts: tl.constexpr, relu: tl.constexpr,
 ):  # fmt: skip
-    """(x - mean) / deviation of some tiles of a slot; the first program stores the statistics."""
+    """Compute (x - mean) / deviation for some tiles of a slot; the first program also stores the statistics."""
     chunk, slot = tl.program_id(0), tl.program_id(1)
     source_block = tl.load(reads + slot)
     mean, variance = mean_and_variance(
@@ -97,7 +98,10 @@ def term(
     channels,
     c_in: tl.constexpr, block: tl.constexpr, masked: tl.constexpr,
 ):  # fmt: skip
-    """The term of a slot at a tile of pixels, before its weight: normalised values; of a skip the state, where `masks` keeps it."""
+    """Return the term of a slot for a tile of pixels, before it is weighted.
+
+    This is the normalised input of a norm, or for a skip the state, with zeros where `masks` drops it.
+    """
     c = tl.arange(0, block)
     source_block = tl.load(reads + slot)
     if slot < normed:
@@ -121,7 +125,7 @@ def _reduce(
     to_channels, from_channels, state_channels, channels,
     c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, masked: tl.constexpr, relu: tl.constexpr,
 ):  # fmt: skip
-    """Sums over a part of the pixels, of the gradient for a slot and of that times the slot's term."""
+    """Sum, over a part of the pixels, the gradient of a slot and the product of this gradient and the slot's term."""
     part, slot = tl.program_id(0), tl.program_id(1)
     node = tl.load(into + slot)
     c = tl.arange(0, block)
@@ -150,7 +154,7 @@ def _input_gradient(
     to_channels, from_channels, channels,
     c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, has_scale: tl.constexpr, relu: tl.constexpr,
 ):  # fmt: skip
-    """The gradient for a tile of a block, from all slots that read it."""
+    """Compute the gradient for a tile of a block from all slots that read the block."""
     source_block = tl.program_id(1)
     pixel = tl.program_id(0) * tile + tl.arange(0, tile)
     c = tl.arange(0, block)
@@ -179,7 +183,7 @@ def _input_gradient(
 
 
 def plan(pixels: int, groups: int, width: int, most: int) -> tuple[int, int, int, int]:
-    """Return channels and pixels of a tile, tiles of a program, and programs (at most `most`) for each of the groups."""
+    """Return the channels and pixels of a tile, the tiles of a program, and the programs of each group (at most `most`)."""
     block = block_of(width)
     tile = max(16, TILE_ELEMENTS // block)
     tiles = triton.cdiv(pixels, tile)
@@ -188,7 +192,10 @@ def plan(pixels: int, groups: int, width: int, most: int) -> tuple[int, int, int
 
 
 def moments(x: Tensor, blocks: int) -> tuple[Tensor, tuple[int, int, int]]:
-    """Return the sums of `_moments` (parts, 2, blocks*C), and a block's channels, a tile's channels, and the pixels."""
+    """Return the sums that `_moments` computes for `x` (n, blocks*C, h, w), as (parts, 2, blocks*C), and three sizes.
+
+    The sizes are the channels of a block, the channels of a tile, and the number of pixels.
+    """
     pixels, width = x.numel() // x.shape[1], x.shape[1] // blocks
     block, tile, steps, parts = plan(pixels, blocks, width, PARTS)
     sums = torch.empty((parts, 2, x.shape[1]), dtype=torch.float32, device=x.device)
@@ -199,10 +206,10 @@ def moments(x: Tensor, blocks: int) -> tuple[Tensor, tuple[int, int, int]]:
 def forward(
     x: Tensor, block_map: BlockMap, running_mean: Tensor, running_var: Tensor, momentum: float, eps: float, relu: bool
 ) -> tuple[Tensor, Tensor]:
-    """Normalise `x` (n, blocks*C, h, w) for every slot; with `relu`, a ReLU follows.
+    """Normalise `x` (n, blocks*C, h, w) for every slot, followed by a ReLU if `relu`.
 
-    Updates `running_mean` and `running_var` (slots*C,) in place. Returns (n, slots*C, h, w), and mean and inverse
-    deviation (2, slots*C).
+    Updates `running_mean` and `running_var` (slots*C,) in place. Returns the result (n, slots*C, h, w) and the
+    statistics (2, slots*C): mean and inverse standard deviation.
     """
     slots = len(block_map.sources)
     sums, (width, block, pixels) = moments(x, block_map.blocks)
@@ -219,7 +226,10 @@ def forward(
 
 
 def backward(gradient: Tensor, x: Tensor, block_map: BlockMap, statistics: Tensor, relu: bool) -> Tensor:
-    """Return the gradient for the `x` of `forward`, given that for its result."""
+    """Return the gradient for the `x` (n, blocks*C, h, w) of `forward`, given that for its result (n, slots*C, h, w).
+
+    `statistics` (2, slots*C) is what `forward` returns.
+    """
     slots = len(block_map.sources)
     own = index_table(tuple(range(slots)), x.device)
     reads = index_table(block_map.sources, x.device)
@@ -231,7 +241,12 @@ def reduced(
     gradient: Tensor, x: Tensor, state: Tensor, masks: Tensor | None, reads: Tensor, edges: Tensor, into: Tensor,
     statistics: Tensor, normed: int, slots: int, relu: bool,
 ) -> Tensor:  # fmt: skip
-    """Return the sums of `_reduce` over all pixels, (2, slots*C)."""
+    """Return the sums that `_reduce` computes, over all pixels, (2, slots*C).
+
+    `gradient` is (n, nodes*C, h, w), `x` (n, blocks*C, h, w), `state` (n, states*C, h, w), `masks` (edges, n, h, w, C), and
+    `statistics` (2 or 3, normed*C). For each slot, `reads` (slots,) holds its block and `into` (slots,) its node; `edges`
+    (skips,) holds the index of each skip's mask.
+    """
     width = statistics.shape[1] // normed
     pixels = x.numel() // x.shape[1]
     block, tile, steps, parts = plan(pixels, slots, width, PARTS)
@@ -247,7 +262,11 @@ def input_gradient(
     gradient: Tensor, x: Tensor, block_map: BlockMap, into: Tensor, scale: Tensor, statistics: Tensor, sums: Tensor,
     *, has_scale: bool, relu: bool,
 ) -> Tensor:  # fmt: skip
-    """Return the gradient for `x`, given the sums that `reduced` returns."""
+    """Return the gradient for `x` (n, blocks*C, h, w), given `sums` (2, slots*C) from `reduced`.
+
+    `gradient` is (n, nodes*C, h, w), `into` (slots,), and `statistics` (2 or 3, slots*C). `scale` (slots*C,) is read only if
+    `has_scale`.
+    """
     readers, readers_table = readers_of(block_map)
     width, pixels = x.shape[1] // block_map.blocks, x.numel() // x.shape[1]
     block = block_of(width)
@@ -261,5 +280,8 @@ def input_gradient(
 
 
 def as_bytes(masks: Tensor | None, other: Tensor) -> Tensor:
-    """Return masks as a kernel reads them; without masks, `other`, which stands for the pointer that it never reads."""
+    """Return boolean `masks` (edges, n, h, w, C) as bytes, which kernels can read.
+
+    Without masks, return `other` of any shape: a kernel needs a pointer even if it never reads it.
+    """
     return other if masks is None else masks.view(torch.uint8)

@@ -1,4 +1,4 @@
-"""Max and average pools on a GPU, channels last; gradients are gathered, so that a step is bit-reproducible."""
+"""Max and average pools on a GPU, channels last; gradients are gathered, not scattered, so that a step is bit-reproducible."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _pool(
     size: tl.constexpr, stride: tl.constexpr, padding: tl.constexpr, maximum: tl.constexpr,
     block: tl.constexpr, tile: tl.constexpr,
 ):  # fmt: skip
-    """A tile of pixels of the result; for a maximum, also its place in the window."""
+    """Compute a tile of pixels of the result; for a maximum, also store its position in the window."""
     pixel = tl.program_id(0) * tile + tl.arange(0, tile)
     c = tl.program_id(1) * block + tl.arange(0, block)
     in_range, has_channel = pixel < pixels, c < channels
@@ -35,7 +35,7 @@ def _pool(
             offset = ((image * from_height + h) * from_width + w) * from_pitch
             x = tl.load(source + offset[:, None] + c[None, :], mask, 0.0).to(tl.float32)
             if maximum:
-                larger = mask & ((x > best) | (x != x))  # a NaN wins, as it does in torch
+                larger = mask & ((x > best) | (x != x))  # NaN propagates, as in torch
                 best = tl.where(larger, x, best)
                 chosen = tl.where(larger, i * size + j, chosen)
             else:
@@ -58,7 +58,7 @@ def _pool_backward(
     size: tl.constexpr, stride: tl.constexpr, padding: tl.constexpr, maximum: tl.constexpr,
     block: tl.constexpr, tile: tl.constexpr,
 ):  # fmt: skip
-    """The gradient for a tile of pixels of the image, from all windows that they lie in."""
+    """Compute the gradient for a tile of pixels of the image from all windows that contain them."""
     pixel = tl.program_id(0) * tile + tl.arange(0, tile)
     c = tl.program_id(1) * block + tl.arange(0, block)
     in_range, has_channel = pixel < pixels, c < channels
@@ -91,9 +91,10 @@ def _pool_backward(
 def forward(
     x: Tensor, size: int, stride: int, padding: int, maximum: bool, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Pool `x` (n, C, h, w), padding not counted, into `out` if given; for a maximum, also return its place in the window.
+    """Pool `x` (n, C, h, w), ignoring the padding; the result is written into `out` if given.
 
-    Both are (n, C, h', w'). Images have a pitch (`launch.pitch`).
+    For a maximum, also returns its position in the window. Both are (n, C, h', w'). Images must have a pitch
+    (`launch.pitch`).
     """
     n, channels, *given = x.shape
     height, width = ((side + 2 * padding - size) // stride + 1 for side in given)
@@ -107,7 +108,7 @@ def forward(
 
 
 def backward(gradient: Tensor, given: torch.Size, which: Tensor | None, size: int, stride: int, padding: int) -> Tensor:
-    """Return the gradient for the image, of the shape `given` (n, C, h, w)."""
+    """Return the gradient for the image, of shape `given` (n, C, h, w), from that for the result (n, C, h', w')."""
     n, channels, height, width = given
     result = torch.empty(given, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last)
     grid, *blocks = _plan(n * height * width, channels)
@@ -117,7 +118,7 @@ def backward(gradient: Tensor, given: torch.Size, which: Tensor | None, size: in
 
 
 def _plan(pixels: int, channels: int) -> tuple[tuple[int, int], int, int]:
-    """Return the grid, and channels and pixels of a tile."""
+    """Return the grid, and the channels and pixels of a tile."""
     block = min(64, triton.next_power_of_2(channels))
     tile = TILE_ELEMENTS // block
     return (triton.cdiv(pixels, tile), triton.cdiv(channels, block)), block, tile

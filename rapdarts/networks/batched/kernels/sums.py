@@ -1,6 +1,7 @@
-"""The weighted sums into a cell's nodes on a GPU: terms are normalised, weighted and added as they are read, and never written.
+"""The weighted sums into a cell's nodes on a GPU.
 
-The terms are those of the edges that leave the same states (`layout.Terms`).
+The terms of the edges that leave the same states (`layout.Terms`) are normalised, weighted and added as they are read,
+and never written to memory.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def _store_statistics(
     source, reads, sums, statistics, pixels, parts, from_channels, channels, eps,
     c_in: tl.constexpr, block: tl.constexpr, most_parts: tl.constexpr,
 ):  # fmt: skip
-    """Mean, inverse deviation and the unbiased variance of one slot."""
+    """Store the mean, inverse standard deviation and unbiased variance of a slot."""
     slot = tl.program_id(0)
     source_block = tl.load(reads + slot)
     mean, variance = mean_and_variance(
@@ -48,7 +49,7 @@ def _sum_terms(
     from_channels, state_channels, channels,
     c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, masked: tl.constexpr, has_pending: tl.constexpr,
 ):  # fmt: skip
-    """Some tiles of a node: the terms of all slots that enter it, weighted and added in order to its pending sum."""
+    """Compute some tiles of a node: add the weighted terms of all slots that enter it to its pending sum, in a fixed order."""
     chunk, node = tl.program_id(0), tl.program_id(1)
     nodes = tl.num_programs(1)
     c = tl.arange(0, block)
@@ -79,7 +80,7 @@ def _skip_gradient(
     gradient, target, scale, masks, edges, readers_table, into, pixels, readers, to_channels, state_channels,
     c_in: tl.constexpr, block: tl.constexpr, tile: tl.constexpr, masked: tl.constexpr,
 ):  # fmt: skip
-    """The gradient for a tile of a state, from all skips that read it; `scale` and `into` are those of the skips."""
+    """Compute the gradient for a tile of a state from all skips that read it; `scale` and `into` cover the skips only."""
     source_block = tl.program_id(1)
     pixel = tl.program_id(0) * tile + tl.arange(0, tile)
     c = tl.arange(0, block)
@@ -104,11 +105,12 @@ def _skip_gradient(
 def weighted_sum(
     terms: Terms, buffer: Tensor, state: Tensor, masks: Tensor | None, scale: Tensor, pending: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Add terms times `scale` (slots*C,) to the nodes that they enter: batch norms of `buffer` (n, blocks*C, h, w), and skips.
+    """Multiply the terms by `scale` (slots*C,) and add them to the nodes that they enter.
 
-    `state` is (n, states*C, h, w), `masks` (edges, n, h, w, C) of bool says what skips keep, and `pending` (n, nodes*C, h, w)
-    is the nodes' sum so far. Returns the first node (n, C, h, w), the others side by side, and the statistics of every
-    norm (3, slots*C): mean, inverse deviation, and unbiased variance.
+    The terms are batch norms of `buffer` (n, blocks*C, h, w) and skips of `state` (n, states*C, h, w). The boolean `masks`
+    (edges, n, h, w, C) are True where skips keep an element, and `pending` (n, nodes*C, h, w) holds the partial sums of the
+    nodes. Returns the first node (n, C, h, w), the others (n, (nodes - 1)*C, h, w), and the statistics of the norms
+    (3, norms*C): mean, inverse standard deviation and unbiased variance.
     """
     n, _, *size = buffer.shape
     sums, (width, block, pixels) = moments(buffer, terms.norms.blocks)
@@ -144,9 +146,9 @@ def weighted_sum_backward(
     scale: Tensor,
     statistics: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients for buffer and scale of `weighted_sum`, given that for all nodes side by side (n, nodes*C, h, w).
+    """Return the gradients for the `buffer` and `scale` of `weighted_sum`, given that for all nodes (n, nodes*C, h, w).
 
-    The skips' part of the scale's gradient needs the `state`; without it, the gradient ends before them.
+    The gradient for the skips' part of the scale needs `state`; without it, only the part of the norms is returned.
     """
     normed, device = len(terms.norms.sources), buffer.device
     into = index_table(terms.into, device)
@@ -159,7 +161,7 @@ def weighted_sum_backward(
 
 
 def skips_backward(terms: Terms, gradient: Tensor, masks: Tensor | None, scale: Tensor) -> Tensor:
-    """Return the gradient for the state (n, states*C, h, w) of `weighted_sum`, whose images are as large as the result's."""
+    """Return the gradient for the `state` (n, states*C, h, w) of `weighted_sum`, given that for all nodes (n, nodes*C, h, w)."""
     normed, width, device = len(terms.norms.sources), gradient.shape[1] // terms.nodes, gradient.device
     n, _, *size = gradient.shape
     pixels, block = gradient.numel() // gradient.shape[1], block_of(width)
