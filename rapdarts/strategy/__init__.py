@@ -1,1 +1,1 @@
-"""How one chooses: alpha to mixing weights, gradients of alpha, pruning between stages, and the discrete genotype at the end."""
+"""The choice of a genotype: alpha to mixing weights, gradients of alpha, pruning between stages, and the final discretisation."""

@@ -1,4 +1,4 @@
-"""Certainty of a search: entropy and margin of its mixing weights, and agreement of its replicas beside chance."""
+"""Certainty of a search: entropy and margin of its mixing weights, and agreement of its replicas compared with chance."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from rapdarts.strategy.exact import Budgets
 from rapdarts.strategy.random_cells import random_cells
 
 DRAWS = 60
-"""Random genotypes that chance is judged by."""
+"""Number of random genotypes that estimate the agreement by chance."""
 
 MOST_REPLICAS = 100
-"""Largest number of replicas that a search takes."""
+"""Largest number of replicas that a search accepts."""
 
 
 def entropy(space: SearchSpace, weights: np.ndarray) -> float:
     """Return the mean entropy of the edges' mixing weights (kinds, edges, primitives) as a share of its maximum.
 
-    1 is uniform; edges with one candidate left do not count. 0 where there are no others.
+    Uniform weights give 1. Edges with one candidate left do not count; if there are no other edges, the entropy is 0.
     """
     candidates = space.mask.sum(-1)
     shares = weights / weights.sum(-1, keepdims=True)
@@ -36,7 +36,11 @@ def entropy(space: SearchSpace, weights: np.ndarray) -> float:
 
 
 def margin(space: SearchSpace, weights: np.ndarray) -> float:
-    """Return by how much the strongest candidate of an edge leads the second on average, as a share of the edge's weight."""
+    """Return the mean lead of an edge's strongest candidate over its second strongest, as a share of the edge's weight.
+
+    `weights` are mixing weights (kinds, edges, primitives). Edges with one candidate left do not count; if there are no
+    other edges, the margin is 1.
+    """
     shares = np.sort(np.where(space.mask, weights, 0.0) / weights.sum(-1, keepdims=True), -1)
     several = space.mask.sum(-1) > 1
     return float((shares[several, -1] - shares[several, -2]).mean()) if several.any() else 1.0
@@ -44,10 +48,11 @@ def margin(space: SearchSpace, weights: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How much several replicas agree, as means over all pairs of them.
+    """Agreement of several replicas, as means over all pairs of them.
 
-    `same` of `choices` (edge, primitive) pairs are equal in two replicas' genotypes; `chance` is that number for two
-    random genotypes under the same conditions. `correlation` is Spearman's, of the `contrasts` of the mixing weights.
+    The genotypes of two replicas share `same` of their `choices` (edge, primitive) pairs; two random genotypes under the
+    same conditions share `chance` of them. `correlation` is Spearman's rank correlation of the `contrasts` of the mixing
+    weights.
     """
 
     replicas: int
@@ -58,9 +63,9 @@ class Agreement:
 
     @property
     def reliability(self) -> float:
-        """The correlation to expect between the mean of these replicas and the mean of as many others, at least 0.
+        """Expected correlation between the mean of these replicas and the mean of as many others, at least 0.
 
-        (Spearman 1910 and Brown 1910, as reliability of a test of several parts.)
+        Spearman 1910 and Brown 1910, who give the reliability of a test with several parts.
         """
         r = max(0.0, self.correlation)
         return self.replicas * r / (1 + (self.replicas - 1) * r)
@@ -71,11 +76,11 @@ class Agreement:
         return self.reliability < 0.5
 
     def words(self, epochs: int) -> str:
-        """Return the agreement in a sentence; `epochs` is how long the replicas trained."""
+        """Return the agreement in a sentence; `epochs` is the number of epochs that the replicas trained in a stage."""
         number = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}.get(self.replicas, str(self.replicas))
         words = (
             f"the {number} replicas agree on {self.same:.3g} of {self.choices} choices (chance: {self.chance:.3g}); the rank"
-            f" correlation of their weights is {self.correlation:.2f}, so that the mean of {number} others would correlate with"
+            f" correlation of their weights is {self.correlation:.2f}, so the mean of {number} others would correlate with"
             f" theirs at {self.reliability:.2f}"
         )
         if not self.mostly_noise:
@@ -86,13 +91,13 @@ class Agreement:
 
     @property
     def _enough(self) -> int | None:
-        """Number of replicas whose mean reaches a reliability of 0.5; None if that is out of reach."""
+        """Number of replicas whose mean reaches a reliability of 0.5; None if it exceeds `MOST_REPLICAS`."""
         r = self.correlation
         needed = math.ceil((1 - r) / r) if r > 0 else MOST_REPLICAS + 1
         return needed if needed <= MOST_REPLICAS else None
 
     def facts(self) -> dict[str, Any]:
-        """Return the figures as plain values, for result.json."""
+        """Return the agreement as plain values, for result.json."""
         return {**vars(self), "reliability": self.reliability, "mostly_noise": self.mostly_noise}
 
 
@@ -103,9 +108,10 @@ def agreement(
     budgets: Budgets | None = None,
     max_skips: int | None = None,
 ) -> Agreement:
-    """Return the agreement of replicas by their mixing weights and by the genotypes that each alone would derive.
+    """Return the agreement of replicas, from their mixing weights and the genotype that each replica alone would derive.
 
-    These keep the budgets and the cap on skips, and so do the random genotypes, which are always the same.
+    Each of `weights` is (kinds, edges, primitives). The genotypes meet the budgets and the cap on skips, and so do the
+    random genotypes they are compared with, which come from a fixed seed.
     """
     drawn = random_cells(space, np.random.default_rng(0), DRAWS, budgets, max_skips, one_hot(space, genotypes[0]) > 0)
     random = np.stack([one_hot(space, genotype) > 0 for genotype in drawn]).reshape(DRAWS, -1)
@@ -128,10 +134,11 @@ def agreement(
 
 
 def contrasts(space: SearchSpace, weights: np.ndarray) -> np.ndarray:
-    """Return by how much the log weight of every candidate differs from the mean of its edge, (n,).
+    """Return the log weight of every candidate minus the mean of its edge, (n,).
 
-    Edges with one candidate left say nothing. Differences between edges are left out: a candidate weighs more where
-    there are fewer of them, or fewer edges, in every search alike.
+    `weights` are mixing weights (kinds, edges, primitives). Edges with one candidate left do not count. Subtracting the
+    mean removes differences between edges, which every search has: a candidate weighs more if its edge has fewer
+    candidates, or its node fewer edges.
     """
     usable = space.mask & space.choosable
     logs = np.where(usable, np.log(np.maximum(weights, np.finfo(np.float64).tiny)), 0.0)
@@ -146,6 +153,6 @@ def _mean_over_pairs(common: np.ndarray) -> float:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return the ranks of values (n,), equal values sharing their mean rank."""
+    """Return the ranks of values (n,); equal values share their mean rank."""
     _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[where]

@@ -1,4 +1,4 @@
-"""alphas.json: the architecture parameters that a search ends with, of one replica or of several."""
+"""alphas.json: the final architecture parameters of a search, for one replica or several."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rapdarts.files.text import read_text
 from rapdarts.strategy.relaxation import Architecture
 
 FORMAT, VERSION, REPLICATED_VERSION = "rapdarts-alphas", 1, 2
-"""A file of one architecture has its cells at the top, as always; one of several has a list `replicas`."""
+"""A file with one architecture has the key `cells` at the top (version 1); with several, the list `replicas` (version 2)."""
 
 MAX_FILE_BYTES = 20_000_000
 
 
 def alphas_to_json(space: SearchSpace, skeleton: Skeleton, architectures: Sequence[Architecture]) -> str:
-    """Return the final architecture parameters of all replicas as text; every number reads back to the same bits."""
+    """Return the final architecture parameters of all replicas as JSON text; every number reads back bit-identically."""
     cells = [_cells(space, one) for one in architectures]
     version = VERSION if len(cells) == 1 else REPLICATED_VERSION
     head = {"format": FORMAT, "version": version, "space": space.name, "skeleton": asdict(skeleton)}
@@ -54,7 +54,7 @@ def space_of_alphas(path: Path) -> str:
     """Return the name of the space that an alphas.json belongs to. Raises as `read_alphas` does."""
     name = _tree(path).get("space")
     if not isinstance(name, str):
-        raise DamagedError(f"{path} is damaged (it names no space).")
+        raise DamagedError(f"{path} is damaged (it does not name a space).")
     return name
 
 
@@ -71,9 +71,9 @@ def _tree(path: Path) -> dict[str, Any]:
 
 
 def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, list[Architecture]]:
-    """Return the narrowed space, the deployment skeleton and the architectures of all replicas that a search ended with.
+    """Read the narrowed space, the deployment skeleton and the final architectures of all replicas of a search.
 
-    Raises InputError if the file is not there, DamagedError if it is not whole or belongs to another space.
+    Raises InputError if the file does not exist, DamagedError if it is incomplete or belongs to another space.
     """
     found = _tree(path)
     try:
@@ -94,16 +94,19 @@ def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, 
 
 
 def _architecture(cells: Mapping[str, Any], space: SearchSpace) -> tuple[SearchSpace, Architecture]:
-    """Return the narrowed space and the architecture of one replica. Raises ValueError and the like for what is not whole."""
+    """Return the narrowed space and the architecture of one replica.
+
+    Raises ValueError, KeyError or TypeError for incomplete `cells`.
+    """
     if set(cells) != set(space.kinds):
-        raise ValueError("its kinds of cell are not the space's")
+        raise ValueError("its kinds of cell do not match the space")
     mask = np.zeros_like(space.mask)
     alpha = torch.zeros(mask.shape, dtype=torch.float64)
     beta, weighed = torch.zeros(mask.shape[:2], dtype=torch.float64), 0
     for k, kind in enumerate(space.kinds):
         for edge, (place, entry) in enumerate(zip(space.edges, cells[kind], strict=True)):
             if (entry["node"], entry["input"]) != place or not entry["candidates"]:
-                raise ValueError(f"{kind} edge {edge} is not the space's")
+                raise ValueError(f"{kind} edge {edge} does not match the space")
             for name, value in zip(entry["candidates"], entry["alpha"], strict=True):
                 mask[k, edge, space.columns[name]] = True
                 alpha[k, edge, space.columns[name]] = value
@@ -111,7 +114,7 @@ def _architecture(cells: Mapping[str, Any], space: SearchSpace) -> tuple[SearchS
                 beta[k, edge] = entry["beta"]
                 weighed += 1
     if weighed not in (0, beta.numel()):
-        raise ValueError("some edges have a beta, others have none")
+        raise ValueError("some edges have a beta and others do not")
     state = {"alpha": alpha.float(), "beta": beta.float()} if weighed else {"alpha": alpha.float()}
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
         raise ValueError("an alpha or beta is not finite")

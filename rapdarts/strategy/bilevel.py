@@ -1,4 +1,4 @@
-"""Gradients of the search loss with respect to alpha: first order, or through one virtual step of the weights."""
+"""The second-order gradient of the search loss with respect to alpha, through one virtual step of the weights."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ def unrolled_gradient(
     weight_decay: float = 0.0,
     velocity: Weights | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """d/d alpha of search_loss(w', alpha) where w' = w - lr * (momentum * v + d train_loss/d w + weight_decay * w).
+    """Return search_loss(w', alpha) and d/d alpha of it, where w' = w - lr * (momentum * v + d train_loss/d w + weight_decay * w).
 
-    Liu et al. 2019, Eq. 7, with the second-order product by the central difference of their Eq. 8, epsilon =
-    0.01 / norm. Gives the search loss at w' and one gradient for each tensor of `alpha`; changes nothing.
-    `velocity` holds the momentum buffers v by name; absent ones are zero. Every training loss draws the same random
-    numbers from torch's generators: two sides that dropped different elements would differ by far more than epsilon.
+    Liu et al. 2019, Eq. 7; the second-order product is the central difference of their Eq. 8, with epsilon =
+    0.01 / norm. The loss is a scalar; the gradients have the shapes of `alpha`, tensors of any shape. `velocity` holds the
+    momentum buffers v by name, with the shapes of the weights; missing buffers are zero. The function changes none of its
+    arguments.
+
+    Every evaluation of the training loss draws the same random numbers from torch's generators. With different dropout
+    masks, the two sides of the difference would differ by far more than epsilon.
     """
     names = list(weights)
     devices = sorted({w.get_device() for w in weights.values() if w.is_cuda})

@@ -1,4 +1,4 @@
-"""Budgets on a price table: as the arrays that strategies work on, how much of one is used, and how wide a network they allow."""
+"""Budgets on a price table: as arrays for the strategies, with lower bounds on their use, and the widest network within them."""
 
 from __future__ import annotations
 
@@ -25,29 +25,32 @@ MOST_CHANNELS = 65_536
 def budgets_on(
     table: PriceTable, limits: Mapping[str, float], floors: Mapping[str, float] | None = None
 ) -> Budgets | None:
-    """Return upper bounds, and lower ones for some, as the plain arrays that a strategy works on; None where there are none."""
+    """Return the limits as upper bounds and the `floors` as lower bounds, in plain arrays; None if there are no limits.
+
+    Raises InputError for a budget on latency without a latency table.
+    """
     if not limits:
         return None
     if "latency" in limits and "latency" not in table.resources:
-        raise InputError("a budget on latency needs a table that rapdarts measure writes; name it with latency=FILE.")
+        raise InputError("a budget on latency needs a table from rapdarts measure; pass it with latency=FILE.")
     rows = [table.row(name) for name in limits]
-    # What is not counted in whole numbers is a sum whose last digit depends on its order: it stays below by more than that.
+    # The last digit of a sum of fractions depends on the order of its terms; the margin is larger than that.
     tops = [limit if name in COUNTED else limit * (1 - 1e-12) for name, limit in limits.items()]
     lows = np.array([(floors or {}).get(name, -np.inf) for name in limits])
     return Budgets(tuple(limits), table.fixed[rows], table.prices[rows], np.array(tops), lows)
 
 
 STEP = 0.05
-"""How much less of a budget is asked for at a time where no genotype uses the share asked for."""
+"""Step by which the required share of a budget falls while no genotype uses that share."""
 
 
 def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule: Rule) -> tuple[Budgets | None, str]:
-    """Return the budgets with a lower bound on the one that binds first, and a remark where less of it is asked for than `rule` does.
+    """Return the budgets with a lower bound on the one that binds first, and a remark if the bound is below the share in `rule`.
 
-    The budget that binds first is the one of which the strongest genotype by mixing `weights` (kinds, edges,
-    primitives) uses the largest share, of those that any genotype within the others exceeds. All candidates that there
-    were count here: those that are left after a stage may cost less because of the budget. If none exceeds any, there
-    is no lower bound. Raises Infeasible if no genotype is within the budgets.
+    A budget can bind if some genotype within the other budgets exceeds it. Among these budgets, the first to bind is the
+    one that the strongest genotype, by mixing `weights` (kinds, edges, primitives), uses the largest share of. If no
+    budget can bind, there is no lower bound. The full set of candidates decides this: those left after a stage may be
+    cheap only because of the budget. Raises Infeasible if no genotype is within the budgets.
     """
     if budgets is None or not rule.spend:
         return budgets, ""
@@ -57,7 +60,7 @@ def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule
     name = next((name for name in by_share if _can_bind(space, budgets, name, rule)), None)
     if name is None:
         asked_of = within_limits({name: rule.limits[name] for name in by_share})
-        return budgets, f"even the most expensive cell has {asked_of}: there is no lower bound (search.spend)."
+        return budgets, f"even the most expensive cell has {asked_of}, so there is no lower bound (search.spend)."
     share, asked, limit = rule.spend[name], rule.spend[name], rule.limits[name]
     while not (within := _using(share, budgets, name, limit)).met_by(strongest):
         if exists(space, within, rule.max_skips):
@@ -73,9 +76,9 @@ def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule
 
 
 def _can_bind(space: SearchSpace, budgets: Budgets, name: str, rule: Rule) -> bool:
-    """Return whether a genotype within the other budgets may exceed one, with any skip-only paths.
+    """Return whether a genotype within the other budgets, with any skip-only paths, may exceed the budget `name`.
 
-    The most expensive genotype itself may take minutes to find; whether any is over the budget does not.
+    Finding the most expensive genotype may take minutes; finding any genotype over the budget does not.
     """
     limit = rule.limits[name]
     over = np.floor(limit) + 1 if name in COUNTED else limit * (1 + 1e-6)
@@ -86,22 +89,25 @@ def _can_bind(space: SearchSpace, budgets: Budgets, name: str, rule: Rule) -> bo
 
 
 def _using(share: float, budgets: Budgets, name: str, limit: float) -> Budgets:
-    """The budgets, of one of which at least a share is used; the least whole number that is so where the resource is counted."""
+    """Return the budgets with `share` of the limit as lower bound on one, rounded up to a whole number for a counted resource."""
     floor = share * limit
     return budgets.with_floor(name, np.ceil(round(floor, 6)) if name in COUNTED else floor)
 
 
 def check_budgets(settings: SearchConfig, table: PriceTable) -> None:
-    """Raises InputError where no genotype meets the budgets at a table's skeleton: how far off they are, and what would fit."""
+    """Raise InputError if no genotype meets the budgets at the table's skeleton.
+
+    The message gives the cost of the cheapest genotype and the largest skeletons that would fit.
+    """
     space, skeleton = table.space, table.skeleton
     rule = rule_of(settings, space)
     limits, cap = rule.limits, rule.max_skips
     try:
         discretize_exactly(space, uniform_mixing(space.mask).weights.numpy(), budgets_on(table, limits), cap)
     except Infeasible as error:
-        if not error.floors:  # it is the cap on skips that cannot be met
+        if not error.floors:  # the cap on skips is the one that cannot be met
             raise
-        # Time was measured at this skeleton only: what would fit is what the other budgets leave.
+        # Latency was measured at this skeleton only, so smaller skeletons are checked against the other budgets.
         counted = {name: limit for name, limit in limits.items() if name != "latency"}
         if counted != limits and feasible(space, budgets_on(table, counted), cap):
             raise
@@ -117,14 +123,15 @@ def check_budgets(settings: SearchConfig, table: PriceTable) -> None:
             ),
         }
         would = " or ".join(f"skeleton.{name}={size}" for name, size in sizes.items() if size)
-        remedy = f"raise the budget, or take {would}" if would else "raise the budget; no smaller network fits either"
+        remedy = f"raise the budget, or set {would}" if would else "raise the budget; no smaller network fits either"
         raise InputError(f"{str(error).rstrip('.')}; {remedy}.") from None
 
 
 def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> int:
-    """The most channels at which the mean network of the space, that of uniform mixing, is within every budget; 2 if none are.
+    """Return the largest number of channels at which the space's mean network (uniform mixing) meets every budget; 2 if none does.
 
-    At the width where only the cheapest cell fits there would be nothing left to search.
+    The mean network decides, because at the largest width for the cheapest cell there would be nothing to search.
+    Raises InputError if the settings have a latency table.
     """
     rule, mixture = rule_of(settings, space), uniform_mixing(space.mask)
 
@@ -136,13 +143,13 @@ def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> in
 
     if settings.latency:
         raise InputError(
-            "skeleton.channels=auto cannot be priced by a latency table, which holds for one width; give a number."
+            "skeleton.channels=auto cannot be used with a latency table, which is valid for one width only; give a number."
         )
     return largest(fits, 2, MOST_CHANNELS) or 2
 
 
 def largest(fits: Callable[[int], bool], low: int, high: int) -> int | None:
-    """The largest number from `low` to `high` that fits, where all smaller ones do; None if not even `low` does."""
+    """Return the largest number from `low` to `high` that fits, or None if `low` does not; below a number that fits, all must fit."""
     if high < low or not fits(low):
         return None
     step = low

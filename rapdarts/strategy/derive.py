@@ -1,4 +1,4 @@
-"""From architecture parameters to a genotype with its exact costs: what a search ends with, and what `derive` does again."""
+"""Derivation of a genotype with its exact costs from mixing weights, at the end of a search and in `derive`."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from rapdarts.strategy.rule import Rule, words_of
 
 @dataclass(frozen=True, repr=False)
 class Derivation:
-    """The chosen genotype with its exact costs at the skeleton; what else could have been chosen; and the rule in words.
+    """The chosen genotype with its exact costs at the skeleton, the other candidates, and the rule in words.
 
-    `candidates` are, by the rule `exact`, the best genotypes, best first; by the others every genotype that some cap
-    gives, the loosest first. `budgets` are the bounds that were kept, by resource, and `within` is the same with the
-    lower bound; `remark` says where less of them is used than was asked for, and why. `entropy` and `margin` are those
-    of the mixing weights; `agreement` is that of the replicas, which trained for `epochs`, where there are several.
+    With the rule `exact`, `candidates` are the best genotypes, best first; with the other rules, every genotype that some
+    cap on skips gives, the loosest cap first. `budgets` are the upper bounds by resource, and `within` adds the lower
+    bound; `remark` explains a lower bound below the requested share. `entropy` and `margin` describe the mixing weights.
+    With several replicas, `agreement` describes how far they agree, and `epochs` is how long they trained.
     """
 
     genotype: Genotype
@@ -53,7 +53,7 @@ class Derivation:
     epochs: int = 0
 
     def candidates_json(self) -> list[dict[str, Any]]:
-        """The candidates as plain values, for candidates.json."""
+        """Return the candidates as plain values, for candidates.json."""
         return [
             {
                 "max_skips": candidate.max_skips,
@@ -66,11 +66,11 @@ class Derivation:
         ]
 
     def best_first(self) -> list[dict[str, Any]]:
-        """Return the chosen candidate, then the others by their scores; those without one (a weight of 0) last."""
+        """Return the chosen candidate, then the others by score; candidates without a score (a weight of 0) come last."""
         return best_first(self.candidates_json())
 
     def describe(self, count: int = 1) -> str:
-        """Return the rule, the chosen genotype, its costs and shares of the budgets, and the other candidates up to `count`."""
+        """Return a text with the rule, the `count` best candidates with their costs, the used shares of budgets, and remarks."""
         lines = [f"rule: {self.rule}", self.genotype.line, costs_line(self.genotype.costs)]
         if count > 1:
             lines[1] = f"1. score {self.candidates[0].score:.4f}: {lines[1]}"
@@ -84,7 +84,7 @@ class Derivation:
 
     @property
     def remarks(self) -> list[str]:
-        """What a user should know of it, in sentences: a lower bound that was not met, and how far replicas agree."""
+        """Remarks for the user, as sentences: a lower bound that was not met, and how far the replicas agree."""
         agreement = self.agreement.words(self.epochs) if self.agreement else ""
         return [*filter(None, [self.remark, agreement])]
 
@@ -98,12 +98,12 @@ class Derivation:
 
     @property
     def used(self) -> dict[str, float]:
-        """How much of each budget the genotype uses, 0 to 1."""
+        """Share of each budget that the genotype uses, 0 to 1."""
         return {name: self.genotype.costs[name] / budget for name, budget in self.budgets.items()}
 
 
 def best_first(candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the chosen candidate, then the others by their scores; those without one (a weight of 0) last."""
+    """Return the chosen candidate, then the others by score; candidates without a score (a weight of 0) come last."""
     return sorted(candidates, key=lambda one: (not one["chosen"], one["score"] is None, -(one["score"] or 0)))
 
 
@@ -115,11 +115,11 @@ def derive(
     provenance: Mapping[str, Any],
     count: int = 1,
 ) -> Derivation:
-    """Return the genotype that `rule` derives from the mixing `weights` (kinds, edges, primitives), and all candidates, with exact costs.
+    """Derive a genotype by `rule` from the mixing `weights` (kinds, edges, primitives), with all candidates and exact costs.
 
-    Where the rule has budgets, for `count` above 1, and where the strongest choices would leave an output without a
-    path from the inputs, it is the best of all genotypes that are allowed. Raises DivergedError if a weight is not
-    finite, InputError if no cell meets the cap on skips, Infeasible if no genotype is within the budgets.
+    The result is the best of all allowed genotypes if the rule has budgets, if `count` is above 1, or if the plain rule
+    would leave an output without a path from the inputs. Raises DivergedError if a weight is not finite, InputError if no
+    cell meets the cap on skips, Infeasible if no genotype is within the budgets.
     """
     exact = rule.exact or count > 1
     if not exact:
@@ -165,27 +165,27 @@ def derive_jointly(
     count: int,
     epochs: int,
 ) -> Derivation:
-    """Derive from the mean of several replicas' mixing `weights`, (kinds, edges, primitives) each, and say how far they agree.
+    """Derive from the mean of several replicas' mixing `weights`, (kinds, edges, primitives) each, and add their agreement.
 
-    Raises as `derive` does; with one replica it does nothing else. `epochs` is how long the replicas trained.
+    With one replica, the result is that of `derive`. `epochs` is how long the replicas trained. Raises as `derive` does.
     """
     found = derive(space, mean_weights(weights), table, rule, provenance, count)
     if len(weights) == 1:
         return found
-    # Each replica alone derives under the conditions of the mean, and so do the random genotypes that they are compared with.
+    # Each replica's own genotype, and the random genotypes they are compared with, meet the same conditions as the mean's.
     alone = [discretize_exactly(space, one, found.within, rule.max_skips)[0].genotype for one in weights]
     return replace(found, agreement=agreement(space, weights, alone, found.within, rule.max_skips), epochs=epochs)
 
 
 @contextmanager
 def where_infeasible(full: SearchSpace, left: SearchSpace, table: PriceTable, rule: Rule) -> Iterator[None]:
-    """Within, an Infeasible says what the candidates that a search left cost at the least, and what those of the full space do."""
+    """Turn an Infeasible inside into an InputError with the lowest costs of a search's remaining candidates and the full space."""
     limits, max_skips = rule.limits, rule.max_skips
     try:
         yield
     except Infeasible as error:
         budgets = budgets_on(table, limits)
-        if budgets is None or not error.floors:  # it is the cap on skips that cannot be met
+        if budgets is None or not error.floors:  # the cap on skips is the one that cannot be met
             raise
         floors = [
             {name: table.exact(cheapest(space, budgets, name, max_skips))[name] for name in limits}
@@ -195,8 +195,9 @@ def where_infeasible(full: SearchSpace, left: SearchSpace, table: PriceTable, ru
             " or ".join(f"{show(cost, name)} {name}" for name, cost in found.items()) for found in floors
         )
         capped = conditions_in_words(full, max_skips)
-        anew = ", or search anew within it" if all(floors[1][name] <= limits[name] for name in limits) else ""
+        again = ", or run a new search with it" if all(floors[1][name] <= limits[name] for name in limits) else ""
+        alone = ", each resource taken alone" if len(limits) > 1 else ""
         raise InputError(
-            f"no genotype of the candidates that this search left meets {within(limits)}{capped}: they cost {of_left} at"
-            f" the least, the full space {of_full}{', each taken alone' if len(limits) > 1 else ''}; raise the budget{anew}."
+            f"no genotype of the candidates that this search left meets {within(limits)}{capped}: their lowest cost is"
+            f" {of_left} ({of_full} in the full space){alone}; raise the budget{again}."
         ) from None

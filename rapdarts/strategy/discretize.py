@@ -1,4 +1,4 @@
-"""From mixing weights to the genotype, by rules that say what happens at ties and how many skips may stay."""
+"""Discretisation of mixing weights to a genotype by the rules of DARTS and P-DARTS, with ties and the cap on skips defined."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rapdarts.errors import DivergedError, InputError
 
 @dataclass(frozen=True)
 class Candidate:
-    """A genotype that could be derived, the skip cap it answers to (None: no cap), and the sum of its log mixing weights."""
+    """A genotype that could be derived, the cap on skips that gives it (None: no cap), and the sum of its log mixing weights."""
 
     genotype: Genotype
     max_skips: int | None
@@ -24,18 +24,16 @@ class Candidate:
 def discretize(space: SearchSpace, weights: np.ndarray, max_skips: int | None = None) -> Genotype:
     """Return the genotype of the strongest choices in `weights` (kinds, edges, primitives).
 
-    On each edge the strongest open primitive that may be derived; each node keeps its strongest edges; in the
-    normal cell, while there are more than `max_skips` skips, the weakest of them is struck out and the cell
-    derived again (Chen et al. 2019, section 3.3, and its code). Without a cap this is the rule of Liu et al. 2019,
-    section 2.4. Ties go to the lowest edge, then to the lowest primitive.
+    Each edge takes its strongest open primitive that may be derived, and each node keeps its strongest edges. While the
+    normal cell has more than `max_skips` skips, the weakest skip is excluded and the cell is derived again (Chen et al.
+    2019, section 3.3, and its code). Without a cap this is the rule of Liu et al. 2019, section 2.4. Ties go to the
+    lowest edge, then to the lowest primitive.
 
     Raises DivergedError if a weight is not finite, InputError if no cell meets the cap or a node has too few edges
-    with anything to derive.
+    with a primitive to derive.
     """
     if not np.isfinite(weights).all():
-        raise DivergedError(
-            "the mixing weights are not finite; no genotype is derived from them. Lower search.alpha_lr."
-        )
+        raise DivergedError("the mixing weights are not finite, so no genotype can be derived. Lower search.alpha_lr.")
     strength = np.where(space.mask & space.choosable, weights, CLOSED)
     cells = {kind: _strongest(space, strength[i]) for i, kind in enumerate(space.kinds)}
     if max_skips is not None:
@@ -44,7 +42,10 @@ def discretize(space: SearchSpace, weights: np.ndarray, max_skips: int | None = 
 
 
 def candidates(space: SearchSpace, weights: np.ndarray) -> list[Candidate]:
-    """Return every genotype that some skip cap leads to, from no cap down to 0, each once, under its loosest cap."""
+    """Return every genotype that `discretize` gives for some cap on skips, from no cap down to 0.
+
+    `weights` are mixing weights (kinds, edges, primitives). Each genotype appears once, with its loosest cap.
+    """
     found: list[Candidate] = []
     for cap in [None, *range(len(space.edges), -1, -1)]:
         try:
@@ -57,7 +58,10 @@ def candidates(space: SearchSpace, weights: np.ndarray) -> list[Candidate]:
 
 
 def score(space: SearchSpace, weights: np.ndarray, genotype: Genotype) -> float:
-    """Return the sum of the log mixing weights of the chosen (edge, primitive) pairs; at most 0, and -inf where one has no weight."""
+    """Return the sum of the log mixing `weights` (kinds, edges, primitives) of the chosen (edge, primitive) pairs.
+
+    The score is at most 0, and -inf if a choice has weight 0.
+    """
     edges = {edge: index for index, edge in enumerate(space.edges)}
     chosen = [
         weights[space.kinds.index(kind), edges[node, source], space.columns[name]]
@@ -70,20 +74,20 @@ def score(space: SearchSpace, weights: np.ndarray, genotype: Genotype) -> float:
 
 
 Pairs = list[tuple[int, int]]
-"""The chosen (edge, primitive) pairs of a cell, in order of the edges."""
+"""The chosen (edge, primitive) pairs of a cell, ordered by edge."""
 
 CLOSED, STRUCK = -2.0, -1.0
-"""Strengths below every weight, even 0: of what may not be chosen, and of a skip that should not be if anything else can."""
+"""Strengths below every weight, even 0, of a primitive that may not be chosen, and of a skip that is only a last resort."""
 
 
 def _strongest(space: SearchSpace, strength: np.ndarray) -> Pairs:
     """Return the kept edges with their primitives; `strength` is (edges, primitives)."""
-    best = strength.argmax(-1)  # the first of equals: the lowest primitive
+    best = strength.argmax(-1)  # the first of equal ones: the lowest primitive
     peak = strength.max(-1)
     pairs = []
     for node in range(space.nodes):
         into = range(len(space.edges))[space.edges_into(node)]
-        kept = sorted(into, key=lambda edge: -peak[edge])[: space.edges_kept(node)]  # stable: the lowest edge
+        kept = sorted(into, key=lambda edge: -peak[edge])[: space.edges_kept(node)]  # stable: ties to the lowest edge
         if any(peak[edge] == CLOSED for edge in kept):
             raise InputError(
                 f"node {node} keeps {len(kept)} edges, but fewer have a primitive left to derive in the space {space.name}."
@@ -100,12 +104,12 @@ def _with_few_skips(space: SearchSpace, strength: np.ndarray, max_skips: int) ->
         skips = [(edge, column) for edge, column in pairs if names[column] == SKIP]
         if len(skips) <= max_skips:
             return pairs
-        standing = [pair for pair in skips if strength[pair] != STRUCK]
-        if not standing:
+        left = [pair for pair in skips if strength[pair] != STRUCK]
+        if not left:
             raise InputError(
                 f"no normal cell with at most {max_skips} skips is left in this space; raise search.max_skips."
             )
-        strength[min(standing, key=lambda pair: strength[pair])] = STRUCK
+        strength[min(left, key=lambda pair: strength[pair])] = STRUCK
 
 
 def _cell(space: SearchSpace, pairs: Pairs) -> Cell:

@@ -1,4 +1,4 @@
-"""From mixing weights to the best genotype within budgets: a 0-1 program, solved to proven optimality by HiGHS (Huangfu and Hall 2018)."""
+"""Discretisation to the best genotype within budgets, a 0-1 program that HiGHS (Huangfu and Hall 2018) solves to proven optimality."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from rapdarts.strategy.paths import ONE_SKIP_PATH, not_crossed, skip_paths, unbr
 class Budgets:
     """Upper and lower bounds on resources that add up over a network's parts.
 
-    `names` are the resources, in the order of the first axis; `fixed` (resources,) is spent whatever is chosen;
-    `prices` (resources, kinds, edges, primitives) is what a choice adds; `bounds` and `floors` (resources,) hold the
-    highest and the lowest cost for every name; without `floors` no cost is too low. All float64.
+    `names` are the resources, in the order of the first axis. `fixed` (resources,) is the cost of the parts that no choice
+    changes, and `prices` (resources, kinds, edges, primitives) is the cost that a choice adds. `bounds` and `floors`
+    (resources,) are the highest and the lowest allowed cost; without `floors` there is no lowest cost. All are float64.
     """
 
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ class Budgets:
         return choice_costs(self.names, self.fixed, self.prices, chosen)
 
     def met_by(self, chosen: np.ndarray) -> bool:
-        """Return whether the costs of a one-hot choice lie within all bounds."""
+        """Return whether the costs of a one-hot choice (kinds, edges, primitives) are within all bounds."""
         costs = self.costs(chosen).values()
         return all(low <= cost <= high for low, cost, high in zip(self.floors, costs, self.bounds, strict=True))
 
@@ -63,11 +63,11 @@ class Budgets:
 
 
 class Infeasible(InputError):
-    """No genotype is within the budgets.
+    """The error for budgets that no genotype meets.
 
-    `cheapest` is, for every resource, a genotype of least cost within the other budgets, if any meets these and
-    every budget can be met alone; else one of least cost whatever else it costs. `floors` is what these cost. Both are
-    empty where no upper bound is to blame.
+    `cheapest` has a genotype of least cost for every resource: within the other budgets if every budget can be met alone
+    and some genotype meets the others, regardless of them otherwise. `floors` has the costs of these genotypes. Both are
+    empty if no upper bound is the cause.
     """
 
     def __init__(self, sentence: str, floors: dict[str, float], cheapest: dict[str, Genotype]) -> None:
@@ -83,15 +83,15 @@ def discretize_exactly(
     max_skips: int | None = None,
     count: int = 1,
 ) -> list[Candidate]:
-    """Return the `count` best genotypes within the budgets, best first; fewer where fewer exist.
+    """Return the `count` best genotypes within the budgets, best first, or fewer if fewer exist.
 
-    The best has the highest sum of log `weights` (kinds, edges, primitives) over its choices, of all genotypes that
-    meet every budget, have at most `max_skips` skips in the normal cell, connect every output with an input, and have
-    the skip-only paths that the space asks for. A choice without weight is worse than any others together, but may
-    be the last that is left. Ties, which are scores that agree to 1e-10 of the widest gap between two log weights, go
-    to the lowest edges, then to the lowest primitives.
+    A genotype is allowed if it meets every budget, has at most `max_skips` skips in the normal cell, connects every output
+    with an input, and meets the space's condition on skip-only paths. The best has the highest sum of log `weights`
+    (kinds, edges, primitives) over its choices. A choice of weight 0 is worse than all other choices together, but is
+    taken if nothing else is allowed. Scores are tied if they agree to 1e-10 of the widest gap between two log weights;
+    ties go to the lowest edges, then to the lowest primitives.
 
-    Raises DivergedError if a weight is not finite, InputError if a node has too few edges with anything to derive,
+    Raises DivergedError if a weight is not finite, InputError if a node has too few edges with a primitive to derive,
     Infeasible if no genotype is within the budgets.
     """
     plain = one_hot(space, discretize(space, weights)) > 0
@@ -104,7 +104,7 @@ def discretize_exactly(
     if (program.open & ~has_weight).any():
         objectives.insert(0, ~has_weight)
 
-    # The strongest of all, to the last bit of its weights, is the best if it is within the budgets.
+    # The result of the plain rule, which compares weights to the last bit, is the best if it is allowed.
     chosen = plain if program.allows(plain) else program.best(objectives)
     found: list[Candidate] = []
     while chosen is not None:
@@ -122,9 +122,10 @@ def discretize_exactly(
 def cheapest(
     space: SearchSpace, budgets: Budgets, name: str, max_skips: int | None = None, under: Budgets | None = None
 ) -> Genotype:
-    """Return a genotype of least cost in one resource of `budgets`, whose bounds do not count, among those that meet all of `under`.
+    """Return a genotype of least cost in the resource `name` among those that meet the cap on skips and all of `under`.
 
-    Ties go to the lowest edges, then to the lowest primitives. Raises Infeasible if none meets `under` and the cap.
+    `budgets` gives the prices; its bounds are ignored. Ties go to the lowest edges, then to the lowest primitives. Raises
+    Infeasible if no genotype meets `under` and the cap.
     """
     prices = budgets.prices[budgets.names.index(name)]
     chosen = Program(space, under, max_skips).best([prices, _ranks(space)])
@@ -134,13 +135,13 @@ def cheapest(
 
 
 NODES = 1000
-"""Nodes of branch and bound, about half a second of them, after which a question may stay open."""
+"""Limit on branch-and-bound nodes, about half a second of work, after which `exists` gives up."""
 
 
 def exists(space: SearchSpace, budgets: Budgets | None = None, max_skips: int | None = None) -> bool | None:
-    """Return as `feasible` does, but None where NODES nodes do not tell.
+    """Return the result of `feasible`, or None if `NODES` nodes do not decide it.
 
-    Between bounds on two resources the proof that there is nothing may take minutes.
+    With lower and upper bounds on two resources, the proof that no genotype exists may take minutes.
     """
     try:
         return Program(space, budgets, max_skips).best([np.zeros(space.mask.shape)], NODES) is not None
@@ -149,21 +150,21 @@ def exists(space: SearchSpace, budgets: Budgets | None = None, max_skips: int | 
 
 
 class _Undecided(Exception):
-    """The search was stopped before it found a genotype, or the proof that there is none."""
+    """The node limit was reached before a genotype, or the proof that there is none, was found."""
 
 
 def feasible(space: SearchSpace, budgets: Budgets | None = None, max_skips: int | None = None) -> bool:
-    """Return whether any genotype of the open candidates meets every budget and the skip cap."""
+    """Return whether any genotype of the open candidates meets every budget and the cap on skips."""
     return Program(space, budgets, max_skips).best([np.zeros(space.mask.shape)]) is not None
 
 
 def no_genotype(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> Infeasible:
-    """Return the error for budgets that nothing meets, with the least cost of each resource and genotypes that have it."""
+    """Return the error for budgets that no genotype meets, with the least cost of each resource and genotypes of that cost."""
     capped = conditions_in_words(space, max_skips)
     if budgets is None or not feasible(space, None, max_skips):
-        remedy = "open more candidates" if max_skips is None else "raise search.max_skips"
+        remedy = "keep more candidates" if max_skips is None else "raise search.max_skips"
         if space.skip_paths == "one" and feasible(replace(space, skip_paths="any"), None, max_skips):
-            remedy = "take skip_paths=any"
+            remedy = "set skip_paths=any"
         return Infeasible(f"no genotype{capped} is left in the space {space.name}; {remedy}.", {}, {})
     if (budgets.floors > -np.inf).any():
         upper = budgets.without_floors()
@@ -194,7 +195,7 @@ def no_genotype(space: SearchSpace, budgets: Budgets | None, max_skips: int | No
 
 
 def conditions_in_words(space: SearchSpace, max_skips: int | None) -> str:
-    """Return what a genotype must meet besides budgets, in words that follow its name; nothing where there is nothing."""
+    """Return the conditions on a genotype besides budgets as text that follows a noun, or "" if there are none."""
     skips = [] if max_skips is None else [f"at most {max_skips} skips in its normal cell"]
     paths = [ONE_SKIP_PATH] if space.skip_paths == "one" else []
     return f" with {' and '.join(skips + paths)}" if skips or paths else ""
@@ -213,26 +214,27 @@ def _amount(value: float, name: str) -> str:
 
 
 def _ranks(space: SearchSpace) -> np.ndarray:
-    """Return the order that decides ties, (kinds, edges, primitives): by edge, and on one edge by primitive."""
+    """Return ranks that decide ties, (kinds, edges, primitives): ordered by edge, then by primitive."""
     return np.broadcast_to(np.arange(space.mask[0].size).reshape(space.mask[0].shape), space.mask.shape)
 
 
 # --- the program -------------------------------------------------------------------------------------------------
 
 PEAK, TIE, LEEWAY = 1e5, 1e-5, 1e-3
-"""HiGHS proves optima to 1e-6 and lets rows be broken by 1e-6, in absolute terms. So the largest coefficient of every
-objective and row becomes PEAK, and what is worse by more than TIE is worse: whole prices are told apart up to 1e9. The
-rows of limits get LEEWAY, for HiGHS loses what lies on a bound to rounding; what is over one is found by `met_by`."""
+"""Scale and tolerances. HiGHS proves optima, and allows violations of rows, to 1e-6 in absolute terms. Every objective and
+row is therefore scaled to a largest coefficient of PEAK, and objectives that differ by at most TIE are tied; this
+distinguishes whole prices up to 1e9. The bounds are loosened by LEEWAY, because rounding in HiGHS can lose a choice that is
+exactly on a bound; `met_by` then rejects any choice beyond one."""
 
 
 Row = tuple[np.ndarray, Any, Any]
-"""A matrix (rows, variables), or one row of it, with the lower and the upper bound of its product with the choice."""
+"""A matrix (rows, variables), or one row of it, with the lower and the upper bound on its product with the choice."""
 
 
 class Program:
-    """The genotypes of a space within budgets: a binary variable for every candidate that is open and may be derived.
+    """The genotypes of a space within budgets, with a binary variable for every open candidate that may be derived.
 
-    `limits` are the budgets, and the cap on skips as one more.
+    `limits` are the budgets, with the cap on skips as one more of them.
     """
 
     def __init__(self, space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> None:
@@ -255,13 +257,13 @@ class Program:
         ]
 
     def allows(self, chosen: np.ndarray) -> bool:
-        """Return whether a choice meets the limits, connects every output with an input, and has the skip-only paths it must."""
+        """Return whether a choice (kinds, edges, primitives) meets the limits, has all outputs connected, and the skip-only path."""
         return self.limits.met_by(chosen) and self._broken(chosen) is None
 
     def best(self, objectives: Sequence[np.ndarray], nodes: int | None = None) -> np.ndarray | None:
-        """Return the choice of least first objective, among ties the least second, and so on; None if nothing is allowed.
+        """Return the choice with the least first objective; ties are decided by the second, and so on. None if nothing is allowed.
 
-        Objectives are (kinds, edges, primitives); so is the choice, of bool. Raises _Undecided after so many `nodes`.
+        Each objective is (kinds, edges, primitives), and so is the choice, of bool. Raises _Undecided after `nodes` nodes.
         """
         rows, best = [*self.rows], None
         for objective in objectives:
@@ -274,14 +276,14 @@ class Program:
         return best
 
     def forbid(self, chosen: np.ndarray) -> None:
-        """Exclude one choice. All have equally many pairs, so that any other lacks one of these."""
+        """Exclude one choice. All choices have the same number of pairs, so any other lacks at least one pair of this one."""
         self.rows.append(self._other_than(chosen))
 
     def _other_than(self, chosen: np.ndarray) -> Row:
         return chosen[self.open], -np.inf, chosen.sum() - 1
 
     def _least(self, costs: np.ndarray, rows: list[Row], nodes: int | None) -> np.ndarray | None:
-        # Here and not above: most commands never solve a program, and SciPy takes half a second to load.
+        # Imported here because most commands never solve a program, and SciPy takes half a second to load.
         from scipy.optimize import Bounds, milp
 
         options, whole = {"mip_rel_gap": 0} | ({"node_limit": nodes} if nodes else {}), np.ones(len(costs))
@@ -289,21 +291,21 @@ class Program:
             result = milp(costs, integrality=whole, bounds=Bounds(0, 1), constraints=rows, options=options)
             if result.status == 2:
                 return None
-            if nodes and "limit reached" in result.message:  # which SciPy has no status for
+            if nodes and "limit reached" in result.message:  # SciPy has no status for this
                 raise _Undecided
             if result.status != 0:
-                raise RuntimeError(f"HiGHS gave up on the exact discretisation: {result.message}")
+                raise RuntimeError(f"HiGHS could not solve the exact discretisation: {result.message}")
             chosen = np.zeros(self.open.shape, dtype=bool)
             chosen[self.open] = result.x > 0.5
             broken = self._broken(chosen)
             if broken is None and self.limits.met_by(chosen):
                 return chosen
-            # What breaks nothing may be beyond a bound by less than LEEWAY.
+            # A choice that violates no row may still be beyond a bound, by less than LEEWAY.
             row = broken or self._other_than(chosen)
             rows = [*rows, row]
 
     def _broken(self, chosen: np.ndarray) -> Row | None:
-        """Return a row that a choice breaks by a missing path, or by a second skip-only one; None if it breaks none."""
+        """Return a row that excludes a choice with a missing path or a second skip-only path; None if its paths are allowed."""
         crossing = unbridged(self.space, chosen)
         if crossing is None and self.space.skip_paths == "one":
             paths = skip_paths(self.space, chosen)
@@ -331,7 +333,7 @@ def _limits(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) 
 
 
 def _scaled(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows (..., n) scaled to a largest magnitude of PEAK, and the divisor of each, (...)."""
+    """Return rows (..., n) scaled to a largest magnitude of PEAK, and the divisor of each row, (...)."""
     largest = np.abs(rows).max(-1, initial=0)
     scales = np.where(largest > 0, largest, 1) / PEAK
     return rows / scales[..., None], scales

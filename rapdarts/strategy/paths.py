@@ -1,4 +1,4 @@
-"""Paths through a derived cell: whether its outputs can be reached, and its skip-only paths."""
+"""Paths through a derived cell: paths to its outputs, and skip-only paths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from rapdarts.architecture.space import NONE, SKIP, SearchSpace
 
 ONE_SKIP_PATH = "one skip-only path from input to output"
-"""The condition `one` on skip-only paths, in words."""
+"""The condition skip_paths=one in words."""
 
 
 def connected(space: SearchSpace, chosen: np.ndarray) -> bool:
@@ -18,9 +18,10 @@ def connected(space: SearchSpace, chosen: np.ndarray) -> bool:
 
 
 def unbridged(space: SearchSpace, chosen: np.ndarray) -> np.ndarray | None:
-    """Return, for a choice that leaves an output without a path, choices of which a connected cell has at least one.
+    """Return choices of which a connected cell has at least one, if the one-hot `chosen` leaves an output without a path.
 
-    As `not_crossed`, for paths of anything but none. None where all outputs are reached.
+    The same as `not_crossed` for all primitives except none, with the same shapes, (kinds, edges, primitives). Returns None
+    if all outputs are reached.
     """
     if not space.derive_none:
         return None
@@ -28,10 +29,11 @@ def unbridged(space: SearchSpace, chosen: np.ndarray) -> np.ndarray | None:
 
 
 def not_crossed(space: SearchSpace, chosen: np.ndarray, carrying: Sequence[str]) -> np.ndarray | None:
-    """Return the choices of `carrying` primitives that lead from the nodes they reach to the others; None where they reach all outputs.
+    """Return the choices of `carrying` primitives that would lead from reached nodes to unreached ones, as a mask.
 
-    `chosen` is one-hot (kinds, edges, primitives), and so is the result, of bool and of the first kind of cell that
-    has such an output: a cell whose outputs are all reached has at least one of these choices.
+    `chosen` is one-hot (kinds, edges, primitives). The mask, of bool, has the same shape; it covers the first kind of cell
+    with an output that `carrying` primitives do not reach. A cell with all outputs reached has at least one of these
+    choices. Returns None if all outputs are reached.
     """
     carries = np.array([name in carrying for name in space.primitives])
     for kind, cell in enumerate(chosen & carries):
@@ -48,9 +50,9 @@ def not_crossed(space: SearchSpace, chosen: np.ndarray, carrying: Sequence[str])
 
 
 def skip_paths(space: SearchSpace, chosen: np.ndarray) -> list[np.ndarray]:
-    """Return the skip-only paths from the input of a cell to its output, each as its choices (kinds, edges, primitives) of bool.
+    """Return the skip-only paths from a cell's input to its output, each as a mask of its choices (kinds, edges, primitives).
 
-    The cell has one input; `chosen` is one-hot (kinds, edges, primitives).
+    The cell has one input. `chosen` is one-hot (kinds, edges, primitives); the masks are of bool.
     """
     column = space.columns[SKIP]
     to_node: list[list[np.ndarray]] = [[np.zeros(chosen.shape, dtype=bool)], *([] for _ in range(space.nodes))]

@@ -1,4 +1,4 @@
-"""Between two stages: on every edge the weakest candidates go (Chen et al. 2019, section 3.2)."""
+"""Pruning between two stages: every edge drops its weakest candidates (Chen et al. 2019, section 3.2)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ def prune(
     budgets: Budgets | None = None,
     max_skips: int | None = None,
 ) -> SearchSpace:
-    """The space with the `keep` strongest candidates of every edge by mixing `weights` (kinds, edges, primitives).
+    """Return the space with the `keep` strongest candidates of every edge by mixing `weights` (kinds, edges, primitives).
 
-    Ties go to the lowest primitive. An edge always keeps one candidate that may be derived and is no skip, if it has
-    one, in the place of its weakest: so any cap on skips can still be met. With `budgets`, or a condition of the space
-    on skip-only paths, some genotype that stays meets them all and has at most `max_skips` skips in the normal cell:
-    where none would, or where that takes too long to tell, the choices of the best one that does stay as well, each in
-    the place of the weakest of its edge.
+    Ties go to the lowest primitive. So that any cap on skips can still be met, every edge keeps at least one candidate that
+    may be derived and is not a skip, if it has one, in place of its weakest.
 
-    Raises DivergedError if a weight is not a finite number, Infeasible if already `space` has nothing within the budgets.
+    With `budgets`, or a condition on skip-only paths, at least one genotype remains that meets them all and has at most
+    `max_skips` skips in the normal cell. If the strongest candidates leave none, or if deciding that takes too long, the
+    choices of the best such genotype are kept, each in place of the weakest candidate of its edge.
+
+    Raises DivergedError if a weight is not finite, Infeasible if no genotype of `space` itself is within the budgets.
     """
     if not np.isfinite(weights).all():
-        raise DivergedError(
-            "the mixing weights are not finite; candidates are not pruned by them. Lower search.alpha_lr."
-        )
+        raise DivergedError("the mixing weights are not finite, so candidates cannot be pruned. Lower search.alpha_lr.")
     mask = np.zeros_like(space.mask)
     safe = space.choosable & np.array([name != SKIP for name in space.primitives])
     strength = np.where(space.mask, weights, -1.0)
@@ -50,7 +49,7 @@ def prune(
     mask = pruned.mask
     for kind, edge, column in np.argwhere((one_hot(space, best) > 0) & ~mask):
         survivors = sorted(np.flatnonzero(mask[kind, edge]), key=lambda other: (strength[kind, edge, other], -other))
-        # The weakest goes, but not the way out of skips while another can.
+        # Drop the weakest, but keep the edge's last candidate that is not a skip if another one can be dropped.
         leaving = (
             goes for goes in survivors if safe[column] or any(safe[stays] for stays in survivors if stays != goes)
         )

@@ -1,4 +1,4 @@
-"""Random genotypes under the conditions of a search: within its budgets, its spending and what it asks of skips."""
+"""Random genotypes under the conditions of a search: its budgets, with their lower bound, and its conditions on skips."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.exact import Budgets, Program, no_genotype
 
 SWEEPS = 30
-"""How often, on average, every node is drawn anew between two genotypes; the test compares with the exact distribution."""
+"""Average number of times that every node is redrawn between two genotypes; a test compares with the exact distribution."""
 
 
 def random_cells(
@@ -21,19 +21,19 @@ def random_cells(
     max_skips: int | None = None,
     start: np.ndarray | None = None,
 ) -> list[Genotype]:
-    """Draw `count` genotypes of the candidates still open that a search could derive within the budgets; they may repeat.
+    """Draw `count` genotypes, possibly repeated, that a search could derive from the open candidates within the budgets.
 
-    Each node draws a uniform set of inputs, and on each a uniform primitive, given that the whole genotype is allowed.
-    From a genotype that is allowed, one node or a few at a time are drawn anew, and kept if the result is allowed: a
-    Metropolis chain (Metropolis et al. 1953) whose stationary distribution is this one. It finds the way into bands
-    that one random genotype in a million meets. The chain begins at `start`, a one-hot choice that is allowed (kinds,
-    edges, primitives), or at one that is looked for. Raises Infeasible if there is none.
+    The distribution is that of uniformly drawn input sets for each node and uniformly drawn primitives for each kept edge,
+    conditional on the genotype being allowed. It is the stationary distribution of a Metropolis chain (Metropolis et al.
+    1953), which redraws one or a few nodes of an allowed genotype and keeps the result if it is allowed. The chain also
+    reaches bands that only one random genotype in a million meets. It starts at `start`, an allowed one-hot choice (kinds,
+    edges, primitives), or at a genotype that the exact program finds. Raises Infeasible if no genotype is allowed.
     """
     program = Program(space, budgets, max_skips)
     chosen = program.best([rng.random(space.mask.shape)]) if start is None else start
     if chosen is None:
         raise no_genotype(space, budgets, max_skips)
-    # A skip-only path may lead through every node, and has to move at once.
+    # A skip-only path may pass through every node, and must change in a single step.
     most = 2 if space.skip_paths == "any" else space.nodes
     places = [(kind, node) for kind in range(len(space.kinds)) for node in range(space.nodes)]
     found = []
@@ -51,7 +51,7 @@ def random_cells(
 def _redraw(
     chosen: np.ndarray, open_: np.ndarray, space: SearchSpace, place: tuple[int, int], rng: np.random.Generator
 ) -> None:
-    """Draw the edges and primitives of one node anew, in place."""
+    """Redraw the edges and primitives of one node, in place."""
     kind, node = place
     into = range(len(space.edges))[space.edges_into(node)]
     usable = [edge for edge in into if open_[kind, edge].any()]

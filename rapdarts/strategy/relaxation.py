@@ -1,4 +1,4 @@
-"""Architecture parameters: what is learned of the choice, and how it becomes mixing weights."""
+"""Architecture parameters and their relaxation to mixing weights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from rapdarts.architecture.space import Mixing, SearchSpace
 
 
 class Architecture(nn.Module):
-    """alpha (kinds, edges, primitives), shared by all cells of a kind; the mixing weights are its softmax over an edge's open candidates.
+    """Architecture parameters alpha (kinds, edges, primitives), shared by all cells of a kind.
 
-    (Liu et al. 2019, Eq. 2.) Entries of closed candidates exist but have no weight and no gradient. With
-    `edge_normalization` there is also beta (kinds, edges), whose softmax over the edges into a node weighs these (Xu et
-    al. 2020, section 3.3). Both begin as `deviation` times normal numbers.
+    The mixing weights are the softmax of alpha over the open candidates of an edge (Liu et al. 2019, Eq. 2). Closed
+    candidates have entries in alpha, but no weight and no gradient. With `edge_normalization` there are also parameters
+    beta (kinds, edges); their softmax over the edges into a node weights these edges (Xu et al. 2020, section 3.3). Both are
+    initialised with normal numbers of standard deviation `deviation`.
     """
 
     mask: Tensor
@@ -37,6 +38,6 @@ class Architecture(nn.Module):
 
 
 def mixing_weights(architecture: Architecture) -> np.ndarray:
-    """Return the mixing weights of an architecture, edge weights multiplied in, as a plain array (kinds, edges, primitives), float64."""
+    """Return the mixing weights times the edge weights of an architecture, as an array (kinds, edges, primitives) of float64."""
     with torch.no_grad():
         return np.asarray(architecture().joint.double().cpu().numpy())

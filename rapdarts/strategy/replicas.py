@@ -1,4 +1,4 @@
-"""Several searches as one: what their replicas learned, brought to the same candidates and averaged."""
+"""Replicas of a search: their seeds, their common candidates, and the mean of their mixing weights."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from rapdarts.data.randomness import key
 
 
 def replica_seeds(seed: int, replicas: int) -> list[int]:
-    """Return the seeds of all replicas of a search, of which the first is its own."""
+    """Return the seeds of all replicas of a search; the first is the seed of the search itself."""
     return [seed, *(key(seed, "replica", number) % 2**32 for number in range(1, replicas))]
 
 
 def on_common_candidates(
     spaces: Sequence[SearchSpace], weights: Sequence[np.ndarray]
 ) -> tuple[SearchSpace, list[np.ndarray]]:
-    """Return the candidates that any replica has left, and the mixing weights (kinds, edges, primitives) of each on them.
+    """Return the space of candidates that any replica has left, and each replica's mixing weights on it.
 
-    A candidate that a replica has dropped counts with that replica's smallest weight on the edge.
+    The weights of each replica are (kinds, edges, primitives). A candidate that a replica has dropped gets that replica's
+    smallest weight on the edge.
     """
     common = np.any([space.mask for space in spaces], axis=0)
     filled = []
@@ -31,7 +32,10 @@ def on_common_candidates(
 
 
 def mean_weights(weights: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the geometric mean of mixing weights, of the same shape: its score of a genotype is the mean of their scores."""
+    """Return the geometric mean of mixing weights, (kinds, edges, primitives) each and for the result.
+
+    With the geometric mean, the score of a genotype is the mean of its scores under the single weights.
+    """
     if len(weights) == 1:
         return weights[0]
     with np.errstate(divide="ignore"):

@@ -1,4 +1,4 @@
-"""The rule by which a genotype is derived: which one, and what its genotype must meet."""
+"""The rule that derives a genotype, and the conditions that the genotype must meet."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rapdarts.strategy.exact import Budgets
 from rapdarts.strategy.paths import ONE_SKIP_PATH
 
 SPEND = 0.9
-"""Default share of a budget that a genotype uses at least."""
+"""Default share of a budget that a genotype must use at least."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a genotype is derived from mixing weights.
+    """A rule that derives a genotype from mixing weights.
 
     `name` is pdarts, darts or exact. `max_skips` caps the skips of the normal cell (None: no cap). `limits` are the
-    budgets by resource; `spend` is the share, above 0 and at most 1, of a resource's budget that must be used, for the
-    resources that may be held to it.
+    budgets by resource. `spend` is the share, above 0 and at most 1, of a budget that must be used, for the resources that
+    may have such a lower bound.
     """
 
     name: str
@@ -33,15 +33,15 @@ class Rule:
 
     @property
     def exact(self) -> bool:
-        """True if the best genotype of all that meet the limits is taken; always so with budgets."""
+        """True if the rule takes the best of all genotypes that meet the limits, as it always does with budgets."""
         return self.name == "exact" or bool(self.limits)
 
 
 def rule_of(settings: SearchConfig, space: SearchSpace) -> Rule:
     """Return the rule that a search's settings describe in a space.
 
-    `rule=auto` is `exact` where there is a budget, else the rule of the strategy's authors: only `rule=darts` lifts the
-    cap on skips where there are budgets.
+    `rule=auto` means `exact` if there is a budget, and otherwise the rule of the strategy's authors. With budgets, only
+    `rule=darts` removes the cap on skips.
     """
     limits, name = budget_limits(settings.budget), rule_name(settings)
     cap = space.max_skips if settings.max_skips < 0 else settings.max_skips
@@ -49,37 +49,37 @@ def rule_of(settings: SearchConfig, space: SearchSpace) -> Rule:
 
 
 def derivable(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
-    """Return the space as a search with such settings derives from it: edges without anything, and skip-only paths.
+    """Return the space with a search's settings for deriving none and for skip-only paths.
 
-    By a rule that cannot keep a condition on paths there is none. Raises InputError where the space cannot have it.
+    A rule that cannot enforce a condition on paths gets none. Raises InputError if the space does not support the condition.
     """
     asked = settings.skip_paths if keeps_paths(rule_of(settings, space)) else "any"
     return space.deriving_none(settings.derive_none).with_skip_paths(asked)
 
 
 def keeps_paths(rule: Rule) -> bool:
-    """Return whether a rule can keep a condition on skip-only paths; `darts` keeps none, as it has no cap on skips."""
+    """Return whether a rule can enforce a condition on skip-only paths; `darts` does not, as it has no cap on skips either."""
     return rule.exact and rule.name != "darts"
 
 
 def check_skip_paths(settings: SearchConfig, space: SearchSpace) -> None:
-    """Raise InputError for one skip-only path beside a rule that cannot keep it."""
+    """Raise InputError for skip_paths=one with a rule that cannot enforce it."""
     if settings.skip_paths == "one" and not keeps_paths(rule_of(settings, space)):
-        raise InputError("skip_paths=one needs the rule exact; add rule=exact, or leave skip_paths out.")
+        raise InputError("skip_paths=one needs rule=exact; add it, or leave out skip_paths.")
 
 
 def rule_name(settings: SearchConfig) -> str:
-    """Return the name of the rule, which `rule=auto` leaves to the budgets and the strategy."""
+    """Return the name of the rule; `rule=auto` is decided by the budgets and the strategy."""
     if settings.rule != "auto":
         return settings.rule
     return "exact" if budget_limits(settings.budget) else "darts" if settings.strategy == "darts" else "pdarts"
 
 
 def spending(settings: SearchConfig, limits: Mapping[str, float]) -> dict[str, float]:
-    """Return the share of each budget that may have to be used, by resource.
+    """Return the share of each budget that must be used if that budget binds, by resource.
 
-    By default none of a budget on latency, which is measured with an error, and none of a resource that has a
-    coefficient: whoever prices it wants it cheap.
+    By default there is no such share for latency, which is measured with an error, or for a resource with a coefficient,
+    which is meant to be cheap.
     """
     if settings.spend >= 0:
         return {name: settings.spend for name in limits if settings.spend > 0}
@@ -87,16 +87,16 @@ def spending(settings: SearchConfig, limits: Mapping[str, float]) -> dict[str, f
 
 
 def words_of(rule: Rule, space: SearchSpace, budgets: Budgets | None) -> str:
-    """Return a rule in words, with the lower bound that `budgets` may have."""
+    """Return a rule in words, with the lower bound if `budgets` has one."""
     cap = cap_in_words(rule, space)
     if rule.exact:
-        return f"the cells of the largest product of mixing weights{bounds_in_words(rule, budgets)}{cap}"
-    but_none = "" if space.derive_none else " but none"
-    return f"on each edge the strongest primitive{but_none}, each node's strongest edges{cap or ', no cap on skips'}"
+        return f"the cells with the largest product of mixing weights{bounds_in_words(rule, budgets)}{cap}"
+    primitive = "the strongest primitive" if space.derive_none else "the strongest primitive except none"
+    return f"{primitive} on each edge, the strongest edges of each node{cap or ', no cap on skips'}"
 
 
 def cap_in_words(rule: Rule, space: SearchSpace) -> str:
-    """Return what a rule asks of skips in words, each after a comma; nothing where it asks nothing."""
+    """Return a rule's conditions on skips in words, each after a comma, or "" if there are none."""
     cap = rule.max_skips
     skips = "" if cap is None else f", at most {cap} skip{'' if cap == 1 else 's'} in the normal cell"
     one = rule.exact and space.skip_paths == "one"
@@ -104,7 +104,7 @@ def cap_in_words(rule: Rule, space: SearchSpace) -> str:
 
 
 def bounds_in_words(rule: Rule, budgets: Budgets | None) -> str:
-    """Return the bounds that genotypes keep in words, each after a comma."""
+    """Return the bounds on a genotype's costs in words, each after a comma."""
     bounds = ""
     for row, (name, limit) in enumerate(rule.limits.items()):
         floor = -math.inf if budgets is None else budgets.floors[row]

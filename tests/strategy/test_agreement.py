@@ -1,4 +1,4 @@
-"""How sure a search is: entropy and margin by hand, and agreement of replicas against chance that is known exactly."""
+"""Certainty of a search: entropy and margin computed by hand, and agreement of replicas against exactly known chance."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.enumerated import every_choice, with_paths
 
 DARTS, BENCH = named_space("darts"), named_space("nasbench201")
 WHOLE = BENCH.deriving_none(False)
-"""NAS-Bench-201 without none: 4,096 cells, all of them connected."""
+"""NAS-Bench-201 without none: 4,096 cells, all connected."""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def drawn_once() -> Iterator[None]:
-    """The random genotypes that chance is judged by are the same for one space and its limits: they are drawn once."""
+    """Cache the random genotypes that estimate chance, which are the same for one space and its limits."""
 
     @cache
     def cells(key: str, count: int, max_skips: int | None) -> list[Genotype]:
@@ -68,7 +68,7 @@ def mixture(rng: np.random.Generator, space: SearchSpace) -> np.ndarray:
 # --- one search --------------------------------------------------------------------------------------------------
 
 
-def test_uniform_weights_know_nothing_and_a_single_choice_everything() -> None:
+def test_uniform_weights_have_full_entropy_and_a_single_choice_has_none() -> None:
     uniform = np.full(DARTS.mask.shape, 0.125)
     assert entropy(DARTS, uniform) == pytest.approx(1) and margin(DARTS, uniform) == pytest.approx(0)
     chosen = np.zeros(DARTS.mask.shape)
@@ -87,7 +87,7 @@ def test_closed_candidates_and_edges_with_one_left_do_not_count() -> None:
     weights[:, :7, 4] = 0.75
     assert entropy(space, weights) == pytest.approx((0.25 * np.log(4) + 0.75 * np.log(4 / 3)) / np.log(2))
     assert margin(space, weights) == pytest.approx(0.5)
-    # Edge weights scale all candidates of an edge and say nothing about them.
+    # Edge weights scale all candidates of an edge alike, so they change neither value.
     scaled = weights * np.linspace(0.1, 1, 14)[:, None]
     assert entropy(space, scaled) == pytest.approx(entropy(space, weights))
     assert margin(space, scaled) == pytest.approx(0.5)
@@ -95,7 +95,7 @@ def test_closed_candidates_and_edges_with_one_left_do_not_count() -> None:
     assert (entropy(alone, weights), margin(alone, weights)) == (0, 1)
 
 
-# --- several -----------------------------------------------------------------------------------------------------
+# --- several replicas --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("space", [DARTS, WHOLE, BENCH], ids=["darts", "without none", "nasbench201"])
@@ -123,8 +123,8 @@ def test_replicas_that_learned_nothing_are_mostly_noise(replicas: int) -> None:
 
 
 @pytest.mark.parametrize(("signal", "says_noise"), [(1.0, False), (0.2, True)])
-def test_what_is_said_of_a_mean_is_true(signal: float, says_noise: bool) -> None:
-    """Replicas of a common signal and noise of their own: the reliability is how two means of three correlate."""
+def test_the_reliability_is_the_correlation_of_two_means(signal: float, says_noise: bool) -> None:
+    """Replicas with a common signal and independent noise; the means are over three replicas each."""
     rng, reliability, correlation, noise = np.random.default_rng(0), [], [], 0
     for _ in range(60):
         logs = signal * rng.normal(size=WHOLE.mask.shape) + rng.normal(size=(6, *WHOLE.mask.shape))
@@ -136,7 +136,7 @@ def test_what_is_said_of_a_mean_is_true(signal: float, says_noise: bool) -> None
         correlation.append(np.corrcoef(logs[:3].mean(0)[usable], logs[3:].mean(0)[usable])[0, 1])
     if says_noise:
         assert noise / 60 > 0.9 and np.mean(correlation) < 0.2
-    else:  # a correlation below 0 counts as none, so that the mean is unbiased only where there is a signal
+    else:  # a correlation below 0 counts as 0, so the mean is unbiased only if there is a signal
         assert noise / 60 < 0.1 and np.mean(reliability) == pytest.approx(np.mean(correlation), abs=0.08)
 
 
@@ -146,7 +146,7 @@ def test_what_is_said_of_a_mean_is_true(signal: float, says_noise: bool) -> None
 def test_chance_is_the_sum_of_the_squared_frequencies_of_all_choices(
     derive_none: bool, cap: int | None, paths: str
 ) -> None:
-    """Of the cells of NAS-Bench-201 that use 0.9 to 1 of a budget of 860,000 parameters, enumerated."""
+    """The choices are those of all NAS-Bench-201 cells that use 0.9 to 1 of a budget of 860,000 parameters."""
     space = BENCH.deriving_none(derive_none).with_skip_paths(paths)
     table = price_table(space, Skeleton(*space.deployment, (3, 32, 32), 10))
     band = budgets_on(table, {"params": 860_000}, floors={"params": 774_000})
@@ -164,7 +164,7 @@ def test_chance_is_the_sum_of_the_squared_frequencies_of_all_choices(
     assert found.chance > free.chance + 0.3  # cells of one cost are more alike than cells of any
 
 
-def test_what_replicas_share_is_a_mean_over_pairs() -> None:
+def test_shared_choices_are_a_mean_over_pairs_of_replicas() -> None:
     skip, conv, pool = ("skip_connect", "nor_conv_3x3", "avg_pool_3x3")
 
     def cell(*names: str) -> Genotype:
@@ -180,10 +180,10 @@ def test_what_replicas_share_is_a_mean_over_pairs() -> None:
     ]
     rng = np.random.default_rng(0)
     found = agreement(BENCH, [mixture(rng, BENCH) for _ in cells], cells)
-    assert found.same == pytest.approx((3 + 0 + 1) / 3)  # of the first and the second, and the last two
+    assert found.same == pytest.approx((3 + 0 + 1) / 3)  # first and second, first and third, second and third
 
 
-def test_correlation_is_spearmans_of_candidates_beside_their_rivals() -> None:
+def test_correlation_is_spearmans_of_weights_relative_to_their_edge() -> None:
     rng = np.random.default_rng(0)
     weights = [mixture(rng, WHOLE).round(1) + 0.1 for _ in range(3)]  # with ties
     cells = [discretize(WHOLE, one) for one in weights]
@@ -195,16 +195,16 @@ def test_correlation_is_spearmans_of_candidates_beside_their_rivals() -> None:
     assert opposite.correlation == pytest.approx(-1)
     flat = agreement(WHOLE, [np.full(WHOLE.mask.shape, 0.2), weights[0]], cells[:2])
     assert flat.correlation == 0
-    # None, which is never derived here, has no part in it.
+    # The weights of none, which is never derived here, do not count.
     other = weights[1].copy()
     other[..., 0] = rng.random(other[..., 0].shape)
     assert agreement(WHOLE, [weights[0], other], cells[:2]) == agreement(WHOLE, weights[:2], cells[:2])
 
 
-def test_edge_weights_and_edges_without_a_choice_are_no_agreement() -> None:
-    """Edge weights fall with the number of a node's inputs in every search; that is nothing that it has learned."""
+def test_edge_weights_and_edges_without_a_choice_do_not_count_as_agreement() -> None:
+    """Edge weights fall with the number of a node's inputs in every search, whatever it has learned."""
     mask = DARTS.mask
-    mask[:, ::3, 1:] = False  # on every third edge one candidate is left: none, which is not derived
+    mask[:, ::3, 1:] = False  # every third edge has one candidate that may be derived, and none, which may not
     mask[:, ::3, 4] = True
     space = DARTS.narrowed(mask)
     found = []
@@ -215,16 +215,16 @@ def test_edge_weights_and_edges_without_a_choice_are_no_agreement() -> None:
     assert abs(np.mean(found)) < 0.1
 
 
-def test_the_words() -> None:
+def test_agreement_in_words() -> None:
     found = Agreement(replicas=3, choices=16, same=10.333, chance=2.04, correlation=0.5)
     assert found.words(25) == (
         "the three replicas agree on 10.3 of 16 choices (chance: 2.04); the rank correlation of their weights is 0.50,"
-        " so that the mean of three others would correlate with theirs at 0.75"
+        " so the mean of three others would correlate with theirs at 0.75"
     )
     noise = replace(found, correlation=0.1)
     assert noise.words(25) == (
         "the three replicas agree on 10.3 of 16 choices (chance: 2.04); the rank correlation of their weights is 0.10,"
-        " so that the mean of three others would correlate with theirs at 0.25: mostly noise; more epochs (search.epochs=75) or"
+        " so the mean of three others would correlate with theirs at 0.25: mostly noise; more epochs (search.epochs=75) or"
         " replicas (search.replicas=9) help"
     )
     assert (
@@ -237,7 +237,7 @@ def test_the_words() -> None:
     }  # fmt: skip
 
 
-def test_agreement_is_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agreement_is_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "random_cells", random_cells)
     rng = np.random.default_rng(0)
     weights = [mixture(rng, BENCH) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""alphas.json: there and back to the same bits, of one replica and of several, and read as strictly as any file."""
+"""alphas.json: a bit-identical round trip with one replica and with several, and strict validation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SKELETON = Skeleton(3, 4, (1, 8, 8), 10)
 
 
 def narrowed(seed: int) -> SearchSpace:
-    """The space with three random candidates an edge."""
+    """Return the space with three random candidates on each edge."""
     return prune(DARTS, np.random.default_rng(seed).random(DARTS.mask.shape), 3)
 
 
@@ -37,7 +37,7 @@ def architectures(space: SearchSpace, count: int, edge_weights: bool = False) ->
 
 @pytest.mark.parametrize("edge_weights", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_architectures_read_back_to_the_same_bits(count: int, edge_weights: bool, tmp_path: Path) -> None:
+def test_architectures_read_back_bit_identically(count: int, edge_weights: bool, tmp_path: Path) -> None:
     space, path = narrowed(0), tmp_path / "alphas.json"
     learned = architectures(space, count, edge_weights)
     path.write_text(alphas_to_json(space, SKELETON, learned))
@@ -51,7 +51,7 @@ def test_architectures_read_back_to_the_same_bits(count: int, edge_weights: bool
         np.testing.assert_array_equal(mixing_weights(one), mixing_weights(other))
 
 
-def test_one_architecture_is_written_as_ever_and_several_as_version_2() -> None:
+def test_one_architecture_is_written_as_version_1_and_several_as_version_2() -> None:
     space = narrowed(0)
     one, other = architectures(space, 2)
     alone, both = (json.loads(alphas_to_json(space, SKELETON, learned)) for learned in ([one], [one, other]))
@@ -61,7 +61,7 @@ def test_one_architecture_is_written_as_ever_and_several_as_version_2() -> None:
 
 
 def of_several(tmp_path: Path, change: Any) -> Path:
-    """A file of three replicas, changed."""
+    """Write a file with three replicas, modified by `change`, and return its path."""
     space, path = narrowed(0), tmp_path / "alphas.json"
     tree = json.loads(alphas_to_json(space, SKELETON, architectures(space, 3)))
     change(tree)
@@ -89,14 +89,14 @@ def of_several(tmp_path: Path, change: Any) -> Path:
         lambda tree: tree["replicas"][1]["cells"]["normal"][3].update(alpha=[1e300] * 3),
     ],
 )
-def test_several_replicas_are_read_as_strictly_as_one(change: Any, tmp_path: Path) -> None:
+def test_damaged_replicas_are_refused(change: Any, tmp_path: Path) -> None:
     path = of_several(tmp_path, change)
     with pytest.raises(DamagedError) as refusal:
         read_alphas(path, DARTS)
     assert str(refusal.value).startswith(f"{path} ") and "\n" not in str(refusal.value)
 
 
-def test_replicas_of_different_candidates_belong_to_no_search(tmp_path: Path) -> None:
+def test_replicas_with_different_candidates_are_refused(tmp_path: Path) -> None:
     one, other = narrowed(0), narrowed(1)
     tree, strange = (json.loads(alphas_to_json(space, SKELETON, architectures(space, 2))) for space in (one, other))
     tree["replicas"][1] = strange["replicas"][1]
@@ -106,7 +106,7 @@ def test_replicas_of_different_candidates_belong_to_no_search(tmp_path: Path) ->
         read_alphas(path, DARTS)
 
 
-def test_another_space_and_no_file_are_said(tmp_path: Path) -> None:
+def test_a_file_of_another_space_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     path = of_several(tmp_path, lambda tree: None)
     with pytest.raises(
         DamagedError, match="rapdarts-alphas 2 of the space darts, not rapdarts-alphas 1 or 2 of filters"
@@ -119,14 +119,14 @@ def test_another_space_and_no_file_are_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        (b'{"space": "darts", "space": "x"}', "line 1, column 20: the key 'space' stands twice in one object"),
+        (b'{"space": "darts", "space": "x"}', "line 1, column 20: the key 'space' is repeated in one object"),
         (b'{"space": "darts", "alpha": NaN}', "line 1, column 29: NaN is not a finite number"),
         (b"[" * 100_000, "line 1, column 51: nested deeper than 50 levels"),
         (b"[]", "it must be an object {...}, not []"),
         (b"\xff", "it is not UTF-8 text (byte 0); save it as UTF-8"),
     ],
 )
-def test_alphas_are_read_as_strictly(raw: bytes, words: str, tmp_path: Path) -> None:
+def test_alphas_are_read_as_strict_json(raw: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "alphas.json"
     path.write_bytes(raw)
     with pytest.raises(DamagedError) as refusal:

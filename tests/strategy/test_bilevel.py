@@ -1,4 +1,4 @@
-"""The unrolled gradient against exact double backward, in float64."""
+"""Tests of the unrolled gradient against exact double backward, in float64."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def exact(
     weight_decay: float = 0.0,
     velocity: Weights | None = None,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Loss, gradient, and that part of it which comes through the virtual step, by differentiating the step itself."""
+    """Return the loss, its gradient, and the part of the gradient through the virtual step, by differentiating the step itself."""
     step = torch.autograd.grad(train_loss(weights), list(weights.values()), create_graph=True, allow_unused=True)
     moved = {}
     for (name, w), gradient in zip(weights.items(), step, strict=True):
@@ -44,13 +44,13 @@ def exact(
 
 
 def relative_error(found: list[Tensor], expected: list[Tensor], part: list[Tensor]) -> float:
-    """Distance from the exact gradient in units of its second-order part: of what the finite difference stands for."""
+    """Return the distance from the exact gradient, relative to its second-order part, which the finite difference approximates."""
     distance = torch.cat([(a - b).flatten() for a, b in zip(found, expected, strict=True)]).norm()
     return float(distance / torch.cat([value.flatten() for value in part]).norm())
 
 
 class Smooth:
-    """A small smooth problem: two layers, two tensors of alpha, one weight that only the search loss hears and one that nothing does."""
+    """A small smooth problem: two layers, two tensors of alpha, one weight only in the search loss, and one in neither loss."""
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -83,8 +83,8 @@ class Smooth:
 
 
 @pytest.mark.parametrize("lr, momentum, weight_decay", SETTINGS)
-def test_smooth_model(lr: float, momentum: float, weight_decay: float) -> None:
-    """The second-order part is right to a ten-thousandth."""
+def test_the_gradient_of_a_smooth_model_is_exact_to_1e_4(lr: float, momentum: float, weight_decay: float) -> None:
+    """The tolerance is relative to the second-order part."""
     problem = Smooth()
     for velocity in (None, problem.velocity):
         loss, gradient = unrolled_gradient(*problem.given(), lr, momentum, weight_decay, velocity)
@@ -97,7 +97,7 @@ def test_smooth_model(lr: float, momentum: float, weight_decay: float) -> None:
             assert relative_error(gradient, expected, part) < 1e-4
 
 
-def test_momentum_and_decay_move_the_step() -> None:
+def test_momentum_and_weight_decay_change_the_virtual_step() -> None:
     problem = Smooth()
     losses = {
         unrolled_gradient(*problem.given(), 0.1, momentum, decay, velocity)[0].item()
@@ -109,12 +109,12 @@ def test_momentum_and_decay_move_the_step() -> None:
         ]
     }
     assert len(losses) == 4
-    # Without a velocity the momentum has nothing to carry on.
+    # Without a velocity, momentum has no effect.
     plain = unrolled_gradient(*problem.given(), 0.1, 0.9, 0.0, None)
     assert plain[0].item() in losses
 
 
-def test_it_changes_nothing() -> None:
+def test_the_arguments_are_not_changed() -> None:
     problem = Smooth()
     values = {**problem.weights, **{f"v {name}": v for name, v in problem.velocity.items()}}
     values |= {f"alpha {i}": alpha for i, alpha in enumerate(problem.alpha)}
@@ -125,8 +125,8 @@ def test_it_changes_nothing() -> None:
     assert all(weight.requires_grad for weight in [*problem.weights.values(), *problem.alpha])
 
 
-def test_both_sides_of_the_difference_drop_the_same() -> None:
-    """With dropout in the training loss, the difference must not be one of two masks."""
+def test_both_sides_of_the_difference_use_the_same_dropout_mask() -> None:
+    """Otherwise, the finite difference would measure the difference between two masks."""
     problem = Smooth()
 
     def seeded(loss: Loss, seeds: Callable[[], Any]) -> Loss:
@@ -146,7 +146,7 @@ def test_both_sides_of_the_difference_drop_the_same() -> None:
 
 
 def smooth(module: nn.Module) -> None:
-    """Puts SiLU in the place of every ReLU."""
+    """Replace every ReLU with SiLU."""
     for name, child in module.named_children():
         if isinstance(child, nn.ReLU):
             setattr(module, name, nn.SiLU())
@@ -156,15 +156,15 @@ def smooth(module: nn.Module) -> None:
 @pytest.mark.parametrize(
     "training, dropout, bound",
     [
-        # With the ReLUs as they are: epsilon carries some of them across zero, which double backward does not see.
+        # With ReLU: epsilon moves some activations across zero, which double backward does not see.
         (False, 0.0, 0.2),
-        # Batch statistics and dropped skips, but no corners: what is left is the error of the difference itself.
+        # With batch statistics and skip dropout, but SiLU: only the error of the finite difference remains.
         (True, 0.0, 1e-3),
         (True, 0.5, 1e-3),
     ],
     ids=["evaluation", "training", "training with skip dropout"],
 )
-def test_supernet(training: bool, dropout: float, bound: float) -> None:
+def test_the_gradient_of_a_supernet_matches_double_backward(training: bool, dropout: float, bound: float) -> None:
     space = named_space("darts").only(["none", "skip_connect", "avg_pool_3x3", "sep_conv_3x3"])
     torch.manual_seed(0)
     supernet = Supernet(space, Skeleton(3, 4, (1, 8, 8), 3)).double()

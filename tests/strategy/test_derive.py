@@ -1,4 +1,4 @@
-"""Derivations: the plain rule where it may stand, the exact one where it must, and one for several replicas."""
+"""Derivations by the plain rule, by the exact rule that replaces it where needed, and from several replicas."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def joined(genotype: Genotype) -> bool:
     return connected(BENCH, one_hot(BENCH, genotype) > 0)
 
 
-def test_a_plain_rule_never_derives_a_cell_that_its_input_does_not_reach(bench: PriceTable) -> None:
-    """It gives what the exact rule does then; otherwise it stays what it is."""
+def test_a_plain_rule_never_derives_a_disconnected_cell(bench: PriceTable) -> None:
+    """The exact rule replaces a plain rule that would leave the output disconnected; otherwise the plain rule stays."""
     rng, counts = np.random.default_rng(0), {True: 0, False: 0}
     for trial in range(60):
         weights = rng.random(BENCH.mask.shape)
@@ -46,30 +46,30 @@ def test_a_plain_rule_never_derives_a_cell_that_its_input_does_not_reach(bench: 
         assert joined(found.genotype)
         assert all(joined(candidate.genotype) for candidate in found.candidates)
         if joined(plain):
-            assert found.genotype.cells == plain.cells and found.rule.startswith("on each edge the strongest primitive")
+            assert found.genotype.cells == plain.cells and found.rule.startswith("the strongest primitive on each edge")
         else:
             (best,) = discretize_exactly(BENCH, weights, None, rule.max_skips)
             assert found.genotype.cells == best.genotype.cells
-            assert found.rule.startswith("the cells of the largest product of mixing weights")
+            assert found.rule.startswith("the cells with the largest product of mixing weights")
             assert found.rule == found.genotype.provenance["rule"]
     assert min(counts.values()) > 10
 
 
-def test_where_none_is_not_derived_the_plain_rule_stands(bench: PriceTable) -> None:
+def test_the_plain_rule_is_used_if_none_may_not_be_derived(bench: PriceTable) -> None:
     space = BENCH.deriving_none(False)
     weights = np.full(BENCH.mask.shape, 0.1)
     weights[..., BENCH.columns["none"]] = 0.9
     assert derive(BENCH, weights, bench, Rule("darts"), {}).genotype.line.count("none") == 5  # one edge is left
     found = derive(space, weights, price_table(space, bench.skeleton), Rule("darts"), {})
     assert found.genotype.line.count("none") == 0 and found.rule.startswith(
-        "on each edge the strongest primitive but none"
+        "the strongest primitive except none on each edge"
     )
-    assert found.genotype.line.count("skip_connect") == 6  # the lowest primitive of equals
+    assert found.genotype.line.count("skip_connect") == 6  # the lowest of equally strong primitives
     capped = derive(space, weights, price_table(space, bench.skeleton), Rule("pdarts", 3), {})
     assert capped.genotype.line.count("skip_connect") == 3
 
 
-def test_one_replica_is_derived_from_as_ever(darts: PriceTable) -> None:
+def test_one_replica_is_derived_as_a_single_search(darts: PriceTable) -> None:
     weights = np.random.default_rng(0).dirichlet(np.ones(8), DARTS.mask.shape[:2])
     alone = derive_jointly(DARTS, [weights], darts, Rule("pdarts", 2), {"seed": 0}, 1, 25)
     assert alone.agreement is None
@@ -78,7 +78,7 @@ def test_one_replica_is_derived_from_as_ever(darts: PriceTable) -> None:
 
 
 @pytest.mark.parametrize("limits", [{}, {"params": 12_000.0}])
-def test_several_replicas_are_derived_from_by_their_mean(limits: dict[str, float], darts: PriceTable) -> None:
+def test_several_replicas_are_derived_from_their_mean(limits: dict[str, float], darts: PriceTable) -> None:
     rng = np.random.default_rng(0)
     weights = [rng.dirichlet(np.ones(8), DARTS.mask.shape[:2]) for _ in range(3)]
     rule = Rule("pdarts", 2, limits, dict.fromkeys(limits, 0.9))
@@ -95,8 +95,8 @@ def test_several_replicas_are_derived_from_by_their_mean(limits: dict[str, float
     assert same.genotype.cells == derive(DARTS, weights[0], darts, rule, {}).genotype.cells
 
 
-def test_fewer_genotypes_than_asked_for_are_said(bench: PriceTable) -> None:
-    """Two genotypes are left: of what is chosen between them, a search with a tight budget should not keep silent."""
+def test_fewer_genotypes_than_requested_are_reported(bench: PriceTable) -> None:
+    """With only two genotypes left, a user should know how little there was to choose from."""
     mask = np.zeros_like(BENCH.mask)
     mask[..., BENCH.columns["nor_conv_3x3"]] = True
     mask[0, 3] = False

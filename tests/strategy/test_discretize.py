@@ -1,4 +1,4 @@
-"""From mixing weights to genotypes: hand-made weights for every rule, and properties for all."""
+"""Discretisation of mixing weights to genotypes: hand-made weights for every rule, and properties of all."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SHORT = bare("none", "skip_connect", "conv", nodes=2)
 def weights_of(
     space: SearchSpace, normal: Mapping[int, Mapping[str, float]], reduce: Mapping[int, Mapping[str, float]] = {}
 ) -> np.ndarray:
-    """Weights by edge and primitive; 0.1 where nothing is said, 0.5 for none."""
+    """Return weights with the given values by edge and primitive; the default is 0.1, and 0.5 for none."""
     weights = np.full(space.mask.shape, 0.1)
     names = list(space.primitives)
     weights[..., names.index("none")] = 0.5
@@ -61,7 +61,7 @@ def skips(genotype: Genotype, kind: str = "normal") -> int:
 # --- the strongest edges -----------------------------------------------------------------------------------------
 
 
-def test_edges_are_chosen_by_their_strongest_primitive_but_none() -> None:
+def test_edges_are_chosen_by_their_strongest_primitive_except_none() -> None:
     weights = weights_of(
         DARTS,
         {
@@ -70,7 +70,7 @@ def test_edges_are_chosen_by_their_strongest_primitive_but_none() -> None:
             2: {"max_pool_3x3": 0.2},  # node 1: the third edge is the weakest
             3: {"sep_conv_5x5": 0.4},
             4: {"skip_connect": 0.15},
-            5: {"none": 0.99},  # node 2: its last two edges, though the first is surest of none
+            5: {"none": 0.99},  # node 2: its last two edges, although none is strongest on the first
             7: {"skip_connect": 0.11},
             8: {"avg_pool_3x3": 0.12},
             11: {"dil_conv_3x3": 0.2, "sep_conv_3x3": 0.19},  # node 3
@@ -85,14 +85,14 @@ def test_edges_are_chosen_by_their_strongest_primitive_but_none() -> None:
     )
 
 
-def test_all_nodes_are_put_out() -> None:
+def test_a_cell_outputs_all_its_nodes() -> None:
     genotype = discretize(DARTS, weights_of(DARTS, {}))
     assert genotype.space == "darts"
     assert {kind: cell.concat for kind, cell in genotype.cells.items()} == dict.fromkeys(KINDS, (2, 3, 4, 5))
 
 
-def test_cells_of_one_input() -> None:
-    """One kind, all edges kept, the last node put out; `none` is chosen like any other, and the cap holds."""
+def test_cells_with_one_input() -> None:
+    """The space has one kind of cell, keeps all edges, outputs the last node, may derive none, and has a cap on skips."""
     names = list(BENCH.primitives)
     weights = np.full(BENCH.mask.shape, 0.1)
     for edge, name in enumerate(["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "skip_connect", "none"]):
@@ -116,12 +116,12 @@ def test_ties_go_to_the_lowest_edge_then_the_lowest_primitive() -> None:
     for weights in (np.zeros(DARTS.mask.shape), np.full(DARTS.mask.shape, 0.125)):
         genotype = discretize(DARTS, weights)
         assert all(cell.nodes == (first,) * 4 for cell in genotype.cells.values())
-    # Of three equal edges the first stays, beside a stronger one that comes later.
+    # The first of three equal edges is kept, along with a stronger edge that comes later.
     weights = weights_of(DARTS, {8: {"dil_conv_5x5": 0.2, "dil_conv_3x3": 0.2}})
     assert normal(discretize(DARTS, weights))[2] == (("max_pool_3x3", 0), ("dil_conv_3x3", 3))
 
 
-def test_spaces_that_keep_all_edges_and_derive_none() -> None:
+def test_a_space_may_keep_all_edges_and_derive_none() -> None:
     space = bare("none", "skip_connect", "conv", nodes=2, keep=None, derive_none=True)
     weights = weights_of(space, {1: {"conv": 0.6}, 4: {"skip_connect": 0.7}})
     assert normal(discretize(space, weights)) == (
@@ -133,7 +133,7 @@ def test_spaces_that_keep_all_edges_and_derive_none() -> None:
 # --- the cap on skips --------------------------------------------------------------------------------------------
 
 
-def test_weakest_skip_goes_first() -> None:
+def test_the_weakest_skip_is_dropped_first() -> None:
     weights = weights_of(
         SHORT,
         {
@@ -170,7 +170,7 @@ def test_deriving_again_may_move_to_another_edge() -> None:
 
 
 def test_deriving_again_may_bring_in_another_skip() -> None:
-    """A skip that was on a dropped edge comes in, and goes the same way."""
+    """A skip on an edge that was dropped before may be kept now, and then counts against the cap as well."""
     weights = weights_of(
         SHORT,
         {
@@ -190,7 +190,7 @@ def test_ties_among_skips_go_to_the_lowest_edge() -> None:
     assert normal(discretize(SHORT, weights, 3))[0] == (("conv", 0), ("skip_connect", 1))
 
 
-def test_the_cap_leaves_reductions_alone() -> None:
+def test_the_cap_does_not_apply_to_reduction_cells() -> None:
     rows = {edge: {"skip_connect": 0.5} for edge in range(14)}
     genotype = discretize(DARTS, weights_of(DARTS, rows, rows), 0)
     assert (skips(genotype), skips(genotype, "reduce")) == (0, 8)
@@ -198,7 +198,7 @@ def test_the_cap_leaves_reductions_alone() -> None:
     assert alone.cells["reduce"] == genotype.cells["reduce"]
 
 
-def test_a_skip_is_struck_below_what_has_no_weight_at_all() -> None:
+def test_an_excluded_skip_ranks_below_primitives_of_weight_zero() -> None:
     weights = np.zeros(SHORT.mask.shape)
     weights[..., 1] = 1.0
     genotype = discretize(SHORT, weights, 0)
@@ -207,9 +207,9 @@ def test_a_skip_is_struck_below_what_has_no_weight_at_all() -> None:
     assert skips(discretize(SHORT, np.zeros(SHORT.mask.shape), 0)) == 0
 
 
-def test_where_only_skips_are_left_the_cap_is_refused() -> None:
+def test_a_cap_is_refused_if_too_many_edges_have_only_skips_left() -> None:
     mask = SHORT.mask
-    mask[0, :3, 2] = False  # node 0, and one edge of node 1, have nothing but skips
+    mask[0, :3, 2] = False  # node 0, and one edge of node 1, have only skips
     space = SHORT.narrowed(mask)
     weights = weights_of(SHORT, {2: {"skip_connect": 0.4}, 3: {"conv": 0.3}, 4: {"conv": 0.2}})
     assert skips(discretize(space, weights)) == 3
@@ -222,7 +222,7 @@ def test_where_only_skips_are_left_the_cap_is_refused() -> None:
     assert {candidate.max_skips for candidate in candidates(space, weights)} == {None, 2}
 
 
-# --- what is never chosen ----------------------------------------------------------------------------------------
+# --- choices that are never made ---------------------------------------------------------------------------------
 
 
 def test_closed_candidates_are_never_chosen() -> None:
@@ -237,7 +237,7 @@ def test_closed_candidates_are_never_chosen() -> None:
 
 def test_edges_with_nothing_to_derive_are_not_kept() -> None:
     mask = DARTS.mask
-    mask[0, 2, 1:] = False  # none alone
+    mask[0, 2, 1:] = False  # only none is left
     weights = weights_of(DARTS, {2: {"none": 1.0}})
     assert normal(discretize(DARTS.narrowed(mask), weights))[1] == (("max_pool_3x3", 1), ("max_pool_3x3", 2))
     mask[0, 3, 1:] = False
@@ -247,7 +247,7 @@ def test_edges_with_nothing_to_derive_are_not_kept() -> None:
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [(0, 0, 0), (1, 13, 7)])
-def test_what_is_not_finite_is_refused(wrong: float, place: tuple[int, int, int]) -> None:
+def test_weights_that_are_not_finite_are_refused(wrong: float, place: tuple[int, int, int]) -> None:
     weights = weights_of(DARTS, {})
     weights[place] = wrong
     for cap in (None, 2):
@@ -262,7 +262,7 @@ def test_what_is_not_finite_is_refused(wrong: float, place: tuple[int, int, int]
 
 def test_candidates_by_hand() -> None:
     weights = weights_of(SHORT, {edge: {"skip_connect": 0.5 + 0.01 * edge, "conv": 0.2} for edge in range(5)})
-    weights[0, 0, 2] = 0.9  # one edge is no skip anyway
+    weights[0, 0, 2] = 0.9  # one edge that is not a skip with any cap
     found = candidates(SHORT, weights)
     assert [candidate.max_skips for candidate in found] == [None, 2, 1, 0]
     assert [skips(candidate.genotype) for candidate in found] == [3, 2, 1, 0]
@@ -294,7 +294,7 @@ def test_score_is_the_sum_of_logs() -> None:
 
 
 def arrays_for(space: SearchSpace) -> st.SearchStrategy[np.ndarray]:
-    """Weights with many ties and zeros, or of any size."""
+    """Return a strategy for weights from 0 to 1, with many ties and zeros."""
     few = st.sampled_from([0.0, 0.125, 0.25, 0.5, 1.0])
     return arrays.arrays(np.float64, space.mask.shape, elements=st.one_of(few, st.floats(0, 1)))
 
@@ -313,14 +313,14 @@ def test_every_genotype_is_valid(name: str, data: st.DataObject) -> None:
     assert genotype.cells.get("reduce") == plain.cells.get("reduce")
     if cap is None or skips(plain) <= cap:
         assert genotype == plain
-    # The order of the weights is all that counts.
+    # Only the order of the weights matters.
     ranks = np.searchsorted(np.unique(weights), weights).astype(np.float64)
     assert discretize(space, ranks, cap) == genotype
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.data())
-def test_candidates_are_all_there_is(data: st.DataObject) -> None:
+def test_candidates_cover_every_cap(data: st.DataObject) -> None:
     space = data.draw(st.sampled_from([DARTS, SHORT, BENCH]))
     weights = data.draw(arrays_for(space))
     found = candidates(space, weights)
@@ -330,15 +330,15 @@ def test_candidates_are_all_there_is(data: st.DataObject) -> None:
     assert len({str(candidate.genotype.cells) for candidate in found}) == len(found)
     for cap in range(len(space.edges)):
         assert discretize(space, weights, cap).cells in [candidate.genotype.cells for candidate in found]
-    # The loosest cap that gives a genotype is the one it is listed under.
+    # Each genotype is listed with the loosest cap that gives it.
     for candidate in found[1:]:
         assert candidate.max_skips is not None
         assert discretize(space, weights, candidate.max_skips).cells == candidate.genotype.cells
         assert discretize(space, weights, candidate.max_skips + 1).cells != candidate.genotype.cells
 
 
-def test_random_weights_by_a_second_reading() -> None:
-    """Rule darts, read again from its definition, on random weights without ties."""
+def test_the_rule_darts_matches_a_second_implementation() -> None:
+    """The second implementation follows the definition directly; the random weights have no ties."""
     rng = np.random.default_rng(0)
     names = list(DARTS.primitives)
     for _ in range(20):

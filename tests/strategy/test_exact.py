@@ -1,4 +1,4 @@
-"""The exact discretisation, against every genotype there is where these can be counted, and with real prices where not."""
+"""The exact discretisation, compared with all genotypes of small spaces, and with real prices in a large space."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ SPACES = {space.name: space for space in (SMALL, BARRED, ALONE, SHORTCUT, OPEN, 
 
 @cache
 def everything(name: str) -> np.ndarray:
-    """All genotypes of a space, (genotypes, kinds, edges, primitives) of bool."""
+    """Return all genotypes of a space, (genotypes, kinds, edges, primitives) of bool."""
     return every_choice(SPACES[name])
 
 
 @cache
 def joined(name: str) -> np.ndarray:
-    """Return which of all genotypes have the paths that they must have, (genotypes,) of bool."""
+    """Return which of all genotypes meet the space's conditions on paths, (genotypes,) of bool."""
     return with_paths(SPACES[name], everything(name))
 
 
 class Brute:
-    """All genotypes of a small space that are connected and within the limits, in order from the best."""
+    """All genotypes of a small space that are connected and within the limits, best first."""
 
     def __init__(self, space: SearchSpace, weights: np.ndarray, budgets: Budgets, max_skips: int | None) -> None:
         choices = everything(space.name)
@@ -79,12 +79,12 @@ class Brute:
         self.met = self.below & (self.costs >= budgets.floors)
         flat = flat[self.met.all(-1)]
         keys = np.stack([flat @ values.ravel() for values in self.values(space, weights)], -1)
-        keys[:, 1] = keys[:, 1].round(9)  # so that rounding breaks no ties
+        keys[:, 1] = keys[:, 1].round(9)  # so that rounding errors do not break ties
         self.keys = keys[np.lexsort(keys.T[::-1])]
 
     @staticmethod
     def values(space: SearchSpace, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What makes a genotype worse, (kinds, edges, primitives) each: having no weight, little weight, a high number."""
+        """Return what makes a choice worse: no weight, a low weight, a high rank; (kinds, edges, primitives) each."""
         numbers = np.broadcast_to(np.arange(space.mask[0].size).reshape(space.mask[0].shape), space.mask.shape)
         return weights == 0, -np.log(np.where(weights == 0, 1, weights)), numbers
 
@@ -93,12 +93,12 @@ class Brute:
         return [float(values[chosen].sum()) for values in self.values(space, weights)]
 
     def floor(self, row: int, under: np.ndarray) -> float:
-        """The least cost in one resource among those that meet the upper bounds of the mask `under` (resources,)."""
+        """Return the least cost in one resource among genotypes within the upper bounds in the mask `under` (resources,)."""
         return float(self.costs[self.below[:, under].all(-1), row].min(initial=np.inf))
 
 
 def drawn(rng: np.random.Generator, space: SearchSpace, resources: int) -> Budgets:
-    """Whole random prices, upper bounds from the impossible to the loose, and lower ones below some of them."""
+    """Return random whole prices, upper bounds from impossible to loose, and lower bounds for some resources."""
     prices = rng.integers(0, 10 ** rng.integers(1, 10), (resources, *space.mask.shape)).astype(np.float64)
     prices *= rng.random(prices.shape) > 0.2
     fixed = rng.integers(0, 1000, resources).astype(np.float64)
@@ -110,7 +110,7 @@ def drawn(rng: np.random.Generator, space: SearchSpace, resources: int) -> Budge
 
 
 def weights_for(rng: np.random.Generator, space: SearchSpace) -> np.ndarray:
-    """Weights as a softmax gives them; or with many ties; or with many zeros."""
+    """Return random weights: those of a softmax, weights with many ties, or weights with many zeros."""
     kind = rng.integers(4)
     if kind == 0:
         return rng.choice([0.125, 0.25, 0.5], space.mask.shape)
@@ -121,7 +121,7 @@ def weights_for(rng: np.random.Generator, space: SearchSpace) -> np.ndarray:
 
 
 def cases(number: int, seed: int) -> Iterator[tuple[SearchSpace, np.ndarray, Budgets, int | None]]:
-    """So many cases of spaces with any skip-only paths, and a quarter as many of one with a condition on them."""
+    """Yield `number` cases in spaces without a condition on skip-only paths, and a quarter as many in a space with one."""
     freely = [name for name, space in SPACES.items() if space.skip_paths == "any"]
     for names, count in ((freely, number), ([SHORTCUT.name], number // 4)):
         rng = np.random.default_rng(seed)
@@ -133,11 +133,11 @@ def cases(number: int, seed: int) -> Iterator[tuple[SearchSpace, np.ndarray, Bud
             yield space, weights_for(rng, space), drawn(rng, space, rng.integers(1, 3)), cap
 
 
-# --- against all genotypes there are -----------------------------------------------------------------------------
+# --- compared with all genotypes ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_best_of_all(seed: int) -> None:
+def test_the_result_is_the_best_of_all_allowed_genotypes(seed: int) -> None:
     outcomes = {"found": 0, "refused": 0}
     for space, weights, budgets, cap in cases(100, seed):
         brute = Brute(space, weights, budgets, cap)
@@ -157,7 +157,7 @@ def test_the_best_of_all(seed: int) -> None:
     assert min(outcomes.values()) > 10
 
 
-def test_the_best_few() -> None:
+def test_the_best_few_are_listed_in_order() -> None:
     shorter = 0
     for space, weights, budgets, cap in cases(40, seed=7):
         brute = Brute(space, weights, budgets, cap)
@@ -173,7 +173,7 @@ def test_the_best_few() -> None:
     assert shorter
 
 
-def test_what_is_refused_says_how_far_off_it_is() -> None:
+def test_budgets_that_cannot_be_met_are_refused_with_the_lowest_costs() -> None:
     seen = {"alone": 0, "together": 0, "nothing": 0, "between": 0}
     for space, weights, budgets, cap in cases(200, seed=5):
         brute = Brute(space, weights, budgets, cap)
@@ -181,7 +181,7 @@ def test_what_is_refused_says_how_far_off_it_is() -> None:
             continue
         try:
             discretize(space, weights)
-        except InputError:  # whole edges are closed
+        except InputError:  # some edges have no candidate left
             continue
         with pytest.raises(Infeasible) as refusal:
             discretize_exactly(space, weights, budgets, cap)
@@ -212,7 +212,7 @@ def test_what_is_refused_says_how_far_off_it_is() -> None:
     assert min(seen.values()) > 0, seen
 
 
-def test_the_sentences() -> None:
+def test_the_messages_of_infeasible_budgets() -> None:
     prices = np.zeros((2, *SMALL.mask.shape))
     prices[:, ..., SMALL.columns["conv"]] = 1_000
     prices[0, ..., SMALL.columns["pool"]] = 0.5
@@ -252,7 +252,7 @@ def test_the_sentences() -> None:
     )
 
 
-def test_the_cheapest() -> None:
+def test_the_cheapest_genotype_has_the_least_cost() -> None:
     for space, weights, budgets, cap in cases(60, seed=9):
         brute = Brute(space, weights, budgets, cap)
         if not len(brute.allowed):
@@ -274,7 +274,7 @@ def test_the_cheapest() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_without_limits_it_is_the_plain_rule(seed: int) -> None:
+def test_without_limits_the_result_is_that_of_the_plain_rule(seed: int) -> None:
     rng = np.random.default_rng(seed)
     for space in (DARTS, *SPACES.values()):
         for weights in (weights_for(rng, space), np.full(space.mask.shape, 0.125), np.zeros(space.mask.shape)):
@@ -282,14 +282,14 @@ def test_without_limits_it_is_the_plain_rule(seed: int) -> None:
             if not with_paths(space, one_hot(space, plain)[None] > 0)[0]:
                 continue
             assert discretize_exactly(space, weights)[0].genotype == plain
-            # The program itself, kept from the short cut by a price on a choice that none of the best makes.
+            # The same with a price on every choice that the best genotype does not make.
             chosen = one_hot(space, plain) > 0
-            dearer = Budgets(("off",), np.zeros(1), np.where(chosen, 0.0, 1.0)[None], np.array([0.0]))
-            assert discretize_exactly(space, weights, dearer)[0].genotype == plain
+            priced = Budgets(("off",), np.zeros(1), np.where(chosen, 0.0, 1.0)[None], np.array([0.0]))
+            assert discretize_exactly(space, weights, priced)[0].genotype == plain
 
 
-def test_among_ties_the_lowest_edges_then_the_lowest_primitives() -> None:
-    """Edge 0 has to go from conv to anything else; all that is not excluded is equally strong."""
+def test_ties_go_to_the_lowest_edges_then_the_lowest_primitives() -> None:
+    """All choices are equally strong; the budget excludes skip_connect on edge 0 of the normal cell."""
     weights = np.full(BARRED.mask.shape, 0.25)
     prices = np.zeros((1, *BARRED.mask.shape))
     prices[0, 0, 0, BARRED.columns["skip_connect"]] = 1
@@ -299,7 +299,7 @@ def test_among_ties_the_lowest_edges_then_the_lowest_primitives() -> None:
     assert genotype.cells["reduce"] == discretize(BARRED, weights).cells["reduce"]
 
 
-def test_what_has_no_weight_is_chosen_where_nothing_else_is_left() -> None:
+def test_a_choice_of_weight_zero_is_made_only_if_nothing_else_is_left() -> None:
     weights = np.full(SMALL.mask.shape, 1e-300)
     weights[..., SMALL.columns["conv"]] = 1.0
     weights[0, 0] = 0.0, 1.0, 0.0
@@ -307,7 +307,7 @@ def test_what_has_no_weight_is_chosen_where_nothing_else_is_left() -> None:
     prices[..., SMALL.columns["conv"]] = 1
     budgets = Budgets(("convs",), np.zeros(1), prices, np.array([1.0]))
     best = discretize_exactly(SMALL, weights, budgets, max_skips=0)[0]
-    # The one conv goes where the alternative has no weight at all.
+    # The only conv is placed on the edge where the alternative has weight 0.
     assert best.genotype.cells["normal"].nodes[0][0] == ("conv", 0)
     assert best.score == pytest.approx(7 * np.log(1e-300))
     none = Budgets(("convs",), np.zeros(1), prices, np.zeros(1))
@@ -317,7 +317,7 @@ def test_what_has_no_weight_is_chosen_where_nothing_else_is_left() -> None:
 
 
 def test_a_bound_is_met_to_the_last_bit() -> None:
-    """Prices that are not whole, and bounds just at or just below what the best costs: less than any solver's tolerance."""
+    """Prices are fractional; bounds are exactly at the cost of the best genotype, or closer to it than any solver's tolerance."""
     rng = np.random.default_rng(3)
     for _ in range(20):
         weights = rng.random(SMALL.mask.shape)
@@ -336,25 +336,25 @@ def test_a_bound_is_met_to_the_last_bit() -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_refused(wrong: float) -> None:
+def test_weights_that_are_not_finite_are_refused(wrong: float) -> None:
     weights = np.full(SMALL.mask.shape, 0.5)
     weights[1, 4, 2] = wrong
-    with pytest.raises(DivergedError, match=r"the mixing weights are not finite; no genotype is derived from them\."):
+    with pytest.raises(DivergedError, match=r"the mixing weights are not finite, so no genotype can be derived\."):
         discretize_exactly(SMALL, weights)
 
 
-# --- from the inputs to the outputs ------------------------------------------------------------------------------
+# --- paths from the inputs to the outputs ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [name for name, space in SPACES.items() if space.skip_paths == "any"])
-def test_connected_is_what_has_a_path_to_every_output(name: str) -> None:
+def test_a_cell_is_connected_if_every_output_has_a_path(name: str) -> None:
     space, choices = SPACES[name], everything(name)
     some = np.random.default_rng(0).permutation(len(choices))[:2000]
     assert [connected(space, choices[one]) for one in some] == joined(name)[some].tolist()
     assert joined(name).all() == (not space.derive_none)
 
 
-def test_the_paths_of_skips_alone_are_all_that_there_are() -> None:
+def test_all_skip_only_paths_are_found() -> None:
     choices = everything(SHORTCUT.name)
     number = paths(SHORTCUT, choices, ["skip_connect"])[:, 0, 0]
     assert set(number) == {0, 1, 2, 3, 4}
@@ -364,8 +364,8 @@ def test_the_paths_of_skips_alone_are_all_that_there_are() -> None:
         assert all((path <= choice).all() and paths(SHORTCUT, path[None], ["skip_connect"]) == 1 for path in found)
 
 
-def test_a_shortcut_where_the_weights_are_against_it() -> None:
-    """One skip-only path where skips are weakest, and only one where they are strongest."""
+def test_exactly_one_skip_only_path_is_derived_against_the_weights() -> None:
+    """There is one such path even if skips are weakest, and only one even if they are strongest."""
     for weight in (0.01, 0.98):
         weights = np.full(BENCH.mask.shape, (1 - weight) / 4)
         weights[..., BENCH.columns["skip_connect"]] = weight
@@ -376,20 +376,20 @@ def test_a_shortcut_where_the_weights_are_against_it() -> None:
         assert len(skip_paths(BENCH, one_hot(BENCH, anything.genotype) > 0)) == (0 if weight < 0.5 else 4)
 
 
-def test_the_sentence_where_no_shortcut_is_left() -> None:
+def test_the_message_if_no_skip_only_path_is_left() -> None:
     with pytest.raises(Infeasible) as error:
         discretize_exactly(SHORTCUT, np.full(SHORTCUT.mask.shape, 0.2), max_skips=0)
     assert str(error.value) == (
         "no genotype with at most 0 skips in its normal cell and one skip-only path from input to output is left in the"
-        " space shortcut; take skip_paths=any."
+        " space shortcut; set skip_paths=any."
     )
 
 
-def test_an_unconnected_cell_breaks_a_row_that_every_connected_one_meets() -> None:
-    """The row holds what leads from the nodes that the input reaches to the others."""
+def test_a_disconnected_cell_violates_a_row_that_every_connected_cell_meets() -> None:
+    """The row holds the choices that would lead from nodes reached by the input to the other nodes."""
     none, skip, conv = (BENCH.columns[name] for name in ("none", "skip_connect", "nor_conv_3x3"))
     chosen = np.zeros(BENCH.mask.shape, dtype=bool)
-    # Node 1 reads the input and node 3 reads node 2, which reads nothing.
+    # Node 1 reads the input and node 3 reads node 2, which has no input.
     for edge, column in enumerate([conv, none, none, none, none, skip]):
         chosen[0, edge, column] = True
     crossing = unbridged(BENCH, chosen)
@@ -402,7 +402,7 @@ def test_an_unconnected_cell_breaks_a_row_that_every_connected_one_meets() -> No
 
 
 @pytest.mark.parametrize("space", [ALONE, OPEN, BENCH], ids=lambda space: space.name)
-def test_the_best_connected_one_where_most_of_the_weight_is_on_none(space: SearchSpace) -> None:
+def test_the_best_connected_genotype_is_found_if_none_has_most_of_the_weight(space: SearchSpace) -> None:
     rng, unlimited = np.random.default_rng(0), Budgets((), np.zeros(0), np.zeros((0, *space.mask.shape)), np.zeros(0))
     moved = 0
     for _ in range(10):
@@ -425,22 +425,22 @@ def test_the_best_connected_one_where_most_of_the_weight_is_on_none(space: Searc
 
 @pytest.fixture(scope="module")
 def real() -> Budgets:
-    """What everything costs at the skeleton of Liu et al. 2019 on CIFAR-10, without bounds."""
+    """Prices of all resources at the skeleton of Liu et al. 2019 for CIFAR-10, without bounds."""
     table = price_table(DARTS, Skeleton(20, 36, (3, 32, 32), 10))
     return Budgets(tuple(table.resources), table.fixed, table.prices, np.full(len(table.fixed), np.inf))
 
 
 def bounded(real: Budgets, names: tuple[str, ...], genotype: Genotype) -> Budgets:
-    """Budgets on some resources that a genotype just meets."""
+    """Return budgets on some resources that a genotype exactly meets."""
     rows = [real.names.index(name) for name in names]
     costs = real.costs(one_hot(DARTS, genotype))
     return Budgets(names, real.fixed[rows], real.prices[rows], np.array([costs[name] for name in names]))
 
 
 def check_budgets(real: Budgets, number: int, seed: int) -> dict[str, float]:
-    """Draws pairs of alpha and budgets that some genotype just meets, and sees that every answer meets its budgets.
+    """Draw pairs of alpha and budgets that some genotype exactly meets, and count how many results meet their budgets.
 
-    Gives how many did, how often the plain rule would not have, and the processor time of an answer in ms: median and maximum.
+    Returns this count, the same count for the plain rule, and the median and maximum processor time of a result in ms.
     """
     rng = np.random.default_rng(seed)
     met, plain_met, times = 0, 0, []
@@ -448,7 +448,7 @@ def check_budgets(real: Budgets, number: int, seed: int) -> dict[str, float]:
         alpha = rng.normal(0, rng.choice([1e-3, 0.1, 1, 5]), DARTS.mask.shape)
         weights = torch.softmax(torch.as_tensor(alpha), -1).numpy()
         names = (("params", "macs"), ("params",), ("macs",), real.names)[pair % 4]
-        # A genotype that was drawn to be cheaper or dearer than the strongest.
+        # A random genotype that may be cheaper or more expensive than the strongest one.
         shares = (real.prices / real.prices.max((1, 2, 3), keepdims=True)).sum(0)
         witness = discretize(DARTS, np.exp(rng.normal(0, 1, shares.shape) - rng.uniform(0, 3) * shares), max_skips=2)
         budgets = bounded(real, names, witness)
@@ -469,7 +469,7 @@ def check_budgets(real: Budgets, number: int, seed: int) -> dict[str, float]:
 
 
 def test_every_budget_is_met(real: Budgets) -> None:
-    """With RAPDARTS_PROOFS=1000 in the environment, 1,000 of 1,000."""
+    """RAPDARTS_PROOFS sets the number of pairs; with RAPDARTS_PROOFS=1000 all 1,000 meet their budgets."""
     number = int(os.environ.get("RAPDARTS_PROOFS", "40"))
     found = check_budgets(real, number, seed=0)
     print(", ".join(f"{name}: {value:,.0f}" for name, value in found.items()))
@@ -482,7 +482,7 @@ def test_every_budget_is_met(real: Budgets) -> None:
     cap=st.sampled_from([None, 2, 4]),
     names=st.sampled_from([("params",), ("params", "macs")]),
 )
-def test_nothing_within_the_budgets_is_better(
+def test_no_genotype_within_the_budgets_is_better(
     real: Budgets, seed: int, cap: int | None, names: tuple[str, ...]
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -496,7 +496,7 @@ def test_nothing_within_the_budgets_is_better(
     assert best.score >= score(DARTS, weights, drawn) - 1e-9
 
 
-def test_the_floor_of_the_whole_space(real: Budgets) -> None:
+def test_the_lowest_cost_of_the_full_space_can_be_met_and_is_reported(real: Budgets) -> None:
     params = bounded(real, ("params",), cheapest(DARTS, real, "params", max_skips=2))
     floor = params.bounds[0]
     weights = np.full(DARTS.mask.shape, 0.125)

@@ -1,4 +1,4 @@
-"""Pruning between stages."""
+"""Pruning of candidates between stages."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def everywhere(space: SearchSpace, row: list[float]) -> np.ndarray:
     return np.broadcast_to(row, space.mask.shape).copy()
 
 
-def test_the_strongest_stay_edge_by_edge() -> None:
+def test_each_edge_keeps_its_strongest_candidates() -> None:
     rng = np.random.default_rng(0)
     weights = rng.random(DARTS.mask.shape)
     pruned = prune(DARTS, weights, 5)
     for place in np.ndindex(2, 14):
         assert set(np.flatnonzero(pruned.mask[place])) == set(np.argsort(weights[place])[-5:])
     assert pruned.name == "darts" and list(pruned.primitives) == list(DARTS.primitives)
-    assert DARTS.mask.all()  # the space that was given stays what it is
+    assert DARTS.mask.all()  # the given space is not changed
 
 
 def test_candidates_keep_the_order_of_the_space() -> None:
@@ -60,31 +60,31 @@ def test_closed_candidates_do_not_come_back() -> None:
     first = prune(DARTS, everywhere(DARTS, [8, 7, 6, 5, 4, 3, 2, 1]), 5)
     second = prune(first, everywhere(DARTS, [1, 2, 3, 4, 5, 6, 7, 8]), 3)
     assert second.candidates[0][0] == ("avg_pool_3x3", "skip_connect", "sep_conv_3x3")
-    # Even where they are all that has any weight, and where more could stay than is open.
+    # Not even if only they have weight, or if fewer candidates are open than could be kept.
     third = prune(second, everywhere(DARTS, [1, 1, 0, 0, 0, 1, 1, 1]), 2)
     assert third.candidates[0][0] == ("avg_pool_3x3", "skip_connect")
     assert prune(third, everywhere(DARTS, [1] * 8), 8).candidates == third.candidates
 
 
-def test_none_never_stays_alone() -> None:
+def test_none_is_never_the_only_candidate_left() -> None:
     weights = everywhere(DARTS, [0.9, 0.01, 0.02, 0.01, 0.03, 0.03, 0.0, 0.0])
     assert prune(DARTS, weights, 1).candidates == ((("sep_conv_3x3",),) * 14,) * 2
     assert prune(DARTS, weights, 2).candidates[0][0] == ("none", "sep_conv_3x3")
-    # Where none may be derived, it may stay alone.
+    # If none may be derived, it may be the only candidate left.
     deriving = bare("none", "conv", keep=None, derive_none=True)
     assert prune(deriving, everywhere(deriving, [0.9, 0.1]), 1).candidates[0][0] == ("none",)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_refused(wrong: float) -> None:
+def test_weights_that_are_not_finite_are_refused(wrong: float) -> None:
     weights = everywhere(DARTS, [0.125] * 8)
     weights[1, 13, 7] = wrong
     with pytest.raises(DivergedError):
         prune(DARTS, weights, 5)
 
 
-def test_a_condition_on_paths_of_skips_can_still_be_met() -> None:
-    """Without budgets too, where skips are the weakest candidates of every edge; the best such cell stays as it is."""
+def test_a_condition_on_skip_only_paths_can_still_be_met() -> None:
+    """This holds without budgets too, with skips as the weakest candidates of every edge; the best such cell is kept."""
     space = named_space("nasbench201").deriving_none(False)
     rng = np.random.default_rng(0)
     for _ in range(5):
@@ -108,12 +108,12 @@ def test_every_stage_is_a_smaller_space(data: st.DataObject, space: SearchSpace,
     for larger, smaller, keep in zip(stages, stages[1:], keeps, strict=False):
         assert (smaller.mask <= larger.mask).all()
         assert (smaller.mask.sum(-1) == keep).all()
-        # There is always a cell to derive, and one within any cap on skips.
+        # A cell can always be derived, with any cap on skips.
         assert (smaller.mask & safe).any(-1).all()
         validate(discretize(smaller, smaller.mask / keep, max_skips=0), space, "derived without skips")
         validate(discretize(smaller, smaller.mask / keep), space, "derived")
         validate(random_genotype(smaller, np.random.default_rng(0)), space, "drawn")
-    # Every weight that stays is as strong as any that goes, but for the one that keeps the way out of skips open.
+    # Every kept weight is at least as large as any dropped one, except for an edge's only candidate that is not a skip.
     for kind, edge in np.ndindex(*space.mask.shape[:2]):
         stays, goes = stages[2].mask[kind, edge], stages[1].mask[kind, edge] & ~stages[2].mask[kind, edge]
         if (stays & safe).sum() == 1:
@@ -126,7 +126,7 @@ def test_every_stage_is_a_smaller_space(data: st.DataObject, space: SearchSpace,
 
 
 def prices_of(space: SearchSpace, **prices: float) -> np.ndarray:
-    """(1, kinds, edges, primitives): each primitive at one price, on whatever edge."""
+    """Return prices (1, kinds, edges, primitives) that are the same for a primitive on every edge."""
     return everywhere(space, [prices.get(name, 0.0) for name in space.primitives])[None]
 
 
@@ -134,8 +134,8 @@ def within(prices: np.ndarray, bound: float) -> Budgets:
     return Budgets(("params",), np.zeros(1), prices, np.array([bound]))
 
 
-def test_a_tight_budget_survives_to_the_end() -> None:
-    """Weights that favour the most expensive primitive, and a bound just above the least that any genotype costs."""
+def test_a_tight_budget_can_be_met_after_every_pruning() -> None:
+    """The weights favour the most expensive primitive, and the bound is just above the cost of the cheapest genotype."""
     rng = np.random.default_rng(0)
     prices = np.round(rng.uniform(0, 10, (1, *DARTS.mask.shape)) * np.array([0, 0, 0, 0, 200, 500, 100, 250]))
     prices[..., 1:4] += np.round(rng.uniform(1, 9, prices[..., 1:4].shape))
@@ -146,7 +146,7 @@ def test_a_tight_budget_survives_to_the_end() -> None:
     for keep in (8, 5, 3):
         weights = everywhere(DARTS, row) * rng.uniform(0.8, 1.2, DARTS.mask.shape)
         before = prune(space, weights, keep)
-        assert keep == 8 or not feasible(before, budgets, max_skips=2)  # the plain rule alone would not do
+        assert keep == 8 or not feasible(before, budgets, max_skips=2)  # the plain rule alone is not enough
         space = prune(space, weights, keep, budgets, max_skips=2)
         assert feasible(space, budgets, max_skips=2)
         assert (space.mask.sum(-1) == keep).all()
@@ -154,12 +154,12 @@ def test_a_tight_budget_survives_to_the_end() -> None:
     assert budgets.met_by(one_hot(DARTS, best.genotype))
 
 
-def test_what_stays_for_a_budget_takes_the_place_of_the_weakest() -> None:
+def test_a_candidate_kept_for_a_budget_replaces_the_weakest() -> None:
     prices = prices_of(DARTS, sep_conv_3x3=3, sep_conv_5x5=5, dil_conv_3x3=2, dil_conv_5x5=4)
     weights = everywhere(DARTS, [0.0, 0.01, 0.02, 0.03, 0.3, 0.4, 0.1, 0.14])
     weights[..., 13, :] = weights[..., 13, ::-1]
     plain = prune(DARTS, weights, 3)
-    # Loose, and the plain rule stays as it is.
+    # With a loose budget, the result is that of the plain rule.
     assert prune(DARTS, weights, 3, within(prices, 72), max_skips=2) == plain
     budgets = within(prices, 18)
     best = one_hot(DARTS, discretize_exactly(DARTS, weights, budgets, 2)[0].genotype) > 0
@@ -172,9 +172,9 @@ def test_what_stays_for_a_budget_takes_the_place_of_the_weakest() -> None:
             assert weights[place][went].item() == weights[place][plain.mask[place]].min()
 
 
-def test_the_way_out_of_skips_stays_open_for_a_budget_too() -> None:
+def test_an_edge_keeps_a_candidate_that_is_not_a_skip_under_a_budget_too() -> None:
     space = bare("none", "skip_connect", "conv", "pool", nodes=1)
-    # The best reduction cell within nothing is two skips, which the plain rule has closed.
+    # The best reduction cell within a budget of 0 has two skips, which the plain rule drops.
     prices = prices_of(space, conv=1, pool=1)
     prices[0, 0] = 0
     weights = everywhere(space, [0.6, 0.1, 0.15, 0.15])
@@ -182,12 +182,12 @@ def test_the_way_out_of_skips_stays_open_for_a_budget_too() -> None:
     assert plain.candidates[1] == (("none", "conv"),) * 2
     pruned = prune(space, weights, 2, within(prices, 0))
     assert pruned.candidates == (plain.candidates[0], (("skip_connect", "conv"),) * 2)
-    # With one place an edge, it is the genotype that stays.
+    # With one candidate per edge, the best genotype is what remains.
     alone = prune(space, weights, 1, within(prices, 0))
     assert alone.candidates == ((("conv",),) * 2, (("skip_connect",),) * 2)
 
 
-def test_nothing_within_the_budgets_is_refused() -> None:
+def test_a_space_without_a_genotype_within_the_budgets_is_refused() -> None:
     prices = prices_of(DARTS, sep_conv_3x3=3, max_pool_3x3=1, avg_pool_3x3=1, skip_connect=1)
     weights = everywhere(DARTS, [0.125] * 8)
     convs = prune(DARTS, everywhere(DARTS, [0, 0, 0, 0, 1, 0, 0, 0]), 1)
@@ -198,7 +198,7 @@ def test_nothing_within_the_budgets_is_refused() -> None:
 
 @settings(deadline=None, max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1), cap=st.sampled_from([None, 0, 2]))
-def test_every_stage_has_something_within_the_budgets(seed: int, cap: int | None) -> None:
+def test_every_stage_has_a_genotype_within_the_budgets(seed: int, cap: int | None) -> None:
     rng = np.random.default_rng(seed)
     prices = rng.integers(0, 1000, (2, *DARTS.mask.shape)).astype(np.float64)
     free = Budgets(("params", "macs"), np.zeros(2), prices, np.full(2, np.inf))

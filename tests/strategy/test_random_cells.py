@@ -1,4 +1,4 @@
-"""Random genotypes under conditions, against the exact distribution where all genotypes can be counted, and in bands that few meet."""
+"""Random genotypes under conditions: the exact distribution in small spaces, and bands that few genotypes of a large space meet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMALL = replace(DARTS.only(["none", SKIP, "sep_conv_3x3", "max_pool_3x3"]), node
 
 
 def band(space: SearchSpace, skeleton: Skeleton, **bounds: tuple[float, float]) -> Budgets:
-    """The lowest and the highest cost by resource."""
+    """Return budgets with the given lowest and highest cost of each resource."""
     highest, lowest = ({name: pair[end] for name, pair in bounds.items()} for end in (1, 0))
     found = budgets_on(price_table(space, skeleton), highest, floors=lowest)
     assert found is not None
@@ -30,7 +30,7 @@ def band(space: SearchSpace, skeleton: Skeleton, **bounds: tuple[float, float]) 
 
 
 def allowed(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> np.ndarray:
-    """All genotypes that are open and meet every condition, (genotypes, kinds, edges, primitives) of bool."""
+    """Return all genotypes of open candidates that meet every condition, (genotypes, kinds, edges, primitives) of bool."""
     choices = every_choice(space)
     within = with_paths(space, choices) & ~(choices & ~space.mask).any((1, 2, 3))
     if max_skips is not None:
@@ -42,14 +42,14 @@ def allowed(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) 
 
 
 def shares(space: SearchSpace, choices: np.ndarray) -> np.ndarray:
-    """The probability of each: every node draws a uniform set of inputs, and on each a uniform open candidate."""
+    """Return the probability (genotypes,) of each choice if nodes draw uniform input sets and edges uniform open candidates."""
     open_ = (space.mask & space.choosable).sum(-1)
     odds = np.where(choices.any(-1), 1 / np.maximum(open_, 1), 1.0).prod((1, 2))
     return np.asarray(odds / odds.sum())
 
 
 def surprise(space: SearchSpace, drawn: list[Genotype], choices: np.ndarray) -> float:
-    """The probability that draws from the exact distribution fit it no better, by Pearson's chi-square."""
+    """Return the p-value of the drawn genotypes under the exact distribution, by Pearson's chi-square test."""
     place = {choice.tobytes(): number for number, choice in enumerate(choices)}
     counts = np.zeros(len(choices))
     for genotype in drawn:
@@ -58,7 +58,7 @@ def surprise(space: SearchSpace, drawn: list[Genotype], choices: np.ndarray) -> 
     return float(chi2.sf(((counts - expected) ** 2 / expected).sum(), len(choices) - 1))
 
 
-# --- against the exact distribution ------------------------------------------------------------------------------
+# --- compared with the exact distribution ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def surprise(space: SearchSpace, drawn: list[Genotype], choices: np.ndarray) -> 
 def test_all_cells_of_a_band_are_equally_likely(
     paths: str, derive_none: bool, cap: int | None, low: float, high: float, cells: int
 ) -> None:
-    """Cells of NAS-Bench-201 by their parameters: 240 of 15,625 with none, and 140 and 82 of 4,096 without."""
+    """The bands on parameters hold 240 of the 15,625 cells of NAS-Bench-201, and 140 and 82 of its 4,096 cells without none."""
     space = BENCH.deriving_none(derive_none).with_skip_paths(paths)
     budgets = band(space, Skeleton(*BENCH.deployment, (3, 32, 32), 10), params=(low, high))
     choices = allowed(space, budgets, cap)
@@ -81,8 +81,8 @@ def test_all_cells_of_a_band_are_equally_likely(
     assert 0.01 < surprise(space, drawn, choices) < 0.99
 
 
-def test_each_node_draws_its_inputs_and_each_edge_a_candidate() -> None:
-    """Where some edges have fewer candidates, those that are left are more likely, as if each node drew for itself."""
+def test_nodes_draw_uniform_inputs_and_edges_uniform_candidates() -> None:
+    """On an edge with fewer candidates, each remaining one is more likely, as if each node were drawn independently."""
     mask, columns = SMALL.mask, SMALL.columns
     mask[0, :2, [columns["max_pool_3x3"], columns["sep_conv_3x3"]]] = False  # node 0: skips and none
     mask[0, 2, [column for name, column in columns.items() if name != "sep_conv_3x3"]] = False
@@ -96,7 +96,7 @@ def test_each_node_draws_its_inputs_and_each_edge_a_candidate() -> None:
     assert all(genotype.cells["reduce"].nodes[1][0][1] == 0 for genotype in drawn)  # edge 3 has nothing left
 
 
-# --- where genotypes cannot be counted ---------------------------------------------------------------------------
+# --- in a large space --------------------------------------------------------------------------------------------
 
 MILLION = 1_000_000
 
@@ -108,7 +108,7 @@ def table() -> PriceTable:
 
 @pytest.fixture(scope="module")
 def million(table: PriceTable) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The primitives of a million random cells of the darts space, (cells, kinds, edges), -1 on dropped edges; and their costs."""
+    """Primitives of a million random cells of the darts space, (cells, kinds, edges), -1 on dropped edges, and their costs."""
     rng, usable = np.random.default_rng(0), np.flatnonzero(DARTS.choosable)
     columns = np.full((MILLION, *DARTS.mask.shape[:2]), -1, dtype=np.int8)
     for kind, node in np.ndindex(2, 4):
@@ -125,7 +125,7 @@ def million(table: PriceTable) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 def within(million: tuple[np.ndarray, dict[str, np.ndarray]], limits: dict[str, float], cap: int) -> np.ndarray:
-    """Those of the million that use 0.9 to 1 of every limit with so many skips, (cells, kinds, edges)."""
+    """Return the cells of the million that use 0.9 to 1 of every limit with at most `cap` skips, (cells, kinds, edges)."""
     columns, costs = million
     met = (columns[:, 0] == DARTS.columns[SKIP]).sum(-1) <= cap
     for name, limit in limits.items():
@@ -134,7 +134,7 @@ def within(million: tuple[np.ndarray, dict[str, np.ndarray]], limits: dict[str, 
 
 
 @pytest.mark.parametrize("limits", [{"params": 5.4e6}, {"params": 2.6e6, "macs": 474e6}], ids=str)
-def test_a_band_that_a_random_genotype_in_a_million_meets(
+def test_genotypes_are_drawn_from_a_band_that_one_in_a_million_meets(
     limits: dict[str, float], table: PriceTable, million: tuple[np.ndarray, dict[str, np.ndarray]]
 ) -> None:
     assert len(within(million, limits, 2)) <= 3
@@ -148,10 +148,10 @@ def test_a_band_that_a_random_genotype_in_a_million_meets(
     assert len({str(genotype.cells) for genotype in drawn}) == len(drawn)
 
 
-def test_within_a_band_random_genotypes_are_those_that_rejection_leaves(
+def test_random_genotypes_within_a_band_match_rejection_sampling(
     table: PriceTable, million: tuple[np.ndarray, dict[str, np.ndarray]]
 ) -> None:
-    """How often each primitive and each edge is chosen, of some thousands that meet the band by luck."""
+    """The comparison is of how often each primitive and each edge is chosen, with thousands of cells from rejection sampling."""
     limits = {"params": 2.8e6, "macs": 400e6}
     lucky = within(million, limits, 2)
     budgets = budgets_on(table, limits, floors={name: 0.9 * limit for name, limit in limits.items()})
@@ -165,12 +165,12 @@ def test_within_a_band_random_genotypes_are_those_that_rejection_leaves(
         assert far.max() < 3.5 and far.mean() > 0.3
 
 
-def test_the_same_generator_gives_the_same_genotypes_and_another_others() -> None:
+def test_the_generator_determines_the_genotypes() -> None:
     one, same, other = (random_cells(BENCH, np.random.default_rng(seed), 5, max_skips=3) for seed in (0, 0, 1))
     assert one == same != other
 
 
-def test_nothing_is_drawn_where_nothing_is_allowed() -> None:
+def test_drawing_is_refused_if_no_genotype_is_allowed() -> None:
     space, rng = BENCH.deriving_none(False).with_skip_paths("any"), np.random.default_rng(0)
     narrow = band(space, Skeleton(*BENCH.deployment, (3, 32, 32), 10), params=(831e3, 858e3))
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Architecture parameters and the mixing weights they become."""
+"""Architecture parameters and their mixing weights."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def test_closed_candidates_have_no_weight_and_no_gradient() -> None:
     assert weights[0, 0].tolist() == [0, 0, 0, 0, 0, 0, 1, 0]
     several = open_ & (open_.sum(-1, keepdim=True) > 1)
     assert (gradient[several] != 0).all()
-    # What stands at closed entries changes nothing.
+    # Entries of closed candidates have no effect.
     with torch.no_grad():
         architecture.alpha[~open_] += 1e6
     assert torch.equal(architecture().weights, weights)
 
 
-def test_gradient_is_that_of_the_softmax() -> None:
+def test_the_gradient_is_that_of_the_softmax() -> None:
     architecture = Architecture(half_open(), deviation=1.0).double()
     alpha = architecture.alpha.detach().clone().requires_grad_()
     assert torch.autograd.gradcheck(
@@ -61,7 +61,7 @@ def test_gradient_is_that_of_the_softmax() -> None:
     )
 
 
-def test_alphas_far_apart_stay_finite() -> None:
+def test_weights_and_gradients_of_extreme_alphas_are_finite() -> None:
     architecture = Architecture(DARTS)
     with torch.no_grad():
         architecture.alpha[..., 4] = 1e4
@@ -71,7 +71,7 @@ def test_alphas_far_apart_stay_finite() -> None:
     assert architecture.alpha.grad is not None and architecture.alpha.grad.isfinite().all()
 
 
-def test_initial_alphas() -> None:
+def test_initial_alphas_have_the_given_deviation() -> None:
     torch.manual_seed(0)
     alpha = Architecture(DARTS).alpha.detach()
     assert alpha.std().item() == pytest.approx(1e-3, rel=0.15)
@@ -80,7 +80,7 @@ def test_initial_alphas() -> None:
     assert torch.equal(Architecture(DARTS).alpha, alpha)
 
 
-def test_state_is_alpha_alone() -> None:
+def test_the_state_holds_only_alpha() -> None:
     """The mask belongs to the space, so a checkpoint does not hold it."""
     assert list(Architecture(DARTS).state_dict()) == ["alpha"]
     assert [name for name, _ in Architecture(DARTS).named_parameters()] == ["alpha"]
@@ -91,7 +91,7 @@ def test_state_is_alpha_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["darts", "nasbench201"])
-def test_edge_weights_sum_to_1_into_each_node(name: str) -> None:
+def test_edge_weights_into_each_node_sum_to_1(name: str) -> None:
     space = named_space(name)
     torch.manual_seed(0)
     architecture = Architecture(space, 1.0, edge_normalization=True)
@@ -103,7 +103,7 @@ def test_edge_weights_sum_to_1_into_each_node(name: str) -> None:
         torch.testing.assert_close(edges[:, space.edges_into(node)], beta / beta.sum(-1, keepdim=True))
 
 
-def test_beta_is_drawn_after_alpha_and_as_it_is() -> None:
+def test_beta_is_drawn_after_alpha_with_the_same_deviation() -> None:
     torch.manual_seed(0)
     alone = Architecture(DARTS)
     torch.manual_seed(0)
@@ -113,8 +113,8 @@ def test_beta_is_drawn_after_alpha_and_as_it_is() -> None:
     assert list(both.state_dict()) == [name for name, _ in both.named_parameters()] == ["alpha", "beta"]
 
 
-def test_gradients_of_what_is_mixed_in() -> None:
-    """The joint weights, which prices and pruning read, are those of the candidate times those of its edge."""
+def test_the_gradients_of_joint_weights_are_exact() -> None:
+    """The joint weights, which prices and pruning read, are the weight of a candidate times the weight of its edge."""
     architecture = Architecture(half_open(), 1.0, edge_normalization=True).double()
     mixing = architecture()
     assert mixing.edges is not None

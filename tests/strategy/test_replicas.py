@@ -1,4 +1,4 @@
-"""Several searches as one: their seeds, the candidates that they have in common, and the mean of what they learned."""
+"""Replicas of a search: their seeds, their common candidates, and the mean of their mixing weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def mixture(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).dirichlet(np.ones(8), DARTS.mask.shape[:2])
 
 
-def test_the_first_seed_is_the_searchs_own_and_all_differ() -> None:
+def test_the_first_seed_is_the_seed_of_the_search_and_all_differ() -> None:
     assert replica_seeds(7, 1) == [7]
     found = replica_seeds(7, 100)
     assert found[0] == 7 and len(set(found)) == 100 and found[:3] == replica_seeds(7, 3)
@@ -31,23 +31,23 @@ def test_the_mean_is_geometric() -> None:
     weights = [mixture(seed) for seed in range(3)]
     mean = mean_weights(weights)
     np.testing.assert_allclose(mean, np.prod(weights, 0) ** (1 / 3))
-    assert mean_weights(weights[:1]) is weights[0]  # the very bits
+    assert mean_weights(weights[:1]) is weights[0]  # bit-identical
     np.testing.assert_allclose(mean_weights([weights[0]] * 4), weights[0])
-    # A genotype's score is the mean of its scores.
+    # The score of a genotype is the mean of its scores under the single weights.
     rng = np.random.default_rng(0)
     for _ in range(5):
         genotype = random_genotype(DARTS, rng)
         assert score(DARTS, mean, genotype) == pytest.approx(np.mean([score(DARTS, one, genotype) for one in weights]))
 
 
-def test_what_one_replica_gives_no_weight_has_none() -> None:
+def test_a_weight_of_zero_in_one_replica_makes_the_mean_zero() -> None:
     one, other = mixture(0), mixture(1)
     one[0, 3, 5] = 0.0
     mean = mean_weights([one, other])
     assert mean[0, 3, 5] == 0 and np.isfinite(mean).all() and (mean > 0).sum() == mean.size - 1
 
 
-def test_a_candidate_that_a_replica_dropped_has_its_smallest_weight_on_the_edge() -> None:
+def test_a_dropped_candidate_gets_the_smallest_weight_of_its_replica_on_the_edge() -> None:
     weights = [mixture(seed) for seed in range(3)]
     spaces = [prune(DARTS, one, 3) for one in weights]
     learned = [np.where(space.mask, one, 0.0) for space, one in zip(spaces, weights, strict=True)]
@@ -64,7 +64,7 @@ def test_a_candidate_that_a_replica_dropped_has_its_smallest_weight_on_the_edge(
     assert np.isfinite(best.score)
 
 
-def test_the_same_candidates_stay_as_they_are() -> None:
+def test_weights_on_equal_candidates_are_not_changed() -> None:
     space, weights = (
         prune(DARTS, mixture(0), 3),
         [np.where(prune(DARTS, mixture(0), 3).mask, mixture(s), 0) for s in range(2)],

@@ -1,4 +1,4 @@
-"""The rule of a derivation: which one the settings mean, its cap on skips, what it has to spend, and its words."""
+"""The rule of a derivation: its name, cap on skips, shares of budgets to use, and description."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DARTS, BENCH = named_space("darts"), named_space("nasbench201")
 
 
 def asked(**settings: Any) -> SearchConfig:
-    """Settings of a search; `params`, `macs` and the like are budgets."""
+    """Return the settings of a search; `params`, `macs` and `latency` are budgets."""
     limits = {name: settings.pop(name) for name in ("params", "macs", "latency") if name in settings}
     return replace(SearchConfig(), budget=BudgetConfig(**limits), **settings)
 
@@ -33,7 +33,7 @@ def asked(**settings: Any) -> SearchConfig:
         ({}, "pdarts", 2),
         ({"strategy": "darts"}, "darts", None),
         ({"params": 3e6}, "exact", 2),
-        ({"strategy": "darts", "params": 3e6}, "exact", 2),  # only whoever asks for rule=darts lifts the cap
+        ({"strategy": "darts", "params": 3e6}, "exact", 2),  # only an explicit rule=darts removes the cap
         ({"strategy": "darts", "params": 3e6, "rule": "darts"}, "darts", None),
         ({"rule": "darts"}, "darts", None),
         ({"rule": "darts", "max_skips": 1}, "darts", None),
@@ -42,7 +42,7 @@ def asked(**settings: Any) -> SearchConfig:
         ({"rule": "pdarts", "params": 3e6, "max_skips": 0}, "pdarts", 0),
     ],
 )
-def test_the_rule_and_its_cap(settings: dict[str, Any], name: str, cap: int | None) -> None:
+def test_settings_decide_the_rule_and_its_cap(settings: dict[str, Any], name: str, cap: int | None) -> None:
     rule = rule_of(asked(**settings), DARTS)
     assert (rule.name, rule.max_skips) == (name, cap)
     assert rule.limits == ({"params": 3e6} if "params" in settings else {})
@@ -50,22 +50,22 @@ def test_the_rule_and_its_cap(settings: dict[str, Any], name: str, cap: int | No
 
 
 @pytest.mark.parametrize("strategy", ["pdarts", "darts"])
-def test_a_strategy_takes_the_rule_of_its_authors(strategy: str) -> None:
+def test_a_strategy_uses_the_rule_of_its_authors(strategy: str) -> None:
     config = resolve_experiment("", [("search.strategy", strategy)], "search")
     assert rule_of(config.search, DARTS) == Rule(strategy, 2 if strategy == "pdarts" else None)
     assert rule_of(Experiment().search, DARTS) == Rule("pdarts", 2)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_cap_of_auto_is_the_spaces(name: str) -> None:
+def test_the_default_cap_comes_from_the_space(name: str) -> None:
     space = named_space(name)
     assert rule_of(SearchConfig(), space).max_skips == space.max_skips == (3 if name == "nasbench201" else 2)
     assert rule_of(asked(max_skips=0), space).max_skips == 0
     assert rule_of(asked(max_skips=7), space).max_skips == 7
 
 
-def test_what_has_to_be_spent_by_default() -> None:
-    """All budgets but one on time, which is measured with an error, and one on what has a coefficient."""
+def test_budgets_that_must_be_used_by_default() -> None:
+    """All budgets except those on latency, which is measured with an error, and on resources with a coefficient."""
     assert spending(SearchConfig(), {}) == {}
     limits = {"params": 3e6, "macs": 4e8, "latency": 1e-3}
     assert spending(SearchConfig(), limits) == {"params": SPEND, "macs": SPEND}
@@ -77,13 +77,13 @@ def test_what_has_to_be_spent_by_default() -> None:
 
 
 @pytest.mark.parametrize(("spend", "found"), [(0.0, {}), (0.5, {"params": 0.5, "latency": 0.5}), (1.0, {})])
-def test_a_share_that_is_asked_for_holds_for_every_budget(spend: float, found: dict[str, float]) -> None:
+def test_an_explicit_share_applies_to_every_budget(spend: float, found: dict[str, float]) -> None:
     priced = asked(spend=spend, cost=CostCoefficients(params=0.2))
     limits = {"params": 3e6, "latency": 1e-3}
     assert spending(priced, limits) == (found or ({name: 1.0 for name in limits} if spend else {}))
 
 
-def test_the_words() -> None:
+def test_rules_in_words() -> None:
     budgets = budgets_on(
         price_table(DARTS, Skeleton(3, 4, (1, 8, 8), 10)), {"params": 3000, "macs": 1e6}, floors={"params": 2700}
     )
@@ -104,7 +104,7 @@ def test_the_words() -> None:
     assert "except none" in words_of(Rule("darts"), BENCH.deriving_none(False), None)
 
 
-def test_none_is_derived_only_where_the_space_and_the_user_allow_it() -> None:
+def test_none_is_derived_only_if_both_the_space_and_the_user_allow_it() -> None:
     assert BENCH.derive_none and BENCH.deriving_none(True) == BENCH
     without = BENCH.deriving_none(False)
     assert not without.derive_none and without.mask.all()  # the supernet keeps it as a candidate
@@ -113,7 +113,7 @@ def test_none_is_derived_only_where_the_space_and_the_user_allow_it() -> None:
     assert SearchConfig().derive_none is False
 
 
-def test_a_condition_on_paths_of_skips_holds_for_the_rule_that_can_keep_it() -> None:
+def test_a_condition_on_skip_only_paths_applies_only_to_rules_that_can_enforce_it() -> None:
     assert (BENCH.skip_paths, DARTS.skip_paths) == ("one", "any")
     within = {"params": 1e6}
     for settings, kept in (
@@ -137,7 +137,7 @@ def test_a_condition_on_paths_of_skips_holds_for_the_rule_that_can_keep_it() -> 
     ):
         derivable(asked(skip_paths="one", **within), DARTS)
     without = BENCH.only([name for name in BENCH.primitives if name != "skip_connect"])
-    assert without.skip_paths == "any"  # there is nothing to make a path of
+    assert without.skip_paths == "any"  # without skips there are no skip-only paths
     with pytest.raises(
         InputError, match=r"search\.skip_paths=one needs the primitive skip_connect, which the space \w+ does not have"
     ):

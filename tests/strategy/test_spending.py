@@ -1,4 +1,4 @@
-"""Spending of budgets: which budget, how much, how much less where nothing uses that, and through three stages."""
+"""Spending of budgets: the budget with a lower bound, the share to use, lower shares if none fits, and three stages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bench() -> PriceTable:
 
 
 def favouring(*names: str) -> np.ndarray:
-    """Mixing weights with most of the weight on some primitives, on every edge."""
+    """Return mixing weights with most of the weight on the named primitives, on every edge."""
     weights = np.full(DARTS.mask.shape, 0.01)
     weights[..., [DARTS.columns[name] for name in names]] = 1
     return weights / weights.sum(-1, keepdims=True)
@@ -44,13 +44,13 @@ def rule(limits: dict[str, float], share: float = 0.9, cap: int | None = 2) -> R
 
 
 def floors(budgets: Budgets | None) -> dict[str, float]:
-    """The lower bounds that there are."""
+    """Return the lower bounds by resource."""
     assert budgets is not None
     pairs = zip(budgets.names, budgets.floors, strict=True)
     return {name: float(floor) for name, floor in pairs if floor > -np.inf}
 
 
-# --- which budget, and how much of it ----------------------------------------------------------------------------
+# --- the budget with a lower bound, and its share ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def floors(budgets: Budgets | None) -> dict[str, float]:
         ({"params": 3.3e6, "macs": 400e6}, "macs"),
     ],
 )
-def test_the_budget_that_binds_first_is_the_one_to_use(
+def test_the_budget_that_binds_first_gets_the_lower_bound(
     limits: dict[str, float], binding: str, table: PriceTable
 ) -> None:
-    """That of which the best genotype without the bound uses the largest share."""
+    """It is the budget that the best genotype without a lower bound uses the largest share of."""
     weights = favouring("sep_conv_3x3", "dil_conv_5x5", "skip_connect")
     budgets = budgets_on(table, limits)
     strongest = discretize_exactly(DARTS, weights, budgets, 2)[0].genotype
@@ -77,21 +77,21 @@ def test_the_budget_that_binds_first_is_the_one_to_use(
     np.testing.assert_array_equal(within.bounds, budgets.bounds)
 
 
-def test_only_a_budget_that_may_be_held_to_it_is(table: PriceTable) -> None:
-    """The largest share is that of params, of which nothing is asked; macs are."""
+def test_only_a_budget_with_a_share_to_spend_gets_a_lower_bound(table: PriceTable) -> None:
+    """The best genotype uses the largest share of params, which has no share to spend; macs has one."""
     weights, limits = favouring("sep_conv_5x5"), {"params": 2.5e6, "macs": 400e6}
     assert floors(spent(DARTS, weights, budgets_on(table, limits), rule(limits))[0]) == {"params": 2.25e6}
     held = Rule("exact", 2, limits, {"macs": 0.7})
     assert floors(spent(DARTS, weights, budgets_on(table, limits), held)[0]) == {"macs": 280e6}
 
 
-def test_nothing_is_asked_where_nothing_is_to_be_spent(table: PriceTable) -> None:
+def test_there_is_no_lower_bound_without_a_share_to_spend(table: PriceTable) -> None:
     weights, budgets = favouring("skip_connect"), budgets_on(table, {"params": 3e6})
     assert spent(DARTS, weights, budgets, Rule("exact", 2, {"params": 3e6})) == (budgets, "")
     assert spent(DARTS, weights, None, Rule("pdarts", 2)) == (None, "")
 
 
-def test_a_budget_above_the_most_expensive_cell_asks_for_nothing_and_says_so(table: PriceTable) -> None:
+def test_a_budget_above_the_most_expensive_cell_gets_no_lower_bound_and_a_remark(table: PriceTable) -> None:
     weights = favouring("sep_conv_5x5")
     most = table.exact(discretize(DARTS, weights))["params"]  # sep_conv_5x5 on all edges
     for limit in (most, most + 1.0, 2.0 * most):
@@ -99,29 +99,29 @@ def test_a_budget_above_the_most_expensive_cell_asks_for_nothing_and_says_so(tab
         within, remark = spent(DARTS, weights, budgets_on(table, limits), rule(limits))
         assert floors(within) == {}
         assert remark == (
-            f"even the most expensive cell has params <= {limit:,.0f}: there is no lower bound (search.spend)."
+            f"even the most expensive cell has params <= {limit:,.0f}, so there is no lower bound (search.spend)."
         )
     limits = {"params": most - 1.0}
     within, remark = spent(DARTS, weights, budgets_on(table, limits), rule(limits))
     assert remark == "" and floors(within) == {"params": np.ceil(0.9 * (most - 1))}
 
 
-def test_what_is_most_expensive_depends_on_the_cap_the_primitives_and_the_other_budgets(table: PriceTable) -> None:
+def test_the_most_expensive_cell_depends_on_the_cap_the_primitives_and_the_other_budgets(table: PriceTable) -> None:
     skips = DARTS.only(["skip_connect", "sep_conv_5x5"])
     few = price_table(skips, table.skeleton)
     weights = np.broadcast_to([0.1, 0.9], skips.mask.shape).copy()
     limits = {"params": few.exact(discretize(skips, weights))["params"] + 1.0}
     assert "there is no lower bound" in spent(skips, weights, budgets_on(few, limits), rule(limits))[1]
 
-    # Few MACs leave no cell of more than 2.33 million parameters, whatever the budget on these.
+    # The budget on MACs allows no cell with more than 2.33 million parameters, whatever the budget on parameters.
     limits = {"params": 2.6e6, "macs": 350e6}
     held = Rule("exact", 2, limits, {"params": 0.9})
     within, remark = spent(DARTS, favouring("sep_conv_5x5"), budgets_on(table, limits), held)
     assert floors(within) == {} and "even the most expensive cell has params <= 2,600,000" in remark
 
 
-def test_a_budget_that_nothing_reaches_leaves_the_bound_to_the_next(bench: PriceTable) -> None:
-    """Of two budgets the strongest cell uses a larger share of one that no cell can exceed."""
+def test_a_budget_that_no_cell_reaches_leaves_the_lower_bound_to_the_next_one(bench: PriceTable) -> None:
+    """The strongest cell uses the larger share of a budget that no cell can exceed."""
     weights = np.full(BENCH.mask.shape, 0.1)
     weights[..., BENCH.columns["nor_conv_1x1"]] = 0.6
     most = bench.exact(
@@ -139,15 +139,15 @@ def test_a_budget_that_nothing_reaches_leaves_the_bound_to_the_next(bench: Price
     assert floors(within) == {} and "activations <= " in remark and "macs <= " in remark
 
 
-def test_what_earlier_stages_dropped_is_no_reason_to_ask_for_nothing(table: PriceTable) -> None:
+def test_candidates_dropped_in_earlier_stages_do_not_remove_the_lower_bound(table: PriceTable) -> None:
     only_pools = prune(DARTS, favouring("max_pool_3x3", "avg_pool_3x3"), 2)
     limits = {"params": 3e6}
     within, remark = spent(only_pools, favouring("max_pool_3x3"), budgets_on(table, limits), rule(limits))
     assert floors(within) == {"params": 1_350_000} and "the lower bound is now 45 %." in remark  # of 1,370,134
 
 
-def test_where_no_cell_uses_as_much_less_is_asked_for_in_steps(bench: PriceTable) -> None:
-    """NAS-Bench-201 has 28 sums of parameters; between 886,426 and 1,045,466 there is none."""
+def test_the_lower_bound_falls_in_steps_until_some_cell_meets_it(bench: PriceTable) -> None:
+    """Cells of NAS-Bench-201 have 28 different numbers of parameters, none of them between 886,426 and 1,045,466."""
     weights = np.full(BENCH.mask.shape, 0.2)
     for limit, share, words in (
         (
@@ -174,8 +174,8 @@ def test_where_no_cell_uses_as_much_less_is_asked_for_in_steps(bench: PriceTable
     )
 
 
-def test_a_share_falls_to_nothing_where_only_little_can_be_used(bench: PriceTable) -> None:
-    """Skips alone are left, and the parts that no choice changes cost nothing."""
+def test_the_lower_bound_falls_to_zero_if_no_cell_has_a_cost(bench: PriceTable) -> None:
+    """Only skips are left, and the fixed parts cost nothing."""
     mask = np.broadcast_to([name == "skip_connect" for name in BENCH.primitives], BENCH.mask.shape)
     budgets = budgets_on(bench, {"params": 3e5})
     assert budgets is not None
@@ -184,8 +184,8 @@ def test_a_share_falls_to_nothing_where_only_little_can_be_used(bench: PriceTabl
     assert floors(within) == {"params": 0} and "the lower bound is now 0 %." in remark
 
 
-def test_energy_is_asked_for_by_its_own_numbers(table: PriceTable) -> None:
-    """What is not counted in whole numbers has a lower bound that is not rounded."""
+def test_the_lower_bound_on_energy_is_not_rounded(table: PriceTable) -> None:
+    """Only resources that are counted in whole numbers have whole bounds."""
     limits = {"energy": 0.004}
     weights = favouring("skip_connect", "sep_conv_3x3")
     within, remark = spent(DARTS, weights, budgets_on(table, limits), rule(limits))
@@ -194,14 +194,14 @@ def test_energy_is_asked_for_by_its_own_numbers(table: PriceTable) -> None:
     assert 0.9 <= found.used["energy"] <= 1
 
 
-def test_budgets_that_nothing_meets_are_refused(table: PriceTable) -> None:
+def test_budgets_that_no_cell_meets_are_refused(table: PriceTable) -> None:
     limits = {"params": 1e6}
     with pytest.raises(Infeasible, match="meets params <= 1,000,000: the cheapest has 1,370,134"):
         spent(DARTS, favouring("skip_connect"), budgets_on(table, limits), rule(limits))
 
 
-def test_two_budgets_are_settled_at_once(table: PriceTable) -> None:
-    """Of pairs that nearly exclude each other some take minutes to prove; nothing here waits for that."""
+def test_two_budgets_are_decided_quickly(table: PriceTable) -> None:
+    """For budgets that nearly exclude each other, a proof may take minutes; derivation does not wait for it."""
     rng = np.random.default_rng(0)
     for _ in range(40):
         weights = rng.dirichlet(np.full(8, rng.choice([0.3, 1, 5])), DARTS.mask.shape[:2])
@@ -210,7 +210,7 @@ def test_two_budgets_are_settled_at_once(table: PriceTable) -> None:
         found = derive(DARTS, weights, table, rule(limits), {})
         share = max(found.used.values())
         assert share <= 1 and (share >= 0.9 or found.remark)
-    # Nothing of so few MACs has more than 2,622,070 parameters, but that is not proved here, and the bound stands.
+    # No cell within this many MACs has more than 2,622,070 parameters, but this is not proved here, so the bound remains.
     limits = {"params": 2.625e6, "macs": 400e6}
     held = Rule("exact", 2, limits, {"params": 0.9})
     assert spent(DARTS, favouring("sep_conv_5x5"), budgets_on(table, limits), held)[1] == ""
@@ -218,10 +218,10 @@ def test_two_budgets_are_settled_at_once(table: PriceTable) -> None:
     assert exists(DARTS, over, 2) is None
 
 
-# --- what is derived from then on --------------------------------------------------------------------------------
+# --- derivation with a lower bound -------------------------------------------------------------------------------
 
 
-def test_every_derivation_lies_in_the_band_and_the_best_comes_first(table: PriceTable) -> None:
+def test_every_derived_genotype_is_in_the_band_and_the_best_comes_first(table: PriceTable) -> None:
     rng = np.random.default_rng(0)
     weights, limits = rng.dirichlet(np.ones(8), DARTS.mask.shape[:2]), {"params": 3e6}
     found = derive(DARTS, weights, table, rule(limits), {"seed": 1}, count=6)
@@ -239,7 +239,7 @@ def test_every_derivation_lies_in_the_band_and_the_best_comes_first(table: Price
     assert len(within) > 20 and max(logs) < scores[0]
 
 
-def test_a_remark_of_the_spending_is_part_of_the_derivation(table: PriceTable) -> None:
+def test_a_derivation_includes_the_remark_on_its_lower_bound(table: PriceTable) -> None:
     limits = {"params": 9e6}
     found = derive(DARTS, favouring("sep_conv_3x3"), table, rule(limits), {})
     assert "the most expensive cell has params <= 9,000,000" in found.remark and found.describe().endswith(found.remark)
@@ -247,8 +247,8 @@ def test_a_remark_of_the_spending_is_part_of_the_derivation(table: PriceTable) -
 
 
 @pytest.mark.parametrize("share", [0.9, 1.0])
-def test_a_genotype_that_uses_the_budget_stays_within_reach_over_three_stages(share: float, table: PriceTable) -> None:
-    """Weights that favour what is cheap, and a budget near the ceiling: the plain rule drops all that is expensive."""
+def test_a_genotype_that_uses_the_budget_remains_through_three_stages(share: float, table: PriceTable) -> None:
+    """The weights favour cheap primitives and the budget is near the maximum: the plain rule drops all expensive primitives."""
     limits, weights = {"params": 4.5e6}, favouring("skip_connect", "max_pool_3x3", "avg_pool_3x3")
     space, cheap, budgets = DARTS, DARTS, budgets_on(table, limits)
     mixture = uniform_mixing(DARTS.mask).weights.numpy()
@@ -260,13 +260,15 @@ def test_a_genotype_that_uses_the_budget_stays_within_reach_over_three_stages(sh
         mixture = weights
     found = derive(space, weights, table, rule(limits, share), {})
     assert found.used["params"] > 0.9 and found.used["params"] <= 1
-    assert derive(cheap, weights, table, rule(limits, share), {}).used["params"] < 0.9  # without it, it is out of reach
+    assert (
+        derive(cheap, weights, table, rule(limits, share), {}).used["params"] < 0.9
+    )  # none remains without the lower bound
 
 
-def test_a_budget_between_the_most_expensive_cells_with_one_skip_only_path_and_with_any_still_binds(
+def test_a_budget_that_only_cells_with_other_skip_only_paths_can_exceed_still_binds(
     bench: PriceTable,
 ) -> None:
-    """The budget fits five 3x3 convolutions and a 1x1. With a skip in place of the 1x1, as the condition asks, 0.98 of it is used."""
+    """The budget fits five 3x3 convolutions and a 1x1; with a skip instead of the 1x1, as the condition requires, 0.98 is used."""
     space = BENCH.with_skip_paths("one")
     names = ["nor_conv_3x3"] * 5 + ["nor_conv_1x1"]
     most = sum(bench.prices[bench.row("macs"), 0, edge, BENCH.columns[name]] for edge, name in enumerate(names))
