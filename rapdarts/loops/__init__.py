@@ -1,1 +1,1 @@
-"""The loops: search, retraining, ranking and random baseline; their launch into run folders, and the memory they take."""
+"""The loops: search, retraining, ranking and random baseline, with their launch into run folders and their memory use."""

@@ -1,4 +1,4 @@
-"""Settings of a random baseline: those of the search that it is compared with, where its folder is named."""
+"""Settings of a random baseline, taken from the search that it is compared with if `search.random.like` names its folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from rapdarts.loops.finished_search import settings_of_run
 from rapdarts.strategy.rule import rule_name
 
 KEPT = ("primitives", "rule", "max_skips", "derive_none", "skip_paths", "spend", "precision")
-"""Settings that decide which cells a search could have found, and cannot be given beside it; its tables are those of its folder."""
+"""Settings that decide which cells a search could have found, and that a baseline like this search cannot change."""
 
 
 def as_searched(config: Experiment, like: Found) -> Experiment:
-    """Return the experiment of a baseline with everything that decides which cells the search `like` could have found.
+    """Return the experiment of a baseline with the settings that decide which cells the search `like` could have found.
 
-    These are its space and primitives, cap on skips, budgets, spending, and what they are counted by. A genotype that
-    is no search's changes nothing. Raises InputError for budgets or KEPT settings other than the search's.
+    These are its space and primitives, cap on skips, budgets, spending, and how costs are counted. If `like` is not a
+    search, the experiment is unchanged. Raises InputError for a different space, or for budgets or KEPT settings that
+    differ from those of the search.
     """
     folder = like.folder
     if folder is None or not os.path.isfile(folder / RunFile.ALPHAS):

@@ -1,4 +1,4 @@
-"""Another genotype from finished searches: what they learned, their settings and tables, and what a user changes of these."""
+"""Derivation of another genotype from finished searches, with their settings and tables and the changes of the user."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from rapdarts.strategy.rule import check_skip_paths
 def derive_again(
     targets: Sequence[Path], options: DeriveConfig, space: Space, say: Callable[[str], object]
 ) -> Derivation:
-    """Derive a genotype from what one search learned, or from the mean of several, with what the options change.
+    """Derive a genotype from the mixing weights of one search, or from the mean of several, with the changes in `options`.
 
-    `targets` are run folders, or the alphas.json that they hold; the settings are those of the first. Raises InputError.
+    `targets` are run folders or their alphas.json files; the settings are those of the first. Raises InputError.
     """
     searches = [
         finished_search(target / RunFile.ALPHAS if target.is_dir() else target, target.is_dir(), options, space)
@@ -31,12 +31,15 @@ def derive_again(
     for target, other in zip(targets[1:], searches[1:], strict=True):
         if changed := differences(searches[0].config.search, other.config.search):
             say(
-                f"{target} was searched with other settings than {targets[0]}, whose settings derive: {', '.join(changed)}"
+                f"{target} was searched with different settings than {targets[0]}, whose settings are used:"
+                f" {', '.join(changed)}"
             )
     limits = search.rule.limits
     if limits and options.rule == "pdarts":
-        lift = " ".join(f"budget.{name}=none" for name in limits)
-        raise InputError(f"rule={options.rule} knows no budgets; leave it out, or lift the budgets with {lift}.")
+        none = " ".join(f"budget.{name}=none" for name in limits)
+        raise InputError(
+            f"rule={options.rule} does not support budgets; leave it out, or remove the budgets with {none}."
+        )
     if options.skip_paths:
         check_skip_paths(search.settings, search.full)
     if limits:

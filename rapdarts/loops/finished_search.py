@@ -1,4 +1,4 @@
-"""A finished search, read back from its folder: what it learned, under which settings, and its prices; several as one."""
+"""A finished search, read from its folder: its mixing weights, settings and prices. Several can be combined into one."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from rapdarts.training.checkpoint import origin_of
 
 @dataclass(frozen=True)
 class FinishedSearch:
-    """Result of one finished search, or of several as one.
+    """Result of one finished search, or of several combined.
 
-    `full` is the space that was searched, `left` the same with the candidates that are left, `weights` the mixing
-    weights of each replica (kinds, edges, primitives). `settings` are those of the derivation, `skeleton` is the one to price.
-    `fingerprint` is that of the images, empty where the checkpoint is gone.
+    `full` is the space that was searched, `left` the same space with the remaining candidates, and `weights` the mixing
+    weights of each replica (kinds, edges, primitives). `settings` are those of the derivation, and `skeleton` is the one
+    that prices refer to. `fingerprint` identifies the images; it is empty if the checkpoint is missing.
     """
 
     config: Experiment
@@ -51,7 +51,7 @@ class FinishedSearch:
 
     @property
     def rule(self) -> Rule:
-        """The rule that derives from it."""
+        """The rule that derives a genotype."""
         return rule_of(self.settings, self.full)
 
     @cached_property
@@ -61,27 +61,27 @@ class FinishedSearch:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where a genotype derived from it comes from."""
+        """The provenance of a derived genotype."""
         facts = provenance(self.config, self.settings)
         return facts if len(self.seeds) == 1 else facts | {"seeds": self.seeds}
 
     def derive(self, count: int = 1) -> Derivation:
-        """Derive the `count` best genotypes. Raises InputError where the budgets cannot be met."""
+        """Derive the `count` best genotypes. Raises InputError if the budgets cannot be met."""
         with where_infeasible(self.full, self.left, self.table, self.rule):
             return derive_jointly(
                 self.left, self.weights, self.table, self.rule, self.provenance, count, self.settings.epochs
             )
 
     def best(self, count: int) -> Derivation:
-        """Derive as `derive` does, without the replicas' agreement."""
+        """Derive the `count` best genotypes without the agreement of replicas. Raises InputError as `derive` does."""
         with where_infeasible(self.full, self.left, self.table, self.rule):
             return derive(self.left, mean_weights(self.weights), self.table, self.rule, self.provenance, count)
 
 
 def finished_search(file: Path, is_run: bool, options: DeriveConfig, space: Space) -> FinishedSearch:
-    """Read the alphas.json that a search wrote, and the settings beside it, with what `options` change of them.
+    """Read the alphas.json of a search and the settings next to it, with the changes in `options`.
 
-    `is_run` says whether its run folder was named, whose configuration is then needed. Raises InputError.
+    `is_run` tells whether the user named the run folder, which must then have a configuration. Raises InputError.
     """
     config = resolve.experiment_of_alphas(file, needed=is_run)
     settings = settings_of_run(config, options, file.parent)
@@ -89,7 +89,7 @@ def finished_search(file: Path, is_run: bool, options: DeriveConfig, space: Spac
     full = derivable(settings, full.only(settings.primitives) if settings.primitives else full)
     left, priced, architectures = read_alphas(file, full)
     if (options.layers or options.channels) and not options.latency and settings.budget.latency is None:
-        settings = replace(settings, latency="")  # measured at the run's skeleton only
+        settings = replace(settings, latency="")  # latency was measured at the run's skeleton only
     skeleton = skeletons.changed(priced, options.layers, options.channels)
     weights = [mixing_weights(one) for one in architectures]
     seeds = replica_seeds(config.seed, len(weights))
@@ -98,9 +98,9 @@ def finished_search(file: Path, is_run: bool, options: DeriveConfig, space: Spac
 
 
 def together(searches: Sequence[FinishedSearch], words: Sequence[str]) -> FinishedSearch:
-    """Return several searches as one with all their replicas; `words` are what a user calls them.
+    """Combine several searches into one with all their replicas; `words` are the user's names for them.
 
-    Raises InputError unless all are of one space, on the same data and for the same skeleton, and none is there twice.
+    Raises InputError unless all have the same space, data and skeleton, and no search is given twice.
     """
     first = searches[0]
     for word, other in zip(words[1:], searches[1:], strict=True):
@@ -111,12 +111,12 @@ def together(searches: Sequence[FinishedSearch], words: Sequence[str]) -> Finish
                     f"{shorten(word)} has {name} {theirs[name]}, {shorten(words[0])} has {value}; only runs with the"
                     " same space, data set and skeleton can be averaged."
                 )
-        # A share of the training set is drawn by the seed; two wholes must be the same images.
+        # With data.fraction below 1 the images depend on the seed; full training sets must be equal.
         known = first.fingerprint and other.fingerprint and first.config.data.fraction == 1
         if known and first.fingerprint != other.fingerprint:
             raise InputError(
-                f"{shorten(word)} searched on other images than {shorten(words[0])} (fingerprint {other.fingerprint[:12]}, not"
-                f" {first.fingerprint[:12]}); derive from runs on the same data together."
+                f"{shorten(word)} and {shorten(words[0])} searched on different images (fingerprints {other.fingerprint[:12]}"
+                f" and {first.fingerprint[:12]}); only runs on the same data can be averaged."
             )
     learned = [(one.left, weights) for one in searches for weights in one.weights]
     for (one, weights), (another, others) in itertools.combinations(learned, 2):
@@ -129,7 +129,7 @@ def together(searches: Sequence[FinishedSearch], words: Sequence[str]) -> Finish
 
 
 def _facts(search: FinishedSearch) -> dict[str, Any]:
-    """Settings that averaged searches must share, by name."""
+    """Return the settings that averaged searches must share, by name."""
     data, skeleton = search.config.data, search.skeleton
     return {
         "search.space": search.full.name,
@@ -146,7 +146,10 @@ def _facts(search: FinishedSearch) -> dict[str, Any]:
 
 
 def settings_of_run(config: Experiment, options: DeriveConfig, folder: Path) -> SearchConfig:
-    """Return the settings of a search with what a derivation changes: budgets one by one; tables as the run folder keeps them."""
+    """Return the settings of a search with the changes in `options`.
+
+    Each budget can be changed on its own. Hardware and latency tables are those in the run folder, unless others are given.
+    """
     own = config.search
     tables = {"hardware": folder / RunFile.HARDWARE, "latency": folder / RunFile.LATENCY}
     kept = {name: str(path) if os.path.isfile(path) else getattr(own, name) for name, path in tables.items()}

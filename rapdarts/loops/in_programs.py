@@ -1,4 +1,4 @@
-"""Around a run that a program starts: its data come from memory, and torch is left as it was."""
+"""Helpers for runs that a program starts: data from memory, and torch's state restored afterwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from rapdarts.errors import InputError
 
 
 def reader_of(config: Experiment, data: Any, test: Any) -> Reader | None:
-    """Return how the data that a program gave come to a device; None where it gave none."""
+    """Return a function that puts the data of a program on a device, or None if `data` is None.
+
+    Raises InputError for `test` without `data`.
+    """
     if data is None:
         if test is not None:
             raise InputError("test= is given without data=; give both, or neither.")
@@ -30,7 +33,7 @@ def reader_of(config: Experiment, data: Any, test: Any) -> Reader | None:
 
 @contextmanager
 def as_it_was() -> Iterator[None]:
-    """Leaves torch's generators and its number of threads as they were: a run sets both."""
+    """Restore torch's random generators and number of threads, which a run sets, at the end of the block."""
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:

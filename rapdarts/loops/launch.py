@@ -1,4 +1,4 @@
-"""Launches: a search, a random baseline, a ranking or a retraining, from settings to a finished run folder."""
+"""Launches of a search, a random baseline, a ranking or a retraining, from settings to a finished run folder."""
 
 from __future__ import annotations
 
@@ -41,14 +41,15 @@ def run_search(
     read: Reader | None = None,
     progress: bool = True,
 ) -> Searched:
-    """Search `space`, which the user gave as `given` where it does not ship: a resume notices a change of it.
+    """Search `space` and return the result.
 
-    `name` is what the run is called where it gets a new folder; `read` gives data other than the experiment's. Raises
-    InputError before a folder is made; else as the loop and `open_run` do.
+    `given` is the user's own space, or None for a space that ships; a resumed run checks that it is unchanged. `name` is
+    used for a new run folder, and `read` replaces the experiment's data. Raises InputError before a folder is made;
+    afterwards, raises as `search` and `open_run` do.
     """
     space = _searched(config.search, space)
     data = data_of(config, read)
-    searching.SearchBatches.of(data, config)  # refuses a batch that is too large before a folder is made
+    searching.SearchBatches.of(data, config)  # raises for a batch that is too large before a folder is made
     limits = budget_limits(config.search.budget)
     if limits:
         Screen(silent=not progress).say(f"looking for genotypes with {within(limits)}")
@@ -58,7 +59,7 @@ def run_search(
     with open_run("search", config, launch, name, inputs, progress=progress) as run:
         if auto:
             run.screen.say(
-                f"skeleton.channels={table.skeleton.channels}: the widest whose average cell keeps the budgets"
+                f"skeleton.channels={table.skeleton.channels}: the widest network whose average cell fits the budgets"
             )
         for kept, text in ((RunFile.HARDWARE, inputs["hardware table"]), (RunFile.LATENCY, inputs["latency table"])):
             if text:
@@ -79,7 +80,7 @@ def run_random_baseline(
     read: Reader | None = None,
     progress: bool = True,
 ) -> RandomBaseline:
-    """Draw random genotypes of `space` and train them; the arguments are those of `run_search`."""
+    """Draw random genotypes of `space` and train them; the arguments and errors are those of `run_search`."""
     asked = config.search.random.like
     like = find_network(asked, networks=False) if asked else None
     genotype = None
@@ -88,7 +89,7 @@ def run_random_baseline(
         validate(genotype, space, f"search.random.like: {like.where}")
     space = _searched(config.search, space)
     data = data_of(config, read)
-    retraining.training_batches(config, data)  # refuses a batch that is too large before a folder is made
+    retraining.training_batches(config, data)  # raises for a batch that is too large before a folder is made
     inputs = _inputs(config, data, given) | {"random.like": "" if genotype is None else genotype.to_json()}
     with open_run("random", config, launch, name, inputs, progress=progress) as run:
         with training_within_memory(config.retrain):
@@ -106,10 +107,10 @@ def run_ranking(
     given: Space = None,
     progress: bool = True,
 ) -> Ranked:
-    """Train `entries` briefly and put them in order; the other arguments are those of `run_search`."""
+    """Train `entries` briefly and rank them; the other arguments are those of `run_search`."""
     skeleton = skeletons.of_experiment(config.skeleton, data.image, data.classes)
     config = replace(config, rank=replace(config.rank, epochs=short_recipe(config).retrain.epochs))
-    # Before a folder is made, these two refuse images that are too small and a batch that is too large.
+    # These two raise for images that are too small and a batch that is too large before a folder is made.
     _ = DerivedBlueprint(entries[0].genotype, entries[0].space, skeleton).costs
     retraining.training_batches(short_recipe(config), split_for_ranking(data, config))
     inputs = {"data set": data.fingerprint, "genotypes": "\n".join(one.genotype.line for one in entries)}
@@ -132,10 +133,11 @@ def run_retraining(
     read: Reader | None = None,
     progress: bool = True,
 ) -> Retrained:
-    """Train the network that was `found`, a genotype's in `space`, from scratch; the other arguments are those of `run_search`.
+    """Train the network `found` from scratch; `space` is None for a reference network.
 
-    `priced` says whether a genotype is built at the skeleton it was priced at, where that fits the images. Processes that
-    torchrun started train it together. Raises InputError before a folder is made; else as the loop and `open_run` do.
+    With `priced`, a genotype is built at the skeleton it was priced at, if that fits the images. Processes started by
+    torchrun train the network together. The other arguments are those of `run_search`. Raises InputError before a folder is
+    made; afterwards, raises as `retrain` and `open_run` do.
     """
     with joined(config.device) as process_group:
         with process_group.leader_first("get its data and network ready"):
@@ -143,7 +145,7 @@ def run_retraining(
             blueprint = _to_train(config, found, space, priced, data)
             if isinstance(blueprint, DerivedBlueprint):
                 config = replace(config, skeleton=skeletons.placed(config.skeleton, blueprint.skeleton))
-            # Before a folder is made, these two refuse images that are too small and a batch that is too large.
+            # These two raise for images that are too small and a batch that is too large before a folder is made.
             _ = blueprint.costs
             retraining.training_batches(config, data, process_group)
         inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": source_of(given)}
@@ -159,7 +161,7 @@ def run_retraining(
 
 
 def _to_train(config: Experiment, found: Found, space: SearchSpace | None, priced: bool, data: DataSet) -> Blueprint:
-    """The network to train on a data set."""
+    """Return the network to train on a data set."""
     if space is None:
         return ReferenceBlueprint(found.reference, data.image, data.classes)
     genotype = replace(found.the_genotype(), space=space.name)
@@ -168,9 +170,9 @@ def _to_train(config: Experiment, found: Found, space: SearchSpace | None, price
 
 
 def _searched(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
-    """Return the space with the primitives that are asked for, and what may be derived of it.
+    """Return the space with the settings' primitives and conditions on derivation.
 
-    Raises InputError where the stages do not fit it.
+    Raises InputError if the stages do not fit the space.
     """
     if settings.primitives:
         space = space.only(settings.primitives)
@@ -181,12 +183,12 @@ def _searched(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
 
 
 def data_of(config: Experiment, read: Reader | None = None) -> DataSet:
-    """Return the data on the device of the experiment, or what `read` gives there."""
+    """Load the data, with `read` if given, on the device of the experiment."""
     device = training_device(config.device, config.threads)
     return load_dataset(config.data, device, config.seed) if read is None else read(device)
 
 
 def _inputs(config: Experiment, data: DataSet, given: Space) -> dict[str, str]:
-    """What else a search depends on."""
+    """Return the inputs besides the configuration that a search depends on, by name."""
     tables = {"hardware table": text_of(config.search.hardware), "latency table": text_of(config.search.latency)}
     return {"data set": data.fingerprint, "search space": source_of(given), **tables}

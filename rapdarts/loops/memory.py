@@ -1,4 +1,4 @@
-"""Memory of a search: what a step of each stage takes, what is free, and which batch fits."""
+"""Memory of a search: the memory that a step of each stage takes, the free memory, and the largest batch that fits."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from rapdarts.training.memory import free_bytes
 from rapdarts.training.run import Run
 
 OVERHEAD = 2
-"""Bytes that a process takes for each byte of live tensors. On a CPU the gaps of glibc's heap are about as large as the tensors
-(docs/performance.md). On a GPU the CUDA graph has a memory pool of its own, beside that of the eager steps before its capture."""
+"""Bytes of process memory for each byte of live tensors. On a CPU, the gaps in glibc's heap are about as large as the tensors
+(docs/performance.md). On a GPU, the CUDA graph has its own memory pool in addition to that of the eager steps before capture."""
 
 CHECKPOINT_OVERHEAD = 1.4
-"""This times as many where cells are recomputed: their short-lived tensors leave more gaps between those that stay (the same page)."""
+"""Additional factor if cells are recomputed, because short-lived tensors leave more gaps between the others (the same page)."""
 
 LIBRARY_BYTES = 50_000_000
-"""Bytes that the first steps of a process take on a CPU, whatever they compute: the library's own code and tables."""
+"""Bytes that the first steps of a process take on a CPU, whatever they compute, for torch's own code and tables."""
 
 PROBE = (16, 8, 8)
-"""The image on which primitives are compared."""
+"""Image size (channels, height, width) on which primitives are compared."""
 
 NO_ESTIMATE = (RuntimeError, TypeError, ValueError, MemoryError)
-"""Errors of a user's primitive that needs the numbers of its input to run, and of too little memory for the estimate itself."""
+"""Errors of a user's primitive that depends on the values of its input, and of an estimate that itself runs out of memory."""
 
 
 @contextmanager
 def within_memory(config: Experiment, space: SearchSpace, data: DataSet, table: PriceTable, run: Run) -> Iterator[None]:
     """Report how much memory the search inside will take.
 
-    Raises DeviceError where the memory runs out all the same, with the batch that fits, or where the GPU cannot run the
-    batched supernet's kernels.
+    Raises DeviceError, with the batch that fits, if the search runs out of memory, and DeviceError if the GPU cannot run the
+    kernels of the batched supernet.
     """
     estimate = MemoryEstimate(config, space, data, table, free_bytes(data.train.labels.device))
     if not run.screen.closed and (summary := estimate.summary()):
@@ -66,7 +66,7 @@ def within_memory(config: Experiment, space: SearchSpace, data: DataSet, table: 
 
 @contextmanager
 def training_within_memory(settings: RetrainConfig) -> Iterator[None]:
-    """Raise DeviceError, with the settings that take less, where the memory runs out in the retraining inside."""
+    """Raise DeviceError, with settings that need less memory, if the retraining inside runs out of memory."""
     try:
         yield
     except Exception as error:
@@ -75,13 +75,13 @@ def training_within_memory(settings: RetrainConfig) -> Iterator[None]:
         half = settings.batch // 2
         keys = [f"retrain.batch={half} with retrain.accumulate={2 * settings.accumulate}"] if half >= 2 else []
         keys += ["retrain.amp=bf16"] if settings.amp == "none" else []
-        advice = f"set {' or '.join(keys)}" if keys else "take a smaller network"
+        advice = f"set {' or '.join(keys)}" if keys else "use a smaller network"
         raise DeviceError(f"out of memory at batch {settings.batch}: {advice}.") from error
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """The memory that the steps of a search will take, and the memory that is free as it begins."""
+    """The memory that the steps of a search will take, and the free memory at its start."""
 
     config: Experiment
     space: SearchSpace
@@ -90,7 +90,7 @@ class MemoryEstimate:
     free: int | None  # bytes
 
     def summary(self) -> str | None:
-        """Return what a step of the largest stage takes, and whether as much is free; None where there is no estimate."""
+        """Return a line on the memory that a step of the largest stage takes and the free memory; None without an estimate."""
         settings = self.config.search
         try:
             stage = self.largest_stage()
@@ -104,25 +104,26 @@ class MemoryEstimate:
         batch = self.largest_batch(found)
         if batch >= settings.batch:
             fits = f"up to batch {batch}" if batch < self.largest_allowed_batch else "any batch"
-            return f"{text}; {show_bytes(self.free)} are free: {fits} fits"
-        return f"warning: {text}, but {show_bytes(self.free)} are free: {self.advice(batch)}"
+            return f"{text}; {show_bytes(self.free)} is free: {fits} fits"
+        return f"warning: {text}, but only {show_bytes(self.free)} is free: {self.advice(batch)}"
 
     def out_of_memory(self, stage: int) -> str:
-        """Return the error message for a stage in which the memory ran out."""
+        """Return the error message for a stage that ran out of memory."""
         batch = self.config.search.batch
-        fits = 3 * batch // 4  # the whole batch did not fit, whatever the estimate
+        fits = 3 * batch // 4  # the full batch did not fit, whatever the estimate says
         with suppress(*NO_ESTIMATE):
             fits = min(fits, self.largest_batch(self.footprint(stage)))
         return f"out of memory in {self.stage_name(stage)} at batch {batch}: {self.advice(fits)}."
 
     def stage_name(self, stage: int) -> str:
-        """Return the name of a stage for messages, which count from 1."""
+        """Return the name of a stage for messages, in which stages count from 1."""
         return f"stage {stage + 1} of {len(self.config.search.layers)}"
 
     def largest_stage(self) -> int:
-        """Return the stage whose cells save most for the backward pass.
+        """Return the stage that saves the most memory for the backward pass.
 
-        These are all cells, or with `checkpoint` the largest one and the outputs of every cell.
+        A stage saves the tensors inside all cells, or with `checkpoint` those inside the largest cell and the outputs of
+        every cell.
         """
         settings, image = self.config.search, self.data.image
         stem = stem_for(self.config.skeleton.stem, image)
@@ -141,7 +142,7 @@ class MemoryEstimate:
         return max(range(len(settings.layers)), key=weight)
 
     def footprint(self, stage: int) -> Footprint:
-        """Return the footprint of a stage over the candidates that save most: pruning may leave any of them."""
+        """Return the footprint of a stage with the candidates that save the most memory, since pruning may leave any."""
         order = np.argsort(self.saved_bytes, kind="stable")
         largest = np.isin(np.arange(len(order)), order[-self.config.search.candidates[stage] :])
         space = self.space.narrowed(self.space.mask & largest)
@@ -149,7 +150,7 @@ class MemoryEstimate:
 
     @cached_property
     def saved_bytes(self) -> list[int]:
-        """Bytes that each primitive by itself saves for its backward pass of an image of PROBE, its output included."""
+        """Bytes that each primitive alone saves for its backward pass on images of size PROBE, including its output."""
         saved = []
         for name, make in self.space.primitives.items():
             with META:
@@ -162,7 +163,7 @@ class MemoryEstimate:
 
     @property
     def overhead(self) -> tuple[int, float]:
-        """Bytes that a process takes whatever its tensors, and for each byte of live tensors."""
+        """Fixed bytes of a process, and bytes for each byte of live tensors."""
         settings, on_host = self.config.search, self.data.train.labels.device.type == "cpu"
         captured = not (settings.unrolled or settings.checkpoint)
         each = OVERHEAD if on_host or captured else 1
@@ -175,21 +176,21 @@ class MemoryEstimate:
 
     @property
     def largest_allowed_batch(self) -> int:
-        """The number of images in the smaller half of the training set: no batch may be larger."""
+        """Number of images in the smaller half of the training set, the largest batch that is allowed."""
         halves = loop.SearchBatches.of(self.data, self.config)
         return min(len(half.index) for half in (halves.train, halves.search))
 
     def largest_batch(self, found: Footprint) -> int:
-        """Return the largest batch that fits into the free memory; 0 where none does."""
+        """Return the largest batch that fits into the free memory, or 0 if none does."""
         if self.free is None:
             return self.largest_allowed_batch
         fixed, each = self.overhead
         return min(self.largest_allowed_batch, found.largest_batch(int((self.free - fixed) / each)))
 
     def advice(self, batch: int) -> str:
-        """Return the part of a message that names the `batch` that fits, and the settings to change."""
+        """Return the part of a message with the `batch` that fits and the settings to change."""
         settings = self.config.search
-        fits = batch >= 2  # batch norm takes no less
+        fits = batch >= 2  # the minimum for batch norm
         keys = [f"search.batch={batch}"] if fits else []
         if not settings.checkpoint:
             keys.append("search.checkpoint=true")
@@ -198,13 +199,13 @@ class MemoryEstimate:
         if not keys:
             keys.append("a smaller search.channels")
         choice = " or ".join([", ".join(keys[:-1]), keys[-1]] if keys[1:] else keys)
-        return f"{f'about batch {batch}' if fits else 'no batch'} fits; set {choice}"
+        return f"{f'a batch of about {batch}' if fits else 'no batch'} fits; set {choice}"
 
 
 def stage_footprint(config: Experiment, space: SearchSpace, data: DataSet, table: PriceTable, stage: int) -> Footprint:
-    """Return the footprint of a step of a stage over the candidates of `space`.
+    """Return the footprint of a step of a stage with the candidates of `space`.
 
-    Weights, the state of the optimisers and batches are included, the data set is not.
+    It includes weights, the state of the optimisers and batches, but not the data set.
     """
     settings = replace(config.search, amp="none")
     with META:
@@ -223,18 +224,18 @@ def stage_footprint(config: Experiment, space: SearchSpace, data: DataSet, table
     weights, alpha = list(supernet.parameters()), list(architecture.parameters())
     moments = [torch.empty_like(x) for x in (*(weights if settings.momentum else ()), *alpha, *alpha)]
     resident = [*weights, *supernet.buffers(), *alpha, *moments, images, labels, *others]
-    # The weights' step saves all that alpha's step saves, unless that one looks a step ahead.
+    # The weight step saves at least as much as the alpha step, unless the latter is unrolled.
     return footprint(lambda: step(images, labels, *others, settings.unrolled), resident)
 
 
 class GradientsOnly(torch.optim.SGD):
-    """An optimiser that only frees the gradients: the search's own optimisers take their steps in place."""
+    """An optimiser that only frees the gradients, since the real optimisers step in place and need no further memory."""
 
     def step(self, _closure: Any = None) -> None:  # type: ignore[override]
         pass
 
 
 def show_bytes(number: float) -> str:
-    """Return a number of bytes as a text with two digits, such as 2.3 GB."""
+    """Return a number of bytes as text with about two digits, such as 2.3 GB."""
     unit, name = (1e9, "GB") if number >= 0.95e9 else (1e6, "MB")
     return f"{number / unit:,.{1 if number < 9.5 * unit else 0}f} {name}"

@@ -1,4 +1,4 @@
-"""The random baseline: a search that cannot beat genotypes drawn at its own cost is worth nothing (Li and Talwalkar 2019)."""
+"""The random baseline: random genotypes at the cost of a search, which the search has to beat (Li and Talwalkar 2019)."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import Run
 
 MOST_DRAWS = 20
-"""Draws for each genotype that is wanted, after which there are taken to be no others."""
+"""Draws for each requested genotype, after which no further genotypes are assumed to exist."""
 
 
 def random_baseline(
     config: Experiment, space: SearchSpace, data: DataSet, run: Run, like: Genotype | None
 ) -> dict[str, Any]:
-    """Draw `search.random.count` genotypes as a search could have found them, and train each by the retraining recipe.
+    """Draw `search.random.count` genotypes that a search could have found, and train each with the retraining recipe.
 
-    They keep its cap on skips and its budgets, of which they use as much as it has to; without budgets their MACs are
-    `search.random.macs`, or those of `like`, whose skeleton is built where it fits the images. Writes genotypes.json;
-    each network's own files lie in trained/1, trained/2, ... Returns the single accuracies, their
-    mean and their standard deviation over the genotypes whose training did not diverge. Raises DivergedError if all did.
+    The genotypes meet the search's cap on skips and its budgets, including the lower bound. Without budgets, their MACs are
+    close to `search.random.macs`, or to those of `like`, whose skeleton is built if it fits the images. Writes
+    genotypes.json, and the files of each network into trained/1, trained/2, ... Returns the accuracies of the networks, and
+    their mean and standard deviation over the genotypes whose training did not diverge. Raises DivergedError if all
+    diverged, Preempted if a signal asked to stop.
     """
     settings, rule = config.search.random, rule_of(config.search, space)
     skeleton, instead_of = skeletons.to_build(like, config.skeleton, data)
@@ -94,9 +95,10 @@ def random_baseline(
 def conditions(
     space: SearchSpace, table: PriceTable, rule: Rule, target: float, tolerance: float
 ) -> tuple[Budgets | None, str]:
-    """Return what random genotypes must keep, as bounds and in words: the rule's budgets, or MACs within `tolerance` of a target.
+    """Return the conditions on random genotypes, as bounds and in words.
 
-    A target of 0 is none. Raises InputError for budgets that nothing meets.
+    These are MACs within `tolerance` (relative) of `target`, or the rule's budgets if `target` is 0. Raises InputError for
+    budgets that no genotype meets.
     """
     cap = cap_in_words(rule, space)
     if target:
@@ -109,9 +111,9 @@ def conditions(
 def draw_genotypes(
     space: SearchSpace, count: int, seed: int, budgets: Budgets | None, max_skips: int | None, words: str
 ) -> list[Genotype]:
-    """Draw `count` different random genotypes that keep the budgets and the cap on skips.
+    """Draw `count` different random genotypes that meet the budgets and the cap on skips.
 
-    Raises InputError, with the conditions in `words`, where there are too few.
+    Raises InputError, with the conditions in `words`, if there are too few.
     """
     rng = np.random.default_rng(seed)
     found: list[Genotype] = []
@@ -119,7 +121,7 @@ def draw_genotypes(
         try:
             (genotype,) = random_cells(space, rng, 1, budgets, max_skips)
         except Infeasible as error:
-            if error.floors:  # it is an upper bound that cannot be met
+            if error.floors:  # an upper bound cannot be met
                 raise
             break
         if genotype not in found:

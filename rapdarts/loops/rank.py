@@ -1,6 +1,6 @@
 """The ranking: candidates trained briefly on one part of the training set and compared on the other (Liu et al. 2019, section 3).
 
-The test set is not used: the network that is chosen may be tested afterwards.
+The test set is not used, so the chosen network can be tested afterwards.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from rapdarts.loops.series import all_diverged, retrain_once
 from rapdarts.training.run import Run
 
 SURE = 2.0
-"""A difference of fewer standard errors counts as within the error."""
+"""Number of standard errors up to which a difference counts as within the error."""
 
 
 @dataclass(frozen=True)
 class RankingEntry:
-    """A genotype to be ranked, the runs it comes from, and its best score there: the sum of its log mixing weights.
+    """A genotype to rank, the runs it comes from, and its best score in them, the sum of its log mixing weights.
 
-    `own` marks the genotype that a search derived; `score` is None for one that the user named.
+    `own` marks the genotype that a search derived. `score` is None for a genotype that the user named.
     """
 
     genotype: Genotype
@@ -42,7 +42,7 @@ class RankingEntry:
 
     @property
     def cells(self) -> tuple[Any, ...]:
-        """The network that the genotype describes, equal for two genotypes whose edges are in a different order."""
+        """Key of the network that the genotype describes, which does not depend on the order of edges."""
         kinds = sorted(self.genotype.cells.items())
         return (
             self.genotype.space,
@@ -50,12 +50,12 @@ class RankingEntry:
         )
 
     def with_facts(self, facts: Mapping[str, Any]) -> RankingEntry:
-        """Return the entry with the way its costs are counted (`deployment_facts`) in the genotype's provenance."""
+        """Return the entry with `facts` on how costs are counted (`deployment_facts`) added to the genotype's provenance."""
         genotype = replace(self.genotype, provenance={**self.genotype.provenance, **facts})
         return replace(self, genotype=genotype)
 
     def place(self) -> tuple[int, float]:
-        """Return the key to sort entries by: named ones first, then those that a search derived, then the others by their scores."""
+        """Return a sort key: named entries first, then those that a search derived, then the others; the last two by score."""
         return (0, 0.0) if self.score is None else (1 if self.own else 2, -self.score)
 
 
@@ -64,7 +64,7 @@ def sorted_pairs(node: Sequence[tuple[str, int]]) -> tuple[tuple[int, str], ...]
 
 
 def choose_entries(found: Sequence[RankingEntry], count: int) -> list[RankingEntry]:
-    """Return each genotype once: all that were named, and the `count` best of the searches, those they derived before others."""
+    """Return each genotype once: all named ones, then the `count` best of the searches, with derived genotypes first."""
     once: dict[tuple[Any, ...], RankingEntry] = {}
     for one in found:
         same = once.setdefault(one.cells, one)
@@ -75,24 +75,24 @@ def choose_entries(found: Sequence[RankingEntry], count: int) -> list[RankingEnt
             once[one.cells] = replace(
                 same, sources=sources, own=same.own or one.own, score=None if is_named else max(scores)
             )
-    everyone = sorted(once.values(), key=RankingEntry.place)  # stable: the first found of equals
+    everyone = sorted(once.values(), key=RankingEntry.place)  # stable: ties keep the order in `found`
     named = [one for one in everyone if one.score is None]
     return named + everyone[len(named) : len(named) + count]
 
 
 def split_for_ranking(data: DataSet, config: Experiment) -> DataSet:
-    """Return a data set whose `train` and `test` are two parts of the training set; the true test set is left out.
+    """Return a data set whose `train` and `test` are two parts of the training set; the real test set is left out.
 
-    All seeds of one ranking share the parts, so that differences between networks are not differences between images.
+    All seeds of a ranking share the parts, so that differences between networks are not differences between images.
     """
     first, second = split(data.train.labels, config.rank.train_fraction, config.seed, "ranking")
     return replace(data, train=data.train.take(first), test=data.train.take(second))
 
 
 def short_recipe(config: Experiment) -> Experiment:
-    """Return the experiment that each network is trained by: `rank.epochs` long, and without a validation fraction.
+    """Return the experiment for training each network: `rank.epochs` epochs, without a validation fraction.
 
-    A ranking that is shorter than the recipe's warm-up still trains an epoch at the full learning rate.
+    If the ranking is shorter than the recipe's warm-up, the warm-up is cut so that one epoch has the full learning rate.
     """
     epochs = config.rank.epochs or config.retrain.epochs
     warmup_epochs = min(config.retrain.warmup_epochs, epochs - 1)
@@ -103,11 +103,10 @@ def short_recipe(config: Experiment) -> Experiment:
 def rank(
     config: Experiment, entries: Sequence[RankingEntry], skeleton: Skeleton, data: DataSet, run: Run
 ) -> dict[str, Any]:
-    """Train every entry at one skeleton, with one or several seeds, and order them by their accuracy on the images kept aside.
+    """Train every entry at one skeleton, with one or several seeds, and order them by accuracy on the held-out images.
 
-    An entry whose training diverges, with any of the seeds, comes last. Writes ranking.json, best.json (the genotype of
-    the first) and each network's own files under trained/. Raises DivergedError if all diverged, Preempted if a signal
-    asked to stop.
+    An entry whose training diverges with any seed comes last. Writes ranking.json, best.json (the first genotype) and the
+    files of each network under trained/. Raises DivergedError if all diverged, Preempted if a signal asked to stop.
     """
     parts, recipe = split_for_ranking(data, config), short_recipe(config)
     blueprints = [DerivedBlueprint(entry.genotype, entry.space, skeleton) for entry in entries]
@@ -155,14 +154,14 @@ def train_all(
 ) -> tuple[np.ndarray, list[list[str]]]:
     """Train the network of every entry with every seed of the ranking.
 
-    Returns whether each image kept aside is classified correctly (entries, seeds, images), 1.0 or 0.0, NaN where the
-    training diverged; and for each entry the folders, inside the run's, that hold its networks.
+    Returns an array (entries, seeds, images) with 1.0 for each held-out image that is classified correctly, 0.0 for the
+    others, and NaN if the training diverged; and for each entry the folders of its networks, relative to the run folder.
     """
     seeds, networks = recipe.rank.seeds, len(entries)
     correct = np.full((networks, seeds, len(parts.test)), np.nan)
     folders: list[list[str]] = [[] for _ in entries]
     for number, blueprint in enumerate(blueprints):
-        run.screen.say(f"network {number + 1}/{networks} is of {', '.join(entries[number].sources)}")
+        run.screen.say(f"network {number + 1}/{networks} comes from {', '.join(entries[number].sources)}")
         for seed in range(seeds):
             folder = f"trained/{number + 1}" + (f"-{seed + 1}" if seeds > 1 else "")
             what = f"network {number + 1}/{networks}" + (f" seed {seed + 1}/{seeds}" if seeds > 1 else "")
@@ -173,25 +172,25 @@ def train_all(
                 continue
             correct[number, seed] = outcome["right"].numpy()
             folders[number].append(folder)
-            run.screen.say(f"{what}: {100 * correct[number, seed].mean():.2f} % of the images kept aside")
+            run.screen.say(f"{what}: validation accuracy {100 * correct[number, seed].mean():.2f} %")
     return correct, folders
 
 
 def correct_images(trained: Trained | None) -> dict[str, Any]:
-    """Return the outcome of a training for the checkpoint: for each image (n,) whether it is classified correctly."""
+    """Return the outcome of a training for the checkpoint: a mask (n,) of correctly classified images, None if it diverged."""
     return {"right": trained.correct if trained else None}
 
 
 def with_ranking(genotype: Genotype, networks: Sequence[Mapping[str, Any]]) -> Genotype:
-    """Return the genotype of the first of the ranked networks with its accuracy in its provenance."""
+    """Return the genotype of the first network with its accuracy in the ranking added to its provenance."""
     facts = {name: networks[0][name] for name in ("validation_accuracy", "standard_error", "sources")}
     return replace(genotype, provenance={**genotype.provenance, "ranking": {**facts, "of": len(networks)}})
 
 
 def compared(place: int, entry: RankingEntry, correct: np.ndarray, first: np.ndarray) -> dict[str, Any]:
-    """Compare an entry with the first by which images each classifies correctly, `correct` and `first` (seeds, images).
+    """Compare an entry with the first one by their correctly classified images, `correct` and `first` (seeds, images).
 
-    Of an entry that diverged with some seed only the accuracies with the others are known.
+    For an entry that diverged with some seed, only the accuracies with the other seeds are known.
     """
     diverged, accuracies = bool(np.isnan(correct).any()), correct.mean(1).tolist()
     known = {
@@ -219,11 +218,11 @@ ERRORS = ("standard_error", "standard_error_images", "standard_error_seeds")
 
 
 def estimate(values: np.ndarray) -> dict[str, Any]:
-    """Return the mean of (seeds, images) and its standard errors: over images, over seeds (None for one), and both together.
+    """Return the mean of `values` (seeds, images) and its standard errors over images, over seeds (None for one seed), and both.
 
-    The error over images is that of the means over seeds, which for one seed is the binomial one; the squares of the two
-    add up, which is rather too much than too little, as part of the variation between trainings is in both. The error
-    of a difference on the same images is smaller than the two networks' own errors would give.
+    The error over images is that of the means over seeds; for one seed it is the binomial error. The joint error adds the
+    squares of the two, which overestimates slightly, because both include part of the variation between trainings. For a
+    difference on the same images, the error is smaller than the errors of the two networks would suggest.
     """
     seeds, images = values.shape
     over_images = float(values.mean(0).std() / math.sqrt(images))

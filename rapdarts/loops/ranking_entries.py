@@ -1,4 +1,4 @@
-"""Entries of a ranking: the best genotypes that finished searches left, and others that a user names beside them."""
+"""Entries of a ranking: the best genotypes of finished searches, and other genotypes that the user names."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from rapdarts.training.checkpoint import origin_of
 def entries_of(
     targets: Sequence[str | Genotype], config: Experiment, data: DataSet, space: Space, own_hardware: bool
 ) -> list[RankingEntry]:
-    """Return what is ranked: all genotypes that are named, and the best that the searches left, each once.
+    """Return the entries of a ranking: all named genotypes and the best genotypes of the searches, each once.
 
-    The costs of all are counted alike: as the first search did, or on the hardware of `config` if it is `own_hardware`.
+    All costs are counted in the same way, that of the first search, or on the hardware of `config` with `own_hardware`.
     """
     runs = searches(targets)
     found: list[RankingEntry] = []
@@ -46,9 +46,9 @@ def entries_of(
 
 
 def _of_search(folder: Path, config: Experiment, data: DataSet, space: Space) -> list[RankingEntry]:
-    """The genotype that a search derived, and its best others: those of the exact rule within its own budgets.
+    """Return the genotype that a search derived, and the best others by the exact rule within the search's own budgets.
 
-    Raises InputError for a search on other data.
+    Raises InputError for a search on different data.
     """
     search = finished_search(folder / RunFile.ALPHAS, True, DeriveConfig(), space)
     _refuse_other_data(folder, search.skeleton, config, data)
@@ -61,7 +61,7 @@ def _of_search(folder: Path, config: Experiment, data: DataSet, space: Space) ->
 
 
 def _named(target: str | Genotype, space: Space) -> RankingEntry:
-    """The genotype that a user names beside the searches."""
+    """Return the entry of a genotype that the user names."""
     found = find_network(target, networks=False)
     genotype = found.the_genotype(space)
     own = find_space(space, genotype.space)
@@ -70,11 +70,11 @@ def _named(target: str | Genotype, space: Space) -> RankingEntry:
 
 
 def _refuse_other_data(folder: Path, skeleton: Skeleton, config: Experiment, data: DataSet) -> None:
-    """Raises InputError for a search, priced at a skeleton, on other images than those that the ranking trains on."""
+    """Raise InputError if a search, priced at `skeleton`, used different data from the ranking."""
     searched = resolve.experiment_of_run(folder)
     pairs = [(f"data.{name}", getattr(searched.data, name), getattr(config.data, name)) for name in ("name", "size")]
     pairs += [("images", skeleton.image, data.image), ("classes", skeleton.classes, data.classes)]
-    # A share of the training set is drawn by the seed; two of the same seed, and two wholes, must be the same images.
+    # With data.fraction below 1 the images depend on the seed; with equal seeds, or full training sets, they must be equal.
     share = [(one.data.fraction, one.seed if one.data.fraction < 1 else 0) for one in (searched, config)]
     fingerprint = origin_of(folder / RunFile.CHECKPOINT).get("data set", "")
     if fingerprint and share[0] == share[1]:
@@ -82,6 +82,6 @@ def _refuse_other_data(folder: Path, skeleton: Skeleton, config: Experiment, dat
     for name, theirs, ours in pairs:
         if theirs != ours:
             raise InputError(
-                f"{shorten(str(folder))} searched on other data than those of this ranking ({name} {theirs}, not {ours});"
-                " rank runs on the same data together."
+                f"{shorten(str(folder))} searched on different data from this ranking ({name} {theirs}, not {ours});"
+                " only runs on the same data can be ranked together."
             )

@@ -1,4 +1,4 @@
-"""Settings of a ranking: the experiment of its first search, trained by a short recipe. No torch here."""
+"""Settings of a ranking: the experiment of its first search with a short recipe. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from rapdarts.errors import InputError, shorten
 from rapdarts.files.run_files import RunFile
 
 COUNTS = ("search.precision", "search.hardware")
-"""The keys of a search that say how costs are counted, which a ranking does too."""
+"""Keys of a search on how costs are counted, which also apply to a ranking."""
 
 SHOWN = ("macs", "params")
-"""Costs that a ranking always shows; those with a price or a budget come after them."""
+"""Costs that a ranking always shows, before those with a price or a budget."""
 
 
 def experiment_of_ranking(folder: Path, pairs: Pairs) -> tuple[Experiment, bool]:
-    """Return the experiment of the search in a folder with a short recipe and the pairs on top, and whether they name the hardware.
+    """Return the experiment of the search in a folder, with a short recipe and then `pairs` applied, and a flag.
 
-    Raises InputError for a key that a ranking has no use for.
+    The flag tells whether `pairs` set the hardware. Raises InputError for a key that does not apply to a ranking.
     """
     names = keys_given_in("search", pairs, "rank")
     check_keys(dict(pairs), names)
@@ -36,38 +36,39 @@ def experiment_of_ranking(folder: Path, pairs: Pairs) -> tuple[Experiment, bool]
 
 
 def searches(targets: Sequence[str | Genotype]) -> list[Path]:
-    """Return those targets that are folders of finished searches. Raises InputError where there are none."""
+    """Return the targets that are folders of finished searches. Raises InputError if there are none."""
     runs = [
         Path(one) for one in targets if not isinstance(one, Genotype) and os.path.isfile(Path(one) / RunFile.ALPHAS)
     ]
     if not targets:
-        raise InputError("rapdarts rank needs the folder of a finished search; name one at least.")
+        raise InputError("rapdarts rank needs the folder of a finished search; name at least one.")
     if not runs:
         words = [one for one in targets if not isinstance(one, Genotype)]
         folder = next((word for word in words if os.path.isdir(word)), words[0] if words else "a genotype")
         raise InputError(
-            f"{shorten(folder)} holds no finished search (no {RunFile.ALPHAS}); rapdarts rank takes the data and the recipe from one."
+            f"{shorten(folder)} is not the folder of a finished search (no {RunFile.ALPHAS}); rapdarts rank takes the data and the"
+            " recipe from one."
         )
     return runs
 
 
 def check_keys(given: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    """Raises InputError for a key of the search that a ranking has no use for; `names` are the full names of those `given`."""
+    """Raise InputError for a key of the search that does not apply to a ranking; `names` are the full names of `given` keys."""
     for key, name in names.items():
         if name.startswith("search.budget."):
             raise InputError(
-                f"rapdarts rank takes what each search left within its own budgets, and has no use for {key}=; derive a"
-                f" genotype anew (rapdarts derive RUN {key}={given[key]} out=FILE) and name that file beside the runs."
+                f"rapdarts rank uses each search's own budgets and does not accept {key}=; derive another genotype"
+                f" (rapdarts derive RUN {key}={given[key]} out=FILE) and name that file in addition to the runs."
             )
     idle = [f"{key}=" for key, name in names.items() if name not in COUNTS]
     if idle:
-        raise InputError(f"rapdarts rank searches no more, and has no use for {', '.join(idle)}; leave it out.")
+        raise InputError(f"rapdarts rank does not search, so it does not accept {', '.join(idle)}; leave it out.")
 
 
 def short_presets(own: Experiment) -> list[tuple[str, Any]]:
-    """Return the settings of a ranking over those of its experiment: the recipe `fast`, unless its own is as short.
+    """Return the settings that a ranking changes in its experiment: the recipe `fast`, unless its own is at most as long.
 
-    A recipe may come with a skeleton and with crops: those that the search was priced for, and saw, stay.
+    A recipe may also set the skeleton and the crops; those of the search are kept.
     """
     if own.retrain.epochs <= RECIPES["fast"]["retrain.epochs"]:
         return []

@@ -1,7 +1,7 @@
-"""Results of runs: what was found or reached, what it costs, and where all of it is written.
+"""Results of runs: the genotype or accuracy, its costs, and the files that hold them.
 
-One is accepted by the next function: by its `folder`, its `genotype` or its `file` (`lookup.word_of`). `space` is a space of
-the user's own, as it was given, for the next function too; None for one that ships.
+The functions of the package accept a result as input, through its `folder`, `genotype` or `file` (`lookup.word_of`). `space`
+is the user's own space as it was given, which the next function uses too, or None for a space that ships.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rapdarts.training.metrics import Evaluation
 
 @dataclass(frozen=True, repr=False)
 class Searched:
-    """What a search found: the genotype, what else could have been chosen, and what they cost. `report` is result.json."""
+    """Result of a search: the genotype, the other candidates, and their costs. `report` is the content of result.json."""
 
     derivation: Derivation
     report: dict[str, Any]
@@ -40,7 +40,7 @@ class Searched:
 
     @property
     def genotype(self) -> Genotype:
-        """The genotype that was chosen; it knows the skeleton that it was priced at."""
+        """The genotype that was chosen, with the skeleton that it was priced at."""
         return self.derivation.genotype
 
     @property
@@ -50,7 +50,7 @@ class Searched:
 
     @property
     def costs(self) -> Costs:
-        """Every resource of the chosen genotype's network, counted in that network."""
+        """Cost in every resource of the chosen genotype's network, counted in that network."""
         return Costs(self.report["counted"])
 
     @property
@@ -64,7 +64,7 @@ class Searched:
 
 @dataclass(frozen=True, repr=False)
 class Ranked:
-    """The order in which a ranking puts genotypes. `report` is result.json, `resources` are the costs worth showing."""
+    """Result of a ranking. `report` is the content of result.json, `resources` are the costs to show."""
 
     genotype: Genotype
     report: dict[str, Any]
@@ -74,7 +74,7 @@ class Ranked:
 
     @property
     def file(self) -> Path:
-        """The file of the genotype in the first place."""
+        """The file of the best genotype."""
         return self.folder / RunFile.BEST_GENOTYPE
 
     def __repr__(self) -> str:
@@ -83,7 +83,7 @@ class Ranked:
 
 @dataclass(frozen=True, repr=False)
 class RandomBaseline:
-    """What random genotypes of a given cost reach. `report` is result.json."""
+    """Accuracies of random genotypes of a given cost. `report` is the content of result.json."""
 
     report: dict[str, Any]
     folder: Path
@@ -99,9 +99,9 @@ class RandomBaseline:
 
 @dataclass(frozen=True, repr=False)
 class Retrained:
-    """What a retraining reached: accuracy on the test images, and that of `best` where one was chosen. `report` is result.json.
+    """Result of a retraining: accuracy on the test images, and that of the `best` weights if some were chosen.
 
-    Of several processes, the one that `is_main` has written it.
+    `report` is the content of result.json, which the process with `is_main` has written.
     """
 
     test: Evaluation
@@ -119,12 +119,12 @@ class Retrained:
 
     @property
     def costs(self) -> Costs:
-        """Every resource of the deployed network."""
+        """Cost in every resource of the deployed network."""
         return Costs(self.blueprint.costs)
 
     @cached_property
     def network(self) -> nn.Sequential:
-        """The trained network from pixels in 0..1 to logits, on the CPU, as `rapdarts.load` gives it."""
+        """The trained network from pixels in 0..1 to logits, on the CPU, as `rapdarts.load` returns it."""
         return deployed(read_trained(self.file, self.space))
 
     def __repr__(self) -> str:
@@ -135,7 +135,7 @@ class Retrained:
 
 @dataclass(frozen=True, repr=False)
 class Evaluated:
-    """How good a trained network is on test images. `report` holds every measure by name, `words` says them."""
+    """Quality of a trained network on test images. `report` holds every measure by name, `words` the same as text."""
 
     report: dict[str, Any]
     words: str
@@ -147,7 +147,7 @@ class Evaluated:
 
     @property
     def costs(self) -> Costs:
-        """Every resource of the network that is known for its file."""
+        """Cost of the network in every resource that its file records."""
         return Costs(self.report["costs"])
 
     def __repr__(self) -> str:
@@ -156,9 +156,10 @@ class Evaluated:
 
 @dataclass(frozen=True, repr=False)
 class Exported:
-    """A genotype or a trained network in the form that another program reads.
+    """A genotype or a trained network in a form that another program reads.
 
-    `content` is a genotype's text; a network's is in `file` alone. `report` says how a network's file agrees with PyTorch.
+    `content` is the text of a genotype; a network is only in `file`. `report` has the agreement of a network's file with
+    PyTorch.
     """
 
     file: Path | None
@@ -172,7 +173,7 @@ class Exported:
 
 @dataclass(frozen=True, repr=False)
 class Measured:
-    """A latency table, the file it is written to, and in words how far it can be trusted."""
+    """A latency table, its file, and a text on how far it can be trusted."""
 
     table: LatencyTable
     file: Path

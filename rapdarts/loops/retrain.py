@@ -1,4 +1,4 @@
-"""The retraining: the network of a genotype, or a reference network, trained from scratch on the whole training set."""
+"""The retraining: trains the network of a genotype, or a reference network, from scratch on the full training set."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from rapdarts.training.schedules import SCHEDULES, drop_path, warmup
 
 @dataclass
 class Best:
-    """The weights that did best on held-out images, with their score: saved together, so that they never disagree."""
+    """The weights with the best score on held-out images, saved together with the score so that the two always match."""
 
     score: float = -1.0
     epoch: int = -1
@@ -47,7 +47,11 @@ class Best:
 
 
 class FinalNetwork:
-    """The network that a retraining returns: the trained one, or the moving average of its weights; and the best weights it had."""
+    """The network that a retraining returns, the trained one or the moving average of its weights, and its best weights.
+
+    `weights` returns tensors of the shapes of the network's own. `validate` takes batches of images (n, c, h, w) and labels
+    (n,).
+    """
 
     def __init__(self, network: nn.Module, ema_decay: float) -> None:
         self.ema = EMA(network, ema_decay) if ema_decay else None
@@ -56,20 +60,20 @@ class FinalNetwork:
 
     @property
     def objects(self) -> dict[str, Stateful]:
-        """The parts that a checkpoint holds, by name, beside the network that is trained."""
+        """Parts of a checkpoint, by name, in addition to the network that is trained."""
         return {"best": self.best} if self.ema is None else {"best": self.best, "average": self.ema}
 
     def update(self) -> None:
-        """Follow a step of the training. Does not synchronise with the device."""
+        """Update the moving average after a training step. Does not synchronise with the device."""
         if self.ema is not None:
             self.ema.update()
 
     def weights(self) -> dict[str, Tensor]:
-        """Return a copy of the weights and buffers as they are now."""
+        """Return a copy of the current weights and buffers."""
         return {name: value.clone() for name, value in self.network.state_dict().items()}
 
     def validate(self, epoch: int, images: Iterable[tuple[Tensor, Tensor]]) -> float:
-        """Return the accuracy on held-out images, and remember the weights if none before had a higher one."""
+        """Return the accuracy on held-out images, and store the weights if it is higher than before."""
         accuracy = evaluate_logits(*predict(self.network.eval(), images)).accuracy
         if accuracy > self.best.score:
             self.best.score, self.best.epoch, self.best.weights = accuracy, epoch, self.weights()
@@ -78,9 +82,9 @@ class FinalNetwork:
 
 @dataclass(frozen=True)
 class Trained:
-    """The network of the last epoch with its accuracy on the test images; and the `best` weights with theirs, if any were chosen.
+    """The network of the last epoch with its accuracy on the test images, and the `best` weights with theirs, if any were chosen.
 
-    `correct` tells for each test image (n,) whether the network classifies it correctly.
+    `correct` is a mask (n,) of the test images that the network classifies correctly.
     """
 
     network: nn.Module
@@ -91,10 +95,10 @@ class Trained:
 
 
 def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, what: str = "retraining") -> Trained:
-    """Train a network from scratch by the recipe of `config.retrain`, and test it once, at the end.
+    """Train a network from scratch with the recipe in `config.retrain`, and test it once, at the end.
 
-    The network has the weights of the last epoch, or their moving average; `what` is the name of the training in the
-    progress. Raises DivergedError if a number stops being finite, Preempted if a signal asked to stop.
+    The network has the weights of the last epoch, or their moving average. `what` is the name of the training in progress
+    lines. Raises DivergedError if a value stops being finite, Preempted if a signal asked to stop.
     """
     settings, device = config.retrain, data.train.labels.device
     batches, held_out = training_batches(config, data, run.process_group)
@@ -103,8 +107,8 @@ def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, w
     drop_rate = torch.zeros((), device=device)
     step = training_step(settings, network, final, sgd, drop_rate, batches, run)
     if settings.compile:
-        run.screen.say("compiling at the first step, which takes a minute or more")
-    # Neither compiled code nor the communication of processes is captured as a CUDA graph.
+        run.screen.say("compiling at the first step; this takes a minute or more")
+    # Compiled code and communication between processes cannot be captured in a CUDA graph.
     eager = settings.compile or run.process_group.size > 1
     take_step = step if eager else GraphedStep(step, device, run.screen.say)
 
@@ -131,13 +135,13 @@ def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, w
 def build_network(
     config: Experiment, blueprint: Blueprint, device: torch.device, run: Run
 ) -> tuple[nn.Module, FinalNetwork]:
-    """Return the network to train, initialised as a function of the seed, and the one that the training returns."""
+    """Return the network to train, initialised as a function of the seed, and the network that the training returns."""
     settings = config.retrain
     torch.manual_seed(key(config.seed, "initial weights"))
     network = to_device(blueprint.build(auxiliary=settings.auxiliary > 0), device)
     for remark in remarks_on_pools(network, device):
         run.screen.say(remark)
-    final = FinalNetwork(network, settings.ema)  # a copy, which only evaluates: its batch norms need no other process
+    final = FinalNetwork(network, settings.ema)  # before batch norms are joined: its copy only evaluates
     if run.process_group.size > 1 and settings.joint_norms:
         join_batch_norms(network, run.process_group)
     return network, final
@@ -152,24 +156,25 @@ def training_step(
     batches: Batches,
     run: Run,
 ) -> Callable[[Tensor, Tensor, int], dict[str, Sum]]:
-    """Return one step of the training, as a function of this process's part of a batch and the size of the whole batch.
+    """Return a function that takes one training step.
 
-    `drop_rate` () is the probability of dropping a path, which may change between steps. The function returns sums over
-    the whole batch for the epoch's record. It does not synchronise with the device.
+    Its arguments are this process's part of a batch, images (n, c, h, w) and labels (n,), and the size of the whole batch.
+    It returns sums over the whole batch for the record of the epoch, and does not synchronise with the device. `drop_rate`
+    is a scalar tensor, the probability of dropping a path, which may change between steps.
     """
     process_group, weights = run.process_group, list(network.parameters())
     forward = torch.compile(network) if settings.compile else network
     paths = network.paths if isinstance(network, DerivedNetwork) and settings.drop_path > 0 else 0
-    # Batch norms that are not joint have statistics of their own in every process; all take the mean after a step.
+    # Without joint batch norms, every process has its own running statistics; all take the mean after a step.
     statistics = running_statistics(network) if process_group.size > 1 else []
 
     def step(images: Tensor, labels: Tensor, size: int) -> dict[str, Sum]:
-        sgd.zero_grad()  # a capture that failed half-way leaves gradients behind
+        sgd.zero_grad()  # a failed graph capture may have left gradients
         loss, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
         parts = batches.parts(size)
-        # Drawn for the images of all processes, so that each has what one process alone would draw for its own.
+        # Masks are drawn for the images of all processes, so that they do not depend on the number of processes.
         masks = [drop_paths(paths, len(range(part, size, parts)), drop_rate) for part in range(parts)] if paths else []
-        if process_group.size > 1:  # what layers draw themselves, they draw for their own images
+        if process_group.size > 1:  # dropout layers draw their masks for the images of this process only
             torch.manual_seed(key(run.seed, f"dropout {run.stage}", run.epoch, run.step, process_group.rank))
         for part in range(parts):
             own_masks = [masks[part][:, process_group.rank :: process_group.size]] if paths else []
@@ -178,7 +183,7 @@ def training_step(
             total, main, right = losses(outputs, labels[part::parts], settings)
             (total / size).backward()
             loss, correct = loss + main.detach(), correct + right
-        # A cell may leave a node out of its output: such weights have no gradient.
+        # If a cell does not output one of its nodes, the weights there have no gradient.
         gradients = [weight.grad for weight in weights]
         process_group.all_reduce([*gradients, *statistics, loss, correct])
         if statistics:
@@ -193,10 +198,10 @@ def training_step(
 def losses(
     outputs: Tensor | tuple[Tensor, Tensor], labels: Tensor, settings: RetrainConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the loss to minimise, the loss of the main head, and the number of correct answers, each summed over the images.
+    """Return the loss to minimise, the loss of the main head, and the number of correct predictions, summed over the images.
 
-    `outputs` are logits (n, classes), with an auxiliary head those of both heads; labels (n,). Both heads are trained;
-    only the main one is kept.
+    `outputs` are logits (n, classes), or a pair of them with an auxiliary head; `labels` are (n,). The results are scalars.
+    Both heads are trained, but only the main one is kept.
     """
     logits, extra = outputs if isinstance(outputs, tuple) else (outputs, None)
     total = main = summed_loss(logits, labels, settings.label_smoothing)
@@ -206,7 +211,10 @@ def losses(
 
 
 def evaluate_final(final: FinalNetwork, test_images: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> Trained:
-    """Test the last weights, and the best ones where there are any; the network keeps the last."""
+    """Test the last weights, and the best weights if there are any; the returned network has the last weights.
+
+    `test_images` returns batches of images (n, c, h, w) and labels (n,).
+    """
     network, best = final.network.eval(), None
     if final.best.weights is not None:
         last = final.weights()
@@ -218,10 +226,10 @@ def evaluate_final(final: FinalNetwork, test_images: Callable[[], Iterable[tuple
 
 
 def write_network(run: Run, folder: str, trained: Trained, blueprint: Blueprint, data: DataSet) -> None:
-    """Write a trained network's files into `folder`, a prefix such as "trained/1/", of its run.
+    """Write the files of a trained network into its run folder, under the prefix `folder`, such as "trained/1/".
 
-    These are network.safetensors, best.safetensors where held-out images chose the best weights, and genotype.json
-    where a genotype describes the network.
+    These are network.safetensors, best.safetensors if the best weights were chosen on held-out images, and genotype.json if
+    a genotype describes the network.
     """
     if trained.best_weights is not None:
         run.write(f"{folder}{RunFile.BEST_NETWORK}", to_safetensors(trained.best_weights, blueprint, data))
@@ -231,9 +239,9 @@ def write_network(run: Run, folder: str, trained: Trained, blueprint: Blueprint,
 
 
 def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Return the cross-entropy of logits (n, classes) and labels (n,), summed over the images, in float32.
+    """Return the cross-entropy of logits (n, classes) and labels (n,), summed over the images, as a float32 scalar.
 
-    Labels are smoothed as by Szegedy et al. 2016, section 7.
+    Labels are smoothed as in Szegedy et al. 2016, section 7.
     """
     return cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=label_smoothing)
 
@@ -247,10 +255,10 @@ def result(trained: Trained, blueprint: Blueprint, recipe: RetrainConfig, run: R
 def training_batches(
     config: Experiment, data: DataSet, process_group: ProcessGroup = SINGLE_PROCESS
 ) -> tuple[Batches, Tensor]:
-    """Return the batches to train on, and the indices of the training set that are held out to choose `best` (none at a fraction of 0).
+    """Return the training batches, and the indices (n,) of training images held out to choose `best`, empty at a fraction of 0.
 
-    Raises InputError if a batch is larger than what it is drawn from, too small for so many processes, or joint batch
-    norms are to be compiled.
+    Raises InputError if a batch is larger than the images it is drawn from or too small for the number of processes, and for
+    compilation with joint batch norms.
     """
     settings, seed = config.retrain, config.seed
     held_out, train = torch.arange(0), torch.arange(len(data.train))
@@ -271,12 +279,12 @@ def training_batches(
     least = 2 if settings.joint_norms else 2 * process_group.size
     if settings.batch < least:
         raise InputError(
-            f"retrain.batch={settings.batch} leaves less than 2 images for the batch norms of each of {process_group.size} processes;"
-            f" take {least} or more."
+            f"retrain.batch={settings.batch} leaves fewer than 2 images for the batch norms of each of {process_group.size}"
+            f" processes; use {least} or more."
         )
     if settings.compile and settings.joint_norms and process_group.size > 1:
         raise InputError(
-            "retrain.compile=true cannot translate batch norms that processes share; add retrain.joint_norms=false."
+            "retrain.compile=true cannot compile batch norms that processes share; add retrain.joint_norms=false."
         )
     division = (settings.accumulate, process_group.rank, process_group.size, least)
     kept = f"1 - retrain.validation_fraction={settings.validation_fraction:g}" if settings.validation_fraction else ""

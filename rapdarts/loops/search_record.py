@@ -1,4 +1,4 @@
-"""The record of a search: the facts and pictures of an epoch, and the report of what was found."""
+"""The record of a search: the values and images of an epoch, and the report on the result."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from rapdarts.training.run import Run
 from rapdarts.version import __version__
 
 SHOWN = ("train_loss", "train_accuracy", "search_loss", "search_accuracy")
-"""Facts of an epoch that are printed while the search runs, before the costs; metrics.jsonl has all of them."""
+"""Values of an epoch that are printed during the search, before the costs; metrics.jsonl has all values."""
 
 
 def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfig, run: Run) -> dict[str, Any]:
     """Return the outcome of a search as plain values, for result.json.
 
-    Its costs are those expected of the mixture, those of the genotype, and those counted in the genotype's network.
+    It has the expected costs of the mixture, the costs of the genotype from the price table, and the costs counted in the
+    genotype's network.
     """
     space = table.space
     genotype, last = derivation.genotype, last_epoch(run.records())
@@ -56,7 +57,7 @@ def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfi
 
 
 def certainty_in_words(derivation: Derivation) -> str:
-    """Return in a sentence or two how far a search's choices would repeat."""
+    """Return one or two sentences on how far a search's choices would repeat."""
     if derivation.agreement:
         return derivation.agreement.words(derivation.epochs)
     return (
@@ -66,13 +67,13 @@ def certainty_in_words(derivation: Derivation) -> str:
 
 
 def last_epoch(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the record of the last epoch; of several replicas, the mean of theirs."""
+    """Return the record of the last epoch, averaged over replicas if there are several."""
     last = [one for one in records if (one["stage"], one["epoch"]) == (records[-1]["stage"], records[-1]["epoch"])]
     return {name: sum(one[name] for one in last) / len(last) if len(last) > 1 else last[0][name] for name in last[0]}
 
 
 def provenance(config: Experiment, settings: SearchConfig) -> dict[str, Any]:
-    """Return where a genotype comes from, and how its costs are counted."""
+    """Return the provenance of a genotype, including how its costs are counted."""
     return {
         **deployment_facts(settings.precision, read_hardware(settings.hardware)),
         "config_sha256": resolve.config_digest(config),
@@ -85,7 +86,7 @@ def provenance(config: Experiment, settings: SearchConfig) -> dict[str, Any]:
 
 
 def shown(limits: Mapping[str, float]) -> tuple[str, ...]:
-    """Return the names of the facts to print: losses and accuracies, and the costs of the resources with a budget, or else the MACs."""
+    """Return the names of the values to print: losses, accuracies, and costs in the resources with a budget (default: MACs)."""
     facts = ("expected", "realised", *(["multiplier"] if limits else []))
     return (*SHOWN, *(f"{fact}_{name}" for name in limits or ("macs",) for fact in facts))
 
@@ -95,8 +96,8 @@ def cost_facts(
 ) -> dict[str, float]:
     """Return the costs of an epoch for its record.
 
-    These are the expected costs of the mixture, the `realised` costs of its genotype, the multipliers, and the ratio of
-    the price's gradient norm to that of the task.
+    These are the expected costs of the mixture, the `realised` costs of its genotype, the multipliers, and the ratio of the
+    gradient norms of price and task.
     """
     with torch.no_grad():
         expected = penalty.expected(architecture()).tolist()
@@ -110,15 +111,15 @@ def cost_facts(
 
 
 def certainty(space: SearchSpace, architecture: Architecture) -> dict[str, float]:
-    """Return for the record of an epoch how far the mixing weights are from uniform."""
+    """Return entropy and margin of the mixing weights, for the record of an epoch."""
     weights = mixing_weights(architecture)
     return {"entropy": entropy(space, weights), "margin": margin(space, weights)}
 
 
 def heat_map(weights: Tensor) -> Any:
-    """Return mixing weights (kinds, edges, primitives) as a picture (h, w, 3) uint8, black to yellow.
+    """Return mixing weights (kinds, edges, primitives) as an image (h, w, 3) of uint8, from black to yellow.
 
-    A row is an edge (normal cells above reduction cells), a column a primitive.
+    Each row is an edge (normal cells above reduction cells), each column a primitive.
     """
     level = weights.detach().float().cpu().flatten(0, 1)
     level = level / level.max()

@@ -1,4 +1,4 @@
-"""Several networks retrained one after the other in one run; those whose training diverges are left out."""
+"""Retraining of several networks one after the other in one run; networks whose training diverges are left out."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def retrain_once(
     what: str,
     outcome: Callable[[Trained | None], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Retrain a network as a stage of the run, write its files into `folder`, and return its `outcome`, plain values and tensors.
+    """Retrain a network as a stage of the run, write its files into `folder`, and return its `outcome`.
 
-    The outcome of a stage that was finished before is taken from the checkpoint. Where the training diverged, it is
-    that of None with the reason as "diverged", and no files are written. Raises Preempted if a signal asked to stop.
+    The outcome consists of plain values and tensors. For a stage that was finished before, it comes from the checkpoint. If
+    the training diverged, it is `outcome(None)` with the reason under "diverged", and no files are written. Raises Preempted
+    if a signal asked to stop.
     """
 
     def train() -> dict[str, Any]:
@@ -40,8 +41,8 @@ def retrain_once(
 
 
 def all_diverged(networks: int, recipe: RetrainConfig) -> DivergedError:
-    """Return the error for a series of which no network could be trained."""
+    """Return the error for a series in which the training of every network diverged."""
     return DivergedError(
         f"none of the {networks} networks could be trained: all diverged at retrain.lr={recipe.lr:g}."
-        " Lower it, and begin anew with run=PATH."
+        " Lower it, and start a new run with run=PATH."
     )

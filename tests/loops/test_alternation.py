@@ -1,4 +1,4 @@
-"""The step of a search: the same whichever way the supernet is computed."""
+"""The step of a search, which gives the same results with the plain and the batched supernet."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BLURRED = SearchSpace("blurred", {name: PRIMITIVES[name] for name in ("none", "s
 
 
 def alphas_after(steps: int, batched: bool) -> Tensor:
-    """alpha after so many alternations on the digits, float64, over all primitives of darts, with a price and with skip dropout."""
+    """Return alpha after `steps` alternations on the digits in float64, with all primitives of darts, a price and skip dropout."""
     torch.manual_seed(0)
     space = named_space("darts")
     config = Experiment()
@@ -59,11 +59,11 @@ def alphas_after(steps: int, batched: bool) -> Tensor:
 def test_fifty_steps_with_either_supernet_give_the_same_alphas() -> None:
     plain, batched = alphas_after(STEPS, batched=False), alphas_after(STEPS, batched=True)
     moved = (plain - alphas_after(0, batched=False)).abs()
-    assert moved.max() > 0.1  # so far that a difference would show
+    assert moved.max() > 0.1  # far enough for a difference to show
     assert (plain - batched).abs().max() < 1e-8
 
 
-# --- one step ahead ----------------------------------------------------------------------------------------------
+# --- the second-order gradient -----------------------------------------------------------------------------------
 
 
 def batches_of(size: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -75,7 +75,7 @@ def batches_of(size: int, seed: int) -> tuple[Tensor, Tensor]:
 def looked_ahead(
     supernet: Supernet | BatchedSupernet, space: SearchSpace, weight_steps: int
 ) -> tuple[Tensor, list[Tensor]]:
-    """Search loss and gradient of alpha behind a virtual step, after some real steps of the weights, which leave momenta."""
+    """Return the search loss and alpha's gradient after a virtual step, following real weight steps that build up momentum."""
     torch.manual_seed(1)
     architecture = Architecture(space, 0.5).double()
     sgd = sgd_for(supernet, 0.125, 0.9, 0.5)
@@ -109,8 +109,8 @@ def test_the_second_order_gradient_is_the_same_with_either_supernet(space: Searc
 
 
 @pytest.mark.parametrize("batched", [False, True], ids=["plain", "batched"])
-def test_what_does_not_learn_stays_where_it_is_in_the_virtual_step(batched: bool) -> None:
-    """The loss is that behind a step of the weights that learn, decayed by half of it; the filters of the blur are as they were."""
+def test_the_virtual_step_does_not_move_untrained_parameters(batched: bool) -> None:
+    """The loss is that after a step of the trained weights, with a weight decay of 0.5; the filters of the blur do not change."""
     torch.manual_seed(0)
     supernet: Supernet | BatchedSupernet = Supernet(BLURRED, Skeleton(3, 4, (1, 8, 8), 3)).double()
     supernet = BatchedSupernet(supernet) if batched else supernet  # type: ignore[arg-type]

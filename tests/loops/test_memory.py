@@ -1,4 +1,4 @@
-"""Memory before a search and after it ran out: what is said, that it is near the truth, and that what it advises can be done."""
+"""Memory estimates before a search and error messages after it runs out: their accuracy, wording and advice."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ FEW = ["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"]
 
 
 def estimate_of(*settings: tuple[str, Any], primitives: list[str] | None = None) -> MemoryEstimate:
-    """Of the demo's search at a width of 4, over few primitives."""
+    """Return the estimate for the demo's search with 4 channels and a few primitives."""
     given = [("skeleton.layers", 3), ("skeleton.channels", 4), ("search.channels", 4), *settings]
     config = resolve_experiment("digits", given, "search")
     space, data = named_space(config.search.space), digits()
@@ -72,11 +72,11 @@ def digits() -> DataSet:
     return datasets.load_dataset(resolve_experiment("digits", []).data, CPU, 0)
 
 
-# --- how near it is ----------------------------------------------------------------------------------------------
+# --- accuracy ----------------------------------------------------------------------------------------------------
 
 
 def steps_alive(config: Experiment, space: SearchSpace, data: DataSet, table: PriceTable, stage: int) -> int:
-    """Bytes alive at the worst moment of the first two real steps of a stage."""
+    """Return the peak of live bytes in the first two real steps of a stage."""
     halves, penalty = loop.SearchBatches.of(data, config), Penalty(table, asdict(config.search.cost))
     with Alive() as alive:
         supernet, architecture, sgd, adam = loop.build_stage(config, space, data, config.search.layers[stage], stage)
@@ -101,18 +101,18 @@ def steps_alive(config: Experiment, space: SearchSpace, data: DataSet, table: Pr
         [("search.amp", "bf16"), ("search.batch", 16)],
         [("search.space", "filters"), ("search.momentum", 0)],
     ],
-    ids=lambda settings: str(settings[0][0]) if settings else "as it is",
+    ids=lambda settings: str(settings[0][0]) if settings else "default",
 )
-def test_a_stage_takes_what_it_takes(settings: list[tuple[str, Any]]) -> None:
-    """What is alive in the search's own steps, both of them, with their batches and optimisers, within a tenth."""
+def test_the_footprint_of_a_stage_matches_its_live_bytes(settings: list[tuple[str, Any]]) -> None:
+    """The estimate is within a tenth of the peak in real alpha and weight steps, including batches and optimisers."""
     estimate = estimate_of(*settings)
     given = estimate.config, estimate.space, estimate.data, estimate.table, 0
     found = stage_footprint(*given).bytes(estimate.config.search.batch)
     assert found == pytest.approx(steps_alive(*given), rel=0.1)
 
 
-def test_weights_and_what_goes_with_them_are_there() -> None:
-    """Without images: weights, momenta and gradients, buffers, and for alpha two moments; all else is small."""
+def test_the_footprint_includes_weights_and_optimiser_state() -> None:
+    """Without images: weights, momenta, gradients, buffers, alpha and its two moments; everything else is small."""
     estimate = estimate_of()
     found = stage_footprint(estimate.config, estimate.space, estimate.data, estimate.table, 0)
     supernet, architecture, *_ = loop.build_stage(estimate.config, estimate.space, estimate.data, 3, 0)
@@ -121,31 +121,31 @@ def test_weights_and_what_goes_with_them_are_there() -> None:
     assert 3 * weights + others <= found.bytes(0) <= 1.2 * (3 * weights + others)
 
 
-def test_later_stages_are_taken_to_keep_what_takes_most() -> None:
+def test_later_stages_are_assumed_to_keep_the_largest_candidates() -> None:
     stages = ("search.layers", [3, 3]), ("search.candidates", [0, 2]), ("search.skip_dropout", [0, 0])
     estimate = estimate_of(*stages, primitives=[*FEW, "sep_conv_5x5"])
     names = list(estimate.space.primitives)
     order = sorted(names, key=lambda name: estimate.saved_bytes[names.index(name)])
     assert order[0] == "none" and estimate.saved_bytes[0] == 0
     assert set(order[-2:]) == {"sep_conv_3x3", "sep_conv_5x5"}
-    widest = np.array([[[name in order[-2:] for name in names]] * 14] * 2)
-    space = estimate.space.narrowed(widest)
+    largest = np.array([[[name in order[-2:] for name in names]] * 14] * 2)
+    space = estimate.space.narrowed(largest)
     assert estimate.footprint(1) == stage_footprint(estimate.config, space, estimate.data, estimate.table, 1)
     assert estimate.footprint(0).bytes(96) > estimate.footprint(1).bytes(96)
 
 
 @pytest.mark.parametrize(("layers", "checkpoint"), [([3, 4, 5], False), ([3, 8, 3], True)])
 def test_the_largest_stage_is_found(layers: list[int], checkpoint: bool) -> None:
-    """Or one that takes nearly as much."""
+    """A stage that takes nearly as much counts as found too."""
     estimate = estimate_of(("search.layers", layers), ("search.checkpoint", checkpoint))
     found = [estimate.footprint(stage).bytes(96) for stage in range(3)]
     assert found[estimate.largest_stage()] > 0.85 * max(found)
 
 
-# --- what is said ------------------------------------------------------------------------------------------------
+# --- messages ----------------------------------------------------------------------------------------------------
 
 
-def test_words() -> None:
+def test_the_summary() -> None:
     estimate = estimate_of(("search.layers", [3]), ("search.candidates", [0]), ("search.skip_dropout", [0]))
     found = estimate.footprint(0)
     takes = LIBRARY_BYTES + OVERHEAD * found.bytes(96)
@@ -155,18 +155,20 @@ def test_words() -> None:
         return replace(estimate, free=free).summary()
 
     assert words(None) == start
-    assert words(10**11) == f"{start}; 100 GB are free: any batch fits"
-    assert words(takes) == f"{start}; {show_bytes(takes)} are free: up to batch 96 fits"
+    assert words(10**11) == f"{start}; 100 GB is free: any batch fits"
+    assert words(takes) == f"{start}; {show_bytes(takes)} is free: up to batch 96 fits"
     less = LIBRARY_BYTES + OVERHEAD * found.bytes(80)
     advice = "search.batch=80, search.checkpoint=true or search.partial_channels=4"
-    assert words(less) == f"warning: {start}, but {show_bytes(less)} are free: about batch 80 fits; set {advice}"
+    assert (
+        words(less) == f"warning: {start}, but only {show_bytes(less)} is free: a batch of about 80 fits; set {advice}"
+    )
     none = "no batch fits; set search.checkpoint=true or search.partial_channels=4"
-    assert words(LIBRARY_BYTES) == f"warning: {start}, but 50 MB are free: {none}"
+    assert words(LIBRARY_BYTES) == f"warning: {start}, but only 50 MB is free: {none}"
 
 
-def test_advice_is_about_settings_that_are_left() -> None:
+def test_advice_names_only_settings_that_are_not_yet_used() -> None:
     estimate = estimate_of(("search.checkpoint", True), ("search.partial_channels", 2))
-    assert estimate.advice(30) == "about batch 30 fits; set search.batch=30"
+    assert estimate.advice(30) == "a batch of about 30 fits; set search.batch=30"
     assert estimate.advice(1) == "no batch fits; set a smaller search.channels"
     assert estimate_of(("search.channels", 6)).advice(1) == "no batch fits; set search.checkpoint=true"
 
@@ -214,7 +216,9 @@ SPACE = SearchSpace("asking", {"asking": asking, "skip_connect": PRIMITIVES["ski
 """
 
 
-def test_a_primitive_that_needs_numbers_leaves_it_unsaid(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_there_is_no_estimate_for_a_primitive_that_reads_values(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     space = tmp_path / "asking.py"
     space.write_text(OWN)
     settings = ["search.candidates=[0,1]", "search.epochs=2", "search.channels=2"]
@@ -226,17 +230,17 @@ def test_a_primitive_that_needs_numbers_leaves_it_unsaid(capsys: pytest.CaptureF
     ("number", "words"),
     [(0, "0.0 MB"), (9.44e6, "9.4 MB"), (9.6e6, "10 MB"), (949e6, "949 MB"), (0.95e9, "0.9 GB"), (2.34e10, "23 GB")],
 )
-def test_sizes(number: float, words: str) -> None:
+def test_numbers_of_bytes_are_shown_with_two_digits(number: float, words: str) -> None:
     assert show_bytes(number) == words
 
 
-# --- when it runs out --------------------------------------------------------------------------------------------
+# --- out of memory -----------------------------------------------------------------------------------------------
 
 
-def test_a_search_that_runs_out_says_what_fits_and_goes_on_so(
+def test_a_search_that_runs_out_of_memory_reports_what_fits_and_can_be_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In its second stage; nothing of the first is lost, and what can be set at a resume is taken."""
+    """It fails in its second stage; the first stage is not lost, and the advised setting can be changed on resuming."""
     stages: list[object] = []
 
     class Full:
@@ -257,7 +261,8 @@ def test_a_search_that_runs_out_says_what_fits_and_goes_on_so(
     assert out == ""
     assert re.search(r"^a step will take about \d+ MB \(stage 1 of 2: 3 cells, batch 24\)", err, re.MULTILINE)
     sentence = (
-        "out of memory in stage 2 of 2 at batch 24: about batch 18 fits; set search.batch=18 or search.checkpoint=true."
+        "out of memory in stage 2 of 2 at batch 24: a batch of about 18 fits; set search.batch=18 or"
+        " search.checkpoint=true."
     )
     assert err.endswith(f"\nrapdarts: error: {sentence}\n")
     status = json.loads((tmp_path / "run" / "status.json").read_text())
@@ -269,7 +274,7 @@ def test_a_search_that_runs_out_says_what_fits_and_goes_on_so(
     assert "resuming" in err or "stage 1/2" not in err
 
 
-def test_a_gpu_without_room_for_a_kernel_is_said(
+def test_a_gpu_that_cannot_run_the_batched_kernels_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     errors = pytest.importorskip("triton.runtime.errors", reason="Triton is not installed: pip install triton")
@@ -297,22 +302,24 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit on address space")
-def test_a_machine_that_runs_out(tmp_path: Path) -> None:
-    """Really, in a process that may take 400 MB: it is warned before, and told what would have fit."""
+def test_a_process_that_really_runs_out_of_memory_is_warned_before(tmp_path: Path) -> None:
+    """The process may take 400 MB; the warning and the error name the same batch that fits."""
     settings = ["search.batch=400", "search.channels=32", "threads=1", f"run={tmp_path / 'run'}", "--json"]
     command = [sys.executable, "-c", LIMITED, "search", "digits", *settings]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (found.returncode, found.stdout) == (7, ""), found.stderr
     *_, warning, sentence = found.stderr.splitlines()
     before = re.match(
-        r"warning: a step will take about 2\.\d GB .* but \d+ MB are free: about batch (\d+) fits", warning
+        r"warning: a step will take about 2\.\d GB .* but only \d+ MB is free: a batch of about (\d+) fits", warning
     )
-    after = re.match(r"rapdarts: error: out of memory in stage 1 of 3 at batch 400: about batch (\d+) fits", sentence)
+    after = re.match(
+        r"rapdarts: error: out of memory in stage 1 of 3 at batch 400: a batch of about (\d+) fits", sentence
+    )
     assert before and after and before.group(1) == after.group(1)
     assert 10 < int(after.group(1)) < 100
 
 
-def test_a_retraining_that_runs_out_says_what_to_set(
+def test_a_retraining_that_runs_out_of_memory_reports_what_to_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
@@ -343,13 +350,13 @@ def test_a_retraining_that_runs_out_says_what_to_set(
     )
 
 
-def test_other_failures_pass() -> None:
+def test_only_out_of_memory_errors_are_translated() -> None:
     for error in (ValueError("x"), RuntimeError("shapes do not match")):
         with pytest.raises(type(error)):
             with training_within_memory(RetrainConfig()):
                 raise error
     for batch, amp, words in (
-        (3, "bf16", "take a smaller network"),
+        (3, "bf16", "use a smaller network"),
         (3, "none", "set retrain.amp=bf16"),
         (9, "bf16", "=4"),
     ):

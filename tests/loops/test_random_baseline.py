@@ -1,4 +1,4 @@
-"""The random baseline: genotypes at a given cost, trained by the retraining recipe."""
+"""The random baseline: genotypes at a given cost, trained with the retraining recipe."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def skips(genotype: Genotype) -> int:
     return sum(name == "skip_connect" for node in genotype.cells["normal"].nodes for name, _ in node)
 
 
-def test_a_cost_nobody_has_is_refused() -> None:
+def test_a_cost_that_no_genotype_has_is_refused() -> None:
     macs = 1e12
     table = price_table(SPACE, Skeleton(3, 4, (1, 8, 8), 10))
     budgets, words = conditions(SPACE, table, Rule("darts"), macs, 0.05)
@@ -76,7 +76,7 @@ def test_a_cost_nobody_has_is_refused() -> None:
         draw_genotypes(SPACE, 2, 0, budgets, None, words)
 
 
-def test_they_keep_the_conditions_of_the_search_they_are_compared_with(
+def test_random_genotypes_meet_the_conditions_of_the_search_they_are_compared_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Budgets, spending, primitives and cap on skips come from the search's folder; other budgets are refused."""
@@ -115,8 +115,8 @@ def test_they_keep_the_conditions_of_the_search_they_are_compared_with(
     assert not (tmp_path / "other").exists()
 
 
-def test_the_rule_is_that_of_the_search_it_is_compared_with(tmp_path: Path) -> None:
-    """A search by DARTS without a budget has no cap on skips, and so has its baseline."""
+def test_the_baseline_uses_the_rule_of_the_search_it_is_compared_with(tmp_path: Path) -> None:
+    """A search with strategy=darts and no budget has no cap on skips, so its baseline has none either."""
     tiny = [
         "threads=1",
         "data.fraction=0.2",
@@ -144,9 +144,9 @@ def test_the_baseline_reports_mean_and_deviation_and_resumes(
     assert len(shares) == 3
     assert result["test_accuracy"] == pytest.approx(np.mean(shares))
     assert result["standard_deviation"] == pytest.approx(np.std(shares, ddof=1))
-    said = capsys.readouterr().out
-    assert "over 3 genotypes" in said
-    assert said.endswith(f"\nwritten to {tmp_path / 'whole' / 'result.json'}\n")
+    output = capsys.readouterr().out
+    assert "over 3 genotypes" in output
+    assert output.endswith(f"\nwritten to {tmp_path / 'whole' / 'result.json'}\n")
     for number, share in enumerate(shares, 1):
         network = tmp_path / "whole" / "trained" / str(number)
         assert main(["evaluate", str(network / "network.safetensors" if number == 1 else network), "--json"]) == 0
@@ -168,16 +168,14 @@ def test_the_baseline_reports_mean_and_deviation_and_resumes(
     assert baseline(tmp_path / "cut", "resume=true") == 0
     resumed = json.loads((tmp_path / "cut" / "result.json").read_text())
     assert resumed["networks"] == result["networks"]
-    # Of networks that are finished the checkpoint holds what they reached, not their weights.
+    # For finished networks, the checkpoint holds their results, not their weights.
     found = load_checkpoint(tmp_path / "cut" / "checkpoint", {})
     assert found is not None
     assert [facts["correct"] / facts["n"] for facts in found[0]["finished"]] == shares[:2]
     assert all(isinstance(value, int | float) for facts in found[0]["finished"] for value in facts.values())
 
 
-def test_the_skeleton_may_be_that_of_a_genotype_which_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_skeleton_of_a_genotype_is_used_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     like = replace(LITERATURE["PDARTS"], skeleton=Skeleton(4, 2, (1, 8, 8), 10))
     (tmp_path / "like.json").write_text(like.to_json())
     settings = [f"random.like={tmp_path / 'like.json'}", "random.tolerance=1", "random.count=1"]
@@ -188,7 +186,7 @@ def test_the_skeleton_may_be_that_of_a_genotype_which_is_said(
     )
 
 
-def test_the_cost_may_be_that_of_a_genotype(tmp_path: Path) -> None:
+def test_the_cost_can_come_from_a_genotype(tmp_path: Path) -> None:
     assert baseline(tmp_path / "run", "random.like=PDARTS", "random.tolerance=0.1", "random.count=1") == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     table = price_table(SPACE, Skeleton(3, 4, (1, 8, 8), 10))
@@ -197,8 +195,8 @@ def test_the_cost_may_be_that_of_a_genotype(tmp_path: Path) -> None:
     assert result["standard_deviation"] is None
 
 
-def test_the_cost_may_be_that_of_a_genotype_that_no_search_finds(tmp_path: Path) -> None:
-    """Some of its nodes have fewer than two edges: it has no price, and is counted."""
+def test_the_cost_can_come_from_a_genotype_that_no_search_can_find(tmp_path: Path) -> None:
+    """Some of its nodes have fewer than two edges, so the price table does not cover it and its network is counted."""
     assert baseline(tmp_path / "run", "random.like=FairDARTS_a", "random.tolerance=0.1", "random.count=1") == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     counted = count_derived(LITERATURE["FairDARTS_a"], SPACE, Skeleton(3, 4, (1, 8, 8), 10))

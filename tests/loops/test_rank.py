@@ -1,4 +1,4 @@
-"""The ranking: which genotypes take part, on which images, how sure the order is, and that it resumes to the same bits."""
+"""The ranking: its entries, its images, the standard errors of its order, and bit-identical resuming."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ QUICK = ["epochs=1", "retrain.batch=100"]
 
 
 def all_pools() -> Genotype:
-    """A genotype that cannot do much: every node is a sum of pooled inputs."""
+    """Return a bad genotype, in which every node is a sum of pooled inputs."""
     node = (("avg_pool_3x3", 0), ("avg_pool_3x3", 1))
     cell = Cell(2, (node,) * 4, (2, 3, 4, 5))
     return Genotype("darts", {"normal": cell, "reduce": cell})
@@ -72,13 +72,13 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another seed's search."""
+    """Run folder of a search with another seed."""
     folder = tmp_path_factory.mktemp("runs") / "second"
     assert main(["search", "digits", *TINY_SEARCH, "seed=1", f"run={folder}"]) == 0
     return folder
 
 
-# --- what comes out ----------------------------------------------------------------------------------------------
+# --- results -----------------------------------------------------------------------------------------------------
 
 
 def test_a_planted_bad_genotype_comes_last(search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +103,7 @@ def test_a_planted_bad_genotype_comes_last(search: Path, tmp_path: Path, capsys:
     assert all(f"{found['costs']['macs']:,}" in row for found, row in zip(networks, rows, strict=True))
 
 
-def test_the_best_is_ready_to_be_retrained_and_all_are_ready_to_be_tested(
+def test_the_best_network_can_be_retrained_and_all_can_be_evaluated(
     search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "rank"
@@ -124,8 +124,8 @@ def test_the_best_is_ready_to_be_retrained_and_all_are_ready_to_be_tested(
     for found in result["networks"]:
         assert main(["evaluate", str(folder / found["folders"][0]), "timing=false", "--json"]) == 0
         tested = json.loads(capsys.readouterr().out)
-        assert tested["n"] == 600 and tested["costs"] == found["costs"]  # the true test set
-    # A card says how the ranking trained, not what the retraining of its experiment would have done.
+        assert tested["n"] == 600 and tested["costs"] == found["costs"]  # the real test set
+    # The model card describes the training of the ranking, not the retraining of its experiment.
     files = [f"out={tmp_path / 'net.safetensors'}", "to=safetensors", "--json"]
     assert main(["export", str(folder / first["folders"][0]), *files]) == 0
     card = Path(json.loads(capsys.readouterr().out)["card"]).read_text()
@@ -140,7 +140,7 @@ def test_the_best_is_ready_to_be_retrained_and_all_are_ready_to_be_tested(
     assert f"| on held-out training images: {share:.2f} ± {error:.2f} % (standard error) | 596 |" in row
 
 
-def test_several_seeds_give_an_error_over_them(
+def test_several_seeds_give_a_standard_error_over_seeds(
     search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ranking(tmp_path / "rank", search, "count=2", "seeds=2", *QUICK) == 0
@@ -161,7 +161,7 @@ def test_several_seeds_give_an_error_over_them(
         )
 
 
-# --- which take part ---------------------------------------------------------------------------------------------
+# --- entries -----------------------------------------------------------------------------------------------------
 
 
 def contestant(
@@ -172,7 +172,7 @@ def contestant(
     return RankingEntry(Genotype("darts", {"normal": cell, "reduce": cell}), SPACE, (source,), score, own)
 
 
-def test_what_is_named_and_what_was_derived_come_first() -> None:
+def test_named_and_derived_genotypes_come_first() -> None:
     found = [
         contestant("a", -3.0, "max_pool_3x3", own=True),
         contestant("a", -1.0, "skip_connect"),
@@ -186,7 +186,7 @@ def test_what_is_named_and_what_was_derived_come_first() -> None:
     assert choose_entries(found, 1) == [found[3], found[4]]
 
 
-def test_a_genotype_found_twice_takes_part_once() -> None:
+def test_a_genotype_found_twice_is_ranked_once() -> None:
     found = [
         contestant("a", -3.0, "max_pool_3x3"),
         contestant("b", -1.0, "max_pool_3x3", own=True, swapped=True),
@@ -211,7 +211,7 @@ def test_runs_of_several_seeds_share_the_places(search: Path, second: Path, tmp_
     assert [f"{search} (derived)", f"{copy} (derived)"] in sources and [f"{second} (derived)"] in sources
 
 
-def test_candidates_keep_the_budgets_of_their_search(search: Path, tmp_path: Path) -> None:
+def test_candidates_meet_the_budgets_of_their_search(search: Path, tmp_path: Path) -> None:
     def params(folder: Path) -> list[int]:
         return [found["costs"]["params"] for found in result_of(folder)["networks"]]
 
@@ -227,10 +227,10 @@ def test_candidates_keep_the_budgets_of_their_search(search: Path, tmp_path: Pat
     assert max(params(tmp_path / "bound")) <= budget
 
 
-# --- on which images ---------------------------------------------------------------------------------------------
+# --- images ------------------------------------------------------------------------------------------------------
 
 
-def test_the_parts_are_two_parts_of_the_training_set() -> None:
+def test_a_ranking_splits_the_training_set_into_two_parts() -> None:
     data = load_dataset(DataConfig(), torch.device("cpu"), 0)
     config = Experiment()
     parts = split_for_ranking(data, config)
@@ -238,18 +238,18 @@ def test_the_parts_are_two_parts_of_the_training_set() -> None:
     sizes = [torch.bincount(part.labels) for part in (parts.train, parts.test, data.train)]
     assert (sizes[0] + sizes[1] == sizes[2]).all() and ((sizes[0] - sizes[1]).abs() <= 1).all()
 
-    def pictures(images: Any) -> list[bytes]:
-        return sorted(picture.numpy().tobytes() for picture in images.fetch(torch.arange(len(images))))
+    def contents(images: Any) -> list[bytes]:
+        return sorted(image.numpy().tobytes() for image in images.fetch(torch.arange(len(images))))
 
-    assert sorted(pictures(parts.train) + pictures(parts.test)) == pictures(data.train)
+    assert sorted(contents(parts.train) + contents(parts.test)) == contents(data.train)
     config = replace(config, seed=1)
-    assert pictures(split_for_ranking(data, config).train) != pictures(parts.train)
+    assert contents(split_for_ranking(data, config).train) != contents(parts.train)
 
 
-def test_the_test_set_is_never_looked_at(search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_test_set_is_never_used(search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Sealed:
         def __getattr__(self, name: str) -> Any:
-            raise AssertionError(f"somebody wants the test set's {name}")
+            raise AssertionError(f"a ranking accessed {name} of the test set")
 
     def sealed(*arguments: Any) -> Any:
         return replace(load_dataset(*arguments), test=Sealed())  # type: ignore[arg-type]
@@ -284,7 +284,7 @@ def test_runs_on_other_data_are_refused(search: Path, tmp_path: Path, capsys: py
     assert not (tmp_path / "rank").exists()
 
 
-# --- how sure the order is ---------------------------------------------------------------------------------------
+# --- standard errors ---------------------------------------------------------------------------------------------
 
 
 def test_one_seed_has_the_binomial_error() -> None:
@@ -294,7 +294,7 @@ def test_one_seed_has_the_binomial_error() -> None:
     assert found["standard_error"] == found["standard_error_images"] == pytest.approx(math.sqrt(0.75 * 0.25 / 200))
 
 
-def test_several_seeds_have_an_error_of_their_own() -> None:
+def test_several_seeds_add_an_error_over_seeds() -> None:
     rng = np.random.default_rng(0)
     levels = np.array([0.6, 0.7, 0.9])
     found = estimate((rng.random((3, 100_000)) < levels[:, None]).astype(float))
@@ -302,10 +302,10 @@ def test_several_seeds_have_an_error_of_their_own() -> None:
     assert found["standard_error"] == math.hypot(found["standard_error_images"], found["standard_error_seeds"])
 
 
-def test_a_difference_on_the_same_images_is_surer_than_the_two_apart() -> None:
+def test_a_difference_on_the_same_images_has_a_smaller_error_than_on_separate_images() -> None:
     base = (np.arange(1000) % 5 > 0).astype(float)
     better = base.copy()
-    better[:15:5] = 1  # three more, the rest alike
+    better[:15:5] = 1  # three more correct, the others unchanged
     found = estimate((better - base)[None])
     assert found["mean"] == pytest.approx(0.003)
     assert found["standard_error"] == pytest.approx(math.sqrt(0.003 * 0.997 / 1000))
@@ -313,7 +313,7 @@ def test_a_difference_on_the_same_images_is_surer_than_the_two_apart() -> None:
     assert found["standard_error"] < apart / 8 and found["mean"] < SURE * found["standard_error"]
 
 
-# --- stopping, resuming, refusing --------------------------------------------------------------------------------
+# --- interruptions, diverged trainings and refused settings ------------------------------------------------------
 
 
 CARRIED = [
@@ -326,11 +326,11 @@ CARRIED = [
     "retrain.jitter=0.4",
     "epochs=2",
 ]
-"""A recipe with everything that has a state of its own or draws random numbers: 4 steps an epoch."""
+"""A recipe with every part that has state or draws random numbers; 4 steps an epoch."""
 
 
 def diverge(patch: pytest.MonkeyPatch, *numbers: int) -> None:
-    """The trainings of these networks, counted from 0, diverge in their second epoch."""
+    """Let the trainings of these networks, counted from 0, diverge in their second epoch."""
     original = Run.log
 
     def log(self: Run, *shown: Any, **facts: float) -> None:
@@ -341,16 +341,16 @@ def diverge(patch: pytest.MonkeyPatch, *numbers: int) -> None:
 
 
 def same_results(one: Path, other: Path) -> bool:
-    """Whether two rankings wrote the same networks and the same ranking, to the bit."""
+    """Return whether two rankings wrote bit-identical networks and the same ranking."""
     names = [{str(file.relative_to(folder)) for file in folder.rglob("trained/*/*")} for folder in (one, other)]
     files = {"ranking.json", "best.json", *names[0]}
     return names[0] == names[1] and all((one / name).read_bytes() == (other / name).read_bytes() for name in files)
 
 
-def test_a_ranking_that_is_killed_and_stopped_in_the_middle_resumes_to_the_same_bits(
+def test_a_ranking_that_is_killed_and_stopped_resumes_bit_identically(
     search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second of three networks diverges: stopped in it and behind it, the others end as if nobody had interrupted."""
+    """The second of three networks diverges; the ranking is killed in the first one and stopped in the other two."""
     settings = [search, "count=3", *CARRIED]
     diverge(monkeypatch, 1)
     assert ranking(tmp_path / "whole", *settings) == 0
@@ -371,7 +371,7 @@ def test_a_ranking_that_is_killed_and_stopped_in_the_middle_resumes_to_the_same_
 
     folder = tmp_path / "cut"
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_pause", until(0, 8, die))  # dead before anything of this step is saved
+        patch.setattr(Run, "_pause", until(0, 8, die))  # dies before this step is saved
         with pytest.raises(SystemExit):
             ranking(folder, *settings, "save_seconds=0")
         assert not (folder / "trained").exists()
@@ -387,7 +387,7 @@ def test_a_ranking_that_is_killed_and_stopped_in_the_middle_resumes_to_the_same_
     assert ranking(folder, *settings, "seed=1", "resume=true") == 2
     assert ranking(folder, *settings, "resume=true") == 0
     assert same_results(folder, tmp_path / "whole")
-    # Of networks that are finished the checkpoint holds their answers, not their weights.
+    # For finished networks, the checkpoint holds their predictions' correctness, not their weights.
     found = load_checkpoint(folder / "checkpoint", {})
     assert found is not None
     assert [[*facts] for facts in found[0]["finished"]] == [["right"], ["right", "diverged"]]
@@ -395,16 +395,16 @@ def test_a_ranking_that_is_killed_and_stopped_in_the_middle_resumes_to_the_same_
     assert (right[0].dtype, len(right[0]), right[1]) == (torch.bool, 596, None)
 
 
-def test_a_training_that_diverges_comes_last_and_the_others_go_on(
+def test_a_training_that_diverges_comes_last_and_the_others_continue(
     search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     diverge(monkeypatch, 0, 3)
     settings = ["seeds=2", "count=3", "epochs=2", "retrain.batch=200"]
     assert ranking(tmp_path / "rank", search, *settings) == 0
     words, progress = capsys.readouterr()
-    said = next(line for line in progress.splitlines() if line.startswith("network 1/3 seed 1/2: "))
-    assert "train_loss is nan in epoch 2: the training diverged. Lower the learning rate" in said
-    assert f"{said}\nnetwork 1/3 seed 2/2 epoch 1/2 " in progress
+    message = next(line for line in progress.splitlines() if line.startswith("network 1/3 seed 1/2: "))
+    assert "train_loss is nan in epoch 2: the training diverged. Lower the learning rate" in message
+    assert f"{message}\nnetwork 1/3 seed 2/2 epoch 1/2 " in progress
     networks = result_of(tmp_path / "rank")["networks"]
     assert [found["diverged"] for found in networks] == [False, True, True]
     assert networks[1]["costs"]["macs"] <= networks[2]["costs"]["macs"]
@@ -422,7 +422,7 @@ def test_a_training_that_diverges_comes_last_and_the_others_go_on(
     assert main(["report", str(tmp_path / "rank")]) == 0
 
 
-def test_a_ranking_of_which_all_diverge_fails(
+def test_a_ranking_fails_if_all_trainings_diverge(
     search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     diverge(monkeypatch, 0, 1)
@@ -435,7 +435,7 @@ def test_a_ranking_of_which_all_diverge_fails(
     assert json.loads((tmp_path / "rank" / "status.json").read_text())["exit_code"] == 5
 
 
-def test_too_little_memory_says_what_to_set_of_the_retraining(
+def test_running_out_of_memory_reports_which_retraining_settings_to_change(
     search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def greedy(*given: Any) -> None:
@@ -447,7 +447,7 @@ def test_too_little_memory_says_what_to_set_of_the_retraining(
     assert words in capsys.readouterr().err
 
 
-def test_every_network_is_tested_once(search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_network_is_evaluated_once(search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     forward = DerivedNetwork.forward
 
@@ -461,7 +461,7 @@ def test_every_network_is_tested_once(search: Path, tmp_path: Path, monkeypatch:
     assert sum(seen) == 2 * result_of(tmp_path / "rank")["validation_images"]
 
 
-def test_the_length_is_noted(search: Path, tmp_path: Path) -> None:
+def test_the_number_of_epochs_is_recorded(search: Path, tmp_path: Path) -> None:
     settings = ["count=1", "retrain.epochs=2", "retrain.batch=200", "rank.train_fraction=0.4"]
     assert ranking(tmp_path / "rank", search, *settings) == 0
     assert result_of(tmp_path / "rank")["epochs"] == resolve.experiment_of_run(tmp_path / "rank").rank.epochs == 2
@@ -473,10 +473,10 @@ def test_a_ranking_shorter_than_the_warm_up_reaches_the_full_learning_rate() -> 
     for epochs, warm in ((0, 2), (3, 2), (2, 1), (1, 0)):
         short = short_recipe(replace(config, rank=replace(config.rank, epochs=epochs)))
         assert short.retrain.warmup_epochs == warm
-        resolve.check_experiment(short)  # what a retraining may not do, a ranking does not
+        resolve.check_experiment(short)  # the short recipe is valid for a retraining
 
 
-def test_keys_of_the_experiment_and_of_the_ranking(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_ranking_takes_keys_of_the_experiment_and_its_own(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["rank", str(search), "epochs=3", "retrain.lr=0.01", "count=7", "--print-config", "--json"]) == 0
     config = json.loads(capsys.readouterr().out)
@@ -486,7 +486,7 @@ def test_keys_of_the_experiment_and_of_the_ranking(search: Path, capsys: pytest.
     assert "the key 'lr' could mean search.lr or retrain.lr" in capsys.readouterr().err
 
 
-def test_a_long_retraining_gives_way_to_the_fast_recipe(
+def test_a_long_recipe_is_replaced_by_the_fast_one(
     search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = tmp_path / "copy"
@@ -506,7 +506,9 @@ def test_a_long_retraining_gives_way_to_the_fast_recipe(
     assert asked("retrain.recipe=pdarts")["retrain"] == asdict(RetrainConfig())
 
 
-def test_what_cannot_be_ranked(search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_targets_and_keys_that_cannot_be_ranked_are_refused(
+    search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def sentence(*words: str | Path) -> str:
         capsys.readouterr()
         assert ranking(tmp_path / "rank", *words) == 2
