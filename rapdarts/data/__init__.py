@@ -1,1 +1,1 @@
-"""Data sets: reading, downloading, augmenting and batching images; and the known accuracies of NAS-Bench-201."""
+"""Data sets: reading, downloading, augmenting and batching images, and the published accuracies of NAS-Bench-201."""

@@ -1,4 +1,4 @@
-"""Random crops, flips, colours and cutout of whole batches at once, on the device that holds the images."""
+"""Random crops, flips, colour changes and cutout of whole batches, on the device of the images."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DRAWS = 5
-"""Random numbers that an image takes: crop row, crop column, flip, cutout row, cutout column."""
+"""Random numbers used per image: crop row, crop column, flip, cutout row, cutout column."""
 
 MORE_DRAWS = 8
-"""Further ones that it takes where it is zoomed or its colours change: area, shape, row, column; brightness, contrast, saturation, hue."""
+"""Additional random numbers per image for zoom and colour jitter: area, shape, row, column; brightness, contrast, saturation, hue."""
 
 TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
-"""Luma, and the two numbers of colour, out of red, green and blue (NTSC, 1953)."""
+"""Matrix from red, green and blue to luma and the two chrominance values (NTSC, 1953)."""
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Augmentation of images between the data set and the network; without draws they are normalised only."""
+    """Augmentation of images between the data set and the network; without draws, images are only normalised."""
 
     mean: tuple[float, ...]  # of each channel, in 0..1
     std: tuple[float, ...]  # of each channel, in 0..1
     crop: int = 0  # padding of the random crop, pixels; 0: none
-    flip: bool = False  # horizontal, every other image
+    flip: bool = False  # horizontal, with probability 1/2
     cutout: int = 0  # side of the square, pixels; 0: none
-    jitter: float = 0.0  # change of brightness, contrast and saturation, and half of it of the hue; 0: none
+    jitter: float = (
+        0.0  # largest relative change of brightness, contrast and saturation; half of it for the hue; 0: none
+    )
     smallest_crop: float = 1.0  # smallest fraction of the area that a random crop keeps; 1: no such crop
 
     @property
     def draws(self) -> int:
-        """Random numbers in [0, 1) that an image takes."""
+        """Number of random numbers in [0, 1) used per image."""
         return DRAWS + (MORE_DRAWS if self.jitter or self.smallest_crop < 1 else 0)
 
     def __call__(self, images: Tensor, draws: Tensor | None = None) -> Tensor:
@@ -56,12 +58,12 @@ class Augment:
 
 
 def fractions(channels: int) -> Augment:
-    """Return the augmentation for a network that normalises its input itself: pixels in 0..1, and nothing else."""
+    """Return the augmentation for a network that normalises its own input: it only scales pixels to 0..1."""
     return Augment((0.0,) * channels, (1.0,) * channels)
 
 
 def random_crop(images: Tensor, padding: int, draws: Tensor) -> Tensor:
-    """Crop a window of the image's own size from the image with a black border of `padding` pixels.
+    """Pad each image with a black border of `padding` pixels, and crop a window of the original size.
 
     images (b, c, h, w); draws (b, 2) in [0, 1) choose the window's row and column, each among 2 * padding + 1.
     """
@@ -76,21 +78,21 @@ def random_crop(images: Tensor, padding: int, draws: Tensor) -> Tensor:
 
 
 def random_flip(images: Tensor, draws: Tensor) -> Tensor:
-    """Exchange left and right where the draw (b,) is below one half; images (b, c, h, w)."""
+    """Flip the images (b, c, h, w) whose draw (b,) is below 0.5 horizontally."""
     return torch.where(draws[:, None, None, None] < 0.5, images.flip(-1), images)
 
 
 def random_zoom(images: Tensor, smallest: float, draws: Tensor) -> Tensor:
-    """Crop a window of a random area, shape and place, and scale it to the image's own size (Szegedy et al. 2015, section 6).
+    """Crop a window of random area, shape and position, and scale it to the size of the image (Szegedy et al. 2015, section 6).
 
-    images (b, c, h, w), pixels of 0 to 255; draws (b, 4) in [0, 1). The area is a fraction between `smallest` and 1, the
-    sides are stretched against each other by up to 4/3; a side that would not fit is cut. Pixels are interpolated, on
-    windows larger than half the image's side and smaller ones alike.
+    images (b, c, h, w), pixels from 0 to 255; draws (b, 4) in [0, 1). The area is a fraction between `smallest` and 1 of the
+    image, and the ratio of the sides changes by a factor of up to 4/3; a side that would not fit is cut. Pixels are
+    interpolated, whatever the size of the window.
     """
     area = smallest + (1 - smallest) * draws[:, 0]
     stretch = torch.exp((2 * draws[:, 1] - 1) * math.log(4 / 3) / 2)
     height, width = (area.sqrt() / stretch).clamp(max=1), (area.sqrt() * stretch).clamp(max=1)
-    # In coordinates in which the image reaches from -1 to 1.
+    # In coordinates in which the image extends from -1 to 1.
     row, column = (2 * draws[:, 2] - 1) * (1 - height), (2 * draws[:, 3] - 1) * (1 - width)
     zero = torch.zeros_like(row)
     window = torch.stack([torch.stack([width, zero, column], 1), torch.stack([zero, height, row], 1)], 1)
@@ -99,10 +101,10 @@ def random_zoom(images: Tensor, smallest: float, draws: Tensor) -> Tensor:
 
 
 def colour_jitter(images: Tensor, strength: float, draws: Tensor) -> Tensor:
-    """Change brightness, contrast and saturation by a factor of 1 +- strength, and the hue by up to strength / 2 of the circle.
+    """Scale brightness, contrast and saturation by factors in 1 +- strength, and rotate the hue by up to +-strength / 2 turns.
 
-    images (b, c, h, w) in 0..1, and so is the result; draws (b, 4) in [0, 1). Images of other than three channels have
-    no colours: their brightness and contrast change. The hue is turned about the grey axis, so that luma stays.
+    images (b, c, h, w) in 0..1, and so is the result; draws (b, 4) in [0, 1). Only the brightness and contrast change in images
+    without three channels. The hue is rotated about the grey axis, so that luma does not change.
     """
     brightness, contrast, saturation = (1 + strength * (2 * draws[:, :3] - 1)).T[:, :, None, None, None]
     images = (images * brightness).clamp(0, 1)
@@ -123,15 +125,15 @@ def colour_jitter(images: Tensor, strength: float, draws: Tensor) -> Tensor:
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Scale pixels (b, c, h, w) of 0 to 255 to 0..1, subtract each channel's mean and divide by its deviation; float32."""
+    """Scale pixels (b, c, h, w) from 0..255 to 0..1, subtract each channel's mean and divide by its deviation; float32."""
     return (images.to(torch.float32) / 255 - _channels(mean, images.device)) / _channels(std, images.device)
 
 
 def cutout(images: Tensor, side: int, draws: Tensor) -> Tensor:
-    """Set a square around a uniform pixel to 0, cut off at the borders (DeVries and Taylor 2017).
+    """Set a square around a uniformly random pixel to 0, clipped at the borders (DeVries and Taylor 2017).
 
-    images (b, c, h, w), normalised; draws (b, 2) in [0, 1) choose the centre's row and column. As in DARTS the square
-    reaches from centre - side // 2 up to, but not including, centre + side // 2: an odd side counts as one less.
+    images (b, c, h, w), normalised; draws (b, 2) in [0, 1) choose the row and column of the centre. As in DARTS, the square
+    extends from centre - side // 2 up to, but not including, centre + side // 2, so an odd side counts as one less.
     """
     height, width = images.shape[-2:]
     row = (draws[:, 0, None] * height).long()
@@ -145,12 +147,12 @@ def cutout(images: Tensor, side: int, draws: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Return values (c, 1, 1) float32; cached, so that no step copies them to the device again."""
+    """Return the values as (c, 1, 1) float32; cached, so that steps do not copy them to the device again."""
     return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
 
 
 @lru_cache(maxsize=8)
 def _yiq(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the (3, 3) matrices from red, green and blue to YIQ and back; cached likewise."""
+    """Return the (3, 3) matrices from red, green and blue to YIQ and back; also cached."""
     there = torch.tensor(TO_YIQ, dtype=torch.float64)
     return there.float().to(device), torch.linalg.inv(there).float().to(device)

@@ -1,4 +1,4 @@
-"""Batches of a data set: shuffled and augmented for training, or in order for evaluation; any step can be read on its own."""
+"""Batches of a data set: shuffled and augmented for training, or in order for evaluation, and readable from any step."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from rapdarts.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """An endless stream of shuffled, augmented batches; any step of any epoch can be read without those before it.
+    """An endless stream of shuffled, augmented batches; any step of any epoch can be read without the steps before it.
 
-    A batch may be computed in `accumulate` parts one after the other, and by several processes, which divide every part
-    among them: image i of a batch is in part i mod parts.
+    A batch may be computed in `accumulate` parts, one after the other. Image i of a batch is in part i mod parts. Several
+    processes divide each part among themselves.
     """
 
     images: Images
-    index: Tensor  # (n,) int64 CPU, the positions that belong to this stream
+    index: Tensor  # (n,) int64 on the CPU, positions of the images in this stream
     batch: int  # images
     seed: int
     stream: str
     augment: Augment
-    what: str = "batch"  # the key that a user would change
-    accumulate: int = 1  # parts of a whole batch
-    rank: int = 0  # which process this is,
-    processes: int = 1  # of so many
-    least: int = 2  # images that can be computed together: batch norm takes no single one
+    what: str = "batch"  # the configuration key of `batch`, for error messages
+    accumulate: int = 1  # parts of a full batch
+    rank: int = 0  # number of this process
+    processes: int = 1
+    least: int = 2  # smallest number of images in a part; batch norm cannot take a single image
     share: str = ""  # how settings determine the number of positions, for messages
 
     def __post_init__(self) -> None:
@@ -46,23 +46,26 @@ class Batches:
 
     @property
     def steps(self) -> int:
-        """Batches an epoch. The last may be smaller, if it has at least `least` images."""
+        """Number of batches per epoch. The last may be smaller, but is dropped if it has fewer than `least` images."""
         whole, left = divmod(len(self.index), self.batch)
         return whole + (left >= self.least)
 
     def size(self, step: int) -> int:
-        """Return the number of images in the batch of a step, over all processes."""
+        """Return the number of images in the batch of a step, summed over all processes."""
         return min(self.batch, len(self.index) - step * self.batch)
 
     def parts(self, size: int) -> int:
-        """Return the number of parts of a batch of that size: none is larger than in a whole batch, none has less than `least` images."""
+        """Return the number of parts of a batch of `size` images.
+
+        No part is larger than in a full batch, and none has fewer than `least` images.
+        """
         whole = -(-self.batch // self.accumulate)
         return max(1, min(-(-size // whole), size // self.least))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this process's part (images (b, c, h, w) float32, labels (b,) int64) of the batches from step `start` on.
+        """Yield this process's share (images (b, c, h, w) float32, labels (b,) int64) of each batch from step `start` on.
 
-        An image's crop depends on its position in the data set and the epoch only, not on batch size or start.
+        The augmentation of an image depends only on its position in the data set and the epoch, not on batch size or start.
         """
         order = self.index[permutation(self.seed, f"{self.stream} order", epoch, len(self.index))]
         batches = torch.split(order, self.batch)[start : self.steps]
@@ -76,24 +79,24 @@ class Batches:
             yield self.augment(pixels, draws), self.images.labels[part]
 
     def _own_part(self, batch: Tensor) -> Tensor:
-        """Return the positions in a batch that this process takes: one image of each part in turn."""
+        """Return the positions in a batch that this process takes: groups of one image per part go to the processes in turn."""
         turn = torch.arange(len(batch)) // self.parts(len(batch))
         return batch[turn % self.processes == self.rank]
 
 
 def ordered(images: Images, index: Tensor | None, batch: int, augment: Augment) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (images (b, c, h, w) float32, labels (b,) int64), normalised only, in the order of `index` (None: all)."""
+    """Yield (images (b, c, h, w) float32, labels (b,) int64), only normalised, in the order of `index` (n,) (None: all)."""
     index = torch.arange(len(images)) if index is None else index
     for part, pixels in _fetch_each(images, torch.split(index, batch)):
         yield augment(pixels, None), images.labels[part]
 
 
 def _fetch_each(images: Images, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (positions on the device, pixels) of each part; a streaming source decodes the next part meanwhile."""
+    """Yield (positions on the device, pixels) for each part; a streaming source already decodes the next part."""
     if not parts:
         return
     device = images.labels.device
-    on_device = torch.split(torch.cat(list(parts)).to(device), [len(part) for part in parts])  # one copy an epoch
+    on_device = torch.split(torch.cat(list(parts)).to(device), [len(part) for part in parts])  # one copy per epoch
     if not isinstance(images, Pictures):
         for part in on_device:
             yield part, images.fetch(part)

@@ -1,7 +1,7 @@
 """Data sets as the loops use them: read once and split by class.
 
-A data set has a train half and a test half. One whose files mark no test images is parted by
-`split(y, 2/3, 0, "npz test")`, the same for every seed of a run.
+A data set has a train half and a test half. If its files mark no test images, it is split by
+`split(y, 2/3, 0, "npz test")`, which does not depend on the seed of a run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rapdarts.data.randomness import permutation
 from rapdarts.errors import InputError
 
 IN_MEMORY_BYTES = 256 * 10**6  # decoded image folders up to this size are kept in memory
-STATISTICS_IMAGES = 1000  # of a streaming folder, for its mean and deviation
+STATISTICS_IMAGES = 1000  # images of a streaming folder that are used for its mean and deviation
 
 STATISTICS = {
     "cifar10": ((0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)),
@@ -32,7 +32,7 @@ STATISTICS = {
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """A data set on the device, with the facts that networks and run folders need."""
+    """A data set on the device, with the properties that networks and run folders need."""
 
     name: str
     train: Images
@@ -42,17 +42,17 @@ class DataSet:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]  # of each channel, in 0..1
     std: tuple[float, ...]
-    fingerprint: str  # sha256 of labels, shapes and pixels (streaming folders: names and sizes of the files)
+    fingerprint: str  # sha256 of labels, shapes and pixels (streaming folders: file names and sizes instead of pixels)
 
 
 Reader = Callable[[torch.device], DataSet]
-"""Gives a data set on a device."""
+"""A function that returns a data set on a given device."""
 
 
 def load_dataset(config: DataConfig, device: torch.device, seed: int) -> DataSet:
-    """Read (and where needed download) a data set; `seed` draws the fraction `config.fraction` of its training images.
+    """Read a data set, downloading it if needed; `seed` selects the fraction `config.fraction` of its training images.
 
-    Raises InputError for what the user must fix, DamagedError for a file that is cut or altered.
+    Raises InputError for settings or data that cannot be used, and DamagedError for a truncated or altered file.
     """
     return build_dataset(config, *readers.read_images(config), device, seed)
 
@@ -65,17 +65,20 @@ def build_dataset(
     device: torch.device,
     seed: int,
 ) -> DataSet:
-    """Return a data set from a reader's halves, with the fraction and the statistics of `config`. Raises InputError."""
+    """Return a data set made of a reader's halves, with the fraction and the statistics of `config`. Raises InputError."""
     if test is None:
         first, second = split(train.labels, 2 / 3, 0, "npz test")
         train, test = train.take(first), train.take(second)
     if train.image != test.image:
-        raise InputError(f"data.name={config.name}: training images are {train.image}, test images {test.image}.")
+        raise InputError(
+            f"data.name={config.name}: training images are {train.image}, but test images are {test.image};"
+            " use one shape for both."
+        )
     if len(names) < 2:
-        raise InputError(f"data.name={config.name}: all images are of one class; a classifier needs at least two.")
+        raise InputError(f"data.name={config.name}: all images belong to one class; a classifier needs at least two.")
     absent = (torch.bincount(train.labels, minlength=len(names)) == 0).nonzero()
     if len(absent):
-        raise InputError(f"data.name={config.name}: class {names[int(absent[0])]} has no training image; add some.")
+        raise InputError(f"data.name={config.name}: class {names[int(absent[0])]} has no training images; add some.")
     if config.fraction < 1:
         train = train.take(split(train.labels, config.fraction, seed, "data fraction")[0])
     train, test = _decode_small(train), _decode_small(test)
@@ -92,14 +95,14 @@ def build_dataset(
 
 
 def _decode_small(images: InMemory | Pictures) -> InMemory | Pictures:
-    """Decode a folder once if it fits into memory."""
+    """Decode an image folder into memory if it is small enough."""
     if isinstance(images, Pictures) and len(images) * int(np.prod(images.image)) <= IN_MEMORY_BYTES:
         return InMemory(images.fetch(torch.arange(len(images))), images.labels)
     return images
 
 
 def statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation of each channel, in 0..1; of a streaming folder, from at most 1,000 pictures spread over it."""
+    """Return the mean and standard deviation of each channel, in 0..1; a streaming folder uses at most 1,000 evenly spaced images."""
     count = min(len(images), STATISTICS_IMAGES) if isinstance(images, Pictures) else len(images)
     chosen = torch.arange(count) * len(images) // count
     channels = images.image[0]
@@ -111,20 +114,21 @@ def statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     frequencies = counts / counts.sum(1, keepdim=True)
     mean = frequencies @ values
     std = (frequencies * (values - mean[:, None]) ** 2).sum(1).sqrt()
-    std[std == 0] = 1  # a constant channel stays zero instead of becoming infinite
+    std[std == 0] = 1  # so that a constant channel is normalised to zero, not NaN
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def split(labels: Tensor, fraction: float, seed: int, stream: str) -> tuple[Tensor, Tensor]:
-    """Return two ascending index tensors (int64, CPU); the first has `fraction` of each class, at least 1, at most all but 1.
+    """Split the images with labels (n,) into two parts, returned as ascending indices (n1,) and (n2,), int64 on the CPU.
 
-    A pure function of its arguments. Raises InputError for a class with a single image.
+    The first has `fraction` of each class, but at least one image and at most all but one. The result is a pure function of
+    the arguments. Raises InputError for a class with a single image.
     """
     labels = labels.cpu()
     sizes = torch.bincount(labels)
     if (sizes == 1).any():
         label = int((sizes == 1).nonzero()[0])
-        raise InputError(f"class {label} has a single image, too few for two parts; add images or leave it out.")
+        raise InputError(f"class {label} has a single image, too few to split; add images or leave the class out.")
     shuffled = permutation(seed, stream, 0, len(labels))
     by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
     owner = labels[by_class]

@@ -1,4 +1,4 @@
-"""The files of a data set: found in data.path or in the cache, downloaded once into the cache, and read whole."""
+"""Files of a data set: located in data.path or the cache, downloaded once into the cache, and read into memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from rapdarts.config.experiment import DataConfig
 from rapdarts.errors import DamagedError, InputError, StorageError
 
-CHUNK_BYTES = 1 << 16  # of a download; what a broken line can lose
+CHUNK_BYTES = 1 << 16  # per write of a download; at most this much is lost if the connection breaks
 
 _FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 _MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -35,7 +35,7 @@ SOURCES: dict[str, list[tuple[str, str]]] = {
         (_FASHION_URL + "t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
     ],
 }
-"""The official (address, MD5) of every file that can be downloaded."""
+"""Official (URL, MD5) of every file that can be downloaded."""
 
 FOLDERS = {
     "cifar10": ("cifar-10-batches-bin",),
@@ -43,7 +43,7 @@ FOLDERS = {
     "mnist": ("mnist", "MNIST", "MNIST/raw"),
     "fashion_mnist": ("fashion-mnist", "fashion_mnist", "FashionMNIST", "FashionMNIST/raw"),
 }
-"""Where the files of a data set may lie inside data.path."""
+"""Subfolders of data.path in which the files of a data set are looked up."""
 
 
 # --- finding and fetching ----------------------------------------------------------------------------------------
@@ -52,14 +52,14 @@ FOLDERS = {
 def place(config: DataConfig) -> Path:
     """Return data.path. Raises InputError if it does not exist."""
     if not config.path:
-        raise InputError(f"data.name={config.name} needs data.path=PATH, the {config.name} that holds the images.")
+        raise InputError(f"data.name={config.name} needs data.path=PATH, the {config.name} with the images.")
     if not Path(config.path).exists():
         raise InputError(f"data.path={config.path} does not exist.")
     return Path(config.path)
 
 
 def find(config: DataConfig, wanted: Sequence[str]) -> Path:
-    """Return the folder that holds one of the files `wanted`: data.path, one known inside it, or the cache."""
+    """Return the folder that contains one of the files `wanted`: data.path, a known subfolder of it, or the cache."""
     if not config.path:
         return _fetch(config)
     root = place(config)
@@ -67,13 +67,13 @@ def find(config: DataConfig, wanted: Sequence[str]) -> Path:
     for folder in (root, *(root / inside for inside in FOLDERS[config.name])):
         if any((folder / file).is_file() for file in wanted):
             return folder
-    raise InputError(f"{root} holds neither {' nor '.join(wanted)}; change data.path.")
+    raise InputError(f"{root} contains neither {' nor '.join(wanted)}; change data.path.")
 
 
 def _fetch(config: DataConfig) -> Path:
-    """Return the cache folder of a data set, complete and with its checksums checked.
+    """Return the cache folder of a data set, after downloading missing files and checking all checksums.
 
-    Raises InputError where a file cannot be had, DamagedError for a wrong checksum, StorageError for a full disk.
+    Raises InputError if a file cannot be downloaded, DamagedError for a wrong checksum, StorageError for a full disk.
     """
     import pooch
     import requests
@@ -82,24 +82,26 @@ def _fetch(config: DataConfig) -> Path:
     pooch.get_logger().setLevel("WARNING")
     for url, md5 in SOURCES[config.name]:
         name = url.rsplit("/", 1)[1]
-        remedy = f"give data.path=FOLDER or put {name} in {folder}"
+        remedy = f"set data.path=FOLDER, or put {name} in {folder}"
         if not config.download:
             if not (folder / name).is_file():
-                raise InputError(f"{name} is not there and data.download=false; {remedy}.")
+                raise InputError(f"{name} is not in the cache and data.download=false; {remedy}.")
             if pooch.file_hash(str(folder / name), "md5") != md5:
-                raise DamagedError(f"{folder / name} has not the official MD5 {md5}; remove it and fetch it again.")
+                raise DamagedError(
+                    f"{folder / name} does not have the official MD5 {md5}; remove it and download it again."
+                )
             continue
         try:
             with _alone(folder):
                 pooch.retrieve(url, f"md5:{md5}", fname=name, path=folder, downloader=_download)
         except requests.RequestException as error:
             answer = error.response
-            reason = type(error).__name__ if answer is None else f"it answered {answer.status_code}"
+            reason = type(error).__name__ if answer is None else f"HTTP status {answer.status_code}"
             host = urlsplit(url).netloc
-            raise InputError(f"{name} cannot be fetched from {host} ({reason}); run again, {remedy}.") from None
+            raise InputError(f"{name} cannot be downloaded from {host} ({reason}); run again, {remedy}.") from None
         except ValueError:
             raise DamagedError(
-                f"{folder / name} came with another MD5 than {md5} and was removed; run again, {remedy}."
+                f"{folder / name} was removed because its MD5 is not {md5}; run again, {remedy}."
             ) from None
         except OSError as error:
             raise StorageError(f"{folder} cannot be written: {error.strerror or error}; {remedy}.") from None
@@ -108,7 +110,7 @@ def _fetch(config: DataConfig) -> Path:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Make the folder and hold its lock: another process waits here, and then finds the downloaded files."""
+    """Create the folder and hold its lock, so that other processes wait here and then find the downloaded files."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -119,7 +121,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _download(url: str, output: str, _: object) -> None:
-    """Download into NAME.part beside `output`, from where an earlier attempt stopped; a whole file becomes `output`."""
+    """Download to NAME.part beside `output`, continuing an earlier attempt; rename it to `output` when it is complete."""
     import requests
 
     name = url.rsplit("/", 1)[1]
@@ -127,7 +129,7 @@ def _download(url: str, output: str, _: object) -> None:
     done = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={done}-"} if done else {})}
     with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
-        if not (done and answer.status_code == 416):  # 416: nothing is left to fetch; the checksum has the last word
+        if not (done and answer.status_code == 416):  # 416: nothing is left to download; the checksum decides
             answer.raise_for_status()
             done = done if answer.status_code == 206 else 0
             total = done + int(answer.headers.get("Content-Length", 0))
@@ -146,17 +148,17 @@ def _download(url: str, output: str, _: object) -> None:
 
 
 def read_files(folder: Path, sizes: dict[str, int], meta: str) -> dict[str, bytes]:
-    """Read the files of a folder, which must have these sizes, and `meta` where it exists."""
+    """Read the files named in `sizes` (in bytes, checked) from a folder, and `meta` if it exists."""
     for file, expected in sizes.items():
         if not (folder / file).is_file():
-            raise InputError(f"{folder} holds no {file}; copy it there or change data.path.")
+            raise InputError(f"{folder} contains no {file}; copy it there or change data.path.")
         check_size(str(folder / file), expected, (folder / file).stat().st_size)
     wanted = [*sizes, meta] if (folder / meta).is_file() else [*sizes]
     return {file: (folder / file).read_bytes() for file in wanted}
 
 
 def read_tar(archive: Path, sizes: dict[str, int], meta: str) -> dict[str, bytes]:
-    """Read the files by their plain names from the archive: nothing is unpacked, no path in it is followed."""
+    """Read the same files from an archive by their base names, without unpacking it or following its paths."""
     contents = {}
     try:
         with tarfile.open(archive, "r:gz") as members:
@@ -171,14 +173,14 @@ def read_tar(archive: Path, sizes: dict[str, int], meta: str) -> dict[str, bytes
                 if content := members.extractfile(member):
                     contents[path.name] = content.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DamagedError(f"{archive} is damaged ({error}); fetch it again.") from None
+        raise DamagedError(f"{archive} is damaged ({error}); download it again.") from None
     missing = sizes.keys() - contents.keys()
     if missing:
-        raise DamagedError(f"{archive} holds no file {min(missing)}; fetch it again.")
+        raise DamagedError(f"{archive} contains no file {min(missing)}; download it again.")
     return contents
 
 
 def check_size(file: str, expected: int, found: int) -> None:
-    """Raise DamagedError if the sizes differ."""
+    """Raise DamagedError if the sizes, in bytes, differ."""
     if found != expected:
-        raise DamagedError(f"{file} is damaged: expected {expected} bytes, found {found}; fetch it again.")
+        raise DamagedError(f"{file} is damaged: expected {expected} bytes, found {found}; download it again.")

@@ -1,4 +1,4 @@
-"""Images of a data set: in memory on the device, or picture files that are decoded as they are asked for."""
+"""Images of a data set, in memory on the device or in files that are decoded on demand."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from rapdarts.errors import InputError
 
 
 class Images(Protocol):
-    """One half of a data set: pictures by their position, and their labels."""
+    """Images of a data set's half, accessed by position, and their labels."""
 
     @property
     def labels(self) -> Tensor:
-        """(n,) int64 on the device."""
+        """Labels (n,) int64, on the device."""
 
     @property
     def image(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
+        """Channels, height and width of an image."""
 
     def __len__(self) -> int: ...
 
     def fetch(self, index: Tensor) -> Tensor:
-        """Return (b, c, h, w) uint8 on the device, for positions (b,) int64 on any device."""
+        """Return the images (b, c, h, w) uint8, on the device, at positions (b,) int64 on any device."""
 
     def take(self, index: Tensor) -> Images:
-        """Return only the pictures at some positions (n,)."""
+        """Return a selection of the images, at positions (k,)."""
 
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
-    """All pictures as one tensor on the device."""
+    """Images as one tensor (n, c, h, w) on the device."""
 
     pixels: Tensor  # (n, c, h, w) uint8
     labels: Tensor  # (n,) int64
@@ -71,22 +71,28 @@ class InMemory:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Picture files, decoded every time they are read; every kind of picture becomes RGB, 8 bits a channel."""
+    """Image files, decoded every time they are read; all formats are converted to RGB with 8 bits per channel.
+
+    Positions are (b,) int64, and images are (b, 3, h, w) uint8.
+    """
 
     root: Path
-    files: Sequence[str]  # inside root
+    files: Sequence[str]  # paths relative to root
     labels: Tensor  # (n,) int64
-    image: tuple[int, int, int]  # 3, height, width: another size is scaled and cropped to it
+    image: tuple[int, int, int]  # 3, height, width; images of other sizes are scaled and cropped to this
 
     def __len__(self) -> int:
         return len(self.files)
 
     def begin(self, index: Tensor) -> list[Future[Tensor]]:
-        """Start to decode the pictures at `index` (CPU) in the background."""
+        """Start decoding the images at positions `index` (b,), on the CPU, in the background."""
         return [_pool().submit(self._decode, i) for i in index.tolist()]
 
     def collect(self, decoding: list[Future[Tensor]]) -> Tensor:
-        """Return (b, 3, h, w) uint8 on the device, once they are decoded. Raises InputError, naming it, for a broken picture."""
+        """Wait for the decoded images and return them, (b, 3, h, w) uint8, on the device.
+
+        Raises InputError, naming the file, for a broken image.
+        """
         pixels = torch.stack([picture.result() for picture in decoding])
         if self.labels.is_cuda:
             pixels = pixels.pin_memory()
@@ -102,7 +108,7 @@ class Pictures:
         return Pictures(self.root, self.files, self.labels.to(device), self.image)
 
     def digest(self) -> bytes:
-        """Return a hash of the names and sizes of the files: reading them all would take as long as an epoch."""
+        """Return a hash of the file names and sizes, because reading all files would take as long as an epoch."""
         hashed = hashlib.sha256(repr((len(self), *self.image)).encode())
         hashed.update(self.labels.numpy().tobytes())
         for file in self.files:
@@ -110,28 +116,28 @@ class Pictures:
         return hashed.digest()
 
     def _decode(self, position: int) -> Tensor:
-        """Decode a picture, (h, w, 3) uint8."""
+        """Decode an image, (h, w, 3) uint8."""
         from PIL import Image
 
         file = self.root / self.files[position]
         _, height, width = self.image
         try:
             with Image.open(file) as picture:
-                if picture.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip at 255
+                if picture.mode.startswith("I"):  # 16 bits; Pillow's conversion would clip at 255
                     high = np.asarray(picture).astype(np.int64) >> 8
                     colour = Image.fromarray(high.clip(0, 255).astype(np.uint8)).convert("RGB")
-                elif picture.mode in ("P", "PA"):  # by way of RGBA: a transparent colour would warn
+                elif picture.mode in ("P", "PA"):  # via RGBA, because Pillow warns of transparent colours otherwise
                     colour = picture.convert("RGBA").convert("RGB")
                 else:
                     colour = picture.convert("RGB")
             if colour.size != (width, height):
-                # The largest centred square is what scaling the shorter side and cropping the centre leaves.
+                # Equivalent to scaling the shorter side and cropping the centre.
                 left, top = (colour.width - min(colour.size)) / 2, (colour.height - min(colour.size)) / 2
                 box = (left, top, colour.width - left, colour.height - top)
                 colour = colour.resize((width, height), Image.Resampling.BILINEAR, box=box)
             return torch.from_numpy(np.array(colour))
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-            raise InputError(f"{file} is not a picture that can be read ({error}); repair or remove it.") from None
+            raise InputError(f"{file} is not a readable image ({error}); repair or remove it.") from None
 
 
 @lru_cache(maxsize=1)
@@ -140,9 +146,9 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def open_pictures(root: Path, files: Sequence[str], labels: Tensor, size: int) -> Pictures:
-    """Return picture files after reading their headers; `size` is the side they are scaled to, 0: as they are.
+    """Return image files with labels (n,) after reading their headers; `size` is the side to scale to, or 0 for no scaling.
 
-    Raises InputError, naming the file, for one that is no picture, or whose size differs from the first (size 0).
+    Raises InputError, naming the file, if it is not an image, or if `size` is 0 and its size differs from the first file's.
     """
     from PIL import Image
 
@@ -151,11 +157,11 @@ def open_pictures(root: Path, files: Sequence[str], labels: Tensor, size: int) -
             with Image.open(root / file) as picture:
                 return picture.size
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-            kind = "is empty" if (root / file).stat().st_size == 0 else f"is not a picture that can be read ({error})"
+            kind = "is empty" if (root / file).stat().st_size == 0 else f"is not a readable image ({error})"
             raise InputError(f"{root / file} {kind}; repair or remove it.") from None
 
     first: tuple[int, int] | None = None
-    for start in range(0, len(files), 4096):  # ImageNet at once would queue a million calls
+    for start in range(0, len(files), 4096):  # in chunks, because ImageNet would queue a million calls
         some = files[start : start + 4096]
         for file, found in zip(some, _pool().map(header, some), strict=True):
             first = first or found

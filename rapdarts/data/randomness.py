@@ -1,7 +1,7 @@
-"""Random numbers as pure functions of (seed, stream, epoch, index): nothing to save, so that a run can resume anywhere.
+"""Random numbers as pure functions of (seed, stream, epoch, index): there is no state to save, so a run can resume anywhere.
 
 The generator is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators") used as a
-counter-based hash: every number is the hash of its place, whatever was drawn before it, on whatever device.
+counter-based hash: every number is the hash of its position, independent of earlier draws and of the device.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def key(seed: int, stream: str, *counters: int) -> int:
-    """Return a seed of 63 bits for one position in one stream, for `torch.manual_seed`."""
+    """Return a 63-bit seed for `torch.manual_seed`, for one position in one stream."""
     text = ":".join([str(seed), stream, *map(str, counters)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
@@ -32,7 +32,7 @@ def permutation(seed: int, stream: str, epoch: int, n: int) -> Tensor:
 
 
 def _shift_right(x: Tensor, by: int) -> Tensor:
-    """Return x >> by of the 64 bits as an unsigned number; torch's own shift extends the sign."""
+    """Return x >> by, with the 64 bits taken as an unsigned number; torch's own shift extends the sign."""
     return (x >> by) & ((1 << (64 - by)) - 1)
 
 

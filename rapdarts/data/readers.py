@@ -1,7 +1,7 @@
-"""Pictures and labels from files: one reader for each format.
+"""Images and labels from files, with one reader for each format.
 
 `digits` ships with the package: its 60 test images of each class are the first 60 of that class in
-`randomness.permutation(0, "digits test", 0, 1797)`. An .npz with x and y only may mark its test images in a mask `test`.
+`randomness.permutation(0, "digits test", 0, 1797)`. An .npz file with x and y may mark its test images in a mask `test`.
 """
 
 from __future__ import annotations
@@ -30,25 +30,26 @@ CIFAR_RECORDS = {
     "cifar10": {**{f"data_batch_{i}.bin": 10_000 for i in range(1, 6)}, "test_batch.bin": 10_000},
     "cifar100": {"train.bin": 50_000, "test.bin": 10_000},
 }
-"""Records (label bytes and 3,072 pixels) in each file of the binary version, the test file last."""
+"""Number of records (label bytes and 3,072 pixels) in each file of the binary version, the test file last."""
 
 FASHION_NAMES = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle_boot".split()  # noqa: SIM905
 
 
 TrainAndTest = tuple[InMemory | Pictures, InMemory | Pictures | None, list[str]]
-"""Images for training, those for testing (None: not told apart), and the names of the classes."""
+"""Training images, test images (None: not marked), and class names."""
 
 # --- one reader for each format ----------------------------------------------------------------------------------
 
 
 def read_images(config: DataConfig) -> TrainAndTest:
-    """Return the train half, the test half (None: no image is marked as one; the train half has them all), class names.
+    """Return the train half, the test half, and the class names.
 
-    Raises InputError for what the user must fix, DamagedError for a file that is cut or altered.
+    The test half is None if no images are marked as test images; the train half then has all images. Raises InputError for
+    settings or data that cannot be used, and DamagedError for a truncated or altered file.
     """
     if config.name == "memory":
         raise InputError(
-            "data.name=memory stands for images that a program gave: give them again with data=(images, labels), or name other"
+            "data.name=memory means images passed by a program: pass them again with data=(images, labels), or use other"
             " data, such as data.name=npz data.path=FILE."
         )
     return READERS[DATA_SETS[config.name]](config)
@@ -59,12 +60,12 @@ def _read_folder(config: DataConfig) -> tuple[Pictures, Pictures, list[str]]:
     if not (root / "train").is_dir():
         inside = [folder for folder in sorted(root.iterdir()) if (folder / "train").is_dir()] if root.is_dir() else []
         if len(inside) != 1:
-            raise InputError(f"{root} holds no folder train/ (with a folder for each class); change data.path.")
+            raise InputError(f"{root} contains no folder train/ (with one folder per class); change data.path.")
         root = inside[0]
     names = _folders(root / "train")
     test = next((root / half for half in ("test", "val") if _folders(root / half)), None)
     if test is None or not names:
-        raise InputError(f"{root} must hold train/CLASS/ and test/CLASS/ (or val/CLASS/) with pictures in them.")
+        raise InputError(f"{root} must contain train/CLASS/ and test/CLASS/ (or val/CLASS/) with images in them.")
     halves = []
     for half in (root / "train", test):
         files: list[str] = []
@@ -75,7 +76,7 @@ def _read_folder(config: DataConfig) -> tuple[Pictures, Pictures, list[str]]:
             found = sorted((half / name).rglob("*"))
             found = [file for file in found if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()]
             if not found:
-                raise InputError(f"{half / name} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}); add some.")
+                raise InputError(f"{half / name} contains no images ({', '.join(sorted(PICTURE_SUFFIXES))}); add some.")
             files += [file.relative_to(half).as_posix() for file in found]
             labels += [names.index(name)] * len(found)
         halves.append(open_pictures(half, files, torch.tensor(labels), config.size))
@@ -89,28 +90,31 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]:
-    """Read digits, or a user's file with x, y (and perhaps test), or with x_train, y_train, x_test, y_test."""
+    """Read digits, or a user's file with x, y and optionally test, or with x_train, y_train, x_test and y_test."""
     if config.name == "digits" and config.path:
         raise InputError(
-            "data.path: the digits ship with the package; for data of yours take data.name=npz or data.name=folder."
+            "data.path cannot be set for data.name=digits, which ships with the package; for your own data, use"
+            " data.name=npz or data.name=folder."
         )
     file = Path(__file__).with_name("digits.npz") if config.name == "digits" else download.place(config)
     if file.is_dir():
         inside = sorted(file.glob("*.npz"))
         if len(inside) != 1:
-            raise InputError(f"{file} holds {len(inside)} .npz files; name one with data.path.")
+            raise InputError(f"{file} contains {len(inside)} .npz files; name one with data.path.")
         file = inside[0]
     if not zipfile.is_zipfile(file):
-        raise DamagedError(f"{file} ({file.stat().st_size} bytes) is not an .npz file, or was cut; write it again.")
+        raise DamagedError(f"{file} ({file.stat().st_size} bytes) is not an .npz file or is truncated; save it again.")
     try:
         with np.load(file, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
     except ValueError as error:
         raise InputError(f"{file} cannot be read ({error}); save plain arrays with numpy.savez.") from None
     except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DamagedError(f"{file} is damaged: {error}.") from None
+        raise DamagedError(f"{file} is damaged ({error}); save it again.") from None
     if config.name == "digits":
-        arrays["x"] = (arrays["x"].astype(np.int64) * 255 // 16).astype(np.uint8)  # stored as the original 0..16
+        arrays["x"] = (arrays["x"].astype(np.int64) * 255 // 16).astype(
+            np.uint8
+        )  # stored with the original values 0..16
     if {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys():
         pixels, test_pixels = (as_pixels(arrays[key], f"{file}, {key}") for key in ("x_train", "x_test"))
         labels = as_labels(arrays["y_train"], len(pixels), None, f"{file}, y_train")
@@ -119,7 +123,7 @@ def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]
         return InMemory(pixels, labels), InMemory(test_pixels, test_labels), names
     if not {"x", "y"} <= arrays.keys():
         found = ", ".join(arrays) or "nothing"
-        raise InputError(f"{file} must hold x and y, or x_train, y_train, x_test and y_test, not {found}.")
+        raise InputError(f"{file} must contain x and y, or x_train, y_train, x_test and y_test, not {found}.")
     pixels = as_pixels(arrays["x"], f"{file}, x")
     labels = as_labels(arrays["y"], len(pixels), None, f"{file}, y")
     names = numbers(int(labels.max()) + 1)
@@ -156,7 +160,7 @@ def _read_cifar(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
 
 
 def _read_idx(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
-    """Read MNIST's format (LeCun): a magic number, the sizes (all big-endian, 4 bytes), then the bytes; plain or gzip."""
+    """Read LeCun's MNIST format, plain or gzipped: a magic number and the sizes (big-endian, 4 bytes each), then the bytes."""
     folder = download.find(config, [IDX_FILES[0], IDX_FILES[0] + ".gz"])
     halves: list[InMemory] = []
     for images, labels in (IDX_FILES[:2], IDX_FILES[2:]):
@@ -172,7 +176,7 @@ def _read_idx(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
 def _read_idx_file(folder: Path, name: str, dimensions: int) -> np.ndarray[Any, Any]:
     file = folder / name if (folder / name).is_file() else folder / f"{name}.gz"
     if not file.is_file():
-        raise InputError(f"{folder} holds no {name}.gz; copy it there or change data.path.")
+        raise InputError(f"{folder} contains no {name}.gz; copy it there or change data.path.")
     head = 4 + 4 * dimensions
     content = bytearray()
     expected = head
@@ -182,16 +186,18 @@ def _read_idx_file(folder: Path, name: str, dimensions: int) -> np.ndarray[Any, 
                 content += chunk
                 if expected == head and len(content) >= head:
                     if content[:4] != bytes([0, 0, 8, dimensions]):
-                        raise DamagedError(f"{file} starts with {content[:4].hex()}, not 000008{dimensions:02x}.")
+                        raise DamagedError(
+                            f"{file} starts with {content[:4].hex()}, not 000008{dimensions:02x}; download it again."
+                        )
                     shape = np.frombuffer(bytes(content[4:head]), ">u4").tolist()
                     expected += int(np.prod(shape, dtype=object))
         except (OSError, EOFError, zlib.error) as error:
             raise DamagedError(
-                f"{file} is damaged: expected {expected} bytes, found {len(content)} ({error}); fetch it again."
+                f"{file} is damaged: expected {expected} bytes, found {len(content)} ({error}); download it again."
             ) from None
     download.check_size(str(file), expected, len(content))
     if not expected - head:
-        raise InputError(f"{file} holds nothing; change data.path.")
+        raise InputError(f"{file} contains no data; change data.path.")
     return np.frombuffer(bytes(content[head:]), np.uint8).reshape(shape).copy()
 
 
@@ -201,11 +207,14 @@ READERS: dict[str, Callable[[DataConfig], TrainAndTest]] = {
     "idx": _read_idx,
     "folder": _read_folder,
 }
-"""The reader of every format in rapdarts.config.experiment.DATA_SETS."""
+"""Readers of the formats in rapdarts.config.experiment.DATA_SETS."""
 
 
 def as_pixels(raw: np.ndarray[Any, Any], source: str) -> Tensor:
-    """Return (n, c, h, w) uint8 from (n, h, w), (n, h, w, c) or (n, c, h, w); a last side up to 4 after larger ones is c."""
+    """Return (n, c, h, w) uint8 from (n, h, w), (n, h, w, c) or (n, c, h, w). Raises InputError.
+
+    A last dimension of at most 4 is taken as the channels if the second dimension is larger than 4.
+    """
     if raw.ndim not in (3, 4) or 0 in raw.shape:
         raise InputError(f"{source}: images must be (n, h, w), (n, h, w, c) or (n, c, h, w), not {raw.shape}.")
     if raw.dtype != np.uint8:
@@ -222,9 +231,9 @@ def as_pixels(raw: np.ndarray[Any, Any], source: str) -> Tensor:
 
 
 def as_labels(raw: np.ndarray[Any, Any], count: int, classes: int | None, source: str) -> Tensor:
-    """Return (n,) int64 in 0..classes - 1; without `classes`, as many as there are different labels. Raises InputError."""
+    """Return labels (n,) int64 in 0..classes - 1; `classes` defaults to the number of distinct labels. Raises InputError."""
     if raw.shape != (count,):
-        raise InputError(f"{source}: {count} images need labels of the shape ({count},), not {raw.shape}.")
+        raise InputError(f"{source}: {count} images need labels of shape ({count},), not {raw.shape}.")
     if raw.dtype.kind not in "iu":
         bad = np.flatnonzero(raw != np.trunc(raw)) if raw.dtype.kind == "f" else np.zeros(0, int)
         first = int(bad[0]) if len(bad) else 0
@@ -233,10 +242,12 @@ def as_labels(raw: np.ndarray[Any, Any], count: int, classes: int | None, source
     bad = np.flatnonzero((raw < 0) | (raw >= classes))
     if len(bad):
         value = raw[bad[0]]
-        raise InputError(f"{source}: label {bad[0]} is {value}, but {classes} classes go from 0 to {classes - 1}.")
+        raise InputError(
+            f"{source}: label {bad[0]} is {value}, but the labels of {classes} classes are 0 to {classes - 1}."
+        )
     return torch.from_numpy(raw.astype(np.int64))
 
 
 def numbers(classes: int) -> list[str]:
-    """Return the names of classes that have none: their numbers."""
+    """Return the numbers of the classes, as names for classes that have none."""
     return [str(label) for label in range(classes)]

@@ -1,4 +1,4 @@
-"""Augmentation against loops over single images that are obviously right."""
+"""Augmentation, compared with straightforward loops over single images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rapdarts.data.augment import (
 from rapdarts.data.randomness import uniform_draws
 
 
-def pictures(batch: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
+def pixels(batch: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(1, 256, (batch, channels, height, width), dtype=torch.uint8, generator=generator)
 
@@ -37,7 +37,7 @@ def draws(batch: int, count: int, seed: int = 0) -> Tensor:
     st.integers(1, 5), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(1, 6), st.integers(0, 99)
 )
 def test_crop_is_a_window_of_the_padded_image(b: int, c: int, h: int, w: int, padding: int, seed: int) -> None:
-    images, numbers = pictures(b, c, h, w, seed), draws(b, 2, seed)
+    images, numbers = pixels(b, c, h, w, seed), draws(b, 2, seed)
     result = random_crop(images, padding, numbers)
     for i in range(b):
         border = torch.zeros(c, h + 2 * padding, w + 2 * padding, dtype=torch.uint8)
@@ -47,20 +47,20 @@ def test_crop_is_a_window_of_the_padded_image(b: int, c: int, h: int, w: int, pa
     assert result.dtype == torch.uint8
 
 
-def test_every_window_of_the_crop_occurs_and_none_beyond() -> None:
+def test_all_crop_windows_occur_and_none_is_out_of_range() -> None:
     image = torch.zeros(2000, 1, 5, 5, dtype=torch.uint8)
-    image[:, :, 2, 2] = 1  # where this pixel lands tells the window
+    image[:, :, 2, 2] = 1  # the new position of this pixel identifies the window
     result = random_crop(image, 2, draws(2000, 2))
     counts = result.sum(dim=(0, 1))
     assert int(counts.sum()) == 2000
-    assert (counts > 40).all(), "25 windows share 2,000 draws, 80 each"
+    assert (counts > 40).all(), "25 windows share 2,000 draws, about 80 each"
     largest = torch.full((1, 2), 1 - 2.0**-24)
     for padding in range(1, 300):
         assert int((largest * (2 * padding + 1)).long().max()) == 2 * padding
 
 
-def test_flip_exchanges_left_and_right_of_half_the_images() -> None:
-    images, numbers = pictures(400, 2, 3, 4), draws(400, 1)[:, 0]
+def test_flip_mirrors_half_the_images() -> None:
+    images, numbers = pixels(400, 2, 3, 4), draws(400, 1)[:, 0]
     result = random_flip(images, numbers)
     for image, number, flipped in zip(images, numbers, result, strict=True):
         expected = torch.stack([image[:, :, 3 - x] for x in range(4)], dim=2) if number < 0.5 else image
@@ -68,8 +68,8 @@ def test_flip_exchanges_left_and_right_of_half_the_images() -> None:
     assert 150 < int((numbers < 0.5).sum()) < 250
 
 
-def test_normalise_is_channel_by_channel() -> None:
-    images = pictures(2, 3, 4, 4)
+def test_normalise_uses_each_channels_statistics() -> None:
+    images = pixels(2, 3, 4, 4)
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
     result = normalise(images, mean, std)
     assert result.dtype == torch.float32
@@ -78,7 +78,7 @@ def test_normalise_is_channel_by_channel() -> None:
 
 
 @pytest.mark.parametrize("side", [1, 2, 5, 8, 16, 40])
-def test_cutout_is_that_of_darts(side: int) -> None:
+def test_cutout_matches_darts(side: int) -> None:
     images = torch.ones(200, 2, 8, 11)
     numbers = draws(200, 2)
     result = cutout(images, side, numbers)
@@ -89,17 +89,17 @@ def test_cutout_is_that_of_darts(side: int) -> None:
         x1, x2 = min(max(x - side // 2, 0), 11), min(max(x + side // 2, 0), 11)
         mask[y1:y2, x1:x2] = 0
         assert torch.equal(result[i], images[i] * mask)
-    assert images.min() == 1, "the argument must stay as it was"
+    assert images.min() == 1, "the argument must not be modified"
 
 
-def test_without_draws_only_normalised() -> None:
-    images = pictures(3, 3, 8, 8)
+def test_images_are_only_normalised_without_draws() -> None:
+    images = pixels(3, 3, 8, 8)
     augment = Augment((0.5,) * 3, (0.25,) * 3, crop=4, flip=True, cutout=4)
     assert torch.equal(augment(images, None), normalise(images, augment.mean, augment.std))
 
 
-def test_order_of_the_steps() -> None:
-    """Black borders are black before normalisation; the cut square is zero after it."""
+def test_images_are_padded_before_normalisation_and_cut_out_after_it() -> None:
+    """Borders are black before normalisation, and the square of the cutout is zero after it."""
     images = torch.full((300, 1, 6, 6), 255, dtype=torch.uint8)
     numbers = draws(300, DRAWS)
     border = Augment((0.5,), (0.25,), crop=2)(images, numbers)
@@ -111,8 +111,8 @@ def test_order_of_the_steps() -> None:
     assert torch.equal(everything, cutout(normalise(expected, (0.5,), (0.25,)), 2, numbers[:, 3:5]))
 
 
-def test_batch_and_single_images_agree() -> None:
-    images, numbers = pictures(6, 3, 8, 8), draws(6, DRAWS)
+def test_batches_and_single_images_agree() -> None:
+    images, numbers = pixels(6, 3, 8, 8), draws(6, DRAWS)
     augment = Augment((0.5,) * 3, (0.25,) * 3, crop=4, flip=True, cutout=4)
     alone = torch.cat([augment(images[i : i + 1], numbers[i : i + 1]) for i in range(6)])
     assert torch.equal(augment(images, numbers), alone)
@@ -121,11 +121,11 @@ def test_batch_and_single_images_agree() -> None:
 # --- colours and zoom --------------------------------------------------------------------------------------------
 
 HALF = 0.5
-"""The draw that changes nothing."""
+"""A draw that changes nothing."""
 
 
 def coloured(n: int = 4) -> Tensor:
-    """Pictures of 0..1 that no change of the tests below drives out of it."""
+    """Return images in 0..1 that stay in that range in the tests below."""
     return 0.4 + 0.2 * torch.rand(n, 3, 6, 5, generator=torch.Generator().manual_seed(3))
 
 
@@ -144,7 +144,7 @@ def test_draws_in_the_middle_change_no_colour() -> None:
 
 
 @pytest.mark.parametrize("draw", [0.0, 0.25, 1 - 2.0**-24])
-def test_each_colour_change_is_what_it_says(draw: float) -> None:
+def test_each_colour_change_matches_its_formula(draw: float) -> None:
     images, factor = coloured(), 1 + 0.3 * (2 * draw - 1)
     grey = luma(images)
     mean = grey.mean((1, 2))[:, None, None, None]
@@ -157,15 +157,15 @@ def test_each_colour_change_is_what_it_says(draw: float) -> None:
     assert (turned - images).abs().amax((1, 2, 3)).min() > 0.01
 
 
-def test_the_hue_comes_around() -> None:
-    """A strength of 1 turns it by up to half a circle, either way to the same place: the colours' opposites."""
+def test_the_hue_wraps_around() -> None:
+    """A strength of 1 rotates the hue by up to half a turn; both extremes give the opposite colours."""
     one, other = changed(3, 0.0, 1.0), changed(3, 1 - 2.0**-24, 1.0)
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
     chroma = coloured() - luma(coloured())[:, None]
     torch.testing.assert_close(one, luma(coloured())[:, None] - chroma, rtol=1e-2, atol=1e-2)
 
 
-def test_grey_stays_grey_and_pictures_of_one_channel_have_no_hue() -> None:
+def test_grey_stays_grey_and_single_channel_images_have_no_hue() -> None:
     numbers = draws(4, 4)
     grey = coloured()[:, :1].expand(4, 3, 6, 5)
     jittered = colour_jitter(grey, 0.4, numbers)
@@ -174,19 +174,19 @@ def test_grey_stays_grey_and_pictures_of_one_channel_have_no_hue() -> None:
     torch.testing.assert_close(alone, jittered[:, :1], rtol=1e-3, atol=1e-3)
 
 
-def test_colours_stay_within_their_range() -> None:
+def test_jittered_colours_stay_in_range() -> None:
     jittered = colour_jitter(torch.rand(200, 3, 4, 4), 1.0, draws(200, 4))
     assert jittered.min() >= 0 and jittered.max() <= 1
 
 
-def test_a_zoom_onto_all_of_a_picture_is_the_picture() -> None:
-    images = pictures(3, 3, 7, 5)
+def test_a_zoom_onto_the_whole_image_is_the_identity() -> None:
+    images = pixels(3, 3, 7, 5)
     whole = torch.tensor([1 - 2.0**-24, HALF, 0.3, 0.9]).expand(3, 4)
     torch.testing.assert_close(random_zoom(images, 0.08, whole), images.float(), rtol=1e-3, atol=1e-2)
 
 
-def test_a_zoom_takes_the_window_that_its_draws_name() -> None:
-    """A quarter of the area, its shape that of the picture: the top left and the bottom right 4 x 4 of 8 x 8."""
+def test_a_zoom_crops_the_window_of_its_draws() -> None:
+    """Windows with a quarter of the area and the shape of the image: the top left and bottom right 4 x 4 of 8 x 8."""
     ramp = torch.arange(64.0).view(1, 1, 8, 8).repeat(2, 1, 1, 1)
     corners = torch.tensor([[0.0, HALF, 0.0, 0.0], [0.0, HALF, 1 - 2.0**-24, 1 - 2.0**-24]])
     top, bottom = random_zoom(ramp, 0.25, corners)
@@ -195,8 +195,8 @@ def test_a_zoom_takes_the_window_that_its_draws_name() -> None:
     assert top.unique().numel() > 16  # interpolated
 
 
-def test_zooms_have_the_areas_and_shapes_of_their_ranges() -> None:
-    """Of a picture of its own coordinates, the window can be read off."""
+def test_areas_and_shapes_of_zooms_are_in_range() -> None:
+    """The images contain their own coordinates, so that their windows can be measured."""
     rows, columns = torch.meshgrid(torch.linspace(0, 1, 65), torch.linspace(0, 1, 65), indexing="ij")
     images = torch.stack([rows, columns])[None].repeat(500, 1, 1, 1)
     numbers = draws(500, 4)
@@ -210,12 +210,12 @@ def test_zooms_have_the_areas_and_shapes_of_their_ranges() -> None:
     assert shape[inside].min() < 0.8 and shape[inside].max() > 1.25
 
 
-def test_more_draws_are_taken_where_they_are_used() -> None:
+def test_zoom_and_jitter_use_more_draws() -> None:
     plain, jittered, zoomed = (
         Augment((0.5,) * 3, (0.25,) * 3, **more) for more in ({}, {"jitter": 0.4}, {"smallest_crop": 0.5})
     )
     assert (plain.draws, jittered.draws, zoomed.draws) == (DRAWS, DRAWS + 8, DRAWS + 8)
-    images, numbers = pictures(6, 3, 8, 8), draws(6, DRAWS + 8)
+    images, numbers = pixels(6, 3, 8, 8), draws(6, DRAWS + 8)
     for augment in (jittered, zoomed):
         result = augment(images, numbers)
         assert result.shape == images.shape

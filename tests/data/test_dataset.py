@@ -1,4 +1,4 @@
-"""Data sets: every reader, every way a file can be wrong, downloads over loopback, splits and addressable batches."""
+"""Data sets: all readers, invalid and damaged files, downloads from a local server, splits, and batches read by position."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ from rapdarts.errors import DamagedError, InputError, StorageError
 
 CPU = torch.device("cpu")
 REAL = Path(os.environ.get("RAPDARTS_DATA", "/nowhere"))
-real = pytest.mark.skipif("RAPDARTS_DATA" not in os.environ, reason="RAPDARTS_DATA names no folder with real data")
+real = pytest.mark.skipif(
+    "RAPDARTS_DATA" not in os.environ, reason="RAPDARTS_DATA is not set to a folder with real data"
+)
 
 
 def load(seed: int = 0, **knobs: Any) -> DataSet:
@@ -48,7 +50,7 @@ def load(seed: int = 0, **knobs: Any) -> DataSet:
 # --- names -------------------------------------------------------------------------------------------------------
 
 
-def test_every_data_set_is_read_in_a_format_that_has_a_reader() -> None:
+def test_every_data_set_has_a_reader() -> None:
     assert set(DATA_SETS.values()) == set(readers.READERS)
     fetched = {name for name, form in DATA_SETS.items() if form in ("cifar", "idx")}
     assert set(download.SOURCES) == set(download.FOLDERS) == fetched
@@ -70,7 +72,7 @@ def test_digits() -> None:
     assert (Path(data.__file__).parent / "DIGITS.txt").read_text().count("Alpaydin")
 
 
-def test_digits_are_parted_as_documented() -> None:
+def test_digits_are_split_as_documented() -> None:
     with np.load(Path(data.__file__).with_name("digits.npz")) as stored:
         y, test = stored["y"], stored["test"]
     order = permutation(0, "digits test", 0, 1797).numpy()
@@ -80,7 +82,7 @@ def test_digits_are_parted_as_documented() -> None:
     assert (test == expected).all()
 
 
-def test_fingerprint_follows_labels_pixels_and_fraction(tmp_path: Path) -> None:
+def test_fingerprint_depends_on_labels_pixels_and_fraction(tmp_path: Path) -> None:
     x, y = np.arange(48, dtype=np.uint8).reshape(12, 2, 2), np.arange(12) % 2
     prints = set()
     for i, (pixels, labels) in enumerate([(x, y), (x + 1, y), (x, 1 - y)]):
@@ -92,7 +94,7 @@ def test_fingerprint_follows_labels_pixels_and_fraction(tmp_path: Path) -> None:
     assert len(load().fingerprint) == 64
 
 
-def test_fraction_is_balanced_and_seeded_and_leaves_the_test_half() -> None:
+def test_fraction_is_balanced_and_seeded_and_keeps_the_test_half() -> None:
     whole, part, other = load(), load(fraction=0.25), load(fraction=0.25, seed=1)
     sizes = torch.bincount(whole.train.labels)
     assert torch.equal(torch.bincount(part.train.labels), (sizes * 0.25 + 0.5).long())
@@ -114,7 +116,7 @@ def test_npz_layouts(tmp_path: Path, shape: tuple[int, ...], image: tuple[int, .
     assert (found.test.fetch(torch.arange(5)).numpy() == expected[:5]).all()
 
 
-def test_npz_without_a_test_half_is_parted_by_class(tmp_path: Path) -> None:
+def test_npz_without_a_test_half_is_split_by_class(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.arange(120 * 4, dtype=np.int64).reshape(120, 2, 2) % 256, y=np.arange(120) % 4)
     found = load(name="npz", path=str(tmp_path / "a.npz"), seed=5)
     assert torch.bincount(found.train.labels).tolist() == [20] * 4
@@ -140,7 +142,7 @@ BAD_NPZ = {
     "flat": ({"x": X.reshape(6, 16), "y": Y}, r"not \(6, 16\)"),
     "empty": ({"x": X[:0], "y": Y[:0]}, r"not \(0, 4, 4\)"),
     "test label": ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y * 4}, "y_test: label 1 is 4"),
-    "test image": ({"x_train": X, "y_train": Y, "x_test": X[:, :2], "y_test": Y}, r"test images \(1, 2, 4\)"),
+    "test image": ({"x_train": X, "y_train": Y, "x_test": X[:, :2], "y_test": Y}, r"test images are \(1, 2, 4\)"),
     "mask": ({"x": X, "y": Y, "test": Y * 2}, "test: must be 1"),
     "no training image": ({"x": X, "y": Y, "test": Y}, "class 1 has no training image"),
 }
@@ -155,7 +157,7 @@ def test_bad_npz(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 100, -30])
-def test_cut_npz(tmp_path: Path, keep: int) -> None:
+def test_truncated_npz(tmp_path: Path, keep: int) -> None:
     file = tmp_path / "cut.npz"
     np.savez(file, x=X, y=Y)
     file.write_bytes(file.read_bytes()[:keep])
@@ -186,7 +188,7 @@ def test_wrong_paths_and_statistics(tmp_path: Path) -> None:
     assert load(mean=[0.5], std=[0.25]).mean == (0.5,)
 
 
-def test_constant_channel_has_a_deviation_to_divide_by(tmp_path: Path) -> None:
+def test_constant_channel_has_a_deviation_of_one(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=X + 51, y=Y)
     found = load(name="npz", path=str(tmp_path / "a.npz"))
     assert found.mean == pytest.approx((0.2,))
@@ -249,7 +251,7 @@ def test_cifar10(tmp_path: Path, where: str) -> None:
     with pytest.raises(InputError, match=r"data_batch_3\.bin: label 0 is 11"):
         load(name="cifar10", path=str(tmp_path))
     (folder / "data_batch_3.bin").unlink()
-    with pytest.raises(InputError, match=r"holds no data_batch_3\.bin"):
+    with pytest.raises(InputError, match=r"contains no data_batch_3\.bin"):
         load(name="cifar10", path=str(tmp_path))
 
 
@@ -264,14 +266,14 @@ def test_cifar100_takes_the_fine_label(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_cifar")
-def test_tar_is_read_without_unpacking_and_strange_members_are_passed_over(tmp_path: Path) -> None:
+def test_tar_is_read_without_unpacking_and_unsafe_members_are_skipped(tmp_path: Path) -> None:
     archive = tmp_path / "cifar-10-binary.tar.gz"
     files = cifar_files("cifar10")
     archive.write_bytes(tar_of(files))
     assert len(load(name="cifar10", path=str(tmp_path)).train) == 100
     assert [file.name for file in tmp_path.iterdir()] == [archive.name]
     archive.write_bytes(tar_of(files, prefix="../"))
-    with pytest.raises(DamagedError, match=r"holds no file data_batch_1\.bin"):
+    with pytest.raises(DamagedError, match=r"contains no file data_batch_1\.bin"):
         load(name="cifar10", path=str(tmp_path))
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as writer:
@@ -279,7 +281,7 @@ def test_tar_is_read_without_unpacking_and_strange_members_are_passed_over(tmp_p
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         writer.addfile(link)
     archive.write_bytes(buffer.getvalue())
-    with pytest.raises(DamagedError, match=r"holds no file data_batch_1\.bin"):
+    with pytest.raises(DamagedError, match=r"contains no file data_batch_1\.bin"):
         load(name="cifar10", path=str(tmp_path))
     whole = tar_of(files)
     archive.write_bytes(whole[: len(whole) // 2])
@@ -336,7 +338,7 @@ def test_damaged_idx(tmp_path: Path, damage: Any, words: str, packed: bool) -> N
     assert "train-images" in str(failure.value)
 
 
-def test_cut_gzip_and_labels_that_do_not_fit(tmp_path: Path) -> None:
+def test_truncated_gzip_and_mismatched_labels(tmp_path: Path) -> None:
     files = idx_files()
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
@@ -356,7 +358,7 @@ def test_cut_gzip_and_labels_that_do_not_fit(tmp_path: Path) -> None:
         load(name="mnist", path=str(tmp_path))
 
 
-def test_mnist_does_not_take_fashion_mnist_for_its_own(tmp_path: Path) -> None:
+def test_mnist_is_not_read_from_the_folder_of_fashion_mnist(tmp_path: Path) -> None:
     (tmp_path / "fashion-mnist").mkdir()
     for name, content in idx_files().items():
         (tmp_path / "fashion-mnist" / name).write_bytes(content)
@@ -374,7 +376,7 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray[Any, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes, 3 + 2 pictures of 12 x 10 pixels each."""
+    """Two classes with 3 training and 2 test images each, of 12 x 10 pixels."""
     root = tmp_path / "pictures"
     for half, count in (("train", 3), ("val", 2)):
         for label, name in enumerate(("ant", "bee")):
@@ -387,7 +389,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("above", [False, True])
 def test_folder(folder: Path, above: bool) -> None:
-    (folder / "train" / "ant" / "notes.txt").write_text("no picture")
+    (folder / "train" / "ant" / "notes.txt").write_text("not an image")
     found = load(name="folder", path=str(folder.parent if above else folder))
     assert (found.image, found.class_names, len(found.train), len(found.test)) == ((3, 10, 12), ("ant", "bee"), 6, 4)
     assert isinstance(found.train, InMemory)
@@ -410,11 +412,11 @@ def test_streaming_equals_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     chosen = split(memory.train.labels, 0.34, 0, "data fraction")[0]
     assert torch.equal(part.train.fetch(torch.arange(2)), memory.train.fetch(chosen))
     (folder / "train" / "ant" / "0.png").write_bytes(b"changed while it ran")
-    with pytest.raises(InputError, match=r"0\.png is not a picture"):
+    with pytest.raises(InputError, match=r"0\.png is not a readable image"):
         list(batches(stream, 2).epoch(0))
 
 
-def test_every_kind_of_picture_becomes_rgb(folder: Path) -> None:
+def test_every_image_mode_becomes_rgb(folder: Path) -> None:
     grey = noise(10, 12, seed=1)
     colour = noise(10, 12, 3, seed=2)
     ant = folder / "train" / "ant"
@@ -442,18 +444,20 @@ def test_every_kind_of_picture_becomes_rgb(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"hello", "cut"])
-def test_broken_picture_is_named(folder: Path, content: bytes | str) -> None:
+def test_broken_image_is_named(folder: Path, content: bytes | str) -> None:
     file = folder / "train" / "bee" / "7.png"
     if isinstance(content, str):
         content = (folder / "train" / "bee" / "1.png").read_bytes()[:200]
     file.write_bytes(content)
-    with pytest.raises(InputError, match=r"train/bee/7\.png is " + ("empty" if not content else "not a picture")):
+    with pytest.raises(
+        InputError, match=r"train/bee/7\.png is " + ("empty" if not content else "not a readable image")
+    ):
         load(name="folder", path=str(folder))
 
 
-def test_sizes_of_pictures(folder: Path) -> None:
+def test_images_of_different_sizes(folder: Path) -> None:
     bands = np.zeros((30, 60, 3), np.uint8)
-    bands[:, :15], bands[:, 15:45], bands[:, 45:] = 10, 200, 90  # a centre crop sees the middle band only
+    bands[:, :15], bands[:, 15:45], bands[:, 45:] = 10, 200, 90  # a centre crop contains only the middle band
     Image.fromarray(bands).save(folder / "train" / "ant" / "wide.png")
     with pytest.raises(InputError, match=r"wide\.png has 60x30 pixels but .*0\.png has 12x10; set data\.size"):
         load(name="folder", path=str(folder))
@@ -472,12 +476,12 @@ def test_folders_that_are_not_a_data_set(folder: Path) -> None:
     with pytest.raises(InputError, match="val/cow is a class without training images"):
         load(name="folder", path=str(folder))
     (folder / "train" / "cow").mkdir()
-    with pytest.raises(InputError, match="train/cow holds no pictures"):
+    with pytest.raises(InputError, match="train/cow contains no images"):
         load(name="folder", path=str(folder))
-    with pytest.raises(InputError, match="holds no folder train/"):
+    with pytest.raises(InputError, match="contains no folder train/"):
         load(name="folder", path=str(folder / "train" / "ant"))
     (folder / "val").rename(folder / "other")
-    with pytest.raises(InputError, match="must hold train/CLASS/ and test/CLASS/"):
+    with pytest.raises(InputError, match="must contain train/CLASS/ and test/CLASS/"):
         load(name="folder", path=str(folder))
 
 
@@ -488,7 +492,7 @@ class Server(ThreadingHTTPServer):
     files: dict[str, bytes]
     log: list[tuple[str, str | None]]
     ranges = True
-    cut: int | None = None  # bytes after which the line goes dead
+    cut: int | None = None  # bytes after which the connection breaks
     pause = 0.0  # seconds after half of a file
 
 
@@ -520,7 +524,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """mnist, with files of ours, at a server on this machine; the cache is tmp_path/rapdarts/mnist."""
+    """A server on this machine with small files for mnist; the cache is tmp_path/rapdarts/mnist."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with Server(("127.0.0.1", 0), Handler) as running:
@@ -541,7 +545,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 IMAGES = "train-images-idx3-ubyte.gz"
 
 
-def test_download_once(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_are_downloaded_once(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(load(name="mnist").train) == 40
     assert len(server.log) == 4
     assert len(load(name="mnist", download=False).train) == 40
@@ -558,7 +562,7 @@ def test_download_continues_where_it_stopped(
     monkeypatch.setattr(download, "CHUNK_BYTES", 32)
     server.cut = 100
     with pytest.raises(
-        InputError, match=f"{IMAGES} cannot be fetched from 127.0.0.1.*give data.path=FOLDER or put {IMAGES} in"
+        InputError, match=f"{IMAGES} cannot be downloaded from 127.0.0.1.*set data.path=FOLDER, or put {IMAGES} in"
     ):
         load(name="mnist")
     assert (tmp_path / "rapdarts" / "mnist" / f"{IMAGES}.part").read_bytes() == server.files[IMAGES][:96]
@@ -569,7 +573,7 @@ def test_download_continues_where_it_stopped(
     assert not list((tmp_path / "rapdarts" / "mnist").glob("*.part"))
 
 
-def test_part_that_is_already_whole(server: Server, tmp_path: Path) -> None:
+def test_complete_part_is_used(server: Server, tmp_path: Path) -> None:
     (tmp_path / "rapdarts" / "mnist").mkdir(parents=True)
     (tmp_path / "rapdarts" / "mnist" / f"{IMAGES}.part").write_bytes(server.files[IMAGES])
     assert len(load(name="mnist").train) == 40
@@ -581,7 +585,7 @@ import pooch, requests
 from rapdarts.config.experiment import DataConfig
 from rapdarts.data import download
 
-download.CHUNK_BYTES = 32  # so that half a file shows in NAME.part
+download.CHUNK_BYTES = 32  # so that half a file is seen in NAME.part
 download.SOURCES["mnist"] = json.loads(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -589,7 +593,7 @@ print(download.find(DataConfig(name="mnist"), []))
 """
 
 
-def test_two_processes_fetch_every_file_once(server: Server, tmp_path: Path) -> None:
+def test_two_processes_download_every_file_once(server: Server, tmp_path: Path) -> None:
     server.pause = 0.3
     command = [sys.executable, "-c", FETCH, json.dumps(download.SOURCES["mnist"])]
     root = Path(data.__file__).parents[2]
@@ -598,7 +602,9 @@ def test_two_processes_fetch_every_file_once(server: Server, tmp_path: Path) -> 
     try:
         for process in processes:
             assert process.stdout.readline() == "ready\n", process.stderr.read()
-        for process in processes:  # both start now; the first file takes longer than the second process needs to ask
+        for (
+            process
+        ) in processes:  # both start now; the first download takes longer than the second process needs to reach it
             process.stdin.write("\n")
             process.stdin.flush()
         folder = tmp_path / "rapdarts" / "mnist"
@@ -616,36 +622,36 @@ def test_two_processes_fetch_every_file_once(server: Server, tmp_path: Path) -> 
 def test_wrong_checksum(server: Server, tmp_path: Path) -> None:
     right = server.files[IMAGES]
     server.files[IMAGES] = right[:-1] + b"?"
-    with pytest.raises(DamagedError, match=f"{IMAGES} came with another MD5"):
+    with pytest.raises(DamagedError, match=f"{IMAGES} was removed because its MD5 is not"):
         load(name="mnist")
     assert list((tmp_path / "rapdarts" / "mnist").iterdir()) == []
     server.files[IMAGES] = right
     assert len(load(name="mnist").train) == 40
     (tmp_path / "rapdarts" / "mnist" / IMAGES).write_bytes(b"altered later")
-    with pytest.raises(DamagedError, match="has not the official MD5"):
+    with pytest.raises(DamagedError, match="does not have the official MD5"):
         load(name="mnist", download=False)
     assert len(load(name="mnist").train) == 40
 
 
-def test_no_such_file_no_server_no_permission_to_download(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"data\.download=false; give data\.path=FOLDER or put"):
+def test_downloads_that_are_missing_disabled_or_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"data\.download=false; set data\.path=FOLDER, or put"):
         load(name="mnist", download=False)
     assert server.log == []
     del server.files[IMAGES]
-    with pytest.raises(InputError, match="it answered 404"):
+    with pytest.raises(InputError, match="HTTP status 404"):
         load(name="mnist")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound but not listening: refused
         address = f"127.0.0.1:{closed.getsockname()[1]}"
         monkeypatch.setitem(download.SOURCES, "mnist", [(f"http://{address}/{IMAGES}", "0" * 32)])
         with pytest.raises(
-            InputError, match=f"cannot be fetched from {address} .ConnectionError.*give data.path=FOLDER"
+            InputError, match=f"cannot be downloaded from {address} .ConnectionError.*set data.path=FOLDER"
         ):
             load(name="mnist")
 
 
 @pytest.mark.usefixtures("server")
-def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_cache(tmp_path: Path) -> None:
     (tmp_path / "rapdarts").write_text("a file where the cache should be")
     with pytest.raises(StorageError, match="rapdarts/mnist cannot be written"):
         load(name="mnist")
@@ -690,7 +696,7 @@ def test_split_depends_on_seed_and_stream_and_is_uniform() -> None:
     assert counts.max() < 200
 
 
-def test_split_of_a_lone_image() -> None:
+def test_a_class_with_a_single_image_cannot_be_split() -> None:
     with pytest.raises(InputError, match=r"class 2 has a single image.*add images"):
         split(torch.tensor([0, 0, 1, 1, 2]), 0.5, 0, "test")
     assert [len(part) for part in split(torch.tensor([0, 0, 3, 3]), 0.5, 0, "test")] == [2, 2]
@@ -702,7 +708,7 @@ def batches(dataset: DataSet, batch: int, count: int | None = None, **knobs: Any
     return Batches(dataset.train, index, batch, 0, "train", augment, **knobs)
 
 
-def test_epoch_can_be_entered_anywhere() -> None:
+def test_an_epoch_can_start_at_any_step() -> None:
     stream = batches(load(), 96, 500)
     whole = list(stream.epoch(4))
     assert [len(labels) for _, labels in whole] == [96] * 5 + [20]
@@ -722,8 +728,8 @@ def test_an_image_and_its_crop_do_not_depend_on_the_batch_size() -> None:
         assert torch.equal(torch.cat([b[part] for b in small.epoch(2)]), torch.cat([b[part] for b in large.epoch(2)]))
 
 
-def test_an_image_and_its_crop_do_not_depend_on_its_company() -> None:
-    """Augmentation goes by the position in the data set, not by that in the stream."""
+def test_an_image_and_its_crop_do_not_depend_on_other_images() -> None:
+    """Augmentation depends on the position in the data set, not on the position in the stream."""
     digits = load()
     augment = Augment(digits.mean, digits.std, crop=2)
     wide = Batches(digits.train, torch.arange(100), 100, 0, "s", augment)
@@ -736,7 +742,7 @@ def test_an_image_and_its_crop_do_not_depend_on_its_company() -> None:
         assert torch.equal(image, images[order.index(place)])
 
 
-def test_every_image_once_an_epoch_with_its_own_label_in_another_order() -> None:
+def test_every_epoch_yields_each_image_once_with_its_label_in_a_new_order() -> None:
     digits = load()
     index = torch.arange(3, 300, 3)
     stream = Batches(digits.train, index, 10, 0, "train", Augment((0.0,), (1.0,)))
@@ -749,19 +755,21 @@ def test_every_image_once_an_epoch_with_its_own_label_in_another_order() -> None
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(40, [20, 20]), (41, [20, 20]), (42, [20, 20, 2]), (20, [20])])
-def test_last_batch(count: int, sizes: list[int]) -> None:
+def test_last_batch_has_at_least_two_images(count: int, sizes: list[int]) -> None:
     stream = batches(load(), 20, count)
     assert [len(labels) for _, labels in stream.epoch(0)] == sizes
     assert stream.steps == len(sizes)
 
 
-def test_batch_larger_than_its_half() -> None:
-    with pytest.raises(InputError, match=r"search\.batch=512 is larger than the 256 training images that it is drawn from;"):
+def test_batch_larger_than_the_stream_is_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"search\.batch=512 is larger than the 256 training images that it is drawn from;"
+    ):
         batches(load(), 512, 256, what="search.batch")
 
 
 @pytest.mark.parametrize("limit", [0, 10**9])
-def test_ordered(folder: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+def test_ordered_batches(folder: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     monkeypatch.setattr(data, "IN_MEMORY_BYTES", limit)
     found = load(name="folder", path=str(folder))
     plain = Augment(found.mean, found.std, crop=4, flip=True, cutout=4)

@@ -1,4 +1,4 @@
-"""The known accuracies of NAS-Bench-201: order, exact rows, the best of each data set, and every row against the table they come from."""
+"""The published accuracies of NAS-Bench-201: order, exact rows, the best of each data set, and every row of the original table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.genotypes import BENCH, of_nasbench201
 
 TABLE = "nasbench201_accuracy.csv.gz"
 
-# Mean test accuracies in percent after 200 epochs, to four decimals, of CIFAR-10, CIFAR-100 and ImageNet16-120.
+# Mean test accuracies in percent after 200 epochs, to four decimals, on CIFAR-10, CIFAR-100 and ImageNet16-120.
 ROWS = """
 |avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|    85.8633  52.9133  26.6333
 |nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|    93.6600  70.2933  44.0333
@@ -43,11 +43,11 @@ ROWS = """
 
 
 def hundredths(percent: str) -> int:
-    """A figure in hundredths of a percent, rounded half to even."""
+    """Return a percentage in hundredths of a percent, rounded half to even."""
     return int(100 * Decimal(percent).quantize(Decimal("0.01")))
 
 
-def test_the_axes_are_those_of_the_space() -> None:
+def test_the_axes_match_the_space() -> None:
     assert BENCH.name == nasbench201.SPACE
     assert tuple(BENCH.primitives) == PRIMITIVES
     assert accuracy_table().shape == (len(PRIMITIVES),) * len(BENCH.edges) + (len(DATA_SETS),)
@@ -57,7 +57,7 @@ def test_the_axes_are_those_of_the_space() -> None:
         assert cell_index(genotype) == tuple(one_hot(BENCH, genotype)[0].argmax(-1))
 
 
-def test_the_table_is_one_that_nobody_can_change() -> None:
+def test_the_table_is_read_only() -> None:
     table = accuracy_table()
     assert table.dtype == np.uint16 and not table.flags.writeable and table is accuracy_table()
     assert int(table.min()) == 83 and int(table.max()) <= 10_000
@@ -65,19 +65,19 @@ def test_the_table_is_one_that_nobody_can_change() -> None:
 
 @pytest.mark.parametrize("line", ROWS.strip().splitlines(), ids=lambda line: line.split()[0])
 def test_known_rows(line: str) -> None:
-    text, *figures = line.split()
+    text, *percentages = line.split()
     genotype = parse_genotype(text, "text")
     assert known_accuracies(genotype) == dict(
-        zip(DATA_SETS, (hundredths(one) / 10_000 for one in figures), strict=True)
+        zip(DATA_SETS, (hundredths(one) / 10_000 for one in percentages), strict=True)
     )
 
 
-def test_the_best_are_those_that_were_published() -> None:
-    """Dong and Yang 2020: the optimum of each data set."""
+def test_the_best_accuracies_are_the_published_ones() -> None:
+    """Dong and Yang 2020 report the optimum of each data set."""
     assert accuracy_table().reshape(15_625, 3).max(axis=0).tolist() == [9437, 7351, 4731]
 
 
-def test_only_cells_of_the_space_are_known() -> None:
+def test_only_cells_of_the_space_have_accuracies() -> None:
     genotype = parse_genotype(of_nasbench201(PRIMITIVES + PRIMITIVES[:1]), "text")
     assert cell_index(genotype) == (0, 1, 2, 3, 4, 0)
     normal = genotype.cells["normal"]
@@ -101,11 +101,11 @@ def test_the_attribution_ships_with_the_table() -> None:
     )
 
 
-@pytest.mark.skipif("RAPDARTS_DATA" not in os.environ, reason="RAPDARTS_DATA names no folder with real data")
-def test_every_row_is_that_of_the_benchmark() -> None:
+@pytest.mark.skipif("RAPDARTS_DATA" not in os.environ, reason="RAPDARTS_DATA is not set to a folder with real data")
+def test_every_row_matches_the_benchmark() -> None:
     path = Path(os.environ["RAPDARTS_DATA"]) / TABLE
     if not path.is_file():
-        pytest.skip(f"RAPDARTS_DATA holds no {TABLE}")
+        pytest.skip(f"RAPDARTS_DATA contains no {TABLE}")
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
         rows = {row["arch"]: row for row in csv.DictReader(file)}
     assert len(rows) == 15_625

@@ -1,4 +1,4 @@
-"""Random numbers as functions of their place: against plain integers, and sane as random numbers."""
+"""Random numbers as functions of their position: compared with plain integer arithmetic, and tested for randomness."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COUNTS = st.integers(0, 10_000)
 
 
 def splitmix64(start: int, counter: int) -> int:
-    """The number after `counter` others of Steele, Lea and Flood's generator, in plain integers of 64 bits."""
+    """Return number `counter`, from 0, of Steele, Lea and Flood's generator, in plain 64-bit integer arithmetic."""
     whole = (1 << 64) - 1
     z = (start + (counter + 1) * 0x9E3779B97F4A7C15) & whole
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & whole
@@ -30,7 +30,7 @@ def as_signed(bits: int) -> int:
 
 
 def test_the_reference_is_splitmix64() -> None:
-    """Its first numbers from the seed 1234567, as published with the generator's Java and C code."""
+    """The first numbers for the seed 1234567 are those published with the generator's Java and C code."""
     numbers = [splitmix64(1234567, counter) for counter in range(5)]
     assert numbers == [
         6457827717110365317,
@@ -50,7 +50,7 @@ def test_key_by_hand() -> None:
 
 
 @given(SEEDS, st.text(max_size=20), st.lists(COUNTS, max_size=3))
-def test_keys_are_good_for_torch(seed: int, stream: str, counters: list[int]) -> None:
+def test_keys_are_valid_seeds_for_torch(seed: int, stream: str, counters: list[int]) -> None:
     value = key(seed, stream, *counters)
     assert 0 <= value < 2**63
     torch.Generator().manual_seed(value)
@@ -68,7 +68,7 @@ def test_keys_differ() -> None:
 
 @settings(deadline=None)
 @given(SEEDS, COUNTS, st.lists(st.integers(0, 2**40), min_size=1, max_size=5), st.integers(1, 4))
-def test_uniform_is_the_counted_splitmix64(seed: int, epoch: int, index: list[int], draws: int) -> None:
+def test_uniform_draws_match_splitmix64(seed: int, epoch: int, index: list[int], draws: int) -> None:
     numbers = uniform_draws(seed, "test", epoch, torch.tensor(index), draws)
     assert numbers.shape == (len(index), draws) and numbers.dtype == torch.float32
     start = key(seed, "test", epoch)
@@ -77,18 +77,18 @@ def test_uniform_is_the_counted_splitmix64(seed: int, epoch: int, index: list[in
     assert (numbers >= 0).all() and (numbers < 1).all()
 
 
-def test_rows_do_not_depend_on_what_else_is_asked() -> None:
+def test_rows_do_not_depend_on_other_rows() -> None:
     whole = uniform_draws(3, "test", 5, torch.arange(1000), 4)
     some = torch.tensor([999, 3, 500, 3])
     assert torch.equal(uniform_draws(3, "test", 5, some, 4), whole[some])
     torch.manual_seed(0)
     state = torch.get_rng_state()
     assert torch.equal(uniform_draws(3, "test", 5, torch.arange(1000), 4), whole)
-    assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn, nothing depends on what was
+    assert torch.equal(torch.get_rng_state(), state)  # torch's generator is neither used nor advanced
     assert uniform_draws(3, "test", 5, torch.arange(0), 4).shape == (0, 4)
 
 
-def test_every_place_has_its_own_numbers() -> None:
+def test_every_position_has_its_own_numbers() -> None:
     index = torch.arange(50)
     tables = [
         uniform_draws(seed, stream, epoch, index, 2)
@@ -98,7 +98,7 @@ def test_every_place_has_its_own_numbers() -> None:
     assert len(torch.cat(tables).unique()) > 395  # of 400 numbers of 24 bits
 
 
-def test_uniform_is_uniform() -> None:
+def test_uniform_draws_pass_statistical_tests() -> None:
     n = 100_000
     numbers = uniform_draws(0, "test", 0, torch.arange(n), 2).double()
     # Mean and variance within four standard errors; 64 bins by chi squared (63 degrees of freedom, one in a million).
@@ -107,7 +107,7 @@ def test_uniform_is_uniform() -> None:
     for column in numbers.T:
         counts = torch.histc(column, 64, 0, 1)
         assert ((counts - n / 64) ** 2 / (n / 64)).sum() < 130
-    # No correlation of a row's numbers, of neighbours, and of one epoch with the next.
+    # No correlation within a row, between neighbouring rows, or between one epoch and the next.
     later = uniform_draws(0, "test", 1, torch.arange(n), 2).double()
     pairs = [(numbers[:, 0], numbers[:, 1]), (numbers[:-1, 0], numbers[1:, 0]), (numbers[:, 0], later[:, 0])]
     for a, b in pairs:
@@ -134,7 +134,7 @@ def test_every_epoch_has_its_own_order() -> None:
 
 
 @pytest.mark.parametrize("n", [2, 3, 7])
-def test_every_thing_stands_everywhere_alike(n: int) -> None:
+def test_every_item_is_equally_likely_at_every_position(n: int) -> None:
     epochs = 3000
     places = torch.zeros(n, n)
     for epoch in range(epochs):
