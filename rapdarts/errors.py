@@ -1,4 +1,4 @@
-"""What can go wrong for a user, one class an exit code; the command line prints the sentence and leaves with the code."""
+"""Errors that users see, one class per exit code; the command line prints the message and exits with the code."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 NO_MORE = ("can't allocate memory", "out of memory", "could not create a primitive")
-"""What torch's allocators say, and oneDNN on a CPU."""
+"""Parts of the messages of torch's allocators, and of oneDNN on a CPU."""
 
 Error = TypeVar("Error", bound="RapdartsError")
 
 
 class RapdartsError(Exception):
-    """A failure that is not a bug of ours: its text is one sentence that says what to change."""
+    """A failure that is not a bug in rapdarts: its text says in one sentence what to change."""
 
     exit_code = 1
     whose = "machine"
-    """Of several processes: each `process` has a reason of its own, those of a `machine` have one (its files, the command),
-    or `all` have one and know so. Whoever is the first of these says it."""
+    """Which of several processes share the reason: none of them (`process`), those on one machine, such as for its files or
+    the command (`machine`), or all of them (`all`). The first process of those that share it reports the error."""
 
 
 def of_all(error: Error) -> Error:
-    """An error that all processes of a job found out together."""
+    """Return the error, marked as common to all processes of a job."""
     error.whose = "all"
     return error
 
@@ -40,7 +40,7 @@ class BusyError(RapdartsError):
 
 
 class DamagedError(RapdartsError):
-    """A file of ours that was cut, altered, or belongs to something else."""
+    """A file written by rapdarts that was truncated or altered, or that belongs to something else."""
 
     exit_code = 4
 
@@ -53,22 +53,22 @@ class DivergedError(RapdartsError):
 
 
 class StorageError(RapdartsError):
-    """The disk refused: full, read-only, or no permission."""
+    """A failure to write to disk: it is full, read-only, or access is denied."""
 
     exit_code = 6
 
 
 class DeviceError(RapdartsError):
-    """The device asked for is not there, or ran out of memory."""
+    """The requested device is not available, or ran out of memory."""
 
     exit_code = 7
     whose = "process"
 
 
 class Preempted(RapdartsError):
-    """A signal asked the run to stop; its state was saved in `folder`, and `resume=true` continues it.
+    """A signal stopped the run; its state was saved in `folder`, and `resume=true` continues it.
 
-    The command line puts the whole command that continues in place of the text's last sentence.
+    The command line replaces the last sentence of the text by the whole command that continues the run.
     """
 
     exit_code = 75
@@ -80,7 +80,7 @@ class Preempted(RapdartsError):
 
 
 def exit_code(error: BaseException) -> int:
-    """The code that a process leaves with: of one of ours its own, 130 for Ctrl-C, 6 for the disk, 7 for the device's memory, else 1."""
+    """Return the exit code for an error: a RapdartsError's own, 130 for Ctrl-C, 6 for the disk, 7 for device memory, else 1."""
     if isinstance(error, RapdartsError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
@@ -91,43 +91,42 @@ def exit_code(error: BaseException) -> int:
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether a device had no more memory to give: a GPU, or the machine itself, which torch and Python say each in their way."""
+    """Return whether a GPU or the machine itself ran out of memory; torch and Python report it in different ways."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MORE)
 
 
 def refused_a_kernel(error: BaseException) -> bool:
-    """Whether Triton could not compile or start one of the kernels for a GPU there."""
+    """Return whether Triton failed to compile or launch one of the GPU kernels."""
     return any(kind.__name__ == "TritonError" for kind in type(error).__mro__)
 
 
 NEAR = 0.6
-"""The share of letters in common (`difflib`) from which a name is near enough to be meant."""
-
+"""Similarity (`difflib`) from which a name is suggested."""
 
 FEW = 12
-"""So many names may stand in a sentence beside the nearest of them."""
+"""Largest number of names that a message lists beside the nearest."""
 
 
 def nearest(given: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant, None where none is near; case, blanks around it and great length do not count."""
+    """Return the known name that was probably meant, or None. Ignores case, surrounding blanks, and text after 100 characters."""
     names = {name.lower(): name for name in known}
     near = difflib.get_close_matches(given.strip().lower()[:100], names, n=1, cutoff=NEAR)
     return names[near[0]] if near else None
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:
-    """The part of a sentence that helps who wrote `given`: the nearest of the names that are known, or else all of them."""
+    """Return the clause of a message that helps whoever wrote `given`: the nearest known name, or else all of them."""
     names = list(known)
     start = given.strip().lower()
-    begun = [name for name in names if len(start) >= 4 and name.lower().startswith(start)]
-    if len(names) > FEW and 1 < len(begun) <= FEW:
-        return f"there are {', '.join(begun)}"
+    alike = [name for name in names if len(start) >= 4 and name.lower().startswith(start)]
+    if len(names) > FEW and 1 < len(alike) <= FEW:
+        return f"similar names are {', '.join(alike)}"
     near = nearest(given, names)
     if near is None:
-        return f"there {'are' if len(names) > 1 else 'is only'} {', '.join(names)}"
-    return f"the nearest is {near}" + (f", of {', '.join(names)}" if len(names) <= FEW else "")
+        return f"choose from {', '.join(names)}" if len(names) > 1 else f"the only choice is {names[0]}"
+    return f"the nearest is {near}" + (f" (choose from {', '.join(names)})" if len(names) <= FEW else "")
 
 
 def installation(extra: str) -> str:
@@ -136,5 +135,5 @@ def installation(extra: str) -> str:
 
 
 def shorten(text: str) -> str:
-    """A text as a message quotes it."""
+    """Return a text as messages quote it, cut to 80 characters."""
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,36 +1,36 @@
-"""Suggestions: a slip names what was meant, what is no slip of anything lists what there is."""
+"""Suggestions: the nearest name for a misspelt one, else all names."""
 
 from __future__ import annotations
 
 from rapdarts.errors import FEW, installation, nearest, suggestion
 
 
-def test_the_nearest_name_needs_no_case() -> None:
+def test_the_nearest_name_ignores_case() -> None:
     assert nearest(" SEP_conv_3x3 ", ["skip_connect", "sep_conv_3x3"]) == "sep_conv_3x3"
     assert nearest("pdart", ["DARTS_V1", "PDARTS"]) == "PDARTS"
 
 
-def test_what_is_near_nothing_has_no_nearest() -> None:
+def test_a_name_near_to_no_other_has_no_nearest() -> None:
     assert nearest("qqq", ["search", "derive"]) is None
     assert nearest("x" * 1_000_000, ["a", "b"]) is None
     assert nearest("", ["a"]) is None
 
 
-def test_the_words() -> None:
-    assert suggestion("serch", ["search", "derive"]) == "the nearest is search, of search, derive"
-    assert suggestion("qqq", ["search", "derive"]) == "there are search, derive"
-    assert suggestion("qqq", ["search"]) == "there is only search"
+def test_suggestions_name_the_nearest_or_all() -> None:
+    assert suggestion("serch", ["search", "derive"]) == "the nearest is search (choose from search, derive)"
+    assert suggestion("qqq", ["search", "derive"]) == "choose from search, derive"
+    assert suggestion("qqq", ["search"]) == "the only choice is search"
 
 
-def test_a_long_list_stands_only_where_nothing_is_near() -> None:
+def test_long_lists_are_given_only_if_nothing_is_near() -> None:
     names = [f"network{number}" for number in range(FEW + 1)]
     assert suggestion("network1x", names) == "the nearest is network1"
-    assert suggestion("qqq", names) == f"there are {', '.join(names)}"
+    assert suggestion("qqq", names) == f"choose from {', '.join(names)}"
 
 
-def test_of_many_names_those_that_begin_so_are_said() -> None:
+def test_of_many_names_those_with_the_same_beginning_are_listed() -> None:
     names = [f"cell_{letter}" for letter in "abcdefg"] + [f"other{number}" for number in range(10)]
-    assert suggestion("Cell", names) == "there are cell_a, cell_b, cell_c, cell_d, cell_e, cell_f, cell_g"
+    assert suggestion("Cell", names) == "similar names are cell_a, cell_b, cell_c, cell_d, cell_e, cell_f, cell_g"
     assert suggestion("cell_h", names).startswith("the nearest is cell_")
 
 

@@ -1,1 +1,1 @@
-"""The command line: words in, results and exit codes out."""
+"""The command line: from arguments to results and exit codes."""

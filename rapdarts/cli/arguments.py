@@ -1,4 +1,4 @@
-"""One command line, taken apart, and the ways in which it is answered."""
+"""Parsing of one command line, and checks of its arguments."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ SWITCHES = {
     "--help": "print this help",
     "--debug": "show the traceback of an error",
     "--json": "print the result as JSON",
-    "--print-config": "print the resolved configuration, which a YAML file of yours may hold, and stop",
-    "--space": "take the search space from your own Python file, which is run",
+    "--print-config": "print the resolved configuration as it can stand in your own YAML file, and stop",
+    "--space": "run your own Python file and take the search space from it",
 }
 
 OUTPUTS = ("out", "plot")
-"""The keys that name a file to write."""
+"""Keys that name a file to write."""
 
 
 @dataclass
 class Call:
-    """One command line, taken apart: plain words, key=value settings, and switches."""
+    """A parsed command line: plain words, key=value settings, and switches."""
 
     verb: str
     words: list[str] = field(default_factory=list)
@@ -38,39 +38,37 @@ class Call:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """The settings as (key, value)."""
+        """Settings as (key, value) pairs."""
         return [key_values.split_override(text) for text in self.settings]
 
     @property
     def values(self) -> dict[str, str]:
-        """The settings by key, of several of one key the last."""
+        """Settings by key; the last one of a repeated key."""
         return dict(self.pairs)
 
     @property
     def space_file(self) -> Path | None:
-        """The Python file that --space names, if any."""
+        """Python file given by --space, if any."""
         return Path(self.space) if self.space else None
 
     def word(self, place: int) -> str:
-        """The plain word at a place, empty where there is none."""
+        """Return the plain word at a position, or an empty string."""
         return self.words[place] if len(self.words) > place else ""
 
     def target(self, what: str) -> str:
-        """The first word. Raises InputError, saying what it should be, if there is none."""
+        """Return the first word. Raises InputError, which says `what` is needed, if there is none."""
         if not any(self.words[:1]):
             raise InputError(f"rapdarts {self.verb} needs {what}; see rapdarts {self.verb} --help.")
         return self.words[0]
 
     def expect(self, most: int) -> None:
-        """Raises InputError for words that the verb has no use for."""
+        """Raise InputError if there are more than `most` words."""
         if len(self.words) > most:
             extra = shorten(repr(self.words[most]))
-            raise InputError(
-                f"rapdarts {self.verb} does not know what to do with {extra}; write settings as key=value."
-            )
+            raise InputError(f"rapdarts {self.verb} got an unexpected argument {extra}; write settings as key=value.")
 
     def check_outputs(self) -> None:
-        """Raises InputError where a result would take the place of a file that is read."""
+        """Raise InputError if an output would overwrite a file that the command reads."""
         pairs = [(key.strip(), value) for key, _, value in (text.partition("=") for text in self.settings)]
         for key, path in pairs:
             if key not in OUTPUTS or not os.path.isfile(path):
@@ -78,17 +76,17 @@ class Call:
             read = [self.space, *self.words, *(value for other, value in pairs if other not in OUTPUTS)]
             if any(os.path.exists(file) and os.path.samefile(file, path) for file in read):
                 raise InputError(
-                    f"{key}={shorten(path)} is what this command reads, and would be lost; name another file."
+                    f"{key}={shorten(path)} is an input of this command and would be overwritten; name another file."
                 )
 
 
 def parse(verb: str, arguments: Sequence[str], switches: Sequence[str]) -> Call:
-    """Return the command line of a command that knows these switches, taken apart. Raises InputError for another switch."""
+    """Return the parsed command line of a command with these switches. Raises InputError for any other switch."""
     call, words = Call(verb), iter(arguments)
     for word in words:
         switch, equals, value = word.partition("=")
         if not word.startswith("-"):
-            # A path may hold an equals sign: runs/lr=0.1
+            # A path may contain an equals sign: runs/lr=0.1
             (call.settings if re.match("[^/=]*=", word) else call.words).append(word)
         elif word == "-h":
             call.help = True

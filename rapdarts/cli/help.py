@@ -1,4 +1,4 @@
-"""Help of the command line: the purpose of each command, and its keys with defaults, units and ranges in aligned columns."""
+"""Help of the command line: each command's purpose, and its keys with defaults, units and ranges in aligned columns."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from rapdarts.config.key_values import Key, keys, range_text, written
 from rapdarts.version import __version__
 
 NARROWEST, WIDEST = 60, 120
-"""Least width of any help, and greatest of running text, in characters."""
+"""Smallest width of any help, and largest width of running text, in characters."""
 LEAST, LEAST_OF_OVERVIEW = 36, 50
-"""Least width of the column of sentences beside the keys of a command, and beside the commands, whose sentences are longer."""
+"""Smallest width of the text column next to the keys of a command, and next to the commands, whose texts are longer."""
 INDENT = " " * 6
-"""What a sentence below its key begins with."""
+"""Indentation of a text below its key."""
 HARD_SPACE = "\N{NO-BREAK SPACE}"
 
 
 def overview() -> str:
-    """Return the help of `rapdarts` itself: every command in a few words."""
+    """Return the help of `rapdarts` itself: a summary of every command."""
     columns = _columns()
-    title = f"rapdarts {__version__}: give it a data set and a budget, and it finds and trains a network that keeps it."
+    title = f"rapdarts {__version__}: give it a data set and a budget, and it finds and trains a network that fits."
     usages = [f"  rapdarts {command.usage}" for command in COMMANDS.values()]
     start = max(map(len, usages)) + 2
     lines = [*_paragraph(title, columns), ""]
@@ -37,7 +37,7 @@ def overview() -> str:
 
 
 def help_of(command: Command) -> str:
-    """Return the help of one command, as wide as the terminal: its usage, its keys in tables, and its switches."""
+    """Return the help of one command, as wide as the terminal: usage, tables of keys, and switches."""
     columns = _columns()
     tables = [table for schema in command.schemas for table in _tables(schema, command.section)]
     everything = [_cells(key) for _, rows in tables for key in rows]
@@ -45,7 +45,7 @@ def help_of(command: Command) -> str:
     widths[0] += 2  # the indentation
 
     lines = _paragraph(f"usage: rapdarts {command.usage} [key=value{HARD_SPACE}...] [switches]", columns, " " * 7)
-    # A shell reads a command that is broken by backslashes as one.
+    # Backslashes let a shell read the wrapped command as one.
     example = _wrap(f"rapdarts {command.example}", columns - len(" \\"), " " * 7, " " * 9)
     lines += [*(f"{line} \\" for line in example[:-1]), example[-1]]
     lines += ["", *_paragraph(command.sentence, columns)]
@@ -57,8 +57,10 @@ def help_of(command: Command) -> str:
     if config.Experiment in command.schemas:
         names = ", ".join(resolve.experiment_names())
         if "EXPERIMENT" in command.usage:
-            lines += ["", *_paragraph(f"EXPERIMENT is one of {names}, or a YAML file of yours.", columns)]
-        lines += _paragraph("A section's name may be left out where the rest is unambiguous: cost.macs=0.2", columns)
+            lines += ["", *_paragraph(f"EXPERIMENT is one of {names}, or your own YAML file.", columns)]
+        lines += _paragraph(
+            "You may leave out the name of a section if the rest is unambiguous: cost.macs=0.2", columns
+        )
     lines += ["", "switches:"]
     for switch in command.all_switches:
         lines += _entry([f"  {switch}{' FILE' if switch == '--space' else ''}"], [18], SWITCHES[switch], columns)
@@ -66,7 +68,7 @@ def help_of(command: Command) -> str:
 
 
 def _tables(schema: type, section: str) -> list[tuple[str, list[Key]]]:
-    """Keys of a schema under their headings: the top level first, then the command's own section, then the others."""
+    """Return the keys of a schema under their headings: the top level, then the command's own section, then the others."""
     tables: dict[str, list[Key]] = {}
     for key in keys(schema):
         tables.setdefault(key.name.rpartition(".")[0], []).append(key)
@@ -81,13 +83,13 @@ def _tables(schema: type, section: str) -> list[tuple[str, list[Key]]]:
 
 
 def _cells(key: Key) -> tuple[str, str, str]:
-    """Name, default and unit."""
+    """Return the name, default and unit of a key."""
     default = json.dumps(key.default) if isinstance(key.default, (list, bool)) else written(key, key.default)
     return key.name, default or "(empty)", key.facts["unit"]
 
 
 def _meaning(key: Key) -> str:
-    """Return a key's sentence and, in brackets, its choices or its range, which no line break divides."""
+    """Return a key's help and, in brackets, its choices or its range; a range is never broken across lines."""
     facts = key.facts
     choices = [str(choice) for choice in facts["choices"] or () if choice != ""]
     bounded = any(facts[bound] is not None for bound in ("low", "high", "above", "below"))
@@ -99,14 +101,14 @@ def _meaning(key: Key) -> str:
 
 
 def _columns() -> int:
-    """Width of the terminal (or COLUMNS) in characters; 80 where there is none, and never less than NARROWEST."""
+    """Return the width of the terminal (or COLUMNS) in characters: 80 without a terminal, and at least NARROWEST."""
     return max(NARROWEST, shutil.get_terminal_size().columns)
 
 
 def _entry(cells: Sequence[str], widths: Sequence[int], text: str, columns: int, least: int = LEAST) -> list[str]:
-    """Lines of one entry: its cells in columns, then its text in a column of its own.
+    """Return the lines of one entry: its cells in columns, then its text in the last column.
 
-    Where that column would be narrower than `least`, the text stands on the lines below, indented.
+    If that column would be narrower than `least`, the text follows on the next lines, indented.
     """
     start = sum(widths)
     row = "".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True))
@@ -117,12 +119,12 @@ def _entry(cells: Sequence[str], widths: Sequence[int], text: str, columns: int,
 
 
 def _paragraph(text: str, columns: int, rest: str = "") -> list[str]:
-    """Lines of running text, which are hard to read beyond WIDEST characters; all but the first begin with `rest`."""
+    """Return running text as lines of at most WIDEST characters, for legibility; all but the first begin with `rest`."""
     return _wrap(text, min(columns, WIDEST), "", rest)
 
 
 def _wrap(text: str, columns: int, first: str, rest: str) -> list[str]:
-    """Lines of at most `columns` characters, beginning with `first` and `rest`; neither a word nor HARD_SPACE is broken."""
+    """Return lines of at most `columns` characters that begin with `first` or `rest`; words and HARD_SPACE are never broken."""
     lines = textwrap.wrap(
         text,
         columns,

@@ -1,4 +1,4 @@
-"""The command line: `rapdarts VERB [TARGET] [EXPERIMENT] key=value ...`, from the words to the exit code."""
+"""The command line: `rapdarts VERB [TARGET] [EXPERIMENT] key=value ...`, from arguments to the exit code."""
 
 from __future__ import annotations
 
@@ -27,38 +27,42 @@ from rapdarts.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; gives the exit code (rapdarts.errors). Results go to stdout, everything else to stderr."""
+    """Run one command and return its exit code (rapdarts.errors). Results go to stdout, everything else to stderr."""
     of_process = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without some letter still gets the rest
-    # Threads that wait sleep: on a machine that others use too, turning in a circle meanwhile was ten times slower.
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # a terminal that cannot print a character still gets the rest
+    # Let waiting threads sleep: on a shared machine, busy waiting was ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         _run(arguments)
         return 0
     except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, Preempted) and of_process:  # all is saved: another Ctrl-C could only disturb the leaving
+        if (
+            isinstance(error, Preempted) and of_process
+        ):  # everything is saved: another Ctrl-C could only disturb the exit
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         if "--debug" in arguments:
             traceback.print_exc()
         process = os.environ.get("RANK", "")
-        if _says(error):
-            words = f"rapdarts{'' if process in ('', '0') else f', process {process}'}: {_sentence(error, arguments)}"
-            say("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words))
+        if _reports(error):
+            message = f"rapdarts{'' if process in ('', '0') else f', process {process}'}: {_sentence(error, arguments)}"
+            say("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
         if of_process and process:
             _leave(exit_code(error))
         return exit_code(error)
 
 
-def _says(error: BaseException) -> bool:
-    """Whether this process is the one, of several, to say what stopped it."""
+def _reports(error: BaseException) -> bool:
+    """Return whether this process, of several, is the one that reports the error."""
     first = {"all": "RANK", "machine": "LOCAL_RANK"}.get(error.whose) if isinstance(error, RapdartsError) else None
     return first is None or os.environ.get(first, "0") in ("", "0")
 
 
 def _leave(code: int) -> None:
-    """Ends one of several processes at once: all is written and said, and at its end torch might wait for those that are lost."""
+    """End one of several processes immediately: all output is written, and at a normal exit torch might wait for lost processes."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # closed, or none
             stream.flush()
@@ -66,23 +70,25 @@ def _leave(code: int) -> None:
 
 
 def _sentence(error: BaseException, arguments: Sequence[str]) -> str:
-    """The message for whatever stopped the command of these arguments."""
+    """Return the message for the error that stopped the command with these arguments."""
     if isinstance(error, Preempted):
         return _continued(error, arguments)
     if isinstance(error, RapdartsError):
         return f"error: {error}"
     if isinstance(error, KeyboardInterrupt):
-        return "stopped at once; what was saved before stands."
+        return "stopped at once; everything saved before is kept."
     if isinstance(error, OSError) and error.strerror:
         return f"error: {shorten(str(error.filename or 'a file'))} cannot be used: {error.strerror}."
     first = (str(error).splitlines() or [""])[0]
     if ran_out_of_memory(error):
-        return f"error: out of memory ({shorten(first or type(error).__name__)}); lower the batch or the channels."
-    return f"internal error: {type(error).__name__}: {first}. Report it with what --debug shows."
+        return (
+            f"error: out of memory ({shorten(first or type(error).__name__)}); reduce the batch size or the channels."
+        )
+    return f"internal error: {type(error).__name__}: {first}. Please report it with the output of --debug."
 
 
 def _continued(error: Preempted, arguments: Sequence[str]) -> str:
-    """Where the run stopped, and the whole command that continues it; torchrun's own words are not known here."""
+    """Return where the run stopped and the command that continues it, if known: torchrun's own arguments are not."""
     if not error.folder or os.environ.get("RANK"):
         return str(error)
     kept = [word for word in arguments if word.partition("=")[0] not in ("run", "resume")]
@@ -108,6 +114,6 @@ def _run(arguments: list[str]) -> None:
             call.check_outputs()
             command(verb)(call)
     elif verb.startswith("-"):
-        raise InputError(f"{shorten(repr(verb))} stands before the command; write rapdarts VERB ... {verb[:80]}.")
+        raise InputError(f"{shorten(repr(verb))} must follow the command; write rapdarts VERB ... {verb[:80]}.")
     else:
         raise InputError(f"there is no command {shorten(repr(verb))}; {suggestion(verb, COMMANDS)}.")

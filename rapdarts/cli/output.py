@@ -1,4 +1,4 @@
-"""Output of commands: results to stdout or to a file, everything else to stderr."""
+"""Output of commands: results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from rapdarts.errors import StorageError
 
 
 def answer(call: Call, value: Any, words: str) -> None:
-    """Says a result: `value` as JSON where that was asked for, else `words`."""
+    """Print a result: `value` as JSON if requested, else `words`."""
     out(json.dumps(value, indent=2, allow_nan=False) if call.json else words)
 
 
 def out(text: str, end: str = "\n") -> None:
-    """Writes a result. Raises StorageError, unless it is only that whoever read our output has left."""
+    """Write a result to stdout. Raises StorageError on failure, unless the reader of a pipe has closed it."""
     try:
         print(text, end=end, flush=True)
     except OSError as error:
-        with open(os.devnull, "wb") as nowhere:  # Python writes once more at its end, and would complain then
+        with open(os.devnull, "wb") as nowhere:  # Python flushes again at exit, which would fail
             os.dup2(nowhere.fileno(), 1)
         if not isinstance(error, BrokenPipeError):
             raise StorageError(f"standard output cannot be written: {error.strerror}.") from None
 
 
 def say(words: str) -> None:
-    """A remark, to stderr."""
+    """Print a remark to stderr."""
     if sys.stderr is not None:  # print(file=None) would go to stdout
         with suppress(OSError):
             print(words, file=sys.stderr)

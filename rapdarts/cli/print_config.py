@@ -1,4 +1,4 @@
-"""The experiment that a command line names, for --print-config and for commands that depend on it: resolved, and printed."""
+"""Resolution and printing of a command line's experiment, for --print-config and for commands that depend on it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rapdarts.deploy.space_lookup import find_space
 
 
 def resolve_call(call: Call, place: int = 0, origin: Path | None = None) -> Experiment:
-    """Return the experiment of a command line, whose word at `place` may name it, for a network out of the run `origin`.
+    """Return the experiment of a command line, for a network from the run `origin`; the word at `place` may name it.
 
-    A space's file, which is run to learn its name, is left to the command itself unless the experiment is to be printed.
+    The file of a space is run here only if the experiment is to be printed, to get the space's name.
     """
     config = find_experiment(call.verb, call.word(place), call.values, {}, origin=origin).config
     if call.space and call.print_config:

@@ -1,6 +1,6 @@
-"""The knobs of the commands that start no run: each dataclass is one command's, with units, defaults and ranges.
+"""Knobs of the commands that start no run, with units, defaults and ranges: a dataclass for each command.
 
-No torch here, as in `config`.
+This module does not import torch.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from rapdarts.config.key_values import knob
 
 
 class OtherBudgetConfig(make_dataclass("OtherBudgets", budget_knobs(none=math.inf), frozen=True)):  # type: ignore[misc]
-    """The budgets of another derivation, where they are not the run's; empty: the run's, none: lifted (kept as infinity)."""
+    """Budgets of another derivation that differ from the run's; empty: the run's, none: no budget (kept as infinity)."""
 
     def over(self, own: BudgetConfig) -> BudgetConfig:
-        """The budgets of a run with these over them."""
+        """Return the budgets of a run, replaced by these wherever they are set."""
         asked = {name: limit for name, limit in vars(self).items() if limit is not None}
         return replace(own, **{name: None if limit == math.inf else limit for name, limit in asked.items()})
 
@@ -37,37 +37,37 @@ class DeriveConfig:
 
     rule: str = knob(
         "",
-        "how the genotype is derived from alpha; empty: the run's; auto: exact where there is a budget, else by the strategy",
+        "how the genotype is derived from alpha; empty: the run's; auto: exact if there is a budget, else the rule of the strategy",
         choices=("", *RULES),
     )
-    max_skips: int = knob(-1, "most skips in the normal cell; -1: the run's", "edges", low=-1, high=1000)
+    max_skips: int = knob(-1, "largest number of skips in the normal cell; -1: the run's", "edges", low=-1, high=1000)
     skip_paths: str = knob(
         "",
-        "number of skip-only paths from a cell's input to its output, by the rule exact; empty: the run's; auto: the space's",
+        "number of skip-only paths from a cell's input to its output, for the rule exact; empty: the run's; auto: the space's",
         choices=("", "auto", "any", "one"),
     )
     spend: float = knob(
-        -1.0, "share of a budget that the genotype uses at least; auto: the run's", low=0, high=1, auto=-1
+        -1.0, "lower bound on the use of the budget, as a fraction of it; auto: the run's", low=0, high=1, auto=-1
     )
-    count: int = knob(1, "how many genotypes to list, best first", low=1, high=1000)
+    count: int = knob(1, "number of genotypes to list, best first", low=1, high=1000)
     budget: OtherBudgetConfig = field(default_factory=OtherBudgetConfig)
     layers: int = knob(0, "depth of the deployment skeleton; 0: the run's", "cells", low=0, high=1000)
     channels: int = knob(0, "width of the deployment skeleton; 0: the run's", "channels", low=0, high=65536)
-    precision: int = knob(0, "bits of a number in the deployed network; 0: the run's", choices=(0, 32, 16, 8))
-    hardware: str = knob("", "energies of your hardware, a YAML file; empty: the run's", "path")
-    latency: str = knob("", "latency table that rapdarts measure wrote; empty: the run's", "path")
+    precision: int = knob(0, "bits per number in the deployed network; 0: the run's", choices=(0, 32, 16, 8))
+    hardware: str = knob("", "YAML file with the energies of your hardware; empty: the run's", "path")
+    latency: str = knob("", "latency table written by rapdarts measure; empty: the run's", "path")
     out: str = knob("", "file to write the genotype to; empty: none", "path")
 
 
 @dataclass(frozen=True)
 class OtherDataConfig:
-    """The images that a trained network meets, where they are not those of its run."""
+    """Images for a trained network other than those of its run."""
 
     name: str = knob("", "data set; empty: the run's, or the experiment's", choices=("", *DATA_SETS))
-    path: str = knob("", "folder or file that holds the data; empty: where the run found it", "path")
+    path: str = knob("", "folder or file that holds the data; empty: the run's", "path")
     size: int = knob(
         0,
-        "side to which pictures in a folder are scaled and cropped; 0: the run's, with data.name= the network's",
+        "side to which images in a folder are scaled and cropped; 0: the run's, or with data.name= the network's",
         "pixels",
         low=0,
         high=MOST_PIXELS,
@@ -76,83 +76,101 @@ class OtherDataConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Tests a trained network."""
+    """Options of testing a trained network."""
 
     data: OtherDataConfig = field(default_factory=OtherDataConfig)
-    batch: int = knob(256, "batch", "images", low=1, high=MOST_IMAGES)
+    batch: int = knob(256, "batch size", "images", low=1, high=MOST_IMAGES)
     device: str = knob("auto", f"{DEVICE_HELP}; ONNX files run on the CPU")
     threads: int = knob(0, "CPU threads; 0: the run's", low=0, high=MOST_THREADS)
-    timing: bool = knob(True, "measure throughput at the batch and latency at a batch of one, for about a second each")
-    plot: str = knob("", "picture of the confusion matrix to write, .png, .svg or .pdf; empty: none", "path")
+    timing: bool = knob(
+        True, "measure throughput at this batch size and latency at a batch size of 1, for about a second each"
+    )
+    plot: str = knob("", "file for a plot of the confusion matrix, .png, .svg or .pdf; empty: none", "path")
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Writes a genotype, or a trained network, in the form that another program reads."""
+    """Options of writing a genotype or a trained network for other programs."""
 
     to: str = knob(
         "json",
-        "format: the first five are of a genotype, the others of a trained network",
+        "format: the first five are for genotypes, the others for trained networks",
         choices=tuple(EXPORTS),
     )
-    out: str = knob("", "file to write; empty: standard output, of a genotype only", "path")
-    precision: int = knob(32, "bits of a number in the file; 8 belongs to onnx", choices=(32, 8))
+    out: str = knob("", "file to write; empty: standard output, for genotypes only", "path")
+    precision: int = knob(32, "bits per number in the file; 8 is for onnx only", choices=(32, 8))
     calibration: int = knob(
-        512, "training images that set the ranges of an 8-bit network", "images", low=1, high=MOST_IMAGES
+        512,
+        "number of training images that calibrate the ranges of an 8-bit network",
+        "images",
+        low=1,
+        high=MOST_IMAGES,
     )
-    licence: str = knob("", "licence of the weights, which the file or its card is to carry; empty: none")
+    licence: str = knob("", "licence of the weights, written to the file or its model card; empty: none")
     data: OtherDataConfig = field(default_factory=OtherDataConfig)
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Tabulates finished runs."""
+    """Options of tabulating finished runs."""
 
     out: str = knob("", "file to write; empty: standard output", "path")
 
 
 @dataclass(frozen=True)
 class CountConfig:
-    """Counts what networks cost, or all networks of a space."""
+    """Options of counting the costs of networks, or of all networks of a space."""
 
-    input: str = knob("", "image as CxHxW; empty: the network's own, else 3x32x32; of filters 384x13x13")
-    classes: int = knob(0, "classes; 0: the network's own, else 10", low=0, high=1e6)
-    layers: int = knob(0, "depth of a genotype's network; 0: its own, else the space's", "cells", low=0, high=1000)
-    channels: int = knob(
-        0, "width of its first cells; 0: its own, else the space's; of filters 256", "channels", low=0, high=65536
+    input: str = knob("", "image as CxHxW; empty: the network's own, else 3x32x32; for filters 384x13x13")
+    classes: int = knob(0, "number of classes; 0: the network's own, else 10", low=0, high=1e6)
+    layers: int = knob(
+        0, "depth of a genotype's network; 0: the genotype's own, else the space's", "cells", low=0, high=1000
     )
-    stem: str = knob("", "its first layers; empty: its own", choices=("", "auto", "cifar", "imagenet"))
+    channels: int = knob(
+        0,
+        "width of its first cells; 0: the genotype's own, else the space's; for filters 256",
+        "channels",
+        low=0,
+        high=65536,
+    )
+    stem: str = knob("", "its first layers; empty: the genotype's own", choices=("", "auto", "cifar", "imagenet"))
     precision: int = knob(
-        0, "bits of a number, for bytes, traffic and energy; 0: the genotype's own, else 32", choices=(0, 32, 16, 8)
+        0, "bits per number, for bytes, traffic and energy; 0: the genotype's own, else 32", choices=(0, 32, 16, 8)
     )
     hardware: str = knob(
-        "", "energies of your hardware, a YAML file; empty: the genotype's own, else 45 nm (Horowitz 2014)", "path"
+        "",
+        "YAML file with the energies of your hardware; empty: the genotype's own, else 45 nm (Horowitz 2014)",
+        "path",
     )
     rows: str = knob(
         "auto",
-        "rows by layer; auto: of one network, many of them by module; none: totals",
+        "rows by layer; auto: for one network only, by module if there are many; none: only totals",
         choices=("auto", "all", "none"),
     )
-    plot: str = knob("", "picture to write, .png, .svg or .pdf: bar charts by layer", "path")
-    space: str = knob("", "instead of a network, the search space to count: a module of search_spaces")
+    plot: str = knob("", "file for a plot with bar charts by layer, .png, .svg or .pdf", "path")
+    space: str = knob("", "search space to count instead of a network: a module of search_spaces")
 
 
 @dataclass(frozen=True)
 class MeasureConfig:
-    """Measures what the primitives of a space take on the device at hand."""
+    """Options of measuring the latency of a space's primitives on this device."""
 
     space: str = knob("", "search space; empty: the experiment's, else darts")
     layers: int = knob(
         0, "depth of the deployment skeleton; 0: the experiment's, else the space's", "cells", low=0, high=1000
     )
-    channels: int = knob(0, "width of its first cells; 0: likewise", "channels", low=0, high=65536)
-    input: str = knob("", "image as CxHxW; empty: that of the experiment's data, else 3x32x32")
-    classes: int = knob(0, "classes; 0: those of the experiment's data, else 10", low=0, high=1e6)
+    channels: int = knob(
+        0, "width of its first cells; 0: the experiment's, else the space's", "channels", low=0, high=65536
+    )
+    input: str = knob("", "image as CxHxW; empty: the experiment's, else 3x32x32")
+    classes: int = knob(0, "number of classes; 0: the experiment's, else 10", low=0, high=1e6)
     stem: str = knob("", "first layers; empty: the experiment's, else auto", choices=("", "auto", "cifar", "imagenet"))
     device: str = knob("auto", DEVICE_HELP)
-    threads: int = knob(1, "CPU threads; 0: torch's own choice", low=0, high=MOST_THREADS)
-    batch: int = knob(1, "images in a forward pass", "images", low=1, high=MOST_IMAGES)
-    rounds: int = knob(40, "how often all is measured anew", low=4, high=1e5)
-    networks: int = knob(40, "random networks: one half calibrates the table, the other checks it", low=6, high=400)
+    threads: int = knob(1, "CPU threads; 0: torch's default", low=0, high=MOST_THREADS)
+    batch: int = knob(1, "batch size of a forward pass", "images", low=1, high=MOST_IMAGES)
+    rounds: int = knob(40, "number of times that every measurement is repeated", low=4, high=1e5)
+    networks: int = knob(
+        40, "number of random networks: one half calibrates the table, the other checks it", low=6, high=400
+    )
     seed: int = knob(0, "seed of the random networks", low=0, high=2**32 - 1)
     out: str = knob("latency.json", "file to write the table to", "path")

@@ -1,7 +1,7 @@
-"""Formats that `rapdarts export to=` writes: what each is of, which settings mean something for it, and what it needs installed.
+"""Formats that `rapdarts export to=` writes: the content of each, the settings that apply to it, and the packages it needs.
 
-The writers stand under the same names in rapdarts.architecture.writing (genotypes) and rapdarts.deploy.verify (networks);
-`safetensors` is the file of the retraining itself.
+The writers have the same names in rapdarts.architecture.writing (genotypes) and rapdarts.deploy.verify (networks);
+`safetensors` is the file that the retraining writes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _DATA = ("data.name", "data.path", "data.size")
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """A format of genotypes, or else of trained networks.
+    """A format of genotypes or of trained networks.
 
-    `keys` are those of ExportConfig, besides to and out, that mean something for it; `extra` is the extra of the package
-    that has to be installed, empty where none has.
+    `keys` are the keys of ExportConfig, besides to and out, that apply to it. `extra` is the extra of the package that must
+    be installed, or empty.
     """
 
     name: str
@@ -42,11 +42,11 @@ EXPORTS = {
         ExportFormat("executorch", keys=_DATA, extra="executorch"),
     )
 }
-"""Every format, those of genotypes first."""
+"""All formats, those of genotypes first."""
 
 
 def check_export(to: str, given: Collection[str], precision: int, experiment: str = "") -> None:
-    """Raises InputError for a key among those `given`, or for an experiment, that means nothing for the format `to`."""
+    """Raise InputError if one of the keys `given`, or an experiment, does not apply to the format `to`."""
     form = EXPORTS[to]
     idle = set(given) - {"to", "out", *form.keys}
     if idle:
@@ -55,4 +55,4 @@ def check_export(to: str, given: Collection[str], precision: int, experiment: st
         useless = f"the experiment {shorten(experiment)}"
         raise InputError(f"to={to} writes a genotype, which has no use for {useless}; leave it out.")
     if "calibration" in given and precision == 32:
-        raise InputError("calibration= belongs to precision=8; leave it out, or add that.")
+        raise InputError("calibration= needs precision=8; add that, or leave it out.")

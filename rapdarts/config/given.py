@@ -1,4 +1,4 @@
-"""What a command line or a program gives: which experiment is meant, where its run lies, and a command's options."""
+"""Settings given by a command line or a program: the experiment, the folder of its run, and a command's options."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Settings = Mapping[str, Any]
 Options = TypeVar("Options")
 
 PLACED = ("npz", "folder")
-"""Data sets that are known by where they lie."""
+"""Data sets identified by their path."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """An experiment that is meant, what its run is `called`, the (key, value) `pairs` given, and the `launch` among them."""
+    """A resolved experiment, the name its run is `called` by, the (key, value) `pairs` given, and the `launch` among them."""
 
     config: Experiment
     called: str
@@ -50,12 +50,12 @@ def find_experiment(
     origin: Path | None = None,
     in_memory: bool = False,
 ) -> Given:
-    """Return the experiment that is meant: the one given, else that of the run to continue, else that of the run `origin`.
+    """Return the experiment to use: the one given, else that of the run to continue, else that of the run `origin`.
 
-    `experiment` is a name, a file, a value or a mapping over the defaults; `settings` and `keys` lie on top, and a key
-    without its section is looked for in `verb`'s own first. `origin` is the run folder that a network comes from, and
-    `in_memory` says that a program gives the data. Raises InputError where none of these says on which data, and no
-    data.name does; also for an experiment on other data than those of `origin`, until data.name confirms them.
+    `experiment` is a name, a file, a value, or a mapping that overrides the defaults. `settings` and `keys` override the
+    experiment; a key without its section is looked up in the section of `verb` first. `origin` is the run folder that a
+    network comes from, and `in_memory` means that a program gives the data. Raises InputError if neither these nor
+    data.name determine the data, and for an experiment on other data than `origin` unless data.name confirms it.
     """
     named, called, base = plain(experiment), "", None
     pairs = [*pairs_of(settings or {}), *pairs_of(keys)]
@@ -83,12 +83,12 @@ def find_experiment(
 
 
 def _unnamed(verb: str, launch: Launch, origin: Path | None, confirmed: bool) -> Experiment | None:
-    """The experiment of the run to continue, else of the run `origin`; None for the defaults, on data that are given."""
+    """Return the experiment of the run to continue, else of the run `origin`, else None for the defaults on the data given."""
     if launch.resume and (origin is None or os.path.isfile(Path(launch.run) / RunFile.CONFIG)):
         return experiment_of_run(Path(launch.run))
     if origin is not None and os.path.isfile(origin / RunFile.RANKING):
         raise InputError(
-            f"{shorten(str(origin))} is a ranking, whose recipe is a short one; name the experiment to train by, such as digits."
+            f"{shorten(str(origin))} is a ranking, which has only a short recipe; name an experiment to train with, such as digits."
         )
     if origin is not None:
         return experiment_of_run(origin)
@@ -102,7 +102,7 @@ def _unnamed(verb: str, launch: Launch, origin: Path | None, confirmed: bool) ->
 def as_begun(config: Experiment, folder: Path) -> Experiment:
     """Return the experiment of a run to continue, with the run's own values in place of `auto`.
 
-    A run of an older rapdarts has numbers and names where `auto` is the default now, and may derive none.
+    Runs of older versions have explicit values for keys that now default to `auto`, and may derive none.
     """
     search, own = config.search, experiment_of_run(folder).search
     search = replace(
@@ -117,7 +117,7 @@ def as_begun(config: Experiment, folder: Path) -> Experiment:
 
 
 def check_same_data(folder: Path, asked: DataConfig, experiment: str) -> None:
-    """Raises InputError, with what to write, where an experiment has other data than the run in a folder."""
+    """Raise InputError if an experiment has other data than the run in a folder; the message says what to write."""
 
     def key(data: DataConfig) -> tuple[str, str]:
         return data.name, os.path.realpath(data.path) if data.name in PLACED else ""
@@ -126,25 +126,25 @@ def check_same_data(folder: Path, asked: DataConfig, experiment: str) -> None:
     if key(own) != key(asked):
         run, other = (f"{data.name} {data.path}".strip() for data in (own, asked))
         raise InputError(
-            f"{folder} is a run on {run}, and the experiment {shorten(experiment)} has the data {other}: leave the"
-            f" experiment out for the run's own data, or confirm the others with data.name={asked.name}."
+            f"{folder} is a run on {run}, but the experiment {shorten(experiment)} has the data {other}; leave the"
+            f" experiment out to use the run's data, or confirm the other data with data.name={asked.name}."
         )
 
 
 def launch_of(pairs: Pairs, run: AnyPath = "", resume: bool = False) -> Launch:
-    """Return the place of a run, which may stand among the keys too. Raises InputError."""
+    """Return the run folder, which may also be given among the keys, and whether to resume. Raises InputError."""
     folder = [("run", os.fspath(run))] if os.fspath(run) else []
     return resolve_launch([*pairs, *folder, *([("resume", True)] if resume else [])])
 
 
 def command_options(schema: type[Options], settings: Settings | None, keys: Settings) -> tuple[Options, frozenset[str]]:
-    """Return a command's options, and the full names of those that were given. Raises InputError."""
+    """Return a command's options, and the full names of the keys given. Raises InputError."""
     pairs = [*pairs_of(settings or {}), *pairs_of(keys)]
     return parse_settings(schema, pairs), frozenset(full_name(schema, key) for key, _ in pairs)
 
 
 def pairs_of(settings: Settings, prefix: str = "") -> Pairs:
-    """Return (dotted key, value) of a mapping, also one of OmegaConf, and of the mappings in it."""
+    """Return the (dotted key, value) pairs of a nested mapping, which may be OmegaConf's."""
     found: Pairs = []
     for key, value in plain(settings).items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Knobs: dataclass fields that carry their unit and range, and how `key=value` fills and checks them."""
+"""Knobs: dataclass fields with a unit and a range, filled and checked from `key=value` pairs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rapdarts.errors import InputError, shorten, suggestion
 from rapdarts.files.yaml import parse_value, to_yaml
 
 TINY = 1e-30
-"""Numbers closer to 0 vanish in the float32 that they meet."""
+"""Smallest number above 0 that is accepted: smaller ones would vanish in float32 arithmetic."""
 
 
 def knob(
@@ -34,11 +34,11 @@ def knob(
     amount: str = "",
     none: float | None = None,
 ) -> Any:
-    """A field with its sentence, unit and range; `low`/`high` are included in the range, `above`/`below` are not.
+    """Return a dataclass field with its help, unit and range; `low`/`high` are included in the range, `above`/`below` are not.
 
-    `auto` is the value, outside the range, that the word auto stands for. `amount` names the resource of which the knob is
-    an amount: it is read from 12MB as from 12e6 and kept in the resource's unit. If it is None by default it may be left
-    empty, and `none` is what the word none stands for; otherwise it may be 0.
+    `auto` is the value, outside the range, that the word auto stands for. `amount` names the resource that the knob is an
+    amount of: both 12MB and 12e6 are accepted, and the value is kept in the resource's unit. If the default is None, the
+    knob may be left empty, and `none` is the value that the word none stands for; otherwise it may be 0.
     """
     facts = {"help": help, "unit": unit, "low": low, "high": high, "above": above, "below": below, "choices": choices}
     facts |= {"auto": auto, "amount": amount, "none": none}
@@ -49,7 +49,7 @@ def knob(
 
 @dataclass(frozen=True)
 class Key:
-    """One knob as a user sees it: its dotted name, type, default and facts."""
+    """A knob as users see it: its dotted name, type, default and facts."""
 
     name: str
     type: Any
@@ -58,7 +58,7 @@ class Key:
 
 
 def keys(schema: type) -> tuple[Key, ...]:
-    """Every knob of a dataclass and of the dataclasses within it, in order."""
+    """Return every knob of a dataclass and of the dataclasses within it, in order."""
     return _keys(schema, "")
 
 
@@ -78,10 +78,10 @@ def _keys(schema: type, prefix: str) -> tuple[Key, ...]:
 
 
 def full_name(schema: type, given: str, section: str = "", beside: type | None = None) -> str:
-    """The knob that `given` means: its full name, or an ending that fits one knob only (the verb's own section first).
+    """Return the full name of the knob that `given` means: a full name, or an ending of only one (`section` takes precedence).
 
-    Raises InputError where none or several fit; the nearest right key that it names may also be one of `beside`,
-    a schema whose keys stand on the same command line.
+    Raises InputError if no knob or several fit. The suggestion in its message may also be a key of `beside`, a schema
+    whose keys are given on the same command line.
     """
     names = [key.name for key in keys(schema)]
     if given in names:
@@ -102,9 +102,9 @@ def full_name(schema: type, given: str, section: str = "", beside: type | None =
 def checked(
     schema: type, settings: Sequence[tuple[str, Any]], section: str = "", where: str = "", beside: type | None = None
 ) -> list[tuple[str, Any]]:
-    """(key, value) pairs under the keys' full names, the values in the knobs' own types; see `full_name`.
+    """Return (key, value) pairs with the keys' full names and the values in the knobs' types; see `full_name`.
 
-    Raises InputError, beginning with `where`, for an unknown key, a value of the wrong type, or one out of its range.
+    Raises InputError for an unknown key, a value of the wrong type, or one out of range; the message begins with `where`.
     """
     known = {key.name: key for key in keys(schema)}
     result = []
@@ -125,12 +125,12 @@ Schema = TypeVar("Schema")
 def parse_settings(
     schema: type[Schema], settings: Sequence[tuple[str, Any]], section: str = "", where: str = ""
 ) -> Schema:
-    """A `schema` value from (key, value) pairs, the later of which win. Raises InputError as `checked` does."""
+    """Return a `schema` value from (key, value) pairs, of which later ones win. Raises InputError as `checked` does."""
     return _build(schema, dict(checked(schema, settings, section, where)), "")
 
 
 def _build(schema: type[Schema], values: Mapping[str, Any], prefix: str) -> Schema:
-    """A value of a schema, and of those within it, from knobs by their full names; the others have their defaults."""
+    """Return a value of a schema, and of the schemas within it, from knobs by full name; others get their defaults."""
     given: dict[str, Any] = {}
     for name, kind in _types(typing.cast(Hashable, schema)).items():
         if dataclasses.is_dataclass(kind):
@@ -142,14 +142,14 @@ def _build(schema: type[Schema], values: Mapping[str, Any], prefix: str) -> Sche
 
 @cache
 def _types(schema: Hashable) -> dict[str, Any]:
-    """The fields of a dataclass and their types, in order."""
+    """Return the fields of a dataclass with their types, in order."""
     types = typing.get_type_hints(schema)
     return {entry.name: types[entry.name] for entry in dataclasses.fields(typing.cast(type, schema))}
 
 
 def plain(settings: Any) -> Any:
-    """Return settings of OmegaConf as Python's own mappings and lists, interpolations resolved; others as they are. Raises InputError."""
-    if "omegaconf" not in sys.modules:  # then nobody can have made one
+    """Return settings of OmegaConf as plain mappings and lists, with interpolations resolved; others unchanged. Raises InputError."""
+    if "omegaconf" not in sys.modules:  # then no settings can be OmegaConf's
         return settings
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -163,14 +163,14 @@ def plain(settings: Any) -> Any:
 
 
 def _typed(key: Key, value: Any) -> Any:
-    """The value in the knob's own type; a text from the command line is read first. Raises InputError."""
+    """Return the value in the knob's type; a text from the command line is parsed first. Raises InputError."""
     if value == "auto" and key.facts["auto"] is not None:
         return key.facts["auto"]
     if key.facts["amount"]:
         return _typed_amount(key, value)
     if isinstance(value, str) and key.type is not str:
         value = parse_value(value, key.name)
-        # The number stands for the word where it is kept, not where it is given.
+        # The number stands for the word auto when it is stored, but users must write the word.
         if type(value) in (int, float) and value == key.facts["auto"]:
             raise _out_of_range(key, value)
     if typing.get_origin(key.type) is not list:
@@ -181,7 +181,7 @@ def _typed(key: Key, value: Any) -> Any:
 
 
 def _typed_amount(key: Key, value: Any) -> float | None:
-    """An amount in the unit of the knob's resource, None where there is none. Raises InputError."""
+    """Return an amount in the unit of the knob's resource, or None if it is empty. Raises InputError."""
     optional = key.default is None
     if optional and value in ("none", "", None):
         return key.facts["none"] if value == "none" else None
@@ -192,12 +192,12 @@ def _typed_amount(key: Key, value: Any) -> float | None:
 
 
 def _float(value: float) -> float:
-    """The nearest float; infinity for whole numbers beyond all of them."""
+    """Return the nearest float; infinity for whole numbers that are too large."""
     return float(value) if type(value) is float or abs(value) < 2**1000 else math.inf
 
 
 def _typed_item(key: Key, kind: type, value: Any) -> Any:
-    """Whole numbers may be written 1e3, and stand for other numbers; nothing else is taken for something else."""
+    """Return a value in its type. Only 1e3 for a whole number and whole numbers for floats are converted."""
     if kind is int and type(value) is float and value.is_integer() and abs(value) <= 2**53:
         return int(value)
     if kind is float and type(value) is int:
@@ -206,19 +206,19 @@ def _typed_item(key: Key, kind: type, value: Any) -> Any:
         hint = "; put it in quotes" if kind is str else ""
         raise InputError(f"{key.name} takes {_type_name(key.type)}, not {_show(value)}{hint}.")
     if isinstance(value, str) and ("\0" in value or "${" in value or value == "???"):
-        raise InputError(f"{key.name} cannot be {_show(value)}: '${{', '???' and NUL are not used here; change it.")
+        raise InputError(f"{key.name} cannot be {_show(value)}: '${{', '???' and NUL are not allowed; change it.")
     return value
 
 
 def check_range(key: Key, value: Any) -> None:
-    """Raises InputError, naming the key and its range, for a value (or an element of a list) outside it."""
+    """Raise InputError, with the key and its range, if a value (or an element of a list) is out of range."""
     facts = key.facts
     if value is None or value in (facts["auto"], facts["none"]):
         return
     for item in value if isinstance(value, list) else [value]:
         if facts["choices"] and item not in facts["choices"]:
             choices = [str(choice) for choice in facts["choices"] if choice != ""]
-            raise InputError(f"{key.name} has no choice {_show(item)}; {suggestion(str(item), choices)}.")
+            raise InputError(f"{key.name} cannot be {_show(item)}; {suggestion(str(item), choices)}.")
         if isinstance(item, (int, float)) and not isinstance(item, bool):
             inside = (
                 math.isfinite(item)
@@ -230,7 +230,7 @@ def check_range(key: Key, value: Any) -> None:
             if not inside:
                 raise _out_of_range(key, item)
             if 0 < abs(item) < TINY:
-                raise InputError(f"{key.name}={item} is too close to 0 to be meant; write 0, or {TINY} and more.")
+                raise InputError(f"{key.name}={item} is too close to 0; write 0, or at least {TINY}.")
 
 
 def _out_of_range(key: Key, value: Any) -> InputError:
@@ -238,7 +238,7 @@ def _out_of_range(key: Key, value: Any) -> InputError:
 
 
 def range_text(facts: Mapping[str, Any]) -> str:
-    """A range in words, `at least 0, below 1` or `0 to 1`, and the word auto where it stands for something."""
+    """Return a range in words, such as `at least 0, below 1` or `0 to 1`, after the word auto if it is allowed."""
     auto = "auto, or " if facts["auto"] is not None else ""
     if facts["low"] is not None and facts["high"] is not None:
         return f"{auto}{_plain_number(facts['low'])} to {_plain_number(facts['high'])}"
@@ -253,7 +253,7 @@ def _plain_number(value: float) -> str:
 
 
 def split_override(text: str) -> tuple[str, str]:
-    """`key=value` as a pair. Raises InputError where there is no `=`, or no key before it."""
+    """Return `key=value` as a pair. Raises InputError if there is no `=`, or no key before it."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise InputError(f"{shorten(repr(text))} has no key; write key=value, such as seed=1.")
@@ -261,12 +261,12 @@ def split_override(text: str) -> tuple[str, str]:
 
 
 def save_yaml(config: Any) -> str:
-    """A configuration value as YAML text that `read_yaml` reads back to the same. Raises InputError for what is no text."""
+    """Return a configuration as YAML that `read_yaml` reads back to the same value. Raises InputError for invalid text."""
     return to_yaml(dataclasses.asdict(config))
 
 
 def differences(old: Any, new: Any) -> list[str]:
-    """The knobs in which two configurations of one schema differ, as `key: old -> new`."""
+    """Return the knobs in which two configurations of one schema differ, as `key: old -> new`."""
     return [
         f"{key.name}: {written(key, get(old, key.name))} -> {written(key, get(new, key.name))}"
         for key in keys(type(new))
@@ -275,7 +275,7 @@ def differences(old: Any, new: Any) -> list[str]:
 
 
 def written(key: Key, value: Any) -> str:
-    """A knob's value as a user would write it."""
+    """Return a knob's value as users would write it."""
     if key.facts["auto"] is not None and value == key.facts["auto"]:
         return "auto"
     if key.facts["amount"]:
@@ -284,17 +284,17 @@ def written(key: Key, value: Any) -> str:
 
 
 def get(value: Any, name: str) -> Any:
-    """The value of a knob by its dotted name."""
+    """Return the value of a knob by its dotted name."""
     for part in name.split("."):
         value = getattr(value, part)
     return value
 
 
 def _show(value: Any) -> str:
-    """A value as a message quotes it: on one line, and short."""
+    """Return a value as messages quote it: short and on one line."""
     return "nothing" if value is None else shorten(repr(value))
 
 
 def _type_name(kind: Any) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
     return names.get(kind) or f"a list of {names[typing.get_args(kind)[0]].split(' ', 1)[1]}s"

@@ -1,4 +1,4 @@
-"""What a named way to search or to train sets: the values that its paper or its code has, under whatever else is given."""
+"""Presets of strategies and recipes: the values in their papers or code, which other settings override."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ STRATEGIES |= {
         "search.alpha_clip": 0.0,
     },
 }
-"""What `search.strategy` presets. pdarts is what the defaults are too, `random` presets nothing.
+"""Presets of `search.strategy`. Those of pdarts are also the defaults; `random` has none.
 
 pdarts: Chen et al. 2019, section 4.2; darts: Liu et al. 2019, appendix A.1.
 """
@@ -102,15 +102,15 @@ RECIPES |= {
         "retrain.cutout": 0,
     },
 }
-"""What `retrain.recipe` presets: a whole training, but not how it is computed. pdarts is what the defaults are too.
+"""Presets of `retrain.recipe`: a whole training, but not how it is computed. Those of pdarts are also the defaults.
 
-pdarts and imagenet_mobile: Chen et al. 2019, section 4.3; darts: Liu et al. 2019, appendix A.2; docs/fidelity.md says how
-they compare with the authors' code. fast: docs/decisions.md.
+pdarts and imagenet_mobile: Chen et al. 2019, section 4.3; darts: Liu et al. 2019, appendix A.2; docs/fidelity.md compares
+them with the authors' code. fast: docs/decisions.md.
 """
 
 PRESETS = {"search.strategy": STRATEGIES, "retrain.recipe": RECIPES}
-"""The keys whose values preset others: whoever names one gets all that it presets, over whatever was said before and under
-what is said beside it.
+"""Keys whose values preset other keys.
 
-What the value in force before had preset, and the new one does not, goes back to its default.
+Naming a value applies all of its presets. They override earlier settings, and settings given together with the key
+override them. Keys preset by the previous value but not by the new one return to their defaults.
 """

@@ -1,4 +1,4 @@
-"""Experiments put together: an experiment file over the presets it names, the command line on top, and what must fit together."""
+"""Resolution of experiments: presets, then the experiment file, then the command line, and checks across knobs."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from rapdarts.files.run_files import RunFile
 from rapdarts.files.yaml import read_yaml
 
 HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download", "search.checkpoint")
-"""Knobs that may change at a resume. Other threads and another device round otherwise, and the run says so then."""
+"""Knobs that may change when a run resumes. Rounding depends on threads and device, so the run reports a change of these."""
 
 
 Pairs = list[tuple[str, Any]]
 
 OLDER = {"search.spend": 0.0, "search.derive_none": True, "search.skip_paths": "any"}
-"""What runs did that are older than these keys."""
+"""Values for the configurations of runs that are older than these keys."""
 
 
 def resolve_experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
-    """Return the experiment that a user names (one that ships, or a YAML file), with the (key, value) pairs of the command line on top.
+    """Return a shipped experiment or that of a YAML file, overridden by the (key, value) pairs of the command line.
 
-    A file means the same to every verb; on the command line a key without its section is looked for in `section`
-    first. Raises InputError for an unknown name, an unreadable file, or a wrong key, type or range.
+    A file means the same for every verb. On the command line, a key without its section is looked up in `section` first.
+    Raises InputError for an unknown name, an unreadable file, or a wrong key, type or range.
     """
     return _completed(_file_settings(experiment_file(name_or_path)) if name_or_path else [], given, section)
 
 
 def changed_experiment(config: Experiment, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
-    """Return a copy of an experiment, with (key, value) pairs on top as in `resolve_experiment`. Raises InputError."""
+    """Return a copy of an experiment overridden by (key, value) pairs, as in `resolve_experiment`. Raises InputError."""
     return _completed([(key.name, get(config, key.name)) for key in keys(Experiment)], given, section)
 
 
 def _completed(settings: Pairs, given: Sequence[tuple[str, Any]], section: str) -> Experiment:
-    """The experiment of settings under their full names, with the pairs of a command line on top."""
+    """Return the experiment of settings with full names, overridden by the pairs of a command line."""
     named = checked(Experiment, _split(given)[1], section, beside=Launch)
     config = parse_settings(Experiment, settings + _presets(named, settings) + named)
     check_experiment(config)
@@ -47,7 +47,7 @@ def _completed(settings: Pairs, given: Sequence[tuple[str, Any]], section: str) 
 
 
 def resolve_launch(given: Sequence[tuple[str, Any]]) -> Launch:
-    """Return the folder of the run that the pairs describe, and whether it resumes. Raises InputError."""
+    """Return the run folder that the pairs describe, and whether to resume the run. Raises InputError."""
     found = parse_settings(Launch, _split(given)[0])
     if found.resume and not found.run:
         raise InputError("resume=true needs run=PATH, the folder of the run to continue.")
@@ -55,31 +55,31 @@ def resolve_launch(given: Sequence[tuple[str, Any]]) -> Launch:
 
 
 def keys_given_in(part: str, given: Sequence[tuple[str, Any]], section: str) -> dict[str, str]:
-    """Return the keys of the section `part` that the pairs of a command line set: as they were given, with their full names."""
+    """Return the keys in the section `part` that the pairs of a command line set: full names by the keys as given."""
     names = {key: full_name(Experiment, key, section, beside=Launch) for key, _ in _split(given)[1]}
     return {key: name for key, name in names.items() if name.startswith(f"{part}.")}
 
 
 def _split(given: Sequence[tuple[str, Any]]) -> tuple[Pairs, Pairs]:
-    """The pairs of the launch, and those of the experiment."""
+    """Split pairs into those of the launch and those of the experiment."""
     of_launch = {key.name for key in keys(Launch)}
     return [pair for pair in given if pair[0] in of_launch], [pair for pair in given if pair[0] not in of_launch]
 
 
 def _file_settings(path: Path) -> list[tuple[str, Any]]:
-    """The settings of an experiment file under their full names, checked, over what its strategy and recipe preset."""
+    """Return the checked settings of an experiment file with full names, after the presets of its strategy and recipe."""
     sections = {key.name.rpartition(".")[0] for key in keys(Experiment)}
     written = [(key, value) for key, value in read_yaml(path) if not (value is None and key in sections)]
     named = checked(Experiment, written, where=str(path))
     names = [name for name, _ in named]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{path}: the key {name} stands here twice; keep one.")
+            raise InputError(f"{path}: the key {name} is given twice; keep one.")
     return _presets(named, []) + named
 
 
 def _presets(named: Pairs, before: Pairs) -> Pairs:
-    """Return the presets of what `named` chooses; they lie under `named`, and over the settings `before`."""
+    """Return the presets of the values in `named`; `named` overrides them, and they override the settings `before`."""
     defaults = {key.name: key.default for key in keys(Experiment)}
     found: Pairs = []
     for chooser, presets in PRESETS.items():
@@ -91,21 +91,21 @@ def _presets(named: Pairs, before: Pairs) -> Pairs:
 
 
 def check_experiment(config: Experiment) -> None:
-    """Check what no range of a single knob can say. Raises InputError."""
+    """Check the conditions that involve several knobs. Raises InputError."""
     search = config.search
     stages = len(search.layers)
     if not stages:
-        raise InputError("search.layers is empty; give one depth a stage.")
+        raise InputError("search.layers is empty; give one depth per stage.")
     for name in ("candidates", "skip_dropout"):
         if len(getattr(search, name)) != stages:
             raise InputError(
-                f"search.{name} has {len(getattr(search, name))} entries but search.layers has {stages}; give one a stage."
+                f"search.{name} needs one value per stage: it has {len(getattr(search, name))}, search.layers has {stages}."
             )
     if any(later == 0 for later in search.candidates[1:]):
-        raise InputError("search.candidates: only the first stage keeps all (0); later ones give a number.")
+        raise InputError("search.candidates: only the first stage may keep all (0); give a number for the others.")
     if search.warmup_epochs >= search.epochs:
         raise InputError(
-            f"search.warmup_epochs={search.warmup_epochs} leaves no epoch of {search.epochs} to train alpha; make it smaller."
+            f"search.warmup_epochs={search.warmup_epochs} leaves none of the {search.epochs} epochs to train alpha; make it smaller."
         )
     if search.channels % search.partial_channels:
         raise InputError(
@@ -120,25 +120,27 @@ def check_experiment(config: Experiment) -> None:
     retrain = config.retrain
     if retrain.warmup_epochs >= retrain.epochs and retrain.warmup_epochs:
         raise InputError(
-            f"retrain.warmup_epochs={retrain.warmup_epochs} (of the recipe, if not of yours) leaves no epoch of {retrain.epochs} at"
-            " the full learning rate; make it smaller, such as retrain.warmup_epochs=0."
+            f"retrain.warmup_epochs={retrain.warmup_epochs} (set by you or by the recipe) leaves none of the {retrain.epochs} epochs"
+            " at the full learning rate; make it smaller, such as retrain.warmup_epochs=0."
         )
     if retrain.nesterov and not retrain.momentum:
-        raise InputError("retrain.nesterov=true needs a momentum; add retrain.momentum=0.9, or leave it out.")
+        raise InputError("retrain.nesterov=true needs momentum; add retrain.momentum=0.9, or leave it out.")
     limits = budget_limits(search.budget)
     if config.skeleton.channels == 0 and not limits:
-        raise InputError("skeleton.channels=auto needs a budget to fill, such as budget.params=3.0M; or give a number.")
+        raise InputError(
+            "skeleton.channels=auto needs a budget; add one, such as budget.params=3.0M, or give a number."
+        )
     if search.strategy == "random" and config.skeleton.channels == 0:
         raise InputError("strategy=random does not choose a width; set skeleton.channels to a number.")
     if search.strategy == "random" and limits and search.random.macs:
         raise InputError("search.random.macs and search.budget cannot be combined; remove one.")
     if search.latency and search.precision != 32:
         raise InputError(
-            f"latency tables are measured in fp32, which search.precision={search.precision} is not; leave one of them out."
+            f"search.latency is measured in fp32, but search.precision={search.precision} is not; leave one of them out."
         )
     if not search.latency and (search.cost.latency or "latency" in limits):
         raise InputError(
-            "a price or budget on latency needs search.latency=FILE, a table that rapdarts measure writes."
+            "a price or budget for latency needs search.latency=FILE, a table written by rapdarts measure."
         )
     if len(config.data.mean) != len(config.data.std):
         raise InputError("data.mean and data.std must have the same length; give both, or neither.")
@@ -146,7 +148,7 @@ def check_experiment(config: Experiment) -> None:
 
 
 def experiment_of_run(folder: Path) -> Experiment:
-    """Return the configuration that a run folder keeps. Raises InputError where there is none."""
+    """Return the configuration kept in a run folder. Raises InputError if there is none."""
     file = folder / RunFile.CONFIG
     if not os.path.isfile(file):
         raise InputError(f"{shorten(str(folder))} is not a run folder: it has no config.yaml.")
@@ -155,13 +157,13 @@ def experiment_of_run(folder: Path) -> Experiment:
 
 
 def experiment_of_alphas(file: Path, needed: bool) -> Experiment:
-    """Return the configuration beside an alphas.json; where there is none and none is `needed`, the defaults. Raises InputError."""
+    """Return the configuration next to an alphas.json, or the defaults if there is none and it is not `needed`. Raises InputError."""
     beside = file.parent / RunFile.CONFIG
     return experiment_of_run(file.parent) if needed or os.path.isfile(beside) else Experiment()
 
 
 def config_digest(config: Experiment) -> str:
-    """Return the sha256 of all knobs that shape the result, as hex."""
+    """Return the sha256 of all knobs that affect the result, as hex."""
     import hashlib  # takes longer to load than an experiment to resolve
 
     lines = [
@@ -171,37 +173,37 @@ def config_digest(config: Experiment) -> str:
 
 
 def _digested(key: Key, value: Any) -> Any:
-    """A value as it goes into a digest: amounts as texts of a plain number, as they always did."""
+    """Return a value for the digest; amounts are texts of plain numbers, so that digests of older versions stay valid."""
     return value if not key.facts["amount"] else "" if value is None else f"{value:.17g}"
 
 
 def experiment_folder() -> Path:
-    """Return the folder of the experiments that ship: beside the package in a checkout, inside it once installed."""
+    """Return the folder of the shipped experiments: next to the package in a checkout, inside it once installed."""
     packaged = Path(__file__).parents[1] / "experiments"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "experiments"
 
 
 def experiment_names() -> list[str]:
-    """Return the names of the experiments that ship."""
+    """Return the names of the shipped experiments."""
     return sorted(file.stem for file in experiment_folder().glob("*.yaml"))
 
 
 def experiment_file(name_or_path: str) -> Path:
-    """Return the YAML file of an experiment. Raises InputError, naming the nearest, for one that is not there."""
+    """Return the YAML file of an experiment. Raises InputError, naming the nearest, if it does not exist."""
     path = Path(name_or_path)
     if os.path.isfile(path / RunFile.CONFIG):
         raise InputError(
             f"{shorten(name_or_path)} is a run folder, not an experiment; continue it with run={shorten(name_or_path)}"
-            f" resume=true, or take its settings with {path / RunFile.CONFIG}."
+            f" resume=true, or use its settings by naming {path / RunFile.CONFIG}."
         )
     if path.suffix in {".yaml", ".yml"}:
         if not os.path.isfile(path):
-            raise InputError(f"there is no experiment file {shorten(name_or_path)}; change its path.")
+            raise InputError(f"there is no experiment file {shorten(name_or_path)}; check its path.")
         return path
     known = experiment_names()
     if name_or_path not in known:
         hint = suggestion(name_or_path, known)
         raise InputError(
-            f"there is no experiment {shorten(repr(name_or_path))}; {hint}; a file of yours ends in .yaml."
+            f"there is no experiment {shorten(repr(name_or_path))}; {hint}; your own file must end in .yaml."
         )
     return experiment_folder() / f"{name_or_path}.yaml"

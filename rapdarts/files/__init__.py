@@ -1,1 +1,1 @@
-"""Files, read with care and written whole or not at all."""
+"""Files, read with strict checks and written completely or not at all."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside the target, forced to disk, then put in its place in one step."""
+"""Atomic writing: files are written next to the target, synced to disk, then moved into place in one step."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from rapdarts.errors import InputError, StorageError, shorten
 from rapdarts.files.run_files import RUN_FILES, RunFile
 
 MARKS = (RunFile.ENVIRONMENT, RunFile.ALPHAS)
-"""Files that only the folder of a run holds."""
+"""Files that only run folders contain."""
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
-"""Names of the temporary files that `write` makes."""
+"""Names of the temporary files of `write_atomically`."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file by new content in one step: a reader sees the old or the new, also after a crash.
+    """Replace the content of a file in one step: readers see the old or the new content, even after a crash.
 
-    Raises StorageError, naming the path and the reason, and leaves no temporary file.
+    If this fails, raises StorageError with the path and the reason, and leaves no temporary file.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        # O_EXCL and O_NOFOLLOW: a link planted under this name is refused, not followed.
+        # O_EXCL and O_NOFOLLOW: a link planted at this path is rejected, not followed.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -43,26 +43,26 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Force the names in a folder to disk."""
+    """Sync the entries of a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems keep no folders to sync
+        if error.errno != errno.EINVAL:  # some file systems cannot sync folders
             raise
     finally:
         os.close(descriptor)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that a killed process left; call it only while holding the folder's lock."""
+    """Remove temporary files left by a killed process; call this only while holding the folder's lock."""
     for leftover in folder.rglob(".*.tmp"):
         if TEMPORARY.fullmatch(leftover.name):
             leftover.unlink(missing_ok=True)
 
 
 def storage_error(path: Path, error: OSError, needed: int = 0) -> StorageError:
-    """Return the error that says why a file cannot be written; `needed` is its size in bytes."""
+    """Return the error to raise for a file that cannot be written; `needed` is its size in bytes."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageError(
             f"{path} cannot be written: {error.strerror} (it needs {needed / 1e6:.1f} MB). Free some space."
@@ -71,11 +71,11 @@ def storage_error(path: Path, error: OSError, needed: int = 0) -> StorageError:
 
 
 def file_in_folder(path: str | os.PathLike[str], key: str = "out") -> Path:
-    """Return what `file_to_write` does; ask it before long work. Raises InputError also where the file's folder is absent."""
+    """Return the same as `file_to_write`, for a check before long work: also raises InputError if the file's folder is missing."""
     file = file_to_write(path, key)
     if not os.path.isdir(file.parent):
         raise InputError(
-            f"{key}={shorten(os.fspath(path))}: there is no folder {file.parent}; make it first, or choose another."
+            f"{key}={shorten(os.fspath(path))}: there is no folder {file.parent}; create it first, or choose another."
         )
     return file
 
@@ -83,12 +83,12 @@ def file_in_folder(path: str | os.PathLike[str], key: str = "out") -> Path:
 def file_to_write(path: str | os.PathLike[str], key: str = "out") -> Path:
     """Return the path of a file to write, which the user gave as `key`.
 
-    Raises InputError where it names no file, or one that a run keeps as its record.
+    Raises InputError if the path does not name a file, or names a file of a run's record.
     """
     file, given = Path(path), f"{key}={shorten(os.fspath(path))}"
     if not file.name or os.path.isdir(file):
-        raise InputError(f"{given} names no file; write the path of one.")
+        raise InputError(f"{given} does not name a file; give the path of one.")
     records = (one / mark for one in Path(os.path.abspath(file)).parents[:3] for mark in MARKS)
     if file.name in RUN_FILES and os.path.isfile(file) and any(map(os.path.isfile, records)):
-        raise InputError(f"{given} is part of the record of a run, and would be lost; name another file.")
+        raise InputError(f"{given} is part of the record of a run and would be overwritten; name another file.")
     return file

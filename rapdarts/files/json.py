@@ -1,7 +1,7 @@
-"""Strict JSON: repeated keys, NaN and endless numbers or nesting are refused, and every field of a format is checked.
+"""Strict JSON: rejects repeated keys, NaN, and very long numbers or deep nesting, and checks every field of a format.
 
 `strict_loads` parses a text. `record` and the readers check its values against a format. A reader is a function
-`(value, where)`, where messages call the value `where`: it returns the value, or what it stands for, or raises InputError.
+`(value, where)`, where `where` names the value in messages. It returns the value, perhaps converted, or raises InputError.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ TOKEN = re.compile(r'(?P<text>"[^"\\]*(?:\\.[^"\\]*)*")(?P<colon>\s*:)?|(?P<brac
 
 
 class Fault(ValueError):
-    """A text that is not plain JSON, with line and column; the caller adds the file, and what to do about it.
+    """An error in a JSON text, with line and column; the caller adds the file and what to do.
 
-    `kind` is `syntax`, `depth`, `key` (a repeated one) or `number`; `found` is the text at that place.
+    `kind` is `syntax`, `depth`, `key` (a repeated one) or `number`; `found` is the text at that position.
     """
 
     def __init__(self, text: str, at: int, kind: str, problem: str, found: str = "") -> None:
@@ -35,20 +35,20 @@ class Fault(ValueError):
 
 
 def strict_loads(text: str, infinite: bool = False) -> Any:
-    """Return the values of a JSON text; with `infinite`, numbers too large for a float are infinity, for a range to refuse.
+    """Return the values of a JSON text; with `infinite`, numbers too large for a float become infinity, for a range check to reject.
 
-    Raises Fault, also where Python's own parser is lenient: for repeated keys, NaN, and endless numbers or nesting.
+    Raises Fault, also where Python's own parser is lenient: for repeated keys, NaN, and very long numbers or deep nesting.
     """
     try:
-        # A cut number never gets out of here: the walk over the tokens refuses a long one.
+        # Truncated numbers are never returned: the loop over the tokens rejects long ones.
         tree = json.loads(text, parse_int=lambda digits: int(digits[: MAX_DIGITS + 2]))
     except json.JSONDecodeError as error:
         raise Fault(text, error.pos, "syntax", f"not JSON: {error.msg}") from None
     except RecursionError:
         tree = None
 
-    # From here on the text is JSON as far as it was read, so that its tokens need no further checking.
-    keys: list[set[str]] = []  # of every object (or list) that is still open
+    # The text that was parsed is valid JSON, so its tokens need no further checks.
+    keys: list[set[str]] = []  # those of every object (or list) that is still open
     for token in TOKEN.finditer(text):
         word = token["word"] or ""
         if token["bracket"] in ("{", "["):
@@ -60,7 +60,7 @@ def strict_loads(text: str, infinite: bool = False) -> Any:
         elif token["colon"]:
             key = json.loads(token["text"])
             if key in keys[-1]:
-                raise Fault(text, token.start(), "key", f"the key {quote_value(key)} stands twice in one object", key)
+                raise Fault(text, token.start(), "key", f"the key {quote_value(key)} is repeated in one object", key)
             keys[-1].add(key)
         elif problem := _number_problem(word, infinite):
             raise Fault(text, token.start(), "number", problem, word)
@@ -68,7 +68,7 @@ def strict_loads(text: str, infinite: bool = False) -> Any:
 
 
 def _number_problem(word: str, infinite: bool) -> str:
-    """Return why a word outside of strings is refused, or an empty string."""
+    """Return why a token outside of strings is rejected, or an empty string."""
     digits = word.lstrip("-")
     if digits in ("NaN", "Infinity"):
         return f"{word} is not a finite number"
@@ -82,7 +82,7 @@ def _number_problem(word: str, infinite: bool) -> str:
 
 
 def reader(fits: Callable[[Any], bool], wanted: str) -> ValueReader:
-    """Return a reader of the values that fit; its message for others says what is wanted."""
+    """Return a reader that accepts the values that fit; its message for others says what is `wanted`."""
 
     def read(value: Any, where: str) -> Any:
         if not fits(value):
@@ -98,7 +98,7 @@ as_list = reader(lambda value: isinstance(value, list), "a list")
 
 def number(low: float, high: float, *, whole: bool = False, above: bool = False) -> ValueReader:
     """Return a reader of numbers from `low` (with `above`, excluding it) to `high`."""
-    kinds = (int,) if whole else (int, float)  # and no bool, which is a subclass of int
+    kinds = (int,) if whole else (int, float)  # but not bool, which is a subclass of int
     bounds = f"above {low:g}, up to {high:g}" if above else f"from {low:g} to {high:g}"
     return reader(
         lambda value: type(value) in kinds and low <= value <= high and not (above and value == low),
@@ -112,9 +112,9 @@ def record(
     required: Mapping[str, ValueReader | None],
     optional: Mapping[str, ValueReader | None] | None = None,
 ) -> dict[str, Any]:
-    """Return the fields of an object, each through its reader and in the readers' order; None takes a value as it is.
+    """Return the fields of an object as read by their readers, in the readers' order; None as a reader accepts any value.
 
-    Raises InputError for an unknown field (naming the nearest), a missing one, and as the readers do.
+    Raises InputError for an unknown field (naming the nearest), for a missing field, and as the readers do.
     """
     readers = {**required, **(optional or {})}
     for name in as_object(tree, where):
@@ -136,12 +136,12 @@ def is_whole(value: Any) -> TypeGuard[int]:
 
 
 def quote_value(value: Any) -> str:
-    """Return a value as messages quote it: on one line, and short."""
+    """Return a value as messages quote it: short and on one line."""
     return shorten(repr(value))
 
 
 def dump(value: Any, indent: str = "") -> str:
-    """Return JSON with a line for each entry of an object and of a list nested three deep; flatter values take one line.
+    """Return JSON with one line per entry of an object or of a list nested at least three deep; other values take one line.
 
     Raises ValueError for NaN or infinity.
     """
@@ -157,5 +157,5 @@ def dump(value: Any, indent: str = "") -> str:
 
 
 def _depth(value: Any) -> int:
-    """Depth to which lists are nested."""
+    """Return the depth to which lists are nested."""
     return 1 + max(map(_depth, value), default=0) if isinstance(value, (list, tuple)) else 0

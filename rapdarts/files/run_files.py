@@ -1,4 +1,4 @@
-"""Files of a run folder: one table of their names, for whoever writes them and whoever reads them."""
+"""Names of the files in a run folder, in one table for writers and readers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Final
 
 
 class RunFile:
-    """Names of the files that a run writes in its folder, or a network that is trained within it in its own."""
+    """Names of the files that a run writes to its folder, or to the folders of networks trained within it."""
 
     ALPHAS: Final = "alphas.json"
     """Architecture parameters of a search."""
     BEST_GENOTYPE: Final = "best.json"
-    """Genotype that a ranking puts first."""
+    """First genotype of a ranking."""
     BEST_NETWORK: Final = "best.safetensors"
     """Network with the best validation accuracy."""
     CANDIDATES: Final = "candidates.json"
@@ -24,16 +24,16 @@ class RunFile:
     ENVIRONMENT: Final = "environment.json"
     """Command, versions and hardware."""
     GENOTYPE: Final = "genotype.json"
-    """Genotype that a search chose."""
+    """Genotype derived by a search."""
     GENOTYPES: Final = "genotypes.json"
-    """Genotypes that a random baseline drew."""
+    """Genotypes drawn by a random baseline."""
     HARDWARE: Final = "hardware.yaml"
-    """Energies by which a search was priced."""
+    """Energies that priced a search."""
     LATENCY: Final = "latency.json"
-    """Latency table by which a search was priced."""
+    """Latency table that priced a search."""
     LOCK: Final = "lock"
     METRICS: Final = "metrics.jsonl"
-    """Figures of every epoch."""
+    """Metrics of every epoch."""
     NETWORK: Final = "network.safetensors"
     """Trained network."""
     RANKING: Final = "ranking.json"
@@ -45,18 +45,18 @@ class RunFile:
 
 
 RUN_FILES = frozenset(name for key, name in vars(RunFile).items() if key.isupper())
-"""All of them."""
+"""Names of all files in `RunFile`."""
 
 
 def begun(folder: Path) -> bool:
-    """Return whether a run in this folder has got so far that there is something to lose, or to continue."""
+    """Return whether a run in this folder has saved anything that could be lost or resumed."""
     record = folder / RunFile.METRICS
     saved = any((folder / name).exists() for name in (RunFile.CHECKPOINT, RunFile.RESULT))
     return (folder / RunFile.CONFIG).exists() and (saved or (record.exists() and record.stat().st_size > 0))
 
 
 def run_of(path: Path) -> Path | None:
-    """Return the folder of the run that has written a trained network, which may lie in trained/NUMBER; None if there is none."""
+    """Return the folder of the run that wrote a trained network, perhaps in trained/NUMBER, or None."""
     folders = [path.parent]
     if path.absolute().parent.parent.name == "trained":
         folders.append(path.absolute().parents[2])

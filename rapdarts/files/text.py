@@ -1,4 +1,4 @@
-"""Text files, read with care: anything that is not a regular file, is too large or is not UTF-8 is an InputError."""
+"""Reading of text files: anything that is not a regular file, is too large, or is not UTF-8 raises InputError."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rapdarts.errors import InputError
 def read_text(path: Path, where: str, most: int, larger: str, other: str = "is not a regular file") -> str:
     """Return the text of a file of up to `most` bytes; `where` names it in messages.
 
-    Raises InputError, with `larger` for a file of more bytes and `other` for a folder, a fifo or a device.
+    Raises InputError, with the text `larger` for a larger file and `other` for a folder, a FIFO or a device.
     """
     try:
-        # Looked at before it is opened: opening a fifo would wait for a writer.
+        # Check before opening: to open a FIFO would block until there is a writer.
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(f"{where} {other}.")
         with path.open("rb") as file:

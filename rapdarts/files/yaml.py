@@ -1,4 +1,4 @@
-"""The part of YAML that a configuration needs: numbers, strings, lists and maps, and nothing that runs code or misleads."""
+"""The subset of YAML that configurations need: numbers, strings, lists and maps, without code execution or ambiguity."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from rapdarts.files.text import read_text
 MAX_FILE_BYTES = 100_000
 MAX_DEPTH = 20
 MAX_DIGITS = 100
-"""Longest number that is parsed; Python takes minutes over one of a million digits."""
+"""Length of the longest number that is parsed; Python takes minutes to parse a million digits."""
 
 NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 LEADING_ZERO = re.compile(r"[-+]?0[0-9]")
 WORDS = {"true", "True", "TRUE", "false", "False", "FALSE", "null", "Null", "NULL", "~", ""}
 INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-"""Infinity and NaN, which pass here because the range of every knob refuses them by name."""
+"""Infinity and NaN; they are accepted here because the range check of every knob rejects them with its own message."""
 
 
 def read_yaml(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield the (dotted key, value) pairs of a YAML file.
 
-    Raises InputError for what a configuration does not need: interpolation, tags, aliases, repeated keys, and plain
-    words that YAML reads as something other than they look like (010, 1:30, no).
+    Raises InputError for everything that a configuration does not need: interpolation, tags, aliases, repeated keys, and
+    plain words that YAML reads in unexpected ways (010, 1:30, no).
     """
     import yaml
 
@@ -42,23 +42,23 @@ def read_yaml(path: Path) -> Iterator[tuple[str, Any]]:
     if tree is None:
         return
     if not isinstance(tree, dict):
-        raise InputError(f"{path} must hold sections such as data: and search:.")
+        raise InputError(f"{path} must contain sections such as data: and search:.")
     yield from _leaves(tree, "")
 
 
 def parse_value(text: str, key: str) -> Any:
-    """Return the number, truth value or list that a text on the command line stands for. Raises InputError."""
+    """Return the number, truth value or list given as text on the command line. Raises InputError."""
     import yaml
 
     try:
         return _parse_yaml(text)
     except yaml.YAMLError as error:
-        problem = _why(error) or "no number, truth value or [list]"
+        problem = _why(error) or "not a number, truth value or [list]"
         raise InputError(f"{key}={shorten(text)} cannot be read: {problem}.") from None
 
 
 def to_yaml(tree: Mapping[str, Any]) -> str:
-    """A tree of values as YAML text that `read_yaml` reads back to the same. Raises InputError for what is no text."""
+    """Return a tree of values as YAML that `read_yaml` reads back to the same values. Raises InputError for invalid text."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -66,8 +66,8 @@ def to_yaml(tree: Mapping[str, Any]) -> str:
             return True
 
         def represent_text(self, text: str) -> Any:
-            text.encode()  # some writers of YAML escape what they cannot encode, and no reader takes it back
-            # In quotes what reads like a number here, and a line's end to a reader that the writer takes for a letter.
+            text.encode()  # some YAML writers escape what they cannot encode, which no reader accepts
+            # Quote text that would be read as a number, and NEL, which readers take for a line break but writers do not.
             style = "'" if NUMBER.fullmatch(text) else '"' if "\x85" in text else None
             return self.represent_scalar("tag:yaml.org,2002:str", text, style)
 
@@ -75,11 +75,11 @@ def to_yaml(tree: Mapping[str, Any]) -> str:
     try:
         return str(yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True))
     except UnicodeEncodeError as error:  # a file name of bytes that are not UTF-8
-        raise InputError(f"{error.object!r} is not UTF-8 and cannot be written down; rename that file.") from None
+        raise InputError(f"{error.object!r} is not valid UTF-8 and cannot be saved; rename that file.") from None
 
 
 def _why(error: Any) -> str:
-    """Return the problem of a YAML error, which often continues its context."""
+    """Return the problem of a YAML error, after its context if the problem continues that sentence."""
     problem = getattr(error, "problem", None) or ""
     return f"{error.context}, {problem}" if problem.startswith("but ") else problem
 
@@ -105,9 +105,9 @@ def _parse_yaml(text: str) -> Any:
         def compose_node(self, parent: Any, index: Any) -> Any:
             event = self.peek_event()  # type: ignore[no-untyped-call]
             if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-                raise refuse("anchors and aliases are not used here; write the value twice", event)
+                raise refuse("anchors and aliases are not supported; write the value twice", event)
             if event.tag is not None:
-                raise refuse(f"the tag {event.tag} is not used here; write the value without it", event)
+                raise refuse(f"the tag {event.tag} is not supported; write the value without it", event)
             self.depth += 1
             if self.depth > MAX_DEPTH:
                 raise refuse(f"nested deeper than {MAX_DEPTH} levels", event)
@@ -117,7 +117,7 @@ def _parse_yaml(text: str) -> Any:
                 if problem := _problem(node.value, plain=node.style is None, text=node.tag.endswith(":str")):
                     raise refuse(problem, node)
                 if node.style is None and NUMBER.fullmatch(node.value) and not node.tag.endswith(":int"):
-                    node.tag = "tag:yaml.org,2002:float"  # YAML 1.1 takes 1e-3 for a text
+                    node.tag = "tag:yaml.org,2002:float"  # YAML 1.1 reads 1e-3 as a string
             return node
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -126,7 +126,7 @@ def _parse_yaml(text: str) -> Any:
                 if not (isinstance(key, yaml.ScalarNode) and key.tag.endswith(":str")):
                     raise refuse("a key must be a name", key)
                 if key.value in seen:
-                    raise refuse(f"the key {key.value} stands here twice; keep one", key)
+                    raise refuse(f"the key {key.value} is given twice; keep one", key)
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
 
@@ -134,9 +134,9 @@ def _parse_yaml(text: str) -> Any:
 
 
 def _problem(value: str, plain: bool, text: bool) -> str:
-    """Return why a scalar is refused, or an empty string; `plain`: it has no quotes, `text`: YAML reads it as a string."""
+    """Return why a scalar is rejected, or an empty string; `plain`: it has no quotes, `text`: YAML reads it as a string."""
     if "${" in value:
-        return "'${' is not used here; write the value"
+        return "'${' is not supported; write the value"
     if not plain:
         return ""
     if NUMBER.fullmatch(value):
@@ -147,4 +147,4 @@ def _problem(value: str, plain: bool, text: bool) -> str:
         misleading = not text and value not in WORDS and INFINITE.fullmatch(value) is None
     if not misleading:
         return ""
-    return f"{shorten(value)} does not mean what it looks like; write true, false, a plain number, or quotes"
+    return f"{shorten(value)} is ambiguous in YAML; write true, false or a plain number, or put it in quotes"

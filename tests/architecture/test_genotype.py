@@ -47,7 +47,7 @@ def swapped(primitive: str, source: int = 0, space: SearchSpace = SPACE) -> Geno
     [
         (
             swapped("convv"),
-            "reduce, node 2, edge 0: the space fake has no primitive 'convv'; the nearest is conv, of pool,",
+            "reduce, node 2, edge 0: the space fake has no primitive 'convv'; the nearest is conv (choose from pool,",
         ),
         (swapped("CONV "), "'CONV '; the nearest is conv"),
         (swapped("\u0455kip"), "(with U+0455 CYRILLIC SMALL LETTER DZE); the nearest is skip"),
@@ -117,7 +117,7 @@ def test_cells_with_one_input_output_their_last_node() -> None:
 def test_an_unknown_primitive_in_the_nasbench201_dialect_is_named() -> None:
     with pytest.raises(
         InputError,
-        match="node 0, edge 0: the space nasbench201 has no primitive 'conv'; there are none, skip_connect, ",
+        match="node 0, edge 0: the space nasbench201 has no primitive 'conv'; choose from none, skip_connect, ",
     ):
         validate(parse_genotype(BARS, "file"), BENCH, "file")
 

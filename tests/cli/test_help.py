@@ -87,7 +87,7 @@ def test_a_sentence_goes_below_its_key_where_there_is_no_room_beside_it(terminal
     lines = help_of(COMMANDS["search"]).splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("  search.layers "))
     assert lines[at].split() == ["search.layers", "[5,", "11,", "17]", "cells"]
-    assert lines[at + 1] == "      depth of the supernet, one number a stage [1 to 1000]"
+    assert lines[at + 1] == "      depth of the supernet, one value per stage [1 to 1000]"
     assert "  out  (empty)  path  file to write; empty: standard output" in help_of(COMMANDS["report"]).splitlines()
 
 

@@ -184,19 +184,19 @@ def test_a_slip_in_the_first_word_is_answered_without_torch(verb: str, elsewhere
         (InputError("a\nb\t\x1b[31m"), 2, r"rapdarts: error: a\nb\t\x1b[31m"),
         (DivergedError("it is not finite."), 5, "rapdarts: error: it is not finite."),
         (Preempted("stopped; continue with resume=true."), 75, "rapdarts: stopped; continue with resume=true."),
-        (KeyboardInterrupt(), 130, "rapdarts: stopped at once; what was saved before stands."),
+        (KeyboardInterrupt(), 130, "rapdarts: stopped at once; everything saved before is kept."),
         (PermissionError(13, "Permission denied", "x"), 6, "rapdarts: error: x cannot be used: Permission denied."),
         (BrokenPipeError(32, "Broken pipe"), 6, "rapdarts: error: a file cannot be used: Broken pipe."),
         (
             type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.\nTried"),
             7,
-            "rapdarts: error: out of memory (CUDA out of memory.); lower the batch or the channels.",
+            "rapdarts: error: out of memory (CUDA out of memory.); reduce the batch size or the channels.",
         ),
-        (MemoryError(), 7, "rapdarts: error: out of memory (MemoryError); lower the batch or the channels."),
+        (MemoryError(), 7, "rapdarts: error: out of memory (MemoryError); reduce the batch size or the channels."),
         (
             ValueError("first\nsecond"),
             1,
-            "rapdarts: internal error: ValueError: first. Report it with what --debug shows.",
+            "rapdarts: internal error: ValueError: first. Please report it with the output of --debug.",
         ),
     ],
 )
@@ -423,14 +423,14 @@ def test_derive_by_another_rule_and_skeleton(
 
 RESULTS = {
     "derive runs/first out=runs/first/alphas.json": "the record",
-    "derive runs/first/alphas.json out=runs/./first/alphas.json": "reads",
-    "derive runs/first hardware=mine.yaml out=mine.yaml": "reads",
+    "derive runs/first/alphas.json out=runs/./first/alphas.json": "an input",
+    "derive runs/first hardware=mine.yaml out=mine.yaml": "an input",
     "export runs/first out=runs/first/config.yaml": "the record",
-    "export mine.json to=svg out=mine.json": "reads",
-    "export net.safetensors to=safetensors out=link": "reads",
+    "export mine.json to=svg out=mine.json": "an input",
+    "export net.safetensors to=safetensors out=link": "an input",
     "report runs/first out=runs/first/trained/1/network.safetensors": "the record",
-    "evaluate net.safetensors plot=net.safetensors": "reads",
-    "cost PDARTS --space mine.py plot=mine.py": "reads",
+    "evaluate net.safetensors plot=net.safetensors": "an input",
+    "cost PDARTS --space mine.py plot=mine.py": "an input",
     "measure digits out=runs/second/latency.json": "the record",
 }
 
@@ -453,7 +453,7 @@ def test_no_result_takes_the_place_of_what_is_read_or_recorded(
     assert main(command.split()) == 2
     out, err = capsys.readouterr()
     key_and_path = command.split()[-1]
-    assert out == "" and err.endswith(", and would be lost; name another file.\n") and err.count("\n") == 1
+    assert out == "" and err.endswith(" and would be overwritten; name another file.\n") and err.count("\n") == 1
     assert err.startswith(f"rapdarts: error: {key_and_path} is ") and RESULTS[command] in err
     assert {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()} == before
 

@@ -197,7 +197,7 @@ def test_the_last_strategy_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["drats", "[darts]", "3", "true"])
 def test_an_unknown_strategy_is_refused(value: str, tmp_path: Path) -> None:
-    assert "search.strategy has no choice" in refused("", tmp_path, ("strategy", value))
+    assert "search.strategy cannot be " in refused("", tmp_path, ("strategy", value))
     text = refused(f"search: {{strategy: {value}}}", tmp_path)
     assert "mine.yaml: search.strategy " in text
 
@@ -273,13 +273,13 @@ def test_an_empty_section_says_nothing(tmp_path: Path) -> None:
         ("retrian: {lr: 3}", "there is no key 'retrian.lr'; the nearest is retrain.lr."),
         ("search: {cost: {mac: 3}}", "there is no key 'search.cost.mac'; the nearest is search.cost.macs."),
         ("search: 3", "search is a section, not a key; name one of its keys, such as search.strategy."),
-        ("search: {epochs: 3}\nsearch.epochs: 4", "the key search.epochs stands here twice; keep one."),
-        ("search: {cost: {macs: 3}}\ncost: {macs: 4}", "the key search.cost.macs stands here twice; keep one."),
+        ("search: {epochs: 3}\nsearch.epochs: 4", "the key search.epochs is given twice; keep one."),
+        ("search: {cost: {macs: 3}}\ncost: {macs: 4}", "the key search.cost.macs is given twice; keep one."),
         ("search: {epochs: 0}", "search.epochs=0 is out of range; it must be 1 to 1e6."),
         ("search: {lr: fast}", "search.lr takes a number, not 'fast'."),
         ("seed:", "seed takes a whole number, not nothing."),
-        ("data: {path: 3}", "data.path takes a text, not 3; put it in quotes."),
-        ("data: {name: cifar11}", "data.name has no choice 'cifar11'; the nearest is cifar10, of "),
+        ("data: {path: 3}", "data.path takes a string, not 3; put it in quotes."),
+        ("data: {name: cifar11}", "data.name cannot be 'cifar11'; the nearest is cifar10 (choose from "),
         ("_target_: os.system", "there is no key '_target_'; rapdarts VERB --help lists all keys."),
         ("run: here", "there is no key 'run'; rapdarts VERB --help lists all keys."),
     ],
@@ -291,7 +291,8 @@ def test_a_wrong_file_is_named_with_its_key(text: str, words: str, tmp_path: Pat
 def test_unknown_experiments(tmp_path: Path) -> None:
     for name in ("dgits", "digits/", "../digits", "experiments/digits", "x" * 10_000, "di\0gits"):
         with pytest.raises(
-            InputError, match=r"there is no experiment .*; (the nearest is|there are) .*a file of yours ends in .yaml"
+            InputError,
+            match=r"there is no experiment .*; (the nearest is|choose from) .*; your own file must end in .yaml",
         ):
             resolve_experiment(name, [], "search")
     for path in ("none.yaml", str(tmp_path), "a\0b.yaml"):
@@ -305,16 +306,19 @@ def test_unknown_experiments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("search: {layers: [], candidates: [], skip_dropout: []}", "search.layers is empty; give one depth a stage."),
-        ("search: {layers: [5, 8]}", "search.candidates has 3 entries but search.layers has 2; give one a stage."),
-        ("search: {skip_dropout: [0]}", "search.skip_dropout has 1 entries but search.layers has 3; give one a stage."),
+        ("search: {layers: [], candidates: [], skip_dropout: []}", "search.layers is empty; give one depth per stage."),
+        ("search: {layers: [5, 8]}", "search.candidates needs one value per stage: it has 3, search.layers has 2."),
+        (
+            "search: {skip_dropout: [0]}",
+            "search.skip_dropout needs one value per stage: it has 1, search.layers has 3.",
+        ),
         (
             "search: {candidates: [0, 0, 3]}",
-            "search.candidates: only the first stage keeps all (0); later ones give a number.",
+            "search.candidates: only the first stage may keep all (0); give a number for the others.",
         ),
         (
             "search: {warmup_epochs: 25}",
-            "search.warmup_epochs=25 leaves no epoch of 25 to train alpha; make it smaller.",
+            "search.warmup_epochs=25 leaves none of the 25 epochs to train alpha; make it smaller.",
         ),
         (
             "search: {partial_channels: 4, channels: 6}",
@@ -324,18 +328,18 @@ def test_unknown_experiments(tmp_path: Path) -> None:
         ("retrain: {lr_min: 0.1}", "retrain.lr_min=0.1 is above retrain.lr=0.025; make it smaller."),
         (
             "retrain: {warmup_epochs: 600}",
-            "retrain.warmup_epochs=600 (of the recipe, if not of yours) leaves no epoch of 600 at the full learning rate;"
+            "retrain.warmup_epochs=600 (set by you or by the recipe) leaves none of the 600 epochs at the full learning rate;"
             " make it smaller, such as retrain.warmup_epochs=0.",
         ),
         (
             "retrain: {nesterov: true, momentum: 0}",
-            "retrain.nesterov=true needs a momentum; add retrain.momentum=0.9, or leave it out.",
+            "retrain.nesterov=true needs momentum; add retrain.momentum=0.9, or leave it out.",
         ),
         ("data: {mean: [0.5]}", "data.mean and data.std must have the same length; give both, or neither."),
-        ("device: quantum", "device=quantum is no device; write auto, cpu, cuda or cuda:N."),
-        ("device: mps", "device=mps is no device; write auto, cpu, cuda or cuda:N."),
-        ("device: meta", "device=meta is no device; write auto, cpu, cuda or cuda:N."),
-        ("device: ''", "device= is no device; write auto, cpu, cuda or cuda:N."),
+        ("device: quantum", "device=quantum is not a device; write auto, cpu, cuda or cuda:N."),
+        ("device: mps", "device=mps is not a device; write auto, cpu, cuda or cuda:N."),
+        ("device: meta", "device=meta is not a device; write auto, cpu, cuda or cuda:N."),
+        ("device: ''", "device= is not a device; write auto, cpu, cuda or cuda:N."),
     ],
 )
 def test_what_does_not_fit_is_named(text: str, words: str, tmp_path: Path) -> None:
@@ -381,7 +385,7 @@ def test_the_cost_of_random_genotypes_is_an_amount() -> None:
 
     assert macs() == macs(("random.macs", "0")) == 0
     assert macs(("random.macs", "1.2M")) == macs(("random.macs", "1200000")) == 1.2e6
-    for text, words in (("-5", "must be above 0"), ("1.2MB", "is no unit of macs"), ("much", "is no amount")):
+    for text, words in (("-5", "must be above 0"), ("1.2MB", "is not a unit of macs"), ("much", "is not an amount")):
         with pytest.raises(InputError, match=rf"^search\.random\.macs={text}.*{words}"):
             macs(("random.macs", text))
 
@@ -395,7 +399,7 @@ def test_budgets_are_numbers_once_they_are_read(tmp_path: Path) -> None:
     assert of(key_values.save_yaml(of(old, tmp_path)), tmp_path) == of(old, tmp_path)
     given = (("budget.macs", "none"), ("budget.energy", 0.003), ("budget.params", 3_000_000))
     assert config.budget_limits(of(old, tmp_path, *given).search.budget) == {"params": 3e6, "energy": 0.003}
-    for text, words in (("-5", "must be above 0"), ("0", "must be above 0"), ("3 apples", "is no unit of params")):
+    for text, words in (("-5", "must be above 0"), ("0", "must be above 0"), ("3 apples", "is not a unit of params")):
         assert f"search.budget.params={text}" in refused("", tmp_path, ("budget.params", text))
         assert words in refused(f"search: {{budget: {{params: '{text}'}}}}", tmp_path)
 

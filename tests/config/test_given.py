@@ -58,7 +58,7 @@ def test_nothing_is_guessed(verb: str, tmp_path: Path) -> None:
 def test_a_ranking_keeps_a_short_recipe(tmp_path: Path) -> None:
     ranking = run_folder(tmp_path / "rank", seed=1)
     (ranking / "ranking.json").write_text("{}")
-    with pytest.raises(InputError, match="rank is a ranking, whose recipe is a short one; name the experiment"):
+    with pytest.raises(InputError, match="rank is a ranking, which has only a short recipe; name an experiment"):
         find_experiment("retrain", "", None, {}, origin=ranking)
     assert seed_of("digits", None, {}, origin=ranking) == 0
 
@@ -70,7 +70,7 @@ def test_other_data_than_those_of_the_run_are_confirmed(tmp_path: Path, monkeypa
     origin = run_folder(tmp_path / "search", data=DataConfig("npz", os.path.abspath("mine.npz")))
     assert find_experiment("retrain", "mine.yaml", None, {}, origin=origin).config.data.path == "mine.npz"
     for other in ("digits", {"data.path": "other.npz"}):
-        with pytest.raises(InputError, match=r"search is a run on npz .*mine\.npz, and the experiment .* has the data"):
+        with pytest.raises(InputError, match=r"search is a run on npz .*mine\.npz, but the experiment .* has the data"):
             find_experiment("retrain", other, None, {}, origin=origin)
     confirmed = find_experiment("retrain", "digits", {"data.name": "digits"}, {}, origin=origin)
     assert confirmed.config.data.name == "digits"

@@ -110,7 +110,7 @@ def test_a_number_has_a_range(schema: type, key: Key) -> None:
 def test_a_choice_names_the_nearest(schema: type, key: Key) -> None:
     right = next(choice for choice in key.facts["choices"] if choice)
     is_text = isinstance(right, str)
-    assert (f"the nearest is {right}, of " if is_text else "; there are ") in refusal(
+    assert (f"the nearest is {right} (choose from " if is_text else "; choose from ") in refusal(
         schema, key.name, right + "x" if is_text else right + 1
     )
 
@@ -133,7 +133,7 @@ def test_an_amount_is_a_number_in_the_unit_of_its_resource(schema: type, key: Ke
         assert checked(schema, [(key.name, "none")]) == [(key.name, key.facts["none"])]
         assert refusal(schema, key.name, "0") == refusal(schema, key.name, 0)
     else:
-        assert refusal(schema, key.name, "none").startswith(f"{key.name}=none is no amount; ")
+        assert refusal(schema, key.name, "none").startswith(f"{key.name}=none is not an amount; ")
 
 
 @every(lambda key: key.facts["auto"] is not None)
@@ -357,5 +357,5 @@ def test_odd_letters_read_back(text: str, tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_text_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^'a\\udcff' is not UTF-8 and cannot be written down; rename that file\.$"):
+    with pytest.raises(InputError, match=r"^'a\\udcff' is not valid UTF-8 and cannot be saved; rename that file\.$"):
         save_yaml(Outer(word="a\udcff"))

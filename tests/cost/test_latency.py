@@ -464,13 +464,13 @@ def test_measure_prints_its_check_as_json(elsewhere: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["out=no/such/folder/t.json"], "there is no folder no/such/folder; make it first, or choose another"),
-        (["out="], "out= names no file"),
-        (["out=."], "out=. names no file"),
+        (["out=no/such/folder/t.json"], "there is no folder no/such/folder; create it first, or choose another"),
+        (["out="], "out= does not name a file"),
+        (["out=."], "out=. does not name a file"),
         (["digit"], "there is no experiment 'digit'; the nearest is digits"),
         (["input=32"], "write CxHxW"),
         (["space=dart"], "there is no search space 'dart'; the nearest is darts"),
-        (["device=tpu"], "device=tpu is no device"),
+        (["device=tpu"], "device=tpu is not a device"),
         (["networks=2"], "networks=2 is out of range"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The commands: the table of them, and beside it a module for each, which calls one function of the library and answers."""
+"""Table of the commands. Each has a module here, which calls one function of the library and prints its result."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rapdarts.config import experiment as config
 
 @dataclass(frozen=True)
 class Command:
-    """Usage and example of a command, its purpose, the schemas of its keys, and its switches besides --help and --debug.
+    """A command: usage, example, purpose, schemas of its keys, and switches besides --help and --debug.
 
-    `section` is the part of an experiment that the command reads for itself.
+    `section` is the command's own section of an experiment.
     """
 
     usage: str
@@ -35,7 +35,7 @@ COMMANDS = {
     "search": Command(
         "search [EXPERIMENT]",
         "search digits cost.macs=0.2 seed=1 run=runs/first",
-        "Search for a cell under prices and budgets. With run=FOLDER resume=true it needs no EXPERIMENT.",
+        "Search for a cell under prices and budgets. EXPERIMENT is not needed with run=FOLDER resume=true.",
         LAUNCH,
         ("--json", "--print-config", "--space"),
         "search",
@@ -43,7 +43,7 @@ COMMANDS = {
     "derive": Command(
         "derive RUN ...",
         "derive runs/first max_skips=1 out=one_skip.json",
-        "Derive another genotype from a finished search, or from the mean of several that differ in their seeds. --json "
+        "Derive another genotype from a finished search, or from the mean of several with different seeds. --json "
         "lists all candidates, the derived one first.",
         (command_options.DeriveConfig,),
         ("--json", "--space"),
@@ -60,8 +60,8 @@ COMMANDS = {
     "rank": Command(
         "rank RUN ...",
         "rank runs/first runs/second count=5 epochs=10 run=runs/rank",
-        "Train the best candidates of finished searches briefly, and rank them on training images kept aside. RUN: a search's "
-        "folder; a genotype's file or a name such as PDARTS may stand beside it. The experiment is the first run's.",
+        "Train the best candidates of finished searches briefly, and rank them on held-out training images. RUN: a search's "
+        "folder; genotype files and names such as PDARTS may be added. The experiment is the first run's.",
         LAUNCH,
         ("--json", "--print-config", "--space"),
         "rank",
@@ -69,8 +69,8 @@ COMMANDS = {
     "evaluate": Command(
         "evaluate NETWORK [EXPERIMENT]",
         "evaluate runs/net plot=confusion.png",
-        "Test a trained network, on the data of its run or of another experiment: accuracy, confusions, calibration, costs "
-        "and time. NETWORK: a run folder, a network.safetensors, or an ONNX file that rapdarts export wrote.",
+        "Test a trained network on the data of its run or of another experiment: accuracy, confusions, calibration, costs "
+        "and time. NETWORK: a run folder, a network.safetensors, or an ONNX file written by rapdarts export.",
         (command_options.EvaluateConfig,),
         ("--json", "--space"),
     ),
@@ -79,7 +79,7 @@ COMMANDS = {
         "export runs/net to=onnx out=net.onnx",
         "Write a genotype or a trained network for other programs. TARGET: a genotype (a file, a run folder, a name such "
         "as PDARTS), or a run folder of rapdarts retrain or its network.safetensors. A network's file is compared with "
-        "PyTorch on test images of its run, or of EXPERIMENT, before it is written.",
+        "PyTorch on test images of its run or of EXPERIMENT before it is written.",
         (command_options.ExportConfig,),
         ("--json", "--space"),
     ),
@@ -87,28 +87,28 @@ COMMANDS = {
         "cost NETWORK ...",
         "cost PDARTS alexnet input=3x224x224 classes=1000 plot=costs.png",
         "Count what networks cost, layer by layer and side by side. NETWORK: a genotype's file or run folder, a name "
-        "such as PDARTS or alexnet, package.module:callable (told image= and classes= if it takes them), or the word "
-        "filters, which compares designs of one.",
+        "such as PDARTS or alexnet, package.module:callable (called with image= and classes= if it accepts "
+        "them), or filters, which compares designs of a filter.",
         (command_options.CountConfig,),
         ("--json", "--space"),
     ),
     "measure": Command(
         "measure [EXPERIMENT]",
         "measure digits out=latency.json",
-        "Measure what every primitive takes on this device: a table for search.latency, checked on whole networks.",
+        "Measure the latency of every primitive on this device: a table for search.latency, checked on whole networks.",
         (command_options.MeasureConfig,),
         ("--json", "--space"),
     ),
     "report": Command(
         "report RUN ...",
         "report runs/first runs/net out=table.md",
-        "Table of finished runs in Markdown; a folder that holds none is named on stderr and left out.",
+        "Print a Markdown table of finished runs; folders without one are left out and named on stderr.",
         (command_options.ReportConfig,),
     ),
 }
 
 
 def command(verb: str) -> Callable[[Call], None]:
-    """Return the function of a command, `VERB` in the module of that name here."""
+    """Return the function of a command: `VERB` in the module of that name in this package."""
     run: Callable[[Call], None] = getattr(import_module(f"{__name__}.{verb}"), verb)
     return run

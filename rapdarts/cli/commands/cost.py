@@ -1,4 +1,4 @@
-"""`cost`: what networks take, counted layer by layer; the networks of a space; the designs of a filter."""
+"""`cost`: costs of networks layer by layer, of all networks of a space, or of the designs of a filter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evaluate`: how good a trained network is, and what it takes, in whatever file it is kept."""
+"""`evaluate`: accuracy and costs of a trained network in any supported file."""
 
 from __future__ import annotations
 

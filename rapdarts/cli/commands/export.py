@@ -1,4 +1,4 @@
-"""`export`: a genotype or a trained network, in the form that another program reads."""
+"""`export`: a genotype or a trained network in a format for other programs."""
 
 from __future__ import annotations
 

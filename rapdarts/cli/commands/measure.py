@@ -1,4 +1,4 @@
-"""`measure`: what the primitives of a space take on this device, by the clock."""
+"""`measure`: latency of the primitives of a space on this device."""
 
 from __future__ import annotations
 

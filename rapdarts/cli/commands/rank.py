@@ -1,4 +1,4 @@
-"""`rank`: the best candidates of one search, or of several, trained briefly and put in order."""
+"""`rank`: the best candidates of one or several searches, trained briefly and sorted by accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`search`: from data to a genotype, or to what random genotypes reach."""
+"""`search`: from data to a genotype, or to the accuracy of random genotypes."""
 
 from __future__ import annotations
 
