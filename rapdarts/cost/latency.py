@@ -57,7 +57,8 @@ class Check:
 
     Errors are relative to the measured time. `noise` is the relative difference between a network's median times over
     odd and over even rounds, `drift` that between the first and the second half of the rounds; both are medians over all
-    networks. No prediction of a later measurement can be more accurate. `spearman` is None if all times are equal.
+    networks. No prediction can be more accurate than repeated measurements are. `spearman` is None if all predicted or
+    all measured times are equal.
     """
 
     networks: int

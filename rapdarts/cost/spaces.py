@@ -23,7 +23,7 @@ from rapdarts.networks.supernet import Supernet
 DRAWN, BUILT = 20_000, 20
 """Numbers of genotypes that are drawn for the distribution of costs, and built for their peak memory."""
 ALL_PLACES = 9
-"""Layers after which a deeper skeleton adds no new kind of cell, and no higher peak memory."""
+"""A skeleton of this many layers has every distinct cell of a deeper one, and the same peak memory."""
 
 Amounts = dict[str, float]
 """Amounts by resource, each in the resource's own unit."""

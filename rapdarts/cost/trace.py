@@ -178,7 +178,7 @@ class _Recorder(FastShapes):
         self.stack.pop()
 
     def number(self, tensor: Tensor) -> int:
-        """Return the number of the activation that a tensor is or views."""
+        """Return the number of the activation that a tensor is, or is a view of."""
         key = self._storage(tensor)
         if key not in self._numbers:
             self._numbers[key] = len(self.sizes)
