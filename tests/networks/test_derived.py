@@ -1,4 +1,4 @@
-"""Derived networks: the literature's to the last digit, the auxiliary head, and drop path."""
+"""Derived networks: the exact sizes of the literature's networks, the wiring, the auxiliary head, and drop path."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL = Skeleton(3, 4, (3, 16, 16), 10)
 
 
 def bench(*primitives: str) -> Genotype:
-    """A genotype of NAS-Bench-201 by the primitives on its six edges; one name for all of them."""
+    """Return a genotype of NAS-Bench-201 from the primitives on its six edges; the names given are repeated to fill them."""
     names = iter(primitives * (6 // len(primitives)))
     edges = ["".join(f"{next(names)}~{source}|" for source in range(node + 1)) for node in range(3)]
     return parse_genotype("+".join(f"|{node}" for node in edges), "here")
@@ -53,7 +53,7 @@ def weightless(genotype: Genotype, skeleton: Skeleton, auxiliary: bool = False) 
 
 
 def cell_of(primitive: str) -> Cell:
-    """A cell with one primitive on all edges, those from the two inputs."""
+    """Return a cell with the same primitive on all edges, each of which leaves one of the two inputs."""
     return Cell(2, tuple(((primitive, 0), (primitive, 1)) for _ in range(4)), (2, 3, 4, 5))
 
 
@@ -82,7 +82,7 @@ def images_of(skeleton: Skeleton = SMALL, batch: int = 4) -> Tensor:
         ("FairDARTS_g", 2_899_054, 453_376_224),
     ],
 )
-def test_literature(name: str, weights: int, macs: int) -> None:
+def test_sizes_of_the_literature(name: str, weights: int, macs: int) -> None:
     genotype = LITERATURE[name]
     counted = count_derived(genotype, SPACES[genotype.space], DEPLOYMENT)
     assert counted.items() >= {"params": weights, "macs": macs, "bytes": 4 * weights}.items()
@@ -95,16 +95,16 @@ def test_literature(name: str, weights: int, macs: int) -> None:
         ("skip_connect", 73_306, 7_783_040),
         ("avg_pool_3x3", 73_306, 7_783_040),
         ("nor_conv_1x1", 241_306, 31_376_000),
-        ("nor_conv_3x3", 1_531_546, 220_119_680),  # the benchmark says 1.531546 M and 220.12 M
+        ("nor_conv_3x3", 1_531_546, 220_119_680),  # the benchmark reports 1.531546 M and 220.12 M
     ],
 )
-def test_cells_of_nasbench201_of_one_primitive(primitive: str, weights: int, macs: int) -> None:
+def test_nasbench201_cells_with_a_single_primitive(primitive: str, weights: int, macs: int) -> None:
     counted = count_derived(bench(primitive), BENCH, Skeleton(*BENCH.deployment, (3, 32, 32), 10))
     assert counted.items() >= {"params": weights, "macs": macs, "bytes": 4 * weights}.items()
 
 
-def test_sizes_of_nasbench201_add_up() -> None:
-    """The fixed parts by hand: stem, two residual blocks, batch norm and linear layer; and six edges in fifteen cells."""
+def test_nasbench201_sizes_are_the_sum_of_the_parts() -> None:
+    """The fixed parts are stem, two residual blocks, batch norm and linear layer; to these add six edges in fifteen cells."""
     fixed = 3 * 16 * 9 + 2 * 16 + 2 * 64 + 64 * 10 + 10
     for inputs in (16, 32):
         fixed += (9 * inputs + 9 * 2 * inputs + inputs) * 2 * inputs + 2 * 2 * 2 * inputs
@@ -125,19 +125,19 @@ def test_sizes_of_nasbench201_add_up() -> None:
         ("g", 453, 3.38, True),
     ],
 )
-def test_fairdarts_as_its_authors_count(letter: str, millions: int, weights: float, head: bool) -> None:
-    """Their README's table of CIFAR-10: millions of MACs and weights, all but those of c with the auxiliary head.
+def test_fairdarts_sizes_match_its_authors_counts(letter: str, millions: int, weights: float, head: bool) -> None:
+    """The authors' README lists millions of MACs and weights on CIFAR-10, with the auxiliary head except for c.
 
-    Rounded or cut, these are our numbers; but for the MACs of a, of which we count 1.5 million less.
+    Rounded or truncated, they equal our counts, except for the MACs of a, of which we count 1.5 million fewer.
     """
     genotype = LITERATURE[f"FairDARTS_{letter}"]
     network = weightless(genotype, DEPLOYMENT, auxiliary=head)
     assert abs(params(network, DEPLOYMENT.image) / 1e6 - weights) < 0.01
-    less = 1.5 if letter == "a" else 0
-    assert abs(count_derived(genotype, DARTS, DEPLOYMENT)["macs"] / 1e6 + less - millions) < 1
+    difference = 1.5 if letter == "a" else 0
+    assert abs(count_derived(genotype, DARTS, DEPLOYMENT)["macs"] / 1e6 + difference - millions) < 1
 
 
-def test_pdarts_on_imagenet() -> None:
+def test_size_of_pdarts_on_imagenet() -> None:
     assert count_derived(LITERATURE["PDARTS"], DARTS, IMAGENET)["macs"] == 542_819_328
 
 
@@ -149,17 +149,17 @@ def test_auxiliary_head_reads_the_second_reduction(name: str, extra: int, inputs
     genotype = LITERATURE[name]
     with_head = weightless(genotype, DEPLOYMENT, auxiliary=True)
     assert with_head.auxiliary is not None and with_head.auxiliary.features[2].in_channels == inputs
-    assert not with_head.auxiliary.adaptive  # its map is 8x8
+    assert not with_head.auxiliary.adaptive  # its feature map is 8x8
     assert params(with_head, DEPLOYMENT.image) - params(weightless(genotype, DEPLOYMENT), DEPLOYMENT.image) == extra
     assert with_head.auxiliary_layer == 13
 
 
-def test_second_opinion_of_thop() -> None:
+def test_thop_counts_the_same() -> None:
     skeleton = Skeleton(4, 8, (3, 16, 16), 10)
     network = network_of("PDARTS", skeleton)
 
     def free(module: nn.Module, inputs: object, outputs: object) -> None:
-        """Batch norms, pools and activations multiply nothing, in our convention."""
+        """Count nothing for batch norms, pools and activations, by our convention."""
 
     kinds = (nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.ReLU)
     macs, weights = thop.profile(
@@ -173,8 +173,8 @@ def test_second_opinion_of_thop() -> None:
 # --- wiring ------------------------------------------------------------------------------------------------------
 
 
-def test_cell_by_hand() -> None:
-    """Pairs in file order, an input used twice, and a concat that leaves nodes out."""
+def test_cell_equals_a_manual_computation() -> None:
+    """The pairs are in file order, one node uses an input twice, and the concat omits nodes."""
     choice = Cell(
         2,
         (
@@ -194,8 +194,8 @@ def test_cell_by_hand() -> None:
     torch.testing.assert_close(cell(older, newer), torch.cat([fifth, third], 1))
 
 
-def test_cell_with_an_empty_node_by_hand() -> None:
-    """One edge, none, and two: what has no edge is neither added nor put out."""
+def test_cell_with_an_empty_node_equals_a_manual_computation() -> None:
+    """A node without edges is neither added nor part of the output."""
     choice = Cell(
         2, ((("max_pool_3x3", 1),), (), (("skip_connect", 2), ("dil_conv_3x3", 0)), (("skip_connect", 1),)), (2, 4, 5)
     )
@@ -211,7 +211,7 @@ def test_cell_with_an_empty_node_by_hand() -> None:
     torch.testing.assert_close(cell(older, newer, kept), torch.cat([third, third, second], 1))
 
 
-def test_cell_of_one_input_by_hand() -> None:
+def test_single_input_cell_equals_a_manual_computation() -> None:
     torch.manual_seed(0)
     cell = DerivedCell(BENCH, KNOWN["BENCH"].cells["normal"], CellPlan(1, "normal", 4, 4, 4, False, (5, 4)))
     older, newer = torch.randn(2, 4, 5, 4), torch.randn(2, 4, 5, 4)
@@ -223,7 +223,7 @@ def test_cell_of_one_input_by_hand() -> None:
 
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 5), (6, 5), (1, 1)])
-def test_residual_block_by_hand(size: tuple[int, int]) -> None:
+def test_residual_block_equals_a_manual_computation(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     block = ResidualBlock(CellPlan(5, "reduce", 6, 3, 3, False, size)).double().eval()
     x = torch.randn(2, 3, *size, dtype=torch.float64)
@@ -232,14 +232,14 @@ def test_residual_block_by_hand(size: tuple[int, int]) -> None:
     deep = conv((conv(x.relu(), first, stride=2, padding=1) / scale).relu(), second, padding=1) / scale
     assert deep.shape == (2, 6, -(-size[0] // 2), -(-size[1] // 2))
     for row in range(0, size[0], 2):
-        for column in range(0, size[1], 2):  # at an odd side the last pool has fewer pixels
+        for column in range(0, size[1], 2):  # on an odd side, the last pool covers fewer pixels
             pooled = x[:, :, row : row + 2, column : column + 2].mean((2, 3))
             deep[:, :, row // 2, column // 2] += pooled @ shortcut[:, :, 0, 0].T
     torch.testing.assert_close(block(torch.zeros(()), x), deep, rtol=1e-12, atol=1e-12)
 
 
-def test_network_of_nasbench201_by_hand() -> None:
-    """Stem to C, a cell, a residual block after one third and two thirds of the depth; batch norm and ReLU at the end."""
+def test_nasbench201_network_equals_a_manual_computation() -> None:
+    """A stem to C channels, cells, a residual block after one and two thirds of the depth, batch norm and ReLU at the end."""
     network = network_of("BENCH", Skeleton(4, 4, (3, 9, 7), 10)).eval()
     with torch.no_grad():
         for norm in network.modules():
@@ -258,8 +258,8 @@ def test_network_of_nasbench201_by_hand() -> None:
     torch.testing.assert_close(network(images), expected)
 
 
-def test_stride_lies_on_the_edges_from_the_inputs() -> None:
-    """Of PDARTS' reduction: avg_pool_3x3 0, sep_conv_5x5 1 | sep_conv_3x3 0, dil_conv_5x5 2 | ..."""
+def test_only_edges_from_the_inputs_have_the_stride() -> None:
+    """The reduction cell of PDARTS: avg_pool_3x3 0, sep_conv_5x5 1 | sep_conv_3x3 0, dil_conv_5x5 2 | ..."""
     edges: Any = network_of("PDARTS").get_submodule("cells.1.edges")
     strides = [edges[0].stride, edges[1][0][1].stride[0], edges[2][0][1].stride[0], edges[3][1].stride[0]]
     assert strides == [2, 2, 2, 1]
@@ -276,7 +276,7 @@ def test_stride_lies_on_the_edges_from_the_inputs() -> None:
     ids=["33x31", "28x28", "imagenet", "one cell"],
 )
 @pytest.mark.parametrize("name", ["PDARTS", "NASNet", "BENCH", "FairDARTS_c"])
-def test_every_image(name: str, skeleton: Skeleton) -> None:
+def test_networks_train_on_images_of_any_size(name: str, skeleton: Skeleton) -> None:
     if name == "BENCH" and skeleton.layers == 1:
         skeleton = replace(skeleton, layers=3)
     network = network_of(name, skeleton, auxiliary=True)
@@ -299,7 +299,7 @@ def test_auxiliary_head_reads_the_second_residual_block() -> None:
 
 
 @pytest.mark.parametrize("name", ["PDARTS", "BENCH"])
-def test_pair_in_training_only(name: str) -> None:
+def test_returns_a_pair_of_logits_only_in_training(name: str) -> None:
     network = network_of(name, auxiliary=True)
     trained = network(images_of())
     assert isinstance(trained, tuple) and [logits.shape for logits in trained] == [(4, 10), (4, 10)]
@@ -309,7 +309,7 @@ def test_pair_in_training_only(name: str) -> None:
     assert isinstance(network_of(name)(images_of()), Tensor)
 
 
-def test_auxiliary_logits_train_the_lower_half_only() -> None:
+def test_auxiliary_logits_train_only_the_cells_before_the_head() -> None:
     network = network_of("PDARTS", Skeleton(4, 4, (3, 16, 16), 10), auxiliary=True)
     _, extra = network(images_of())
     extra.sum().backward()
@@ -347,7 +347,7 @@ def test_auxiliary_head_on_small_maps(skeleton: Skeleton, adaptive: bool) -> Non
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.7])
-def test_drop_path_keeps_the_mean_and_drops_whole_samples(rate: float) -> None:
+def test_drop_path_preserves_the_mean_and_drops_whole_images(rate: float) -> None:
     torch.manual_seed(0)
     kept = drop_paths(4, 5_000, torch.tensor(rate))
     assert kept.shape == (4, 5_000)
@@ -355,15 +355,15 @@ def test_drop_path_keeps_the_mean_and_drops_whole_samples(rate: float) -> None:
     error = (rate * (1 - rate) / 5_000) ** 0.5
     assert ((kept > 0).float().mean(1) - (1 - rate)).abs().max() < 4 * error
     assert (kept.mean(1) - 1).abs().max() < 4 * error / (1 - rate)
-    assert not torch.equal(kept[0], kept[1])  # every path by itself
+    assert not torch.equal(kept[0], kept[1])  # paths are drawn independently
 
 
-def test_drop_path_at_rate_0_keeps_all() -> None:
+def test_drop_path_at_rate_0_keeps_everything() -> None:
     assert torch.equal(drop_paths(2, 3, torch.tensor(0.0)), torch.ones(2, 3))
 
 
-def test_paths_are_scaled_sample_by_sample() -> None:
-    """Two of the three images lose the second edge, one keeps it at twice its size."""
+def test_paths_are_scaled_per_image() -> None:
+    """The second edge is dropped for two of the three images and doubled for one."""
     torch.manual_seed(0)
     choice = Cell(2, ((("max_pool_3x3", 0), ("max_pool_3x3", 1)),), (2,))
     cell = DerivedCell(DARTS, choice, CellPlan(0, "normal", 4, 3, 3, False, (6, 6)))
@@ -375,7 +375,7 @@ def test_paths_are_scaled_sample_by_sample() -> None:
 
 
 @pytest.mark.parametrize(
-    "primitive, kind, dropped",
+    "primitive, kind, droppable",
     [
         ("skip_connect", "normal", False),  # identities
         ("skip_connect", "reduce", True),  # factorized reductions
@@ -383,27 +383,27 @@ def test_paths_are_scaled_sample_by_sample() -> None:
         ("sep_conv_3x3", "normal", True),
     ],
 )
-def test_identities_are_never_dropped(primitive: str, kind: str, dropped: bool) -> None:
+def test_identities_are_never_dropped(primitive: str, kind: str, droppable: bool) -> None:
     torch.manual_seed(0)
     cell = DerivedCell(DARTS, cell_of(primitive), CellPlan(0, kind, 4, 3, 3, False, (6, 6)))
     images = torch.randn(16, 3, 6, 6)
-    assert (cell.paths > 0) is dropped
-    given = torch.zeros(cell.paths, 16)
-    assert torch.equal(cell(images, images), cell(images, images, given)) is not dropped
+    assert (cell.paths > 0) is droppable
+    kept = torch.zeros(cell.paths, 16)
+    assert torch.equal(cell(images, images), cell(images, images, kept)) is not droppable
 
 
 @pytest.mark.parametrize("name", ["PDARTS", "BENCH", "NASNet", "FairDARTS_c"])
 def test_every_path_of_a_network_is_scaled_by_its_own_row(name: str) -> None:
     network = network_of(name).eval()
     images = images_of()
-    whole = network(images)
-    assert torch.equal(network(images, torch.ones(network.paths, 4)), whole)
+    expected = network(images)
+    assert torch.equal(network(images, torch.ones(network.paths, 4)), expected)
     for path in range(network.paths):
         kept = torch.ones(network.paths, 4)
         kept[path, 0] = 0.0
-        changed = (network(images, kept) != whole).any(1).tolist()
-        assert changed[1:] == [False] * 3  # other images do not feel it
-    assert not torch.allclose(network(images, torch.zeros(network.paths, 4)), whole)
+        changed = (network(images, kept) != expected).any(1).tolist()
+        assert changed[1:] == [False] * 3  # other images are unaffected
+    assert not torch.allclose(network(images, torch.zeros(network.paths, 4)), expected)
 
 
 def test_drop_path_follows_the_generator() -> None:

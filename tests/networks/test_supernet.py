@@ -1,4 +1,4 @@
-"""The supernet against hand-written sums, the derived network, and the weight counts of the papers' own code."""
+"""The supernet compared with manual sums, the derived network, and the weight counts of the papers' code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS_OF_SMALL = [0, 1, 1]  # one normal cell, then reductions at 3//3 and 2*3//
 
 
 def mixing_of(space: SearchSpace, seed: int = 0) -> Mixing:
-    """Random mixing weights over the open candidates, float64."""
+    """Return random mixing weights over the candidates in float64."""
     generator = torch.Generator().manual_seed(seed)
     alpha = torch.randn(space.mask.shape, generator=generator, dtype=torch.float64)
     return Mixing(torch.softmax(alpha.masked_fill(~torch.as_tensor(space.mask), -torch.inf), -1))
@@ -47,7 +47,7 @@ def shared() -> Supernet:
 
 @pytest.fixture
 def supernet(shared: Supernet) -> Iterator[Supernet]:
-    """A small supernet of the space `darts`, in training and without dropout; its weights are shared by the tests."""
+    """Yield a small supernet of the space `darts` in training mode, without dropout; the tests share its weights."""
     yield shared
     shared.train()
     shared.dropout.rate = 0.0
@@ -57,8 +57,7 @@ def images_of(skeleton: Skeleton = SMALL, batch: int = 4) -> Tensor:
     return torch.randn(batch, *skeleton.image, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
 
 
-def silent(y: Tensor) -> Tensor:
-    """No dropout."""
+def no_dropout(y: Tensor) -> Tensor:
     return y
 
 
@@ -76,16 +75,16 @@ def test_weight_count(layers: int, expected: int) -> None:
     assert weights_in(supernet) == expected
 
 
-def test_it_owns_weights_of_layers_only(supernet: Supernet) -> None:
+def test_only_layers_have_parameters(supernet: Supernet) -> None:
     owners = {type(module) for module in supernet.modules() if list(module.parameters(recurse=False))}
     assert owners == {nn.Conv2d, nn.Linear, nn.BatchNorm2d}
-    # Batch norms learn a scale in the stem alone.
+    # Only the batch norms of the stem are affine.
     assert weights_in(supernet.stem) == 27 * 12 + 2 * 12
     norms = [module for cell in cells_of(supernet) for module in cell.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms and not any(norm.affine for norm in norms)
 
 
-def test_batch_norms_learn_a_scale_in_the_fixed_parts_alone() -> None:
+def test_only_batch_norms_of_the_fixed_parts_are_affine() -> None:
     supernet = supernet_of(BENCH, Skeleton(5, 4, (3, 8, 8), 10))
     assert [type(cell) is ResidualBlock for cell in cells_of(supernet)] == [False, True, False, True, False]
     for cell in cells_of(supernet):
@@ -95,30 +94,30 @@ def test_batch_norms_learn_a_scale_in_the_fixed_parts_alone() -> None:
     assert weights_in(supernet.classifier) == 2 * 16 + 16 * 10 + 10
 
 
-def test_narrowed_space_builds_open_candidates_only(supernet: Supernet) -> None:
+def test_a_narrowed_space_builds_only_its_candidates(supernet: Supernet) -> None:
     mask = np.zeros_like(DARTS.mask)
     rng = np.random.default_rng(0)
     for kind, edge in np.ndindex(*mask.shape[:2]):
         mask[kind, edge, rng.permutation(8)[:3]] = True
     space = DARTS.narrowed(mask)
-    lean = supernet_of(space)
-    for cell, whole_cell, kind in zip(cells_of(lean), cells_of(supernet), KINDS_OF_SMALL, strict=True):
-        for mixed, whole_mixed, names in zip(cell.edges, whole_cell.edges, space.candidates[kind], strict=True):
+    narrowed = supernet_of(space)
+    for cell, full_cell, kind in zip(cells_of(narrowed), cells_of(supernet), KINDS_OF_SMALL, strict=True):
+        for mixed, full_mixed, names in zip(cell.edges, full_cell.edges, space.candidates[kind], strict=True):
             assert len(names) == 3
             assert list(mixed.ops) == [name for name in names if name != "none"]
             for name, op in mixed.ops.items():
-                assert weights_in(op) == weights_in(whole_mixed.ops[name])
-    y = lean(images_of(), mixing_of(space))
+                assert weights_in(op) == weights_in(full_mixed.ops[name])
+    y = narrowed(images_of(), mixing_of(space))
     assert y.shape == (4, 10) and y.isfinite().all()
 
 
-def test_edge_with_none_alone_is_zeros_of_the_right_size() -> None:
+def test_an_edge_with_only_none_returns_zeros_of_the_right_size() -> None:
     mixed = MixedOp(DARTS, ("none",), 4, 2)
     assert [type(op) for op in mixed.ops.values()] == [Zero]
-    assert torch.equal(mixed(torch.ones(2, 4, 7, 5), torch.ones(8), silent), torch.zeros(2, 4, 4, 3))
+    assert torch.equal(mixed(torch.ones(2, 4, 7, 5), torch.ones(8), no_dropout), torch.zeros(2, 4, 4, 3))
 
 
-# --- what it computes --------------------------------------------------------------------------------------------
+# --- forward pass ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", spaces.NAMES)
@@ -149,7 +148,7 @@ def test_forward_is_the_weighted_sum(name: str) -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_one_hot_edge_is_the_single_op(stride: int) -> None:
+def test_an_edge_with_one_hot_weights_computes_that_primitive(stride: int) -> None:
     torch.manual_seed(0)
     space = named_space("filters")
     mixed = MixedOp(space, space.candidates[0][0], 8, stride)
@@ -157,7 +156,7 @@ def test_one_hot_edge_is_the_single_op(stride: int) -> None:
     for column, name in enumerate(space.primitives):
         weights = torch.zeros(12)
         weights[column] = 1
-        y = mixed(x, weights, silent)
+        y = mixed(x, weights, no_dropout)
         expected = torch.zeros_like(y) if name == "none" else mixed.ops[name](x)
         assert torch.equal(y, expected), name
 
@@ -165,7 +164,7 @@ def test_one_hot_edge_is_the_single_op(stride: int) -> None:
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(6, 6), (7, 5)])
 def test_partial_channels(stride: int, size: tuple[int, int]) -> None:
-    """A quarter of the channels is mixed; the others are pooled by hand; every fourth channel that comes out was mixed."""
+    """A quarter of the channels is mixed and the others are pooled manually; every fourth output channel is a mixed one."""
     torch.manual_seed(0)
     mixed = MixedOp(DARTS, DARTS.candidates[0][0], 8, stride, partial=4)
     x, weights = torch.randn(2, 8, *size), torch.rand(8)
@@ -176,7 +175,7 @@ def test_partial_channels(stride: int, size: tuple[int, int]) -> None:
     for row, column in np.ndindex(rows, columns):
         window = x[:, 2:, row * stride : (row + 1) * stride, column * stride : (column + 1) * stride]
         around[:, :, row, column] = window.amax((2, 3))
-    y = mixed(x, weights, silent)
+    y = mixed(x, weights, no_dropout)
     assert y.shape == (2, 8, rows, columns)
     for channel in range(8):
         place, group = divmod(channel, 4)
@@ -185,8 +184,8 @@ def test_partial_channels(stride: int, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("space", [DARTS, BENCH], ids=lambda space: space.name)
-def test_edge_weights_weigh_the_edges_of_a_node(space: SearchSpace) -> None:
-    """What an edge puts out, channels around the mixed operation included, counts by its edge weight."""
+def test_edge_weights_scale_the_edges_of_a_node(space: SearchSpace) -> None:
+    """An edge weight scales all outputs of the edge, including the channels that bypass the mixed operation."""
     torch.manual_seed(0)
     supernet = Supernet(space, Skeleton(3, 8, (3, 8, 8), 10), partial=4).double()
     mixing = mixing_of(space)
@@ -202,7 +201,7 @@ def test_edge_weights_weigh_the_edges_of_a_node(space: SearchSpace) -> None:
         for node in range(space.nodes)
     ]
     torch.testing.assert_close(y, nodes[-1] if space is BENCH else torch.cat(nodes, 1))  # type: ignore[arg-type]
-    # Where all weigh 1 they might as well not be there.
+    # Edge weights of 1 have no effect.
     logits = [supernet(images_of(), Mixing(mixing.weights, which)) for which in (torch.ones_like(edges), None)]
     assert torch.equal(*logits)
 
@@ -215,8 +214,8 @@ WITHOUT_POOLS = {
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("name", WITHOUT_POOLS)
-def test_one_hot_supernet_is_the_derived_network(name: str, seed: int) -> None:
-    """Without pools, which only the supernet normalises, both compute the same from the same weights."""
+def test_supernet_with_one_hot_weights_equals_the_derived_network(name: str, seed: int) -> None:
+    """With the same weights, both compute the same; pools are excluded because only the supernet normalises them."""
     space = named_space(name).only(WITHOUT_POOLS[name])
     skeleton = Skeleton(5, 4, (3, 9, 7), 10)
     genotype = random_genotype(space, np.random.default_rng(seed))
@@ -236,7 +235,7 @@ def test_one_hot_supernet_is_the_derived_network(name: str, seed: int) -> None:
                 edge = super_cell.edges[space.edges.index((node, source))]
                 pairs.append((next(chosen), Zero(1) if primitive == "none" else edge.ops[primitive]))
         for mine, of_supernet in pairs:
-            # All but scale and shift of batch norms, which the supernet's do not have and which begin as 1 and 0.
+            # Only the scale and shift of batch norms are missing in the supernet; they are initialised to 1 and 0.
             missing, unexpected = mine.load_state_dict(of_supernet.state_dict(), strict=False)
             assert not unexpected and all(key.endswith(("weight", "bias")) for key in missing)
 
@@ -245,7 +244,7 @@ def test_one_hot_supernet_is_the_derived_network(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("space", [DARTS, BENCH], ids=lambda space: space.name)
-def test_every_open_weight_is_heard(space: SearchSpace) -> None:
+def test_the_weight_of_every_candidate_has_a_gradient(space: SearchSpace) -> None:
     supernet, weights = supernet_of(space), mixing_of(space).weights.requires_grad_()
     torch.nn.functional.cross_entropy(supernet(images_of(), Mixing(weights)), torch.tensor([0, 1, 2, 3])).backward()
     assert weights.grad is not None and weights.grad.isfinite().all()
@@ -253,7 +252,7 @@ def test_every_open_weight_is_heard(space: SearchSpace) -> None:
     assert (weights.grad[..., 0] == 0).all()  # none adds nothing
 
 
-def test_gradient_of_the_weights_is_the_slope(supernet: Supernet) -> None:
+def test_mixing_gradient_matches_finite_differences(supernet: Supernet) -> None:
     images = images_of()
     weights = mixing_of(DARTS).weights.requires_grad_()
     probe = torch.randn(4, 10, dtype=torch.float64)
@@ -262,7 +261,7 @@ def test_gradient_of_the_weights_is_the_slope(supernet: Supernet) -> None:
         return (supernet(images, Mixing(at)) * probe).sum()
 
     (gradient,) = torch.autograd.grad(loss(weights), [weights])
-    # Along the gradient itself, so near that no ReLU and no maximum changes sides.
+    # Step along the gradient, so little that no ReLU or maximum switches.
     direction = gradient / gradient.norm()
     with torch.no_grad():
         slope = (loss(weights + 1e-7 * direction) - loss(weights - 1e-7 * direction)) / 2e-7
@@ -289,7 +288,7 @@ IMAGENET = Skeleton(3, 5, (3, 37, 50), 3, "imagenet")
         ("nasbench201", Skeleton(7, 4, (1, 28, 28), 10)),
     ],
 )
-def test_every_space_on_every_image(name: str, skeleton: Skeleton) -> None:
+def test_spaces_run_on_images_of_any_size(name: str, skeleton: Skeleton) -> None:
     space = named_space(name)
     supernet = Supernet(space, skeleton)
     sizes: list[tuple[int, ...]] = []
@@ -298,16 +297,16 @@ def test_every_space_on_every_image(name: str, skeleton: Skeleton) -> None:
         newer.register_forward_hook(lambda module, inputs, y: sizes.append(tuple(y.shape[1:])))
     logits = supernet(images_of(skeleton, 2).float(), mixing_of(space))
     assert logits.shape == (2, skeleton.classes) and logits.isfinite().all()
-    # The plan that the prices are counted by is what really flows.
+    # The shapes are those of the plan, from which costs are counted.
     plans = [plan for plan in skeleton.cells(space) if plan.kind in space.kinds]
     assert sizes == [(plan.channels, *plan.size) for plan in plans]
 
 
-def test_imagenet_stem() -> None:
+def test_shapes_of_the_imagenet_stem() -> None:
     supernet = supernet_of(DARTS, Skeleton(3, 6, (3, 64, 48), 5, "imagenet"))
     older, newer = supernet.stem(torch.zeros(1, 3, 64, 48, dtype=torch.float64))
     assert (older.shape, newer.shape) == ((1, 6, 16, 12), (1, 6, 8, 6))
-    # The older input is still twice as large for the first cell, and again behind each reduction.
+    # The older input is twice as large for the first cell, and again after each reduction.
     assert [isinstance(cell.older, FactorizedReduce) for cell in cells_of(supernet)] == [True, False, True]
 
 
@@ -334,7 +333,7 @@ def logits_at(supernet: Supernet, mixing: Mixing, rate: float, seed: int = 0) ->
 
 
 @pytest.mark.parametrize("space", [DARTS, BENCH], ids=lambda space: space.name)
-def test_skip_dropout_in_training_only(space: SearchSpace) -> None:
+def test_skip_dropout_is_active_only_in_training(space: SearchSpace) -> None:
     supernet, mixing = supernet_of(space), mixing_of(space)
     trained = [logits_at(supernet, mixing, rate) for rate in (0.0, 0.5)]
     assert not torch.allclose(trained[0], trained[1])
@@ -343,13 +342,13 @@ def test_skip_dropout_in_training_only(space: SearchSpace) -> None:
     assert torch.equal(*evaluated)
 
 
-def test_skip_dropout_after_skips_only(supernet: Supernet) -> None:
+def test_skip_dropout_applies_only_to_skips(supernet: Supernet) -> None:
     assert torch.equal(*[logits_at(supernet, without_skips(DARTS), rate) for rate in (0.0, 0.5)])
     kept, dropped = (logits_at(supernet, only_skips(DARTS), rate) for rate in (0.0, 0.5))
     assert not torch.allclose(kept, dropped)
 
 
-def test_skip_dropout_at_stride_1_only(supernet: Supernet) -> None:
+def test_skip_dropout_applies_only_at_stride_1(supernet: Supernet) -> None:
     # In a reduction cell the skips that leave the two inputs halve the image.
     dropped = [cell.dropped for cell in cells_of(supernet)]
     assert dropped[0] == list(range(14))
@@ -361,7 +360,7 @@ def test_skip_dropout_follows_the_generator(supernet: Supernet) -> None:
     first, again, other = (logits_at(supernet, mixing, 0.5, seed) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
-    # Where nothing is dropped the generator is left alone.
+    # If nothing is dropped, the generator is not used.
     state = torch.get_rng_state()
     supernet.dropout.rate = 0.0
     supernet(images_of(), mixing)
@@ -375,8 +374,8 @@ def dropout_of(rate: float, seed: int = 0) -> SkipDropout:
     return dropout
 
 
-def test_skip_dropout_follows_cell_and_edge() -> None:
-    """Every edge of every cell has a mask of its own, the same whenever the generator is seeded so."""
+def test_every_cell_and_edge_has_its_own_dropout_mask() -> None:
+    """With the same seed, the masks are the same."""
     drawn = []
     for _ in range(2):
         dropout = dropout_of(0.5, seed=5)
@@ -386,31 +385,31 @@ def test_skip_dropout_follows_cell_and_edge() -> None:
     assert len({tuple(mask.flatten().tolist()) for mask in drawn[0]}) == 5 * 14
 
 
-def test_supernets_of_different_build_drop_the_same(supernet: Supernet) -> None:
-    """With all weight on skips, a space of skips alone computes what the full space does, masks included."""
-    lean = DARTS.only(["skip_connect"])
-    twin, state = supernet_of(lean), supernet.state_dict()
+def test_supernets_of_different_spaces_drop_the_same_elements(supernet: Supernet) -> None:
+    """With all weight on the skips, a space with only skips computes the same as the full space, including the masks."""
+    skips = DARTS.only(["skip_connect"])
+    twin, state = supernet_of(skips), supernet.state_dict()
     twin.load_state_dict({name: state[name] for name in twin.state_dict()})
     expected = logits_at(supernet, only_skips(DARTS), 0.5)
-    torch.testing.assert_close(logits_at(twin, only_skips(lean), 0.5), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(logits_at(twin, only_skips(skips), 0.5), expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.4, 0.7])
-def test_skip_dropout_keeps_the_mean(rate: float) -> None:
+def test_skip_dropout_preserves_the_mean(rate: float) -> None:
     dropout = dropout_of(rate)
     assert dropout.rate == pytest.approx(rate, abs=2**-17)
     masks = dropout.masks(14, (4, 8, 16, 16))
     assert masks is not None and masks.shape == (14, 4, 16, 16, 8)
     error = (rate / (1 - rate) / masks.numel()) ** 0.5
     assert abs((masks * dropout.scale).mean().item() - 1) < 4 * error
-    # Elementwise: in every channel of every sample some are kept and some dropped.
+    # Elementwise: in every channel of every image, some elements are kept and some are dropped.
     kept = masks.float().mean((2, 3))
     assert kept.min() > 0
     assert kept.max() < 1
 
 
-def test_skip_dropout_of_all_but_the_last_bit() -> None:
-    """Sixteen bits decide: the rarest event that they can tell happens, and no other."""
+def test_skip_dropout_at_the_highest_rate() -> None:
+    """Sixteen random bits keep elements with a probability of 2**-16, the smallest that they can represent."""
     dropout = dropout_of(1 - 2**-16)
     masks = dropout.masks(1, (64, 64, 32, 32))
     assert masks is not None
