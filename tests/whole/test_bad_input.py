@@ -190,7 +190,7 @@ COMMANDS = {
     "search digits primitives=[skip_connect,sep_conv_9x9]": "search.primitives: the space darts has no primitive 'sep_conv_9x9'; ",
     "search digits primitives=[none]": "search.primitives leaves nothing to derive; name at least one primitive besides none.",
     "search digits primitives=[skip_connect,skip_connect]": "search.primitives names a primitive twice; name each once.",
-    "search digits primitives=[skip_connect,max_pool_3x3]": "search.candidates=[0, 5, 3] keeps 5 where 2 primitives are left",
+    "search digits primitives=[skip_connect,max_pool_3x3]": "search.candidates=[0, 5, 3] keeps 5 primitives in a stage with only 2 left",
     "search digits candidates=[7,5,3]": "search.candidates=[7, 5, 3]: the first stage keeps all 8 primitives; set its entry to 0.",
     "search digits device=quantum": "device=quantum is not a device; write auto, cpu, cuda or cuda:N.",
     "search digits batch=5000": "search.batch=5000 is larger than the 481 of 1197 training images that it is drawn from"

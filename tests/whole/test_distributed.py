@@ -138,7 +138,7 @@ def test_separate_norms_can_be_compiled(separate: Path, tmp_path: Path) -> None:
     codes, errors = Job(tmp_path / "2", command, *retraining(tmp_path / "joint", "retrain.compile=true")).end()
     assert codes == [2, 1] and errors == [f"rapdarts: error: {message}", ""]
     codes, errors = Job(tmp_path / "3", command, *retraining(tmp_path / "few", *SEPARATE, "retrain.batch=3")).end()
-    assert codes == [2, 1] and "of each of 2 processes; take 4 or more." in errors[0]
+    assert codes == [2, 1] and "of each of 2 processes; use 4 or more." in errors[0]
 
 
 TWENTY_STEPS = ["data.fraction=0.1", "retrain.batch=119", "retrain.epochs=20"]
