@@ -158,7 +158,7 @@ def test_invalid_fields_are_refused(change: Change, words: str) -> None:
     [
         ("", "not JSON"),
         ("[1, 2]", "is not a latency table"),
-        ('{"format": "rapdarts-latency", "format": "rapdarts-latency"}', "stands twice"),
+        ('{"format": "rapdarts-latency", "format": "rapdarts-latency"}', "is repeated in one object"),
         ('{"format": NaN}', "NaN is not a valid number"),
         ('{"format": -Infinity}', "-Infinity is not a valid number"),
         ('{"format": ' + "9" * 5000 + "}", "is not a valid number"),
