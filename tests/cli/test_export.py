@@ -15,7 +15,7 @@ from rapdarts.config.key_values import keys
 from rapdarts.deploy.verify import RUNTIMES
 
 OTHERS = {"darts": "nasbench201", "nasbench201": "darts"}
-"""The formats that have words for one space only, and whose space they refuse."""
+"""Formats for a single space, with the space that they reject."""
 
 
 def test_the_command_line_offers_every_format() -> None:
@@ -24,7 +24,9 @@ def test_the_command_line_offers_every_format() -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_the_command_writes_what_the_format_says(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_the_output_of_the_format(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "bench").write_text("|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|skip_connect~2|\n")
     for target in ("PDARTS", str(tmp_path / "bench")):
         genotype = LITERATURE.get(target) or read_genotype(Path(target))

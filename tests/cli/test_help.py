@@ -1,4 +1,4 @@
-"""Help is as wide as the terminal: no line is longer, no word broken, nothing left out."""
+"""Help fits the terminal: no line is longer, no word is broken, and nothing is left out."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ EVERY = pytest.mark.parametrize("verb", COMMANDS)
 
 @pytest.fixture
 def terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    """A terminal of so many columns."""
+    """Set the width of the terminal."""
     monkeypatch.setenv("COLUMNS", str(columns))
     return columns
 
 
 def words(text: str) -> str:
-    """The text on one line, with single blanks."""
+    """Return the text on one line, with single spaces."""
     return " ".join(text.replace("\\\n", "\n").split())
 
 
@@ -50,7 +50,7 @@ def test_no_line_of_the_overview_is_wider_than_the_terminal(terminal: int) -> No
 
 @WIDTHS
 @EVERY
-def test_every_key_is_there_with_its_default_unit_sentence_and_range(verb: str, terminal: int) -> None:
+def test_every_key_is_listed_with_its_default_unit_help_and_range(verb: str, terminal: int) -> None:
     text = help_of(COMMANDS[verb])
     for key in (key for schema in COMMANDS[verb].schemas for key in key_values.keys(schema)):
         is_json = isinstance(key.default, (list, bool))
@@ -68,7 +68,7 @@ def test_every_key_is_there_with_its_default_unit_sentence_and_range(verb: str, 
 
 @WIDTHS
 @EVERY
-def test_what_stands_around_the_keys_is_there(verb: str, terminal: int) -> None:
+def test_usage_example_purpose_and_switches_are_listed(verb: str, terminal: int) -> None:
     command, text = COMMANDS[verb], words(help_of(COMMANDS[verb]))
     assert text.startswith(f"usage: rapdarts {command.usage} [key=value ...] [switches] rapdarts {command.example} ")
     assert f" {words(command.sentence)} " in text
@@ -77,13 +77,13 @@ def test_what_stands_around_the_keys_is_there(verb: str, terminal: int) -> None:
 
 
 @pytest.mark.parametrize("columns", [60])
-def test_a_broken_example_is_one_command_to_a_shell(terminal: int) -> None:
+def test_a_wrapped_example_is_one_command_to_a_shell(terminal: int) -> None:
     text = help_of(COMMANDS["rank"])
     assert "       rapdarts rank runs/first runs/second count=5 \\\n         epochs=10 run=runs/rank\n" in text
 
 
 @pytest.mark.parametrize("columns", [80])
-def test_a_sentence_goes_below_its_key_where_there_is_no_room_beside_it(terminal: int) -> None:
+def test_help_follows_its_key_on_the_next_line_if_space_is_short(terminal: int) -> None:
     lines = help_of(COMMANDS["search"]).splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("  search.layers "))
     assert lines[at].split() == ["search.layers", "[5,", "11,", "17]", "cells"]
@@ -111,4 +111,4 @@ def test_the_overview_takes_less_than_150_ms_of_cpu() -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(seconds() for _ in range(3)) < 0.15  # the least of three: others use the machine too
+    assert min(seconds() for _ in range(3)) < 0.15  # the minimum of three, as other processes use the machine too

@@ -1,4 +1,4 @@
-"""The command line: help, results on stdout alone, exit codes, and verbs that need no training."""
+"""The command line: help, results on stdout only, exit codes, and commands that need no training."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ HEAVY = ("torch", "numpy", "omegaconf", "yaml", "rich", "PIL", "search_spaces")
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nothing is written into the checkout."""
+    """Run in a temporary folder, so that nothing is written to the checkout."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a command that succeeds prints; it says nothing on stderr."""
+    """Return the output of a command that must succeed with an empty stderr."""
     code = main(arguments)
     out, err = capsys.readouterr()
     assert (code, err) == (0, "")
@@ -45,7 +45,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command line run by bash, `rapdarts` standing for this checkout's."""
+    """Run a command line in bash, with `rapdarts` from this checkout."""
     bash = ("bash", "-c", command.replace("rapdarts", f"{sys.executable} -m rapdarts"))
     return subprocess.run(
         bash, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
@@ -55,7 +55,7 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 # --- help --------------------------------------------------------------------------------------------------------
 
 
-def test_every_command_has_its_words() -> None:
+def test_every_command_has_a_usage_an_example_and_a_purpose() -> None:
     assert all(callable(command(verb)) for verb in COMMANDS)
     for verb, words in COMMANDS.items():
         assert words.usage.split()[0] == words.example.split()[0] == verb
@@ -64,7 +64,7 @@ def test_every_command_has_its_words() -> None:
 
 
 @EVERY
-def test_the_example_has_right_keys(verb: str) -> None:
+def test_every_example_has_valid_keys(verb: str) -> None:
     call = parse(verb, COMMANDS[verb].example.split()[1:], COMMANDS[verb].all_switches)
     assert call.words
     if Experiment in COMMANDS[verb].schemas:
@@ -74,7 +74,7 @@ def test_the_example_has_right_keys(verb: str) -> None:
 
 
 @EVERY
-def test_help_comes_at_once_and_loads_nothing_heavy(verb: str) -> None:
+def test_help_is_fast_and_loads_no_heavy_module(verb: str) -> None:
     script = f"import sys; from rapdarts.cli.main import main; main(['{verb}', '--help']); print(*sys.modules, file=sys.stderr)"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
@@ -135,11 +135,11 @@ def test_help_lists_every_key_in_aligned_columns(
         ("cost", "keys switches"),
     ],
 )
-def test_the_own_section_comes_first(verb: str, headings: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_own_section_comes_first(verb: str, headings: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert re.findall(r"^(\S+):$", run(capsys, verb, "--help"), re.MULTILINE) == headings.split()
 
 
-def test_long_meanings_are_wrapped_in_their_column(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+def test_long_help_is_wrapped_in_its_column(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     lines = run(capsys, "search", "--help").splitlines()
     table = [line for line in lines[4:] if line.startswith("  ")]
@@ -148,7 +148,7 @@ def test_long_meanings_are_wrapped_in_their_column(capsys: pytest.CaptureFixture
     assert "\N{NO-BREAK SPACE}" not in "".join(lines)
 
 
-def test_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_overview_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     overview = run(capsys)
     assert overview == run(capsys, "--help") == run(capsys, "-h") == run(capsys, "help")
     for verb in COMMANDS:
@@ -159,12 +159,12 @@ def test_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "arguments", [("cost", "-h"), ("cost", "PDARTS", "--help"), ("cost", "--json", "--help", "x=3")]
 )
-def test_help_wins_wherever_it_stands(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_wins_at_any_position(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, *arguments) == run(capsys, "cost", "--help")
 
 
 @EVERY
-def test_a_slip_in_the_first_word_is_answered_without_torch(verb: str, elsewhere: Path) -> None:
+def test_an_unknown_target_is_rejected_without_loading_torch(verb: str, elsewhere: Path) -> None:
     words = [verb, "nowhere", *(["digits"] if verb == "retrain" else [])]
     script = (
         f"import sys; from rapdarts.cli.main import main; code = main({words}); print(code, 'torch' in sys.modules)"
@@ -174,7 +174,7 @@ def test_a_slip_in_the_first_word_is_answered_without_torch(verb: str, elsewhere
     assert found.stderr.startswith("rapdarts: error: ") and "nowhere" in found.stderr
 
 
-# --- what the frame does -----------------------------------------------------------------------------------------
+# --- errors and streams ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_slip_in_the_first_word_is_answered_without_torch(verb: str, elsewhere
         ),
     ],
 )
-def test_every_failure_is_one_sentence_and_a_code(
+def test_every_failure_is_one_line_and_an_exit_code(
     error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(call: Call) -> None:
@@ -217,7 +217,7 @@ def test_every_failure_is_one_sentence_and_a_code(
     assert err.endswith(words + "\n")
 
 
-def test_a_stop_names_the_whole_command_that_continues(
+def test_a_stopped_run_prints_the_command_that_continues_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(call: Call) -> None:
@@ -230,31 +230,31 @@ def test_a_stop_names_the_whole_command_that_continues(
     assert capsys.readouterr() == ("", f"rapdarts: {words}")
 
 
-def test_the_installed_command_answers(elsewhere: Path) -> None:
+def test_the_installed_command_works(elsewhere: Path) -> None:
     found = shell("rapdarts search digits epochss=3 --json")
     words = "rapdarts: error: there is no key 'epochss'; the nearest is search.epochs.\n"
     assert (found.returncode, found.stdout, found.stderr) == (2, "", words)
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_reader_that_leaves_is_no_failure() -> None:
+def test_a_closed_pipe_is_not_a_failure() -> None:
     found = shell("set -o pipefail; rapdarts search --help | true")
     assert (found.returncode, found.stderr) == (0, "")
 
 
-def test_a_full_disk_behind_stdout_is_one_sentence() -> None:
+def test_a_full_disk_on_stdout_is_one_line() -> None:
     found = shell("rapdarts --help > /dev/full")
     words = "rapdarts: error: standard output cannot be written: No space left on device.\n"
     assert (found.returncode, found.stderr) == (6, words)
 
 
-def test_closed_streams() -> None:
+def test_closed_streams_are_tolerated() -> None:
     found = shell("rapdarts nonsense 2>&-")
     assert (found.returncode, found.stdout) == (2, "")
     assert shell("rapdarts --help >&-").returncode == 0
 
 
-def test_a_terminal_of_plain_letters_gets_the_rest() -> None:
+def test_characters_unknown_to_the_terminal_are_escaped() -> None:
     script = "from rapdarts.cli import main, output; main.command = lambda verb: lambda call: output.out('93 ± 1'); main.main(['cost'])"
     found = subprocess.run(
         [sys.executable, "-c", script],
@@ -267,7 +267,7 @@ def test_a_terminal_of_plain_letters_gets_the_rest() -> None:
     assert found.stdout == "93 \\xb1 1\n"
 
 
-def test_words_settings_and_switches() -> None:
+def test_arguments_are_parsed_into_words_settings_and_switches() -> None:
     call = parse(
         "cost", ["runs/lr=0.1", "a=b=c", "--json", "=3", "--space=x.py", "./a=b"], COMMANDS["cost"].all_switches
     )
@@ -287,7 +287,7 @@ def test_the_last_of_several_settings_wins(capsys: pytest.CaptureFixture[str]) -
     assert (printed["seed"], printed["search"]["lr"], printed["retrain"]["lr"]) == (2, 0.1, 0.3)
 
 
-def test_a_space_of_ones_own_is_recorded(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+def test_a_user_defined_space_is_recorded(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
     (elsewhere / "mine.py").write_text(
         "from rapdarts.networks.primitives import choose\nfrom rapdarts import SearchSpace\n"
         'SPACE = SearchSpace("mine", choose("none", "skip_connect", "sep_conv_3x3"))\n'
@@ -296,11 +296,11 @@ def test_a_space_of_ones_own_is_recorded(capsys: pytest.CaptureFixture[str], els
     assert printed["search"]["space"] == "mine"
 
 
-def test_the_skeleton_of_the_command_line_wins_over_the_genotypes(
+def test_the_skeleton_of_the_command_line_overrides_the_genotypes(
     capsys: pytest.CaptureFixture[str], elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rapdarts.architecture.space import Skeleton
-    from rapdarts.loops import launch  # before the loop is replaced: other modules import it by name
+    from rapdarts.loops import launch  # imported before the loop is replaced: other modules import it by name
 
     priced = Genotype("darts", LITERATURE["PDARTS"].cells, Skeleton(5, 12, (1, 8, 8), 10))
     (elsewhere / "priced.json").write_text(priced.to_json())
@@ -333,7 +333,7 @@ def test_the_skeleton_of_the_command_line_wins_over_the_genotypes(
         assert f"{saved.layers} x {saved.channels}" == built
 
 
-# --- verbs that need no training ---------------------------------------------------------------------------------
+# --- commands without training -----------------------------------------------------------------------------------
 
 
 def test_cost(capsys: pytest.CaptureFixture[str]) -> None:
@@ -349,14 +349,14 @@ def test_cost_of_the_published_imagenet_network(capsys: pytest.CaptureFixture[st
     assert costs["skeleton"]["stem"] == "imagenet"
 
 
-def test_cost_in_words_at_another_skeleton(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cost_as_text_at_another_skeleton(capsys: pytest.CaptureFixture[str]) -> None:
     words = run(capsys, "cost", "pdarts", "layers=2", "channels=8", "input=1x100x96", "classes=3", "stem=auto")
     assert words.startswith("pdarts: 2 cells x 8 channels, 1x100x96, 3 classes, imagenet stem\n")
     assert re.search(r"^macs +814,080 ", words, re.MULTILINE) and re.search(r"^params +21,615 ", words, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", LITERATURE)
-def test_export_and_back(name: str, capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+def test_exported_genotypes_read_back(name: str, capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
     assert Genotype(**vars(LITERATURE[name])).to_json() == run(capsys, "export", name)
     darts = run(capsys, "export", name, "to=darts")
     assert darts.startswith(f"# space: {LITERATURE[name].space}\nGenotype(normal=[('")
@@ -372,7 +372,7 @@ def test_export_and_back(name: str, capsys: pytest.CaptureFixture[str], elsewher
 
 @pytest.fixture
 def searched(elsewhere: Path) -> Path:
-    """A run folder as a search leaves it, with architecture parameters that favour skips."""
+    """Create the run folder of a finished search, with architecture parameters that favour skips."""
     import torch
 
     from rapdarts.architecture.space import Skeleton
@@ -393,7 +393,7 @@ def searched(elsewhere: Path) -> Path:
     return folder
 
 
-def test_derive_lists_what_it_could_give(capsys: pytest.CaptureFixture[str], searched: Path) -> None:
+def test_derive_lists_all_candidates(capsys: pytest.CaptureFixture[str], searched: Path) -> None:
     found = json.loads(run(capsys, "derive", str(searched), "out=genotype.json", "--json"))
     assert len(found) > 2
     for one in found:
@@ -436,7 +436,7 @@ RESULTS = {
 
 
 @pytest.mark.parametrize("command", RESULTS)
-def test_no_result_takes_the_place_of_what_is_read_or_recorded(
+def test_no_output_overwrites_an_input_or_a_record(
     command: str, capsys: pytest.CaptureFixture[str], searched: Path, elsewhere: Path
 ) -> None:
     for name in (
@@ -458,7 +458,7 @@ def test_no_result_takes_the_place_of_what_is_read_or_recorded(
     assert {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()} == before
 
 
-def test_other_files_may_lie_in_a_run_folder_and_be_written_again(searched: Path) -> None:
+def test_other_files_in_a_run_folder_may_be_overwritten(searched: Path) -> None:
     for _ in range(2):
         assert main(["derive", str(searched), f"out={searched / 'smaller.json'}"]) == 0
         assert main(["derive", str(searched), f"out={searched.parent / 'genotype.json'}"]) == 0

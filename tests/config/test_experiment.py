@@ -1,4 +1,4 @@
-"""How an experiment is put together: files, presets of strategies, the command line on top, and what fits together."""
+"""Resolution of experiments: files, presets, overrides from the command line, and checks across knobs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHIPPED = pytest.mark.parametrize("name", experiment_names())
 
 
 def of(text: str, tmp_path: Path, *pairs: tuple[str, Any], section: str = "search") -> Experiment:
-    """The experiment in a YAML text with pairs of the command line on top."""
+    """Return the experiment in a YAML text, overridden by pairs of the command line."""
     path = tmp_path / "mine.yaml"
     path.write_text(text, encoding="utf-8")
     return resolve_experiment(str(path), pairs, section)
@@ -45,17 +45,17 @@ def refused(text: str, tmp_path: Path, *pairs: tuple[str, Any]) -> str:
     return str(refusal.value)
 
 
-# --- the experiments that ship -----------------------------------------------------------------------------------
+# --- shipped experiments -----------------------------------------------------------------------------------------
 
 
-def test_they_are_the_files_of_the_folder() -> None:
+def test_shipped_experiments_are_the_files_of_the_folder() -> None:
     assert set(experiment_names()) == {path.stem for path in experiment_folder().iterdir() if path.suffix == ".yaml"}
     assert "digits" in experiment_names()
 
 
 @SHIPPED
 @pytest.mark.parametrize("verb", ["search", "retrain"])
-def test_it_loads_and_fits_its_space(name: str, verb: str) -> None:
+def test_a_shipped_experiment_loads_and_fits_its_space(name: str, verb: str) -> None:
     from rapdarts.loops.search import check_stages
 
     found = resolve_experiment(name, [], verb)
@@ -66,8 +66,8 @@ def test_it_loads_and_fits_its_space(name: str, verb: str) -> None:
 
 
 @SHIPPED
-def test_it_is_a_structured_config_of_omegaconf(name: str) -> None:
-    """Typed and read-only, and what is printed is what OmegaConf writes."""
+def test_a_shipped_experiment_is_a_structured_config_of_omegaconf(name: str) -> None:
+    """It is typed and read-only, and is printed as OmegaConf writes it."""
     found = resolve_experiment(name, [("budget.params", "3.0M"), ("hardware", "1e3"), ("latency_of", "")], "search")
     structured = OmegaConf.structured(found)
     assert key_values.save_yaml(found) == OmegaConf.to_yaml(structured)
@@ -77,7 +77,7 @@ def test_it_is_a_structured_config_of_omegaconf(name: str) -> None:
     assert OmegaConf.merge(OmegaConf.structured(Experiment), key_values.plain(structured)) == structured
 
 
-def test_settings_of_omegaconf_are_settings() -> None:
+def test_omegaconf_settings_are_accepted() -> None:
     settings = OmegaConf.create({"seed": 3, "search": {"epochs": "${seed}", "layers": [1, 2]}})
     assert key_values.plain(settings) == {"seed": 3, "search": {"epochs": 3, "layers": [1, 2]}}
     assert key_values.plain({"seed": 3}) == {"seed": 3}
@@ -86,7 +86,7 @@ def test_settings_of_omegaconf_are_settings() -> None:
             key_values.plain(OmegaConf.create(wrong))
 
 
-def test_values_do_not_change() -> None:
+def test_configurations_are_immutable() -> None:
     schemas = [Experiment, Launch, *(schema for command in COMMANDS.values() for schema in command.schemas)]
     values = [schema() for schema in schemas]
     values += [getattr(value, name) for value in values for name in vars(value) if is_dataclass(getattr(value, name))]
@@ -102,12 +102,14 @@ def test_values_do_not_change() -> None:
 
 
 @SHIPPED
-def test_it_says_what_it_is_for(name: str) -> None:
+def test_a_shipped_experiment_begins_with_a_comment(name: str) -> None:
     assert experiment_file(name).read_text(encoding="utf-8").startswith("# ")
 
 
 @SHIPPED
-def test_what_is_printed_is_the_same_experiment(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_printed_configurations_read_back_to_the_same_experiment(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert main(["search", name, "--print-config", "seed=3"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
@@ -117,7 +119,7 @@ def test_what_is_printed_is_the_same_experiment(name: str, capsys: pytest.Captur
     assert json.loads(capsys.readouterr().out) == dataclasses.asdict(expected)
 
 
-def test_the_defaults_are_those_of_the_paper() -> None:
+def test_defaults_match_the_paper() -> None:
     """Chen et al. 2019, sections 4.2 and 4.3, and its code."""
     found = Experiment()
     search, retrain = found.search, found.retrain
@@ -137,38 +139,38 @@ def test_the_defaults_are_those_of_the_paper() -> None:
 DARTS = "search:\n  strategy: darts\n"
 
 
-def test_darts_is_that_of_its_paper(tmp_path: Path) -> None:
+def test_the_strategy_darts_matches_its_paper(tmp_path: Path) -> None:
     """Liu et al. 2019, appendix A.1."""
     search = of(DARTS, tmp_path).search
     assert (search.layers, search.candidates, search.skip_dropout) == ([8], [0], [0.0])
     assert (search.epochs, search.warmup_epochs, search.batch, search.channels) == (50, 0, 64, 16)
     assert (search.lr, search.lr_min, search.alpha_lr, search.alpha_clip) == (0.025, 0.001, 3e-4, 0.0)
-    assert search.rule == "auto"  # which is DARTS' own where there is no budget: tests/strategy/test_rule.py
+    assert search.rule == "auto"  # DARTS' own rule without a budget: tests/strategy/test_rule.py
 
 
-def test_presets_lie_under_the_keys_of_their_file(tmp_path: Path) -> None:
+def test_keys_of_a_file_override_presets(tmp_path: Path) -> None:
     search = of("search: {epochs: 7, strategy: darts, layers: [4]}", tmp_path).search
     assert (search.epochs, search.layers, search.batch) == (7, [4], 64)
 
 
-def test_a_strategy_on_the_command_line_lies_over_the_file_and_under_its_neighbours(tmp_path: Path) -> None:
+def test_a_strategy_on_the_command_line_overrides_the_file_but_not_other_keys(tmp_path: Path) -> None:
     text = (
         "search: {layers: [3, 3], candidates: [0, 4], skip_dropout: [0.1, 0.2], warmup_epochs: 1, channels: 8, lr: 0.1}"
     )
     search = of(text, tmp_path, ("layers", "[2]"), ("strategy", "darts"), ("epochs", "9")).search
     assert (search.strategy, search.layers, search.candidates, search.epochs) == ("darts", [2], [0], 9)
     assert (search.warmup_epochs, search.rule) == (0, "auto")
-    assert (search.channels, search.lr) == (16, 0.025)  # of DARTS, not of the file
+    assert (search.channels, search.lr) == (16, 0.025)  # from DARTS, not from the file
 
 
-def test_pdarts_on_the_command_line_undoes_what_darts_preset(tmp_path: Path) -> None:
+def test_pdarts_on_the_command_line_resets_the_presets_of_darts(tmp_path: Path) -> None:
     text = DARTS + "  momentum: 0.5\n  max_skips: 1\n"
     assert of(text, tmp_path, ("strategy", "pdarts")) == of("search: {max_skips: 1}", tmp_path)
 
 
 @pytest.mark.parametrize("chooser", PRESETS)
-def test_what_is_named_on_the_command_line_is_had_whole(chooser: str, tmp_path: Path) -> None:
-    """Whatever a file says of what it presets, and whether or not the file has chosen it already."""
+def test_a_choice_on_the_command_line_applies_all_its_presets(chooser: str, tmp_path: Path) -> None:
+    """Regardless of the file's values for these keys, and of its own choice."""
     section, _, name = chooser.partition(".")
     for choice, presets in PRESETS[chooser].items():
         for in_file in PRESETS[chooser]:
@@ -180,23 +182,23 @@ def test_what_is_named_on_the_command_line_is_had_whole(chooser: str, tmp_path: 
             assert {key: key_values.get(config, key) for key in presets} == presets
 
 
-def test_the_defaults_are_those_of_pdarts() -> None:
+def test_defaults_match_the_presets_of_pdarts() -> None:
     config = Experiment()
     for presets in PRESETS.values():
         assert {key: key_values.get(config, key) for key in presets["pdarts"]} == presets["pdarts"]
 
 
-def test_random_presets_nothing(tmp_path: Path) -> None:
+def test_the_strategy_random_has_no_presets(tmp_path: Path) -> None:
     plain, drawn = of(DARTS, tmp_path), of(DARTS, tmp_path, ("strategy", "random"))
     assert key_values.differences(plain, drawn) == ["search.strategy: darts -> random"]
 
 
-def test_the_last_strategy_counts(tmp_path: Path) -> None:
+def test_the_last_strategy_wins(tmp_path: Path) -> None:
     assert of("", tmp_path, ("strategy", "darts"), ("strategy", "pdarts")) == Experiment()
 
 
 @pytest.mark.parametrize("value", ["drats", "[darts]", "3", "true"])
-def test_an_unknown_strategy_is_refused(value: str, tmp_path: Path) -> None:
+def test_an_unknown_strategy_is_rejected(value: str, tmp_path: Path) -> None:
     assert "search.strategy cannot be " in refused("", tmp_path, ("strategy", value))
     text = refused(f"search: {{strategy: {value}}}", tmp_path)
     assert "mine.yaml: search.strategy " in text
@@ -219,7 +221,7 @@ IMAGENET |= {"weight_decay": 3e-5, "drop_path": 0.0, "cutout": 0, "label_smoothi
         ("imagenet_mobile", {**IMAGENET, "smallest_crop": 0.08}, (14, 48, "imagenet")),
     ],
 )
-def test_recipes_are_those_of_their_papers(
+def test_recipes_match_their_papers(
     recipe: str, values: dict[str, Any], skeleton: tuple[int, int, str], tmp_path: Path
 ) -> None:
     """Chen et al. 2019, section 4.3; Liu et al. 2019, appendix A.2."""
@@ -231,23 +233,23 @@ def test_recipes_are_those_of_their_papers(
     assert of("", tmp_path, ("recipe", recipe), section="retrain") == found
 
 
-def test_a_recipe_lies_under_its_neighbours_and_over_the_file(tmp_path: Path) -> None:
+def test_a_recipe_on_the_command_line_overrides_the_file_but_not_other_keys(tmp_path: Path) -> None:
     text = "retrain: {epochs: 9, lr: 0.3, validation_fraction: 0.1}\nskeleton: {layers: 6, channels: 16}"
     found = of(text, tmp_path, ("recipe", "darts"), ("lr", "0.2"), section="retrain")
     assert (found.retrain.epochs, found.retrain.lr, found.retrain.batch) == (600, 0.2, 96)
-    assert found.retrain.validation_fraction == 0.1  # no recipe says anything of it
-    assert (found.skeleton.layers, found.skeleton.channels) == (6, 16)  # nor darts of these
+    assert found.retrain.validation_fraction == 0.1  # no recipe sets it
+    assert (found.skeleton.layers, found.skeleton.channels) == (6, 16)  # the recipe darts does not set these
     wide = of(text, tmp_path, ("recipe", "imagenet_mobile"), ("layers", "7"), section="skeleton")
     assert (wide.skeleton.layers, wide.skeleton.channels, wide.skeleton.stem) == (7, 48, "imagenet")
 
 
-def test_another_recipe_takes_back_what_the_first_had_preset(tmp_path: Path) -> None:
+def test_another_recipe_resets_the_presets_of_the_first(tmp_path: Path) -> None:
     text = "retrain: {recipe: imagenet_mobile, momentum: 0.8, amp: bf16}"
     found = of(text, tmp_path, ("recipe", "pdarts"), section="retrain")
     assert found == of("retrain: {amp: bf16}", tmp_path)
 
 
-def test_strategy_and_recipe_do_not_touch_each_other(tmp_path: Path) -> None:
+def test_strategy_and_recipe_are_independent(tmp_path: Path) -> None:
     both = of("search: {strategy: darts}\nretrain: {recipe: fast}", tmp_path)
     assert both.search == of("search: {strategy: darts}", tmp_path).search
     assert both.retrain == of("retrain: {recipe: fast}", tmp_path).retrain
@@ -256,13 +258,15 @@ def test_strategy_and_recipe_do_not_touch_each_other(tmp_path: Path) -> None:
 # --- files -------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_means_the_same_to_every_verb(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"mine.yaml: the key 'epochs' could mean search.epochs or retrain.epochs"):
+def test_a_file_means_the_same_for_every_verb(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"mine.yaml: the key 'epochs' is ambiguous: it could be search.epochs or retrain.epochs"
+    ):
         of("epochs: 3", tmp_path, section="retrain")
     assert of("alpha_lr: 0.1", tmp_path, section="retrain").search.alpha_lr == 0.1
 
 
-def test_an_empty_section_says_nothing(tmp_path: Path) -> None:
+def test_an_empty_section_changes_nothing(tmp_path: Path) -> None:
     assert of("data:\nsearch:\n  cost:\n", tmp_path) == of("", tmp_path) == of("# nothing", tmp_path) == Experiment()
 
 
@@ -284,11 +288,11 @@ def test_an_empty_section_says_nothing(tmp_path: Path) -> None:
         ("run: here", "there is no key 'run'; rapdarts VERB --help lists all keys."),
     ],
 )
-def test_a_wrong_file_is_named_with_its_key(text: str, words: str, tmp_path: Path) -> None:
+def test_errors_name_the_file_and_the_key(text: str, words: str, tmp_path: Path) -> None:
     assert refused(text, tmp_path).startswith(f"{tmp_path / 'mine.yaml'}: {words}")
 
 
-def test_unknown_experiments(tmp_path: Path) -> None:
+def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
     for name in ("dgits", "digits/", "../digits", "experiments/digits", "x" * 10_000, "di\0gits"):
         with pytest.raises(
             InputError,
@@ -342,22 +346,22 @@ def test_unknown_experiments(tmp_path: Path) -> None:
         ("device: ''", "device= is not a device; write auto, cpu, cuda or cuda:N."),
     ],
 )
-def test_what_does_not_fit_is_named(text: str, words: str, tmp_path: Path) -> None:
+def test_conflicting_knobs_are_rejected(text: str, words: str, tmp_path: Path) -> None:
     assert refused(text, tmp_path) == words
 
 
-def test_what_is_mended_on_the_command_line_is_mended(tmp_path: Path) -> None:
+def test_the_command_line_can_fix_conflicts_in_a_file(tmp_path: Path) -> None:
     assert of(
         "search: {layers: [5, 8]}", tmp_path, ("candidates", "[0, 4]"), ("skip_dropout", "[0, 0]")
     ).search.layers == [5, 8]
 
 
 @pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:0", "cuda:15"])
-def test_devices(name: str, tmp_path: Path) -> None:
+def test_device_names_are_accepted(name: str, tmp_path: Path) -> None:
     assert of("", tmp_path, ("device", name)).device == name
 
 
-def test_where_a_run_lives() -> None:
+def test_the_launch_is_resolved_from_pairs() -> None:
     with pytest.raises(InputError, match=r"^resume=true needs run=PATH, the folder of the run to continue\.$"):
         resolve.resolve_launch([("resume", "true"), ("seed", "x")])
     assert resolve.resolve_launch([("resume", "true"), ("seed", "x"), ("run", "runs/a=b")]) == config.Launch(
@@ -367,7 +371,7 @@ def test_where_a_run_lives() -> None:
     assert resolve_experiment("", [("resume", "true"), ("run", "x")]) == Experiment()
 
 
-def test_the_keys_given_in_a_section() -> None:
+def test_keys_given_in_a_section_are_found() -> None:
     pairs = [("run", "x"), ("stem", "cifar"), ("lr", "0.1"), ("search.lr", "0.2"), ("cost.macs", "1")]
     assert resolve.keys_given_in("skeleton", pairs, "retrain") == {"stem": "skeleton.stem"}
     assert resolve.keys_given_in("retrain", pairs, "retrain") == {"lr": "retrain.lr"}
@@ -390,8 +394,8 @@ def test_the_cost_of_random_genotypes_is_an_amount() -> None:
             macs(("random.macs", text))
 
 
-def test_budgets_are_numbers_once_they_are_read(tmp_path: Path) -> None:
-    """Also those of run folders that hold them as texts, and none lifts one of a file."""
+def test_budgets_are_read_as_numbers(tmp_path: Path) -> None:
+    """Texts in older run folders are read too, and the word none removes a budget of a file."""
     old = "search: {budget: {macs: 500M, params: '', bytes: none, energy: '0.002', latency: ''}}"
     budget = of(old, tmp_path).search.budget
     assert (budget.macs, budget.params, budget.bytes, budget.energy, budget.latency) == (5e8, None, None, 0.002, None)
@@ -404,7 +408,7 @@ def test_budgets_are_numbers_once_they_are_read(tmp_path: Path) -> None:
         assert words in refused(f"search: {{budget: {{params: '{text}'}}}}", tmp_path)
 
 
-def test_the_budgets_of_a_derivation_lie_over_those_of_its_run() -> None:
+def test_budgets_of_a_derivation_override_those_of_its_run() -> None:
     own = config.BudgetConfig(macs=5e8, params=3e6)
     pairs = [("budget.params", "none"), ("budget.bytes", "12MB"), ("budget.energy", "")]
     asked = key_values.parse_settings(DeriveConfig, pairs).budget
@@ -412,8 +416,8 @@ def test_the_budgets_of_a_derivation_lie_over_those_of_its_run() -> None:
     assert asked.over(config.BudgetConfig()) == config.BudgetConfig(bytes=12e6)
 
 
-def test_a_digest_says_amounts_as_it_always_did() -> None:
-    """A number that is written plainly keeps the digest of the text that it once was."""
+def test_digests_of_amounts_match_older_versions() -> None:
+    """A plain number has the digest of the text that older versions stored."""
     lines = [f"{key.name}={key_values.get(Experiment(), key.name)!r}" for key in key_values.keys(Experiment)]
     lines = [line for line in lines if line.partition("=")[0] not in resolve.HARMLESS]
     lines = [re.sub(r"^(search\.budget\.\w+)=None$", r"\1=''", line) for line in lines]
@@ -428,12 +432,12 @@ def test_a_digest_says_amounts_as_it_always_did() -> None:
 @pytest.mark.parametrize(
     "text", ["3x32", "3x32x32x1", "3x0x3", "0x1x1", "axbxc", "3 x 32 x 32", "-3x3x3", "", "3x1e3x3", "٣x3x3"]
 )
-def test_what_is_no_image(text: str) -> None:
+def test_invalid_image_shapes_are_rejected(text: str) -> None:
     with pytest.raises(InputError, match=r"^input=.* is not an image; write CxHxW such as 3x32x32\.$"):
         config.image_shape(text)
 
 
-def test_images() -> None:
+def test_image_shapes_are_read() -> None:
     assert config.image_shape("3x227x224") == (3, 227, 224)
 
 
@@ -441,7 +445,7 @@ def test_images() -> None:
 
 
 def likely(key: key_values.Key) -> st.SearchStrategy[Any]:
-    """Values within a knob's range."""
+    """Return a strategy for values within a knob's range."""
     facts = key.facts
     if facts["choices"]:
         return st.sampled_from(facts["choices"])
@@ -474,7 +478,7 @@ CONDITIONAL |= {
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_configuration_reads_back_from_what_is_printed(
+def test_any_printed_configuration_reads_back(
     data: st.DataObject, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = data.draw(

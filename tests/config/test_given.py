@@ -1,4 +1,4 @@
-"""Which experiment is meant: the one given, the run's that continues, or the run's that a network comes from."""
+"""Lookup of the experiment: the one given, that of the run to resume, or that of the run a network comes from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rapdarts.errors import InputError
 
 
 def run_folder(folder: Path, **changes: Any) -> Path:
-    """A folder with the configuration of a run."""
+    """Create a folder with the configuration of a run."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(save_yaml(replace(Experiment(), **changes)))
     return folder
@@ -31,7 +31,7 @@ def seed_of(*arguments: Any, **keys: Any) -> int:
     return find_experiment("retrain", *arguments, **keys).config.seed
 
 
-def test_the_order_in_which_an_experiment_is_looked_for(origin: Path, tmp_path: Path) -> None:
+def test_the_experiment_is_looked_up_in_order(origin: Path, tmp_path: Path) -> None:
     continued = run_folder(tmp_path / "net", seed=2)
     (tmp_path / "mine.yaml").write_text("seed: 3\n")
     resumed = {"run": continued, "resume": True}
@@ -39,7 +39,7 @@ def test_the_order_in_which_an_experiment_is_looked_for(origin: Path, tmp_path: 
     assert seed_of({}, {"seed": 4}, {}, **resumed, origin=origin) == 4
     assert seed_of("", None, {}, **resumed, origin=origin) == 2
     assert seed_of("", {"run": str(continued), "resume": "true"}, {}, origin=origin) == 2
-    assert seed_of("", None, {}, run=tmp_path / "new", resume=True, origin=origin) == 1  # nothing has begun there
+    assert seed_of("", None, {}, run=tmp_path / "new", resume=True, origin=origin) == 1  # no run has started there
     assert seed_of("", None, {}, origin=origin) == 1
     assert seed_of("", None, {"seed": 5}, origin=origin) == 5
     assert seed_of("", {"data.name": "digits"}, {}) == 0
@@ -47,7 +47,7 @@ def test_the_order_in_which_an_experiment_is_looked_for(origin: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("verb", ["search", "retrain"])
-def test_nothing_is_guessed(verb: str, tmp_path: Path) -> None:
+def test_a_missing_experiment_is_rejected(verb: str, tmp_path: Path) -> None:
     for settings in (None, {"epochs": 3}, {"run": "new"}):
         with pytest.raises(InputError, match=f"rapdarts {verb} needs an experiment.*, such as digits"):
             find_experiment(verb, "", settings, {})
@@ -55,7 +55,7 @@ def test_nothing_is_guessed(verb: str, tmp_path: Path) -> None:
         find_experiment(verb, "", None, {}, run=tmp_path / "new", resume=True)
 
 
-def test_a_ranking_keeps_a_short_recipe(tmp_path: Path) -> None:
+def test_a_ranking_is_not_an_experiment_to_train_with(tmp_path: Path) -> None:
     ranking = run_folder(tmp_path / "rank", seed=1)
     (ranking / "ranking.json").write_text("{}")
     with pytest.raises(InputError, match="rank is a ranking, which has only a short recipe; name an experiment"):
@@ -63,7 +63,7 @@ def test_a_ranking_keeps_a_short_recipe(tmp_path: Path) -> None:
     assert seed_of("digits", None, {}, origin=ranking) == 0
 
 
-def test_other_data_than_those_of_the_run_are_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_other_than_the_runs_must_be_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.npz").touch()
     (tmp_path / "mine.yaml").write_text("data: {name: npz, path: mine.npz}\n")

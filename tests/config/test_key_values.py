@@ -1,4 +1,4 @@
-"""Knobs: names and their nearest, types, ranges, and what is written reads back. The contract takes every knob of the product."""
+"""Knobs: names, types, ranges, and saving; the contract tests cover every knob of the product."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ SCHEMAS = [
 
 
 def kind_of(key: Key) -> tuple[type, Any]:
-    """The type of a knob, or of its elements, and how to wrap a value of that type."""
+    """Return the type of a knob or of its elements, and a function that wraps a value of that type."""
     in_a_list = get_origin(key.type) is list
     return (get_args(key.type)[0], lambda value: [value]) if in_a_list else (key.type, lambda value: value)
 
 
 def every(wanted: Callable[[Key], Any] = lambda key: True) -> pytest.MarkDecorator:
-    """Every knob of the product that is `wanted`."""
+    """Parametrise a test by every knob of the product that is `wanted`."""
     found = [(schema, key) for schema in SCHEMAS for key in keys(schema) if wanted(key)]
     named = [pytest.param(schema, key, id=f"{schema.__name__}-{key.name}") for schema, key in found]
     return pytest.mark.parametrize(("schema", "key"), named)
@@ -68,14 +68,14 @@ def refusal(schema: type, name: str, value: Any) -> str:
 
 
 @every()
-def test_it_says_what_it_is_and_its_default_is_allowed(schema: type, key: Key) -> None:
+def test_every_knob_has_help_and_a_valid_default(schema: type, key: Key) -> None:
     assert key.facts["help"]
     check_range(key, key.default)
     assert checked(schema, [(key.name, key.default)]) == [(key.name, key.default)]
 
 
 @every()
-def test_it_takes_no_other_type(schema: type, key: Key) -> None:
+def test_other_types_are_rejected(schema: type, key: Key) -> None:
     kind, wrap = kind_of(key)
     wrong = {
         int: [True, 2.5, None, [], "one"],
@@ -93,7 +93,7 @@ def test_it_takes_no_other_type(schema: type, key: Key) -> None:
 
 
 @every(lambda key: kind_of(key)[0] in (int, float) and not key.facts["amount"])
-def test_a_number_has_a_range(schema: type, key: Key) -> None:
+def test_numbers_out_of_range_are_rejected(schema: type, key: Key) -> None:
     kind, wrap = kind_of(key)
     for value in [-5, -1e30, 1e30, math.inf, -math.inf, math.nan, 10**99, 1e-320 if kind is float else 10**12]:
         assert refusal(schema, key.name, wrap(value)).startswith(key.name)
@@ -107,7 +107,7 @@ def test_a_number_has_a_range(schema: type, key: Key) -> None:
 
 
 @every(lambda key: key.facts["choices"])
-def test_a_choice_names_the_nearest(schema: type, key: Key) -> None:
+def test_an_unknown_choice_suggests_the_nearest(schema: type, key: Key) -> None:
     right = next(choice for choice in key.facts["choices"] if choice)
     is_text = isinstance(right, str)
     assert (f"the nearest is {right} (choose from " if is_text else "; choose from ") in refusal(
@@ -137,16 +137,16 @@ def test_an_amount_is_a_number_in_the_unit_of_its_resource(schema: type, key: Ke
 
 
 @every(lambda key: key.facts["auto"] is not None)
-def test_auto_stands_for_a_value_of_its_own(schema: type, key: Key) -> None:
+def test_auto_stands_for_a_value_outside_the_range(schema: type, key: Key) -> None:
     auto = key.facts["auto"]
     assert checked(schema, [(key.name, "auto"), (key.name, auto)]) == [(key.name, auto), (key.name, auto)]
     assert written(key, auto) == "auto" != written(key, key.facts["low"])
     assert "it must be auto, or " in refusal(schema, key.name, min(key.facts["low"], auto) - 1)
-    assert "it must be auto, or " in refusal(schema, key.name, str(auto))  # where a user writes it, the word is written
+    assert "it must be auto, or " in refusal(schema, key.name, str(auto))  # users must write the word
 
 
 @every(lambda key: kind_of(key)[0] is str)
-def test_a_text_holds_nothing_that_means_something_else(schema: type, key: Key) -> None:
+def test_strings_with_special_meanings_are_rejected(schema: type, key: Key) -> None:
     for value in ("${oc.env:HOME}", "???", "a\0b"):
         assert key.name in refusal(schema, key.name, kind_of(key)[1](value))
 
@@ -181,8 +181,8 @@ def test_sections_may_be_left_out(given: str, section: str, name: str) -> None:
         ("macs", "search", "search.cost.macs or search.budget.macs or search.random.macs"),
     ],
 )
-def test_what_could_mean_several_names_them(given: str, section: str, names: str) -> None:
-    with pytest.raises(InputError, match=f"the key '{given}' could mean {names}; write one of them"):
+def test_ambiguous_keys_list_their_meanings(given: str, section: str, names: str) -> None:
+    with pytest.raises(InputError, match=f"the key '{given}' is ambiguous: it could be {names}; write one of them"):
         full_name(Experiment, given, section)
 
 
@@ -216,7 +216,7 @@ def test_what_could_mean_several_names_them(given: str, section: str, names: str
         ("ѕeed", "search", "seed"),  # a Cyrillic letter
     ],
 )
-def test_the_nearest_is_in_the_right_section(given: str, section: str, nearest: str | None) -> None:
+def test_the_nearest_key_is_in_the_right_section(given: str, section: str, nearest: str | None) -> None:
     with pytest.raises(InputError) as refused:
         full_name(Experiment, given, section, beside=Launch)
     sentence = str(refused.value)
@@ -229,7 +229,7 @@ def test_the_nearest_is_in_the_right_section(given: str, section: str, nearest: 
 
 
 @pytest.mark.parametrize(("given", "example"), [("data", "data.name"), ("search.cost", "search.cost.macs")])
-def test_a_section_is_no_key(given: str, example: str) -> None:
+def test_a_section_is_not_a_key(given: str, example: str) -> None:
     with pytest.raises(InputError, match=f"{given} is a section, not a key; name one of its keys, such as {example}"):
         full_name(Experiment, given, "search")
 
@@ -253,7 +253,7 @@ class Inner:
 
 @dataclass
 class Outer:
-    """A schema of every type."""
+    """A schema with knobs of every type."""
 
     count: int = knob(3, "a count", "things", low=1, high=10)
     on: bool = knob(False, "a switch")
@@ -281,7 +281,7 @@ class Outer:
         ("names", "[a, 'b c']", ["a", "b c"]),
     ],
 )
-def test_values_from_the_command_line(name: str, text: Any, value: Any) -> None:
+def test_values_are_parsed_from_the_command_line(name: str, text: Any, value: Any) -> None:
     ((full, found),) = checked(Outer, [(name, text)])
     assert found == value
     assert type(found) is type(value)
@@ -290,7 +290,7 @@ def test_values_from_the_command_line(name: str, text: Any, value: Any) -> None:
     assert value in (getattr(loaded, name, None), getattr(loaded.inner, full.rpartition(".")[2], None))
 
 
-def test_the_last_of_several_wins() -> None:
+def test_the_last_of_several_pairs_wins() -> None:
     assert parse_settings(Outer, [("count", 4), ("share", 0.1), ("count", "6"), ("inner.share", "0.2")]) == Outer(
         count=6, inner=Inner(share=0.2)
     )
@@ -302,7 +302,7 @@ def test_defaults_are_not_shared() -> None:
     assert second.sizes == Outer().sizes == [1, 2]
 
 
-def test_the_file_is_named() -> None:
+def test_errors_name_the_file() -> None:
     with pytest.raises(InputError, match=r"^mine.yaml: count=0 is out of range; it must be 1 to 10\.$"):
         parse_settings(Outer, [("count", 0)], where="mine.yaml")
     with pytest.raises(InputError, match=r"^mine.yaml: there is no key 'cuont'; the nearest is count\.$"):
@@ -311,7 +311,7 @@ def test_the_file_is_named() -> None:
         parse_settings(Outer, [("zzz", 0)], where="mine.yaml")
 
 
-def test_differences_are_named() -> None:
+def test_differences_are_listed() -> None:
     assert differences(Outer(), Outer()) == []
     assert differences(Outer(), Outer(on=True, inner=Inner(share=0.1))) == [
         "on: False -> True",
@@ -342,20 +342,22 @@ VALUES = st.builds(
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=VALUES)
-def test_what_is_written_reads_back(value: Outer, tmp_path: Path) -> None:
+def test_saved_values_read_back(value: Outer, tmp_path: Path) -> None:
     path = tmp_path / "saved.yaml"
     path.write_text(save_yaml(value), encoding="utf-8")
     assert parse_settings(Outer, list(read_yaml(path))) == value
 
 
 @pytest.mark.parametrize("text", ["\x85", "a\x85b", "\u2028", "\ufeff", "\x07"])
-def test_odd_letters_read_back(text: str, tmp_path: Path) -> None:
+def test_unusual_characters_read_back(text: str, tmp_path: Path) -> None:
     path = tmp_path / "saved.yaml"
-    value = Outer(word=text, inner=Inner(names=["08", "0E0", "no", ""]))  # beside names that read like something else
+    value = Outer(
+        word=text, inner=Inner(names=["08", "0E0", "no", ""])
+    )  # together with strings that look like other values
     path.write_text(save_yaml(value), encoding="utf-8")
     assert parse_settings(Outer, list(read_yaml(path))) == value
 
 
-def test_a_name_that_is_no_text_is_refused() -> None:
+def test_invalid_utf8_is_rejected() -> None:
     with pytest.raises(InputError, match=r"^'a\\udcff' is not valid UTF-8 and cannot be saved; rename that file\.$"):
         save_yaml(Outer(word="a\udcff"))

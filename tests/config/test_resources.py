@@ -1,4 +1,4 @@
-"""Amounts of resources, read and shown."""
+"""Reading and display of amounts of resources."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from rapdarts.errors import InputError
         ("7µJ", "energy", 7e-6),
     ],
 )
-def test_amounts(text: str, resource: str, value: float) -> None:
+def test_amounts_are_read(text: str, resource: str, value: float) -> None:
     assert amount(text, resource, "budget") == pytest.approx(value, rel=1e-12)
 
 
@@ -64,28 +64,28 @@ def test_amounts(text: str, resource: str, value: float) -> None:
         ("1e6e6", "macs", "is not an amount"),
     ],
 )
-def test_what_is_no_amount(text: str, resource: str, words: str) -> None:
+def test_invalid_amounts_are_rejected(text: str, resource: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         amount(text, resource, "budget.x")
 
 
 @pytest.mark.parametrize("resource", RESOURCES)
-def test_every_example_is_an_amount(resource: str) -> None:
+def test_every_example_is_a_valid_amount(resource: str) -> None:
     first, _, second = example(resource).partition(" or ")
     assert amount(first, resource, "x") > 0 and amount(second, resource, "x") > 0
 
 
 @given(st.floats(1e-9, 1e3), st.sampled_from(["energy", "latency"]))
-def test_what_is_shown_is_read_back(value: float, resource: str) -> None:
+def test_displayed_amounts_read_back(value: float, resource: str) -> None:
     assert amount(show(value, resource), resource, "x") == pytest.approx(value, rel=1e-3)
 
 
 @given(st.floats(1e-9, 1e15), st.sampled_from(list(RESOURCES)))
-def test_what_is_written_short_is_the_same_amount(value: float, resource: str) -> None:
+def test_compact_amounts_read_back_exactly(value: float, resource: str) -> None:
     assert amount(compact(value, resource), resource, "x") == value
 
 
-def test_written_short() -> None:
+def test_compact_amounts() -> None:
     written = [compact(3e6, "params"), compact(100e3, "params"), compact(12e6, "bytes"), compact(0.008, "latency")]
     assert written == ["3M", "100k", "12MB", "8ms"]
     assert [compact(1_234_567, "macs"), compact(2e-3, "energy")] == ["1234567", "2mJ"]
@@ -111,13 +111,13 @@ def test_written_short() -> None:
         (999.96, "1000 s"),
     ],
 )
-def test_times_change_their_unit_as_rounded(seconds: float, shown: str) -> None:
+def test_times_change_their_unit_after_rounding(seconds: float, shown: str) -> None:
     assert show(seconds, "latency") == shown
     assert show(seconds, "energy") == shown.replace("s", "J")
 
 
 @given(st.floats(0, 1e4), st.sampled_from([1e-9, 1e-6, 1e-3, 1]))
-def test_no_time_shows_a_thousand_of_a_smaller_unit(value: float, unit: float) -> None:
+def test_no_time_is_shown_as_a_thousand_of_a_smaller_unit(value: float, unit: float) -> None:
     number, shown_unit = show(value * unit, "latency").split()
     assert shown_unit == "s" or float(number) < 1000
 
@@ -137,20 +137,20 @@ def test_no_time_shows_a_thousand_of_a_smaller_unit(value: float, unit: float) -
         (7200, "2.0 h", "2 h 0 min"),
     ],
 )
-def test_durations_change_their_unit_as_rounded(seconds: float, in_one_unit: str, in_two_units: str) -> None:
+def test_durations_change_their_unit_after_rounding(seconds: float, in_one_unit: str, in_two_units: str) -> None:
     assert duration(seconds) == in_one_unit
     assert time_left(seconds) == in_two_units
 
 
-def test_shown() -> None:
+def test_displayed_amounts() -> None:
     assert show(532_174_464, "macs") == "532,174,464"
     assert show(13_735_192, "bytes") == "13,735,192 B"
     assert show(0.0046456, "energy") == "4.646 mJ"
     assert show(2e-8, "latency") == "20 ns"
 
 
-def test_one_list_of_resources() -> None:
-    """What can be counted, priced and bounded goes by the same names, in the order of the table."""
+def test_all_tables_list_the_same_resources() -> None:
+    """Counts, prices and budgets have the same names, in the order of the table."""
     priced = [key.name for key in keys(CostCoefficients)]
     bounded = [key.name for key in keys(BudgetConfig)]
     assert priced == list(RESOURCES) and set(RESOURCES) == {*count.COUNTERS, "latency"}
@@ -182,7 +182,7 @@ assert count.count(nn.Linear(4, 4), (4, 1, 4), count.resources(16))["toys"] == 2
 """
 
 
-def test_a_new_resource_is_one_entry() -> None:
-    """Here the bytes once more: priced, bounded, counted at its precision, and billed."""
+def test_a_new_resource_needs_one_entry() -> None:
+    """A copy of bytes can be priced, given a budget, and counted at its precision."""
     found = subprocess.run([sys.executable, "-c", TOY], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stderr) == (0, "")

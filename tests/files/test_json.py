@@ -1,4 +1,4 @@
-"""Strict JSON: what means one thing is read as it stands, everything else is refused at its place, and fields are checked by name."""
+"""Strict JSON: unambiguous texts are read, everything else is rejected with its position, and fields are checked by name."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ JSON = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(JSON)
-def test_what_is_written_is_read(value: Any) -> None:
+def test_written_json_reads_back(value: Any) -> None:
     assert strict_loads(json.dumps(value)) == value
     assert strict_loads(json.dumps(value, ensure_ascii=False, indent=3)) == value
     assert strict_loads(dump(value)) == value
 
 
-def test_what_is_written_is_laid_out_by_depth() -> None:
+def test_layout_depends_on_depth() -> None:
     assert dump({"a": 1, "b": {}, "c": [[1, 2], [3]]}) == '{\n  "a": 1,\n  "b": {},\n  "c": [[1, 2], [3]]\n}'
     assert dump([[[1]], [[2]]]) == "[\n  [[1]],\n  [[2]]\n]"
     with pytest.raises(ValueError):
@@ -53,7 +53,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "kind", "words"), REFUSED, ids=[words for _, _, words in REFUSED])
-def test_everything_else_is_refused_at_its_place(text: str, kind: str, words: str) -> None:
+def test_invalid_json_is_rejected_at_its_position(text: str, kind: str, words: str) -> None:
     with pytest.raises(Fault) as refusal:
         strict_loads(text)
     assert (refusal.value.kind, str(refusal.value)) == (kind, words)
@@ -61,7 +61,7 @@ def test_everything_else_is_refused_at_its_place(text: str, kind: str, words: st
     assert refusal.value.found in text.replace("\\u0062", "b")
 
 
-def test_the_limits_themselves_are_read() -> None:
+def test_values_at_the_limits_are_read() -> None:
     assert strict_loads("-" + "9" * MAX_DIGITS) == 1 - 10**MAX_DIGITS
     assert strict_loads("[" * MAX_DEPTH + "]" * MAX_DEPTH) is not None
     assert strict_loads('[{"a": 1}, {"a": ["a", "NaN", "1e999", "[[{", "\\"a\\": 1"]}]') == [
@@ -70,7 +70,7 @@ def test_the_limits_themselves_are_read() -> None:
     ]
 
 
-def test_infinity_is_left_to_a_range_where_one_asks_for_it() -> None:
+def test_overflowing_numbers_become_infinity_on_request() -> None:
     assert strict_loads("[1e999, -1e999]", infinite=True) == [math.inf, -math.inf]
     for text in ("NaN", "Infinity", "9" * 19):
         with pytest.raises(Fault):
@@ -81,7 +81,7 @@ def test_infinity_is_left_to_a_range_where_one_asks_for_it() -> None:
 @given(
     st.lists(st.sampled_from([*'{}[],:"\\ \n-.e019a', "null", "NaN", '"a":', "1e999", "é"]), max_size=15).map("".join)
 )
-def test_any_text_is_read_as_json_is_or_refused(text: str) -> None:
+def test_any_text_is_read_as_json_or_rejected(text: str) -> None:
     try:
         value = strict_loads(text)
     except Fault as refusal:
@@ -93,7 +93,7 @@ def test_any_text_is_read_as_json_is_or_refused(text: str) -> None:
 # --- fields ------------------------------------------------------------------------------------------------------
 
 
-def test_a_record_is_read_in_the_order_of_its_readers() -> None:
+def test_fields_are_read_in_the_order_of_their_readers() -> None:
     share = number(0, 1, above=True)
     found = record(
         {"c": 3, "b": 0.5, "a": "x"}, "it", {"a": None, "b": share}, {"c": number(1, 9, whole=True), "d": None}
@@ -115,7 +115,7 @@ def test_a_record_is_read_in_the_order_of_its_readers() -> None:
         ({"share": 1, "count": 1.0}, "it: count must be a whole number from 1 to 1e+06, not 1.0."),
     ],
 )
-def test_a_wrong_field_is_named(tree: Any, words: str) -> None:
+def test_errors_name_the_field(tree: Any, words: str) -> None:
     with pytest.raises(InputError) as refusal:
         record(tree, "it", {"share": number(0, 1, above=True)}, {"count": number(1, 1e6, whole=True)})
     assert str(refusal.value) == words

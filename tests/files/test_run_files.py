@@ -9,13 +9,13 @@ import rapdarts
 from rapdarts.files.run_files import RUN_FILES, RunFile
 
 
-def test_no_two_files_have_one_name() -> None:
+def test_file_names_are_unique() -> None:
     names = [name for key, name in vars(RunFile).items() if key.isupper()]
     assert len(names) == len(RUN_FILES) and all(type(name) is str and Path(name).name == name for name in names)
 
 
-def test_no_module_has_a_name_of_its_own_for_a_file() -> None:
-    """But rapdarts measure, whose table lies in no run folder, and where a word means something else."""
+def test_no_other_module_spells_out_a_file_name() -> None:
+    """Exceptions: rapdarts measure, whose table is outside run folders, and words with another meaning."""
     others = {"checkpoint", "lock"}
     package = Path(rapdarts.__file__).parent
     found = [

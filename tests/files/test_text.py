@@ -1,4 +1,4 @@
-"""Text files: what is not a small regular file of UTF-8 is refused."""
+"""Text files: anything but a small regular file in UTF-8 is rejected."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rapdarts.errors import InputError
 from rapdarts.files.text import read_text
 
 
-def test_only_small_files_of_text_are_read(tmp_path: Path) -> None:
+def test_only_small_utf8_files_are_read(tmp_path: Path) -> None:
     fifo, text, latin, utf16, binary = (tmp_path / name for name in ("fifo", "text", "latin", "utf16", "binary"))
     os.mkfifo(fifo)
     text.write_bytes("grün".encode())

@@ -1,4 +1,4 @@
-"""YAML that means what it looks like: numbers, words, lists and maps are read, everything else is refused in one sentence."""
+"""Unambiguous YAML: numbers, words, lists and maps are read, everything else is rejected in one line."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ from rapdarts.files.yaml import MAX_DEPTH, MAX_FILE_BYTES, parse_value, read_yam
         ("{a: 1}", {"a": 1}),
     ],
 )
-def test_it_means_what_it_looks_like(text: str, value: Any) -> None:
+def test_plain_values_are_read(text: str, value: Any) -> None:
     found = parse_value(text, "key")
     assert found == value
     assert type(found) is type(value)
 
 
 @pytest.mark.parametrize("text", [".inf", "-.inf", ".nan", "1e999"])
-def test_numbers_that_are_none_are_left_to_the_ranges(text: str) -> None:
+def test_infinity_and_nan_are_left_to_range_checks(text: str) -> None:
     found = parse_value(text, "key")
     assert isinstance(found, float)
     assert not math.isfinite(found)
@@ -61,7 +61,7 @@ MISLEADING = (
 
 
 @pytest.mark.parametrize("text", MISLEADING)
-def test_what_yaml_takes_for_something_else_is_refused(text: str) -> None:
+def test_ambiguous_values_are_rejected(text: str) -> None:
     with pytest.raises(InputError, match=r"^key=.* cannot be read: .* is ambiguous in YAML; write .*quotes\.$"):
         parse_value(text, "key")
     with pytest.raises(InputError, match="is ambiguous in YAML"):
@@ -96,7 +96,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "words"), REFUSED, ids=[words[:30] for _, words in REFUSED])
-def test_a_file_with_anything_else_is_refused(text: str, words: str, tmp_path: Path) -> None:
+def test_unsupported_yaml_is_rejected(text: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(InputError) as refusal:
@@ -111,14 +111,14 @@ def test_a_file_with_anything_else_is_refused(text: str, words: str, tmp_path: P
 @pytest.mark.parametrize(
     ("text", "line"), [("a: 1\nb: 2\na: 3", 3), ("a:\n  b: 1\n\n  b: 2", 4), ("a: 1\nb: no", 2), ("\n\na: [", 3)]
 )
-def test_the_line_is_named(text: str, line: int, tmp_path: Path) -> None:
+def test_errors_name_the_line(text: str, line: int, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=f"mine.yaml:{line}: "):
         list(read_yaml(path))
 
 
-def test_an_alias_bomb_stays_small(tmp_path: Path) -> None:
+def test_an_alias_bomb_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "bomb.yaml"
     lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}]" for n in range(1, 18)]
     path.write_text("\n".join(lines))
@@ -126,7 +126,7 @@ def test_an_alias_bomb_stays_small(tmp_path: Path) -> None:
         list(read_yaml(path))
 
 
-def test_what_is_no_small_text_file_is_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_small_text_are_rejected(tmp_path: Path) -> None:
     large, other, fifo = tmp_path / "large.yaml", tmp_path / "other.yaml", tmp_path / "fifo.yaml"
     large.write_text("# a comment\n" * 100_000)
     other.write_bytes("grün: 1".encode("latin-1"))
@@ -143,7 +143,7 @@ def test_what_is_no_small_text_file_is_refused(tmp_path: Path) -> None:
         assert str(refusal.value) == f"{path} {words}"
 
 
-def test_leaves_have_dotted_names(tmp_path: Path) -> None:
+def test_keys_are_dotted(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("# nothing\n")
     assert list(read_yaml(path)) == []
@@ -162,7 +162,7 @@ PIECES = [*"a10:-,[]{}'\"#&*!|>?%@`\n\t\\é\0", "-1", "${x}", "<<", "~", ".inf",
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map(" ".join) | st.text(max_size=20))
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_read_or_rejected(text: str) -> None:
     try:
         parse_value(text, "key")
     except InputError as refusal:
@@ -171,7 +171,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_damage_to_a_file_is_read_or_refused(data: st.DataObject, tmp_path: Path) -> None:
+def test_any_damaged_file_is_read_or_rejected(data: st.DataObject, tmp_path: Path) -> None:
     raw = bytearray(b"seed: 1\nsearch:\n  layers: [3, 4]\n  cost: {macs: 1e-3}\n  rule: 'darts' # why\n")
     for _ in range(data.draw(st.integers(1, 5))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
