@@ -1,4 +1,4 @@
-"""The kernels for a GPU, on one or by Triton's interpreter: each against torch's own, and the whole supernet through all of them."""
+"""GPU kernels, run on a GPU or in Triton's interpreter: each compared with torch, and the whole supernet with all of them."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ TWO_EACH = BlockMap((0, 0, 1, 1), 2)
 """Two slots for each of two blocks."""
 
 
-def near(found: Tensor, expected: Tensor, share: float = 2e-6) -> None:
+def assert_near(found: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:
     assert found.shape == expected.shape
-    assert float((found - expected).norm()) <= share * float(expected.norm())
+    assert float((found - expected).norm()) <= tolerance * float(expected.norm())
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -58,9 +58,9 @@ def index_select(x: Tensor, block_map: BlockMap) -> Tensor:
         (BlockMap.identity(2), 64, 64, (5, 5), Geometry((1, 1), (2, 2), (1, 1)), (3, 3)),
         (BlockMap((0, 0, 2), 3), 8, 8, (1, 7), Geometry((1, 2), (0, 3), (1, 1)), (4, 9)),
     ],
-    ids=["shared blocks", "dilated with a stride", "dilated", "a stride", "wide", "a row, a block that nobody reads"],
+    ids=["shared blocks", "dilated and strided", "dilated", "strided", "wide", "1x7 kernel, unread block"],
 )
-def test_separable_convolutions(
+def test_separable_convolution_kernels_equal_torch(
     block_map: BlockMap, inputs: int, outputs: int, kernel: tuple[int, int], geometry: Geometry, size: tuple[int, int]
 ) -> None:
     torch.manual_seed(0)
@@ -75,35 +75,38 @@ def test_separable_convolutions(
     gradients = torch.autograd.grad(expected, [x, first, second], gradient)
 
     image, weights = channels_last(x), (first.detach(), second.detach())
-    near(convolutions.forward(image, block_map, *weights, geometry), expected.detach())
+    assert_near(convolutions.forward(image, block_map, *weights, geometry), expected.detach())
     given = (block_map, *weights, geometry)
-    for found, wanted in zip(
+    for found, expected in zip(
         convolutions.backward(channels_last(gradient), x.shape, image, *given), gradients, strict=True
     ):
         assert found is not None
-        near(found, wanted)
+        assert_near(found, expected)
     assert convolutions.backward(channels_last(gradient), x.shape, None, *given)[1:] == (None, None)
     assert convolutions.backward(channels_last(gradient), None, image, *given)[0] is None
 
 
 @pytest.fixture
-def products_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton's interpreter (3.9) keeps bfloat16 as its bits, and multiplies matrices of these as whole numbers: it is given float32."""
+def bfloat16_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cast bfloat16 operands of matrix products to float32.
+
+    Triton's interpreter (3.9) stores bfloat16 as raw bits and would multiply them as integers.
+    """
     builder = interpreter.InterpreterBuilder
     product: Any = builder.create_dot
 
-    def mended(self: Any, *given: Any) -> Any:
-        exact = [self.cast_impl(one, tl.float32) if one.dtype.scalar == tl.bfloat16 else one for one in given[:2]]
-        return product(self, *exact, *given[2:])
+    def product_in_float32(self: Any, *given: Any) -> Any:
+        cast = [self.cast_impl(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in given[:2]]
+        return product(self, *cast, *given[2:])
 
-    monkeypatch.setattr(builder, "create_dot", mended)
+    monkeypatch.setattr(builder, "create_dot", product_in_float32)
 
 
-@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
-def test_kernels_of_half_precision(kind: torch.dtype, products_in_bfloat16: None) -> None:
-    """Images in 16 bits, weights and sums in 32: what is off is the rounding of images and results."""
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+def test_kernels_in_half_precision(dtype: torch.dtype, bfloat16_products: None) -> None:
+    """Images have 16 bits, weights and sums 32 bits: the only errors are those of rounding images and results."""
     torch.manual_seed(5)
-    x, gradient = torch.randn(2, 8, 5, 5).to(kind), torch.randn(2, 16, 5, 5).to(kind)
+    x, gradient = torch.randn(2, 8, 5, 5).to(dtype), torch.randn(2, 16, 5, 5).to(dtype)
     weights = torch.randn(16, 1, 3, 3, requires_grad=True), torch.randn(16, 4, 1, 1, requires_grad=True)
     geometry, scale = Geometry((1, 1), (1, 1), (1, 1)), torch.rand(16) + 0.5
     exact = x.float().requires_grad_()
@@ -112,27 +115,27 @@ def test_kernels_of_half_precision(kind: torch.dtype, products_in_bfloat16: None
     wanted = torch.autograd.grad(expected, [exact, *weights], gradient.float())
     given = channels_last(x), TWO_EACH, *(weight.detach() for weight in weights), geometry
     found = convolutions.forward(*given)
-    assert found.dtype == kind
+    assert found.dtype == dtype
     gradients = convolutions.backward(channels_last(gradient), x.shape, *given)
-    for mine, true in zip((found, *gradients), (expected.detach(), *wanted), strict=True):
-        assert mine is not None
-        near(mine.float(), true, 1e-2)
+    for ours, true in zip((found, *gradients), (expected.detach(), *wanted), strict=True):
+        assert ours is not None
+        assert_near(ours.float(), true, 1e-2)
 
     normal = F.batch_norm(index_select(exact, TWO_EACH), None, None, training=True) * scale[None, :, None, None]
     (wanted_x,) = torch.autograd.grad(normal, exact, gradient.float())
     terms = Terms(TWO_EACH, BlockMap((), 2), (), (0, 1, 2, 3), 4, 0.1, 1e-5)
     first, others, kept = sums.weighted_sum(terms, channels_last(x), channels_last(x), None, scale, None)
     to_x, _ = sums.weighted_sum_backward(terms, channels_last(gradient), channels_last(x), None, None, scale, kept)
-    near(torch.cat([first, others], 1).float(), normal.detach(), 1e-2)
-    near(to_x.float(), wanted_x, 1e-2)
+    assert_near(torch.cat([first, others], 1).float(), normal.detach(), 1e-2)
+    assert_near(to_x.float(), wanted_x, 1e-2)
 
     for maximum, pool in ((True, nn.MaxPool2d(3, 1, 1)), (False, nn.AvgPool2d(3, 1, 1, count_include_pad=False))):
         pooled = pool(exact)
         (wanted_x,) = torch.autograd.grad(pooled, exact, gradient[:, :8].float())
         found, which = pools.forward(channels_last(x), 3, 1, 1, maximum)
-        assert found.dtype == kind
-        near(found.float(), pooled.detach(), 0 if maximum else 1e-2)
-        near(pools.backward(channels_last(gradient[:, :8]), x.shape, which, 3, 1, 1).float(), wanted_x, 1e-2)
+        assert found.dtype == dtype
+        assert_near(found.float(), pooled.detach(), 0 if maximum else 1e-2)
+        assert_near(pools.backward(channels_last(gradient[:, :8]), x.shape, which, 3, 1, 1).float(), wanted_x, 1e-2)
 
 
 BLOCK_MAPS = [
@@ -145,11 +148,13 @@ BLOCK_MAPS = [
 
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize(("block_map", "channels", "size"), BLOCK_MAPS)
-def test_norms(block_map: BlockMap, channels: int, size: tuple[int, int], relu: bool, monkeypatch: Any) -> None:
+def test_norm_kernels_equal_torch(
+    block_map: BlockMap, channels: int, size: tuple[int, int], relu: bool, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(norms, "PROGRAMS", 8)  # so that a program has several tiles
     torch.manual_seed(1)
     slots = len(block_map.sources)
-    # Far from zero: sums of squares must not swallow the deviation.
+    # A mean far from zero: the variance must not be lost in the sums of squares.
     x = (torch.randn(3, block_map.blocks * channels, *size) * 3 + 50).requires_grad_()
     mean, var = torch.randn(slots * channels), torch.rand(slots * channels) + 1
     true_mean, true_var = mean.double(), var.double()
@@ -159,18 +164,18 @@ def test_norms(block_map: BlockMap, channels: int, size: tuple[int, int], relu: 
     (wanted,) = torch.autograd.grad(expected, x, gradient.double())
 
     found, kept = norms.forward(channels_last(x), block_map, mean, var, 0.1, 1e-5, relu)
-    near(found.double(), expected.detach())
-    near(mean.double(), true_mean)
-    near(var.double(), true_var)
-    near(norms.backward(channels_last(gradient), channels_last(x), block_map, kept, relu), wanted)
+    assert_near(found.double(), expected.detach())
+    assert_near(mean.double(), true_mean)
+    assert_near(var.double(), true_var)
+    assert_near(norms.backward(channels_last(gradient), channels_last(x), block_map, kept, relu), wanted)
 
 
 @pytest.mark.parametrize("rest", ["nothing", "pending", "pending and skips", "masked skips"])
 @pytest.mark.parametrize(("block_map", "channels", "size"), BLOCK_MAPS)
-def test_terms_weighed_and_summed(
+def test_weighted_sum_kernels_equal_torch(
     block_map: BlockMap, channels: int, size: tuple[int, int], rest: str, monkeypatch: Any
 ) -> None:
-    """Into three nodes, of which the second gets one norm at most and the third only skips."""
+    """There are three nodes: the second has at most one norm, the third has only skips."""
     monkeypatch.setattr(norms, "PROGRAMS", 8)
     torch.manual_seed(1)
     normed, nodes = len(block_map.sources), 3
@@ -202,24 +207,24 @@ def test_terms_weighed_and_summed(
     given = [channels_last(buffer), channels_last(state), masks, scale.detach()]
     first, others, kept = sums.weighted_sum(terms, *given, None if pending is None else channels_last(pending))
     assert first.shape[1] == channels
-    near(torch.cat([first, others], 1).double(), expected.detach())
-    near(kept[0].double(), mean)
-    near(kept[2].double(), var)
+    assert_near(torch.cat([first, others], 1).double(), expected.detach())
+    assert_near(kept[0].double(), mean)
+    assert_near(kept[2].double(), var)
     gradient = channels_last(gradient)
     found = sums.weighted_sum_backward(terms, gradient, *given, kept)
-    for mine, true in zip(found, wanted, strict=False):
-        near(mine, true)
+    for ours, true in zip(found, wanted, strict=False):
+        assert_near(ours, true)
     to_buffer, to_scale = sums.weighted_sum_backward(terms, gradient, given[0], None, masks, given[3], kept)
-    near(to_buffer, wanted[0])
-    near(to_scale, wanted[1][: normed * channels])
+    assert_near(to_buffer, wanted[0])
+    assert_near(to_scale, wanted[1][: normed * channels])
     if skips.sources:
-        near(sums.skips_backward(terms, gradient, masks, given[3]), wanted[2])
+        assert_near(sums.skips_backward(terms, gradient, masks, given[3]), wanted[2])
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("layer", [nn.MaxPool2d, nn.AvgPool2d])
 @pytest.mark.parametrize(("channels", "size"), [(16, (5, 7)), (5, (6, 6)), (80, (4, 3))])
-def test_pools(layer: Any, stride: int, channels: int, size: tuple[int, int]) -> None:
+def test_pool_kernels_equal_torch(layer: Any, stride: int, channels: int, size: tuple[int, int]) -> None:
     torch.manual_seed(2)
     x = torch.randn(2, channels, *size, requires_grad=True)
     maximum = layer is nn.MaxPool2d
@@ -227,12 +232,12 @@ def test_pools(layer: Any, stride: int, channels: int, size: tuple[int, int]) ->
     gradient = torch.randn_like(expected)
     (wanted,) = torch.autograd.grad(expected, x, gradient)
     found, which = pools.forward(channels_last(x), 3, stride, 1, maximum)
-    near(found, expected.detach())
-    near(pools.backward(channels_last(gradient), x.shape, which, 3, stride, 1), wanted)
+    assert_near(found, expected.detach())
+    assert_near(pools.backward(channels_last(gradient), x.shape, which, 3, stride, 1), wanted)
 
 
 @pytest.mark.parametrize("size", [stacks.WIDEST_POOL, stacks.WIDEST_POOL + 1])
-def test_a_window_is_as_wide_as_its_pixels_can_be_told_apart(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pools_wider_than_the_widest_are_left_to_torch(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stacks, "use_kernels", lambda x, channels: True)
     torch.manual_seed(6)
     x = channels_last(torch.randn(1, 4, 12, 12)).requires_grad_()
@@ -242,31 +247,31 @@ def test_a_window_is_as_wide_as_its_pixels_can_be_told_apart(size: int, monkeypa
     (wanted,) = torch.autograd.grad(expected, x, gradient)
     found = stacks.apply_weightless(layer, x)
     assert type(found.grad_fn).__name__.startswith("_PoolOnGpu") is (size <= stacks.WIDEST_POOL)
-    near(found.detach(), expected.detach())
-    near(torch.autograd.grad(found, x, gradient)[0], wanted)
+    assert_near(found.detach(), expected.detach())
+    assert_near(torch.autograd.grad(found, x, gradient)[0], wanted)
 
 
-def test_a_maximum_that_is_no_number_stays_one() -> None:
+def test_max_pool_propagates_nan() -> None:
     x = channels_last(torch.randn(1, 4, 5, 5))
     x[0, 1, 2, 2] = float("nan")
     found, _ = pools.forward(x, 3, 1, 1, True)
     assert torch.equal(found.isnan(), F.max_pool2d(x, 3, 1, 1).isnan())
 
 
-def test_a_channel_that_is_no_number_stays_one() -> None:
-    """Also after a ReLU: a loss that looked finite would hide it."""
+def test_norm_propagates_nan() -> None:
+    """Also after a ReLU: otherwise the loss would be finite and hide the NaN."""
     x = channels_last(torch.randn(2, 8, 4, 4))
     x[0, 3, 1, 1] = float("nan")
     for relu in (False, True):
         mean, var = torch.zeros(8), torch.ones(8)
         found, _ = norms.forward(x, BlockMap.identity(2), mean, var, 0.1, 1e-5, relu)
-        lost = torch.arange(8) == 3
-        assert torch.equal(found.isnan().all((0, 2, 3)), lost) and torch.equal(found.isnan().any((0, 2, 3)), lost)
-        assert torch.equal(mean.isnan(), lost) and torch.equal(var.isnan(), lost)
+        nan = torch.arange(8) == 3
+        assert torch.equal(found.isnan().all((0, 2, 3)), nan) and torch.equal(found.isnan().any((0, 2, 3)), nan)
+        assert torch.equal(mean.isnan(), nan) and torch.equal(var.isnan(), nan)
 
 
 def one_on_each_edge() -> SearchSpace:
-    """The space `darts`, narrowed to `none` and one other on each edge: every primitive in both kinds of cell."""
+    """Return `darts` narrowed to `none` and one other primitive on each edge, with every primitive in both kinds of cell."""
     space = named_space("darts")
     mask = np.zeros_like(space.mask)
     mask[..., 0] = True
@@ -278,13 +283,13 @@ def one_on_each_edge() -> SearchSpace:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Whatever is for kernels goes by kernels, with or without a GPU; the names of those started so far."""
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Use kernels wherever they apply, with or without a GPU; return the names of those launched so far."""
     names: list[str] = []
-    kind: Any = type(norms._moments)
-    run = kind.run
+    kernel: Any = type(norms._moments)
+    run = kernel.run
     monkeypatch.setattr(
-        kind, "run", lambda self, *given, **more: [names.append(self.fn.__name__), run(self, *given, **more)][1]
+        kernel, "run", lambda self, *given, **more: [names.append(self.fn.__name__), run(self, *given, **more)][1]
     )
     for module in (supernet, separable, stacks):
         monkeypatch.setattr(module, "use_kernels", lambda x, channels: x.dtype == torch.float32)
@@ -295,56 +300,59 @@ OPS = ["none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "
 
 
 @pytest.mark.parametrize(
-    ("keep", "partial", "weighs_edges", "rate"),
+    ("keep", "partial", "edge_weights", "rate"),
     [(6, 1, True, 0.4), (2, 1, False, 0.0), (3, 2, True, 0.3)],
-    ids=["all, dropped, edges weighed", "two an edge", "three, dropped, on half of the channels"],
+    ids=["all, dropout, edge weights", "two per edge", "three, dropout, half of the channels"],
 )
-def test_the_supernet_through_all_kernels(
-    keep: int, partial: int, weighs_edges: bool, rate: float, started: list[str]
+def test_supernet_with_all_kernels_equals_the_plain_one(
+    keep: int, partial: int, edge_weights: bool, rate: float, launched: list[str]
 ) -> None:
     space = narrowed(SearchSpace("small", choose(*OPS), nodes=2), keep)
-    assert_same_by_kernels(space, partial, weighs_edges, rate)
-    wanted = "_convolve _correlate _pool _pool_backward _normalise _sum_terms _reduce _input_gradient _skip_gradient"
-    assert set(wanted.split()) <= set(started)
+    assert_same_with_kernels(space, partial, edge_weights, rate)
+    expected = "_convolve _correlate _pool _pool_backward _normalise _sum_terms _reduce _input_gradient _skip_gradient"
+    assert set(expected.split()) <= set(launched)
 
 
-@pytest.mark.parametrize("alike", [True, False])
-def test_chains_that_end_in_layers_of_other_kinds(alike: bool, started: list[str]) -> None:
-    """Torch's own layers, which are copied into the buffer of an edge group; a skip with a norm of its own; norms of which one differs."""
+@pytest.mark.parametrize("same_eps", [True, False])
+def test_kernels_with_user_defined_primitives(same_eps: bool, launched: list[str]) -> None:
+    """Covers layers of torch, copied into the buffer of an edge group, a skip with a norm, and norms that differ in eps."""
 
     def conv_bn(channels: int, stride: int, affine: bool) -> nn.Module:
-        norm = nn.BatchNorm2d(channels, affine=affine, eps=1e-5 if alike else 1e-2)
+        norm = nn.BatchNorm2d(channels, affine=affine, eps=1e-5 if same_eps else 1e-2)
         return nn.Sequential(nn.Conv2d(channels, channels, 3, stride, 1, bias=False), norm)
 
     def without_norm(channels: int, stride: int, affine: bool) -> nn.Module:
         return nn.Conv2d(channels, channels, 1, stride)
 
     own = {"skip_connect": conv_bn, "conv": conv_bn, "plain": without_norm, **choose("max_pool_3x3")}
-    assert_same_by_kernels(SearchSpace("own", own, nodes=2), 1, False, 0.4)
-    assert ("_sum_terms" in started) is alike
+    assert_same_with_kernels(SearchSpace("own", own, nodes=2), 1, False, 0.4)
+    assert ("_sum_terms" in launched) is same_eps
 
 
-def test_every_primitive_of_darts(started: list[str]) -> None:
-    assert_same_by_kernels(one_on_each_edge(), 1, False, 0.3)
-    assert "_correlate" in started and "_skip_gradient" in started
+def test_kernels_with_every_primitive_of_darts(launched: list[str]) -> None:
+    assert_same_with_kernels(one_on_each_edge(), 1, False, 0.3)
+    assert "_correlate" in launched and "_skip_gradient" in launched
 
 
-def assert_same_by_kernels(space: SearchSpace, partial: int, weighs_edges: bool, rate: float) -> None:
-    """Every gradient beside the plain supernet's in float64, and the running statistics; a normal cell before two that reduce."""
+def assert_same_with_kernels(space: SearchSpace, partial: int, edge_weights: bool, rate: float) -> None:
+    """Compare logits, gradients and running statistics with those of the plain supernet in float64.
+
+    The network has one normal cell and two reduction cells.
+    """
     skeleton = Skeleton(3, 4, (3, 4, 4), 3)
     plain, other = pair_of(space, skeleton, rate, partial=partial)
     assert isinstance(other, BatchedSupernet)
     other.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.randn(3, *skeleton.image, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
     found: list[dict[str, Tensor]] = []
-    for network, kind in ((plain, torch.float64), (other, torch.float32)):
+    for network, dtype in ((plain, torch.float64), (other, torch.float32)):
         torch.manual_seed(1)
         given = {
-            "images": images.to(kind).requires_grad_(),
-            "alpha": weights_of(space).to(kind).detach().requires_grad_(),
+            "images": images.to(dtype).requires_grad_(),
+            "alpha": weights_of(space).to(dtype).detach().requires_grad_(),
         }
-        if weighs_edges:
-            given["beta"] = edges_of(space).to(kind).detach().requires_grad_()
+        if edge_weights:
+            given["beta"] = edges_of(space).to(dtype).detach().requires_grad_()
         logits = network(given["images"], Mixing(given["alpha"], given.get("beta")))
         weights = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
         gradients = torch.autograd.grad(logits.square().sum(), [*given.values(), *weights.values()])
@@ -363,7 +371,7 @@ def assert_same_by_kernels(space: SearchSpace, partial: int, weighs_edges: bool,
         assert (ours - expected).norm() <= 2e-4 * expected.norm() + 1e-6, name
 
 
-# --- what fits on a GPU ---------------------------------------------------------------------------------------------
+# --- shared memory --------------------------------------------------------------------------------------------------
 
 COMPILED = """
 import sys
@@ -374,7 +382,7 @@ from triton.runtime.jit import JITFunction
 from rapdarts.networks.batched.layout import Geometry, BlockMap
 from rapdarts.networks.batched.kernels import convolutions
 
-class Elsewhere:
+class OtherGpu:
     get_current_device = get_current_stream = lambda self, *given: 0
     get_current_target = lambda self: GPUTarget("cuda", 86, 32)
 
@@ -384,7 +392,7 @@ def compiled(kernel, *given, warmup, **options):
     print(kernel.__name__, launch(kernel, *given, warmup=True, **options).metadata.shared)
 
 JITFunction.run = compiled
-driver.set_active(Elsewhere())
+driver.set_active(OtherGpu())
 geometry, block_map = Geometry((1, 1), (2, 2), (1, 1)), BlockMap.identity(1)
 for channels in map(int, sys.argv[1:]):
     image = torch.empty(1, channels, 4, 4).to(memory_format=torch.channels_last)
@@ -395,19 +403,22 @@ for channels in map(int, sys.argv[1:]):
 
 
 def test_kernels_fit_into_the_shared_memory_of_a_gpu(tmp_path: Path) -> None:
-    """Compiled, not run, for compute capability 8.6 (99 KB a program), in float32: the widest slots, and those of most columns at once."""
-    names = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
-    names.pop("TRITON_INTERPRET", None)
+    """Compile, without running, for compute capability 8.6 (99 KB per program) in float32.
+
+    This covers the widest slots and those whose kernels process the most columns at once.
+    """
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
     command = [sys.executable, "-c", COMPILED, str(MOST_CHANNELS), "32"]
     root = Path(__file__).parents[3]
-    found = subprocess.run(command, cwd=root, env=names, check=True, capture_output=True, text=True)
-    kernels = [(name, int(shared)) for name, shared in map(str.split, found.stdout.splitlines())]
+    done = subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, text=True)
+    kernels = [(name, int(shared)) for name, shared in map(str.split, done.stdout.splitlines())]
     assert [name for name, _ in kernels] == 2 * ["_convolve", "_convolve", "_convolve", "_correlate", "_split_gradient"]
     assert 48 * 1024 < max(shared for _, shared in kernels) <= 99 * 1024
 
 
 @pytest.mark.parametrize(("capability", "most"), [((7, 5), 64), ((8, 0), 128), ((8, 6), 128), ((12, 0), 128)])
-def test_older_gpus_have_room_for_narrower_slots(
+def test_older_gpus_are_limited_to_narrower_slots(
     capability: tuple[int, int], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)

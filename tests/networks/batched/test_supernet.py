@@ -1,4 +1,4 @@
-"""The batched supernet computes what the plain one does: values, every gradient, statistics, with the same masks."""
+"""The batched supernet computes the same as the plain one: values, all gradients and statistics, with the same masks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ IMAGENET = Skeleton(3, 5, (3, 19, 26), 3, "imagenet")
 
 
 def narrowed(space: SearchSpace, keep: int) -> SearchSpace:
-    """A space as a later stage sees it: `keep` candidates on every edge, others on each."""
+    """Return the space as in a later stage, with `keep` candidates on every edge that differ from edge to edge."""
     mask = np.zeros_like(space.mask)
     rng = np.random.default_rng(0)
     for kind, edge in np.ndindex(*mask.shape[:2]):
@@ -45,10 +45,10 @@ def narrowed(space: SearchSpace, keep: int) -> SearchSpace:
 def pair_of(
     space: SearchSpace, skeleton: Skeleton, rate: float = 0.0, training: bool = True, partial: int = 1
 ) -> list[nn.Module]:
-    """A plain supernet and the batched one of the same weights, float64."""
+    """Return a plain supernet and the batched one with the same weights, both in float64."""
     torch.manual_seed(0)
     plain = Supernet(space, skeleton, partial).double()
-    # Statistics that are not those of a new network, for the evaluation.
+    # Statistics that differ from those of a new network, for evaluation mode.
     for norm in plain.modules():
         if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None:
             norm.running_mean.normal_()
@@ -71,7 +71,7 @@ def edges_of(space: SearchSpace) -> Tensor:
 
 
 def assert_same(found: Tensor, expected: Tensor) -> None:
-    """To 1e-10 of the largest entry; where everything is zero, to the rounding of what cancelled."""
+    """Assert equality within 1e-10 of the largest entry, plus 1e-13 for rounding if all entries cancel to zero."""
     assert found.shape == expected.shape
     assert (found - expected).abs().max() <= 1e-10 * expected.abs().max() + 1e-13
 
@@ -79,7 +79,7 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
 def assert_equal_supernets(
     space: SearchSpace, pair: list[nn.Module], skeleton: Skeleton, edges: Tensor | None = None
 ) -> None:
-    """Logits, gradients for mixing weights (those of edges too), images and every weight, and the batch statistics afterwards."""
+    """Compare logits, the gradients for mixing weights, edge weights, images and all weights, and the running statistics."""
     plain, batched = pair
     assert isinstance(batched, BatchedSupernet)
     images = torch.randn(3, *skeleton.image, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
@@ -95,8 +95,8 @@ def assert_equal_supernets(
         found = torch.autograd.grad((logits * probe).sum(), [*inputs, *named.values()])
         results.append([logits, *found[: len(inputs)]])
         gradients.append(dict(zip(named, found[len(inputs) :], strict=True)))
-    for ours, theirs in zip(*reversed(results), strict=True):
-        assert_same(ours, theirs)
+    for found_one, expected in zip(*reversed(results), strict=True):
+        assert_same(found_one, expected)
     assert_same_under_plain_names(batched, gradients)
 
     before, after = plain.state_dict(), batched.plain_state()
@@ -106,24 +106,24 @@ def assert_equal_supernets(
 
 
 def assert_same_under_plain_names(batched: BatchedSupernet, gradients: list[dict[str, Tensor]]) -> None:
-    """Gradients of the batched weights, taken apart as the weights themselves are, against the plain ones."""
-    theirs, ours = gradients
-    apart = agreement.under_plain_names(batched, ours)
-    for name, expected in theirs.items():
-        assert_same(apart[name], expected)
+    """Split the gradients of the batched weights in the same way as the weights, and compare them with the plain ones."""
+    of_plain, of_batched = gradients
+    split = agreement.under_plain_names(batched, of_batched)
+    for name, expected in of_plain.items():
+        assert_same(split[name], expected)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.4])
 @pytest.mark.parametrize("skeleton", [SMALL, ODD, IMAGENET], ids=["cifar", "odd", "imagenet"])
 @pytest.mark.parametrize("name", spaces.NAMES)
-def test_it_computes_what_the_plain_one_does(name: str, skeleton: Skeleton, rate: float) -> None:
+def test_batched_supernet_equals_the_plain_one(name: str, skeleton: Skeleton, rate: float) -> None:
     space = named_space(name)
     assert_equal_supernets(space, pair_of(space, skeleton, rate), skeleton)
 
 
 @pytest.mark.parametrize("name", spaces.NAMES)
-def test_in_evaluation(name: str) -> None:
-    """Of the full space, and in later stages, with edge weights and partial channels too."""
+def test_equal_in_evaluation_mode(name: str) -> None:
+    """Covers the full space and later stages, the latter also with edge weights and partial channels."""
     space = named_space(name)
     assert_equal_supernets(space, pair_of(space, ODD, 0.4, training=False), ODD)
     for keep, partial in ((1, 1), (3, 2)):
@@ -134,40 +134,40 @@ def test_in_evaluation(name: str) -> None:
 
 @pytest.mark.parametrize(("keep", "rate"), [(1, 0.4), (3, 0.0), (3, 0.4), (5, 0.4)])
 @pytest.mark.parametrize("name", spaces.NAMES)
-def test_in_later_stages(name: str, keep: int, rate: float) -> None:
-    """Candidates that differ from edge to edge; with one each, some edges are left with `none` alone."""
+def test_equal_in_later_stages(name: str, keep: int, rate: float) -> None:
+    """Candidates differ from edge to edge; with one candidate each, some edges have only `none`."""
     space = narrowed(named_space(name), keep)
     skeleton = Skeleton(5, 4, (3, 8, 8), 10)
     assert_equal_supernets(space, pair_of(space, skeleton, rate), skeleton)
 
 
 @pytest.mark.parametrize("name", spaces.NAMES)
-def test_in_bfloat16(name: str) -> None:
-    """Under autocast it is on average as far from float64 as the plain one: alike roundings, in another order."""
+def test_bfloat16_error_is_as_small_as_the_plain_supernets(name: str) -> None:
+    """Under autocast, both differ from float64 by about the same on average: the roundings occur in a different order."""
     space = named_space(name)
-    layers = 1 if len(space.kinds) > 1 else 3  # else no cell is one of the space's
-    off: dict[str, list[Tensor]] = {}
+    layers = 1 if len(space.kinds) > 1 else 3  # with one layer, such a space would have no cell of its own
+    errors: dict[str, list[Tensor]] = {}
     for seed in range(2):
         torch.manual_seed(seed)
         plain = Supernet(space, Skeleton(layers, 4, (3, 8, 8), agreement.CLASSES))
         alpha, images = Architecture(space, 0.5), torch.randn(8, 3, 8, 8)
         exact = agreement.results(copy.deepcopy(plain).double(), alpha, images.double())
-        theirs, ours = (
+        of_plain, of_batched = (
             agreement.differences(agreement.results(supernet, alpha, images, "bf16"), exact)
             for supernet in (plain, BatchedSupernet(plain))
         )
-        for what in ours:
-            off.setdefault(what, []).append(torch.tensor([theirs[what], ours[what]]))
-    for what, pairs in off.items():
-        theirs_on_average, ours_on_average = torch.stack(pairs).mean(0).tolist()
-        assert 1e-3 < ours_on_average <= 1.5 * theirs_on_average, what
+        for quantity in of_batched:
+            errors.setdefault(quantity, []).append(torch.tensor([of_plain[quantity], of_batched[quantity]]))
+    for quantity, pairs in errors.items():
+        mean_of_plain, mean_of_batched = torch.stack(pairs).mean(0).tolist()
+        assert 1e-3 < mean_of_batched <= 1.5 * mean_of_plain, quantity
 
 
-def test_edges_of_nothing_but_none() -> None:
+def test_equal_with_edges_that_have_only_none() -> None:
     space = named_space("darts")
     mask = np.zeros_like(space.mask)
     mask[..., 0] = True
-    mask[:, :3, 4] = True  # the first node and one edge of the second hear something
+    mask[:, :3, 4] = True  # only the first node and one edge of the second have another candidate
     space = space.narrowed(mask)
     pair = pair_of(space, SMALL)
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
@@ -178,24 +178,24 @@ def test_edges_of_nothing_but_none() -> None:
 @pytest.mark.parametrize("rate", [0.0, 0.4])
 @pytest.mark.parametrize("partial", [1, 2, 4])
 @pytest.mark.parametrize("name", ["darts", "nasbench201"])
-def test_edge_weights_and_partial_channels(name: str, partial: int, rate: float) -> None:
+def test_equal_with_edge_weights_and_partial_channels(name: str, partial: int, rate: float) -> None:
     space = narrowed(named_space(name), 3)
     assert_equal_supernets(space, pair_of(space, ODD, rate, partial=partial), ODD, edges_of(space))
 
 
 @pytest.mark.parametrize("name", spaces.NAMES)
-def test_partial_channels_without_edge_weights(name: str) -> None:
-    """Wide images and eight channels of which two are mixed; some edges are left with `none` and what goes around it."""
+def test_equal_with_partial_channels_without_edge_weights(name: str) -> None:
+    """Images are not square, and two of eight channels are mixed; some edges have only `none` and the bypass."""
     skeleton = Skeleton(3, 8, (3, 8, 12), 10)
     for space in (named_space(name), narrowed(named_space(name), 1)):
         assert_equal_supernets(space, pair_of(space, skeleton, 0.4, partial=4), skeleton)
 
 
-# --- primitives of the users' own --------------------------------------------------------------------------------
+# --- user-defined primitives -------------------------------------------------------------------------------------
 
 
 class Gate(nn.Module):
-    """A module of unknown inside, with weights and statistics."""
+    """A module of unknown structure, with weights and statistics."""
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ def gate_between(channels: int, stride: int, affine: bool) -> nn.Module:
 
 
 def own_norms(channels: int, stride: int, affine: bool) -> nn.Module:
-    """Learns a scale where it should not, has a bias and a cubic root of a layer order."""
+    """Norms with other settings, an affine norm although `affine` is False, biases, and an unusual order of layers."""
     return nn.Sequential(
         nn.BatchNorm2d(channels, affine=False, momentum=0.3, eps=1e-2),
         nn.Conv2d(channels, 2 * channels, 3, stride, 1, padding_mode="reflect"),
@@ -230,7 +230,7 @@ def own_norms(channels: int, stride: int, affine: bool) -> nn.Module:
 
 
 def valid_depthwise(channels: int, stride: int, affine: bool) -> nn.Module:
-    """A depthwise convolution that shrinks the image padded before, and one that multiplies channels."""
+    """A depthwise convolution without padding after a padding layer, and one that multiplies the channels."""
     return nn.Sequential(
         nn.ZeroPad2d(1),
         nn.Conv2d(channels, channels, 3, groups=channels, bias=False),
@@ -245,27 +245,27 @@ def skip_with_a_norm(channels: int, stride: int, affine: bool) -> nn.Module:
 
 
 def blur(channels: int, stride: int, affine: bool) -> nn.Module:
-    """A depthwise filter that does not learn."""
+    """A depthwise filter with fixed weights."""
     conv = nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False)
     conv.weight.requires_grad_(False)
     return nn.Sequential(conv, nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels, affine=False))
 
 
 def tied(channels: int, stride: int, affine: bool) -> nn.Module:
-    """One layer that comes twice."""
+    """The same layer used twice."""
     conv = nn.Conv2d(channels, channels, 3, 1, 1)
     return nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), conv, nn.ReLU(), conv)
 
 
 def hooked(channels: int, stride: int, affine: bool) -> nn.Module:
-    """A ReLU, a pool and a convolution that do more than their classes say."""
+    """A ReLU, a pool and a convolution with forward hooks."""
     relu, pool, conv = nn.ReLU(), nn.MaxPool2d(3, 1, 1), nn.Conv2d(channels, channels, 3, stride, 1)
     for layer in (relu, pool, conv):
         layer.register_forward_hook(lambda module, inputs, y: y.tanh())
     return nn.Sequential(relu, pool, conv, nn.BatchNorm2d(channels, affine=False))
 
 
-def test_primitives_that_look_like_ours_and_are_not() -> None:
+def test_equal_for_primitives_that_resemble_ours() -> None:
     own = {"none": PRIMITIVES["none"], "skip_connect": skip_with_a_norm, "blur": blur, "tied": tied, "hooked": hooked}
     space = SearchSpace("alike", own)
     pair = pair_of(space, SMALL, 0.4)
@@ -274,35 +274,35 @@ def test_primitives_that_look_like_ours_and_are_not() -> None:
     assert fixed[0] == 3 * 14 and 0 < fixed[1] < fixed[0]
 
 
-def test_modules_of_one_primitive_that_differ() -> None:
-    """A factory that gives something else every time: nothing is stacked that is not alike."""
+def test_equal_if_a_factory_returns_different_modules() -> None:
+    """Modules of different structure are not stacked."""
     padding = itertools.cycle([0, 1, 2])
 
-    def moody(channels: int, stride: int, affine: bool) -> nn.Module:
+    def varying(channels: int, stride: int, affine: bool) -> nn.Module:
         p = next(padding)
         conv = nn.Conv2d(channels, channels, 2 * p + 1, stride, p)
         return nn.Sequential(conv, nn.BatchNorm2d(channels, affine=False, eps=10.0**-p))
 
-    space = SearchSpace("moody", {"none": PRIMITIVES["none"], "moody": moody})
+    space = SearchSpace("varying", {"none": PRIMITIVES["none"], "varying": varying})
     assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
 
 
-def test_pools_that_differ_in_what_they_do_not_print() -> None:
+def test_equal_if_pools_differ_in_settings_outside_their_repr() -> None:
     choices = itertools.cycle([(False, True), (True, False), (False, False)])
 
-    def moody(channels: int, stride: int, affine: bool) -> nn.Module:
+    def varying(channels: int, stride: int, affine: bool) -> nn.Module:
         ceil_mode, counted = next(choices)
         return nn.Sequential(
             nn.AvgPool2d(3, stride, 1, ceil_mode=ceil_mode and stride == 1, count_include_pad=counted),
             nn.BatchNorm2d(channels, affine=False),
         )
 
-    space = SearchSpace("moody", {"none": PRIMITIVES["none"], "moody": moody})
+    space = SearchSpace("varying", {"none": PRIMITIVES["none"], "varying": varying})
     assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
 
 
 @pytest.mark.parametrize("change", ["forward", "hook", "hook before", "within halves"])
-def test_modules_whose_calls_do_more_than_their_class_says(change: str) -> None:
+def test_equal_if_calling_a_module_does_more_than_its_class(change: str) -> None:
     def changed(channels: int, stride: int, affine: bool) -> nn.Module:
         if change == "within halves" and stride == 2:
             halves = OffsetConvs(channels, channels)
@@ -321,7 +321,7 @@ def test_modules_whose_calls_do_more_than_their_class_says(change: str) -> None:
     assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
 
 
-def test_primitives_of_the_users_own() -> None:
+def test_equal_for_user_defined_primitives() -> None:
     own = {"none": PRIMITIVES["none"], "skip_connect": PRIMITIVES["skip_connect"]}
     own |= {"gate": gate, "between": gate_between, "norms": own_norms, "valid": valid_depthwise}
     space = SearchSpace("own", own)
@@ -330,7 +330,7 @@ def test_primitives_of_the_users_own() -> None:
     assert_equal_supernets(space, pair_of(space, SMALL), SMALL)
 
 
-# --- weights move between the two --------------------------------------------------------------------------------
+# --- converting weights ------------------------------------------------------------------------------------------
 
 
 def random_state(supernet: nn.Module, seed: int) -> dict[str, Tensor]:
@@ -346,21 +346,21 @@ def same_states(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bo
 
 
 @pytest.mark.parametrize("name", spaces.NAMES)
-def test_weights_move_between_the_two(name: str) -> None:
+def test_weights_convert_between_plain_and_batched(name: str) -> None:
     space = named_space(name)
     plain, batched = Supernet(space, SMALL), BatchedSupernet(Supernet(space, SMALL))
     state = random_state(plain, 5)
     batched.load_plain_state(state)
     back = batched.plain_state()
     assert same_states(back, state)
-    # Only the counters of batches, which nothing reads, stay behind.
+    # Only the batch counters are missing, which nothing reads.
     assert all("num_batches_tracked" in name for name in set(state) - set(back))
     plain.load_state_dict(back, strict=False)
     assert same_states(plain.state_dict(), state)
     assert sum(w.numel() for w in batched.parameters()) == sum(w.numel() for w in plain.parameters())
 
 
-def test_the_plain_one_is_left_alone() -> None:
+def test_training_the_batched_supernet_leaves_the_plain_one_unchanged() -> None:
     plain = Supernet(named_space("darts"), SMALL)
     before = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
     batched = BatchedSupernet(plain)
@@ -372,14 +372,16 @@ def test_the_plain_one_is_left_alone() -> None:
     assert all(weight.grad is None for weight in plain.parameters())
 
 
-# --- its parts ---------------------------------------------------------------------------------------------------
+# --- parts of the batched supernet -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kernel, stride, dilation", [*itertools.product((2, 3, 4, 5, 7), (1, 2), (1, 2))])
 @pytest.mark.parametrize("sources", [(0, 1), (0, 0, 0), (0, 0, 1, 1), (1, 0, 1)], ids=str)
 @pytest.mark.parametrize("padded", [True, False], ids=["same", "valid"])
-def test_separable(kernel: int, stride: int, dilation: int, sources: tuple[int, ...], padded: bool) -> None:
-    """All detours on the CPU, on images of even and odd sides, with all gradients and with that of the image alone."""
+def test_separable_equals_two_convolutions(
+    kernel: int, stride: int, dilation: int, sources: tuple[int, ...], padded: bool
+) -> None:
+    """Covers all code paths on the CPU, even and odd sides, and all gradients or only the one for the image."""
     padding = dilation * (kernel - 1) // 2 if padded else 0
     for size in ((16, 15), (14, 13)):
         torch.manual_seed(0)
@@ -395,30 +397,30 @@ def test_separable(kernel: int, stride: int, dilation: int, sources: tuple[int, 
         expected = F.conv2d(between, pointwise, groups=slots)
         probe = torch.randn_like(expected)
         given = [x, depthwise, pointwise]
-        slopes = torch.autograd.grad((expected * probe).sum(), given)
+        gradients = torch.autograd.grad((expected * probe).sum(), given)
 
         found = separable(Bundle(x), block_map, depthwise, pointwise, geometry)
         assert_same(found, expected)
-        for ours, theirs in zip(torch.autograd.grad((found * probe).sum(), given), slopes, strict=True):
-            assert_same(ours, theirs)
+        for of_found, of_expected in zip(torch.autograd.grad((found * probe).sum(), given), gradients, strict=True):
+            assert_same(of_found, of_expected)
         found = separable(Bundle(x), block_map, depthwise.detach(), pointwise.detach(), geometry)
-        assert_same(torch.autograd.grad((found * probe).sum(), [x])[0], slopes[0])
+        assert_same(torch.autograd.grad((found * probe).sum(), [x])[0], gradients[0])
 
 
 @pytest.mark.parametrize("learns", [True, False])
-def test_an_image_is_kept_where_weights_learn(learns: bool) -> None:
-    seen: list[Tensor] = []
+def test_the_image_is_saved_only_if_weights_learn(learns: bool) -> None:
+    saved: list[Tensor] = []
     weights = torch.randn(4, 1, 3, 3), torch.randn(4, 4, 1, 1)
     x = torch.randn(2, 4, 7, 7, requires_grad=True)
-    with saved_tensors_hooks(lambda tensor: [seen.append(tensor), tensor][1], lambda tensor: tensor):
+    with saved_tensors_hooks(lambda tensor: [saved.append(tensor), tensor][1], lambda tensor: tensor):
         given = [weight.requires_grad_(learns) for weight in weights]
         separable(Bundle(x), BlockMap.identity(1), given[0], given[1], Geometry((1, 1), (1, 1), (1, 1)))
-    shapes = [tensor.shape for tensor in seen]
+    shapes = [tensor.shape for tensor in saved]
     assert (x.shape in shapes) is learns and all(weight.shape in shapes for weight in weights)
 
 
-def test_what_is_dropped_is_zero_whatever_it_was() -> None:
-    """And lies in memory as the term does: nothing is copied to look at it in another order."""
+def test_dropped_elements_are_zero_even_if_not_finite() -> None:
+    """The result has the strides of the term, because no copy in another order is made."""
     y = torch.randn(2, 3, 3, 8)
     y[0, 1, 2, 3:5] = torch.tensor([torch.inf, torch.nan])
     masks = torch.rand(2, 2, 3, 3, 4) > 0.3
@@ -429,8 +431,7 @@ def test_what_is_dropped_is_zero_whatever_it_was() -> None:
 
 
 @pytest.mark.parametrize("sources, blocks", [((0, 1, 2), 3), ((0, 0, 1, 1), 2), ((1, 0, 1), 2), ((2, 0), 3)], ids=str)
-def test_block_map(sources: tuple[int, ...], blocks: int) -> None:
-    """`index_select` copies blocks; `index_add` is its transpose."""
+def test_index_add_is_the_transpose_of_index_select(sources: tuple[int, ...], blocks: int) -> None:
     block_map = BlockMap(sources, blocks)
     torch.manual_seed(0)
     x, y = torch.randn(2, 3 * blocks, 4, 5), torch.randn(2, 3 * len(sources), 4, 5)
