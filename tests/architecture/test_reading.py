@@ -251,7 +251,7 @@ WRONG = {
         VALID.replace('"space"', '"version": 1,\n "space"'),
         "line 4, column 2: the key 'version' stands",
     ),
-    "escaped duplicate key": (VALID.replace('"space"', '"vers\\u0069on": 2, "space"'), "stands twice"),
+    "escaped duplicate key": (VALID.replace('"space"', '"vers\\u0069on": 2, "space"'), "is repeated"),
     "nan": (VALID.replace("0.0015", "NaN"), "NaN is not a finite number"),
     "infinity": (VALID.replace("0.0015", "-Infinity"), "-Infinity is not a finite number"),
     "1e999": (VALID.replace("0.0015", "-1e999"), "too large a number"),
