@@ -1,4 +1,4 @@
-"""`python -m tests.evidence`: does a search beat chance at equal cost? Runs what is missing, and writes docs/evidence.md."""
+"""Test whether a search beats chance at equal cost: run the missing searches, and write docs/evidence.md."""
 
 from __future__ import annotations
 
@@ -13,43 +13,46 @@ BANKS = [name for name, task in TASKS.items() if task.macs]
 
 
 def seeds_of(text: str) -> list[int]:
-    """Return the seeds in a text such as 0-11, or 3,5."""
+    """Return the seeds in a text such as `0-11` or `3,5`."""
     parts = [part.split("-") for part in text.split(",")]
     return [seed for part in parts for seed in range(int(part[0]), int(part[-1]) + 1)]
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; without a verb, `plan.run` runs what is missing."""
+    """Return the parser of the command line. Without a verb, `plan.run` runs the missing searches."""
     whole = argparse.ArgumentParser(prog="python -m tests.evidence", description=__doc__)
     whole.add_argument(
-        "--again", action="store_true", help="repeat searches and NASWOT that are there (without a verb)"
+        "--again", action="store_true", help="repeat finished searches and NASWOT runs too (without a verb)"
     )
-    whole.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
+    whole.add_argument("--jobs", type=int, default=1, help="number of single-threaded processes")
     verbs = whole.add_subparsers(dest="verb", metavar="VERB")
-    search = verbs.add_parser("search", help="search a task from several seeds, and keep the mixing weights")
+    search = verbs.add_parser("search", help="search a task with several seeds, and keep the mixing weights")
     search.add_argument("task", choices=list(TASKS))
-    search.add_argument("keys", nargs="*", metavar="key=value", help="settings on top of the task's")
-    bank = verbs.add_parser("bank", help="train the cells of a bank from several seeds")
+    search.add_argument("keys", nargs="*", metavar="key=value", help="settings that override the task's")
+    bank = verbs.add_parser("bank", help="train the cells of a bank with several seeds")
     bank.add_argument("task", choices=BANKS)
     derived = verbs.add_parser(
-        "derived", help="train what the searches of a bank derive, one by one and three averaged"
+        "derived", help="train the genotypes that the searches of a bank derive, one by one and averaged in threes"
     )
     derived.add_argument("task", choices=BANKS)
-    derived.add_argument("keys", nargs="*", metavar="key=value", help="the variant of the searches")
-    derived.add_argument("--searches", type=seeds_of, required=True, help="the seeds of the searches")
+    derived.add_argument("keys", nargs="*", metavar="key=value", help="settings of the searches")
+    derived.add_argument("--searches", type=seeds_of, required=True, help="seeds of the searches")
     for verb in (search, bank, derived):
-        verb.add_argument("--seeds", type=seeds_of, default="0-2", help="such as 0-11, or 3,5 (default: 0-2)")
-        verb.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
+        verb.add_argument("--seeds", type=seeds_of, default="0-2", help="seeds, such as 0-11 or 3,5 (default: 0-2)")
+        verb.add_argument("--jobs", type=int, default=1, help="number of single-threaded processes")
     scores = verbs.add_parser(
-        "naswot", help="score the cells of a bank by NASWOT, or let it choose for every attempt on NAS-Bench-201"
+        "naswot",
+        help="score the cells of a bank by NASWOT, or choose cells by NASWOT for every attempt on NAS-Bench-201",
     )
     scores.add_argument("task", choices=list(TASKS))
-    scores.add_argument("--jobs", type=int, default=1, help="processes of one thread each (NAS-Bench-201)")
-    prices = verbs.add_parser("multiplier", help="search under budgets by three rules of the multiplier, and retrain")
-    prices.add_argument("tasks", nargs="*", default=list(multiplier.BUDGETS), help="default: all")
-    prices.add_argument("--seeds", type=seeds_of, default="0-7", help="such as 0-7 (the default)")
-    prices.add_argument("--jobs", type=int, default=1, help="processes of one thread each")
-    verbs.add_parser("render", help="write docs/evidence.md and its figure from what is known")
+    scores.add_argument("--jobs", type=int, default=1, help="number of single-threaded processes (NAS-Bench-201 only)")
+    prices = verbs.add_parser(
+        "multiplier", help="search under budgets with three rules for the multiplier, and retrain"
+    )
+    prices.add_argument("tasks", nargs="*", default=list(multiplier.BUDGETS), help="tasks to search (default: all)")
+    prices.add_argument("--seeds", type=seeds_of, default="0-7", help="seeds (default: 0-7)")
+    prices.add_argument("--jobs", type=int, default=1, help="number of single-threaded processes")
+    verbs.add_parser("render", help="write docs/evidence.md and its figure from the results so far")
     return whole
 
 
@@ -77,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def keys_of(words: Sequence[str]) -> dict[str, object]:
-    """Return settings key=value with their values read."""
+    """Return settings from `key=value` arguments, with parsed values."""
     pairs = (word.split("=", 1) for word in words)
     return {key: parse_value(value, key) for key, value in pairs}
 

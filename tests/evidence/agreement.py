@@ -1,4 +1,4 @@
-"""The page's table of agreement: how alike two searches of a variant are that differ only in their seed."""
+"""Table of agreement: the similarity of searches that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from tests.evidence.tables import NOT_RUN, paragraph, ranges, table
 
 
 def section(rows: Rows) -> list[str]:
-    """Return the table as lines: a row for each variant and each window of tuning seeds with two searches or more."""
+    """Return the table as lines: a row for each variant and each window of tuning seeds with at least two searches."""
     known = [(seeds, name) for seeds, name in variants.known(rows) if len(seeds) > 1]
-    heading = ["## How far two searches agree", ""]
+    heading = ["## How well two searches agree", ""]
     if not known:
         return [*heading, NOT_RUN, ""]
     expected = np.mean([chance(budget) for budget in nasbench.BUDGETS])
     return [
         *heading,
         *paragraph(
-            f"""The searches of the table above: means over all pairs that differ only in their seed. *Rank correlation* is the one that a
-            search with replicas reports: Spearman's, of the log mixing weights of all candidates but `none`, each less the mean of its
-            edge; its error is the jackknife's, over searches. Two means of three searches would correlate at the value in the next column
-            (Spearman 1910, Brown 1910; 0 where the correlation is negative). *Equal choices* counts the edges, of six,
-            with the same primitive in both derived cells, a mean over the four budgets of the score; two random cells that a search could
-            have derived share {expected:.2f}."""
+            f"""Means over all pairs of searches from the table above that differ only in their seed. *Rank correlation* is the value that a
+            search with replicas reports: Spearman's rank correlation of the log mixing weights of all candidates except `none`, after
+            subtracting the mean of each edge. Its error is a jackknife estimate over searches. *Means of three* is the expected
+            correlation of two means of three searches each (Spearman 1910, Brown 1910; 0 if the rank correlation is negative). *Equal
+            choices* is the number of edges, out of six, that have the same primitive in both derived cells, averaged over the four
+            budgets of the score. Two random cells that a search could have derived share {expected:.2f}."""
         ),
         *table(
             ["variant", "n", "seeds", "rank correlation", "means of three", "equal choices"],
@@ -39,7 +39,7 @@ def section(rows: Rows) -> list[str]:
 
 
 def row(rows: Rows, name: str, seeds: Sequence[int]) -> list[object]:
-    """Return the row of a variant on some seeds."""
+    """Return the row of a variant for some seeds."""
     weights = searches.weights_of(rows, name, seeds)
     found = correlation(weights)
     return [
@@ -53,7 +53,7 @@ def row(rows: Rows, name: str, seeds: Sequence[int]) -> list[object]:
 
 
 def correlation(weights: Sequence[np.ndarray]) -> Mean:
-    """Return the mean rank correlation over all pairs of mixing weights (1, 6, 5), with its jackknife error over searches."""
+    """Return the mean rank correlation over all pairs of mixing weights, (1, 6, 5) each, with its jackknife error over searches."""
     n, values = len(weights), [contrasts(nasbench.TASK.space, one) for one in weights]
     pairs = np.zeros((n, n))
     for one, other in itertools.combinations(range(n), 2):
@@ -66,13 +66,13 @@ def correlation(weights: Sequence[np.ndarray]) -> Mean:
 
 
 def of_means(correlation: float, n: int) -> float:
-    """Return the correlation of two means of n searches each, given that of two searches, by the Spearman-Brown formula."""
+    """Return the correlation of two means of `n` searches each, from the correlation of two searches (Spearman-Brown formula)."""
     r = max(0.0, correlation)
     return n * r / (1 + (n - 1) * r)
 
 
 def equal_choices(weights: Sequence[np.ndarray]) -> float:
-    """Return how many edges have the same primitive in two derived cells, a mean over all pairs and the budgets of the score."""
+    """Return the number of edges with the same primitive in two derived cells, averaged over all pairs and the budgets of the score."""
     found = []
     for budget in nasbench.BUDGETS:
         cells = nasbench.all_cells()[[nasbench.strongest(one, nasbench.derivable(budget)) for one in weights]]
@@ -81,6 +81,6 @@ def equal_choices(weights: Sequence[np.ndarray]) -> float:
 
 
 def chance(budget: int) -> float:
-    """Return how many edges have the same primitive in two random cells of a budget, exactly."""
+    """Return the exact expected number of edges with the same primitive in two random cells for a budget."""
     shares = (nasbench.all_cells()[nasbench.derivable(budget)][..., None] == np.arange(5)).mean(0)
     return float((shares**2).sum())

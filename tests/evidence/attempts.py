@@ -1,4 +1,4 @@
-"""The page's attempts: searches from test seeds, beside the rules that need no search."""
+"""Sections of the attempts: searches on test seeds, compared with rules that need no search."""
 
 from __future__ import annotations
 
@@ -15,29 +15,33 @@ from tests.evidence.plan import ATTEMPTS, GROUPS, Attempt
 from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, listed, paragraph, ranges, sources, table
 
-AVERAGED = {1: "one search", 3: "three averaged", 6: "six averaged"}
+AVERAGED = {1: "one search", 3: "three searches averaged", 6: "six searches averaged"}
 
 Rule = Callable[[int, int], float]
-"""The mean score of what a rule without a search chooses for a budget, by its accuracy on a data set."""
+"""Mean score of the cells that a rule without a search chooses, from a budget and a data set."""
 
 RANDOM = "a random cell that a search could derive"
-POOLS = "a random one of those with the fewest average pools"
+POOLS = "a random cell among those with the fewest average pools"
 EXPENSIVE = "the most expensive cell within the budget"
 FEWEST = 4
-"""Searches, or groups of them, below which nothing is said of what they beat."""
+"""Minimum number of searches, or of groups, for a verdict on which rules they beat."""
 NASWOT = "the best of ten random cells by NASWOT"
-FREELY = " (any skip-only paths)"
-"""Added to a rule that chooses among all cells of the band, where an attempt has a condition on skip-only paths."""
+FREELY = " (any number of skip-only paths)"
+"""Suffix of a rule that ignores the attempt's condition on skip-only paths."""
 
 
 def rules(attempt: Attempt) -> dict[str, Rule]:
-    """Return the rules that need no search, among the cells that an attempt could derive, and among those without its conditions."""
+    """Return the rules that need no search, by name.
+
+    They choose among the cells that an attempt could derive. If the attempt has a condition on skip-only paths, one rule is
+    repeated without that condition.
+    """
     found: dict[str, Rule] = {
-        "any cell of the band": free_rules.any_cell,
+        "any cell in the band": free_rules.any_cell,
         RANDOM: partial(free_rules.random_cell, cells=attempt.cells),
         POOLS: partial(free_rules.fewest_pools, cells=attempt.cells),
         EXPENSIVE: partial(free_rules.most_expensive, cells=attempt.cells),
-        "the truly best of five random cells, which only an oracle knows": partial(
+        "the most accurate of five random cells (known only to an oracle)": partial(
             free_rules.best_of_five, cells=attempt.cells
         ),
     }
@@ -49,21 +53,21 @@ def rules(attempt: Attempt) -> dict[str, Rule]:
 
 @dataclass(frozen=True)
 class Judged:
-    """Choices of searches, or of draws of a rule: for each of them a cell a budget, in the order of nasbench.ALL_BUDGETS."""
+    """Cells chosen by searches, or by draws of a rule: one cell per budget for each, in the order of nasbench.ALL_BUDGETS."""
 
     cells: Sequence[Sequence[int]]
 
     def score(self, data_set: int = 0) -> Mean:
-        """Return the mean score over them."""
+        """Return the mean score over the searches or draws."""
         return mean([nasbench.score(cells[:4], nasbench.BUDGETS, data_set) for cells in self.cells])
 
     @property
     def other_score(self) -> Mean:
-        """The mean score at the budgets that nothing was chosen on."""
+        """The mean score at the budgets that were not used to choose any setting."""
         return mean([nasbench.score(cells[4:], nasbench.OTHER_BUDGETS) for cells in self.cells])
 
     def row(self, name: str, cpu_seconds: float | None) -> list[object]:
-        """Return the row of a table: the mean scores, how many cells are not as they should be, and the CPU time."""
+        """Return the row of a table: mean scores, numbers of cells outside the band or with an unreachable node, and CPU time."""
         outside = [
             not nasbench.band(b)[cell]
             for cells in self.cells
@@ -78,18 +82,18 @@ class Judged:
 
 @cache
 def derived(weights: bytes, skip_paths: str, spend: float) -> tuple[int, ...]:
-    """Return the cell that the product derives for each budget from mixing weights (1, 6, 5), given as the bytes of float64."""
+    """Return the cell that rapdarts derives for each budget from mixing weights (1, 6, 5), passed as the bytes of float64."""
     array = np.frombuffer(weights).reshape(nasbench.TASK.space.mask.shape)
     return tuple(nasbench.derived(array, budget, spend=spend, skip_paths=skip_paths) for budget in nasbench.ALL_BUDGETS)
 
 
 def judged(weights: Sequence[np.ndarray], attempt: Attempt) -> Judged:
-    """Return what an attempt derives from the mixing weights of searches, (1, 6, 5) each."""
+    """Return the cells that an attempt derives from the mixing weights of searches, (1, 6, 5) each."""
     return Judged([derived(one.tobytes(), attempt.skip_paths, attempt.spend) for one in weights])
 
 
 def section(rows: Rows, attempt: Attempt, number: int) -> list[str]:
-    """Return an attempt as lines."""
+    """Return the section of an attempt as lines."""
     heading = [f"### Attempt {number}: `{attempt.name}`{attempt.condition}, seeds {ranges(attempt.seeds)}", ""]
     seeds = searches.seeds_of(rows, attempt.name, attempt.seeds)
     if not seeds:
@@ -120,7 +124,7 @@ def section(rows: Rows, attempt: Attempt, number: int) -> list[str]:
 
 
 def headline(rows: Rows, attempt: Attempt) -> str:
-    """Return what an attempt found, in the sentences that the README has."""
+    """Return the results of an attempt, in the words of the README."""
     seeds = searches.seeds_of(rows, attempt.name, attempt.seeds)
     weights = searches.weights_of(rows, attempt.name, seeds)
     one, three = (judged(searches.groups(weights, size), attempt).score() for size in (1, 3))
@@ -135,34 +139,34 @@ def headline(rows: Rows, attempt: Attempt) -> str:
 
 
 def conditions(attempt: Attempt) -> str:
-    """Return the sentence that says what the conditions on derived cells are worth without any search."""
+    """Return the sentences on the score that the conditions on derived cells give without a search."""
     counts = [int(attempt.cells(budget).sum()) for budget in nasbench.BUDGETS]
     score = free_rules.over(nasbench.BUDGETS, rules(attempt)[RANDOM])
     numbers = listed([f"{count}" for count in counts])
     return (
-        f"At the four budgets {numbers} cells meet the conditions of this attempt. A random one of them scores {score:.1f}: that is"
-        " what the conditions are worth by themselves, and what a search adds is counted from there."
+        f"At the four budgets, {numbers} cells meet the conditions of this attempt. A random one of them scores {score:.1f}. This is"
+        " the score that the conditions give without a search; the gain of a search is measured from it."
     )
 
 
 def unfinished(attempt: Attempt, searched: int, drawn: bool) -> str:
-    """Return the sentences that say what of an attempt has not been run yet."""
+    """Return the sentences on the parts of an attempt that have not been run yet."""
     few = f"So far {searched} of {len(attempt.seeds)} searches have been run." if searched < len(attempt.seeds) else ""
-    undrawn = "" if drawn else "NASWOT has not been run among these cells yet."
+    undrawn = "" if drawn else "NASWOT has not been run on these cells yet."
     return f"{few} {undrawn}"
 
 
 def rule_row(name: str, rule: Rule) -> list[object]:
-    """Return the row of a rule whose mean score is known exactly."""
+    """Return the row of a rule with an exact mean score."""
     means = [free_rules.over(nasbench.BUDGETS, rule, data_set) for data_set in range(len(DATA_SETS))]
     others = free_rules.over(nasbench.OTHER_BUDGETS, rule)
     return [name, "exact", *(f"{value:.1f}" for value in (*means, others)), "–", "–", "–"]
 
 
 def differences(found: dict[int, Judged], tens: Mapping[str, Judged], attempt: Attempt) -> list[str]:
-    """Return by how much searches stand above what needs no search, and which they beat.
+    """Return the differences between the scores of searches and of rules, and a verdict on which rules are beaten, as lines.
 
-    `tens` are the choices of NASWOT, by what is added to its name.
+    `tens` maps a suffix of NASWOT's name to its choices.
     """
     names = {"a random cell": RANDOM, "the fewest average pools": POOLS, "the most expensive cell": EXPENSIVE}
     if attempt.skip_paths == "one":
@@ -175,15 +179,15 @@ def differences(found: dict[int, Judged], tens: Mapping[str, Judged], attempt: A
     }
     lines = [[who, *(gain.text(sign=True) for gain in by_rival.values())] for who, by_rival in gains.items()]
     sure = [verdict(AVERAGED[size], gains[AVERAGED[size]]) for size, of in found.items() if len(of.cells) >= FEWEST]
-    return [*table(["CIFAR-10 score above", *rivals], lines), *paragraph(*sure)]
+    return [*table(["CIFAR-10 score minus that of", *rivals], lines), *paragraph(*sure)]
 
 
 def verdict(who: str, gains: Mapping[str, Mean]) -> str:
-    """Return the sentence that says what is beaten by two standard errors, and what is not."""
+    """Return the sentence that names the rules beaten by more than two standard errors, and the others."""
     beaten = [name for name, gain in gains.items() if gain.positive]
     others = [name for name, gain in gains.items() if not gain.positive]
     beats = f"{who.capitalize()} {'beats' if who == AVERAGED[1] else 'beat'}"
     if not beaten:
-        return f"{beats} none of these by two standard errors."
+        return f"{beats} none of these by more than two standard errors."
     but = f", but not {listed(others, 'or')}" if others else ""
-    return f"{beats} {listed(beaten)} by two standard errors{but}."
+    return f"{beats} {listed(beaten)} by more than two standard errors{but}."

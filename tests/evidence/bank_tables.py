@@ -1,4 +1,4 @@
-"""The page's tables of banks: what there is to find in each, and how searches and free rules agree with it."""
+"""Tables of banks: the headroom of each, and the agreement of searches and free rules with its accuracies."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.evidence.tables import NOT_RUN, listed, paragraph, plural, ranges, so
 from tests.evidence.tasks import TASKS, Task
 
 FEWEST = 3
-"""Trained cells below which there is nothing to correlate with."""
+"""Minimum number of trained cells for a correlation."""
 
 
 def section() -> list[str]:
-    """Return all banks as lines."""
+    """Return the section of all banks as lines."""
     known = {name: rows for name in BANKS if len(banks.trained_cells(rows := load(name))) >= FEWEST}
     heading = ["## Banks", ""]
     if not known:
@@ -39,9 +39,10 @@ def section() -> list[str]:
     return [
         *heading,
         *paragraph(
-            """A bank holds random cells of the space darts in one band of MACs, each trained by one recipe. *Accuracy* is the mean of the
-            cells and their range. *Noise* is the standard deviation of one training, *between cells* that of the cells' true means, in
-            points of accuracy; there is headroom where the second is at least a third of the first."""
+            """A bank is a set of random cells from the space `darts` in one band of MACs, all trained by the same recipe. *Accuracy* is the
+            mean over the cells, with their range. *Noise* is the standard deviation of a single training, *error of a mean* the standard
+            error of a cell's mean accuracy, and *between cells* the standard deviation of the cells' true means, in points of accuracy.
+            There is headroom if the cells' standard deviation is at least a third of the noise."""
         ),
         *table(head, [headroom_row(name, rows) for name, rows in known.items()]),
         *paragraph(unsettled(known), f"{listed(waiting)}: not run yet." if waiting else ""),
@@ -51,7 +52,7 @@ def section() -> list[str]:
 
 
 def headline(bank: str) -> str:
-    """Return what one search finds on a bank, and how its scores agree with it, in the words that the README has."""
+    """Return the results of one search on a bank, in the words of the README."""
     rows, task, variant = load(bank), TASKS[bank], searches.variant_name(BANKS[bank])
     weights = searches.weights_of(rows, variant, seeds_of(rows, variant))
     agreed = mean([banks.correlation(task, rows, one) for one in weights])
@@ -63,18 +64,18 @@ def headline(bank: str) -> str:
 
 
 def unsettled(known: Mapping[str, Rows]) -> str:
-    """Return the sentence on banks whose cells are not trained often enough, if there are any."""
+    """Return the sentences on banks whose cells need more trainings; empty if there are none."""
     names = [f"`{name}`" for name, rows in known.items() if (room := banks.headroom(rows)) and not room.settled]
     if not names:
         return ""
     return (
-        f"The error of a cell's mean is above half the spread between cells in {listed(names)}: more trainings are needed there, and"
-        " until then all correlations come out too low."
+        f"In {listed(names)}, the error of a cell's mean is more than half the standard deviation between cells. These cells need more"
+        " trainings; until then, all correlations with their accuracies are underestimated."
     )
 
 
 def headroom_row(name: str, rows: Rows) -> list[object]:
-    """Return the row of a bank in the table of headroom."""
+    """Return the row of a bank in the headroom table."""
     cells, room = banks.trained_cells(rows), banks.headroom(rows)
     trainings = [one for line in cells for one in rows["trained"][line].values()]
     hours = sum(one["cpu_seconds"] for one in trainings) / 3600
@@ -88,9 +89,9 @@ def headroom_row(name: str, rows: Rows) -> list[object]:
 
 
 def bank(name: str, rows: Rows) -> list[str]:
-    """Return the searches and the free rules of a bank as lines."""
+    """Return the section of a bank, with its searches and the free rules, as lines."""
     task = TASKS[name]
-    head = ["", "n", "rank correlation", "percentile of its cell", "CPU s"]
+    head = ["", "n", "rank correlation", "percentile of the chosen cell", "CPU s"]
     found = averages(task, rows)
     origins = [one for variant in rows["searches"] for one in searches.origins(rows, variant, seeds_of(rows, variant))]
     origins += banks.origins(rows, [line for one in found for line in one.picks if line not in rows["cells"]])
@@ -100,9 +101,9 @@ def bank(name: str, rows: Rows) -> list[str]:
         f"### {name}",
         "",
         *paragraph(
-            f"""{description(task)} The rank correlation (Spearman) is that of the scores that a search gives to the {cells} with their
-            accuracies; the percentile is the share of the other cells that are less accurate than the one that it derives, which is
-            trained the same way."""
+            f"""{description(task)} *Rank correlation* is Spearman's rank correlation between the scores that a search or a rule gives to
+            the {cells} and their accuracies. The percentile is the share of the other cells that are less accurate than the chosen cell;
+            a cell that a search derives is trained by the same recipe."""
         ),
         *table(head, [*(search_row(task, rows, one) for one in found), *rule_rows(task, rows)]),
         *paragraph("" if found else f"Searches: {NOT_RUN.lower()}"),
@@ -111,13 +112,13 @@ def bank(name: str, rows: Rows) -> list[str]:
 
 
 def dataset(task: Task) -> str:
-    """Return the name of a task's images, with their size."""
+    """Return the name of a task's data set with the size of its images."""
     _, height, width = task.image
     return f"{({'cifar10': 'CIFAR-10', 'fashion_mnist': 'Fashion-MNIST'})[task.data]} at {height} x {width} pixels"
 
 
 def description(task: Task) -> str:
-    """Return the sentence that says what images and networks a bank has."""
+    """Return the sentence that describes the images and networks of a bank."""
     settings = {**task.settings, **task.recipe}
     low, high = (f"{share * task.macs / 1e6:g}M" for share in (banks.SPEND, 1))
     return (
@@ -127,13 +128,13 @@ def description(task: Task) -> str:
 
 
 def seeds_of(rows: Rows, variant: str) -> list[int]:
-    """Return all seeds of a variant."""
+    """Return all seeds with which a variant has been searched."""
     return sorted(map(int, rows["searches"][variant]["seeds"]))
 
 
 @dataclass(frozen=True)
 class Averages:
-    """The searches of a variant, one by one or averaged in groups: mixing weights and the genotype that each derives."""
+    """Searches of a variant, one by one or averaged in groups, with their mixing weights and the genotypes derived from them."""
 
     name: str
     weights: Sequence[np.ndarray]
@@ -142,12 +143,12 @@ class Averages:
 
 
 def averages(task: Task, rows: Rows) -> list[Averages]:
-    """Return all variants of a bank's search, each one by one and averaged."""
+    """Return the searches of a bank for each variant, one by one and averaged."""
     found = []
     for variant in rows["searches"]:
         seeds = seeds_of(rows, variant)
         weights, seconds = searches.weights_of(rows, variant, seeds), searches.cpu_seconds(rows, variant, seeds)
-        for size, words in ((1, "one search"), (BANK_GROUP, "three averaged")):
+        for size, words in ((1, "one search"), (BANK_GROUP, "three searches averaged")):
             groups = searches.groups(weights, size)
             if groups:
                 name = f"{words}, `{variant}`, seeds {ranges(seeds)}"
@@ -163,12 +164,12 @@ def search_row(task: Task, rows: Rows, one: Averages) -> list[object]:
 
 
 def standings(rows: Rows, picks: Sequence[str]) -> list[float]:
-    """Return the percentiles of those genotypes that have been trained."""
+    """Return the percentiles of the trained genotypes."""
     return [banks.standing(rows, one) for one in picks if one in rows["trained"]]
 
 
 def standing(rows: Rows, picks: Sequence[str]) -> str:
-    """Return the mean percentile of those genotypes that have been trained."""
+    """Return the mean percentile of the trained genotypes as text."""
     trained = standings(rows, picks)
     if not trained:
         return "not trained yet"
@@ -177,7 +178,7 @@ def standing(rows: Rows, picks: Sequence[str]) -> str:
 
 
 def rule_rows(task: Task, rows: Rows) -> list[list[object]]:
-    """Return the rows of the rules that need no search, each applied to the trained cells of the bank."""
+    """Return the rows of the rules that need no search, applied to the trained cells of the bank."""
     lines = banks.trained_cells(rows)
     genotypes = [banks.genotype_of(line) for line in lines]
     values = {
@@ -202,7 +203,7 @@ def rule_rows(task: Task, rows: Rows) -> list[list[object]]:
 
 
 def best(rows: Rows, lines: Sequence[str], values: Sequence[float]) -> str:
-    """Return the percentile of the cell with the highest value, the mean over those that share it."""
+    """Return the percentile of the cell with the highest value as text; tied cells are averaged."""
     picks = [line for line, value in zip(lines, values, strict=True) if value == max(values)]
     found = Mean(float(np.mean([banks.standing(rows, one) for one in picks])), None, len(picks))
     return found.text() if len(picks) == 1 else f"{found.text()} (mean of {len(picks)} tied)"

@@ -1,4 +1,4 @@
-"""Banks: random cells of one band, each trained from several seeds, by which searches in the space darts are judged."""
+"""Banks: random cells of one band, each trained with several seeds, to evaluate searches in the space darts."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ CELLS, SPEND, MAX_SKIPS = 60, 0.9, 2
 
 @dataclass(frozen=True)
 class Headroom:
-    """The room between the cells of a bank: standard deviations in points of accuracy.
+    """Headroom of a bank: standard deviations in points of accuracy.
 
-    `noise` is that of one training, `between` that of the cells' true means, `error` that of a cell's measured mean.
+    `noise` is the standard deviation of one training, `between` that of the cells' true means, and `error` the standard error
+    of a cell's measured mean.
     """
 
     noise: float
@@ -41,12 +42,12 @@ class Headroom:
 
     @property
     def exists(self) -> bool:
-        """Whether cells differ by at least a third of one training's noise."""
+        """True if the cells differ by at least a third of the noise of one training."""
         return self.between >= self.noise / 3
 
     @property
     def settled(self) -> bool:
-        """True if the error of a cell's mean is at most half the spread between cells."""
+        """True if the error of a cell's mean is at most half the standard deviation between cells."""
         return self.error <= self.between / 2
 
 
@@ -58,7 +59,7 @@ def band(task: Task) -> Budgets:
 
 
 def drawn(task: Task, count: int = CELLS) -> list[Genotype]:
-    """Return the first cells of a bank: different, random, capped as a search's are, always the same."""
+    """Return the first `count` cells of a bank: distinct random cells with a cap on skips, drawn from a fixed seed."""
     rng, found, budgets = np.random.default_rng(0), list[Genotype](), band(task)
     while len(found) < count:
         (genotype,) = random_cells(task.space, rng, 1, budgets, MAX_SKIPS)
@@ -68,7 +69,7 @@ def drawn(task: Task, count: int = CELLS) -> list[Genotype]:
 
 
 def begin(name: str) -> Rows:
-    """Return the rows of a bank, whose cells are drawn now if they were not before."""
+    """Return the rows of a bank; draw its cells first if it has none."""
     rows: Rows = load(name)
     if not rows["cells"]:
         rows["cells"] = [genotype.line for genotype in drawn(TASKS[name])]
@@ -77,7 +78,7 @@ def begin(name: str) -> Rows:
 
 
 def train(name: str, genotypes: Sequence[str], seeds: Sequence[int], jobs: int) -> None:
-    """Train genotypes by a bank's recipe from those seeds that are missing, and keep their test accuracies."""
+    """Train genotypes by a bank's recipe with the seeds that are missing, and keep their test accuracies."""
     images_of(TASKS[name].data)
     rows = load(name)
     if "bank" not in rows:
@@ -92,7 +93,7 @@ def train(name: str, genotypes: Sequence[str], seeds: Sequence[int], jobs: int) 
 
 
 def one_training(name: str, line: str, seed: int) -> dict[str, float]:
-    """Train one genotype; return its test accuracy, 0 to 1, and the CPU time."""
+    """Train one genotype; return its test accuracy (0 to 1) and the CPU time."""
     torch.set_num_threads(1)
     task, folder = TASKS[name], WORK / f"{name}-training-{zlib.crc32(line.encode())}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -108,20 +109,20 @@ def trained_cells(rows: Rows) -> list[str]:
 
 
 def origins(rows: Rows, lines: Sequence[str]) -> list[dict[str, str]]:
-    """Return command, date and machine of all trainings of some genotypes."""
+    """Return the command, date and machine of every training of some genotypes."""
     trainings = [one for line in lines for one in rows["trained"].get(line, {}).values()]
     return [{fact: one.get(fact, rows["bank"][fact]) for fact in ("command", "date", "machine")} for one in trainings]
 
 
 def accuracies(rows: Rows, lines: Sequence[str]) -> np.ndarray:
-    """Return the mean test accuracy of genotypes over their seeds in percent, (n,)."""
+    """Return the test accuracy of genotypes in percent, averaged over their seeds, (n,)."""
     return np.array([100 * np.mean([one["test_accuracy"] for one in rows["trained"][line].values()]) for line in lines])
 
 
 def headroom(rows: Rows) -> Headroom | None:
-    """Return the headroom of a bank by an analysis of variance over its cells and seeds (one way, random effects).
+    """Return the headroom of a bank by a one-way analysis of variance over its cells (random effects).
 
-    None where fewer than two cells have been trained twice.
+    None if fewer than two cells have been trained at least twice.
     """
     trained = [[100 * one["test_accuracy"] for one in rows["trained"][line].values()] for line in trained_cells(rows)]
     trained = [one for one in trained if len(one) > 1]
@@ -134,27 +135,27 @@ def headroom(rows: Rows) -> Headroom | None:
 
 
 def agreement(rows: Rows, values: Sequence[float]) -> float:
-    """Return Spearman's correlation of values, one for each cell that has an accuracy, with these accuracies."""
+    """Return the rank correlation of values, one for each trained cell, with the accuracies of these cells."""
     return spearman(np.array(values), accuracies(rows, trained_cells(rows)))
 
 
 def correlation(task: Task, rows: Rows, weights: np.ndarray) -> float:
-    """Return Spearman's correlation of a search's scores of the banked cells with their accuracies."""
+    """Return the rank correlation of a search's scores for the trained cells with their accuracies."""
     return agreement(rows, [score(task.space, weights, genotype_of(line)) for line in trained_cells(rows)])
 
 
 def derived(task: Task, weights: np.ndarray) -> str:
-    """Return the genotype that a search derives in the band of its bank."""
+    """Return the genotype derived from the mixing weights of a search in the band of its bank."""
     rule = Rule("exact", MAX_SKIPS, {"macs": task.macs}, {"macs": SPEND})
     return derive(task.space, weights, task.table, rule, {}).genotype.line
 
 
 def standing(rows: Rows, line: str) -> float:
-    """Return the percentage of a bank's other cells that a trained genotype is better than."""
+    """Return the percentage of a bank's other cells that are less accurate than a trained genotype."""
     others = [other for other in trained_cells(rows) if other != line]
     return percentile(float(accuracies(rows, [line])[0]), accuracies(rows, others))
 
 
 def genotype_of(line: str) -> Genotype:
-    """Return the genotype of a row."""
+    """Return the genotype that a line of text describes."""
     return parse_genotype(line, "the bank")

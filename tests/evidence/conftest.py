@@ -1,4 +1,4 @@
-"""A folder with a few images in place of CIFAR-10, for searches that take a second."""
+"""Fixture: a few random images in place of CIFAR-10, for searches that take a second."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.evidence import banks, budgeted, multiplier, searches, store, tasks
 
 @pytest.fixture
 def few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which everything happens, with 200 random images in place of CIFAR-10."""
+    """Return a temporary folder for data, runs and results, with 200 random images in place of CIFAR-10."""
     rng = np.random.default_rng(0)
     halves = {"train": 200, "test": 20}
     arrays = {f"x_{half}": rng.integers(0, 256, (n, 3, 16, 16), dtype=np.uint8) for half, n in halves.items()}

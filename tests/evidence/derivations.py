@@ -1,4 +1,4 @@
-"""The page's table of derivations: the same mixing weights, turned into cells under different conditions."""
+"""Table of derivations: cells derived from the same mixing weights under different conditions."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
 
 DEFAULT = 8
-"""Place of the product's default conditions."""
+"""Index of rapdarts' default conditions."""
 
 SEEDS = range(32)
-"""Tuning seeds of the searches that are derived from."""
+"""Tuning seeds of the searches."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Conditions that a derived cell meets besides its budget.
+    """Conditions on a derived cell, in addition to its budget.
 
-    `spend` is the share of the budget that it uses at least, `max_skips` the cap on skips (None: no cap). `none` allows
-    edges without anything; `skip_paths` says how many skip-only paths lead from input to output: any number, one, or no.
+    `spend` is the minimum share of the budget that it uses, and `max_skips` the cap on skips (None: no cap). `none` allows
+    empty edges. `skip_paths` is the number of skip-only paths from input to output: "any", "one" or "no".
     """
 
     name: str
@@ -35,26 +35,28 @@ class Conditions:
     skip_paths: str = "any"
 
     def cells(self, budget: int) -> np.ndarray:
-        """Return which cells meet them and the budget, (15625,) of bool."""
+        """Return the mask of the cells that meet the conditions and the budget, (15625,) of bool."""
         cells = nasbench.allowed(self.max_skips, self.none, self.skip_paths) & nasbench.within(budget, self.spend)
         return cells & (nasbench.paths_of_skips() == 0) if self.skip_paths == "no" else cells
 
 
 CONDITIONS = (
     Conditions("any share of the budget, `none` allowed, at most 2 skips", 0.0, 2, none=True),
-    Conditions("at least 0.9 of it, `none` allowed, at most 2 skips", 0.9, 2, none=True),
+    Conditions("at least 0.9, `none` allowed, at most 2 skips", 0.9, 2, none=True),
     Conditions("at least 0.9, no `none`, any number of skips", 0.9, None),
     Conditions("at least 0.9, no `none`, at most 2 skips", 0.9, 2),
     Conditions("at least 0.9, no `none`, at most 3 skips", 0.9, 3),
     Conditions("at least 0.9, no `none`, no skip-only path", 0.9, None, skip_paths="no"),
-    Conditions("at least 0.9, no `none`, one skip-only path", 0.9, None, skip_paths="one"),
-    Conditions("at least 0.9, no `none`, one skip-only path, at most 2 skips", 0.9, 2, skip_paths="one"),
-    Conditions("at least 0.9, no `none`, one skip-only path, at most 3 skips (the default)", 0.9, 3, skip_paths="one"),
+    Conditions("at least 0.9, no `none`, exactly one skip-only path", 0.9, None, skip_paths="one"),
+    Conditions("at least 0.9, no `none`, exactly one skip-only path, at most 2 skips", 0.9, 2, skip_paths="one"),
+    Conditions(
+        "at least 0.9, no `none`, exactly one skip-only path, at most 3 skips (the default)", 0.9, 3, skip_paths="one"
+    ),
 )
 
 
 def section(rows: Rows) -> list[str]:
-    """Return the table as lines."""
+    """Return the section as lines."""
     seeds = searches.seeds_of(rows, CURRENT.name, SEEDS)
     heading = ["## Which cells may be derived", ""]
     if not seeds:
@@ -75,7 +77,7 @@ def section(rows: Rows) -> list[str]:
         used = f"{used_of(chosen)} %"
         lines.append([conditions.name, *pairs[:4], f"{chances[-1]:.1f} / {means[-1]}", gain, used, *pairs[4:]])
     head = [
-        "a cell uses",
+        "share of the budget, and other conditions",
         *map(str, nasbench.BUDGETS),
         "mean of these",
         "gain",
@@ -85,11 +87,12 @@ def section(rows: Rows) -> list[str]:
     return [
         *heading,
         *paragraph(
-            f"""The CIFAR-10 score by budget, in units: of a random cell that meets the conditions / of what the searches
-            `{CURRENT.name}` from the tuning seeds {ranges(seeds)} (n = {len(seeds)}) derive under them, by enumeration of all cells.
-            *Gain* is the mean paired difference of the searches from the default, *share used* the part of the units of a budget that
-            the searches' cells use, a mean over the four budgets of the score; of the MACs, which include those of the parts without a
-            choice, the cells of the first row use {used_of(cells[0], nasbench.FIXED)} %."""
+            f"""Pairs of CIFAR-10 scores by budget, in units: the score of a random cell that meets the conditions, and the mean score of
+            the cells derived under them from the searches `{CURRENT.name}` with tuning seeds {ranges(seeds)} (n = {len(seeds)}), by
+            enumeration of all cells. *Gain* is the mean paired difference of the searches from the default.
+            *Share used* is the percentage of a budget's units that the derived cells use, averaged over the four budgets of the score. Of
+            the budgets in MACs, which include the fixed parts of the network, the cells of the first row use
+            {used_of(cells[0], nasbench.FIXED)} %."""
         ),
         *table(head, lines),
         *paragraph(summary(means, chances)),
@@ -103,30 +106,33 @@ def chance_of(conditions: Conditions, budget: int) -> float:
 
 
 def derived(conditions: Conditions, weights: Sequence[np.ndarray]) -> np.ndarray:
-    """Return what is derived from the mixing weights (1, 6, 5) of searches, (searches, budgets) of places in `all_cells`."""
+    """Return the cells derived from the mixing weights of searches, (1, 6, 5) each: indices into `all_cells`, (searches, budgets)."""
     return np.array([
         [nasbench.strongest(one, conditions.cells(budget)) for budget in nasbench.ALL_BUDGETS] for one in weights
     ])  # fmt: skip
 
 
 def scores_of(cells: np.ndarray) -> np.ndarray:
-    """Return the scores of derived cells, (searches, budgets)."""
+    """Return the score of each derived cell, (searches, budgets) for both."""
     return np.stack([nasbench.scores(b)[of] for b, of in zip(nasbench.ALL_BUDGETS, cells.T, strict=True)], 1)
 
 
 def used_of(cells: np.ndarray, fixed: float = 0.0) -> Mean:
-    """Return the percentage of the score's budgets that derived cells (searches, budgets) use: of units, or of MACs with a fixed part."""
+    """Return the mean percentage of the score's budgets that derived cells (searches, budgets) use.
+
+    Costs and budgets are units, or MACs if `fixed` is the MACs of the parts without a choice.
+    """
     budgets = fixed / nasbench.UNIT + np.array(nasbench.BUDGETS)
     shares = (fixed / nasbench.UNIT + nasbench.units()[cells[:, :4]]) / budgets
     return mean((100 * shares.mean(1)).tolist())
 
 
 def summary(means: Sequence[Mean], chances: Sequence[float]) -> str:
-    """Return the sentences that say what each condition changes for the searches, and for a random cell."""
+    """Return the sentences on the effect of each condition on the searches and on a random cell."""
     pairs = [f"{one.value:.0f} (a random cell: {chance:.0f})" for one, chance in zip(means, chances, strict=True)]
     anything, spent, uncapped, two, three, pathless, _, _, default = pairs
     return (
-        f"Searches that may use any share of a budget score {anything}, those that use at least 0.9 of it {spent}, and without `none`"
-        f" {two}; without a cap on skips it is {uncapped}, with one of three {three}. Where no skip-only path leads around a cell it is"
-        f" {pathless}, where exactly one does {default}."
+        f"Searches that may use any share of a budget score {anything}. With at least 0.9 of it they score {spent}, and without `none`"
+        f" {two}. Without a cap on skips the score is {uncapped}, and with a cap of three {three}. With no skip-only path it is"
+        f" {pathless}, and with exactly one {default}."
     )

@@ -1,4 +1,4 @@
-"""The figure of the page: accuracy against MACs on NAS-Bench-201, of averaged searches, random cells and well-known cells."""
+"""Figure of the page: accuracy against MACs on NAS-Bench-201 for averaged searches, random cells and well-known cells."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 INK, GREY, GRID = "#1c2430", "#7a8494", "#d5d9e0"
 SIZE = 3
-"""Searches that are averaged."""
+"""Number of searches that are averaged."""
 
 REFERENCES = {
     "ResNet block": "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|",
@@ -36,7 +36,7 @@ REFERENCES = {
 
 @dataclass(frozen=True)
 class Chosen:
-    """Searches that are drawn: their seeds, whether these are test seeds, and for each group of three a cell a budget."""
+    """Searches to draw: their seeds, a flag for test seeds, and the cell of each group of three for each budget."""
 
     seeds: Sequence[int]
     test: bool
@@ -44,7 +44,7 @@ class Chosen:
 
 
 def chosen(rows: Rows) -> Chosen | None:
-    """Return the searches of the current attempt, before it is run those of the first tuning seeds; None where neither is there."""
+    """Return the searches of the current attempt or, before it is run, those with the first tuning seeds; None if there are none."""
     for among, test in ((CURRENT.seeds, True), (WINDOWS[0], False)):
         seeds = searches.seeds_of(rows, CURRENT.name, among)
         if len(seeds) >= SIZE:
@@ -55,15 +55,15 @@ def chosen(rows: Rows) -> Chosen | None:
 
 def caption(found: Chosen) -> str:
     """Return the text below the figure."""
-    return f"""Accuracies are those of NAS-Bench-201, MACs those of its network on 32 x 32 pixels. Dots: {len(found.cells)} groups of
+    return f"""Accuracies are from NAS-Bench-201; MACs are those of its network at 32 x 32 pixels. Dots: {len(found.cells)} groups of
     three averaged searches (`{CURRENT.name}`{CURRENT.condition}, {"test" if found.test else "tuning"} seeds
-    {ranges(found.seeds)}), each at the eight budgets. Bars: random cells that a search could have derived for the same
-    budget, their mean and the middle 90 %."""
+    {ranges(found.seeds)}), each at the eight budgets. Bars: the middle 90 % of the random cells that a search could have
+    derived for the same budget, with their mean."""
 
 
 @cache
 def macs() -> np.ndarray:
-    """Return the MACs of all cells' networks on 32 x 32 pixels in millions, (15625,)."""
+    """Return the MACs of all cells' networks at 32 x 32 pixels, in millions, (15625,)."""
     skeleton = nasbench.TASK.table.skeleton
     table = prices(SearchConfig(), nasbench.TASK.space, Skeleton(skeleton.layers, skeleton.channels, (3, 32, 32), 10))
     row = table.row("macs")
@@ -72,7 +72,7 @@ def macs() -> np.ndarray:
 
 
 def draw(rows: Rows) -> bytes:
-    """Return the figure as SVG: the same bytes every time, on white, with text as text."""
+    """Return the figure as SVG with a white background and text as text; the bytes are reproducible."""
     from matplotlib import rc_context
 
     written = BytesIO()
@@ -90,7 +90,9 @@ def picture(rows: Rows) -> Figure:
     random = [np.flatnonzero(CURRENT.cells(budget)) for budget in budgets]
     centres = np.array([macs()[cells].mean() for cells in random])
     low, high = np.array([np.percentile(accuracy[cells], (5, 95)) for cells in random]).T
-    panel.vlines(centres, low, high, color=GREY, alpha=0.3, linewidth=9, label="random cells of that cost, middle 90 %")
+    panel.vlines(
+        centres, low, high, color=GREY, alpha=0.3, linewidth=9, label="random cells of the same cost, middle 90 %"
+    )
     means = [accuracy[cells].mean() for cells in random]
     panel.plot(centres, means, "_", color=GREY, markersize=9, markeredgewidth=2, label="their mean")
 

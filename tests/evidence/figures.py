@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over `n` values with its standard error, None for a single value."""
+    """A mean over `n` values with its standard error, which is None for a single value."""
 
     value: float
     error: float | None
@@ -20,17 +20,17 @@ class Mean:
         return self.text()
 
     def text(self, places: int = 1, sign: bool = False) -> str:
-        """Return the mean with its standard error to so many decimal places, if asked for with a plus sign."""
+        """Return the mean with its standard error, rounded to `places` decimals; `sign` adds a plus sign to positive means."""
         value = f"{self.value:{'+' if sign else ''}.{places}f}"
         return value if self.error is None else f"{value} ± {self.error:.{places}f}"
 
     @property
     def positive(self) -> bool:
-        """True if the mean is above 0 by two standard errors."""
+        """True if the mean is above 0 by more than two standard errors."""
         return self.error is not None and self.value > 2 * self.error
 
     def minus(self, other: Mean) -> Mean:
-        """Return the difference from the mean of other, independent values; one without a standard error is a constant."""
+        """Return the difference from the mean of independent values; a mean without a standard error counts as a constant."""
         error = None if self.error is None else float(np.hypot(self.error, other.error or 0.0))
         return Mean(self.value - other.value, error, self.n)
 
@@ -42,17 +42,17 @@ def mean(values: Sequence[float]) -> Mean:
 
 
 def paired_gain(values: Sequence[float], plain: Sequence[float]) -> Mean:
-    """Return the mean paired difference of values from others."""
+    """Return the mean of the paired differences `values - plain`."""
     return mean((np.array(values) - np.array(plain)).tolist())
 
 
 def percentile(value: float, others: np.ndarray) -> float:
-    """Return the percentage of `others` (n,) below a value, equal ones counted half."""
+    """Return the percentage of `others` (n,) below a value; equal values count half."""
     return float(100 * ((others < value).mean() + (others == value).mean() / 2))
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the rank correlation of two rows of values (n,), equal values sharing their mean rank."""
+    """Return Spearman's rank correlation of two arrays of values, (n,) each; equal values share their mean rank."""
     from scipy.stats import spearmanr
 
     return float(spearmanr(first, second).statistic)

@@ -1,4 +1,4 @@
-"""Rules that need no search, exactly: the mean score of what each could choose among the cells of NAS-Bench-201."""
+"""Rules that need no search: the exact mean score of the cells that each can choose on NAS-Bench-201."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rapdarts.architecture.genotype import Genotype
 from tests.evidence import nasbench
 
 Cells = Callable[[int], np.ndarray]
-"""From a budget to the cells that a rule chooses among, (15625,) of bool."""
+"""Mask of the cells that a rule may choose from for a budget, (15625,) of bool."""
 
 POOLS = ("avg_pool_3x3", "max_pool_3x3")
 
@@ -21,7 +21,7 @@ def pools(genotype: Genotype) -> int:
 
 
 def among(cells: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return those cells, of the mask `cells` (n,), that have the least of `values` (n,) among them."""
+    """Return the indices of the cells in the mask `cells` (n,) that have the lowest of `values` (n,) in it."""
     return np.flatnonzero(cells & (values == values[cells].min()))
 
 
@@ -31,29 +31,29 @@ def any_cell(budget: int, data_set: int = 0) -> float:
 
 
 def random_cell(budget: int, data_set: int = 0, cells: Cells = nasbench.derivable) -> float:
-    """Return the mean score of a random one of those cells of a budget that `cells` gives: by default what a search could derive."""
+    """Return the mean score of a random cell among `cells(budget)`, by default the cells that a search could derive."""
     return _mean(np.flatnonzero(cells(budget)), budget, data_set)
 
 
 def fewest_pools(budget: int, data_set: int = 0, cells: Cells = nasbench.derivable) -> float:
-    """Return the mean score of a random one of those with the fewest average pools."""
+    """Return the mean score of a random cell among those with the fewest average pools."""
     return _mean(among(cells(budget), nasbench.counts("avg_pool_3x3")), budget, data_set)
 
 
 def most_expensive(budget: int, data_set: int = 0, cells: Cells = nasbench.derivable) -> float:
-    """Return the mean score of a random one of the most expensive."""
+    """Return the mean score of a random cell among the most expensive ones."""
     return _mean(among(cells(budget), -nasbench.units()), budget, data_set)
 
 
 def best_of_five(budget: int, data_set: int = 0, cells: Cells = nasbench.derivable) -> float:
-    """Return the mean score of the most accurate of five random ones, drawn with replacement."""
+    """Return the mean score of the most accurate of five random cells, drawn with replacement."""
     values = np.sort(nasbench.scores(budget, data_set)[cells(budget)])
     none_above = (np.arange(len(values) + 1) / len(values)) ** 5  # probability that all five are among the lowest
     return float(values @ np.diff(none_above))
 
 
 def over(budgets: Sequence[int], rule: Callable[[int, int], float], data_set: int = 0) -> float:
-    """Return the mean of a rule over budgets."""
+    """Return the score of a rule, averaged over budgets."""
     return float(np.mean([rule(budget, data_set) for budget in budgets]))
 
 

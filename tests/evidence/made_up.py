@@ -1,4 +1,4 @@
-"""Made-up results for the tests of the page and of what it is rendered from."""
+"""Made-up results for the tests of the page and of its tables."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MULTIPLIED = {
         }
     }
 }
-"""Made-up results by task, budget, rule and seed; pairs are the share of the budget that is used and the accuracy."""
+"""Results by task, budget, rule and seed. Each pair holds the share of the budget that is used, and the accuracy."""
 
 
 def multiplied() -> dict[str, object]:
-    """Return MULTIPLIED as multiplier.json holds it."""
+    """Return MULTIPLIED in the format of multiplier.json."""
     runs = json.loads(json.dumps(MULTIPLIED))
     for seeds in runs["digits"]["90000"].values():
         for run in seeds.values():

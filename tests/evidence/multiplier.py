@@ -1,4 +1,4 @@
-"""Three rules that adjust the price of a budget, with and without spending it: shares used, and accuracies of retrained networks."""
+"""Comparison of three rules that adjust the multiplier of a budget, with and without a lower bound on the cost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BUDGETS = {"digits": ("params", (90_000, 130_000)), "fashion14": ("macs", (850_0
 
 
 class TwoSided(Penalty):
-    """Multipliers that follow the same formula above and below a budget, and may fall below 0."""
+    """Penalty whose multipliers follow the same formula above and below a budget, and may fall below 0."""
 
     least = -math.inf
 
@@ -39,7 +39,7 @@ class TwoSided(Penalty):
 
 
 class Subtracting(TwoSided):
-    """Multipliers that follow the same formula above and below a budget, but never fall below 0."""
+    """Penalty whose multipliers follow the same formula above and below a budget, but never fall below 0."""
 
     least = 0.0
 
@@ -49,7 +49,7 @@ RULES: dict[str, type[Penalty]] = {"subtract": Subtracting, "multiply": Penalty,
 
 @contextmanager
 def adjusted_by(rule: str) -> Iterator[None]:
-    """Let searches adjust their multipliers by one of RULES within the block."""
+    """Make searches within the block adjust their multipliers by one of RULES."""
     original = searching.Penalty
     searching.Penalty = RULES[rule]  # type: ignore[misc]
     try:
@@ -59,7 +59,7 @@ def adjusted_by(rule: str) -> Iterator[None]:
 
 
 def run(jobs: int, tasks: Sequence[str] = tuple(BUDGETS), seeds: Sequence[int] = SEEDS) -> None:
-    """Search, derive and retrain what is missing of the table."""
+    """Search, derive and retrain for the missing rows of the table."""
     known = load("multiplier")
     if "runs" not in known:
         known = {**origin(), "runs": {}}
@@ -85,10 +85,10 @@ def _known(rows: Mapping[str, Any], task: str, budget: int, rule: str, seed: int
 
 
 def run_rules(task: str, budget: int, seed: int, rules: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Search once under a budget by each rule, derive with and without spending, and retrain every genotype once.
+    """Search once under a budget by each rule, derive with and without a lower bound, and retrain every genotype once.
 
-    Returns for each rule, by share to spend, the share of the budget that is used and the test accuracy; and the multiplier of
-    the last epoch.
+    Returns, for each rule, the multiplier of the last epoch and, for each lower bound, the share of the budget that is used
+    and the test accuracy.
     """
     torch.set_num_threads(1)
     accuracies: dict[str, float] = {}
@@ -125,7 +125,7 @@ def _one_run(task: str, budget: int, seed: int, rule: str, accuracies: dict[str,
 
 
 def section() -> list[str]:
-    """Return the table of all tasks as lines; none where nothing was run."""
+    """Return the section as lines; empty if nothing has been run."""
     known = load("multiplier")
     if not known.get("runs"):
         return []
@@ -133,11 +133,11 @@ def section() -> list[str]:
         "task",
         "budget",
         "rule",
-        "at least",
+        "lower bound",
         "n",
         "share used",
         "accuracy",
-        "against *subtract* with 0.9, paired",
+        "paired difference from *subtract* with 0.9",
         "multiplier, last epoch",
     ]
     rows = [
@@ -147,16 +147,15 @@ def section() -> list[str]:
         for row in _rows(task, budget, of)
     ]
     text = (
-        "While a network costs more than its budget, the multiplier of the resource rises by"
-        " `budget_rate` x (cost / budget - 1) once an epoch. Below the budget it falls by the same formula (*subtract*), is"
-        " multiplied by (cost / budget)^4 (*multiply*, the default), or may even fall below 0 (*two-sided*). Each search is"
-        " derived from twice, once with no lower bound on its cost and once with one of 0.9 of the budget, and both genotypes are"
-        " retrained."
-        " Differences are from *subtract* with 0.9, on the same seeds, in points of accuracy. `make evidence` does not run these"
-        " searches, which take hours."
+        "Once an epoch, if the network costs more than its budget, the multiplier of the resource rises by"
+        " `budget_rate` x (cost / budget - 1). If it costs less, the multiplier is multiplied by (cost / budget)^4 (*multiply*, the"
+        " default), falls by the same formula but not below 0 (*subtract*), or falls by the same formula even below 0"
+        " (*two-sided*). Two genotypes are derived from each search, one without a lower bound on its cost and one with a lower"
+        " bound of 0.9 of the budget, and both are retrained. Differences are in points of accuracy, on the same seeds."
+        " `make evidence` does not run these searches, which take hours."
     )
     return [
-        "## How the price of a budget is adjusted, and spending",
+        "## Rules for the multiplier of a budget",
         "",
         *paragraph(text),
         *table(head, rows),
@@ -165,7 +164,7 @@ def section() -> list[str]:
 
 
 def _rows(task: str, budget: str, rules: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Return the rows of a task and a budget: for each rule one with no lower bound and one with 0.9."""
+    """Return the rows of a task and a budget: for each rule, one without a lower bound and one with 0.9."""
     reference = rules.get("subtract", {})
     rows = []
     for rule, seeds in rules.items():
@@ -192,7 +191,7 @@ def _rows(task: str, budget: str, rules: Mapping[str, Mapping[str, Any]]) -> lis
 
 
 def _origins(known: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """Yield command, date and machine of every run."""
+    """Yield the command, date and machine of every run."""
     for budgets in known["runs"].values():
         for rules in budgets.values():
             for seeds in rules.values():

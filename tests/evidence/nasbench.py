@@ -1,4 +1,4 @@
-"""The protocol's score: where a derived cell stands among the cells of NAS-Bench-201 that cost as much."""
+"""Score of the protocol: the percentile of a derived cell among the cells of NAS-Bench-201 of equal cost."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tests.evidence.tasks import TASKS
 
 BUDGETS, OTHER_BUDGETS = (11, 20, 28, 37), (12, 21, 30, 46)
 ALL_BUDGETS = (*BUDGETS, *OTHER_BUDGETS)
-"""Budgets in units, those of the score and those that nothing was chosen on."""
+"""Budgets in units: those of the score, then those that were not used to choose any setting."""
 
 FIXED, UNIT = 1_946_240, 983_040
-"""MACs of the deployed network on 16 x 16 pixels: the parts without a choice, and a unit."""
+"""MACs of the deployed network at 16 x 16 pixels: those of the fixed parts, and those of a unit."""
 
 PRICES = {"none": 0, "skip_connect": 0, "nor_conv_1x1": 1, "nor_conv_3x3": 9, "avg_pool_3x3": 0}
 
@@ -35,7 +35,7 @@ MAX_SKIPS, SKIP_PATHS = TASK.space.max_skips, TASK.space.skip_paths
 
 @cache
 def all_cells() -> np.ndarray:
-    """Return all cells as primitives by edge, (15625, 6) of int."""
+    """Return all cells as the index of the primitive on each edge, (15625, 6) of int."""
     return np.array(list(itertools.product(range(5), repeat=6)))
 
 
@@ -47,25 +47,25 @@ def truth(data_set: int = 0) -> np.ndarray:
 
 @cache
 def units() -> np.ndarray:
-    """Return the costs of all cells, (15625,)."""
+    """Return the costs of all cells in units, (15625,)."""
     return np.array([PRICES[name] for name in TASK.space.primitives])[all_cells()].sum(1)
 
 
 @cache
 def band(budget: int) -> np.ndarray:
-    """Return which cells use 0.9 to 1 of a budget, (15625,) of bool."""
+    """Return the mask of the cells that use 0.9 to 1 of a budget, (15625,) of bool."""
     return within(budget, SPEND)
 
 
 def within(budget: int, spend: float) -> np.ndarray:
-    """Return which cells use between `spend` and 1 of a budget, (15625,) of bool."""
+    """Return the mask of the cells that use `spend` to 1 of a budget, (15625,) of bool."""
     return (units() <= budget) & (units() >= spend * budget)
 
 
 def derivable(budget: int, skip_paths: str = SKIP_PATHS, spend: float = SPEND) -> np.ndarray:
-    """Return which cells a search could derive for a budget, (15625,) of bool.
+    """Return the mask of the cells that a search could derive for a budget, (15625,) of bool.
 
-    They use at least a share `spend` of its MACs; where none does, less is asked for in steps, as the product does.
+    They use at least a share `spend` of its MACs. If no cell does, the share is lowered in steps, as rapdarts does.
     """
     cells, macs = allowed(skip_paths=skip_paths) & (units() <= budget), FIXED + UNIT * units()
     while not (found := cells & (macs >= spend * (FIXED + UNIT * budget))).any():
@@ -74,12 +74,16 @@ def derivable(budget: int, skip_paths: str = SKIP_PATHS, spend: float = SPEND) -
 
 
 def counts(name: str) -> np.ndarray:
-    """Return how many edges of each cell have a primitive, (15625,)."""
+    """Return the number of edges of each cell that have a primitive, (15625,)."""
     return (all_cells() == TASK.space.columns[name]).sum(1)
 
 
 def allowed(max_skips: int | None = MAX_SKIPS, none: bool = False, skip_paths: str = SKIP_PATHS) -> np.ndarray:
-    """Return which cells a search may derive, (15625,) of bool: no none unless `none`, few skips, paths as they must be."""
+    """Return the mask of the cells that a search may derive at any cost, (15625,) of bool.
+
+    `max_skips` is the cap on skips (None: no cap). `none` allows the primitive none. `skip_paths` is the condition on
+    skip-only paths: "any" number, or exactly "one". In every case a path must lead from the input to the output.
+    """
     cells = np.full(len(all_cells()), True) if max_skips is None else counts("skip_connect") <= max_skips
     if skip_paths == "one":
         cells = cells & (paths_of_skips() == 1)
@@ -87,7 +91,7 @@ def allowed(max_skips: int | None = MAX_SKIPS, none: bool = False, skip_paths: s
 
 
 def paths(open_edges: np.ndarray) -> np.ndarray:
-    """Return for open edges (n, 6) of bool how many paths lead from the input to each of the three nodes, (n, 3)."""
+    """Return the number of paths over open edges, (n, 6) of bool, from the input to each of the three nodes, (n, 3)."""
     nodes = [np.ones(len(open_edges), dtype=int)]
     for node in range(TASK.space.nodes):
         into = open_edges[:, TASK.space.edges_into(node)]
@@ -97,22 +101,22 @@ def paths(open_edges: np.ndarray) -> np.ndarray:
 
 @cache
 def paths_of_skips() -> np.ndarray:
-    """Return how many skip-only paths lead from input to output in each cell, (15625,)."""
+    """Return the number of skip-only paths from input to output in each cell, (15625,)."""
     return paths(all_cells() == TASK.space.columns["skip_connect"])[:, -1]
 
 
 def unreachable() -> np.ndarray:
-    """Return which cells have a node without a path from the input, (15625,) of bool."""
+    """Return the mask of the cells with a node that no path from the input reaches, (15625,) of bool."""
     return ~(paths(all_cells() != TASK.space.columns["none"]) > 0).all(1)
 
 
 def number(genotype: Genotype) -> int:
-    """Return the place of a cell in `all_cells`."""
+    """Return the index of a cell in `all_cells`."""
     return int(np.ravel_multi_index(cell_index(genotype), (5,) * 6))
 
 
 def genotype(cell: int) -> Genotype:
-    """Return a cell by its place in `all_cells`."""
+    """Return the genotype of the cell with this index in `all_cells`."""
     chosen = np.zeros(TASK.space.mask.shape)
     chosen[0, np.arange(6), all_cells()[cell]] = 1
     return discretize(space_with(none=True), chosen)
@@ -120,7 +124,7 @@ def genotype(cell: int) -> Genotype:
 
 @cache
 def space_with(none: bool, skip_paths: str = SKIP_PATHS) -> SearchSpace:
-    """Return the space whose edges may be derived as none, or not, with a condition on skip-only paths."""
+    """Return the space with a condition on skip-only paths; `none` says if an edge may be derived as none."""
     return replace(TASK.space, derive_none=none, skip_paths=skip_paths)
 
 
@@ -132,7 +136,7 @@ def derived(
     none: bool = False,
     skip_paths: str = SKIP_PATHS,
 ) -> int:
-    """Return the cell that the product derives from mixing weights (1, 6, 5) within a budget in units."""
+    """Return the cell that rapdarts derives from mixing weights (1, 6, 5) within a budget in units."""
     limits = {"macs": float(FIXED + UNIT * budget)}
     rule = Rule("exact", max_skips, limits, {"macs": spend} if spend else {})
     space = space_with(none, skip_paths)
@@ -140,7 +144,7 @@ def derived(
 
 
 def strongest(weights: np.ndarray, cells: np.ndarray) -> int:
-    """Return the cell of the largest product of mixing weights (1, 6, 5) among `cells`, (15625,) of bool, by enumeration."""
+    """Return the cell with the largest product of mixing weights (1, 6, 5) in the mask `cells` (15625,), by enumeration."""
     places = np.flatnonzero(cells)
     scores = np.log(weights[0])[np.arange(6), all_cells()[places]].sum(1)
     return int(places[scores.argmax()])
@@ -148,12 +152,12 @@ def strongest(weights: np.ndarray, cells: np.ndarray) -> int:
 
 @cache
 def scores(budget: int, data_set: int = 0) -> np.ndarray:
-    """Return the percentage of a budget's band that each cell is better than, equal ones counted half, (15625,)."""
+    """Return the percentage of a budget's band that is less accurate than each cell, (15625,); equal accuracies count half."""
     others = np.sort(truth(data_set)[band(budget)])
     below, up_to = (np.searchsorted(others, truth(data_set), side) for side in ("left", "right"))
     return 100 * (below + up_to) / 2 / len(others)
 
 
 def score(cells: Sequence[int], budgets: Sequence[int] = BUDGETS, data_set: int = 0) -> float:
-    """Return the mean percentage over budgets, for each of which one cell was derived."""
+    """Return the mean score of cells, one for each budget."""
     return float(np.mean([scores(budget, data_set)[cell] for cell, budget in zip(cells, budgets, strict=True)]))

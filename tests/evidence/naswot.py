@@ -1,4 +1,4 @@
-"""NASWOT (Mellor et al. 2021): cells are ranked by their untrained networks. It needs no search, and a search has to beat it."""
+"""NASWOT (Mellor et al. 2021): a ranking of cells by their untrained networks, as a baseline that needs no search."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.evidence.tasks import TASKS, images_of
 from tests.evidence.workers import each
 
 DRAWN, IMAGES, SEED = 10, 128, 0
-"""Random cells of which the best is taken, training images that a network sees, and the seed for the cells of a bank."""
+"""Number of random cells to choose from, number of training images per network, and the seed for the cells of a bank."""
 
 
 def naswot(space: SearchSpace, skeleton: Skeleton, genotype: Genotype, images: Tensor, seed: int) -> float:
-    """Return log |det K| of the untrained network, where K counts the ReLUs that two images switch alike (Mellor et al. 2021, Eq. 2).
+    """Return log |det K| of the untrained network, with `images` (n, c, h, w) normalised (Mellor et al. 2021, Eq. 2).
 
-    `images` are (n, c, h, w), normalised.
+    K (n, n) counts, for every two images, the ReLU units that are active for both or for neither.
     """
     torch.manual_seed(seed)
     network = DerivedNetwork(genotype, space, skeleton).train()
@@ -58,9 +58,9 @@ def images_for(name: str, seed: int) -> Tensor:
 
 
 def run_tens(seeds: Sequence[int], conditions: dict[str, Any], jobs: int, again: bool = False) -> None:
-    """Draw ten cells for every budget of NAS-Bench-201 from those seeds that are missing, and keep the best of each by NASWOT.
+    """Draw ten cells for every budget of NAS-Bench-201 with the seeds that are missing, and keep the best of each ten by NASWOT.
 
-    The cells meet `conditions`, which are those of `nasbench.derivable` and are kept with what was drawn.
+    `conditions` are arguments of `nasbench.derivable` that the cells meet. They are kept with the results.
     """
     images_of(nasbench.TASK.data)
     known = load("nasbench201").get("naswot")
@@ -74,9 +74,9 @@ def run_tens(seeds: Sequence[int], conditions: dict[str, Any], jobs: int, again:
 
 
 def best_of_ten(seed: int, conditions: dict[str, Any]) -> dict[str, Any]:
-    """Return for each budget the best by NASWOT of ten random cells that a search could have derived, and the CPU time.
+    """Return, for each budget, the best by NASWOT of ten random cells that a search could have derived, and the CPU time.
 
-    Of fewer cells, all are taken.
+    If there are fewer than ten cells, all are compared.
     """
     torch.set_num_threads(1)
     rng, images, task = np.random.default_rng(seed), images_for("nasbench201", seed), nasbench.TASK
@@ -90,7 +90,7 @@ def best_of_ten(seed: int, conditions: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_bank(name: str, again: bool = False) -> None:
-    """Score all cells of a bank by NASWOT where that is missing, and keep the scores."""
+    """Score all cells of a bank by NASWOT, and keep the scores; do nothing if they exist, unless `again`."""
     rows = load(name)
     if "naswot" in rows and not again:
         return
@@ -100,7 +100,7 @@ def run_bank(name: str, again: bool = False) -> None:
 
 
 def bank_scores(name: str, lines: Sequence[str]) -> tuple[dict[str, float], float]:
-    """Return NASWOT's score of every genotype, and the CPU time of all."""
+    """Return the NASWOT score of every genotype, and the total CPU time."""
     torch.set_num_threads(1)
     task, images = TASKS[name], images_for(name, SEED)
     began = time.process_time()
@@ -110,20 +110,20 @@ def bank_scores(name: str, lines: Sequence[str]) -> tuple[dict[str, float], floa
 
 
 def tens(rows: Rows, seeds: Sequence[int], budgets: Sequence[int]) -> list[list[int]]:
-    """Return what NASWOT chose from those seeds that are known, as places in `all_cells`: for each seed a cell a budget."""
+    """Return the cells that NASWOT chose with the seeds that have been run: for each seed, an index into `all_cells` per budget."""
     known = rows.get("naswot", {"seeds": {}})["seeds"]
     lines = [known[str(seed)]["cells"] for seed in seeds if str(seed) in known]
     return [[nasbench.number(genotype_of(cells[str(budget)])) for budget in budgets] for cells in lines]
 
 
 def cpu_seconds(rows: Rows, seeds: Sequence[int]) -> float:
-    """Return the mean CPU time of the draws from those seeds that are known."""
+    """Return the mean CPU time of the draws with the seeds that have been run."""
     known = rows["naswot"]["seeds"]
     return float(np.mean([known[str(seed)]["cpu_seconds"] for seed in seeds if str(seed) in known]))
 
 
 def origins(rows: Rows, seeds: Sequence[int]) -> list[dict[str, str]]:
-    """Return command, date and machine of the draws that are known."""
+    """Return the command, date and machine of the draws with the seeds that have been run."""
     known = rows.get("naswot", {"seeds": {}})
     found = [known["seeds"][str(seed)] for seed in seeds if str(seed) in known["seeds"]]
     return [{fact: one.get(fact, known[fact]) for fact in ("command", "date", "machine")} for one in found]

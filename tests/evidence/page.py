@@ -1,4 +1,4 @@
-"""docs/evidence.md, rendered from the raw results alone, and its figure."""
+"""Renderer of docs/evidence.md and its figure, from the raw results only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.evidence import (  # fmt: skip
 from tests.evidence.banks import genotype_of
 from tests.evidence.plan import ATTEMPTS
 from tests.evidence.store import ROOT, Rows, load
-from tests.evidence.tables import NOT_RUN, paragraph, sources, table
+from tests.evidence.tables import NOT_RUN, listed, paragraph, sources, table
 
 PAGE = ROOT / "docs" / "evidence.md"
 
@@ -37,9 +37,10 @@ def render() -> str:
         "",
         *paragraph(
             """Scores are means ± one standard error over searches, groups of searches, or draws. *Outside the band* and *unreachable
-            node* count derived cells at all eight budgets: those that use more than the budget or less than 0.9 of it, and those with a
-            node that no path from the input reaches. CPU seconds are those of all searches in a group, or of a draw at all budgets. A
-            rule whose mean is known by enumeration has no error. NASWOT ranks cells by their untrained networks (Mellor et al. 2021)."""
+            node* count derived cells at all eight budgets: cells that use more than the budget or less than 0.9 of it, and cells with a
+            node that no path from the input reaches. CPU seconds are the total of all searches in a group, or of a draw at all budgets.
+            A rule whose mean is computed exactly, by enumeration, has no standard error. NASWOT ranks cells by their untrained networks
+            (Mellor et al. 2021)."""
         ),
         *(line for number, attempt in enumerate(ATTEMPTS, 1) for line in attempts.section(rows, attempt, number)),
         *budgeted(rows),
@@ -55,33 +56,32 @@ def render() -> str:
 
 
 def protocol() -> list[str]:
-    """Return what the page asks and how, in short."""
-    budgets, others = (", ".join(map(str, budgets)) for budgets in (nasbench.BUDGETS, nasbench.OTHER_BUDGETS))
+    """Return the title, and a summary of the protocol, as lines."""
+    budgets, others = (listed([str(one) for one in budgets]) for budgets in (nasbench.BUDGETS, nasbench.OTHER_BUDGETS))
     return [
         "# Evidence: does a search beat chance at equal cost?",
         "",
         *paragraph(
-            """`make evidence` runs what is missing of the current attempt and of the searches of banks that have trained cells, and writes
-            this page from the raw results in [experiments/evidence](../experiments/evidence); `python -m tests.evidence --again` repeats
-            those searches. The other rows come from the commands below their tables."""
+            """`make evidence` runs the missing parts of the current attempt, and the missing searches of the banks with trained cells. Then
+            it writes this page from the raw results in [experiments/evidence](../experiments/evidence). `python -m tests.evidence --again`
+            repeats these searches. The other rows come from the commands listed below their tables."""
         ),
         *paragraph(
-            f"""The [protocol](../experiments/evidence/PROTOCOL.md), which was written before the first run, in short: CIFAR-10 at 16
-            x 16 pixels is searched on one CPU thread in the space of NAS-Bench-201, where the test accuracy of all
-            15,625 cells is known (Dong and Yang 2020). A cell is derived for each of four budgets, {budgets} units (9
-            for a nor_conv_3x3, 1 for a nor_conv_1x1), and uses at least 0.9 of it. The *score* is the percentage of
-            all cells in this band of costs that are less accurate on CIFAR-10, a mean over the budgets; chance is 50.
-            Settings are chosen on the tuning seeds 0 to 99; the test seeds are run once and reported whatever they
-            say. The condition on skip-only paths of the later attempts was found by looking at the cells that tuning
-            searches had derived, with their true accuracies. Nothing was chosen on CIFAR-100, ImageNet16-120 and the
-            other four budgets, {others} units."""
+            f"""The [protocol](../experiments/evidence/PROTOCOL.md) was written before the first run. In short: a search runs on CIFAR-10 at
+            16 x 16 pixels, on one CPU thread, in the space of NAS-Bench-201, where the test accuracy of all 15,625 cells is known (Dong and
+            Yang 2020). For each of four budgets, {budgets} units (9 for a nor_conv_3x3, 1 for a nor_conv_1x1), a cell is derived that
+            uses at least 0.9 of the budget. The *score* is the percentage of all cells in this band of costs that are less accurate on
+            CIFAR-10, averaged over the budgets; chance is 50. Settings are chosen on the tuning seeds 0 to 99. The test seeds are run
+            once, and their results are reported whatever they are. The condition on skip-only paths in the later attempts was found by
+            inspecting the cells that tuning searches had derived, together with their true accuracies. CIFAR-100, ImageNet16-120 and the
+            other four budgets, {others} units, were not used to choose anything."""
         ),
     ]
 
 
 def budgeted(rows: Rows) -> list[str]:
-    """Return the searches that know their budget from the start as lines."""
-    lines = ["### With the budget from the start", ""]
+    """Return the section of the searches with a budget from the start as lines."""
+    lines = ["### Searches with a budget from the start", ""]
     known = rows.get("budgeted", {"budgets": {}})
     if not known["budgets"]:
         return [*lines, NOT_RUN, ""]
@@ -106,17 +106,17 @@ def budgeted(rows: Rows) -> list[str]:
     return [
         *lines,
         *paragraph(
-            f"""The searches above learn without a budget, and all budgets derive from the same weights. Here `budget.macs` is given to
-            the search itself (`{searches.variant_name(known["keys"])}`, seed {known["seed"]}): one search for each budget, so that the
-            errors of the scores are unknown."""
+            f"""The searches above run without a budget, and the cells for all budgets are derived from the same mixing weights. Here the
+            search itself is given `budget.macs` (`{searches.variant_name(known["keys"])}`, seed {known["seed"]}). There is one search for
+            each budget, so the standard errors of the scores are unknown."""
         ),
-        *table(["budget", "n", "MACs allowed", "MACs used", "share", "CIFAR-10 score", "CPU s"], found),
+        *table(["budget", "n", "MACs allowed", "MACs used", "share used", "CIFAR-10 score", "CPU s"], found),
         *sources([known]),
     ]
 
 
 def figure_lines(rows: Rows) -> list[str]:
-    """Return the figure with its caption, if there is anything to draw."""
+    """Return the figure with its caption as lines; empty if there is nothing to draw."""
     chosen = figure.chosen(rows)
     if chosen is None:
         return []

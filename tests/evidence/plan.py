@@ -1,4 +1,4 @@
-"""Contents of the page: the attempts of the protocol with their settings and seeds, and the searches of the banks."""
+"""Plan of the page: the attempts of the protocol with their settings and seeds, and the searches of the banks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.evidence.tasks import TASKS
 
 @dataclass(frozen=True)
 class Attempt:
-    """Chosen settings, as keys on top of the protocol's, and the test seeds that they are judged on, once.
+    """Settings that override the protocol's, with the test seeds on which they are evaluated once.
 
-    `skip_paths` is the condition on derived cells that held then, `spend` the share of a budget that they use at least.
+    `skip_paths` is the condition on skip-only paths in derived cells, and `spend` the minimum share of a budget that they use.
     """
 
     seeds: range
@@ -27,16 +27,16 @@ class Attempt:
 
     @property
     def name(self) -> str:
-        """The name of its variant."""
+        """The name of the attempt's variant."""
         return searches.variant_name(self.keys)
 
     def cells(self, budget: int) -> np.ndarray:
-        """Return which cells of NAS-Bench-201 it could derive for a budget, (15625,) of bool."""
+        """Return the mask of the NAS-Bench-201 cells that the attempt could derive for a budget, (15625,) of bool."""
         return nasbench.derivable(budget, self.skip_paths, self.spend)
 
     @property
     def condition(self) -> str:
-        """The conditions on derived cells in words, each after a comma."""
+        """The conditions on derived cells as text, each preceded by a comma."""
         spending = f", `spend={self.spend}`" if self.spend != nasbench.SPEND else ""
         return f"{', exactly one skip-only path' if self.skip_paths == 'one' else ''}{spending}"
 
@@ -46,29 +46,29 @@ ATTEMPTS = (
     Attempt(range(112, 124), {"search.batch": 16}, skip_paths="one"),
     Attempt(range(124, 136), {"search.batch": 16}, skip_paths="one", spend=0.97),
 )
-"""All attempts, in order; a further one gets the next twelve seeds."""
+"""All attempts, in order. A further attempt takes the next twelve seeds."""
 
 CURRENT = ATTEMPTS[1]
-"""The attempt that derives under the product's default conditions: the one that `make evidence` runs and the figure shows."""
+"""The attempt that derives under rapdarts' default conditions. `make evidence` runs it, and the figure shows it."""
 
 GROUPS = (1, 3, 6)
 """Sizes of the groups of searches that are averaged."""
 
 WINDOWS = (range(12), range(12, 32), range(32, 52), range(52, 100))
-"""Tuning seeds: those of a first look, those that decide on a new default, those that confirm it, and the rest."""
+"""Tuning seeds: for a first impression, to decide on a new default, to confirm it, and the rest."""
 
 BANKS: Mapping[str, Mapping[str, Any]] = {"cifar16": {}, "fashion14": {}}
-"""The chosen variant of each bank's search."""
+"""The settings of each bank's search."""
 
 BANK_SEEDS, BANK_GROUP, RECIPE_SEEDS = range(3), 3, range(3)
-"""Seeds of a bank's searches, how many are averaged, and the seeds from which what they derive is trained."""
+"""Seeds of a bank's searches, the number of searches per average, and the seeds with which derived genotypes are trained."""
 
 
 def run(jobs: int, again: bool = False) -> None:
-    """Run what is missing of the current attempt and of the banks' searches; `again` repeats searches and NASWOT that are there.
+    """Run the missing parts of the current attempt and the missing searches of the banks.
 
-    Trained cells of a bank are not repeated. The tuning searches and the trainings of a bank's own cells have commands of
-    their own, and so has the comparison of multipliers, which takes hours (`python -m tests.evidence multiplier`).
+    `again` repeats finished searches and NASWOT runs, but no training. Separate commands run the tuning searches, the
+    trainings of a bank's own cells, and the comparison of multipliers, which takes hours (`python -m tests.evidence multiplier`).
     """
     searches.run_series("nasbench201", CURRENT.keys, CURRENT.seeds, jobs, again)
     draw_tens(CURRENT, jobs, again)
@@ -76,7 +76,7 @@ def run(jobs: int, again: bool = False) -> None:
     budgeted.run({**CURRENT.keys, **conditions}, jobs, again)
     for bank, keys in BANKS.items():
         if not banks.trained_cells(load(bank)):
-            say(f"{bank}: no cell is trained; run `python -m tests.evidence bank {bank}` first")
+            say(f"{bank}: no cell has been trained; run `python -m tests.evidence bank {bank}` first")
             continue
         searches.run_series(bank, keys, BANK_SEEDS, jobs, again)
         train_derived(bank, keys, BANK_SEEDS, RECIPE_SEEDS, jobs)
@@ -84,14 +84,14 @@ def run(jobs: int, again: bool = False) -> None:
 
 
 def draw_tens(attempt: Attempt, jobs: int, again: bool = False) -> None:
-    """Let NASWOT choose among ten cells that an attempt could derive, for each of its seeds where that is missing."""
+    """Choose the best of ten cells that an attempt could derive by NASWOT, for each of its seeds that is missing."""
     naswot.run_tens(attempt.seeds, {"skip_paths": attempt.skip_paths, "spend": attempt.spend}, jobs, again)
 
 
 def train_derived(
     bank: str, keys: Mapping[str, Any], seeds: range | list[int], recipe_seeds: range | list[int], jobs: int
 ) -> None:
-    """Train what the searches of a bank derive, one by one and averaged, unless it is known."""
+    """Train the genotypes that the searches of a bank derive, one by one and averaged, with the seeds that are missing."""
     weights = searches.weights_of(load(bank), searches.variant_name(keys), seeds)
     lines = [banks.derived(TASKS[bank], one) for one in [*weights, *searches.groups(weights, BANK_GROUP)]]
     banks.train(bank, list(dict.fromkeys(lines)), recipe_seeds, jobs)

@@ -1,4 +1,4 @@
-"""The page's table of scorings: the same mixing weights, turned into the score of a choice in different ways."""
+"""Table of scorings: scores computed from the same mixing weights in different ways."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
 
 SEEDS = range(32)
-"""Tuning seeds of the searches that are scored."""
+"""Tuning seeds of the searches."""
 
 Scoring = Callable[[np.ndarray], np.ndarray]
-"""From log mixing weights (6, 5), less the mean of their edge, to the scores of the choices, (6, 5)."""
+"""Function from log mixing weights (6, 5), centred on each edge, to the score of every (edge, primitive), (6, 5)."""
 
 
 def default(logs: np.ndarray) -> np.ndarray:
-    """Return the log mixing weights as they are."""
+    """Return the log mixing weights unchanged."""
     return logs
 
 
 def shrunk(share: float) -> Scoring:
-    """Return the scoring that keeps a share of what an edge says beside the mean of all edges."""
+    """Return a scoring that keeps a share of each edge's deviation from the mean of all edges."""
     return lambda logs: logs.mean(0) + share * (logs - logs.mean(0))
 
 
 def standardised(logs: np.ndarray) -> np.ndarray:
-    """Return scores of the same spread on every edge."""
+    """Return scores with a standard deviation of 1 on every edge."""
     return np.asarray(logs / logs.std(1, keepdims=True))
 
 
 def ranked(logs: np.ndarray) -> np.ndarray:
-    """Return the ranks of the choices on their edges, 0 to 4."""
+    """Return the rank of every primitive on its edge, 0 to 4."""
     return logs.argsort(1).argsort(1).astype(np.float64)
 
 
 def corrected(logs: np.ndarray) -> np.ndarray:
-    """Return what is left of scores after a linear regression, over all choices, on what a choice costs in units."""
+    """Return the residuals of a linear regression of all log mixing weights on the costs of the primitives in units."""
     cost = np.array([nasbench.PRICES[name] for name in nasbench.TASK.space.primitives], dtype=np.float64)
     cost -= cost.mean()
     return np.asarray(logs - (logs @ cost).mean() / (cost @ cost) * cost)
@@ -48,18 +48,18 @@ def corrected(logs: np.ndarray) -> np.ndarray:
 
 SCORINGS: dict[str, Scoring] = {
     "log mixing weight (the default)": default,
-    "the same spread on every edge": standardised,
-    "rank on its edge": ranked,
-    "half of what the edge says, beside the mean of all edges": shrunk(0.5),
-    "a quarter of it": shrunk(0.25),
-    "the mean of all edges alone": shrunk(1e-6),
-    "corrected for its cost": corrected,
+    "scaled to the same standard deviation on every edge": standardised,
+    "rank on the edge": ranked,
+    "shrunk to half its deviation from the mean of all edges": shrunk(0.5),
+    "shrunk to a quarter of it": shrunk(0.25),
+    "the mean of all edges only": shrunk(1e-6),
+    "corrected for the cost of the primitive": corrected,
 }
 
 
 def section(rows: Rows) -> list[str]:
-    """Return the table as lines."""
-    heading = ["## What a choice is scored by", ""]
+    """Return the section as lines."""
+    heading = ["## Ways to score a choice", ""]
     seeds = searches.seeds_of(rows, CURRENT.name, SEEDS)
     if len(seeds) < 3:
         return [*heading, NOT_RUN, ""]
@@ -77,23 +77,24 @@ def section(rows: Rows) -> list[str]:
     return [
         *heading,
         *paragraph(
-            f"""The program that derives takes any score for each (edge, primitive). Here are the CIFAR-10 scores of the searches
-            `{CURRENT.name}` from the tuning seeds {ranges(seeds)} (n = {len(seeds)}), one by one and three averaged, with the log mixing
-            weights turned into scores in different ways; *gain* is the mean paired difference from the default. *Order* is
-            Spearman's correlation of one search's scores with the true accuracies of the cells of a band, as in the next section."""
+            f"""The integer program that derives a cell accepts any score for each (edge, primitive). Here, the log mixing weights of the
+            searches `{CURRENT.name}` with tuning seeds {ranges(seeds)} (n = {len(seeds)}) are turned into such scores in different ways.
+            The table shows the CIFAR-10 scores of the derived cells, for single searches and for averages of three. *Gain* is the mean
+            paired difference from the default. *Order* is Spearman's rank correlation between the scores that one search gives to the
+            cells of a band and their true accuracies, as in the next section."""
         ),
-        *table(["a choice is scored by", "one search", "gain", "three averaged", "order", "gain in order"], lines),
+        *table(["score of a choice", "one search", "gain", "three searches averaged", "order", "gain in order"], lines),
         *sources(searches.origins(rows, CURRENT.name, seeds)),
     ]
 
 
 def measured(scoring: Scoring, weights: Sequence[np.ndarray]) -> tuple[list[float], list[float]]:
-    """Return the score and the order of each of several mixing weights (1, 6, 5) by a scoring."""
+    """Return the CIFAR-10 score and the order under a scoring for each of several mixing weights, (1, 6, 5) each."""
     scored = [np.exp(scoring(centred(one)))[None] for one in weights]
     return variants.scores(scored), variants.orders(scored)
 
 
 def centred(weights: np.ndarray) -> np.ndarray:
-    """Return log mixing weights less the mean of their edge, (6, 5)."""
+    """Return log mixing weights (6, 5), centred on each edge, from mixing weights (1, 6, 5)."""
     logs = np.log(weights[0])
     return np.asarray(logs - logs.mean(1, keepdims=True))

@@ -1,4 +1,4 @@
-"""Series of searches: one variant of a task's search, from many seeds, as mixing weights and CPU time."""
+"""Series of searches: mixing weights and CPU times of one variant of a task's search, with many seeds."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.evidence.tasks import TASKS, images_of
 from tests.evidence.workers import each
 
 PLAIN = "as in the task"
-"""The name of the variant that changes nothing."""
+"""Name of the variant that changes no setting."""
 
 
 def variant_name(keys: Mapping[str, Any]) -> str:
-    """Return a variant as the keys that it changes, in order."""
+    """Return the name of a variant: the settings that it changes, sorted by key."""
     return " ".join(f"{name}={value}" for name, value in sorted(keys.items())) or PLAIN
 
 
 def run_series(task: str, keys: Mapping[str, Any], seeds: Sequence[int], jobs: int, again: bool = False) -> None:
-    """Search from those seeds that are missing, or `again` from all, in several processes, and keep the results."""
+    """Search with the seeds that are missing, or with all if `again`, in several processes, and keep the results."""
     images_of(TASKS[task].data)
     name, known = variant_name(keys), load(task)["searches"]
     if name not in known:
@@ -41,7 +41,7 @@ def run_series(task: str, keys: Mapping[str, Any], seeds: Sequence[int], jobs: i
 
 
 def one_search(task: str, keys: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Search once; return the logarithms of the mixing weights (kinds, edges, primitives) and the CPU time."""
+    """Search once; return the log mixing weights (kinds, edges, primitives) and the CPU time."""
     torch.set_num_threads(1)
     folder = WORK / f"{task}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -55,7 +55,7 @@ def one_search(task: str, keys: dict[str, Any], seed: int) -> dict[str, Any]:
 
 
 def seeds_of(rows: Rows, name: str, among: Sequence[int]) -> list[int]:
-    """Return those of some seeds from which a variant has been searched, in order."""
+    """Return the seeds in `among` with which a variant has been searched, in order."""
     known = rows["searches"].get(name, {"seeds": {}})["seeds"]
     return [seed for seed in among if str(seed) in known]
 
@@ -71,7 +71,7 @@ def cpu_seconds(rows: Rows, name: str, seeds: Sequence[int]) -> list[float]:
 
 
 def origins(rows: Rows, name: str, seeds: Sequence[int]) -> list[dict[str, str]]:
-    """Return command, date and machine of each search of a series."""
+    """Return the command, date and machine of each search of a series."""
     series = rows["searches"][name]
     return [
         {fact: series["seeds"][str(seed)].get(fact, series[fact]) for fact in ("command", "date", "machine")}
@@ -80,5 +80,5 @@ def origins(rows: Rows, name: str, seeds: Sequence[int]) -> list[dict[str, str]]
 
 
 def groups(weights: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
-    """Return the means of disjoint groups of so many searches, in their order; the rest is left out."""
+    """Return the means of disjoint groups of `size` consecutive searches; an incomplete last group is left out."""
     return [mean_weights(weights[start : start + size]) for start in range(0, len(weights) - size + 1, size)]

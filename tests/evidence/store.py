@@ -1,4 +1,4 @@
-"""The raw results: one JSON file for each task under experiments/evidence, every row with its command, date, machine and CPU time."""
+"""Raw results: one JSON file per task under experiments/evidence, every row with its command, date, machine and CPU time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rapdarts.training.device import training_device
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "experiments" / "evidence"
 WORK = ROOT / "runs" / "evidence"
-"""Folder of data and runs that are not kept."""
+"""Folder for temporary data and runs."""
 
 Rows = dict[str, Any]
 
@@ -28,8 +28,8 @@ Rows = dict[str, Any]
 def load(task: str) -> Rows:
     """Return the results of a task.
 
-    `searches` by variant and seed; the `cells` of a bank and the accuracies of `trained` genotypes by seed; in some
-    also `naswot` and `budgeted`.
+    Keys: `searches` by variant and seed, the `cells` of a bank, and the accuracies of `trained` genotypes by seed. Some tasks
+    also have `naswot` and `budgeted`.
     """
     file = FOLDER / f"{task}.json"
     empty: Rows = {"searches": {}, "cells": [], "trained": {}}
@@ -37,24 +37,24 @@ def load(task: str) -> Rows:
 
 
 def save(task: str, rows: Rows) -> None:
-    """Write the results of a task, a row a line."""
+    """Write the results of a task, one row per line."""
     write_atomically(FOLDER / f"{task}.json", _text(rows, 0) + "\n")
 
 
 def keep(task: str, value: Any, *place: str) -> None:
-    """Write one result of a task under the names that lead to it; what other processes have written meanwhile stays."""
+    """Write one result of a task under a path of keys, without losing results that other processes write at the same time."""
     with _alone():
         _keep(task, value, place)
 
 
 def _keep(task: str, value: Any, place: Sequence[str]) -> None:
-    """Read the results of a task, put one of them in its place, and write all."""
+    """Read the results of a task, set one of them, and write them back."""
     rows = load(task)
     level = rows
     for name in place[:-1]:
         level = level.setdefault(name, {})
     level[place[-1]] = value
-    if all(name.isdecimal() for name in level):  # seeds, which finish in any order
+    if all(name.isdecimal() for name in level):  # sort seeds, which finish in any order
         ordered = sorted(level.items(), key=lambda item: int(item[0]))
         level.clear()
         level.update(ordered)
@@ -63,7 +63,7 @@ def _keep(task: str, value: Any, place: Sequence[str]) -> None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Keep other processes from changing results within the block."""
+    """Lock the results against changes by other processes within the block."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(FOLDER, os.O_RDONLY)
     try:
@@ -74,7 +74,7 @@ def _alone() -> Iterator[None]:
 
 
 def origin() -> dict[str, str]:
-    """Return the command, date and machine of a row that is made now."""
+    """Return the command, date and machine for a new row."""
     return {
         "command": shlex.join(["python", "-m", "tests.evidence", *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
@@ -83,7 +83,7 @@ def origin() -> dict[str, str]:
 
 
 def own_origin(series: Mapping[str, Any]) -> dict[str, str]:
-    """Return what of a new row's origin differs from that of the series it joins."""
+    """Return the facts of a new row's origin that differ from those of its series."""
     return {name: value for name, value in origin().items() if series.get(name) != value}
 
 
@@ -93,7 +93,7 @@ def say(line: str) -> None:
 
 
 def _text(value: Any, depth: int) -> str:
-    """Return JSON with a line for each entry of the first three levels, and below for those that hold others."""
+    """Return JSON with one line per entry for the first three levels, and for deeper values that contain mappings."""
     held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     if not held or (depth >= 3 and not any(isinstance(one, dict) for one in held)):
         return json.dumps(value, allow_nan=False)

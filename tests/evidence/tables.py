@@ -11,19 +11,19 @@ NOT_RUN = "Not run yet."
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Return a table as lines, its first column to the left and all others to the right, with an empty line after it."""
+    """Return a table as lines, with an empty line after it. The first column is left-aligned, the others right-aligned."""
     aligned = ["---", *["---:"] * (len(head) - 1)]
     return [*(f"| {' | '.join(map(str, row))} |" for row in (head, aligned, *rows)), ""]
 
 
 def paragraph(*sentences: str) -> list[str]:
-    """Return sentences, however they are broken into lines, as wrapped lines with an empty line after them."""
+    """Return sentences as wrapped lines with an empty line after them; line breaks in the input are ignored."""
     text = " ".join(" ".join(sentences).split())
     return [*textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False), ""] if text else []
 
 
 def sources(origins: Iterable[Mapping[str, str]]) -> list[str]:
-    """Return the commands that made the rows of a table as a list, each once, by date and machine."""
+    """Return a list of the commands that produced the rows of a table, without duplicates, grouped by date and machine."""
     facts = sorted({(one["date"], one["machine"], one["command"]) for one in origins})
     lines = []
     for (date, machine), found in groupby(facts, key=lambda one: one[:2]):
@@ -38,16 +38,16 @@ def sources(origins: Iterable[Mapping[str, str]]) -> list[str]:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Return ascending numbers as text such as 0-3, 10-11."""
+    """Return ascending numbers as text such as `0-3, 10-11`."""
     runs = [[one for _, one in run] for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])]
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def listed(words: Sequence[str], last: str = "and") -> str:
-    """Return words as an enumeration such as `a, b and c`."""
+    """Return words joined as in `a, b and c`."""
     return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def plural(count: int, thing: str) -> str:
-    """Return a number of things, such as `1 cell` or `2 cells`."""
+    """Return a count with its noun, such as `1 cell` or `2 cells`."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

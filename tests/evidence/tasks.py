@@ -1,4 +1,4 @@
-"""The tasks that searches are judged on: their images, the experiment of a search, and, for banks, the band and the recipe."""
+"""Tasks of the evidence: their images, the experiment of a search and, for banks, the band and the recipe."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ THREE_BY_THREE = ["none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_c
 
 @dataclass(frozen=True)
 class Task:
-    """A data set at half its side, a deployment skeleton, a search, and where there is a bank its budget and its recipe.
+    """A data set at half its resolution, a deployment skeleton and a search; a bank also has a budget and a recipe.
 
-    `settings` are those of the experiment; `macs` is the budget that bounds the band of the bank.
+    `settings` are those of the experiment. `macs` is the upper bound of the bank's band, or 0 without a bank.
     """
 
     data: str
@@ -38,12 +38,12 @@ class Task:
     recipe: Settings = field(default_factory=dict)
 
     def experiment(self, **keys: Any) -> Settings:
-        """Return the experiment as a mapping of dotted keys, with others on top."""
+        """Return the experiment as a mapping of dotted keys; `keys` override it."""
         return {"threads": 1, "data.name": "npz", "data.path": str(images_of(self.data)), **self.settings, **keys}
 
     @cached_property
     def space(self) -> SearchSpace:
-        """The space that is searched, of which none is never derived."""
+        """The search space, in which none is never derived."""
         space = named_space(self.settings["search.space"]).deriving_none(False)
         names = self.settings.get("search.primitives")
         return space.only(names) if names else space
@@ -113,9 +113,9 @@ TASKS = {
 
 
 def images_of(name: str) -> Path:
-    """Return the .npz of a data set at half its side: every 2 x 2 pixels averaged and rounded, halves to even.
+    """Return the .npz file of a data set at half its resolution, written first if it does not exist.
 
-    The originals come from the folder RAPDARTS_DATA, or are downloaded with a checksum.
+    The original images come from the folder RAPDARTS_DATA, or are downloaded and verified by checksum.
     """
     file = WORK / f"{name}_half.npz"
     if not file.exists():
@@ -131,7 +131,10 @@ def images_of(name: str) -> Path:
 
 
 def halved(pixels: np.ndarray) -> np.ndarray:
-    """Average every 2 x 2 pixels of images (n, c, h, w) of uint8; an odd last row or column is left out."""
+    """Return uint8 images (n, c, h, w) at half their resolution, (n, c, h // 2, w // 2).
+
+    Every 2 x 2 pixels are averaged and rounded, halves to even; an odd last row or column is left out.
+    """
     n, channels, height, width = pixels.shape
     blocks = pixels[:, :, : height // 2 * 2, : width // 2 * 2].reshape(n, channels, height // 2, 2, width // 2, 2)
     return np.rint(blocks.mean((3, 5), dtype=np.float32)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The program that writes docs/evidence.md: scores, free rules, searches and banks."""
+"""Tests of the program that writes docs/evidence.md: scores, free rules, searches and banks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from rapdarts.data.nasbench201 import PRIMITIVES, accuracy_table
-from rapdarts.strategy import agreement as product
+from rapdarts.strategy import agreement as reported
 from tests.evidence import (  # fmt: skip
     agreement,
     attempts,
@@ -40,11 +40,11 @@ UNITS = {"none": 0, "skip_connect": 0, "nor_conv_1x1": 1, "nor_conv_3x3": 9, "av
 
 
 SKIP_PATHS = ([3], [0, 4], [1, 5], [0, 2, 5])
-"""The edges of every path from input to output."""
+"""Edges of every path from input to output."""
 
 
 def skip_paths_of(names: tuple[str, ...]) -> int:
-    """Return the number of skip-only paths in a cell of named edges."""
+    """Return the number of skip-only paths in a cell, given the primitive on each edge."""
     return sum(all(names[edge] == "skip_connect" for edge in path) for path in SKIP_PATHS)
 
 
@@ -53,16 +53,14 @@ def skip_paths_of(names: tuple[str, ...]) -> int:
 
 @pytest.fixture(scope="module")
 def known_cells() -> list[tuple[tuple[str, ...], int, float]]:
-    """Every cell with its units and its accuracy on CIFAR-10."""
+    """Return every cell with its cost in units and its accuracy on CIFAR-10."""
     cells = itertools.product(range(5), repeat=6)
     named = [(tuple(PRIMITIVES[place] for place in cell), float(accuracy_table()[cell][0])) for cell in cells]
     return [(names, sum(UNITS[name] for name in names), accuracy) for names, accuracy in named]
 
 
 @pytest.mark.parametrize("budget", ALL_BUDGETS)
-def test_free_rules_are_what_enumeration_gives(
-    known_cells: list[tuple[tuple[str, ...], int, float]], budget: int
-) -> None:
+def test_free_rules_agree_with_enumeration(known_cells: list[tuple[tuple[str, ...], int, float]], budget: int) -> None:
     inside = [one for one in known_cells if 0.9 * budget <= one[1] <= budget]
     accuracies = sorted(accuracy for *_, accuracy in inside)
 
@@ -85,7 +83,7 @@ def test_free_rules_are_what_enumeration_gives(
     assert free_rules.most_expensive(budget) == pytest.approx(score([one for one in usual if one[1] == highest]))
 
 
-def test_the_best_of_five_is_that_of_many_draws() -> None:
+def test_best_of_five_agrees_with_many_draws() -> None:
     values = nasbench.scores(20)[np.flatnonzero(nasbench.derivable(20))]
     drawn = np.random.default_rng(0).choice(values, (20_000, 5)).max(1)
     assert free_rules.best_of_five(20) == pytest.approx(drawn.mean(), abs=4 * drawn.std() / 20_000**0.5)
@@ -101,13 +99,13 @@ def test_a_band_is_the_same_in_units_and_in_macs() -> None:
         assert ((macs <= limit) & (macs >= 0.9 * limit) == nasbench.band(budget)).all()
 
 
-def test_cells_are_read_and_written() -> None:
+def test_cells_survive_a_round_trip_through_text() -> None:
     for cell in (0, 4711, 15_624):
         genotype = nasbench.genotype(cell)
         assert nasbench.number(genotype) == cell == nasbench.number(banks.genotype_of(genotype.to_nasbench201()))
 
 
-def test_paths_of_a_cell() -> None:
+def test_skip_only_paths_and_unreachable_nodes_of_cells() -> None:
     skips, lost = nasbench.paths_of_skips(), nasbench.unreachable()
     for line, by_skips, unreached in [
         ("|skip_connect~0|+|none~0|nor_conv_3x3~1|+|none~0|skip_connect~1|none~2|", 1, False),
@@ -118,7 +116,7 @@ def test_paths_of_a_cell() -> None:
         assert (skips[cell], lost[cell]) == (by_skips, unreached)
 
 
-def test_equal_values_count_half() -> None:
+def test_equal_values_count_half_in_percentiles() -> None:
     assert percentile(2, np.array([1, 2, 2, 3])) == 50
     assert percentile(3, np.array([1, 2])) == 100
     assert nasbench.scores(28)[nasbench.band(28)].mean() == pytest.approx(50)
@@ -132,28 +130,31 @@ def test_means_have_their_standard_errors() -> None:
     assert Mean(5.0, 3.0, 9).minus(Mean(1.0, None, 0)).text(sign=True) == "+4.0 ± 3.0"
 
 
-def test_a_verdict_names_what_is_beaten() -> None:
+def test_a_verdict_names_the_rules_that_are_beaten() -> None:
     gains = {"chance": Mean(9, 1, 12), "NASWOT": Mean(1, 1, 12)}
-    assert attempts.verdict("one search", gains) == "One search beats chance by two standard errors, but not NASWOT."
     assert (
-        attempts.verdict("three averaged", {"chance": Mean(9, 1, 4)})
-        == "Three averaged beat chance by two standard errors."
+        attempts.verdict("one search", gains)
+        == "One search beats chance by more than two standard errors, but not NASWOT."
+    )
+    assert (
+        attempts.verdict("three searches averaged", {"chance": Mean(9, 1, 4)})
+        == "Three searches averaged beat chance by more than two standard errors."
     )
     none = {"chance": Mean(1, 1, 12), "NASWOT": Mean(-9, 1, 12)}
-    assert attempts.verdict("one search", none) == "One search beats none of these by two standard errors."
+    assert attempts.verdict("one search", none) == "One search beats none of these by more than two standard errors."
 
 
 # --- searches ------------------------------------------------------------------------------------------------------
 
 
-def test_groups_are_disjoint_means_in_order() -> None:
+def test_groups_are_means_of_disjoint_consecutive_searches() -> None:
     weights = [np.full((1, 6, 5), value) for value in (1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 3.0)]
     assert [group[0, 0, 0] for group in searches.groups(weights, 3)] == pytest.approx([2.0, 8.0])
     assert len(searches.groups(weights, 1)) == 7 and not searches.groups(weights[:2], 3)
 
 
 @pytest.mark.parametrize(("skip_paths", "spend"), [("any", 0.9), ("one", 0.9), ("one", 0.97)])
-def test_enumeration_derives_what_the_product_derives(skip_paths: str, spend: float) -> None:
+def test_enumeration_and_rapdarts_derive_the_same_cell(skip_paths: str, spend: float) -> None:
     rng = np.random.default_rng(0)
     for budget in ALL_BUDGETS:
         weights, cells = rng.dirichlet(np.ones(5), (1, 6)), nasbench.derivable(budget, skip_paths, spend)
@@ -162,7 +163,7 @@ def test_enumeration_derives_what_the_product_derives(skip_paths: str, spend: fl
         )
 
 
-def test_scorings_of_a_choice() -> None:
+def test_scorings_transform_log_mixing_weights() -> None:
     logs = np.arange(30.0).reshape(6, 5) % 7
     logs -= logs.mean(1, keepdims=True)
     assert (scorings.shrunk(1.0)(logs) == logs).all()
@@ -182,9 +183,9 @@ def test_scorings_of_a_choice() -> None:
 @pytest.mark.parametrize(
     "conditions", [one for one in derivations.CONDITIONS if one.skip_paths != "no"], ids=lambda one: one.name
 )
-def test_the_product_has_the_conditions_of_the_table(conditions: derivations.Conditions) -> None:
+def test_rapdarts_derives_the_same_cells_under_the_conditions_of_the_table(conditions: derivations.Conditions) -> None:
     weights = list(np.random.default_rng(1).dirichlet(np.ones(5), (2, 1, 6)))
-    product = [
+    expected = [
         [
             nasbench.derived(
                 one, budget, conditions.max_skips, conditions.spend, conditions.none, conditions.skip_paths
@@ -193,10 +194,10 @@ def test_the_product_has_the_conditions_of_the_table(conditions: derivations.Con
         ]
         for one in weights
     ]
-    assert derivations.derived(conditions, weights).tolist() == product
+    assert derivations.derived(conditions, weights).tolist() == expected
 
 
-def test_shares_of_budgets() -> None:
+def test_used_shares_of_budgets_in_units_and_macs() -> None:
     cheap, full = 0, int(np.flatnonzero(nasbench.units() == 11)[0])  # 0: none on every edge
     cells = np.array([[cheap] * 8, [full, cheap, cheap, cheap, *[full] * 4]])
     assert derivations.used_of(cells) == Mean(12.5, 12.5, 2)
@@ -205,19 +206,19 @@ def test_shares_of_budgets() -> None:
     assert of_macs.value == pytest.approx(100 * (sum(fixed) + 1 + sum(fixed[1:])) / 8)
 
 
-def test_agreement_of_searches_is_the_product_s() -> None:
+def test_agreement_matches_the_agreement_that_rapdarts_reports() -> None:
     weights = list(np.random.default_rng(2).dirichlet(np.ones(5), (4, 1, 6)))
     genotypes = [[nasbench.genotype(nasbench.derived(one, budget)) for one in weights] for budget in nasbench.BUDGETS]
     space = nasbench.TASK.space
-    found = [product.agreement(space, weights, of_budget) for of_budget in genotypes]
+    found = [reported.agreement(space, weights, of_budget) for of_budget in genotypes]
     ours = agreement.correlation(weights)
     assert ours.value == pytest.approx(found[0].correlation) and ours.n == 4
     assert agreement.equal_choices(weights) == pytest.approx(np.mean([one.same for one in found]))
-    assert agreement.of_means(0.5, 4) == product.Agreement(4, 6, 1, 1, 0.5).reliability
+    assert agreement.of_means(0.5, 4) == reported.Agreement(4, 6, 1, 1, 0.5).reliability
     assert agreement.of_means(-0.1, 3) == 0
 
 
-def test_jackknife_of_three_searches() -> None:
+def test_jackknife_error_of_three_searches() -> None:
     orders = [[1, 2, 3, 4], [1, 2, 3, 4], [4, 3, 2, 1]]
     weights = [np.broadcast_to(np.array([0, *order]) + np.arange(6)[:, None] * 9.0, (1, 6, 5)) for order in orders]
     one, two = (agreement.correlation([weights[0], weights[place]]) for place in (1, 2))
@@ -227,18 +228,18 @@ def test_jackknife_of_three_searches() -> None:
     assert found.error == pytest.approx(2 / 3 * (1 - two.value))  # leaving one out gives two.value, two.value and 1
 
 
-def test_chance_of_equal_choices_is_that_of_all_pairs() -> None:
+def test_chance_of_equal_choices_is_the_mean_over_all_pairs() -> None:
     cells = nasbench.all_cells()[nasbench.derivable(11)]
     pairs = (cells[:, None] == cells[None]).sum(-1)
     assert agreement.chance(11) == pytest.approx(pairs.mean())
 
 
-def test_every_attempt_has_test_seeds_of_its_own() -> None:
+def test_every_attempt_has_its_own_test_seeds() -> None:
     seeds = [seed for attempt in plan.ATTEMPTS for seed in attempt.seeds]
     assert seeds == list(range(100, 100 + 12 * len(plan.ATTEMPTS)))
 
 
-def test_results_are_kept_beside_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_results_are_added_to_existing_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "FOLDER", tmp_path)
     for seed in ("10", "9", "0"):
         store.keep("made_up", {"cpu_seconds": 1.5}, "searches", "plain", "seeds", seed)
@@ -250,14 +251,14 @@ def test_results_are_kept_beside_what_is_there(tmp_path: Path, monkeypatch: pyte
     assert store.own_origin({**store.origin(), "date": "2000-01-01"}).keys() == {"date"}
 
 
-def test_results_of_several_processes_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_results_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "FOLDER", tmp_path)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda seed: store.keep("made_up", seed, "seeds", str(seed)), range(40)))
     assert store.load("made_up")["seeds"] == {str(seed): seed for seed in range(40)}
 
 
-def test_a_series_of_searches_from_nothing(few_images: Path) -> None:
+def test_a_series_of_searches_is_run_once(few_images: Path) -> None:
     keys = {"search.epochs": 1, "data.fraction": 0.4, "search.channels": 2}
     searches.run_series("nasbench201", keys, [3, 1], jobs=1)
     rows = store.load("nasbench201")
@@ -268,14 +269,14 @@ def test_a_series_of_searches_from_nothing(few_images: Path) -> None:
     assert weights.shape == (1, 6, 5) and weights.sum(-1) == pytest.approx(np.ones((1, 6)), abs=1e-4)
     assert nasbench.band(28)[nasbench.derived(weights, 28)]
 
-    searches.run_series("nasbench201", keys, [1, 3], jobs=1)  # all are there
+    searches.run_series("nasbench201", keys, [1, 3], jobs=1)  # all exist
     assert store.load("nasbench201") == rows
     found = budgeted.one_search(keys, 20)
     assert 0.9 <= found["macs"] / (nasbench.FIXED + 20 * nasbench.UNIT) <= 1
     assert not list(few_images.glob("nasbench201-*"))
 
 
-def test_what_a_bank_derives_is_trained_once(few_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_derived_genotypes_of_a_bank_are_trained_once(few_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = tasks.TASKS["cifar16"]
     recipe = {**task.recipe, "retrain.epochs": 1, "data.fraction": 0.5}
     monkeypatch.setitem(tasks.TASKS, "cifar16", replace(task, recipe=recipe))
@@ -284,7 +285,7 @@ def test_what_a_bank_derives_is_trained_once(few_images: Path, monkeypatch: pyte
     plan.train_derived("cifar16", keys, [0], [0], jobs=1)
     trained = store.load("cifar16")["trained"]
     assert [list(seeds) for seeds in trained.values()] == [["0"]]
-    plan.train_derived("cifar16", keys, [0], [0], jobs=1)  # it is there
+    plan.train_derived("cifar16", keys, [0], [0], jobs=1)  # already trained
     assert store.load("cifar16")["trained"] == trained
     assert not list(few_images.glob("cifar16-*"))
 
@@ -292,7 +293,7 @@ def test_what_a_bank_derives_is_trained_once(few_images: Path, monkeypatch: pyte
 # --- processes -----------------------------------------------------------------------------------------------------
 
 
-def test_processes_give_what_one_gives() -> None:
+def test_several_processes_give_the_same_results_as_one() -> None:
     calls = [([1, 2, 4],), ([7],)]
     found = [sorted(each(tables.ranges, calls, jobs)) for jobs in (1, 2)]
     assert found[0] == found[1] == [(([1, 2, 4],), "1-2, 4"), (([7],), "7")]
@@ -301,16 +302,16 @@ def test_processes_give_what_one_gives() -> None:
 # --- images, NASWOT ------------------------------------------------------------------------------------------------
 
 
-def test_images_are_halved_by_hand() -> None:
+def test_halved_images_are_rounded_means_of_2_x_2_pixels() -> None:
     pixels = np.array(
         [[0, 1, 1, 2, 9], [0, 1, 1, 2, 9], [250, 255, 0, 0, 9], [255, 255, 0, 3, 9], [9, 9, 9, 9, 9]], np.uint8
     )
     halved = tasks.halved(pixels[None, None])
     assert halved.dtype == np.uint8
-    assert halved.tolist() == [[[[0, 2], [254, 1]]]]  # 0.5 and 1.5 go to the even neighbour; 253.75, 0.75
+    assert halved.tolist() == [[[[0, 2], [254, 1]]]]  # from 0.5, 1.5 (halves to even), 253.75 and 0.75
 
 
-def test_naswot_tells_networks_apart() -> None:
+def test_naswot_differs_between_networks_and_is_reproducible() -> None:
     images = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     space, skeleton = nasbench.TASK.space, nasbench.TASK.table.skeleton
     genotypes = [nasbench.genotype(cell) for cell in np.flatnonzero(nasbench.derivable(11))[:2]]
@@ -330,7 +331,7 @@ def test_headroom_of_made_up_banks() -> None:
     assert banks.headroom(bank_of([10], [20])) is None
 
 
-def test_headroom_is_recovered_from_noise() -> None:
+def test_headroom_is_estimated_from_noisy_accuracies() -> None:
     rng = np.random.default_rng(0)
     room = banks.headroom(bank_of(*(rng.normal(60, 2) + rng.normal(0, 1, 3) for _ in range(2000))))
     assert room and room.noise == pytest.approx(1, rel=0.05) and room.between == pytest.approx(2, rel=0.05)
@@ -343,7 +344,7 @@ def test_a_genotype_is_not_compared_with_itself() -> None:
 
 
 @pytest.mark.parametrize("name", plan.BANKS)
-def test_cells_of_a_bank_keep_its_band_and_its_cap(name: str) -> None:
+def test_cells_of_a_bank_meet_its_band_and_its_cap(name: str) -> None:
     lines, task = store.load(name)["cells"], tasks.TASKS[name]
     assert len(set(lines)) == len(lines) == banks.CELLS
     for genotype in map(banks.genotype_of, lines):

@@ -1,4 +1,4 @@
-"""Rules of the multiplier: their steps by hand, a search under one of them, and the table of made-up results."""
+"""Tests of the rules for the multiplier: their steps, a search under one of them, and the table for made-up results."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def tiny_table() -> PriceTable:
 
 @pytest.mark.parametrize(
     ("rule", "after"),
-    [  # after costs of 150, 100 and 50 % of the budget, from 0 at a rate of 0.5
+    [  # after costs of 150, 100 and 50 % of the budget, starting at 0 with a rate of 0.5
         (multiplier.Subtracting, [0.25, 0.25, 0.0]),
         (Penalty, [0.25, 0.25, 0.25 / 16]),
         (multiplier.TwoSided, [0.25, 0.25, 0.0]),
     ],
 )
-def test_multipliers_after_costs_above_at_and_below(
+def test_multipliers_after_costs_above_at_and_below_the_budget(
     rule: type[Penalty], after: list[float], tiny_table: PriceTable
 ) -> None:
     penalty, found = rule(tiny_table, {}, {"macs": 1000.0}), []
@@ -59,14 +59,14 @@ def test_only_a_two_sided_multiplier_falls_below_zero(
     assert penalty.weights[place] * penalty.reference[place] == pytest.approx(after)
 
 
-def test_a_rule_holds_within_its_block() -> None:
+def test_a_rule_applies_only_within_its_block() -> None:
     with pytest.raises(KeyboardInterrupt), multiplier.adjusted_by("two-sided"):
         assert searching.Penalty is multiplier.TwoSided
         raise KeyboardInterrupt
     assert searching.Penalty is Penalty
 
 
-def test_a_search_by_another_rule_is_run_once(few_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_with_another_rule_is_run_once(few_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, budget = tasks.TASKS["cifar16"], 3_000_000  # more than any cell costs
     settings = {**task.settings, "search.epochs": 2, "search.channels": 2, "data.fraction": 0.5}
     recipe = {**task.recipe, "retrain.epochs": 1}
@@ -80,11 +80,11 @@ def test_a_search_by_another_rule_is_run_once(few_images: Path, monkeypatch: pyt
     assert [0 < found[spend]["used"] <= 1 for spend in ("0.0", "0.9")] == [True, True]
     assert not list(few_images.glob("multiplier-*"))
 
-    multiplier.run(1, ["cifar16"], [0])  # it is there
+    multiplier.run(1, ["cifar16"], [0])  # already run
     assert store.load("multiplier") == known
 
 
-def test_the_table_of_multipliers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_of_multipliers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "FOLDER", tmp_path)
     assert multiplier.section() == []
     store.save("multiplier", multiplied())

@@ -1,4 +1,4 @@
-"""The page and its figure: rendered from nothing, from everything, and never out of date."""
+"""Tests of the page and its figure: rendered without results and with all results, and up to date."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_figure_is_up_to_date() -> None:
     assert drawn == page.PAGE.with_suffix(".svg").read_bytes(), "run `python -m tests.evidence render`"
 
 
-def test_the_readme_says_what_was_found() -> None:
+def test_the_readme_quotes_the_headlines() -> None:
     readme = " ".join((store.ROOT / "README.md").read_text(encoding="utf-8").split())
     for words in (attempts.headline(store.load("nasbench201"), plan.CURRENT), *map(bank_tables.headline, plan.BANKS)):
         assert words in readme
@@ -90,36 +90,36 @@ def test_a_page_with_all_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for words in (
         "So far 6 of 12 searches have been run.",
         "| one search | 6 |",
-        "| three averaged | 2 |",
-        "One search beats none of these by two standard errors.",
+        "| three searches averaged | 2 |",
+        "One search beats none of these by more than two standard errors.",
         "A random one of them scores 70.8",
-        "| the best of ten random cells by NASWOT (any skip-only paths), seeds 100-111 | 1 |",
+        "| the best of ten random cells by NASWOT (any number of skip-only paths), seeds 100-111 | 1 |",
         "| 11 units | 1 | 12,759,680 | 11,776,640 | 92.3% |",
         "| `as in the task` | 3 | 0-2 |",
         "| `cifar16` | 4 | 8 |",
-        "three averaged, `as in the task`, seeds 0-2",
+        "three searches averaged, `as in the task`, seeds 0-2",
         "| NASWOT | 4 cells | 0.80 | 66.7 | 9 |",
         "`fashion14`: not run yet.",
         "| digits | 90,000 params | subtract | 0.9 | 2 |",
-        "## How far two searches agree",
+        "## How well two searches agree",
     ):
         assert words in text or words in sentences, words
 
 
-def test_the_figure_is_a_picture_of_the_results() -> None:
+def test_the_figure_is_labelled() -> None:
     drawn = ElementTree.fromstring((page.PAGE.with_suffix(".svg")).read_bytes())  # noqa: S314 - our own file
     words = " ".join("".join(one.itertext()) for one in drawn.iter("{http://www.w3.org/2000/svg}text"))
     for name in (*figure.REFERENCES, "three searches averaged", "million MACs"):
         assert name in words
 
 
-def test_numbers_in_words() -> None:
+def test_ranges_lists_and_tables_as_text() -> None:
     assert tables.ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
     assert [tables.listed(list(words)) for words in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
     assert tables.table(["", "n"], [["one", 1]]) == ["|  | n |", "| --- | ---: |", "| one | 1 |", ""]
 
 
-def test_raw_results_are_rows_of_a_line() -> None:
+def test_raw_results_have_one_row_per_line() -> None:
     for file in sorted(store.FOLDER.glob("*.json")):
         text = file.read_text(encoding="utf-8")
         rows = json.loads(text)
@@ -143,5 +143,5 @@ def test_raw_results_are_rows_of_a_line() -> None:
         ),
     ],
 )
-def test_a_bank_is_described_by_its_task(name: str, words: str) -> None:
+def test_description_of_a_bank(name: str, words: str) -> None:
     assert bank_tables.description(tasks.TASKS[name]) == words

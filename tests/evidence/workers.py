@@ -1,4 +1,4 @@
-"""Processes of one thread each that work off a list of calls."""
+"""Pool of single-threaded processes for a list of calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def each(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], jobs: int) -> Iterator[tuple[Any, Any]]:
-    """Yield the arguments of every call with its result, as they finish; with one job all run in this process."""
+    """Yield the arguments and the result of every call as it finishes; with one job, all calls run in this process."""
     if jobs == 1:
         for call in calls:
             yield call, function(*call)
