@@ -249,7 +249,7 @@ WRONG = {
     "provenance is a list": (changed("provenance", []), "provenance must be an object"),
     "duplicate key": (
         VALID.replace('"space"', '"version": 1,\n "space"'),
-        "line 4, column 2: the key 'version' stands",
+        "line 4, column 2: the key 'version' is repeated",
     ),
     "escaped duplicate key": (VALID.replace('"space"', '"vers\\u0069on": 2, "space"'), "is repeated"),
     "nan": (VALID.replace("0.0015", "NaN"), "NaN is not a finite number"),
