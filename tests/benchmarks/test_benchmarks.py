@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.benchmarks import agreement, commands, counts, footprints, search
+from tests.benchmarks import agreement, commands, counts, footprints, search, stage3
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.stages import BUILDS, Batched, Plain, Sizes, Stage
 from tests.benchmarks.turns import in_turns
@@ -302,3 +302,22 @@ def test_nan_does_not_agree() -> None:
     for exactly in (True, False):
         assert agreement.agree({"logits": 0.0}, {"logits": 0.0}, exactly)
         assert not agreement.agree({"logits": 0.0}, {"logits": float("nan")}, exactly)
+
+
+# --- stage 3 -----------------------------------------------------------------------------------------------------
+
+
+def test_every_choice_changes_the_loss_of_stage_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {"search.layers": [1], "search.channels": 2, "search.epochs": 2, "search.warmup_epochs": 1}
+    monkeypatch.setattr(
+        stage3, "SETTINGS", list((dict(stage3.SETTINGS) | small | {"search.batch": 12, "search.subset": 0.05}).items())
+    )
+    monkeypatch.setattr(stage3, "SEEDS", 2)
+    assert stage3.main() == 0
+    first, header, *rows = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"training loss of the last epoch: \d\.\d{3} \+- \d\.\d{3} \(2 seeds\)", first)
+    assert header.split() == ["instead", "difference", "by", "seed"]
+    assert len(rows) == len(stage3.VARIANTS)
+    assert not [row for row in rows if "+0.000 +- 0.000" in row or "nan" in row]
