@@ -41,8 +41,8 @@ def prune(
             kept = np.append(kept[:-1], others[0]) if others else kept
         mask[kind, edge, kept] = True
     pruned = space.narrowed(mask & space.mask)
-    anything_goes = budgets is None and space.skip_paths == "any"
-    if anything_goes or exists(pruned, budgets, max_skips):
+    unconditional = budgets is None and space.skip_paths == "any"
+    if unconditional or exists(pruned, budgets, max_skips):
         return pruned
 
     best = discretize_exactly(space, weights, budgets, max_skips)[0].genotype
@@ -51,7 +51,7 @@ def prune(
         survivors = sorted(np.flatnonzero(mask[kind, edge]), key=lambda other: (strength[kind, edge, other], -other))
         # Drop the weakest, but keep the edge's last candidate that is not a skip if another one can be dropped.
         leaving = (
-            goes for goes in survivors if safe[column] or any(safe[stays] for stays in survivors if stays != goes)
+            drop for drop in survivors if safe[column] or any(safe[other] for other in survivors if other != drop)
         )
         mask[kind, edge, next(leaving, survivors[0])] = False
         mask[kind, edge, column] = True

@@ -145,7 +145,7 @@ def test_the_largest_stage_is_found(layers: list[int], checkpoint: bool) -> None
 # --- messages ----------------------------------------------------------------------------------------------------
 
 
-def test_the_summary() -> None:
+def test_the_summary_names_memory_and_batch() -> None:
     estimate = estimate_of(("search.layers", [3]), ("search.candidates", [0]), ("search.skip_dropout", [0]))
     found = estimate.footprint(0)
     takes = LIBRARY_BYTES + OVERHEAD * found.bytes(96)

@@ -130,7 +130,8 @@ def test_the_best_network_can_be_retrained_and_all_can_be_evaluated(
     assert main(["export", str(folder / first["folders"][0]), *files]) == 0
     card = Path(json.loads(capsys.readouterr().out)["card"]).read_text()
     assert (
-        f"| training | 1 epoch in a ranking, on 0.5 of these images, by rapdarts {rapdarts.__version__}, torch" in card
+        f"| training | 1 epoch in a ranking, on 0.5 of these images, with rapdarts {rapdarts.__version__}, torch"
+        in card
     )
     assert "| test accuracy | unknown: the run has no result for this file |" in card
     assert main(["report", str(folder)]) == 0
@@ -483,7 +484,7 @@ def test_a_ranking_takes_keys_of_the_experiment_and_its_own(search: Path, capsys
     assert config["rank"] == {"count": 7, "epochs": 3, "seeds": 1, "train_fraction": 0.5}
     assert (config["retrain"]["epochs"], config["retrain"]["lr"], config["skeleton"]["channels"]) == (10, 0.01, 4)
     assert main(["rank", str(search), "lr=0.1"]) == 2
-    assert "the key 'lr' could mean search.lr or retrain.lr" in capsys.readouterr().err
+    assert "the key 'lr' is ambiguous: it could be search.lr or retrain.lr" in capsys.readouterr().err
 
 
 def test_a_long_recipe_is_replaced_by_the_fast_one(

@@ -260,7 +260,7 @@ def test_weights_that_are_not_finite_are_refused(wrong: float, place: tuple[int,
 # --- all candidates ----------------------------------------------------------------------------------------------
 
 
-def test_candidates_by_hand() -> None:
+def test_candidates_of_hand_made_weights() -> None:
     weights = weights_of(SHORT, {edge: {"skip_connect": 0.5 + 0.01 * edge, "conv": 0.2} for edge in range(5)})
     weights[0, 0, 2] = 0.9  # one edge that is not a skip with any cap
     found = candidates(SHORT, weights)

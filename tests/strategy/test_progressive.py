@@ -115,11 +115,11 @@ def test_every_stage_is_a_smaller_space(data: st.DataObject, space: SearchSpace,
         validate(random_genotype(smaller, np.random.default_rng(0)), space, "drawn")
     # Every kept weight is at least as large as any dropped one, except for an edge's only candidate that is not a skip.
     for kind, edge in np.ndindex(*space.mask.shape[:2]):
-        stays, goes = stages[2].mask[kind, edge], stages[1].mask[kind, edge] & ~stages[2].mask[kind, edge]
-        if (stays & safe).sum() == 1:
-            stays = stays & ~safe
-        if stays.any() and goes.any():
-            assert weights[kind, edge, stays].min() >= weights[kind, edge, goes].max()
+        kept, dropped = stages[2].mask[kind, edge], stages[1].mask[kind, edge] & ~stages[2].mask[kind, edge]
+        if (kept & safe).sum() == 1:
+            kept = kept & ~safe
+        if kept.any() and dropped.any():
+            assert weights[kind, edge, kept].min() >= weights[kind, edge, dropped].max()
 
 
 # --- within budgets ----------------------------------------------------------------------------------------------
