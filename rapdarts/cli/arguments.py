@@ -94,7 +94,7 @@ def parse(verb: str, arguments: Sequence[str], switches: Sequence[str]) -> Call:
             known, hint = ", ".join(switches), "Settings take no dashes: seed=1."
             if near := nearest(switch[2:], [name[2:] for name in switches]):
                 hint = f"The nearest is --{near}."
-            raise InputError(f"rapdarts {verb} has no switch {shorten(repr(switch))}, only {known}. {hint}")
+            raise InputError(f"rapdarts {verb} has no switch {shorten(repr(switch))}; its switches are {known}. {hint}")
         elif switch == "--space":
             call.space = value or next(words, "")
             if not call.space:

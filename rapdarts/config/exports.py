@@ -50,9 +50,9 @@ def check_export(to: str, given: Collection[str], precision: int, experiment: st
     form = EXPORTS[to]
     idle = set(given) - {"to", "out", *form.keys}
     if idle:
-        raise InputError(f"to={to} has no use for {min(idle)}=; leave it out.")
+        raise InputError(f"to={to} does not use {min(idle)}=; leave it out.")
     if form.of_genotype and experiment:
         useless = f"the experiment {shorten(experiment)}"
-        raise InputError(f"to={to} writes a genotype, which has no use for {useless}; leave it out.")
+        raise InputError(f"to={to} writes a genotype, which does not use {useless}; leave it out.")
     if "calibration" in given and precision == 32:
         raise InputError("calibration= needs precision=8; add that, or leave it out.")

@@ -91,7 +91,7 @@ def full_name(schema: type, given: str, section: str = "", beside: type | None =
     if len(own) == 1 or len(fits) == 1:
         return (own or fits)[0]
     if fits:
-        raise InputError(f"the key {given!r} could mean {' or '.join(fits)}; write one of them.")
+        raise InputError(f"the key {given!r} is ambiguous: it could be {' or '.join(fits)}; write one of them.")
     inner = [name for name in names if name.startswith(given + ".")]
     if inner:
         raise InputError(f"{given} is a section, not a key; name one of its keys, such as {inner[0]}.")
@@ -238,13 +238,13 @@ def _out_of_range(key: Key, value: Any) -> InputError:
 
 
 def range_text(facts: Mapping[str, Any]) -> str:
-    """Return a range in words, such as `at least 0, below 1` or `0 to 1`, after the word auto if it is allowed."""
+    """Return a range in words, such as `at least 0 and below 1` or `0 to 1`, after the word auto if it is allowed."""
     auto = "auto, or " if facts["auto"] is not None else ""
     if facts["low"] is not None and facts["high"] is not None:
         return f"{auto}{_plain_number(facts['low'])} to {_plain_number(facts['high'])}"
     words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
     parts = [f"{word} {_plain_number(facts[name])}" for name, word in words.items() if facts[name] is not None]
-    return auto + (", ".join(parts) or "a finite number")
+    return auto + (" and ".join(parts) or "a finite number")
 
 
 def _plain_number(value: float) -> str:

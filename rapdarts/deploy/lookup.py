@@ -223,7 +223,7 @@ def network_to_train(found: Found, space: Space, asked: Mapping[str, str]) -> tu
         given = "--space" if isinstance(space, os.PathLike) else "space="
         useless = f"{next(iter(asked))}=" if asked else "" if space is None else given
         if useless:
-            raise InputError(f"{reference} is a reference network, which has no use for {useless}; leave it out.")
+            raise InputError(f"{reference} is a reference network, which does not use {useless}; leave it out.")
         return replace(found, reference=reference, file=None), None
     genotype = found.the_genotype(space)
     own = find_space(space, genotype.space)

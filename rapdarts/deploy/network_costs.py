@@ -171,4 +171,4 @@ def _refuse(given: Iterable[str], useful: frozenset[str], what: str) -> None:
     """Raise InputError for the first key that was given but does not apply."""
     for key in given:
         if key not in useful:
-            raise InputError(f"rapdarts cost {shorten(what)} has no use for {key}=; leave it out.")
+            raise InputError(f"rapdarts cost {shorten(what)} does not use {key}=; leave it out.")

@@ -464,9 +464,9 @@ def test_resuming_with_another_network_is_refused(googlenet: Path, capsys: pytes
         (("lenet", "digits"), "lenet cannot take an image of 1x8x8: the output of its layer conv2 would be empty"),
         (
             ("LeNet", "digits", "skeleton.layers=3"),
-            "lenet is a reference network, which has no use for skeleton.layers=",
+            "lenet is a reference network, which does not use skeleton.layers=",
         ),
-        (("lenet", "digits", "stem=cifar"), "lenet is a reference network, which has no use for stem=; leave it out."),
+        (("lenet", "digits", "stem=cifar"), "lenet is a reference network, which does not use stem=; leave it out."),
         (
             ("googlenet", "digits", "retrain.batch=5000"),
             "retrain.batch=5000 is larger than the 1197 training images that it is drawn from;",
@@ -490,7 +490,7 @@ def test_invalid_retrainings_are_refused_before_a_folder_is_made(
 def test_a_reference_network_does_not_accept_a_space(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.py").write_text("from search_spaces.darts import SPACE\n")
     assert main(["retrain", "googlenet", "digits", "--space", str(tmp_path / "mine.py")]) == 2
-    assert "which has no use for --space; leave it out." in capsys.readouterr().err
+    assert "which does not use --space; leave it out." in capsys.readouterr().err
 
 
 def test_all_networks_have_different_names() -> None:

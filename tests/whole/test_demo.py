@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from rapdarts.architecture.reading import read_genotype
 from rapdarts.cli.main import main
 from tests.bits import Machine, file_sha256, recorded, weights_sha256
 
+ROOT = Path(__file__).resolve().parents[2]
 GENOTYPE = (
     "Genotype(normal=[('dil_conv_3x3', 0), ('dil_conv_5x5', 1), ('max_pool_3x3', 1), ('avg_pool_3x3', 2),"
     " ('dil_conv_3x3', 0), ('avg_pool_3x3', 2), ('avg_pool_3x3', 0), ('avg_pool_3x3', 2)], normal_concat=range(2, 6),"
@@ -32,25 +34,60 @@ BITS: dict[Machine, dict[str, str]] = {
 """Results of rapdarts 0.1.0 by machine. Add a line only for a machine on which 0.1.0 was run."""
 
 
+NUMBER = re.compile(r"\d[\d,.]*(e[+-]\d+)?")
+
+
+def masked(line: str) -> str:
+    """Return a line without what another kind of processor changes: numbers, genotypes and the width of columns."""
+    line = re.sub(r"^Genotype\(.*", "Genotype(...)", line)
+    return " ".join(NUMBER.sub("#", line).split())
+
+
+def session() -> Iterator[tuple[str, list[str]]]:
+    """Yield the commands shown in the README, in order, each with the lines of output shown after it."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for block in re.findall(r"^```text\n(.*?)^```$", readme, re.M | re.S):
+        for command, output in re.findall(r"^\$ rapdarts (.+)\n((?:(?!\$ ).*\n)*)", block, re.M):
+            yield command, output.splitlines()
+
+
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-    """The folder of both runs, and the JSON output of the two commands."""
-    folder = tmp_path_factory.mktemp("demo")
-    search, network = folder / "search", folder / "network"
-    answers = []
-    for command in (
-        ["search", "digits", "cost.macs=0.2", "cost.bytes=0.2", "seed=0", f"run={search}", "--json"],
-        ["retrain", str(search / "genotype.json"), "digits", "seed=0", f"run={network}", "--json"],
-    ):
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            assert main(command) == 0
-        answers.append(json.loads(out.getvalue()))
-    return folder, answers[0], answers[1]
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[str]]]:
+    """Run the README's commands in an empty folder; return its runs/demo, and the printed lines by command."""
+    folder, printed = tmp_path_factory.mktemp("demo"), {}
+    with contextlib.chdir(folder):
+        for command, _ in session():
+            with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+                failed = main(command.split())
+            printed[command] = (err if failed else out).getvalue().splitlines()
+    return folder / "runs" / "demo", printed
 
 
 @pytest.mark.slow
-def test_the_demo_finds_and_trains_a_network(demo: tuple[Path, dict[str, Any], dict[str, Any]]) -> None:
-    _, found, trained = demo
+def test_the_commands_of_the_readme_print_what_it_shows(demo: tuple[Path, dict[str, list[str]]]) -> None:
+    """Compare all lines in order, without numbers and genotypes; lines of `...` stand for any others."""
+    compared = 0
+    for command, shown in session():
+        printed = [masked(line) for line in demo[1][command]]
+        for line in shown:
+            if line == "...":
+                continue
+            assert masked(line) in printed, f"{command} no longer prints: {line}"
+            printed = printed[printed.index(masked(line)) + 1 :]
+            compared += 1
+    assert compared >= 15
+
+
+@pytest.mark.slow
+def test_the_demo_of_make_is_that_of_the_readme() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").split("\ndemo:")[1].split("\n\n")[0]
+    commands = re.findall(r"\.venv/bin/rapdarts (.+)", makefile)
+    assert len(commands) == 2 and set(commands) <= {command for command, _ in session()}
+
+
+@pytest.mark.slow
+def test_the_demo_finds_and_trains_a_network(demo: tuple[Path, dict[str, list[str]]]) -> None:
+    found, trained = (json.loads((demo[0] / name / "result.json").read_text()) for name in ("search", "network"))
     for name in ("macs", "params", "bytes", "activations", "traffic"):
         assert found["priced"][name] == found["counted"][name]
     assert found["counted"]["macs"] < 2_080_172  # the cost of the average network of the space
@@ -61,7 +98,7 @@ def test_the_demo_finds_and_trains_a_network(demo: tuple[Path, dict[str, Any], d
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the hashes are from a CPU, and the demo uses the GPU")
-def test_the_demo_is_bit_identical_to_0_1_0(demo: tuple[Path, dict[str, Any], dict[str, Any]]) -> None:
+def test_the_demo_is_bit_identical_to_0_1_0(demo: tuple[Path, dict[str, list[str]]]) -> None:
     folder, bits = demo[0], recorded(BITS)
     assert file_sha256(folder / "search" / "alphas.json") == bits["alphas"]
     assert read_genotype(folder / "search" / "genotype.json").cells == rapdarts.read(bits["genotype"]).cells

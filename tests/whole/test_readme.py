@@ -16,7 +16,7 @@ from rapdarts.cli.commands import COMMANDS, LAUNCH
 from rapdarts.config import key_values, resolve
 from rapdarts.errors import InputError
 
-GUIDES = ("docs/search.md", "docs/retrain.md", "docs/costs.md", "docs/export.md")
+GUIDES = ("docs/search.md", "docs/retrain.md", "docs/costs.md", "docs/export.md", "docs/library.md")
 ROOT = Path(__file__).parents[2]
 PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", *GUIDES)}
 
@@ -31,21 +31,26 @@ def blocks(page: str, *languages: str) -> Iterator[tuple[int, str]]:
 # --- Python ------------------------------------------------------------------------------------------------------
 
 
-def test_the_python_in_the_readme_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("page", "least"), [("README.md", 1), ("docs/library.md", 4)])
+def test_the_python_examples_run(
+    page: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Run all blocks in order, in one folder."""
+    """Run all blocks of a page in order, in one folder."""
     monkeypatch.chdir(tmp_path)
-    shown = list(blocks("README.md", "python"))
-    assert len(shown) >= 4
+    shown = list(blocks(page, "python"))
+    assert len(shown) >= least
     for line, text in shown:
-        file = tmp_path / f"readme_line_{line}.py"  # tracebacks show this name
+        file = tmp_path / f"{Path(page).stem}_line_{line}.py"  # tracebacks show this name
         file.write_text(text, encoding="utf-8")
         runpy.run_path(str(file))
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("Genotype(normal=")
-    assert " 3433798 Genotype(normal=" in printed[-1]
+    assert page == "README.md" or " 3433798 Genotype(normal=" in printed[-1]
     assert (tmp_path / "runs" / "trained" / "network.safetensors").is_file()
+
+
+def test_the_readme_is_short() -> None:
+    assert PAGES["README.md"].count("\n") <= 150
 
 
 # --- links -------------------------------------------------------------------------------------------------------
@@ -87,7 +92,7 @@ def commands(page: str) -> Iterator[tuple[str, str]]:
 
 def settings(page: str, command: str) -> Iterator[str]:
     """Yield a command with each of the settings that the table of a page adds to it."""
-    table = PAGES[page].split("| what you want | what you add |\n")[1].split("\n\n")[0]
+    table = PAGES[page].split("| to get | add |\n")[1].split("\n\n")[0]
     for row in table.splitlines()[1:]:
         for added in re.findall(r"`([^`]+)`", row.split("|")[2]):
             if "=" in added and not added.startswith(("rapdarts", "tensorboard", "torchrun")):

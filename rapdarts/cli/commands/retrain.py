@@ -11,7 +11,7 @@ from rapdarts.deploy.lookup import find_network
 def retrain(call: Call) -> None:
     call.expect(2)
     target = call.target(
-        "a genotype (a file, a run folder or a literature name such as PDARTS), or a reference network such as lenet"
+        "a genotype (a file, a run folder or a published name such as PDARTS), or a reference network such as lenet"
     )
     if call.print_config:
         print_config(call, resolve_call(call, 1, find_network(target).folder))
