@@ -1,7 +1,7 @@
 # Everything from nothing but a clone and python3 (3.11 or newer): `make demo` or `make test`.
 PYTHON ?= python3
 
-# The environment is made once, and again whenever what it is made of changes.
+# The environment is rebuilt only when one of these files changes.
 INSTALLED = .venv/.installed
 
 .PHONY: help install demo test proofs bench evidence lint clean
@@ -9,11 +9,11 @@ INSTALLED = .venv/.installed
 help:
 	@echo "make demo      search on the digits that ship with the package, then train the network it found"
 	@echo "make test      every test, style, types and import directions included"
-	@echo "make proofs    the identities behind the prices, on 1,000 random genotypes a space instead of 30"
+	@echo "make proofs    the identities that prices rely on, for 1,000 random genotypes a space instead of 30"
 	@echo "make bench     speed: the batched supernet against the plain one, the data pipeline, the command line"
-	@echo "make evidence  does a search beat chance? runs what docs/evidence.md lacks, and writes it"
+	@echo "make evidence  does a search beat chance? run what is missing, and write docs/evidence.md"
 	@echo "make lint      style, types and import directions only"
-	@echo "make clean     remove what can be made again (.venv and runs/ stay; runs/demo does not)"
+	@echo "make clean     remove generated files, except .venv and runs other than runs/demo"
 
 install: $(INSTALLED)
 
@@ -27,19 +27,19 @@ demo: $(INSTALLED)
 	.venv/bin/rapdarts search digits cost.macs=0.2 cost.bytes=0.2 seed=0 run=runs/demo/search
 	.venv/bin/rapdarts retrain runs/demo/search/genotype.json digits seed=0 run=runs/demo/network
 
-# tests/whole/test_house.py runs what `make lint` runs. Two processes, each with whole files: what a file's tests share is made once.
+# Includes `make lint`, by tests/whole/test_house.py. Each process takes whole files, so that shared fixtures are made once.
 test: $(INSTALLED)
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# Expected = counted, peak memory = simulated, and every budget kept: what the suite shows on a seeded sample.
+# Expected = counted, peak memory = simulated, every budget met; the suite checks this on a seeded sample.
 proofs: $(INSTALLED)
 	RAPDARTS_PROOFS=1000 .venv/bin/python -m pytest -s tests/cost/test_expected.py tests/cost/test_peak_memory.py tests/strategy/test_exact.py
 
-# What is measured and with what options: `make bench BENCH="search --cases darts-1 --json figures.json"`, `BENCH=--help`.
+# Parts and options: `make bench BENCH="search --cases darts-1 --json figures.json"`, `BENCH=--help`.
 bench: $(INSTALLED)
 	.venv/bin/python -m tests.benchmarks $(BENCH)
 
-# `make evidence EVIDENCE="--jobs 2"`; --again repeats the searches that are there. CIFAR-10 comes from RAPDARTS_DATA, or is downloaded.
+# `make evidence EVIDENCE="--jobs 2"`; --again repeats existing searches. CIFAR-10 is read from RAPDARTS_DATA, or downloaded.
 evidence: $(INSTALLED)
 	.venv/bin/python -m tests.evidence $(EVIDENCE)
 
