@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 NO_MORE = ("can't allocate memory", "out of memory", "could not create a primitive")
@@ -114,6 +114,11 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
     names = {name.lower(): name for name in known}
     near = difflib.get_close_matches(given.strip().lower()[:100], names, n=1, cutoff=NEAR)
     return names[near[0]] if near else None
+
+
+def any_of(names: Sequence[str]) -> str:
+    """Return names as alternatives in words: a, b or c."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:

@@ -109,9 +109,13 @@ def _statements(source: str, where: str) -> list[ast.stmt]:
             warnings.simplefilter("ignore")  # about odd escapes in strings
             return ast.parse(source).body
     except SyntaxError as error:
-        raise InputError(f"{where}, line {error.lineno}: neither JSON nor the DARTS dialect: {error.msg}.") from None
+        raise InputError(
+            f"{where}, line {error.lineno}: neither JSON nor the DARTS dialect ({error.msg}); supported formats are {UNDERSTOOD}."
+        ) from None
     except (ValueError, RecursionError, MemoryError):  # a NUL character, or nested too deeply for the parser
-        raise InputError(f"{where} is neither JSON nor the DARTS dialect.") from None
+        raise InputError(
+            f"{where} is neither JSON nor the DARTS dialect; supported formats are {UNDERSTOOD}."
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
             for position, (primitive, source) in enumerate(node):
                 edge = f"{here}, node {number}, edge {position}"
                 if primitive in space.primitives and primitive not in allowed:
-                    raise InputError(f"{edge}: the space {space.name} never derives none; use one of {names}.")
+                    raise InputError(f"{edge}: an edge cannot be none in the space {space.name}; use one of {names}.")
                 if primitive not in allowed:
                     raise InputError(
                         f"{edge}: the space {space.name} has no primitive {quote_value(primitive)}{_code_points(primitive)};"
@@ -236,7 +236,7 @@ def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
             if len(usable) < wanted:
                 raise InputError(
                     f"the space {space.name}, cell {kind}, node {number} keeps {wanted} edges, "
-                    f"but only {len(usable)} have a primitive left to derive."
+                    f"but only {len(usable)} have a primitive left to derive; keep more candidates."
                 )
             drawn = rng.permutation(usable)[:wanted]
             nodes.append(tuple((into[edge][rng.integers(len(into[edge]))], int(edge)) for edge in sorted(drawn)))

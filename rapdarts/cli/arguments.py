@@ -15,7 +15,7 @@ SWITCHES = {
     "--help": "print this help",
     "--debug": "show the traceback of an error",
     "--json": "print the result as JSON",
-    "--print-config": "print the resolved configuration as it can stand in your own YAML file, and stop",
+    "--print-config": "print the resolved configuration, as a start for your own YAML file, and exit",
     "--space": "run your own Python file and take the search space from it",
 }
 

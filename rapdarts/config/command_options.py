@@ -23,7 +23,7 @@ from rapdarts.config.key_values import knob
 
 
 class OtherBudgetConfig(make_dataclass("OtherBudgets", budget_knobs(none=math.inf), frozen=True)):  # type: ignore[misc]
-    """Budgets of another derivation that differ from the run's; empty: the run's, none: no budget (kept as infinity)."""
+    """Budgets of another derivation that differ from the run's; empty: as in the run, none: no budget (kept as infinity)."""
 
     def over(self, own: BudgetConfig) -> BudgetConfig:
         """Return the budgets of a run, replaced by these wherever they are set."""
@@ -37,25 +37,27 @@ class DeriveConfig:
 
     rule: str = knob(
         "",
-        "how the genotype is derived from alpha; empty: the run's; auto: exact if there is a budget, else the rule of the strategy",
+        "how the genotype is derived from alpha; empty: as in the run; auto: exact if there is a budget, else the rule of the strategy",
         choices=("", *RULES),
     )
-    max_skips: int = knob(-1, "largest number of skips in the normal cell; -1: the run's", "edges", low=-1, high=1000)
+    max_skips: int = knob(
+        -1, "largest number of skips in the normal cell; -1: as in the run", "edges", low=-1, high=1000
+    )
     skip_paths: str = knob(
         "",
-        "number of skip-only paths from a cell's input to its output, for the rule exact; empty: the run's; auto: the space's",
+        "number of skip-only paths from a cell's input to its output, for the rule exact; empty: as in the run; auto: as in the space",
         choices=("", "auto", "any", "one"),
     )
     spend: float = knob(
-        -1.0, "lower bound on the use of the budget, as a fraction of it; auto: the run's", low=0, high=1, auto=-1
+        -1.0, "lower bound on the use of the budget, as a fraction of it; auto: as in the run", low=0, high=1, auto=-1
     )
     count: int = knob(1, "number of genotypes to list, best first", low=1, high=1000)
     budget: OtherBudgetConfig = field(default_factory=OtherBudgetConfig)
-    layers: int = knob(0, "depth of the deployment skeleton; 0: the run's", "cells", low=0, high=1000)
-    channels: int = knob(0, "width of the deployment skeleton; 0: the run's", "channels", low=0, high=65536)
-    precision: int = knob(0, "bits per number in the deployed network; 0: the run's", choices=(0, 32, 16, 8))
-    hardware: str = knob("", "YAML file with the energies of your hardware; empty: the run's", "path")
-    latency: str = knob("", "latency table written by rapdarts measure; empty: the run's", "path")
+    layers: int = knob(0, "depth of the deployment skeleton; 0: as in the run", "cells", low=0, high=1000)
+    channels: int = knob(0, "width of the deployment skeleton; 0: as in the run", "channels", low=0, high=65536)
+    precision: int = knob(0, "bits per number in the deployed network; 0: as in the run", choices=(0, 32, 16, 8))
+    hardware: str = knob("", "YAML file with the energies of your hardware; empty: as in the run", "path")
+    latency: str = knob("", "latency table written by rapdarts measure; empty: as in the run", "path")
     out: str = knob("", "file to write the genotype to; empty: none", "path")
 
 
@@ -63,11 +65,11 @@ class DeriveConfig:
 class OtherDataConfig:
     """Images for a trained network other than those of its run."""
 
-    name: str = knob("", "data set; empty: the run's, or the experiment's", choices=("", *DATA_SETS))
-    path: str = knob("", "folder or file that holds the data; empty: the run's", "path")
+    name: str = knob("", "data set; empty: as in the run, or in the experiment", choices=("", *DATA_SETS))
+    path: str = knob("", "folder or file that holds the data; empty: as in the run", "path")
     size: int = knob(
         0,
-        "side to which images in a folder are scaled and cropped; 0: the run's, or with data.name= the network's",
+        "side to which images in a folder are scaled and cropped; 0: as in the run, or with data.name= in the network",
         "pixels",
         low=0,
         high=MOST_PIXELS,
@@ -81,7 +83,7 @@ class EvaluateConfig:
     data: OtherDataConfig = field(default_factory=OtherDataConfig)
     batch: int = knob(256, "batch size", "images", low=1, high=MOST_IMAGES)
     device: str = knob("auto", f"{DEVICE_HELP}; ONNX files run on the CPU")
-    threads: int = knob(0, "CPU threads; 0: the run's", low=0, high=MOST_THREADS)
+    threads: int = knob(0, "CPU threads; 0: as in the run", low=0, high=MOST_THREADS)
     timing: bool = knob(
         True, "measure throughput at this batch size and latency at a batch size of 1, for about a second each"
     )
@@ -121,25 +123,25 @@ class ReportConfig:
 class CountConfig:
     """Options of counting the costs of networks, or of all networks of a space."""
 
-    input: str = knob("", "image as CxHxW; empty: the network's own, else 3x32x32; for filters 384x13x13")
-    classes: int = knob(0, "number of classes; 0: the network's own, else 10", low=0, high=1e6)
+    input: str = knob("", "image as CxHxW; empty: as in the network, else 3x32x32; for filters 384x13x13")
+    classes: int = knob(0, "number of classes; 0: as in the network, else 10", low=0, high=1e6)
     layers: int = knob(
-        0, "depth of a genotype's network; 0: the genotype's own, else the space's", "cells", low=0, high=1000
+        0, "depth of a genotype's network; 0: as in the genotype, else in the space", "cells", low=0, high=1000
     )
     channels: int = knob(
         0,
-        "width of its first cells; 0: the genotype's own, else the space's; for filters 256",
+        "width of its first cells; 0: as in the genotype, else in the space; for filters 256",
         "channels",
         low=0,
         high=65536,
     )
-    stem: str = knob("", "its first layers; empty: the genotype's own", choices=("", "auto", "cifar", "imagenet"))
+    stem: str = knob("", "its first layers; empty: as in the genotype", choices=("", "auto", "cifar", "imagenet"))
     precision: int = knob(
-        0, "bits per number, for bytes, traffic and energy; 0: the genotype's own, else 32", choices=(0, 32, 16, 8)
+        0, "bits per number, for bytes, traffic and energy; 0: as in the genotype, else 32", choices=(0, 32, 16, 8)
     )
     hardware: str = knob(
         "",
-        "YAML file with the energies of your hardware; empty: the genotype's own, else 45 nm (Horowitz 2014)",
+        "YAML file with the energies of your hardware; empty: as in the genotype, else 45 nm (Horowitz 2014)",
         "path",
     )
     rows: str = knob(
@@ -155,16 +157,18 @@ class CountConfig:
 class MeasureConfig:
     """Options of measuring the latency of a space's primitives on this device."""
 
-    space: str = knob("", "search space; empty: the experiment's, else darts")
+    space: str = knob("", "search space; empty: as in the experiment, else darts")
     layers: int = knob(
-        0, "depth of the deployment skeleton; 0: the experiment's, else the space's", "cells", low=0, high=1000
+        0, "depth of the deployment skeleton; 0: as in the experiment, else in the space", "cells", low=0, high=1000
     )
     channels: int = knob(
-        0, "width of its first cells; 0: the experiment's, else the space's", "channels", low=0, high=65536
+        0, "width of its first cells; 0: as in the experiment, else in the space", "channels", low=0, high=65536
     )
-    input: str = knob("", "image as CxHxW; empty: the experiment's, else 3x32x32")
-    classes: int = knob(0, "number of classes; 0: the experiment's, else 10", low=0, high=1e6)
-    stem: str = knob("", "first layers; empty: the experiment's, else auto", choices=("", "auto", "cifar", "imagenet"))
+    input: str = knob("", "image as CxHxW; empty: as in the experiment, else 3x32x32")
+    classes: int = knob(0, "number of classes; 0: as in the experiment, else 10", low=0, high=1e6)
+    stem: str = knob(
+        "", "first layers; empty: as in the experiment, else auto", choices=("", "auto", "cifar", "imagenet")
+    )
     device: str = knob("auto", DEVICE_HELP)
     threads: int = knob(1, "CPU threads; 0: torch's default", low=0, high=MOST_THREADS)
     batch: int = knob(1, "batch size of a forward pass", "images", low=1, high=MOST_IMAGES)

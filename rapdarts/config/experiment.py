@@ -44,7 +44,7 @@ RULES = ("auto", "pdarts", "darts", "exact")
 class DataConfig:
     """The images, and how they are read and augmented."""
 
-    name: str = knob("digits", "data set; memory: given by a program", choices=(*DATA_SETS, "memory"))
+    name: str = knob("digits", "data set; memory: arrays passed by a program", choices=(*DATA_SETS, "memory"))
     path: str = knob("", "folder or file that holds the data; empty: the download cache", "path")
     download: bool = knob(True, "download a missing data set into the cache and verify its checksum")
     fraction: float = knob(1.0, "fraction of the training images to use, the same of each class", above=0, high=1)
@@ -123,7 +123,7 @@ class RandomConfig:
         0.0, "cost to match, such as 500M; 0: use the budgets, else the cost of `random.like`, else none", amount="macs"
     )
     like: str = knob(
-        "", "search run whose budgets, cap on skips and MACs to match, or a genotype whose MACs to match", "path"
+        "", "search run to match in budgets, cap on skips and MACs, or a genotype to match in MACs", "path"
     )
     tolerance: float = knob(
         0.05, "largest relative difference in MACs, if there is no budget", "fraction", above=0, high=1
@@ -290,7 +290,7 @@ class RetrainConfig:
         choices=("none", "bf16"),
     )
     compile: bool = knob(
-        False, "compile the network with torch.compile: takes minutes at the start, so for long trainings"
+        False, "compile the network with torch.compile; starting takes minutes, which pays off in long trainings"
     )
     joint_norms: bool = knob(
         True, "with several processes, batch norms see the images of all of them, not only their own"
@@ -306,7 +306,7 @@ class RankConfig:
 
     count: int = knob(5, "genotypes to take, the best from all runs", low=1, high=1000)
     epochs: int = knob(0, "length of each training; 0: the recipe's", "epochs", low=0, high=MOST_EPOCHS)
-    seeds: int = knob(1, "trainings of each genotype, with `seed` and the seeds after it", low=1, high=1000)
+    seeds: int = knob(1, "number of trainings per genotype, with consecutive seeds from `seed`", low=1, high=1000)
     train_fraction: float = knob(
         0.5, "fraction of the training set that trains; the rest compares the genotypes", above=0, below=1
     )

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rapdarts.errors import FEW, NEAR
+from rapdarts.errors import FEW, NEAR, any_of
 
 NEAR_SECTION = 0.8
 """Similarity (`difflib`) from which a section counts as misspelt. Sections are few, so a looser match would mislead."""
@@ -38,12 +38,12 @@ SYNONYMS = (
     Synonym("cost.traffic budget.traffic", "bandwidth dram memory_access memory_traffic", "bytes moved per image"),
     Synonym("cost.energy budget.energy", "power joule joules"),
     Synonym("cost.latency budget.latency", "time runtime run_time inference_time delay speed", "time of a forward pass"),
-    Synonym("cost.peak_memory", "ram sram memory mem peak peak_mem peak_ram activation_memory", "peak of activations"),
+    Synonym("cost.peak_memory", "ram sram memory mem peak peak_mem peak_ram activation_memory", "peak of activations; no budget"),
     # data
     Synonym("data.name", "dataset data_set dataset_name"),
     Synonym("data.path", "data_dir data_root data_path dataset_dir dataset_path root"),
     Synonym("data.size input", "image_size img_size imgsz input_size image_shape input_shape resolution"),
-    Synonym("data.crop", "padding crop_padding random_crop"),
+    Synonym("data.crop", "padding crop_size crop_padding random_crop"),
     Synonym("data.flip", "hflip horizontal_flip random_flip"),
     Synonym("classes", "num_classes n_classes"),
     Synonym("validation_fraction", "val_fraction val_split val_size validation_split"),
@@ -105,7 +105,7 @@ def suggest_key(given: str, names: Sequence[str], section: str = "") -> str:
         return (
             f"the keys{f' of {part}' if part else ''} are {', '.join(name.removeprefix(f'{part}.') for name in inside)}"
         )
-    return "rapdarts VERB --help lists all keys"
+    return f"rapdarts {section or 'VERB'} --help lists all keys"
 
 
 def _section_meant(head: str, names: Sequence[str]) -> str:
@@ -136,8 +136,7 @@ def _suggest_synonym(tail: str, names: Sequence[str], inside: Sequence[str], sec
     for synonym in found:
         keys = list(dict.fromkeys(name for name, _, other in best if other is synonym))
         if keys:
-            either = " or ".join(filter(None, (", ".join(keys[:-1]), keys[-1])))
-            clauses.append(f"{either} ({synonym.note})" if synonym.note else either)
+            clauses.append(any_of(keys) + (f" ({synonym.note})" if synonym.note else ""))
         elif not synonym.endings:
             return synonym.note
     return f"use {', or '.join(clauses)}" if clauses else ""

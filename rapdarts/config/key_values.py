@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from rapdarts.config.key_suggestions import suggest_key
 from rapdarts.config.resources import amount, compact, example
-from rapdarts.errors import InputError, shorten, suggestion
+from rapdarts.errors import InputError, any_of, shorten, suggestion
 from rapdarts.files.yaml import parse_value, to_yaml
 
 TINY = 1e-30
@@ -91,7 +91,7 @@ def full_name(schema: type, given: str, section: str = "", beside: type | None =
     if len(own) == 1 or len(fits) == 1:
         return (own or fits)[0]
     if fits:
-        raise InputError(f"the key {given!r} is ambiguous: it could be {' or '.join(fits)}; write one of them.")
+        raise InputError(f"the key {given!r} is ambiguous: it could be {any_of(fits)}; write one of them.")
     inner = [name for name in names if name.startswith(given + ".")]
     if inner:
         raise InputError(f"{given} is a section, not a key; name one of its keys, such as {inner[0]}.")

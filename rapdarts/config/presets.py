@@ -102,7 +102,7 @@ RECIPES |= {
         "retrain.cutout": 0,
     },
 }
-"""Presets of `retrain.recipe`: a whole training, but not how it is computed. Those of pdarts are also the defaults.
+"""Presets of `retrain.recipe`: a complete training schedule, without `amp` and `compile`. Those of pdarts are also the defaults.
 
 pdarts and imagenet_mobile: Chen et al. 2019, section 4.3; darts: Liu et al. 2019, appendix A.2; docs/fidelity.md compares
 them with the authors' code. fast: docs/decisions.md.

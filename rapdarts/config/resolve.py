@@ -99,7 +99,7 @@ def check_experiment(config: Experiment) -> None:
     for name in ("candidates", "skip_dropout"):
         if len(getattr(search, name)) != stages:
             raise InputError(
-                f"search.{name} needs one value per stage: it has {len(getattr(search, name))}, search.layers has {stages}."
+                f"search.{name} needs {stages} values, one for each stage in search.layers; it has {len(getattr(search, name))}."
             )
     if any(later == 0 for later in search.candidates[1:]):
         raise InputError("search.candidates: only the first stage may keep all (0); give a number for the others.")
@@ -136,7 +136,7 @@ def check_experiment(config: Experiment) -> None:
         raise InputError("search.random.macs and search.budget cannot be combined; remove one.")
     if search.latency and search.precision != 32:
         raise InputError(
-            f"search.latency is measured in fp32, but search.precision={search.precision} is not; leave one of them out."
+            f"search.latency is measured in fp32, but search.precision={search.precision} is not; leave out one of the two."
         )
     if not search.latency and (search.cost.latency or "latency" in limits):
         raise InputError(

@@ -182,9 +182,14 @@ def show(value: float, resource: str) -> str:
     return f"{text} {prefix}{unit}"
 
 
+def in_words(name: str, cost: float) -> str:
+    """Return a cost with the name of its resource: 100,000 params, or 12,000 B (bytes)."""
+    return f"{show(cost, name)} ({name})" if RESOURCES[name].unit else f"{show(cost, name)} {name}"
+
+
 def used_line(name: str, share: float, budget: float) -> str:
     """Return a clause on how much of a budget is used."""
-    return f"{100 * share:.1f} % of the budget of {show(budget, name)} {name} is used"
+    return f"{100 * share:.1f} % of the {name} budget ({show(budget, name)}) is used"
 
 
 def costs_line(costs: Mapping[str, float]) -> str:

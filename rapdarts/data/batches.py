@@ -41,7 +41,7 @@ class Batches:
             share = f" ({self.share})" if self.share else ""
             raise InputError(
                 f"{self.what}={self.batch} is larger than the {count} training images that it is drawn from{share};"
-                " make it smaller."
+                f" use at most {len(self.index)}."
             )
 
     @property

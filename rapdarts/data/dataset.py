@@ -88,7 +88,9 @@ def build_dataset(
         mean, std = STATISTICS[config.name] if config.name in STATISTICS else statistics(train)
     for key, values in (("mean", mean), ("std", std)):
         if len(values) != train.image[0]:
-            raise InputError(f"data.{key} has {len(values)} entries but the images have {train.image[0]} channels.")
+            raise InputError(
+                f"data.{key} needs one value for each of the {train.image[0]} channels of the images; it has {len(values)}."
+            )
     fingerprint = hashlib.sha256(train.digest() + test.digest()).hexdigest()
     train, test = train.to(device), test.to(device)
     return DataSet(config.name, train, test, train.image, len(names), tuple(names), mean, std, fingerprint)

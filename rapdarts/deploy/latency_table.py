@@ -47,7 +47,7 @@ def describe_table(table: LatencyTable) -> str:
     check = table.check
     rank = "undefined" if check.spearman is None else f"{check.spearman:.2f}"
     return (
-        f"fixed {show(table.fixed_s, 'latency')}, primitives x {table.scale:.3g}, at {len(table.places)} places\n"
+        f"fixed part {show(table.fixed_s, 'latency')}; {len(table.places)} positions of primitives, scaled by {table.scale:.3g}\n"
         f"check: {check.networks} other networks take {show(check.fastest_s, 'latency')} to {show(check.slowest_s, 'latency')};"
         f" rank correlation {rank}, median error {check.median_error:.1%}, maximum error {check.max_error:.1%}"
         f" (the same network measured again: {check.noise:.1%})"

@@ -165,7 +165,7 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
     need = f", and {purpose} needs a trained network" if purpose else ""
     if os.path.isdir(path) and not (path / RunFile.GENOTYPE).exists():
         raise InputError(
-            f"{path} has no {RunFile.NETWORK}{f', which {needs}' if purpose else ''}; name the folder of a finished rapdarts retrain."
+            f"{path} has no {RunFile.NETWORK}{f', which {needs}' if purpose else ''}; name the folder of a finished retraining."
         )
     if path.suffix in (".pte", ".pt2"):
         raise InputError(

@@ -46,7 +46,9 @@ def from_code(name: str, image: Image, classes: int) -> UserNetwork:
         why = (str(error).splitlines() or [""])[0].rstrip(".")
         raise InputError(f"{shorten(name)} cannot be built: {type(error).__name__}: {why[:300]}; fix it.") from error
     if not isinstance(network, nn.Module):
-        raise InputError(f"{shorten(name)} returns a value of {type(network)}, not a network (torch.nn.Module).")
+        raise InputError(
+            f"{shorten(name)} returns a value of type {type(network).__name__}; return a network (torch.nn.Module)."
+        )
     refuse_lazy(network, shorten(name))
     return UserNetwork(name, network, image, classes if "classes" in accepted else 0, accepted)
 

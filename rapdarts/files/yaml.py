@@ -38,11 +38,11 @@ def read_yaml(path: Path) -> Iterator[tuple[str, Any]]:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(f"{path}{line}: {_why(error)}.") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if tree is None:
         return
     if not isinstance(tree, dict):
-        raise InputError(f"{path} must contain sections such as data: and search:.")
+        raise InputError(f"{path} must contain keys with values, such as seed: 1.")
     yield from _leaves(tree, "")
 
 

@@ -62,7 +62,7 @@ def certainty_in_words(derivation: Derivation) -> str:
         return derivation.agreement.words(derivation.epochs)
     return (
         f"the mixing weights have {100 * derivation.entropy:.1f} % of the maximum entropy. A single search cannot show whether"
-        " its choices would repeat; search.replicas=3 does"
+        " its choices would repeat; search.replicas=3 can"
     )
 
 

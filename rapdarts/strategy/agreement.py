@@ -87,7 +87,7 @@ class Agreement:
             return words
         enough = self._enough
         help_too = "may help" if enough is None else f"or replicas (search.replicas={enough}) help"
-        return f"{words}: mostly noise; more epochs (search.epochs={3 * epochs}) {help_too}"
+        return f"{words}. This is mostly noise; more epochs (search.epochs={3 * epochs}) {help_too}"
 
     @property
     def _enough(self) -> int | None:

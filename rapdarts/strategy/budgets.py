@@ -70,7 +70,7 @@ def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule
         return within, ""
     return (
         within,
-        f"no cell was found that uses at least {100 * asked:.0f} % of the budget on {name}; the lower bound is now"
+        f"no cell was found that uses at least {100 * asked:.0f} % of the {name} budget; the lower bound is now"
         f" {100 * share:.0f} %.",
     )
 

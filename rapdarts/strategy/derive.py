@@ -12,7 +12,7 @@ import numpy as np
 
 from rapdarts.architecture.genotype import Genotype, one_hot
 from rapdarts.architecture.space import SearchSpace, Skeleton
-from rapdarts.config.resources import costs_line, show, used_line, within
+from rapdarts.config.resources import costs_line, in_words, used_line, within
 from rapdarts.cost.expected import PriceTable
 from rapdarts.errors import InputError
 from rapdarts.strategy.agreement import Agreement, agreement, entropy, margin
@@ -191,9 +191,7 @@ def where_infeasible(full: SearchSpace, left: SearchSpace, table: PriceTable, ru
             {name: table.exact(cheapest(space, budgets, name, max_skips))[name] for name in limits}
             for space in (left, full)
         ]
-        of_left, of_full = (
-            " or ".join(f"{show(cost, name)} {name}" for name, cost in found.items()) for found in floors
-        )
+        of_left, of_full = (" or ".join(in_words(name, cost) for name, cost in found.items()) for found in floors)
         capped = conditions_in_words(full, max_skips)
         again = ", or run a new search with it" if all(floors[1][name] <= limits[name] for name in limits) else ""
         alone = ", each resource taken alone" if len(limits) > 1 else ""

@@ -90,7 +90,8 @@ def _strongest(space: SearchSpace, strength: np.ndarray) -> Pairs:
         kept = sorted(into, key=lambda edge: -peak[edge])[: space.edges_kept(node)]  # stable: ties to the lowest edge
         if any(peak[edge] == CLOSED for edge in kept):
             raise InputError(
-                f"node {node} keeps {len(kept)} edges, but fewer have a primitive left to derive in the space {space.name}."
+                f"node {node} keeps {len(kept)} edges, but fewer have a primitive left to derive in the space {space.name};"
+                " keep more candidates."
             )
         pairs += [(edge, int(best[edge])) for edge in sorted(kept)]
     return pairs

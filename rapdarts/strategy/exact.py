@@ -170,7 +170,11 @@ def no_genotype(space: SearchSpace, budgets: Budgets | None, max_skips: int | No
         upper = budgets.without_floors()
         if not feasible(space, upper, max_skips):
             return no_genotype(space, upper, max_skips)
-        return Infeasible(f"no genotype of the space {space.name}{capped} has {_band_in_words(budgets)}.", {}, {})
+        return Infeasible(
+            f"no genotype of the space {space.name}{capped} has {_band_in_words(budgets)}; lower search.spend, or change the budget.",
+            {},
+            {},
+        )
 
     def floors(cheapest: dict[str, Genotype]) -> dict[str, float]:
         return {name: budgets.costs(one_hot(space, genotype))[name] for name, genotype in cheapest.items()}

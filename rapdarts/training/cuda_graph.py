@@ -15,7 +15,7 @@ EAGER = 3
 """Number of eager calls before a step is captured: optimisers create their state in them, and libraries choose their kernels."""
 
 WAITED = "called a synchronizing CUDA operation"
-"""Beginning of the warning that torch's synchronisation debug mode gives if an operation waits for the device."""
+"""Beginning of the warning that torch's synchronisation debug mode gives if an operation synchronises with the device."""
 
 
 class GraphedStep:
@@ -49,7 +49,7 @@ class GraphedStep:
         if self.calls[key] == EAGER:
             facts, waits = self._eager_and_watched(tensors, settings)
             if waits:  # a user's own primitive may read a value back from the device
-                self._give_up("an operation waits for the device")
+                self._give_up("an operation synchronises with the device")
             return facts
         if key not in self.graphs:
             try:

@@ -51,7 +51,7 @@ def swapped(primitive: str, source: int = 0, space: SearchSpace = SPACE) -> Geno
         ),
         (swapped("CONV "), "'CONV '; the nearest is conv"),
         (swapped("\u0455kip"), "(with U+0455 CYRILLIC SMALL LETTER DZE); the nearest is skip"),
-        (swapped("none"), "never derives none; use one of pool, skip, conv"),
+        (swapped("none"), "an edge cannot be none in the space fake; use one of pool, skip, conv"),
         (swapped("conv", 1), "node 2, edge 1: input 1 is used twice"),
         (same(Cell(2, ((("conv", 0),),), (2,))), "has 1 nodes; the space fake has 3"),
         (same(Cell(1, ((("conv", 0),),) * 3, (1,))), "has 1 inputs; the space fake has 2"),

@@ -260,7 +260,8 @@ def test_strategy_and_recipe_are_independent(tmp_path: Path) -> None:
 
 def test_a_file_means_the_same_for_every_verb(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"mine.yaml: the key 'epochs' is ambiguous: it could be search.epochs or retrain.epochs"
+        InputError,
+        match=r"mine.yaml: the key 'epochs' is ambiguous: it could be search.epochs, retrain.epochs or rank.epochs",
     ):
         of("epochs: 3", tmp_path, section="retrain")
     assert of("alpha_lr: 0.1", tmp_path, section="retrain").search.alpha_lr == 0.1
@@ -311,10 +312,13 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("search: {layers: [], candidates: [], skip_dropout: []}", "search.layers is empty; give one depth per stage."),
-        ("search: {layers: [5, 8]}", "search.candidates needs one value per stage: it has 3, search.layers has 2."),
+        (
+            "search: {layers: [5, 8]}",
+            "search.candidates needs 2 values, one for each stage in search.layers; it has 3.",
+        ),
         (
             "search: {skip_dropout: [0]}",
-            "search.skip_dropout needs one value per stage: it has 1, search.layers has 3.",
+            "search.skip_dropout needs 3 values, one for each stage in search.layers; it has 1.",
         ),
         (
             "search: {candidates: [0, 0, 3]}",

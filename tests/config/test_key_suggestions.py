@@ -45,15 +45,15 @@ SUGGESTED = {
         },
     ),
     "memory mem": (
-        PRICED.format("bytes") + " (size of the weights), or search.cost.peak_memory (peak of activations)",
+        PRICED.format("bytes") + " (size of the weights), or search.cost.peak_memory (peak of activations; no budget)",
         {
             "budget": "use search.budget.bytes (size of the weights)",
-            "cost": "use search.cost.bytes (size of the weights), or search.cost.peak_memory (peak of activations)",
+            "cost": "use search.cost.bytes (size of the weights), or search.cost.peak_memory (peak of activations; no budget)",
         },
     ),
     "ram sram peak peak_mem peak_ram activation_memory": (
-        "use search.cost.peak_memory (peak of activations)",
-        {"cost": "use search.cost.peak_memory (peak of activations)"},
+        "use search.cost.peak_memory (peak of activations; no budget)",
+        {"cost": "use search.cost.peak_memory (peak of activations; no budget)"},
     ),
     "acts activation num_activations": (PRICED.format("activations"), {"budget": "use search.budget.activations"}),
     "bandwidth dram memory_access memory_traffic": (
@@ -74,7 +74,7 @@ SUGGESTED = {
         "use data.size",
         {"data": "use data.size", "search": "use data.size", "retrain": "use data.size"},
     ),
-    "padding crop_padding random_crop": ("use data.crop", {"data": "use data.crop"}),
+    "padding crop_size crop_padding random_crop": ("use data.crop", {"data": "use data.crop"}),
     "hflip horizontal_flip random_flip": ("use data.flip", {"data": "use data.flip"}),
     "val_fraction val_split val_size validation_split": (
         "use retrain.validation_fraction",
@@ -245,11 +245,11 @@ BUDGETS = "the keys of search.budget are macs, params, bytes, activations, traff
         ("skeleton.epochs", "the keys of skeleton are layers, channels, stem"),
         ("data.learning_rate", "the keys of data are name, path, download, fraction, size, crop, flip, mean, std"),
         ("rank.batch_size", "the keys of rank are count, epochs, seeds, train_fraction"),
-        ("retrain.alpha_lr", "rapdarts VERB --help lists all keys"),
+        ("retrain.alpha_lr", "rapdarts search --help lists all keys"),
         ("budget.peak_memory", BUDGETS),
         # sections that SYNONYMS names explicitly
         ("data.flops", "use search.cost.macs, search.budget.macs or search.random.macs (1 MAC is 2 FLOPs)"),
-        ("budget.ram", "use search.cost.peak_memory (peak of activations)"),
+        ("budget.ram", "use search.cost.peak_memory (peak of activations; no budget)"),
         ("rank.image_size", "use data.size"),
     ],
 )

@@ -178,7 +178,7 @@ def test_sections_may_be_left_out(given: str, section: str, name: str) -> None:
     [
         ("lr", "", "search.lr or retrain.lr"),
         ("layers", "retrain", "skeleton.layers or search.layers"),
-        ("macs", "search", "search.cost.macs or search.budget.macs or search.random.macs"),
+        ("macs", "search", "search.cost.macs, search.budget.macs or search.random.macs"),
     ],
 )
 def test_ambiguous_keys_list_their_meanings(given: str, section: str, names: str) -> None:
@@ -225,7 +225,7 @@ def test_the_nearest_key_is_in_the_right_section(given: str, section: str, neare
     if nearest:
         assert sentence == f"there is no key {given!r}; the nearest is {nearest}."
     else:
-        assert sentence.endswith("; rapdarts VERB --help lists all keys.")
+        assert sentence.endswith("; rapdarts search --help lists all keys.")
 
 
 @pytest.mark.parametrize(("given", "example"), [("data", "data.name"), ("search.cost", "search.cost.macs")])

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from rapdarts.config.experiment import BudgetConfig, CostCoefficients
 from rapdarts.config.key_values import keys
-from rapdarts.config.resources import RESOURCES, amount, compact, duration, example, show, time_left
+from rapdarts.config.resources import (
+    RESOURCES,
+    amount,
+    compact,
+    duration,
+    example,
+    in_words,
+    show,
+    time_left,
+    used_line,
+)
 from rapdarts.cost import count
 from rapdarts.cost.layers import CONVENTIONS
 from rapdarts.errors import InputError
@@ -144,6 +154,8 @@ def test_durations_change_their_unit_after_rounding(seconds: float, in_one_unit:
 
 def test_displayed_amounts() -> None:
     assert show(532_174_464, "macs") == "532,174,464"
+    assert [in_words("macs", 1e6), in_words("bytes", 1e6)] == ["1,000,000 macs", "1,000,000 B (bytes)"]
+    assert used_line("bytes", 0.951, 12e6) == "95.1 % of the bytes budget (12,000,000 B) is used"
     assert show(13_735_192, "bytes") == "13,735,192 B"
     assert show(0.0046456, "energy") == "4.646 mJ"
     assert show(2e-8, "latency") == "20 ns"

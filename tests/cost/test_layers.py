@@ -618,7 +618,7 @@ def test_a_plot_of_very_many_layers() -> None:
         ),
         (
             "own_networks:number",
-            "own_networks:number returns a value of <class 'int'>, not a network (torch.nn.Module).",
+            "own_networks:number returns a value of type int; return a network (torch.nn.Module).",
         ),
         ("own_networks:lazy", "own_networks:lazy has lazy layers without weights; run it on an image first."),
         ("own_networks:pair", "the network (LSTM) "),

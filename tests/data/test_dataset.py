@@ -183,7 +183,7 @@ def test_wrong_paths_and_statistics(tmp_path: Path) -> None:
         load(name="cifar10", path=str(tmp_path / "gone"))
     with pytest.raises(InputError, match=r"data_batch_1\.bin"):
         load(name="cifar10", path=str(tmp_path))
-    with pytest.raises(InputError, match=r"data\.mean has 3 entries but the images have 1 channels"):
+    with pytest.raises(InputError, match=r"data\.mean needs one value for each of the 1 channels"):
         load(mean=[0.5] * 3, std=[0.5] * 3)
     assert load(mean=[0.5], std=[0.25]).mean == (0.5,)
 

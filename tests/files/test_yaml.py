@@ -88,10 +88,10 @@ REFUSED = [
     ("a: 1\n---\nb: 2", "expected a single document in the stream, but found another document"),
     ("a: [1", "expected ',' or ']'"),
     ("a: b: c", "mapping values are not allowed here"),
-    ("a: \x01", "is not YAML"),
-    ("- 1\n- 2", "must contain sections such as data: and search:"),
-    ("only words", "must contain sections"),
-    ("3", "must contain sections"),
+    ("a: \x01", "is not valid YAML"),
+    ("- 1\n- 2", "must contain keys with values, such as seed: 1"),
+    ("only words", "must contain keys"),
+    ("3", "must contain keys"),
 ]
 
 

@@ -224,11 +224,13 @@ def test_agreement_in_words() -> None:
     noise = replace(found, correlation=0.1)
     assert noise.words(25) == (
         "the three replicas agree on 10.3 of 16 choices (chance: 2.04); the rank correlation of their weights is 0.10,"
-        " so the mean of three others would correlate with theirs at 0.25: mostly noise; more epochs (search.epochs=75) or"
+        " so the mean of three others would correlate with theirs at 0.25. This is mostly noise; more epochs (search.epochs=75) or"
         " replicas (search.replicas=9) help"
     )
     assert (
-        replace(found, correlation=-0.2).words(25).endswith(": mostly noise; more epochs (search.epochs=75) may help")
+        replace(found, correlation=-0.2)
+        .words(25)
+        .endswith(". This is mostly noise; more epochs (search.epochs=75) may help")
     )
     assert replace(found, replicas=12).words(1).startswith("the 12 replicas agree on ")
     assert noise.facts() == {

@@ -153,12 +153,12 @@ def test_the_lower_bound_falls_in_steps_until_some_cell_meets_it(bench: PriceTab
         (
             1_000_000.0,
             0.85,
-            "no cell was found that uses at least 90 % of the budget on params; the lower bound is now 85 %.",
+            "no cell was found that uses at least 90 % of the params budget; the lower bound is now 85 %.",
         ),
         (
             1_040_000.0,
             0.85,
-            "no cell was found that uses at least 90 % of the budget on params; the lower bound is now 85 %.",
+            "no cell was found that uses at least 90 % of the params budget; the lower bound is now 85 %.",
         ),
         (984_917.0, 0.9, ""),  # 886,425.3 and more
     ):
@@ -169,9 +169,7 @@ def test_the_lower_bound_falls_in_steps_until_some_cell_meets_it(bench: PriceTab
     limits = {"params": 1_000_000.0}
     within, remark = spent(BENCH, weights, budgets_on(bench, limits), rule(limits, share=1.0, cap=3))
     assert floors(within) == {"params": 850_000}
-    assert remark == (
-        "no cell was found that uses at least 100 % of the budget on params; the lower bound is now 85 %."
-    )
+    assert remark == ("no cell was found that uses at least 100 % of the params budget; the lower bound is now 85 %.")
 
 
 def test_the_lower_bound_falls_to_zero_if_no_cell_has_a_cost(bench: PriceTable) -> None:
@@ -230,7 +228,7 @@ def test_every_derived_genotype_is_in_the_band_and_the_best_comes_first(table: P
     assert all(2.7e6 <= candidate.genotype.costs["params"] <= 3e6 for candidate in found.candidates)
     assert "params at least 2,700,000 and at most 3,000,000" in found.rule == found.genotype.provenance["rule"]
     assert found.used == {"params": found.genotype.costs["params"] / 3e6} and found.remark == ""
-    assert f"{100 * found.used['params']:.1f} % of the budget of 3,000,000 params is used" in found.describe()
+    assert f"{100 * found.used['params']:.1f} % of the params budget (3,000,000) is used" in found.describe()
     free = derive(DARTS, weights, table, replace(rule(limits), spend={}), {})
     assert free.candidates[0].score >= scores[0]
     drawn = [random_genotype(DARTS, rng) for _ in range(300)]

@@ -193,7 +193,7 @@ def test_a_step_that_waits_on_a_gpu_does_not_break_random_numbers() -> None:
     graphed = GraphedStep(lambda x: x + x.sum().item() + torch.empty_like(x).uniform_(), GPU, said.append)
     for _ in range(EAGER + 2):
         graphed(torch.ones(3, device=GPU))
-    assert len(said) == 1 and said[0].endswith("waits for the device")
+    assert len(said) == 1 and said[0].endswith("synchronises with the device")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -236,7 +236,7 @@ def test_a_step_that_waits_is_never_captured(graphs: list[Replayed], watch: Watc
     assert taken[EAGER + 1 :] == [3 * n for n in range(6)]
     assert not any(WAITED in str(warning.message) for warning in caught)
     assert len(graphs) == 1 and graphed.graphs == {}
-    assert said == ["training steps run eagerly instead of as CUDA graphs: an operation waits for the device"]
+    assert said == ["training steps run eagerly instead of as CUDA graphs: an operation synchronises with the device"]
     assert watch.mode == 0
 
 

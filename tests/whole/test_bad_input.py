@@ -79,7 +79,7 @@ COMMANDS = {
     "derive .": ". is not a run folder: it has no config.yaml.",
     "evaluate": "rapdarts evaluate needs a run folder of rapdarts retrain, a network.safetensors, or an ONNX file; see ",
     "evaluate PDARTS": "PDARTS is a network without weights; train it first (rapdarts retrain PDARTS EXPERIMENT run=FOLDER) and name",
-    "evaluate .": ". has no network.safetensors; name the folder of a finished rapdarts retrain.",
+    "evaluate .": ". has no network.safetensors; name the folder of a finished retraining.",
     "export": "rapdarts export needs a genotype (a file, a run folder or a name such as PDARTS), or a trained network; see ",
     "export .": ". has no genotype.json; the search has not finished, or this is not a run folder.",
     "export alexnet": "alexnet is a reference network, which has no genotype; name one, such as PDARTS.",
@@ -102,12 +102,12 @@ COMMANDS = {
     "retrain PDARTS digits epochss=3": "there is no key 'epochss'; the nearest is retrain.epochs.",
     "search digits cost.mac=1": "there is no key 'cost.mac'; the nearest is search.cost.macs.",
     "search digits +seed=1": "there is no key '+seed'; the nearest is seed.",
-    "search digits zzz=1": "there is no key 'zzz'; rapdarts VERB --help lists all keys.",
+    "search digits zzz=1": "there is no key 'zzz'; rapdarts search --help lists all keys.",
     "export PDARTS zzz=1": "there is no key 'zzz'; the keys are to, out, ",
     "search digits rnu=x": "there is no key 'rnu'; the nearest is run.",
     "search digits =3": "'=3' has no key; write key=value, such as seed=1.",
     "search digits data=3": "data is a section, not a key; name one of its keys, such as data.name.",
-    "search digits macs=1": "the key 'macs' is ambiguous: it could be search.cost.macs or search.budget.macs or search.random.macs; "
+    "search digits macs=1": "the key 'macs' is ambiguous: it could be search.cost.macs, search.budget.macs or search.random.macs; "
     "write one of them.",
     "retrain PDARTS digits layers=3": "the key 'layers' is ambiguous: it could be skeleton.layers or search.layers; write one of them.",
     "cost PDARTS chanels=3": "there is no key 'chanels'; the nearest is channels.",
@@ -171,7 +171,7 @@ COMMANDS = {
     "search digits search.layers=3": "search.layers takes a list such as [5, 11, 17], not 3.",
     "search digits search.layers=[3,x]": "search.layers takes a list of whole numbers, not 'x'.",
     "search digits search.layers=[3,3": "search.layers=[3,3 cannot be read: expected ',' or ']'",
-    "search digits search.layers=[3,3]": "search.candidates needs one value per stage: it has 3, search.layers has 2.",
+    "search digits search.layers=[3,3]": "search.candidates needs 2 values, one for each stage in search.layers; it has 3.",
     "search digits warmup_epochs=3": "search.warmup_epochs=3 leaves none of the 3 epochs to train alpha; make it smaller.",
     "search digits drop_path=1": "retrain.drop_path=1.0 is out of range; it must be at least 0 and below 1.",
     "search digits data.name=cifar11": "data.name cannot be 'cifar11'; the nearest is cifar10 (choose from digits, ",
@@ -195,15 +195,15 @@ COMMANDS = {
     "search digits candidates=[7,5,3]": "search.candidates=[7, 5, 3]: the first stage keeps all 8 primitives; set its entry to 0.",
     "search digits device=quantum": "device=quantum is not a device; write auto, cpu, cuda or cuda:N.",
     "search digits batch=5000": "search.batch=5000 is larger than the 481 of 1197 training images that it is drawn from"
-    " (search.subset=0.8 x search.weight_fraction=0.5); make it smaller.",
+    " (search.subset=0.8 x search.weight_fraction=0.5); use at most 481.",
     "search digits batch=400 subset=1 weight_fraction=0.7": "search.batch=400 is larger than the 359 of 1197 training images"
-    " that it is drawn from (1 - search.weight_fraction=0.7); make it smaller.",
+    " that it is drawn from (1 - search.weight_fraction=0.7); use at most 359.",
     "retrain PDARTS digits retrain.batch=500 validation_fraction=0.6": "retrain.batch=500 is larger than the 479 of 1197"
-    " training images that it is drawn from (1 - retrain.validation_fraction=0.6); make it smaller.",
+    " training images that it is drawn from (1 - retrain.validation_fraction=0.6); use at most 479.",
     "retrain PDARTS digits retrain.batch=5000": "retrain.batch=5000 is larger than the 1197 training images that it is drawn from;",
     "search digits strategy=random random.like=nothing": "there is no genotype 'nothing': it is neither a file nor a"
     " known name; choose from ",
-    "search digits mean=[0.5,0.5,0.5] std=[1,1,1]": "data.mean has 3 entries but the images have 1 channels.",
+    "search digits mean=[0.5,0.5,0.5] std=[1,1,1]": "data.mean needs one value for each of the 1 channels of the images; it has 3.",
     "search digits data.name=npz": "data.name=npz needs data.path=PATH",
     "search digits data.name=folder data.path=nowhere": "data.path=nowhere does not exist.",
     "search digits data.name=cifar10 data.path=.": "change data.path.",
@@ -279,8 +279,8 @@ def test_invalid_space_files_are_refused(source: str, message: str, refuse: Refu
         (b"a: " + b"[" * 3000, "mine.yaml:1: nested deeper than 20 levels."),
         (b"# much\n" * 200_000, "mine.yaml has more than 100,000 bytes, too many for a configuration."),
         (b"data: {path: gr\xfcn}", "mine.yaml is not UTF-8 text (byte 15); save it as UTF-8."),
-        (b"- search", "mine.yaml must contain sections such as data: and search:."),
-        (b"\0", "mine.yaml is not YAML: "),
+        (b"- search", "mine.yaml must contain keys with values, such as seed: 1."),
+        (b"\0", "mine.yaml is not valid YAML: "),
     ],
     ids=lambda value: str(value[:30]),
 )
@@ -464,7 +464,7 @@ GENOTYPES = {
         "cell normal, node 1, edge 0: the space darts has no primitive ",
     ),
     "a look-alike letter": (with_edge(["ѕkip_connect", 0]), "U+0455 CYRILLIC SMALL LETTER DZE"),
-    "none": (with_edge(["none", 0]), "the space darts never derives none; use one of "),
+    "none": (with_edge(["none", 0]), "an edge cannot be none in the space darts; use one of "),
     "an edge from a later node": (
         with_edge(["skip_connect", 4]),
         "node 1, edge 0: the input 4 is a later node; it may be 0 to 2.",
@@ -547,7 +547,7 @@ GENOTYPES = {
         "concat must be a list or range(first, end).",
     ),
     "an import": ("import os; os.system('touch marker')", "found 'import os'; supported formats are "),
-    "a truncated text": (DARTS[:-5], "neither JSON nor the DARTS dialect: "),
+    "a truncated text": (DARTS[:-5], "neither JSON nor the DARTS dialect ("),
     "an unpaired edge": (
         "Genotype(normal=[('skip_connect', 0)], normal_concat=[2], reduce=[], reduce_concat=[2])",
         "two for every node.",
@@ -763,8 +763,8 @@ def test_budgets_apply_to_averaged_searches(elsewhere: Path, capsys: pytest.Capt
     assert error.endswith("raise the budget.") and not (elsewhere / "two.json").exists()
     assert main(["derive", "first", "second", "budget.params=1990", "spend=1", "out=two.json"]) == 0
     said = capsys.readouterr().out
-    assert "no cell was found that uses at least 100 % of the budget on params; the lower bound is now 95 %." in said
-    assert "% of the budget of 1,990 params is used" in said and (elsewhere / "two.json").exists()
+    assert "no cell was found that uses at least 100 % of the params budget; the lower bound is now 95 %." in said
+    assert "% of the params budget (1,990) is used" in said and (elsewhere / "two.json").exists()
 
 
 def test_damaged_networks_are_reported(refuse: Refuse, elsewhere: Path) -> None:
