@@ -248,7 +248,8 @@ def test_the_messages_of_infeasible_budgets() -> None:
     with pytest.raises(Infeasible) as error:
         discretize_exactly(SMALL, weights, band, max_skips=2)
     assert str(error.value) == (
-        "no genotype of the space small with at most 2 skips in its normal cell has at least 1,001,010 and at most 1,001,500 params."
+        "no genotype of the space small with at most 2 skips in its normal cell has at least 1,001,010 and at most 1,001,500 params;"
+        " lower search.spend, or change the budget."
     )
 
 
