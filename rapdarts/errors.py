@@ -68,7 +68,7 @@ class DeviceError(RapdartsError):
 class Preempted(RapdartsError):
     """A signal stopped the run; its state was saved in `folder`, and `resume=true` continues it.
 
-    The command line replaces the last sentence of the text by the whole command that continues the run.
+    The command line replaces the last sentence of the text with the full command that resumes the run.
     """
 
     exit_code = 75

@@ -78,7 +78,7 @@ class OtherDataConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Options of testing a trained network."""
+    """Options for testing a trained network."""
 
     data: OtherDataConfig = field(default_factory=OtherDataConfig)
     batch: int = knob(256, "batch size", "images", low=1, high=MOST_IMAGES)
@@ -92,7 +92,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Options of writing a genotype or a trained network for other programs."""
+    """Options for writing a genotype or a trained network for other programs."""
 
     to: str = knob(
         "json",
@@ -114,14 +114,14 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Options of tabulating finished runs."""
+    """Options for tabulating finished runs."""
 
     out: str = knob("", "file to write; empty: standard output", "path")
 
 
 @dataclass(frozen=True)
 class CountConfig:
-    """Options of counting the costs of networks, or of all networks of a space."""
+    """Options for counting the costs of networks, or of all networks of a space."""
 
     input: str = knob("", "image as CxHxW; empty: as in the network, else 3x32x32; for filters 384x13x13")
     classes: int = knob(0, "number of classes; 0: as in the network, else 10", low=0, high=1e6)
@@ -155,7 +155,7 @@ class CountConfig:
 
 @dataclass(frozen=True)
 class MeasureConfig:
-    """Options of measuring the latency of a space's primitives on this device."""
+    """Options for measuring the latency of a space's primitives on this device."""
 
     space: str = knob("", "search space; empty: as in the experiment, else darts")
     layers: int = knob(

@@ -136,7 +136,7 @@ def check_experiment(config: Experiment) -> None:
         raise InputError("search.random.macs and search.budget cannot be combined; remove one.")
     if search.latency and search.precision != 32:
         raise InputError(
-            f"search.latency is measured in fp32, but search.precision={search.precision} is not; leave out one of the two."
+            f"search.latency uses times measured in fp32 and cannot be combined with search.precision={search.precision}; remove one."
         )
     if not search.latency and (search.cost.latency or "latency" in limits):
         raise InputError(

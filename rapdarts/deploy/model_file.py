@@ -102,7 +102,9 @@ def load_network(trained: TrainedFile) -> nn.Module:
                 raise RuntimeError(f"{name} is {kinds[0]}, not {kinds[1]}")
         network.load_state_dict(weights, assign=True)
     except (SafetensorError, RuntimeError) as error:
-        raise DamagedError(f"{trained.path}: the weights do not fit ({' '.join(str(error).split())[:300]}).") from None
+        raise DamagedError(
+            f"{trained.path}: the weights do not match the network ({' '.join(str(error).split())[:300]})."
+        ) from None
     return network.eval().float()
 
 

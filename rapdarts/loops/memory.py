@@ -43,7 +43,7 @@ NO_ESTIMATE = (RuntimeError, TypeError, ValueError, MemoryError)
 
 @contextmanager
 def within_memory(config: Experiment, space: SearchSpace, data: DataSet, table: PriceTable, run: Run) -> Iterator[None]:
-    """Report how much memory the search inside will take.
+    """Report how much memory the search in the `with` block will need.
 
     Raises DeviceError, with the batch that fits, if the search runs out of memory, and DeviceError if the GPU cannot run the
     kernels of the batched supernet.

@@ -337,7 +337,7 @@ def test_missing_weights_are_named(run: Path, tmp_path: Path) -> None:
     weights = load_file(run / "network.safetensors")
     del weights["fc.weight"]
     save_file(weights, file, {CARD: json.dumps(card())})
-    with pytest.raises(DamagedError, match=r"the weights do not fit .*fc\.weight"):
+    with pytest.raises(DamagedError, match=r"the weights do not match the network .*fc\.weight"):
         load_network(read_trained(file))
 
 
@@ -355,7 +355,7 @@ def test_weights_of_another_dtype_or_shape_are_named(
     file = tmp_path / "network.safetensors"
     weights = load_file(run / "network.safetensors")
     save_file({**weights, name: spoil(weights[name])}, file, {CARD: json.dumps(card())})
-    with pytest.raises(DamagedError, match=rf"the weights do not fit \({name}"):
+    with pytest.raises(DamagedError, match=rf"the weights do not match the network \({name}"):
         load_network(read_trained(file))
 
 
