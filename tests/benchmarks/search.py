@@ -100,7 +100,7 @@ def _table(case: str, figures: Mapping[str, Any]) -> str:
     for name in PASSES:
         lines += rows(f"operators, {name.replace('_', ' ')}", figures["operators"][name], "{:,.0f}".format)
     for name in PASSES:
-        lines += rows(f"kept for an image, {name.replace('_', ' ')}", figures["saved_bytes_per_image"][name], megabytes)
+        lines += rows(f"kept per image, {name.replace('_', ' ')}", figures["saved_bytes_per_image"][name], megabytes)
     lines += rows("peak memory", figures["peak_bytes"], megabytes)
     own = figures["loop"]
     share = f"{100 * own['outside_share']:.1f} % of it outside the supernet's passes ({own['passes']})"

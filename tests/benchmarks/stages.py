@@ -113,7 +113,7 @@ class Stage:
         """Return a short description."""
         settings = self.config.search
         open_ = max(len(edge) for kind in self.space.candidates for edge in kind)
-        return f"{settings.layers[0]} cells, {open_} candidates on an edge, skip dropout {settings.skip_dropout[0]}"
+        return f"{settings.layers[0]} cells, {open_} candidates per edge, skip dropout {settings.skip_dropout[0]}"
 
     @cached_property
     def batches(self) -> tuple[Batch, Batch]:

@@ -189,7 +189,7 @@ def test_plain_against_batched(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert 0 < found["loop"]["outside_share"] < 1
     assert {"date", "commit", "torch", "processor", "threads", "gpu", "clock"} <= set(figures)
     shown = capsys.readouterr().out
-    for words in ("alternation, median", "operators, alpha pass", "kept for an image", "peak memory", "outside"):
+    for words in ("alternation, median", "operators, alpha pass", "kept per image", "peak memory", "outside"):
         assert words in shown
 
 
