@@ -19,7 +19,7 @@ from rapdarts.architecture.reading import parse_genotype, read_genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.resolve import experiment_names
 from rapdarts.deploy.space_lookup import Space, find_space
-from rapdarts.errors import InputError, shorten, suggestion
+from rapdarts.errors import InputError, RapdartsError, shorten, suggestion
 from rapdarts.files.run_files import RunFile, run_of
 from rapdarts.networks.reference import REFERENCE, find_reference
 
@@ -171,17 +171,20 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
         raise InputError(
             f"{path} cannot be evaluated; rapdarts evaluate takes run folders, {RunFile.NETWORK} and ONNX files."
         )
+    file_or_onnx = (
+        f"or its {RunFile.NETWORK}" if purpose else f"its {RunFile.NETWORK}, or an ONNX file of rapdarts export"
+    )
+    wanted = f"name a run folder of rapdarts retrain, {file_or_onnx}"
     if os.path.exists(path):
+        try:
+            _in_files(os.fspath(name), path)
+        except RapdartsError:
+            raise InputError(f"{path} is not a trained network; {wanted}.") from None
         raise InputError(f"{path} has a genotype but no weights{need}; {train}.")
     if find_genotype(os.fspath(name)) or find_reference(os.fspath(name)):
         need = f", and {purpose} needs a trained one" if purpose else ""
         raise InputError(f"{target} is a network without weights{need}; {train}.")
-    file_or_onnx = (
-        f"or its {RunFile.NETWORK}" if purpose else f"its {RunFile.NETWORK}, or an ONNX file of rapdarts export"
-    )
-    raise InputError(
-        f"there is no trained network {shorten(repr(os.fspath(name)))}; name a run folder of rapdarts retrain, {file_or_onnx}."
-    )
+    raise InputError(f"there is no trained network {shorten(repr(os.fspath(name)))}; {wanted}.")
 
 
 # --- arguments of library functions ------------------------------------------------------------------------------

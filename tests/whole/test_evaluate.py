@@ -332,6 +332,16 @@ def test_weights_of_another_precision_are_converted(run: Path, tmp_path: Path) -
     assert load_network(read_trained(file))(torch.zeros(1, 1, 8, 8)).dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["notes.md", "empty.json", "metrics.jsonl"])
+def test_a_file_without_a_network_is_not_a_trained_network(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / name
+    file.write_text({"notes.md": "# Notes", "empty.json": "{}"}.get(name, '{"epoch": 0}\n{"epoch": 1}\n'))
+    line = error_line(capsys, str(file), "digits")
+    assert f"{file} is not a trained network; name a run folder of rapdarts retrain, its network.safetensors," in line
+
+
 def test_missing_weights_are_named(run: Path, tmp_path: Path) -> None:
     file = tmp_path / "network.safetensors"
     weights = load_file(run / "network.safetensors")
