@@ -104,11 +104,12 @@ def test_without_a_terminal_help_is_80_wide(monkeypatch: pytest.MonkeyPatch) -> 
     assert 76 <= max(map(len, found.stdout.splitlines())) <= 80
 
 
-def test_the_overview_takes_less_than_150_ms_of_cpu() -> None:
-    def seconds() -> float:
+def test_the_overview_costs_little_more_than_starting_python() -> None:
+    def seconds(*words: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "rapdarts", "--help"], capture_output=True, timeout=60, check=True)
+        subprocess.run([sys.executable, *words], capture_output=True, timeout=60, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(seconds() for _ in range(3)) < 0.15  # the minimum of three, as other processes use the machine too
+    bare = min(seconds("-c", "pass") for _ in range(3))  # slow or busy machines need more for both
+    assert min(seconds("-m", "rapdarts", "--help") for _ in range(3)) < max(0.15, 5 * bare)

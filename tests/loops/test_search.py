@@ -377,7 +377,7 @@ def test_every_genotype_derived_within_a_budget_uses_it(within: Path, capsys: py
     [
         (
             ["budget.params=3k", "budget.traffic=none", "spend=1"],
-            "no cell was found that uses at least 100 % of the budget",
+            "no cell was found that uses at least 100 % of the params budget",
         ),
         (["budget.params=50k", "budget.traffic=none"], "even the most expensive cell has params <= 50,000"),
     ],
