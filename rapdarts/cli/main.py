@@ -31,18 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     of_process = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # a terminal that cannot print a character still gets the rest
+        # A terminal that cannot print a character still gets the rest.
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Let waiting threads sleep: on a shared machine, busy waiting was ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         _run(arguments)
         return 0
     except (Exception, KeyboardInterrupt) as error:
-        if (
-            isinstance(error, Preempted) and of_process
-        ):  # everything is saved: another Ctrl-C could only disturb the exit
+        if isinstance(error, Preempted) and of_process:
+            # Everything is saved: another Ctrl-C could only disturb the exit.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         if "--debug" in arguments:
             traceback.print_exc()

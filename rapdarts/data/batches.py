@@ -37,10 +37,9 @@ class Batches:
 
     def __post_init__(self) -> None:
         if self.batch > len(self.index):
-            count = str(len(self.index)) if not self.share else f"{len(self.index)} of {len(self.images)}"
-            share = f" ({self.share})" if self.share else ""
+            whole, share = (f" of {len(self.images)}", f" ({self.share})") if self.share else ("", "")
             raise InputError(
-                f"{self.what}={self.batch} is larger than the {count} training images that it is drawn from{share};"
+                f"{self.what}={self.batch} is larger than the {len(self.index)}{whole} training images that it is drawn from{share};"
                 f" use at most {len(self.index)}."
             )
 

@@ -112,9 +112,8 @@ def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]
     except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DamagedError(f"{file} is damaged ({error}); save it again.") from None
     if config.name == "digits":
-        arrays["x"] = (arrays["x"].astype(np.int64) * 255 // 16).astype(
-            np.uint8
-        )  # stored with the original values 0..16
+        # Stored with the original values 0..16.
+        arrays["x"] = (arrays["x"].astype(np.int64) * 255 // 16).astype(np.uint8)
     if {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys():
         pixels, test_pixels = (as_pixels(arrays[key], f"{file}, {key}") for key in ("x_train", "x_test"))
         labels = as_labels(arrays["y_train"], len(pixels), None, f"{file}, y_train")

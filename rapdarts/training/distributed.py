@@ -124,9 +124,8 @@ class ProcessGroup:
         """
         if not self.is_main:
             self._all_well(task)
-        with self.all_or_none(
-            task, answers=2 if self.is_main else 1
-        ):  # the first lets the others begin, the second waits for the slowest
+        # Of the first process's two answers, one lets the others begin, and one waits for the slowest.
+        with self.all_or_none(task, answers=2 if self.is_main else 1):
             yield
 
     @contextmanager
@@ -216,9 +215,8 @@ def joined(device: str) -> Iterator[ProcessGroup]:
     try:
         yield ProcessGroup(rank, size, control, patient)
     except RapdartsError as error:
-        if (
-            error.whose == "machine"
-        ):  # errors common to all processes are marked by of_all; others may not have this one
+        # Errors common to all processes are marked by of_all; others may not have this one.
+        if error.whose == "machine":
             error.whose = "process"
         raise
     dist.destroy_process_group()  # not after an error: it would wait for processes that may be gone

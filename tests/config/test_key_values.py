@@ -351,9 +351,8 @@ def test_saved_values_read_back(value: Outer, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["\x85", "a\x85b", "\u2028", "\ufeff", "\x07"])
 def test_unusual_characters_read_back(text: str, tmp_path: Path) -> None:
     path = tmp_path / "saved.yaml"
-    value = Outer(
-        word=text, inner=Inner(names=["08", "0E0", "no", ""])
-    )  # together with strings that look like other values
+    # Together with strings that look like other values.
+    value = Outer(word=text, inner=Inner(names=["08", "0E0", "no", ""]))
     path.write_text(save_yaml(value), encoding="utf-8")
     assert parse_settings(Outer, list(read_yaml(path))) == value
 

@@ -258,9 +258,8 @@ def test_a_genotype_that_uses_the_budget_remains_through_three_stages(share: flo
         mixture = weights
     found = derive(space, weights, table, rule(limits, share), {})
     assert found.used["params"] > 0.9 and found.used["params"] <= 1
-    assert (
-        derive(cheap, weights, table, rule(limits, share), {}).used["params"] < 0.9
-    )  # none remains without the lower bound
+    # Without the lower bound, no such genotype remains.
+    assert derive(cheap, weights, table, rule(limits, share), {}).used["params"] < 0.9
 
 
 def test_a_budget_that_only_cells_with_other_skip_only_paths_can_exceed_still_binds(

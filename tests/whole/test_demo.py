@@ -16,8 +16,8 @@ import rapdarts
 from rapdarts.architecture.reading import read_genotype
 from rapdarts.cli.main import main
 from tests.bits import Machine, file_sha256, recorded, weights_sha256
+from tests.pages import ROOT, session
 
-ROOT = Path(__file__).resolve().parents[2]
 GENOTYPE = (
     "Genotype(normal=[('dil_conv_3x3', 0), ('dil_conv_5x5', 1), ('max_pool_3x3', 1), ('avg_pool_3x3', 2),"
     " ('dil_conv_3x3', 0), ('avg_pool_3x3', 2), ('avg_pool_3x3', 0), ('avg_pool_3x3', 2)], normal_concat=range(2, 6),"
@@ -43,12 +43,8 @@ def masked(line: str) -> str:
     return " ".join(NUMBER.sub("#", line).split())
 
 
-def session() -> Iterator[tuple[str, list[str]]]:
-    """Yield the commands shown in the README, in order, each with the lines of output shown after it."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for block in re.findall(r"^```text\n(.*?)^```$", readme, re.M | re.S):
-        for command, output in re.findall(r"^\$ rapdarts (.+)\n((?:(?!\$ ).*\n)*)", block, re.M):
-            yield command, output.splitlines()
+README = list(session((ROOT / "README.md").read_text(encoding="utf-8"), "text"))
+"""The commands shown in the README, in order, each with the lines of output shown after it."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +52,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list
     """Run the README's commands in an empty folder; return its runs/demo, and the printed lines by command."""
     folder, printed = tmp_path_factory.mktemp("demo"), {}
     with contextlib.chdir(folder):
-        for command, _ in session():
+        for command, _ in README:
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 assert main(command.split()) == 0
             printed[command] = out.getvalue().splitlines()
@@ -80,7 +76,7 @@ def differences(shown: list[str], printed: list[str]) -> Iterator[str]:
 @pytest.mark.slow
 def test_the_commands_of_the_readme_print_what_it_shows(demo: tuple[Path, dict[str, list[str]]]) -> None:
     """Compare everything except numbers and genotypes."""
-    found = {command: list(differences(shown, demo[1][command])) for command, shown in session()}
+    found = {command: list(differences(shown, demo[1][command])) for command, shown in README}
     assert len(found) >= 4
     assert {command: lines for command, lines in found.items() if lines} == {}
 
@@ -98,7 +94,7 @@ def test_differences_are_found() -> None:
 def test_the_demo_of_make_is_that_of_the_readme() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").split("\ndemo:")[1].split("\n\n")[0]
     commands = re.findall(r"\.venv/bin/rapdarts (.+)", makefile)
-    assert len(commands) == 2 and set(commands) <= {command for command, _ in session()}
+    assert len(commands) == 2 and set(commands) <= {command for command, _ in README}
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import re
 import runpy
 import shlex
 from collections.abc import Iterator
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -15,17 +15,10 @@ from rapdarts.cli.arguments import parse
 from rapdarts.cli.commands import COMMANDS, LAUNCH
 from rapdarts.config import key_values, resolve
 from rapdarts.errors import InputError
+from tests.pages import ROOT, blocks, session
 
 GUIDES = ("docs/search.md", "docs/retrain.md", "docs/costs.md", "docs/export.md", "docs/library.md")
-ROOT = Path(__file__).parents[2]
 PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", *GUIDES)}
-
-
-def blocks(page: str, *languages: str) -> Iterator[tuple[int, str]]:
-    """Yield (line, text) of every code block in one of the languages."""
-    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", PAGES[page], re.M | re.S):
-        if found[1] in languages:
-            yield PAGES[page][: found.start()].count("\n") + 2, found[2]
 
 
 # --- Python ------------------------------------------------------------------------------------------------------
@@ -37,7 +30,7 @@ def test_the_python_examples_run(
 ) -> None:
     """Run all blocks of a page in order, in one folder."""
     monkeypatch.chdir(tmp_path)
-    shown = list(blocks(page, "python"))
+    shown = list(blocks(PAGES[page], "python"))
     assert len(shown) >= least
     for line, text in shown:
         file = tmp_path / f"{Path(page).stem}_line_{line}.py"  # tracebacks show this name
@@ -80,11 +73,8 @@ USAGE = re.compile(r"(^| )\[")
 
 def commands(page: str) -> Iterator[tuple[str, str]]:
     """Yield every command in a block or between backticks, and the line after it."""
-    for _, text in blocks(page, "sh", "text"):
-        lines = [line.partition("  #")[0] for line in text.splitlines()] + [""]
-        for line, following in pairwise(lines):
-            if found := re.match(r"(?:\$ )?rapdarts (.+)", line):
-                yield found[1], following
+    for command, output in session(PAGES[page], "sh", "text"):
+        yield command, (output or [""])[0]
     outside = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.M | re.S)
     for found in re.finditer(r"`rapdarts ([^`]+)`", outside):
         yield " ".join(found[1].split()), ""
