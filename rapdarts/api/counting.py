@@ -37,7 +37,7 @@ def costs(
 
     `network` is any module, a genotype in any form that `read` accepts, the result of a run, the name of a reference
     network, or `package.module:callable`. The skeleton of a genotype is chosen as in `derived`. `precision` is in bits
-    (32, 16 or 8); `hardware` is a file or a value with energies. For a cell of NAS-Bench-201, `known_accuracy` of the
+    (32, 16 or 8); `hardware` is a file or a `HardwareConfig`. For a cell of NAS-Bench-201, `known_accuracy` of the
     result holds the published test accuracies (0 to 1) by data set. Raises InputError.
     """
     given_network = lookup.word_of(network)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def read(genotype: Genotype | AnyPath, space: str = "darts") -> Genotype:
-    """Read a genotype from a value, a name from the literature such as PDARTS, a file, a run folder, or text that export writes.
+    """Read a genotype from a `Genotype`, a name from the literature such as PDARTS, a file, a run folder, or text that export writes.
 
     `space` is the search space of text in the DARTS dialect, which does not name one. Raises InputError.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rapdarts.config.experiment import Experiment
-from rapdarts.config.given import AnyPath, Settings, find_experiment, launch_of, pairs_of
+from rapdarts.config.given import AnyPath, Settings, check_genotype_keys, find_experiment, launch_of, pairs_of
 from rapdarts.config.resolve import keys_given_in
 from rapdarts.deploy import lookup
 from rapdarts.deploy.lookup import Network
@@ -37,14 +37,14 @@ def search(
 ) -> Searched:
     """Search for a cell, as `rapdarts search` does. Return its genotype, the other candidates, and their costs.
 
-    `experiment` is the name of an experiment that ships, a YAML file, a value, or a mapping of keys that override the
-    defaults (P-DARTS on CIFAR). `settings` and `keys` override it in turn: `{"cost.macs": 0.2}`,
+    `experiment` is the name of an experiment that ships with the package, a YAML file, an `Experiment`, or a mapping of
+    keys that override the defaults (P-DARTS on CIFAR). `settings` and `keys` override it in turn: `{"cost.macs": 0.2}`,
     `{"search": {"epochs": 5}}` or `epochs=5`.
 
     `data` and `test` are pairs (images, labels) or map-style data sets (rapdarts.data.in_memory lists what they may
     hold); without them the experiment's own data are read. If `data` are given without `test`, a third of them is held
     out for testing: the same third in every search and retraining, and a search never uses it. `space` is a name, a
-    file or a value.
+    file or a `SearchSpace`.
 
     `run` is the run folder (empty: a new one under runs/). With `resume` the run in it resumes, and no experiment is
     needed. Progress is shown on stderr. In the main thread a signal, including Ctrl-C, saves the run and raises
@@ -148,12 +148,13 @@ def retrain(
     `network` is a genotype in any form that `read` accepts, the name of a reference network, or the result or folder of
     a run. The experiment of that run is the default, except for a ranking, whose recipe is too short. The other arguments
     are those of `search`; `space` defaults to the genotype's own. Raises RapdartsError, also for an experiment on
-    different data than the run's, unless `data.name` confirms them.
+    different data than the run's, unless `data.name` confirms them, and for keys that choose a genotype, such as a budget.
     """
     space, found = lookup.space_of(space, network), lookup.find_network(lookup.word_of(network))
     given = find_experiment(
         "retrain", experiment, settings, keys, run, resume, origin=found.folder, in_memory=data is not None
     )
+    check_genotype_keys(given.pairs)
     config, asked = given.config, keys_given_in("skeleton", given.pairs, "retrain")
     found, own_space = lookup.network_to_train(found, space, asked)
     if own_space is not None and space is not None:

@@ -32,7 +32,7 @@ INPUTS = 2
 
 @dataclass(frozen=True)
 class ParsedCells:
-    """Content of a text: a tree for each kind of cell, the space if the text names one, and the position in the text."""
+    """Content of a text: a tree for each kind of cell, the space if the text names one, and the line of a log."""
 
     cells: Mapping[str, Any]
     space: str = ""

@@ -290,7 +290,8 @@ class RetrainConfig:
         choices=("none", "bf16"),
     )
     compile: bool = knob(
-        False, "compile the network with torch.compile; starting takes minutes, which pays off in long trainings"
+        False,
+        "compile the network with torch.compile; adds minutes at the start, so worthwhile only for long trainings",
     )
     joint_norms: bool = knob(
         True, "with several processes, batch norms see the images of all of them, not only their own"
@@ -354,5 +355,5 @@ def image_shape(text: str) -> tuple[int, int, int]:
     match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})x([0-9]{1,5})", text)
     channels, height, width = map(int, match.groups()) if match else (0, 0, 0)
     if not (channels and height and width):
-        raise InputError(f"input={shorten(text)} is not an image; write CxHxW such as 3x32x32.")
+        raise InputError(f"input={shorten(text)} is not an image shape; write CxHxW, such as 3x32x32.")
     return channels, height, width

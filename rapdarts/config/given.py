@@ -28,6 +28,9 @@ Options = TypeVar("Options")
 PLACED = ("npz", "folder")
 """Data sets identified by their path."""
 
+ON_GENOTYPES = ("search.budget.", "search.rule", "search.max_skips", "search.skip_paths", "search.spend")
+"""Beginnings of the keys that choose a genotype, which a retraining does not do."""
+
 
 @dataclass(frozen=True)
 class Given:
@@ -129,6 +132,16 @@ def check_same_data(folder: Path, asked: DataConfig, experiment: str) -> None:
             f"{folder} is a run on {run}, but the experiment {shorten(experiment)} has the data {other}; leave the"
             f" experiment out to use the run's data, or confirm the other data with data.name={asked.name}."
         )
+
+
+def check_genotype_keys(pairs: Pairs) -> None:
+    """Raise InputError for a key that chooses a genotype, such as a budget; a retraining trains the one it is given."""
+    for key, name in keys_given_in("search", pairs, "retrain").items():
+        if name.startswith(ON_GENOTYPES):
+            raise InputError(
+                f"rapdarts retrain trains the genotype it is given, so it does not use {key}=; choose a genotype with"
+                f" rapdarts derive RUN {name.removeprefix('search.')}={shorten(str(dict(pairs)[key]))} out=FILE and train that."
+            )
 
 
 def launch_of(pairs: Pairs, run: AnyPath = "", resume: bool = False) -> Launch:

@@ -83,7 +83,7 @@ SYNONYMS = (
     Synonym("device", "device gpu gpus cuda accelerator"),
     Synonym("threads", "threads num_threads n_threads cpu_threads"),
 )  # fmt: skip
-"""Names that settings have elsewhere. Those of keys without a section also stand for themselves: `retrain.seed` means `seed`."""
+"""Names of our settings in other programs. Keys without a section are listed too, so that `retrain.seed` is understood as `seed`."""
 
 
 def suggest_key(given: str, names: Sequence[str], section: str = "") -> str:

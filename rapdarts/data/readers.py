@@ -36,7 +36,7 @@ FASHION_NAMES = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Ba
 
 
 TrainAndTest = tuple[InMemory | Pictures, InMemory | Pictures | None, list[str]]
-"""Training images, test images (None: not marked), and class names."""
+"""Training images, test images (None if the data mark none), and class names."""
 
 # --- one reader for each format ----------------------------------------------------------------------------------
 
@@ -130,8 +130,10 @@ def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]
     if "test" not in arrays:
         return everything, None, names
     mask = arrays["test"]
-    if mask.shape != (len(labels),) or not np.isin(mask, (0, 1)).all() or mask.all() or not mask.any():
-        raise InputError(f"{file}, test: must be 1 (test) or 0 (train) for each of the {len(labels)} images.")
+    if mask.shape != (len(labels),) or not np.isin(mask, (0, 1)).all() or len(np.unique(mask)) < 2:
+        raise InputError(
+            f"{file}, test: must be 1 (test) or 0 (train) for each of the {len(labels)} images, and each at least once."
+        )
     chosen = torch.from_numpy(mask.astype(bool))
     train, test = (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
     return everything.take(train), everything.take(test), names

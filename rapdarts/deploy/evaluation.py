@@ -74,7 +74,7 @@ def evaluate_network(
     logits, labels = predict(run, ordered(data.test, None, options.batch, fractions(data.image[0])))
     if logits.shape[1] != data.classes:
         raise InputError(
-            f"{file} returns {logits.shape[1]} logits, but names {data.classes} classes; give a file that rapdarts export wrote."
+            f"{file} returns {logits.shape[1]} logits, but names {data.classes} classes; give a file written by rapdarts export."
         )
     values = measures(logits, labels, data.class_names) | {"costs": dict(network.costs)}
     return values | ({"timing": timing(run, device, data.image, options.batch)} if options.timing else {})

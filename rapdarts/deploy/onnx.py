@@ -59,8 +59,8 @@ def onnx_costs(path: Path) -> dict[str, float]:
     macs = [_macs(node, shapes) for node in graph.node if node.op_type in PRODUCTS]
     if not macs or 0 in macs:  # 0 means a dynamic size, which would silently be left out of the sum
         raise InputError(
-            f"the MACs of {path} cannot be counted: it has no layers that multiply, or their sizes are dynamic; give a file"
-            " that rapdarts export wrote."
+            f"the MACs of {path} cannot be counted: it has no convolutions or matrix products, or their sizes are dynamic; give a file"
+            " written by rapdarts export."
         )
     return {
         "macs": sum(macs),

@@ -69,7 +69,7 @@ def facts_of(texts: dict[str, str], where: str) -> Facts:
             raise ValueError
     except (KeyError, ValueError, TypeError):
         raise InputError(
-            f"the metadata of {where} have no valid image and class_names; give a file that rapdarts export wrote."
+            f"the metadata of {where} have no valid image and class_names; give a file written by rapdarts export."
         ) from None
     return Facts(tuple(image), tuple(names), texts.get("network", ""), texts.get("licence", ""))
 
@@ -151,7 +151,7 @@ def _traced(network: nn.Module, images: Tensor, dynamic: bool) -> ExportedProgra
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress stdout, stderr and warnings: these packages print much that users cannot act on."""
+    """Suppress stdout, stderr and warnings: these packages print a lot that users cannot act on."""
     _flush()
     level = logging.root.manager.disable
     kept = {number: os.dup(number) for number in (1, 2) if _is_open(number)}

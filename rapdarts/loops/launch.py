@@ -20,7 +20,7 @@ from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
 from rapdarts.loops.baseline_settings import as_searched
 from rapdarts.loops.memory import training_within_memory, within_memory
-from rapdarts.loops.random_baseline import random_baseline
+from rapdarts.loops.random_baseline import draw, random_baseline
 from rapdarts.loops.rank import RankingEntry, rank, short_recipe, split_for_ranking
 from rapdarts.loops.ranking_settings import resources_shown
 from rapdarts.loops.results import RandomBaseline, Ranked, Retrained, Searched
@@ -90,10 +90,11 @@ def run_random_baseline(
     space = _searched(config.search, space)
     data = data_of(config, read)
     retraining.training_batches(config, data)  # raises for a batch that is too large before a folder is made
+    drawn = draw(config, space, data, genotype)
     inputs = _inputs(config, data, given) | {"random.like": "" if genotype is None else genotype.to_json()}
     with open_run("random", config, launch, name, inputs, progress=progress) as run:
         with training_within_memory(config.retrain):
-            result = random_baseline(config, space, data, run, genotype)
+            result = random_baseline(config, drawn, data, run)
         run.write_json(RunFile.RESULT, result)
     return RandomBaseline(result, run.folder)
 

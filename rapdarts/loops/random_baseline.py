@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from rapdarts.errors import InputError
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops.retrain import Trained
 from rapdarts.loops.series import all_diverged, retrain_once
-from rapdarts.strategy.budgets import budgets_on, spent
+from rapdarts.strategy.budgets import budgets_on, check_budgets, spent
 from rapdarts.strategy.exact import Budgets, Infeasible
 from rapdarts.strategy.random_cells import random_cells
 from rapdarts.strategy.rule import Rule, bounds_in_words, cap_in_words, rule_of
@@ -33,56 +33,77 @@ MOST_DRAWS = 20
 """Draws for each requested genotype, after which no further genotypes are assumed to exist."""
 
 
-def random_baseline(
-    config: Experiment, space: SearchSpace, data: DataSet, run: Run, like: Genotype | None
-) -> dict[str, Any]:
-    """Draw `search.random.count` genotypes that a search could have found, and train each with the retraining recipe.
+@dataclass(frozen=True)
+class Draw:
+    """Random genotypes to train: their `blueprints`, and their `costs` by resource.
 
-    The genotypes meet the search's cap on skips and its budgets, including the lower bound. Without budgets, their MACs are
-    close to `search.random.macs`, or to those of `like`, whose skeleton is built if it fits the images. Writes
-    genotypes.json, and the files of each network into trained/1, trained/2, ... Returns the accuracies of the networks, and
-    their mean and standard deviation over the genotypes whose training did not diverge. Raises DivergedError if all
-    diverged, Preempted if a signal asked to stop.
+    `words` are the conditions that they meet, and `target` is the number of MACs that they are close to; 0: that of the budgets.
+    """
+
+    blueprints: list[DerivedBlueprint]
+    costs: list[dict[str, float]]
+    words: str
+    target: float
+
+
+def draw(config: Experiment, space: SearchSpace, data: DataSet, like: Genotype | None) -> Draw:
+    """Draw `search.random.count` genotypes that a search could have found.
+
+    They meet the search's cap on skips and its budgets, including the lower bound. Without budgets, their MACs are close to
+    `search.random.macs`, or to those of `like`, whose skeleton is built if it fits the images. Raises InputError if no
+    genotype meets the budgets, or too few do.
     """
     settings, rule = config.search.random, rule_of(config.search, space)
     skeleton, instead_of = skeletons.to_build(like, config.skeleton, data)
     table = prices(config.search, space, skeleton)
+    check_budgets(config.search, table)
     facts = deployment_facts(config.search.precision, read_hardware(config.search.hardware))
     target = settings.macs
     if like and not (target or rule.limits):
         target = count_derived(like, space, skeleton, {"macs": macs})["macs"]
     budgets, words = conditions(space, table, rule, target, settings.tolerance)
-    run.screen.say(f"drawing {settings.count} {words}")
-    genotypes = draw_genotypes(
-        space, settings.count, key(config.seed, "random genotypes"), budgets, rule.max_skips, words
-    )
-    run.write_json(RunFile.GENOTYPES, [{"genotype": g.line, "costs": table.exact(g)} for g in genotypes])
+    seed = key(config.seed, "random genotypes")
+    drawn = draw_genotypes(space, settings.count, seed, budgets, rule.max_skips, words)
+    blueprints = [DerivedBlueprint(replace(one, provenance=facts), space, skeleton, instead_of) for one in drawn]
+    return Draw(blueprints, [table.exact(one) for one in drawn], words, target)
 
-    drawn = [replace(genotype, provenance=facts) for genotype in genotypes]
-    blueprints = [DerivedBlueprint(genotype, space, skeleton, instead_of) for genotype in drawn]
-    for remark in blueprints[0].remarks(config.retrain):
+
+def random_baseline(config: Experiment, drawn: Draw, data: DataSet, run: Run) -> dict[str, Any]:
+    """Train each of the random genotypes with the retraining recipe.
+
+    Writes genotypes.json, and the files of each network into trained/1, trained/2, ... Returns the accuracies of the
+    networks, and their mean and standard deviation over the genotypes whose training did not diverge. Raises DivergedError
+    if all diverged, Preempted if a signal asked to stop.
+    """
+    count = len(drawn.blueprints)
+    run.screen.say(f"{count} {drawn.words}")
+    facts = [
+        {"genotype": blueprint.genotype.line, "costs": costs}
+        for blueprint, costs in zip(drawn.blueprints, drawn.costs, strict=True)
+    ]
+    run.write_json(RunFile.GENOTYPES, facts)
+    for remark in drawn.blueprints[0].remarks(config.retrain):
         run.screen.say(remark)
 
     def test_result(trained: Trained | None) -> dict[str, Any]:
         return asdict(trained.test) if trained else {}
 
     results: list[dict[str, Any]] = []
-    for number, genotype in enumerate(drawn, 1):
-        what, folder = f"network {number}/{len(drawn)}", f"trained/{number}/"
-        outcome = retrain_once(config, blueprints[number - 1], data, run, folder, what, test_result)
+    for number, blueprint in enumerate(drawn.blueprints, 1):
+        what, folder = f"network {number}/{count}", f"trained/{number}/"
+        outcome = retrain_once(config, blueprint, data, run, folder, what, test_result)
         test = None if "diverged" in outcome else Evaluation(**outcome)
-        accuracy = test.accuracy if test else None
-        results.append({"genotype": genotype.line, "costs": table.exact(genotype), "test_accuracy": accuracy})
+        results.append({**facts[number - 1], "test_accuracy": test.accuracy if test else None})
         run.screen.say(f"{what}: {test or outcome['diverged']}")
     accuracies = [result["test_accuracy"] for result in results if result["test_accuracy"] is not None]
     if not accuracies:
-        raise all_diverged(len(drawn), config.retrain)
+        raise all_diverged(count, config.retrain)
     mean = float(np.mean(accuracies))
     deviation = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
     spread = f" +- {100 * deviation:.2f} %" if deviation is not None else ""
     return {
-        "target_macs": target,
-        "drawn": words,
+        "target_macs": drawn.target,
+        "drawn": drawn.words,
         "count": len(accuracies),
         "test_accuracy": mean,
         "standard_deviation": deviation,
@@ -122,7 +143,7 @@ def draw_genotypes(
             (genotype,) = random_cells(space, rng, 1, budgets, max_skips)
         except Infeasible as error:
             if error.floors:  # an upper bound cannot be met
-                raise
+                raise InputError(f"{str(error).rstrip('.')}; raise search.random.macs.") from None
             break
         if genotype not in found:
             found.append(genotype)

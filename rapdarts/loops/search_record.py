@@ -61,8 +61,8 @@ def certainty_in_words(derivation: Derivation) -> str:
     if derivation.agreement:
         return derivation.agreement.words(derivation.epochs)
     return (
-        f"the mixing weights have {100 * derivation.entropy:.1f} % of the maximum entropy. A single search cannot show whether"
-        " its choices would repeat; search.replicas=3 can"
+        f"the entropy of the mixing weights is {100 * derivation.entropy:.1f} % of that of equal weights, which prefer nothing."
+        " A single search cannot show whether its choices would repeat; search.replicas=3 can"
     )
 
 

@@ -95,7 +95,8 @@ def _checked(folder: Path, config: configuration.Experiment, resume: bool) -> co
         return config  # a run that failed before it began left nothing to lose
     if not resume:
         raise InputError(
-            f"{folder} already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
+            f"{folder} already holds a run; add resume=true (in Python: resume=True) to continue it, or choose another folder"
+            " with run=PATH."
         )
     old, config = resolve.experiment_of_run(folder), given.as_begun(config, folder)
     changed = [line for line in key_values.differences(old, config) if line.partition(":")[0] not in resolve.HARMLESS]

@@ -417,7 +417,8 @@ def test_derive_by_another_rule_and_skeleton(
     assert words.startswith("rule: the strongest primitive except none on each edge")
     assert words.endswith("written to other.json\n")
     assert json.loads((elsewhere / "other.json").read_text())["skeleton"]["layers"] == 4
-    assert "written" not in run(capsys, "derive", str(searched), "max_skips=0", "out=")
+    unwritten = run(capsys, "derive", str(searched), "max_skips=0", "out=")
+    assert unwritten.endswith("\nnot written to a file; add out=FILE to keep it\n")
     assert sorted(path.name for path in elsewhere.iterdir()) == ["other.json", "runs"]
 
 

@@ -437,7 +437,7 @@ def test_digests_of_amounts_match_older_versions() -> None:
     "text", ["3x32", "3x32x32x1", "3x0x3", "0x1x1", "axbxc", "3 x 32 x 32", "-3x3x3", "", "3x1e3x3", "٣x3x3"]
 )
 def test_invalid_image_shapes_are_rejected(text: str) -> None:
-    with pytest.raises(InputError, match=r"^input=.* is not an image; write CxHxW such as 3x32x32\.$"):
+    with pytest.raises(InputError, match=r"^input=.* is not an image shape; write CxHxW, such as 3x32x32\.$"):
         config.image_shape(text)
 
 

@@ -630,7 +630,7 @@ def test_a_plot_of_very_many_layers() -> None:
         ),
         ("alexnet input=3x20x20", "alexnet cannot take an image of 3x20x20"),
         ("nin space=darts", "rapdarts cost nin does not use space=; leave it out."),
-        ("nin input=3x", "input=3x is not an image; write CxHxW such as 3x32x32."),
+        ("nin input=3x", "input=3x is not an image shape; write CxHxW, such as 3x32x32."),
         ("nin precision=7", "precision cannot be 7; choose from 0, 32, 16, 8."),
         ("nin plot=a.gif", "plot=a.gif is not an image file; use a path that ends in one of .png, .svg, .pdf."),
         ("nin plot=.png", "plot=.png is not an image file; use a path that ends in one of "),

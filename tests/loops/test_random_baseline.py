@@ -72,7 +72,9 @@ def test_a_cost_that_no_genotype_has_is_refused() -> None:
         " search.random.tolerance or the budget, or draw fewer with search.random.count."
     )
     budgets, words = conditions(SPACE, table, Rule("darts"), 1.0, 0.05)
-    with pytest.raises(InputError, match=r"no genotype of the space darts meets macs <= 1: the cheapest has [\d,]+\."):
+    with pytest.raises(
+        InputError, match=r"no genotype of the space darts meets macs <= 1: the cheapest has [\d,]+; raise search"
+    ):
         draw_genotypes(SPACE, 2, 0, budgets, None, words)
 
 

@@ -1,4 +1,4 @@
-"""Random genotypes under conditions: the exact distribution in small spaces, and bands that few genotypes of a large space meet."""
+"""Random genotypes that meet conditions: the exact distribution in small spaces, and bands that contain few genotypes of a large one."""
 
 from __future__ import annotations
 

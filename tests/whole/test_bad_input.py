@@ -109,6 +109,9 @@ COMMANDS = {
     "search digits data=3": "data is a section, not a key; name one of its keys, such as data.name.",
     "search digits macs=1": "the key 'macs' is ambiguous: it could be search.cost.macs, search.budget.macs or search.random.macs; "
     "write one of them.",
+    "retrain PDARTS digits budget.params=80k": "rapdarts retrain trains the genotype it is given, so it does not use budget.params=;"
+    " choose a genotype with rapdarts derive RUN budget.params=80k out=FILE and train that.",
+    "retrain PDARTS digits search.max_skips=1": "rapdarts derive RUN max_skips=1 out=FILE and train that.",
     "retrain PDARTS digits layers=3": "the key 'layers' is ambiguous: it could be skeleton.layers or search.layers; write one of them.",
     "cost PDARTS chanels=3": "there is no key 'chanels'; the nearest is channels.",
     "derive . search.max_skips=1": "there is no key 'search.max_skips'; the nearest is max_skips.",
@@ -179,7 +182,7 @@ COMMANDS = {
     "search digits strategy=drats": "search.strategy cannot be 'drats'; the nearest is darts (choose from pdarts, darts, random).",
     "search digits 'data.path=${oc.env:HOME}'": "data.path cannot be '${oc.env:HOME}': '${', '???' and NUL are not allowed",
     "search digits 'random.like=???'": "search.random.like cannot be '???': ",
-    "cost PDARTS input=3x32": "input=3x32 is not an image; write CxHxW such as 3x32x32.",
+    "cost PDARTS input=3x32": "input=3x32 is not an image shape; write CxHxW, such as 3x32x32.",
     "cost PDARTS layers=-1": "layers=-1 is out of range; it must be 0 to 1000.",
     "cost PDARTS stem=root": "stem cannot be 'root'; choose from auto, cifar, imagenet.",
     "export PDARTS to=jsn": "to cannot be 'jsn'; the nearest is json (choose from json, darts, nasbench201, dot, svg, safetensors, ",
@@ -201,6 +204,9 @@ COMMANDS = {
     "retrain PDARTS digits retrain.batch=500 validation_fraction=0.6": "retrain.batch=500 is larger than the 479 of 1197"
     " training images that it is drawn from (1 - retrain.validation_fraction=0.6); use at most 479.",
     "retrain PDARTS digits retrain.batch=5000": "retrain.batch=5000 is larger than the 1197 training images that it is drawn from;",
+    "search digits strategy=random budget.params=50k": "no genotype of the space darts with at most 2 skips in its normal cell meets"
+    " params <= 50,000: the cheapest has 58,522; raise the budget, or set skeleton.channels=",
+    "search digits strategy=random random.macs=1k": "meets macs <= 1,050: the cheapest has 964,096; raise search.random.macs.",
     "search digits strategy=random random.like=nothing": "there is no genotype 'nothing': it is neither a file nor a"
     " known name; choose from ",
     "search digits mean=[0.5,0.5,0.5] std=[1,1,1]": "data.mean needs one value for each of the 1 channels of the images; it has 3.",
@@ -601,7 +607,7 @@ def saved(folder: Path, *pairs: tuple[str, str]) -> Path:
 
 def test_a_folder_with_a_run_is_not_overwritten(refuse: Refuse, elsewhere: Path) -> None:
     saved(elsewhere / "first")
-    message = "first already holds a run; add resume=true to continue it, or choose another folder with run=PATH."
+    message = "first already holds a run; add resume=true (in Python: resume=True) to continue it, or choose another folder with run=PATH."
     assert refuse("search", "digits", "run=first") == message
     assert refuse("retrain", "PDARTS", "digits", "run=first") == message
 

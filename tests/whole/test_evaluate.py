@@ -199,7 +199,7 @@ def test_foreign_onnx_files_are_refused_in_one_line(
     fixed = graph_of(*linear, weights=columns(10), pixels=(1, 1, 8, 8))
     assert "net.onnx cannot be run on images of shape (256, 1, 8, 8) (" in refused(fixed)
     bare = onnx.helper.make_node("Flatten", ["pixels"], ["logits"])
-    assert "cannot be counted: it has no layers that multiply, or their sizes are dynamic" in refused(
+    assert "cannot be counted: it has no convolutions or matrix products, or their sizes are dynamic" in refused(
         graph_of(bare, weights=columns(1))
     )
     for endless in ("[" * 100_000 + "]" * 100_000, "9" * 5000):
@@ -227,7 +227,7 @@ def test_dynamic_sizes_in_an_onnx_file_are_not_counted_as_zero(tmp_path: Path) -
     ]
     weights = onnx.numpy_helper.from_array(np.ones((4, 1, 1, 1), np.float32), "w")
     (tmp_path / "open.onnx").write_bytes(graph_of(*nodes, weights=weights, pixels=("n", 1, "rows", 8)))
-    with pytest.raises(InputError, match="it has no layers that multiply, or their sizes are dynamic"):
+    with pytest.raises(InputError, match="it has no convolutions or matrix products, or their sizes are dynamic"):
         onnx_costs(tmp_path / "open.onnx")
 
 
