@@ -1,4 +1,4 @@
-"""Data sets as the loops use them: read once and split by class.
+"""Data sets for search and training: read once and split by class.
 
 A data set has a train half and a test half. If its files mark no test images, it is split by
 `split(y, 2/3, 0, "npz test")`, which does not depend on the seed of a run.
@@ -21,7 +21,7 @@ from rapdarts.data.randomness import permutation
 from rapdarts.errors import InputError
 
 IN_MEMORY_BYTES = 256 * 10**6  # decoded image folders up to this size are kept in memory
-STATISTICS_IMAGES = 1000  # images of a streaming folder that are used for its mean and deviation
+STATISTICS_IMAGES = 1000  # images of a streaming folder that are used for its mean and standard deviation
 
 STATISTICS = {
     "cifar10": ((0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)),

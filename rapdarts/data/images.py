@@ -19,7 +19,7 @@ from rapdarts.errors import InputError
 
 
 class Images(Protocol):
-    """Images of a data set's half, accessed by position, and their labels."""
+    """Images of one half of a data set, accessed by position, and their labels."""
 
     @property
     def labels(self) -> Tensor:
@@ -108,7 +108,7 @@ class Pictures:
         return Pictures(self.root, self.files, self.labels.to(device), self.image)
 
     def digest(self) -> bytes:
-        """Return a hash of the file names and sizes, because reading all files would take as long as an epoch."""
+        """Return a hash of labels, shape, file names and file sizes; reading all files would take as long as an epoch."""
         hashed = hashlib.sha256(repr((len(self), *self.image)).encode())
         hashed.update(self.labels.numpy().tobytes())
         for file in self.files:
@@ -126,7 +126,7 @@ class Pictures:
                 if picture.mode.startswith("I"):  # 16 bits; Pillow's conversion would clip at 255
                     high = np.asarray(picture).astype(np.int64) >> 8
                     colour = Image.fromarray(high.clip(0, 255).astype(np.uint8)).convert("RGB")
-                elif picture.mode in ("P", "PA"):  # via RGBA, because Pillow warns of transparent colours otherwise
+                elif picture.mode in ("P", "PA"):  # via RGBA, because Pillow otherwise warns about transparency
                     colour = picture.convert("RGBA").convert("RGB")
                 else:
                     colour = picture.convert("RGB")
@@ -148,7 +148,7 @@ def _pool() -> ThreadPoolExecutor:
 def open_pictures(root: Path, files: Sequence[str], labels: Tensor, size: int) -> Pictures:
     """Return image files with labels (n,) after reading their headers; `size` is the side to scale to, or 0 for no scaling.
 
-    Raises InputError, naming the file, if it is not an image, or if `size` is 0 and its size differs from the first file's.
+    Raises InputError, naming the file, if a file is not an image, or if `size` is 0 and the images differ in size.
     """
     from PIL import Image
 

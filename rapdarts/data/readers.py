@@ -30,7 +30,7 @@ CIFAR_RECORDS = {
     "cifar10": {**{f"data_batch_{i}.bin": 10_000 for i in range(1, 6)}, "test_batch.bin": 10_000},
     "cifar100": {"train.bin": 50_000, "test.bin": 10_000},
 }
-"""Number of records (label bytes and 3,072 pixels) in each file of the binary version, the test file last."""
+"""Number of records (label bytes and 3,072 pixel values) in each file of the binary version, the test file last."""
 
 FASHION_NAMES = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle_boot".split()  # noqa: SIM905
 
@@ -112,7 +112,7 @@ def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]
     except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DamagedError(f"{file} is damaged ({error}); save it again.") from None
     if config.name == "digits":
-        # Stored with the original values 0..16.
+        # The file has the original pixel values, 0..16.
         arrays["x"] = (arrays["x"].astype(np.int64) * 255 // 16).astype(np.uint8)
     if {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys():
         pixels, test_pixels = (as_pixels(arrays[key], f"{file}, {key}") for key in ("x_train", "x_test"))
@@ -132,7 +132,7 @@ def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]
     mask = arrays["test"]
     if mask.shape != (len(labels),) or not np.isin(mask, (0, 1)).all() or len(np.unique(mask)) < 2:
         raise InputError(
-            f"{file}, test: must be 1 (test) or 0 (train) for each of the {len(labels)} images, and each at least once."
+            f"{file}, test: must be 1 (test) or 0 (train) for each of the {len(labels)} images, with at least one of each."
         )
     chosen = torch.from_numpy(mask.astype(bool))
     train, test = (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
@@ -140,7 +140,7 @@ def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]
 
 
 def _read_cifar(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
-    """Read the binary version: records of 1 (CIFAR-10) or 2 (CIFAR-100: coarse, fine) label bytes and 3,072 pixels."""
+    """Read the binary version: records of 1 (CIFAR-10) or 2 (CIFAR-100: coarse, fine) label bytes and 3,072 pixel values."""
     formats = {"cifar10": (1, 10, "batches.meta.txt"), "cifar100": (2, 100, "fine_label_names.txt")}
     label_bytes, classes, meta = formats[config.name]
     sizes = {file: records * (label_bytes + 3072) for file, records in CIFAR_RECORDS[config.name].items()}
