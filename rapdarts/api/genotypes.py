@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from rapdarts.strategy.derive import Derivation
 
 
-def read(genotype: Genotype | AnyPath, space: str = "darts") -> Genotype:
-    """Read a genotype from a `Genotype`, a name from the literature such as PDARTS, a file, a run folder, or text written by export.
+def read(genotype: Genotype | AnyPath, space: str = "") -> Genotype:
+    """Read a genotype from a `Genotype`, a name from the literature such as PDARTS, a file, a run folder, or a text.
 
-    `space` is the search space of text in the DARTS dialect, which does not name one. Raises InputError.
+    A file may be written by another program (docs/export.md lists the formats); `FILE:NAME` and `FILE:LINE` name one of
+    several genotypes in it. `space` is the search space of a text that does not name one; by default, it is the shipped space
+    that fits. Raises InputError.
     """
     return lookup.find_network(lookup.word_of(genotype), space, networks=False).the_genotype()
 

@@ -34,7 +34,7 @@ def load(path: Network, *, normalise: bool = True, classes: int | None = None, s
     torch's global generator. To train the network on other data, call `.train()` first. `space` is the genotype's search
     space if it does not ship. Raises InputError if there is no such network, DamagedError if the file is damaged.
     """
-    file = lookup.find_trained(lookup.word_of(path))
+    file = lookup.find_trained(lookup.word_of(path), onnx=False)
     from rapdarts.deploy.model_file import deployed, read_trained, with_new_head
     from rapdarts.deploy.network_costs import options_of
 
@@ -119,7 +119,7 @@ def export(
     if not options.out:
         raise InputError(f"to={options.to} writes a file; name it with out=FILE.")
     out = atomic.file_in_folder(options.out)
-    file = lookup.find_trained(word, f"to={options.to}")
+    file = lookup.find_trained(word, f"to={options.to}", onnx=False)
     from rapdarts.deploy.exporting import export_file
     from rapdarts.loops.in_programs import as_it_was, reader_of
     from rapdarts.loops.results import Exported

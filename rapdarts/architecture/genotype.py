@@ -6,22 +6,21 @@ import json
 import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from rapdarts.architecture import dialects
 from rapdarts.architecture.cell import Cell
+from rapdarts.architecture.dialects import nasbench
+from rapdarts.architecture.dialects.forms import FORMAT
 from rapdarts.architecture.drawing import draw
-from rapdarts.architecture.space import KINDS, SearchSpace, Skeleton
+from rapdarts.architecture.space import KINDS, NONE, SearchSpace, Skeleton
 from rapdarts.errors import InputError, shorten, suggestion
 from rapdarts.files.json import dump, quote_value
 
 if TYPE_CHECKING:
     import numpy as np
 
-FORMAT = "rapdarts-genotype"
 VERSION = 1
-MAX_FILE_BYTES = 1_000_000
 
 SKELETON: Mapping[str, int] = {
     "layers": 1_000,
@@ -123,11 +122,11 @@ class Genotype:
         three nodes; each node has one edge from the input and each earlier node, and the output is the last node.
         """
         cell = self.cells.get("normal")
-        if cell is not None and len(self.cells) == 1 and (cell.inputs, cell.concat) == (1, (dialects.BENCH_NODES,)):
+        if cell is not None and len(self.cells) == 1 and (cell.inputs, cell.concat) == (1, (nasbench.BENCH_NODES,)):
             nodes = [sorted(node, key=lambda edge: edge[1]) for node in cell.nodes]
             text = "+".join("|" + "".join(f"{primitive}~{source}|" for primitive, source in node) for node in nodes)
             with suppress(InputError):
-                if dialects.cells_from_nasbench201(text, "").cells["normal"]["nodes"] == [
+                if nasbench.cells_of_bars(text, "").cells["normal"]["nodes"] == [
                     [[*edge] for edge in node] for node in nodes
                 ]:
                     return text
@@ -148,18 +147,50 @@ class Genotype:
 # --- in a search space --------------------------------------------------------------------------------------------
 
 
+def buildable(genotype: Genotype, space: SearchSpace, where: str) -> Genotype:
+    """Return the genotype with the edges that its network has in `space`, whether or not a search of the space could choose it.
+
+    Nodes and edges may differ in number from those of the space, and an input may be used twice in a node. An edge `none` is
+    a missing edge, except in spaces that derive it. Raises InputError, naming the cell, node and edge, for another number of
+    inputs, an unknown primitive, or a node whose edges are all `none` but whose output is used.
+    """
+    _check_kinds(genotype, space, where)
+    cells = {}
+    for kind in space.kinds:
+        cell, here = genotype.cells[kind], f"{where}: cell {kind}"
+        if cell.inputs != space.inputs:
+            raise InputError(f"{here} has {cell.inputs} inputs; the space {space.name} has {space.inputs}.")
+        if space.inputs == 1 and len(cell.concat) != 1:
+            raise InputError(
+                f"{here} outputs {quote_value(list(cell.concat))}; in the space {space.name} it must output one node."
+            )
+        nodes = []
+        for number, node in enumerate(cell.nodes):
+            kept = [edge for edge in node if space.derive_none or edge[0] != NONE]
+            for primitive, source in kept:
+                if primitive not in space.primitives:
+                    edge = f"{here}, node {number}, edge {node.index((primitive, source))}"
+                    raise _no_primitive(primitive, space, list(space.primitives), edge)
+            nodes.append(tuple(kept))
+        unused = {cell.inputs + number for number, node in enumerate(cell.nodes) if node and not nodes[number]}
+        for source in [*cell.concat, *(source for node in nodes for _, source in node)]:
+            if source in unused:
+                raise InputError(
+                    f"{here}, node {source - cell.inputs} has only edges none, so its output is zero; remove the node from concat and"
+                    " from the inputs of other nodes, or give it another edge."
+                )
+        cells[kind] = replace(cell, nodes=tuple(nodes))
+    return replace(genotype, cells=cells)
+
+
 def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
-    """Raise InputError, naming the cell, node and edge, unless the genotype belongs to `space`.
+    """Raise InputError, naming the cell, node and edge, unless a search of `space` could choose the genotype.
 
     A search keeps `edges_kept` edges per node. A genotype from another program may have fewer, unless the space keeps
     all edges.
     """
-    allowed = [name for name in space.primitives if space.derive_none or name != "none"]
-    names = ", ".join(allowed)
-    for kind in KINDS:
-        if (kind in genotype.cells) != (kind in space.kinds):
-            found, has = ("is missing", "one") if kind in space.kinds else ("is not allowed", "none")
-            raise InputError(f"{where}: cell {kind} {found}; the space {space.name} has {has}.")
+    allowed = [name for name in space.primitives if space.derive_none or name != NONE]
+    _check_kinds(genotype, space, where)
     for kind in space.kinds:
         cell, here = genotype.cells[kind], f"{where}: cell {kind}"
         for name, given, wanted in (("inputs", cell.inputs, space.inputs), ("nodes", len(cell.nodes), space.nodes)):
@@ -175,18 +206,32 @@ def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
             for position, (primitive, source) in enumerate(node):
                 edge = f"{here}, node {number}, edge {position}"
                 if primitive in space.primitives and primitive not in allowed:
+                    names = ", ".join(allowed)
                     raise InputError(f"{edge}: an edge cannot be none in the space {space.name}; use one of {names}.")
                 if primitive not in allowed:
-                    raise InputError(
-                        f"{edge}: the space {space.name} has no primitive {quote_value(primitive)}{_code_points(primitive)};"
-                        f" {suggestion(primitive, allowed)}."
-                    )
+                    raise _no_primitive(primitive, space, allowed, edge)
                 if not space.repeat_inputs and source in (earlier for _, earlier in node[:position]):
                     raise InputError(f"{edge}: input {source} is used twice, which the space {space.name} forbids.")
         if space.inputs == 1 and cell.concat != space.outputs:
             raise InputError(
                 f"{here} outputs {quote_value(list(cell.concat))}; in the space {space.name} it must output {list(space.outputs)}."
             )
+
+
+def _check_kinds(genotype: Genotype, space: SearchSpace, where: str) -> None:
+    """Raise InputError unless the genotype has the kinds of cell that the space has."""
+    for kind in KINDS:
+        if (kind in genotype.cells) != (kind in space.kinds):
+            found, has = ("is missing", "one") if kind in space.kinds else ("is not allowed", "none")
+            raise InputError(f"{where}: cell {kind} {found}; the space {space.name} has {has}.")
+
+
+def _no_primitive(primitive: str, space: SearchSpace, allowed: list[str], edge: str) -> InputError:
+    """Return the error for an edge with a primitive that is not in the space."""
+    return InputError(
+        f"{edge}: the space {space.name} has no primitive {quote_value(primitive)}{_code_points(primitive)};"
+        f" {suggestion(primitive, allowed)}."
+    )
 
 
 def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
@@ -228,7 +273,7 @@ def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
         nodes = []
         for number in range(space.nodes):
             into = [
-                [name for name in names if space.derive_none or name != "none"]
+                [name for name in names if space.derive_none or name != NONE]
                 for names in candidates[space.edges_into(number)]
             ]
             usable = [source for source, names in enumerate(into) if names]

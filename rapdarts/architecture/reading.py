@@ -9,16 +9,23 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rapdarts.architecture import dialects
 from rapdarts.architecture.cell import Cell
-from rapdarts.architecture.genotype import FORMAT, MAX_FILE_BYTES, SKELETON, VERSION, Genotype
+from rapdarts.architecture.dialects.forms import FORMAT, cells_of, is_ours
+from rapdarts.architecture.dialects.search import UNDERSTOOD, find
+from rapdarts.architecture.genotype import SKELETON, VERSION, Genotype
 from rapdarts.architecture.space import KINDS, Skeleton
 from rapdarts.errors import InputError
 from rapdarts.files.json import Fault, as_list, as_object, is_whole, quote_value, reader, record, strict_loads
 from rapdarts.files.text import read_text
 
+MAX_FILE_BYTES = 2**26
+"""Size of the largest file that is read, such as the log of a long search."""
+MAX_JSON_CHARACTERS = 1_000_000
+
 SPACE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 """Pattern of a space's name, which becomes a module name: no character may lead out of the folder of spaces."""
+HEADER = re.compile(r"\s*#\s*space:\s*([A-Za-z_][A-Za-z0-9_-]{0,63})\s*\n")
+"""First line of a text in the DARTS dialect that names its space."""
 
 as_space_name = reader(
     lambda value: isinstance(value, str) and SPACE_NAME.fullmatch(value) is not None,
@@ -27,44 +34,55 @@ as_space_name = reader(
 as_stem = reader(lambda value: value in ("cifar", "imagenet"), "cifar or imagenet")
 
 
-def read_genotype(path: Path, space: str = "darts") -> Genotype:
+def read_genotype(path: Path, space: str = "darts", member: str = "") -> Genotype:
     """Return the genotype in a file of any dialect. `space` is the genotype's space if the file names none.
 
-    Raises InputError if the file is not regular, too large, not UTF-8, or not a genotype.
+    `member` is the name or the line of one of several genotypes. Raises InputError if the file is not regular, too large,
+    not UTF-8, or without a genotype, or if it has several and `member` is empty.
     """
     where = str(path)
-    text = read_text(path, where, MAX_FILE_BYTES, f"has more than {MAX_FILE_BYTES} bytes, too many for a genotype")
-    if "\0" in text:
-        raise InputError(f"{where} is not UTF-8 text (it looks like UTF-16 or binary); save it as UTF-8.")
-    return parse_genotype(text, where, space)
+    text = read_text(
+        path, where, MAX_FILE_BYTES, f"has more than {MAX_FILE_BYTES:,} bytes, too many for a genotype or a log"
+    )
+    return parse_genotype(text, where, space, member)
 
 
-def parse_genotype(text: str, where: str, space: str = "darts") -> Genotype:
+def parse_genotype(text: str, where: str, space: str = "darts", member: str = "") -> Genotype:
     """Return the genotype in a text: our JSON, or a dialect of another program (`rapdarts.architecture.dialects`).
 
-    `where` names the text in messages. `space` is the genotype's space if the text names none. Raises InputError.
+    `where` names the text in messages. `space` is the genotype's space if the text names none, and `member` the name or the
+    line of one of several genotypes. Raises InputError.
     """
     if text.startswith("\ufeff"):
         raise InputError(f"{where} begins with a byte order mark; save it as UTF-8 without one.")
     if not text.strip():
         raise InputError(f"{where} is empty; it must contain a genotype.")
-    foreign = dialects.find_dialect(text)
-    return _genotype(foreign(text, where), where, space) if foreign else parse_genotype_json(text, where, space)
+    if "\0" in text:
+        raise InputError(f"{where} is not UTF-8 text (it looks like UTF-16 or binary); save it as UTF-8.")
+    found = find(text, where, member)
+    if is_ours(found.value):
+        return _ours(found.value, found.where)
+    parsed, header = cells_of(found.value, found.where), HEADER.match(text)
+    cells = {kind: _cell(tree, f"{found.where}: cell {kind}") for kind, tree in parsed.cells.items()}
+    return Genotype(parsed.space or (header[1] if header else space), cells, provenance=found.provenance)
 
 
-def parse_genotype_json(text: str, where: str, space: str = "darts") -> Genotype:
-    """Return the genotype in a JSON text: our format, or an NNI dictionary, whose space is `space`. Raises InputError."""
-    if len(text) > MAX_FILE_BYTES:
+def parse_genotype_json(text: str, where: str) -> Genotype:
+    """Return the genotype in a text of our own JSON. Raises InputError."""
+    if len(text) > MAX_JSON_CHARACTERS:
         raise InputError(f"{where} has {len(text)} characters, too many for a genotype.")
     try:
         tree = as_object(strict_loads(text), where)
     except Fault as fault:
         raise InputError(f"{where}, {fault}.") from None
-    if "format" not in tree and dialects.is_nni(tree):
-        return _genotype(dialects.cells_from_nni(tree, where), where, space)
+    return _ours(tree, where)
+
+
+def _ours(tree: dict[str, Any], where: str) -> Genotype:
+    """Return the genotype in an object of our own JSON. Raises InputError."""
     if tree.get("format") != FORMAT:
         raise InputError(
-            f"{where}: format must be {FORMAT!r}, not {quote_value(tree.get('format'))}; supported formats are {dialects.UNDERSTOOD}."
+            f"{where}: format must be {FORMAT!r}, not {quote_value(tree.get('format'))}; supported formats are {UNDERSTOOD}."
         )
     version = tree.get("version")
     if not is_whole(version) or version < 1:
@@ -78,11 +96,6 @@ def parse_genotype_json(text: str, where: str, space: str = "darts") -> Genotype
     cells = record(facts["cells"], f"{where}: cells", dict.fromkeys(KINDS[:1]), dict.fromkeys(KINDS[1:]))
     facts["cells"] = {kind: _cell(cell, f"{where}: cell {kind}") for kind, cell in cells.items()}
     return Genotype(**facts)
-
-
-def _genotype(parsed: dialects.ParsedCells, where: str, space: str) -> Genotype:
-    cells = {kind: _cell(tree, f"{where}: cell {kind}") for kind, tree in parsed.cells.items()}
-    return Genotype(parsed.space or space, cells, provenance=parsed.provenance)
 
 
 def _cell(tree: Any, where: str) -> Cell:

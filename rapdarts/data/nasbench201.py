@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rapdarts.architecture.dialects import BENCH_EDGE
+from rapdarts.architecture.dialects.nasbench import BENCH_EDGE
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.errors import InputError
 

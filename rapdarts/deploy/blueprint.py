@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from rapdarts.architecture.genotype import Genotype, validate
+from rapdarts.architecture.genotype import Genotype, buildable
 from rapdarts.architecture.reading import parse_genotype_json
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import RetrainConfig
@@ -201,5 +201,5 @@ def of_card(card: Mapping[str, Any], where: str, space: Space = None) -> Bluepri
     if genotype.skeleton is None:
         raise ValueError("its genotype has no skeleton")
     own = find_space(space, genotype.space)
-    validate(genotype, own, where)
-    return DerivedBlueprint(replace(genotype, space=own.name), own, genotype.skeleton)
+    built = buildable(genotype, own, where)
+    return DerivedBlueprint(replace(built, space=own.name), own, genotype.skeleton)

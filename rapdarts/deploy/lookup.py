@@ -13,21 +13,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rapdarts.architecture.genotype import Genotype, validate
+from rapdarts.architecture.dialects.search import UNDERSTOOD, NoGenotype
+from rapdarts.architecture.genotype import Genotype, buildable
 from rapdarts.architecture.literature import LITERATURE
-from rapdarts.architecture.reading import parse_genotype, read_genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.resolve import experiment_names
-from rapdarts.deploy.space_lookup import Space, find_space
+from rapdarts.deploy.genotype_files import OF_RUN, genotype_in, genotype_of, split_member
+from rapdarts.deploy.space_lookup import Space, space_for
 from rapdarts.errors import InputError, RapdartsError, shorten, suggestion
 from rapdarts.files.run_files import RunFile, run_of
 from rapdarts.networks.reference import REFERENCE, find_reference
 
 CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 """Pattern of `package.module:callable`, a network in the user's own code."""
-
-GENOTYPES = (RunFile.GENOTYPE, RunFile.BEST_GENOTYPE)
-"""Files of a run folder that hold its genotype: that of a search or a retraining, or the best of a ranking."""
 
 ONNX = ".onnx"
 
@@ -65,6 +63,11 @@ class Found:
             raise InputError(
                 f"{self.where} is a reference network, which has no genotype; name a genotype, such as PDARTS."
             )
+        if self.file.suffix == ONNX:
+            raise InputError(
+                f"{self.file} is an ONNX file, from which rapdarts reads no genotype; name the run folder of its network, or the"
+                f" {RunFile.NETWORK} there."
+            )
         genotype, reference = _in_trained(self.file, space)
         if genotype is None:
             raise InputError(
@@ -74,7 +77,7 @@ class Found:
 
     def the_reference(self, space: Space = None) -> str:
         """Return the name of the reference network, including one stored in a file; empty for the network of a genotype."""
-        if self.file is not None and self.genotype is None:
+        if self.file is not None and self.genotype is None and self.file.suffix != ONNX:
             return _in_trained(self.file, space)[1]
         return self.reference
 
@@ -88,12 +91,13 @@ def _in_trained(file: Path, space: Space) -> tuple[Genotype | None, str]:
 
 
 def find_network(
-    given: Genotype | str | os.PathLike[str], space: str = "darts", networks: bool = True, code: bool = False
+    given: Genotype | str | os.PathLike[str], space: str = "", networks: bool = True, code: bool = False
 ) -> Found:
-    """Return the network that a value, a name, a file, a run folder, or text written by export refers to.
+    """Return the network that a value, a name, a file, FILE:NAME, a run folder, or the text of a genotype refers to.
 
-    `space` is the search space of text in the DARTS dialect, which does not name one. `networks` says whether messages
-    suggest reference networks too, and `code` whether `package.module:callable` is accepted. Raises InputError.
+    `space` is the search space of a text that does not name one; by default, the shipped space that fits. `networks` says
+    whether messages suggest reference networks too, and `code` whether `package.module:callable` is accepted. Raises
+    InputError.
     """
     if isinstance(given, Genotype):
         return Found("the genotype", "the genotype", given)
@@ -113,18 +117,27 @@ def find_network(
     if reference is not None:
         return Found(name, name, reference=reference)
     if os.path.exists(name):
-        return _in_files(name, Path(name))
-    if any(mark in name for mark in "({|"):
-        return Found("the genotype", "the genotype", parse_genotype(name, "the genotype", space))
-    if code and CODE.fullmatch(name):
+        return _in_files(name, Path(name), space)
+    if part := split_member(name):
+        return Found(name, name, genotype_in(part[0], space, part[1]))
+    what, forms = "network" if networks else "genotype", "a file, package.module:callable" if code else "a file"
+    if any(mark in name for mark in "({|") or name.lstrip().startswith("["):
+        try:
+            return Found("the genotype", "the genotype", genotype_of(name, space))
+        except NoGenotype:
+            raise InputError(
+                f"there is no {what} {shorten(repr(name))}: it is neither {forms} nor a known name, and as a text it holds no"
+                f" genotype; supported formats are {UNDERSTOOD}."
+            ) from None
+    if code and CODE.fullmatch(name) and not name.partition(":")[0].endswith(".py"):
         return Found(name, name, code=name)
-    if os.sep in name:
+    if os.sep in name or ".py:" in name:
+        missing = name.rpartition(":")[0] if ".py:" in name else name
         raise InputError(
-            f"there is no file or folder {shorten(name)}; give an existing path, or the name of a network."
+            f"there is no file or folder {shorten(missing)}; give an existing path, or the name of a network."
         )
     if name in experiment_names():
         raise InputError(f"{name!r} is an experiment, not a network; name the network before the experiment.")
-    what, forms = "network" if networks else "genotype", "a file, package.module:callable" if code else "a file"
     hint = suggestion(name, [*LITERATURE, *(REFERENCE if networks else ())])
     raise InputError(f"there is no {what} {shorten(repr(name))}: it is neither {forms} nor a known name; {hint}.")
 
@@ -134,15 +147,15 @@ def find_genotype(name: str) -> Genotype | None:
     return next((genotype for known, genotype in LITERATURE.items() if known.lower() == name.lower()), None)
 
 
-def _in_files(name: str, path: Path) -> Found:
+def _in_files(name: str, path: Path, space: str = "") -> Found:
     """Return the network of a run folder or a file."""
     if not os.path.isdir(path):
-        if path.suffix == ".safetensors":
+        if path.suffix in (".safetensors", ONNX):
             return Found(name, name, file=path, folder=run_of(path))
-        return Found(name, name, read_genotype(path))
-    for file in GENOTYPES:
+        return Found(name, name, genotype_in(path, space))
+    for file in OF_RUN:
         if os.path.exists(path / file):
-            return Found(name, str(path / file), read_genotype(path / file), folder=run_of(path / file))
+            return Found(name, str(path / file), genotype_in(path / file, space), folder=run_of(path / file))
     if (path / RunFile.NETWORK).exists():
         trained = path / RunFile.NETWORK
         return Found(name, str(trained), file=trained, folder=run_of(trained))
@@ -151,10 +164,11 @@ def _in_files(name: str, path: Path) -> Found:
     )
 
 
-def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
+def find_trained(name: str | os.PathLike[str], purpose: str = "", onnx: bool = True) -> Path:
     """Return the file of a trained network, given its run folder or the file itself.
 
-    `purpose` says what needs the network, such as `to=onnx`. Raises InputError, with advice, for a network without weights.
+    `purpose` says what needs the network, such as `to=onnx`, and `onnx` whether an ONNX file is enough. Raises InputError,
+    with advice, for a network without weights.
     """
     if not isinstance(name, str | os.PathLike):
         raise InputError(
@@ -162,11 +176,20 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
         )
     path = Path(name)
     file = path / RunFile.NETWORK if os.path.isdir(path) else path
+    if os.path.isfile(file) and file.suffix == ONNX and not onnx:
+        raise InputError(
+            f"{file} is an ONNX file, which rapdarts can only evaluate and count; name the run folder of its network, or the"
+            f" {RunFile.NETWORK} there."
+        )
     if os.path.isfile(file) and file.suffix in (".safetensors", ONNX):
         return file
     target, needs = shorten(os.fspath(name)), f"{purpose} needs" if purpose else "it is needed"
     train = f"train it first (rapdarts retrain {target} EXPERIMENT run=FOLDER) and name that folder"
     need = f", and {purpose} needs a trained network" if purpose else ""
+    if os.path.isfile(path / RunFile.RANKING):
+        raise InputError(
+            f"{path} is a ranking, whose networks are in {path / 'trained'}; name the folder of one, such as {path / 'trained' / '1'}."
+        )
     if os.path.isdir(path) and not (path / RunFile.GENOTYPE).exists():
         raise InputError(
             f"{path} has no {RunFile.NETWORK}{f', which {needs}' if purpose else ''}; name the folder of a finished retraining."
@@ -175,13 +198,11 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
         raise InputError(
             f"{path} is for another runtime, and rapdarts cannot read it; name its run folder, or the {RunFile.NETWORK} there."
         )
-    file_or_onnx = (
-        f"or its {RunFile.NETWORK}" if purpose else f"its {RunFile.NETWORK}, or an ONNX file of rapdarts export"
-    )
+    file_or_onnx = f"its {RunFile.NETWORK}, or an ONNX file of rapdarts export" if onnx else f"or its {RunFile.NETWORK}"
     wanted = f"name a run folder of rapdarts retrain, {file_or_onnx}"
-    if os.path.exists(path):
+    if os.path.exists(path) or split_member(os.fspath(name)):
         try:
-            _in_files(os.fspath(name), path)
+            find_network(name)
         except RapdartsError:
             raise InputError(f"{path} is not a trained network; {wanted}.") from None
         raise InputError(f"{path} has a genotype but no weights{need}; {train}.")
@@ -233,6 +254,6 @@ def network_to_train(found: Found, space: Space, asked: Mapping[str, str]) -> tu
             raise InputError(f"{reference} is a reference network, which does not use {useless}; leave it out.")
         return replace(found, reference=reference, file=None), None
     genotype = found.the_genotype(space)
-    own = find_space(space, genotype.space)
-    validate(genotype, own, found.where)
-    return replace(found, genotype=genotype, file=None), own
+    own = space_for(genotype, space)
+    built = replace(buildable(genotype, own, found.where), space=own.name)
+    return replace(found, genotype=built, file=None), own

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rapdarts.architecture.genotype import Genotype, validate
+from rapdarts.architecture.genotype import Genotype, buildable
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.command_options import CountConfig
 from rapdarts.config.experiment import HardwareConfig, image_shape
@@ -25,7 +25,7 @@ from rapdarts.deploy import skeletons
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlueprint
 from rapdarts.deploy.lookup import Found
 from rapdarts.deploy.model_file import read_trained
-from rapdarts.deploy.space_lookup import Space, find_space, named_space
+from rapdarts.deploy.space_lookup import Space, named_space, space_for
 from rapdarts.deploy.user_network import UserNetwork, from_code, refuse_lazy
 from rapdarts.errors import InputError, shorten
 from rapdarts.networks.reference import REFERENCE
@@ -59,12 +59,12 @@ def genotype_at(
 
     The options override the skeleton. Raises InputError.
     """
-    own = find_space(space, genotype.space)
-    validate(genotype, own, where)
+    own = space_for(genotype, space)
+    built = buildable(genotype, own, where)
     image = image_shape(options.input) if options.input else None
     base = genotype.skeleton or skeletons.of_space(own)
     skeleton = skeletons.changed(base, options.layers, options.channels, image, options.classes, options.stem)
-    return DerivedBlueprint(replace(genotype, space=own.name), own, skeleton, name=name)
+    return DerivedBlueprint(replace(built, space=own.name), own, skeleton, name=name)
 
 
 def cost_of(

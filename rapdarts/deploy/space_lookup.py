@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import Factory, SearchSpace
 from rapdarts.errors import InputError, shorten, suggestion
 
@@ -21,6 +22,11 @@ Space = str | os.PathLike[str] | SearchSpace | None
 """A search space as a user gives it: a value, the name of one that ships, or a pathlib.Path of a Python file that defines SPACE.
 
 A str is never taken for a file: it may come from a configuration, which must not run code."""
+
+
+def space_for(genotype: Genotype, given: Space) -> SearchSpace:
+    """Return the search space that was given, whatever its name, or the genotype's own if none was given. Raises InputError."""
+    return find_space(given) if given is not None else named_space(genotype.space)
 
 
 def find_space(given: Space, name: str = "") -> SearchSpace:
@@ -46,9 +52,14 @@ def find_space(given: Space, name: str = "") -> SearchSpace:
     return space
 
 
+def shipped_spaces() -> list[str]:
+    """Return the names of the spaces that ship: the modules in `search_spaces`."""
+    return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("search_spaces").__path__))
+
+
 def named_space(name: str) -> SearchSpace:
     """Return the SPACE of a module in `search_spaces`. Raises InputError, naming the nearest, for an unknown name."""
-    known = sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("search_spaces").__path__))
+    known = shipped_spaces()
     if name not in known:
         raise InputError(
             f"there is no search space {shorten(repr(name))}; {suggestion(name, known)}; for your own space, add --space FILE,"

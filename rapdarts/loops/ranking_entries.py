@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from rapdarts.architecture.genotype import Genotype, validate
+from rapdarts.architecture.genotype import Genotype, buildable
 from rapdarts.architecture.space import Skeleton
 from rapdarts.config import resolve
 from rapdarts.config.command_options import DeriveConfig
@@ -14,7 +15,7 @@ from rapdarts.cost.count import deployment_facts
 from rapdarts.cost.prices import read_hardware
 from rapdarts.data.dataset import DataSet
 from rapdarts.deploy.lookup import find_network
-from rapdarts.deploy.space_lookup import Space, find_space
+from rapdarts.deploy.space_lookup import Space, space_for
 from rapdarts.errors import InputError, shorten
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops.finished_search import finished_search, settings_of_run
@@ -64,9 +65,9 @@ def _named(target: str | Genotype, space: Space) -> RankingEntry:
     """Return the entry of a genotype that the user names."""
     found = find_network(target, networks=False)
     genotype = found.the_genotype(space)
-    own = find_space(space, genotype.space)
-    validate(genotype, own, found.where)
-    return RankingEntry(genotype, own, (found.where if isinstance(target, Genotype) else target,))
+    own = space_for(genotype, space)
+    built = replace(buildable(genotype, own, found.where), space=own.name)
+    return RankingEntry(built, own, (found.where if isinstance(target, Genotype) else target,))
 
 
 def _refuse_other_data(folder: Path, skeleton: Skeleton, config: Experiment, data: DataSet) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapdarts.architecture.cell import Cell
-from rapdarts.architecture.dialects import NNI_OLD_NAMES
+from rapdarts.architecture.dialects.nni import NNI_OLD_NAMES
 from rapdarts.architecture.genotype import Genotype, random_genotype, validate
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import parse_genotype, read_genotype

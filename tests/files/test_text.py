@@ -12,12 +12,15 @@ from rapdarts.files.text import read_text
 
 
 def test_only_small_utf8_files_are_read(tmp_path: Path) -> None:
-    fifo, text, latin, utf16, binary = (tmp_path / name for name in ("fifo", "text", "latin", "utf16", "binary"))
+    names = ("fifo", "text", "latin", "utf16", "little", "binary", "pickled")
+    fifo, text, latin, utf16, little, binary, pickled = (tmp_path / name for name in names)
     os.mkfifo(fifo)
     text.write_bytes("grün".encode())
     latin.write_bytes(b"gr\xfcn")
     utf16.write_bytes("grün".encode("utf-16"))
-    binary.write_bytes(b"\x80\0")
+    little.write_bytes("\xfc1".encode("utf-16-le"))
+    binary.write_bytes(b"\x89P\0\0")
+    pickled.write_bytes(b"\x80\4\x95")
     assert read_text(text, "it", 5, "is large") == "grün"
     for path, words in [
         (fifo, "it is no file."),
@@ -26,7 +29,9 @@ def test_only_small_utf8_files_are_read(tmp_path: Path) -> None:
         (tmp_path / "none", "it cannot be read: No such file or directory."),
         (tmp_path / "a\0b", "'it' is not the name of a file."),
         (latin, "it is not UTF-8 text (byte 2); save it as UTF-8."),
-        (binary, "it is not UTF-8 text (it looks like UTF-16 or binary); save it as UTF-8."),
+        (binary, "it is a binary file, not text."),
+        (pickled, "it is a binary file, not text."),
+        (little, "it is not UTF-8 text (it looks like UTF-16); save it as UTF-8."),
         (utf16, "it is large."),
     ]:
         with pytest.raises(InputError) as refusal:

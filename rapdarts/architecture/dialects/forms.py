@@ -1,0 +1,87 @@
+"""Forms of a genotype: recognition of a plain value, and the parser of each form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rapdarts.architecture.dialects import darts, nasbench, nni
+from rapdarts.architecture.dialects.python_values import Call
+from rapdarts.architecture.dialects.trees import ParsedCells
+from rapdarts.errors import InputError
+from rapdarts.files.json import is_whole
+
+FORMAT = "rapdarts-genotype"
+"""Value of the field `format` of our own JSON."""
+
+
+def is_ours(value: Any) -> bool:
+    """Return whether a value is an object of our own JSON, perhaps a wrong one."""
+    if not isinstance(value, dict):
+        return False
+    return value.get("format") == FORMAT or ("cells" in value and not is_other(value))
+
+
+def is_other(value: Any) -> bool:
+    """Return whether a value is an object of a file of ours that is not a genotype, such as alphas.json."""
+    form = value.get("format") if isinstance(value, dict) else None
+    return isinstance(form, str) and form.startswith("rapdarts-") and form != FORMAT
+
+
+def is_genotype(value: Any) -> bool:
+    """Return whether a value has one of the forms of a genotype, perhaps with mistakes."""
+    return is_ours(value) or _parser(value) is not None
+
+
+def cells_of(value: Any, where: str) -> ParsedCells:
+    """Return the cells of a value in the form of another program; `where` names it in messages. Raises InputError."""
+    parser = _parser(value)
+    if parser is None:
+        raise InputError(f"{where} has none of the forms of a genotype.")
+    return parser(value, where)
+
+
+def _parser(value: Any) -> Callable[[Any, str], ParsedCells] | None:
+    """Return the function that parses the form of a value; None if it is not a genotype of another program."""
+    if isinstance(value, Call):
+        return _of_call if value.name.endswith("Genotype") else None
+    if isinstance(value, dict):
+        if nni.is_nni(value):
+            return nni.cells_of_nni
+        if nasbench.is_config(value):
+            return nasbench.cells_of_config
+        darts_keys = "normal" in value and value.keys() & {"normal_concat", "reduce", "reduce_concat"}
+        return darts.cells_of_fields if darts_keys or {"recurrent", "concat"} <= value.keys() else None
+    if nasbench.is_bars(value):
+        return nasbench.cells_of_bars
+    if nasbench.is_bench_cell(value):
+        return nasbench.cells_of_bench_lists
+    if nasbench.is_compact(value):
+        return nasbench.cells_of_compact
+    return _of_sequence if _is_sequence(value) else None
+
+
+def _of_call(call: Call, where: str) -> ParsedCells:
+    """Return the cells of Genotype(...). Fields without names are in the order of the DARTS family."""
+    fields = darts.fields_of_sequence(call.arguments)
+    if twice := fields.keys() & call.fields.keys():
+        raise InputError(f"{where}: {call.name}(...) gives the field {min(twice)} twice; keep one.")
+    return darts.cells_of_fields({**fields, **call.fields}, where)
+
+
+def _of_sequence(value: list[Any], where: str) -> ParsedCells:
+    return darts.cells_of_fields(darts.fields_of_sequence(value), where)
+
+
+def _is_sequence(value: Any) -> bool:
+    """Return whether a value is a genotype without the names of its fields, as JSON writes named tuples."""
+
+    def is_concat(part: Any) -> bool:
+        return isinstance(part, list) and bool(part) and all(map(is_whole, part))
+
+    return (
+        isinstance(value, list)
+        and len(value) >= len(darts.FIELDS)
+        and (darts.is_cell(value[0]) and is_concat(value[1]))
+        and (darts.is_cell(value[2]) and is_concat(value[3]))
+    )

@@ -1,0 +1,80 @@
+"""Genotypes in a text that is neither Python nor JSON nor YAML, such as a log: found by the characters they begin with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+from rapdarts.architecture.dialects.python_values import Call, parts_of, python_values, unread_in
+from rapdarts.files.json import quote_value
+
+CALL = re.compile(r"Genotype\s{0,8}\(")
+BARS = re.compile(r"\|[^\s|+~]{1,64}~0\|\+\|(?:[^\s|+~]{1,64}~[01]\|){2}\+\|(?:[^\s|+~]{1,64}~[0-2]\|){3}")
+LABEL = re.compile(
+    r"(?P<quote>[\"']?)(?P<name>[A-Za-z_][\w.-]{0,63})(?P=quote)\s{0,8}(?P<sign>[=:])\s{0,8}[\"']?(?:\w{1,64}\.){0,4}\w{0,64}$"
+)
+"""Pattern of a label, `name =` or `name:`, at the end of the text before a genotype; the name of the call may have more parts."""
+STAMP = re.compile(r"\d\d:\d\d")
+STAMPED, HEAD = 48, 400
+"""Number of characters at the beginning of a line in which a time stamp is looked for, and before a genotype, its label."""
+
+BRACKETS = re.compile(r"[()\[\]{}]|'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"")
+MAX_CHARACTERS = 64_000
+"""Length of the longest genotype in a text."""
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A place in a text where a genotype begins: its line, its label (`assigned` with `=`), and whether the line has a time stamp."""
+
+    start: int
+    line: int
+    name: str
+    assigned: bool
+    stamped: bool
+
+
+def mentions(text: str) -> list[Mention]:
+    """Return the places where a call of Genotype or a string of NAS-Bench-201 begins, in order."""
+    places = [match.start() for match in CALL.finditer(text)]
+    if "~0|+|" in text:
+        places = sorted([*places, *(match.start() for match in BARS.finditer(text))])
+    lines = [1 + before for before in accumulate(text.count("\n", *between) for between in pairwise([0, *places]))]
+    found = []
+    for place, line in zip(places, lines, strict=True):
+        begin = text.rfind("\n", 0, place) + 1
+        label = LABEL.search(text[max(begin, place - HEAD) : place])
+        stamped = STAMP.search(text[begin : min(place, begin + STAMPED)]) is not None
+        name, sign = (label["name"], label["sign"]) if label else ("", "")
+        found.append(Mention(place, line, name, sign == "=", stamped))
+    return found
+
+
+def value_at(text: str, mention: Mention) -> tuple[Any, str]:
+    """Return the value of a genotype that a text mentions, and why it cannot be used: empty if it can.
+
+    A value with parts that are not plain is returned too; it is None if there is none.
+    """
+    if bars := BARS.match(text, mention.start):
+        return bars.group(), ""
+    end = _end(text, mention.start)
+    if end is None:
+        return None, "Genotype( was never closed"
+    read = python_values(text[mention.start : end])
+    if not read:
+        return None, f"{quote_value(text[mention.start : end])} is not in Python syntax"
+    value = read[0].value
+    unread = next(filter(None, map(unread_in, parts_of(value))), None) if isinstance(value, Call) else unread_in(value)
+    return value, "" if unread is None else f"found {quote_value(unread.source)}; {unread.reason}"
+
+
+def _end(text: str, start: int) -> int | None:
+    """Return the place after the bracket that closes the first bracket after `start`; None if it is not closed."""
+    depth = 0
+    for token in BRACKETS.finditer(text, start, start + MAX_CHARACTERS):
+        depth += (token.group() in "([{") - (token.group() in ")]}")
+        if depth == 0 and token.group() in ")]}":
+            return token.end()
+    return None

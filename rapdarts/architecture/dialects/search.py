@@ -1,0 +1,257 @@
+"""Search for the genotypes in a text: in Python, JSON or YAML, in quotes, in a log, alone or among others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rapdarts.architecture.dialects.forms import is_genotype, is_other, is_ours
+from rapdarts.architecture.dialects.nasbench import is_bars
+from rapdarts.architecture.dialects.python_values import Call, Named, Unread, is_moderate, python_values
+from rapdarts.architecture.dialects.scanning import BARS, MAX_CHARACTERS, Mention, mentions, value_at
+from rapdarts.architecture.dialects.yaml_values import yaml_value
+from rapdarts.errors import InputError
+from rapdarts.files.json import Fault, quote_value, strict_loads
+
+UNDERSTOOD = (
+    "rapdarts JSON, Genotype(...) of the DARTS family (in Python, JSON, YAML or a log), NNI and NAS-Bench-301 dictionaries,"
+    " and NAS-Bench-201 strings"
+)
+MAX_PARSED = 1_000_000
+"""Length of the longest text that is parsed as a whole; longer texts, such as logs, are only scanned."""
+MAX_LISTED = 500
+"""Largest number of characters of a list of names in a message."""
+MOST_UNNAMED = 1000
+HINTS = ("Genotype", "normal", "recurrent", "~0|", "format", "((", "[[")
+"""Texts of which every genotype contains one."""
+LIKE_JSON = re.compile(r"\s*(?:\{\s*[\"}]|\[|\")")
+"""Pattern of the beginning of JSON, which quotes texts with double quotes."""
+SKIPS = re.compile(r"skip-connect:\s*(\d+)")
+
+
+class NoGenotype(InputError):
+    """A text without a genotype; `finding` is the message without the formats that are supported."""
+
+    def __init__(self, where: str, detail: str = "") -> None:
+        self.finding = f"{where} holds no genotype{detail}"
+        super().__init__(f"{self.finding}; supported formats are {UNDERSTOOD}.")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The value of a genotype in a text, not checked yet, its place for messages, and facts about it."""
+
+    value: Any
+    where: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def find(text: str, where: str, member: str = "") -> Found:
+    """Return the genotype in a text, or the one that `member` names or that is on this line; `where` names the text in messages.
+
+    Of several genotypes with the same name, and of those in a log, the last counts. Raises NoGenotype if there is none, and
+    InputError, with the names and lines of all, if there are several.
+    """
+    text = text.rstrip()
+    values, fault = _values(text, where)
+    if values and is_other(values[0].value):
+        raise NoGenotype(where, f", but {values[0].value['format']}")
+    entries = [entry for value in values if is_moderate(value.value) for entry in _entries(value)]
+    if entries and fault is None:
+        return _choose(entries, where, member)
+    found = mentions(text)
+    if found:
+        return (
+            _of_log(text, found, where, member)
+            if any(one.stamped for one in found)
+            else _scan(text, found, where, member)
+        )
+    if fault is not None:
+        raise InputError(f"{where}, {fault}.")
+    if len(text) > MAX_PARSED:
+        raise NoGenotype(where, f": more than {MAX_PARSED:,} characters are only searched for Genotype(...)")
+    raise NoGenotype(where, _detail(values))
+
+
+def _values(text: str, where: str) -> tuple[list[Named], Fault | None]:
+    """Return the values of a text as JSON, Python or YAML, whichever has a genotype, and the fault of a text that looks like JSON."""
+    fault: Fault | None = None
+    if len(text) > MAX_PARSED:
+        return [], None
+    if LIKE_JSON.match(text):
+        try:
+            return [Named("", strict_loads(text))], None
+        except Fault as found:
+            if found.kind != "syntax":
+                raise InputError(f"{where}, {found}.") from None
+            fault = found
+    if is_bars(text):
+        lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        if all(BARS.fullmatch(line) for _, line in lines):
+            return [Named("", line, number, number) for number, line in lines], None
+        return [Named("", text)], None
+    python = python_values(text) or []
+    if any(map(_has_foreign, python)):
+        return python, None
+    if any(hint in text for hint in HINTS) and ":" in text:
+        value = Named("", yaml_value(text))
+        if _has_foreign(value):
+            return [value], None
+    return python, fault
+
+
+def _has_foreign(named: Named) -> bool:
+    """Return whether a value holds a genotype of another program; our own JSON must be JSON."""
+    return is_moderate(named.value) and any(not is_ours(entry.value) for entry in _entries(named))
+
+
+def _entries(named: Named) -> Iterator[Named]:
+    """Yield the genotypes in a value, each with its name: that of the value, and its place inside, with dots."""
+    value = named.value
+    if isinstance(value, str):
+        value = _unquoted(value)
+    if is_genotype(value):
+        yield replace(named, value=value)
+        return
+    inside: Mapping[Any, Any] = {}
+    if isinstance(value, dict):
+        inside = value
+    elif isinstance(value, list):
+        inside = dict(enumerate(value))
+    elif isinstance(value, Call):
+        inside = {**dict(enumerate(value.arguments)), **value.fields}
+    for key, part in inside.items():
+        if isinstance(part, list | dict | str | Call):
+            yield from _entries(replace(named, name=f"{named.name}.{key}".lstrip("."), value=part))
+
+
+def _unquoted(text: str) -> Any:
+    """Return the genotype that a string consists of; any other string unchanged."""
+    if is_bars(text) or len(text) > MAX_CHARACTERS or not any(hint in text for hint in HINTS):
+        return text
+    read = python_values(text)
+    single = read and len(read) == 1 and not isinstance(read[0].value, str) and is_moderate(read[0].value)
+    return read[0].value if read and single and is_genotype(read[0].value) else text
+
+
+def _detail(values: Sequence[Named]) -> str:
+    """Return what a text without a genotype consists of, if that is a single expression that is not plain."""
+    value = values[0].value if len(values) == 1 else None
+    if isinstance(value, Call):
+        value = value.source
+    return f": found {quote_value(value.source)}; {value.reason}" if isinstance(value, Unread) else ""
+
+
+# --- the choice of one genotype ----------------------------------------------------------------------------------
+
+
+def _choose(entries: Sequence[Named], where: str, member: str) -> Found:
+    """Return the entry with a name or on a line, or the only one; entries with equal values count once."""
+    last = {entry.name: entry for entry in entries if entry.name}
+    several = [entry for entry in entries if not entry.name or last[entry.name] is entry]
+    fits = several
+    if member:
+        fits = [entry for entry in several if entry.name == member]
+        if not fits and member.isdigit():
+            fits = [entry for entry in entries if entry.first <= int(member) <= entry.last]
+        if not fits:
+            raise InputError(f"{where} has no genotype {member}; {_list(several)}.")
+    if any(entry.value != fits[0].value for entry in fits[1:]):
+        raise InputError(
+            f"{where} holds {_list(fits)}; name one of them after the file and a colon, as in FILE:{_name(fits[0])}."
+        )
+    (chosen, *_) = fits
+    same = [entry for entry in entries if entry.name == chosen.name]
+    place = f"{where}:{_name(chosen)}" if len(entries) > 1 and _name(chosen) else where
+    superseded = chosen.name and chosen.first and len(same) > 1 and not member
+    return Found(chosen.value, place, _last(chosen.first, len(same)) if superseded else {})
+
+
+def _name(entry: Named) -> str:
+    """Return the name of an entry, or its line if it has none."""
+    return entry.name or (str(entry.first) if entry.first else "")
+
+
+def _list(entries: Sequence[Named]) -> str:
+    """Return the names and lines of entries in words, as many as a message may hold."""
+    words: list[str] = []
+    for entry in entries:
+        line = f"line {entry.first}" if entry.first else ""
+        words.append(f"{entry.name} ({line})" if entry.name and line else entry.name or line)
+        if len(", ".join(words)) > MAX_LISTED:
+            words[-1] = f"and {len(entries) - len(words) + 1} more"
+            break
+    count = f"{len(entries)} genotype{'' if len(entries) == 1 else 's'}"
+    return f"{count}: {', '.join(words)}" if any(words) else count
+
+
+def _last(line: int, count: int) -> dict[str, Any]:
+    return {"log": f"line {line}, the last of {count} genotypes"}
+
+
+# --- texts that are scanned --------------------------------------------------------------------------------------
+
+
+def _scan(text: str, found: Sequence[Mention], where: str, member: str) -> Found:
+    """Return the genotype in a text with other words; genotypes that are incomplete or not plain do not count."""
+    last = {one.name: one for one in found if one.name}
+    kept = [one for one in found if not one.name or last[one.name] is one or member == str(one.line)]
+    if len(kept) > MOST_UNNAMED:
+        raise InputError(
+            f"{where} holds more than {MOST_UNNAMED:,} genotypes; copy the one you want into a separate file."
+        )
+    entries, why = [], ""
+    for one in kept:
+        value, problem = value_at(text, one)
+        if problem:
+            why = f": line {one.line}: {problem}"
+        else:
+            entries.append(Named(one.name, value, one.line, one.line))
+    if not entries:
+        raise NoGenotype(where, why)
+    return _choose(entries, where, member)
+
+
+def _of_log(text: str, found: Sequence[Mention], where: str, member: str) -> Found:
+    """Return the last genotype of a log, or the one with a name or on a line.
+
+    A search writes a line `genotype = Genotype(...)` after every epoch. P-DARTS writes several genotypes at the end, one for
+    each cap on skips, and chooses none of them. Raises InputError unless they agree.
+    """
+    chosen = [one for one in found if one.assigned] or list(found)
+    if member:
+        chosen = [one for one in found if member in (one.name, str(one.line))]
+        if not chosen:
+            raise InputError(
+                f"{where} is a log without a genotype {member}; its {len(found)} genotypes are on lines {found[0].line} to"
+                f" {found[-1].line}; name one of these lines, as in FILE:{found[-1].line}."
+            )
+    last = chosen[-1]
+    if not member:
+        _refuse_alternatives(text, chosen, where)
+    here = f"{where}, line {last.line} of the log"
+    value, problem = value_at(text, last)
+    if value is None:
+        before = [one.line for one in chosen if one.line < last.line][-1:]
+        hint = f"; name the line of another, as in FILE:{before[0]}" if before else ""
+        raise InputError(f"{here}: {problem}{hint}.")
+    return Found(value, here, _last(last.line, len(chosen)) if not member else {"log": f"line {last.line}"})
+
+
+def _refuse_alternatives(text: str, chosen: Sequence[Mention], where: str) -> None:
+    """Raise InputError if a log ends with different genotypes for different caps on skips."""
+    if chosen[-1].assigned or SKIPS.search(text, chosen[0].start) is None:
+        return
+    ends = [text.find("\n", one.start) for one in chosen]
+    lines = [text[one.start : None if end < 0 else end].strip() for one, end in zip(chosen, ends, strict=True)]
+    if len(set(lines)) == 1:
+        return
+    words = []
+    for before, one in zip([None, *chosen], chosen, strict=False):
+        cap = SKIPS.findall(text, 0 if before is None else before.start, one.start)[-1:]
+        words.append(f"{one.line} (at most {cap[0]} skips)" if cap else str(one.line))
+    raise InputError(
+        f"{where} is a log with different genotypes, on lines {', '.join(words[:12])}; name the line of one, as in FILE:{chosen[-1].line}."
+    )
