@@ -41,11 +41,13 @@ def derive(
 ) -> Derivation:
     """Derive another genotype from a finished search, as `rapdarts derive` does: with other budgets, another rule or skeleton.
 
-    `search` is the folder or the result of a search, or its alphas.json. Several searches with different seeds are
-    averaged; the settings are those of the first search. The keys are those of the command, such as `{"budget.params": "2.5M"}`,
-    `max_skips=1` or `out=FILE`. Raises InputError.
+    `search` is the folder or the result of a search, its alphas.json, or a file with the architecture parameters of another
+    program: an array (edges, primitives) for each kind of cell of `space`, in a .npz, .json or .pt file. Several searches with
+    different seeds are averaged; the settings are those of the first search. The keys are those of the command, such as
+    `{"budget.params": "2.5M"}`, `max_skips=1` or `out=FILE`. Raises InputError.
     """
     options, _ = command_options(DeriveConfig, settings, keys)
+    space = options.space or None if space is None else space
     out = atomic.file_to_write(options.out) if options.out else None
     several = search if isinstance(search, list | tuple) else [search]
     if not several:

@@ -58,7 +58,7 @@ def parse_genotype(text: str, where: str, space: str = "darts", member: str = ""
     if not text.strip():
         raise InputError(f"{where} is empty; it must contain a genotype.")
     if "\0" in text:
-        raise InputError(f"{where} is not UTF-8 text (it looks like UTF-16 or binary); save it as UTF-8.")
+        raise InputError(f"{where} is not UTF-8 text (it contains NUL characters); save it as UTF-8.")
     found = find(text, where, member)
     if is_ours(found.value):
         return _ours(found.value, found.where)

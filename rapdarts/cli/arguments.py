@@ -22,6 +22,11 @@ SWITCHES = {
 OUTPUTS = ("out", "plot")
 """Keys that name a file to write."""
 
+SETTING = re.compile(r"[^/=(\[{|\n]*=")
+"""Pattern of the beginning of key=value. A path, or the text of a genotype, may contain an equals sign too: runs/lr=0.1."""
+GENOTYPE = re.compile(r"\s*\w+\s*=\s*[\w.]*Genotype\s*\(")
+"""Pattern of the beginning of a genotype with a name, as in a Python file."""
+
 
 @dataclass
 class Call:
@@ -73,7 +78,8 @@ class Call:
         for key, path in pairs:
             if key not in OUTPUTS or not os.path.isfile(path):
                 continue
-            read = [self.space, *self.words, *(value for other, value in pairs if other not in OUTPUTS)]
+            words = [*self.words, *(word.rpartition(":")[0] for word in self.words)]  # FILE:NAME reads FILE
+            read = [self.space, *words, *(value for other, value in pairs if other not in OUTPUTS)]
             if any(os.path.exists(file) and os.path.samefile(file, path) for file in read):
                 raise InputError(
                     f"{key}={shorten(path)} is an input of this command and would be overwritten; name another file."
@@ -86,8 +92,7 @@ def parse(verb: str, arguments: Sequence[str], switches: Sequence[str]) -> Call:
     for word in words:
         switch, equals, value = word.partition("=")
         if not word.startswith("-"):
-            # A path may contain an equals sign: runs/lr=0.1
-            (call.settings if re.match("[^/=]*=", word) else call.words).append(word)
+            (call.settings if SETTING.match(word) and not GENOTYPE.match(word) else call.words).append(word)
         elif word == "-h":
             call.help = True
         elif switch not in switches:

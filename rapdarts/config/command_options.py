@@ -58,6 +58,10 @@ class DeriveConfig:
     precision: int = knob(0, "bits per number in the deployed network; 0: as in the run", choices=(0, 32, 16, 8))
     hardware: str = knob("", "YAML file with the energies of your hardware; empty: as in the run", "path")
     latency: str = knob("", "latency table written by rapdarts measure; empty: as in the run", "path")
+    space: str = knob(
+        "",
+        "search space of alphas from another program, such as darts, a module of search_spaces; empty: as in the run",
+    )
     out: str = knob("", "file to write the genotype to; empty: none", "path")
 
 

@@ -19,16 +19,20 @@ from rapdarts.config.experiment import Experiment, SearchConfig
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.prices import prices
 from rapdarts.deploy import skeletons
-from rapdarts.deploy.space_lookup import Space, find_space
+from rapdarts.deploy.space_lookup import Space, find_space, named_space, shipped_spaces
 from rapdarts.errors import InputError, shorten
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops.search_record import provenance
 from rapdarts.strategy.alphas import read_alphas, space_of_alphas
 from rapdarts.strategy.derive import Derivation, derive, derive_jointly, where_infeasible
+from rapdarts.strategy.foreign_alphas import fitting, is_foreign, read_arrays
 from rapdarts.strategy.relaxation import mixing_weights
 from rapdarts.strategy.replicas import mean_weights, on_common_candidates, replica_seeds
 from rapdarts.strategy.rule import Rule, derivable, rule_of
 from rapdarts.training.checkpoint import origin_of
+
+OF_CONFIGURATION = ("config_sha256", "strategy", "seed", "seeds")
+"""Facts about the configuration of a search, which is unknown for a search of another program."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class FinishedSearch:
 
     `full` is the space that was searched, `left` the same space with the remaining candidates, and `weights` the mixing
     weights of each replica (kinds, edges, primitives). `settings` are those of the derivation, and `skeleton` is the one
-    that prices refer to. `fingerprint` identifies the images; it is empty if the checkpoint is missing.
+    that prices refer to. `fingerprint` identifies the images; it is empty if the checkpoint is missing. `source` is the file
+    of a search of another program, and empty for a search of ours.
     """
 
     config: Experiment
@@ -48,6 +53,7 @@ class FinishedSearch:
     weights: list[np.ndarray]
     seeds: list[int]
     fingerprint: str = ""
+    source: str = ""
 
     @property
     def rule(self) -> Rule:
@@ -63,6 +69,9 @@ class FinishedSearch:
     def provenance(self) -> dict[str, Any]:
         """The provenance of a derived genotype."""
         facts = provenance(self.config, self.settings)
+        if self.source:
+            kept = {name: fact for name, fact in facts.items() if name not in OF_CONFIGURATION}
+            return kept | {"alphas": self.source}
         return facts if len(self.seeds) == 1 else facts | {"seeds": self.seeds}
 
     def derive(self, count: int = 1) -> Derivation:
@@ -81,8 +90,11 @@ class FinishedSearch:
 def finished_search(file: Path, is_run: bool, options: DeriveConfig, space: Space) -> FinishedSearch:
     """Read the alphas.json of a search and the settings next to it, with the changes in `options`.
 
-    `is_run` tells whether the user named the run folder, which must then have a configuration. Raises InputError.
+    `is_run` tells whether the user named the run folder, which must then have a configuration. The file may also hold the
+    arrays of another program for `space`. Raises InputError.
     """
+    if is_foreign(file) and not is_run:
+        return _of_arrays(file, options, space)
     config = resolve.experiment_of_alphas(file, needed=is_run)
     settings = settings_of_run(config, options, file.parent)
     full = find_space(space, space_of_alphas(file))
@@ -95,6 +107,24 @@ def finished_search(file: Path, is_run: bool, options: DeriveConfig, space: Spac
     seeds = replica_seeds(config.seed, len(weights))
     fingerprint = origin_of(file.parent / RunFile.CHECKPOINT).get("data set", "")
     return FinishedSearch(config, settings, full, left, skeleton, weights, seeds, fingerprint)
+
+
+def _of_arrays(file: Path, options: DeriveConfig, space: Space) -> FinishedSearch:
+    """Return the search of another program whose architecture parameters are in a file. Raises InputError."""
+    if not file.is_file():
+        raise InputError(f"there is no file {file}; check its path.")
+    if space is None:
+        words = fitting(file, {name: named_space(name) for name in shipped_spaces()})
+        which = f"add {words}, which it fits" if words else "add space=NAME or --space FILE"
+        raise InputError(f"{file} does not name the search space of its arrays; {which}.")
+    own = find_space(space)
+    config = Experiment()
+    config = replace(config, search=replace(config.search, space=own.name))
+    settings = settings_of_run(config, options, None)
+    full = derivable(settings, own)
+    skeleton = skeletons.changed(skeletons.of_space(full), options.layers, options.channels)
+    weights = [mixing_weights(read_arrays(file, full))]
+    return FinishedSearch(config, settings, full, full, skeleton, weights, [config.seed], source=file.name)
 
 
 def together(searches: Sequence[FinishedSearch], words: Sequence[str]) -> FinishedSearch:
@@ -145,14 +175,16 @@ def _facts(search: FinishedSearch) -> dict[str, Any]:
     }
 
 
-def settings_of_run(config: Experiment, options: DeriveConfig, folder: Path) -> SearchConfig:
+def settings_of_run(config: Experiment, options: DeriveConfig, folder: Path | None) -> SearchConfig:
     """Return the settings of a search with the changes in `options`.
 
-    Each budget can be changed on its own. Hardware and latency tables are those in the run folder, unless others are given.
+    Each budget can be changed on its own. Hardware and latency tables are those in the run folder, if there is one, unless
+    others are given.
     """
     own = config.search
-    tables = {"hardware": folder / RunFile.HARDWARE, "latency": folder / RunFile.LATENCY}
-    kept = {name: str(path) if os.path.isfile(path) else getattr(own, name) for name, path in tables.items()}
+    tables = {"hardware": RunFile.HARDWARE, "latency": RunFile.LATENCY}
+    files = {name: folder / file for name, file in tables.items()} if folder else {}
+    kept = {name: str(files[name]) if os.path.isfile(files.get(name, "")) else getattr(own, name) for name in tables}
     given = {name: getattr(options, name) or kept[name] for name in tables}
     return replace(
         own,

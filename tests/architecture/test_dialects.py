@@ -202,7 +202,7 @@ def test_a_log_that_ends_with_different_genotypes_is_refused() -> None:
         ]
     )
     with pytest.raises(
-        InputError, match=r"different genotypes, on lines 1, 4 \(at most 1 skips\); copy the one you want"
+        InputError, match=r"different genotypes, on lines 1, 4 \(at most 1 skips\); name the line of one, as in FILE:4"
     ):
         parse_genotype(text, "log.txt")
     assert parse_genotype(text.replace(DARTS_V2.to_darts(), PDARTS.to_darts()), "log.txt").cells == PDARTS.cells
@@ -231,7 +231,7 @@ GOOD = "Genotype(normal=[('a', 2, 0), ('b', 2, 1)], normal_concat=[2], reduce=[(
 STAMP = "05/17 09:12:01 PM genotype = "
 WRONG = {
     "two orders": (GOOD.replace("('b', 2, 1)", "('b', 1, 2)", 1), "others after it; use one order for all"),
-    "a self-loop": (GOOD.replace("('b', 2, 1)", "('b', 2, 2)", 1), "use one order for all"),
+    "a self-loop": (GOOD.replace("('b', 2, 1)", "('b', 2, 2)", 1), "the triple ('b', 2, 2) of normal names node 2 as its own input"),
     "from inputs to inputs": (GOOD.replace("('b', 2, 1)", "('b', 1, 0)", 1), "the triple ('b', 1, 0); it must name"),
     "a node number as an expression": (GOOD.replace("('b', 2, 1)", "('b', 10**9, 1)", 1), "found '10**9'"),
     "a node number out of range": (GOOD.replace("('b', 2, 1)", "('b', 1000000000, 1)", 1), "from 2 to 1000"),
@@ -263,11 +263,12 @@ WRONG = {
         "node 2 of normal has 0 edges, but others have 2; in NNI all nodes have the same number of edges"),
     "NNI without an edge": (newer(normal__op_3_1=None, normal__input_3_1=None), "node 3 of normal has 1 edges, but others have 2"),
     "both NNI formats": (json.dumps({**nni(PDARTS, False), **older_nni(PDARTS, False)}), "among NNI's keys, which look like normal_n2_p0"),
-    "a key twice": ("{'normal/op_2_0': 'a', 'normal/op_2_0': 'b'}", "must be a string and occur once"),
-    "a number as key": ("x = {2: 'a'}", "found '2'; every key"),
-    "an unpacked dictionary": ("x = {**{'normal/op_2_0': 'a'}}", "every key of a dictionary must be a string"),
-    "a call": ("{'normal/op_2_0': __import__('os').system('touch hacked')}", "only lists of pairs"),
-    "another dictionary": ("{'normal': 'a'}", "none of the keys that NNI writes"),
+    "a key twice": ("{'normal/op_2_0': 'a', 'normal/op_2_0': 'b'}", "every key of a dictionary must be a name or a number and occur once"),
+    "a number as key": ("x = {2: 'a'}", "file.json holds no genotype; supported formats are"),
+    "an unpacked dictionary": ("x = {**{'normal/op_2_0': 'a'}}", "every key of a dictionary must be a name"),
+    "a call": (repr(nni(DARTS_V2, False)).replace("'sep_conv_3x3'", "__import__('os').system('touch hacked')", 1),
+        "cell normal, node 0, edge 0: the primitive must be a name, not __import__('os').system('touch hacked')"),
+    "another dictionary": ("{'normal': 'a'}", "file.json holds no genotype; supported formats are"),
     "other JSON": ('{"normal": "a"}', "supported formats are rapdarts JSON, Genotype(...)"),
     "another call": ("CNAS = Genotype.from_arch(normal_arch=[])", "supported formats are rapdarts JSON"),
     "a hostile log": (f"{STAMP}Genotype(normal=__import__('os').system('touch hacked'))", "the field normal_concat is missing"),
@@ -288,9 +289,6 @@ def test_primitives_must_belong_to_the_space(tmp_path: Path, capsys: pytest.Capt
     path.write_text(newer(normal__op_2_0="\u0455kip_connect"))
     assert main(["cost", str(path)]) == 2
     assert "U+0455" in capsys.readouterr().err
-    path.write_text(newer(normal__op_2_0="none"))
-    assert main(["cost", str(path)]) == 2
-    assert "an edge cannot be none in the space darts" in capsys.readouterr().err
     path.write_text(newer())
     assert main(["cost", str(path), "--json"]) == 0
     ours = json.loads(capsys.readouterr().out)

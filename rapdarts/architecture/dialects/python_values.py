@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -81,18 +82,25 @@ def python_values(text: str) -> list[Named] | None:
     return reader.found
 
 
-def is_moderate(value: Any) -> bool:
-    """Return whether a tree is small and shallow enough to walk through; lists that refer to each other may be huge or endless."""
-    left = MAX_PARTS
+def moderate(values: Sequence[Named]) -> list[Named]:
+    """Return the values that are small and shallow enough to walk through; names of lists in lists may make them huge or endless."""
+    known: dict[int, tuple[float, float]] = {}
 
-    def within(value: Any, depth: int) -> bool:
-        nonlocal left
-        left -= 1
-        if left < 0 or depth > MAX_DEPTH:
+    def size_and_depth(value: Any) -> tuple[float, float]:
+        if id(value) not in known:
+            known[id(value)] = math.inf, math.inf  # while it is measured: a list may contain itself
+            parts = [size_and_depth(part) for part in parts_of(value)]
+            known[id(value)] = 1 + sum(size for size, _ in parts), 1 + max((depth for _, depth in parts), default=0)
+        return known[id(value)]
+
+    def fits(value: Any) -> bool:
+        try:
+            size, depth = size_and_depth(value)
+        except RecursionError:
             return False
-        return all(within(part, depth + 1) for part in parts_of(value))
+        return size <= MAX_PARTS and depth <= MAX_DEPTH
 
-    return within(value, 0)
+    return [one for one in values if fits(one.value)]
 
 
 def parts_of(value: Any) -> Sequence[Any]:

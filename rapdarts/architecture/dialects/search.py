@@ -9,7 +9,7 @@ from typing import Any
 
 from rapdarts.architecture.dialects.forms import is_genotype, is_other, is_ours
 from rapdarts.architecture.dialects.nasbench import is_bars
-from rapdarts.architecture.dialects.python_values import Call, Named, Unread, is_moderate, python_values
+from rapdarts.architecture.dialects.python_values import Call, Named, Unread, moderate, python_values
 from rapdarts.architecture.dialects.scanning import BARS, MAX_CHARACTERS, Mention, mentions, value_at
 from rapdarts.architecture.dialects.yaml_values import yaml_value
 from rapdarts.errors import InputError
@@ -26,7 +26,7 @@ MAX_LISTED = 500
 MOST_UNNAMED = 1000
 HINTS = ("Genotype", "normal", "recurrent", "~0|", "format", "((", "[[")
 """Texts of which every genotype contains one."""
-LIKE_JSON = re.compile(r"\s*(?:\{\s*[\"}]|\[|\")")
+LIKE_JSON = re.compile(r"\s*(?:\{\s*(?:[\"}]|$)|\[|\")")
 """Pattern of the beginning of JSON, which quotes texts with double quotes."""
 SKIPS = re.compile(r"skip-connect:\s*(\d+)")
 
@@ -58,7 +58,7 @@ def find(text: str, where: str, member: str = "") -> Found:
     values, fault = _values(text, where)
     if values and is_other(values[0].value):
         raise NoGenotype(where, f", but {values[0].value['format']}")
-    entries = [entry for value in values if is_moderate(value.value) for entry in _entries(value)]
+    entries = [entry for value in values for entry in _entries(value)]
     if entries and fault is None:
         return _choose(entries, where, member)
     found = mentions(text)
@@ -82,7 +82,7 @@ def _values(text: str, where: str) -> tuple[list[Named], Fault | None]:
         return [], None
     if LIKE_JSON.match(text):
         try:
-            return [Named("", strict_loads(text))], None
+            return moderate([Named("", strict_loads(text))]), None
         except Fault as found:
             if found.kind != "syntax":
                 raise InputError(f"{where}, {found}.") from None
@@ -92,19 +92,19 @@ def _values(text: str, where: str) -> tuple[list[Named], Fault | None]:
         if all(BARS.fullmatch(line) for _, line in lines):
             return [Named("", line, number, number) for number, line in lines], None
         return [Named("", text)], None
-    python = python_values(text) or []
+    python = moderate(python_values(text) or [])
     if any(map(_has_foreign, python)):
         return python, None
     if any(hint in text for hint in HINTS) and ":" in text:
-        value = Named("", yaml_value(text))
-        if _has_foreign(value):
-            return [value], None
+        yaml = moderate([Named("", yaml_value(text))])
+        if any(map(_has_foreign, yaml)):
+            return yaml, None
     return python, fault
 
 
 def _has_foreign(named: Named) -> bool:
     """Return whether a value holds a genotype of another program; our own JSON must be JSON."""
-    return is_moderate(named.value) and any(not is_ours(entry.value) for entry in _entries(named))
+    return any(not is_ours(entry.value) for entry in _entries(named))
 
 
 def _entries(named: Named) -> Iterator[Named]:
@@ -131,9 +131,9 @@ def _unquoted(text: str) -> Any:
     """Return the genotype that a string consists of; any other string unchanged."""
     if is_bars(text) or len(text) > MAX_CHARACTERS or not any(hint in text for hint in HINTS):
         return text
-    read = python_values(text)
-    single = read and len(read) == 1 and not isinstance(read[0].value, str) and is_moderate(read[0].value)
-    return read[0].value if read and single and is_genotype(read[0].value) else text
+    read = moderate(python_values(text) or [])
+    single = len(read) == 1 and not isinstance(read[0].value, str) and is_genotype(read[0].value)
+    return read[0].value if single else text
 
 
 def _detail(values: Sequence[Named]) -> str:
@@ -157,7 +157,7 @@ def _choose(entries: Sequence[Named], where: str, member: str) -> Found:
         if not fits and member.isdigit():
             fits = [entry for entry in entries if entry.first <= int(member) <= entry.last]
         if not fits:
-            raise InputError(f"{where} has no genotype {member}; {_list(several)}.")
+            raise InputError(f"{where} has no genotype {member}; it holds {_list(several)}.")
     if any(entry.value != fits[0].value for entry in fits[1:]):
         raise InputError(
             f"{where} holds {_list(fits)}; name one of them after the file and a colon, as in FILE:{_name(fits[0])}."

@@ -1,0 +1,209 @@
+"""Architecture parameters from another program: an array (edges, primitives) for each kind of cell, in a .npz, .json or .pt file."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+
+from rapdarts.architecture.space import SearchSpace
+from rapdarts.errors import InputError, any_of
+from rapdarts.files.json import Fault, strict_loads
+from rapdarts.files.text import read_text
+from rapdarts.strategy.alphas import MAX_FILE_BYTES
+from rapdarts.strategy.relaxation import Architecture
+
+ARCHIVES, CHECKPOINTS = (".npz",), (".pt", ".pth", ".ckpt")
+NAME = re.compile(
+    r"(?:.*[./])?_?(?P<edge>betas?_)?(?:alphas?_|arch_)?(?P<kind>normal|reduce)(?:_alphas?)?(?:\.(?P<part>\d{1,3}))?",
+    re.I,
+)
+"""Names of arrays: alphas_normal, normal, arch.alpha_reduce.0 (for one node) or, for edge weights, betas_reduce."""
+POSITION = re.compile(r"(?:.*[./])?(?:arr_)?(?P<place>[01])")
+"""Names of arrays in a list, and of arrays that numpy.savez was given without names: the normal cell comes first."""
+MOST_NUMBERS = 1_000_000
+DEEPEST = 8
+
+
+def is_foreign(path: Path) -> bool:
+    """Return whether a file is not an alphas.json of ours, by its suffix or, for JSON, by its fields."""
+    if path.suffix.lower() != ".json":
+        return True
+    try:
+        tree = json.loads(path.read_bytes()[:MAX_FILE_BYTES])
+    except (ValueError, OSError, RecursionError):
+        return False
+    return isinstance(tree, list) or (isinstance(tree, dict) and "format" not in tree and "cells" not in tree)
+
+
+def read_arrays(path: Path, space: SearchSpace) -> Architecture:
+    """Return the architecture whose parameters a file holds as arrays (edges, primitives), one for each kind of cell of a space.
+
+    Rows are the edges of the space and columns its primitives, in its order. Raises InputError for other arrays.
+    """
+    arrays = _arrays(path)
+    alpha = np.stack([_of_kind(arrays, kind, space, path) for kind in space.kinds])
+    betas = [_edge_weights(arrays, kind, space, path) for kind in space.kinds]
+    given = [beta for beta in betas if beta is not None]
+    if given and len(given) < len(betas):
+        raise InputError(f"{path} has weights of edges (beta) for one kind of cell only; give both, or none.")
+    architecture = Architecture(space, edge_normalization=bool(given))
+    state = {"alpha": torch.as_tensor(alpha).float()}
+    architecture.load_state_dict(state | ({"beta": torch.as_tensor(np.stack(given)).float()} if given else {}))
+    return architecture
+
+
+def fitting(path: Path, spaces: Mapping[str, SearchSpace]) -> str:
+    """Return the names of the spaces that the arrays in a file fit, as alternatives in words; empty if they fit none."""
+    arrays = _arrays(path)
+    names = []
+    for name, space in spaces.items():
+        try:
+            _ = [_of_kind(arrays, kind, space, path) for kind in space.kinds]
+        except InputError:
+            continue
+        names.append(f"space={name}")
+    return any_of(names) if names else ""
+
+
+def _of_kind(arrays: Mapping[str, np.ndarray], kind: str, space: SearchSpace, path: Path) -> np.ndarray:
+    """Return alpha of a kind of cell, (edges, primitives) float64. Raises InputError."""
+    wanted = len(space.edges), len(space.primitives)
+    parts = {name: array for name, array in arrays.items() if _named(name, kind, edge=False)}
+    if not parts:
+        place = str(space.kinds.index(kind))
+        parts = {
+            name: array for name, array in arrays.items() if (at := POSITION.fullmatch(name)) and at["place"] == place
+        }
+    if not parts and len(arrays) == len(space.kinds) == 1:
+        parts = dict(arrays)
+    alpha = _joined(parts)
+    if alpha is None or alpha.shape != wanted:
+        found = ", ".join(f"{name} {array.shape}" for name, array in list(arrays.items())[:6]) or "none"
+        raise InputError(
+            f"{path} needs an array of shape {wanted} for the {kind} cell of the space {space.name}, with a row for every edge and a"
+            f" column for every primitive ({', '.join(space.primitives)}); it has {found}."
+        )
+    if not np.isfinite(alpha).all():
+        raise InputError(
+            f"{path}: alpha of the {kind} cell has values that are not finite; give the values before the softmax."
+        )
+    if (alpha >= 0).all() and np.allclose(alpha.sum(-1), 1, atol=1e-4):
+        raise InputError(
+            f"{path}: the rows of the {kind} cell sum to 1, like weights after a softmax; give alpha itself, or the logarithms of these"
+            " weights."
+        )
+    return alpha
+
+
+def _edge_weights(arrays: Mapping[str, np.ndarray], kind: str, space: SearchSpace, path: Path) -> np.ndarray | None:
+    """Return beta of a kind of cell, (edges,) float64; None if the file has none. Raises InputError."""
+    beta = _joined({name: array for name, array in arrays.items() if _named(name, kind, edge=True)})
+    if beta is not None and (beta.shape != (len(space.edges),) or not np.isfinite(beta).all()):
+        raise InputError(
+            f"{path}: the weights of edges of the {kind} cell have shape {beta.shape}; the space {space.name} needs"
+            f" {len(space.edges)} finite numbers."
+        )
+    return beta
+
+
+def _named(name: str, kind: str, edge: bool) -> bool:
+    found = NAME.fullmatch(name)
+    return found is not None and found["kind"].lower() == kind and bool(found["edge"]) == edge
+
+
+def _joined(parts: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Return one array, or the arrays of all nodes of a cell in their order; None for anything else."""
+    if len(parts) <= 1:
+        return next(iter(parts.values()), None)
+    numbers = {int(found["part"]): name for name in parts if (found := NAME.fullmatch(name)) and found["part"]}
+    arrays = [parts[numbers[number]] for number in sorted(numbers)]
+    alike = len(arrays) == len(parts) and len({array.shape[1:] for array in arrays}) == 1 and arrays[0].ndim > 0
+    return np.concatenate(arrays) if alike else None
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the numeric arrays in a file, by name; those in nested dictionaries and lists have names with dots. Raises InputError."""
+    if path.suffix.lower() in ARCHIVES:
+        tree: Any = _archive(path)
+    elif path.suffix.lower() in CHECKPOINTS:
+        tree = _checkpoint(path)
+    elif path.suffix.lower() != ".json":
+        raise InputError(
+            f"{path} is neither the folder nor the alphas.json of a search, nor a .npz, .json or .pt file with the arrays alpha of"
+            " another program; name one of these."
+        )
+    else:
+        text = read_text(
+            path, str(path), MAX_FILE_BYTES, f"has more than {MAX_FILE_BYTES:,} bytes, too many for alphas"
+        )
+        try:
+            tree = strict_loads(text)
+        except Fault as fault:
+            raise InputError(f"{path}, {fault}.") from None
+    return dict(_leaves(tree, "", 0))
+
+
+def _archive(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_FILE_BYTES:
+                raise InputError(f"{path} unpacks to more than {MAX_FILE_BYTES:,} bytes, too many for alphas.")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise InputError(f"{path} cannot be read as arrays ({_reason(error)}); save them with numpy.savez.") from None
+
+
+def _checkpoint(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:  # torch's message suggests to load the file without the check
+        why = "it holds objects or code, not only tensors"
+    except (RuntimeError, OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
+        why = _reason(error)
+    raise InputError(
+        f"{path} cannot be read as tensors ({why}); save a dictionary of tensors with torch.save, or arrays with numpy.savez."
+    )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def _leaves(value: Any, name: str, depth: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the small numeric arrays in a tree of dictionaries, lists, tensors and numbers."""
+    if depth > DEEPEST:
+        return
+    if isinstance(value, torch.Tensor):
+        if value.numel() <= MOST_NUMBERS and (value.is_floating_point() or value.dtype in (torch.int32, torch.int64)):
+            yield name, value.detach().double().numpy()
+    elif isinstance(value, np.ndarray):
+        if value.dtype.kind in "fiu":
+            yield name, value.astype(np.float64)
+    elif isinstance(value, list | tuple) and (array := _of_numbers(value)) is not None:
+        yield name, array
+    elif isinstance(value, Mapping | list | tuple):
+        parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, part in parts:
+            yield from _leaves(part, f"{name}.{key}".lstrip("."), depth + 1)
+
+
+def _of_numbers(value: Any) -> np.ndarray | None:
+    """Return a list of numbers, or of lists of them with equal lengths, as an array of one or two axes; None for anything else."""
+    rows = value if all(isinstance(row, list | tuple) for row in value) else [value]
+    numbers = all(type(number) in (int, float) for row in rows for number in row)
+    if not (value and numbers and len({len(row) for row in rows}) == 1):
+        return None
+    array = np.array(rows, dtype=np.float64)
+    return array[0] if rows is not value else array
