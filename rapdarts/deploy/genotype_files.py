@@ -47,7 +47,7 @@ def genotype_in(path: Path, space: str = "", member: str = "") -> Genotype:
     """
     own = next((path.parent / name for name in OF_RUN if os.path.isfile(path.parent / name)), None)
     of_run = f"; the genotype of this run is in {own}" if own is not None and own.name != path.name else ""
-    in_run = any(os.path.isfile(path.parent / mark) for mark in MARKS)
+    in_run = own is not None or any(os.path.isfile(path.parent / mark) for mark in MARKS)
     if path.name in RECORDS and in_run and os.path.isfile(path):
         raise InputError(f"{path} is a record of a run and holds no genotype to build{of_run or '; name a genotype'}.")
     try:

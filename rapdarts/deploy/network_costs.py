@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,13 +18,14 @@ from rapdarts.config.command_options import CountConfig
 from rapdarts.config.experiment import HardwareConfig, image_shape
 from rapdarts.config.key_values import parse_settings
 from rapdarts.cost.count import count, deployment_of, resources
+from rapdarts.cost.graphs import GraphCosts, graph_costs
 from rapdarts.cost.layers import NetworkCosts, network_costs
 from rapdarts.cost.prices import read_hardware
 from rapdarts.cost.spaces import filter_designs, space_prices
 from rapdarts.data import nasbench201
 from rapdarts.deploy import skeletons
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlueprint
-from rapdarts.deploy.lookup import Found
+from rapdarts.deploy.lookup import ONNX, Found
 from rapdarts.deploy.model_file import read_trained
 from rapdarts.deploy.space_lookup import Space, named_space, space_for
 from rapdarts.deploy.user_network import UserNetwork, from_code, refuse_lazy
@@ -74,6 +76,9 @@ def cost_of(
 
     `given` are the keys that the user set. Raises InputError for a key that does not apply.
     """
+    if graph := _onnx_file(found):
+        _refuse(given, frozenset(), graph[1])
+        return _counted_onnx(*graph).costs, None
     network, useful = _network(found, options, space)
     _refuse(["input" if key == "image" else key for key in given], useful, network.name)
     energies = read_hardware(hardware) if isinstance(hardware, str) else hardware
@@ -90,9 +95,14 @@ def count_layers(
     """Count the costs of networks layer by layer. Raises InputError for a key that applies to none of them."""
     hardware = read_hardware(options.hardware)
     with redirect_stdout(sys.stderr):  # the user's own code may print
-        found = [_network(one, options, space) for one in networks]
-        _refuse(given, frozenset().union(*(useful for _, useful in found)), words)
-        return [_layers(network, options, hardware) for network, _ in found]
+        graphs = [_onnx_file(one) for one in networks]
+        found = [None if graph else _network(one, options, space) for one, graph in zip(networks, graphs, strict=True)]
+        _refuse(given, frozenset({"rows"}).union(*(one[1] for one in found if one)), words)
+        counted: list[NetworkCosts] = []
+        for graph, one in zip(graphs, found, strict=True):
+            counted += [_counted_onnx(*graph)] if graph else []
+            counted += [_layers(one[0], options, hardware)] if one else []
+        return counted
 
 
 def prices_of_space(space: SearchSpace, options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
@@ -110,6 +120,21 @@ def designs(options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
     image = image_shape(options.input) if options.input else FILTER[0]
     hardware = read_hardware(options.hardware)
     return filter_designs(image, options.channels or FILTER[1], options.precision or 32, hardware)
+
+
+def _onnx_file(found: Found | nn.Module) -> tuple[Path, str] | None:
+    """Return the ONNX file that was found, and its name; None for any other network."""
+    if isinstance(found, Found) and found.file is not None and found.file.suffix == ONNX:
+        return found.file, found.name
+    return None
+
+
+def _counted_onnx(file: Path, name: str) -> GraphCosts:
+    """Count the costs of an ONNX file in its graph. Raises InputError and DamagedError as `onnx_costs` does."""
+    from rapdarts.deploy.onnx import onnx_costs, onnx_shape  # imported here: most networks need no runtime
+
+    image, classes = onnx_shape(file)
+    return graph_costs(name, image, classes, onnx_costs(file))
 
 
 def _network(

@@ -69,6 +69,24 @@ def onnx_costs(path: Path) -> dict[str, float]:
     }
 
 
+def onnx_shape(path: Path) -> tuple[tuple[int, int, int], int]:
+    """Return the shape of the image (channels, height, width) that an ONNX file takes, and its number of classes; 0 is unknown.
+
+    Raises InputError if the package onnx is missing, DamagedError if the file is not ONNX.
+    """
+    need("onnx", "an ONNX file")
+    import onnx
+
+    try:
+        graph = onnx.load_model_from_string(path.read_bytes()).graph
+        shapes = [[side.dim_value for side in end[0].type.tensor_type.shape.dim] for end in (graph.input, graph.output)]
+    except Exception as error:  # as in `onnx_costs`
+        raise DamagedError(f"{path} is not an ONNX file, or is damaged ({_reason(error)}).") from None
+    if len(shapes[0]) != 4:
+        raise InputError(f"{path} takes an input of {len(shapes[0])} axes, not images (n, channels, height, width).")
+    return (shapes[0][1], shapes[0][2], shapes[0][3]), (shapes[1] or [0])[-1]
+
+
 def _macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
     """Return the number of output elements times the number of products in each; 0 if a size is dynamic."""
     left, right = (shapes.get(name, ()) for name in node.input[:2])

@@ -8,6 +8,7 @@ from typing import Any
 
 from rapdarts.architecture.space import NONE
 from rapdarts.config.resources import RESOURCES, show, used_line
+from rapdarts.cost.graphs import GraphCosts
 from rapdarts.cost.layers import CONVENTIONS, NetworkCosts, Row
 from rapdarts.cost.spaces import Amounts
 from rapdarts.data import nasbench201
@@ -42,7 +43,7 @@ def describe_networks(networks: Sequence[NetworkCosts], rows: str) -> str:
     lines = []
     for network in networks:
         lines.append(heading(network))
-        if rows == "all" or (rows == "auto" and len(networks) == 1):
+        if network.rows and (rows == "all" or (rows == "auto" and len(networks) == 1)):
             lines += [*layer_table(network, network.rows if rows == "all" else network.short), ""]
     return "\n".join([*lines, *totals(networks)])
 
@@ -93,6 +94,11 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
             ("known_accuracy", *shown, f"{where}, from NAS-Bench-201's training of the cell: {nasbench201.TRAINING}")
         )
     lines = aligned(cells, left=(0, len(networks) + 1))
+    lines += [
+        f"{network.name} is a graph: its bytes are those in the file, and costs without a number are not counted in it"
+        for network in networks
+        if isinstance(network, GraphCosts)
+    ]
     heads = [(network.name, network.auxiliary) for network in networks if network.auxiliary]
     return lines + [f"the auxiliary head that training adds to {name}: {extra:,} params" for name, extra in heads]
 
@@ -119,7 +125,8 @@ def panels(network: NetworkCosts) -> Panels:
 
 def draw_layers(networks: Sequence[NetworkCosts], file: Path) -> None:
     """Write bar charts of the costs of networks' layers, in the format of the file's suffix."""
-    atomic.write_atomically(file, plots.draw_bars([panels(network) for network in networks], file.suffix))
+    drawn = [panels(network) for network in networks if network.rows]
+    atomic.write_atomically(file, plots.draw_bars(drawn, file.suffix))
 
 
 def describe_space_prices(prices: dict[str, Any]) -> str:

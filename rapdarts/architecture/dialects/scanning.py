@@ -8,6 +8,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from rapdarts.architecture.dialects.python_values import Call, parts_of, python_values, unread_in
+from rapdarts.errors import InputError
 from rapdarts.files.json import quote_value
 
 CALL = re.compile(r"Genotype\s{0,8}\(")
@@ -19,6 +20,9 @@ LABEL = re.compile(
 STAMP = re.compile(r"\d\d:\d\d")
 STAMPED, HEAD = 48, 400
 """Number of characters at the beginning of a line in which a time stamp is looked for, and before a genotype, its label."""
+
+MOST = 200_000
+"""Largest number of genotypes in a text that is scanned."""
 
 BRACKETS = re.compile(r"[()\[\]{}]|'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"")
 MAX_CHARACTERS = 64_000
@@ -36,11 +40,15 @@ class Mention:
     stamped: bool
 
 
-def mentions(text: str) -> list[Mention]:
-    """Return the places where a call of Genotype or a string of NAS-Bench-201 begins, in order."""
+def mentions(text: str, where: str) -> list[Mention]:
+    """Return the places where a call of Genotype or a string of NAS-Bench-201 begins, in order. Raises InputError for too many."""
     places = [match.start() for match in CALL.finditer(text)]
     if "~0|+|" in text:
         places = sorted([*places, *(match.start() for match in BARS.finditer(text))])
+    if len(places) > MOST:
+        raise InputError(
+            f"{where} mentions genotypes more than {MOST:,} times; copy the one you want into a separate file."
+        )
     lines = [1 + before for before in accumulate(text.count("\n", *between) for between in pairwise([0, *places]))]
     found = []
     for place, line in zip(places, lines, strict=True):

@@ -23,7 +23,8 @@ MAX_PARSED = 1_000_000
 """Length of the longest text that is parsed as a whole; longer texts, such as logs, are only scanned."""
 MAX_LISTED = 500
 """Largest number of characters of a list of names in a message."""
-MOST_UNNAMED = 1000
+MOST_UNNAMED = 200
+"""Largest number of genotypes in a text that is neither Python nor a log; names that are repeated count once."""
 HINTS = ("Genotype", "normal", "recurrent", "~0|", "format", "((", "[[")
 """Texts of which every genotype contains one."""
 LIKE_JSON = re.compile(r"\s*(?:\{\s*(?:[\"}]|$)|\[|\")")
@@ -61,7 +62,7 @@ def find(text: str, where: str, member: str = "") -> Found:
     entries = [entry for value in values for entry in _entries(value)]
     if entries and fault is None:
         return _choose(entries, where, member)
-    found = mentions(text)
+    found = mentions(text, where)
     if found:
         return (
             _of_log(text, found, where, member)
@@ -200,7 +201,7 @@ def _scan(text: str, found: Sequence[Mention], where: str, member: str) -> Found
     kept = [one for one in found if not one.name or last[one.name] is one or member == str(one.line)]
     if len(kept) > MOST_UNNAMED:
         raise InputError(
-            f"{where} holds more than {MOST_UNNAMED:,} genotypes; copy the one you want into a separate file."
+            f"{where} holds more than {MOST_UNNAMED} genotypes; copy the one you want into a separate file."
         )
     entries, why = [], ""
     for one in kept:

@@ -1,0 +1,40 @@
+"""Costs of a network that is given as a graph of operations, such as an ONNX file, without the modules that it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rapdarts.config.experiment import HardwareConfig
+from rapdarts.cost.layers import CONVENTIONS, NetworkCosts
+from rapdarts.cost.trace import Image
+
+
+@dataclass(frozen=True)
+class GraphCosts(NetworkCosts):
+    """Costs of a graph: only those in `costs` are known, `bytes` are those in the file, and there are no rows."""
+
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """Every figure of a table of costs; None for those that are not known."""
+        return {name: self.costs.get(name) for name in CONVENTIONS}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the known costs as JSON values."""
+        return {"target": self.name, **self.costs, "input": self.image, "classes": self.classes, "layers": []}
+
+
+def graph_costs(name: str, image: Image, classes: int, costs: dict[str, float]) -> GraphCosts:
+    """Return the costs of a graph from images (channels, height, width) to `classes` logits."""
+    return GraphCosts(
+        name=name,
+        image=image,
+        classes=classes,
+        precision=32,
+        hardware=HardwareConfig(),
+        costs=costs,
+        rows=[],
+        modules=[],
+        macs_with_bn_relu=0,
+        thop="a graph has no modules",
+    )
