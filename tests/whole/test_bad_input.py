@@ -489,7 +489,10 @@ GENOTYPES = {
     "a fractional input": (with_edge(["skip_connect", 0.5]), "node 1, edge 0: the input 0.5 is not a whole number; "),
     "an incomplete edge": (with_edge(["skip_connect"]), "node 1, edge 0: must be a pair [primitive, input], not "),
     "no nodes": (changed(nodes=[]), "cell normal, nodes has 0 entries; a cell has 1 to 100 nodes."),
-    "too many nodes": (changed(nodes=[[["skip_connect", 0]]] * 100_000), "more than 1,000,000 characters are only searched for Genotype(...)"),
+    "too many nodes": (
+        changed(nodes=[[["skip_connect", 0]]] * 100_000),
+        "more than 1,000,000 characters are only searched for Genotype(...)",
+    ),
     "a missing field": (changed(concat=None), "cell normal: the field concat is missing."),
     "a missing space": (changed(space=None), "the field space is missing."),
     "an unknown field": (

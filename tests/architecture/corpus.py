@@ -1,0 +1,419 @@
+"""A corpus of genotypes in the forms in which other programs write them; every text is composed here.
+
+`TEXTS` maps the name of a text to the text, the member to read (after a colon in the name of its file) and the cells it must
+give. A cell is written as `primitive input` pairs, with commas between pairs and bars between nodes.
+"""
+
+from __future__ import annotations
+
+import json
+import pprint
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rapdarts.architecture.dialects.nni import NNI_OLD_NAMES
+
+Node = list[tuple[str, int]]
+COMPACT = [
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of the space of DARTS in a text, and the costs of their network at 20 cells x 36 channels."""
+
+    normal: str
+    reduce: str
+    params: int
+    macs: int
+
+    def nodes(self, kind: str) -> list[Node]:
+        parts = [node.split(",") for node in getattr(self, kind).split("|")]
+        return [[(pair.split()[0], int(pair.split()[1])) for pair in node] for node in parts]
+
+    def flat(self, kind: str) -> Node:
+        return [edge for node in self.nodes(kind) for edge in node]
+
+
+G = Cells(
+    "sep_conv_3x3 0, dil_conv_5x5 1 | skip_connect 0, sep_conv_3x3 2 | sep_conv_5x5 1, max_pool_3x3 0 | sep_conv_3x3 4, skip_connect 1",
+    "max_pool_3x3 0, max_pool_3x3 1 | max_pool_3x3 0, skip_connect 2 | skip_connect 3, dil_conv_3x3 0 | skip_connect 2, max_pool_3x3 0",
+    3_090_358,
+    495_098_496,
+)
+LIGHT = Cells(
+    "skip_connect 0, avg_pool_3x3 1 | dil_conv_3x3 2, skip_connect 1 | sep_conv_3x3 0, max_pool_3x3 3 | skip_connect 4, dil_conv_5x5 2",
+    "avg_pool_3x3 0, skip_connect 1 | sep_conv_5x5 0, skip_connect 2 | dil_conv_5x5 1, max_pool_3x3 3 | avg_pool_3x3 4, sep_conv_3x3 2",
+    2_292_238,
+    361_448_064,
+)
+HEAVY = Cells(
+    "sep_conv_5x5 0, sep_conv_5x5 1 | sep_conv_3x3 2, dil_conv_5x5 0 | sep_conv_3x3 1, sep_conv_5x5 3 | dil_conv_3x3 4, avg_pool_3x3 0",
+    "sep_conv_3x3 0, skip_connect 1 | dil_conv_3x3 0, max_pool_3x3 2 | sep_conv_5x5 1, skip_connect 0 | sep_conv_3x3 2, dil_conv_5x5 4",
+    3_988_054,
+    628_942_464,
+)
+BASES = {"G": G, "light": LIGHT, "heavy": HEAVY}
+
+REPEATED = Cells(
+    G.normal.replace("sep_conv_3x3 4, skip_connect 1", "sep_conv_3x3 1, sep_conv_3x3 1"),
+    G.reduce,
+    3_450_214,
+    549_841_536,
+)
+WITH_NONE = Cells(
+    G.normal, G.reduce.replace("skip_connect 2, max_pool_3x3 0", "none 2, max_pool_3x3 0"), G.params, G.macs
+)
+"""G with an input twice in a node, and with an edge that is none."""
+
+
+def by_hand(cells: Cells) -> tuple[int, int]:
+    """Return the parameters and MACs of the network of some cells, from the price of each primitive on each edge."""
+    params, macs = 1_370_134, 227_272_320  # all pools
+    for kind in ("normal", "reduce"):
+        for name, source in cells.flat(kind):
+            column = 0 if kind == "normal" else 1 if source < 2 else 2
+            price = PRICES.get(name, ((0, 0),) * 3)[column]
+            params, macs = params + price[0], macs + price[1]
+    return params, macs
+
+
+PRICES = {
+    "skip_connect": ((0, 0), (26_352, 2_654_208), (0, 0)),
+    "sep_conv_3x3": ((359_856, 54_743_040), (56_592, 5_806_080), (56_592, 5_806_080)),
+    "sep_conv_5x5": ((408_240, 67_129_344), (63_504, 6_690_816), (63_504, 6_690_816)),
+    "dil_conv_3x3": ((179_928, 27_371_520), (28_296, 2_903_040), (28_296, 2_903_040)),
+    "dil_conv_5x5": ((204_120, 33_564_672), (31_752, 3_345_408), (31_752, 3_345_408)),
+}
+"""Parameters and MACs that a primitive adds at 20 cells x 36 channels: on an edge of the 18 normal cells, and on an edge of the two
+reduction cells from an input (stride 2) and from a node."""
+
+
+# --- forms -------------------------------------------------------------------------------------------------------
+
+
+def call(cells: Cells, name: str = "Genotype") -> str:
+    parts = [f"{kind}={cells.flat(kind)!r}, {kind}_concat=range(2, 6)" for kind in ("normal", "reduce")]
+    return f"{name}({', '.join(parts)})"
+
+
+def of_lists(cells: Cells) -> str:
+    normal, reduce = (json.dumps(cells.flat(kind), indent=4) for kind in ("normal", "reduce"))
+    fields = f"  normal = {normal},\n  normal_concat = [2, 3, 4, 5],\n  reduce = {reduce},\n  reduce_concat = [2, 3, 4, 5],\n"
+    return f"# best of five searches\nBEST = Genotype(\n{fields})\n"
+
+
+def nested_lists(cells: Cells) -> str:
+    normal, reduce = (cells.nodes(kind) for kind in ("normal", "reduce"))
+    return (
+        f"Genotype(normal={normal}, normal_concat=list(range(2, 6)), reduce={reduce}, reduce_concat=tuple(range(2, 6)))"
+    )
+
+
+def nested_tuples_with_weights(cells: Cells) -> str:
+    """As GDAS writes it: a tuple for each node, the mixing weight after each pair, and fields that are None."""
+    fields = {
+        kind: tuple(tuple((name, source, 0.125 + source / 64) for name, source in node) for node in cells.nodes(kind))
+        for kind in ("normal", "reduce")
+    }
+    return (
+        f"Genotype(\n  normal={pprint.pformat(list(fields['normal']))},\n  normal_concat=[2, 3, 4, 5],\n"
+        f"  reduce={fields['reduce']},\n  reduce_concat=[2, 3, 4, 5],\n  connectN=None, connects=None)"
+    )
+
+
+def positional(cells: Cells) -> str:
+    """A Python file in which the named tuple lists its fields in an order of its own."""
+    return (
+        "import collections\n\nGenotype = collections.namedtuple('Genotype', ['normal', 'reduce', 'normal_concat', 'reduce_concat'])\n"
+        f"CONCAT = range(2, 6)\nfound = Genotype({cells.flat('normal')}, {cells.flat('reduce')}, CONCAT, CONCAT)\n"
+    )
+
+
+def of_a_module(cells: Cells) -> str:
+    text = call(cells, "darts.genotypes.CellGenotype")
+    for number in range(6):
+        text = text.replace(f", {number})", f", np.int64({number}))")
+    return (
+        text.replace("np.int64(6))", "6)")
+        .replace("'skip_connect'", "np.str_('skip_connect')")
+        .replace("Genotype(", "Genotype(name='mine', ", 1)
+    )
+
+
+def ordered(cells: Cells) -> str:
+    fields = [(part, cells.flat(part) if part in ("normal", "reduce") else [2, 3, 4, 5]) for part in
+              ("normal", "normal_concat", "reduce", "reduce_concat")]  # fmt: skip
+    return repr(OrderedDict(fields)).replace("[2, 3, 4, 5]", "range(2, 6)", 1)
+
+
+def as_dict(cells: Cells) -> dict[str, Any]:
+    return {
+        "normal": cells.flat("normal"),
+        "normal_concat": [2, 3, 4, 5],
+        "reduce": cells.flat("reduce"),
+        "reduce_concat": [2, 3, 4, 5],
+    }
+
+
+def as_json(cells: Cells) -> str:
+    return json.dumps({"args": {"layers": 20, "seed": 3}, "valid_acc": 97.3, "genotype": as_dict(cells)}, indent=2)
+
+
+def as_json_list(cells: Cells) -> str:
+    return json.dumps([*as_dict(cells).values()])
+
+
+def in_json_text(cells: Cells) -> str:
+    return json.dumps({"epoch": 49, "arch": call(cells)})
+
+
+def in_json_lines(cells: Cells) -> str:
+    lines = [{"epoch": 0, "genotype": call(REPEATED), "loss": None}, {"epoch": 1, "genotype": call(cells), "loss": 0.5}]
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def as_yaml(cells: Cells) -> str:
+    lines = ["# retraining", "layers: 20", "genotype:"]
+    for kind in ("normal", "reduce"):
+        lines += [f"  {kind}:", *(f"  - [{name}, {source}]" for name, source in cells.flat(kind))]
+        lines.append(f"  {kind}_concat: [2, 3, 4, 5]")
+    return "\n".join(lines) + "\n"
+
+
+def as_yaml_objects(cells: Cells) -> str:
+    """As PyYAML dumps a named tuple with its Python types."""
+    lines = ["!!python/object/new:genotypes.Genotype"]
+    for kind in ("normal", "reduce"):
+        first = "- "
+        for name, source in cells.flat(kind):
+            lines += [f"{first}- !!python/tuple", f"    - {name}", f"    - {source}"]
+            first = "  "
+        lines += ["- !!python/object/apply:builtins.range", "  - 2", "  - 6", "  - 1"]
+    return "\n".join(lines) + "\n"
+
+
+def in_yaml_text(cells: Cells) -> str:
+    return f"model:\n  arch: {call(cells)}\n  channels: 36\noptimizer: {{lr: 0.025}}\n"
+
+
+def in_quotes(cells: Cells) -> str:
+    return f'"{call(cells)}"\n'
+
+
+def node_first(cells: Cells) -> str:
+    return _triples(cells, lambda name, node, source: (name, node, source))
+
+
+def input_first(cells: Cells) -> str:
+    return _triples(cells, lambda name, node, source: (name, source, node))
+
+
+def _triples(cells: Cells, order: Callable[[str, int, int], tuple[Any, ...]]) -> str:
+    parts = []
+    for kind in ("normal", "reduce"):
+        edges = [
+            order(name, number, source) for number, node in enumerate(cells.nodes(kind), 2) for name, source in node
+        ]
+        parts.append(f"{kind}={edges}, {kind}_concat=range(2, 6)")
+    return f"Genotype({', '.join(parts)})"
+
+
+def turned(cells: Cells) -> str:
+    edges = {kind: [(source, name) for name, source in cells.flat(kind)] for kind in ("normal", "reduce")}
+    return f"Genotype(normal={edges['normal']}, normal_concat=(2, 3, 4, 5), reduce={edges['reduce']}, reduce_concat=array([2, 3, 4, 5]))"
+
+
+def log(cells: Cells) -> str:
+    stamp = "11/02 08:15:0"
+    lines = [f"{stamp}0 AM args = Namespace(epochs=2, layers=8)"]
+    for epoch, one in enumerate((REPEATED, cells)):
+        lines += [f"{stamp}{epoch + 1} AM epoch {epoch} lr 2.5e-02", f"{stamp}{epoch + 1} AM genotype = {call(one)}"]
+        lines += [
+            "tensor([[0.1249, 0.1251],",
+            "        [0.1250, 0.1250]], grad_fn=<SoftmaxBackward>)",
+            f"{stamp}{epoch + 1} AM valid_acc 61.2",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def console(cells: Cells) -> str:
+    """Output of a program without time stamps."""
+    return f"Epoch 1/2 ...\ngenotype = {call(REPEATED)}\n  1%|# | 3/391 [00:01, loss=2.3]\ngenotype = {call(cells)}\nbest: 61.2 %\n"
+
+
+def markdown(cells: Cells) -> str:
+    return f"# Result\n\nThe cell we found (`Genotype(...)` as in DARTS):\n\n```python\nOURS = {call(cells)}\n```\n\n| C10 | 2.6 % |\n"
+
+
+def nni(cells: Cells) -> str:
+    tree: dict[str, Any] = {}
+    for kind in ("normal", "reduce"):
+        for number, node in enumerate(cells.nodes(kind), 2):
+            for slot, (name, source) in enumerate(node):
+                tree |= {f"{kind}/op_{number}_{slot}": name, f"{kind}/input_{number}_{slot}": [source]}
+    return json.dumps(tree, indent=1)
+
+
+def older_nni(cells: Cells) -> str:
+    names = {ours: theirs for theirs, ours in NNI_OLD_NAMES.items()}
+    tree: dict[str, Any] = {}
+    for kind in ("normal", "reduce"):
+        for number, node in enumerate(cells.nodes(kind), 2):
+            tree |= {f"{kind}_n{number}_p{source}": names[name] for name, source in node}
+            tree[f"{kind}_n{number}_switch"] = [f"{kind}_n{number}_p{source}" for _, source in node]
+    return repr(tree)
+
+
+def config_space(cells: Cells) -> dict[str, Any]:
+    tree: dict[str, Any] = {"NetworkSelectorDatasetInfo:network": "darts", "OptimizerSelector:sgd:learning_rate": 0.025}
+    for kind in ("normal", "reduce"):
+        first = 0
+        for number, node in enumerate(cells.nodes(kind), 2):
+            tree |= {f"NetworkSelectorDatasetInfo:darts:edge_{kind}_{first + source}": name for name, source in node}
+            if number > 2:
+                tree[f"NetworkSelectorDatasetInfo:darts:inputs_node_{kind}_{number}"] = "_".join(
+                    str(source) for _, source in node
+                )
+            first += number
+    return tree
+
+
+def config_json(cells: Cells) -> str:
+    return json.dumps({"optimized_hyperparamater_config": config_space(cells), "test_accuracy": 94.1})
+
+
+def config_object(cells: Cells) -> str:
+    return f"Configuration(values={config_space(cells)!r})"
+
+
+def compact(cells: Cells) -> str:
+    return repr(
+        tuple(
+            tuple((source, COMPACT.index(name)) for name, source in cells.flat(kind)) for kind in ("normal", "reduce")
+        )
+    )
+
+
+def compact_json(cells: Cells) -> str:
+    return json.dumps(
+        {
+            "compact": [
+                [[source, COMPACT.index(name)] for name, source in cells.flat(kind)] for kind in ("normal", "reduce")
+            ]
+        }
+    )
+
+
+def ours(cells: Cells) -> str:
+    trees = {
+        kind: {"inputs": 2, "nodes": [list(map(list, node)) for node in cells.nodes(kind)], "concat": [2, 3, 4, 5]}
+        for kind in ("normal", "reduce")
+    }
+    return json.dumps({"format": "rapdarts-genotype", "version": 1, "space": "darts", "cells": trees})
+
+
+FORMS: dict[str, Callable[[Cells], str]] = {
+    form.__name__: form
+    for form in (
+        call, of_lists, nested_lists, nested_tuples_with_weights, positional, of_a_module, ordered, as_json, as_json_list,
+        in_json_text, in_json_lines, as_yaml, as_yaml_objects, in_yaml_text, in_quotes, node_first, input_first, turned, log,
+        console, markdown, nni, older_nni, config_json, config_object, compact, compact_json, ours,
+    )
+}  # fmt: skip
+WITHOUT_NONE = {"older_nni", "config_json", "config_object", "compact", "compact_json"}
+"""Forms that cannot express none on an edge."""
+WITHOUT_REPEATS = {"older_nni", "config_json", "config_object"}
+"""Forms that cannot express two edges from one input into a node."""
+
+
+def file_of_many() -> str:
+    """A Python file as repositories keep it: several genotypes, an alias, other statements, and functions."""
+    return "\n".join([
+        "from collections import namedtuple",
+        "",
+        "import torch.nn as nn",
+        "",
+        'Genotype = namedtuple("Genotype", "normal normal_concat reduce reduce_concat")',
+        "PRIMITIVES = ['none', 'max_pool_3x3']",
+        "",
+        f"LIGHT = {call(LIGHT)}",
+        f"HEAVY = {nested_lists(HEAVY)}",
+        "OURS = HEAVY",
+        "if True:",
+        f"    LATER = {call(G)}",
+        "class Zoo:",
+        f"    first: Genotype = {call(LIGHT)}",
+        f"table = {{'a': LIGHT, 'b': {call(G)}}}",
+        "def parse(weights):",
+        "    return Genotype(normal=weights, normal_concat=None, reduce=weights, reduce_concat=None)",
+        "OURS_V2, OTHERS = OURS, LIGHT",
+    ])  # fmt: skip
+
+
+TEXTS: dict[str, tuple[str, str, Cells]] = {
+    f"{form}, {name}": (write(cells), "", cells) for form, write in FORMS.items() for name, cells in BASES.items()
+}
+TEXTS |= {
+    f"{form}, {name}": (write(cells), "", cells)
+    for form, write in FORMS.items()
+    for name, cells, lacking in (("repeated", REPEATED, WITHOUT_REPEATS), ("none", WITH_NONE, WITHOUT_NONE))
+    if form not in lacking
+}
+TEXTS |= {
+    f"a file of many, {member}": (file_of_many(), member, cells)
+    for member, cells in {"LIGHT": LIGHT, "HEAVY": HEAVY, "OURS": HEAVY, "LATER": G, "Zoo.first": LIGHT, "table.b": G, "OURS_V2": HEAVY,
+                          "OTHERS": LIGHT, "9": HEAVY, "12": G}.items()
+}  # fmt: skip
+TEXTS |= {
+    "a log, line 3": (log(G), "3", REPEATED),
+    "a console, line 4": (console(G), "4", G),
+    "a page of two": (markdown(G) + markdown(LIGHT).replace("OURS", "SMALL"), "SMALL", LIGHT),
+}
+
+# --- NAS-Bench-201 -----------------------------------------------------------------------------------------------
+
+BENCH = {
+    "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|avg_pool_3x3~1|nor_conv_3x3~2|": (1, 2),
+    "|skip_connect~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_1x1~0|nor_conv_3x3~1|none~2|": (1, 3),
+}
+"""Strings, with their numbers of 1x1 and 3x3 convolutions."""
+
+
+def bench_by_hand(ones: int, threes: int) -> tuple[int, int]:
+    """Return the parameters and MACs of a cell's network at 17 cells x 16 channels: five cells each at 16, 32 and 64 channels."""
+    sizes = ((16, 32), (32, 16), (64, 8))
+    params, macs = 73_306, 7_783_040  # stem, residual blocks, last norm and classifier
+    for channels, side in sizes:
+        weights = ones * channels**2 + threes * 9 * channels**2
+        params += 5 * (weights + (ones + threes) * 2 * channels)
+        macs += 5 * weights * side**2
+    return params, macs
+
+
+def bench_forms(text: str) -> dict[str, str]:
+    nodes = [
+        [(edge.split("~")[0], int(edge.split("~")[1])) for edge in part.strip("|").split("|")]
+        for part in text.split("+")
+    ]
+    return {
+        "bare": f" {text}\n",
+        "quoted": f"'{text}'",
+        "in a list": json.dumps([text]),
+        "in JSON": json.dumps({"arch_str": text, "valid": 91.2}),
+        "in YAML": f"arch: '{text}'\nseed: 777\n",
+        "a Python file": f"import os\nARCH = {text!r}\n",
+        "printed": f"<<<--->>> The best : Structure(4 nodes with {text})\n",
+        "as lists": json.dumps(nodes),
+        "as tuples": repr(tuple(map(tuple, nodes))),
+        "a log": f"[2023-01-02-10:11:12] epoch 1\n[2023-01-02-10:11:13] arch Structure(4 nodes with {text})\n",
+    }

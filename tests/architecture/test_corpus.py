@@ -1,0 +1,195 @@
+"""The corpus: every text is read to the right cells and counts, from a file or on the command line, or refused with the way out."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import rapdarts
+from rapdarts.architecture.genotype import Genotype, buildable
+from rapdarts.architecture.reading import parse_genotype
+from rapdarts.cli.main import main
+from rapdarts.deploy.space_lookup import named_space
+from rapdarts.errors import InputError
+from tests.architecture.corpus import (
+    BENCH,
+    FORMS,
+    REPEATED,
+    TEXTS,
+    Cells,
+    G,
+    bench_by_hand,
+    bench_forms,
+    by_hand,
+    call,
+    console,
+    file_of_many,
+    log,
+)
+
+
+@cache
+def counted(line: str, space: str) -> tuple[int, int]:
+    """Return parameters and MACs of the network of a genotype; each different genotype is built once."""
+    costs = rapdarts.costs(line, space=space)
+    return int(costs["params"]), int(costs["macs"])
+
+
+def counts_of(genotype: Genotype) -> tuple[int, int]:
+    built = buildable(genotype, named_space(genotype.space), "the text")
+    return counted(built.line, genotype.space)
+
+
+@pytest.mark.parametrize("cells", {cells for _, _, cells in TEXTS.values()}, ids=lambda cells: f"{cells.params}")
+def test_the_expected_counts_are_those_by_hand(cells: Cells) -> None:
+    assert by_hand(cells) == (cells.params, cells.macs)
+
+
+def test_the_corpus_is_large_enough() -> None:
+    assert len(FORMS) >= 12 and len({text for text, _, _ in TEXTS.values()}) >= 60
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_is_read_to_the_right_cells_and_counts(name: str, tmp_path: Path) -> None:
+    text, member, cells = TEXTS[name]
+    path = tmp_path / "found.txt"
+    path.write_text(text)
+    genotype = rapdarts.read(f"{path}:{member}" if member else path)
+    assert {kind: [list(node) for node in cell.nodes] for kind, cell in genotype.cells.items()} == {
+        kind: cells.nodes(kind) for kind in ("normal", "reduce")
+    }
+    assert all(cell.concat == (2, 3, 4, 5) for cell in genotype.cells.values())
+    assert genotype.space == "darts"
+    assert counts_of(genotype) == (cells.params, cells.macs)
+
+
+@pytest.mark.parametrize("form", bench_forms(next(iter(BENCH))))
+@pytest.mark.parametrize("text", BENCH)
+def test_a_string_of_nasbench201_is_read_to_the_right_counts(text: str, form: str, tmp_path: Path) -> None:
+    path = tmp_path / "found.txt"
+    path.write_text(bench_forms(text)[form])
+    genotype = rapdarts.read(path)
+    assert (genotype.space, genotype.to_nasbench201()) == ("nasbench201", text)
+    assert counts_of(genotype) == bench_by_hand(*BENCH[text])
+
+
+ARGUMENTS = (
+    "call",
+    "of_lists",
+    "nested_lists",
+    "ordered",
+    "as_json_list",
+    "in_quotes",
+    "nni",
+    "config_object",
+    "compact",
+    "ours",
+)
+
+
+@pytest.mark.parametrize(
+    "text", [*(FORMS[form](G) for form in ARGUMENTS), f"best = {call(G)}"], ids=[*ARGUMENTS, "named"]
+)
+def test_a_text_may_be_an_argument(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", text]) == 0
+    assert parse_genotype(capsys.readouterr().out, "out").cells == parse_genotype(call(G), "G").cells
+
+
+@pytest.mark.parametrize("form", ["bare", "quoted", "in a list", "as lists", "as tuples"])
+def test_a_string_of_nasbench201_may_be_an_argument(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = next(iter(BENCH))
+    assert main(["export", bench_forms(text)[form].strip(), "to=nasbench201"]) == 0
+    assert capsys.readouterr().out.strip() == text
+
+
+# --- texts that are refused --------------------------------------------------------------------------------------
+
+PARTS = {kind: G.flat(kind) for kind in ("normal", "reduce")}
+STAMP = "11/02 08:15:00 AM"
+REFUSED = {
+    "a recurrent cell": (
+        "ENAS = Genotype(recurrent=[('sigmoid', 0), ('relu', 1)], concat=range(1, 3))",
+        "describes a recurrent cell, which rapdarts does not build; give convolutional cells",
+    ),
+    "no reduction cell": (
+        f"Genotype(normal={PARTS['normal']}, normal_concat=range(2, 6), reduce=None, reduce_concat=[2, 3, 4, 5], connects=None)",
+        "the field reduce is None; a genotype has normal, normal_concat, reduce, reduce_concat",
+    ),
+    "no outputs": (f"{{'normal': {PARTS['normal']}, 'reduce': {PARTS['reduce']}}}", "the field normal_concat is missing"),
+    "outputs as a name": (
+        call(G).replace("range(2, 6)", "range(2 + steps - multiplier, steps + 2)"),
+        "found 'range(2 + steps - multiplier, steps + 2)'; concat must be a list or range(first, end)",
+    ),
+    "an unknown field": (
+        call(G).replace("reduce_concat", "layers=8, reduce_concat"),
+        "has the field 'layers'; choose from normal, normal_concat, reduce, reduce_concat; remove a field that says nothing of the cells",
+    ),
+    "an odd number of pairs": (
+        call(G).replace("('sep_conv_3x3', 0), ", "", 1),
+        "normal has 7 pairs; a flat list has two for every node; put the pairs of each node in a list",
+    ),
+    "an edge to itself": (
+        FORMS["node_first"](G).replace("('skip_connect', 3, 0)", "('skip_connect', 3, 3)"),
+        "the triple ('skip_connect', 3, 3) of normal names node 3 as its own input; name an earlier node or an input",
+    ),
+    "a compact tuple with an unknown primitive": (
+        FORMS["compact"](G).replace("(1, 6)", "(1, 7)"),
+        "normal has the pair (1, 7); its second number must be 0 to 6, for max_pool_3x3, avg_pool_3x3, ",
+    ),
+    "a configuration without an edge": (
+        re.sub(r"'[^']*:edge_normal_1': '[^']*', ", "", FORMS["config_object"](G)),
+        "edge_normal_1 is missing; it must name the primitive of this edge",
+    ),
+    "a configuration without inputs": (
+        re.sub(r"'[^']*:inputs_node_reduce_4': '[^']*', ", "", FORMS["config_object"](G)),
+        "inputs_node_reduce_4 is missing; it must name two inputs from 0 to 3, as in 0_1",
+    ),
+    "many": (
+        file_of_many(),
+        "holds 9 genotypes: LIGHT (line 8), HEAVY (line 9), OURS (line 10), LATER (line 12), Zoo.first (line 14), table.a (line 15), "
+        "table.b (line 15), OURS_V2 (line 18), OTHERS (line 18); name one of them after the file and a colon, as in FILE:LIGHT.",
+    ),
+    "two on a page": (
+        f"The first: {call(G)}\n\nThe second is\n{call(REPEATED)} (better)",
+        "holds 2 genotypes: first (line 1), line 4; name one of them after the file and a colon, as in FILE:first.",
+    ),
+    "a log with one genotype for each cap": (
+        f"{STAMP} Restricting skipconnect...\n{STAMP} Number of skip-connect: 3\n{STAMP} {call(G)}\n"
+        f"{STAMP} Number of skip-connect: 2\n{STAMP} {call(REPEATED)}\n",
+        "is a log with different genotypes, on lines 3 (at most 3 skips), 5 (at most 2 skips); name the line of one, as in FILE:5.",
+    ),
+    "a log that was cut off": (
+        log(G)[: log(G).rindex("reduce=")],
+        "line 8 of the log: Genotype( was never closed; name the line of another, as in FILE:3.",
+    ),
+    "a console that was cut off": (
+        console(G)[: console(G).rindex("reduce=")],
+        "holds no genotype: line 4: Genotype( was never closed; supported formats are",
+    ),
+    "arrays": ("[[0.1, 0.2], [0.3, 0.4]]", "holds no genotype; supported formats are rapdarts JSON, Genotype(...) of the DARTS family"),
+    "alphas": ('{"format": "rapdarts-alphas", "version": 1, "cells": {}}', "holds no genotype, but rapdarts-alphas; supported formats are"),
+    "another program's alphas": (
+        json.dumps({"normal": [[0.1] * 8] * 14, "reduce": [[0.1] * 8] * 14}),
+        "the field normal_concat is missing",
+    ),
+    "a program": ("import torch\n\n\ndef main():\n    print(torch.ones(3))\n", "holds no genotype; supported formats are"),
+    "prose": ("# A page\n\nWe write `Genotype(...)` for a cell.\n", "holds no genotype: line 3: found '...'; "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_other_texts_are_refused_with_the_way_out(name: str, tmp_path: Path) -> None:
+    text, words = REFUSED[name]
+    path = tmp_path / "found.txt"
+    path.write_text(text)
+    with pytest.raises(InputError) as refusal:
+        rapdarts.read(path)
+    message = str(refusal.value).removeprefix(str(path))
+    assert words in message and message.endswith(".") and "\n" not in message and len(message) < 700
