@@ -647,7 +647,7 @@ def test_a_plot_of_very_many_layers() -> None:
         ("space=darts plot=a.png", "rapdarts cost space=darts does not use plot=; leave it out."),
         (
             "PDARTS --space mine.py",
-            "--space mine.py defines the space mine, but darts is needed; give the file that defines darts.",
+            "PDARTS: cell normal, node 0, edge 1: the space mine has no primitive 'dil_conv_3x3'; ",
         ),
         (
             "foreign.json",

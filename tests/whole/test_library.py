@@ -438,7 +438,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "stem": (lambda: rapdarts.derived("PDARTS", stem="big"), "stem cannot be 'big'"),
     "another space": (lambda: rapdarts.derived("PDARTS", space=MINE), "no primitive 'dil_conv_3x3'"),
     "width": (lambda: rapdarts.derived("PDARTS", channels=1), "needs at least 2"),
-    "text": (lambda: rapdarts.read("Genotype(normal=[])"), "the genotype: Genotype"),
+    "text": (lambda: rapdarts.read("Genotype(normal=[])"), "the genotype: the field normal_concat is missing"),
     "key for a module": (lambda: rapdarts.costs(nn.Flatten(), channels=8), "a Flatten does not use channels="),
     "key for a reference network": (lambda: rapdarts.costs("alexnet", layers=8), "alexnet does not use layers="),
     "too small": (lambda: rapdarts.costs("alexnet", image=(3, 8, 8)), "alexnet cannot take an image of 3x8x8"),
