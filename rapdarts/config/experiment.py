@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
 from typing import Any
 
 from rapdarts.config.key_values import knob
@@ -29,6 +30,9 @@ DATA_SETS = {
     "folder": "folder",
 }
 """Data sets known by name, and two forms for your own, each with its format in rapdarts.data.readers."""
+
+PLACED = ("npz", "folder")
+"""Forms of your own data, which data.path identifies."""
 
 RULES = ("auto", "pdarts", "darts", "exact")
 """Rules that derive a genotype: P-DARTS' with a cap on skips, DARTS' without it, or the best of all genotypes (with the cap).
@@ -55,12 +59,28 @@ class DataConfig:
         low=0,
         high=MOST_PIXELS,
     )
+    range: list[float] = knob(
+        [],
+        "pixel values that are black and white, such as 0,1; values outside are clipped; empty: found from the training images",
+        low=-1e9,
+        high=1e9,
+    )
+    layout: str = knob(
+        "auto",
+        "axis of the channels in arrays of images; auto: found from the sizes of the axes",
+        choices=("auto", "channels_first", "channels_last"),
+    )
     crop: int = knob(4, "padding of images before random crops; 0: no crops", "pixels", low=0, high=MOST_PIXELS)
     flip: bool = knob(True, "random horizontal flips")
     mean: list[float] = knob([], "mean subtracted from each channel (0..1); empty: the training set's", low=0, high=1)
     std: list[float] = knob(
         [], "standard deviation that divides each channel (0..1); empty: the training set's", above=0, high=1e3
     )
+
+    @property
+    def called(self) -> str:
+        """Name of the data: that of the file or folder of your own images, else that of the data set."""
+        return Path(self.path).stem if self.name in PLACED and self.path else self.name
 
 
 @dataclass(frozen=True)

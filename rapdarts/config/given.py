@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rapdarts.config.experiment import DataConfig, Experiment, Launch
+from rapdarts.config.experiment import PLACED, DataConfig, Experiment, Launch
 from rapdarts.config.key_values import full_name, parse_settings, plain
 from rapdarts.config.resolve import (
     Pairs,
@@ -24,9 +24,6 @@ from rapdarts.files.run_files import RunFile, begun
 AnyPath = str | os.PathLike[str]
 Settings = Mapping[str, Any]
 Options = TypeVar("Options")
-
-PLACED = ("npz", "folder")
-"""Data sets identified by their path."""
 
 ON_GENOTYPES = ("search.budget.", "search.rule", "search.max_skips", "search.skip_paths", "search.spend")
 """Beginnings of the keys that choose a genotype, which a retraining does not do."""
@@ -82,7 +79,12 @@ def find_experiment(
         config = replace(config, data=replace(config.data, name="memory", path=""))
     if launch.resume and begun(Path(launch.run)):
         config = as_begun(config, Path(launch.run))
-    return Given(config, called or config.data.name, pairs, launch)
+    return Given(config, _called(config.data, called), pairs, launch)
+
+
+def _called(data: DataConfig, experiment: str) -> str:
+    """Return the name of a run: that of the user's own data, else that of the experiment, else that of the data set."""
+    return data.called if data.name in (*PLACED, "memory") or not experiment else experiment
 
 
 def _unnamed(verb: str, launch: Launch, origin: Path | None, confirmed: bool) -> Experiment | None:

@@ -169,7 +169,8 @@ def _typed(key: Key, value: Any) -> Any:
     if key.facts["amount"]:
         return _typed_amount(key, value)
     if isinstance(value, str) and key.type is not str:
-        value = parse_value(value, key.name)
+        is_list = typing.get_origin(key.type) is list
+        value = parse_value(f"[{value}]" if is_list and "," in value and "[" not in value else value, key.name)
         # The number stands for the word auto when it is stored, but users must write the word.
         if type(value) in (int, float) and value == key.facts["auto"]:
             raise _out_of_range(key, value)

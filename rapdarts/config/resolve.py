@@ -142,9 +142,18 @@ def check_experiment(config: Experiment) -> None:
         raise InputError(
             "a price or budget for latency needs search.latency=FILE, a table written by rapdarts measure."
         )
+    check_pixel_range(config.data.range)
     if len(config.data.mean) != len(config.data.std):
         raise InputError("data.mean and data.std must have the same length; give both, or neither.")
     check_device(config.device)
+
+
+def check_pixel_range(asked: Sequence[float]) -> None:
+    """Raise InputError if data.range is neither empty nor two ascending values."""
+    if asked and not (len(asked) == 2 and asked[0] < asked[1]):
+        raise InputError(
+            f"data.range={','.join(f'{value:g}' for value in asked)} must be two values, the smaller first, such as data.range=0,1."
+        )
 
 
 def experiment_of_run(folder: Path) -> Experiment:

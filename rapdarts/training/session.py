@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,11 @@ def open_run(
     inputs: Mapping[str, str],
     progress: bool = True,
     process_group: ProcessGroup = SINGLE_PROCESS,
+    about: Sequence[str] = (),
 ) -> Iterator[Run]:
-    """Create or reopen a run folder, hold its lock, and record how the run ended; show progress if `progress` is set.
+    """Create or reopen a run folder, hold its lock, and record how the run ended.
+
+    Show progress if `progress` is set, beginning with the lines `about` the data.
 
     `inputs` are fingerprints, by name, of everything else the run depends on (data, genotype); a resume with different ones
     is refused. Only the first of several processes opens the folder; all start from the state that it reads there.
@@ -51,7 +54,7 @@ def open_run(
         with process_group.all_or_none("open the run's folder"):
             if process_group.is_main:
                 folder, resumed = resources.enter_context(
-                    claimed(verb, config, launch, name, origin, process_group.size, screen)
+                    claimed(verb, config, launch, name, origin, process_group.size, screen, about)
                 )
                 begin = {"folder": str(folder), "resumed": resumed}
         begin = process_group.broadcast(begin)
