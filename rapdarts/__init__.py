@@ -1,6 +1,6 @@
-"""Differentiable, resource-aware neural architecture search: find, prove and train a network that fits.
+"""Differentiable, resource-aware neural architecture search: find and train a network that fits its budget.
 
-The public names, each loaded on first use: the functions of rapdarts.api (one for each command, and a few more), the
+The public names, each loaded on first use: functions of rapdarts.api (one for each command, and a few more), the
 types `Genotype`, `SearchSpace` and `Mixing`, `choose`, which selects the primitives of a search space, and the errors
 `RapdartsError` and `InputError`.
 """

@@ -1,4 +1,4 @@
-"""`python -m rapdarts` is `rapdarts`."""
+"""Entry point of `python -m rapdarts`, which is the same as `rapdarts`."""
 
 from rapdarts.cli.main import main
 

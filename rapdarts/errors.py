@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 NO_MORE = ("can't allocate memory", "out of memory", "could not create a primitive")
-"""Parts of the messages of torch's allocators, and of oneDNN on a CPU."""
+"""Parts of the messages by which torch's allocators, and oneDNN on a CPU, report that they are out of memory."""
 
 Error = TypeVar("Error", bound="RapdartsError")
 
@@ -17,8 +17,8 @@ class RapdartsError(Exception):
 
     exit_code = 1
     whose = "machine"
-    """Which of several processes share the reason: none of them (`process`), those on one machine, such as for its files or
-    the command (`machine`), or all of them (`all`). The first process of those that share it reports the error."""
+    """Processes that share the cause of the error: only this one (`process`), those on its machine, such as for a problem with its
+    files or the command (`machine`), or all (`all`). The first process of those that share the cause reports the error."""
 
 
 def of_all(error: Error) -> Error:
@@ -103,7 +103,7 @@ def refused_a_kernel(error: BaseException) -> bool:
 
 
 NEAR = 0.6
-"""Similarity (`difflib`) from which a name is suggested."""
+"""Smallest similarity (`difflib`) at which a name is suggested."""
 
 FEW = 12
 """Largest number of names that a message lists beside the nearest."""
@@ -122,7 +122,7 @@ def any_of(names: Sequence[str]) -> str:
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:
-    """Return the clause of a message that helps whoever wrote `given`: the nearest known name, or else all of them."""
+    """Return the clause of a message that suggests what `given` should have been: the nearest known name, or else all known names."""
     names = list(known)
     start = given.strip().lower()
     alike = [name for name in names if len(start) >= 4 and name.lower().startswith(start)]
@@ -135,7 +135,7 @@ def suggestion(given: str, known: Iterable[str]) -> str:
 
 
 def installation(extra: str) -> str:
-    """Return the commands that install an extra of the package, as a message names them."""
+    """Return the commands that install an extra of the package, worded for a message."""
     return f"pip install 'rapdarts[{extra}]', or in a checkout pip install -c constraints.txt '.[{extra}]'"
 
 

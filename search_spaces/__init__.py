@@ -1,1 +1,1 @@
-"""Search spaces, one per module, each a frozen value named SPACE."""
+"""Search spaces, one per module, each a SearchSpace named SPACE."""

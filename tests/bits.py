@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 Machine = tuple[str, str, str]
-"""Properties that determine the bits of a CPU computation: torch's instruction set, the CPU vendor and torch's version."""
+"""Properties that determine the bits of a CPU computation: the instruction set that torch uses, the CPU vendor, torch's version."""
 
 
 def this_machine() -> Machine:
-    """Return the machine that runs the tests."""
+    """Return the properties of the machine that runs the tests."""
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"^vendor_id\s*:\s*(\S+)", cpuinfo.read_text() if cpuinfo.exists() else "", re.MULTILINE)
     vendor = found.group(1) if found else platform.machine()
@@ -27,7 +27,7 @@ def this_machine() -> Machine:
 def recorded(record: Mapping[Machine, Mapping[str, str]]) -> Mapping[str, str]:
     """Return the hashes recorded on a machine like this one; skip the test if there are none."""
     if this_machine() not in record:
-        pytest.skip(f"no bits are recorded for {', '.join(this_machine())}")
+        pytest.skip(f"no hashes are recorded for {', '.join(this_machine())}")
     return record[this_machine()]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-# Without a GPU, its kernels are interpreted. Triton reads this when it is imported, which torch may do at any time.
+# Without a GPU, Triton interprets its kernels. It reads this variable when it is imported, which torch may do at any time.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
@@ -18,14 +18,14 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_finish() -> None:
-    """Freeze the objects imported so far; scanning them repeatedly made garbage collection a fifth of the total time."""
+    """Exclude all objects created so far from garbage collection; scanning them repeatedly took a fifth of the total time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
 
 
 def pytest_unconfigure() -> None:
-    """Unfreeze them, so that libraries that check for leaks at exit find none."""
+    """Return these objects to the garbage collector, so that libraries that check for leaks at exit find none."""
     gc.unfreeze()
 
 

@@ -1,4 +1,4 @@
-"""Brute-force enumeration of all genotypes of a small space, as one-hot choices, and of their paths."""
+"""Brute-force enumeration of all genotypes of a small space, as one-hot choices, and counts of their paths."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rapdarts.architecture.space import SearchSpace
 
 
 def every_choice(space: SearchSpace) -> np.ndarray:
-    """Return all genotypes of a space with all candidates open, (genotypes, kinds, edges, primitives) of bool."""
+    """Return all genotypes of a space whose candidates are all open, as a bool array (genotypes, kinds, edges, primitives)."""
     columns = np.flatnonzero(space.choosable)
     nodes = []
     for node in range(space.nodes):
@@ -26,12 +26,12 @@ def every_choice(space: SearchSpace) -> np.ndarray:
     cells = [np.zeros(space.mask.shape[1:], dtype=bool) for _ in range(math.prod(map(len, nodes)))]
     for cell, pairs in zip(cells, itertools.product(*nodes), strict=True):
         cell[tuple(zip(*itertools.chain(*pairs), strict=True))] = True
-    # The last kind changes fastest. Choices of different kinds are independent.
+    # The cells of different kinds are independent; the last kind changes fastest.
     return np.array([np.stack(kinds) for kinds in itertools.product(cells, repeat=len(space.kinds))])
 
 
 def with_paths(space: SearchSpace, choices: np.ndarray) -> np.ndarray:
-    """Return which choices connect the inputs to every output and have the skip-only paths that the space requires, (choices,)."""
+    """Return a mask (choices,) of the choices that connect an input to every output and have the required skip-only paths."""
     reached = paths(space, choices, [name for name in space.columns if name != "none"]) > 0
     found = reached.all((1, 2))
     if space.skip_paths == "one":
@@ -40,9 +40,9 @@ def with_paths(space: SearchSpace, choices: np.ndarray) -> np.ndarray:
 
 
 def paths(space: SearchSpace, choices: np.ndarray, carrying: list[str]) -> np.ndarray:
-    """Count the paths from the inputs to each output that use only these primitives, (choices, kinds, outputs).
+    """Return the number of paths from the inputs to each output over the primitives `carrying`, (choices, kinds, outputs).
 
-    The counts are sums of powers of the adjacency matrices.
+    The n-th power of an adjacency matrix counts the paths of n edges.
     """
     carries = choices[..., [space.columns[name] for name in carrying]].any(-1)
     states = space.inputs + space.nodes

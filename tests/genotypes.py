@@ -1,4 +1,4 @@
-"""Genotypes for tests: small spaces, a valid text in each format, and functions that damage it."""
+"""Genotypes for tests: small spaces, a valid text in each format, and functions that change the JSON text."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def genotypes(spaces: list[SearchSpace] = SPACES) -> st.SearchStrategy[tuple[Sea
 
 
 def with_fewer_edges(spaces: list[SearchSpace] = SPACES) -> st.SearchStrategy[tuple[SearchSpace, Genotype]]:
-    """Return a strategy for genotypes whose nodes may have lost edges."""
+    """Return a strategy for genotypes whose nodes may lack edges."""
     return st.builds(lambda drawn, seed: (drawn[0], thinned(drawn[1], seed)), genotypes(spaces), st.integers(0, 2**32))
 
 

@@ -1,4 +1,4 @@
-"""Examples on the pages of the repository: code blocks, and commands with the output shown after them."""
+"""Examples in the Markdown pages of the repository: code blocks, and commands with the output shown after them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def blocks(text: str, *languages: str) -> Iterator[tuple[int, str]]:
-    """Yield (line, text) of every code block in one of the languages."""
+    """Yield the number of the first line and the text of every code block in one of the languages."""
     for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S):
         if found[1] in languages:
             yield text[: found.start()].count("\n") + 2, found[2]
 
 
 def session(text: str, *languages: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield every `rapdarts` command of the code blocks in one of the languages, in order, and the lines shown after it."""
+    """Yield every `rapdarts` command from the code blocks in these languages, with the lines of output shown after it."""
     for _, block in blocks(text, *languages):
         command, output = "", list[str]()
         for line in [*block.splitlines(), "$"]:

@@ -1,4 +1,4 @@
-"""Spaces for tests: all shipped spaces, including any that is added, and a file with a user-defined space."""
+"""Spaces for tests: all shipped spaces, including any added later, and a file with a user-defined space."""
 
 from __future__ import annotations
 

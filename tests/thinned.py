@@ -1,4 +1,4 @@
-"""Genotypes as other programs may write them, with nodes that have lost some or all of their edges."""
+"""Genotypes whose nodes lack some or all of their edges, as other programs may write them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rapdarts.architecture.genotype import Genotype
 
 
 def thinned(genotype: Genotype, seed: int) -> Genotype:
-    """Return the genotype without a random part of its edges, and without edges from nodes that have none left."""
+    """Return the genotype without a random subset of its edges, and without edges from nodes that no longer have an input."""
     rng = np.random.default_rng(seed)
     return replace(genotype, cells={kind: _thinned(cell, rng) for kind, cell in genotype.cells.items()})
 

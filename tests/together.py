@@ -1,4 +1,4 @@
-"""Distributed jobs for tests. Processes are forked from a server that has imported everything, which saves seconds for each."""
+"""Distributed jobs for tests. Processes are forked from a server that has already imported everything, which saves seconds per process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Job:
             process.start()
 
     def end(self) -> tuple[list[int | None], list[str]]:
-        """Wait for all processes and return their exit codes and what each wrote to stderr."""
+        """Wait for all processes and return their exit codes and their output to stderr."""
         for process in self.processes:
             process.join(120)
         return [process.exitcode for process in self.processes], [output.read_text() for output in self.outputs]
@@ -95,7 +95,7 @@ def compiled_in_float64(*words: str) -> int:
 
 
 def not_a_number(*words: str) -> int:
-    """Run a command line in which a batch of the second process is NaN."""
+    """Run a command line in which one batch of the second process consists of NaNs."""
     from rapdarts.data import augment
 
     calls: list[int] = []
@@ -126,7 +126,7 @@ def on_machines_of_its_own(*words: str) -> int:
 
 
 def norms(path: str) -> None:
-    """Save gradients through two batch norms for batches of 7 images and of 1 image, of which the second process has none."""
+    """Save gradients through two batch norms for a batch of 7 images and one of 1 image, which leaves none for the second process."""
     from torch import nn
 
     from rapdarts.training.distributed import join_batch_norms, joined
@@ -151,7 +151,7 @@ def norms(path: str) -> None:
 
 
 def slow_loading(path: str, slow: int) -> None:
-    """Check that process `slow` may load for longer than the timeout of a step, and that the others wait for the leader."""
+    """Check that process `slow` may load for longer than the timeout of a step, and that the other processes wait for the leader."""
     from datetime import timedelta
 
     from rapdarts.training import distributed

@@ -55,7 +55,7 @@ def costs(
 def layer_costs(
     networks: Network | Sequence[Network], settings: Settings | None = None, *, space: Space = None, **keys: Any
 ) -> list[NetworkCosts]:
-    """Count networks layer by layer, as `rapdarts cost` does. The keys are those of the command; `plot` writes bar charts.
+    """Count the costs of networks layer by layer, as `rapdarts cost` does. The keys are those of the command; `plot` writes bar charts.
 
     `networks` is a network, or a sequence of networks, in any form that `costs` accepts. Raises InputError.
     """
@@ -74,7 +74,7 @@ def layer_costs(
 
 
 def space_prices(settings: Settings | None = None, *, space: Space = None, **keys: Any) -> dict[str, Any]:
-    """Count all networks of a search space, as `rapdarts cost space=NAME` does. Return plain values. Raises InputError."""
+    """Count the costs of all networks of a search space, as `rapdarts cost space=NAME` does. Return plain values. Raises InputError."""
     options, given = command_options(CountConfig, settings, keys)
     own = find_space(space, options.space)
     from rapdarts.deploy.network_costs import prices_of_space
@@ -83,7 +83,7 @@ def space_prices(settings: Settings | None = None, *, space: Space = None, **key
 
 
 def filter_designs(settings: Settings | None = None, **keys: Any) -> dict[str, Any]:
-    """Count five filter designs of one layer, as `rapdarts cost filters` does. Return plain values. Raises InputError."""
+    """Count the costs of five filter designs for one layer, as `rapdarts cost filters` does. Return plain values. Raises InputError."""
     options, given = command_options(CountConfig, settings, keys)
     from rapdarts.deploy.network_costs import designs
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def read(genotype: Genotype | AnyPath, space: str = "darts") -> Genotype:
-    """Read a genotype from a `Genotype`, a name from the literature such as PDARTS, a file, a run folder, or text that export writes.
+    """Read a genotype from a `Genotype`, a name from the literature such as PDARTS, a file, a run folder, or text written by export.
 
     `space` is the search space of text in the DARTS dialect, which does not name one. Raises InputError.
     """
@@ -40,7 +40,7 @@ def derive(
     """Derive another genotype from a finished search, as `rapdarts derive` does: with other budgets, another rule or skeleton.
 
     `search` is the folder or the result of a search, or its alphas.json. Several searches with different seeds are
-    averaged, with the settings of the first. The keys are those of the command, such as `{"budget.params": "2.5M"}`,
+    averaged; the settings are those of the first search. The keys are those of the command, such as `{"budget.params": "2.5M"}`,
     `max_skips=1` or `out=FILE`. Raises InputError.
     """
     options, _ = command_options(DeriveConfig, settings, keys)
@@ -52,7 +52,7 @@ def derive(
     for target in targets:
         if not os.path.exists(target):
             raise InputError(
-                f"there is no {shorten(str(target))}; give the folder of a finished search, or its alphas.json."
+                f"there is no file or folder {shorten(str(target))}; give the folder of a finished search, or its alphas.json."
             )
     from rapdarts.loops.derive_again import derive_again
     from rapdarts.training.log import Screen

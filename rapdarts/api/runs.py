@@ -38,7 +38,7 @@ def search(
     """Search for a cell, as `rapdarts search` does. Return its genotype, the other candidates, and their costs.
 
     `experiment` is the name of an experiment that ships with the package, a YAML file, an `Experiment`, or a mapping of
-    keys that override the defaults (P-DARTS on CIFAR). `settings` and `keys` override it in turn: `{"cost.macs": 0.2}`,
+    keys that override the defaults (those of P-DARTS for CIFAR-10). `settings` and `keys` override it in turn: `{"cost.macs": 0.2}`,
     `{"search": {"epochs": 5}}` or `epochs=5`.
 
     `data` and `test` are pairs (images, labels) or map-style data sets (rapdarts.data.in_memory lists what they may
@@ -46,9 +46,10 @@ def search(
     out for testing: the same third in every search and retraining, and a search never uses it. `space` is a name, a
     file or a `SearchSpace`.
 
-    `run` is the run folder (empty: a new one under runs/). With `resume` the run in it resumes, and no experiment is
-    needed. Progress is shown on stderr. In the main thread a signal, including Ctrl-C, saves the run and raises
-    Preempted. The state of torch's random generators and its number of threads are restored. Raises RapdartsError.
+    `run` is the run folder (empty: a new one under runs/). With `resume`, the run in it is resumed, and no experiment
+    is needed. Progress is shown on stderr. In the main thread a signal, including Ctrl-C, saves the run and raises
+    Preempted. The state of torch's random generators and its number of threads are restored at the end. Raises
+    RapdartsError.
     """
     given = find_experiment("search", experiment, settings, keys, run, resume, in_memory=data is not None)
     if given.config.search.strategy == "random":
@@ -76,7 +77,7 @@ def random_baseline(
     progress: bool = True,
     **keys: Any,
 ) -> RandomBaseline:
-    """Draw random genotypes of a given cost and train each, as `rapdarts search strategy=random` does. Return their accuracies.
+    """Draw random genotypes of a given cost and train each of them, as `rapdarts search strategy=random` does. Return their accuracies.
 
     The arguments are those of `search`. The keys `random.count`, `random.macs` and `random.like` set the number of
     genotypes and their cost. Raises RapdartsError.

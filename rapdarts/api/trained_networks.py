@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 def load(path: Network, *, normalise: bool = True, classes: int | None = None, space: Space = None) -> nn.Module:
     """Load a trained network, in eval mode on the CPU: a plain module from pixels (n, c, h, w) in 0..1 to logits (n, classes).
 
-    `path` is the folder or the result of a retraining, or a .safetensors file from one. The module is an `nn.Sequential`
+    `path` is the folder or the result of a retraining, or a .safetensors file written by one. The module is an `nn.Sequential`
     of `normalise`, with the statistics used in training, and `network`. With `normalise=False` it is the network alone.
 
     With `classes`, the last layer (every weight whose shape depends on the number of classes) is replaced by a fresh one
-    for that many classes, even if the number is unchanged; all other weights are kept. This is a starting point for
-    training on other data: torch's generator draws the new weights; call `.train()`. `space` is the genotype's search
+    for that many classes, even if the number is unchanged; all other weights are kept. The new weights are drawn by
+    torch's global generator. To train the network on other data, call `.train()` first. `space` is the genotype's search
     space if it does not ship. Raises InputError if there is no such network, DamagedError if the file is damaged.
     """
     file = lookup.find_trained(lookup.word_of(path))

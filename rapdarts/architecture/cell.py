@@ -16,10 +16,10 @@ Node = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: inputs are numbered from 0, nodes follow them, and `concat` lists the nodes of the output.
+    """A cell. Its inputs are numbered from 0, its nodes after them, and `concat` lists the nodes in its output.
 
-    A node without edges has no value: no edge may read it, and it may not be in the output. An instance is always an
-    acyclic cell; anything else raises an InputError that names the node, edge or number.
+    A node without edges computes nothing: no edge may read it, and it may not be in the output. The constructor raises
+    InputError, naming the node, edge or number, unless the cell is valid and acyclic.
     """
 
     inputs: int
@@ -46,18 +46,22 @@ class Cell:
                     later = "a later node" if source < end else "not in the cell"
                     reason = "the node itself" if source == own else later
                 elif self.empty(source):
-                    raise InputError(f"{edge}: the input {source} is node {source - self.inputs}, which has no edges.")
+                    raise InputError(
+                        f"{edge}: the input {source} is node {source - self.inputs}, which has no edges; use another input."
+                    )
                 else:
                     continue
                 raise InputError(f"{edge}: the input {quote_value(source)} is {reason}; it may be {_span(0, own - 1)}.")
         allowed = _span(self.inputs, end - 1)
         if not self.concat:
-            raise InputError(f"concat is empty; it may name {allowed}.")
+            raise InputError(f"concat is empty; it must name at least one node ({allowed}).")
         for source in self.concat:
             if not (is_whole(source) and self.inputs <= source < end):
                 raise InputError(f"concat names {quote_value(source)}, which is not a node; it may name {allowed}.")
             if self.empty(source):
-                raise InputError(f"concat names {source}, but node {source - self.inputs} has no edges.")
+                raise InputError(
+                    f"concat names {source}, but node {source - self.inputs} has no edges; remove it from concat."
+                )
         if len(set(self.concat)) != len(self.concat):
             raise InputError("concat names a node twice; name each once.")
 

@@ -21,8 +21,8 @@ from rapdarts.errors import InputError
 from rapdarts.files.json import as_list, is_whole, quote_value, record
 
 UNDERSTOOD = (
-    "rapdarts JSON, Genotype(...) of the DARTS family with pairs or triples, search logs with such lines, NNI"
-    " dictionaries, and NAS-Bench-201 strings"
+    "rapdarts JSON, Genotype(...) of the DARTS family with pairs or triples, search logs with a line of this"
+    " form, NNI dictionaries, and NAS-Bench-201 strings"
 )
 MAX_DARTS_CHARACTERS = 64_000
 MAX_STATE = 1000
@@ -32,7 +32,7 @@ INPUTS = 2
 
 @dataclass(frozen=True)
 class ParsedCells:
-    """Content of a text: a tree for each kind of cell, the space if the text names one, and the line of a log."""
+    """Content of a text: a tree for each kind of cell, the space if the text names one, and for a log the genotype's line."""
 
     cells: Mapping[str, Any]
     space: str = ""
@@ -40,7 +40,7 @@ class ParsedCells:
 
 
 def find_dialect(text: str) -> Callable[[str, str], ParsedCells] | None:
-    """Return the function that parses a text, chosen by how the text begins; None if it can only be JSON."""
+    """Return the parser for a text's dialect, or None if the text can only be JSON."""
     if text.lstrip().startswith("|"):
         return cells_from_nasbench201
     if LOGGED.search(text):
@@ -54,15 +54,15 @@ LOGGED = re.compile(
     r"^(?=[^\n]{0,40}\d\d:\d\d)[^\n'\"()#]{0,80}?(?P<named>\w{1,64}\s{0,8}=\s{0,8})?(?P<genotype>Genotype\([^\n]*)",
     re.M,
 )
-"""A log line that contains a genotype; it begins with the time of day."""
+"""Pattern of a log line with a genotype; the line begins with a time stamp."""
 SKIPS = re.compile(r"skip-connect:\s*(\d+)")
 
 
 def cells_from_log(text: str, where: str) -> ParsedCells:
-    """Return the cells in the log of a search: the last `genotype =` line, which a search writes after every epoch.
+    """Return the cells in the log of a search, from its last `genotype =` line.
 
-    P-DARTS writes several genotypes at the end, one for each cap on skips, and chooses none of them. Raises InputError
-    unless they agree.
+    A search writes such a line after every epoch. P-DARTS writes several genotypes at the end, one for each cap on skips,
+    and chooses none of them. Raises InputError unless they agree.
     """
     found = list(LOGGED.finditer(text))
     chosen = [one for one in found if one["named"]] or found
@@ -106,13 +106,13 @@ def _statements(source: str, where: str) -> list[ast.stmt]:
     """Parse a text as Python without running it. Raises InputError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd escapes in strings
+            warnings.simplefilter("ignore")  # invalid escape sequences in strings cause warnings
             return ast.parse(source).body
     except SyntaxError as error:
         raise InputError(
             f"{where}, line {error.lineno}: neither JSON nor the DARTS dialect ({error.msg}); supported formats are {UNDERSTOOD}."
         ) from None
-    except (ValueError, RecursionError, MemoryError):  # a NUL character, or nested too deeply for the parser
+    except (ValueError, RecursionError, MemoryError):  # a NUL character, or nesting too deep for the parser
         raise InputError(
             f"{where} is neither JSON nor the DARTS dialect; supported formats are {UNDERSTOOD}."
         ) from None
@@ -161,7 +161,7 @@ class _Grammar:
         return record(fields, f"{self.where}: Genotype(...)", dict.fromkeys(names))
 
     def cell(self, fields: Mapping[str, ast.expr], kind: str) -> dict[str, Any]:
-        """Return a cell from its edges: each two pairs form a node, and triples name their node."""
+        """Return a cell from its edges: every two pairs form a node, while triples name their node."""
         edges = as_list(self.literal(fields[kind]), f"{self.where}: {kind}")
         concat = self.concat(fields[f"{kind}_concat"])
         if edges and all(isinstance(edge, list) and len(edge) == 3 for edge in edges):
@@ -178,8 +178,8 @@ class _Grammar:
         smaller number than its node.
 
         A node may have fewer edges than others, or none. A node without edges is left out of the concatenation even
-        if `concat` lists it, and so are edges from it: `DCOCell` in the authors' fairdarts/model.py
-        (github.com/xiaomi-automl/FairDARTS) outputs only nodes that have edges and skips all other inputs.
+        if `concat` lists it, and edges from such a node are removed: `DCOCell` in the authors' fairdarts/model.py
+        (github.com/xiaomi-automl/FairDARTS) outputs only nodes that have edges and ignores inputs from the others.
         """
         nodes: defaultdict[int, list[Any]] = defaultdict(list)
         orders = set()
@@ -217,7 +217,7 @@ class _Grammar:
         return list(range(*numbers))
 
     def dictionary(self, node: ast.Dict) -> dict[str, Any]:
-        """Return a dictionary with unique string keys."""
+        """Return the values of a dictionary, whose keys must be unique strings."""
         tree: dict[str, Any] = {}
         for key, value in zip(node.keys, node.values, strict=True):
             name = self.literal(key) if key else None
@@ -270,10 +270,10 @@ def is_nni(tree: Mapping[str, Any]) -> bool:
 def cells_from_nni(tree: Mapping[str, Any], where: str) -> ParsedCells:
     """Return the cells in a dictionary that NNI exports.
 
-    Since 2.8 it has `"normal/op_2_0": "sep_conv_3x3", "normal/input_2_0": 1` for every edge: the cell, the node (from
-    2, after the inputs) and the number of the edge. The input may be in a list. Earlier versions have `"normal_n2_p0":
-    "sepconv3x3"` for every possible edge, and list the edges kept in `"normal_n2_switch"`. All nodes have the same
-    number of edges and all are concatenated, as in NNI's DARTS space. Raises InputError.
+    NNI 2.8 and later write `"normal/op_2_0": "sep_conv_3x3", "normal/input_2_0": 1` for every edge; a key names the cell,
+    the node (numbered from 2, after the inputs) and the edge. The input may be in a list. Earlier versions write
+    `"normal_n2_p0": "sepconv3x3"` for every possible edge, and list the kept edges under `"normal_n2_switch"`. All nodes
+    have the same number of edges and all are concatenated, as in NNI's DARTS space. Raises InputError.
     """
     if not is_nni(tree):
         raise InputError(
@@ -294,7 +294,8 @@ def cells_from_nni(tree: Mapping[str, Any], where: str) -> ParsedCells:
     for (kind, node), found in edges.items():
         if len(found) < most:
             raise InputError(
-                f"{where}: node {node} of {kind} has {len(found)} edges, but others have {most}; in NNI all nodes have the same number."
+                f"{where}: node {node} of {kind} has {len(found)} edges, but others have {most}; in NNI all nodes have the"
+                " same number of edges."
             )
     return ParsedCells(cells)
 
@@ -345,7 +346,7 @@ def _older_nni(tree: Mapping[str, Any], where: str) -> dict[tuple[str, int], lis
             if not isinstance(name, str):
                 raise InputError(
                     f"{where}: {edge} must be the name of a primitive, not {quote_value(name)}; the file does not contain"
-                    " the list that a number would index."
+                    " the list of primitives that a number refers to."
                 )
             edges[kind, node].append([NNI_OLD_NAMES.get(name, name), int(source["input"])])
     return edges
@@ -360,7 +361,7 @@ BENCH_NODES, BENCH_EDGE = 3, re.compile(r"([^\s|+~]+)~([0-9]+)")
 def cells_from_nasbench201(text: str, where: str) -> ParsedCells:
     """Return the cell of `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|`.
 
-    It has three nodes, each with an edge from the cell's input (0) and one from every earlier node, in that order.
+    The cell has three nodes, each with an edge from the cell's input (0) and one from every earlier node, in that order.
     Raises InputError.
     """
     parts = text.strip().split("+")

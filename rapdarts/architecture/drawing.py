@@ -112,7 +112,7 @@ def draw(genotype: Drawable) -> str:
 
 
 def dot(genotype: Drawable) -> str:
-    """Return the same cells in DOT (Graphviz) without positions, as one digraph with a cluster for each cell."""
+    """Return the cells in DOT (Graphviz) without positions, as one digraph with a cluster for each cell."""
     lines = ["digraph genotype {", "  rankdir=LR", f"  label={_quoted(f'search space {genotype.space}')}"]
     lines += ["  node [shape=box, style=rounded]"]
     for kind in KINDS:
@@ -306,7 +306,7 @@ def _facts(genotype: Drawable) -> str:
     if skeleton:
         image = "×".join(map(str, skeleton.image))
         facts.append(f"{skeleton.layers} cells, {skeleton.channels} channels, {image}, {skeleton.classes} classes")
-    for resource in ("macs", "params", "bytes"):  # the page only has room for these
+    for resource in ("macs", "params", "bytes"):  # the line has room only for these
         cost = genotype.costs.get(resource)
         if cost is None:
             continue

@@ -91,7 +91,7 @@ class Genotype:
         """Return the cells as one line `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)`.
 
         If any node does not have exactly two edges, triples replace the pairs, as in FairDARTS: `('sep_conv_3x3', 2, 0)`.
-        Raises InputError for cells that this dialect cannot express: those that do not have two inputs.
+        Raises InputError if the normal or the reduction cell is missing or does not have two inputs.
         """
         pairs = all(len(node) == 2 for cell in self.cells.values() for node in cell.nodes)
         parts = []
@@ -99,14 +99,14 @@ class Genotype:
             cell = self.cells.get(kind)
             if cell is None or cell.inputs != 2:
                 raise InputError(
-                    f"the {kind} cell cannot be written in the DARTS dialect, which needs cells with two inputs."
+                    f"the {kind} cell cannot be written in the DARTS dialect, which needs both kinds of cell, with two inputs."
                 )
             edges = [
                 (primitive, source) if pairs else (primitive, number, source)
                 for number, node in enumerate(cell.nodes, cell.inputs)
                 for primitive, source in node
             ]
-            # Nodes without edges are listed too, as the authors do; otherwise those after the last edge would be lost.
+            # Nodes without edges are listed too, as in FairDARTS; otherwise nodes after the last edge would be lost.
             empty = [number for number, node in enumerate(cell.nodes, cell.inputs) if not node]
             concat = [*cell.concat, *empty]
             if [*cell.concat] == sorted(cell.concat):
@@ -132,8 +132,8 @@ class Genotype:
                 ]:
                     return text
         raise InputError(
-            "these cells cannot be written in the NAS-Bench-201 dialect, which needs one cell with one input and three nodes and"
-            " all edges kept."
+            "these cells cannot be written in the NAS-Bench-201 dialect, which needs one cell with one input, three nodes"
+            " and all six edges."
         )
 
     @property
@@ -185,7 +185,7 @@ def validate(genotype: Genotype, space: SearchSpace, where: str) -> None:
                     raise InputError(f"{edge}: input {source} is used twice, which the space {space.name} forbids.")
         if space.inputs == 1 and cell.concat != space.outputs:
             raise InputError(
-                f"{here} outputs {quote_value(list(cell.concat))}; in the space {space.name} it outputs {list(space.outputs)}."
+                f"{here} outputs {quote_value(list(cell.concat))}; in the space {space.name} it must output {list(space.outputs)}."
             )
 
 
@@ -218,7 +218,7 @@ def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
 
 
 def random_genotype(space: SearchSpace, rng: np.random.Generator) -> Genotype:
-    """Draw cells from the open candidates: a uniform set of inputs for each node, and a uniform primitive on each edge.
+    """Draw a genotype from the open candidates: uniformly random inputs for each node, and a uniformly random primitive for each edge.
 
     Pairs are in ascending order of their inputs, and the cells have the space's outputs. Raises InputError if too few
     edges have a primitive left to derive.

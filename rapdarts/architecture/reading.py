@@ -18,7 +18,7 @@ from rapdarts.files.json import Fault, as_list, as_object, is_whole, quote_value
 from rapdarts.files.text import read_text
 
 SPACE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
-"""Name of a space. It becomes a module name, so it has no characters that could lead out of the folder of spaces."""
+"""Pattern of a space's name, which becomes a module name: no character may lead out of the folder of spaces."""
 
 as_space_name = reader(
     lambda value: isinstance(value, str) and SPACE_NAME.fullmatch(value) is not None,
@@ -28,7 +28,7 @@ as_stem = reader(lambda value: value in ("cifar", "imagenet"), "cifar or imagene
 
 
 def read_genotype(path: Path, space: str = "darts") -> Genotype:
-    """Return the genotype in a file of any dialect. `space` is its space if the file does not name one.
+    """Return the genotype in a file of any dialect. `space` is the genotype's space if the file names none.
 
     Raises InputError if the file is not regular, too large, not UTF-8, or not a genotype.
     """
@@ -42,7 +42,7 @@ def read_genotype(path: Path, space: str = "darts") -> Genotype:
 def parse_genotype(text: str, where: str, space: str = "darts") -> Genotype:
     """Return the genotype in a text: our JSON, or a dialect of another program (`rapdarts.architecture.dialects`).
 
-    `where` names the text in messages. `space` is its space if the text does not name one. Raises InputError.
+    `where` names the text in messages. `space` is the genotype's space if the text names none. Raises InputError.
     """
     if text.startswith("\ufeff"):
         raise InputError(f"{where} begins with a byte order mark; save it as UTF-8 without one.")

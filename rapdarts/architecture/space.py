@@ -97,7 +97,8 @@ class CellPlan:
     """A cell at its layer: its kind, width C, the channels of its two inputs, and the image size (h, w) of the newer input.
 
     `shrink_older` is true if the older input is still twice as large because there is a reduction between the two. For
-    a cell with one input, `older` and `newer` are equal. A kind that the space does not have is a residual block.
+    a cell with one input, `older` and `newer` are equal. If the space has no cells of this kind, the plan is that of a
+    residual block.
     """
 
     layer: int
@@ -182,7 +183,7 @@ class SearchSpace:
 
     @property
     def fewest_layers(self) -> int:
-        """Minimum number of layers that includes a cell; in spaces with residual blocks, fewer than three layers are all blocks."""
+        """Minimum number of layers of a skeleton with a cell; with residual blocks, a smaller skeleton has nothing but blocks."""
         return 1 if self.inputs == 2 else 3
 
     @property
@@ -219,7 +220,7 @@ class SearchSpace:
     @property
     def choosable(self) -> np.ndarray:
         """Mask (primitives,) of bool: the primitives that a genotype may contain."""
-        import numpy as np  # imported here because looking up names does not need it, and it takes half the start-up time
+        import numpy as np  # imported here: looking up names does not need NumPy, whose import takes half the start-up time
 
         return np.array([self.derive_none or name != NONE for name in self.primitives])
 
@@ -244,7 +245,7 @@ class SearchSpace:
         return replace(self, derive_none=self.derive_none and allowed)
 
     def with_skip_paths(self, asked: str) -> SearchSpace:
-        """Return the same space with a condition from SKIP_PATHS; `auto` keeps its own.
+        """Return the same space with a condition from SKIP_PATHS; `auto` keeps the space's own.
 
         Raises InputError if the space does not support the condition.
         """

@@ -1,4 +1,4 @@
-"""Parsing of one command line, and checks of its arguments."""
+"""Parsing of a command line, and checks of its arguments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SWITCHES = {
     "--help": "print this help",
     "--debug": "show the traceback of an error",
     "--json": "print the result as JSON",
-    "--print-config": "print the resolved configuration, as a start for your own YAML file, and exit",
+    "--print-config": "print the resolved configuration, as a starting point for your own YAML file, and exit",
     "--space": "run your own Python file and take the search space from it",
 }
 
@@ -43,7 +43,7 @@ class Call:
 
     @property
     def values(self) -> dict[str, str]:
-        """Settings by key; the last one of a repeated key."""
+        """Values by key; the last value of a repeated key."""
         return dict(self.pairs)
 
     @property
@@ -91,7 +91,7 @@ def parse(verb: str, arguments: Sequence[str], switches: Sequence[str]) -> Call:
         elif word == "-h":
             call.help = True
         elif switch not in switches:
-            known, hint = ", ".join(switches), "Settings take no dashes: seed=1."
+            known, hint = ", ".join(switches), "Settings take no dashes; write seed=1."
             if near := nearest(switch[2:], [name[2:] for name in switches]):
                 hint = f"The nearest is --{near}."
             raise InputError(f"rapdarts {verb} has no switch {shorten(repr(switch))}; its switches are {known}. {hint}")

@@ -15,9 +15,10 @@ from rapdarts.config.key_values import Key, keys, range_text, written
 from rapdarts.version import __version__
 
 NARROWEST, WIDEST = 60, 120
-"""Smallest width of any help, and largest width of running text, in characters."""
+"""Smallest width of the help, and largest width of its running text, in characters."""
 LEAST, LEAST_OF_OVERVIEW = 36, 50
-"""Smallest width of the text column next to the keys of a command, and next to the commands, whose texts are longer."""
+"""Smallest width of the text column, in characters: next to the keys of a command, and next to the commands in the overview, whose
+texts are longer."""
 INDENT = " " * 6
 """Indentation of a text below its key."""
 HARD_SPACE = "\N{NO-BREAK SPACE}"
@@ -59,7 +60,8 @@ def help_of(command: Command) -> str:
         if "EXPERIMENT" in command.usage:
             lines += ["", *_paragraph(f"EXPERIMENT is one of {names}, or your own YAML file.", columns)]
         lines += _paragraph(
-            "You may leave out the name of a section if the rest is unambiguous: cost.macs=0.2", columns
+            "You may leave out the name of a section if the rest of the key is unambiguous, as in cost.macs=0.2.",
+            columns,
         )
     lines += ["", "switches:"]
     for switch in command.all_switches:

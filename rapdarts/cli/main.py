@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     of_process = arguments is None
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if hasattr(sys.stdout, "reconfigure"):
-        # A terminal that cannot print a character still gets the rest.
+        # Escape characters that the terminal cannot print, instead of failing.
         sys.stdout.reconfigure(errors="backslashreplace")
     # Let waiting threads sleep: on a shared machine, busy waiting was ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -54,13 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _reports(error: BaseException) -> bool:
-    """Return whether this process, of several, is the one that reports the error."""
+    """Return whether this process reports the error; of several processes that share its cause, only the first does."""
     first = {"all": "RANK", "machine": "LOCAL_RANK"}.get(error.whose) if isinstance(error, RapdartsError) else None
     return first is None or os.environ.get(first, "0") in ("", "0")
 
 
 def _leave(code: int) -> None:
-    """End one of several processes immediately: all output is written, and at a normal exit torch might wait for lost processes."""
+    """End one of several processes after flushing its output; during a normal exit, torch might wait for lost processes."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # closed, or none
             stream.flush()
@@ -74,19 +74,17 @@ def _sentence(error: BaseException, arguments: Sequence[str]) -> str:
     if isinstance(error, RapdartsError):
         return f"error: {error}"
     if isinstance(error, KeyboardInterrupt):
-        return "stopped at once; everything saved before is kept."
+        return "stopped immediately; everything saved so far is kept."
     if isinstance(error, OSError) and error.strerror:
         return f"error: {shorten(str(error.filename or 'a file'))} cannot be used: {error.strerror}."
     first = (str(error).splitlines() or [""])[0]
     if ran_out_of_memory(error):
-        return (
-            f"error: out of memory ({shorten(first or type(error).__name__)}); reduce the batch size or the channels."
-        )
+        return f"error: out of memory ({shorten(first or type(error).__name__)}); reduce the batch size or the number of channels."
     return f"internal error: {type(error).__name__}: {first}. Please report it with the output of --debug."
 
 
 def _continued(error: Preempted, arguments: Sequence[str]) -> str:
-    """Return where the run stopped and the command that continues it, if known: torchrun's own arguments are not."""
+    """Return where the run stopped and the command that continues it, unless torchrun started it: torchrun's own arguments are unknown."""
     if not error.folder or os.environ.get("RANK"):
         return str(error)
     kept = [word for word in arguments if word.partition("=")[0] not in ("run", "resume")]

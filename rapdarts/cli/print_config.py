@@ -1,4 +1,4 @@
-"""Resolution and printing of a command line's experiment, for --print-config and for commands that depend on it."""
+"""Resolution and printing of a command line's experiment, for --print-config and for commands that depend on the experiment."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rapdarts.deploy.space_lookup import find_space
 
 
 def resolve_call(call: Call, place: int = 0, origin: Path | None = None) -> Experiment:
-    """Return the experiment of a command line, for a network from the run `origin`; the word at `place` may name it.
+    """Return the experiment of a command line, for a network from the run `origin`; the word at `place` may name the experiment.
 
-    The file of a space is run here only if the experiment is to be printed, to get the space's name.
+    The Python file of --space is run here only if the experiment is to be printed, to get the name of the space.
     """
     config = find_experiment(call.verb, call.word(place), call.values, {}, origin=origin).config
     if call.space and call.print_config:

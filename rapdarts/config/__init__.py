@@ -1,1 +1,1 @@
-"""Settings: every knob with its unit and range, and the experiments they make up."""
+"""Settings: knobs with their units and ranges, and the experiments that they make up."""

@@ -23,17 +23,17 @@ from rapdarts.config.key_values import knob
 
 
 class OtherBudgetConfig(make_dataclass("OtherBudgets", budget_knobs(none=math.inf), frozen=True)):  # type: ignore[misc]
-    """Budgets of another derivation that differ from the run's; empty: as in the run, none: no budget (kept as infinity)."""
+    """Budgets of another derivation, which override the run's; empty: as in the run; none: no budget (stored as infinity)."""
 
     def over(self, own: BudgetConfig) -> BudgetConfig:
-        """Return the budgets of a run, replaced by these wherever they are set."""
+        """Return the budgets of a run, `own`, overridden by those that are set here."""
         asked = {name: limit for name, limit in vars(self).items() if limit is not None}
         return replace(own, **{name: None if limit == math.inf else limit for name, limit in asked.items()})
 
 
 @dataclass(frozen=True)
 class DeriveConfig:
-    """Options of another derivation from a finished search."""
+    """Options for deriving another genotype from a finished search."""
 
     rule: str = knob(
         "",
@@ -63,13 +63,18 @@ class DeriveConfig:
 
 @dataclass(frozen=True)
 class OtherDataConfig:
-    """Images for a trained network other than those of its run."""
+    """Data for a trained network, in place of the data of its run."""
 
-    name: str = knob("", "data set; empty: as in the run, or in the experiment", choices=("", *DATA_SETS))
-    path: str = knob("", "folder or file that holds the data; empty: as in the run", "path")
+    name: str = knob("", "data set; empty: as in the run or in EXPERIMENT", choices=("", *DATA_SETS))
+    path: str = knob(
+        "",
+        "folder or file that holds the data; empty: as in the run or in EXPERIMENT, or the download cache if data.name is given",
+        "path",
+    )
     size: int = knob(
         0,
-        "side to which images in a folder are scaled and cropped; 0: as in the run, or with data.name= in the network",
+        "side to which images in a folder are scaled and cropped; 0: as in the run or in EXPERIMENT, or the network's input size if"
+        " data.name is given",
         "pixels",
         low=0,
         high=MOST_PIXELS,
@@ -85,9 +90,9 @@ class EvaluateConfig:
     device: str = knob("auto", f"{DEVICE_HELP}; ONNX files run on the CPU")
     threads: int = knob(0, "CPU threads; 0: as in the run", low=0, high=MOST_THREADS)
     timing: bool = knob(
-        True, "measure throughput at this batch size and latency at a batch size of 1, for about a second each"
+        True, "measure throughput at the batch size `batch` and latency at a batch size of 1, each for about a second"
     )
-    plot: str = knob("", "file for a plot of the confusion matrix, .png, .svg or .pdf; empty: none", "path")
+    plot: str = knob("", "file for a plot of the confusion matrix (.png, .svg or .pdf); empty: none", "path")
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class ExportConfig:
     precision: int = knob(32, "bits per number in the file; 8 is for onnx only", choices=(32, 8))
     calibration: int = knob(
         512,
-        "number of training images that calibrate the ranges of an 8-bit network",
+        "number of training images that calibrate the activation ranges of an 8-bit network",
         "images",
         low=1,
         high=MOST_IMAGES,
@@ -123,19 +128,21 @@ class ReportConfig:
 class CountConfig:
     """Options for counting the costs of networks, or of all networks of a space."""
 
-    input: str = knob("", "image as CxHxW; empty: as in the network, else 3x32x32; for filters 384x13x13")
+    input: str = knob("", "image shape as CxHxW; empty: as in the network, else 3x32x32 (filters: 384x13x13)")
     classes: int = knob(0, "number of classes; 0: as in the network, else 10", low=0, high=1e6)
     layers: int = knob(
-        0, "depth of a genotype's network; 0: as in the genotype, else in the space", "cells", low=0, high=1000
+        0, "depth of a genotype's network; 0: as in the genotype, else as in the space", "cells", low=0, high=1000
     )
     channels: int = knob(
         0,
-        "width of its first cells; 0: as in the genotype, else in the space; for filters 256",
+        "width of the first cells of a genotype's network; 0: as in the genotype, else as in the space (filters: 256)",
         "channels",
         low=0,
         high=65536,
     )
-    stem: str = knob("", "its first layers; empty: as in the genotype", choices=("", "auto", "cifar", "imagenet"))
+    stem: str = knob(
+        "", "first layers of a genotype's network; empty: as in the genotype", choices=("", "auto", "cifar", "imagenet")
+    )
     precision: int = knob(
         0, "bits per number, for bytes, traffic and energy; 0: as in the genotype, else 32", choices=(0, 32, 16, 8)
     )
@@ -146,10 +153,11 @@ class CountConfig:
     )
     rows: str = knob(
         "auto",
-        "rows by layer; auto: for one network only, by module if there are many; none: only totals",
+        "table of layers; auto: only for a single network, with a row per module if there are too many layers; all: a row per layer;"
+        " none: only totals",
         choices=("auto", "all", "none"),
     )
-    plot: str = knob("", "file for a plot with bar charts by layer, .png, .svg or .pdf", "path")
+    plot: str = knob("", "file for bar charts of the costs by layer (.png, .svg or .pdf); empty: none", "path")
     space: str = knob("", "search space to count instead of a network: a module of search_spaces")
 
 
@@ -159,12 +167,16 @@ class MeasureConfig:
 
     space: str = knob("", "search space; empty: as in the experiment, else darts")
     layers: int = knob(
-        0, "depth of the deployment skeleton; 0: as in the experiment, else in the space", "cells", low=0, high=1000
+        0, "depth of the deployment skeleton; 0: as in the experiment, else as in the space", "cells", low=0, high=1000
     )
     channels: int = knob(
-        0, "width of its first cells; 0: as in the experiment, else in the space", "channels", low=0, high=65536
+        0,
+        "width of the deployment skeleton; 0: as in the experiment, else as in the space",
+        "channels",
+        low=0,
+        high=65536,
     )
-    input: str = knob("", "image as CxHxW; empty: as in the experiment, else 3x32x32")
+    input: str = knob("", "image shape as CxHxW; empty: as in the experiment, else 3x32x32")
     classes: int = knob(0, "number of classes; 0: as in the experiment, else 10", low=0, high=1e6)
     stem: str = knob(
         "", "first layers; empty: as in the experiment, else auto", choices=("", "auto", "cifar", "imagenet")

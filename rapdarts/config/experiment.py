@@ -1,6 +1,6 @@
 """Every knob of an experiment, with its unit, default and range.
 
-This module does not import torch: `rapdarts VERB --help` prints these tables without loading anything heavy.
+This module does not import torch, so that `rapdarts VERB --help` can list the knobs quickly.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rapdarts.config.resources import RESOURCES
 from rapdarts.errors import InputError, shorten
 
 MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
-"""Bounds that catch typing errors, and numbers that torch cannot hold, before anything starts."""
+"""Bounds that reject typing errors, and numbers that torch cannot represent, before a run starts."""
 
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 DEVICE_HELP = "cpu, cuda, cuda:N; auto: a GPU if there is one"
@@ -29,13 +29,14 @@ DATA_SETS = {
     "npz": "npz",
     "folder": "folder",
 }
-"""Data sets known by name, and two forms for your own, each with its format in rapdarts.data.readers."""
+"""Data sets known by name, and `npz` and `folder` for your own data, each with its format in rapdarts.data.readers."""
 
 PLACED = ("npz", "folder")
 """Forms of your own data, which data.path identifies."""
 
 RULES = ("auto", "pdarts", "darts", "exact")
-"""Rules that derive a genotype: P-DARTS' with a cap on skips, DARTS' without it, or the best of all genotypes (with the cap).
+"""Rules for deriving a genotype: that of P-DARTS with a cap on skips, that of DARTS without a cap, or the best of all genotypes under
+the cap.
 
 `auto` means `exact` if there is a budget, else the rule of the strategy.
 """
@@ -48,10 +49,10 @@ RULES = ("auto", "pdarts", "darts", "exact")
 class DataConfig:
     """The images, and how they are read and augmented."""
 
-    name: str = knob("digits", "data set; memory: arrays passed by a program", choices=(*DATA_SETS, "memory"))
+    name: str = knob("digits", "data set; memory: data passed by a program", choices=(*DATA_SETS, "memory"))
     path: str = knob("", "folder or file that holds the data; empty: the download cache", "path")
     download: bool = knob(True, "download a missing data set into the cache and verify its checksum")
-    fraction: float = knob(1.0, "fraction of the training images to use, the same of each class", above=0, high=1)
+    fraction: float = knob(1.0, "fraction of the training images to use, the same for each class", above=0, high=1)
     size: int = knob(
         0,
         "side to which images in a folder are scaled and cropped; 0: unchanged",
@@ -85,7 +86,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class SkeletonConfig:
-    """The deployment skeleton: the network whose cost the search prices and which the retraining builds."""
+    """The deployment skeleton: size and stem of the network whose cost the search prices and which the retraining builds."""
 
     layers: int = knob(20, "depth", "cells", low=1, high=1000)
     channels: int = knob(
@@ -97,7 +98,9 @@ class SkeletonConfig:
         auto=0,
     )
     stem: str = knob(
-        "auto", "first layers; auto: imagenet for images of at least 96 pixels", choices=("auto", "cifar", "imagenet")
+        "auto",
+        "first layers; auto: imagenet for images of at least 96x96 pixels, else cifar",
+        choices=("auto", "cifar", "imagenet"),
     )
 
 
@@ -107,7 +110,7 @@ _PRICES = [
 
 
 def budget_knobs(none: float | None = None) -> list[tuple[str, Any, Any]]:
-    """Return (name, type, knob) of every resource that can have a budget, in its unit; `none` is the value of the word none."""
+    """Return (name, type, knob) of every budget, in the unit of its resource; the word none stands for the value `none`."""
     return [
         (resource.name, float | None, knob(None, resource.budget, amount=resource.name, none=none))
         for resource in RESOURCES.values()
@@ -116,16 +119,16 @@ def budget_knobs(none: float | None = None) -> list[tuple[str, Any, Any]]:
 
 
 class CostCoefficients(make_dataclass("Prices", _PRICES, frozen=True)):  # type: ignore[misc]
-    """Prices of resources: at 1, the whole cost of the uniform mixture weighs as much as one nat of cross-entropy (thesis Eq. 3.24)."""
+    """Prices of resources: at a price of 1, the cost of the uniform mixture counts as one nat of cross-entropy (thesis Eq. 3.24)."""
 
 
 class BudgetConfig(make_dataclass("Budgets", budget_knobs(), frozen=True)):  # type: ignore[misc]
-    """Upper bounds that the genotype always meets, even at the expense of accuracy; empty: none. They need no coefficient."""
+    """Upper bounds that the genotype always meets, even at the expense of accuracy; empty: no budget. A budget needs no price."""
 
 
 @dataclass(frozen=True)
 class HardwareConfig:
-    """Energies of arithmetic and memory, from the file `search.hardware`; the defaults: 45 nm at 0.9 V (Horowitz, ISSCC 2014)."""
+    """Energies of arithmetic and memory reads, from the file `search.hardware`; the defaults: 45 nm at 0.9 V (Horowitz, ISSCC 2014)."""
 
     name: str = knob("horowitz_45nm", "name of the hardware")
     mac_8: float = knob(0.23, "int8 multiply and add", "pJ", above=0, high=1e12)
@@ -136,11 +139,13 @@ class HardwareConfig:
 
 @dataclass(frozen=True)
 class RandomConfig:
-    """The random baseline: genotypes drawn under the constraints of a search and trained by the retraining recipe."""
+    """The random baseline: genotypes drawn under the constraints of a search and trained with the retraining recipe."""
 
-    count: int = knob(5, "genotypes to draw and train", low=1, high=1e4)
+    count: int = knob(5, "number of genotypes to draw and train", low=1, high=1e4)
     macs: float = knob(
-        0.0, "cost to match, such as 500M; 0: use the budgets, else the cost of `random.like`, else none", amount="macs"
+        0.0,
+        "MACs to match, such as 500M; 0: meet the budgets, else match the MACs of `random.like`, else no condition",
+        amount="macs",
     )
     like: str = knob(
         "", "search run to match in budgets, cap on skips and MACs, or a genotype to match in MACs", "path"
@@ -158,9 +163,11 @@ class SearchConfig:
         "pdarts", "search method; sets the defaults of other keys", choices=("pdarts", "darts", "random")
     )
     space: str = knob("darts", "search space: a module of search_spaces")
-    primitives: list[str] = knob([], "candidates to search over, from those of the space; empty: all")
+    primitives: list[str] = knob([], "primitives to search over, out of those of the space; empty: all")
     layers: list[int] = knob([5, 11, 17], "depth of the supernet, one value per stage", "cells", low=1, high=1000)
-    candidates: list[int] = knob([0, 5, 3], "candidates on every edge, one value per stage; 0: all", low=0, high=1000)
+    candidates: list[int] = knob(
+        [0, 5, 3], "number of candidates on every edge, one value per stage; 0: all", low=0, high=1000
+    )
     skip_dropout: list[float] = knob(
         [0.1, 0.4, 0.7], "initial dropout rate after skips, one value per stage", low=0, below=1
     )
@@ -173,9 +180,11 @@ class SearchConfig:
         low=0,
         high=MOST_EPOCHS,
     )
-    batch: int = knob(96, "batch size of both halves", "images", low=2, high=MOST_IMAGES)
+    batch: int = knob(
+        96, "batch size, both for training weights and for training alpha", "images", low=2, high=MOST_IMAGES
+    )
     subset: float = knob(
-        1.0, "fraction of the training images that the search uses, the same of each class", above=0, high=1
+        1.0, "fraction of the training images that the search uses, the same for each class", above=0, high=1
     )
     weight_fraction: float = knob(
         0.5, "fraction of the training set that trains weights; the rest trains alpha", above=0, below=1
@@ -193,7 +202,7 @@ class SearchConfig:
     alpha_init: float = knob(1e-3, "standard deviation of the initial architecture parameters", low=0, high=100)
     supernet: str = knob(
         "batched",
-        "how the supernet is computed: all edges from a state at once, or one by one as a reference",
+        "how the supernet is computed; batched: all edges from a state at once; plain: one edge at a time, as a reference",
         choices=("batched", "plain"),
     )
     checkpoint: bool = knob(
@@ -202,7 +211,7 @@ class SearchConfig:
     )
     partial_channels: int = knob(
         1,
-        "K: the mixed ops compute 1/K of the channels, and edges get weights (PC-DARTS, Xu et al. 2020); 1: all channels",
+        "K: mixed operations compute only 1/K of the channels, and edges get weights (PC-DARTS, Xu et al. 2020); 1: all channels",
         low=1,
         high=65536,
     )
@@ -213,7 +222,7 @@ class SearchConfig:
     )
     replicas: int = knob(
         1,
-        "number of searches with different seeds, run one after the other; the genotype is derived from their mean",
+        "number of searches with different seeds, run one after the other; the genotype is derived from the mean of their mixing weights",
         low=1,
         high=100,
     )
@@ -225,16 +234,16 @@ class SearchConfig:
     )
     max_skips: int = knob(
         -1,
-        "largest number of skips in the normal cell (ignored by the rule darts); auto: the space's",
+        "largest number of skips in the normal cell (ignored by the rule darts); auto: as in the space",
         "edges",
         low=0,
         high=1000,
         auto=-1,
     )
-    derive_none: bool = knob(False, "allow none on derived edges, in spaces that permit it")
+    derive_none: bool = knob(False, "allow the primitive none on derived edges, in spaces that permit it")
     skip_paths: str = knob(
         "auto",
-        "number of skip-only paths from a cell's input to its output, for the rule exact; auto: the space's",
+        "number of skip-only paths from a cell's input to its output, for the rule exact; auto: as in the space",
         choices=("auto", "any", "one"),
     )
     cost: CostCoefficients = field(default_factory=CostCoefficients)
@@ -242,7 +251,7 @@ class SearchConfig:
     spend: float = knob(
         -1.0,
         "lower bound on the use of the budget that binds first, as a fraction of it; auto: 0.9, but 0 for latency and for"
-        " resources with a coefficient",
+        " resources with a price in search.cost",
         low=0,
         high=1,
         auto=-1,
@@ -255,7 +264,7 @@ class SearchConfig:
     )
     hardware: str = knob("", "YAML file with the energies of your hardware; empty: 45 nm (Horowitz 2014)", "path")
     latency: str = knob("", "latency table written by rapdarts measure", "path")
-    latency_of: str = knob("", "device named in the latency table; empty: the one that runs the search")
+    latency_of: str = knob("", "device named in the latency table; empty: the device that runs the search")
     random: RandomConfig = field(default_factory=RandomConfig)
 
 
@@ -273,7 +282,9 @@ class RetrainConfig:
         0, "epochs in which the learning rate rises to that of the schedule", "epochs", low=0, high=MOST_EPOCHS
     )
     batch: int = knob(128, "batch size, over all processes", "images", low=2, high=MOST_IMAGES)
-    accumulate: int = knob(1, "batches whose gradients are summed in each step", "batches", low=1, high=10_000)
+    accumulate: int = knob(
+        1, "number of batches whose gradients are summed in each step", "batches", low=1, high=10_000
+    )
     lr: float = knob(0.025, "learning rate at the start", above=0, high=1e3)
     lr_min: float = knob(0.0, "learning rate at the end of the schedule", low=0, high=1e3)
     schedule: str = knob("cosine", "shape of the learning rate's decay, epoch by epoch", choices=("cosine", "linear"))
@@ -283,7 +294,7 @@ class RetrainConfig:
     clip: float = knob(5.0, "largest gradient norm; 0: no limit", low=0, high=1e6)
     ema: float = knob(
         0.0,
-        "decay per step of the moving average of the weights, which is then the trained network; 0: none",
+        "decay per step of a moving average of the weights, which becomes the trained network; 0: no average",
         low=0,
         below=1,
     )
@@ -293,13 +304,13 @@ class RetrainConfig:
     cutout: int = knob(16, "side of the square cut out of each image; 0: none", "pixels", low=0, high=MOST_PIXELS)
     jitter: float = knob(
         0.0,
-        "largest relative change of brightness, contrast and saturation; half of it for the hue; 0: none",
+        "largest relative change of brightness, contrast and saturation; the hue turns by up to half as much; 0: no jitter",
         low=0,
         high=1,
     )
     smallest_crop: float = knob(
         1.0,
-        "smallest fraction of the image that random crops keep before they are scaled to its size; 1: no such crops",
+        "smallest fraction of the image that a random crop keeps before it is scaled to the image's size; 1: no such crops",
         "fraction",
         above=0,
         high=1,
@@ -314,10 +325,10 @@ class RetrainConfig:
         "compile the network with torch.compile; adds minutes at the start, so worthwhile only for long trainings",
     )
     joint_norms: bool = knob(
-        True, "with several processes, batch norms see the images of all of them, not only their own"
+        True, "with several processes, compute batch norms over the images of all processes, not separately in each"
     )
     validation_fraction: float = knob(
-        0.0, "fraction of the training set held out to choose `best`; 0: none", low=0, below=1
+        0.0, "fraction of the training set held out to choose best.safetensors; 0: nothing is held out", low=0, below=1
     )
 
 
@@ -325,17 +336,22 @@ class RetrainConfig:
 class RankConfig:
     """The ranking: the best candidates of finished searches, each trained briefly and compared on held-out training images."""
 
-    count: int = knob(5, "genotypes to take, the best from all runs", low=1, high=1000)
+    count: int = knob(
+        5,
+        "number of genotypes to train, the best of all searches together; genotypes that you name are added",
+        low=1,
+        high=1000,
+    )
     epochs: int = knob(0, "length of each training; 0: the recipe's", "epochs", low=0, high=MOST_EPOCHS)
     seeds: int = knob(1, "number of trainings per genotype, with consecutive seeds from `seed`", low=1, high=1000)
     train_fraction: float = knob(
-        0.5, "fraction of the training set that trains; the rest compares the genotypes", above=0, below=1
+        0.5, "fraction of the training set to train on; the genotypes are compared on the rest", above=0, below=1
     )
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """All settings of a run; its folder keeps them as config.yaml."""
+    """All settings of a run, saved in its folder as config.yaml."""
 
     seed: int = knob(0, "seed of all random numbers", low=0, high=2**32 - 1)
     device: str = knob("auto", DEVICE_HELP)
@@ -350,17 +366,17 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Launch:
-    """The folder of a run."""
+    """The folder of a run, and whether the run in it is resumed."""
 
     run: str = knob("", "run folder; empty: a new one under runs/", "path")
-    resume: bool = knob(False, "continue the run in that folder")
+    resume: bool = knob(False, "continue the run in the folder given by run=")
 
 
 # --- checks of single values -------------------------------------------------------------------------------------
 
 
 def budget_limits(budget: BudgetConfig) -> dict[str, float]:
-    """Return the budgets that are set, by resource and in its unit."""
+    """Return the budgets that are set, by resource, each in the unit of its resource."""
     return {name: limit for name, limit in vars(budget).items() if limit is not None}
 
 

@@ -1,7 +1,7 @@
 """Formats that `rapdarts export to=` writes: the content of each, the settings that apply to it, and the packages it needs.
 
-The writers have the same names in rapdarts.architecture.writing (genotypes) and rapdarts.deploy.verify (networks);
-`safetensors` is the file that the retraining writes.
+Writers are listed by format in rapdarts.architecture.writing (genotypes) and rapdarts.deploy.verify (networks); `safetensors` is
+a copy of the file that the retraining writes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _DATA = ("data.name", "data.path", "data.size")
 class ExportFormat:
     """A format of genotypes or of trained networks.
 
-    `keys` are the keys of ExportConfig, besides to and out, that apply to it. `extra` is the extra of the package that must
-    be installed, or empty.
+    `keys` are the keys of ExportConfig, besides `to` and `out`, that apply to the format. `extra` is the extra of rapdarts that
+    must be installed for it, or empty.
     """
 
     name: str
@@ -42,7 +42,7 @@ EXPORTS = {
         ExportFormat("executorch", keys=_DATA, extra="executorch"),
     )
 }
-"""All formats, those of genotypes first."""
+"""All formats, the genotype formats first."""
 
 
 def check_export(to: str, given: Collection[str], precision: int, experiment: str = "") -> None:
@@ -53,6 +53,6 @@ def check_export(to: str, given: Collection[str], precision: int, experiment: st
         raise InputError(f"to={to} does not use {min(idle)}=; leave it out.")
     if form.of_genotype and experiment:
         useless = f"the experiment {shorten(experiment)}"
-        raise InputError(f"to={to} writes a genotype, which does not use {useless}; leave it out.")
+        raise InputError(f"to={to} writes a genotype and does not use {useless}; leave it out.")
     if "calibration" in given and precision == 32:
-        raise InputError("calibration= needs precision=8; add that, or leave it out.")
+        raise InputError("calibration= needs precision=8; add precision=8, or leave calibration= out.")

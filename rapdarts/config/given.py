@@ -26,12 +26,12 @@ Settings = Mapping[str, Any]
 Options = TypeVar("Options")
 
 ON_GENOTYPES = ("search.budget.", "search.rule", "search.max_skips", "search.skip_paths", "search.spend")
-"""Beginnings of the keys that choose a genotype, which a retraining does not do."""
+"""Prefixes of the keys that choose a genotype; a retraining does not use them."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """A resolved experiment, the name its run is `called` by, the (key, value) `pairs` given, and the `launch` among them."""
+    """A resolved experiment, the name that its run is `called` by, the given (key, value) `pairs`, and the `launch` settings among them."""
 
     config: Experiment
     called: str
@@ -50,12 +50,12 @@ def find_experiment(
     origin: Path | None = None,
     in_memory: bool = False,
 ) -> Given:
-    """Return the experiment to use: the one given, else that of the run to continue, else that of the run `origin`.
+    """Return the experiment to use: the given one, else that of the run to continue, else that of the run `origin`.
 
     `experiment` is a name, a file, a value, or a mapping that overrides the defaults. `settings` and `keys` override the
     experiment; a key without its section is looked up in the section of `verb` first. `origin` is the run folder that a
-    network comes from, and `in_memory` means that a program gives the data. Raises InputError if neither these nor
-    data.name determine the data, and for an experiment on other data than `origin` unless data.name confirms it.
+    network comes from, and `in_memory` means that a program gives the data. Raises InputError if no argument
+    determines the data, and for an experiment on data other than `origin`'s unless data.name confirms them.
     """
     named, called, base = plain(experiment), "", None
     pairs = [*pairs_of(settings or {}), *pairs_of(keys)]
@@ -88,12 +88,13 @@ def _called(data: DataConfig, experiment: str) -> str:
 
 
 def _unnamed(verb: str, launch: Launch, origin: Path | None, confirmed: bool) -> Experiment | None:
-    """Return the experiment of the run to continue, else of the run `origin`, else None for the defaults on the data given."""
+    """Return the experiment of the run to continue, else that of the run `origin`, else None: the defaults with the given data."""
     if launch.resume and (origin is None or os.path.isfile(Path(launch.run) / RunFile.CONFIG)):
         return experiment_of_run(Path(launch.run))
     if origin is not None and os.path.isfile(origin / RunFile.RANKING):
         raise InputError(
-            f"{shorten(str(origin))} is a ranking, which has only a short recipe; name an experiment to train with, such as digits."
+            f"{shorten(str(origin))} is a ranking, whose recipe is too short for a retraining; name an experiment to train with,"
+            " such as digits."
         )
     if origin is not None:
         return experiment_of_run(origin)
@@ -107,7 +108,7 @@ def _unnamed(verb: str, launch: Launch, origin: Path | None, confirmed: bool) ->
 def as_begun(config: Experiment, folder: Path) -> Experiment:
     """Return the experiment of a run to continue, with the run's own values in place of `auto`.
 
-    Runs of older versions have explicit values for keys that now default to `auto`, and may derive none.
+    Runs of older versions have explicit values for keys that now default to `auto`, and may allow `none` on derived edges.
     """
     search, own = config.search, experiment_of_run(folder).search
     search = replace(
@@ -122,7 +123,7 @@ def as_begun(config: Experiment, folder: Path) -> Experiment:
 
 
 def check_same_data(folder: Path, asked: DataConfig, experiment: str) -> None:
-    """Raise InputError if an experiment has other data than the run in a folder; the message says what to write."""
+    """Raise InputError if an experiment uses different data from the run in a folder; the message says how to confirm them."""
 
     def key(data: DataConfig) -> tuple[str, str]:
         return data.name, os.path.realpath(data.path) if data.name in PLACED else ""
@@ -131,18 +132,18 @@ def check_same_data(folder: Path, asked: DataConfig, experiment: str) -> None:
     if key(own) != key(asked):
         run, other = (f"{data.name} {data.path}".strip() for data in (own, asked))
         raise InputError(
-            f"{folder} is a run on {run}, but the experiment {shorten(experiment)} has the data {other}; leave the"
+            f"{folder} is a run on {run}, but the experiment {shorten(experiment)} uses {other}; leave the"
             f" experiment out to use the run's data, or confirm the other data with data.name={asked.name}."
         )
 
 
 def check_genotype_keys(pairs: Pairs) -> None:
-    """Raise InputError for a key that chooses a genotype, such as a budget; a retraining trains the one it is given."""
+    """Raise InputError for a key that chooses a genotype, such as a budget; a retraining trains the genotype it is given."""
     for key, name in keys_given_in("search", pairs, "retrain").items():
         if name.startswith(ON_GENOTYPES):
             raise InputError(
                 f"rapdarts retrain trains the genotype it is given, so it does not use {key}=; choose a genotype with"
-                f" rapdarts derive RUN {name.removeprefix('search.')}={shorten(str(dict(pairs)[key]))} out=FILE and train that."
+                f" rapdarts derive RUN {name.removeprefix('search.')}={shorten(str(dict(pairs)[key]))} out=FILE, and retrain FILE."
             )
 
 
@@ -159,13 +160,13 @@ def command_options(schema: type[Options], settings: Settings | None, keys: Sett
 
 
 def pairs_of(settings: Settings, prefix: str = "") -> Pairs:
-    """Return the (dotted key, value) pairs of a nested mapping, which may be OmegaConf's."""
+    """Return the (dotted key, value) pairs of a nested mapping, which may be an OmegaConf configuration."""
     found: Pairs = []
     for key, value in plain(settings).items():
         if isinstance(value, Mapping):
             found += pairs_of(value, f"{prefix}{key}.")
         else:
-            item = getattr(value, "file", value)  # of a measured latency table
+            item = getattr(value, "file", value)  # a measured latency table is passed on as its file
             item = os.fspath(item) if isinstance(item, os.PathLike) else item
             found.append((f"{prefix}{key}", list(item) if isinstance(item, tuple) else item))
     return found

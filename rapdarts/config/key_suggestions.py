@@ -1,6 +1,6 @@
-"""Suggestions for unknown keys: the names that settings have in other programs, then the nearest key, then a list.
+"""Suggestions for unknown keys: the key that has this name in other programs, else the nearest key, else a list of keys.
 
-A name from another program is only ever suggested for, never accepted as a key.
+A name from another program is never accepted as a key; it only leads to a suggestion.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import NamedTuple
 from rapdarts.errors import FEW, NEAR, any_of
 
 NEAR_SECTION = 0.8
-"""Similarity (`difflib`) from which a section counts as misspelt. Sections are few, so a looser match would mislead."""
+"""Smallest similarity (`difflib`) at which a name is taken for a misspelt section. Sections are few, so a looser match would mislead."""
 
 
 class Synonym(NamedTuple):
-    """Names from other programs for one thing, and the endings of our keys for it, all separated by blanks.
+    """Names of one setting in other programs, and endings of our keys for that setting, both separated by blanks.
 
-    An ending that begins with a section, or is a full name, is also suggested for keys of other sections. Without
-    endings there is no such setting, and the note says so.
+    A key with an ending that begins with a section, or is a full name, is also suggested for unknown keys of other
+    sections. Without endings, rapdarts has no such setting; the note then says what to do.
     """
 
     endings: str
@@ -38,7 +38,8 @@ SYNONYMS = (
     Synonym("cost.traffic budget.traffic", "bandwidth dram memory_access memory_traffic", "bytes moved per image"),
     Synonym("cost.energy budget.energy", "power joule joules"),
     Synonym("cost.latency budget.latency", "time runtime run_time inference_time delay speed", "time of a forward pass"),
-    Synonym("cost.peak_memory", "ram sram memory mem peak peak_mem peak_ram activation_memory", "peak of activations; no budget"),
+    Synonym("cost.peak_memory", "ram sram memory mem peak peak_mem peak_ram activation_memory",
+            "peak size of activations; cannot have a budget"),
     # data
     Synonym("data.name", "dataset data_set dataset_name"),
     Synonym("data.path", "data_dir data_root data_path dataset_dir dataset_path root"),
@@ -87,10 +88,10 @@ SYNONYMS = (
 
 
 def suggest_key(given: str, names: Sequence[str], section: str = "") -> str:
-    """Return the clause of a message that helps whoever gave an unknown key, out of the full `names` of all keys.
+    """Return the clause of a message that suggests keys for an unknown key, out of the full `names` of all keys.
 
-    A key with a section is answered with keys of that section, unless `SYNONYMS` names another; a key without one with
-    keys of the command's own `section` first.
+    For a key with a section, keys of that section are suggested, unless `SYNONYMS` names another section; for a key without
+    a section, keys of the command's own `section` come first.
     """
     head, _, tail = given[-80:].strip().lower().replace("-", "_").replace(" ", "_").rpartition(".")
     part = _section_meant(head, names)
@@ -109,7 +110,7 @@ def suggest_key(given: str, names: Sequence[str], section: str = "") -> str:
 
 
 def _section_meant(head: str, names: Sequence[str]) -> str:
-    """Return the section that the part of a key before its last dot means, perhaps misspelt; empty if it means none."""
+    """Return the section that `head`, the part of a key before its last dot, refers to, even if misspelt; empty if there is none."""
     homes = {name.rsplit(".", dots)[0] for name in names for dots in range(1, name.count(".") + 1)}
     sections = {alias: home for home in sorted(homes) for alias in (home, home.rpartition(".")[2])}
     near = difflib.get_close_matches(head, sections, n=1, cutoff=NEAR_SECTION)
@@ -117,7 +118,7 @@ def _section_meant(head: str, names: Sequence[str]) -> str:
 
 
 def _suggest_synonym(tail: str, names: Sequence[str], inside: Sequence[str], section: str) -> str:
-    """Return the clause for a name that `SYNONYMS` holds, else an empty string; `inside` are the keys of the section given."""
+    """Return the clause for a name in `SYNONYMS`, else an empty string; `inside` holds the keys of the given section."""
     found = [synonym for synonym in SYNONYMS if tail in synonym.names.split()]
     fits = [
         (name, ending, synonym)
@@ -143,7 +144,7 @@ def _suggest_synonym(tail: str, names: Sequence[str], inside: Sequence[str], sec
 
 
 def _likeness(tail: str, name: str, section: str) -> float:
-    """Return how likely `tail` is a slip for the last part of a key; 0 if it is none. The command's own section is favoured."""
+    """Return a score for `tail` as a misspelling of the last part of a key; 0 if it is none. The command's own section is favoured."""
     home, _, last = name.rpartition(".")
     alike = difflib.SequenceMatcher(None, tail, last).ratio()
     own = f"{home}.".startswith(f"{section}.")

@@ -17,7 +17,7 @@ from rapdarts.errors import InputError, any_of, shorten, suggestion
 from rapdarts.files.yaml import parse_value, to_yaml
 
 TINY = 1e-30
-"""Smallest number above 0 that is accepted: smaller ones would vanish in float32 arithmetic."""
+"""Smallest accepted number above 0: smaller numbers would vanish in float32 arithmetic."""
 
 
 def knob(
@@ -37,8 +37,8 @@ def knob(
     """Return a dataclass field with its help, unit and range; `low`/`high` are included in the range, `above`/`below` are not.
 
     `auto` is the value, outside the range, that the word auto stands for. `amount` names the resource that the knob is an
-    amount of: both 12MB and 12e6 are accepted, and the value is kept in the resource's unit. If the default is None, the
-    knob may be left empty, and `none` is the value that the word none stands for; otherwise it may be 0.
+    amount of: for bytes, both 12MB and 12e6 are accepted, and the value is kept in the resource's unit. If the default is None, the
+    knob may be left empty, and `none` is the value that the word none stands for; otherwise the amount may be 0.
     """
     facts = {"help": help, "unit": unit, "low": low, "high": high, "above": above, "below": below, "choices": choices}
     facts |= {"auto": auto, "amount": amount, "none": none}
@@ -49,7 +49,7 @@ def knob(
 
 @dataclass(frozen=True)
 class Key:
-    """A knob as users see it: its dotted name, type, default and facts."""
+    """A knob as users see it: its dotted name, type, default, and facts such as its unit and range."""
 
     name: str
     type: Any
@@ -78,10 +78,10 @@ def _keys(schema: type, prefix: str) -> tuple[Key, ...]:
 
 
 def full_name(schema: type, given: str, section: str = "", beside: type | None = None) -> str:
-    """Return the full name of the knob that `given` means: a full name, or an ending of only one (`section` takes precedence).
+    """Return the full name of the knob that `given` refers to, by its full name or by the end of it.
 
-    Raises InputError if no knob or several fit. The suggestion in its message may also be a key of `beside`, a schema
-    whose keys are given on the same command line.
+    A knob of `section` takes precedence. Raises InputError if no knob fits, or several fit equally; the message may also
+    suggest a key of `beside`, a schema whose keys are given on the same command line.
     """
     names = [key.name for key in keys(schema)]
     if given in names:
@@ -104,7 +104,7 @@ def checked(
 ) -> list[tuple[str, Any]]:
     """Return (key, value) pairs with the keys' full names and the values in the knobs' types; see `full_name`.
 
-    Raises InputError for an unknown key, a value of the wrong type, or one out of range; the message begins with `where`.
+    Raises InputError for an unknown key, a value of the wrong type, or a value out of range; the message begins with `where`.
     """
     known = {key.name: key for key in keys(schema)}
     result = []
@@ -125,12 +125,12 @@ Schema = TypeVar("Schema")
 def parse_settings(
     schema: type[Schema], settings: Sequence[tuple[str, Any]], section: str = "", where: str = ""
 ) -> Schema:
-    """Return a `schema` value from (key, value) pairs, of which later ones win. Raises InputError as `checked` does."""
+    """Return an instance of `schema` from (key, value) pairs; later pairs override earlier ones. Raises InputError as `checked` does."""
     return _build(schema, dict(checked(schema, settings, section, where)), "")
 
 
 def _build(schema: type[Schema], values: Mapping[str, Any], prefix: str) -> Schema:
-    """Return a value of a schema, and of the schemas within it, from knobs by full name; others get their defaults."""
+    """Return an instance of a schema, with instances of the schemas within it; knobs missing in `values` get their defaults."""
     given: dict[str, Any] = {}
     for name, kind in _types(typing.cast(Hashable, schema)).items():
         if dataclasses.is_dataclass(kind):
@@ -148,8 +148,8 @@ def _types(schema: Hashable) -> dict[str, Any]:
 
 
 def plain(settings: Any) -> Any:
-    """Return settings of OmegaConf as plain mappings and lists, with interpolations resolved; others unchanged. Raises InputError."""
-    if "omegaconf" not in sys.modules:  # then no settings can be OmegaConf's
+    """Return settings of OmegaConf as plain mappings and lists, with interpolations resolved; others as they are. Raises InputError."""
+    if "omegaconf" not in sys.modules:  # without this import, no settings can be OmegaConf's
         return settings
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -198,7 +198,7 @@ def _float(value: float) -> float:
 
 
 def _typed_item(key: Key, kind: type, value: Any) -> Any:
-    """Return a value in its type. Only 1e3 for a whole number and whole numbers for floats are converted."""
+    """Return a value of this type. Converts only a float such as 1e3 to a whole number, and a whole number to a float."""
     if kind is int and type(value) is float and value.is_integer() and abs(value) <= 2**53:
         return int(value)
     if kind is float and type(value) is int:

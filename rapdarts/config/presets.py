@@ -1,4 +1,4 @@
-"""Presets of strategies and recipes: the values in their papers or code, which other settings override."""
+"""Presets of strategies and recipes: the values from their papers or code, which other settings override."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ RECIPES |= {
         "retrain.cutout": 0,
     },
 }
-"""Presets of `retrain.recipe`: a complete training schedule, without `amp` and `compile`. Those of pdarts are also the defaults.
+"""Presets of `retrain.recipe`: a complete training recipe, except for `amp` and `compile`. Those of pdarts are also the defaults.
 
 pdarts and imagenet_mobile: Chen et al. 2019, section 4.3; darts: Liu et al. 2019, appendix A.2; docs/fidelity.md compares
 them with the authors' code. fast: docs/decisions.md.
@@ -111,6 +111,6 @@ them with the authors' code. fast: docs/decisions.md.
 PRESETS = {"search.strategy": STRATEGIES, "retrain.recipe": RECIPES}
 """Keys whose values preset other keys.
 
-Naming a value applies all of its presets. They override earlier settings, and settings given together with the key
+Setting such a key applies all presets of its value. They override earlier settings, and settings given together with the key
 override them. Keys preset by the previous value but not by the new one return to their defaults.
 """

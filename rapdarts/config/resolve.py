@@ -15,17 +15,17 @@ from rapdarts.files.run_files import RunFile
 from rapdarts.files.yaml import read_yaml
 
 HARMLESS = ("save_seconds", "threads", "device", "data.path", "data.download", "search.checkpoint")
-"""Knobs that may change when a run resumes. Rounding depends on threads and device, so the run reports a change of these."""
+"""Knobs that may change when a run resumes. Rounding depends on threads and device, so the run reports a change of either."""
 
 
 Pairs = list[tuple[str, Any]]
 
 OLDER = {"search.spend": 0.0, "search.derive_none": True, "search.skip_paths": "any"}
-"""Values for the configurations of runs that are older than these keys."""
+"""Values of these keys for runs that are older than the keys."""
 
 
 def resolve_experiment(name_or_path: str, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
-    """Return a shipped experiment or that of a YAML file, overridden by the (key, value) pairs of the command line.
+    """Return a shipped experiment, or the one in a YAML file, overridden by the (key, value) pairs of the command line.
 
     A file means the same for every verb. On the command line, a key without its section is looked up in `section` first.
     Raises InputError for an unknown name, an unreadable file, or a wrong key, type or range.
@@ -39,7 +39,7 @@ def changed_experiment(config: Experiment, given: Sequence[tuple[str, Any]], sec
 
 
 def _completed(settings: Pairs, given: Sequence[tuple[str, Any]], section: str) -> Experiment:
-    """Return the experiment of settings with full names, overridden by the pairs of a command line."""
+    """Return the experiment that `settings` with full names describe, overridden by the pairs of a command line."""
     named = checked(Experiment, _split(given)[1], section, beside=Launch)
     config = parse_settings(Experiment, settings + _presets(named, settings) + named)
     check_experiment(config)
@@ -55,7 +55,7 @@ def resolve_launch(given: Sequence[tuple[str, Any]]) -> Launch:
 
 
 def keys_given_in(part: str, given: Sequence[tuple[str, Any]], section: str) -> dict[str, str]:
-    """Return the keys in the section `part` that the pairs of a command line set: full names by the keys as given."""
+    """Return the keys of the section `part` that the pairs of a command line set: the full names, by the keys as given."""
     names = {key: full_name(Experiment, key, section, beside=Launch) for key, _ in _split(given)[1]}
     return {key: name for key, name in names.items() if name.startswith(f"{part}.")}
 
@@ -102,7 +102,9 @@ def check_experiment(config: Experiment) -> None:
                 f"search.{name} needs {stages} values, one for each stage in search.layers; it has {len(getattr(search, name))}."
             )
     if any(later == 0 for later in search.candidates[1:]):
-        raise InputError("search.candidates: only the first stage may keep all (0); give a number for the others.")
+        raise InputError(
+            "search.candidates: only the first stage may keep all candidates (0); give a positive number for every later stage."
+        )
     if search.warmup_epochs >= search.epochs:
         raise InputError(
             f"search.warmup_epochs={search.warmup_epochs} leaves none of the {search.epochs} epochs to train alpha; make it smaller."
@@ -110,7 +112,7 @@ def check_experiment(config: Experiment) -> None:
     if search.channels % search.partial_channels:
         raise InputError(
             f"search.partial_channels={search.partial_channels} does not divide search.channels={search.channels};"
-            " give a divisor of it, or 1."
+            f" give a divisor of {search.channels}, such as 1."
         )
     for section_name, section in (("search", search), ("retrain", config.retrain)):
         if section.lr_min > section.lr:
@@ -124,11 +126,13 @@ def check_experiment(config: Experiment) -> None:
             " at the full learning rate; make it smaller, such as retrain.warmup_epochs=0."
         )
     if retrain.nesterov and not retrain.momentum:
-        raise InputError("retrain.nesterov=true needs momentum; add retrain.momentum=0.9, or leave it out.")
+        raise InputError(
+            "retrain.nesterov=true needs momentum; add retrain.momentum=0.9, or set retrain.nesterov=false."
+        )
     limits = budget_limits(search.budget)
     if config.skeleton.channels == 0 and not limits:
         raise InputError(
-            "skeleton.channels=auto needs a budget; add one, such as budget.params=3.0M, or give a number."
+            "skeleton.channels=auto needs a budget; add one, such as budget.params=3.0M, or set skeleton.channels to a number."
         )
     if search.strategy == "random" and config.skeleton.channels == 0:
         raise InputError("strategy=random does not choose a width; set skeleton.channels to a number.")
@@ -144,7 +148,9 @@ def check_experiment(config: Experiment) -> None:
         )
     check_pixel_range(config.data.range)
     if len(config.data.mean) != len(config.data.std):
-        raise InputError("data.mean and data.std must have the same length; give both, or neither.")
+        raise InputError(
+            "data.mean and data.std must have the same length; give one number per channel for each, or leave both out."
+        )
     check_device(config.device)
 
 
@@ -173,7 +179,7 @@ def experiment_of_alphas(file: Path, needed: bool) -> Experiment:
 
 def config_digest(config: Experiment) -> str:
     """Return the sha256 of all knobs that affect the result, as hex."""
-    import hashlib  # takes longer to load than an experiment to resolve
+    import hashlib  # importing it takes longer than resolving an experiment
 
     lines = [
         f"{key.name}={_digested(key, get(config, key.name))!r}" for key in keys(Experiment) if key.name not in HARMLESS
@@ -182,7 +188,7 @@ def config_digest(config: Experiment) -> str:
 
 
 def _digested(key: Key, value: Any) -> Any:
-    """Return a value for the digest; amounts are texts of plain numbers, so that digests of older versions stay valid."""
+    """Return a value for the digest; amounts become texts of plain numbers, so that digests of older versions stay valid."""
     return value if not key.facts["amount"] else "" if value is None else f"{value:.17g}"
 
 
@@ -198,7 +204,7 @@ def experiment_names() -> list[str]:
 
 
 def experiment_file(name_or_path: str) -> Path:
-    """Return the YAML file of an experiment. Raises InputError, naming the nearest, if it does not exist."""
+    """Return the YAML file of an experiment. Raises InputError, which suggests the nearest name, if there is no such experiment."""
     path = Path(name_or_path)
     if os.path.isfile(path / RunFile.CONFIG):
         raise InputError(
@@ -213,6 +219,6 @@ def experiment_file(name_or_path: str) -> Path:
     if name_or_path not in known:
         hint = suggestion(name_or_path, known)
         raise InputError(
-            f"there is no experiment {shorten(repr(name_or_path))}; {hint}; your own file must end in .yaml."
+            f"there is no experiment {shorten(repr(name_or_path))}; {hint}; the name of your own file must end in .yaml."
         )
     return experiment_folder() / f"{name_or_path}.yaml"

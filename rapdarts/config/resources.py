@@ -1,4 +1,4 @@
-"""Table of all resources, and amounts of them as users write and read them: 3.0M, 12MB, 8ms, 2mJ."""
+"""Table of all resources, and their amounts as users write and read them: 3.0M, 12MB, 8ms, 2mJ."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rapdarts.errors import InputError, shorten
 
 @dataclass(frozen=True)
 class Resource:
-    """A resource of networks: its unit, how it is counted, and the help of its price and of its budget.
+    """A resource of networks: its unit, how it is counted, and the help texts of its price and its budget.
 
-    `whole` amounts are integers; `additive` ones are the sum over the parts of a network. `count` names the function
-    within rapdarts.cost, `(network, image) -> number`, which is also given `precision` and `hardware` if it takes them; it
+    Amounts are integers if `whole`, and sums over the parts of a network if `additive`. `count` names the function
+    within rapdarts.cost, `(network, image) -> number`, which is also given `precision` and `hardware` if it takes them; `count`
     is empty if the resource is measured. `convention` describes what is counted, with {precision} in bits and {hardware}
     by name. `budget` is empty if the resource cannot have a budget.
     """
@@ -40,7 +40,7 @@ RESOURCES = {
             additive=True,
             count="count.macs",
             convention="multiply-accumulates for one image: convolutions, linear layers and products of activations, without biases",
-            price="price of the uniform mixture's multiply-accumulates",
+            price="price of the multiply-accumulates per image",
             budget="largest number of multiply-accumulates per image, such as 500M",
         ),
         Resource(
@@ -99,7 +99,7 @@ RESOURCES = {
             whole=False,
             additive=True,
             count="",
-            convention="seconds of a forward pass, predicted from a table of rapdarts measure",
+            convention="time of a forward pass, predicted from a latency table written by rapdarts measure",
             price="price of the time of a forward pass; needs search.latency",
             budget="longest time of a forward pass, such as 8ms; needs search.latency",
         ),
@@ -110,7 +110,7 @@ RESOURCES = {
             additive=False,
             count="peak_memory.peak_memory",
             convention="peak size of the activations of one image, fp32",
-            price="price of the peak of activations",
+            price="price of the peak size of the activations",
             budget="",
         ),
     )
@@ -121,21 +121,19 @@ resource needs one entry here and a function in rapdarts.cost."""
 PREFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 BYTES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 PARTS = {"": 1.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "n": 1e-9, "p": 1e-12}
-"""Prefixes of units. A count of 3B is 3 billion; 12MB, or 12M of bytes, is 12 x 10^6, and MiB is 2^20."""
+"""Prefixes of units. A count of 3B is 3 billion; 12MB, or 12M for a resource in bytes, is 12 x 10^6 bytes; 1MiB is 2^20 bytes."""
 
 
 def amount(text: str, resource: str, key: str) -> float:
     """Return an amount of a resource in its unit, from a text such as 500M, 12MB, 8ms or 2mJ.
 
-    Raises InputError, naming `key`, for another unit, or unless the amount is a positive number.
+    Raises InputError, naming `key`, for an unknown unit, and for anything but a positive number.
     """
     unit = RESOURCES[resource].unit
     prefixes = PARTS if unit in ("J", "s") else BYTES if unit == "B" else PREFIXES
     match = re.fullmatch(r"\s*([-+]?[0-9]+(?:_[0-9]+)*\.?[0-9]*(?:[eE][-+]?[0-9]{1,3})?)\s*([A-Za-zµ]*)\s*", text)
     if match is None:
-        raise InputError(
-            f"{key}={shorten(text)} is not an amount; write a number with a unit, such as {example(resource)}."
-        )
+        raise InputError(f"{key}={shorten(text)} is not an amount of {resource}; write it like {example(resource)}.")
     number, suffix = float(match.group(1)), match.group(2)
     prefix = suffix.removesuffix(unit) if unit else suffix
     half = unit in ("J", "s") and suffix and not suffix.endswith(unit)  # 8m could be minutes
@@ -152,7 +150,7 @@ def amount(text: str, resource: str, key: str) -> float:
 
 
 def example(resource: str) -> str:
-    """Return two ways to write an amount of a resource."""
+    """Return two examples of how to write an amount of a resource."""
     return {"": "3.0M or 3e6", "B": "12MB or 12e6", "J": "2mJ or 0.002", "s": "8ms or 0.008"}[RESOURCES[resource].unit]
 
 
@@ -188,7 +186,7 @@ def in_words(name: str, cost: float) -> str:
 
 
 def used_line(name: str, share: float, budget: float) -> str:
-    """Return a clause on how much of a budget is used."""
+    """Return a clause that says how much of a budget is used."""
     return f"{100 * share:.1f} % of the {name} budget ({show(budget, name)}) is used"
 
 

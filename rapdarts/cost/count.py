@@ -49,9 +49,9 @@ def weight_bytes(network: nn.Module, image: Image, precision: int = 32) -> int:
 
 
 def activations(network: nn.Module, image: Image) -> int:
-    """Return the number of output elements for one image, over all operations that multiply.
+    """Return the number of output elements for one image (Radosavovic et al. 2020, section 3.1).
 
-    These are convolutions, linear layers and products of activations (Radosavovic et al. 2020, section 3.1).
+    The outputs of convolutions, linear layers and products of activations are counted.
     """
     return sum(op.size for op in trace(network, image).ops if op.macs)
 
@@ -59,8 +59,8 @@ def activations(network: nn.Module, image: Image) -> int:
 def traffic(network: nn.Module, image: Image, precision: int = 32) -> int:
     """Return the bytes moved for one image: every operation reads its inputs and weights and writes its output once.
 
-    Batch norms and functions of one tensor, including their weights, are folded into neighbouring operations. Views
-    and concatenations move nothing.
+    Batch norms and pointwise functions of one tensor, including their weights, are folded into neighbouring operations.
+    Views and concatenations move nothing.
     """
     ops = [op for op in trace(network, image).ops if not op.free]
     return sum(sum(elements for _, elements in op.reads) + op.weights + op.size for op in ops) * precision // 8
@@ -100,7 +100,7 @@ COUNTERS = resources()
 """The counters at 32 bits."""
 
 COUNTED = frozenset(resource.name for resource in RESOURCES.values() if resource.whole)
-"""Resources that are whole numbers. The others are measured, or computed in fractions of a unit."""
+"""Resources whose amounts are whole numbers. All other amounts are measured, or computed as fractions."""
 
 
 def additive(counters: Mapping[str, Counter]) -> dict[str, Counter]:

@@ -139,7 +139,8 @@ def _draws(q: Tensor, keep: int, known: dict[tuple[int, ...], Tensor], left: tup
     left = tuple(range(q.shape[-1])) if left is None else left
     if left not in known:
         inside = torch.zeros(q.shape[-1], dtype=q.dtype, device=q.device)
-        for edge in left:  # one at a time, with fill_: a list of indices, or a value, would be copied to the device
+        # One at a time, with fill_: a list of indices or a Python number would be copied to the device.
+        for edge in left:
             inside[edge].fill_(1)
         total = _inverse((q * inside).sum(-1, keepdim=True))
         if keep == len(left):

@@ -38,7 +38,7 @@ class ExpectedPeak:
             )
         contexts = _contexts(space, skeleton)
         self.fixed = torch.tensor(_fixed(space, skeleton, contexts), dtype=torch.float64, device=device)
-        self.cells: list[_Cells | None] = []  # None: the skeleton has no such cells
+        self.cells: list[_Cells | None] = []  # None: the skeleton has no cells of this kind
         for kind in space.kinds:
             of_kind = [context for context in contexts if context.plan.kind == kind]
             self.cells.append(_Cells(space, of_kind, device) if of_kind else None)
@@ -108,12 +108,13 @@ class _Cells:
         self.between = tensor([*between, [_newer_peak(space, at) for at in contexts]])
 
     def __call__(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the most elements held for `chosen` (E, O): on every edge if it has that primitive, (E, O), and at all other instants."""
+        """Return the most elements held, given `chosen` (E, O): on each edge with each primitive, (E, O), and at all other instants."""
         present, in_place = chosen.sum(-1), (chosen * self.in_place).sum(-1)
         # At its second sum a node has freed its first two terms: those with fewer than two edges before them.
         third = (self.before @ present - 1).clamp(0, 1)
         waits = self.waits * (1 - self.second * (1 - third))
-        needed = self.later * present + waits * in_place + self.reads  # (T, E): how likely an edge needs its state
+        # (T, E): the probability that an edge needs its state.
+        needed = self.later * present + waits * in_place + self.reads
         held = 1 - _product(1 - needed[:, None] * self.leaves)  # (T, S)
         held = torch.where(self.concatenated, 1.0, held) * self.exists
         new = present - in_place  # a primitive that works in place has no result of its own
@@ -146,17 +147,17 @@ class CellContext:
 
     @property
     def newer(self) -> int:
-        """Elements of the newer input."""
+        """Number of elements of the newer input."""
         return self.plan.newer * self.plan.size[0] * self.plan.size[1]
 
     @property
     def state(self) -> int:
-        """Elements of an input after preprocessing."""
+        """Number of elements of an input after preprocessing."""
         return self.plan.channels * self.plan.size[0] * self.plan.size[1]
 
     @property
     def result(self) -> int:
-        """Elements of a node."""
+        """Number of elements of a node's output."""
         return self.plan.channels * prod(self.plan.inside)
 
 
@@ -230,7 +231,7 @@ def _fixed(space: SearchSpace, skeleton: Skeleton, contexts: list[CellContext]) 
     def alone(module: nn.Module, image: Image) -> int:
         return max(live(trace(module, image)), default=0)
 
-    last = contexts[-1]  # of the last stage, all of whose cells have outputs of the same shape
+    last = contexts[-1]  # all cells after the last reduction have outputs of the same shape
     with torch.device("meta"):
         stem = Stem(space, skeleton)
         outputs = len(space.outputs) * last.plan.channels if last.plan.kind in space.kinds else last.plan.channels
@@ -249,7 +250,7 @@ def _fixed(space: SearchSpace, skeleton: Skeleton, contexts: list[CellContext]) 
 
 
 class _Doubled(nn.Module):
-    """A layer of two inputs that receives one input twice."""
+    """A layer with two inputs that receives the same input twice."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()

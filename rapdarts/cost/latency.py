@@ -23,9 +23,9 @@ from rapdarts.files.text import read_text
 FORMAT, VERSION = "rapdarts-latency", 1
 MAX_FILE_BYTES = 1_000_000
 PRECISION, LAYOUT = "float32", "channels_last"
-"""Precision and memory format that a network is measured in: those of a retrained network."""
+"""Precision and memory format in which a network is measured: those of a retrained network."""
 
-Device = torch.device  # an alias, since `torch` is a field of the table: its version
+Device = torch.device  # an alias, because the table has a field `torch`, the version of PyTorch
 Build = tuple[str, int, int, tuple[int, int]]
 """(primitive, channels, stride, (h, w)): how a primitive is built, and the size of its input."""
 
@@ -81,7 +81,8 @@ class Check:
 class LatencyTable:
     """The time of a forward pass of `batch` images, in seconds: scale x the sum over the primitives + fixed.
 
-    `threads`, `torch`, `precision`, `layout` and `clock` record how it was measured; `where` is its name in messages.
+    `threads`, `torch`, `precision`, `layout` and `clock` record how the time was measured; `where` names the table in
+    messages.
     """
 
     space: str
@@ -183,7 +184,7 @@ def with_latency(table: PriceTable, latency: LatencyTable) -> PriceTable:
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of a device, by which tables of other devices are recognised."""
+    """Return the name of a device, as recorded in latency tables."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
@@ -309,7 +310,7 @@ def _places(rows: Any, where: str) -> dict[Build, Timing]:
             )
         if not p10 <= median <= p90 or (median > 0) != (n > 0):
             raise InputError(
-                f"{here}: p10_s, median_s and p90_s must be in ascending order, and median_s above 0 exactly if n is."
+                f"{here}: p10_s, median_s and p90_s must be in ascending order; median_s and n must both be above 0, or both 0."
             )
         found[build] = Timing(median, p10, p90, n)
     return found

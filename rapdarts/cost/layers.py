@@ -21,7 +21,7 @@ from rapdarts.cost.trace import FastShapes, Image, Op, remembering, trace
 LAYERS = ("conv", "linear", "matmul", "pool")
 """Kinds of operations that have their own row."""
 MOST_ROWS = 60
-"""Number of rows above which they are shown by module."""
+"""Number of rows above which the costs are shown by module."""
 REST = "(rest)"
 """The row of parameters that no layer reads."""
 NUMBERS = ("output", "params", "weights", "biases", "macs")
@@ -30,7 +30,7 @@ CONVENTIONS = {resource.name: resource.convention for resource in RESOURCES.valu
     "macs_with_bn_relu": "macs, plus 2 per element of batch norms and 1 per element of ReLUs (another convention)",
     "thop_macs": "macs as counted by the package thop, which sees modules only",
 }
-"""Descriptions of the figures."""
+"""Description of each figure in a table of costs."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class CountedNetwork(Protocol):
 
 @dataclass(frozen=True)
 class NetworkCosts:
-    """Costs of a network at a precision of weights and activations in bits, on hardware of known energies.
+    """Costs of a network at a precision of weights and activations in bits, on hardware with given energies.
 
     `modules` are the rows by module. `thop` is the number of MACs that the package thop counts, or the reason why it
     fails. For a genotype's network, `skeleton` is its skeleton, `auxiliary` the number of parameters of the auxiliary
@@ -269,4 +269,4 @@ def second_opinion(network: nn.Module, image: Image) -> int | str:
 
 
 def _count_nothing(module: nn.Module, given: object, result: object) -> None:
-    """Count nothing: a hook for layers without multiplications in our convention."""
+    """Count nothing: a hook for layers without MACs in our convention."""

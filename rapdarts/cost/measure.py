@@ -1,7 +1,7 @@
 """Measurement of the time of every primitive at every place of a skeleton, under the conditions of a whole network.
 
 Each primitive runs alone. The order is shuffled in every round, so that a primitive finds the caches as another one left
-them. Whole networks are timed in the same rounds, so that a slow moment of the machine affects all alike. Half of the
+them. Whole networks are timed in the same rounds, so that a slowdown of the machine affects all alike. Half of the
 networks calibrate the time of the parts around the primitives; the other half checks the accuracy of the table.
 """
 
@@ -36,7 +36,7 @@ from rapdarts.networks.derived import DerivedNetwork
 WARM_UP = 2
 """Rounds that are not recorded, because the first runs choose algorithms and fill caches."""
 SHOTS = 4
-"""How often a primitive is timed in each round. A whole network takes far longer and is timed once."""
+"""Number of times that a primitive is timed in each round. A whole network takes far longer and is timed once."""
 WORTH, FEW = 0.75, 8
 """A scale is fitted only if it reduces the error below the share WORTH of the error without it, on at least FEW networks."""
 

@@ -13,18 +13,18 @@ BYTES_PER_ACTIVATION = 4
 
 
 def peak_memory(network: nn.Module, image: Image) -> int:
-    """Return the most bytes of activations held during the forward pass of one image, in the network's own order.
+    """Return the most bytes of activations held during the forward pass of one image.
 
-    Activations are fp32; weights are not included. An activation lives from the operation that writes it to the last
-    one that reads it, so the running operation holds both its input and its output. Batch norm and functions of one
-    tensor work in place. The parts of a concatenation are written directly into its buffer, unless they already belong
-    to another concatenation. Padding makes a second activation.
+    Operations run in the network's own order. Activations are fp32; weights are not included. An activation lives from
+    the operation that writes it to the last one that reads it, so the running operation holds both its input and its
+    output. Batch norm and pointwise functions of one tensor work in place. The parts of a concatenation are written
+    directly into its buffer, unless they already belong to another concatenation. Padding creates a second activation.
     """
     return BYTES_PER_ACTIVATION * max(live(trace(network, image)), default=0)
 
 
 def live(run: Trace) -> list[int]:
-    """Return the elements of the activations held during each operation."""
+    """Return the number of elements of all activations held during each operation."""
     born, last = {0: 0}, {0: 0, run.output: len(run.ops) - 1}
     taken: dict[int, int] = {}  # from an activation to the concatenation that it is stored in
     own = dict(run.sizes)  # elements that an activation adds to those of the activations stored in it

@@ -1,4 +1,4 @@
-"""The penalty on expected costs in the architecture's loss: dimensionless coefficients, some of them adjusted automatically."""
+"""The penalty on expected costs in the architecture's loss: fixed coefficients, and multipliers that are adjusted automatically."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Penalty:
     def adjust(self, costs: Mapping[str, float]) -> None:
         """Adjust the multipliers to a network's costs.
 
-        Above a budget, add rate x (cost / budget - 1). Below it, multiply by (cost / budget)^4, so that the price
-        soon vanishes once the network fits (compared with other rules in docs/evidence.md).
+        Above a budget, add rate x (cost / budget - 1). Below it, multiply by (cost / budget)^4, so that the
+        multiplier soon vanishes once the network fits; docs/evidence.md compares other rules.
         """
         for name, budget in self.budgets.items():
             share = costs[name] / budget

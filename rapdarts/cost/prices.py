@@ -18,7 +18,7 @@ from rapdarts.files.yaml import read_yaml
 
 
 def read_hardware(path: str) -> HardwareConfig:
-    """Return the energies in a file, or the defaults for an empty path. Raises InputError if the file is not a hardware table."""
+    """Return the hardware energies in a file, or the defaults for an empty path. Raises InputError if the file is not a hardware table."""
     if not path:
         return HardwareConfig()
     return key_values.parse_settings(HardwareConfig, [("name", Path(path).stem), *read_yaml(Path(path))], where=path)

@@ -84,7 +84,7 @@ def extreme(table: PriceTable, most_expensive: bool) -> np.ndarray:
 
 
 def of_one(table: PriceTable, column: int) -> np.ndarray:
-    """Return the cost (resources,) of cells of one primitive, on the first edges into each node (those from the inputs 0 and 1)."""
+    """Return the cost (resources,) of cells of one primitive, on the first edges into each node (in DARTS, those from inputs 0 and 1)."""
     space = table.space
     first = [
         space.edges_into(node).start + edge for node in range(space.nodes) for edge in range(space.edges_kept(node))
@@ -157,10 +157,10 @@ class Branches(nn.Module):
 
 
 def filter_designs(image: Image, outputs: int, precision: int, hardware: HardwareConfig) -> dict[str, Any]:
-    """Return the costs of five designs that map a feature map (channels, height, width) to one of `outputs` channels.
+    """Return the costs of five designs that map a feature map (channels, height, width) to `outputs` channels.
 
-    Stride 1, same size, no biases. The bottleneck has a quarter of the output channels (He et al. 2016); the factorised
-    designs follow Szegedy et al. 2016.
+    The designs have stride 1 and no biases, and keep the image size. The bottleneck has a quarter of the output channels
+    (He et al. 2016); the factorised designs follow Szegedy et al. 2016.
     """
     narrow = max(1, outputs // 4)
     conv = partial(nn.Conv2d, padding="same", bias=False)

@@ -1,4 +1,4 @@
-"""The trace of a network on one image: a record of its operations, from which every resource is counted.
+"""The trace of a network on one image: a record of its operations, from which costs are counted.
 
 The network runs on meta tensors, which have shapes but no values and no memory. MACs come from PyTorch's own FLOP formulas.
 """
@@ -27,7 +27,7 @@ aten = torch.ops.aten
 NORMS = {aten.native_batch_norm, aten._native_batch_norm_legit_no_training, aten.cudnn_batch_norm, aten.batch_norm}
 RELUS = {aten.relu, aten.relu_, aten.hardtanh, aten.hardtanh_}
 MOVES = {aten.cat, aten.stack, aten.constant_pad_nd, aten.clone, aten._to_copy, aten.copy_, aten._unsafe_view}
-"""Operations that only move values; a good runtime writes the values to their final place at once."""
+"""Operations that only move values; a good runtime writes the values directly to their final place."""
 TRUTHS = {aten.eq, aten.ne, aten.lt, aten.le, aten.gt, aten.ge, aten.isnan, aten.isinf, aten.isfinite, aten.signbit}
 TRUTHS |= {aten.isposinf, aten.isneginf, aten.logical_not, aten.logical_and, aten.logical_or, aten.logical_xor}
 """Pointwise functions that return booleans."""
@@ -49,7 +49,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Op:
-    """An operation. Activations are numbered; the output of an operation in place, or folded, has the number of its input.
+    """An operation. Activations are numbered; the output of an in-place or folded operation has its input's number.
 
     `kind` is conv, linear, matmul (of two activations), pool, norm, relu or other. `layer` is the dotted name of the
     module that runs it. `reads` are the activations that it reads, each with its number of elements. `weights` is the
@@ -86,7 +86,7 @@ class Trace:
 def trace(network: nn.Module, image: Image) -> Trace:
     """Return the trace of `network`, in eval mode, on one image (channels, height, width); the network is not changed.
 
-    Raises InputError, naming the layer, if it cannot take such an image or needs the values of the pixels.
+    Raises InputError, naming the layer, if the network cannot take such an image or needs the values of its pixels.
     """
     memory = _remembered.get()
     if memory is not None and (id(network), image) in memory:
@@ -128,7 +128,7 @@ _remembered: ContextVar[dict[tuple[int, Image], Trace] | None] = ContextVar("tra
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Trace a network only once within this context, for all callers; it must not be changed or replaced meanwhile."""
+    """Trace a network only once within this context, for all callers; the network must not be changed or replaced meanwhile."""
     token = _remembered.set({})
     try:
         yield

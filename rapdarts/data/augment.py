@@ -30,7 +30,7 @@ class Augment:
     flip: bool = False  # horizontal, with probability 1/2
     cutout: int = 0  # side of the square, pixels; 0: none
     jitter: float = (
-        0.0  # largest relative change of brightness, contrast and saturation; half of it for the hue; 0: none
+        0.0  # largest relative change of brightness, contrast and saturation, and of the hue in half turns; 0: none
     )
     smallest_crop: float = 1.0  # smallest fraction of the area that a random crop keeps; 1: no such crop
 
@@ -65,7 +65,7 @@ def fractions(channels: int) -> Augment:
 def random_crop(images: Tensor, padding: int, draws: Tensor) -> Tensor:
     """Pad each image with a black border of `padding` pixels, and crop a window of the original size.
 
-    images (b, c, h, w); draws (b, 2) in [0, 1) choose the window's row and column, each among 2 * padding + 1.
+    images (b, c, h, w); draws (b, 2) in [0, 1) choose the window's row and column, each among 2 * padding + 1 positions.
     """
     batch, channels, height, width = images.shape
     corner = (draws * (2 * padding + 1)).long()
@@ -78,7 +78,7 @@ def random_crop(images: Tensor, padding: int, draws: Tensor) -> Tensor:
 
 
 def random_flip(images: Tensor, draws: Tensor) -> Tensor:
-    """Flip the images (b, c, h, w) whose draw (b,) is below 0.5 horizontally."""
+    """Flip horizontally the images (b, c, h, w) whose draw (b,) is below 0.5."""
     return torch.where(draws[:, None, None, None] < 0.5, images.flip(-1), images)
 
 
@@ -86,7 +86,7 @@ def random_zoom(images: Tensor, smallest: float, draws: Tensor) -> Tensor:
     """Crop a window of random area, shape and position, and scale it to the size of the image (Szegedy et al. 2015, section 6).
 
     images (b, c, h, w), pixels from 0 to 255; draws (b, 4) in [0, 1). The area is a fraction between `smallest` and 1 of the
-    image, and the ratio of the sides changes by a factor of up to 4/3; a side that would not fit is cut. Pixels are
+    image, and the ratio of the sides changes by a factor of up to 4/3; a side that would not fit is clipped. Pixels are
     interpolated, whatever the size of the window.
     """
     area = smallest + (1 - smallest) * draws[:, 0]
@@ -103,8 +103,8 @@ def random_zoom(images: Tensor, smallest: float, draws: Tensor) -> Tensor:
 def colour_jitter(images: Tensor, strength: float, draws: Tensor) -> Tensor:
     """Scale brightness, contrast and saturation by factors in 1 +- strength, and rotate the hue by up to +-strength / 2 turns.
 
-    images (b, c, h, w) in 0..1, and so is the result; draws (b, 4) in [0, 1). Only the brightness and contrast change in images
-    without three channels. The hue is rotated about the grey axis, so that luma does not change.
+    images (b, c, h, w) in 0..1, and so is the result; draws (b, 4) in [0, 1). Images without three channels change only in
+    brightness and contrast. The hue is rotated about the grey axis, so that luma does not change.
     """
     brightness, contrast, saturation = (1 + strength * (2 * draws[:, :3] - 1)).T[:, :, None, None, None]
     images = (images * brightness).clamp(0, 1)
@@ -125,7 +125,7 @@ def colour_jitter(images: Tensor, strength: float, draws: Tensor) -> Tensor:
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Scale pixels (b, c, h, w) from 0..255 to 0..1, subtract each channel's mean and divide by its deviation; float32."""
+    """Scale pixels (b, c, h, w) from 0..255 to 0..1, subtract each channel's mean and divide by its standard deviation; float32."""
     return (images.to(torch.float32) / 255 - _channels(mean, images.device)) / _channels(std, images.device)
 
 
@@ -153,6 +153,6 @@ def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _yiq(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the (3, 3) matrices from red, green and blue to YIQ and back; also cached."""
+    """Return the (3, 3) matrices from red, green and blue to YIQ and back; cached for the same reason."""
     there = torch.tensor(TO_YIQ, dtype=torch.float64)
     return there.float().to(device), torch.linalg.inv(there).float().to(device)

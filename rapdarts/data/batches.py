@@ -79,7 +79,7 @@ class Batches:
             yield self.augment(pixels, draws), self.images.labels[part]
 
     def _own_part(self, batch: Tensor) -> Tensor:
-        """Return the positions in a batch that this process takes: groups of one image per part go to the processes in turn."""
+        """Return the positions in a batch that this process takes: each process in turn takes one image per part."""
         turn = torch.arange(len(batch)) // self.parts(len(batch))
         return batch[turn % self.processes == self.rank]
 
@@ -92,7 +92,7 @@ def ordered(images: Images, index: Tensor | None, batch: int, augment: Augment) 
 
 
 def _fetch_each(images: Images, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (positions on the device, pixels) for each part; a streaming source already decodes the next part."""
+    """Yield (positions on the device, pixels) for each part; image files are decoded one part ahead."""
     if not parts:
         return
     device = images.labels.device

@@ -1,4 +1,4 @@
-"""Data sets as the loops use them: read once and split by class.
+"""Data sets for search and training: read once and split by class.
 
 A data set has a train half and a test half. If its files mark no test images, it is split by
 `split(y, 2/3, 0, "npz test")`, which does not depend on the seed of a run.

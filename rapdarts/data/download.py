@@ -50,7 +50,7 @@ FOLDERS = {
 
 
 def place(config: DataConfig) -> Path:
-    """Return data.path. Raises InputError if it does not exist."""
+    """Return data.path. Raises InputError if it is not set or does not exist."""
     if not config.path:
         raise InputError(f"data.name={config.name} needs data.path=PATH, the {config.name} with the images.")
     if not Path(config.path).exists():
@@ -148,7 +148,7 @@ def _download(url: str, output: str, _: object) -> None:
 
 
 def read_files(folder: Path, sizes: dict[str, int], meta: str) -> dict[str, bytes]:
-    """Read the files named in `sizes` (in bytes, checked) from a folder, and `meta` if it exists."""
+    """Read the files in `sizes` (name: expected bytes) from a folder, and `meta` if it exists."""
     for file, expected in sizes.items():
         if not (folder / file).is_file():
             raise InputError(f"{folder} contains no {file}; copy it there or change data.path.")
@@ -158,7 +158,7 @@ def read_files(folder: Path, sizes: dict[str, int], meta: str) -> dict[str, byte
 
 
 def read_tar(archive: Path, sizes: dict[str, int], meta: str) -> dict[str, bytes]:
-    """Read the same files from an archive by their base names, without unpacking it or following its paths."""
+    """Read the files in `sizes`, and `meta`, from an archive by their base names, without unpacking it or following its paths."""
     contents = {}
     try:
         with tarfile.open(archive, "r:gz") as members:

@@ -14,7 +14,7 @@ from rapdarts.data.pictures import Pictures
 
 
 class Images(Protocol):
-    """Images of a data set's half, accessed by position, and their labels."""
+    """Images of one half of a data set, accessed by position, and their labels."""
 
     @property
     def labels(self) -> Tensor:

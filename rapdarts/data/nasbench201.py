@@ -56,7 +56,7 @@ def cell_index(genotype: Genotype) -> tuple[int, ...] | None:
 def known_accuracies(genotype: Genotype) -> dict[str, float] | None:
     """Return the published test accuracies of a genotype's cell, 0 to 1, by data set (DATA_SETS); None if there are none.
 
-    They are those of the networks in NAS-Bench-201 (TRAINING), whatever the genotype's own skeleton.
+    The accuracies are those of the networks in NAS-Bench-201 (TRAINING), whatever the genotype's own skeleton.
     """
     index = cell_index(genotype)
     if index is None:

@@ -34,7 +34,7 @@ CIFAR_RECORDS = {
     "cifar10": {**{f"data_batch_{i}.bin": 10_000 for i in range(1, 6)}, "test_batch.bin": 10_000},
     "cifar100": {"train.bin": 50_000, "test.bin": 10_000},
 }
-"""Number of records (label bytes and 3,072 pixels) in each file of the binary version, the test file last."""
+"""Number of records (label bytes and 3,072 pixel values) in each file of the binary version, the test file last."""
 
 FASHION_NAMES = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle_boot".split()  # noqa: SIM905
 
@@ -85,7 +85,7 @@ def _read_npz(config: DataConfig) -> ReadImages:
     mask, everything = arrays["test"], halves[0]
     if mask.shape != (len(everything),) or not np.isin(mask, (0, 1)).all() or len(np.unique(mask)) < 2:
         raise InputError(
-            f"{file}, test: must be 1 (test) or 0 (train) for each of the {len(everything)} images, and each at least once."
+            f"{file}, test: must be 1 (test) or 0 (train) for each of the {len(everything)} images, with at least one of each."
         )
     chosen = torch.from_numpy(mask.astype(bool))
     return ReadImages(
@@ -124,7 +124,7 @@ def _load_npz(config: DataConfig) -> tuple[Path, dict[str, Array]]:
 
 
 def _read_cifar(config: DataConfig) -> ReadImages:
-    """Read the binary version: records of 1 (CIFAR-10) or 2 (CIFAR-100: coarse, fine) label bytes and 3,072 pixels."""
+    """Read the binary version: records of 1 (CIFAR-10) or 2 (CIFAR-100: coarse, fine) label bytes and 3,072 pixel values."""
     formats = {"cifar10": (1, 10, "batches.meta.txt"), "cifar100": (2, 100, "fine_label_names.txt")}
     label_bytes, classes, meta = formats[config.name]
     sizes = {file: records * (label_bytes + 3072) for file, records in CIFAR_RECORDS[config.name].items()}

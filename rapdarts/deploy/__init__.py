@@ -1,1 +1,1 @@
-"""The network that ships: its blueprint, its file, and export to other runtimes."""
+"""The network to deploy: its blueprint, its file, and its export to other runtimes."""

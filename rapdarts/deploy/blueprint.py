@@ -1,4 +1,4 @@
-"""Blueprints: one interface for building, training and counting derived networks and reference networks."""
+"""Blueprints: one interface to build, train and count the costs of derived networks and reference networks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Blueprint(ABC):
     @property
     @abstractmethod
     def origin(self) -> dict[str, str]:
-        """Identity of the network, by name. A run that trains it cannot be resumed with a different network."""
+        """Identity of the network, as the kind of network and its text. A run that trains it cannot be resumed with a different network."""
 
     @property
     @abstractmethod
@@ -63,11 +63,11 @@ class Blueprint(ABC):
 
     @abstractmethod
     def remarks(self, recipe: RetrainConfig) -> list[str]:
-        """Return the remarks to show before it is trained by a recipe."""
+        """Return the remarks to show before the network is trained with a recipe."""
 
     @abstractmethod
     def facts(self, recipe: RetrainConfig) -> dict[str, str]:
-        """Return facts about the network, other than its costs, for the result of its training by a recipe."""
+        """Return facts about the network, other than its costs, for the result of training it with a recipe."""
 
     @cached_property
     def costs(self) -> dict[str, float]:
@@ -78,15 +78,15 @@ class Blueprint(ABC):
 
     @property
     def counters(self) -> Mapping[str, Counter]:
-        """Counters of its costs, by resource."""
+        """Functions that count its costs, by resource."""
         return COUNTERS
 
 
 @dataclass(frozen=True)
 class DerivedBlueprint(Blueprint):
-    """The network of a genotype of the space, at a skeleton.
+    """The network of a genotype of `space`, built in `skeleton`.
 
-    `instead_of` is the experiment's skeleton if the one that the genotype was priced at replaces it.
+    `instead_of` is the experiment's skeleton if it is replaced by the skeleton that the genotype was priced at.
     """
 
     genotype: Genotype
@@ -132,7 +132,11 @@ class DerivedBlueprint(Blueprint):
         def cells(skeleton: Skeleton) -> str:
             return f"{skeleton.layers} cells x {skeleton.channels} channels with the {skeleton.stem} stem"
 
-        why = f", as the genotype was priced, not the experiment's {cells(self.instead_of)}" if self.instead_of else ""
+        why = (
+            f", at which the genotype was priced, instead of the experiment's {cells(self.instead_of)}"
+            if self.instead_of
+            else ""
+        )
         lines = [f"building {cells(self.skeleton)}{why}; change it with skeleton.KEY=..."]
         if self.facts(recipe) == {"auxiliary_pool": "adaptive 2x2"}:
             lines.append(
@@ -148,7 +152,7 @@ class DerivedBlueprint(Blueprint):
 
 @dataclass(frozen=True)
 class ReferenceBlueprint(Blueprint):
-    """A reference network, given by its name in REFERENCE, an image (channels, height, width) and the number of classes."""
+    """A reference network, given by its name in REFERENCE, an image shape (channels, height, width) and the number of classes."""
 
     reference: str
     image: Image
@@ -181,7 +185,7 @@ class ReferenceBlueprint(Blueprint):
 
 
 def of_card(card: Mapping[str, Any], where: str, space: Space = None) -> Blueprint:
-    """Return the blueprint that wrote a card; `where` names it in messages.
+    """Return the blueprint that wrote a card; `where` names the card in messages.
 
     `space` is the search space of its genotype if that does not ship. Raises InputError for a genotype that cannot be
     used, and KeyError, TypeError or ValueError for a malformed card.

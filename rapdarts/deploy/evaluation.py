@@ -64,7 +64,7 @@ def evaluate_network(
 ) -> dict[str, Any]:
     """Evaluate a network on the test images of an experiment, or of the data that the options name. Return all measures.
 
-    `read` loads other data instead. Raises InputError for data that do not fit the network.
+    If given, `read` loads the data instead. Raises InputError for data that do not fit the network.
     """
     file, device = network.path, device_named(device_name, options.threads or config.threads)
     run = network.open(device)
@@ -83,7 +83,7 @@ def evaluate_network(
 def timing(
     run: Callable[[Tensor], Tensor], device: torch.device, image: tuple[int, int, int], batch: int
 ) -> dict[str, Any]:
-    """Time the network alone, on one image (1, c, h, w) and on a batch (n, c, h, w): seconds per forward pass, images per second."""
+    """Measure the speed of the network alone on one image (1, c, h, w) and on a batch (n, c, h, w): latency and images per second."""
 
     def taken(images: int) -> dict[str, Any]:
         pixels = torch.rand(images, *image, device=device)

@@ -25,7 +25,7 @@ from rapdarts.training.device import device_named
 def export_file(
     file: Path, options: ExportConfig, experiment: str, space: Space, read: Reader | None = None
 ) -> dict[str, Any]:
-    """Write a trained network in the requested format and return the facts to report. `read` loads data to compare on.
+    """Write a trained network in the requested format and return the facts to report. `read` loads the data to compare on.
 
     Raises InputError if a package or the data are missing, RapdartsError if the outputs differ too much from PyTorch's.
     """
@@ -50,7 +50,10 @@ def export_safetensors(trained: TrainedFile, options: ExportConfig) -> dict[str,
 def export_runtime(
     trained: TrainedFile, options: ExportConfig, experiment: str = "", read: Reader | None = None
 ) -> dict[str, Any]:
-    """Write the file of another runtime, compared with PyTorch. At 8 bits, also evaluate it and the 32-bit file on the test set."""
+    """Write the file for another runtime after comparing it with PyTorch.
+
+    At 8 bits, also evaluate this file and the 32-bit file on the test set.
+    """
     runtime, facts = verify.RUNTIMES[options.to], verify.facts_for(trained, options.licence)
     network = deployed(trained)
     data, why = _data(trained, options, experiment) if read is None else (read(torch.device("cpu")), "")
@@ -74,7 +77,7 @@ def export_runtime(
 def _data(trained: TrainedFile, options: ExportConfig, experiment: str) -> tuple[DataSet | None, str]:
     """Return the data to compare on, or None and the reason.
 
-    Data are downloaded, and raise an error if they are missing, only if the user named them or 8 bits need them.
+    Missing data are downloaded, or raise an error, only if the user named them or 8 bits need them for calibration.
     """
     needed = bool(experiment or options.data.name or options.data.path) or options.precision == 8
     confirmed = bool(options.data.name)

@@ -24,7 +24,7 @@ def measure_space(
 ) -> tuple[LatencyTable, str]:
     """Measure every primitive of a space at the skeleton of the options, or of an experiment if there is one.
 
-    Returns the table and its description. Raises InputError if the experiment leaves its width to a search.
+    Returns the table and its description. Raises InputError if the experiment's width is auto and the options give none.
     """
     device = device_named(options.device, options.threads)
     skeleton = _skeleton(space, config, options, device)
@@ -38,7 +38,7 @@ def measure_space(
     finally:
         screen.stop()
     if not table.check.reliable:
-        screen.say("this table predicts latencies poorly: measure again with more rounds=, or on a less busy machine")
+        screen.say("this table predicts latencies poorly: measure again with more rounds, or on a less busy machine")
     return table, f"{head}\n{describe_table(table)}"
 
 
@@ -48,8 +48,9 @@ def describe_table(table: LatencyTable) -> str:
     rank = "undefined" if check.spearman is None else f"{check.spearman:.2f}"
     return (
         f"fixed part {show(table.fixed_s, 'latency')}; {len(table.places)} positions of primitives, scaled by {table.scale:.3g}\n"
-        f"check: {check.networks} other networks take {show(check.fastest_s, 'latency')} to {show(check.slowest_s, 'latency')};"
-        f" rank correlation {rank}, median error {check.median_error:.1%}, maximum error {check.max_error:.1%}"
+        f"check: {check.networks} networks outside the calibration take {show(check.fastest_s, 'latency')} to"
+        f" {show(check.slowest_s, 'latency')}; rank correlation {rank}, median error {check.median_error:.1%},"
+        f" maximum error {check.max_error:.1%}"
         f" (the same network measured again: {check.noise:.1%})"
     )
 
@@ -72,7 +73,7 @@ def _skeleton(space: SearchSpace, config: Experiment | None, options: MeasureCon
 
 
 def _rounds(count: int, screen: Screen) -> Iterator[int]:
-    """Yield the numbers of the rounds and show the progress."""
+    """Yield the number of each round, and show the progress."""
     screen.start("measuring", 0, count)
     for number in range(count):
         yield number

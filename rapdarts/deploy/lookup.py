@@ -43,7 +43,7 @@ class Found:
     """The network that a user named: exactly one of `genotype`, `reference`, `code` and `file`.
 
     `name` is what the user wrote, and `where` is where the network was found. `file` is set for trained weights without a
-    separate genotype. `folder` is the run folder that was named, or that of the run that trained the network.
+    genotype file. `folder` is the run folder that was named, or that of the run that trained the network.
     """
 
     name: str
@@ -62,7 +62,9 @@ class Found:
         if self.genotype is not None:
             return self.genotype
         if self.file is None:
-            raise InputError(f"{self.where} is a reference network, which has no genotype; name one, such as PDARTS.")
+            raise InputError(
+                f"{self.where} is a reference network, which has no genotype; name a genotype, such as PDARTS."
+            )
         genotype, reference = _in_trained(self.file, space)
         if genotype is None:
             raise InputError(
@@ -104,7 +106,7 @@ def find_network(
     if (known or reference) and os.path.lexists(name):
         other = name.lower() if name != name.lower() else name.upper()
         raise InputError(
-            f"{name} names both a network and a file or folder here; write ./{name} for the file, or {other} for the network."
+            f"{name} names both a network and a file or folder here; write ./{name} for the file or folder, or {other} for the network."
         )
     if known is not None:
         return Found(name, name, known)
@@ -144,13 +146,15 @@ def _in_files(name: str, path: Path) -> Found:
     if (path / RunFile.NETWORK).exists():
         trained = path / RunFile.NETWORK
         return Found(name, str(trained), file=trained, folder=run_of(trained))
-    raise InputError(f"{path} has no genotype.json; the search has not finished, or this is not a run folder.")
+    raise InputError(
+        f"{path} has no genotype.json: its search has not finished, or it is not a run folder; name the folder of a finished run."
+    )
 
 
 def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
     """Return the file of a trained network, given its run folder or the file itself.
 
-    `purpose` says what needs it, such as `to=onnx`. Raises InputError, with advice, for a network without weights.
+    `purpose` says what needs the network, such as `to=onnx`. Raises InputError, with advice, for a network without weights.
     """
     if not isinstance(name, str | os.PathLike):
         raise InputError(
@@ -169,7 +173,7 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "") -> Path:
         )
     if path.suffix in (".pte", ".pt2"):
         raise InputError(
-            f"{path} cannot be evaluated; rapdarts evaluate takes run folders, {RunFile.NETWORK} and ONNX files."
+            f"{path} is for another runtime, and rapdarts cannot read it; name its run folder, or the {RunFile.NETWORK} there."
         )
     file_or_onnx = (
         f"or its {RunFile.NETWORK}" if purpose else f"its {RunFile.NETWORK}, or an ONNX file of rapdarts export"

@@ -30,7 +30,7 @@ UNKNOWN = "unknown: the file is not in a run folder"
 
 @dataclass(frozen=True)
 class History:
-    """Facts from the run folder of a trained network: its experiment, its test result, and the machine, as plain values."""
+    """Facts from the run folder of a trained network: the experiment, the test result, and versions and hardware, as plain values."""
 
     experiment: Experiment | None = None
     test: Mapping[str, Any] = field(default_factory=dict)
@@ -71,7 +71,7 @@ def card(trained: TrainedFile, history: History, name: str, size: int, licence: 
     head += [f"license: {json.dumps(licence)}"] if licence else []
     rows = {
         "network": _plain(what(trained)),
-        "file": f"{_plain(name)}, {size:,} bytes: weights in safetensors, with all that is needed to use them as metadata",
+        "file": f"{_plain(name)}, {size:,} bytes: weights in the safetensors format; the metadata hold everything needed to use them",
         "input": f"{image} pixels in 0..1; the network below subtracts each channel's mean ({_numbers(trained.mean)})"
         f" and divides by its standard deviation ({_numbers(trained.std)})",
         "output": f"logits of {len(trained.class_names)} classes: {_plain(', '.join(trained.class_names))}",
@@ -140,8 +140,8 @@ def _trained_on(history: History) -> dict[str, str]:
     epochs = f"{count} epoch{'s' if count > 1 else ''}"
     if ranked:  # a ranking shortens the recipe and uses consecutive seeds
         training = (
-            f"{epochs} in a ranking, on {config.rank.train_fraction:g} of these images, with {_plain(versions)}; the recipe"
-            " is in its config.yaml"
+            f"{epochs} in a ranking, on {config.rank.train_fraction:g} of these training images, with {_plain(versions)}; the"
+            " recipe is in the config.yaml of the ranking"
         )
     else:
         training = f"{epochs}, seed {config.seed}, with {_plain(versions)}; {_plain(settings)}"
@@ -194,11 +194,12 @@ def _limits(history: History, licence: str) -> list[str]:
     return [
         "## Licence",
         "",
-        f"{own} The licence of {data} is unknown and may restrict the use of networks trained on it: check it before use.",
+        f"{own} The licence of {data} is not recorded here and may restrict the use of networks trained on it: check that licence"
+        " before use.",
         "",
         "## Not measured",
         "",
-        "How the accuracy varies between trainings (this is a single one), how well the network does on images from other"
+        "How the accuracy varies between trainings (this network is the result of one), how well the network does on images from other"
         " sources, and how its accuracy differs between groups of images or people.",
         "",
     ]

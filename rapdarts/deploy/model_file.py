@@ -24,12 +24,12 @@ from rapdarts.networks.layers import Normalise
 from rapdarts.training.optimizer import to_device
 
 CARD = "rapdarts"
-"""Key of the only metadata entry of our .safetensors files. safetensors writes several entries in an order that varies between calls."""
+"""Key of the only metadata entry of our .safetensors files: with several entries, their order in the file would vary between calls."""
 
 
 @dataclass(frozen=True)
 class TrainedFile:
-    """The metadata of one of our .safetensors files. `mean` and `std` normalise pixels in 0..1 by channel."""
+    """The metadata of one of our .safetensors files. `mean` and `std` normalise each channel of pixels in 0..1."""
 
     path: Path
     blueprint: Blueprint
@@ -88,7 +88,7 @@ def _by_channel(values: Any, name: str, channels: int) -> tuple[float, ...]:
 
 
 def load_network(trained: TrainedFile) -> nn.Module:
-    """Load the trained network, in eval mode on the CPU. Raises DamagedError if the weights do not fit it."""
+    """Load the trained network, in eval mode on the CPU. Raises DamagedError if the weights do not fit the network."""
     with torch.device("meta"):  # so that a damaged file cannot claim more memory than its weights take
         network = trained.blueprint.build()
     try:
@@ -118,7 +118,7 @@ def deployed(trained: TrainedFile) -> nn.Sequential:
 
 
 def to_safetensors(weights: Mapping[str, Tensor], blueprint: Blueprint, data: DataSet) -> bytes:
-    """Return the content of a file with the weights of a network (tensors of any shape) and all that is needed to use them.
+    """Return the content of a file with the weights of a network (tensors of any shape) and everything needed to use them.
 
     The weights of the auxiliary head are left out: only training uses them.
     """

@@ -1,4 +1,4 @@
-"""Counting of the networks that a user names: which keys apply to which network, and the skeleton of a genotype."""
+"""Counting the costs of networks that a user names: the keys that apply to each network, and the skeleton of a genotype."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def options_of(**given: Any) -> CountConfig:
 def genotype_at(
     genotype: Genotype, space: Space, options: CountConfig, name: str = "the genotype", where: str = "the genotype"
 ) -> DerivedBlueprint:
-    """Return the network of a genotype at a skeleton.
+    """Return the network of a genotype in its own skeleton, or in that of its space if it has none.
 
-    The options override its own skeleton, or that of its space if it has none. Raises InputError.
+    The options override the skeleton. Raises InputError.
     """
     own = find_space(space, genotype.space)
     validate(genotype, own, where)
@@ -87,9 +87,9 @@ def cost_of(
 def count_layers(
     networks: Sequence[Found | nn.Module], options: CountConfig, given: Iterable[str], space: Space, words: str
 ) -> list[NetworkCosts]:
-    """Count networks layer by layer. Raises InputError for a key that applies to none of them."""
+    """Count the costs of networks layer by layer. Raises InputError for a key that applies to none of them."""
     hardware = read_hardware(options.hardware)
-    with redirect_stdout(sys.stderr):  # a user's own code may print
+    with redirect_stdout(sys.stderr):  # the user's own code may print
         found = [_network(one, options, space) for one in networks]
         _refuse(given, frozenset().union(*(useful for _, useful in found)), words)
         return [_layers(network, options, hardware) for network, _ in found]
@@ -138,7 +138,7 @@ def _network(
 
 
 def _layers(network: Blueprint | UserNetwork, options: CountConfig, hardware: HardwareConfig) -> NetworkCosts:
-    """Count a network layer by layer, with the precision and energies of the options, else with those of its genotype."""
+    """Count the costs of a network layer by layer, with the precision and energies of the options, else with those of its genotype."""
     bits, own_hardware = _deployment(network)
     precision, energies = options.precision or bits, hardware if options.hardware else own_hardware
     if not isinstance(network, DerivedBlueprint):

@@ -70,7 +70,7 @@ def onnx_costs(path: Path) -> dict[str, float]:
 
 
 def _macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
-    """Return the output elements times the products for each; 0 if a size is dynamic."""
+    """Return the number of output elements times the number of products in each; 0 if a size is dynamic."""
     left, right = (shapes.get(name, ()) for name in node.input[:2])
     outputs = math.prod(shapes.get(node.output[0], (0,)))
     if node.op_type == "Conv":
@@ -118,13 +118,13 @@ def onnx_network(path: Path) -> Function:
 
 
 def onnx_facts(path: Path) -> Facts:
-    """Return the facts in the metadata of an ONNX file. Raises InputError if they are missing, and errors as `onnx_network` does."""
+    """Return the facts in the metadata of an ONNX file. Raises InputError if they are missing, and the errors of `onnx_network`."""
     texts = _session(_read(path), str(path)).get_modelmeta().custom_metadata_map
     return facts_of(texts, str(path))
 
 
 def open_onnx(content: bytes, where: str = "the ONNX file") -> Function:
-    """Return the network in the bytes of an ONNX file; `where` names it in messages. Raises errors as `onnx_network` does."""
+    """Return the network in the bytes of an ONNX file; `where` names the file in messages. Raises the errors of `onnx_network`."""
     session = _session(content, where)
     ends = [session.get_inputs(), session.get_outputs()]
     if [len(end) for end in ends] != [1, 1] or [end[0].type for end in ends] != ["tensor(float)"] * 2:
@@ -162,7 +162,7 @@ def _session(content: bytes, where: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
-    # A file may name other files that hold its weights. Pointing to a path that is not a folder keeps it from reading any.
+    # A file may name other files that hold its weights. A path that is not a folder keeps onnxruntime from reading them.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -212,7 +212,7 @@ def to_int8(content: bytes, facts: Facts, batches: Iterable[Tensor]) -> bytes:
     """Quantise an ONNX file to 8-bit weights and activations. Return the bytes of the new file.
 
     Weights are scaled by channel, activations by their range on `batches` of pixels, each (n, c, h, w) in 0..1.
-    onnxruntime inserts pairs of QuantizeLinear and DequantizeLinear (quantisation after training); both are signed.
+    onnxruntime inserts pairs of QuantizeLinear and DequantizeLinear (post-training quantisation); all integers are signed.
     """
     need("onnx", "precision=8")
     import onnx

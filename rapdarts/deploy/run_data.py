@@ -33,7 +33,7 @@ def check_data(what: Path, image: tuple[int, int, int], class_names: tuple[str, 
 
 
 def experiment_of(path: Path, name: str = "", *, needed: bool = True, confirmed: bool = False) -> Experiment:
-    """Return the experiment whose data test a trained network: the one called `name`, else that of its run folder.
+    """Return the experiment on whose data a trained network is tested: the one called `name`, else that of its run folder.
 
     If there is neither, returns the defaults, or raises InputError if the data are `needed`. Also raises InputError for an
     experiment on different data than the run's, unless they are `confirmed` by an explicit data.name.

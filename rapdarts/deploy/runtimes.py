@@ -1,7 +1,7 @@
-"""Files that other runtimes run without rapdarts: metadata of all of them, and writing and opening .pt2 and .pte files.
+"""Files that other runtimes run without rapdarts: metadata for every format, and writing and opening of .pt2 and .pte files.
 
 A network here is a function from pixels (n, c, h, w), float32 in 0..1, to logits (n, classes). The packages that a format
-needs are extras: they are imported when such a file is written or opened, and an error names a missing one.
+needs are extras: they are imported when such a file is written or opened, and an error names a missing package.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "executorch": ("executo
 """Packages installed by each extra of `pip install 'rapdarts[EXTRA]'`."""
 
 TRACED = 2
-"""Batch size for tracing a network with a dynamic batch. With a single image, torch would treat 1 as a constant."""
+"""Batch size for tracing a network with a dynamic batch. With a single image, torch would treat the batch size as a constant."""
 
 PT2_FACTS = "rapdarts.json"
 """Name of the file inside a .pt2 archive that holds the facts."""
@@ -75,7 +75,7 @@ def facts_of(texts: dict[str, str], where: str) -> Facts:
 
 
 def need(extra: str, what: str) -> None:
-    """Raise InputError, with the command to install it, if a package of an extra is missing; `what` names what needs it."""
+    """Raise InputError, with the command to install it, if a package of an extra is missing; `what` says what needs the package."""
     for package in EXTRAS.get(extra, ()):
         try:
             with _quiet():
@@ -105,7 +105,7 @@ def open_executorch(content: bytes) -> Function:
     def run(images: Tensor) -> Tensor:
         with _quiet():
             method = program.load_method("forward")
-            # The logits are in memory of the method, which the next image overwrites.
+            # The logits are in the method's own memory, which the next image overwrites.
             return torch.cat([method.execute([image.contiguous()])[0].clone() for image in images.split(1)])
 
     return run
@@ -126,7 +126,7 @@ def to_pt2(network: nn.Module, facts: Facts) -> bytes:
 def to_executorch(network: nn.Module, facts: Facts) -> bytes:
     """Export the network to an ExecuTorch program for one image at a time.
 
-    Operations that XNNPACK supports run on it, the others on portable kernels. The batch is one image, because the
+    Operations that XNNPACK supports run on XNNPACK, all others on portable kernels. The batch is one image, because the
     runtime plans its memory ahead and would reserve enough for the largest batch.
     """
     need("executorch", "to=executorch")
@@ -151,7 +151,7 @@ def _traced(network: nn.Module, images: Tensor, dynamic: bool) -> ExportedProgra
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress stdout, stderr and warnings: these packages print a lot that users cannot act on."""
+    """Suppress stdout, stderr and warnings: these packages print many messages that users cannot act on."""
     _flush()
     level = logging.root.manager.disable
     kept = {number: os.dup(number) for number in (1, 2) if _is_open(number)}

@@ -1,4 +1,4 @@
-"""The skeleton at which a network is built or counted: as it was priced, from an experiment or a command, or its space's default."""
+"""The skeleton in which a network is built or counted: as it was priced, from an experiment or a command, or its space's default."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def changed(
 def of_experiment(settings: SkeletonConfig, image: tuple[int, int, int], classes: int) -> Skeleton:
     """Return the deployment skeleton of an experiment. Raises InputError if its width is auto."""
     if settings.channels == 0:
-        raise InputError("skeleton.channels=auto needs a search with budgets; give a number here.")
+        raise InputError("skeleton.channels=auto needs a search with budgets; set skeleton.channels to a number.")
     return Skeleton(settings.layers, settings.channels, image, classes, stem_for(settings.stem, image))
 
 
@@ -57,7 +57,7 @@ def to_build(genotype: Genotype | None, settings: SkeletonConfig, data: DataSet)
     priced = genotype.skeleton if genotype is not None else None
     if priced is None or (priced.image, priced.classes) != (data.image, data.classes):
         return of_experiment(settings, data.image, data.classes), None
-    # A width of auto is the one that the search found and priced.
+    # With channels=auto, the experiment's width is the one that the search found and priced.
     own = of_experiment(settings, data.image, data.classes) if settings.channels else priced
     return priced, own if own != priced else None
 

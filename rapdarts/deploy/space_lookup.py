@@ -1,4 +1,4 @@
-"""Search space lookup: a value, the name of one that ships, or the user's Python file; and how a run recognises it again."""
+"""Search space lookup: a value, the name of a space that ships, or the user's Python file; and how a resumed run recognises its space."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def find_space(given: Space, name: str = "") -> SearchSpace:
     elif isinstance(given, os.PathLike):
         space, where = space_from_file(Path(given)), os.fspath(given)
         if name and space.name != name:
-            raise InputError(f"--space {where} defines the space {space.name}, but {name} is needed.")
+            raise InputError(
+                f"--space {where} defines the space {space.name}, but {name} is needed; give the file that defines {name}."
+            )
     else:
         return named_space(given)
     from rapdarts.networks.primitives import check_primitives
@@ -56,11 +58,11 @@ def named_space(name: str) -> SearchSpace:
 
 
 def space_from_file(path: Path) -> SearchSpace:
-    """Execute the user's own module and return its SPACE. Raises InputError if it fails or defines none."""
+    """Execute the user's own module and return its SPACE. Raises InputError if the module fails or defines no SPACE."""
     name = f"rapdarts_space_{path.stem}"
     specification = importlib.util.spec_from_file_location(name, path)
     if not path.is_file() or specification is None or specification.loader is None:
-        raise InputError(f"--space {path}: there is no such Python file.")
+        raise InputError(f"--space {path}: there is no such Python file; check its path.")
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module  # dataclasses, among others, look up their module there
     try:
@@ -107,7 +109,7 @@ def _described(name: str, factory: Factory) -> str:
     for stride in (1, 2):
         with torch.device("meta"):
             module = factory(4, stride, True)
-        lines.append(re.sub(r"0x[0-9a-fA-F]+", "", repr(module)))  # without addresses
+        lines.append(re.sub(r"0x[0-9a-fA-F]+", "", repr(module)))  # memory addresses differ between processes
         lines += [f"{key} {tuple(value.shape)} {value.dtype}" for key, value in module.state_dict().items()]
         sources |= dict.fromkeys(_source(type(part)) for part in module.modules())
     return "\n".join([*lines, *sources])

@@ -1,4 +1,4 @@
-"""Networks in the user's own code. They are counted, but not trained."""
+"""Networks in the user's own code. Their costs are counted, but they are not trained."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def from_code(name: str, image: Image, classes: int) -> UserNetwork:
         network, accepted = _run_code(name, image, classes)
     except (Exception, SystemExit) as error:
         why = (str(error).splitlines() or [""])[0].rstrip(".")
-        raise InputError(f"{shorten(name)} cannot be built: {type(error).__name__}: {why[:300]}; fix it.") from error
+        raise InputError(
+            f"{shorten(name)} cannot be built: {type(error).__name__}: {why[:300]}; fix the code or its name."
+        ) from error
     if not isinstance(network, nn.Module):
         raise InputError(
             f"{shorten(name)} returns a value of type {type(network).__name__}; return a network (torch.nn.Module)."

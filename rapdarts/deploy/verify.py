@@ -27,7 +27,7 @@ class Runtime:
     """A format for another runtime: how its files are written, and how that runtime opens them.
 
     `tolerance` is the largest accepted difference between two logits, relative to the largest logit. `batch` says how many
-    images the file takes at once. The packages that it needs are listed in rapdarts.config.exports.
+    images the file takes at once. The packages that the format needs are listed in rapdarts.config.exports.
     """
 
     write: Callable[[nn.Module, Facts], bytes]
@@ -112,7 +112,10 @@ def pixels_to_compare(image: tuple[int, int, int], data: DataSet | None) -> Tens
 
 
 def int8(content: bytes, facts: Facts, data: DataSet, count: int) -> tuple[bytes, int]:
-    """Quantise an ONNX file to 8 bits, calibrated on up to `count` training images drawn with seed 0. Return it and their number."""
+    """Quantise an ONNX file to 8 bits, calibrated on up to `count` training images drawn with seed 0.
+
+    Return the new file and the number of images.
+    """
     index = permutation(0, "calibration", 0, len(data.train))[:count]
     batches = (pixels for pixels, _ in pixel_batches(data.train, index))
     return onnx.to_int8(content, facts, batches), len(index)

@@ -1,4 +1,4 @@
-"""Strict JSON: rejects repeated keys, NaN, and very long numbers or deep nesting, and checks every field of a format.
+"""Strict JSON: rejects repeated keys, NaN, very long numbers and deep nesting, and checks every field of a format.
 
 `strict_loads` parses a text. `record` and the readers check its values against a format. A reader is a function
 `(value, where)`, where `where` names the value in messages. It returns the value, perhaps converted, or raises InputError.
@@ -25,7 +25,7 @@ TOKEN = re.compile(r'(?P<text>"[^"\\]*(?:\\.[^"\\]*)*")(?P<colon>\s*:)?|(?P<brac
 class Fault(ValueError):
     """An error in a JSON text, with line and column; the caller adds the file and what to do.
 
-    `kind` is `syntax`, `depth`, `key` (a repeated one) or `number`; `found` is the text at that position.
+    `kind` is `syntax`, `depth`, `key` (a repeated key) or `number`; `found` is the text at that position.
     """
 
     def __init__(self, text: str, at: int, kind: str, problem: str, found: str = "") -> None:
@@ -37,7 +37,7 @@ class Fault(ValueError):
 def strict_loads(text: str, infinite: bool = False) -> Any:
     """Return the values of a JSON text; with `infinite`, numbers too large for a float become infinity, for a range check to reject.
 
-    Raises Fault, also where Python's own parser is lenient: for repeated keys, NaN, and very long numbers or deep nesting.
+    Raises Fault, also where Python's own parser is lenient: for repeated keys, NaN, very long numbers and deep nesting.
     """
     try:
         # Truncated numbers are never returned: the loop over the tokens rejects long ones.
@@ -48,7 +48,7 @@ def strict_loads(text: str, infinite: bool = False) -> Any:
         tree = None
 
     # The text that was parsed is valid JSON, so its tokens need no further checks.
-    keys: list[set[str]] = []  # those of every object (or list) that is still open
+    keys: list[set[str]] = []  # the keys of every object that is still open; none for a list
     for token in TOKEN.finditer(text):
         word = token["word"] or ""
         if token["bracket"] in ("{", "["):
@@ -82,7 +82,7 @@ def _number_problem(word: str, infinite: bool) -> str:
 
 
 def reader(fits: Callable[[Any], bool], wanted: str) -> ValueReader:
-    """Return a reader that accepts the values that fit; its message for others says what is `wanted`."""
+    """Return a reader that accepts the values that fit; its message for all other values says what is `wanted`."""
 
     def read(value: Any, where: str) -> Any:
         if not fits(value):
@@ -112,7 +112,7 @@ def record(
     required: Mapping[str, ValueReader | None],
     optional: Mapping[str, ValueReader | None] | None = None,
 ) -> dict[str, Any]:
-    """Return the fields of an object as read by their readers, in the readers' order; None as a reader accepts any value.
+    """Return the fields of an object as read by their readers, in the readers' order; the reader None accepts any value.
 
     Raises InputError for an unknown field (naming the nearest), for a missing field, and as the readers do.
     """

@@ -14,7 +14,7 @@ def read_text(path: Path, where: str, most: int, larger: str, other: str = "is n
     Raises InputError, with the text `larger` for a larger file and `other` for a folder, a FIFO or a device.
     """
     try:
-        # Check before opening: to open a FIFO would block until there is a writer.
+        # Check before opening: opening a FIFO would block until there is a writer.
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(f"{where} {other}.")
         with path.open("rb") as file:

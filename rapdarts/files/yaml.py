@@ -53,7 +53,7 @@ def parse_value(text: str, key: str) -> Any:
     try:
         return _parse_yaml(text)
     except yaml.YAMLError as error:
-        problem = _why(error) or "not a number, truth value or [list]"
+        problem = _why(error) or "not a number, true, false or a [list]"
         raise InputError(f"{key}={shorten(text)} cannot be read: {problem}.") from None
 
 
@@ -79,7 +79,7 @@ def to_yaml(tree: Mapping[str, Any]) -> str:
 
 
 def _why(error: Any) -> str:
-    """Return the problem of a YAML error, after its context if the problem continues that sentence."""
+    """Return the problem of a YAML error, after its context if the problem continues the sentence that the context begins."""
     problem = getattr(error, "problem", None) or ""
     return f"{error.context}, {problem}" if problem.startswith("but ") else problem
 

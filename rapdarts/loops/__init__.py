@@ -1,1 +1,1 @@
-"""The loops: search, retraining, ranking and random baseline, with their launch into run folders and their memory use."""
+"""The loops of the search, retraining, ranking and random baseline, their launch in a run folder, and their memory use."""

@@ -1,4 +1,4 @@
-"""Settings of a random baseline, taken from the search that it is compared with if `search.random.like` names its folder."""
+"""Settings of a random baseline, taken from the search that it is compared with if `search.random.like` names a search."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rapdarts.loops.finished_search import settings_of_run
 from rapdarts.strategy.rule import rule_name
 
 KEPT = ("primitives", "rule", "max_skips", "derive_none", "skip_paths", "spend", "precision")
-"""Settings that decide which cells a search could have found, and that a baseline like this search cannot change."""
+"""Settings that decide which cells a search can find; a baseline takes them from `search.random.like` and cannot change them."""
 
 
 def as_searched(config: Experiment, like: Found) -> Experiment:
     """Return the experiment of a baseline with the settings that decide which cells the search `like` could have found.
 
-    These are its space and primitives, cap on skips, budgets, spending, and how costs are counted. If `like` is not a
-    search, the experiment is unchanged. Raises InputError for a different space, or for budgets or KEPT settings that
+    These are the space and primitives, the cap on skips, the budgets, the spend, and how costs are counted. If `like` is
+    not a search, returns `config` unchanged. Raises InputError for a different space, or for budgets or KEPT settings that
     differ from those of the search.
     """
     folder = like.folder

@@ -43,13 +43,13 @@ def run_search(
 ) -> Searched:
     """Search `space` and return the result.
 
-    `given` is the user's own space, or None for a space that ships; a resumed run checks that it is unchanged. `name` is
-    used for a new run folder, and `read` replaces the experiment's data. Raises InputError before a folder is made;
-    afterwards, raises as `search` and `open_run` do.
+    `given` is the user's own space, or None for a space of the package; a resumed run checks that it is unchanged. `name`
+    becomes part of the name of a new run folder. `read`, if given, loads the data in place of the experiment's data settings.
+    Raises InputError before a run folder is made; afterwards, raises as `search` and `open_run` do.
     """
     space = _searched(config.search, space)
     data = data_of(config, read)
-    searching.SearchBatches.of(data, config)  # raises for a batch that is too large before a folder is made
+    searching.SearchBatches.of(data, config)  # raises for too large a batch, before a run folder is made
     limits, about = budget_limits(config.search.budget), data.lines
     if limits:
         for line in (*about, f"looking for genotypes with {within(limits)}"):
@@ -91,7 +91,7 @@ def run_random_baseline(
         validate(genotype, space, f"search.random.like: {like.where}")
     space = _searched(config.search, space)
     data = data_of(config, read)
-    retraining.training_batches(config, data)  # raises for a batch that is too large before a folder is made
+    retraining.training_batches(config, data)  # raises for too large a batch, before a run folder is made
     drawn = draw(config, space, data, genotype)
     inputs = _inputs(config, data, given) | {"random.like": "" if genotype is None else genotype.to_json()}
     with open_run("random", config, launch, name, inputs, progress, about=data.lines) as run:
@@ -113,7 +113,7 @@ def run_ranking(
     """Train `entries` briefly and rank them; the other arguments are those of `run_search`."""
     skeleton = skeletons.of_experiment(config.skeleton, data.image, data.classes)
     config = replace(config, rank=replace(config.rank, epochs=short_recipe(config).retrain.epochs))
-    # These two raise for images that are too small and a batch that is too large before a folder is made.
+    # These two lines raise for images that are too small and for too large a batch, before a run folder is made.
     _ = DerivedBlueprint(entries[0].genotype, entries[0].space, skeleton).costs
     retraining.training_batches(short_recipe(config), split_for_ranking(data, config))
     inputs = {"data set": data.fingerprint, "genotypes": "\n".join(one.genotype.line for one in entries)}
@@ -139,9 +139,9 @@ def run_retraining(
 ) -> Retrained:
     """Train the network `found` from scratch; `space` is None for a reference network.
 
-    With `priced`, a genotype is built at the skeleton it was priced at, if that fits the images. Processes started by
-    torchrun train the network together. The other arguments are those of `run_search`. Raises InputError before a folder is
-    made; afterwards, raises as `retrain` and `open_run` do.
+    With `priced`, a genotype is built at the skeleton it was priced at, if that skeleton fits the images. Processes started by
+    torchrun train the network together. The other arguments are those of `run_search`. Raises InputError before a run
+    folder is made; afterwards, raises as `retrain` and `open_run` do.
     """
     with joined(config.device) as process_group:
         with process_group.leader_first("get its data and network ready"):
@@ -149,7 +149,7 @@ def run_retraining(
             blueprint = _to_train(config, found, space, priced, data)
             if isinstance(blueprint, DerivedBlueprint):
                 config = replace(config, skeleton=skeletons.placed(config.skeleton, blueprint.skeleton))
-            # These two raise for images that are too small and a batch that is too large before a folder is made.
+            # These two lines raise for images that are too small and for too large a batch, before a run folder is made.
             _ = blueprint.costs
             retraining.training_batches(config, data, process_group)
         inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": source_of(given)}
@@ -174,7 +174,7 @@ def _to_train(config: Experiment, found: Found, space: SearchSpace | None, price
 
 
 def _searched(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
-    """Return the space with the settings' primitives and conditions on derivation.
+    """Return the space with the primitives and the conditions on derivation from `settings`.
 
     Raises InputError if the stages do not fit the space.
     """
@@ -193,6 +193,6 @@ def data_of(config: Experiment, read: Reader | None = None) -> DataSet:
 
 
 def _inputs(config: Experiment, data: DataSet, given: Space) -> dict[str, str]:
-    """Return the inputs besides the configuration that a search depends on, by name."""
+    """Return, by name, the inputs that a search depends on in addition to its configuration."""
     tables = {"hardware table": text_of(config.search.hardware), "latency table": text_of(config.search.latency)}
     return {"data set": data.fingerprint, "search space": source_of(given), **tables}

@@ -26,10 +26,10 @@ from rapdarts.training.run import Run
 
 OVERHEAD = 2
 """Bytes of process memory for each byte of live tensors. On a CPU, the gaps in glibc's heap are about as large as the tensors
-(docs/performance.md). On a GPU, the CUDA graph has its own memory pool in addition to that of the eager steps before capture."""
+(docs/performance.md). On a GPU, the CUDA graph has its own memory pool in addition to that of the eager steps before the capture."""
 
 CHECKPOINT_OVERHEAD = 1.4
-"""Additional factor if cells are recomputed, because short-lived tensors leave more gaps between the others (the same page)."""
+"""Additional factor if cells are recomputed, because short-lived tensors leave more gaps between the others (docs/performance.md)."""
 
 LIBRARY_BYTES = 50_000_000
 """Bytes that the first steps of a process take on a CPU, whatever they compute, for torch's own code and tables."""
@@ -45,8 +45,8 @@ NO_ESTIMATE = (RuntimeError, TypeError, ValueError, MemoryError)
 def within_memory(config: Experiment, space: SearchSpace, data: DataSet, table: PriceTable, run: Run) -> Iterator[None]:
     """Report how much memory the search in the `with` block will need.
 
-    Raises DeviceError, with the batch that fits, if the search runs out of memory, and DeviceError if the GPU cannot run the
-    kernels of the batched supernet.
+    Raises DeviceError if the search runs out of memory, with the batch that fits, or if the GPU cannot run the kernels of
+    the batched supernet.
     """
     estimate = MemoryEstimate(config, space, data, table, free_bytes(data.train.labels.device))
     if not run.screen.closed and (summary := estimate.summary()):
@@ -66,7 +66,7 @@ def within_memory(config: Experiment, space: SearchSpace, data: DataSet, table: 
 
 @contextmanager
 def training_within_memory(settings: RetrainConfig) -> Iterator[None]:
-    """Raise DeviceError, with settings that need less memory, if the retraining inside runs out of memory."""
+    """Raise DeviceError, with settings that need less memory, if the training in the `with` block runs out of memory."""
     try:
         yield
     except Exception as error:
@@ -90,7 +90,7 @@ class MemoryEstimate:
     free: int | None  # bytes
 
     def summary(self) -> str | None:
-        """Return a line on the memory that a step of the largest stage takes and the free memory; None without an estimate."""
+        """Return a line on the memory that a step of the largest stage takes and on the free memory; None without an estimate."""
         settings = self.config.search
         try:
             stage = self.largest_stage()
@@ -103,7 +103,7 @@ class MemoryEstimate:
             return text
         batch = self.largest_batch(found)
         if batch >= settings.batch:
-            fits = f"up to batch {batch}" if batch < self.largest_allowed_batch else "any batch"
+            fits = f"a batch of up to {batch}" if batch < self.largest_allowed_batch else "any batch"
             return f"{text}; {show_bytes(self.free)} is free: {fits} fits"
         return f"warning: {text}, but only {show_bytes(self.free)} is free: {self.advice(batch)}"
 
@@ -120,9 +120,9 @@ class MemoryEstimate:
         return f"stage {stage + 1} of {len(self.config.search.layers)}"
 
     def largest_stage(self) -> int:
-        """Return the stage that saves the most memory for the backward pass.
+        """Return the stage that stores the most activations for the backward pass.
 
-        A stage saves the tensors inside all cells, or with `checkpoint` those inside the largest cell and the outputs of
+        A stage stores the activations inside all cells, or with `checkpoint` those inside the largest cell and the output of
         every cell.
         """
         settings, image = self.config.search, self.data.image
@@ -142,7 +142,7 @@ class MemoryEstimate:
         return max(range(len(settings.layers)), key=weight)
 
     def footprint(self, stage: int) -> Footprint:
-        """Return the footprint of a stage with the candidates that save the most memory, since pruning may leave any."""
+        """Return the footprint of a stage with the candidates that store the most activations, since pruning may leave any of them."""
         order = np.argsort(self.saved_bytes, kind="stable")
         largest = np.isin(np.arange(len(order)), order[-self.config.search.candidates[stage] :])
         space = self.space.narrowed(self.space.mask & largest)
@@ -150,7 +150,7 @@ class MemoryEstimate:
 
     @cached_property
     def saved_bytes(self) -> list[int]:
-        """Bytes that each primitive alone saves for its backward pass on images of size PROBE, including its output."""
+        """Bytes that each primitive alone stores for its backward pass on images of size PROBE, including its output."""
         saved = []
         for name, make in self.space.primitives.items():
             with META:
@@ -205,7 +205,7 @@ class MemoryEstimate:
 def stage_footprint(config: Experiment, space: SearchSpace, data: DataSet, table: PriceTable, stage: int) -> Footprint:
     """Return the footprint of a step of a stage with the candidates of `space`.
 
-    It includes weights, the state of the optimisers and batches, but not the data set.
+    It includes the weights, the state of the optimisers and the batches, but not the data set.
     """
     settings = replace(config.search, amp="none")
     with META:
@@ -224,7 +224,7 @@ def stage_footprint(config: Experiment, space: SearchSpace, data: DataSet, table
     weights, alpha = list(supernet.parameters()), list(architecture.parameters())
     moments = [torch.empty_like(x) for x in (*(weights if settings.momentum else ()), *alpha, *alpha)]
     resident = [*weights, *supernet.buffers(), *alpha, *moments, images, labels, *others]
-    # The weight step saves at least as much as the alpha step, unless the latter is unrolled.
+    # The weight step stores at least as many activations as the alpha step, unless the latter is unrolled.
     return footprint(lambda: step(images, labels, *others, settings.unrolled), resident)
 
 

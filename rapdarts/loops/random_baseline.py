@@ -1,4 +1,4 @@
-"""The random baseline: random genotypes at the cost of a search, which the search has to beat (Li and Talwalkar 2019)."""
+"""The random baseline (Li and Talwalkar 2019): random genotypes that cost as much as a search's genotype, which has to beat them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import Run
 
 MOST_DRAWS = 20
-"""Draws for each requested genotype, after which no further genotypes are assumed to exist."""
+"""Maximum number of draws per requested genotype; after that, there are assumed to be too few different genotypes."""
 
 
 @dataclass(frozen=True)
 class Draw:
     """Random genotypes to train: their `blueprints`, and their `costs` by resource.
 
-    `words` are the conditions that they meet, and `target` is the number of MACs that they are close to; 0: that of the budgets.
+    `words` are the conditions that they meet, and `target` is the number of MACs that they are close to, or 0
+    if there is no such target.
     """
 
     blueprints: list[DerivedBlueprint]
@@ -49,9 +50,9 @@ class Draw:
 def draw(config: Experiment, space: SearchSpace, data: DataSet, like: Genotype | None) -> Draw:
     """Draw `search.random.count` genotypes that a search could have found.
 
-    They meet the search's cap on skips and its budgets, including the lower bound. Without budgets, their MACs are close to
-    `search.random.macs`, or to those of `like`, whose skeleton is built if it fits the images. Raises InputError if no
-    genotype meets the budgets, or too few do.
+    They meet the search's cap on skips and its budgets, including the lower bound that `search.spend` sets. Without budgets,
+    their MACs are close to `search.random.macs`, or to those of `like`, whose skeleton is built if it fits the images. Raises
+    InputError if no genotype meets the budgets, or too few do.
     """
     settings, rule = config.search.random, rule_of(config.search, space)
     skeleton, instead_of = skeletons.to_build(like, config.skeleton, data)
@@ -73,7 +74,7 @@ def random_baseline(config: Experiment, drawn: Draw, data: DataSet, run: Run) ->
 
     Writes genotypes.json, and the files of each network into trained/1, trained/2, ... Returns the accuracies of the
     networks, and their mean and standard deviation over the genotypes whose training did not diverge. Raises DivergedError
-    if all diverged, Preempted if a signal asked to stop.
+    if all diverged, and Preempted if a signal stops the run.
     """
     count = len(drawn.blueprints)
     run.screen.say(f"{count} {drawn.words}")

@@ -55,7 +55,7 @@ class RankingEntry:
         return replace(self, genotype=genotype)
 
     def place(self) -> tuple[int, float]:
-        """Return a sort key: named entries first, then those that a search derived, then the others; the last two by score."""
+        """Return a sort key: named entries first, then derived ones, then the others; the last two groups by score."""
         return (0, 0.0) if self.score is None else (1 if self.own else 2, -self.score)
 
 
@@ -103,10 +103,10 @@ def short_recipe(config: Experiment) -> Experiment:
 def rank(
     config: Experiment, entries: Sequence[RankingEntry], skeleton: Skeleton, data: DataSet, run: Run
 ) -> dict[str, Any]:
-    """Train every entry at one skeleton, with one or several seeds, and order them by accuracy on the held-out images.
+    """Train every entry at one skeleton, with one or several seeds, and order the entries by accuracy on the held-out images.
 
     An entry whose training diverges with any seed comes last. Writes ranking.json, best.json (the first genotype) and the
-    files of each network under trained/. Raises DivergedError if all diverged, Preempted if a signal asked to stop.
+    files of each network under trained/. Raises DivergedError if all diverged, and Preempted if a signal stops the run.
     """
     parts, recipe = split_for_ranking(data, config), short_recipe(config)
     blueprints = [DerivedBlueprint(entry.genotype, entry.space, skeleton) for entry in entries]
@@ -218,11 +218,11 @@ ERRORS = ("standard_error", "standard_error_images", "standard_error_seeds")
 
 
 def estimate(values: np.ndarray) -> dict[str, Any]:
-    """Return the mean of `values` (seeds, images) and its standard errors over images, over seeds (None for one seed), and both.
+    """Return the mean of `values` (seeds, images) and its standard errors over images, over seeds (None for one seed), and over both.
 
-    The error over images is that of the means over seeds; for one seed it is the binomial error. The joint error adds the
-    squares of the two, which overestimates slightly, because both include part of the variation between trainings. For a
-    difference on the same images, the error is smaller than the errors of the two networks would suggest.
+    The error over images is that of the images' means over seeds; for one seed it is the binomial error. The joint error is the
+    root of the sum of their squares, a slight overestimate, because both include part of the variation between trainings. The
+    error of a difference between two networks on the same images is smaller than their own errors would suggest.
     """
     seeds, images = values.shape
     over_images = float(values.mean(0).std() / math.sqrt(images))

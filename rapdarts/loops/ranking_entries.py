@@ -30,7 +30,7 @@ def entries_of(
 ) -> list[RankingEntry]:
     """Return the entries of a ranking: all named genotypes and the best genotypes of the searches, each once.
 
-    All costs are counted in the same way, that of the first search, or on the hardware of `config` with `own_hardware`.
+    All costs are counted as in the first search, but with `own_hardware` on the hardware of `config`.
     """
     runs = searches(targets)
     found: list[RankingEntry] = []
@@ -46,7 +46,7 @@ def entries_of(
 
 
 def _of_search(folder: Path, config: Experiment, data: DataSet, space: Space) -> list[RankingEntry]:
-    """Return the genotype that a search derived, and the best others by the exact rule within the search's own budgets.
+    """Return entries for the genotype that a search derived and for its best others by the exact rule, within its own budgets.
 
     Raises InputError for a search on different data.
     """

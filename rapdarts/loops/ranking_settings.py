@@ -17,7 +17,7 @@ from rapdarts.errors import InputError, shorten
 from rapdarts.files.run_files import RunFile
 
 COUNTS = ("search.precision", "search.hardware")
-"""Keys of a search on how costs are counted, which also apply to a ranking."""
+"""Keys of a search that set how costs are counted; they also apply to a ranking."""
 
 SHOWN = ("macs", "params")
 """Costs that a ranking always shows, before those with a price or a budget."""
@@ -46,8 +46,8 @@ def searches(targets: Sequence[str | Genotype]) -> list[Path]:
         words = [one for one in targets if not isinstance(one, Genotype)]
         folder = next((word for word in words if os.path.isdir(word)), words[0] if words else "a genotype")
         raise InputError(
-            f"{shorten(folder)} is not the folder of a finished search (no {RunFile.ALPHAS}); rapdarts rank takes the data and the"
-            " recipe from one."
+            f"{shorten(folder)} is not the folder of a finished search (no {RunFile.ALPHAS}); name at least one, whose data"
+            " and recipe rapdarts rank uses."
         )
     return runs
 
@@ -62,13 +62,13 @@ def check_keys(given: Mapping[str, Any], names: Mapping[str, str]) -> None:
             )
     idle = [f"{key}=" for key, name in names.items() if name not in COUNTS]
     if idle:
-        raise InputError(f"rapdarts rank does not search, so it does not accept {', '.join(idle)}; leave it out.")
+        raise InputError(f"rapdarts rank does not search; leave out {', '.join(idle)}.")
 
 
 def short_presets(own: Experiment) -> list[tuple[str, Any]]:
-    """Return the settings that a ranking changes in its experiment: the recipe `fast`, unless its own is at most as long.
+    """Return the settings that a ranking changes in its experiment: the recipe `fast`, unless its own has no more epochs.
 
-    A recipe may also set the skeleton and the crops; those of the search are kept.
+    A recipe may also set the skeleton and the crops, but a ranking keeps those of the search.
     """
     if own.retrain.epochs <= RECIPES["fast"]["retrain.epochs"]:
         return []

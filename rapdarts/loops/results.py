@@ -1,7 +1,7 @@
 """Results of runs: the genotype or accuracy, its costs, and the files that hold them.
 
 The functions of the package accept a result as input, through its `folder`, `genotype` or `file` (`lookup.word_of`). `space`
-is the user's own space as it was given, which the next function uses too, or None for a space that ships.
+is the user's own space, which a function that takes the result also uses, or None for a space of the package.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Searched:
 
     @property
     def candidates(self) -> list[Genotype]:
-        """Every genotype that could have been chosen, with its costs: see `rapdarts.strategy.derive.Derivation`."""
+        """The genotypes that were compared in the derivation, with their costs: see `rapdarts.strategy.derive.Derivation`."""
         return [candidate.genotype for candidate in self.derivation.candidates]
 
     @property
@@ -64,7 +64,7 @@ class Searched:
 
 @dataclass(frozen=True, repr=False)
 class Ranked:
-    """Result of a ranking. `report` is the content of result.json, `resources` are the costs to show."""
+    """Result of a ranking. `report` is the content of result.json, `resources` are the names of the costs to show."""
 
     genotype: Genotype
     report: dict[str, Any]
@@ -99,7 +99,7 @@ class RandomBaseline:
 
 @dataclass(frozen=True, repr=False)
 class Retrained:
-    """Result of a retraining: accuracy on the test images, and that of the `best` weights if some were chosen.
+    """Result of a retraining: test accuracy of the final weights, and of the `best` weights if images were held out to choose them.
 
     `report` is the content of result.json, which the process with `is_main` has written.
     """
@@ -158,8 +158,8 @@ class Evaluated:
 class Exported:
     """A genotype or a trained network in a form that another program reads.
 
-    `content` is the text of a genotype; a network is only in `file`. `report` has the agreement of a network's file with
-    PyTorch.
+    `content` is the text of a genotype; a network is only in `file`. `report` states how closely the outputs of an
+    exported network agree with PyTorch's.
     """
 
     file: Path | None
@@ -173,7 +173,7 @@ class Exported:
 
 @dataclass(frozen=True, repr=False)
 class Measured:
-    """A latency table, its file, and a text on how far it can be trusted."""
+    """A latency table, its file, and a text on how reliable the latencies are."""
 
     table: LatencyTable
     file: Path

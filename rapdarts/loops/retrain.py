@@ -1,4 +1,4 @@
-"""The retraining: trains the network of a genotype, or a reference network, from scratch on the full training set."""
+"""The retraining: trains the network of a genotype, or a reference network, from scratch."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Best:
 
 
 class FinalNetwork:
-    """The network that a retraining returns, the trained one or the moving average of its weights, and its best weights.
+    """The network that a retraining returns, with the trained weights or their moving average, and its best weights.
 
-    `weights` returns tensors of the shapes of the network's own. `validate` takes batches of images (n, c, h, w) and labels
-    (n,).
+    `weights` returns tensors with the shapes of the network's weights and buffers. `validate` takes batches of
+    images (n, c, h, w) and labels (n,).
     """
 
     def __init__(self, network: nn.Module, ema_decay: float) -> None:
@@ -82,7 +82,7 @@ class FinalNetwork:
 
 @dataclass(frozen=True)
 class Trained:
-    """The network of the last epoch with its accuracy on the test images, and the `best` weights with theirs, if any were chosen.
+    """The network of the last epoch with its accuracy `test`, and the `best_weights` with theirs, `best`, if any were chosen.
 
     `correct` is a mask (n,) of the test images that the network classifies correctly.
     """
@@ -97,8 +97,8 @@ class Trained:
 def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, what: str = "retraining") -> Trained:
     """Train a network from scratch with the recipe in `config.retrain`, and test it once, at the end.
 
-    The network has the weights of the last epoch, or their moving average. `what` is the name of the training in progress
-    lines. Raises DivergedError if a value stops being finite, Preempted if a signal asked to stop.
+    The network returned has the weights of the last epoch, or their moving average. `what` is the name of the training in progress
+    lines. Raises DivergedError if a value stops being finite, and Preempted if a signal stops the run.
     """
     settings, device = config.retrain, data.train.labels.device
     batches, held_out = training_batches(config, data, run.process_group)
@@ -141,7 +141,7 @@ def build_network(
     network = to_device(blueprint.build(auxiliary=settings.auxiliary > 0), device)
     for remark in remarks_on_pools(network, device):
         run.screen.say(remark)
-    final = FinalNetwork(network, settings.ema)  # before batch norms are joined: its copy only evaluates
+    final = FinalNetwork(network, settings.ema)  # before batch norms are joined: the average is only evaluated
     if run.process_group.size > 1 and settings.joint_norms:
         join_batch_norms(network, run.process_group)
     return network, final
@@ -165,7 +165,7 @@ def training_step(
     process_group, weights = run.process_group, list(network.parameters())
     forward = torch.compile(network) if settings.compile else network
     paths = network.paths if isinstance(network, DerivedNetwork) and settings.drop_path > 0 else 0
-    # Without joint batch norms, every process has its own running statistics; all take the mean after a step.
+    # Without joint batch norms, every process has its own running statistics, which are averaged after each step.
     statistics = running_statistics(network) if process_group.size > 1 else []
 
     def step(images: Tensor, labels: Tensor, size: int) -> dict[str, Sum]:
@@ -183,7 +183,7 @@ def training_step(
             total, main, right = losses(outputs, labels[part::parts], settings)
             (total / size).backward()
             loss, correct = loss + main.detach(), correct + right
-        # If a cell does not output one of its nodes, the weights there have no gradient.
+        # If the output of a node is not used, the weights of the edges into the node have no gradient.
         gradients = [weight.grad for weight in weights]
         process_group.all_reduce([*gradients, *statistics, loss, correct])
         if statistics:
@@ -255,10 +255,10 @@ def result(trained: Trained, blueprint: Blueprint, recipe: RetrainConfig, run: R
 def training_batches(
     config: Experiment, data: DataSet, process_group: ProcessGroup = SINGLE_PROCESS
 ) -> tuple[Batches, Tensor]:
-    """Return the training batches, and the indices (n,) of training images held out to choose `best`, empty at a fraction of 0.
+    """Return the training batches, and the indices (n,) of training images held out to choose the best weights.
 
-    Raises InputError if a batch is larger than the images it is drawn from or too small for the number of processes, and for
-    compilation with joint batch norms.
+    The indices are empty if the validation fraction is 0. Raises InputError if a batch is larger than the set of images it is
+    drawn from or too small for the number of processes, and for compilation with batch norms that processes share.
     """
     settings, seed = config.retrain, config.seed
     held_out, train = torch.arange(0), torch.arange(len(data.train))

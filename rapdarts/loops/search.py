@@ -1,4 +1,4 @@
-"""The search: trains weights and architecture alternately, with a deeper supernet and fewer candidates in every stage."""
+"""The search: trains weights and architecture alternately, with a deeper supernet and fewer candidates in each later stage."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ from rapdarts.training.schedules import cosine, skip_dropout
 Batch = tuple[Tensor, Tensor]
 
 BEST = 5
-"""Number of best genotypes within the budgets that are written to candidates.json."""
+"""Number of best genotypes that a search with the rule `exact` writes to candidates.json."""
 
 
 def search(
     config: Experiment, space: SearchSpace, data: DataSet, run: Run, table: PriceTable, provenance: dict[str, Any]
 ) -> Derivation:
-    """Train weights and architecture alternately, with a deeper supernet and fewer candidates in every stage (Chen et al. 2019).
+    """Train weights and architecture alternately, with deeper supernets and fewer candidates in later stages (Chen et al. 2019).
 
     With several replicas, each stage trains them one after the other; the mean of their mixing weights decides which
     candidates are dropped and which genotype is derived. `table` holds the prices at the deployment skeleton (see `priced`).
     Writes alphas.json, candidates.json and genotype.json into the run folder. Raises DivergedError if a value stops being
-    finite, Preempted if a signal asked to stop.
+    finite, and Preempted if a signal stops the run.
     """
     settings, rule = config.search, rule_of(config.search, space)
     budgets = budgets_on(table, rule.limits)
@@ -69,7 +69,7 @@ def search(
     weights = [uniform_mixing(space.mask).weights.numpy()]
 
     for number, (layers, keep, dropout_rate) in enumerate(stages):
-        # Drop the weakest candidates of the last stage; every replica rebuilds its networks and optimisers.
+        # Drop the weakest candidates of the previous stage; each replica then builds a new supernet and new optimisers.
         mean = mean_weights(weights)
         within, _ = spent(space, mean, budgets, rule)
         space = prune(space, mean, keep or len(space.primitives), within, rule.max_skips)
@@ -109,7 +109,7 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
         for train_batch, search_batch in run.batches(replica.halves):
             run.meter.add_all(alternate(*train_batch, *search_batch, epoch >= settings.warmup_epochs))
 
-        # Costs are the mean over the genotypes of the mixture, and those of the genotype derived now without budgets.
+        # Record the expected costs of the mixture, and the costs of the genotype that would be derived now without budgets.
         realised = table.exact(discretize(space, mixing_weights(architecture), rule.max_skips))
         facts = cost_facts(architecture, penalty, realised, run) | certainty(space, architecture) | replica.facts
         run.log(shown(rule.limits), lr=lr, **facts)
@@ -143,7 +143,7 @@ class Replica:
 
     @classmethod
     def of(cls, config: Experiment, number: int, data: DataSet, table: PriceTable, rule: Rule) -> Replica:
-        """Return the replica for the seed of an experiment. Raises InputError if a batch is larger than its half."""
+        """Return the replica for the seed of an experiment. Raises InputError as `SearchBatches.of` does."""
         settings, device = config.search, data.train.labels.device
         penalty = Penalty(table, asdict(settings.cost), rule.limits, settings.budget_rate, device)
         return cls(config, number, SearchBatches.of(data, config), penalty)
@@ -215,7 +215,7 @@ def second_order(
 ) -> tuple[Tensor, list[Tensor]]:
     """Return the loss on the search half after a virtual step of the weights on the training half, and its gradient for alpha.
 
-    A batch is images (n, c, h, w) and labels (n,). The loss is a scalar; the gradients have the shapes of the architecture's
+    A batch consists of images (n, c, h, w) and labels (n,). The loss is a scalar; the gradients have the shapes of the architecture's
     parameters.
     """
 
@@ -223,7 +223,7 @@ def second_order(
         images, labels = batch
         return cross_entropy(functional_call(supernet, dict(weights), (images, architecture())), labels)
 
-    # Parameters that are not trained are not moved by the virtual step.
+    # The virtual step moves only the parameters that are trained.
     named = {name: weight for name, weight in supernet.named_parameters() if weight.requires_grad}
     group = sgd.param_groups[0]
     velocity = {name: sgd.state[w]["momentum_buffer"] for name, w in named.items() if "momentum_buffer" in sgd.state[w]}
@@ -264,9 +264,9 @@ def build_stage(
 
 
 def priced(config: Experiment, space: SearchSpace, data: DataSet) -> PriceTable:
-    """Return the prices at the deployment skeleton; with `skeleton.channels=auto`, the width is chosen here.
+    """Return the prices at the deployment skeleton; with `skeleton.channels=auto`, also choose its width.
 
-    Raises InputError, before anything is built, if no genotype meets the budgets, or if a price is not available.
+    Raises InputError, before a supernet is built, if no genotype meets the budgets, or if a price is not available.
     """
     settings, asked, device = config.search, config.skeleton, data.train.labels.device
     width = replace(asked, channels=asked.channels or 2)
@@ -282,7 +282,7 @@ def priced(config: Experiment, space: SearchSpace, data: DataSet) -> PriceTable:
 def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
     """Raise InputError if the stages do not fit the space."""
     for layers in settings.layers:
-        Skeleton(layers, settings.channels, (3, 32, 32), 10).cells(space)  # raises for too few layers, on any images
+        Skeleton(layers, settings.channels, (3, 32, 32), 10).cells(space)  # raises for too few layers, for any image
     if settings.unrolled and settings.amp != "none":
         raise InputError(
             "search.unrolled=true computes differences that are too small for bfloat16; add search.amp=none."
@@ -295,8 +295,8 @@ def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
     for keep in settings.candidates[1:]:
         if keep > left:
             raise InputError(
-                f"search.candidates={settings.candidates} keeps {keep} primitives in a stage with only {left} left; give"
-                f" {left} or fewer there."
+                f"search.candidates={settings.candidates} keeps {keep} primitives in a stage with only {left} left; set"
+                f" its entry to {left} or less."
             )
         left = keep
     derivable = [name for name, can in zip(space.primitives, space.choosable, strict=True) if can]
@@ -311,7 +311,7 @@ def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
 class SearchBatches:
     """Pairs of batches, one from the training half and one from the search half.
 
-    The search half has its own epochs; if it ends before the training half, its next epoch begins.
+    The search half has its own epochs: when one ends, the next begins, even within an epoch of the training half.
     """
 
     train: Batches
@@ -319,7 +319,10 @@ class SearchBatches:
 
     @classmethod
     def of(cls, data: DataSet, config: Experiment) -> SearchBatches:
-        """Split the training set, classes balanced. Raises InputError if a batch is larger than its half."""
+        """Split the training set into two halves with balanced classes.
+
+        Raises InputError if a batch is larger than the half that it is drawn from.
+        """
         settings, seed = config.search, config.seed
         augment = Augment(data.mean, data.std, config.data.crop, config.data.flip, cutout=0)
         labels, used = data.train.labels.cpu(), torch.arange(len(data.train))
@@ -355,7 +358,7 @@ class SearchBatches:
 
 
 def observed(half: str, loss: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Sum]:
-    """Return loss and accuracy of a batch of one half, as sums over its images.
+    """Return the loss and accuracy of a batch from one half, as sums over its images.
 
     `loss` is a scalar, `logits` are (n, classes), `labels` are (n,).
     """

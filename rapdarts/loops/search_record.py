@@ -30,7 +30,7 @@ SHOWN = ("train_loss", "train_accuracy", "search_loss", "search_accuracy")
 def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfig, run: Run) -> dict[str, Any]:
     """Return the outcome of a search as plain values, for result.json.
 
-    It has the expected costs of the mixture, the costs of the genotype from the price table, and the costs counted in the
+    It includes the expected costs of the mixture, the costs of the genotype from the price table, and the costs counted in the
     genotype's network.
     """
     space = table.space
@@ -57,12 +57,12 @@ def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfi
 
 
 def certainty_in_words(derivation: Derivation) -> str:
-    """Return one or two sentences on how far a search's choices would repeat."""
+    """Return a text on how likely another search is to make the same choices."""
     if derivation.agreement:
         return derivation.agreement.words(derivation.epochs)
     return (
-        f"the entropy of the mixing weights is {100 * derivation.entropy:.1f} % of that of equal weights, which prefer nothing."
-        " A single search cannot show whether its choices would repeat; search.replicas=3 can"
+        f"the entropy of the mixing weights is {100 * derivation.entropy:.1f} % of its maximum, that of equal weights."
+        " A single search cannot show whether another one would make the same choices; search.replicas=3 can"
     )
 
 
@@ -111,7 +111,7 @@ def cost_facts(
 
 
 def certainty(space: SearchSpace, architecture: Architecture) -> dict[str, float]:
-    """Return entropy and margin of the mixing weights, for the record of an epoch."""
+    """Return the entropy and the margin of the mixing weights, for the record of an epoch."""
     weights = mixing_weights(architecture)
     return {"entropy": entropy(space, weights), "margin": margin(space, weights)}
 

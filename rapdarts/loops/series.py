@@ -1,4 +1,4 @@
-"""Retraining of several networks one after the other in one run; networks whose training diverges are left out."""
+"""Retraining of several networks, one after the other in one run, which continues if the training of a network diverges."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def retrain_once(
 
     The outcome consists of plain values and tensors. For a stage that was finished before, it comes from the checkpoint. If
     the training diverged, it is `outcome(None)` with the reason under "diverged", and no files are written. Raises Preempted
-    if a signal asked to stop.
+    if a signal stops the run.
     """
 
     def train() -> dict[str, Any]:

@@ -60,9 +60,9 @@ def drop_paths(paths: int, images: int, rate: Tensor) -> Tensor:
 class AuxiliaryHead(nn.Module):
     """A second classifier in the middle of the network, used only in training: (n, inputs, h, w) to (n, classes).
 
-    Szegedy et al. 2015, with the layers of the code of Liu et al. 2019. It is designed for feature maps that a 5x5
-    average pool (stride 3, or 2 after the imagenet stem) reduces to 2x2. For maps of any other `size` an adaptive pool
-    takes its place, and `adaptive` is set.
+    Proposed by Szegedy et al. 2015; the layers are those of the code of Liu et al. 2019. It is designed for
+    feature maps that a 5x5 average pool (stride 3, or 2 after the imagenet stem) reduces to 2x2. For maps of any other
+    `size` an adaptive pool takes its place, and `adaptive` is set.
     """
 
     def __init__(self, inputs: int, size: tuple[int, int], stride: int, classes: int) -> None:

@@ -31,7 +31,7 @@ def relu_conv_bn(
 
 
 class AvgPool(nn.AvgPool2d):
-    """An average pool over whole windows, (n, C, h, w) to (n, C, h', w'), with a correct gradient on a GPU.
+    """An average pool without ceil mode, (n, C, h, w) to (n, C, h', w'), with a correct gradient on a GPU.
 
     On a GPU, `torch.nn.AvgPool2d` computes a wrong gradient for padded images in channels-last order (PyTorch issue
     188344, seen in 2.11). There, this pool adds the zeros first and then pools without padding.
@@ -105,7 +105,7 @@ class OffsetConvs(nn.Module):
         # Pixels are subsampled before the convolution, not by its stride: for channels-last inputs with few channels,
         # oneDNN's backward pass of a strided 1x1 convolution writes past the end of its workspace (oneDNN issue 6035).
         even = x[:, :, ::2, ::2]
-        if height % 2 or width % 2:  # padding by zero pixels would still copy
+        if height % 2 or width % 2:  # F.pad copies the image even if it adds nothing
             x = F.pad(x, (0, width % 2, 0, height % 2))
         return even, x[:, :, 1::2, 1::2]
 

@@ -75,7 +75,7 @@ def dil_conv(kernel: int) -> Factory:
 
 
 def bottleneck(kernel: int) -> Factory:
-    """1x1 to a quarter of the channels, k x k with the stride, 1x1 back to all channels (He et al. 2016, figure 5)."""
+    """Convolutions: 1x1 to a quarter of the channels, k x k with the stride, 1x1 back to all channels (He et al. 2016, figure 5)."""
 
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
         narrow = max(1, channels // 4)
@@ -89,7 +89,7 @@ def bottleneck(kernel: int) -> Factory:
 
 
 def factorized(kernel: int) -> Factory:
-    """k x 1 then 1 x k (Szegedy et al. 2016, section 3.2), each with the stride along its longer side."""
+    """A k x 1, then a 1 x k convolution (Szegedy et al. 2016, section 3.2), each with the stride along its longer side."""
 
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
         return nn.Sequential(
@@ -101,7 +101,7 @@ def factorized(kernel: int) -> Factory:
 
 
 def conv_7x1_1x7(channels: int, stride: int, affine: bool) -> nn.Module:
-    """1 x 7 with the stride along the width, 7 x 1 with the stride along the height, then a batch norm (Zoph et al. 2018)."""
+    """A 1 x 7 convolution strided along the width, a 7 x 1 strided along the height, and a batch norm (Zoph et al. 2018)."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),

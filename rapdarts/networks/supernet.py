@@ -3,9 +3,9 @@
 This is the plain supernet, with one module for each edge and primitive, written for clarity. It owns no architecture
 parameters: call `supernet(images, mixing)`.
 
-With partial channels, only the first 1/K of a state's channels go through the mixed operation of an edge, and the rest
-bypass it. A channel shuffle afterwards puts different channels first for the next node (Xu et al. 2020, section 3.2,
-and their code).
+With `search.partial_channels=K`, only the first 1/K of a state's channels go through the mixed operation of an edge, and
+the rest bypass it. A channel shuffle afterwards puts different channels first for the next node (Xu et al. 2020, section
+3.2, and their code).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class MixedOp(nn.Module):
     ) -> None:
         super().__init__()
         self.stride, self.partial = stride, partial
-        # `none` adds nothing to a sum. It is built only as the single candidate, because the edge still needs a shape.
+        # `none` adds nothing to a sum. It is built only if it is the single candidate, because the edge must still have an output.
         built = [name for name in candidates if name != NONE] or [NONE]
         self.ops = nn.ModuleDict({name: space.primitives[name](channels // partial, stride, False) for name in built})
         self.columns = {name: space.columns[name] for name in built}

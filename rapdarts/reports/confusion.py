@@ -9,7 +9,7 @@ import numpy as np
 from rapdarts.reports.plots import encoded, new_figure
 
 MOST_NUMBERS, MOST_NAMES, LETTERS = 20, 50, 24
-"""Maximum number of classes for which cells show their counts, and all classes their names; maximum length of a name."""
+"""Maximum number of classes for which cells show counts, and for which all classes are named; maximum length of a name."""
 
 
 def draw_confusion(matrix: np.ndarray, names: Sequence[str], heading: str, suffix: str) -> bytes:

@@ -75,9 +75,9 @@ def layer_table(network: NetworkCosts, rows: Sequence[Row]) -> list[str]:
 
 
 def totals(networks: Sequence[NetworkCosts]) -> list[str]:
-    """Return a table of all costs of all networks, each with its convention, and of the networks' auxiliary heads.
+    """Return a table of the costs of all networks, each cost with its convention, and a line for each auxiliary head.
 
-    The table has a row of known accuracies if any network has them.
+    If any network has known accuracies, the table has a row for them.
     """
     cells = [("", *(network.name for network in networks), "")]
     for name, convention in CONVENTIONS.items():

@@ -21,7 +21,7 @@ COLOURS = ("#1f5fb4", "#16784a", "#b8450b", "#7b3aa6")
 
 @dataclass(frozen=True)
 class Panels:
-    """The panels of a network: a heading, the labels of its layers, and the values of each panel, one for each layer, by title."""
+    """The panels of a network: a heading, the labels of its layers, and by title each panel's values, one for each layer."""
 
     heading: str
     labels: Sequence[str]
@@ -50,7 +50,7 @@ def encoded(figure: Figure, suffix: str) -> bytes:
 
 
 def draw_bars(networks: Sequence[Panels], suffix: str) -> bytes:
-    """Return an image with a row of bar charts for each network, one for each quantity, in the format of `suffix`."""
+    """Return an image with a row of bar charts for each network, one chart per quantity, in the format of `suffix`."""
     from matplotlib.ticker import StrMethodFormatter
 
     most = min(MOST_LABELS, max(len(network.labels) for network in networks))

@@ -37,7 +37,7 @@ def describe_ranking(result: Mapping[str, Any], resources: Sequence[str], sure: 
     alone = f"over {images}; variation between trainings is not included (seeds=3 measures it)"
     over = f"over {images} and {seeds} seeds" if seeds > 1 else alone
     many = f"{len(networks)} network{'s' if len(networks) > 1 else ''}"
-    near = f"within the error, less than {sure:g} standard errors behind on the same images"
+    near = f"within the error, less than {sure:g} standard errors behind the first on the same images"
     trained = f"{result['epochs']} epoch{'s' if result['epochs'] > 1 else ''} on {result['train_images']:,} images"
     return "\n".join(
         [

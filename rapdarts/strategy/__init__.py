@@ -1,1 +1,1 @@
-"""The choice of a genotype: alpha to mixing weights, gradients of alpha, pruning between stages, and the final discretisation."""
+"""The choice of a genotype: mixing weights from alpha, gradients of alpha, pruning between stages, and the final discretisation."""

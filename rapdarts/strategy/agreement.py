@@ -16,7 +16,7 @@ from rapdarts.strategy.exact import Budgets
 from rapdarts.strategy.random_cells import random_cells
 
 DRAWS = 60
-"""Number of random genotypes that estimate the agreement by chance."""
+"""Number of random genotypes from which the agreement by chance is estimated."""
 
 MOST_REPLICAS = 100
 """Largest number of replicas that a search accepts."""
@@ -63,9 +63,9 @@ class Agreement:
 
     @property
     def reliability(self) -> float:
-        """Expected correlation between the mean of these replicas and the mean of as many others, at least 0.
+        """Expected correlation between the mean of these replicas and the mean of as many new replicas, at least 0.
 
-        Spearman 1910 and Brown 1910, who give the reliability of a test with several parts.
+        This is the Spearman-Brown formula for the reliability of a test with several parts (Spearman 1910; Brown 1910).
         """
         r = max(0.0, self.correlation)
         return self.replicas * r / (1 + (self.replicas - 1) * r)
@@ -76,12 +76,12 @@ class Agreement:
         return self.reliability < 0.5
 
     def words(self, epochs: int) -> str:
-        """Return the agreement in a sentence; `epochs` is the number of epochs that the replicas trained in a stage."""
+        """Return the agreement in a sentence; `epochs` is the number of epochs per stage of the search."""
         number = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}.get(self.replicas, str(self.replicas))
         words = (
             f"the {number} replicas agree on {self.same:.3g} of {self.choices} choices (chance: {self.chance:.3g}); the rank"
-            f" correlation of their weights is {self.correlation:.2f}, so the mean of {number} others would correlate with"
-            f" theirs at {self.reliability:.2f}"
+            f" correlation of their weights is {self.correlation:.2f}, so the mean of {number} other replicas would"
+            f" correlate with theirs at {self.reliability:.2f}"
         )
         if not self.mostly_noise:
             return words
@@ -110,8 +110,8 @@ def agreement(
 ) -> Agreement:
     """Return the agreement of replicas, from their mixing weights and the genotype that each replica alone would derive.
 
-    Each of `weights` is (kinds, edges, primitives). The genotypes meet the budgets and the cap on skips, and so do the
-    random genotypes they are compared with, which come from a fixed seed.
+    Each of `weights` is (kinds, edges, primitives). The genotypes meet the budgets and the cap on skips. The random
+    genotypes that give the agreement by chance meet them too, and are drawn with a fixed seed.
     """
     drawn = random_cells(space, np.random.default_rng(0), DRAWS, budgets, max_skips, one_hot(space, genotypes[0]) > 0)
     random = np.stack([one_hot(space, genotype) > 0 for genotype in drawn]).reshape(DRAWS, -1)
@@ -134,10 +134,10 @@ def agreement(
 
 
 def contrasts(space: SearchSpace, weights: np.ndarray) -> np.ndarray:
-    """Return the log weight of every candidate minus the mean of its edge, (n,).
+    """Return the log weight of every candidate minus the mean over its edge, (n,).
 
     `weights` are mixing weights (kinds, edges, primitives). Edges with one candidate left do not count. Subtracting the
-    mean removes differences between edges, which every search has: a candidate weighs more if its edge has fewer
+    mean removes differences between edges that occur in every search: a candidate weighs more if its edge has fewer
     candidates, or its node fewer edges.
     """
     usable = space.mask & space.choosable
@@ -147,7 +147,7 @@ def contrasts(space: SearchSpace, weights: np.ndarray) -> np.ndarray:
 
 
 def _mean_over_pairs(common: np.ndarray) -> float:
-    """Return the mean over two different rows of a symmetric matrix (n, n)."""
+    """Return the mean of the off-diagonal entries of a symmetric matrix (n, n)."""
     n = len(common)
     return float((common.sum() - np.trace(common)) / (n * (n - 1)))
 

@@ -18,7 +18,7 @@ from rapdarts.files.text import read_text
 from rapdarts.strategy.relaxation import Architecture
 
 FORMAT, VERSION, REPLICATED_VERSION = "rapdarts-alphas", 1, 2
-"""A file with one architecture has the key `cells` at the top (version 1); with several, the list `replicas` (version 2)."""
+"""A file with one architecture has the key `cells` (version 1); a file with several has the list `replicas` (version 2)."""
 
 MAX_FILE_BYTES = 20_000_000
 
@@ -73,15 +73,15 @@ def _tree(path: Path) -> dict[str, Any]:
 def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, list[Architecture]]:
     """Read the narrowed space, the deployment skeleton and the final architectures of all replicas of a search.
 
-    Raises InputError if the file does not exist, DamagedError if it is incomplete or belongs to another space.
+    Raises InputError if the file does not exist, DamagedError if it is damaged or belongs to another space.
     """
     found = _tree(path)
     try:
         versions = {VERSION: "cells", REPLICATED_VERSION: "replicas"}
         if found["format"] != FORMAT or found["version"] not in versions or found["space"] != space.name:
             raise DamagedError(
-                f"{path} holds {found['format']} {found['version']} of the space {found['space']}, not {FORMAT}"
-                f" {VERSION} or {REPLICATED_VERSION} of {space.name}."
+                f"{path} contains {found['format']} {found['version']} of the space {found['space']}, but {FORMAT}"
+                f" {VERSION} or {REPLICATED_VERSION} of {space.name} is needed."
             )
         skeleton = Skeleton(**{**found["skeleton"], "image": tuple(found["skeleton"]["image"])})
         learned = [found] if found["version"] == VERSION else list(found["replicas"])
@@ -96,7 +96,7 @@ def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, 
 def _architecture(cells: Mapping[str, Any], space: SearchSpace) -> tuple[SearchSpace, Architecture]:
     """Return the narrowed space and the architecture of one replica.
 
-    Raises ValueError, KeyError or TypeError for incomplete `cells`.
+    Raises ValueError, KeyError or TypeError for invalid `cells`.
     """
     if set(cells) != set(space.kinds):
         raise ValueError("its kinds of cell do not match the space")

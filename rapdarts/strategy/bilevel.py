@@ -22,11 +22,11 @@ def unrolled_gradient(
     weight_decay: float = 0.0,
     velocity: Weights | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return search_loss(w', alpha) and d/d alpha of it, where w' = w - lr * (momentum * v + d train_loss/d w + weight_decay * w).
+    """Return search_loss(w', alpha) and its gradient in alpha; w' = w - lr * (momentum * v + d train_loss/d w + weight_decay * w).
 
     Liu et al. 2019, Eq. 7; the second-order product is the central difference of their Eq. 8, with epsilon =
     0.01 / norm. The loss is a scalar; the gradients have the shapes of `alpha`, tensors of any shape. `velocity` holds the
-    momentum buffers v by name, with the shapes of the weights; missing buffers are zero. The function changes none of its
+    momentum buffers v by name, with the shapes of the weights; missing buffers count as zero. The function changes none of its
     arguments.
 
     Every evaluation of the training loss draws the same random numbers from torch's generators. With different dropout

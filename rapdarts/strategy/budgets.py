@@ -1,4 +1,4 @@
-"""Budgets on a price table: as arrays for the strategies, with lower bounds on their use, and the widest network within them."""
+"""Budgets in the prices of a table: their arrays, lower bounds on their use, and the widest network that meets them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def budgets_on(
     if "latency" in limits and "latency" not in table.resources:
         raise InputError("a budget on latency needs a table from rapdarts measure; pass it with latency=FILE.")
     rows = [table.row(name) for name in limits]
-    # The last digit of a sum of fractions depends on the order of its terms; the margin is larger than that.
+    # The last digit of a sum of fractions depends on the order of its terms, so these limits are lowered by a larger margin.
     tops = [limit if name in COUNTED else limit * (1 - 1e-12) for name, limit in limits.items()]
     lows = np.array([(floors or {}).get(name, -np.inf) for name in limits])
     return Budgets(tuple(limits), table.fixed[rows], table.prices[rows], np.array(tops), lows)
@@ -49,8 +49,8 @@ def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule
 
     A budget can bind if some genotype within the other budgets exceeds it. Among these budgets, the first to bind is the
     one that the strongest genotype, by mixing `weights` (kinds, edges, primitives), uses the largest share of. If no
-    budget can bind, there is no lower bound. The full set of candidates decides this: those left after a stage may be
-    cheap only because of the budget. Raises Infeasible if no genotype is within the budgets.
+    budget can bind, there is no lower bound. The full set of candidates is used here, because the candidates left
+    after a stage may be cheap only because of the budget. Raises Infeasible if no genotype is within the budgets.
     """
     if budgets is None or not rule.spend:
         return budgets, ""
@@ -60,7 +60,7 @@ def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule
     name = next((name for name in by_share if _can_bind(space, budgets, name, rule)), None)
     if name is None:
         asked_of = within_limits({name: rule.limits[name] for name in by_share})
-        return budgets, f"even the most expensive cell has {asked_of}, so there is no lower bound (search.spend)."
+        return budgets, f"even the most expensive cell meets {asked_of}, so there is no lower bound (search.spend)."
     share, asked, limit = rule.spend[name], rule.spend[name], rule.limits[name]
     while not (within := _using(share, budgets, name, limit)).met_by(strongest):
         if exists(space, within, rule.max_skips):
@@ -89,7 +89,7 @@ def _can_bind(space: SearchSpace, budgets: Budgets, name: str, rule: Rule) -> bo
 
 
 def _using(share: float, budgets: Budgets, name: str, limit: float) -> Budgets:
-    """Return the budgets with `share` of the limit as lower bound on one, rounded up to a whole number for a counted resource."""
+    """Return the budgets with `share` of the limit as a lower bound on `name`, rounded up to a whole number for a counted resource."""
     floor = share * limit
     return budgets.with_floor(name, np.ceil(round(floor, 6)) if name in COUNTED else floor)
 
@@ -105,7 +105,7 @@ def check_budgets(settings: SearchConfig, table: PriceTable) -> None:
     try:
         discretize_exactly(space, uniform_mixing(space.mask).weights.numpy(), budgets_on(table, limits), cap)
     except Infeasible as error:
-        if not error.floors:  # the cap on skips is the one that cannot be met
+        if not error.floors:  # the cap on skips, not a budget, cannot be met
             raise
         # Latency was measured at this skeleton only, so smaller skeletons are checked against the other budgets.
         counted = {name: limit for name, limit in limits.items() if name != "latency"}
@@ -130,7 +130,7 @@ def check_budgets(settings: SearchConfig, table: PriceTable) -> None:
 def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> int:
     """Return the largest number of channels at which the space's mean network (uniform mixing) meets every budget; 2 if none does.
 
-    The mean network decides, because at the largest width for the cheapest cell there would be nothing to search.
+    The mean network decides: at the largest width that fits the cheapest cell, no choice would be left to the search.
     Raises InputError if the settings have a latency table.
     """
     rule, mixture = rule_of(settings, space), uniform_mixing(space.mask)
@@ -149,7 +149,7 @@ def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> in
 
 
 def largest(fits: Callable[[int], bool], low: int, high: int) -> int | None:
-    """Return the largest number from `low` to `high` that fits, or None if `low` does not; below a number that fits, all must fit."""
+    """Return the largest number from `low` to `high` that fits, or None if `low` does not; if a number fits, so must all below."""
     if high < low or not fits(low):
         return None
     step = low

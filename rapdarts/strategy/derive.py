@@ -1,4 +1,4 @@
-"""Derivation of a genotype with its exact costs from mixing weights, at the end of a search and in `derive`."""
+"""Derivation of a genotype with its exact costs from mixing weights, at the end of a search and in `rapdarts derive`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Derivation:
     With the rule `exact`, `candidates` are the best genotypes, best first; with the other rules, every genotype that some
     cap on skips gives, the loosest cap first. `budgets` are the upper bounds by resource, and `within` adds the lower
     bound; `remark` explains a lower bound below the requested share. `entropy` and `margin` describe the mixing weights.
-    With several replicas, `agreement` describes how far they agree, and `epochs` is how long they trained.
+    With several replicas, `agreement` is their agreement, and `epochs` the number of epochs per stage of the search.
     """
 
     genotype: Genotype
@@ -70,7 +70,7 @@ class Derivation:
         return best_first(self.candidates_json())
 
     def describe(self, count: int = 1) -> str:
-        """Return a text with the rule, the `count` best candidates with their costs, the used shares of budgets, and remarks."""
+        """Return a text with the rule, the `count` best candidates with their costs, the share used of each budget, and remarks."""
         lines = [f"rule: {self.rule}", self.genotype.line, costs_line(self.genotype.costs)]
         if count > 1:
             lines[1] = f"1. score {self.candidates[0].score:.4f}: {lines[1]}"
@@ -93,7 +93,7 @@ class Derivation:
 
     @property
     def costs(self) -> dict[str, float]:
-        """Every additive resource of the genotype's network."""
+        """Cost of the genotype's network in each additive resource."""
         return dict(self.genotype.costs)
 
     @property
@@ -167,25 +167,25 @@ def derive_jointly(
 ) -> Derivation:
     """Derive from the mean of several replicas' mixing `weights`, (kinds, edges, primitives) each, and add their agreement.
 
-    With one replica, the result is that of `derive`. `epochs` is how long the replicas trained. Raises as `derive` does.
+    With one replica, the result is that of `derive`. `epochs` is the number of epochs per stage. Raises as `derive` does.
     """
     found = derive(space, mean_weights(weights), table, rule, provenance, count)
     if len(weights) == 1:
         return found
-    # Each replica's own genotype, and the random genotypes they are compared with, meet the same conditions as the mean's.
+    # Each replica's own genotype and the random genotypes meet the same conditions as the genotype of the mean.
     alone = [discretize_exactly(space, one, found.within, rule.max_skips)[0].genotype for one in weights]
     return replace(found, agreement=agreement(space, weights, alone, found.within, rule.max_skips), epochs=epochs)
 
 
 @contextmanager
 def where_infeasible(full: SearchSpace, left: SearchSpace, table: PriceTable, rule: Rule) -> Iterator[None]:
-    """Turn an Infeasible inside into an InputError with the lowest costs of a search's remaining candidates and the full space."""
+    """Turn an Infeasible into an InputError with the lowest cost of the remaining candidates and that in the full space."""
     limits, max_skips = rule.limits, rule.max_skips
     try:
         yield
     except Infeasible as error:
         budgets = budgets_on(table, limits)
-        if budgets is None or not error.floors:  # the cap on skips is the one that cannot be met
+        if budgets is None or not error.floors:  # the cap on skips, not a budget, cannot be met
             raise
         floors = [
             {name: table.exact(cheapest(space, budgets, name, max_skips))[name] for name in limits}
@@ -196,6 +196,6 @@ def where_infeasible(full: SearchSpace, left: SearchSpace, table: PriceTable, ru
         again = ", or run a new search with it" if all(floors[1][name] <= limits[name] for name in limits) else ""
         alone = ", each resource taken alone" if len(limits) > 1 else ""
         raise InputError(
-            f"no genotype of the candidates that this search left meets {within(limits)}{capped}: their lowest cost is"
+            f"no genotype of the remaining candidates meets {within(limits)}{capped}: their lowest cost is"
             f" {of_left} ({of_full} in the full space){alone}; raise the budget{again}."
         ) from None

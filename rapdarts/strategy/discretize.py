@@ -77,17 +77,18 @@ Pairs = list[tuple[int, int]]
 """The chosen (edge, primitive) pairs of a cell, ordered by edge."""
 
 CLOSED, STRUCK = -2.0, -1.0
-"""Strengths below every weight, even 0, of a primitive that may not be chosen, and of a skip that is only a last resort."""
+"""Strengths below every weight, even 0: of a primitive that may not be chosen, and of a skip that is only a last resort."""
 
 
 def _strongest(space: SearchSpace, strength: np.ndarray) -> Pairs:
     """Return the kept edges with their primitives; `strength` is (edges, primitives)."""
-    best = strength.argmax(-1)  # the first of equal ones: the lowest primitive
+    best = strength.argmax(-1)  # ties go to the lowest primitive
     peak = strength.max(-1)
     pairs = []
     for node in range(space.nodes):
         into = range(len(space.edges))[space.edges_into(node)]
-        kept = sorted(into, key=lambda edge: -peak[edge])[: space.edges_kept(node)]  # stable: ties to the lowest edge
+        # The sort is stable, so ties go to the lowest edge.
+        kept = sorted(into, key=lambda edge: -peak[edge])[: space.edges_kept(node)]
         if any(peak[edge] == CLOSED for edge in kept):
             raise InputError(
                 f"node {node} keeps {len(kept)} edges, but fewer have a primitive left to derive in the space {space.name};"

@@ -65,9 +65,9 @@ class Budgets:
 class Infeasible(InputError):
     """The error for budgets that no genotype meets.
 
-    `cheapest` has a genotype of least cost for every resource: within the other budgets if every budget can be met alone
-    and some genotype meets the others, regardless of them otherwise. `floors` has the costs of these genotypes. Both are
-    empty if no upper bound is the cause.
+    `cheapest` has a genotype of least cost for every resource. If every budget can be met alone, and some genotype meets
+    all budgets but this resource's, only such genotypes are considered. `floors` has the costs of these cheapest
+    genotypes. Both are empty if no upper bound is the cause.
     """
 
     def __init__(self, sentence: str, floors: dict[str, float], cheapest: dict[str, Genotype]) -> None:
@@ -225,20 +225,20 @@ def _ranks(space: SearchSpace) -> np.ndarray:
 # --- the program -------------------------------------------------------------------------------------------------
 
 PEAK, TIE, LEEWAY = 1e5, 1e-5, 1e-3
-"""Scale and tolerances. HiGHS proves optima, and allows violations of rows, to 1e-6 in absolute terms. Every objective and
-row is therefore scaled to a largest coefficient of PEAK, and objectives that differ by at most TIE are tied; this
-distinguishes whole prices up to 1e9. The bounds are loosened by LEEWAY, because rounding in HiGHS can lose a choice that is
-exactly on a bound; `met_by` then rejects any choice beyond one."""
+"""Scale and tolerances. HiGHS proves optima, and meets rows, to within 1e-6 in absolute terms. Every objective and row is
+therefore scaled to a largest coefficient of PEAK, and objectives that differ by at most TIE are tied; this distinguishes
+whole prices up to 1e9. The bounds are loosened by LEEWAY, because rounding in HiGHS can lose a choice that is exactly on a
+bound; `met_by` then rejects any choice beyond a bound."""
 
 
 Row = tuple[np.ndarray, Any, Any]
-"""A matrix (rows, variables), or one row of it, with the lower and the upper bound on its product with the choice."""
+"""A matrix (rows, variables) or a single row (variables,), with lower and upper bounds on its product with the choice."""
 
 
 class Program:
     """The genotypes of a space within budgets, with a binary variable for every open candidate that may be derived.
 
-    `limits` are the budgets, with the cap on skips as one more of them.
+    `limits` are the budgets, and the cap on skips in the form of a budget.
     """
 
     def __init__(self, space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> None:
@@ -261,13 +261,13 @@ class Program:
         ]
 
     def allows(self, chosen: np.ndarray) -> bool:
-        """Return whether a choice (kinds, edges, primitives) meets the limits, has all outputs connected, and the skip-only path."""
+        """Return whether a choice (kinds, edges, primitives) meets the limits, connects all outputs, and has an allowed skip-only path."""
         return self.limits.met_by(chosen) and self._broken(chosen) is None
 
     def best(self, objectives: Sequence[np.ndarray], nodes: int | None = None) -> np.ndarray | None:
         """Return the choice with the least first objective; ties are decided by the second, and so on. None if nothing is allowed.
 
-        Each objective is (kinds, edges, primitives), and so is the choice, of bool. Raises _Undecided after `nodes` nodes.
+        The objectives and the choice (bool) are (kinds, edges, primitives). Raises _Undecided after `nodes` nodes.
         """
         rows, best = [*self.rows], None
         for objective in objectives:
@@ -280,7 +280,7 @@ class Program:
         return best
 
     def forbid(self, chosen: np.ndarray) -> None:
-        """Exclude one choice. All choices have the same number of pairs, so any other lacks at least one pair of this one."""
+        """Exclude one choice. All choices have equally many pairs, so every other choice lacks a pair of this one."""
         self.rows.append(self._other_than(chosen))
 
     def _other_than(self, chosen: np.ndarray) -> Row:

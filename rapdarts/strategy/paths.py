@@ -18,10 +18,10 @@ def connected(space: SearchSpace, chosen: np.ndarray) -> bool:
 
 
 def unbridged(space: SearchSpace, chosen: np.ndarray) -> np.ndarray | None:
-    """Return choices of which a connected cell has at least one, if the one-hot `chosen` leaves an output without a path.
+    """Return choices of which every connected cell has at least one, if `chosen` leaves an output without a path.
 
-    The same as `not_crossed` for all primitives except none, with the same shapes, (kinds, edges, primitives). Returns None
-    if all outputs are reached.
+    This is `not_crossed` for all primitives except none; the one-hot `chosen` and the result are (kinds, edges,
+    primitives). Returns None if all outputs are reached.
     """
     if not space.derive_none:
         return None

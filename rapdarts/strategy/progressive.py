@@ -20,11 +20,11 @@ def prune(
     """Return the space with the `keep` strongest candidates of every edge by mixing `weights` (kinds, edges, primitives).
 
     Ties go to the lowest primitive. So that any cap on skips can still be met, every edge keeps at least one candidate that
-    may be derived and is not a skip, if it has one, in place of its weakest.
+    may be derived and is not a skip, if it has one. If necessary, that candidate takes the place of the weakest one kept.
 
     With `budgets`, or a condition on skip-only paths, at least one genotype remains that meets them all and has at most
-    `max_skips` skips in the normal cell. If the strongest candidates leave none, or if deciding that takes too long, the
-    choices of the best such genotype are kept, each in place of the weakest candidate of its edge.
+    `max_skips` skips in the normal cell. If the strongest candidates allow no such genotype, or if the check takes
+    too long, the choices of the best such genotype are kept, each in place of the weakest candidate of its edge.
 
     Raises DivergedError if a weight is not finite, Infeasible if no genotype of `space` itself is within the budgets.
     """

@@ -10,7 +10,7 @@ from rapdarts.strategy.discretize import discretize
 from rapdarts.strategy.exact import Budgets, Program, no_genotype
 
 SWEEPS = 30
-"""Average number of times that every node is redrawn between two genotypes; a test compares with the exact distribution."""
+"""Average number of times that every node is redrawn between two genotypes; a test checks the resulting distribution."""
 
 
 def random_cells(
@@ -25,15 +25,15 @@ def random_cells(
 
     The distribution is that of uniformly drawn input sets for each node and uniformly drawn primitives for each kept edge,
     conditional on the genotype being allowed. It is the stationary distribution of a Metropolis chain (Metropolis et al.
-    1953), which redraws one or a few nodes of an allowed genotype and keeps the result if it is allowed. The chain also
-    reaches bands that only one random genotype in a million meets. It starts at `start`, an allowed one-hot choice (kinds,
-    edges, primitives), or at a genotype that the exact program finds. Raises Infeasible if no genotype is allowed.
+    1953), which redraws one or a few nodes of an allowed genotype and keeps the result if it is allowed. This works even
+    if only one random genotype in a million is within the bounds. The chain starts at `start`, an allowed one-hot choice
+    (kinds, edges, primitives), or at a genotype that the exact program finds. Raises Infeasible if no genotype is allowed.
     """
     program = Program(space, budgets, max_skips)
     chosen = program.best([rng.random(space.mask.shape)]) if start is None else start
     if chosen is None:
         raise no_genotype(space, budgets, max_skips)
-    # A skip-only path may pass through every node, and must change in a single step.
+    # A skip-only path may pass through every node; exchanging it for another must be possible in a single step.
     most = 2 if space.skip_paths == "any" else space.nodes
     places = [(kind, node) for kind in range(len(space.kinds)) for node in range(space.nodes)]
     found = []

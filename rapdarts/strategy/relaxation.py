@@ -28,7 +28,7 @@ class Architecture(nn.Module):
         if edge_normalization:
             self.beta = nn.Parameter(deviation * torch.randn(mask.shape[:2]))
         self.register_buffer("mask", mask, persistent=False)
-        self.into = [space.inputs + node for node in range(space.nodes)]  # how many edges go into each node
+        self.into = [space.inputs + node for node in range(space.nodes)]  # number of edges into each node
 
     def forward(self) -> Mixing:
         weights = torch.softmax(self.alpha.masked_fill(~self.mask, -torch.inf), -1)

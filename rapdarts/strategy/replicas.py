@@ -18,7 +18,7 @@ def replica_seeds(seed: int, replicas: int) -> list[int]:
 def on_common_candidates(
     spaces: Sequence[SearchSpace], weights: Sequence[np.ndarray]
 ) -> tuple[SearchSpace, list[np.ndarray]]:
-    """Return the space of candidates that any replica has left, and each replica's mixing weights on it.
+    """Return the space of the candidates that at least one replica has left, and each replica's mixing weights on it.
 
     The weights of each replica are (kinds, edges, primitives). A candidate that a replica has dropped gets that replica's
     smallest weight on the edge.
@@ -32,9 +32,9 @@ def on_common_candidates(
 
 
 def mean_weights(weights: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the geometric mean of mixing weights, (kinds, edges, primitives) each and for the result.
+    """Return the geometric mean of several mixing weights; each of them and the result are (kinds, edges, primitives).
 
-    With the geometric mean, the score of a genotype is the mean of its scores under the single weights.
+    With the geometric mean, the score of a genotype is the mean of its scores under the individual weights.
     """
     if len(weights) == 1:
         return weights[0]

@@ -14,7 +14,7 @@ from rapdarts.strategy.exact import Budgets
 from rapdarts.strategy.paths import ONE_SKIP_PATH
 
 SPEND = 0.9
-"""Default share of a budget that a genotype must use at least."""
+"""Default for the smallest share of a budget that a genotype must use."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,15 @@ def rule_of(settings: SearchConfig, space: SearchSpace) -> Rule:
 def derivable(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
     """Return the space with a search's settings for deriving none and for skip-only paths.
 
-    A rule that cannot enforce a condition on paths gets none. Raises InputError if the space does not support the condition.
+    There is no condition on paths if the rule cannot enforce one. Raises InputError if the space does not support the
+    condition.
     """
     asked = settings.skip_paths if keeps_paths(rule_of(settings, space)) else "any"
     return space.deriving_none(settings.derive_none).with_skip_paths(asked)
 
 
 def keeps_paths(rule: Rule) -> bool:
-    """Return whether a rule can enforce a condition on skip-only paths; `darts` does not, as it has no cap on skips either."""
+    """Return whether a rule can enforce a condition on skip-only paths; `darts` has neither such a condition nor a cap on skips."""
     return rule.exact and rule.name != "darts"
 
 

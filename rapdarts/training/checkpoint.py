@@ -100,5 +100,5 @@ def _read(path: Path, origin: Mapping[str, str]) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, ValueError):
-        raise _Damage("it contains objects other than tensors and plain values") from None
+        raise _Damage("torch cannot read its content as tensors and plain values") from None
     return dict(state)

@@ -1,4 +1,4 @@
-"""Training steps as CUDA graphs: captured once, then replayed, so that one launch replaces thousands."""
+"""Training steps as CUDA graphs: captured once, then replayed, so that one launch replaces thousands of kernel launches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 Facts = TypeVar("Facts")
 
 EAGER = 3
-"""Number of eager calls before a step is captured: optimisers create their state in them, and libraries choose their kernels."""
+"""Number of eager calls before a step is captured, in which optimisers create their state and libraries choose their kernels."""
 
 WAITED = "called a synchronizing CUDA operation"
 """Beginning of the warning that torch's synchronisation debug mode gives if an operation synchronises with the device."""
@@ -72,7 +72,7 @@ class GraphedStep:
         return facts
 
     def _eager_and_watched(self, tensors: list[Tensor], settings: tuple[Any, ...]) -> tuple[Any, bool]:
-        """Do the same, and also return whether the step waited for the device. Torch only warns, so the step completes."""
+        """Call the step like `_on_side_stream`, and also return whether it waited for the device; if it did, torch only warns."""
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.filterwarnings("always", WAITED)

@@ -52,7 +52,7 @@ class ProcessGroup:
     def all_reduce(self, tensors: Sequence[Tensor | None]) -> None:
         """Replace each tensor (any shape) by its sum over the processes, in one message.
 
-        Where one process has None, all must have None.
+        A tensor that is None in one process must be None in all.
         """
         present = [tensor for tensor in tensors if tensor is not None]
         if self.size == 1 or not present:
@@ -124,7 +124,7 @@ class ProcessGroup:
         """
         if not self.is_main:
             self._all_well(task)
-        # Of the first process's two answers, one lets the others begin, and one waits for the slowest.
+        # The first process answers twice: first to let the others begin, then to wait for the slowest.
         with self.all_or_none(task, answers=2 if self.is_main else 1):
             yield
 
@@ -140,7 +140,7 @@ class ProcessGroup:
             self._all_well(task)
 
     def _all_well(self, task: str, failed: bool = False) -> None:
-        """Raise RapdartsError if other processes failed and this one did not; wait for them as long as it takes."""
+        """Raise RapdartsError if other processes failed and this one did not; wait up to PATIENCE for them."""
         if self.size == 1:
             return
         flags = torch.zeros(self.size, dtype=torch.int64)
@@ -181,8 +181,8 @@ SINGLE_PROCESS = ProcessGroup()
 def joined(device: str) -> Iterator[ProcessGroup]:
     """Yield the group of processes that torchrun started together with this one; without torchrun, this process alone.
 
-    On GPUs, each process takes one, which becomes torch's current device. Raises InputError for a device that the processes
-    cannot share, and DeviceError if there are too few GPUs or the processes cannot connect.
+    On GPUs, each process takes one GPU, which becomes torch's current device. Raises InputError for a device that the
+    processes cannot share, and DeviceError if there are too few GPUs or the processes cannot connect.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -201,7 +201,7 @@ def joined(device: str) -> Iterator[ProcessGroup]:
                 " per GPU, or add device=cpu."
             )
         torch.cuda.set_device(local)
-        # If a GPU waits for a lost process, torch ends this one after TIMEOUT plus four times this, which it spends on dumps.
+        # If a GPU waits for a lost process, torch ends this process after TIMEOUT plus four times this wait for its dumps.
         os.environ.setdefault("TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC", "1000")
     try:
         dist.init_process_group("nccl" if gpu else "gloo", timeout=TIMEOUT)
@@ -215,7 +215,7 @@ def joined(device: str) -> Iterator[ProcessGroup]:
     try:
         yield ProcessGroup(rank, size, control, patient)
     except RapdartsError as error:
-        # Errors common to all processes are marked by of_all; others may not have this one.
+        # Errors that all processes raise are marked by of_all; any other may be raised in this process only.
         if error.whose == "machine":
             error.whose = "process"
         raise

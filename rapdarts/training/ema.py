@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class EMA(nn.Module):
     """A copy of a network that moves towards it after every step.
 
-    At step t the copy keeps min(decay, (1 + t) / (10 + t)) of its weights: a fixed decay would remember the random initial
-    weights for too long. Batch norm statistics are already averages, and are copied unchanged.
+    Step t multiplies the weights of the copy by min(decay, (1 + t) / (10 + t)), because a fixed decay would retain the random
+    initial weights for too long. Batch norm statistics are already averages, and are copied unchanged.
     """
 
     updates: Tensor

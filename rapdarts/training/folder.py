@@ -51,7 +51,7 @@ def claimed(
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BusyError(
-                f"the run folder {folder} is in use by another process; wait for it, or choose another with run=PATH."
+                f"the run folder {folder} is in use by another process; wait for it, or choose another folder with run=PATH."
             ) from None
         # All checks come before the first change to the folder.
         config = _checked(folder, config, launch.resume)
@@ -95,7 +95,7 @@ def _make_folder(launch: configuration.Launch, name: str) -> Path:
 def _checked(folder: Path, config: configuration.Experiment, resume: bool) -> configuration.Experiment:
     """Return the configuration to save. Raises InputError if the run in the folder has a different one."""
     if not begun(folder):
-        return config  # a run that failed before it began left nothing to lose
+        return config  # a run that failed before it saved anything has nothing to lose
     if not resume:
         raise InputError(
             f"{folder} already holds a run; add resume=true (in Python: resume=True) to continue it, or choose another folder"
@@ -130,7 +130,7 @@ def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, 
 
 
 def _environment_of(folder: Path, verb: str, device: str, processes: int, screen: Screen) -> dict[str, Any]:
-    """Return the content of environment.json: where the run started and was resumed. Report differences that affect results."""
+    """Return the content of environment.json: the environments of the start and of every resume. Report differences between them."""
     now, path = _environment(verb, device, processes), folder / RunFile.ENVIRONMENT
     try:
         first = {"processes": 1, **json.loads(path.read_text(encoding="utf-8"))}
@@ -145,7 +145,7 @@ def _environment_of(folder: Path, verb: str, device: str, processes: int, screen
 
 
 def _environment(verb: str, device: str, processes: int) -> dict[str, Any]:
-    """Return the environment that results may depend on; they are bit-identical only in equal environments."""
+    """Return the environment that results may depend on; results are bit-identical only in equal environments."""
     return {
         "verb": verb,
         "command": sys.argv[1:],

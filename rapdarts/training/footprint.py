@@ -53,7 +53,7 @@ def footprint(step: Callable[[], object], resident: Iterable[Tensor] = ()) -> Fo
         step()
     moments: list[tuple[int, int]] = []
     for each, fixed in sorted(((each, fixed) for fixed, each in alive.moments), reverse=True):
-        if not moments or fixed > moments[-1][0]:  # otherwise an earlier moment has at least as much of both
+        if not moments or fixed > moments[-1][0]:  # otherwise a moment in the list has at least as much of both
             moments.append((fixed, each))
     return Footprint(tuple(moments))
 
@@ -106,11 +106,14 @@ _SHAPES: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.native_batch_norm_backward.default: _batch_norm_backward,
     torch.ops.aten.linalg_vector_norm.default: lambda x, *_: x.new_empty(()),
 }
-"""Outputs of these operations. Torch's own versions on the meta device run a dozen operations each, which took most of the time."""
+"""Functions that return the outputs of these operations on the meta device.
+
+Torch's own versions run a dozen operations each, and would take most of the time of an estimate.
+"""
 
 
 class LowerPrecision(TorchFunctionMode):
-    """Mode that runs convolutions and linear layers in bfloat16, as autocast does, which the meta device does not support."""
+    """Mode that runs convolutions and linear layers in bfloat16, like autocast, which the meta device does not support."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (F.conv2d, F.conv_transpose2d, F.linear):

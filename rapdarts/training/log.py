@@ -1,4 +1,4 @@
-"""The record of a run: metrics.jsonl, which TensorBoard and the console display."""
+"""The record of a run in metrics.jsonl and TensorBoard, and its progress on the console."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class _Board:
             self.writer = SummaryWriter(str(folder), purge_step=start)
 
     def scalars(self, record: Mapping[str, Any], step: int) -> None:
-        group = f"replica {record['replica']}/" if "replica" in record else ""  # a separate curve for each
+        group = f"replica {record['replica']}/" if "replica" in record else ""  # a separate curve for each replica
         with self:
             for name, value in record.items():
                 if not self.broken and isinstance(value, (int, float)):
@@ -99,7 +99,7 @@ class _Board:
 
 
 class Screen:
-    """Progress on stderr: a bar with the time left on a terminal, otherwise a plain line per epoch; nothing if `silent`."""
+    """Progress on stderr: a line per epoch, and on a terminal also a bar with the time left; nothing if `silent`."""
 
     def __init__(self, silent: bool = False) -> None:
         self.console = Console(stderr=True, highlight=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 UNKNOWN = (OSError, ValueError, KeyError)
-"""Errors raised for a file that is missing, contains a word such as `max` instead of a number, or lacks the line."""
+"""Errors raised for a file that is missing, contains a word such as `max` instead of a number, or lacks the line that is read."""
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -45,7 +45,7 @@ def free_on_host(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup
 def _memory_groups(proc: Path, groups: Path) -> Iterator[tuple[Path, str, str, str]]:
     """Yield the control groups of the process, innermost first (cgroups(7)).
 
-    Each is its folder, the names of its limit and usage files, and the key of the inactive cache in its memory.stat.
+    Each is given as its folder, the names of its limit and usage files, and the key of the inactive cache in its memory.stat.
     """
     try:
         lines = (proc / "self" / "cgroup").read_text().splitlines()
@@ -66,6 +66,6 @@ def _memory_groups(proc: Path, groups: Path) -> Iterator[tuple[Path, str, str, s
 
 
 def _numbers(file: Path) -> dict[str, int]:
-    """Return a mapping from the first word of each line to its second, for lines in which that is a number."""
+    """Return a mapping from the first word of each line to its second, for lines whose second word is a number."""
     lines = [line.replace(":", " ").split() for line in file.read_text().splitlines()]
     return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}

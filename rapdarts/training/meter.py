@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Sum = tuple[Tensor, int]
-"""A sum over images or steps (a scalar on the device), and their number."""
+"""A sum over images or steps (a scalar on the device), and the number of images or steps."""
 
 
 class Meter:

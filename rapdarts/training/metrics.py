@@ -51,7 +51,9 @@ def predict(run: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Ten
     every = torch.cat(logits)
     if not torch.isfinite(every).all():
         image = int((~torch.isfinite(every).all(1)).nonzero()[0])
-        raise DivergedError(f"the network's outputs are not finite for image {image}; train the network again.")
+        raise DivergedError(
+            f"the network's outputs are not finite for image {image}; train the network again with a lower learning rate."
+        )
     return every, torch.cat(labels)
 
 
@@ -83,7 +85,7 @@ def confusion(logits: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Difference between confidence and accuracy: for each bin of confidence, its images, mean confidence and accuracy.
+    """Difference between confidence and accuracy: for each bin of confidence, its number of images, mean confidence and accuracy.
 
     `error` is the expected calibration error (Guo et al. 2017, Eq. 3): sum over bins of n_bin / n * |accuracy - confidence|.
     """

@@ -31,7 +31,7 @@ Batch = TypeVar("Batch", covariant=True)
 
 
 class Source(Protocol[Batch]):
-    """A source of batches by position: `epoch(e, start)` yields the batches of epoch e from step `start` on, of `steps`."""
+    """A source of batches by position: `epoch(e, start)` yields epoch e, of `steps` batches, from step `start` on."""
 
     @property
     def steps(self) -> int: ...
@@ -40,7 +40,7 @@ class Source(Protocol[Batch]):
 
 
 class Stateful(Protocol):
-    """A module or an optimiser."""
+    """An object whose state is saved in checkpoints, such as a module or an optimiser."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -89,9 +89,9 @@ class Run:
     ) -> Iterator[int]:
         """Yield the remaining epochs of one stage; call `batches` in each.
 
-        Restores `objects` from a checkpoint in this stage. A stage that is already finished yields no epoch, and restores
-        only the objects named in `carries`, which later stages need. The random numbers of a step are drawn from `stream`,
-        a seed and a stage number; by default, the run's seed and the number of stages before this one.
+        Restores `objects` from a checkpoint that was written in this stage. A stage that is already finished yields no
+        epoch, and restores only the objects named in `carries`, which later stages need. The random numbers of a step are
+        drawn from `stream`, a seed and a stage number; by default, the run's seed and the number of stages before this one.
         """
         self.objects, self.stream = objects, stream or (self.seed, self.stage)
         if self._resumed and self.stage < self._resumed["stage"]:
@@ -126,8 +126,8 @@ class Run:
     def remember(self, train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the result of `train`, plain values and tensors, and store it in all later checkpoints.
 
-        `train` runs one whole stage and may stop in the middle of its epochs. A stage that is already finished is not run
-        again.
+        `train` runs one stage, and may return before its last epoch if the training diverges. A stage that is already
+        finished is not run again.
         """
         stage = self.stage
         if self._resumed and stage < self._resumed["stage"]:
@@ -227,7 +227,7 @@ class Run:
 
     def _diverged(self, sign: str) -> DivergedError:
         saved = (self.folder / RunFile.CHECKPOINT).exists()
-        kept = "; the last checkpoint was written before that" if saved else ""
+        kept = "; the last checkpoint was written before the divergence" if saved else ""
         return DivergedError(f"{sign}: the training diverged. Lower the learning rate{kept}.")
 
     def _pause(self) -> None:

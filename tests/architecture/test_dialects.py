@@ -30,7 +30,7 @@ short = st.builds(thinned, drawn, st.integers(0, 2**32))
 
 
 def triples(genotype: Genotype, node_first: bool) -> str:
-    """Return the genotype with a triple for every edge."""
+    """Return the genotype as text, with a triple for every edge."""
     parts = []
     for kind, cell in genotype.cells.items():
         edges = [
@@ -143,7 +143,7 @@ def test_triples_allow_nodes_with_fewer_edges(genotype: Genotype, flag: bool) ->
 
 
 def test_edges_from_a_node_without_edges_are_left_out() -> None:
-    """The authors' `DCOCell` does the same. The last node of the reduction cell has no edges either."""
+    """FairDARTS' own `DCOCell` leaves them out too. Here, the last node of the reduction cell has no edges either."""
     text = (
         "Genotype(normal=[('max_pool_3x3', 3, 0), ('skip_connect', 4, 2), ('max_pool_3x3', 4, 1), ('skip_connect', 5, 4)],"
         " normal_concat=[5, 2, 3], reduce=[('max_pool_3x3', 2, 0), ('skip_connect', 3, 2), ('max_pool_3x3', 4, 1)],"
@@ -217,7 +217,7 @@ def test_a_comment_with_a_time_is_not_a_log() -> None:
 
 
 def newer(**changes: Any) -> str:
-    """Return the dictionary of DARTS_V2 with entries replaced, or removed if None."""
+    """Return NNI's dictionary of DARTS_V2 as JSON, with entries replaced, or removed if None."""
     tree = {**nni(DARTS_V2, False), **{key.replace("__", "/"): value for key, value in changes.items()}}
     return json.dumps({key: value for key, value in tree.items() if value is not None})
 
@@ -260,7 +260,7 @@ WRONG = {
     "NNI's switch names a switch": (older(normal_n2_switch=["normal_n2_switch"]), "which is not an edge of the node"),
     "NNI's switch is not a list": (older(normal_n2_switch="normal_n2_p0"), "normal_n2_switch must be a list"),
     "NNI's switch is empty": (older(normal_n2_switch=[]),
-        "node 2 of normal has 0 edges, but others have 2; in NNI all nodes have the same number"),
+        "node 2 of normal has 0 edges, but others have 2; in NNI all nodes have the same number of edges"),
     "NNI without an edge": (newer(normal__op_3_1=None, normal__input_3_1=None), "node 3 of normal has 1 edges, but others have 2"),
     "both NNI formats": (json.dumps({**nni(PDARTS, False), **older_nni(PDARTS, False)}), "among NNI's keys, which look like normal_n2_p0"),
     "a key twice": ("{'normal/op_2_0': 'a', 'normal/op_2_0': 'b'}", "must be a string and occur once"),
@@ -277,7 +277,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_an_invalid_text_is_refused_in_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_text_gives_a_one_sentence_error(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert_refused_in_one_sentence(*WRONG[name])
     assert not list(tmp_path.iterdir())

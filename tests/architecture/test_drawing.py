@@ -75,7 +75,7 @@ class Area:
 
 @dataclass(frozen=True)
 class Picture:
-    """Contents of a drawing. An edge is its title, its label (None for edges to the output) and its curve (n, 2)."""
+    """Contents of a drawing. An edge has a title, a label (None for edges to the output) and a curve (n, 2)."""
 
     page: Area
     texts: list[tuple[str, Area]]
@@ -113,7 +113,7 @@ def area(rect: ElementTree.Element) -> Area:
 
 
 def extent(text: ElementTree.Element) -> Area:
-    """Return the area of a text, with 0.6 of the font size per letter: wider than our names in Arial or DejaVu Sans."""
+    """Return the area of a text at 0.6 times the font size per letter, more than our names need in Arial or DejaVu Sans."""
     size = float(text.attrib["font-size"])
     width = 0.6 * size * len("".join(text.itertext()))
     left = float(text.attrib["x"]) - (width / 2 if text.get("text-anchor") == "middle" else 0)
@@ -255,7 +255,7 @@ def test_a_node_without_an_edge_is_grey() -> None:
 # --- text and colours ---------------------------------------------------------------------------------------------
 
 
-def test_the_heading_shows_skeleton_and_costs() -> None:
+def test_the_heading_shows_the_skeleton_and_the_costs() -> None:
     bare = LITERATURE["PDARTS"]
     assert [text for text, _ in drawn("PDARTS").texts][:2] == ["Search space darts", "Normal cell"]
     skeleton = Skeleton(20, 36, (3, 32, 32), 10)

@@ -61,7 +61,7 @@ def swapped(primitive: str, source: int = 0, space: SearchSpace = SPACE) -> Geno
         ),
     ],
 )
-def test_a_genotype_outside_its_space_is_refused_in_one_sentence(genotype: Genotype, fragment: str) -> None:
+def test_a_genotype_outside_its_space_gives_a_one_sentence_error(genotype: Genotype, fragment: str) -> None:
     with pytest.raises(InputError) as caught:
         validate(genotype, SPACE, "file.json")
     assert fragment in str(caught.value) and str(caught.value).startswith("file.json: cell ")
@@ -110,7 +110,7 @@ def test_cells_with_one_input_output_their_last_node() -> None:
         bad = replace(good, cells={"normal": replace(good.cells["normal"], concat=concat)})
         with pytest.raises(InputError) as caught:
             validate(bad, BENCH, "file")
-        words = f"file: cell normal outputs {list(concat)}; in the space nasbench201 it outputs [3]."
+        words = f"file: cell normal outputs {list(concat)}; in the space nasbench201 it must output [3]."
         assert str(caught.value) == words
 
 
@@ -148,7 +148,7 @@ def test_random_genotypes_draw_open_candidates_only() -> None:
     rng = np.random.default_rng(0)
     mask = rng.random(SPACE.mask.shape) < 0.5
     mask[:, :, 0] = True  # none stays open but is never derived
-    mask[:, [0, 1, 3, 4, 7, 8], 3] = True  # two edges per node have something to derive
+    mask[:, [0, 1, 3, 4, 7, 8], 3] = True  # every node has two edges with a primitive to derive
     space = SPACE.narrowed(mask)
     for _ in range(200):
         assert np.all(one_hot(space, random_genotype(space, rng)) <= mask)

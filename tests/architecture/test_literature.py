@@ -1,4 +1,4 @@
-"""Genotypes from the literature: each belongs to its space and round-trips through both dialects."""
+"""Genotypes from the literature: each belongs to its space and round-trips through JSON and the DARTS dialect."""
 
 import importlib
 

@@ -96,7 +96,7 @@ def test_a_nasbench201_string_is_read_and_written(tmp_path: Path) -> None:
     assert turned.to_nasbench201() == BARS
 
 
-def test_other_cells_cannot_be_written_in_the_nasbench201_dialect() -> None:
+def test_cells_of_another_shape_cannot_be_written_in_the_nasbench201_dialect() -> None:
     nodes = (*parse_genotype(BARS, "text").cells["normal"].nodes, (("conv", 0), ("conv", 1), ("conv", 2), ("conv", 3)))
     named = [((name, 0),) for name in ("a b", "a|b", "a+b", "a~b")]
     wrong = [
@@ -159,7 +159,7 @@ def test_the_skeleton_is_optional_and_edges_and_concat_keep_their_order() -> Non
     assert cell.concat == (3, 2) and cell.nodes[0] == (("skip", 1), ("conv", 0))
 
 
-def test_other_cells_cannot_be_written_in_the_darts_dialect() -> None:
+def test_cells_of_another_shape_cannot_be_written_in_the_darts_dialect() -> None:
     with pytest.raises(InputError, match="DARTS dialect"):
         same(Cell(1, ((("conv", 0),) * 2,), (1,))).to_darts()
     with pytest.raises(InputError, match="the reduce cell cannot be written in the DARTS dialect"):
@@ -337,7 +337,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_an_invalid_text_is_refused_in_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_text_gives_a_one_sentence_error(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert_refused_in_one_sentence(*WRONG[name])
     assert not list(tmp_path.iterdir())

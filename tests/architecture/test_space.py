@@ -75,7 +75,7 @@ def test_definition_of_nasbench201() -> None:
     assert (BENCH.deployment, DARTS.deployment) == ((17, 16), (20, 36))
 
 
-def test_the_number_of_inputs_determines_the_family() -> None:
+def test_the_number_of_inputs_determines_the_kinds_and_outputs() -> None:
     assert (DARTS.kinds, DARTS.outputs) == (KINDS, (2, 3, 4, 5))
     single = dataclasses.replace(DARTS, inputs=1, candidates=())
     assert (single.kinds, single.outputs, single.mask.shape) == (("normal",), (4,), (1, 10, 8))
@@ -96,7 +96,7 @@ def test_edges_are_ordered_by_node() -> None:
     assert [dataclasses.replace(DARTS, keep=None).edges_kept(node) for node in range(4)] == [2, 3, 4, 5]
 
 
-# --- shorter lists -----------------------------------------------------------------------------------------------
+# --- shorter lists of primitives ---------------------------------------------------------------------------------
 
 
 def test_only_keeps_the_given_order() -> None:
@@ -107,7 +107,7 @@ def test_only_keeps_the_given_order() -> None:
     assert (short.name, short.nodes, short.keep) == ("darts", 4, 2)
     assert len(DARTS.primitives) == 8
     assert BENCH.only(["none", "nor_conv_3x3"]).candidates == ((("none", "nor_conv_3x3"),) * 6,)
-    # In a narrowed space too, the whole shorter list is open again.
+    # On a narrowed space too, `only` opens all primitives of the shorter list.
     mask = np.zeros_like(DARTS.mask)
     mask[..., 5] = True
     assert DARTS.narrowed(mask).only(["none", "sep_conv_3x3"]).mask.all()

@@ -1,4 +1,4 @@
-"""Export of genotypes: every format takes every genotype of its space, and readable formats round-trip."""
+"""Export of genotypes: every format can express every genotype of its space, and formats that rapdarts also reads round-trip."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ genotypes = (
 )
 bench = drawn(nasbench201.SPACE)
 OTHERS = {"darts": "nasbench201", "nasbench201": "darts"}
-"""Formats that can express only one of these spaces, and the space that they refuse."""
+"""Formats that can express only one of these spaces, and the space that each refuses."""
 
 
 @pytest.mark.parametrize("form", FORMATS)
 @settings(deadline=None, max_examples=10)
 @given(data=st.data())
-def test_every_format_takes_every_genotype_of_its_space(form: str, data: st.DataObject) -> None:
+def test_every_format_can_express_every_genotype_of_its_space(form: str, data: st.DataObject) -> None:
     genotype = data.draw(genotypes | bench)
     if genotype.space == OTHERS.get(form):
         with pytest.raises(InputError, match="cannot be written"):
@@ -84,7 +84,7 @@ QUOTED = r'"(?:[^"\\]|\\.)*"'
 DOT = re.compile(
     rf"(\w+)(?: -> (\w+))?(?: \[((?:\w+=(?:{QUOTED}|\w+)(?:, )?)+)\])?|(\w+)=(?:{QUOTED}|\w+)|subgraph (\w+) {{|}}"
 )
-"""A line inside one of our graphs: a node or an edge with attributes, a graph attribute, or the start or end of a cluster."""
+"""A line inside a DOT graph that we write: a node or an edge with attributes, a graph attribute, or the start or end of a cluster."""
 
 
 @pytest.mark.parametrize("name", ["PDARTS", "NASNet", "FairDARTS_a"])

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks`: measure speed, as ratios of things that run alternately in one process.
+"""`python -m tests.benchmarks`: measure speed, mostly as ratios of the times of jobs that run alternately.
 
 Tables go to stdout, progress to stderr.
 """
@@ -26,29 +26,29 @@ from tests.benchmarks import agreement, commands, footprints, pipeline, protocol
 from tests.benchmarks.stages import CASES, Sizes, settled
 
 PARTS = {
-    "agreement": "do both supernets compute the same on this device? if not, exit code 1; only on request",
-    "search": "the plain supernet against the batched one, stage by stage",
-    "retrain": "steps of retraining PDARTS, by precision and layout; for a GPU, only on request",
-    "data": "images a second of the data pipeline",
+    "agreement": "check that both supernets compute the same on this device, else exit with 1; only on request",
+    "search": "the plain supernet compared with the batched one, stage by stage",
+    "retrain": "steps of retraining PDARTS, by precision and memory layout; meant for a GPU, only on request",
+    "data": "throughput of the data pipeline, in images a second",
     "derive": "deriving a genotype, with and without budgets",
     "cost": "the command rapdarts cost PDARTS",
     "startup": "the command rapdarts --help",
     "memory": "expected and measured memory of a step of the search; only on request",
-    "protocol": "P-DARTS' whole search, predicted from its steps; for a GPU, only on request",
+    "protocol": "the time of P-DARTS' whole search, predicted from timed steps; meant for a GPU, only on request",
 }
 
 ON_GPU = ("agreement", "protocol", "retrain")
-"""Parts that run only on request: they take long on a CPU, or show nothing there that the tests do not."""
+"""Parts meant for a GPU, which run only on request: on a CPU they take too long, or show nothing that the tests do not."""
 
 SEARCH_BATCH = 32
-"""Batch of the part `search`, in images: P-DARTS' own takes too long on a CPU."""
+"""Images in a batch in the parts `search` and `memory`: the 96 of P-DARTS take too long on a CPU."""
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
         usage="%(prog)s [PART ...] [option ...]",
-        description="Measure speed as ratios of things that run alternately in one process.",
+        description="Measure speed, mostly as ratios of the times of jobs that run alternately.",
         epilog="parts:\n" + "\n".join(f"  {part:10}{what}" for part, what in PARTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -63,7 +63,7 @@ def arguments() -> argparse.ArgumentParser:
     add(
         "--batch",
         type=int,
-        help=f"images in a batch (default: {SEARCH_BATCH} in search and memory, else {sizes.batch})",
+        help=f"images in a batch (default: {SEARCH_BATCH} in search and memory, {retraining.BATCH} in retrain, else {sizes.batch})",
     )
     add(
         "--channels",
@@ -77,7 +77,7 @@ def arguments() -> argparse.ArgumentParser:
         nargs=3,
         default=sizes.layers,
         metavar="N",
-        help="cells of the three stages (default: 5 11 17)",
+        help="number of cells in each of the three stages (default: 5 11 17)",
     )
     add(
         "--retrained",
@@ -85,9 +85,11 @@ def arguments() -> argparse.ArgumentParser:
         nargs=2,
         default=(retraining.LAYERS, retraining.CHANNELS),
         metavar="N",
-        help="cells and channels of the network in retrain (default: %(default)s)",
+        help=f"cells and channels of the network in retrain (default: {retraining.LAYERS} {retraining.CHANNELS})",
     )
-    add("--compile", action="store_true", help="measure torch.compile in retrain too, which takes a minute or more")
+    add(
+        "--compile", action="store_true", help="also measure torch.compile in retrain; compiling takes a minute or more"
+    )
     add("--images", type=int, default=sizes.images, help="images in the training set (default: %(default)s)")
     add("--side", type=int, default=sizes.side, help="side of an image, in pixels (default: %(default)s)")
     add(
@@ -99,8 +101,12 @@ def arguments() -> argparse.ArgumentParser:
     add("--device", default="auto", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     add("--threads", type=int, default=0, help="CPU threads (default: torch's own choice)")
     add("--rounds", type=int, default=5, help="timed rounds (default: %(default)s)")
-    add("--warm-up", type=int, help="rounds before these (default: 1; on a GPU as many as recording a step takes)")
-    add("--json", type=Path, metavar="FILE", help="also write the results to a file, after every part")
+    add(
+        "--warm-up",
+        type=int,
+        help="untimed rounds before the timed ones (default: 1; on a GPU, enough to record a step)",
+    )
+    add("--json", type=Path, metavar="FILE", help="also write the results to FILE after every part")
     return parser
 
 
@@ -112,7 +118,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if unknown := [part for part in wanted if part not in PARTS]:
         parser.error(f"there is no part {unknown[0]}; the parts are {', '.join(PARTS)}")
     if "protocol" in wanted and not stages:
-        parser.error(f"the protocol has the stages {', '.join(protocol.STAGES)}")
+        parser.error(f"protocol needs one of its stages in --cases: {', '.join(protocol.STAGES)}")
     try:
         device = training_device(given.device, given.threads)
     except RapdartsError as error:
@@ -156,7 +162,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def facts(device: torch.device) -> dict[str, Any]:
-    """Return what the results depend on besides the code: machine, threads, clock and versions."""
+    """Return the circumstances of the measurement: date, commit, versions, machine, threads and clock."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),

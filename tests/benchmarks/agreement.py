@@ -1,4 +1,4 @@
-"""Part `agreement`: check that both supernets compute the same on the device at hand, before anything is timed there."""
+"""Part `agreement`: check that both supernets compute the same on a device, before anything is timed on it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from tests.benchmarks.turns import say, table
 LAYERS, CHANNELS, IMAGE, CLASSES, BATCH = 3, 16, (3, 16, 16), 10, 16
 SPACES = ("darts", "filters")
 KINDS = {"float64": (torch.float64, "none"), "float32": (torch.float32, "none"), "bf16": (torch.float32, "bf16")}
-"""Precision: the type of weights and images, and the search's `amp`. Our kernels have no float64, so torch's are used there."""
+"""Precisions: the type of weights and images, and the search's `amp`. Our kernels do not support float64; torch's replace them."""
 
 EXACT = 1e-10
 """The largest relative difference in float64."""
 
 TIMES = 3
-"""In lower precision: how many times farther from float64 than the plain supernet, which adds in another order."""
+"""In lower precision, the batched supernet may differ from float64 this many times as much as the plain one: it adds in another order."""
 
 SLACK = {"logits": 1e-5, "gradients": 0.05}
-"""In lower precision: the tolerance however close the plain supernet is, for rounding, and for gradients that change at a ReLU."""
+"""In lower precision, the smallest tolerance: rounding differs, and may change the sign before a ReLU and so the gradients."""
 
 FLOOR = 1e-3
-"""The gradient of a single weight is measured relative to its norm, or to this share of the largest norm, since it may cancel to zero."""
+"""Differences of a gradient are relative to its norm, but at least to this share of the largest norm: a norm may be almost zero."""
 
 
 def measure(device: torch.device) -> dict[str, Any]:
-    """Return relative differences of both supernets on `device` from the plain one in float64 on the CPU, and whether they agree."""
+    """Return the relative differences of both supernets on `device` from the plain one in float64 on the CPU, and whether both agree."""
     tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
@@ -77,7 +77,7 @@ def agree(plain: Mapping[str, float], batched: Mapping[str, float], exactly: boo
 def results(
     supernet: Supernet | BatchedSupernet, alpha: Architecture, images: Tensor, amp: str = "none"
 ) -> dict[str, Tensor]:
-    """Return the logits, and the gradients of a loss for alpha, the images and every weight under its name in the plain supernet."""
+    """Return the logits, and the gradients of a loss for alpha, the images and every weight, named as in the plain supernet."""
     architecture = deepcopy(alpha).to(images.device, images.dtype)
     x = images.detach().requires_grad_()
     labels = torch.arange(len(x), device=x.device) % CLASSES
@@ -95,7 +95,7 @@ def results(
 def under_plain_names(
     supernet: Supernet | BatchedSupernet, gradients: Mapping[str, Tensor | None]
 ) -> dict[str, Tensor]:
-    """Return the gradients of a supernet's weights under their names in the plain supernet, zero for weights without one.
+    """Return the gradients of a supernet's weights under their names in the plain supernet, or zeros for weights without a gradient.
 
     For a batched supernet, its unchanged batch statistics are included.
     """
@@ -111,7 +111,7 @@ def under_plain_names(
 
 
 def differences(found: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return relative differences from `exact`: of logits and gradients, of all weights together, and of the worst single weight."""
+    """Return relative differences from `exact`: of the logits, and of the gradients for alpha, images, all weights and the worst weight."""
     pairs = {name: (found[name].double().cpu(), value.double().cpu()) for name, value in exact.items()}
     off = {name: (ours - theirs).norm() for name, (ours, theirs) in pairs.items()}
     norms = {name: theirs.norm() for name, (_, theirs) in pairs.items()}
@@ -130,7 +130,7 @@ def report(figures: Mapping[str, Any]) -> str:
     """Return the relative differences as a table."""
     spaces = figures["spaces"]
     names = list(next(iter(next(iter(spaces.values())).values()))["plain"])
-    lines = [["relative difference from plain in float64 on the CPU", *names, ""]]
+    lines = [["relative difference from the plain supernet in float64 on the CPU", *names, ""]]
     for space, kinds in spaces.items():
         for kind, rows in kinds.items():
             for build in ("plain", "batched"):

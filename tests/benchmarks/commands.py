@@ -25,16 +25,16 @@ from tests.benchmarks.turns import Job, header, in_turns, rows, say, table, time
 ROOT = Path(__file__).resolve().parents[2]
 
 SKIPS = 2
-"""The cap on skips, P-DARTS' own."""
+"""P-DARTS' own cap on skips."""
 
 TIGHT = 0.85
 """The budgets of `derive`, as a share of the costs of the genotype derived without them, so that they always bind."""
 
 
 def derivations(rounds: int, warm_up: int) -> dict[str, Any]:
-    """Time a derivation in the space darts, after imports and prices: within two budgets and without, alternately.
+    """Time derivations in the space darts, alternately within two budgets and without any, after imports and pricing.
 
-    Every round derives from other random mixing weights.
+    Every round derives from new random mixing weights.
     """
     say("derive: pricing the space")
     space = named_space("darts")
@@ -59,7 +59,7 @@ def derivations(rounds: int, warm_up: int) -> dict[str, Any]:
 
 
 def wall_times(command: Sequence[str], against: str, rounds: int, warm_up: int) -> dict[str, Any]:
-    """Measure the wall time of a command of `rapdarts` and of the Python code `against`, each in new processes, alternately."""
+    """Measure the wall times of a `rapdarts` command and of the Python code `against`, run alternately, each in a new process."""
     say(f"rapdarts {' '.join(command)}")
     jobs = {f"rapdarts {' '.join(command)}": ["-m", "rapdarts", *command], f"python -c '{against}'": ["-c", against]}
     return timed(in_turns({name: partial(python, words) for name, words in jobs.items()}, by_wall, rounds, warm_up))
@@ -71,7 +71,7 @@ def python(words: Sequence[str]) -> None:
 
 
 def by_wall(job: Callable[[], object]) -> float:
-    """Return wall time in seconds: the CPU clock of this process does not cover another process."""
+    """Return the wall time of a job in seconds: the CPU clock of this process does not cover a process that the job starts."""
     began = time.perf_counter()
     job()
     return time.perf_counter() - began

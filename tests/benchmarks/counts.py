@@ -34,12 +34,12 @@ def operators(run: Callable[[], object]) -> Counter[str]:
 
 
 def saved_bytes(run: Callable[[], object], left_out: Iterable[Tensor]) -> int:
-    """Return the bytes of the distinct storages kept for the backward passes in `run`, without those of `left_out`."""
+    """Return the bytes of the distinct storages kept for the backward passes in `run`, except those of `left_out`."""
     storages: dict[int, Any] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage  # hold it, so that no later one gets its address
+        storages[storage.data_ptr()] = storage  # held, so that no later storage gets its address
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -50,10 +50,10 @@ def saved_bytes(run: Callable[[], object], left_out: Iterable[Tensor]) -> int:
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """Return how far memory rises in `run` above its level before, in this process, which should be a new one.
+    """Return the bytes by which the memory of this process, which should be a new one, rises during `run`.
 
     On a GPU this is the memory reserved by torch, because the pool of a CUDA graph does not count as allocated between two
-    replays. On a CPU it is resident memory, without what the process had freed before and not returned.
+    replays. On a CPU it is resident memory; the reuse of memory that was freed but not returned is not counted.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

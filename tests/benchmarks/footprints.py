@@ -1,4 +1,4 @@
-"""Part `memory`: the expected memory of a step of the search, and how far memory rises when it runs."""
+"""Part `memory`: the expected memory of a step of the search, and the memory that the step takes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def measure(sizes: Sizes, cases: Sequence[str], device: torch.device) -> dict[str, Any]:
-    """Return the bytes of every case and variant: alive, expected in a process, and measured in its first steps."""
+    """Return the bytes of every case and variant: of live tensors, expected for a process, and measured in a process's first steps."""
     figures = {case: {name: _variant(case, name, sizes, device) for name in VARIANTS} for case in cases}
     return {"sizes": asdict(sizes), "cases": figures}
 
@@ -52,7 +52,7 @@ def stage_of(case: str, name: str, sizes: Sizes, device: torch.device) -> Stage:
 
 
 def taken(case: str, name: str, sizes: Sizes, device: torch.device, threads: int) -> int:
-    """Return by how much a process grows while it builds a stage and takes its first steps: weight steps, then alternations.
+    """Return the bytes by which this process grows while it builds a stage and takes its first weight steps and alternations.
 
     On a GPU this is the memory reserved by torch, including the pools of CUDA graphs.
     """

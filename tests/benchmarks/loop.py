@@ -1,4 +1,4 @@
-"""The search's own loop with timers: the time from batch to batch, and the share of the supernet."""
+"""Timers in the search's own loop: the time from batch to batch, and the time of the supernet's passes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from rapdarts.training.session import open_run
 from tests.benchmarks.stages import Stage
 
 PASSES = 4
-"""Forward and backward of the alpha pass and of the weight pass."""
+"""Timed passes in an alternation: forward and backward, on the search batch and on the training batch."""
 
 
 class Watch:
-    """Time stamps by the clock of a device, and the seconds between two of them."""
+    """Time stamps from the clock of a device, and the seconds between two of them."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.clock = device, clock(device)
@@ -45,10 +45,10 @@ class Watch:
 
 
 def watched(stage: Stage, steps: int, warm_up: int) -> tuple[list[float], list[float] | None]:
-    """Return the seconds of `steps` alternations of the search at a stage, and of the supernet's passes in each, after `warm_up` others.
+    """Return the seconds of `steps` alternations at a stage and of the supernet's passes in each, after `warm_up` untimed ones.
 
-    This runs the search's own loop, with its batches, prices, optimisers and record. A GPU replays whole steps, so that
-    nothing inside them can be timed: there the second value is None.
+    This runs the search's own loop, with its batches, prices, optimisers and record. A GPU replays whole steps, so
+    the passes inside them cannot be timed, and the second value is None.
     """
     watch, asked, passes = Watch(stage.device), [], []
     batches, build, grad = Run.batches, loop.build_stage, torch.autograd.grad
@@ -95,7 +95,7 @@ def watched(stage: Stage, steps: int, warm_up: int) -> tuple[list[float], list[f
         return whole, None
     if len(passes) != PASSES * (warm_up + steps):
         raise RuntimeError(
-            f"{len(passes)} passes in {warm_up + steps} steps: the search's step has changed, and so must this timer"
+            f"{len(passes)} passes in {warm_up + steps} steps, not {PASSES} per step: adapt this timer to the step of the search"
         )
     spent = [watch.between(first, last) for first, last in passes]
     return whole, [sum(spent[at : at + PASSES]) for at in range(PASSES * warm_up, len(spent), PASSES)]

@@ -16,7 +16,7 @@ from tests.benchmarks.turns import in_turns, say
 
 
 def measure(sizes: Sizes, device: torch.device, rounds: int, warm_up: int) -> dict[str, Any]:
-    """Return the images a second of whole epochs, and the seconds of each epoch."""
+    """Return the throughput over whole epochs in images a second, and the seconds of each epoch."""
     say("data: reading epochs")
     data = random_pictures(sizes.images, sizes.side, device)
     augment = Augment(data.mean, data.std, crop=4, flip=True, cutout=sizes.side // 2)
@@ -28,12 +28,12 @@ def measure(sizes: Sizes, device: torch.device, rounds: int, warm_up: int) -> di
             pass
 
     times = in_turns({"epoch": epoch}, timer(device), rounds, warm_up)["epoch"]
-    images = min(len(data.train), batches.steps * sizes.batch)  # a single remaining image is dropped
+    images = min(len(data.train), batches.steps * sizes.batch)  # a last batch of a single image is dropped
     return {"images": images, "batch": sizes.batch, "seconds": times, "images_per_s": images / median(times)}
 
 
 def report(figures: Mapping[str, Any]) -> str:
     speed, batch, images = figures["images_per_s"], figures["batch"], figures["images"]
     return (
-        f"data: {speed:,.0f} images a second in batches of {batch}, by the median of whole epochs of {images:,} images"
+        f"data: {speed:,.0f} images a second in batches of {batch}, the median over whole epochs of {images:,} images"
     )

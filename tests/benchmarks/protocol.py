@@ -1,4 +1,4 @@
-"""Part `protocol`: the time of P-DARTS' whole search, predicted from steps of its stages, and how close these come to the floor."""
+"""Part `protocol`: the time of P-DARTS' whole search, predicted from steps of its stages, and a lower bound from memory bandwidth."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def measure(sizes: Sizes, cases: Sequence[str], device: torch.device, rounds: in
 
     Values under `predicted` are not measured: they are medians of timed steps, times the number of steps in the protocol.
     """
-    say("protocol: the bandwidth of memory")
+    say("protocol: measuring the memory bandwidth")
     copied = copy_figures(device, rounds, warm_up)
     plan = plan_of(sizes, device)
     stages = {case: _stage(case, sizes, device, rounds, warm_up, copied["bytes_per_s"], plan) for case in cases}
     per_stage = [stage["predicted_s"] for stage in stages.values()]
     total = {name: sum(stage[name] for stage in per_stage) for name in per_stage[0] if name != "ratio"}
-    basis = f"extrapolated: medians of {rounds} timed steps of each kind, times the steps of the protocol"
+    basis = f"extrapolated: medians of {rounds} timed steps of each kind, times the number of steps in the protocol"
     whole = set(STAGES) <= set(cases)
     predicted = {"basis": basis, "whole_protocol": whole, "seconds": counted(total)}
     return {"sizes": asdict(sizes), "plan": plan, "copy": copied, "stages": stages, "predicted": predicted}
 
 
 def plan_of(sizes: Sizes, device: torch.device) -> dict[str, int]:
-    """Return the number of steps in a stage of the protocol, whose first epochs train weights only."""
+    """Return the number of steps of each kind in a stage of the protocol, whose first epochs train weights only."""
     config = settings_of(sizes)
     epochs, warm_up = config.search.epochs, config.search.warmup_epochs
     steps = SearchBatches.of(random_pictures(sizes.images, sizes.side, device), config).steps
@@ -61,7 +61,7 @@ def plan_of(sizes: Sizes, device: torch.device) -> dict[str, int]:
 
 
 def copy_figures(device: torch.device, rounds: int, warm_up: int) -> dict[str, Any]:
-    """Measure memory bandwidth by a large copy, which reads and writes every byte once."""
+    """Measure memory bandwidth with a large copy, which reads and writes every byte once."""
     source = torch.ones(COPIED[device.type], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     times = in_turns({"copy": lambda: target.copy_(source)}, timer(device), rounds, warm_up)["copy"]
@@ -69,7 +69,7 @@ def copy_figures(device: torch.device, rounds: int, warm_up: int) -> dict[str, A
 
 
 def floor_bytes(contender: Plain | Batched) -> int:
-    """Return the bytes that an alternation must move: those kept by its passes, written and read once, and the weights, read in both."""
+    """Return the bytes an alternation must move: tensors kept for the backward passes, written and read, and weights, read twice."""
     kept = sum(counts.saved_bytes(run, contender.learned) for run in (contender.alpha_pass, contender.weight_pass))
     return 2 * kept + 2 * sum(weight.nbytes for weight in contender.weights)
 
@@ -107,7 +107,7 @@ def _turns(case: str, stages: Mapping[str, Stage], rounds: int, warm_up: int) ->
 
 
 def report(figures: Mapping[str, Any]) -> str:
-    """Return the results as tables: one for each stage, one for the whole."""
+    """Return the results as tables: one for each stage, and one for the whole search."""
     plan, copied, predicted = figures["plan"], figures["copy"], figures["predicted"]
     parts = [
         words_of(figures["sizes"]),
@@ -134,7 +134,7 @@ def _table(case: str, figures: Mapping[str, Any]) -> str:
     for step in STEPS:
         lines += rows(step.replace("_", " "), figures[step], seconds)
     own = ("", *(seconds(figures["loop"][name]["median_s"]) for name in names[1:]))
-    lines.append(["the same in the search itself", *own])
+    lines.append(["alternation in the search's own loop", *own])
     lines.append(["floor of an alternation", *(seconds(figures["floor_s"][name]) for name in names)])
     lines.append(["floor / alternation", *(f"{100 * figures['floor_share'][name]:.1f} %" for name in names)])
     return f"{case}: {figures['stage']}\n{table(lines)}"

@@ -1,4 +1,4 @@
-"""Part `retrain`: the time of a step of retraining, by precision and memory layout, and the share of its batch."""
+"""Part `retrain`: the time of a step of retraining, by precision and memory layout, and the share of it spent on preparing the batch."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ MODES: dict[str, dict[str, Any]] = {
     "bf16, kernels by trial": {"amp": "bf16"},
     "bf16, compiled": {"amp": "bf16", "compile": True},
 }
-"""The measured settings of the recipe; all but the first are channels-last, like a retraining.
+"""Settings of retraining that are measured; all but the first use the channels-last layout, like every retraining.
 
-By trial: cuDNN times its kernels and takes the fastest. A search or a retraining does not allow this, to stay reproducible.
+"By trial" lets cuDNN time its kernels and take the fastest, which searches and retrainings forbid, to stay reproducible.
 """
 
 
 def measure(
     sizes: Sizes, layers: int, channels: int, device: torch.device, rounds: int, warm_up: int, compiled: bool
 ) -> dict[str, Any]:
-    """Time steps of the retraining loop on random pixels, PDARTS with its auxiliary head, one mode after the other."""
+    """Time steps of the retraining loop for PDARTS with its auxiliary head, on random pixels, one mode after the other."""
     modes = {
         mode: _mode(mode, sizes, layers, channels, device, rounds, warm_up)
         for mode in MODES
@@ -87,7 +87,7 @@ def _mode(
 def _watched(
     config: Experiment, data: DataSet, layers: int, channels: int, mode: str, rounds: int, warm_up: int
 ) -> tuple[list[float], list[float]]:
-    """Return the seconds from batch to batch of the retraining's own loop, and the seconds spent on the batch itself."""
+    """Return the seconds from batch to batch in the retraining's own loop, and the seconds spent on preparing each batch."""
     watch, asked, dealt = Watch(data.train.labels.device), [], []
     batches = Run.batches
 
@@ -119,7 +119,7 @@ def _watched(
 def report(figures: Mapping[str, Any]) -> str:
     sizes = figures["sizes"]
     head = f"PDARTS, {figures['layers']} cells x {figures['channels']} channels with its auxiliary head, batch {sizes['batch']}"
-    lines = [["", "images a second", "step", "share of the batch", "peak memory"]]
+    lines = [["", "images a second", "step", "preparing the batch", "peak memory"]]
     for mode, found in figures["modes"].items():
         peak = "" if found["peak_bytes"] is None else megabytes(found["peak_bytes"])
         share = f"{100 * found['batches_share']:.1f} %"

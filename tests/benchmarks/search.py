@@ -1,4 +1,4 @@
-"""Part `search`: the plain supernet against the batched one, stage by stage."""
+"""Part `search`: the plain supernet compared with the batched one, stage by stage."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _turns(case: str, stage: Stage, rounds: int, warm_up: int) -> dict[str, Any]
     """Count and time both builds side by side."""
     builds = {name: build(stage) for name, build in BUILDS.items()}
     operators, saved = {}, {}
-    # Count first: later, a GPU replays CUDA graphs.
+    # Count before timing: once a GPU replays CUDA graphs, operators can no longer be counted.
     say(f"{case}: counting")
     for name in PASSES:
         runs = {build: getattr(has, name) for build, has in builds.items()}
@@ -55,7 +55,7 @@ def _turns(case: str, stage: Stage, rounds: int, warm_up: int) -> dict[str, Any]
 
 
 def _own_steps(stage: Stage, timed_alone: Mapping[str, Any], rounds: int, warm_up: int) -> dict[str, Any]:
-    """Time the search's own alternation, and the share of it outside the supernet's passes.
+    """Time the search's own alternations, and return the share of their time outside the supernet's passes.
 
     On a GPU the passes cannot be timed inside a step, so their separate times are used.
     """
@@ -63,13 +63,13 @@ def _own_steps(stage: Stage, timed_alone: Mapping[str, Any], rounds: int, warm_u
     if inside is None:
         source, inside = "timed separately", [sum(timed_alone[name]["batched"]["median_s"] for name in PASSES)] * rounds
     else:
-        source = "in the same steps"
+        source = "timed in the same steps"
     share = median(1 - passes / step for passes, step in zip(inside, whole, strict=True))
     return {**timed({"step": whole})["step"], "passes_s": inside, "passes": source, "outside_share": share}
 
 
 def _peak(build: str, case: str, sizes: Sizes, amp: str, device: torch.device) -> int:
-    """Return the bytes by which memory rises in the first steps, in a new process: here, garbage may be collected meanwhile."""
+    """Return the bytes by which memory rises in the first steps, in a new process, since this one may free garbage meanwhile."""
     given = (build, case, sizes, amp, device, torch.get_num_threads())
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(peak_of, *given).result()

@@ -1,6 +1,6 @@
-"""`python -m tests.benchmarks.stage3`: the training loss of a small stage 3, and how much choices in which programs differ change it.
+"""`python -m tests.benchmarks.stage3`: the training loss of a small stage 3, and its change under choices in which programs differ.
 
-docs/fidelity.md has the results. All choices but one are those of the search; runs of one seed are compared in pairs.
+docs/fidelity.md has the results. A variant changes one or two choices of the search; runs with the same seed are compared in pairs.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ SETTINGS: list[tuple[str, Any]] = [
     ("search.lr", 0.025),
     ("search.alpha_lr", 6e-4),
 ]
-"""A stage 3 that one CPU core trains in half a minute: 240 digits in each half, 10 steps an epoch; optimisers as published."""
+"""A stage 3 that one CPU core trains in half a minute: 240 digits in each half, 10 steps per epoch, and the published optimisers."""
 
 STAGE, SEEDS = 2, 5
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Choices that change the training loss without being an error of either program."""
+    """Choices that change the training loss without being errors of either program."""
 
-    epochs_ahead: int = 0  # of the learning rate; 1: a scheduler that is stepped first, under PyTorch 1.1 or newer
-    dropout: bool = True  # P-DARTS' program has none unless asked
+    epochs_ahead: int = 0  # lead of the learning rate; 1: the scheduler is stepped first, under PyTorch 1.1 or newer
+    dropout: bool = True  # off by default in P-DARTS' program
     in_file_order: bool = False  # the first half of the images trains the weights, whatever their classes
-    candidates: int = 0  # added to the seed that draws which candidates are left
+    candidates: int = 0  # added to the seed that draws the remaining candidates
     numbers: int = 0  # added to the seed of initial weights, halves, order and masks
 
 
@@ -65,7 +65,7 @@ VARIANTS = {
 
 
 def train_losses(config: Experiment, data: DataSet, prices: PriceTable, seed: int, choices: Choices) -> list[float]:
-    """Train stage 3 on three random candidates an edge; return the mean training loss of each epoch."""
+    """Train stage 3 with three random candidates per edge; return the mean training loss of each epoch."""
     config, settings = replace(config, seed=seed + choices.numbers), config.search
     space = named_space("darts")
     space = prune(space, np.random.default_rng(seed + choices.candidates).random(space.mask.shape), 3)
@@ -92,12 +92,12 @@ def train_losses(config: Experiment, data: DataSet, prices: PriceTable, seed: in
 
 
 def summary(differences: list[float]) -> str:
-    """Return the mean and its standard error."""
+    """Return the mean and its standard error as text."""
     return f"{mean(differences):+.3f} +- {stdev(differences) / len(differences) ** 0.5:.3f}"
 
 
 def main() -> int:
-    """Print the loss of the last epoch as it is, and the paired difference of every variant."""
+    """Print the loss of the last epoch with the choices of the search, and the paired difference of every variant."""
     torch.set_num_threads(1)
     config = resolve_experiment("digits", SETTINGS, "search")
     data = load_dataset(config.data, torch.device("cpu"), 0)
@@ -108,7 +108,7 @@ def main() -> int:
         last[name] = [train_losses(config, data, prices, seed, choices)[-1] for seed in range(SEEDS)]
     plain = last.pop("as it is")
     print(f"training loss of the last epoch: {summary(plain).lstrip('+')} ({SEEDS} seeds)")
-    lines = [["instead", "difference", "by seed"]]
+    lines = [["variant", "difference", "by seed"]]
     for name, losses in last.items():
         differences = [loss - ours for loss, ours in zip(losses, plain, strict=True)]
         lines.append([name, summary(differences), " ".join(f"{one:+.2f}" for one in differences)])

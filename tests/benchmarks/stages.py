@@ -1,4 +1,4 @@
-"""A stage of P-DARTS' search in two builds: the plain supernet, trained like P-DARTS' own, and the batched one, run like a search."""
+"""A stage of P-DARTS' search in two builds: the plain supernet, trained as in P-DARTS' program, and the batched one, run as in a search."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from rapdarts.training.optimizer import autocast, frozen, set_lr
 CLASSES = 10
 
 CASES = {"darts-1": ("darts", 0), "darts-2": ("darts", 1), "darts-3": ("darts", 2), "filters-1": ("filters", 0)}
-"""The measured stages: their space, and their number from 0."""
+"""The measured stages: the space of each, and its number in the search, from 0."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """All sizes; the defaults are P-DARTS' on CIFAR-10 (Chen et al. 2019, section 4.2)."""
+    """Sizes of a measurement; the defaults are those of P-DARTS on CIFAR-10 (Chen et al. 2019, section 4.2)."""
 
     batch: int = 96  # images
     channels: int = 16  # of the supernet's first cells
@@ -59,10 +59,10 @@ def settings_of(sizes: Sizes) -> Experiment:
 
 @lru_cache(maxsize=4)
 def random_pictures(images: int, side: int, device: torch.device) -> DataSet:
-    """Return random images in the shape of CIFAR-10; their content does not change the time of a step."""
+    """Return random images in place of CIFAR-10; their content does not affect the time of a step."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8, generator=generator)
-    labels = torch.arange(images) // 2 % CLASSES  # pairs of a class, so that even a few images can be split by class
+    labels = torch.arange(images) // 2 % CLASSES  # in pairs, so that even a few images can be split by class
     pictures = InMemory(pixels, labels).to(device)
     names = tuple(map(str, range(CLASSES)))
     return DataSet("random", pictures, pictures, pictures.image, CLASSES, names, (0.5,) * 3, (0.25,) * 3, "")
@@ -85,11 +85,11 @@ class Stage:
 
     @classmethod
     def of(cls, case: str, sizes: Sizes, device: torch.device, amp: str = "none") -> Stage:
-        """Return one of CASES, at the initial rate of its skip dropout. `amp` is the precision of the batched supernet."""
+        """Return the stage of one of CASES, with skip dropout at its initial rate. `amp` is the precision of the batched supernet."""
         name, number = CASES[case]
         config, space = settings_of(sizes), named_space(name)
         settings = config.search
-        # The candidates that a search could have left: pruned by random weights.
+        # Prune by random weights, to candidates that a search could have left.
         weights = np.random.default_rng(number).random(space.mask.shape)
         space = prune(space, weights, settings.candidates[number] or len(space.primitives))
         only = replace(
@@ -125,7 +125,7 @@ class Stage:
 
 
 class Plain:
-    """The plain supernet, trained like P-DARTS' own: NCHW, and in every pass a complete `loss.backward()` for weights and alpha."""
+    """The plain supernet, trained as in P-DARTS' program: in NCHW, with a full `loss.backward()` for weights and alpha in every pass."""
 
     def __init__(self, stage: Stage) -> None:
         settings = self.settings = stage.config.search
@@ -184,7 +184,7 @@ class Plain:
 
 
 class Batched:
-    """The batched supernet, built, placed and stepped by the search's functions; on a GPU steps and passes are replayed as CUDA graphs."""
+    """The batched supernet, built, placed and stepped by the search's functions; on a GPU, CUDA graphs replay its steps and passes."""
 
     def __init__(self, stage: Stage) -> None:
         settings = self.settings = stage.config.search
@@ -223,5 +223,5 @@ BUILDS: dict[str, Callable[[Stage], Plain | Batched]] = {"plain": Plain, "batche
 
 
 def settled(device: torch.device) -> int:
-    """Return the number of calls after which the time of a step is steady: a GPU records it first."""
+    """Return the number of calls after which the time of a step is steady: a GPU first records the step."""
     return EAGER + 2 if device.type == "cuda" else 1

@@ -40,7 +40,7 @@ def test_no_benchmark_is_collected_as_a_test() -> None:
 def test_operators_exclude_views() -> None:
     x = torch.randn(2, 3, requires_grad=True)
     found = counts.operators(lambda: (x.view(3, 2) * 2).relu().sum().backward())
-    # The gradient of the sum is an expanded tensor, that of the view a view.
+    # The gradients of the sum and of the view are views, which are not counted.
     backward = {"aten.ones_like": 1, "aten.threshold_backward": 1}
     assert found == {"aten.mul": 2, "aten.relu": 1, "aten.sum": 1, **backward}
 
@@ -49,15 +49,15 @@ def test_kept_bytes_count_each_storage_once() -> None:
     x, weight = torch.randn(5, 3), torch.randn(4, 3, requires_grad=True)
 
     def run() -> None:
-        y = torch.nn.functional.linear(x, weight).relu()  # x is kept for the weight's gradient, y for the relu's
-        (y * y.t().t()).sum().backward()  # y twice more, once as a view
+        y = torch.nn.functional.linear(x, weight).relu()  # x is kept for the weight's gradient, y for the ReLU's
+        (y * y.t().t()).sum().backward()  # y is kept twice more, once as a view
 
     assert counts.saved_bytes(run, [weight]) == 4 * (x.numel() + 5 * 4)
 
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_counts_of_a_pass(build: str) -> None:
-    """Counts agree with the profiler's, and are the same the second time."""
+    """Counts agree with the profiler's, and a second count gives the same."""
     contender = BUILDS[build](Stage.of("darts-2", TINY, CPU))
     names = ["convolution", "convolution_backward", "native_batch_norm", "native_batch_norm_backward", "relu"]
     for run in (contender.alpha_pass, contender.weight_pass):
@@ -87,8 +87,8 @@ def test_each_pass_computes_its_own_gradients() -> None:
     assert not any(torch.equal(new, old) for new, old in zip(after, before, strict=True))
 
 
-def test_the_peak_counts_what_is_alive_at_once() -> None:
-    """Two blocks of 64 MiB, one after the other, in a process that frees the first before the second."""
+def test_the_peak_counts_only_tensors_alive_at_the_same_time() -> None:
+    """A process allocates two blocks of 64 MiB and frees the first before it allocates the second."""
     code = "import torch; from tests.benchmarks.counts import peak_bytes; run = lambda: [torch.ones(2**24).sum() for _ in '12']"
     words = [sys.executable, "-c", f"{code}; print(peak_bytes(run, torch.device('cpu')))"]
     peak = int(subprocess.run(words, cwd=commands.ROOT, check=True, capture_output=True, text=True).stdout)
@@ -96,7 +96,7 @@ def test_the_peak_counts_what_is_alive_at_once() -> None:
 
 
 def test_the_peak_on_a_gpu_is_reserved_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pool of a CUDA graph stays reserved whatever is allocated; free memory is returned before the run."""
+    """The pool of a CUDA graph stays reserved even if nothing in it is allocated; unused memory is released before the run."""
     memory = {"reserved": 100, "peak": 700}
 
     def empty_cache() -> None:
@@ -152,7 +152,7 @@ def test_jobs_run_alternately() -> None:
 
 
 def assert_fit(figures: Any) -> int:
-    """Assert that all medians, minima and ratios follow from the times. Returns the number of ratios."""
+    """Assert that all medians, minima and ratios follow from the times; return the number of ratios."""
     if not isinstance(figures, dict):
         return 0
     if {"median_s", "minimum_s"} <= set(figures):
@@ -214,7 +214,7 @@ def test_the_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_memory_is_about_what_was_expected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The search's first steps in a new process; the gaps of its heap vary, so the bounds are wide."""
+    """Run the search's first steps in a new process; the gaps in its heap vary, so the bounds are wide."""
     monkeypatch.setattr(footprints, "VARIANTS", {"as it is": {}})
     words = ["--cases", "darts-1", "--channels", "8", "--batch", "64", "--layers", "3", "1", "1", "--side", "16"]
     file = tmp_path / "figures.json"
@@ -227,7 +227,7 @@ def test_memory_is_about_what_was_expected(
 
 
 @pytest.mark.slow
-def test_the_other_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_derive_cost_and_startup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = run(tmp_path / "figures.json", "data", "derive", "cost", "startup", "--rounds", "1")
     assert assert_fit(figures) == 3
     assert figures["data"]["images_per_s"] == 24 / median(figures["data"]["seconds"])
@@ -318,6 +318,6 @@ def test_every_choice_changes_the_loss_of_stage_3(
     assert stage3.main() == 0
     first, header, *rows = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"training loss of the last epoch: \d\.\d{3} \+- \d\.\d{3} \(2 seeds\)", first)
-    assert header.split() == ["instead", "difference", "by", "seed"]
+    assert header.split() == ["variant", "difference", "by", "seed"]
     assert len(rows) == len(stage3.VARIANTS)
     assert not [row for row in rows if "+0.000 +- 0.000" in row or "nan" in row]

@@ -31,14 +31,14 @@ def in_turns(
 def side_by_side(
     builds: Mapping[str, object], names: Sequence[str], time_of: Callable[[Job], float], rounds: int, warm_up: int
 ) -> dict[str, Any]:
-    """Return `timed` for each of the methods `names`; all methods of all builds run alternately."""
+    """Return the result of `timed` for each method in `names`; all methods of all builds run alternately."""
     jobs = {(name, build): getattr(has, name) for name in names for build, has in builds.items()}
     seconds = in_turns(jobs, time_of, rounds, warm_up)
     return {name: timed({build: seconds[name, build] for build in builds}) for name in names}
 
 
 def timed(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Return medians, minima and all times; `ratio` is the median of the first job over that of each other."""
+    """Return medians, minima and all times; `ratio` has the first job's median divided by that of every other job."""
     figures = {
         name: {"median_s": median(times), "minimum_s": min(times), "seconds": list(times)}
         for name, times in seconds.items()
@@ -47,7 +47,7 @@ def timed(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
 
 
 def counted(numbers: Mapping[str, float]) -> dict[str, Any]:
-    """Return counted or predicted numbers, with the first over each other as `ratio`."""
+    """Return counted or predicted numbers, and as `ratio` the first number divided by every other one."""
     return {**numbers, "ratio": _ratios(numbers)}
 
 
@@ -78,7 +78,7 @@ def megabytes(value: float) -> str:
 def words_of(sizes: Mapping[str, Any]) -> str:
     """Describe the sizes of a measurement."""
     image = f"3x{sizes['side']}x{sizes['side']}"
-    return f"batch {sizes['batch']}, {sizes['channels']} channels, images {image}, {sizes['images']:,} of them"
+    return f"batch {sizes['batch']}, {sizes['channels']} channels, {sizes['images']:,} images of {image}"
 
 
 def rows(title: str, figures: Mapping[str, Any], shown: Callable[[float], str] = seconds) -> list[list[str]]:
@@ -98,7 +98,7 @@ def header(title: str, names: Sequence[str]) -> list[str]:
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:
-    """Format lines of cells as text, the first column aligned left, the others right."""
+    """Format lines of cells as text, with the first column aligned left and the others right."""
     columns = max(map(len, lines))
     cells = [[*line, *[""] * (columns - len(line))] for line in lines]
     widths = [max(len(line[column]) for line in cells) for column in range(columns)]

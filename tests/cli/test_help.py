@@ -1,4 +1,4 @@
-"""Help fits the terminal: no line is longer, no word is broken, and nothing is left out."""
+"""Help fits the terminal: no line is too long, no word is broken, and nothing is left out."""
 
 from __future__ import annotations
 
@@ -92,24 +92,24 @@ def test_help_follows_its_key_on_the_next_line_if_space_is_short(terminal: int) 
 
 
 @pytest.mark.parametrize(("columns", "widest"), [(1, 60), (59, 60), (1000, 120)])
-def test_running_text_is_60_to_120_wide(terminal: int, widest: int) -> None:
+def test_running_text_is_60_to_120_columns_wide(terminal: int, widest: int) -> None:
     long = Command("report RUN", "report runs/net", "word " * 100, (ReportConfig,))
     assert widest - len("word ") < max(map(len, help_of(long).splitlines())) <= widest
 
 
-def test_without_a_terminal_help_is_80_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_help_is_80_columns_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     script = "from rapdarts.cli.main import main; main(['search', '--help'])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert 76 <= max(map(len, found.stdout.splitlines())) <= 80
 
 
-def test_the_overview_costs_little_more_than_starting_python() -> None:
+def test_the_overview_takes_little_longer_than_starting_python() -> None:
     def seconds(*words: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, *words], capture_output=True, timeout=60, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    bare = min(seconds("-c", "pass") for _ in range(3))  # slow or busy machines need more for both
+    bare = min(seconds("-c", "pass") for _ in range(3))  # a slow or busy machine takes longer for both
     assert min(seconds("-m", "rapdarts", "--help") for _ in range(3)) < max(0.15, 5 * bare)

@@ -184,15 +184,19 @@ def test_an_unknown_target_is_rejected_without_loading_torch(verb: str, elsewher
         (InputError("a\nb\t\x1b[31m"), 2, r"rapdarts: error: a\nb\t\x1b[31m"),
         (DivergedError("it is not finite."), 5, "rapdarts: error: it is not finite."),
         (Preempted("stopped; continue with resume=true."), 75, "rapdarts: stopped; continue with resume=true."),
-        (KeyboardInterrupt(), 130, "rapdarts: stopped at once; everything saved before is kept."),
+        (KeyboardInterrupt(), 130, "rapdarts: stopped immediately; everything saved so far is kept."),
         (PermissionError(13, "Permission denied", "x"), 6, "rapdarts: error: x cannot be used: Permission denied."),
         (BrokenPipeError(32, "Broken pipe"), 6, "rapdarts: error: a file cannot be used: Broken pipe."),
         (
             type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.\nTried"),
             7,
-            "rapdarts: error: out of memory (CUDA out of memory.); reduce the batch size or the channels.",
+            "rapdarts: error: out of memory (CUDA out of memory.); reduce the batch size or the number of channels.",
         ),
-        (MemoryError(), 7, "rapdarts: error: out of memory (MemoryError); reduce the batch size or the channels."),
+        (
+            MemoryError(),
+            7,
+            "rapdarts: error: out of memory (MemoryError); reduce the batch size or the number of channels.",
+        ),
         (
             ValueError("first\nsecond"),
             1,
@@ -200,7 +204,7 @@ def test_an_unknown_target_is_rejected_without_loading_torch(verb: str, elsewher
         ),
     ],
 )
-def test_every_failure_is_one_line_and_an_exit_code(
+def test_every_failure_gives_one_line_and_an_exit_code(
     error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(call: Call) -> None:
@@ -242,7 +246,7 @@ def test_a_closed_pipe_is_not_a_failure() -> None:
     assert (found.returncode, found.stderr) == (0, "")
 
 
-def test_a_full_disk_on_stdout_is_one_line() -> None:
+def test_a_full_disk_on_stdout_is_reported_in_one_line() -> None:
     found = shell("rapdarts --help > /dev/full")
     words = "rapdarts: error: standard output cannot be written: No space left on device.\n"
     assert (found.returncode, found.stderr) == (6, words)
@@ -309,8 +313,10 @@ def test_the_skeleton_of_the_command_line_overrides_the_genotypes(
         raise InputError(f"{blueprint.skeleton.layers} x {blueprint.skeleton.channels}.")
 
     monkeypatch.setattr(launch.retraining, "retrain", retrain)
-    own = ", as the genotype was priced, not the experiment's 6 cells x 16 channels with the cifar stem"
-    mobile = ", as the genotype was priced, not the experiment's 14 cells x 48 channels with the imagenet stem"
+    own = ", at which the genotype was priced, instead of the experiment's 6 cells x 16 channels with the cifar stem"
+    mobile = (
+        ", at which the genotype was priced, instead of the experiment's 14 cells x 48 channels with the imagenet stem"
+    )
     (elsewhere / "same.json").write_text(replace(priced, skeleton=Skeleton(6, 16, (1, 8, 8), 10)).to_json())
     for number, (target, setting, built, why) in enumerate(
         [
@@ -372,7 +378,7 @@ def test_exported_genotypes_read_back(name: str, capsys: pytest.CaptureFixture[s
 
 @pytest.fixture
 def searched(elsewhere: Path) -> Path:
-    """Create the run folder of a finished search, with architecture parameters that favour skips."""
+    """Create the run folder of a finished search, with alphas that favour skips."""
     import torch
 
     from rapdarts.architecture.space import Skeleton
@@ -410,7 +416,7 @@ def test_derive_lists_all_candidates(capsys: pytest.CaptureFixture[str], searche
     assert skips <= 2
 
 
-def test_derive_by_another_rule_and_skeleton(
+def test_derive_with_another_rule_and_skeleton(
     capsys: pytest.CaptureFixture[str], searched: Path, elsewhere: Path
 ) -> None:
     words = run(capsys, "derive", str(searched), "rule=darts", "layers=4", "channels=6", "out=other.json")

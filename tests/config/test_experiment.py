@@ -67,7 +67,7 @@ def test_a_shipped_experiment_loads_and_fits_its_space(name: str, verb: str) -> 
 
 @SHIPPED
 def test_a_shipped_experiment_is_a_structured_config_of_omegaconf(name: str) -> None:
-    """It is typed and read-only, and is printed as OmegaConf writes it."""
+    """It is typed, read-only, and saved as OmegaConf would save it."""
     found = resolve_experiment(name, [("budget.params", "3.0M"), ("hardware", "1e3"), ("latency_of", "")], "search")
     structured = OmegaConf.structured(found)
     assert key_values.save_yaml(found) == OmegaConf.to_yaml(structured)
@@ -120,7 +120,7 @@ def test_printed_configurations_read_back_to_the_same_experiment(
 
 
 def test_defaults_match_the_paper() -> None:
-    """Chen et al. 2019, sections 4.2 and 4.3, and its code."""
+    """Chen et al. 2019, sections 4.2 and 4.3, and their code."""
     found = Experiment()
     search, retrain = found.search, found.retrain
     assert (search.layers, search.candidates, search.skip_dropout) == ([5, 11, 17], [0, 5, 3], [0.1, 0.4, 0.7])
@@ -145,7 +145,7 @@ def test_the_strategy_darts_matches_its_paper(tmp_path: Path) -> None:
     assert (search.layers, search.candidates, search.skip_dropout) == ([8], [0], [0.0])
     assert (search.epochs, search.warmup_epochs, search.batch, search.channels) == (50, 0, 64, 16)
     assert (search.lr, search.lr_min, search.alpha_lr, search.alpha_clip) == (0.025, 0.001, 3e-4, 0.0)
-    assert search.rule == "auto"  # DARTS' own rule without a budget: tests/strategy/test_rule.py
+    assert search.rule == "auto"  # which means DARTS' own rule without a budget; see tests/strategy/test_rule.py
 
 
 def test_keys_of_a_file_override_presets(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_pdarts_on_the_command_line_resets_the_presets_of_darts(tmp_path: Path) 
 
 @pytest.mark.parametrize("chooser", PRESETS)
 def test_a_choice_on_the_command_line_applies_all_its_presets(chooser: str, tmp_path: Path) -> None:
-    """Regardless of the file's values for these keys, and of its own choice."""
+    """The file's own choice, and its values for the same keys, are ignored."""
     section, _, name = chooser.partition(".")
     for choice, presets in PRESETS[chooser].items():
         for in_file in PRESETS[chooser]:
@@ -297,7 +297,7 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
     for name in ("dgits", "digits/", "../digits", "experiments/digits", "x" * 10_000, "di\0gits"):
         with pytest.raises(
             InputError,
-            match=r"there is no experiment .*; (the nearest is|choose from) .*; your own file must end in .yaml",
+            match=r"there is no experiment .*; (the nearest is|choose from) .*; the name of your own file must end in .yaml",
         ):
             resolve_experiment(name, [], "search")
     for path in ("none.yaml", str(tmp_path), "a\0b.yaml"):
@@ -305,7 +305,7 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
             resolve_experiment(path, [], "search")
 
 
-# --- what fits together ------------------------------------------------------------------------------------------
+# --- keys that must fit together ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
         ),
         (
             "search: {candidates: [0, 0, 3]}",
-            "search.candidates: only the first stage may keep all (0); give a number for the others.",
+            "search.candidates: only the first stage may keep all candidates (0); give a positive number for every later stage.",
         ),
         (
             "search: {warmup_epochs: 25}",
@@ -330,7 +330,7 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
         ),
         (
             "search: {partial_channels: 4, channels: 6}",
-            "search.partial_channels=4 does not divide search.channels=6; give a divisor of it, or 1.",
+            "search.partial_channels=4 does not divide search.channels=6; give a divisor of 6, such as 1.",
         ),
         ("search: {lr_min: 0.1}", "search.lr_min=0.1 is above search.lr=0.025; make it smaller."),
         ("retrain: {lr_min: 0.1}", "retrain.lr_min=0.1 is above retrain.lr=0.025; make it smaller."),
@@ -341,9 +341,12 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
         ),
         (
             "retrain: {nesterov: true, momentum: 0}",
-            "retrain.nesterov=true needs momentum; add retrain.momentum=0.9, or leave it out.",
+            "retrain.nesterov=true needs momentum; add retrain.momentum=0.9, or set retrain.nesterov=false.",
         ),
-        ("data: {mean: [0.5]}", "data.mean and data.std must have the same length; give both, or neither."),
+        (
+            "data: {mean: [0.5]}",
+            "data.mean and data.std must have the same length; give one number per channel for each, or leave both out.",
+        ),
         ("device: quantum", "device=quantum is not a device; write auto, cpu, cuda or cuda:N."),
         ("device: mps", "device=mps is not a device; write auto, cpu, cuda or cuda:N."),
         ("device: meta", "device=meta is not a device; write auto, cpu, cuda or cuda:N."),
@@ -399,7 +402,7 @@ def test_the_cost_of_random_genotypes_is_an_amount() -> None:
 
 
 def test_budgets_are_read_as_numbers(tmp_path: Path) -> None:
-    """Texts in older run folders are read too, and the word none removes a budget of a file."""
+    """Budgets stored as text in older run folders are read too; the word none removes the budget of a file."""
     old = "search: {budget: {macs: 500M, params: '', bytes: none, energy: '0.002', latency: ''}}"
     budget = of(old, tmp_path).search.budget
     assert (budget.macs, budget.params, budget.bytes, budget.energy, budget.latency) == (5e8, None, None, 0.002, None)
@@ -421,7 +424,7 @@ def test_budgets_of_a_derivation_override_those_of_its_run() -> None:
 
 
 def test_digests_of_amounts_match_older_versions() -> None:
-    """A plain number has the digest of the text that older versions stored."""
+    """A number has the same digest as the text that older versions stored."""
     lines = [f"{key.name}={key_values.get(Experiment(), key.name)!r}" for key in key_values.keys(Experiment)]
     lines = [line for line in lines if line.partition("=")[0] not in resolve.HARMLESS]
     lines = [re.sub(r"^(search\.budget\.\w+)=None$", r"\1=''", line) for line in lines]
@@ -449,7 +452,7 @@ def test_image_shapes_are_read() -> None:
 
 
 def likely(key: key_values.Key) -> st.SearchStrategy[Any]:
-    """Return a strategy for values within a knob's range."""
+    """Return a Hypothesis strategy for values within a knob's range."""
     facts = key.facts
     if facts["choices"]:
         return st.sampled_from(facts["choices"])

@@ -1,4 +1,4 @@
-"""Lookup of the experiment: the one given, that of the run to resume, or that of the run a network comes from."""
+"""Lookup of the experiment: a given one, that of the run to resume, or that of the run that the network comes from."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def test_a_missing_experiment_is_rejected(verb: str, tmp_path: Path) -> None:
 def test_a_ranking_is_not_an_experiment_to_train_with(tmp_path: Path) -> None:
     ranking = run_folder(tmp_path / "rank", seed=1)
     (ranking / "ranking.json").write_text("{}")
-    with pytest.raises(InputError, match="rank is a ranking, which has only a short recipe; name an experiment"):
+    with pytest.raises(
+        InputError, match="rank is a ranking, whose recipe is too short for a retraining; name an experiment"
+    ):
         find_experiment("retrain", "", None, {}, origin=ranking)
     assert seed_of("digits", None, {}, origin=ranking) == 0
 
@@ -70,7 +72,7 @@ def test_data_other_than_the_runs_must_be_confirmed(tmp_path: Path, monkeypatch:
     origin = run_folder(tmp_path / "search", data=DataConfig("npz", os.path.abspath("mine.npz")))
     assert find_experiment("retrain", "mine.yaml", None, {}, origin=origin).config.data.path == "mine.npz"
     for other in ("digits", {"data.path": "other.npz"}):
-        with pytest.raises(InputError, match=r"search is a run on npz .*mine\.npz, but the experiment .* has the data"):
+        with pytest.raises(InputError, match=r"search is a run on npz .*mine\.npz, but the experiment .* uses "):
             find_experiment("retrain", other, None, {}, origin=origin)
     confirmed = find_experiment("retrain", "digits", {"data.name": "digits"}, {}, origin=origin)
     assert confirmed.config.data.name == "digits"

@@ -1,4 +1,4 @@
-"""Suggestions for unknown keys: every name from another program, with and without a section, and none across sections."""
+"""Suggestions for unknown keys: for all known names from other programs, with and without a section, but never across sections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECTIONS = ("data", "skeleton", "search", "cost", "budget", "random", "retrain",
 
 PRICED = "use search.cost.{0} or search.budget.{0}"
 SUGGESTED = {
-    # (bare, with sections)
+    # names: (suggestion without a section, suggestions by section)
     "flop flops mflop mflops gflop gflops madds mult_adds multiply_adds ops": (
         "use search.cost.macs, search.budget.macs or search.random.macs (1 MAC is 2 FLOPs)",
         {
@@ -45,15 +45,17 @@ SUGGESTED = {
         },
     ),
     "memory mem": (
-        PRICED.format("bytes") + " (size of the weights), or search.cost.peak_memory (peak of activations; no budget)",
+        PRICED.format("bytes")
+        + " (size of the weights), or search.cost.peak_memory (peak size of activations; cannot have a budget)",
         {
             "budget": "use search.budget.bytes (size of the weights)",
-            "cost": "use search.cost.bytes (size of the weights), or search.cost.peak_memory (peak of activations; no budget)",
+            "cost": "use search.cost.bytes (size of the weights), or search.cost.peak_memory (peak size of activations;"
+            " cannot have a budget)",
         },
     ),
     "ram sram peak peak_mem peak_ram activation_memory": (
-        "use search.cost.peak_memory (peak of activations; no budget)",
-        {"cost": "use search.cost.peak_memory (peak of activations; no budget)"},
+        "use search.cost.peak_memory (peak size of activations; cannot have a budget)",
+        {"cost": "use search.cost.peak_memory (peak size of activations; cannot have a budget)"},
     ),
     "acts activation num_activations": (PRICED.format("activations"), {"budget": "use search.budget.activations"}),
     "bandwidth dram memory_access memory_traffic": (
@@ -151,10 +153,10 @@ SUGGESTED = {
     "device gpu gpus cuda accelerator": ("use device", {"search": "use device", "retrain": "use device"}),
     "threads num_threads n_threads cpu_threads": ("use threads", {"data": "use threads"}),
 }
-"""Names from other programs with the suggestion without a section, for the command search, and the ones with sections."""
+"""Names from other programs, with the suggestions of the command search: for the bare names, and by section."""
 
 ELSEWHERE = {"num_classes", "n_classes"}
-"""Names that only keys of other commands have."""
+"""Names that stand only for keys of other commands."""
 
 
 def is_key(given: str) -> bool:
@@ -227,7 +229,7 @@ def test_other_commands_suggest_their_own_keys(schema: type, given: str, suggest
         ("num_layers", "retrain", "use skeleton.layers or search.layers"),
     ],
 )
-def test_a_name_without_a_section_means_the_commands_own(given: str, section: str, suggestion: str) -> None:
+def test_a_name_without_a_section_means_the_commands_own_key(given: str, section: str, suggestion: str) -> None:
     assert refusal(given, section=section) == suggestion
 
 
@@ -249,7 +251,7 @@ BUDGETS = "the keys of search.budget are macs, params, bytes, activations, traff
         ("budget.peak_memory", BUDGETS),
         # sections that SYNONYMS names explicitly
         ("data.flops", "use search.cost.macs, search.budget.macs or search.random.macs (1 MAC is 2 FLOPs)"),
-        ("budget.ram", "use search.cost.peak_memory (peak of activations; no budget)"),
+        ("budget.ram", "use search.cost.peak_memory (peak size of activations; cannot have a budget)"),
         ("rank.image_size", "use data.size"),
     ],
 )
@@ -270,7 +272,7 @@ def test_no_key_of_another_section_is_suggested_unless_the_table_says_so(section
         assert not found.startswith("use ")
 
 
-def test_experiments_and_mappings_suggest_the_same_and_accept_nothing(tmp_path: Path) -> None:
+def test_files_and_mappings_reject_unknown_keys_with_the_same_suggestions(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     for text, given, suggestion in [
         ("search: {budget: {flops: 1M}}", "search.budget.flops", "use search.budget.macs (1 MAC is 2 FLOPs)."),

@@ -1,4 +1,4 @@
-"""Knobs: names, types, ranges, and saving; the contract tests cover every knob of the product."""
+"""Knobs: names, types, ranges, and saving; tests with `every` cover every knob of the product."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ SCHEMAS = [
 
 
 def kind_of(key: Key) -> tuple[type, Any]:
-    """Return the type of a knob or of its elements, and a function that wraps a value of that type."""
+    """Return the type of a knob, or of its elements if it is a list, and a function that puts a value into such a list."""
     in_a_list = get_origin(key.type) is list
     return (get_args(key.type)[0], lambda value: [value]) if in_a_list else (key.type, lambda value: value)
 
 
 def every(wanted: Callable[[Key], Any] = lambda key: True) -> pytest.MarkDecorator:
-    """Parametrise a test by every knob of the product that is `wanted`."""
+    """Parametrise a test by every knob of the product for which `wanted` is true."""
     found = [(schema, key) for schema in SCHEMAS for key in keys(schema) if wanted(key)]
     named = [pytest.param(schema, key, id=f"{schema.__name__}-{key.name}") for schema, key in found]
     return pytest.mark.parametrize(("schema", "key"), named)
@@ -133,7 +133,9 @@ def test_an_amount_is_a_number_in_the_unit_of_its_resource(schema: type, key: Ke
         assert checked(schema, [(key.name, "none")]) == [(key.name, key.facts["none"])]
         assert refusal(schema, key.name, "0") == refusal(schema, key.name, 0)
     else:
-        assert refusal(schema, key.name, "none").startswith(f"{key.name}=none is not an amount; ")
+        assert refusal(schema, key.name, "none").startswith(
+            f"{key.name}=none is not an amount of {key.facts['amount']}; "
+        )
 
 
 @every(lambda key: key.facts["auto"] is not None)
@@ -351,7 +353,7 @@ def test_saved_values_read_back(value: Outer, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["\x85", "a\x85b", "\u2028", "\ufeff", "\x07"])
 def test_unusual_characters_read_back(text: str, tmp_path: Path) -> None:
     path = tmp_path / "saved.yaml"
-    # Together with strings that look like other values.
+    # The list holds strings that look like values of other types.
     value = Outer(word=text, inner=Inner(names=["08", "0E0", "no", ""]))
     path.write_text(save_yaml(value), encoding="utf-8")
     assert parse_settings(Outer, list(read_yaml(path))) == value

@@ -69,7 +69,7 @@ def test_amounts_are_read(text: str, resource: str, value: float) -> None:
         ("1e-320ns", "latency", "must be above 0"),
         ("1_", "params", "is not an amount"),
         ("1__0k", "params", "is not an amount"),
-        ("many", "macs", "is not an amount; write a number with a unit, such as 3.0M"),
+        ("many", "macs", "is not an amount of macs; write it like 3.0M or 3e6."),
         ("nan", "macs", "is not an amount"),
         ("1e6e6", "macs", "is not an amount"),
     ],
@@ -162,7 +162,7 @@ def test_displayed_amounts() -> None:
 
 
 def test_all_tables_list_the_same_resources() -> None:
-    """Counts, prices and budgets have the same names, in the order of the table."""
+    """Counts, prices and budgets have the same names, in the order of RESOURCES."""
     priced = [key.name for key in keys(CostCoefficients)]
     bounded = [key.name for key in keys(BudgetConfig)]
     assert priced == list(RESOURCES) and set(RESOURCES) == {*count.COUNTERS, "latency"}
@@ -195,6 +195,6 @@ assert count.count(nn.Linear(4, 4), (4, 1, 4), count.resources(16))["toys"] == 2
 
 
 def test_a_new_resource_needs_one_entry() -> None:
-    """A copy of bytes can be priced, given a budget, and counted at its precision."""
+    """A copy of the resource bytes can be priced, given a budget, and counted at a precision."""
     found = subprocess.run([sys.executable, "-c", TOY], capture_output=True, text=True, check=False)
     assert (found.returncode, found.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Tests of counting: single layers by hand, the filter designs of the thesis, and the cheapest and most expensive cells."""
+"""Tests of counting: single layers by hand, designs of a convolution, and the cheapest and most expensive cells."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def conv(inputs: int, outputs: int, kernel: int | tuple[int, int]) -> nn.Conv2d:
         (nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.AvgPool2d(2), nn.MaxPool2d(2)), (3, 8, 8), 0),
         (nn.Identity(), (3, 8, 8), 0),
     ],
-    ids=["strided", "depthwise", "grouped", "linear", "nothing to multiply", "identity"],
+    ids=["strided", "depthwise", "grouped", "linear", "no MACs", "identity"],
 )
 def test_macs_by_hand(layer: nn.Module, image: tuple[int, int, int], expected: int) -> None:
     assert macs(layer, image) == expected
@@ -62,7 +62,7 @@ def test_macs_by_hand(layer: nn.Module, image: tuple[int, int, int], expected: i
     ids=["3x3", "5x5", "3x1 + 1x3", "5x1 + 1x5", "1x1 to 64, then 3x3"],
 )
 def test_filter_designs(design: list[nn.Module], multiplications: int, weights: int, stored: int) -> None:
-    """Count AlexNet's fifth convolution (384x13x13 to 256 channels) in five designs; two branches are added up."""
+    """Count AlexNet's fifth convolution (384x13x13 to 256 channels) in five designs; the counts of two branches are added."""
     counted = [count(branch, (384, 13, 13)) for branch in design]
     assert sum(branch["macs"] for branch in counted) == multiplications
     assert sum(branch["params"] for branch in counted) == weights

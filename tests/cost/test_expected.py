@@ -32,7 +32,7 @@ DARTS = SPACES["darts"]
 DEPLOYMENT = Skeleton(20, 36, (3, 32, 32), 10)
 SMALL = Skeleton(3, 4, (3, 9, 7), 10)
 GENOTYPES = int(os.environ.get("RAPDARTS_PROOFS", "30"))
-"""Number of random genotypes of each space that the identities are tested on; `make proofs` takes 1,000."""
+"""Number of random genotypes of each space whose costs are compared with counts; `make proofs` uses 1,000."""
 
 COUNTED_ROWS = ("macs", "params", "bytes", "activations", "traffic")
 """Resources that are whole numbers, compared for equality."""
@@ -40,7 +40,7 @@ COUNTED_ROWS = ("macs", "params", "bytes", "activations", "traffic")
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, PriceTable]:
-    """Price tables by space, at its deployment skeleton."""
+    """Return the price table of each space at its deployment skeleton."""
     own = {"nasbench201": Skeleton(17, 16, (3, 32, 32), 10)}
     return {name: price_table(space, own.get(name, DEPLOYMENT)) for name, space in SPACES.items()}
 
@@ -184,7 +184,7 @@ def test_expected_cost_of_one_hot_weights_equals_the_count(small_tables: dict[st
 
 @pytest.mark.parametrize("name", ["filters", "nasbench201"])
 def test_exact_cost_equals_the_count_at_the_deployment_skeleton(tables: dict[str, PriceTable], name: str) -> None:
-    """For `darts`, genotypes from the literature cover this: counted in the tests of derived networks, priced above."""
+    """For `darts`, genotypes from the literature cover this: the tests of derived networks count them, and tests above price them."""
     space, table = SPACES[name], tables[name]
     for genotype in genotypes_of(space, 2, seed=2):
         counted = count_derived(genotype, space, table.skeleton, ADDITIVE)
@@ -214,7 +214,7 @@ def test_expected_at_uniform_mixing(table: PriceTable) -> None:
 
 
 def test_costs_of_random_cells(table: PriceTable) -> None:
-    """The mean over uniformly drawn cells is that of the uniform mixture; MACs and parameters are almost fully correlated."""
+    """The mean cost of random cells is the uniform mixture's expected cost; MACs and parameters are almost perfectly correlated."""
     costs = [table.exact(genotype) for genotype in genotypes_of(DARTS, 2000)]
     macs, weights = (np.array([cost[name] for cost in costs]) / 1e6 for name in ("macs", "params"))
     assert np.corrcoef(macs, weights)[0, 1] > 0.99
@@ -257,7 +257,7 @@ def test_edge_weights_change_the_draws_but_not_the_cost_of_one_network(
 
 
 def drawn_costs(table: PriceTable, weights: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Return the costs (draws, resources) of cells drawn as the module describes: edges in sequence, then a primitive on each."""
+    """Return the costs (draws, resources) of cells drawn as in rapdarts.cost.expected: one edge after another, each with a primitive."""
     rng, space = np.random.default_rng(seed), table.space
     rows = np.arange(draws)
 
@@ -324,7 +324,7 @@ def all_is_zero(weights: Tensor) -> None:
 
 @pytest.mark.parametrize("fill, edges", [(one_edge_has_all_weight, 4), (all_is_none, 0), (all_is_zero, 0)])
 def test_saturated_mixing(table: PriceTable, fill: Callable[[Tensor], None], edges: int) -> None:
-    """If too few edges have any weight, the others are not drawn; cost and gradient stay finite."""
+    """If fewer edges have weight than a node keeps, only those are drawn; cost and gradient stay finite."""
     weights = saturated(fill)
     expected = table.expected(Mixing(weights))
     assert expected[1].item() == 1_370_134 + edges * (408_240 + 63_504)
@@ -333,7 +333,7 @@ def test_saturated_mixing(table: PriceTable, fill: Callable[[Tensor], None], edg
 
 
 def test_saturated_alpha(table: PriceTable) -> None:
-    """Take float32 alphas so far apart that their softmax is exactly one-hot."""
+    """The float32 alphas are so far apart that their softmax is exactly one-hot."""
     genotype = LITERATURE["PDARTS"]
     chosen = torch.as_tensor(one_hot(DARTS, genotype))
     dropped = chosen.sum(-1) == 0

@@ -1,4 +1,4 @@
-"""Tests of latency tables: measured, read strictly, refused if they do not fit, and priced like any other resource."""
+"""Tests of latency tables: measuring, strict reading, refusal of tables that do not fit, and prices."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def drop(*path: str | int) -> Change:
         (put([8], "places", 0, "size"), "size must be 2 whole numbers"),
         (put(-1.0, "places", 0, "median_s"), "median_s must be a number from 0"),
         (put(1.0, "places", 0, "p10_s"), "must be in ascending order"),
-        (put(0, "places", 0, "n"), "above 0 exactly if n is"),
+        (put(0, "places", 0, "n"), "median_s and n must both be above 0, or both 0"),
         (lambda tree: tree["places"].append(tree["places"][0]), "appears twice"),
         (put(1.5, "check", "spearman"), "spearman must be a number from -1 to 1"),
         (put(None, "check", "noise"), "noise must be a number"),
@@ -192,13 +192,13 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
             latency.read_latency_table(tmp_path / name)
 
 
-# --- what it was measured for ------------------------------------------------------------------------------------
+# --- space, skeleton and device ----------------------------------------------------------------------------------
 
 
-def test_a_table_fits_what_it_was_measured_for() -> None:
+def test_a_table_fits_the_space_skeleton_and_device_of_its_measurement() -> None:
     made().check_fits(DARTS, SMALL, CPU, 1)
     made().check_fits(DARTS.only(["max_pool_3x3", "skip_connect"]), SMALL)  # the same space with fewer candidates
-    # Without a device, a table may come from the device to deploy on.
+    # If no device is given, the table may come from any device, such as the one to deploy on.
     replace(made(), device="another", torch="1.0", threads=8).check_fits(DARTS, SMALL)
 
 
@@ -225,7 +225,7 @@ def test_a_table_fits_what_it_was_measured_for() -> None:
     ],
     ids=["device", "threads", "torch", "space", "skeleton", "two", "primitive", "place"],
 )
-def test_a_refusal_names_what_does_not_fit(changes: dict[str, Any], words: str) -> None:
+def test_a_refusal_names_every_mismatch(changes: dict[str, Any], words: str) -> None:
     table = replace(made(), **changes)
     with pytest.raises(InputError) as error:
         table.check_fits(DARTS, SMALL, CPU, 1)
@@ -237,7 +237,7 @@ def test_a_refusal_names_what_does_not_fit(changes: dict[str, Any], words: str) 
 
 
 def by_hand(table: LatencyTable, genotype: Genotype, space: SearchSpace) -> float:
-    """Return scale x the sum over the edges of the real network + fixed, cell by cell."""
+    """Return scale x (sum of the times of the network's edges, cell by cell) + fixed."""
     total = 0.0
     for plan in table.skeleton.cells(space):
         if plan.kind in space.kinds:
@@ -309,11 +309,11 @@ def test_fit_is_robust() -> None:
     rng = np.random.default_rng(0)
     noisy = (SUMS + 3e-3) * (1 + 0.02 * rng.standard_normal(20))
     scale, fixed = fit(SUMS, noisy)
-    assert scale == 1 and fixed == pytest.approx(3e-3, rel=0.1)  # noise does not lead to a scale
+    assert scale == 1 and fixed == pytest.approx(3e-3, rel=0.1)  # noise alone does not change the scale
     outliers = 1.7 * SUMS + 3e-3
     outliers[[3, 11]] *= 5
-    assert fit(SUMS, outliers) == pytest.approx((1.7, 3e-3))  # slow moments do not change it
-    assert fit(SUMS[:3], 1.7 * SUMS[:3] + 3e-3)[0] == 1  # three networks are too few to fit one
+    assert fit(SUMS, outliers) == pytest.approx((1.7, 3e-3))  # two slow moments do not change the fit
+    assert fit(SUMS[:3], 1.7 * SUMS[:3] + 3e-3)[0] == 1  # three networks are too few to fit a scale
     scale, fixed = fit(SUMS[:3], 0.5 * SUMS[:3])  # unless scale 1 would need a negative fixed time
     assert scale < 1 and fixed >= 0
     assert fit(np.zeros(4), np.full(4, 2e-3)) == (1, 2e-3)

@@ -155,7 +155,7 @@ def test_literature(cost: Any, alone: None) -> None:
 
 
 def test_the_conventions_of_the_literature_on_imagenet(cost: Any) -> None:
-    """The network has 542.8 M MACs; the published 557 M also counts batch norms and ReLUs."""
+    """The network has 542.8 M MACs; the published figure, 557 M, also counts batch norms and ReLUs."""
     found = cost("PDARTS", "input=3x224x224", "classes=1000", "layers=14", "channels=48")
     assert found["macs"] == found["thop_macs"] == 542_819_328
     assert found["macs_with_bn_relu"] == 557_119_488
@@ -242,7 +242,7 @@ def test_precision(cost: Any, alone: None) -> None:
 
 
 def test_parameters_are_listed_with_the_layer_that_reads_them() -> None:
-    """Batch norms count with the row before them, or the first; layer norms have their own row; unused parameters come last."""
+    """Batch norms count in the row before them, or in the first row; layer norms have their own row; unused parameters come last."""
     network = nn.Sequential(
         nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.LayerNorm(6), nn.Flatten()
     )
@@ -600,21 +600,24 @@ def test_a_plot_of_very_many_layers() -> None:
 @pytest.mark.parametrize(
     "line, words",
     [
-        ("", "rapdarts cost needs a network (see --help), or space=NAME; see rapdarts cost --help."),
+        ("", "rapdarts cost needs a network, or space=NAME; see rapdarts cost --help."),
         (
             "alexnett",
             "there is no network 'alexnett': it is neither a file, package.module:callable nor a known name; the nearest is alexnet.",
         ),
         ("pdart", "the nearest is PDARTS."),
-        (".", ". has no genotype.json; the search has not finished, or this is not a run folder."),
-        ("own_networks:fails", "own_networks:fails cannot be built: ValueError: no luck; fix it."),
+        (
+            ".",
+            ". has no genotype.json: its search has not finished, or it is not a run folder; name the folder of a finished run.",
+        ),
+        ("own_networks:fails", "own_networks:fails cannot be built: ValueError: no luck; fix the code or its name."),
         (
             "own_networks:nothing",
             "own_networks:nothing cannot be built: AttributeError: module 'own_networks' has no attribute 'nothing'",
         ),
         (
             "no_networks:plain",
-            "no_networks:plain cannot be built: ModuleNotFoundError: No module named 'no_networks'; fix it.",
+            "no_networks:plain cannot be built: ModuleNotFoundError: No module named 'no_networks'; fix the code or its name.",
         ),
         (
             "own_networks:number",
@@ -642,7 +645,10 @@ def test_a_plot_of_very_many_layers() -> None:
         ("filters nin", "rapdarts cost got an unexpected argument 'nin'"),
         ("space=dartz", "there is no search space 'dartz'; the nearest is darts (choose from "),
         ("space=darts plot=a.png", "rapdarts cost space=darts does not use plot=; leave it out."),
-        ("PDARTS --space mine.py", "--space mine.py defines the space mine, but darts is needed."),
+        (
+            "PDARTS --space mine.py",
+            "--space mine.py defines the space mine, but darts is needed; give the file that defines darts.",
+        ),
         (
             "foreign.json",
             "foreign.json: cell normal, node 0, edge 0: the space darts has no primitive 'sep_conv_7x7'; the nearest is sep_conv_5x5",

@@ -1,4 +1,4 @@
-"""Tests of timing: a measurement is repeated until it has taken long enough."""
+"""Tests of timing: a measurement is repeated for a given time or a given number of times."""
 
 from __future__ import annotations
 

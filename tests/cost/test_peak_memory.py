@@ -1,4 +1,4 @@
-"""Tests of peak memory: by hand, against networks that run, and in expectation over mixtures."""
+"""Tests of peak memory: computed by hand, compared with networks that run, and expected over mixtures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rapdarts.networks.layers import FactorizedReduce, ResidualBlock
 from rapdarts.networks.primitives import Zero
 
 GENOTYPES = int(os.environ.get("RAPDARTS_PROOFS", "30"))
-"""Number of random genotypes of each space; `make proofs` takes 1,000."""
+"""Number of random genotypes of each space; `make proofs` uses 1,000."""
 
 DARTS, FILTERS, BENCH = (named_space(name) for name in ("darts", "filters", "nasbench201"))
 SPACES = {
@@ -130,11 +130,11 @@ def padded(layers: list[nn.Module], x: Tensor) -> Tensor:
     [
         (residual, [(1, 4), (4, 4)], 4 + 4 + 4),
         (residual_in_place, [(1, 4), (4, 4)], 4 + 4),
-        # A concatenated activation is held once, however often: at the end 4 + 2 + 2 channels and the output's one.
+        # An activation is held once, however often it is concatenated: at the end 4 + 2 + 2 channels, and 1 of the output.
         (dense, [(1, 4), (4, 2), (6, 2), (8, 1)], 4 + 2 + 2 + 1),
-        # The first activation is stored in the first concatenation and copied to the second.
+        # The first activation is stored in the first concatenation and copied into the second.
         (twice, [(1, 4), (4, 2), (10, 1)], 4 + 2 + 4 + 1),
-        # All 8 channels are held until their left half is copied into the concatenation with 4 new ones.
+        # All 8 channels are held until their left half is copied into the concatenation with 4 new channels.
         (chunked, [(1, 8), (4, 4), (8, 1)], 8 + 4 + 4),
         (padded, [(1, 8), (8, 1)], 8 + 8),
     ],
@@ -159,7 +159,7 @@ def test_odd_sides_are_padded_into_a_copy(size: tuple[int, int], held: int) -> N
 
 
 def test_peak_of_a_genotype_from_the_literature() -> None:
-    """PDARTS peaks in its second cell, in units of 36x32x32: the newer input (4), the nodes (4), two terms of the last sum."""
+    """PDARTS peaks in its second cell: in units of 36x32x32, the newer input has 4, the nodes 4, and two terms of the last sum 2."""
     unit = 4 * 36 * 32 * 32
     assert peak_of(LITERATURE["PDARTS"], DARTS, Skeleton(20, 36, (3, 32, 32), 10)) == 10 * unit
 
@@ -295,7 +295,7 @@ def test_peak_equals_the_memory_alive_with_fewer_edges_per_node(name: str) -> No
 
 
 def alive(genotype: Genotype, space: SearchSpace, skeleton: Skeleton) -> int:
-    """Return the most bytes alive while a network runs, after checking that the logits equal its own."""
+    """Return the peak of the bytes alive while the ledger runs a network, after checking its logits against the network's own."""
     network, ledger = DerivedNetwork(genotype, space, skeleton).eval(), Ledger()
     image = torch.randn(1, *skeleton.image)
     logits = ledger.network(network, image)

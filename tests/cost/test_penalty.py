@@ -90,7 +90,7 @@ def test_multipliers_rise_above_a_budget_and_shrink_below_it(table: PriceTable) 
 
 
 def test_a_penalty_uses_one_device(table: PriceTable) -> None:
-    """All its tensors are on the given device: meta tensors cannot be combined with those of another."""
+    """All its tensors are on the given device: meta tensors cannot be combined with tensors on another device."""
     penalty = Penalty(table, {"macs": 1.0}, {"params": 2e6}, device="meta")
     mixing = Mixing(uniform_mixing(DARTS.mask).weights.to("meta"))
     assert penalty(mixing).device.type == penalty.weights.device.type == "meta"

@@ -1,4 +1,4 @@
-"""Tests of prices and budgets from settings: custom tables, checks against the floor, and the width of a network."""
+"""Tests of prices and budgets from settings: custom hardware, budgets that cannot be met, and the width of a network."""
 
 from __future__ import annotations
 
@@ -142,7 +142,8 @@ def test_the_mean_cell_fits_the_budgets_at_the_widest_network() -> None:
         mean[width] = table.expected(uniform_mixing(DARTS.mask))[table.row("params")].item()
     assert mean[channels] <= 150e3 < mean[channels + 1]
 
-    assert widest(with_budgets(params=1e3), DARTS, replace(shallow, channels=2)) == 2  # `check_budgets` then refuses it
+    # No width meets this budget; the narrowest is returned, and `check_budgets` refuses the budget.
+    assert widest(with_budgets(params=1e3), DARTS, replace(shallow, channels=2)) == 2
 
 
 def test_the_width_admits_a_cell_within_the_cap_on_skips() -> None:
@@ -182,7 +183,7 @@ def test_the_rule_decides_the_cap_on_skips() -> None:
 
 
 def favouring_expensive(first: str) -> np.ndarray:
-    """Return weights that favour expensive primitives, one of them most."""
+    """Return weights that favour expensive primitives, most of all the primitive `first`."""
     weights = np.full(DARTS.mask.shape, 0.001)
     for name, weight in (("dil_conv_5x5", 0.15), ("sep_conv_3x3", 0.2), ("dil_conv_3x3", 0.1), (first, 0.5)):
         weights[..., DARTS.columns[name]] = weight
@@ -190,7 +191,7 @@ def favouring_expensive(first: str) -> np.ndarray:
 
 
 def test_a_budget_just_above_the_floor_survives_three_stages() -> None:
-    """With weights for the most expensive cell and a budget that only the cheapest meet, a genotype within it is derived."""
+    """Weights favour the most expensive cell, but only the cheapest cells meet the budget; one of them is still derived."""
     table = prices(SearchConfig(), DARTS, FULL)
     limits = {"params": FLOOR + 10_000.0}
     budgets, space, weights = budgets_on(table, limits), DARTS, favouring_expensive("sep_conv_5x5")
@@ -200,7 +201,7 @@ def test_a_budget_just_above_the_floor_survives_three_stages() -> None:
     derivation = derive(space, weights, table, Rule("pdarts", 2, limits), {})
     assert FLOOR <= derivation.genotype.costs["params"] <= limits["params"]
     assert derivation.used["params"] <= 1
-    plain = prune(prune(DARTS, weights, 5), weights, 3)  # without budgets, nothing cheap enough is left
+    plain = prune(prune(DARTS, weights, 5), weights, 3)  # pruning without budgets leaves nothing cheap enough
     with pytest.raises(InputError):
         derive(plain, weights, table, Rule("pdarts", 2, limits), {})
 
@@ -229,7 +230,7 @@ def test_a_refused_derivation_names_the_lowest_costs_of_the_run_and_the_space(pa
         derive(left, favouring_expensive("sep_conv_5x5"), table, Rule("pdarts", 2, limits), {})
     again = ", or run a new search with it" if params > FLOOR else ""
     assert str(error.value) == (
-        f"no genotype of the candidates that this search left meets params <= {params:,.0f} with at most 2 skips in its normal cell:"
+        f"no genotype of the remaining candidates meets params <= {params:,.0f} with at most 2 skips in its normal cell:"
         f" their lowest cost is 5,144,086 params ({FLOOR:,} params in the full space); raise the budget{again}."
     )
 
@@ -245,7 +246,7 @@ def test_a_cap_on_skips_that_cannot_be_met_is_reported_without_budgets() -> None
     with pytest.raises(InputError) as error, where_infeasible(DARTS, left, table, Rule("darts", None, limits)):
         derive(left, weights, table, Rule("darts", None, limits), {})
     assert re.search(
-        r"left meets params <= 1 and macs <= 1: their lowest cost is [\d,]+ params or [\d,]+ macs \([\d,]+ params or"
-        r" [\d,]+ macs in the full space\), each resource taken alone; raise the budget\.$",
+        r"no genotype of the remaining candidates meets params <= 1 and macs <= 1: their lowest cost is [\d,]+ params or"
+        r" [\d,]+ macs \([\d,]+ params or [\d,]+ macs in the full space\), each resource taken alone; raise the budget\.$",
         str(error.value),
     )

@@ -92,7 +92,7 @@ def test_cutout_matches_darts(side: int) -> None:
     assert images.min() == 1, "the argument must not be modified"
 
 
-def test_images_are_only_normalised_without_draws() -> None:
+def test_without_draws_images_are_only_normalised() -> None:
     images = pixels(3, 3, 8, 8)
     augment = Augment((0.5,) * 3, (0.25,) * 3, crop=4, flip=True, cutout=4)
     assert torch.equal(augment(images, None), normalise(images, augment.mean, augment.std))
@@ -186,7 +186,7 @@ def test_a_zoom_onto_the_whole_image_is_the_identity() -> None:
 
 
 def test_a_zoom_crops_the_window_of_its_draws() -> None:
-    """Windows with a quarter of the area and the shape of the image: the top left and bottom right 4 x 4 of 8 x 8."""
+    """The windows have a quarter of the image's area and its shape: the top-left and bottom-right 4 x 4 of 8 x 8 pixels."""
     ramp = torch.arange(64.0).view(1, 1, 8, 8).repeat(2, 1, 1, 1)
     corners = torch.tensor([[0.0, HALF, 0.0, 0.0], [0.0, HALF, 1 - 2.0**-24, 1 - 2.0**-24]])
     top, bottom = random_zoom(ramp, 0.25, corners)

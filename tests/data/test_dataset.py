@@ -376,7 +376,7 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray[Any, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes with 3 training and 2 test images each, of 12 x 10 pixels."""
+    """Create a folder with two classes of 3 training and 2 test images each, of 12 x 10 pixels."""
     root = tmp_path / "pictures"
     for half, count in (("train", 3), ("val", 2)):
         for label, name in enumerate(("ant", "bee")):
@@ -493,7 +493,7 @@ class Server(ThreadingHTTPServer):
     log: list[tuple[str, str | None]]
     ranges = True
     cut: int | None = None  # bytes after which the connection breaks
-    pause = 0.0  # seconds after half of a file
+    pause = 0.0  # seconds to wait after half of a file
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -524,7 +524,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server on this machine with small files for mnist; the cache is tmp_path/rapdarts/mnist."""
+    """Run a server on this machine with small files for mnist; the cache is tmp_path/rapdarts/mnist."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with Server(("127.0.0.1", 0), Handler) as running:
@@ -602,9 +602,8 @@ def test_two_processes_download_every_file_once(server: Server, tmp_path: Path) 
     try:
         for process in processes:
             assert process.stdout.readline() == "ready\n", process.stderr.read()
-        for (
-            process
-        ) in processes:  # both start now; the first download takes longer than the second process needs to reach it
+        # Both start now; the first download takes longer than the second process needs to reach it.
+        for process in processes:
             process.stdin.write("\n")
             process.stdin.flush()
         folder = tmp_path / "rapdarts" / "mnist"
@@ -641,7 +640,7 @@ def test_downloads_that_are_missing_disabled_or_refused(server: Server, monkeypa
     with pytest.raises(InputError, match="HTTP status 404"):
         load(name="mnist")
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # bound but not listening: refused
+        closed.bind(("127.0.0.1", 0))  # bound but not listening, so that it refuses connections
         address = f"127.0.0.1:{closed.getsockname()[1]}"
         monkeypatch.setitem(download.SOURCES, "mnist", [(f"http://{address}/{IMAGES}", "0" * 32)])
         with pytest.raises(

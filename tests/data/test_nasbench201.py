@@ -1,4 +1,4 @@
-"""The published accuracies of NAS-Bench-201: order, exact rows, the best of each data set, and every row of the original table."""
+"""The published accuracies of NAS-Bench-201: order, exact rows, the best accuracy on each data set, and every row of the original table."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ COUNTS = st.integers(0, 10_000)
 
 
 def splitmix64(start: int, counter: int) -> int:
-    """Return number `counter`, from 0, of Steele, Lea and Flood's generator, in plain 64-bit integer arithmetic."""
+    """Return output `counter`, counted from 0, of Steele, Lea and Flood's generator, in plain 64-bit integer arithmetic."""
     whole = (1 << 64) - 1
     z = (start + (counter + 1) * 0x9E3779B97F4A7C15) & whole
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & whole
@@ -101,7 +101,7 @@ def test_every_position_has_its_own_numbers() -> None:
 def test_uniform_draws_pass_statistical_tests() -> None:
     n = 100_000
     numbers = uniform_draws(0, "test", 0, torch.arange(n), 2).double()
-    # Mean and variance within four standard errors; 64 bins by chi squared (63 degrees of freedom, one in a million).
+    # Mean and variance within four standard errors; a chi-squared test of 64 bins (63 degrees of freedom, p = 1e-6).
     assert (numbers.mean(0) - 0.5).abs().max() < 4 * (1 / 12 / n) ** 0.5
     assert (numbers.var(0) - 1 / 12).abs().max() < 4 * (1 / 180 / n) ** 0.5
     for column in numbers.T:

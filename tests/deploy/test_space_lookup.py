@@ -1,4 +1,4 @@
-"""Lookup of search spaces that ship, of space files written by users, and of genotypes from the literature."""
+"""Lookup of shipped search spaces, of space files written by users, and of genotypes from the literature."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.spaces import NAMES, OWN
     "name, nearest",
     [("dart", "darts"), ("Filter", "filters"), ("nas-net", "nasnet"), ("", None), ("__init__", None)],
 )
-def test_unknown_space_names_the_nearest(name: str, nearest: str | None) -> None:
+def test_an_unknown_space_suggests_the_nearest_name(name: str, nearest: str | None) -> None:
     with pytest.raises(InputError) as error:
         named_space(name)
     text = str(error.value)

@@ -172,7 +172,7 @@ print(abs(numpy.concatenate(found) - tested["logits"]).max())
 
 
 def all_primitives() -> Genotype:
-    """Return a genotype with every primitive of the space in both kinds of cell, at stride 1, and at 2 on edges from an input."""
+    """Return a genotype with every primitive except none, at stride 1 in the normal cell and at stride 2 in the reduction cell."""
     names = [name for name in SPACE.primitives if name != "none"]
     nodes = tuple(((names[node], 0), (names[(node + 4) % len(names)], 1)) for node in range(4))
     return Genotype("darts", {kind: Cell(2, nodes, (2, 3, 4, 5)) for kind in SPACE.kinds})
@@ -254,7 +254,7 @@ def test_a_reference_network_is_exported(lenet: Path, tmp_path: Path, values: Va
 
 
 def test_a_network_with_fewer_edges_per_node_is_exported(tmp_path: Path, values: Values) -> None:
-    """Train, export and evaluate it; the cells in the metadata are unchanged."""
+    """Train, export and evaluate such a network; the cells in its metadata are unchanged."""
     folder, file = tmp_path / "run", tmp_path / "net.onnx"
     assert main(["retrain", "FairDARTS_c", "digits", *SETTINGS, f"run={folder}"]) == 0
     assert values(folder, "to=onnx", f"out={file}")["compared_on"] == "64 test images of digits"
@@ -415,7 +415,7 @@ def test_the_genotype_of_a_trained_network_is_exported(
         assert parse_genotype(capsys.readouterr().out, "out").cells == LITERATURE["PDARTS"].cells
 
 
-def test_targets_without_weights_are_refused_in_one_line(run: Path, tmp_path: Path, error_line: ErrorLine) -> None:
+def test_targets_without_weights_give_a_one_line_error(run: Path, tmp_path: Path, error_line: ErrorLine) -> None:
     (tmp_path / "search").mkdir()
     genotype = copy(run / "genotype.json", tmp_path / "search" / "genotype.json")
     (tmp_path / "empty").mkdir()
@@ -453,7 +453,7 @@ def test_targets_without_weights_are_refused_in_one_line(run: Path, tmp_path: Pa
         (["digits", "more", "to=pt2", "out=x"], "got an unexpected argument 'more'"),
     ],
 )
-def test_arguments_that_do_not_apply_are_refused_in_one_line(
+def test_arguments_that_do_not_apply_give_a_one_line_error(
     arguments: list[str],
     fragment: str,
     run: Path,
@@ -490,7 +490,7 @@ def test_a_missing_package_is_named(
     assert not list(tmp_path.iterdir())
 
 
-def test_foreign_files_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_foreign_files_give_a_one_line_error(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     with pytest.raises(InputError, match="cannot be read"):
         onnx_network(path)

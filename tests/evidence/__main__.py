@@ -32,7 +32,8 @@ def parser() -> argparse.ArgumentParser:
     bank = verbs.add_parser("bank", help="train the cells of a bank with several seeds")
     bank.add_argument("task", choices=BANKS)
     derived = verbs.add_parser(
-        "derived", help="train the genotypes that the searches of a bank derive, one by one and averaged in threes"
+        "derived",
+        help="train the genotypes derived from a bank's searches: from single searches and from means of three",
     )
     derived.add_argument("task", choices=BANKS)
     derived.add_argument("keys", nargs="*", metavar="key=value", help="settings of the searches")

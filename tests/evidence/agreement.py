@@ -15,7 +15,7 @@ from tests.evidence.tables import NOT_RUN, paragraph, ranges, table
 
 
 def section(rows: Rows) -> list[str]:
-    """Return the table as lines: a row for each variant and each window of tuning seeds with at least two searches."""
+    """Return the section as lines, with a row for each variant and each window of tuning seeds with at least two searches."""
     known = [(seeds, name) for seeds, name in variants.known(rows) if len(seeds) > 1]
     heading = ["## How well two searches agree", ""]
     if not known:
@@ -24,12 +24,12 @@ def section(rows: Rows) -> list[str]:
     return [
         *heading,
         *paragraph(
-            f"""Means over all pairs of searches from the table above that differ only in their seed. *Rank correlation* is the value that a
-            search with replicas reports: Spearman's rank correlation of the log mixing weights of all candidates except `none`, after
-            subtracting the mean of each edge. Its error is a jackknife estimate over searches. *Means of three* is the expected
-            correlation of two means of three searches each (Spearman 1910, Brown 1910; 0 if the rank correlation is negative). *Equal
-            choices* is the number of edges, out of six, that have the same primitive in both derived cells, averaged over the four
-            budgets of the score. Two random cells that a search could have derived share {expected:.2f}."""
+            f"""All values are means over all pairs of searches from the table above that differ only in their seed. *Rank correlation* is
+            the value that a search with replicas reports: Spearman's rank correlation of the log mixing weights of all candidates except
+            `none`, after subtracting the mean of each edge. Its error is a jackknife estimate over searches. *Means of three* is the
+            expected correlation of two means of three searches each (Spearman 1910, Brown 1910; 0 if the rank correlation is negative).
+            *Equal choices* is the number of edges, out of six, that have the same primitive in the two derived cells, averaged over the
+            four budgets of the score. Two random cells that a search could have derived have {expected:.2f} equal choices."""
         ),
         *table(
             ["variant", "n", "seeds", "rank correlation", "means of three", "equal choices"],

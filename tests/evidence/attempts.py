@@ -18,7 +18,7 @@ from tests.evidence.tables import NOT_RUN, listed, paragraph, ranges, sources, t
 AVERAGED = {1: "one search", 3: "three searches averaged", 6: "six searches averaged"}
 
 Rule = Callable[[int, int], float]
-"""Mean score of the cells that a rule without a search chooses, from a budget and a data set."""
+"""Function from a budget and a data set to the mean score of the cells that a rule without a search chooses."""
 
 RANDOM = "a random cell that a search could derive"
 POOLS = "a random cell among those with the fewest average pools"
@@ -27,7 +27,7 @@ FEWEST = 4
 """Minimum number of searches, or of groups, for a verdict on which rules they beat."""
 NASWOT = "the best of ten random cells by NASWOT"
 FREELY = " (any number of skip-only paths)"
-"""Suffix of a rule that ignores the attempt's condition on skip-only paths."""
+"""Suffix for the name of a rule that ignores the attempt's condition on skip-only paths."""
 
 
 def rules(attempt: Attempt) -> dict[str, Rule]:
@@ -53,7 +53,7 @@ def rules(attempt: Attempt) -> dict[str, Rule]:
 
 @dataclass(frozen=True)
 class Judged:
-    """Cells chosen by searches, or by draws of a rule: one cell per budget for each, in the order of nasbench.ALL_BUDGETS."""
+    """Cells chosen by searches, or by draws of a rule. Each chooses one cell per budget, in the order of nasbench.ALL_BUDGETS."""
 
     cells: Sequence[Sequence[int]]
 
@@ -132,9 +132,10 @@ def headline(rows: Rows, attempt: Attempt) -> str:
     ten = Judged(naswot.tens(rows, attempt.seeds, nasbench.ALL_BUDGETS)).score()
     return (
         f"one search finds a cell that is better than {one} % of all cells of its cost ({one.n} test seeds), and the mean of three"
-        f" searches one that is better than {three} % ({three.n} groups). Much of this needs no search: of the cells that may be"
-        f" derived, a random one is better than {free[RANDOM]:.1f} %, one with the fewest average pools than {free[POOLS]:.1f} %, one of"
-        f" the most expensive than {free[EXPENSIVE]:.1f} %, and the best of ten by NASWOT than {ten} %."
+        f" searches yields one that is better than {three} % ({three.n} groups). Much of this needs no search. Among the cells that may"
+        f" be derived, a random cell is better than {free[RANDOM]:.1f} %, a cell with the fewest average pools is better than"
+        f" {free[POOLS]:.1f} %, one of the most expensive cells is better than {free[EXPENSIVE]:.1f} %, and the best of ten cells by"
+        f" NASWOT is better than {ten} %."
     )
 
 
@@ -144,8 +145,8 @@ def conditions(attempt: Attempt) -> str:
     score = free_rules.over(nasbench.BUDGETS, rules(attempt)[RANDOM])
     numbers = listed([f"{count}" for count in counts])
     return (
-        f"At the four budgets, {numbers} cells meet the conditions of this attempt. A random one of them scores {score:.1f}. This is"
-        " the score that the conditions give without a search; the gain of a search is measured from it."
+        f"For the four budgets, {numbers} cells, respectively, meet the conditions of this attempt. A random cell among them scores"
+        f" {score:.1f}. The conditions give this score without a search, so the gain of a search is measured from it."
     )
 
 
@@ -168,9 +169,13 @@ def differences(found: dict[int, Judged], tens: Mapping[str, Judged], attempt: A
 
     `tens` maps a suffix of NASWOT's name to its choices.
     """
-    names = {"a random cell": RANDOM, "the fewest average pools": POOLS, "the most expensive cell": EXPENSIVE}
+    names = {
+        "a random cell": RANDOM,
+        "a cell with the fewest average pools": POOLS,
+        "the most expensive cell": EXPENSIVE,
+    }
     if attempt.skip_paths == "one":
-        names[f"the fewest average pools{FREELY}"] = f"{POOLS}{FREELY}"
+        names[f"a cell with the fewest average pools{FREELY}"] = f"{POOLS}{FREELY}"
     known = rules(attempt)
     rivals = {name: Mean(free_rules.over(nasbench.BUDGETS, known[rule]), None, 0) for name, rule in names.items()}
     rivals |= {f"NASWOT{among}": drawn.score() for among, drawn in tens.items()}
@@ -179,11 +184,11 @@ def differences(found: dict[int, Judged], tens: Mapping[str, Judged], attempt: A
     }
     lines = [[who, *(gain.text(sign=True) for gain in by_rival.values())] for who, by_rival in gains.items()]
     sure = [verdict(AVERAGED[size], gains[AVERAGED[size]]) for size, of in found.items() if len(of.cells) >= FEWEST]
-    return [*table(["CIFAR-10 score minus that of", *rivals], lines), *paragraph(*sure)]
+    return [*table(["CIFAR-10 score minus the score of", *rivals], lines), *paragraph(*sure)]
 
 
 def verdict(who: str, gains: Mapping[str, Mean]) -> str:
-    """Return the sentence that names the rules beaten by more than two standard errors, and the others."""
+    """Return the sentence that names the rules that are beaten by more than two standard errors and the rules that are not."""
     beaten = [name for name, gain in gains.items() if gain.positive]
     others = [name for name, gain in gains.items() if not gain.positive]
     beats = f"{who.capitalize()} {'beats' if who == AVERAGED[1] else 'beat'}"

@@ -42,7 +42,7 @@ def section() -> list[str]:
             """A bank is a set of random cells from the space `darts` in one band of MACs, all trained by the same recipe. *Accuracy* is the
             mean over the cells, with their range. *Noise* is the standard deviation of a single training, *error of a mean* the standard
             error of a cell's mean accuracy, and *between cells* the standard deviation of the cells' true means, in points of accuracy.
-            There is headroom if the cells' standard deviation is at least a third of the noise."""
+            There is headroom if the standard deviation between cells is at least a third of the noise."""
         ),
         *table(head, [headroom_row(name, rows) for name, rows in known.items()]),
         *paragraph(unsettled(known), f"{listed(waiting)}: not run yet." if waiting else ""),
@@ -58,9 +58,12 @@ def headline(bank: str) -> str:
     agreed = mean([banks.correlation(task, rows, one) for one in weights])
     trained = standings(rows, [banks.derived(task, one) for one in weights])
     better = (
-        f", and it derives a cell that is better than {mean(trained)} % of them" if len(trained) == agreed.n else ""
+        f", and the cell that it derives is better than {mean(trained)} % of them" if len(trained) == agreed.n else ""
     )
-    return f"on {dataset(task)} its scores correlate at {agreed.text(2)} with their accuracies{better} (n = {agreed.n})"
+    return (
+        f"on {dataset(task)}, the rank correlation between a search's scores for these cells and their accuracies is"
+        f" {agreed.text(2)}{better} (n = {agreed.n})"
+    )
 
 
 def unsettled(known: Mapping[str, Rows]) -> str:
@@ -102,8 +105,8 @@ def bank(name: str, rows: Rows) -> list[str]:
         "",
         *paragraph(
             f"""{description(task)} *Rank correlation* is Spearman's rank correlation between the scores that a search or a rule gives to
-            the {cells} and their accuracies. The percentile is the share of the other cells that are less accurate than the chosen cell;
-            a cell that a search derives is trained by the same recipe."""
+            the {cells} and their accuracies. The percentile is the share of the other trained cells that are less accurate than the chosen
+            cell; a cell that a search derives is trained by the same recipe."""
         ),
         *table(head, [*(search_row(task, rows, one) for one in found), *rule_rows(task, rows)]),
         *paragraph("" if found else f"Searches: {NOT_RUN.lower()}"),
@@ -158,7 +161,7 @@ def averages(task: Task, rows: Rows) -> list[Averages]:
 
 
 def search_row(task: Task, rows: Rows, one: Averages) -> list[object]:
-    """Return the row of a variant."""
+    """Return the row of a variant's searches, one by one or averaged."""
     agreed = mean([banks.correlation(task, rows, weights) for weights in one.weights])
     return [one.name, agreed.n, agreed.text(2), standing(rows, one.picks), f"{one.cpu_seconds:.0f}"]
 

@@ -1,4 +1,4 @@
-"""Searches with `budget.macs` set from the start: one for each budget of the score."""
+"""Searches that have `budget.macs` from the start: one search for each budget of the score."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SEED = 0
 
 
 def run(keys: Mapping[str, Any], jobs: int, again: bool = False) -> None:
-    """Search within each budget that is missing or was searched with different settings, and keep the derived cells."""
+    """Search within each budget that has no result with these settings, and keep the derived cells."""
     images_of(nasbench.TASK.data)
     known = load("nasbench201").get("budgeted")
     if known is None or known["keys"] != keys or again:

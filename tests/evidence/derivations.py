@@ -14,7 +14,7 @@ from tests.evidence.store import Rows
 from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
 
 DEFAULT = 8
-"""Index of rapdarts' default conditions."""
+"""Index of rapdarts' default conditions in `CONDITIONS`."""
 
 SEEDS = range(32)
 """Tuning seeds of the searches."""
@@ -87,12 +87,12 @@ def section(rows: Rows) -> list[str]:
     return [
         *heading,
         *paragraph(
-            f"""Pairs of CIFAR-10 scores by budget, in units: the score of a random cell that meets the conditions, and the mean score of
-            the cells derived under them from the searches `{CURRENT.name}` with tuning seeds {ranges(seeds)} (n = {len(seeds)}), by
-            enumeration of all cells. *Gain* is the mean paired difference of the searches from the default.
-            *Share used* is the percentage of a budget's units that the derived cells use, averaged over the four budgets of the score. Of
-            the budgets in MACs, which include the fixed parts of the network, the cells of the first row use
-            {used_of(cells[0], nasbench.FIXED)} %."""
+            f"""Each pair holds two CIFAR-10 scores for a budget in units: the score of a random cell that meets the conditions, and the
+            mean score of the cells that are derived under these conditions from the searches `{CURRENT.name}` with tuning seeds
+            {ranges(seeds)} (n = {len(seeds)}). Both are computed by enumeration of all cells. *Gain* is the mean paired difference between
+            the second scores and those under the default conditions. *Share used* is the percentage of a budget's units that the derived
+            cells use, averaged over the four budgets of the score. Of the budgets in MACs, which include the fixed parts of the network,
+            the cells of the first row use {used_of(cells[0], nasbench.FIXED)} %."""
         ),
         *table(head, lines),
         *paragraph(summary(means, chances)),
@@ -128,11 +128,12 @@ def used_of(cells: np.ndarray, fixed: float = 0.0) -> Mean:
 
 
 def summary(means: Sequence[Mean], chances: Sequence[float]) -> str:
-    """Return the sentences on the effect of each condition on the searches and on a random cell."""
+    """Return the sentences on the scores of searches, and of a random cell, under each condition."""
     pairs = [f"{one.value:.0f} (a random cell: {chance:.0f})" for one, chance in zip(means, chances, strict=True)]
     anything, spent, uncapped, two, three, pathless, _, _, default = pairs
     return (
-        f"Searches that may use any share of a budget score {anything}. With at least 0.9 of it they score {spent}, and without `none`"
-        f" {two}. Without a cap on skips the score is {uncapped}, and with a cap of three {three}. With no skip-only path it is"
-        f" {pathless}, and with exactly one {default}."
+        f"Searches that may use any share of a budget score {anything}. If they must use at least 0.9 of it, they score {spent}, and if"
+        f" they must also avoid `none`, they score {two}; all three have a cap of two skips. Without a cap, the score is {uncapped}; with"
+        f" a cap of three, it is {three}. If no path from input to output may consist of skips only, the score is {pathless}; if exactly"
+        f" one must, it is {default}."
     )

@@ -36,7 +36,7 @@ REFERENCES = {
 
 @dataclass(frozen=True)
 class Chosen:
-    """Searches to draw: their seeds, a flag for test seeds, and the cell of each group of three for each budget."""
+    """Searches to draw: their seeds, a flag for test seeds, and the cells of each group of three, one for each budget."""
 
     seeds: Sequence[int]
     test: bool
@@ -44,7 +44,7 @@ class Chosen:
 
 
 def chosen(rows: Rows) -> Chosen | None:
-    """Return the searches of the current attempt or, before it is run, those with the first tuning seeds; None if there are none."""
+    """Return the searches of the current attempt or, before that is run, those with the first tuning seeds; None if there are none."""
     for among, test in ((CURRENT.seeds, True), (WINDOWS[0], False)):
         seeds = searches.seeds_of(rows, CURRENT.name, among)
         if len(seeds) >= SIZE:
@@ -58,7 +58,7 @@ def caption(found: Chosen) -> str:
     return f"""Accuracies are from NAS-Bench-201; MACs are those of its network at 32 x 32 pixels. Dots: {len(found.cells)} groups of
     three averaged searches (`{CURRENT.name}`{CURRENT.condition}, {"test" if found.test else "tuning"} seeds
     {ranges(found.seeds)}), each at the eight budgets. Bars: the middle 90 % of the random cells that a search could have
-    derived for the same budget, with their mean."""
+    derived for the same budget, with the mean of all such cells."""
 
 
 @cache

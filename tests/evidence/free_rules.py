@@ -10,7 +10,7 @@ from rapdarts.architecture.genotype import Genotype
 from tests.evidence import nasbench
 
 Cells = Callable[[int], np.ndarray]
-"""Mask of the cells that a rule may choose from for a budget, (15625,) of bool."""
+"""Function from a budget to the mask of the cells that a rule may choose, (15625,) of bool."""
 
 POOLS = ("avg_pool_3x3", "max_pool_3x3")
 
@@ -21,7 +21,7 @@ def pools(genotype: Genotype) -> int:
 
 
 def among(cells: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the indices of the cells in the mask `cells` (n,) that have the lowest of `values` (n,) in it."""
+    """Return the indices of the cells that have the lowest of `values` (n,) among the cells in the mask `cells` (n,)."""
     return np.flatnonzero(cells & (values == values[cells].min()))
 
 
@@ -48,7 +48,7 @@ def most_expensive(budget: int, data_set: int = 0, cells: Cells = nasbench.deriv
 def best_of_five(budget: int, data_set: int = 0, cells: Cells = nasbench.derivable) -> float:
     """Return the mean score of the most accurate of five random cells, drawn with replacement."""
     values = np.sort(nasbench.scores(budget, data_set)[cells(budget)])
-    none_above = (np.arange(len(values) + 1) / len(values)) ** 5  # probability that all five are among the lowest
+    none_above = (np.arange(len(values) + 1) / len(values)) ** 5  # probability that all five are among the k lowest
     return float(values @ np.diff(none_above))
 
 

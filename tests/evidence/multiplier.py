@@ -24,7 +24,7 @@ from tests.evidence.workers import each
 SPENDS = (0.0, 0.9)
 SEEDS = range(8)
 BUDGETS = {"digits": ("params", (90_000, 130_000)), "fashion14": ("macs", (850_000, 1_000_000))}
-"""The tasks, and the two budgets of each."""
+"""The resource and the two budgets of each task."""
 
 
 class TwoSided(Penalty):
@@ -49,7 +49,7 @@ RULES: dict[str, type[Penalty]] = {"subtract": Subtracting, "multiply": Penalty,
 
 @contextmanager
 def adjusted_by(rule: str) -> Iterator[None]:
-    """Make searches within the block adjust their multipliers by one of RULES."""
+    """Make searches within the block adjust their multipliers by the rule of this name in RULES."""
     original = searching.Penalty
     searching.Penalty = RULES[rule]  # type: ignore[misc]
     try:
@@ -59,7 +59,7 @@ def adjusted_by(rule: str) -> Iterator[None]:
 
 
 def run(jobs: int, tasks: Sequence[str] = tuple(BUDGETS), seeds: Sequence[int] = SEEDS) -> None:
-    """Search, derive and retrain for the missing rows of the table."""
+    """Search, derive and retrain for the results that are missing in the table."""
     known = load("multiplier")
     if "runs" not in known:
         known = {**origin(), "runs": {}}
@@ -147,10 +147,10 @@ def section() -> list[str]:
         for row in _rows(task, budget, of)
     ]
     text = (
-        "Once an epoch, if the network costs more than its budget, the multiplier of the resource rises by"
-        " `budget_rate` x (cost / budget - 1). If it costs less, the multiplier is multiplied by (cost / budget)^4 (*multiply*, the"
-        " default), falls by the same formula but not below 0 (*subtract*), or falls by the same formula even below 0"
-        " (*two-sided*). Two genotypes are derived from each search, one without a lower bound on its cost and one with a lower"
+        "The multiplier of a budget is adjusted once an epoch. If the network costs more than the budget, all three rules add"
+        " `budget_rate` x (cost / budget - 1) to the multiplier. If the network costs less, *multiply* (the default) multiplies it by"
+        " (cost / budget)^4, *subtract* adds the same term as above, which is now negative, but stops at 0, and *two-sided* adds this"
+        " term without a limit. Two genotypes are derived from each search, one without a lower bound on its cost and one with a lower"
         " bound of 0.9 of the budget, and both are retrained. Differences are in points of accuracy, on the same seeds."
         " `make evidence` does not run these searches, which take hours."
     )
@@ -164,7 +164,7 @@ def section() -> list[str]:
 
 
 def _rows(task: str, budget: str, rules: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Return the rows of a task and a budget: for each rule, one without a lower bound and one with 0.9."""
+    """Return the rows of a task and a budget: for each rule, one row without a lower bound and one with a lower bound of 0.9."""
     reference = rules.get("subtract", {})
     rows = []
     for rule, seeds in rules.items():

@@ -23,7 +23,7 @@ ALL_BUDGETS = (*BUDGETS, *OTHER_BUDGETS)
 """Budgets in units: those of the score, then those that were not used to choose any setting."""
 
 FIXED, UNIT = 1_946_240, 983_040
-"""MACs of the deployed network at 16 x 16 pixels: those of the fixed parts, and those of a unit."""
+"""MACs of the deployed network at 16 x 16 pixels: the MACs of its fixed parts, and the MACs of one unit."""
 
 PRICES = {"none": 0, "skip_connect": 0, "nor_conv_1x1": 1, "nor_conv_3x3": 9, "avg_pool_3x3": 0}
 
@@ -124,7 +124,7 @@ def genotype(cell: int) -> Genotype:
 
 @cache
 def space_with(none: bool, skip_paths: str = SKIP_PATHS) -> SearchSpace:
-    """Return the space with a condition on skip-only paths; `none` says if an edge may be derived as none."""
+    """Return the space with a condition on skip-only paths; `none` allows edges that are derived as none."""
     return replace(TASK.space, derive_none=none, skip_paths=skip_paths)
 
 

@@ -58,7 +58,7 @@ WINDOWS = (range(12), range(12, 32), range(32, 52), range(52, 100))
 """Tuning seeds: for a first impression, to decide on a new default, to confirm it, and the rest."""
 
 BANKS: Mapping[str, Mapping[str, Any]] = {"cifar16": {}, "fashion14": {}}
-"""The settings of each bank's search."""
+"""The banks on the page, each with settings that override those of its search."""
 
 BANK_SEEDS, BANK_GROUP, RECIPE_SEEDS = range(3), 3, range(3)
 """Seeds of a bank's searches, the number of searches per average, and the seeds with which derived genotypes are trained."""
@@ -84,7 +84,7 @@ def run(jobs: int, again: bool = False) -> None:
 
 
 def draw_tens(attempt: Attempt, jobs: int, again: bool = False) -> None:
-    """Choose the best of ten cells that an attempt could derive by NASWOT, for each of its seeds that is missing."""
+    """Choose by NASWOT the best of ten cells that an attempt could derive, for each of its seeds that is missing."""
     naswot.run_tens(attempt.seeds, {"skip_paths": attempt.skip_paths, "spend": attempt.spend}, jobs, again)
 
 

@@ -50,8 +50,8 @@ SCORINGS: dict[str, Scoring] = {
     "log mixing weight (the default)": default,
     "scaled to the same standard deviation on every edge": standardised,
     "rank on the edge": ranked,
-    "shrunk to half its deviation from the mean of all edges": shrunk(0.5),
-    "shrunk to a quarter of it": shrunk(0.25),
+    "deviation from the mean of all edges shrunk to a half": shrunk(0.5),
+    "deviation from the mean of all edges shrunk to a quarter": shrunk(0.25),
     "the mean of all edges only": shrunk(1e-6),
     "corrected for the cost of the primitive": corrected,
 }
@@ -89,7 +89,7 @@ def section(rows: Rows) -> list[str]:
 
 
 def measured(scoring: Scoring, weights: Sequence[np.ndarray]) -> tuple[list[float], list[float]]:
-    """Return the CIFAR-10 score and the order under a scoring for each of several mixing weights, (1, 6, 5) each."""
+    """Return the CIFAR-10 scores and the orders of several searches under a scoring, given their mixing weights, (1, 6, 5) each."""
     scored = [np.exp(scoring(centred(one)))[None] for one in weights]
     return variants.scores(scored), variants.orders(scored)
 

@@ -1,4 +1,4 @@
-"""Series of searches: mixing weights and CPU times of one variant of a task's search, with many seeds."""
+"""Series of searches: the mixing weights and CPU times of one variant of a task's search with many seeds."""
 
 from __future__ import annotations
 

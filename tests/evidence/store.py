@@ -63,7 +63,7 @@ def _keep(task: str, value: Any, place: Sequence[str]) -> None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Lock the results against changes by other processes within the block."""
+    """Lock the results, so that no other process changes them within the block."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(FOLDER, os.O_RDONLY)
     try:

@@ -28,7 +28,7 @@ THREE_BY_THREE = ["none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_c
 class Task:
     """A data set at half its resolution, a deployment skeleton and a search; a bank also has a budget and a recipe.
 
-    `settings` are those of the experiment. `macs` is the upper bound of the bank's band, or 0 without a bank.
+    `settings` are the keys of the experiment. `macs` is the upper bound of the bank's band, or 0 if the task has no bank.
     """
 
     data: str
@@ -72,7 +72,7 @@ BANK: Settings = {
     "search.lr": 0.05,
     "search.alpha_lr": 0.01,
 }
-"""Skeleton and search of a bank."""
+"""Settings of the skeleton and the search of a bank."""
 
 RECIPE: Settings = {
     "retrain.epochs": 8,
@@ -82,7 +82,7 @@ RECIPE: Settings = {
     "retrain.auxiliary": 0.0,
     "retrain.cutout": 0,
 }
-"""Training of a bank's cells."""
+"""Settings of the training of a bank's cells."""
 
 TASKS = {
     "nasbench201": Task(

@@ -344,7 +344,7 @@ def test_a_genotype_is_not_compared_with_itself() -> None:
 
 
 @pytest.mark.parametrize("name", plan.BANKS)
-def test_cells_of_a_bank_meet_its_band_and_its_cap(name: str) -> None:
+def test_cells_of_a_bank_are_in_its_band_and_meet_its_cap_on_skips(name: str) -> None:
     lines, task = store.load(name)["cells"], tasks.TASKS[name]
     assert len(set(lines)) == len(lines) == banks.CELLS
     for genotype in map(banks.genotype_of, lines):

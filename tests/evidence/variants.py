@@ -14,7 +14,7 @@ from tests.evidence.tables import NOT_RUN, paragraph, plural, ranges, sources, t
 
 
 def section(rows: Rows) -> list[str]:
-    """Return the section as lines: a row for each variant and each window of tuning seeds."""
+    """Return the section as lines, with a row for each variant and each window of tuning seeds."""
     found = known(rows)
     heading = ["## All variants tried", ""]
     if not found:
@@ -34,13 +34,14 @@ def section(rows: Rows) -> list[str]:
     return [
         *heading,
         *paragraph(
-            f"CIFAR-10 scores of variants: settings that override the protocol's (`{searches.PLAIN}` overrides none). Seeds 0-11 give a"
-            " first impression, 12-31 decide on a new default, and 32-51 confirm it. Averages are taken over disjoint groups of three"
-            f" searches, in the order of their seeds. *Gain* is the mean paired difference of one search from `{searches.PLAIN}`, over the"
-            " seeds that both have. *Order* is a finer measure: Spearman's rank correlation of a search's scores with the true"
-            " accuracies, over all cells of a band that it could have derived, averaged over the four budgets. All cells have exactly"
-            " one skip-only path and use at least 0.9 of the budget. These are the defaults of `rapdarts`, applied here also to"
-            " variants that were tried before the condition on paths became a default."
+            "The table shows the CIFAR-10 scores of variants. A variant is a set of settings that override the protocol's"
+            f" (`{searches.PLAIN}` overrides none). Seeds 0-11 give a first impression, 12-31 decide on a new default, and 32-51 confirm"
+            " it. Averages are taken over disjoint groups of three searches, in the order of their seeds. *Gain* is the mean paired"
+            f" difference between single searches of the variant and of `{searches.PLAIN}`, over the seeds that both have. *Order* is a"
+            " finer measure: Spearman's rank correlation of a search's scores with the true accuracies, over all cells of a band that"
+            " the search could have derived, averaged over the four budgets. All these cells have exactly one skip-only path and use at"
+            " least 0.9 of the budget. These conditions are the defaults of `rapdarts`, applied here also to variants that were tried"
+            " before the condition on paths became a default."
         ),
         *table(head, [row(rows, name, seeds) for seeds, name in found]),
         *paragraph(averaging(rows, found)),
@@ -107,19 +108,19 @@ def gain(
 
 
 def orders(weights: Sequence[np.ndarray]) -> list[float]:
-    """Return the `order` of each of several mixing weights, (1, 6, 5) each, averaged over the budgets of the score."""
+    """Return the `order` of several searches, averaged over the budgets of the score, given their mixing weights, (1, 6, 5) each."""
     return [float(np.mean([order(one, budget) for budget in nasbench.BUDGETS])) for one in weights]
 
 
 def order(weights: np.ndarray, budget: int) -> float:
-    """Return the rank correlation of scores and true accuracies over the cells that a search could derive for a budget."""
+    """Return the rank correlation of a search's scores and the true accuracies over the cells that it could derive for a budget."""
     places = np.flatnonzero(nasbench.derivable(budget))
     scored = np.log(weights[0])[np.arange(6), nasbench.all_cells()[places]].sum(1)
     return spearman(scored, nasbench.truth()[places])
 
 
 def scores(weights: Sequence[np.ndarray]) -> list[float]:
-    """Return the CIFAR-10 score of each of several mixing weights, (1, 6, 5) each, by enumeration of all cells."""
+    """Return the CIFAR-10 scores of several searches, by enumeration of all cells, given their mixing weights, (1, 6, 5) each."""
     return [
         nasbench.score([nasbench.strongest(one, nasbench.derivable(budget)) for budget in nasbench.BUDGETS])
         for one in weights

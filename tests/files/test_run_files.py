@@ -15,7 +15,7 @@ def test_file_names_are_unique() -> None:
 
 
 def test_no_other_module_spells_out_a_file_name() -> None:
-    """Exceptions: rapdarts measure, whose table is outside run folders, and words with another meaning."""
+    """Exceptions: rapdarts measure, whose table is outside run folders, and words that also have another meaning."""
     others = {"checkpoint", "lock"}
     package = Path(rapdarts.__file__).parent
     found = [

@@ -1,4 +1,4 @@
-"""Unambiguous YAML: numbers, words, lists and maps are read, everything else is rejected in one line."""
+"""Unambiguous YAML: numbers, words, lists and maps are read, and everything else is rejected with a one-line error."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_the_second_order_gradient_is_the_same_with_either_supernet(space: Searc
 
 @pytest.mark.parametrize("batched", [False, True], ids=["plain", "batched"])
 def test_the_virtual_step_does_not_move_untrained_parameters(batched: bool) -> None:
-    """The loss is that after a step of the trained weights, with a weight decay of 0.5; the filters of the blur do not change."""
+    """The loss is computed after a step of the trained weights, with a weight decay of 0.5; the filters of `blur` do not change."""
     torch.manual_seed(0)
     supernet: Supernet | BatchedSupernet = Supernet(BLURRED, Skeleton(3, 4, (1, 8, 8), 3)).double()
     supernet = BatchedSupernet(supernet) if batched else supernet  # type: ignore[arg-type]

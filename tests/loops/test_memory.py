@@ -1,4 +1,4 @@
-"""Memory estimates before a search and error messages after it runs out: their accuracy, wording and advice."""
+"""Memory estimates before a search, and error messages when memory runs out: their accuracy, wording and advice."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_the_footprint_of_a_stage_matches_its_live_bytes(settings: list[tuple[st
 
 
 def test_the_footprint_includes_weights_and_optimiser_state() -> None:
-    """Without images: weights, momenta, gradients, buffers, alpha and its two moments; everything else is small."""
+    """Without images, the footprint is weights, momenta, gradients, buffers, and alpha with its two moments; all else is small."""
     estimate = estimate_of()
     found = stage_footprint(estimate.config, estimate.space, estimate.data, estimate.table, 0)
     supernet, architecture, *_ = loop.build_stage(estimate.config, estimate.space, estimate.data, 3, 0)
@@ -136,7 +136,7 @@ def test_later_stages_are_assumed_to_keep_the_largest_candidates() -> None:
 
 @pytest.mark.parametrize(("layers", "checkpoint"), [([3, 4, 5], False), ([3, 8, 3], True)])
 def test_the_largest_stage_is_found(layers: list[int], checkpoint: bool) -> None:
-    """A stage that takes nearly as much counts as found too."""
+    """A stage that takes more than 85 % of the memory of the largest stage is accepted too."""
     estimate = estimate_of(("search.layers", layers), ("search.checkpoint", checkpoint))
     found = [estimate.footprint(stage).bytes(96) for stage in range(3)]
     assert found[estimate.largest_stage()] > 0.85 * max(found)
@@ -156,7 +156,7 @@ def test_the_summary_names_memory_and_batch() -> None:
 
     assert words(None) == start
     assert words(10**11) == f"{start}; 100 GB is free: any batch fits"
-    assert words(takes) == f"{start}; {show_bytes(takes)} is free: up to batch 96 fits"
+    assert words(takes) == f"{start}; {show_bytes(takes)} is free: a batch of up to 96 fits"
     less = LIBRARY_BYTES + OVERHEAD * found.bytes(80)
     advice = "search.batch=80, search.checkpoint=true or search.partial_channels=4"
     assert (
@@ -216,7 +216,7 @@ SPACE = SearchSpace("asking", {"asking": asking, "skip_connect": PRIMITIVES["ski
 """
 
 
-def test_there_is_no_estimate_for_a_primitive_that_reads_values(
+def test_there_is_no_estimate_for_a_primitive_that_reads_values_of_tensors(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     space = tmp_path / "asking.py"
@@ -230,7 +230,7 @@ def test_there_is_no_estimate_for_a_primitive_that_reads_values(
     ("number", "words"),
     [(0, "0.0 MB"), (9.44e6, "9.4 MB"), (9.6e6, "10 MB"), (949e6, "949 MB"), (0.95e9, "0.9 GB"), (2.34e10, "23 GB")],
 )
-def test_numbers_of_bytes_are_shown_with_two_digits(number: float, words: str) -> None:
+def test_memory_is_shown_with_two_digits(number: float, words: str) -> None:
     assert show_bytes(number) == words
 
 
@@ -240,7 +240,7 @@ def test_numbers_of_bytes_are_shown_with_two_digits(number: float, words: str) -
 def test_a_search_that_runs_out_of_memory_reports_what_fits_and_can_be_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It fails in its second stage; the first stage is not lost, and the advised setting can be changed on resuming."""
+    """The search fails in its second stage; the first is not lost, and the setting named in the advice may change on resuming."""
     stages: list[object] = []
 
     class Full:
@@ -301,9 +301,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a limit on address space")
-def test_a_process_that_really_runs_out_of_memory_is_warned_before(tmp_path: Path) -> None:
-    """The process may take 400 MB; the warning and the error name the same batch that fits."""
+@pytest.mark.skipif(sys.platform != "linux", reason="the test limits the address space, which needs Linux")
+def test_a_process_is_warned_before_it_really_runs_out_of_memory(tmp_path: Path) -> None:
+    """The process may allocate 400 MB more; the warning and the error name the same batch that fits."""
     settings = ["search.batch=400", "search.channels=32", "threads=1", f"run={tmp_path / 'run'}", "--json"]
     command = [sys.executable, "-c", LIMITED, "search", "digits", *settings]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

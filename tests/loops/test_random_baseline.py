@@ -1,4 +1,4 @@
-"""The random baseline: genotypes at a given cost, trained with the retraining recipe."""
+"""The random baseline: genotypes of a given cost, trained with the retraining recipe."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TINY = [
 ]
 
 
-def test_drawn_genotypes_meet_the_cost() -> None:
+def test_drawn_genotypes_have_the_given_cost() -> None:
     table, rule = price_table(SPACE, Skeleton(6, 8, (3, 16, 16), 10)), Rule("pdarts", 1)
     anything = draw_genotypes(SPACE, 100, 1, None, None, "")
     center = float(np.median([table.exact(genotype)["macs"] for genotype in anything]))
@@ -81,7 +81,7 @@ def test_a_cost_that_no_genotype_has_is_refused() -> None:
 def test_random_genotypes_meet_the_conditions_of_the_search_they_are_compared_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Budgets, spending, primitives and cap on skips come from the search's folder; other budgets are refused."""
+    """The budgets, shares to spend, primitives and cap on skips come from the run folder of the search; other budgets are refused."""
     tiny = [setting for setting in TINY if not setting.startswith(("strategy", "random", "retrain"))]
     tiny += ["layers=[3]", "candidates=[0]", "skip_dropout=[0.0]", "channels=4", "epochs=1", "warmup_epochs=0"]
     own = ["primitives=[skip_connect,max_pool_3x3,sep_conv_3x3]", "batch=32", "max_skips=1"]
@@ -170,7 +170,7 @@ def test_the_baseline_reports_mean_and_deviation_and_resumes(
     assert baseline(tmp_path / "cut", "resume=true") == 0
     resumed = json.loads((tmp_path / "cut" / "result.json").read_text())
     assert resumed["networks"] == result["networks"]
-    # For finished networks, the checkpoint holds their results, not their weights.
+    # For finished networks, the checkpoint holds the results, not the weights.
     found = load_checkpoint(tmp_path / "cut" / "checkpoint", {})
     assert found is not None
     assert [facts["correct"] / facts["n"] for facts in found[0]["finished"]] == shares[:2]
@@ -183,8 +183,8 @@ def test_the_skeleton_of_a_genotype_is_used_and_reported(tmp_path: Path, capsys:
     settings = [f"random.like={tmp_path / 'like.json'}", "random.tolerance=1", "random.count=1"]
     assert baseline(tmp_path / "run", *settings) == 0
     assert (
-        "\nbuilding 4 cells x 2 channels with the cifar stem, as the genotype was priced,"
-        " not the experiment's 3 cells x 4 channels with the cifar stem; " in capsys.readouterr().err
+        "\nbuilding 4 cells x 2 channels with the cifar stem, at which the genotype was priced,"
+        " instead of the experiment's 3 cells x 4 channels with the cifar stem; " in capsys.readouterr().err
     )
 
 
@@ -198,7 +198,7 @@ def test_the_cost_can_come_from_a_genotype(tmp_path: Path) -> None:
 
 
 def test_the_cost_can_come_from_a_genotype_that_no_search_can_find(tmp_path: Path) -> None:
-    """Some of its nodes have fewer than two edges, so the price table does not cover it and its network is counted."""
+    """Some nodes of this genotype have fewer than two edges: the price table does not cover it, so its network is counted."""
     assert baseline(tmp_path / "run", "random.like=FairDARTS_a", "random.tolerance=0.1", "random.count=1") == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     counted = count_derived(LITERATURE["FairDARTS_a"], SPACE, Skeleton(3, 4, (1, 8, 8), 10))

@@ -1,4 +1,4 @@
-"""The ranking: its entries, its images, the standard errors of its order, and bit-identical resuming."""
+"""The ranking: its entries, its images, the standard errors of its accuracies, and bit-identical resuming."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_the_best_network_can_be_retrained_and_all_can_be_evaluated(
     assert main(["export", str(folder / first["folders"][0]), *files]) == 0
     card = Path(json.loads(capsys.readouterr().out)["card"]).read_text()
     assert (
-        f"| training | 1 epoch in a ranking, on 0.5 of these images, with rapdarts {rapdarts.__version__}, torch"
+        f"| training | 1 epoch in a ranking, on 0.5 of these training images, with rapdarts {rapdarts.__version__}, torch"
         in card
     )
     assert "| test accuracy | unknown: the run has no result for this file |" in card
@@ -202,7 +202,7 @@ def test_a_genotype_found_twice_is_ranked_once() -> None:
     assert choose_entries([*found, named], 1)[0].score is None
 
 
-def test_runs_of_several_seeds_share_the_places(search: Path, second: Path, tmp_path: Path) -> None:
+def test_the_derived_genotype_of_every_search_is_ranked(search: Path, second: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(search, copy)
     assert ranking(tmp_path / "rank", search, second, copy, "count=3", *QUICK) == 0
@@ -306,7 +306,7 @@ def test_several_seeds_add_an_error_over_seeds() -> None:
 def test_a_difference_on_the_same_images_has_a_smaller_error_than_on_separate_images() -> None:
     base = (np.arange(1000) % 5 > 0).astype(float)
     better = base.copy()
-    better[:15:5] = 1  # three more correct, the others unchanged
+    better[:15:5] = 1  # three more images are correct
     found = estimate((better - base)[None])
     assert found["mean"] == pytest.approx(0.003)
     assert found["standard_error"] == pytest.approx(math.sqrt(0.003 * 0.997 / 1000))
@@ -327,11 +327,11 @@ CARRIED = [
     "retrain.jitter=0.4",
     "epochs=2",
 ]
-"""A recipe with every part that has state or draws random numbers; 4 steps an epoch."""
+"""A recipe that uses every part with state or random numbers; 4 steps per epoch."""
 
 
 def diverge(patch: pytest.MonkeyPatch, *numbers: int) -> None:
-    """Let the trainings of these networks, counted from 0, diverge in their second epoch."""
+    """Make the trainings with these numbers, counted from 0, diverge in their second epoch."""
     original = Run.log
 
     def log(self: Run, *shown: Any, **facts: float) -> None:
@@ -351,7 +351,7 @@ def same_results(one: Path, other: Path) -> bool:
 def test_a_ranking_that_is_killed_and_stopped_resumes_bit_identically(
     search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second of three networks diverges; the ranking is killed in the first one and stopped in the other two."""
+    """The second of three networks diverges; the ranking is killed while it trains the first, and stopped in each of the other two."""
     settings = [search, "count=3", *CARRIED]
     diverge(monkeypatch, 1)
     assert ranking(tmp_path / "whole", *settings) == 0
@@ -388,7 +388,7 @@ def test_a_ranking_that_is_killed_and_stopped_resumes_bit_identically(
     assert ranking(folder, *settings, "seed=1", "resume=true") == 2
     assert ranking(folder, *settings, "resume=true") == 0
     assert same_results(folder, tmp_path / "whole")
-    # For finished networks, the checkpoint holds their predictions' correctness, not their weights.
+    # For finished networks, the checkpoint holds which predictions are correct, not the weights.
     found = load_checkpoint(folder / "checkpoint", {})
     assert found is not None
     assert [[*facts] for facts in found[0]["finished"]] == [["right"], ["right", "diverged"]]
@@ -396,7 +396,7 @@ def test_a_ranking_that_is_killed_and_stopped_resumes_bit_identically(
     assert (right[0].dtype, len(right[0]), right[1]) == (torch.bool, 596, None)
 
 
-def test_a_training_that_diverges_comes_last_and_the_others_continue(
+def test_a_network_with_a_diverged_training_comes_last_and_the_others_continue(
     search: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     diverge(monkeypatch, 0, 3)
@@ -477,7 +477,9 @@ def test_a_ranking_shorter_than_the_warm_up_reaches_the_full_learning_rate() -> 
         resolve.check_experiment(short)  # the short recipe is valid for a retraining
 
 
-def test_a_ranking_takes_keys_of_the_experiment_and_its_own(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_ranking_accepts_its_own_keys_and_keys_of_the_experiment(
+    search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     capsys.readouterr()
     assert main(["rank", str(search), "epochs=3", "retrain.lr=0.01", "count=7", "--print-config", "--json"]) == 0
     config = json.loads(capsys.readouterr().out)
@@ -507,9 +509,7 @@ def test_a_long_recipe_is_replaced_by_the_fast_one(
     assert asked("retrain.recipe=pdarts")["retrain"] == asdict(RetrainConfig())
 
 
-def test_targets_and_keys_that_cannot_be_ranked_are_refused(
-    search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_targets_and_keys_are_refused(search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def sentence(*words: str | Path) -> str:
         capsys.readouterr()
         assert ranking(tmp_path / "rank", *words) == 2
@@ -518,10 +518,10 @@ def test_targets_and_keys_that_cannot_be_ranked_are_refused(
 
     assert "PDARTS is not the folder of a finished search (no alphas.json)" in sentence("PDARTS")
     assert f"{tmp_path} is not the folder of a finished search" in sentence("PDARTS", tmp_path)
-    assert f"{tmp_path} has no genotype.json; the search has not finished" in sentence(search, tmp_path)
+    assert f"{tmp_path} has no genotype.json: its search has not finished" in sentence(search, tmp_path)
     assert "there is no genotype 'PDRATS'" in sentence(search, "PDRATS")
     for key in ("budget.params", "search.budget.macs"):
         assert f"does not accept {key}=; derive another genotype" in sentence(search, f"{key}=9k")
     idle = sentence(search, "search.lr=0.3", "search.space=filters", "precision=8", "count=2")
-    assert "does not search, so it does not accept search.lr=, search.space=; leave it out." in idle
+    assert "rapdarts rank does not search; leave out search.lr=, search.space=." in idle
     assert "retrain.batch=700 is larger than the 601 training images" in sentence(search, "retrain.batch=700")

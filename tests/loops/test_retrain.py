@@ -1,4 +1,4 @@
-"""The retraining end to end on real digits: its files, bit-identical repeating and resuming, and each part of its recipe."""
+"""The retraining end to end on real digits: its files, each part of its recipe, and bit-identical results on repeating or resuming."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run_retrain(folder: Path, *settings: str) -> int:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """Return everything that must not depend on interruptions: the bytes of all result files, and the record without times."""
+    """Return everything that must not depend on interruptions: the bytes of all result files, and the record without its times."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for record in records:
         record.pop("seconds")
@@ -199,7 +199,7 @@ def built(folder: Path) -> Skeleton:
     return blueprint.skeleton
 
 
-def test_a_genotype_is_built_at_the_skeleton_it_was_priced_at(tmp_path: Path) -> None:
+def test_a_genotype_is_built_with_the_skeleton_for_which_it_was_priced(tmp_path: Path) -> None:
     priced = tmp_path / "genotype.json"
     text = json.loads(LITERATURE["PDARTS"].to_json())
     text["skeleton"] = {"layers": 4, "channels": 6, "stem": "cifar", "image": [1, 8, 8], "classes": 10}
@@ -347,7 +347,7 @@ def without_statistics(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def test_label_smoothing_follows_its_authors() -> None:
-    """Szegedy et al. 2016, section 7: the label has weight 1 - e, and every class e / K in addition."""
+    """Szegedy et al. 2016, section 7: the label has weight 1 - e, and every class an additional e / K."""
     torch.manual_seed(0)
     logits, labels = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 3, 1, 1, 2])
     wanted = 0.9 * torch.nn.functional.one_hot(labels, 4) + 0.1 / 4
@@ -392,7 +392,7 @@ GOOGLENET = [
 
 @pytest.fixture(scope="module")
 def large_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits at 16 x 16 pixels, the size that lenet needs."""
+    """The digits at 16 x 16 pixels, large enough for lenet."""
     from rapdarts.data import dataset as data
 
     small = np.load(Path(data.__file__).with_name("digits.npz"))

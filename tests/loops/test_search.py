@@ -1,4 +1,4 @@
-"""The search end to end on real digits: its files, budgets, replicas and prices, and bit-identical repeating and resuming."""
+"""The search end to end on real digits: its files, budgets, replicas and prices, and bit-identical results on repeating or resuming."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def run_search(folder: Path, *settings: str) -> int:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """Return everything that must not depend on interruptions: the bytes of all result files, and the record without times."""
+    """Return everything that must not depend on interruptions: the bytes of all result files, and the record without its times."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for record in records:
         record.pop("seconds")
@@ -160,7 +160,7 @@ def test_the_same_seed_gives_the_same_search_and_another_seed_a_different_one(wh
 
 
 def interrupt_and_resume(after: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *settings: str) -> None:
-    """Stop a search with a real signal after `epoch N` or `step N`, then resume it to its end."""
+    """Stop a search with a real signal after `epoch N` or `step N`, then resume it until it is finished."""
     what, number = after.split()
     seen = 0
     original = Run.log if what == "epoch" else Run._pause
@@ -242,7 +242,7 @@ def test_resuming_with_another_configuration_is_refused(whole: Path, capsys: pyt
 
 
 BUDGETS = {"params": 3_000, "traffic": 100_000}
-"""At the skeleton of TINY, networks have 1,982 to 19,454 parameters and a traffic of 82,432 (with two skips) to 258,816 B."""
+"""With the skeleton of TINY, networks have 1,982 to 19,454 parameters, and 82,432 (with two skips) to 258,816 B of traffic."""
 BUDGETED = ["cost.macs=0", "cost.bytes=0", *(f"budget.{name}={bound}" for name, bound in BUDGETS.items())]
 
 
@@ -288,7 +288,7 @@ def test_an_interrupted_search_with_budgets_resumes_bit_identically(
 def test_genotypes_are_derived_within_other_budgets(
     within: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The run's own budgets apply unless others are given; the run folder and its alphas.json give the same result."""
+    """The run's own budgets apply unless they are overridden; the run folder and its alphas.json give the same result."""
     assert main(["derive", str(within), "--json"]) == 0
     own = json.loads(capsys.readouterr().out)
     assert own[0]["genotype"]["cells"] == json.loads((within / "genotype.json").read_text())["cells"]
@@ -344,7 +344,7 @@ def used(folder: Path) -> dict[str, float]:
 
 
 def test_the_budget_that_binds_first_is_used(within: Path) -> None:
-    """Every candidate uses at least 0.9 of it, and the description of the rule has this bound."""
+    """Every candidate uses at least 0.9 of this budget, and the description of the rule gives the bound."""
     shares, candidates = used(within), json.loads((within / "candidates.json").read_text())
     binding = max(shares, key=lambda name: shares[name])
     assert 0.9 <= shares[binding] <= 1
@@ -379,7 +379,7 @@ def test_every_genotype_derived_within_a_budget_uses_it(within: Path, capsys: py
             ["budget.params=3k", "budget.traffic=none", "spend=1"],
             "no cell was found that uses at least 100 % of the params budget",
         ),
-        (["budget.params=50k", "budget.traffic=none"], "even the most expensive cell has params <= 50,000"),
+        (["budget.params=50k", "budget.traffic=none"], "even the most expensive cell meets params <= 50,000"),
     ],
 )
 def test_a_lower_bound_that_is_reduced_or_absent_is_reported(
@@ -393,7 +393,7 @@ def test_a_search_reports_a_budget_without_a_lower_bound(tmp_path: Path, capsys:
     stage = ["search.layers=[3]", "candidates=[0]", "skip_dropout=[0]", "epochs=1", "warmup_epochs=0", "cost.macs=0"]
     assert run_search(tmp_path / "ample", *stage, "cost.bytes=0", "budget.params=50k") == 0
     assert (
-        "even the most expensive cell has params <= 50,000, so there is no lower bound (search.spend)."
+        "even the most expensive cell meets params <= 50,000, so there is no lower bound (search.spend)."
         in capsys.readouterr().out
     )
     # A resource with a price has no lower bound unless one is requested.
@@ -407,7 +407,7 @@ def test_a_search_reports_a_budget_without_a_lower_bound(tmp_path: Path, capsys:
 def test_cells_of_nasbench201_are_residual_unless_skip_paths_is_any(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Search and derive give exactly one skip-only path. A run keeps its own condition; older runs have none."""
+    """Search and derive choose a cell with exactly one skip-only path. A run keeps its own condition; runs of older versions have none."""
     stage = ["search.layers=[3]", "candidates=[0]", "skip_dropout=[0]", "epochs=1", "warmup_epochs=0", "rule=exact"]
     folder = tmp_path / "bench"
     assert run_search(folder, "space=nasbench201", *stage) == 0
@@ -438,7 +438,7 @@ def test_cells_of_nasbench201_are_residual_unless_skip_paths_is_any(
 
 @pytest.mark.parametrize("allowed", [False, True])
 def test_none_is_derived_only_on_request(allowed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """This applies to search and derive, in a space that allows none; the output always remains connected to the input."""
+    """This applies to search and derive, in a space that allows `none`; the output always remains connected to the input."""
     stage = ["search.layers=[3]", "candidates=[0]", "skip_dropout=[0]", "epochs=1", "warmup_epochs=0"]
     folder = tmp_path / "bench"
     assert run_search(folder, "space=nasbench201", *stage, f"derive_none={str(allowed).lower()}") == 0
@@ -517,7 +517,7 @@ def test_all_replicas_are_pruned_alike(three: Path) -> None:
         assert torch.equal(state["alpha"][open_], architecture.alpha[..., columns][open_])
 
 
-def test_the_genotype_of_several_replicas_meets_the_budget_and_is_derived_again(
+def test_the_genotype_of_several_replicas_meets_the_budget_and_can_be_derived_again(
     three: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     genotype, result = read_genotype(three / "genotype.json"), json.loads((three / "result.json").read_text())
@@ -537,7 +537,7 @@ def test_the_genotype_of_several_replicas_meets_the_budget_and_is_derived_again(
 def test_an_interrupted_search_with_replicas_resumes_bit_identically(
     three: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The search is stopped within a replica in the first stage, and after one in the second."""
+    """The search is stopped within a replica in the first stage, or between two replicas in the second."""
     interrupt_and_resume(after, tmp_path / "cut", monkeypatch, *REPLICATED)
     assert results(tmp_path / "cut") == results(three)
 
@@ -560,8 +560,8 @@ def test_resuming_with_another_number_of_replicas_is_refused(three: Path, capsys
     assert "search.replicas: 3 -> 2" in capsys.readouterr().err
 
 
-def test_three_searches_are_equal_to_one_with_three_replicas(tmp_path: Path) -> None:
-    """In a single stage and with all images, replicas are searches with their seeds, and give the same genotype."""
+def test_three_searches_equal_one_search_with_three_replicas(tmp_path: Path) -> None:
+    """With a single stage and all images, each replica equals the search with its seed, and the genotype of their mean is the same."""
     stage = ["search.layers=[3]", "candidates=[0]", "skip_dropout=[0.3]", "epochs=1", "warmup_epochs=0", "subset=0.1"]
     settings = ["data.fraction=1", *stage, *FEW]
     seeds = replica_seeds(0, 3)
@@ -596,11 +596,11 @@ def test_searches_that_dropped_different_candidates_can_be_averaged(
     assert main(["derive", str(whole), str(tmp_path / "other"), f"out={out}"]) == 0
     printed = capsys.readouterr()
     assert "the two replicas agree on " in printed.out and printed.out.endswith(f"written to {out}\n")
-    assert "was searched with different" not in printed.err
+    assert "has different settings" not in printed.err
     assert run_search(tmp_path / "longer", "seed=2", "alpha_lr=0.02", "weight_decay=0") == 0
     assert main(["derive", str(whole), str(tmp_path / "longer")]) == 0
     assert (
-        f"{tmp_path / 'longer'} was searched with different settings than {whole}, whose settings are used: weight_decay: 0.0003 -> 0.0,"
+        f"{tmp_path / 'longer'} has different settings from those of {whole}, which are used: weight_decay: 0.0003 -> 0.0,"
         " alpha_lr: 0.05 -> 0.02" in " ".join(capsys.readouterr().err.split())
     )
     validate(read_genotype(out), SPACE, "both")
@@ -613,7 +613,7 @@ def test_searches_that_dropped_different_candidates_can_be_averaged(
 
 @pytest.fixture(scope="module")
 def unpriced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """Costs of the network that a search without prices finds, at a skeleton deep enough for its memory peak to be in a cell."""
+    """Costs of the network that a search without prices finds, with enough layers for its memory peak to be in a cell."""
     folder = tmp_path_factory.mktemp("runs") / "unpriced"
     assert run_search(folder, "cost.macs=0", "cost.bytes=0", "skeleton.layers=6") == 0
     costs = json.loads((folder / "result.json").read_text())["counted"]
@@ -629,8 +629,8 @@ def test_a_price_on_a_resource_lowers_its_cost(resource: str, unpriced: dict[str
     assert records[1]["gradient_ratio"] > 10
     assert records[-1][f"expected_{resource}"] < records[0][f"expected_{resource}"]
     costs = json.loads((tmp_path / "priced" / "result.json").read_text())["counted"]
-    # Nine of ten random networks have the lowest possible peak, so the unpriced one may have it too, and after four epochs
-    # the mean of the mixture has fallen, but is not yet below the peak of every single network.
+    # Nine of ten random networks have the lowest possible peak memory, so the network found without a price may have it
+    # too; after four epochs, only the expected peak of the mixture must have fallen.
     if resource != "peak_memory":
         assert costs[resource] < unpriced[resource]
 
@@ -701,7 +701,7 @@ def test_a_diverging_search_stops_and_keeps_a_finite_checkpoint(
     assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
 
 
-def test_halves_share_no_image_and_the_search_half_repeats() -> None:
+def test_the_halves_share_no_image_and_the_smaller_half_is_repeated() -> None:
     config = resolve_experiment(
         "digits", [("search.batch", "64"), ("search.weight_fraction", "0.7"), ("search.subset", "1")], "search"
     )

@@ -104,7 +104,7 @@ def test_nasbench201_cells_with_a_single_primitive(primitive: str, weights: int,
 
 
 def test_nasbench201_sizes_are_the_sum_of_the_parts() -> None:
-    """The fixed parts are stem, two residual blocks, batch norm and linear layer; to these add six edges in fifteen cells."""
+    """The fixed parts are the stem, two residual blocks, a batch norm and a linear layer; fifteen cells of six edges are added."""
     fixed = 3 * 16 * 9 + 2 * 16 + 2 * 64 + 64 * 10 + 10
     for inputs in (16, 32):
         fixed += (9 * inputs + 9 * 2 * inputs + inputs) * 2 * inputs + 2 * 2 * 2 * inputs
@@ -126,9 +126,9 @@ def test_nasbench201_sizes_are_the_sum_of_the_parts() -> None:
     ],
 )
 def test_fairdarts_sizes_match_its_authors_counts(letter: str, millions: int, weights: float, head: bool) -> None:
-    """The authors' README lists millions of MACs and weights on CIFAR-10, with the auxiliary head except for c.
+    """The authors' README lists millions of MACs and weights on CIFAR-10, with the auxiliary head except for network c.
 
-    Rounded or truncated, they equal our counts, except for the MACs of a, of which we count 1.5 million fewer.
+    Rounded or truncated, our counts equal theirs, except for network a, for which we count 1.5 million MACs fewer.
     """
     genotype = LITERATURE[f"FairDARTS_{letter}"]
     network = weightless(genotype, DEPLOYMENT, auxiliary=head)
@@ -239,7 +239,7 @@ def test_residual_block_equals_a_manual_computation(size: tuple[int, int]) -> No
 
 
 def test_nasbench201_network_equals_a_manual_computation() -> None:
-    """A stem to C channels, cells, a residual block after one and two thirds of the depth, batch norm and ReLU at the end."""
+    """The network has a stem, cells with a residual block after one and two thirds of the depth, and a final batch norm and ReLU."""
     network = network_of("BENCH", Skeleton(4, 4, (3, 9, 7), 10)).eval()
     with torch.no_grad():
         for norm in network.modules():
@@ -393,7 +393,7 @@ def test_identities_are_never_dropped(primitive: str, kind: str, droppable: bool
 
 
 @pytest.mark.parametrize("name", ["PDARTS", "BENCH", "NASNet", "FairDARTS_c"])
-def test_every_path_of_a_network_is_scaled_by_its_own_row(name: str) -> None:
+def test_every_path_of_a_network_is_scaled_by_its_own_row_of_factors(name: str) -> None:
     network = network_of(name).eval()
     images = images_of()
     expected = network(images)

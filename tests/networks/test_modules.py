@@ -27,7 +27,7 @@ from tests.together import Job
 
 SKELETONS = {
     "PDARTS": Skeleton(3, 4, (3, 16, 16), 5),
-    "NASNet": Skeleton(3, 4, (3, 15, 17), 5),  # a cell whose output omits nodes; odd sides
+    "NASNet": Skeleton(3, 4, (3, 15, 17), 5),  # a cell whose output omits nodes; images with odd sides
     "filters": Skeleton(4, 4, (1, 12, 12), 5),
     "nasbench201": Skeleton(4, 4, (3, 16, 16), 5),
     "imagenet": Skeleton(3, 4, (3, 64, 64), 5, "imagenet"),
@@ -175,7 +175,7 @@ def test_channels_last_is_preserved(name: str) -> None:
             module.register_forward_hook(lambda module, given, result: seen.append(given[0]))
     found = network(images.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    if images.shape[1] > 1:  # with one channel both memory formats are the same, and torch continues with the other
+    if images.shape[1] > 1:  # with one channel, the formats are indistinguishable, and torch may drop channels last
         assert all(x.stride(1) == 1 for x in seen)
 
 
@@ -241,7 +241,7 @@ def train_distributed(folder: str) -> None:
     """Run every network in torch's DistributedDataParallel, each process with its share of the images."""
     with joined("cpu") as process_group:
         for name in SKELETONS:
-            # All processes take the weights of the first.
+            # All processes start with the weights of process 0.
             network = network_of(name, auxiliary=True, seed=process_group.rank).double()
             wrapped = DistributedDataParallel(network, find_unused_parameters=True)
             images = images_of(name).double()[process_group.rank :: process_group.size]

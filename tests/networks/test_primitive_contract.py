@@ -1,4 +1,4 @@
-"""The contract of a primitive, `factory(channels, stride, affine)`: ours fulfil it, and an error names one that does not."""
+"""The contract of a primitive, `factory(channels, stride, affine)`: the built-in ones fulfil it, and an error names any that does not."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SIZES = [(8, 8), (7, 5), (6, 9)]
 
 
 def every_primitive() -> dict[str, Factory]:
-    """Return the primitives of PRIMITIVES and of every space, each once; a space's own are named after the space."""
+    """Return the primitives of PRIMITIVES and of every space, each once; the keys of a space's own begin with its name."""
     found = dict(PRIMITIVES)
     for module in pkgutil.iter_modules(search_spaces.__path__):
         for name, factory in named_space(module.name).primitives.items():
@@ -47,7 +47,7 @@ def test_primitive_contract(primitive: str, stride: int, affine: bool) -> None:
         op = factory(channels, stride, affine)
         norms = [module for module in op.modules() if isinstance(module, nn.BatchNorm2d)]
         assert all(norm.affine is affine for norm in norms)
-        # In the supernet, all primitives except none and the identity are normalised.
+        # In the supernet, all primitives except `none` and the identity are normalised.
         if not affine and name != NONE and (name, stride) != (SKIP, 1):
             assert norms
 
@@ -60,7 +60,7 @@ def test_primitive_contract(primitive: str, stride: int, affine: bool) -> None:
             assert y.isfinite().all()
             assert torch.equal(given, x)
 
-            # The input and every weight have a gradient; with none, the gradient is zero.
+            # The input and every weight have a gradient; with `none`, that of the input is zero.
             (y * torch.randn(y.shape)).sum().backward()
             assert given.grad is not None and given.grad.isfinite().all()
             assert bool(given.grad.any()) is (name != NONE)
@@ -72,7 +72,7 @@ def test_primitive_contract(primitive: str, stride: int, affine: bool) -> None:
             if name == NONE:
                 assert not y.any()
 
-        # A copy computes the same and shares no tensor.
+        # A copy gives the same output and shares no tensor.
         twin = copy.deepcopy(op)
         assert torch.equal(twin(x), op(x))
         assert not {id(value) for value in twin.state_dict(keep_vars=True).values()} & {
@@ -93,7 +93,7 @@ def test_primitive_contract(primitive: str, stride: int, affine: bool) -> None:
 
 
 def layers(module: nn.Module) -> list[str]:
-    """Return the layers in order, a convolution as `inputs>outputs kernel` and its stride, dilation and groups unless 1."""
+    """Return the layers in order, a convolution as `inputs>outputs kernel` and its stride, dilation and groups unless they are 1."""
     found = []
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -223,7 +223,7 @@ def test_strided_1x1_convolution_equals_a_manual_computation(size: tuple[int, in
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 5), (6, 5)])
 def test_factorized_reduce_reads_even_and_odd_pixels(size: tuple[int, int]) -> None:
-    """Half of the channels read the pixels with even coordinates, the others those with odd ones, and none is read twice."""
+    """Half of the channels read the pixels with even coordinates, the other half those with odd ones; no pixel is read twice."""
     rows, columns = torch.arange(size[0])[:, None], torch.arange(size[1])[None]
     everywhere = (slice(None), slice(None))
     read = pixels_read(FactorizedReduce(16, 16, affine=True), size, everywhere)
@@ -264,7 +264,7 @@ def test_average_pool_with_explicit_padding_is_equal(stride: int, counted: bool)
     torch.testing.assert_close(found_gradient, expected_gradient)
 
 
-def test_a_pool_with_a_wrong_gradient_is_warned_of_on_a_gpu() -> None:
+def test_on_a_gpu_a_warning_names_a_pool_with_a_wrong_gradient() -> None:
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     for padding in (1, (1, 0)):
         network = nn.Sequential(nn.ReLU(), nn.ModuleDict({"mine": nn.AvgPool2d(3, 1, padding)}))
@@ -275,7 +275,7 @@ def test_a_pool_with_a_wrong_gradient_is_warned_of_on_a_gpu() -> None:
         assert remarks_on_pools(nn.Sequential(pool), gpu) == []
 
 
-def test_our_primitives_and_networks_have_no_such_pool() -> None:
+def test_our_primitives_and_networks_have_no_pool_with_a_wrong_gradient() -> None:
     with torch.device("meta"):
         networks = [factory(4, stride, True) for factory in EVERY.values() for stride in (1, 2)]
         networks += [reference.build(reference.image, 10) for reference in REFERENCE.values()]

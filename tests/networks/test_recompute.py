@@ -78,7 +78,7 @@ def unrolled_step(supernet: Supernets, mixing: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("name", ["plain", "batched"])
 def test_results_are_bit_identical(name: str, space: str, step: Callable[[Supernets, Tensor], list[Tensor]]) -> None:
-    """Loss, gradients, statistics and the state of the generator, with skip dropout."""
+    """Compare loss, gradients, statistics and the state of the random generator, with skip dropout."""
     found = []
     for checkpoint in (False, True):
         supernet = supernet_of(name, SPACES[space], checkpoint)
@@ -90,7 +90,7 @@ def test_results_are_bit_identical(name: str, space: str, step: Callable[[Supern
 
 
 def test_a_users_module_counts_a_batch_once() -> None:
-    """Batch norms without momentum, which count their batches, and a buffer with a name of its own."""
+    """The module has a batch norm without momentum, which counts its batches, and its own counter of images."""
 
     class Counter(nn.Module):
         seen: Tensor

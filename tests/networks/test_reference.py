@@ -279,7 +279,7 @@ def test_kernels_of_googlenet(name: str, kernels: set[tuple[int, int]]) -> None:
 def test_designs_of_the_inception_module() -> None:
     """The third branch of the module has a different sequence of kernels in each design.
 
-    5x5; two 3x3, which see 5x5 with 18 weights instead of 25; 1x7 and 7x1, twice; 3x3, then 1x3 and 3x1 in parallel.
+    5x5; two 3x3, which cover 5x5 pixels with 18 weights instead of 25; 1x7 and 7x1, twice; 3x3, then 1x3 and 3x1 in parallel.
     """
 
     def kernels(name: str, module: str) -> list[tuple[int, ...]]:
@@ -353,7 +353,7 @@ def test_shuffle_interleaves_the_groups() -> None:
     assert Shuffle(2)(x).flatten().tolist() == [0, 3, 1, 4, 2, 5]
 
 
-def test_shufflenet_v2_filters_one_half() -> None:
+def test_shufflenet_v2_filters_half_of_the_channels() -> None:
     x = images_of((6, 2, 2))
     y = ChannelSplit(nn.Conv2d(3, 3, 1))(x)
     assert y.shape == x.shape and torch.equal(y[:, :3], x[:, :3]) and not torch.equal(y[:, 3:], x[:, 3:])

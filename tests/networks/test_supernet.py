@@ -164,7 +164,7 @@ def test_an_edge_with_one_hot_weights_computes_that_primitive(stride: int) -> No
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(6, 6), (7, 5)])
 def test_partial_channels(stride: int, size: tuple[int, int]) -> None:
-    """A quarter of the channels is mixed and the others are pooled manually; every fourth output channel is a mixed one."""
+    """A quarter of the channels is mixed and the rest is max-pooled, here by hand; every fourth output channel is a mixed one."""
     torch.manual_seed(0)
     mixed = MixedOp(DARTS, DARTS.candidates[0][0], 8, stride, partial=4)
     x, weights = torch.randn(2, 8, *size), torch.rand(8)
@@ -215,7 +215,7 @@ WITHOUT_POOLS = {
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("name", WITHOUT_POOLS)
 def test_supernet_with_one_hot_weights_equals_the_derived_network(name: str, seed: int) -> None:
-    """With the same weights, both compute the same; pools are excluded because only the supernet normalises them."""
+    """With the same weights, both give the same logits; pools are excluded because only the supernet normalises them."""
     space = named_space(name).only(WITHOUT_POOLS[name])
     skeleton = Skeleton(5, 4, (3, 9, 7), 10)
     genotype = random_genotype(space, np.random.default_rng(seed))
@@ -249,7 +249,7 @@ def test_the_weight_of_every_candidate_has_a_gradient(space: SearchSpace) -> Non
     torch.nn.functional.cross_entropy(supernet(images_of(), Mixing(weights)), torch.tensor([0, 1, 2, 3])).backward()
     assert weights.grad is not None and weights.grad.isfinite().all()
     assert (weights.grad[..., 1:] != 0).all()
-    assert (weights.grad[..., 0] == 0).all()  # none adds nothing
+    assert (weights.grad[..., 0] == 0).all()  # `none` contributes nothing
 
 
 def test_mixing_gradient_matches_finite_differences(supernet: Supernet) -> None:
@@ -261,7 +261,7 @@ def test_mixing_gradient_matches_finite_differences(supernet: Supernet) -> None:
         return (supernet(images, Mixing(at)) * probe).sum()
 
     (gradient,) = torch.autograd.grad(loss(weights), [weights])
-    # Step along the gradient, so little that no ReLU or maximum switches.
+    # Take a step along the gradient that is too small to switch a ReLU or a maximum.
     direction = gradient / gradient.norm()
     with torch.no_grad():
         slope = (loss(weights + 1e-7 * direction) - loss(weights - 1e-7 * direction)) / 2e-7
@@ -297,7 +297,7 @@ def test_spaces_run_on_images_of_any_size(name: str, skeleton: Skeleton) -> None
         newer.register_forward_hook(lambda module, inputs, y: sizes.append(tuple(y.shape[1:])))
     logits = supernet(images_of(skeleton, 2).float(), mixing_of(space))
     assert logits.shape == (2, skeleton.classes) and logits.isfinite().all()
-    # The shapes are those of the plan, from which costs are counted.
+    # The shapes match the plan from which costs are counted.
     plans = [plan for plan in skeleton.cells(space) if plan.kind in space.kinds]
     assert sizes == [(plan.channels, *plan.size) for plan in plans]
 
@@ -375,7 +375,7 @@ def dropout_of(rate: float, seed: int = 0) -> SkipDropout:
 
 
 def test_every_cell_and_edge_has_its_own_dropout_mask() -> None:
-    """With the same seed, the masks are the same."""
+    """The same seed gives the same masks again."""
     drawn = []
     for _ in range(2):
         dropout = dropout_of(0.5, seed=5)
@@ -386,7 +386,7 @@ def test_every_cell_and_edge_has_its_own_dropout_mask() -> None:
 
 
 def test_supernets_of_different_spaces_drop_the_same_elements(supernet: Supernet) -> None:
-    """With all weight on the skips, a space with only skips computes the same as the full space, including the masks."""
+    """With all weight on the skips, a space with only skips gives the same logits as the full space, so the masks are the same."""
     skips = DARTS.only(["skip_connect"])
     twin, state = supernet_of(skips), supernet.state_dict()
     twin.load_state_dict({name: state[name] for name in twin.state_dict()})

@@ -1,4 +1,4 @@
-"""Confusion matrices as an image, as a table, and by the most frequent mistakes."""
+"""Confusion matrices as an image and as a table, and their most frequent mistakes."""
 
 from __future__ import annotations
 

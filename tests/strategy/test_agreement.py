@@ -1,4 +1,4 @@
-"""Certainty of a search: entropy and margin computed by hand, and agreement of replicas against exactly known chance."""
+"""Certainty of a search: entropy and margin computed by hand, and the agreement of replicas, where chance is known exactly."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.enumerated import every_choice, with_paths
 
 DARTS, BENCH = named_space("darts"), named_space("nasbench201")
 WHOLE = BENCH.deriving_none(False)
-"""NAS-Bench-201 without none: 4,096 cells, all connected."""
+"""NAS-Bench-201 without `none`: 4,096 cells, all connected."""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def drawn_once() -> Iterator[None]:
-    """Cache the random genotypes that estimate chance, which are the same for one space and its limits."""
+    """Cache the random genotypes that estimate chance; they depend only on the space, its limits and the cap on skips."""
 
     @cache
     def cells(key: str, count: int, max_skips: int | None) -> list[Genotype]:
@@ -117,9 +117,9 @@ def test_replicas_that_learned_nothing_are_mostly_noise(replicas: int) -> None:
         noise += found.mostly_noise
         correlations.append(found.correlation)
         same.append(found.same)
-    assert noise >= 90  # two replicas of 24 weights correlate above 1/3 now and then
+    assert noise >= 90  # two replicas of 24 weights occasionally correlate above 1/3
     assert abs(np.mean(correlations)) < 0.04
-    assert np.mean(same) == pytest.approx(6 / 4, abs=0.15)  # each of six edges by one of four primitives
+    assert np.mean(same) == pytest.approx(6 / 4, abs=0.15)  # on each of six edges, the chance of agreement is 1/4
 
 
 @pytest.mark.parametrize(("signal", "says_noise"), [(1.0, False), (0.2, True)])
@@ -161,7 +161,7 @@ def test_chance_is_the_sum_of_the_squared_frequencies_of_all_choices(
     found = agreement(space, [weights] * 2, [best.genotype] * 2, band, cap)
     assert found.chance == pytest.approx((frequencies**2).sum(), abs=0.12)
     free = agreement(space, [weights] * 2, [best.genotype] * 2, None, cap)
-    assert found.chance > free.chance + 0.3  # cells of one cost are more alike than cells of any
+    assert found.chance > free.chance + 0.3  # cells of similar cost are more alike than cells of any cost
 
 
 def test_shared_choices_are_a_mean_over_pairs_of_replicas() -> None:
@@ -219,12 +219,12 @@ def test_agreement_in_words() -> None:
     found = Agreement(replicas=3, choices=16, same=10.333, chance=2.04, correlation=0.5)
     assert found.words(25) == (
         "the three replicas agree on 10.3 of 16 choices (chance: 2.04); the rank correlation of their weights is 0.50,"
-        " so the mean of three others would correlate with theirs at 0.75"
+        " so the mean of three other replicas would correlate with theirs at 0.75"
     )
     noise = replace(found, correlation=0.1)
     assert noise.words(25) == (
         "the three replicas agree on 10.3 of 16 choices (chance: 2.04); the rank correlation of their weights is 0.10,"
-        " so the mean of three others would correlate with theirs at 0.25. This is mostly noise; more epochs (search.epochs=75) or"
+        " so the mean of three other replicas would correlate with theirs at 0.25. This is mostly noise; more epochs (search.epochs=75) or"
         " replicas (search.replicas=9) help"
     )
     assert (

@@ -171,7 +171,7 @@ def test_the_gradient_of_a_supernet_matches_double_backward(training: bool, drop
     alpha = (0.5 * torch.randn(space.mask.shape, dtype=torch.float64)).requires_grad_()
     images = torch.randn(2, 8, 1, 8, 8, dtype=torch.float64)
     labels = torch.randint(3, (2, 8))
-    supernet(images[0], Mixing(torch.softmax(alpha, -1)))  # statistics for the evaluation
+    supernet(images[0], Mixing(torch.softmax(alpha, -1)))  # statistics for evaluation mode
     supernet.train(training)
     supernet.dropout.rate = dropout
     if training:

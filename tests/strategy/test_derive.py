@@ -34,7 +34,7 @@ def joined(genotype: Genotype) -> bool:
 
 
 def test_a_plain_rule_never_derives_a_disconnected_cell(bench: PriceTable) -> None:
-    """The exact rule replaces a plain rule that would leave the output disconnected; otherwise the plain rule stays."""
+    """The exact rule replaces a plain rule that would leave the output disconnected; otherwise the plain rule is used."""
     rng, counts = np.random.default_rng(0), {True: 0, False: 0}
     for trial in range(60):
         weights = rng.random(BENCH.mask.shape)

@@ -1,4 +1,4 @@
-"""Discretisation of mixing weights to genotypes: hand-made weights for every rule, and properties of all."""
+"""Discretisation of mixing weights to genotypes: hand-made weights for every rule, and properties for arbitrary weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SHORT = bare("none", "skip_connect", "conv", nodes=2)
 def weights_of(
     space: SearchSpace, normal: Mapping[int, Mapping[str, float]], reduce: Mapping[int, Mapping[str, float]] = {}
 ) -> np.ndarray:
-    """Return weights with the given values by edge and primitive; the default is 0.1, and 0.5 for none."""
+    """Return weights with the given values by edge and primitive; the default is 0.1, and 0.5 for `none`."""
     weights = np.full(space.mask.shape, 0.1)
     names = list(space.primitives)
     weights[..., names.index("none")] = 0.5
@@ -70,7 +70,7 @@ def test_edges_are_chosen_by_their_strongest_primitive_except_none() -> None:
             2: {"max_pool_3x3": 0.2},  # node 1: the third edge is the weakest
             3: {"sep_conv_5x5": 0.4},
             4: {"skip_connect": 0.15},
-            5: {"none": 0.99},  # node 2: its last two edges, although none is strongest on the first
+            5: {"none": 0.99},  # node 2 keeps edges 7 and 8, although `none` has a large weight on edge 5
             7: {"skip_connect": 0.11},
             8: {"avg_pool_3x3": 0.12},
             11: {"dil_conv_3x3": 0.2, "sep_conv_3x3": 0.19},  # node 3
@@ -92,7 +92,7 @@ def test_a_cell_outputs_all_its_nodes() -> None:
 
 
 def test_cells_with_one_input() -> None:
-    """The space has one kind of cell, keeps all edges, outputs the last node, may derive none, and has a cap on skips."""
+    """The space has one kind of cell, keeps all edges, outputs the last node, may derive `none`, and has a cap on skips."""
     names = list(BENCH.primitives)
     weights = np.full(BENCH.mask.shape, 0.1)
     for edge, name in enumerate(["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "skip_connect", "none"]):
@@ -153,7 +153,7 @@ def test_the_weakest_skip_is_dropped_first() -> None:
     assert found[0] == ((("conv", 0), ("conv", 1)), (("conv", 0), ("conv", 1)))
 
 
-def test_deriving_again_may_move_to_another_edge() -> None:
+def test_dropping_a_skip_may_change_which_edges_are_kept() -> None:
     weights = weights_of(
         SHORT,
         {
@@ -169,8 +169,8 @@ def test_deriving_again_may_move_to_another_edge() -> None:
     assert normal(discretize(SHORT, weights, 0))[1] == (("conv", 0), ("conv", 2))
 
 
-def test_deriving_again_may_bring_in_another_skip() -> None:
-    """A skip on an edge that was dropped before may be kept now, and then counts against the cap as well."""
+def test_dropping_a_skip_may_bring_in_another_skip() -> None:
+    """The edge that is kept instead may have a skip, which then counts against the cap as well."""
     weights = weights_of(
         SHORT,
         {
@@ -262,7 +262,7 @@ def test_weights_that_are_not_finite_are_refused(wrong: float, place: tuple[int,
 
 def test_candidates_of_hand_made_weights() -> None:
     weights = weights_of(SHORT, {edge: {"skip_connect": 0.5 + 0.01 * edge, "conv": 0.2} for edge in range(5)})
-    weights[0, 0, 2] = 0.9  # one edge that is not a skip with any cap
+    weights[0, 0, 2] = 0.9  # an edge that is not a skip, whatever the cap
     found = candidates(SHORT, weights)
     assert [candidate.max_skips for candidate in found] == [None, 2, 1, 0]
     assert [skips(candidate.genotype) for candidate in found] == [3, 2, 1, 0]
@@ -330,7 +330,7 @@ def test_candidates_cover_every_cap(data: st.DataObject) -> None:
     assert len({str(candidate.genotype.cells) for candidate in found}) == len(found)
     for cap in range(len(space.edges)):
         assert discretize(space, weights, cap).cells in [candidate.genotype.cells for candidate in found]
-    # Each genotype is listed with the loosest cap that gives it.
+    # Each genotype is listed with the highest cap that gives it.
     for candidate in found[1:]:
         assert candidate.max_skips is not None
         assert discretize(space, weights, candidate.max_skips).cells == candidate.genotype.cells
@@ -352,7 +352,7 @@ def test_the_rule_darts_matches_a_second_implementation() -> None:
                 assert [(source, name) for name, source in node] == expected
 
 
-def test_without_a_cap_nothing_scores_higher() -> None:
+def test_without_a_cap_no_genotype_scores_higher() -> None:
     rng = np.random.default_rng(0)
     weights = rng.random(DARTS.mask.shape)
     best = score(DARTS, weights, discretize(DARTS, weights))

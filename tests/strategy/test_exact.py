@@ -84,7 +84,7 @@ class Brute:
 
     @staticmethod
     def values(space: SearchSpace, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return what makes a choice worse: no weight, a low weight, a high rank; (kinds, edges, primitives) each."""
+        """Return three measures of how bad each choice is, (kinds, edges, primitives): no weight, a low weight, a high rank."""
         numbers = np.broadcast_to(np.arange(space.mask[0].size).reshape(space.mask[0].shape), space.mask.shape)
         return weights == 0, -np.log(np.where(weights == 0, 1, weights)), numbers
 
@@ -121,7 +121,7 @@ def weights_for(rng: np.random.Generator, space: SearchSpace) -> np.ndarray:
 
 
 def cases(number: int, seed: int) -> Iterator[tuple[SearchSpace, np.ndarray, Budgets, int | None]]:
-    """Yield `number` cases in spaces without a condition on skip-only paths, and a quarter as many in a space with one."""
+    """Yield `number` cases in spaces without a condition on skip-only paths, and a quarter as many in a space with this condition."""
     freely = [name for name, space in SPACES.items() if space.skip_paths == "any"]
     for names, count in ((freely, number), ([SHORTCUT.name], number // 4)):
         rng = np.random.default_rng(seed)
@@ -283,7 +283,7 @@ def test_without_limits_the_result_is_that_of_the_plain_rule(seed: int) -> None:
             if not with_paths(space, one_hot(space, plain)[None] > 0)[0]:
                 continue
             assert discretize_exactly(space, weights)[0].genotype == plain
-            # The same with a price on every choice that the best genotype does not make.
+            # A price on every choice that the best genotype does not make changes nothing.
             chosen = one_hot(space, plain) > 0
             priced = Budgets(("off",), np.zeros(1), np.where(chosen, 0.0, 1.0)[None], np.array([0.0]))
             assert discretize_exactly(space, weights, priced)[0].genotype == plain
@@ -386,8 +386,8 @@ def test_the_message_if_no_skip_only_path_is_left() -> None:
     )
 
 
-def test_a_disconnected_cell_violates_a_row_that_every_connected_cell_meets() -> None:
-    """The row holds the choices that would lead from nodes reached by the input to the other nodes."""
+def test_a_disconnected_cell_violates_a_constraint_that_every_connected_cell_satisfies() -> None:
+    """The constraint requires a choice that leads from the input, or a node reached from it, to a node that is not reached."""
     none, skip, conv = (BENCH.columns[name] for name in ("none", "skip_connect", "nor_conv_3x3"))
     chosen = np.zeros(BENCH.mask.shape, dtype=bool)
     # Node 1 reads the input and node 3 reads node 2, which has no input.

@@ -84,7 +84,7 @@ def test_weights_that_are_not_finite_are_refused(wrong: float) -> None:
 
 
 def test_a_condition_on_skip_only_paths_can_still_be_met() -> None:
-    """This holds without budgets too, with skips as the weakest candidates of every edge; the best such cell is kept."""
+    """This holds without budgets too, even if skips are weakest on every edge; the best cell that meets the condition remains."""
     space = named_space("nasbench201").deriving_none(False)
     rng = np.random.default_rng(0)
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Random genotypes that meet conditions: the exact distribution in small spaces, and bands that contain few genotypes of a large one."""
+"""Random genotypes that meet conditions: the exact distribution in small spaces, and bands with few genotypes in a large space."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def surprise(space: SearchSpace, drawn: list[Genotype], choices: np.ndarray) -> 
 def test_all_cells_of_a_band_are_equally_likely(
     paths: str, derive_none: bool, cap: int | None, low: float, high: float, cells: int
 ) -> None:
-    """The bands on parameters hold 240 of the 15,625 cells of NAS-Bench-201, and 140 and 82 of its 4,096 cells without none."""
+    """The bands on parameters contain 240 of the 15,625 cells of NAS-Bench-201, and 140 and 82 of its 4,096 cells without `none`."""
     space = BENCH.deriving_none(derive_none).with_skip_paths(paths)
     budgets = band(space, Skeleton(*BENCH.deployment, (3, 32, 32), 10), params=(low, high))
     choices = allowed(space, budgets, cap)
@@ -82,7 +82,7 @@ def test_all_cells_of_a_band_are_equally_likely(
 
 
 def test_nodes_draw_uniform_inputs_and_edges_uniform_candidates() -> None:
-    """On an edge with fewer candidates, each remaining one is more likely, as if each node were drawn independently."""
+    """On an edge with fewer candidates, each of them is more likely, as if nodes were drawn independently."""
     mask, columns = SMALL.mask, SMALL.columns
     mask[0, :2, [columns["max_pool_3x3"], columns["sep_conv_3x3"]]] = False  # node 0: skips and none
     mask[0, 2, [column for name, column in columns.items() if name != "sep_conv_3x3"]] = False
@@ -134,7 +134,7 @@ def within(million: tuple[np.ndarray, dict[str, np.ndarray]], limits: dict[str, 
 
 
 @pytest.mark.parametrize("limits", [{"params": 5.4e6}, {"params": 2.6e6, "macs": 474e6}], ids=str)
-def test_genotypes_are_drawn_from_a_band_that_one_in_a_million_meets(
+def test_genotypes_are_drawn_from_a_band_with_about_one_genotype_in_a_million(
     limits: dict[str, float], table: PriceTable, million: tuple[np.ndarray, dict[str, np.ndarray]]
 ) -> None:
     assert len(within(million, limits, 2)) <= 3
@@ -151,7 +151,7 @@ def test_genotypes_are_drawn_from_a_band_that_one_in_a_million_meets(
 def test_random_genotypes_within_a_band_match_rejection_sampling(
     table: PriceTable, million: tuple[np.ndarray, dict[str, np.ndarray]]
 ) -> None:
-    """The comparison is of how often each primitive and each edge is chosen, with thousands of cells from rejection sampling."""
+    """Compare the frequency of each primitive and each edge with that in thousands of cells from rejection sampling."""
     limits = {"params": 2.8e6, "macs": 400e6}
     lucky = within(million, limits, 2)
     budgets = budgets_on(table, limits, floors={name: 0.9 * limit for name, limit in limits.items()})

@@ -114,7 +114,7 @@ def test_beta_is_drawn_after_alpha_with_the_same_deviation() -> None:
 
 
 def test_the_gradients_of_joint_weights_are_exact() -> None:
-    """The joint weights, which prices and pruning read, are the weight of a candidate times the weight of its edge."""
+    """The joint weight of a candidate, which prices and pruning read, is its own weight times that of its edge."""
     architecture = Architecture(half_open(), 1.0, edge_normalization=True).double()
     mixing = architecture()
     assert mixing.edges is not None

@@ -33,7 +33,7 @@ def test_the_mean_is_geometric() -> None:
     np.testing.assert_allclose(mean, np.prod(weights, 0) ** (1 / 3))
     assert mean_weights(weights[:1]) is weights[0]  # bit-identical
     np.testing.assert_allclose(mean_weights([weights[0]] * 4), weights[0])
-    # The score of a genotype is the mean of its scores under the single weights.
+    # The score of a genotype is the mean of its scores in the replicas.
     rng = np.random.default_rng(0)
     for _ in range(5):
         genotype = random_genotype(DARTS, rng)
@@ -64,7 +64,7 @@ def test_a_dropped_candidate_gets_the_smallest_weight_of_its_replica_on_the_edge
     assert np.isfinite(best.score)
 
 
-def test_weights_on_equal_candidates_are_not_changed() -> None:
+def test_weights_of_replicas_with_the_same_candidates_are_not_changed() -> None:
     space, weights = (
         prune(DARTS, mixture(0), 3),
         [np.where(prune(DARTS, mixture(0), 3).mask, mixture(s), 0) for s in range(2)],

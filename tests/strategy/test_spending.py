@@ -1,4 +1,4 @@
-"""Spending of budgets: the budget with a lower bound, the share to use, lower shares if none fits, and three stages."""
+"""Spending of budgets: which budget gets a lower bound, its share, lower shares if no cell uses that share, and three stages."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def floors(budgets: Budgets | None) -> dict[str, float]:
 def test_the_budget_that_binds_first_gets_the_lower_bound(
     limits: dict[str, float], binding: str, table: PriceTable
 ) -> None:
-    """It is the budget that the best genotype without a lower bound uses the largest share of."""
+    """This is the budget of which the best genotype without a lower bound uses the largest share."""
     weights = favouring("sep_conv_3x3", "dil_conv_5x5", "skip_connect")
     budgets = budgets_on(table, limits)
     strongest = discretize_exactly(DARTS, weights, budgets, 2)[0].genotype
@@ -78,7 +78,7 @@ def test_the_budget_that_binds_first_gets_the_lower_bound(
 
 
 def test_only_a_budget_with_a_share_to_spend_gets_a_lower_bound(table: PriceTable) -> None:
-    """The best genotype uses the largest share of params, which has no share to spend; macs has one."""
+    """The best genotype uses a larger share of the params budget, but the second rule has a share to spend only for macs."""
     weights, limits = favouring("sep_conv_5x5"), {"params": 2.5e6, "macs": 400e6}
     assert floors(spent(DARTS, weights, budgets_on(table, limits), rule(limits))[0]) == {"params": 2.25e6}
     held = Rule("exact", 2, limits, {"macs": 0.7})
@@ -99,7 +99,7 @@ def test_a_budget_above_the_most_expensive_cell_gets_no_lower_bound_and_a_remark
         within, remark = spent(DARTS, weights, budgets_on(table, limits), rule(limits))
         assert floors(within) == {}
         assert remark == (
-            f"even the most expensive cell has params <= {limit:,.0f}, so there is no lower bound (search.spend)."
+            f"even the most expensive cell meets params <= {limit:,.0f}, so there is no lower bound (search.spend)."
         )
     limits = {"params": most - 1.0}
     within, remark = spent(DARTS, weights, budgets_on(table, limits), rule(limits))
@@ -117,7 +117,7 @@ def test_the_most_expensive_cell_depends_on_the_cap_the_primitives_and_the_other
     limits = {"params": 2.6e6, "macs": 350e6}
     held = Rule("exact", 2, limits, {"params": 0.9})
     within, remark = spent(DARTS, favouring("sep_conv_5x5"), budgets_on(table, limits), held)
-    assert floors(within) == {} and "even the most expensive cell has params <= 2,600,000" in remark
+    assert floors(within) == {} and "even the most expensive cell meets params <= 2,600,000" in remark
 
 
 def test_a_budget_that_no_cell_reaches_leaves_the_lower_bound_to_the_next_one(bench: PriceTable) -> None:
@@ -143,10 +143,10 @@ def test_candidates_dropped_in_earlier_stages_do_not_remove_the_lower_bound(tabl
     only_pools = prune(DARTS, favouring("max_pool_3x3", "avg_pool_3x3"), 2)
     limits = {"params": 3e6}
     within, remark = spent(only_pools, favouring("max_pool_3x3"), budgets_on(table, limits), rule(limits))
-    assert floors(within) == {"params": 1_350_000} and "the lower bound is now 45 %." in remark  # of 1,370,134
+    assert floors(within) == {"params": 1_350_000} and "the lower bound is now 45 %." in remark  # all have 1,370,134
 
 
-def test_the_lower_bound_falls_in_steps_until_some_cell_meets_it(bench: PriceTable) -> None:
+def test_the_lower_bound_falls_in_steps_until_a_cell_meets_it(bench: PriceTable) -> None:
     """Cells of NAS-Bench-201 have 28 different numbers of parameters, none of them between 886,426 and 1,045,466."""
     weights = np.full(BENCH.mask.shape, 0.2)
     for limit, share, words in (
@@ -160,7 +160,7 @@ def test_the_lower_bound_falls_in_steps_until_some_cell_meets_it(bench: PriceTab
             0.85,
             "no cell was found that uses at least 90 % of the params budget; the lower bound is now 85 %.",
         ),
-        (984_917.0, 0.9, ""),  # 886,425.3 and more
+        (984_917.0, 0.9, ""),  # at least 886,425.3 parameters
     ):
         limits = {"params": limit}
         within, remark = spent(BENCH, weights, budgets_on(bench, limits), rule(limits, cap=3))
@@ -172,7 +172,7 @@ def test_the_lower_bound_falls_in_steps_until_some_cell_meets_it(bench: PriceTab
     assert remark == ("no cell was found that uses at least 100 % of the params budget; the lower bound is now 85 %.")
 
 
-def test_the_lower_bound_falls_to_zero_if_no_cell_has_a_cost(bench: PriceTable) -> None:
+def test_the_lower_bound_falls_to_zero_if_every_cell_is_free(bench: PriceTable) -> None:
     """Only skips are left, and the fixed parts cost nothing."""
     mask = np.broadcast_to([name == "skip_connect" for name in BENCH.primitives], BENCH.mask.shape)
     budgets = budgets_on(bench, {"params": 3e5})
@@ -240,7 +240,8 @@ def test_every_derived_genotype_is_in_the_band_and_the_best_comes_first(table: P
 def test_a_derivation_includes_the_remark_on_its_lower_bound(table: PriceTable) -> None:
     limits = {"params": 9e6}
     found = derive(DARTS, favouring("sep_conv_3x3"), table, rule(limits), {})
-    assert "the most expensive cell has params <= 9,000,000" in found.remark and found.describe().endswith(found.remark)
+    assert "the most expensive cell meets params <= 9,000,000" in found.remark
+    assert found.describe().endswith(found.remark)
     assert "at least" not in found.rule
 
 
@@ -265,7 +266,7 @@ def test_a_genotype_that_uses_the_budget_remains_through_three_stages(share: flo
 def test_a_budget_that_only_cells_with_other_skip_only_paths_can_exceed_still_binds(
     bench: PriceTable,
 ) -> None:
-    """The budget fits five 3x3 convolutions and a 1x1; with a skip instead of the 1x1, as the condition requires, 0.98 is used."""
+    """The budget is the cost of five 3x3 convolutions and a 1x1; the condition requires a skip, so only 0.98 of it can be used."""
     space = BENCH.with_skip_paths("one")
     names = ["nor_conv_3x3"] * 5 + ["nor_conv_1x1"]
     most = sum(bench.prices[bench.row("macs"), 0, edge, BENCH.columns[name]] for edge, name in enumerate(names))

@@ -81,7 +81,7 @@ class Stream:
 
 
 class Watch:
-    """Fake of torch's debug mode that warns of operations that wait for a device."""
+    """Fake of torch's debug mode that warns of operations that synchronise with a device."""
 
     def __init__(self) -> None:
         self.mode: int | str = 0
@@ -127,7 +127,7 @@ def graphs(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> list[Replayed]:
     return made
 
 
-def test_a_cpu_runs_the_step_itself() -> None:
+def test_on_a_cpu_the_step_always_runs_eagerly() -> None:
     graphed = GraphedStep(lambda x, sign: sign * x.sum(), torch.device("cpu"))
     assert [graphed(torch.ones(n), -1).item() for n in range(10)] == [-n for n in range(10)]
 
@@ -181,14 +181,14 @@ def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
 def test_a_replayed_search_is_bit_identical(graphs: list[Replayed], amp: str) -> None:
     expected = alternations(lambda step: step, amp)
     found = alternations(lambda step: GraphedStep(step, GPU), amp)
-    # Weights only for four steps, then both: two graphs. The smaller batch runs eagerly.
+    # Four steps train only the weights, the rest also alpha: two graphs. The smaller batch runs eagerly.
     assert [graph.replays for graph in graphs] == [1, 16 - 4 - 1 - EAGER]
     assert len(found) == len(expected)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_step_that_waits_on_a_gpu_does_not_break_random_numbers() -> None:
+def test_a_step_that_synchronises_with_a_gpu_does_not_break_random_numbers() -> None:
     said: list[str] = []
     graphed = GraphedStep(lambda x: x + x.sum().item() + torch.empty_like(x).uniform_(), GPU, said.append)
     for _ in range(EAGER + 2):
@@ -218,7 +218,7 @@ def test_a_step_that_cannot_be_captured_stays_eager(graphs: list[Replayed], monk
     assert len(said) == 1 and said[0].endswith("operation not permitted when stream is capturing")
 
 
-def test_a_step_that_waits_is_never_captured(graphs: list[Replayed], watch: Watch) -> None:
+def test_a_step_that_synchronises_is_never_captured(graphs: list[Replayed], watch: Watch) -> None:
     """Each call takes exactly one step, and other warnings still reach the user."""
     taken: list[float] = []
 
@@ -241,7 +241,7 @@ def test_a_step_that_waits_is_never_captured(graphs: list[Replayed], watch: Watc
 
 
 def waits(narrow: bool, name: str) -> Callable[[], Any]:
-    """Return an alternation on the CPU that uses every kind of price."""
+    """Return an alternation on the CPU with a price on MACs and, for cells with two inputs, on peak memory."""
     space = named_space(name)
     table = price_table(space, Skeleton(5, 4, (1, 8, 8), 3))
     if narrow:
@@ -262,8 +262,8 @@ def waits(narrow: bool, name: str) -> Callable[[], Any]:
 
 @pytest.mark.parametrize("narrow", [False, True], ids=["whole", "narrowed"])
 @pytest.mark.parametrize("name", ["darts", "nasbench201"])
-def test_no_nested_operation_waits(name: str, narrow: bool) -> None:
-    """The profiler also records the operations that others call: none reads a value back or copies a tensor from the host."""
+def test_no_nested_operation_synchronises(name: str, narrow: bool) -> None:
+    """The profiler also records nested operations: none of them reads a value back or copies a tensor from the host."""
     step = waits(narrow, name)
     step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -278,7 +278,7 @@ def test_no_nested_operation_waits(name: str, narrow: bool) -> None:
 
 
 class OnTheDevice(TorchDispatchMode):
-    """Mode that rejects every operation that would wait for the device or copy to it. Scalar tensors on the host are allowed."""
+    """Mode that rejects every operation that synchronises with the device or copies to it. Scalar tensors on the host are allowed."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
@@ -291,12 +291,12 @@ class OnTheDevice(TorchDispatchMode):
     @staticmethod
     def check(func: Any, tensors: list[Tensor], y: Any) -> None:
         moved = isinstance(y, Tensor) and y.device.type != "meta" and any(x.device.type == "meta" for x in tensors)
-        assert not moved, f"{func} leaves the device"
+        assert not moved, f"the result of {func} leaves the device"
 
 
 @pytest.mark.parametrize("name", spaces.NAMES)
-def test_a_search_step_does_not_wait_for_the_device(name: str) -> None:
-    """The step runs on the meta device, where no values exist to read back, and takes no tensors from the host."""
+def test_a_search_step_does_not_synchronise(name: str) -> None:
+    """The step runs on the meta device, which has no values to read back, and uses no tensors of the host except scalars."""
     space = named_space(name)
     settings = SearchConfig()
     table = price_table(space, Skeleton(5, 4, (1, 8, 8), 3))
@@ -324,7 +324,7 @@ def test_a_search_step_does_not_wait_for_the_device(name: str) -> None:
 def test_a_replayed_retraining_is_bit_identical(
     graphs: list[Replayed], recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The learning rate falls and the drop path rate rises meanwhile."""
+    """The learning rate falls and the drop path rate rises during the training."""
     tiny = ["threads=1", "data.fraction=0.3", "skeleton.layers=3", "skeleton.channels=4", "epochs=3", "batch=30"]
     command = ["retrain", "PDARTS", "digits", *tiny, "retrain.drop_path=0.4", "auxiliary=0.4", *recipe]
     assert main([*command, f"run={tmp_path / 'plain'}"]) == 0
@@ -337,7 +337,7 @@ def test_a_replayed_retraining_is_bit_identical(
     assert [record["train_loss"] for record in records[:3]] == [record["train_loss"] for record in records[3:]]
 
 
-def test_a_retraining_step_does_not_wait_for_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retraining_step_does_not_synchronise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recipe uses every option."""
     asked: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Footprints, compared with counts by hand and with the memory of real steps on the CPU, to the byte where they must agree."""
+"""Footprints compared with manual counts and with the memory of real steps on the CPU, to the byte where the two must agree."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_moments_that_cannot_be_the_peak_are_left_out() -> None:
         assert found.bytes(batch) == max(fixed + batch * each for fixed, each in alive.moments)
 
 
-# --- the shortcuts -----------------------------------------------------------------------------------------------
+# --- shortcuts for shapes ----------------------------------------------------------------------------------------
 
 
 def shape_of(tensor: Tensor | None) -> Any:
@@ -154,7 +154,7 @@ def supernet_of(
 
 
 def pair_of(name: str) -> tuple[Any, Any, Callable[[Any], Tensor]]:
-    """Return the same supernet on the CPU and on the meta device, and a function for the loss of a pass."""
+    """Return the same supernet on the CPU and on the meta device, and a function that returns the loss of a forward pass."""
     space, settings = VARIANTS[name]
     image = settings.get("image", (3, 8, 8))
     real = supernet_of(space, **settings)
@@ -175,7 +175,7 @@ def pair_of(name: str) -> tuple[Any, Any, Callable[[Any], Tensor]]:
 
 
 def kept(run: Callable[[], Tensor], weights: Sequence[Tensor], batch: int) -> int:
-    """Return the bytes of the distinct storages that a pass saves, without weights; of a batch of BATCH, those of `batch` images."""
+    """Return the bytes that a forward pass saves, scaled from BATCH to `batch` images; weights are excluded, and storages counted once."""
     left_out = {id(weight.untyped_storage()) for weight in weights}
     storages = {}
 

@@ -1,4 +1,4 @@
-"""Free memory, from files in Linux's format with and without control groups, and of a fake GPU."""
+"""Free memory, from files in Linux's format, with and without control groups, and on a fake GPU."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_unknown_memory_is_none(proc: Path) -> None:
     ],
 )
 def test_control_groups(proc: Path, inner: str, outer: str, expected: int) -> None:
-    """The tightest limit of a group and its parents applies, and an inactive cache counts as free."""
+    """The tightest limit of a group and its parents applies, and the cache of inactive files counts as free."""
     for text in (V2, V1):
         old = text == V1
         root = proc.parent / ("cgroup/memory" if old else "cgroup")

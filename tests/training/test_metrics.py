@@ -44,7 +44,7 @@ def test_a_bin_includes_its_upper_edge() -> None:
 
 
 def test_top_k_counts_labels_among_the_largest_logits() -> None:
-    logits = torch.arange(10.0).repeat(10, 1).double()  # class 9 has the largest
+    logits = torch.arange(10.0).repeat(10, 1).double()  # class 9 has the largest logit
     assert topk_correct(logits, torch.arange(10), 5).tolist() == [False] * 5 + [True] * 5
     assert topk_correct(logits, torch.arange(10)).tolist() == [False] * 9 + [True]
     assert topk_correct(torch.zeros(10, 10), torch.arange(10), 5).tolist() == [True] * 5 + [False] * 5

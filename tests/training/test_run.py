@@ -78,7 +78,7 @@ def test_a_loop_stopped_at_any_step_resumes_bit_identically(tmp_path: Path, stop
 
 
 def drawn(folder: Path, *streams: tuple[int, int] | None) -> tuple[list[list[float]], list[int]]:
-    """Return the random numbers of one stage per stream, in a run with seed 3, and the stages in its records."""
+    """Return the random numbers of a run with seed 3 and a stage for each stream, and the stages in its records."""
     found: list[list[float]] = []
     with open_run("test", Experiment(seed=3), Launch(run=str(folder)), "test", {}) as run:
         for stream in streams:
@@ -91,7 +91,7 @@ def drawn(folder: Path, *streams: tuple[int, int] | None) -> tuple[list[list[flo
 
 
 def test_a_stage_draws_from_its_stream(tmp_path: Path) -> None:
-    """The default stream is the run's seed and the stage's number; an explicit one gives the numbers of another run."""
+    """The default stream is the run's seed and the stage's number; an explicit stream can give the numbers of another run."""
     own, stages = drawn(tmp_path / "own", None, None)
     named, same_stages = drawn(tmp_path / "named", (3, 0), (3, 1))
     assert (own, stages) == (named, same_stages) and stages == [0, 0, 1, 1] and own[0] != own[1]
@@ -203,7 +203,7 @@ def test_values_that_are_not_finite_are_neither_logged_nor_saved(tmp_path: Path)
 
 
 def test_a_checkpoint_before_the_divergence_is_mentioned(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match=r"learning rate; the last checkpoint was written before that\.$"):
+    with pytest.raises(DivergedError, match=r"learning rate; the last checkpoint was written before the divergence\.$"):
         with open_run("test", Experiment(save_seconds=0), Launch(run=str(tmp_path)), "test", {}) as run:
             for epoch in run.epochs("stage", 2, 5, {}):
                 for _ in run.batches(Numbers()):
@@ -212,7 +212,7 @@ def test_a_checkpoint_before_the_divergence_is_mentioned(tmp_path: Path) -> None
 
 
 def test_a_stage_that_gives_up_is_not_run_again(tmp_path: Path) -> None:
-    """The second of three stages gives up halfway; a resume reruns only the stages that no checkpoint holds."""
+    """The second of three stages gives up halfway; resuming runs only stages that no checkpoint holds."""
 
     def train(run: Run, layer: torch.nn.Module, gives_up: bool) -> dict[str, Any]:
         for _ in run.epochs("stage", 2, 5, {"layer": layer}):

@@ -1,4 +1,4 @@
-"""User mistakes: each ends before any training, with its exit code and a one-line message that says what to change."""
+"""User mistakes: the command exits before any training, with the right exit code and a one-line message that says what to change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Refuse = Callable[..., str]
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run commands in an empty folder. A hostile text that is executed would create a file called marker in it."""
+    """Run commands in an empty folder, in which a hostile text would create a file called marker if it were executed."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -73,29 +73,29 @@ COMMANDS = {
     "retrain PDARTZ digits": "there is no network 'PDARTZ': it is neither a file nor a known name; the nearest is PDARTS.",
     "retrain alexnett digits": "there is no network 'alexnett': it is neither a file nor a known name; the nearest is alexnet.",
     "retrain digits PDARTS": "'digits' is an experiment, not a network; name the network before the experiment.",
-    "retrain NASNet digits --space missing.py": "--space missing.py: there is no such Python file.",
+    "retrain NASNet digits --space missing.py": "--space missing.py: there is no such Python file; check its path.",
     "derive": "rapdarts derive needs the folder of a finished search, or its alphas.json; see rapdarts derive --help.",
-    "derive PDARTS": "there is no PDARTS; give the folder of a finished search, or its alphas.json.",
+    "derive PDARTS": "there is no file or folder PDARTS; give the folder of a finished search, or its alphas.json.",
     "derive .": ". is not a run folder: it has no config.yaml.",
     "evaluate": "rapdarts evaluate needs a run folder of rapdarts retrain, a network.safetensors, or an ONNX file; see ",
     "evaluate PDARTS": "PDARTS is a network without weights; train it first (rapdarts retrain PDARTS EXPERIMENT run=FOLDER) and name",
     "evaluate .": ". has no network.safetensors; name the folder of a finished retraining.",
     "export": "rapdarts export needs a genotype (a file, a run folder or a name such as PDARTS), or a trained network; see ",
-    "export .": ". has no genotype.json; the search has not finished, or this is not a run folder.",
-    "export alexnet": "alexnet is a reference network, which has no genotype; name one, such as PDARTS.",
+    "export .": ". has no genotype.json: its search has not finished, or it is not a run folder; name the folder of a finished run.",
+    "export alexnet": "alexnet is a reference network, which has no genotype; name a genotype, such as PDARTS.",
     "export pdart": "there is no genotype 'pdart': it is neither a file nor a known name; the nearest is PDARTS.",
-    "cost": "rapdarts cost needs a network (see --help), or space=NAME; see ",
+    "cost": "rapdarts cost needs a network, or space=NAME; see ",
     "cost a b": "there is no network 'a': it is neither a file, package.module:callable nor a known name; choose from NASNet, ",
     "report": "rapdarts report needs run folders; see rapdarts report --help.",
     "report PDARTS": "PDARTS is not a run folder",
     # switches
     "search digits --jso": "rapdarts search has no switch '--jso'; its switches are --help, --debug, --json, --print-config, --space. "
     "The nearest is --json.",
-    "search digits --seed=1": "Settings take no dashes: seed=1.",
+    "search digits --seed=1": "Settings take no dashes; write seed=1.",
     "search digits --json=1": "--json takes no value; write it alone.",
     "search digits --space": "--space needs the path of a Python file.",
-    "search digits --space missing.py": "--space missing.py: there is no such Python file.",
-    "search digits --space=.": "--space .: there is no such Python file.",
+    "search digits --space missing.py": "--space missing.py: there is no such Python file; check its path.",
+    "search digits --space=.": "--space .: there is no such Python file; check its path.",
     "cost PDARTS --print-config": "rapdarts cost has no switch '--print-config'; its switches are --help, --debug, --json, --space.",
     # keys
     "search digits epochss=3": "there is no key 'epochss'; the nearest is search.epochs.",
@@ -110,8 +110,8 @@ COMMANDS = {
     "search digits macs=1": "the key 'macs' is ambiguous: it could be search.cost.macs, search.budget.macs or search.random.macs; "
     "write one of them.",
     "retrain PDARTS digits budget.params=80k": "rapdarts retrain trains the genotype it is given, so it does not use budget.params=;"
-    " choose a genotype with rapdarts derive RUN budget.params=80k out=FILE and train that.",
-    "retrain PDARTS digits search.max_skips=1": "rapdarts derive RUN max_skips=1 out=FILE and train that.",
+    " choose a genotype with rapdarts derive RUN budget.params=80k out=FILE, and retrain FILE.",
+    "retrain PDARTS digits search.max_skips=1": "rapdarts derive RUN max_skips=1 out=FILE, and retrain FILE.",
     "retrain PDARTS digits layers=3": "the key 'layers' is ambiguous: it could be skeleton.layers or search.layers; write one of them.",
     "cost PDARTS chanels=3": "there is no key 'chanels'; the nearest is channels.",
     "derive . search.max_skips=1": "there is no key 'search.max_skips'; the nearest is max_skips.",
@@ -121,8 +121,8 @@ COMMANDS = {
     f"cost {LONG}": "there is no network 'xxx",
     f"derive {LONG}": "...; give the folder of a finished search, or its alphas.json.",
     f"search {LONG}.yaml": "there is no experiment file xxx",
-    "export PDARTS out=.": "out=. does not name a file; give the path of one.",
-    "export PDARTS out=/": "out=/ does not name a file; give the path of one.",
+    "export PDARTS out=.": "out=. does not name a file; give the path of a file.",
+    "export PDARTS out=/": "out=/ does not name a file; give the path of a file.",
     # values
     "search digits seed=": "seed takes a whole number, not nothing.",
     "search digits seed=one": "seed takes a whole number, not 'one'.",
@@ -213,7 +213,7 @@ COMMANDS = {
     "search digits data.name=npz": "data.name=npz needs data.path=PATH",
     "search digits data.name=folder data.path=nowhere": "data.path=nowhere does not exist.",
     "search digits data.name=cifar10 data.path=.": "change data.path.",
-    "retrain NASNet digits --space mine.py": "defines the space mine, but nasnet is needed.",
+    "retrain NASNet digits --space mine.py": "defines the space mine, but nasnet is needed; give the file that defines nasnet.",
 }
 
 
@@ -441,13 +441,13 @@ def test_wrong_image_folders_are_refused(case: str, refuse: Refuse, image_folder
     assert message in error
 
 
-# --- genotypes (all errors in their texts: test_genotype.py) -----------------------------------------------------
+# --- genotypes (all errors in their text: tests/architecture) ----------------------------------------------------
 
 PDARTS = json.loads(LITERATURE["PDARTS"].to_json())
 
 
 def changed(**changes: Any) -> str:
-    """Return PDARTS as JSON with some fields changed, also of its normal cell. None removes a field."""
+    """Return PDARTS as JSON with some fields of the genotype or of its normal cell changed. None removes a field."""
     tree = json.loads(json.dumps(PDARTS))
     for name, value in changes.items():
         home = tree if name in tree else tree["cells"]["normal"]
@@ -649,7 +649,7 @@ def test_unfinished_searches_are_refused(refuse: Refuse, elsewhere: Path) -> Non
     assert refuse("derive", "first") == (
         "there is no first/alphas.json; the search has not finished, or first is a run of another command."
     )
-    assert "first has no genotype.json; the search has not finished" in refuse("cost", "first")
+    assert "first has no genotype.json: its search has not finished" in refuse("cost", "first")
     assert "first has no network.safetensors; name the folder of a finished" in refuse("evaluate", "first")
     assert "first contains no finished run" in refuse("report", "first")
 
@@ -718,7 +718,9 @@ def test_incompatible_searches_are_not_averaged(refuse: Refuse, elsewhere: Path)
             assert (
                 error == f"{name} has {message}; only runs with the same space, data set and skeleton can be averaged."
             )
-    again = "two of these searches have identical weights; name each search once, and search with different seeds."
+    again = (
+        "two of these searches have identical mixing weights; name each search once, and search with different seeds."
+    )
     for runs in (["first", "first"], ["first", "second", "first/alphas.json"], ["second", "./second", "first"]):
         assert refuse("derive", *runs, "out=mine.json") == again
     shutil.copytree(elsewhere / "first", elsewhere / "copy")
@@ -729,8 +731,8 @@ def test_incompatible_searches_are_not_averaged(refuse: Refuse, elsewhere: Path)
 def test_every_averaged_search_must_be_finished(refuse: Refuse, elsewhere: Path) -> None:
     finished(elsewhere / "first")
     advice = "; give the folder of a finished search, or its alphas.json."
-    assert refuse("derive", "first", "second") == f"there is no second{advice}"
-    assert refuse("derive", "second", "first") == f"there is no second{advice}"
+    assert refuse("derive", "first", "second") == f"there is no file or folder second{advice}"
+    assert refuse("derive", "second", "first") == f"there is no file or folder second{advice}"
     saved(elsewhere / "second", ("seed", "1"))
     message = "there is no second/alphas.json; the search has not finished, or second is a run of another command."
     assert refuse("derive", "first", "second") == message
@@ -741,7 +743,7 @@ def test_every_averaged_search_must_be_finished(refuse: Refuse, elsewhere: Path)
 def test_searches_on_different_images_are_not_averaged(
     refuse: Refuse, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The data have the same name and shape, and only the checkpoints tell them apart."""
+    """The data sets have the same name and shape; only the fingerprints in the checkpoints differ."""
     from rapdarts.training.checkpoint import save_checkpoint
 
     for seed, name in enumerate(("first", "second", "third")):
@@ -757,15 +759,13 @@ def test_searches_on_different_images_are_not_averaged(
 
 
 def test_budgets_apply_to_averaged_searches(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The first budget is below the cheapest cell; no cell uses the requested share of the second."""
+    """The first budget is below the cost of the cheapest cell; no cell uses the requested share of the second."""
     for seed, name in enumerate(("first", "second")):
         finished(elsewhere / name, seed)
     assert main(["derive", "first", "second", "budget.params=1k", "out=two.json"]) == 2
     remark, error = capsys.readouterr().err.splitlines()
     assert remark == "looking for genotypes with params <= 1,000"
-    assert error.startswith(
-        "rapdarts: error: no genotype of the candidates that this search left meets params <= 1,000 "
-    )
+    assert error.startswith("rapdarts: error: no genotype of the remaining candidates meets params <= 1,000 ")
     assert error.endswith("raise the budget.") and not (elsewhere / "two.json").exists()
     assert main(["derive", "first", "second", "budget.params=1990", "spend=1", "out=two.json"]) == 0
     said = capsys.readouterr().out

@@ -44,7 +44,7 @@ RANKED = {"rank.count": "2", "rank.epochs": "1"}
 MEASURED = {"space": "nasbench201", "layers": "3", "channels": "2", "input": "1x8x8", "rounds": "4", "networks": "6"}
 
 Row = tuple[Callable[[Path], list[str]], Callable[[Path], Any]]
-"""The arguments of a command, and the result of the library for the same task, given a folder of runs. Both write into it."""
+"""The arguments of a command, and the result of the library for the same task, as functions of a folder that both write to."""
 
 
 def words(*plain: object, **settings: str) -> list[str]:
@@ -123,7 +123,7 @@ def plain(value: Any, volatile: set[str]) -> Any:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished search and the retraining of its genotype, called with the result of the search."""
+    """A folder with a finished search and a retraining that was started with the result of the search."""
     at = tmp_path_factory.mktemp("runs")
     found = rapdarts.search("digits", TINY, run=at / "search", progress=False)
     rapdarts.retrain(found, run=at / "net", progress=False)
@@ -262,7 +262,9 @@ def test_a_trained_network_is_retrained_with_the_experiment_of_its_run(
     assert shown[0] == shown[1] == (runs / "net" / "config.yaml").read_text()
     ranked = rapdarts.rank(runs / "search", RANKED, run=runs / "short", progress=False)
     for network in (ranked, ranked.folder):
-        with pytest.raises(InputError, match="short is a ranking, which has only a short recipe; name an experiment"):
+        with pytest.raises(
+            InputError, match="short is a ranking, whose recipe is too short for a retraining; name an experiment"
+        ):
             rapdarts.retrain(network)
     assert main(["retrain", str(ranked.folder), "--print-config"]) == 2
 

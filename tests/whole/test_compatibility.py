@@ -1,8 +1,8 @@
-"""Run folders of rapdarts 0.1.0 still work: they are resumed, derived from, retrained, tested, exported and reported.
+"""Run folders of rapdarts 0.1.0 still work: they can be resumed, derived from, retrained, tested, exported and reported.
 
-`runs_0_1_0` has five of them, on the digits and as small as possible: a search stopped by SIGTERM in the middle of its
+`runs_0_1_0` contains five of them, on the digits and as small as possible: a search stopped by SIGTERM in the middle of its
 second stage, a finished search, a retraining stopped in its second epoch, a finished retraining, and a ranking.
-environment.json has the commands. Only the stopped runs have a checkpoint; lock files, TensorBoard files and machine
+environment.json records the commands. Only the stopped runs have a checkpoint; lock files, TensorBoard files and machine
 names were removed.
 """
 
@@ -42,7 +42,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def resumed(run: str) -> Path:
-    """Resume a run to its end, with the command that started it."""
+    """Resume a run until it is finished, with the command that started it."""
     command = json.loads(Path(run, "environment.json").read_text())["command"]
     assert main([*command, "resume=true"]) == 0
     assert json.loads(Path(run, "status.json").read_text()) == {"state": "done", "exit_code": 0}
@@ -60,7 +60,7 @@ def answer(capsys: pytest.CaptureFixture[str], *command: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_stopped_search_is_resumed_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stopped_search_is_resumed_and_finished(capsys: pytest.CaptureFixture[str]) -> None:
     folder = resumed("stopped_search")
     assert "resuming stage 2/3 at epoch 2, step 6" in capsys.readouterr().err
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -71,7 +71,7 @@ def test_a_stopped_search_is_resumed_to_its_end(capsys: pytest.CaptureFixture[st
     assert read_genotype(folder / "genotype.json").costs["params"] <= 2200
 
 
-def test_a_stopped_retraining_is_resumed_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stopped_retraining_is_resumed_and_finished(capsys: pytest.CaptureFixture[str]) -> None:
     folder = resumed("stopped_network")
     assert "resuming retraining at epoch 2, step 5" in capsys.readouterr().err
     assert result(folder)["n"] == 600
@@ -98,7 +98,7 @@ def test_a_different_configuration_is_refused(capsys: pytest.CaptureFixture[str]
 
 
 def test_the_derivation_keeps_the_settings_of_the_original_run(capsys: pytest.CaptureFixture[str]) -> None:
-    """It has explicit values where a new run has auto, and its budgets have no lower bound."""
+    """That run has explicit values where a new run has auto, and its budgets have no lower bound."""
     before = resolve.experiment_of_run(Path("stopped_search")).search
     resumed("stopped_search")
     after = resolve.experiment_of_run(Path("stopped_search")).search

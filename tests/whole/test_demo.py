@@ -38,7 +38,7 @@ NUMBER = re.compile(r"\d[\d,.]*(e[+-]\d+)?")
 
 
 def masked(line: str) -> str:
-    """Return a line without what another kind of processor changes: numbers, genotypes and the width of columns."""
+    """Return a line without the parts that depend on the processor: numbers, genotypes and the width of columns."""
     line = re.sub(r"^Genotype\(.*", "Genotype(...)", line)
     return " ".join(NUMBER.sub("#", line).split())
 
@@ -60,7 +60,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list
 
 
 def differences(shown: list[str], printed: list[str]) -> Iterator[str]:
-    """Yield the lines shown that are not printed at their place; a line of `...` stands for any number of lines."""
+    """Yield the lines of `shown` that `printed` does not have in the same place; a line of `...` stands for any number of lines."""
     rest, anywhere = [masked(line) for line in printed], False
     for line in shown:
         if line == "...":
@@ -91,7 +91,7 @@ def test_differences_are_found() -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_of_make_is_that_of_the_readme() -> None:
+def test_make_demo_runs_commands_of_the_readme() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").split("\ndemo:")[1].split("\n\n")[0]
     commands = re.findall(r"\.venv/bin/rapdarts (.+)", makefile)
     assert len(commands) == 2 and set(commands) <= {command for command, _ in README}
@@ -109,7 +109,7 @@ def test_the_demo_finds_and_trains_a_network(demo: tuple[Path, dict[str, list[st
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the hashes are from a CPU, and the demo uses the GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the hashes are from a CPU, but here the demo uses the GPU")
 def test_the_demo_is_bit_identical_to_0_1_0(demo: tuple[Path, dict[str, list[str]]]) -> None:
     folder, bits = demo[0], recorded(BITS)
     assert file_sha256(folder / "search" / "alphas.json") == bits["alphas"]

@@ -1,4 +1,4 @@
-"""Training with two processes matches training with one: same numbers, same decisions, one run folder, no hanging."""
+"""Training with two processes matches training with one: the same numbers and decisions, one run folder, and no deadlock."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def wait_for_checkpoints(folder: Path, job: Job) -> None:
 
 
 def test_in_float64_two_processes_match_one(tmp_path: Path) -> None:
-    """12 steps with drop path, both heads, parts of batches, uneven shares, and a last batch of 23."""
+    """The 12 steps have drop path, both heads, accumulated parts of batches, uneven shares, and a last batch of 23 images."""
     recipe = ["retrain.drop_path=0.3", "retrain.auxiliary=0.4", "retrain.batch=30", "retrain.accumulate=2"]
     recipe += ["retrain.validation_fraction=0.1"]
     jobs = [Job(tmp_path, in_float64, *retraining(tmp_path / str(size), *recipe), processes=size) for size in (1, 2)]
@@ -113,7 +113,7 @@ def separate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_separate_norms_match_two_accumulated_batches(separate: Path, tmp_path: Path) -> None:
-    """The losses match one process that accumulates two batches, and the running means are averaged."""
+    """The losses match those of one process that accumulates two batches, and the running means are averaged."""
     batches = [*SEPARATE, "retrain.batch=30", "retrain.accumulate=2"]
     codes, errors = Job(tmp_path, in_float64, *retraining(tmp_path / "one", *batches), processes=1).end()
     assert codes == [0], errors
@@ -146,7 +146,7 @@ TWENTY_STEPS = ["data.fraction=0.1", "retrain.batch=119", "retrain.epochs=20"]
 
 
 def test_losses_of_twenty_steps_agree_at_a_high_learning_rate_in_float64(tmp_path: Path) -> None:
-    """Cells of both kinds and both heads at lr 0.1, where rounding errors grow from step to step."""
+    """The network has both kinds of cell and both heads; at lr 0.1, rounding errors grow from step to step."""
     recipe = [*TWENTY_STEPS, "retrain.lr=0.1", "retrain.lr_min=0.1", "retrain.auxiliary=0.4", "retrain.drop_path=0.3"]
     jobs = [Job(tmp_path, in_float64, *retraining(tmp_path / str(size), *recipe), processes=size) for size in (1, 2)]
     for job in jobs:
@@ -158,7 +158,7 @@ def test_losses_of_twenty_steps_agree_at_a_high_learning_rate_in_float64(tmp_pat
 
 
 def test_losses_of_twenty_steps_agree_in_float32_under_torchrun(tmp_path: Path) -> None:
-    """A single cell at a low learning rate, where rounding errors do not grow. An epoch is one step, so its mean is that step's loss."""
+    """With one cell and a low learning rate, rounding errors do not grow. An epoch is one step, so its mean loss is that of the step."""
     recipe = [*TWENTY_STEPS, "retrain.drop_path=0", "retrain.auxiliary=0", "retrain.lr=0.005", "skeleton.layers=1"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", f"--master-port={free_port()}"]
     with subprocess.Popen(
@@ -186,13 +186,13 @@ def test_joint_batch_norms_have_the_gradients_of_the_whole_batch(tmp_path: Path)
     for whole, mine, other in zip(alone, first, second, strict=True):
         torch.testing.assert_close(mine[0], whole[0][0::2], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(other[0], whole[0][1::2], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(mine[1:], whole[1:], rtol=1e-12, atol=1e-12)  # of weights: summed
+        torch.testing.assert_close(mine[1:], whole[1:], rtol=1e-12, atol=1e-12)  # gradients of weights are summed
     for name, value in state.items():
         torch.testing.assert_close(left[name], value, rtol=1e-12, atol=1e-12)
         assert torch.equal(left[name], right[name])
 
 
-def test_in_one_process_a_joint_batch_norm_is_a_batch_norm() -> None:
+def test_in_one_process_a_joint_batch_norm_equals_a_batch_norm() -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3, affine=False)).double()
     other = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3, affine=False)).double()
@@ -294,7 +294,7 @@ def test_a_dead_process_ends_the_job_and_one_process_resumes_it(tmp_path: Path) 
     assert status(tmp_path / "run")["state"] == "done"
 
 
-def test_a_nan_in_one_process_stops_both(tmp_path: Path) -> None:
+def test_a_nan_in_one_process_stops_both_processes(tmp_path: Path) -> None:
     codes, errors = Job(tmp_path, not_a_number, *retraining(tmp_path / "run")).end()
     assert codes == [5, 5], errors
     assert "diverged" in errors[0]
@@ -316,7 +316,7 @@ READY = "could not get its data and network ready; see the error it reports."
 
 
 @pytest.mark.parametrize("lacking", [0, 1, 2])
-def test_the_process_without_data_reports_it(lacking: int, tmp_path: Path) -> None:
+def test_the_process_without_data_reports_the_error(lacking: int, tmp_path: Path) -> None:
     """Data are missing for the first process, for the second, or for both (2)."""
     small = np.load(Path(training_data.__file__).with_name("digits.npz"))
     halves = {"train": small["test"] == 0, "test": small["test"] == 1}
@@ -338,7 +338,7 @@ def test_the_process_without_data_reports_it(lacking: int, tmp_path: Path) -> No
     assert not (tmp_path / "run").exists()
 
 
-def test_a_file_missing_on_one_machine_is_reported_there(tmp_path: Path) -> None:
+def test_a_file_missing_on_one_machine_is_reported_by_its_process(tmp_path: Path) -> None:
     job = Job(tmp_path, on_machines_of_its_own, *retraining(tmp_path / "run"))
     job.processes[1].join(60)
     assert job.processes[1].exitcode == 2
@@ -347,7 +347,7 @@ def test_a_file_missing_on_one_machine_is_reported_there(tmp_path: Path) -> None
     assert errors[1].startswith("rapdarts, process 1: error: there is no network 'missing.json'")
 
 
-def test_an_unusable_run_folder_ends_both(tmp_path: Path) -> None:
+def test_an_unusable_run_folder_ends_both_processes(tmp_path: Path) -> None:
     settings = retraining(tmp_path / "run")
     (tmp_path / "run").write_text("a file")
     codes, errors = Job(tmp_path, command, *settings).end()
@@ -422,7 +422,7 @@ def test_only_retraining_runs_in_several_processes(
     assert capsys.readouterr().err == message
 
 
-def test_one_gpu_for_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_gpu_for_all_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with (
         pytest.raises(InputError, match=r"device=cuda:1 is one GPU, but there are 2 processes; use device=cuda"),

@@ -316,7 +316,7 @@ def test_malformed_metadata_are_reported_in_one_line(
     assert str(file) in error_line(capsys, str(file), "digits", code=4)
 
 
-def test_endless_metadata_are_reported_in_one_line(
+def test_oversized_metadata_are_reported_in_one_line(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "network.safetensors"

@@ -189,7 +189,7 @@ def test_citation_is_complete() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of this tree. It is built from a copy, so that it leaves no files and contains no stale ones."""
+    """A wheel of this tree, built from a copy, so that the build leaves no files and the wheel contains no stale ones."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for folder in (*PACKAGES, "experiments"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))

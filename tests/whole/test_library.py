@@ -213,7 +213,7 @@ def test_a_stopped_search_resumes_bit_identically(found: Searched, monkeypatch: 
 
 
 def test_a_search_runs_in_a_thread(found: Searched) -> None:
-    """As in notebooks and servers. Only the main thread may install signal handlers."""
+    """Notebooks and servers use threads, and only the main thread may install signal handlers."""
     results: list[Searched] = []
 
     def work() -> None:
@@ -337,7 +337,7 @@ def test_a_space_is_recognised_in_another_process_unless_it_changed(elsewhere: P
     )
     assert other.stdout == here and str(elsewhere) not in here
     again(SPACE_IN_A_PROGRAM)
-    # Each change alters the length of the file: Python reuses compiled code if length and second are the same.
+    # Each change alters the size of the file: Python reuses compiled code if the size and modification time (in s) are equal.
     changes = {"x + x": "x + x * 2", "pooled, 5": "pooled, 11", "pooled(3,": "pooled(103,", "// 2)": "// 2, 1)"}
     for old, new in changes.items():
         with pytest.raises(DamagedError, match="belongs to a different search space"):

@@ -81,7 +81,7 @@ def commands(page: str) -> Iterator[tuple[str, str]]:
 
 
 def settings(page: str, command: str) -> Iterator[str]:
-    """Yield a command with each of the settings that the table of a page adds to it."""
+    """Yield the command with each of the settings that the page's table suggests adding."""
     table = PAGES[page].split("| to get | add |\n")[1].split("\n\n")[0]
     for row in table.splitlines()[1:]:
         for added in re.findall(r"`([^`]+)`", row.split("|")[2]):

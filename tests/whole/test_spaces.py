@@ -1,4 +1,4 @@
-"""Searching, pricing and deriving in every search space that ships, and in a user's own."""
+"""Searching, pricing and deriving in every search space that ships, and in a user-defined space."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def own(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_space_is_searched_priced_and_derived(name: str, tmp_path: Path) -> None:
-    """Supernet, prices, derivation, and a round trip of alphas.json, on images with odd sides."""
+    """Covers the supernet, prices, derivation, and a round trip of alphas.json, on images with odd sides."""
     space, skeleton = named_space(name), Skeleton(3, 4, (3, 9, 7), 10)
     torch.manual_seed(0)
     architecture = Architecture(space, deviation=1.0)
@@ -72,7 +72,7 @@ def test_a_user_space_is_searched_priced_and_derived(own: Path) -> None:
     logits = Supernet(space, skeleton)(torch.ones(2, 1, 8, 8), Architecture(space)())
     assert logits.shape == (2, 2)
     table = price_table(space, skeleton)
-    # In the one normal cell: 8x8 pixels, 4 channels in two groups.
+    # The one normal cell has 8x8 pixels and 4 channels in two groups.
     assert table.prices[:2, 0, :, 3].tolist() == [[64 * 4 * 2 * 9] * 9, [4 * 2 * 9 + 2 * 4] * 9]
     genotype = random_genotype(space, np.random.default_rng(0))
     counted = count_derived(genotype, space, skeleton)

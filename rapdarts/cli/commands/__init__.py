@@ -1,4 +1,4 @@
-"""Table of the commands. Each has a module here, which calls one function of the library and prints its result."""
+"""Table of the commands. Each command has a module in this package, which calls one function of the library and prints its result."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ COMMANDS = {
     "derive": Command(
         "derive RUN ...",
         "derive runs/first max_skips=1 out=one_skip.json",
-        "Derive another genotype from a finished search, or from the mean of several with different seeds. --json "
-        "lists all candidates, the derived one first.",
+        "Derive another genotype from a finished search, or from the mean of several searches with different "
+        "seeds. --json lists all candidates, the derived genotype first.",
         (command_options.DeriveConfig,),
         ("--json", "--space"),
     ),
@@ -52,7 +52,7 @@ COMMANDS = {
         "retrain NETWORK [EXPERIMENT]",
         "retrain runs/first/genotype.json digits run=runs/net",
         "Train a network from scratch. NETWORK: a genotype (a file, a run folder, a name such as PDARTS), or a reference "
-        "network such as lenet. A run folder brings its own EXPERIMENT.",
+        "network such as lenet. With a run folder, EXPERIMENT defaults to that of the run.",
         LAUNCH,
         ("--json", "--print-config", "--space"),
         "retrain",
@@ -61,7 +61,7 @@ COMMANDS = {
         "rank RUN ...",
         "rank runs/first runs/second count=5 epochs=10 run=runs/rank",
         "Train the best candidates of finished searches briefly, and rank them on held-out training images. RUN: a search's "
-        "folder; genotype files and names such as PDARTS may be added. The experiment is the first run's.",
+        "folder; genotype files and names such as PDARTS may be added. The experiment is that of the first run.",
         LAUNCH,
         ("--json", "--print-config", "--space"),
         "rank",
@@ -69,8 +69,8 @@ COMMANDS = {
     "evaluate": Command(
         "evaluate NETWORK [EXPERIMENT]",
         "evaluate runs/net plot=confusion.png",
-        "Test a trained network on the data of its run or of another experiment: accuracy, confusions, calibration, costs "
-        "and time. NETWORK: a run folder, a network.safetensors, or an ONNX file written by rapdarts export.",
+        "Test a trained network on the data of its run or of another experiment: accuracy, confusion matrix, calibration, "
+        "costs and latency. NETWORK: a run folder, a network.safetensors, or an ONNX file written by rapdarts export.",
         (command_options.EvaluateConfig,),
         ("--json", "--space"),
     ),
@@ -78,37 +78,38 @@ COMMANDS = {
         "export TARGET [EXPERIMENT]",
         "export runs/net to=onnx out=net.onnx",
         "Write a genotype or a trained network for other programs. TARGET: a genotype (a file, a run folder, a name such "
-        "as PDARTS), or a run folder of rapdarts retrain or its network.safetensors. A network's file is compared with "
-        "PyTorch on test images of its run or of EXPERIMENT before it is written.",
+        "as PDARTS), or a trained network (a run folder of rapdarts retrain, or its network.safetensors). Before the file of a "
+        "network is written, its outputs are compared with PyTorch's on test images of its run or of EXPERIMENT.",
         (command_options.ExportConfig,),
         ("--json", "--space"),
     ),
     "cost": Command(
         "cost NETWORK ...",
         "cost PDARTS alexnet input=3x224x224 classes=1000 plot=costs.png",
-        "Count what networks cost, layer by layer and side by side. NETWORK: a genotype's file or run folder, a name "
+        "Count the costs of networks, layer by layer and side by side. NETWORK: a genotype's file or run folder, a name "
         "such as PDARTS or alexnet, package.module:callable (called with image= and classes= if it accepts "
-        "them), or filters, which compares designs of a filter.",
+        "them), or the word filters, to compare filter designs.",
         (command_options.CountConfig,),
         ("--json", "--space"),
     ),
     "measure": Command(
         "measure [EXPERIMENT]",
         "measure digits out=latency.json",
-        "Measure the latency of every primitive on this device: a table for search.latency, checked on whole networks.",
+        "Measure the latency of every primitive on this device. Write a table for search.latency, after checking its "
+        "predictions on whole networks.",
         (command_options.MeasureConfig,),
         ("--json", "--space"),
     ),
     "report": Command(
         "report RUN ...",
         "report runs/first runs/net out=table.md",
-        "Print a Markdown table of finished runs; folders without one are left out and named on stderr.",
+        "Print a Markdown table of finished runs; folders without a finished run are left out and named on stderr.",
         (command_options.ReportConfig,),
     ),
 }
 
 
 def command(verb: str) -> Callable[[Call], None]:
-    """Return the function of a command: `VERB` in the module of that name in this package."""
+    """Return the function of a command, which has the name of the verb, in a module of the same name in this package."""
     run: Callable[[Call], None] = getattr(import_module(f"{__name__}.{verb}"), verb)
     return run

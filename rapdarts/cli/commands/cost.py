@@ -1,4 +1,4 @@
-"""`cost`: costs of networks layer by layer, of all networks of a space, or of the designs of a filter."""
+"""`cost`: costs of networks layer by layer, of all networks of a space, or of filter designs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def cost(call: Call) -> None:
         from rapdarts.reports.costs import describe_space_prices
 
         answer(call, prices, describe_space_prices(prices))
-    elif call.target("a network (see --help), or space=NAME") == "filters":
+    elif call.target("a network, or space=NAME") == "filters":
         call.expect(1)
         designs = api.filter_designs(call.values)
         from rapdarts.reports.costs import describe_designs

@@ -1,4 +1,4 @@
-"""`evaluate`: accuracy and costs of a trained network in any supported file."""
+"""`evaluate`: accuracy and costs of a trained network in any supported file format."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from rapdarts.loops.ranking_settings import experiment_of_ranking, searches
 
 
 def rank(call: Call) -> None:
-    call.target("the folder of a finished search, or several")
+    call.target("the folder of at least one finished search")
     if call.print_config:
         print_config(call, experiment_of_ranking(searches(call.words)[0], call.pairs)[0])
         return

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from rapdarts.networks.batched.layout import BlockMap
 
 MOST_CHANNELS = 128
-"""Maximum channels of a slot in a kernel, limited by the 99 KB of shared memory that a program may use."""
+"""Maximum number of channels of a slot in a kernel, limited by the 99 KB of shared memory that a program may use."""
 
 AMPERE = (8, 0)
 """The first compute capability with that much shared memory; earlier GPUs have 64 KB, enough for half the channels."""
@@ -98,7 +98,7 @@ class RecomputedSelection:
 
 
 class _IndexSelect(torch.autograd.Function):
-    """`BlockMap.index_select` with a gradient that one operation sums."""
+    """`BlockMap.index_select`, with a gradient that is summed in one operation."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, selection: RecomputedSelection) -> Tensor:

@@ -2,8 +2,8 @@
 
 The input is saved only if a weight requires a gradient. The tensor between the two convolutions is recomputed for the
 gradient of the pointwise weights: a depthwise convolution is cheap, and its output would be as large as everything else
-that an edge saves. On a CPU, the gradients also avoid slow paths of oneDNN, namely depthwise kernels wider than three
-columns and any dilation (timings in docs/performance.md).
+that an edge saves. On a CPU, the gradients also avoid slow paths of oneDNN, namely those for depthwise kernels wider than
+three columns and for any dilation (timings in docs/performance.md).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _Separable(torch.autograd.Function):
 
 
 class _SeparableOnGpu(torch.autograd.Function):
-    """The same operation with our kernels, which read each slot's block in place."""
+    """The operation of `_Separable` with our kernels, which read each slot's block in place."""
 
     @staticmethod
     def forward(

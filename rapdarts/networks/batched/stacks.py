@@ -335,7 +335,7 @@ def _stackable_norm(column: Sequence[nn.Module]) -> bool:
 def apply_weightless(layer: Any, x: Tensor, out: Tensor | None = None) -> Tensor:
     """Run a layer without weights on feature maps (n, C, h, w) and return (n, C, h', w').
 
-    Our kernels run the pools over whole windows that they support, and write the result into `out` if it is given.
+    Our kernels run the max and average pools that they support, and write the result into `out` if it is given.
     """
     plain = (type(layer) is nn.MaxPool2d and layer.dilation == 1) or (
         type(layer) is AvgPool and not layer.count_include_pad

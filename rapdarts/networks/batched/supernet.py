@@ -119,7 +119,7 @@ class EdgeGroup(nn.Module):
     def _weighted_sum(
         self, bundle: Bundle, scales: Mapping[str, Tensor], masks: Tensor | None, pending: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Do the same for the fused chains with our kernels, which never write the terms to memory."""
+        """Add the terms of the fused chains to `pending` with our kernels, which never write the terms to memory."""
         x, normed = bundle.x, [chain for chain in self.fused.values() if chain.norm is not None]
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
         size = [-(-side // self.stride) for side in x.shape[2:]]

@@ -1,6 +1,6 @@
 """Reference networks: networks that papers compare with, implemented from the papers and listed by name in REFERENCE.
 
-Each is a function `name(image, classes) -> nn.Module` whose network maps (n, c, h, w) to logits (n, classes).
+Each is built by a function `name(image, classes) -> nn.Module`, whose result maps (n, c, h, w) to logits (n, classes).
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ from rapdarts.networks.reference.layers import Image, flattened, initialise, map
 
 
 def alexnet_two_group(image: Image, classes: int) -> nn.Sequential:
-    """Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks", 2012, figure 2.
+    """AlexNet of Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks", 2012, figure 2.
 
-    The two GPUs of the paper are the two groups of conv2, conv4 and conv5. The authors drew weights from N(0, 0.01) and
-    initialised the biases of these layers and of fc6 and fc7 to one (section 5). Here, both are initialised as in all our
-    networks without batch norms.
+    The two groups of conv2, conv4 and conv5 stand for the two GPUs of the paper. The authors drew weights from N(0, 0.01) and
+    initialised the biases of these layers and of fc6 and fc7 to one (section 5). Here, weights and biases are initialised as
+    in all reference networks without batch norms.
     """
     network = _alexnet("alexnet_two_group", image, classes, (96, 256, 384, 384, 256), padding=0, groups=2, norm=True)
     return initialise(network)
@@ -23,14 +23,14 @@ def alexnet_two_group(image: Image, classes: int) -> nn.Sequential:
 def alexnet(image: Image, classes: int) -> nn.Sequential:
     """The single tower of Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014.
 
-    As in torchvision: 64 filters in conv1, no groups, no response normalisation. Images of 224x224 and 227x227 give the
-    same fc6.
+    As in torchvision: 64 filters in conv1, no groups, no response normalisation. Images of 224x224 and 227x227 give fc6 the
+    same size.
     """
     return initialise(_alexnet("alexnet", image, classes, (64, 192, 384, 256, 256), padding=2))
 
 
 def alexnet_d2l(image: Image, classes: int) -> nn.Sequential:
-    """Zhang, Lipton, Li, Smola, "Dive into deep learning", 2023, section 8.1."""
+    """AlexNet of Zhang, Lipton, Li, Smola, "Dive into deep learning", 2023, section 8.1."""
     return initialise(_alexnet("alexnet_d2l", image, classes, (96, 256, 384, 384, 256), padding=1))
 
 
@@ -91,6 +91,6 @@ def _alexnet(
 def _response_norm() -> nn.LocalResponseNorm:
     """Response normalisation of Krizhevsky et al. 2012, section 3.3.
 
-    The alpha of the paper is 1e-4; torch divides its own by the five channels.
+    The alpha of the paper is 1e-4; torch divides its alpha by the five channels.
     """
     return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)

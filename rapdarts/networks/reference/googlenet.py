@@ -80,14 +80,15 @@ def googlenet(image: Image, classes: int) -> nn.Sequential:
 
 
 def googlenet_d2l(image: Image, classes: int) -> nn.Sequential:
-    """Zhang, Lipton, Li, Smola, "Dive into deep learning", 2023, section 8.4: as in the paper, biases and no batch norm."""
+    """GoogLeNet of Zhang, Lipton, Li, Smola, "Dive into deep learning", 2023, section 8.4, without batch norm, as in the paper."""
     return initialise(_googlenet("googlenet_d2l", image, classes, (ORIGINAL,) * 3, norm=False))
 
 
 def googlenet_factorized(image: Image, classes: int) -> nn.Sequential:
     """GoogLeNet with factorised convolutions (Szegedy et al. 2016).
 
-    A 5x5 is replaced by two 3x3, and in the fourth stage, with feature maps of medium size, 7x7 by 1x7 and 7x1.
+    In the third and fifth stages, two 3x3 convolutions replace each 5x5. In the fourth, with feature maps of medium size, a
+    1x7 and a 7x1 replace each 3x3, and two such pairs each 5x5.
     """
     return _googlenet("googlenet_factorized", image, classes, (TWICE_3X3, ASYMMETRIC, TWICE_3X3), dropout=0.2)
 

@@ -19,7 +19,7 @@ Kernel = int | tuple[int, int]
 
 
 def named(**layers: nn.Module) -> nn.Sequential:
-    """Return the layers as a sequence with these names."""
+    """Return the layers as a sequence in which they have the names of the arguments."""
     return nn.Sequential(OrderedDict(layers))
 
 

@@ -40,7 +40,10 @@ def _resnet(
     block: Callable[[int, int, int], nn.Module],
     width: int,
 ) -> nn.Sequential:
-    """Build a network (n, c, h, w) to (n, classes); the first stage outputs `width` channels, every further one twice as many."""
+    """Build a network (n, c, h, w) to (n, classes).
+
+    The first stage outputs `width` channels, and each later stage twice as many as the previous one.
+    """
     layers: dict[str, nn.Module] = {"conv1": unit(image[0], 64, 7, 2), "pool1": nn.MaxPool2d(3, 2, 1)}
     inputs = 64
     for stage, depth in enumerate(depths):

@@ -1,4 +1,4 @@
-"""ShuffleNets: convolutions of parts of the channels (groups in v1, halves in v2), mixed by a channel shuffle."""
+"""ShuffleNets: convolutions on parts of the channels (groups in v1, halves in v2), mixed by a channel shuffle."""
 
 from __future__ import annotations
 

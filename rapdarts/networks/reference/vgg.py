@@ -12,7 +12,7 @@ STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 def vgg11(image: Image, classes: int) -> nn.Sequential:
     """Eight 3x3 convolutions in five stages, each followed by a pool, and three linear layers: (n, c, h, w) to (n, classes).
 
-    Weights are initialised as proposed by Glorot and Bengio, which the authors found to need no pre-training (section 3.1).
+    Weights are initialised as proposed by Glorot and Bengio; the authors found that this makes pre-training unnecessary (section 3.1).
     """
     layers: dict[str, nn.Module] = {}
     channels = image[0]

@@ -104,7 +104,7 @@ def bfloat16_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
 def test_kernels_in_half_precision(dtype: torch.dtype, bfloat16_products: None) -> None:
-    """Images have 16 bits, weights and sums 32 bits: the only errors are those of rounding images and results."""
+    """Images have 16 bits, weights and sums have 32 bits: errors come only from rounding images and results."""
     torch.manual_seed(5)
     x, gradient = torch.randn(2, 8, 5, 5).to(dtype), torch.randn(2, 16, 5, 5).to(dtype)
     weights = torch.randn(16, 1, 3, 3, requires_grad=True), torch.randn(16, 4, 1, 1, requires_grad=True)
@@ -237,7 +237,7 @@ def test_pool_kernels_equal_torch(layer: Any, stride: int, channels: int, size: 
 
 
 @pytest.mark.parametrize("size", [stacks.WIDEST_POOL, stacks.WIDEST_POOL + 1])
-def test_pools_wider_than_the_widest_are_left_to_torch(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pools_wider_than_the_kernels_support_are_left_to_torch(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stacks, "use_kernels", lambda x, channels: True)
     torch.manual_seed(6)
     x = channels_last(torch.randn(1, 4, 12, 12)).requires_grad_()
@@ -259,7 +259,7 @@ def test_max_pool_propagates_nan() -> None:
 
 
 def test_norm_propagates_nan() -> None:
-    """Also after a ReLU: otherwise the loss would be finite and hide the NaN."""
+    """This holds after a ReLU too; otherwise the loss would be finite and hide the NaN."""
     x = channels_last(torch.randn(2, 8, 4, 4))
     x[0, 3, 1, 1] = float("nan")
     for relu in (False, True):
@@ -315,7 +315,7 @@ def test_supernet_with_all_kernels_equals_the_plain_one(
 
 @pytest.mark.parametrize("same_eps", [True, False])
 def test_kernels_with_user_defined_primitives(same_eps: bool, launched: list[str]) -> None:
-    """Covers layers of torch, copied into the buffer of an edge group, a skip with a norm, and norms that differ in eps."""
+    """Covers a skip with a norm, norms of different eps, and torch layers, whose outputs are copied into the buffer of an edge group."""
 
     def conv_bn(channels: int, stride: int, affine: bool) -> nn.Module:
         norm = nn.BatchNorm2d(channels, affine=affine, eps=1e-5 if same_eps else 1e-2)
@@ -403,7 +403,7 @@ for channels in map(int, sys.argv[1:]):
 
 
 def test_kernels_fit_into_the_shared_memory_of_a_gpu(tmp_path: Path) -> None:
-    """Compile, without running, for compute capability 8.6 (99 KB per program) in float32.
+    """Compile the kernels, without running them, for compute capability 8.6 (99 KB per program) in float32.
 
     This covers the widest slots and those whose kernels process the most columns at once.
     """

@@ -1,4 +1,4 @@
-"""The batched supernet computes the same as the plain one: values, all gradients and statistics, with the same masks."""
+"""The batched supernet matches the plain one: outputs, all gradients and statistics, with the same masks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pair_of(
     """Return a plain supernet and the batched one with the same weights, both in float64."""
     torch.manual_seed(0)
     plain = Supernet(space, skeleton, partial).double()
-    # Statistics that differ from those of a new network, for evaluation mode.
+    # Evaluation mode needs statistics that differ from those of a new network.
     for norm in plain.modules():
         if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None:
             norm.running_mean.normal_()
@@ -143,9 +143,9 @@ def test_equal_in_later_stages(name: str, keep: int, rate: float) -> None:
 
 @pytest.mark.parametrize("name", spaces.NAMES)
 def test_bfloat16_error_is_as_small_as_the_plain_supernets(name: str) -> None:
-    """Under autocast, both differ from float64 by about the same on average: the roundings occur in a different order."""
+    """Under autocast, the two supernets round in a different order, but on average their errors are about equal."""
     space = named_space(name)
-    layers = 1 if len(space.kinds) > 1 else 3  # with one layer, such a space would have no cell of its own
+    layers = 1 if len(space.kinds) > 1 else 3  # with one kind of cell, a single layer would be a residual block
     errors: dict[str, list[Tensor]] = {}
     for seed in range(2):
         torch.manual_seed(seed)
@@ -230,7 +230,7 @@ def own_norms(channels: int, stride: int, affine: bool) -> nn.Module:
 
 
 def valid_depthwise(channels: int, stride: int, affine: bool) -> nn.Module:
-    """A depthwise convolution without padding after a padding layer, and one that multiplies the channels."""
+    """A depthwise convolution without padding after a padding layer, and one that doubles the number of channels."""
     return nn.Sequential(
         nn.ZeroPad2d(1),
         nn.Conv2d(channels, channels, 3, groups=channels, bias=False),
@@ -302,7 +302,7 @@ def test_equal_if_pools_differ_in_settings_outside_their_repr() -> None:
 
 
 @pytest.mark.parametrize("change", ["forward", "hook", "hook before", "within halves"])
-def test_equal_if_calling_a_module_does_more_than_its_class(change: str) -> None:
+def test_equal_if_a_module_does_more_than_the_forward_of_its_class(change: str) -> None:
     def changed(channels: int, stride: int, affine: bool) -> nn.Module:
         if change == "within halves" and stride == 2:
             halves = OffsetConvs(channels, channels)
@@ -353,7 +353,7 @@ def test_weights_convert_between_plain_and_batched(name: str) -> None:
     batched.load_plain_state(state)
     back = batched.plain_state()
     assert same_states(back, state)
-    # Only the batch counters are missing, which nothing reads.
+    # Only the batch counters are missing; nothing reads them.
     assert all("num_batches_tracked" in name for name in set(state) - set(back))
     plain.load_state_dict(back, strict=False)
     assert same_states(plain.state_dict(), state)
@@ -381,7 +381,7 @@ def test_training_the_batched_supernet_leaves_the_plain_one_unchanged() -> None:
 def test_separable_equals_two_convolutions(
     kernel: int, stride: int, dilation: int, sources: tuple[int, ...], padded: bool
 ) -> None:
-    """Covers all code paths on the CPU, even and odd sides, and all gradients or only the one for the image."""
+    """Covers all code paths on the CPU, even and odd sides, and either all gradients or only that of the image."""
     padding = dilation * (kernel - 1) // 2 if padded else 0
     for size in ((16, 15), (14, 13)):
         torch.manual_seed(0)
@@ -408,7 +408,7 @@ def test_separable_equals_two_convolutions(
 
 
 @pytest.mark.parametrize("learns", [True, False])
-def test_the_image_is_saved_only_if_weights_learn(learns: bool) -> None:
+def test_the_image_is_saved_only_if_the_weights_are_trained(learns: bool) -> None:
     saved: list[Tensor] = []
     weights = torch.randn(4, 1, 3, 3), torch.randn(4, 4, 1, 1)
     x = torch.randn(2, 4, 7, 7, requires_grad=True)
@@ -420,7 +420,7 @@ def test_the_image_is_saved_only_if_weights_learn(learns: bool) -> None:
 
 
 def test_dropped_elements_are_zero_even_if_not_finite() -> None:
-    """The result has the strides of the term, because no copy in another order is made."""
+    """The result has the strides of the input, since nothing is copied into another memory order."""
     y = torch.randn(2, 3, 3, 8)
     y[0, 1, 2, 3:5] = torch.tensor([torch.inf, torch.nan])
     masks = torch.rand(2, 2, 3, 3, 4) > 0.3

@@ -32,7 +32,7 @@ SHARED_MEMORY = 96 * 1024
 
 
 MOVEMENT = ("scale_h", "scale_w", "offset_h", "offset_w", "step_h", "step_w")
-"""Parameters of a window's movement; like SIZES, Triton does not specialise kernels on their values."""
+"""Parameters of a window's movement; Triton specialises no kernel on their values or on those of SIZES."""
 SIZES = ("pixels", "from_height", "from_width", "height", "width", "steps", "parts")
 
 

@@ -226,9 +226,9 @@ def forward(
 
 
 def backward(gradient: Tensor, x: Tensor, block_map: BlockMap, statistics: Tensor, relu: bool) -> Tensor:
-    """Return the gradient for the `x` (n, blocks*C, h, w) of `forward`, given that for its result (n, slots*C, h, w).
+    """Return the gradient for the `x` (n, blocks*C, h, w) of `forward` from that for its result (n, slots*C, h, w).
 
-    `statistics` (2, slots*C) is what `forward` returns.
+    `statistics` (2, slots*C) are those that `forward` returns.
     """
     slots = len(block_map.sources)
     own = index_table(tuple(range(slots)), x.device)
@@ -282,6 +282,6 @@ def input_gradient(
 def as_bytes(masks: Tensor | None, other: Tensor) -> Tensor:
     """Return boolean `masks` (edges, n, h, w, C) as bytes, which kernels can read.
 
-    Without masks, return `other` of any shape: a kernel needs a pointer even if it never reads it.
+    Without masks, return `other` of any shape: a kernel needs a pointer even if it never reads from it.
     """
     return other if masks is None else masks.view(torch.uint8)

@@ -18,7 +18,7 @@ def _pool(
     size: tl.constexpr, stride: tl.constexpr, padding: tl.constexpr, maximum: tl.constexpr,
     block: tl.constexpr, tile: tl.constexpr,
 ):  # fmt: skip
-    """Compute a tile of pixels of the result; for a maximum, also store its position in the window."""
+    """Compute a tile of pixels of the result; for a max pool, also store the position of the maximum in the window."""
     pixel = tl.program_id(0) * tile + tl.arange(0, tile)
     c = tl.program_id(1) * block + tl.arange(0, block)
     in_range, has_channel = pixel < pixels, c < channels
@@ -93,7 +93,7 @@ def forward(
 ) -> tuple[Tensor, Tensor | None]:
     """Pool `x` (n, C, h, w), ignoring the padding; the result is written into `out` if given.
 
-    For a maximum, also returns its position in the window. Both are (n, C, h', w'). Images must have a pitch
+    For a max pool, also returns the position of the maximum in the window. Both are (n, C, h', w'). Images must have a pitch
     (`launch.pitch`).
     """
     n, channels, *given = x.shape

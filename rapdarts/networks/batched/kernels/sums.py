@@ -146,9 +146,10 @@ def weighted_sum_backward(
     scale: Tensor,
     statistics: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients for the `buffer` and `scale` of `weighted_sum`, given that for all nodes (n, nodes*C, h, w).
+    """Return the gradients for the `buffer` and `scale` of `weighted_sum`.
 
-    The gradient for the skips' part of the scale needs `state`; without it, only the part of the norms is returned.
+    `gradient` (n, nodes*C, h, w) is that for all nodes. The gradient for the skips' part of the scale needs `state`; without
+    it, only the part of the norms is returned.
     """
     normed, device = len(terms.norms.sources), buffer.device
     into = index_table(terms.into, device)
@@ -161,7 +162,7 @@ def weighted_sum_backward(
 
 
 def skips_backward(terms: Terms, gradient: Tensor, masks: Tensor | None, scale: Tensor) -> Tensor:
-    """Return the gradient for the `state` (n, states*C, h, w) of `weighted_sum`, given that for all nodes (n, nodes*C, h, w)."""
+    """Return the gradient for the `state` (n, states*C, h, w) of `weighted_sum` from that for all nodes (n, nodes*C, h, w)."""
     normed, width, device = len(terms.norms.sources), gradient.shape[1] // terms.nodes, gradient.device
     n, _, *size = gradient.shape
     pixels, block = gradient.numel() // gradient.shape[1], block_of(width)
