@@ -180,6 +180,11 @@ class SearchConfig:
         low=0,
         high=MOST_EPOCHS,
     )
+    class_weights: str = knob(
+        "none",
+        "weights of the classes in the loss; balanced: rare classes count as much as common ones",
+        choices=("none", "balanced"),
+    )
     batch: int = knob(
         96, "batch size, both for training weights and for training alpha", "images", low=2, high=MOST_IMAGES
     )
@@ -300,6 +305,11 @@ class RetrainConfig:
     )
     drop_path: float = knob(0.3, "drop path rate at the end of the training; rises linearly from 0", low=0, below=1)
     auxiliary: float = knob(0.4, "weight of the auxiliary head's loss; 0: no auxiliary head", low=0, high=1e3)
+    class_weights: str = knob(
+        "none",
+        "weights of the classes in the loss; balanced: rare classes count as much as common ones",
+        choices=("none", "balanced"),
+    )
     label_smoothing: float = knob(0.0, "label smoothing: probability spread over all classes", low=0, below=1)
     cutout: int = knob(16, "side of the square cut out of each image; 0: none", "pixels", low=0, high=MOST_PIXELS)
     jitter: float = knob(

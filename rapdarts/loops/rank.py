@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
@@ -21,6 +23,7 @@ from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops.retrain import Trained
 from rapdarts.loops.series import all_diverged, retrain_once
+from rapdarts.training.metrics import balanced_accuracy
 from rapdarts.training.run import Run
 
 SURE = 2.0
@@ -123,6 +126,7 @@ def rank(
     networks = [
         {
             **compared(place, entries[number], correct[number], correct[order[0]]),
+            **balanced(correct[number], parts.test.labels.cpu()),
             "costs": costs[number],
             "genotype": entries[number].genotype.line,
             "folders": folders[number],
@@ -212,6 +216,18 @@ def compared(place: int, entry: RankingEntry, correct: np.ndarray, first: np.nda
         "difference_error": difference["standard_error"],
         "within_error": place > 1 and difference["mean"] <= SURE * difference["standard_error"],
     }
+
+
+def balanced(correct: np.ndarray, labels: Tensor) -> dict[str, float | None]:
+    """Return the balanced accuracy of `correct` (seeds, images) for labels (images,), if the classes differ in size.
+
+    It is the mean over seeds; None if the training with some seed diverged.
+    """
+    found = [balanced_accuracy(torch.from_numpy(one), labels) for one in np.nan_to_num(correct)]
+    if any(one is None for one in found):
+        return {}
+    mean = float(np.mean([one[0] for one in found if one]))
+    return {"balanced_accuracy": None if np.isnan(correct).any() else mean}
 
 
 ERRORS = ("standard_error", "standard_error_images", "standard_error_seeds")

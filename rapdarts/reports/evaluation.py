@@ -24,6 +24,8 @@ def describe_evaluation(values: Mapping[str, Any]) -> str:
 
     names, matrix = values["classes"], values["confusion"]
     lines = [f"test accuracy {percent('test_accuracy', 'standard_error')} (standard error, n = {values['n']})"]
+    if "balanced_accuracy" in values:
+        lines.append(f"balanced accuracy {percent('balanced_accuracy', 'balanced_standard_error')} (mean over classes)")
     if "top5_accuracy" in values:
         lines.append(f"top-5 accuracy {percent('top5_accuracy', 'top5_standard_error')}")
     lines.append(

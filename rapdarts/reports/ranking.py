@@ -15,7 +15,8 @@ def describe_ranking(result: Mapping[str, Any], resources: Sequence[str], sure: 
     `sure` is the number of standard errors below which a difference was counted as within the error.
     """
     networks = result["networks"]
-    rows = [["", "validation accuracy", "behind the first", "", *resources, "score", "from"]]
+    unequal = ["balanced accuracy"] if "balanced_accuracy" in networks[0] else []
+    rows = [["", "validation accuracy", *unequal, "behind the first", "", *resources, "score", "from"]]
     for found in networks:
         reached, behind = "diverged", ""
         if not found["diverged"]:
@@ -25,6 +26,7 @@ def describe_ranking(result: Mapping[str, Any], resources: Sequence[str], sure: 
             [
                 f"{found['rank']}.",
                 reached,
+                *(balanced_of(found) for _ in unequal),
                 behind if found["rank"] > 1 else "",
                 "~" if found["within_error"] else "",
                 *(show(found["costs"][name], name) for name in resources),
@@ -47,3 +49,8 @@ def describe_ranking(result: Mapping[str, Any], resources: Sequence[str], sure: 
             *([f"~: {near}: {within} of {len(networks) - 1}"] if len(networks) > 1 else []),
         ]
     )
+
+
+def balanced_of(network: Mapping[str, Any]) -> str:
+    """Return the balanced accuracy of a network as text; empty if its training diverged."""
+    return "" if network["balanced_accuracy"] is None else f"{100 * network['balanced_accuracy']:.2f} %"
