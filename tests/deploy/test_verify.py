@@ -357,7 +357,7 @@ def test_safetensors_export_copies_the_weights_and_writes_a_card(
     assert f"| cost: params | {result['costs']['params']:,} |" in card
     assert LITERATURE["PDARTS"].to_darts() in card and "3 cells x 4 channels" in card
     assert 'license: "CC-BY-4.0"' in card and "Licence of the weights, as stated at export: CC-BY-4.0." in card
-    assert "The licence of digits is unknown" in card
+    assert "The licence of digits is not recorded here" in card
     assert process(snippet(card), cwd=tmp_path).strip() in set("0123456789")
     names = elsewhere("import safetensors.numpy as s\nprint(*sorted(s.load_file(sys.argv[1])))", file).split()
     assert names == sorted(deployed(read_trained(file)).network.state_dict())  # type: ignore[union-attr, operator]

@@ -245,7 +245,7 @@ def test_a_name_that_is_also_a_folder_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lenet").symlink_to(runs / "search")
-    with pytest.raises(InputError, match=r"write \./lenet for the file, or LENET for the network"):
+    with pytest.raises(InputError, match=r"write \./lenet for the file or folder, or LENET for the network"):
         rapdarts.costs("lenet")
     assert rapdarts.costs("LENET")["params"] != rapdarts.costs("./lenet")["params"]
     assert main(["retrain", "lenet", "--print-config"]) == 2
