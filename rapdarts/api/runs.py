@@ -38,8 +38,8 @@ def search(
     """Search for a cell, as `rapdarts search` does. Return its genotype, the other candidates, and their costs.
 
     `experiment` is the name of an experiment that ships with the package, a YAML file, an `Experiment`, or a mapping of
-    keys that override the defaults (those of P-DARTS for CIFAR-10). `settings` and `keys` override it in turn: `{"cost.macs": 0.2}`,
-    `{"search": {"epochs": 5}}` or `epochs=5`.
+    keys that override the defaults (those of P-DARTS for CIFAR-10). `settings` and `keys` override the experiment in
+    turn: `{"cost.macs": 0.2}`, `{"search": {"epochs": 5}}` or `epochs=5`.
 
     `data` and `test` are pairs (images, labels) or map-style data sets (rapdarts.data.in_memory lists what they may
     hold); without them the experiment's own data are read. If `data` are given without `test`, a third of them is held

@@ -163,7 +163,7 @@ def check_pixel_range(asked: Sequence[float]) -> None:
 
 
 def experiment_of_run(folder: Path) -> Experiment:
-    """Return the configuration kept in a run folder. Raises InputError if there is none."""
+    """Return the configuration saved in a run folder. Raises InputError if there is none."""
     file = folder / RunFile.CONFIG
     if not os.path.isfile(file):
         raise InputError(f"{shorten(str(folder))} is not a run folder: it has no config.yaml.")

@@ -110,6 +110,6 @@ COMMANDS = {
 
 
 def command(verb: str) -> Callable[[Call], None]:
-    """Return the function of a command, which has the name of the verb, in a module of the same name in this package."""
+    """Return the function of a command: the function `VERB` in the module `VERB` of this package."""
     run: Callable[[Call], None] = getattr(import_module(f"{__name__}.{verb}"), verb)
     return run
