@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rapdarts.config.experiment import Experiment, Launch, budget_limits, check_device
+from rapdarts.config.experiment import DataConfig, Experiment, Launch, budget_limits, check_device
 from rapdarts.config.key_values import Key, checked, full_name, get, keys, parse_settings
 from rapdarts.config.presets import PRESETS
 from rapdarts.errors import InputError, shorten, suggestion
@@ -146,19 +146,18 @@ def check_experiment(config: Experiment) -> None:
         raise InputError(
             "a price or budget for latency needs search.latency=FILE, a table written by rapdarts measure."
         )
-    check_pixel_range(config.data.range)
-    if len(config.data.mean) != len(config.data.std):
-        raise InputError(
-            "data.mean and data.std must have the same length; give one number per channel for each, or leave both out."
-        )
+    check_data_settings(config.data)
     check_device(config.device)
 
 
-def check_pixel_range(asked: Sequence[float]) -> None:
-    """Raise InputError if data.range is neither empty nor two ascending values."""
-    if asked and not (len(asked) == 2 and asked[0] < asked[1]):
+def check_data_settings(data: DataConfig) -> None:
+    """Check the conditions on lists in the section `data`. Raises InputError."""
+    if data.range and not (len(data.range) == 2 and data.range[0] < data.range[1]):
+        given = ",".join(f"{value:g}" for value in data.range)
+        raise InputError(f"data.range={given} must be two values, the smaller one first, such as data.range=0,1.")
+    if len(data.mean) != len(data.std):
         raise InputError(
-            f"data.range={','.join(f'{value:g}' for value in asked)} must be two values, the smaller first, such as data.range=0,1."
+            "data.mean and data.std must have the same length; give one number per channel for each, or leave both out."
         )
 
 

@@ -43,6 +43,9 @@ def read_folder(config: DataConfig) -> ReadImages:
     for half in halves:
         for name in sorted(half.files.keys() - train.files.keys()):
             raise InputError(f"{half.root / name} is a class without training images; add some or remove it.")
+        for name, files in half.files.items():
+            if not files:
+                raise InputError(f"{half.root / name} contains no images ({', '.join(sorted(SUFFIXES))}); add some.")
     remarks += _unused(halves)
     opened: list[Pictures] = []
     for half in halves:
@@ -57,9 +60,10 @@ def read_folder(config: DataConfig) -> ReadImages:
 def _halves(root: Path) -> tuple[Half, Half | None, list[str]]:
     """Return the training images, the test images (None if none are marked), and remarks on folders that are not used."""
     inside = _folders(root)
-    if TRAIN not in inside and len(inside) == 1:  # the folder that an archive was unpacked into
+    if len(inside) == 1 and inside[0] not in (TRAIN, *HELD_OUT):  # the folder that an archive was unpacked into
         deeper = _folders(root / inside[0])
-        if TRAIN in deeper or (len(deeper) > 1 and not _half(root, inside).files):
+        has_images = any(file.suffix.lower() in SUFFIXES for file in (root / inside[0]).iterdir())
+        if TRAIN in deeper or (len(deeper) > 1 and not has_images):
             root, inside = root / inside[0], deeper
     if TRAIN not in inside:
         marked = next((name for name in HELD_OUT if name in inside), None)
@@ -99,12 +103,7 @@ def _half(root: Path, names: Sequence[str]) -> Half:
         unused.update(file.suffix.lower() or "no suffix" for file in files if file.suffix.lower() not in SUFFIXES)
         if files or not any((root / name).iterdir()):
             found[name] = images
-    if any(found.values()):
-        for name, images in found.items():
-            if not images:
-                raise InputError(f"{root / name} contains no images ({', '.join(sorted(SUFFIXES))}); add some.")
-        return Half(root, found, unused)
-    return Half(root, {}, unused)
+    return Half(root, found if any(found.values()) else {}, unused)
 
 
 def _files(folder: Path) -> Iterator[Path]:

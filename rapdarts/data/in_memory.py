@@ -51,7 +51,8 @@ def read_in_memory(config: DataConfig, data: Any, test: Any = None) -> ReadImage
     held_out = None
     if test is not None:
         other = _given(test, "test")
-        held_out, lost_there = _half(other, replace(form, layout=other.layout or form.layout), "test", len(names))
+        own = replace(form, layout=other.layout, layout_asked=True) if other.layout else form
+        held_out, lost_there = _half(other, own, "test", len(names))
         lost += lost_there
         if given.names and other.names not in ([], names):
             raise InputError(

@@ -38,7 +38,7 @@ KINDS = {
     "grey": "{} grey pictures are read as RGB",
     "palette": "{} pictures with a palette are read as RGB",
     "transparent": "{} transparent pictures are placed on white",
-    "deep colour": "{} colour pictures with 16 bits per value are reduced to their upper 8 bits",
+    "deep colour": "{} colour pictures with 16 bits per value are reduced to 8 bits",
     "animated": "{} animated pictures: only their first image is used",
     "other": "{} pictures in other colour systems are converted to RGB",
 }
@@ -171,7 +171,7 @@ def read_picture(file: Path) -> Array:
 
 def pixels_of(picture: Image.Image) -> Array:
     """Return a picture upright and without transparency: (h, w) if it is grey, else (h, w, 3), uint8 or deeper."""
-    picture = ImageOps.exif_transpose(picture)
+    picture = ImageOps.exif_transpose(picture) if _orientation(picture) > 1 else picture
     if _is_deep(picture):
         pixels = np.asarray(picture)
         return pixels.astype(pixels.dtype.newbyteorder("="))
@@ -190,8 +190,7 @@ def kinds_of(picture: Image.Image) -> tuple[str, ...]:
     known = {"L": "grey", "1": "grey", "LA": "grey", "P": "palette", "PA": "palette", "RGB": "", "RGBA": ""}
     found = ["" if _is_deep(picture) else known.get(mode, "other")]
     found.append("transparent" if _is_transparent(picture) else "")
-    stored = [str(tile[3]) for tile in getattr(picture, "tile", [])]
-    found.append("deep colour" if mode.startswith("RGB") and any(";16" in raw for raw in stored) else "")
+    found.append("deep colour" if mode.startswith("RGB") and _is_stored_deep(picture) else "")
     found.append("animated" if getattr(picture, "is_animated", False) and picture.format != "MPO" else "")
     return tuple(filter(None, found))
 
@@ -201,16 +200,32 @@ def _header(file: Path) -> Header:
     try:
         with Image.open(file) as picture:
             width, height = picture.size
-            turned = picture.getexif().get(ORIENTATION, 1) > 4
+            turned = _orientation(picture) > 4
             return Header((height, width) if turned else (width, height), _is_deep(picture), kinds_of(picture))
     except BROKEN as error:
         kind = "is empty" if file.stat().st_size == 0 else f"is not a readable image ({error})"
         raise InputError(f"{file} {kind}; repair or remove it.") from None
 
 
+def _orientation(picture: Image.Image) -> int:
+    """Return the EXIF orientation of a picture, 1 if it has none; Pillow would decode a whole PNG file to look for it."""
+    has_none = picture.format == "PNG" and "exif" not in picture.info
+    return 1 if has_none else int(picture.getexif().get(ORIENTATION, 1))
+
+
 def _is_deep(picture: Image.Image) -> bool:
     """Return whether a picture is grey with more than 8 bits per pixel."""
     return picture.mode.startswith(("I", "F"))
+
+
+def _is_stored_deep(picture: Image.Image) -> bool:
+    """Return whether the file of a picture has 16 bits per value, which Pillow's mode of colour pictures does not show."""
+    for codec, _, _, arguments in getattr(picture, "tile", []):
+        values = arguments if isinstance(arguments, tuple) else (arguments,)
+        largest = max((value for value in values if type(value) is int), default=0) if codec == "ppm" else 0
+        if largest > 255 or any(";16" in str(value) for value in values):
+            return True
+    return False
 
 
 def _is_transparent(picture: Image.Image) -> bool:

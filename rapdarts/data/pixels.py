@@ -21,6 +21,10 @@ Array = np.ndarray[Any, Any]
 COUNTS_OF_CHANNELS = (1, 3, 4)
 """Sizes of an outer axis that are taken for channels where no two sides are equal."""
 
+FIRST, LAST = "channels_first", "channels_last"
+SHORT_SIDE = 4
+"""Equal sides must be longer than this to count, because images have 1, 3 or 4 channels as well."""
+
 LONG_SIDE = 16
 """The opposite outer axis must be longer than this, so that it cannot be taken for channels itself."""
 
@@ -149,48 +153,53 @@ def _check_images(raw: Array, source: str) -> None:
         raise InputError(f"{source}: pixels must be numbers, not {raw.dtype}.")
 
 
-def layout_of(shape: Sequence[int], asked: str, source: str) -> str:
-    """Return the layout of images of shape (n, h, w), (n, h, w, c) or (n, c, h, w): `channels_first` or `channels_last`.
+def layout_of(shape: Sequence[int]) -> str:
+    """Return the layout of arrays (n, h, w), (n, h, w, c) or (n, c, h, w): `channels_first`, `channels_last`, or "" if it is open.
 
     Two equal sides above 4 show that the other axis holds the channels. Otherwise, an outer axis of 1, 3 or 4 does if the
-    opposite one is above 16. Raises InputError if neither decides and `asked` is `auto`.
+    opposite one is above 16.
     """
-    if asked != "auto" or len(shape) == 3:
-        return asked if asked != "auto" else "channels_first"
+    if len(shape) == 3:
+        return FIRST
     first, middle, last = shape[1:]
-    if middle == last > 4 and first != middle:
-        return "channels_first"
-    if first == middle > 4 and last != middle:
-        return "channels_last"
+    if (middle == last > SHORT_SIDE) != (first == middle > SHORT_SIDE):
+        return FIRST if middle == last else LAST
     if first in COUNTS_OF_CHANNELS and last > LONG_SIDE:
-        return "channels_first"
-    if last in COUNTS_OF_CHANNELS and first > LONG_SIDE:
-        return "channels_last"
-    raise InputError(
-        f"{source}: the channels of images {tuple(shape[1:])} could be the first or the last axis; say which with"
-        " data.layout=channels_first or data.layout=channels_last."
-    )
+        return FIRST
+    return LAST if last in COUNTS_OF_CHANNELS and first > LONG_SIDE else ""
 
 
 @dataclass(frozen=True)
 class Form:
-    """Form of the training arrays, which test arrays must share: the values of black and white, and the layout."""
+    """Form of the training images, which test images share: the values of black and white, and the layout.
+
+    A test array whose own shape shows another layout is read by that one, unless the layout was asked for.
+    """
 
     range: PixelRange
     layout: str
+    layout_asked: bool
 
     @staticmethod
     def of(raw: Array, config: DataConfig, source: str) -> Form:
-        """Return the form of training images (n, h, w), (n, h, w, c) or (n, c, h, w). Raises InputError if it is not clear."""
+        """Return the form of training images (n, h, w), (n, h, w, c) or (n, c, h, w). Raises InputError if it is open."""
         _check_images(raw, source)
-        return Form(range_of(raw, config.range, source), layout_of(raw.shape, config.layout, source))
+        is_asked = config.layout != "auto"
+        layout = config.layout if is_asked else layout_of(raw.shape)
+        if not layout:
+            raise InputError(
+                f"{source}: the channels of images {raw.shape[1:]} could be the first or the last axis; add"
+                f" data.layout={FIRST} or data.layout={LAST}."
+            )
+        return Form(range_of(raw, config.range, source), layout, is_asked)
 
     def read(self, raw: Array, source: str) -> tuple[Tensor, Lost]:
         """Return images of this form as a tensor (n, c, h, w) uint8, and what was lost. Raises InputError for other forms."""
         _check_images(raw, source)
         pixels, lost = self.range.to_bytes(raw, source)
+        layout = self.layout if self.layout_asked else layout_of(raw.shape) or self.layout
         if pixels.ndim == 3:
             pixels = pixels[:, None]
-        elif self.layout == "channels_last":
+        elif layout == LAST:
             pixels = pixels.transpose(0, 3, 1, 2)
         return torch.from_numpy(np.ascontiguousarray(pixels)), lost

@@ -245,7 +245,10 @@ BUDGETS = "the keys of search.budget are macs, params, bytes, activations, traff
         ("budgets.zzz", BUDGETS),
         ("budget.mac_s", "the nearest is search.budget.macs"),
         ("skeleton.epochs", "the keys of skeleton are layers, channels, stem"),
-        ("data.learning_rate", "the keys of data are name, path, download, fraction, size, crop, flip, mean, std"),
+        (
+            "data.learning_rate",
+            "the keys of data are name, path, download, fraction, size, range, layout, crop, flip, mean, std",
+        ),
         ("rank.batch_size", "the keys of rank are count, epochs, seeds, train_fraction"),
         ("retrain.alpha_lr", "rapdarts search --help lists all keys"),
         ("budget.peak_memory", BUDGETS),

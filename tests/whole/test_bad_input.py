@@ -112,6 +112,9 @@ COMMANDS = {
     "retrain PDARTS digits budget.params=80k": "rapdarts retrain trains the genotype it is given, so it does not use budget.params=;"
     " choose a genotype with rapdarts derive RUN budget.params=80k out=FILE, and retrain FILE.",
     "retrain PDARTS digits search.max_skips=1": "rapdarts derive RUN max_skips=1 out=FILE, and retrain FILE.",
+    "search digits data.range=1,0": "data.range=1,0 must be two values, the smaller one first, such as data.range=0,1.",
+    "search digits data.range=1": "data.range takes a list such as [a, b], not 1.",
+    "search digits data.layout=last": "data.layout cannot be 'last'; ",
     "retrain PDARTS digits layers=3": "the key 'layers' is ambiguous: it could be skeleton.layers or search.layers; write one of them.",
     "cost PDARTS chanels=3": "there is no key 'chanels'; the nearest is channels.",
     "derive . search.max_skips=1": "there is no key 'search.max_skips'; the nearest is max_skips.",
@@ -340,12 +343,21 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
         "images must be (n, h, w), (n, h, w, c) or ",
     ),
     "no images": ({"x": images(0), "y": labels(0)}, "images must be (n, h, w), (n, h, w, c) or "),
-    "negative pixels": ({"x": images(30) - 1.0, "y": labels(30)}, "pixels must be numbers from 0 to 255."),
+    "negative pixels": (
+        {"x": images(30) - 1.0, "y": labels(30)},
+        "x: pixels are whole numbers from -1 to 254, neither whole numbers from 0 to 255 nor fractions from 0 to 1; say which"
+        " values are black and white with data.range=LOW,HIGH.",
+    ),
     "pixels that are not numbers": (
         {"x": np.full((30, 8, 8), np.nan), "y": labels(30)},
-        "pixels must be numbers from 0 to 255.",
+        "x: 1,920 pixels are NaN or infinite; repair the images.",
     ),
-    "fractional pixels": ({"x": images(30) / 255, "y": labels(30)}, "multiply them by 255."),
+    "pixels above 1": ({"x": images(30) / 250, "y": labels(30)}, "x: pixels are fractions from 0 to 1.02, neither"),
+    "bits": ({"x": images(30) % 2, "y": labels(30)}, "x: pixels are only 0 and 1, which may be "),
+    "unclear channels": (
+        {"x": np.zeros((30, 12, 32, 48), np.uint8), "y": labels(30)},
+        "x: the channels of images (12, 32, 48) could be the first or the last axis; add data.layout=channels_first or",
+    ),
     "an array of objects": (
         {"x": images(30), "y": np.array([{}] * 30, dtype=object)},
         "save plain arrays with numpy.savez.",
@@ -420,11 +432,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: Image.fromarray(images(1)[0, :7]).save(f / "train/dog/1.png"),
         "train/dog/1.png has 8x7 pixels but ",
     ),
-    "no test images": (
-        lambda f: remove(f / "test"),
-        "must contain train/CLASS/ and test/CLASS/ (or val/CLASS/) with images in them.",
-    ),
-    "no training images": (lambda f: remove(f / "train"), "contains no folder train/"),
+    "no training images": (lambda f: remove(f / "train"), "contains test/ but no train/; it must contain train/CLASS/"),
     "a class without images": (lambda f: (f / "train/emu").mkdir(), "train/emu contains no images"),
     "a class without training pictures": (
         lambda f: (f / "test/emu").mkdir(),
