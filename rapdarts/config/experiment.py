@@ -54,11 +54,7 @@ class DataConfig:
     download: bool = knob(True, "download a missing data set into the cache and verify its checksum")
     fraction: float = knob(1.0, "fraction of the training images to use, the same for each class", above=0, high=1)
     size: int = knob(
-        0,
-        "side to which images in a folder are scaled and cropped; 0: unchanged",
-        "pixels",
-        low=0,
-        high=MOST_PIXELS,
+        0, "side to which images in a folder are scaled and cropped; 0: unchanged", "pixels", low=0, high=MOST_PIXELS
     )
     range: list[float] = knob(
         [],
@@ -68,7 +64,7 @@ class DataConfig:
     )
     layout: str = knob(
         "auto",
-        "axis of the channels in arrays of images; auto: found from the sizes of the axes",
+        "axis of the channels in arrays of images; auto: found from their sizes",
         choices=("auto", "channels_first", "channels_last"),
     )
     crop: int = knob(4, "padding of images before random crops; 0: no crops", "pixels", low=0, high=MOST_PIXELS)
@@ -181,9 +177,7 @@ class SearchConfig:
         high=MOST_EPOCHS,
     )
     class_weights: str = knob(
-        "none",
-        "weights of the classes in the loss; balanced: rare classes count as much as common ones",
-        choices=("none", "balanced"),
+        "none", "weights of the classes in the loss; balanced: rare ones count equally", choices=("none", "balanced")
     )
     batch: int = knob(
         96, "batch size, both for training weights and for training alpha", "images", low=2, high=MOST_IMAGES
@@ -306,9 +300,7 @@ class RetrainConfig:
     drop_path: float = knob(0.3, "drop path rate at the end of the training; rises linearly from 0", low=0, below=1)
     auxiliary: float = knob(0.4, "weight of the auxiliary head's loss; 0: no auxiliary head", low=0, high=1e3)
     class_weights: str = knob(
-        "none",
-        "weights of the classes in the loss; balanced: rare classes count as much as common ones",
-        choices=("none", "balanced"),
+        "none", "weights of the classes in the loss; balanced: rare ones count equally", choices=("none", "balanced")
     )
     label_smoothing: float = knob(0.0, "label smoothing: probability spread over all classes", low=0, below=1)
     cutout: int = knob(16, "side of the square cut out of each image; 0: none", "pixels", low=0, high=MOST_PIXELS)

@@ -72,7 +72,7 @@ class PixelRange:
 
     @property
     def is_bytes(self) -> bool:
-        """Whether the values are kept as they are."""
+        """True if the values are kept as they are."""
         return (self.low, self.high) == (0, 255)
 
     def to_bytes(self, pixels: Array, source: str) -> tuple[Array, Lost]:

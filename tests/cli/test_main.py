@@ -330,7 +330,7 @@ def test_the_skeleton_of_the_command_line_overrides_the_genotypes(
     ):
         assert main(["retrain", target, "digits", setting, f"run={number}"]) == 2
         out, err = capsys.readouterr()
-        _, said, *_, error = err.splitlines()
+        _, _, said, *_, error = err.splitlines()  # after the data and the heading
         assert out == ""
         assert said.startswith(f"building {built.replace(' x ', ' cells x ')} channels")
         assert said.endswith(f"stem{why}; change it with skeleton.KEY=...")

@@ -248,7 +248,7 @@ def test_a_reference_network_is_exported(lenet: Path, tmp_path: Path, values: Va
     moved = lenet.parent / "moved.npz"
     for path in ("path", "data.path"):
         reported = values(lenet, "to=pt2", f"out={tmp_path / 'lenet.pt2'}", f"{path}={moved}")
-        assert reported["compared_on"] == "21 test images of npz"
+        assert reported["compared_on"] == "21 test images of moved"
     assert "noise.npz does not exist" in error_line(lenet, "to=onnx", "precision=8", f"out={tmp_path / 'x'}")
     assert "lenet, a reference network without a genotype" in error_line(lenet, "to=darts")
 
