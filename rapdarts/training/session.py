@@ -37,8 +37,8 @@ def open_run(
 ) -> Iterator[Run]:
     """Create or reopen a run folder, hold its lock, and record how the run ended; show progress if `progress` is set.
 
-    `inputs` are fingerprints, by name, of everything else the run depends on (data, genotype); a resume with different
-    fingerprints is refused. Only the first of several processes opens the folder; all start from the state that it reads there.
+    `inputs` are fingerprints, by name, of everything else the run depends on (data, genotype); resuming with
+    different fingerprints is refused. Only the first of several processes opens the folder; all start from the state that it reads there.
     Raises InputError, BusyError, StorageError or DamagedError, each before anything in the folder is changed.
     """
     origin = {"command": verb, **inputs}
