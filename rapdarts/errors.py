@@ -116,6 +116,11 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
     return names[near[0]] if near else None
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a number of things in words: 1 edge, 2 edges."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def any_of(names: Sequence[str]) -> str:
     """Return names as alternatives in words: a, b or c."""
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -15,7 +15,7 @@ from rapdarts.config.resources import RESOURCES
 from rapdarts.errors import InputError, shorten
 
 MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
-"""Bounds that reject typing errors, and numbers that torch cannot represent, before a run starts."""
+"""Upper bounds that reject typos, and numbers that torch cannot represent, before a run starts."""
 
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 DEVICE_HELP = "cpu, cuda, cuda:N; auto: a GPU if there is one"
@@ -106,7 +106,7 @@ _PRICES = [
 
 
 def budget_knobs(none: float | None = None) -> list[tuple[str, Any, Any]]:
-    """Return (name, type, knob) of every budget, in the unit of its resource; the word none stands for the value `none`."""
+    """Return (name, type, knob) for every budget, in the unit of its resource; `none` is its value if the user writes "none"."""
     return [
         (resource.name, float | None, knob(None, resource.budget, amount=resource.name, none=none))
         for resource in RESOURCES.values()

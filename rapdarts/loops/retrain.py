@@ -74,7 +74,7 @@ class FinalNetwork:
         return {name: value.clone() for name, value in self.network.state_dict().items()}
 
     def validate(self, epoch: int, images: Iterable[tuple[Tensor, Tensor]]) -> float:
-        """Return the accuracy on held-out images, and store the weights if it is higher than before."""
+        """Return the accuracy on held-out images, and store the weights if it is the highest so far."""
         accuracy = evaluate_logits(*predict(self.network.eval(), images)).accuracy
         if accuracy > self.best.score:
             self.best.score, self.best.epoch, self.best.weights = accuracy, epoch, self.weights()

@@ -11,7 +11,7 @@ from typing import Any
 from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment, budget_limits
 from rapdarts.config.resources import compact, duration
-from rapdarts.errors import DamagedError, InputError
+from rapdarts.errors import DamagedError, InputError, plural
 from rapdarts.files.run_files import RunFile
 
 COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")
@@ -142,4 +142,4 @@ def _machine(environment: dict[str, Any], device: str) -> str:
     """Return the device of the run; a GPU that was present but not used is not named."""
     name = "CPU" if device == "cpu" else environment["gpu"] or "CPU"
     threads = environment["threads"]
-    return f"{name}, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{name}, {plural(threads, 'thread')}"

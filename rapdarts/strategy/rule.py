@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.experiment import SearchConfig, budget_limits
 from rapdarts.config.resources import show
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, plural
 from rapdarts.strategy.exact import Budgets
 from rapdarts.strategy.paths import ONE_SKIP_PATH
 
@@ -99,7 +99,7 @@ def words_of(rule: Rule, space: SearchSpace, budgets: Budgets | None) -> str:
 def cap_in_words(rule: Rule, space: SearchSpace) -> str:
     """Return a rule's conditions on skips in words, each after a comma, or "" if there are none."""
     cap = rule.max_skips
-    skips = "" if cap is None else f", at most {cap} skip{'' if cap == 1 else 's'} in the normal cell"
+    skips = "" if cap is None else f", at most {plural(cap, 'skip')} in the normal cell"
     one = rule.exact and space.skip_paths == "one"
     return f"{skips}{f', {ONE_SKIP_PATH}' if one else ''}"
 

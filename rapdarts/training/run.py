@@ -174,7 +174,7 @@ class Run:
         return [json.loads(line) for line in self.log_file.path.read_text(encoding="utf-8").splitlines()]
 
     def seconds(self) -> float:
-        """Return the time spent in all epochs, in seconds, including those before a resume."""
+        """Return the time spent in all epochs, in seconds, including those before it was resumed."""
         return round(sum(record["seconds"] for record in self.records()), 1)
 
     # --- the folder ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Tests of peak memory: computed by hand, compared with networks that run, and expected over mixtures."""
+"""Tests of peak memory: values computed by hand, values measured while networks run, and expected values for mixtures."""
 
 from __future__ import annotations
 

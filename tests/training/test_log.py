@@ -14,7 +14,7 @@ def test_the_time_left_excludes_steps_before_a_resume(
     now = [1000.0]
     monkeypatch.setattr(log.time, "monotonic", lambda: now[0])
     screen = Screen()
-    screen.start("retraining", 10, 40)  # a quarter was finished before a resume
+    screen.start("retraining", 10, 40)  # a quarter was finished before the run was resumed
     for done, seconds in ((20, 45.0), (30, 90.0), (40, 135.0)):
         now[0] = 1000.0 + seconds
         screen.epoch(f"epoch {done // 10}/4", done)
