@@ -308,7 +308,7 @@ def test_genotypes_are_derived_within_other_budgets(
 
     assert main(["derive", str(within), "budget.params=1k"]) == 2
     data, remark, error = capsys.readouterr().err.splitlines()
-    assert data.startswith("1,197 training and 600 test images, 1x8x8, 10 classes (")
+    assert data == "119 training and 600 test images, 1x8x8, 10 classes (11 to 12 training images each), from digits"
     assert remark == "looking for genotypes with params <= 1,000 and traffic <= 100,000 B"
     assert (
         " meets params <= 1,000 and traffic <= 100,000 B with at most 2 skips in its normal cell: their lowest cost is "
@@ -323,7 +323,7 @@ def test_a_budget_below_the_lowest_cost_is_refused_before_a_folder_is_made(
 ) -> None:
     assert run_search(tmp_path / "none", "budget.params=1k") == 2
     data, remark, error = capsys.readouterr().err.splitlines()
-    assert data.startswith("1,197 training and 600 test images, 1x8x8, 10 classes (")
+    assert data == "119 training and 600 test images, 1x8x8, 10 classes (11 to 12 training images each), from digits"
     assert remark == "looking for genotypes with params <= 1,000"
     assert "the cheapest has " in error and "skeleton.channels=" in error
     assert not (tmp_path / "none").exists()
