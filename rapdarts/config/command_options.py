@@ -81,7 +81,7 @@ class OtherDataConfig:
     )
     range: list[float] = knob(
         [],
-        "pixel values that are black and white, such as 0,1; empty: as in the run or in EXPERIMENT",
+        "pixel values of black and white, such as 0,1; empty: as in the run or in EXPERIMENT",
         low=-1e9,
         high=1e9,
     )

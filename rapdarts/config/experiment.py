@@ -32,7 +32,7 @@ DATA_SETS = {
 """Data sets known by name, and `npz` and `folder` for your own data, each with its format in rapdarts.data.readers."""
 
 PLACED = ("npz", "folder")
-"""Forms of your own data, which data.path identifies."""
+"""Values of data.name for your own data, which data.path identifies."""
 
 RULES = ("auto", "pdarts", "darts", "exact")
 """Rules for deriving a genotype: that of P-DARTS with a cap on skips, that of DARTS without a cap, or the best of all genotypes under
@@ -58,13 +58,13 @@ class DataConfig:
     )
     range: list[float] = knob(
         [],
-        "pixel values that are black and white, such as 0,1; values outside are clipped; empty: found from the training images",
+        "pixel values of black and white, such as 0,1; values outside this range are clipped; empty: inferred from the training images",
         low=-1e9,
         high=1e9,
     )
     layout: str = knob(
         "auto",
-        "axis of the channels in arrays of images; auto: found from their sizes",
+        "axis of the channels in arrays of images; auto: inferred from the sizes of the axes",
         choices=("auto", "channels_first", "channels_last"),
     )
     crop: int = knob(4, "padding of images before random crops; 0: no crops", "pixels", low=0, high=MOST_PIXELS)
@@ -76,7 +76,7 @@ class DataConfig:
 
     @property
     def called(self) -> str:
-        """Name of the data: that of the file or folder of your own images, else that of the data set."""
+        """Name of the data: for your own images, that of their file or folder; otherwise, that of the data set."""
         return Path(self.path).stem if self.name in PLACED and self.path else self.name
 
 
@@ -177,7 +177,7 @@ class SearchConfig:
         high=MOST_EPOCHS,
     )
     class_weights: str = knob(
-        "none", "weights of the classes in the loss; balanced: rare ones count equally", choices=("none", "balanced")
+        "none", "weights of the classes in the loss; balanced: all classes count equally", choices=("none", "balanced")
     )
     batch: int = knob(
         96, "batch size, both for training weights and for training alpha", "images", low=2, high=MOST_IMAGES
@@ -300,7 +300,7 @@ class RetrainConfig:
     drop_path: float = knob(0.3, "drop path rate at the end of the training; rises linearly from 0", low=0, below=1)
     auxiliary: float = knob(0.4, "weight of the auxiliary head's loss; 0: no auxiliary head", low=0, high=1e3)
     class_weights: str = knob(
-        "none", "weights of the classes in the loss; balanced: rare ones count equally", choices=("none", "balanced")
+        "none", "weights of the classes in the loss; balanced: all classes count equally", choices=("none", "balanced")
     )
     label_smoothing: float = knob(0.0, "label smoothing: probability spread over all classes", low=0, below=1)
     cutout: int = knob(16, "side of the square cut out of each image; 0: none", "pixels", low=0, high=MOST_PIXELS)

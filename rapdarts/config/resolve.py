@@ -10,7 +10,7 @@ from typing import Any
 from rapdarts.config.experiment import DataConfig, Experiment, Launch, budget_limits, check_device
 from rapdarts.config.key_values import Key, checked, full_name, get, keys, parse_settings
 from rapdarts.config.presets import PRESETS
-from rapdarts.errors import InputError, shorten, suggestion
+from rapdarts.errors import InputError, plural, shorten, suggestion
 from rapdarts.files.run_files import RunFile
 from rapdarts.files.yaml import read_yaml
 
@@ -99,7 +99,7 @@ def check_experiment(config: Experiment) -> None:
     for name in ("candidates", "skip_dropout"):
         if len(getattr(search, name)) != stages:
             raise InputError(
-                f"search.{name} needs {stages} values, one for each stage in search.layers; it has {len(getattr(search, name))}."
+                f"search.{name} needs {plural(stages, 'value')}, one for each stage in search.layers; it has {len(getattr(search, name))}."
             )
     if any(later == 0 for later in search.candidates[1:]):
         raise InputError(
@@ -107,7 +107,7 @@ def check_experiment(config: Experiment) -> None:
         )
     if search.warmup_epochs >= search.epochs:
         raise InputError(
-            f"search.warmup_epochs={search.warmup_epochs} leaves none of the {search.epochs} epochs to train alpha; make it smaller."
+            f"search.warmup_epochs={search.warmup_epochs} leaves no epoch of search.epochs={search.epochs} to train alpha; make it smaller."
         )
     if search.channels % search.partial_channels:
         raise InputError(
@@ -122,8 +122,8 @@ def check_experiment(config: Experiment) -> None:
     retrain = config.retrain
     if retrain.warmup_epochs >= retrain.epochs and retrain.warmup_epochs:
         raise InputError(
-            f"retrain.warmup_epochs={retrain.warmup_epochs} (set by you or by the recipe) leaves none of the {retrain.epochs} epochs"
-            " at the full learning rate; make it smaller, such as retrain.warmup_epochs=0."
+            f"retrain.warmup_epochs={retrain.warmup_epochs} (set by you or by the recipe) leaves no epoch of"
+            f" retrain.epochs={retrain.epochs} at the full learning rate; make it smaller, such as retrain.warmup_epochs=0."
         )
     if retrain.nesterov and not retrain.momentum:
         raise InputError(

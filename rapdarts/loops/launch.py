@@ -1,4 +1,4 @@
-"""Launches of a search, a random baseline, a ranking or a retraining, from settings to a finished run folder."""
+"""Functions that run a search, a random baseline, a ranking or a retraining, from settings to a finished run folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run_search(
     """Search `space` and return the result.
 
     `given` is the user's own space, or None for a space of the package; a resumed run checks that it is unchanged. `name`
-    becomes part of the name of a new run folder. `read`, if given, loads the data in place of the experiment's data settings.
+    becomes part of the name of a new run folder. If `read` is given, it loads the data; otherwise, the experiment's data are loaded.
     Raises InputError before a run folder is made; afterwards, raises as `search` and `open_run` do.
     """
     space = _searched(config.search, space)
@@ -187,7 +187,7 @@ def _searched(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
 
 
 def data_of(config: Experiment, read: Reader | None = None) -> DataSet:
-    """Load the data, with `read` if given, on the device of the experiment."""
+    """Load the data onto the device of the experiment, with `read` if given."""
     device = training_device(config.device, config.threads)
     return load_dataset(config.data, device, config.seed) if read is None else read(device)
 

@@ -45,7 +45,7 @@ class RankingEntry:
 
     @property
     def cells(self) -> tuple[Any, ...]:
-        """Key of the network that the genotype describes, which does not depend on the order of edges."""
+        """Key of the network that the genotype describes, independent of the order of edges."""
         kinds = sorted(self.genotype.cells.items())
         return (
             self.genotype.space,
@@ -86,7 +86,7 @@ def choose_entries(found: Sequence[RankingEntry], count: int) -> list[RankingEnt
 def split_for_ranking(data: DataSet, config: Experiment) -> DataSet:
     """Return a data set whose `train` and `test` are two parts of the training set; the real test set is left out.
 
-    All seeds of a ranking share the parts, so that differences between networks are not differences between images.
+    All seeds of a ranking share the parts, so that differences between networks do not come from different images.
     """
     first, second = split(data.train.labels, config.rank.train_fraction, config.seed, "ranking")
     return replace(data, train=data.train.take(first), test=data.train.take(second))
@@ -181,7 +181,7 @@ def train_all(
 
 
 def correct_images(trained: Trained | None) -> dict[str, Any]:
-    """Return the outcome of a training for the checkpoint: a mask (n,) of correctly classified images, None if it diverged."""
+    """Return the outcome of a training for the checkpoint: a mask (n,) of correctly classified images, or None if it diverged."""
     return {"right": trained.correct if trained else None}
 
 
@@ -219,9 +219,9 @@ def compared(place: int, entry: RankingEntry, correct: np.ndarray, first: np.nda
 
 
 def balanced(correct: np.ndarray, labels: Tensor) -> dict[str, float | None]:
-    """Return the balanced accuracy of `correct` (seeds, images) for labels (images,), if the classes differ in size.
+    """Return the balanced accuracy of `correct` (seeds, images) for labels (images,), by name; empty if class sizes are similar.
 
-    It is the mean over seeds; None if the training with some seed diverged.
+    The accuracy is the mean over seeds, or None if the training with some seed diverged.
     """
     found = [balanced_accuracy(torch.from_numpy(one), labels) for one in np.nan_to_num(correct)]
     if any(one is None for one in found):

@@ -99,7 +99,7 @@ def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, w
     """Train a network from scratch with the recipe in `config.retrain`, and test it once, at the end.
 
     The network returned has the weights of the last epoch, or their moving average. `what` is the name of the training in progress
-    lines. Raises DivergedError if a value stops being finite, and Preempted if a signal stops the run.
+    lines. Raises DivergedError if a loss or weight stops being finite, and Preempted if a signal stops the run.
     """
     settings, device = config.retrain, data.train.labels.device
     batches, held_out = training_batches(config, data, run.process_group)
@@ -163,8 +163,8 @@ def training_step(
 
     Its arguments are this process's part of a batch, images (n, c, h, w) and labels (n,), and the size of the whole batch.
     It returns sums over the whole batch for the record of the epoch, and does not synchronise with the device. `drop_rate`
-    is a scalar tensor, the probability of dropping a path, which may change between steps; `balance` are the weights of the
-    classes (classes,), if any.
+    is a scalar tensor, the probability of dropping a path, which may change between steps; `balance` holds the weights of
+    the classes (classes,), if any.
     """
     process_group, weights = run.process_group, list(network.parameters())
     forward = torch.compile(network) if settings.compile else network
@@ -204,7 +204,7 @@ def losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss to minimise, the loss of the main head, and the number of correct predictions, summed over the images.
 
-    `outputs` are logits (n, classes), or a pair of them with an auxiliary head; `labels` are (n,). The results are scalars.
+    `outputs` are logits (n, classes) or, with an auxiliary head, a pair of logits; `labels` are (n,). The results are scalars.
     Both heads are trained, but only the main one is kept.
     """
     logits, extra = outputs if isinstance(outputs, tuple) else (outputs, None)

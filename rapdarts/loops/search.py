@@ -55,8 +55,8 @@ def search(
 
     With several replicas, each stage trains them one after the other; the mean of their mixing weights decides which
     candidates are dropped and which genotype is derived. `table` holds the prices at the deployment skeleton (see `priced`).
-    Writes alphas.json, candidates.json and genotype.json into the run folder. Raises DivergedError if a value stops being
-    finite, and Preempted if a signal stops the run.
+    Writes alphas.json, candidates.json and genotype.json into the run folder. Raises DivergedError if a loss, weight or alpha
+    stops being finite, and Preempted if a signal stops the run.
     """
     settings, rule = config.search, rule_of(config.search, space)
     budgets = budgets_on(table, rule.limits)
@@ -169,7 +169,7 @@ def alternation(
     penalty: Penalty,
     balance: Tensor | None = None,
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor, bool], dict[str, Sum]]:
-    """Return a function that takes one step of the search; `balance` are the weights of the classes (classes,), if any.
+    """Return a function that takes one step of the search; `balance` holds the weights of the classes (classes,), if any.
 
     Its arguments are images (n, c, h, w) and labels (n,) of the training half, then those of the search half, and a flag. The
     flag is False during the warm-up. A step updates alpha on the search half, if the flag is set, and then the weights on the
@@ -217,10 +217,10 @@ def second_order(
     search_batch: Batch,
     balance: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return the loss on the search half after a virtual step of the weights on the training half, and its gradient for alpha.
+    """Return the loss on the search half after a virtual step of the weights on the training half, and its gradients.
 
-    A batch consists of images (n, c, h, w) and labels (n,). The loss is a scalar; the gradients have the shapes of the architecture's
-    parameters.
+    A batch consists of images (n, c, h, w) and labels (n,). The loss is a scalar. The gradients are those with respect to
+    the architecture's parameters, and have their shapes.
     """
 
     def loss_on(batch: Batch, weights: Any) -> Tensor:

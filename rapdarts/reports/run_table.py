@@ -58,7 +58,7 @@ def _row(folder: Path) -> tuple[str, ...]:
     experiment = resolve.experiment_of_run(folder)
     if not (folder / RunFile.RESULT).is_file():
         raise InputError(
-            f"{folder} contains no finished run (no result.json); leave it out, or finish it with resume=true."
+            f"{folder} contains no finished run (no result.json); leave it out, or finish the run with resume=true."
         )
     result, environment = _read(folder / RunFile.RESULT), _read(folder / RunFile.ENVIRONMENT)
     try:
@@ -129,9 +129,9 @@ def _range(values: Sequence[int]) -> str:
 
 def _settings(verb: str, experiment: Experiment) -> str:
     if verb == "rank":
-        return f"{experiment.rank.epochs} epochs"
+        return plural(experiment.rank.epochs, "epoch")
     if verb != "search":
-        return f"{experiment.retrain.epochs} epochs"
+        return plural(experiment.retrain.epochs, "epoch")
     search = experiment.search
     prices = [f"cost.{name}={value:g}" for name, value in vars(search.cost).items() if value]
     budgets = [f"budget.{name}={compact(limit, name)}" for name, limit in budget_limits(search.budget).items()]

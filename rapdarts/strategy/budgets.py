@@ -42,7 +42,7 @@ def budgets_on(
 
 
 STEP = 0.05
-"""Step by which the required share of a budget falls while no genotype uses that share."""
+"""Step by which the required share of a budget is lowered until a genotype is found that uses that share or more."""
 
 
 def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule: Rule) -> tuple[Budgets | None, str]:
@@ -98,7 +98,7 @@ def _using(share: float, budgets: Budgets, name: str, limit: float) -> Budgets:
 def check_budgets(settings: SearchConfig, table: PriceTable) -> None:
     """Raise InputError if no genotype meets the budgets at the table's skeleton.
 
-    The message gives the cost of the cheapest genotype and the smallest changes of the skeleton that would suffice.
+    The message gives the cost of the cheapest genotype and the smallest changes to the skeleton that would suffice.
     """
     space, skeleton = table.space, table.skeleton
     rule = rule_of(settings, space)

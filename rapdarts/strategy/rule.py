@@ -79,8 +79,8 @@ def rule_name(settings: SearchConfig) -> str:
 def spending(settings: SearchConfig, limits: Mapping[str, float]) -> dict[str, float]:
     """Return the share of each budget that must be used if that budget binds, by resource.
 
-    By default there is no such share for latency, which is measured with an error, or for a resource with a coefficient,
-    which is meant to be cheap.
+    By default, there is no such share for latency, which is measured with an error, or for a resource with a price in
+    `settings.cost`, which is meant to be cheap.
     """
     if settings.spend >= 0:
         return {name: settings.spend for name in limits if settings.spend > 0}

@@ -1,4 +1,4 @@
-"""Advice for budgets that no genotype meets: the smallest changes of width, depth and stem under which one does."""
+"""Advice for budgets that no genotype meets: the smallest changes of width, depth and stem with which a genotype does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NARROWEST = 2
 """Fewest channels of a skeleton."""
 
 DEPTHS = 8
-"""Number of depths that are tried together with each stem; each takes a few prices and an integer program."""
+"""Number of depths that are tried together with each stem; each requires a few prices and an integer program."""
 
 STEMS = ("cifar", "imagenet")
 STEM_CHANGE = 1.0
@@ -21,9 +21,9 @@ STEM_CHANGE = 1.0
 
 
 def remedy(skeleton: Skeleton, space: SearchSpace, fits: Callable[[Skeleton], bool]) -> str:
-    """Return what to do if no genotype of a space meets the budgets at a skeleton; `fits` decides it for a smaller one.
+    """Return what to do if no genotype of a space meets the budgets at a skeleton; `fits` decides whether one does at another.
 
-    Offers the change of each of width, depth and stem alone that suffices, else the smallest change of several together.
+    Offers every change of the width, depth or stem that suffices alone, or else the smallest combined change.
     """
 
     def fitting(**changes: int | str) -> bool:

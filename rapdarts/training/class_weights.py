@@ -22,8 +22,8 @@ def class_weights(kind: str, labels: Tensor, classes: int) -> Tensor | None:
 def mean_loss(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
     """Return the mean cross-entropy of logits (n, classes) and labels (n,) as a scalar.
 
-    Each image counts with the weight of its class, from `weights` (classes,), if given. The sum is divided by n and not by
-    the weights of the batch, so that a batch of rare classes counts more.
+    The loss of each image is multiplied by the weight of its class, from `weights` (classes,), if given. The sum is divided
+    by n and not by the weights of the batch, so that a batch with more images of rare classes counts more.
     """
     if weights is None:
         return cross_entropy(logits, labels)

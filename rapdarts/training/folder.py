@@ -130,7 +130,7 @@ def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, 
 
 
 def _environment_of(folder: Path, verb: str, device: str, processes: int, screen: Screen) -> dict[str, Any]:
-    """Return the content of environment.json: the environments in which the run was started and resumed. Report their differences."""
+    """Return the content of environment.json: the environments in which the run was started and resumed. Also report changes."""
     now, path = _environment(verb, device, processes), folder / RunFile.ENVIRONMENT
     try:
         first = {"processes": 1, **json.loads(path.read_text(encoding="utf-8"))}

@@ -35,7 +35,7 @@ class Evaluation:
 
     @property
     def plain(self) -> dict[str, float]:
-        """Accuracy, its standard error, n and the loss, by name."""
+        """Accuracy, its standard error, n, the loss, and the balanced accuracy if there is one, by name."""
         facts = {"test_accuracy": self.accuracy, "standard_error": self.standard_error, "n": self.n}
         if self.balanced:
             facts |= {"balanced_accuracy": self.balanced[0], "balanced_standard_error": self.balanced[1]}
@@ -50,7 +50,7 @@ class Evaluation:
 
 
 UNEQUAL = 1.5
-"""Ratio of the largest to the smallest class from which on the balanced accuracy is reported too."""
+"""Smallest ratio of the largest to the smallest class at which the balanced accuracy is also reported."""
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Opening a run: its folder is locked, signals stop it, and status.json records how it ended."""
+"""Opening a run: its folder is locked, signals stop the run, and status.json records how the run ended."""
 
 from __future__ import annotations
 

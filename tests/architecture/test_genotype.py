@@ -139,12 +139,12 @@ def test_random_genotypes_are_uniform() -> None:
         inputs[tuple(source for _, source in node)] += 1
         primitives.update(primitive for primitive, _ in node)
     assert set(inputs) == {(0, 1), (0, 2), (1, 2)} and set(primitives) == {"pool", "skip", "conv"}
-    # Within five standard deviations of one third.
+    # Every share is within five standard deviations of one third.
     assert all(abs(count / draws - 1 / 3) < 5 * (2 / 9 / draws) ** 0.5 for count in inputs.values())
     assert all(abs(count / draws / 2 - 1 / 3) < 5 * (2 / 9 / draws / 2) ** 0.5 for count in primitives.values())
 
 
-def test_random_genotypes_draw_open_candidates_only() -> None:
+def test_random_genotypes_use_only_open_candidates() -> None:
     rng = np.random.default_rng(0)
     mask = rng.random(SPACE.mask.shape) < 0.5
     mask[:, :, 0] = True  # none stays open but is never derived

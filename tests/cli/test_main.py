@@ -159,7 +159,7 @@ def test_the_overview_lists_every_command(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     "arguments", [("cost", "-h"), ("cost", "PDARTS", "--help"), ("cost", "--json", "--help", "x=3")]
 )
-def test_help_wins_at_any_position(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_takes_precedence_at_any_position(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, *arguments) == run(capsys, "cost", "--help")
 
 

@@ -43,7 +43,7 @@ SCHEMAS = [
 
 
 def kind_of(key: Key) -> tuple[type, Any]:
-    """Return the type of a knob, or of its elements if it is a list, and a function that puts a value into such a list."""
+    """Return the type of a knob, or of its elements if it is a list, and a function that makes a knob's value from one of this type."""
     in_a_list = get_origin(key.type) is list
     return (get_args(key.type)[0], lambda value: [value]) if in_a_list else (key.type, lambda value: value)
 

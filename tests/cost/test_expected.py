@@ -35,7 +35,7 @@ GENOTYPES = int(os.environ.get("RAPDARTS_PROOFS", "30"))
 """Number of random genotypes of each space whose costs are compared with counts; `make proofs` uses 1,000."""
 
 COUNTED_ROWS = ("macs", "params", "bytes", "activations", "traffic")
-"""Resources that are whole numbers, compared for equality."""
+"""Resources counted in whole numbers, which are compared for equality."""
 
 
 @pytest.fixture(scope="module")

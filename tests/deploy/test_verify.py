@@ -65,7 +65,7 @@ def lenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tested(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """File with the test images of the digits in 0..1, their labels, and PyTorch's logits for them."""
+    """File with the test images of the digits (pixels in 0..1), their labels, and PyTorch's logits for them."""
     data = load_dataset(DataConfig(), torch.device("cpu"), 0)
     pixels = data.test.fetch(torch.arange(len(data.test))).float() / 255
     with torch.no_grad():

@@ -8,7 +8,7 @@ from rapdarts.training import log
 from rapdarts.training.log import Screen
 
 
-def test_the_time_left_excludes_steps_before_a_resume(
+def test_the_time_left_excludes_steps_before_resuming(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]

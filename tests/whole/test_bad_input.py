@@ -178,7 +178,7 @@ COMMANDS = {
     "search digits search.layers=[3,x]": "search.layers takes a list of whole numbers, not 'x'.",
     "search digits search.layers=[3,3": "search.layers=[3,3 cannot be read: expected ',' or ']'",
     "search digits search.layers=[3,3]": "search.candidates needs 2 values, one for each stage in search.layers; it has 3.",
-    "search digits warmup_epochs=3": "search.warmup_epochs=3 leaves none of the 3 epochs to train alpha; make it smaller.",
+    "search digits warmup_epochs=3": "search.warmup_epochs=3 leaves no epoch of search.epochs=3 to train alpha; make it smaller.",
     "search digits drop_path=1": "retrain.drop_path=1.0 is out of range; it must be at least 0 and below 1.",
     "search digits data.name=cifar11": "data.name cannot be 'cifar11'; the nearest is cifar10 (choose from digits, ",
     "search digits strategy=best": "search.strategy cannot be 'best'; choose from pdarts, darts, random.",
@@ -434,7 +434,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no training images": (lambda f: remove(f / "train"), "contains test/ but no train/; it must contain train/CLASS/"),
     "a class without images": (lambda f: (f / "train/emu").mkdir(), "train/emu contains no images"),
-    "a class without training pictures": (
+    "a class without training images": (
         lambda f: (f / "test/emu").mkdir(),
         "test/emu is a class without training images; ",
     ),
@@ -711,13 +711,13 @@ def test_incompatible_searches_are_not_averaged(refuse: Refuse, elsewhere: Path)
     finished(elsewhere / "second", 1)
     (elsewhere / "mine.json").write_text("kept")
     others = {
-        "space": (finished(elsewhere / "space", 2, "filters"), "search.space filters, first has darts"),
-        "wide": (finished(elsewhere / "wide", 2, "darts", 6), "skeleton.channels 6, first has 4"),
+        "space": (finished(elsewhere / "space", 2, "filters"), "search.space filters, but first has darts"),
+        "wide": (finished(elsewhere / "wide", 2, "darts", 6), "skeleton.channels 6, but first has 4"),
         "data": (
-            finished(elsewhere / "data", 2, "darts", 4, ("data.name", "mnist")), "data.name mnist, first has digits"
+            finished(elsewhere / "data", 2, "darts", 4, ("data.name", "mnist")), "data.name mnist, but first has digits"
         ),
         "few": (
-            finished(elsewhere / "few", 2, "darts", 4, ("data.fraction", "0.5")), "data.fraction 0.5, first has 1.0"
+            finished(elsewhere / "few", 2, "darts", 4, ("data.fraction", "0.5")), "data.fraction 0.5, but first has 1.0"
         ),
     }  # fmt: skip
     for name, (_, message) in others.items():

@@ -346,7 +346,7 @@ def test_a_space_is_recognised_in_another_process_unless_it_changed(elsewhere: P
 
 
 def test_a_genotype_retrained_in_another_space_takes_its_name() -> None:
-    """Otherwise the file of the trained network would name a space with other primitives."""
+    """Otherwise, the file of the trained network would name a space with other primitives."""
     wide = replace(named_space("darts"), name="wide")
     trained = rapdarts.retrain("PDARTS", TINY, data=(IMAGES, LABELS), space=wide, run="net", epochs=1, progress=False)
     assert rapdarts.read("net").space == "wide"
@@ -395,7 +395,7 @@ def test_an_experiment_may_be_an_omegaconf_object(launched: list[Any], elsewhere
     assert (config.search.epochs, config.search.layers, config.search.batch) == (5, [3, 3, 4], 11)
 
 
-def test_a_strategy_presets_values_of_an_experiment(launched: list[Any]) -> None:
+def test_a_strategy_sets_values_of_an_experiment(launched: list[Any]) -> None:
     rapdarts.search(Experiment(), strategy="darts")
     assert launched[0][0].search.layers == [8]
 
@@ -555,7 +555,7 @@ def test_all_forms_of_data_give_the_same_images(kind: str) -> None:
 
 
 def test_classes_in_another_order_are_refused() -> None:
-    """Otherwise the network would silently be tested on labels with other meanings."""
+    """Otherwise, the network would silently be tested on labels with other meanings."""
 
     class Turned(Pictures):
         classes = tuple("abcdefghji")
