@@ -74,7 +74,7 @@ SUGGESTED = {
     "pixel_range value_range rescale max_value scale": ("use data.range", {"data": "use data.range"}),
     "data_format channel_order channels_last channels_first": ("use data.layout", {"data": "use data.layout"}),
     "class_weight weighted_loss loss_weights imbalance": (
-        "use search.class_weights or retrain.class_weights",
+        "use search.class_weights",
         {"search": "use search.class_weights", "retrain": "use retrain.class_weights"},
     ),
     "optimizer optim": (
