@@ -115,7 +115,7 @@ def budget_knobs(none: float | None = None) -> list[tuple[str, Any, Any]]:
 
 
 class CostCoefficients(make_dataclass("Prices", _PRICES, frozen=True)):  # type: ignore[misc]
-    """Prices of resources: at a price of 1, the cost of the uniform mixture counts as one nat of cross-entropy (thesis Eq. 3.24)."""
+    """Prices of resources: at a price of 1, the cost of the uniform mixture adds one nat to the loss for alpha."""
 
 
 class BudgetConfig(make_dataclass("Budgets", budget_knobs(), frozen=True)):  # type: ignore[misc]

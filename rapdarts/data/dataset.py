@@ -18,9 +18,9 @@ from rapdarts.config.experiment import DataConfig
 from rapdarts.data import readers
 from rapdarts.data.images import Images, InMemory, ReadImages
 from rapdarts.data.pictures import Pictures
-from rapdarts.data.pixels import Lost
+from rapdarts.data.pixels import Lost, range_of
 from rapdarts.data.randomness import permutation
-from rapdarts.data.statistics import PUBLISHED, is_published, statistics
+from rapdarts.data.statistics import PUBLISHED, is_published, some_of, statistics
 from rapdarts.errors import InputError
 
 IN_MEMORY_BYTES = 256 * 10**6  # decoded image folders up to this size are kept in memory
@@ -91,6 +91,8 @@ def build_dataset(config: DataConfig, read: ReadImages, device: torch.device, se
         remarks.append(f"these are not the images of {config.name}, so mean and deviation are their own")
     if config.fraction < 1:
         train = train.take(split(train.labels, config.fraction, seed, "data fraction")[0])
+    if isinstance(train, Pictures) and train.range is None:
+        range_of(some_of(train).numpy(), (), str(train.root))  # 8-bit files obey the rule for arrays too
     train, test = _decode_small(train, config, remarks), _decode_small(test, config, remarks)
     remarks += _warnings(train, names)
 

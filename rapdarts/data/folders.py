@@ -88,8 +88,8 @@ def _halves(root: Path) -> tuple[Half, Half | None, list[str]]:
         if test is None and half.files:
             test = half
         else:
-            why = "is not used" if half.files else "has no folders of classes and is not used"
-            remarks.append(f"{name}/ {why}")
+            count = sum(map(len, half.files.values()))
+            remarks.append(f"{name}/ {f'({count:,} images)' if count else 'has no folders of classes and'} is not used")
     return train, test, remarks
 
 

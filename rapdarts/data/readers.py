@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,45 +146,65 @@ def _read_cifar(config: DataConfig) -> ReadImages:
 
 
 def _read_idx(config: DataConfig) -> ReadImages:
-    """Read LeCun's MNIST format, plain or gzipped: a magic number and the sizes (big-endian, 4 bytes each), then the bytes."""
+    """Read LeCun's MNIST format, plain or gzipped: the type and the sizes (big-endian, 4 bytes each), then the values."""
     folder = download.find(config, [IDX_FILES[0], IDX_FILES[0] + ".gz"])
+    raw = [_read_idx_file(folder, images) for images in (IDX_FILES[0], IDX_FILES[2])]
+    sources = [str(folder / images) for images in (IDX_FILES[0], IDX_FILES[2])]
+    form = Form.of(raw[0], config, sources[0])
     halves: list[InMemory] = []
-    for images, labels in (IDX_FILES[:2], IDX_FILES[2:]):
-        pixels = torch.from_numpy(_read_idx_file(folder, images, 3))[:, None]
+    lost = Lost()
+    for images, source, labels in zip(raw, sources, (IDX_FILES[1], IDX_FILES[3]), strict=True):
+        pixels, lost_here = form.read(images, source)
         classes = int(halves[0].labels.max()) + 1 if halves else None
-        raw = _read_idx_file(folder, labels, 1)
-        halves.append(InMemory(pixels, as_labels(raw, len(pixels), classes, str(folder / labels))))
+        numbered = as_labels(_read_idx_file(folder, labels), len(pixels), classes, str(folder / labels))
+        halves.append(InMemory(pixels, numbered))
+        lost += lost_here
     names = numbers(int(halves[0].labels.max()) + 1)
     is_fashion = config.name == "fashion_mnist" and is_published(config.name, halves[0])
-    return ReadImages(halves[0], halves[1], FASHION_NAMES if is_fashion else names)
+    remarks = lost.in_words(config.range, sum(half.pixels.numel() for half in halves))
+    return ReadImages(halves[0], halves[1], FASHION_NAMES if is_fashion else names, tuple(remarks))
 
 
-def _read_idx_file(folder: Path, name: str, dimensions: int) -> Array:
+def _read_idx_file(folder: Path, name: str) -> Array:
+    """Return the array in a file, with the number of dimensions that its name says, or one more for the channels of images."""
     file = folder / name if (folder / name).is_file() else folder / f"{name}.gz"
     if not file.is_file():
         raise InputError(f"{folder} contains no {name}.gz; copy it there or change data.path.")
-    head = 4 + 4 * dimensions
     content = bytearray()
-    expected = head
+    head, expected = 4, 4
     with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
         try:
-            while len(content) <= expected and (chunk := stream.read(head if not content else 1 << 20)):
+            while len(content) <= expected and (
+                chunk := stream.read(head - len(content) if head > len(content) else 1 << 20)
+            ):
                 content += chunk
-                if expected == head and len(content) >= head:
-                    if content[:4] != bytes([0, 0, 8, dimensions]):
-                        raise DamagedError(
-                            f"{file} starts with {content[:4].hex()}, not 000008{dimensions:02x}; download it again."
-                        )
-                    shape = np.frombuffer(bytes(content[4:head]), ">u4").tolist()
-                    expected += int(np.prod(shape, dtype=object))
+                if len(content) == 4:
+                    kind, dimensions = _idx_kind(file, bytes(content), 3 if "images" in name else 1)
+                    head = expected = 4 + 4 * dimensions
+                elif len(content) == head:
+                    shape = np.frombuffer(bytes(content[4:]), ">u4").tolist()
+                    expected += int(np.prod(shape, dtype=object)) * kind.itemsize
         except (OSError, EOFError, zlib.error) as error:
             raise DamagedError(
                 f"{file} is damaged: expected {expected} bytes, found {len(content)} ({error}); download it again."
             ) from None
     download.check_size(str(file), expected, len(content))
-    if not expected - head:
+    if expected == head:
         raise InputError(f"{file} contains no data; change data.path.")
-    return np.frombuffer(bytes(content[head:]), np.uint8).reshape(shape).copy()
+    found = np.frombuffer(bytes(content[head:]), kind).reshape(shape)
+    return found.astype(kind.newbyteorder("="))
+
+
+IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+"""Types of values in an IDX file, by the third byte of the file."""
+
+
+def _idx_kind(file: Path, magic: bytes, dimensions: int) -> tuple[np.dtype[Any], int]:
+    """Return the type of the values and the number of dimensions of an IDX file, from its first four bytes."""
+    is_image = dimensions == 3
+    if magic[:2] != b"\0\0" or magic[2] not in IDX_TYPES or magic[3] not in ((3, 4) if is_image else (1,)):
+        raise DamagedError(f"{file} starts with {magic.hex()}, not 000008{dimensions:02x}; download it again.")
+    return np.dtype(IDX_TYPES[magic[2]]), magic[3]
 
 
 READERS: dict[str, Callable[[DataConfig], ReadImages]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from rapdarts.data.images import InMemory
 from rapdarts.data.pictures import Pictures
@@ -36,8 +37,7 @@ def statistics(images: InMemory | Pictures, most: int = 0) -> Moments:
     Of a streaming folder, at most 1,000 images are used.
     """
     most = most or (MOST if isinstance(images, Pictures) else len(images))
-    count = min(len(images), most)
-    chosen = torch.arange(count) * len(images) // count
+    chosen = evenly(len(images), most)
     channels = images.image[0]
     counts = torch.zeros(channels, 256, dtype=torch.float64)
     for part in torch.split(chosen, 500):
@@ -49,3 +49,13 @@ def statistics(images: InMemory | Pictures, most: int = 0) -> Moments:
     std = (frequencies * (values - mean[:, None]) ** 2).sum(1).sqrt()
     std[std == 0] = 1  # so that a constant channel is normalised to zero, not NaN
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def some_of(images: InMemory | Pictures) -> Tensor:
+    """Return evenly spaced images (m, c, h, w), at most MOST."""
+    return images.fetch(evenly(len(images), MOST)).cpu()
+
+
+def evenly(count: int, most: int) -> Tensor:
+    """Return at most `most` evenly spaced positions (m,) int64 of `count`."""
+    return torch.arange(min(count, most)) * count // min(count, most)

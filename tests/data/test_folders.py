@@ -55,7 +55,7 @@ def test_a_second_held_out_folder_is_not_used_and_said(tmp_path: Path) -> None:
     draw(tmp_path / "test", 2, seed=50)
     draw(tmp_path / "val", 1, seed=70)
     found = load(tmp_path)
-    assert (len(found.test), found.remarks) == (4, ("val/ is not used",))
+    assert (len(found.test), found.remarks) == (4, ("val/ (2 images) is not used",))
 
 
 def test_a_test_folder_without_classes_is_not_used_and_said(tmp_path: Path) -> None:
