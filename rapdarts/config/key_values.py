@@ -38,7 +38,7 @@ def knob(
 
     `auto` is the value, outside the range, that the word auto stands for. `amount` names the resource that the knob is an
     amount of: for bytes, both 12MB and 12e6 are accepted, and the value is kept in the resource's unit. If the default is None, the
-    knob may be left empty, and `none` is the value that the word none stands for; otherwise the amount may be 0.
+    knob may be left empty, and `none` is the value that the word none stands for; otherwise, the amount may be 0.
     """
     facts = {"help": help, "unit": unit, "low": low, "high": high, "above": above, "below": below, "choices": choices}
     facts |= {"auto": auto, "amount": amount, "none": none}

@@ -236,7 +236,7 @@ ERRORS = ("standard_error", "standard_error_images", "standard_error_seeds")
 def estimate(values: np.ndarray) -> dict[str, Any]:
     """Return the mean of `values` (seeds, images) and its standard errors over images, over seeds (None for one seed), and over both.
 
-    The error over images is that of the images' means over seeds; for one seed it is the binomial error. The joint error is the
+    The error over images is that of the images' means over seeds; for one seed, it is the binomial error. The joint error is the
     root of the sum of their squares, a slight overestimate, because both include part of the variation between trainings. The
     error of a difference between two networks on the same images is smaller than their own errors would suggest.
     """
