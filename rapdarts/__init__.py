@@ -1,8 +1,8 @@
 """Differentiable, resource-aware neural architecture search: find and train a network that fits its budget.
 
-The public names, each loaded on first use: functions of rapdarts.api (one for each command, and a few more), the
-types `Genotype`, `SearchSpace` and `Mixing`, `choose`, which selects the primitives of a search space, and the errors
-`RapdartsError` and `InputError`.
+The public names, each loaded on first use, are the functions of rapdarts.api (one for each command, and a few more), the
+types `Genotype`, `SearchSpace` and `Mixing`, the function `choose`, which selects the primitives of a search space, and the
+errors `RapdartsError` and `InputError`.
 """
 
 from importlib import import_module
@@ -64,7 +64,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Return a public name, importing its module only now, so that `import rapdarts` does not load torch (PEP 562)."""
+    """Return the object with a public name; its module is imported only now, so that `import rapdarts` does not load torch (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES.get(name, "rapdarts.api")), name)

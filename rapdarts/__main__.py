@@ -1,4 +1,4 @@
-"""Entry point of `python -m rapdarts`, which is the same as `rapdarts`."""
+"""Entry point of `python -m rapdarts`, which does the same as the command `rapdarts`."""
 
 from rapdarts.cli.main import main
 

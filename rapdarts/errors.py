@@ -13,12 +13,12 @@ Error = TypeVar("Error", bound="RapdartsError")
 
 
 class RapdartsError(Exception):
-    """A failure that is not a bug in rapdarts: its text says in one sentence what to change."""
+    """A failure that is not a bug in rapdarts; its message says what is wrong and what to change."""
 
     exit_code = 1
     whose = "machine"
-    """Processes that share the cause of the error: only this one (`process`), those on its machine, such as for a problem with its
-    files or the command (`machine`), or all (`all`). The first process of those that share the cause reports the error."""
+    """Processes that share the cause of the error: only this one (`process`), all processes on its machine, as for a missing file or a
+    wrong command (`machine`), or all processes of the job (`all`). Only the first of these processes reports the error."""
 
 
 def of_all(error: Error) -> Error:
@@ -34,13 +34,13 @@ class InputError(RapdartsError):
 
 
 class BusyError(RapdartsError):
-    """The run folder belongs to another process that is alive."""
+    """The run folder is in use by another process."""
 
     exit_code = 3
 
 
 class DamagedError(RapdartsError):
-    """A file written by rapdarts that was truncated or altered, or that belongs to something else."""
+    """A file written by rapdarts that was truncated or altered, or that belongs to a different run or search space."""
 
     exit_code = 4
 
@@ -53,7 +53,7 @@ class DivergedError(RapdartsError):
 
 
 class StorageError(RapdartsError):
-    """A failure to write to disk: it is full, read-only, or access is denied."""
+    """A failure to write to disk: the disk is full or read-only, or access is denied."""
 
     exit_code = 6
 
@@ -80,7 +80,7 @@ class Preempted(RapdartsError):
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code for an error: a RapdartsError's own, 130 for Ctrl-C, 6 for the disk, 7 for device memory, else 1."""
+    """Return the exit code for an error: a RapdartsError's own, 130 for Ctrl-C, 6 for a system error, 7 if memory ran out, else 1."""
     if isinstance(error, RapdartsError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
@@ -91,7 +91,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Return whether a GPU or the machine itself ran out of memory; torch and Python report it in different ways."""
+    """Return whether a GPU or the machine itself ran out of memory, which torch and Python report in different ways."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MORE)
@@ -106,14 +106,19 @@ NEAR = 0.6
 """Smallest similarity (`difflib`) at which a name is suggested."""
 
 FEW = 12
-"""Largest number of names that a message lists beside the nearest."""
+"""Largest number of names that a message lists in addition to the nearest one."""
 
 
 def nearest(given: str, known: Iterable[str]) -> str | None:
-    """Return the known name that was probably meant, or None. Ignores case, surrounding blanks, and text after 100 characters."""
+    """Return the known name that was probably meant, or None. Ignores case, surrounding blanks, and text after the first 100 characters."""
     names = {name.lower(): name for name in known}
     near = difflib.get_close_matches(given.strip().lower()[:100], names, n=1, cutoff=NEAR)
     return names[near[0]] if near else None
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a number with its noun: 1 edge, 2 edges."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def any_of(names: Sequence[str]) -> str:
@@ -122,7 +127,7 @@ def any_of(names: Sequence[str]) -> str:
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:
-    """Return the clause of a message that suggests what `given` should have been: the nearest known name, or else all known names."""
+    """Return the clause of a message that suggests what `given` should have been: similar known names, or else all of them."""
     names = list(known)
     start = given.strip().lower()
     alike = [name for name in names if len(start) >= 4 and name.lower().startswith(start)]
@@ -136,7 +141,7 @@ def suggestion(given: str, known: Iterable[str]) -> str:
 
 def installation(extra: str) -> str:
     """Return the commands that install an extra of the package, worded for a message."""
-    return f"pip install 'rapdarts[{extra}]', or in a checkout pip install -c constraints.txt '.[{extra}]'"
+    return f"pip install 'rapdarts[{extra}]', or, in a checkout, pip install -c constraints.txt '.[{extra}]'"
 
 
 def shorten(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-# Without a GPU, Triton interprets its kernels. It reads this variable when it is imported, which torch may do at any time.
+# Without a GPU, Triton must interpret its kernels. It reads this variable when it is imported, and torch may import it at any time.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 

@@ -40,7 +40,7 @@ def with_paths(space: SearchSpace, choices: np.ndarray) -> np.ndarray:
 
 
 def paths(space: SearchSpace, choices: np.ndarray, carrying: list[str]) -> np.ndarray:
-    """Return the number of paths from the inputs to each output over the primitives `carrying`, (choices, kinds, outputs).
+    """Return the number of paths from the inputs to each output over the primitives in `carrying`, (choices, kinds, outputs).
 
     The n-th power of an adjacency matrix counts the paths of n edges.
     """

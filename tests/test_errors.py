@@ -37,5 +37,5 @@ def test_names_that_begin_with_the_given_text_are_listed() -> None:
 def test_installation_is_explained_with_and_without_a_checkout() -> None:
     assert (
         installation("onnx")
-        == "pip install 'rapdarts[onnx]', or in a checkout pip install -c constraints.txt '.[onnx]'"
+        == "pip install 'rapdarts[onnx]', or, in a checkout, pip install -c constraints.txt '.[onnx]'"
     )

@@ -126,7 +126,7 @@ def on_machines_of_its_own(*words: str) -> int:
 
 
 def norms(path: str) -> None:
-    """Save gradients through two batch norms for a batch of 7 images and one of 1 image, which leaves none for the second process."""
+    """Save gradients through two batch norms for 7 images, and for a single image, when the second process of two has none."""
     from torch import nn
 
     from rapdarts.training.distributed import join_batch_norms, joined

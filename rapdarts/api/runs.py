@@ -38,16 +38,16 @@ def search(
     """Search for a cell, as `rapdarts search` does. Return its genotype, the other candidates, and their costs.
 
     `experiment` is the name of an experiment that ships with the package, a YAML file, an `Experiment`, or a mapping of
-    keys that override the defaults (those of P-DARTS for CIFAR-10). `settings` and `keys` override it in turn: `{"cost.macs": 0.2}`,
-    `{"search": {"epochs": 5}}` or `epochs=5`.
+    keys that override the defaults (those of P-DARTS for CIFAR-10). `settings` and `keys` override the experiment in
+    turn: `{"cost.macs": 0.2}`, `{"search": {"epochs": 5}}` or `epochs=5`.
 
     `data` and `test` are pairs (images, labels) or map-style data sets (rapdarts.data.in_memory lists what they may
-    hold); without them the experiment's own data are read. If `data` are given without `test`, a third of them is held
+    hold); without them, the experiment's own data are read. If `data` are given without `test`, a third of them is held
     out for testing: the same third in every search and retraining, and a search never uses it. `space` is a name, a
     file or a `SearchSpace`.
 
     `run` is the run folder (empty: a new one under runs/). With `resume`, the run in it is resumed, and no experiment
-    is needed. Progress is shown on stderr. In the main thread a signal, including Ctrl-C, saves the run and raises
+    is needed. Progress is shown on stderr. In the main thread, a signal, including Ctrl-C, saves the run and raises
     Preempted. The state of torch's random generators and its number of threads are restored at the end. Raises
     RapdartsError.
     """
@@ -149,7 +149,7 @@ def retrain(
     `network` is a genotype in any form that `read` accepts, the name of a reference network, or the result or folder of
     a run. The experiment of that run is the default, except for a ranking, whose recipe is too short. The other arguments
     are those of `search`; `space` defaults to the genotype's own. Raises RapdartsError, also for an experiment on
-    different data than the run's, unless `data.name` confirms them, and for keys that choose a genotype, such as a budget.
+    data other than the run's, unless `data.name` confirms them, and for keys that choose a genotype, such as a budget.
     """
     space, found = lookup.space_of(space, network), lookup.find_network(lookup.word_of(network))
     given = find_experiment(

@@ -27,12 +27,12 @@ def load(path: Network, *, normalise: bool = True, classes: int | None = None, s
     """Load a trained network, in eval mode on the CPU: a plain module from pixels (n, c, h, w) in 0..1 to logits (n, classes).
 
     `path` is the folder or the result of a retraining, or a .safetensors file written by one. The module is an `nn.Sequential`
-    of `normalise`, with the statistics used in training, and `network`. With `normalise=False` it is the network alone.
+    of `normalise`, with the statistics used in training, and `network`. With `normalise=False`, it is the network alone.
 
     With `classes`, the last layer (every weight whose shape depends on the number of classes) is replaced by a fresh one
     for that many classes, even if the number is unchanged; all other weights are kept. The new weights are drawn by
     torch's global generator. To train the network on other data, call `.train()` first. `space` is the genotype's search
-    space if it does not ship. Raises InputError if there is no such network, DamagedError if the file is damaged.
+    space if that space does not ship with rapdarts. Raises InputError if there is no such network, and DamagedError if the file is damaged.
     """
     file = lookup.find_trained(lookup.word_of(path), onnx=False)
     from rapdarts.deploy.model_file import deployed, read_trained, with_new_head
@@ -104,9 +104,9 @@ def export(
 
     For the genotype formats (json, darts, nasbench201, dot, svg), `network` is anything that `read` accepts, and the text
     is also returned. For the formats of trained networks (safetensors, onnx, pt2, executorch), it is anything that `load`
-    accepts. `out` is the file; for the result of a run it defaults to a file in the run folder. Before the file of a
-    network is written, its outputs are compared with PyTorch's on test images of the run, of `experiment`, or of `data`
-    and `test` as in `search`. The other keys are those of the command. Raises InputError.
+    accepts. `out` is the file; for the result of a run, it defaults to a file in the run folder. Before an exported network
+    is written, its outputs are compared with PyTorch's on test images of the run, of `experiment`, or of `data` and `test`
+    as in `search`. The other keys are those of the command. Raises InputError.
     """
     pairs = {"to": to, **({"out": os.fspath(out)} if os.fspath(out) else {}), **(settings or {})}
     options, given = command_options(ExportConfig, pairs, keys)

@@ -14,7 +14,7 @@ from rapdarts.architecture.dialects import nasbench
 from rapdarts.architecture.dialects.forms import FORMAT
 from rapdarts.architecture.drawing import draw
 from rapdarts.architecture.space import KINDS, NONE, SearchSpace, Skeleton
-from rapdarts.errors import InputError, shorten, suggestion
+from rapdarts.errors import InputError, plural, shorten, suggestion
 from rapdarts.files.json import dump, quote_value
 
 if TYPE_CHECKING:
@@ -250,8 +250,8 @@ def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
             into = of_kind[space.edges_into(number)]
             if len(node) < space.edges_kept(number):
                 raise InputError(
-                    f"cell {kind}, node {number} has {len(node)} edges, but mixing weights need the"
-                    f" {space.edges_kept(number)} that a search keeps."
+                    f"cell {kind}, node {number} has {plural(len(node), 'edge')}, but mixing weights need"
+                    f" {space.edges_kept(number)}, as many as a search keeps."
                 )
             for primitive, source in node:
                 if into[source].any():

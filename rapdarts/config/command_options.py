@@ -83,6 +83,17 @@ class OtherDataConfig:
         low=0,
         high=MOST_PIXELS,
     )
+    range: list[float] = knob(
+        [],
+        "pixel values of black and white, such as 0,1; empty: as in the run or in EXPERIMENT",
+        low=-1e9,
+        high=1e9,
+    )
+    layout: str = knob(
+        "",
+        "axis of the channels in arrays of images; empty: as in the run or in EXPERIMENT",
+        choices=("", "auto", "channels_first", "channels_last"),
+    )
 
 
 @dataclass(frozen=True)

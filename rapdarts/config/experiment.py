@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
 from typing import Any
 
 from rapdarts.config.key_values import knob
@@ -14,7 +15,7 @@ from rapdarts.config.resources import RESOURCES
 from rapdarts.errors import InputError, shorten
 
 MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_THREADS = 1e6, 1e6, 65536, 1024
-"""Bounds that reject typing errors, and numbers that torch cannot represent, before a run starts."""
+"""Upper bounds that reject typos, and numbers that torch cannot represent, before a run starts."""
 
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 DEVICE_HELP = "cpu, cuda, cuda:N; auto: a GPU if there is one"
@@ -29,6 +30,9 @@ DATA_SETS = {
     "folder": "folder",
 }
 """Data sets known by name, and `npz` and `folder` for your own data, each with its format in rapdarts.data.readers."""
+
+PLACED = ("npz", "folder")
+"""Values of data.name for your own data, which data.path identifies."""
 
 RULES = ("auto", "pdarts", "darts", "exact")
 """Rules for deriving a genotype: that of P-DARTS with a cap on skips, that of DARTS without a cap, or the best of all genotypes under
@@ -50,11 +54,18 @@ class DataConfig:
     download: bool = knob(True, "download a missing data set into the cache and verify its checksum")
     fraction: float = knob(1.0, "fraction of the training images to use, the same for each class", above=0, high=1)
     size: int = knob(
-        0,
-        "side to which images in a folder are scaled and cropped; 0: unchanged",
-        "pixels",
-        low=0,
-        high=MOST_PIXELS,
+        0, "side to which images in a folder are scaled and cropped; 0: unchanged", "pixels", low=0, high=MOST_PIXELS
+    )
+    range: list[float] = knob(
+        [],
+        "pixel values of black and white, such as 0,1; values outside this range are clipped; empty: inferred from the training images",
+        low=-1e9,
+        high=1e9,
+    )
+    layout: str = knob(
+        "auto",
+        "axis of the channels in arrays of images; auto: inferred from the sizes of the axes",
+        choices=("auto", "channels_first", "channels_last"),
     )
     crop: int = knob(4, "padding of images before random crops; 0: no crops", "pixels", low=0, high=MOST_PIXELS)
     flip: bool = knob(True, "random horizontal flips")
@@ -62,6 +73,11 @@ class DataConfig:
     std: list[float] = knob(
         [], "standard deviation that divides each channel (0..1); empty: the training set's", above=0, high=1e3
     )
+
+    @property
+    def called(self) -> str:
+        """Name of the data: for your own images, that of their file or folder; otherwise, that of the data set."""
+        return Path(self.path).stem if self.name in PLACED and self.path else self.name
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,7 @@ _PRICES = [
 
 
 def budget_knobs(none: float | None = None) -> list[tuple[str, Any, Any]]:
-    """Return (name, type, knob) of every budget, in the unit of its resource; the word none stands for the value `none`."""
+    """Return (name, type, knob) for every budget, in the unit of its resource; `none` is its value if the user writes "none"."""
     return [
         (resource.name, float | None, knob(None, resource.budget, amount=resource.name, none=none))
         for resource in RESOURCES.values()
@@ -99,7 +115,7 @@ def budget_knobs(none: float | None = None) -> list[tuple[str, Any, Any]]:
 
 
 class CostCoefficients(make_dataclass("Prices", _PRICES, frozen=True)):  # type: ignore[misc]
-    """Prices of resources: at a price of 1, the cost of the uniform mixture counts as one nat of cross-entropy (thesis Eq. 3.24)."""
+    """Prices of resources: at a price of 1, the cost of the uniform mixture adds one nat to the loss for alpha."""
 
 
 class BudgetConfig(make_dataclass("Budgets", budget_knobs(), frozen=True)):  # type: ignore[misc]
@@ -159,6 +175,9 @@ class SearchConfig:
         "epochs",
         low=0,
         high=MOST_EPOCHS,
+    )
+    class_weights: str = knob(
+        "none", "weights of the classes in the loss; balanced: all classes count equally", choices=("none", "balanced")
     )
     batch: int = knob(
         96, "batch size, both for training weights and for training alpha", "images", low=2, high=MOST_IMAGES
@@ -280,6 +299,9 @@ class RetrainConfig:
     )
     drop_path: float = knob(0.3, "drop path rate at the end of the training; rises linearly from 0", low=0, below=1)
     auxiliary: float = knob(0.4, "weight of the auxiliary head's loss; 0: no auxiliary head", low=0, high=1e3)
+    class_weights: str = knob(
+        "none", "weights of the classes in the loss; balanced: all classes count equally", choices=("none", "balanced")
+    )
     label_smoothing: float = knob(0.0, "label smoothing: probability spread over all classes", low=0, below=1)
     cutout: int = knob(16, "side of the square cut out of each image; 0: none", "pixels", low=0, high=MOST_PIXELS)
     jitter: float = knob(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rapdarts.errors import InputError, shorten
 
-_DATA = ("data.name", "data.path", "data.size")
+_DATA = ("data.name", "data.path", "data.size", "data.range", "data.layout")
 
 
 @dataclass(frozen=True)

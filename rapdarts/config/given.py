@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rapdarts.config.experiment import DataConfig, Experiment, Launch
+from rapdarts.config.experiment import PLACED, DataConfig, Experiment, Launch
 from rapdarts.config.key_values import full_name, parse_settings, plain
 from rapdarts.config.resolve import (
     Pairs,
@@ -24,9 +24,6 @@ from rapdarts.files.run_files import RunFile, begun
 AnyPath = str | os.PathLike[str]
 Settings = Mapping[str, Any]
 Options = TypeVar("Options")
-
-PLACED = ("npz", "folder")
-"""Data sets identified by their path."""
 
 ON_GENOTYPES = ("search.budget.", "search.rule", "search.max_skips", "search.skip_paths", "search.spend")
 """Prefixes of the keys that choose a genotype; a retraining does not use them."""
@@ -55,10 +52,10 @@ def find_experiment(
 ) -> Given:
     """Return the experiment to use: the given one, else that of the run to continue, else that of the run `origin`.
 
-    `experiment` is a name, a file, a value, or a mapping that overrides the defaults. `settings` and `keys` override the
+    `experiment` is a name, a file, an `Experiment`, or a mapping that overrides the defaults. `settings` and `keys` override the
     experiment; a key without its section is looked up in the section of `verb` first. `origin` is the run folder that a
     network comes from, and `in_memory` means that a program gives the data. Raises InputError if no argument
-    determines the data, and for an experiment on data other than `origin`'s unless data.name confirms them.
+    determines the data, and for an experiment on data other than `origin`'s, unless data.name confirms them.
     """
     named, called, base = plain(experiment), "", None
     pairs = [*pairs_of(settings or {}), *pairs_of(keys)]
@@ -82,11 +79,16 @@ def find_experiment(
         config = replace(config, data=replace(config.data, name="memory", path=""))
     if launch.resume and begun(Path(launch.run)):
         config = as_begun(config, Path(launch.run))
-    return Given(config, called or config.data.name, pairs, launch)
+    return Given(config, _called(config.data, called), pairs, launch)
+
+
+def _called(data: DataConfig, experiment: str) -> str:
+    """Return the name of a run: that of the user's own data, else that of the experiment, else that of the data set."""
+    return data.called if data.name in (*PLACED, "memory") or not experiment else experiment
 
 
 def _unnamed(verb: str, launch: Launch, origin: Path | None, confirmed: bool) -> Experiment | None:
-    """Return the experiment of the run to continue, else that of the run `origin`, else None: the defaults with the given data."""
+    """Return the experiment of the run to continue, else that of the run `origin`, or None to use the defaults with the given data."""
     if launch.resume and (origin is None or os.path.isfile(Path(launch.run) / RunFile.CONFIG)):
         return experiment_of_run(Path(launch.run))
     if origin is not None and os.path.isfile(origin / RunFile.RANKING):
@@ -121,7 +123,7 @@ def as_begun(config: Experiment, folder: Path) -> Experiment:
 
 
 def check_same_data(folder: Path, asked: DataConfig, experiment: str) -> None:
-    """Raise InputError if an experiment uses different data from the run in a folder; the message says how to confirm them."""
+    """Raise InputError if an experiment does not use the data of the run in a folder; the message says how to confirm them."""
 
     def key(data: DataConfig) -> tuple[str, str]:
         return data.name, os.path.realpath(data.path) if data.name in PLACED else ""

@@ -38,7 +38,7 @@ def knob(
 
     `auto` is the value, outside the range, that the word auto stands for. `amount` names the resource that the knob is an
     amount of: for bytes, both 12MB and 12e6 are accepted, and the value is kept in the resource's unit. If the default is None, the
-    knob may be left empty, and `none` is the value that the word none stands for; otherwise the amount may be 0.
+    knob may be left empty, and `none` is the value that the word none stands for; otherwise, the amount may be 0.
     """
     facts = {"help": help, "unit": unit, "low": low, "high": high, "above": above, "below": below, "choices": choices}
     facts |= {"auto": auto, "amount": amount, "none": none}
@@ -169,7 +169,8 @@ def _typed(key: Key, value: Any) -> Any:
     if key.facts["amount"]:
         return _typed_amount(key, value)
     if isinstance(value, str) and key.type is not str:
-        value = parse_value(value, key.name)
+        is_list = typing.get_origin(key.type) is list
+        value = parse_value(f"[{value}]" if is_list and "," in value and "[" not in value else value, key.name)
         # The number stands for the word auto when it is stored, but users must write the word.
         if type(value) in (int, float) and value == key.facts["auto"]:
             raise _out_of_range(key, value)

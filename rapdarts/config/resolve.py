@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rapdarts.config.experiment import Experiment, Launch, budget_limits, check_device
+from rapdarts.config.experiment import DataConfig, Experiment, Launch, budget_limits, check_device
 from rapdarts.config.key_values import Key, checked, full_name, get, keys, parse_settings
 from rapdarts.config.presets import PRESETS
-from rapdarts.errors import InputError, shorten, suggestion
+from rapdarts.errors import InputError, plural, shorten, suggestion
 from rapdarts.files.run_files import RunFile
 from rapdarts.files.yaml import read_yaml
 
@@ -99,7 +99,7 @@ def check_experiment(config: Experiment) -> None:
     for name in ("candidates", "skip_dropout"):
         if len(getattr(search, name)) != stages:
             raise InputError(
-                f"search.{name} needs {stages} values, one for each stage in search.layers; it has {len(getattr(search, name))}."
+                f"search.{name} needs {plural(stages, 'value')}, one for each stage in search.layers; it has {len(getattr(search, name))}."
             )
     if any(later == 0 for later in search.candidates[1:]):
         raise InputError(
@@ -107,7 +107,7 @@ def check_experiment(config: Experiment) -> None:
         )
     if search.warmup_epochs >= search.epochs:
         raise InputError(
-            f"search.warmup_epochs={search.warmup_epochs} leaves none of the {search.epochs} epochs to train alpha; make it smaller."
+            f"search.warmup_epochs={search.warmup_epochs} leaves no epoch of search.epochs={search.epochs} to train alpha; make it smaller."
         )
     if search.channels % search.partial_channels:
         raise InputError(
@@ -122,8 +122,8 @@ def check_experiment(config: Experiment) -> None:
     retrain = config.retrain
     if retrain.warmup_epochs >= retrain.epochs and retrain.warmup_epochs:
         raise InputError(
-            f"retrain.warmup_epochs={retrain.warmup_epochs} (set by you or by the recipe) leaves none of the {retrain.epochs} epochs"
-            " at the full learning rate; make it smaller, such as retrain.warmup_epochs=0."
+            f"retrain.warmup_epochs={retrain.warmup_epochs} (set by you or by the recipe) leaves no epoch of"
+            f" retrain.epochs={retrain.epochs} at the full learning rate; make it smaller, such as retrain.warmup_epochs=0."
         )
     if retrain.nesterov and not retrain.momentum:
         raise InputError(
@@ -146,15 +146,23 @@ def check_experiment(config: Experiment) -> None:
         raise InputError(
             "a price or budget for latency needs search.latency=FILE, a table written by rapdarts measure."
         )
-    if len(config.data.mean) != len(config.data.std):
-        raise InputError(
-            "data.mean and data.std must have the same length; give one number per channel for each, or leave both out."
-        )
+    check_data_settings(config.data)
     check_device(config.device)
 
 
+def check_data_settings(data: DataConfig) -> None:
+    """Check the conditions on lists in the section `data`. Raises InputError."""
+    if data.range and not (len(data.range) == 2 and data.range[0] < data.range[1]):
+        given = ",".join(f"{value:g}" for value in data.range)
+        raise InputError(f"data.range={given} must be two values, the smaller one first, such as data.range=0,1.")
+    if len(data.mean) != len(data.std):
+        raise InputError(
+            "data.mean and data.std must have the same length; give one number per channel for each, or leave both out."
+        )
+
+
 def experiment_of_run(folder: Path) -> Experiment:
-    """Return the configuration kept in a run folder. Raises InputError if there is none."""
+    """Return the configuration saved in a run folder. Raises InputError if there is none."""
     file = folder / RunFile.CONFIG
     if not os.path.isfile(file):
         raise InputError(f"{shorten(str(folder))} is not a run folder: it has no config.yaml.")

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from rapdarts.data.augment import DRAWS, Augment
-from rapdarts.data.images import Images, Pictures
+from rapdarts.data.images import Images
+from rapdarts.data.pictures import Pictures
 from rapdarts.data.randomness import permutation, uniform_draws
 from rapdarts.errors import InputError
 

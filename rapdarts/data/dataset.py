@@ -16,18 +16,15 @@ from torch import Tensor
 
 from rapdarts.config.experiment import DataConfig
 from rapdarts.data import readers
-from rapdarts.data.images import Images, InMemory, Pictures
+from rapdarts.data.images import Images, InMemory, ReadImages
+from rapdarts.data.pictures import Pictures
+from rapdarts.data.pixels import Lost, range_of
 from rapdarts.data.randomness import permutation
+from rapdarts.data.statistics import PUBLISHED, is_published, some_of, statistics
 from rapdarts.errors import InputError
 
 IN_MEMORY_BYTES = 256 * 10**6  # decoded image folders up to this size are kept in memory
-STATISTICS_IMAGES = 1000  # images of a streaming folder that are used for its mean and standard deviation
-
-STATISTICS = {
-    "cifar10": ((0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)),
-    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
-    "fashion_mnist": ((0.2860,), (0.3530,)),
-}
+UNEQUAL = 3  # ratio of the largest to the smallest class from which on it is remarked upon
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +40,19 @@ class DataSet:
     mean: tuple[float, ...]  # of each channel, in 0..1
     std: tuple[float, ...]
     fingerprint: str  # sha256 of labels, shapes and pixels (streaming folders: file names and sizes instead of pixels)
+    remarks: tuple[str, ...] = ()  # on what was changed, left out or looks unintended
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Description of the data in a line, followed by the remarks."""
+        sizes = torch.bincount(self.train.labels, minlength=self.classes)
+        least, most = int(sizes.min()), int(sizes.max())
+        each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        line = (
+            f"{len(self.train):,} training and {len(self.test):,} test images, {'x'.join(map(str, self.image))}, {self.classes}"
+            f" classes ({each} training images each), from {self.name}"
+        )
+        return line, *self.remarks
 
 
 Reader = Callable[[torch.device], DataSet]
@@ -54,21 +64,16 @@ def load_dataset(config: DataConfig, device: torch.device, seed: int) -> DataSet
 
     Raises InputError for settings or data that cannot be used, and DamagedError for a truncated or altered file.
     """
-    return build_dataset(config, *readers.read_images(config), device, seed)
+    return build_dataset(config, readers.read_images(config), device, seed)
 
 
-def build_dataset(
-    config: DataConfig,
-    train: InMemory | Pictures,
-    test: InMemory | Pictures | None,
-    names: Sequence[str],
-    device: torch.device,
-    seed: int,
-) -> DataSet:
-    """Return a data set made of a reader's halves, with the fraction and the statistics of `config`. Raises InputError."""
+def build_dataset(config: DataConfig, read: ReadImages, device: torch.device, seed: int) -> DataSet:
+    """Return a data set made of what a reader found, with the fraction and the statistics of `config`. Raises InputError."""
+    train, test, names, remarks = read.train, read.test, read.names, [*read.remarks]
     if test is None:
         first, second = split(train.labels, 2 / 3, 0, "npz test")
         train, test = train.take(first), train.take(second)
+        remarks.append("no test images are marked, so a third of the images of each class is held out")
     if train.image != test.image:
         raise InputError(
             f"data.name={config.name}: training images are {train.image}, but test images are {test.image};"
@@ -76,16 +81,24 @@ def build_dataset(
         )
     if len(names) < 2:
         raise InputError(f"data.name={config.name}: all images belong to one class; a classifier needs at least two.")
-    absent = (torch.bincount(train.labels, minlength=len(names)) == 0).nonzero()
-    if len(absent):
-        raise InputError(f"data.name={config.name}: class {names[int(absent[0])]} has no training images; add some.")
+    sizes = torch.bincount(train.labels, minlength=len(names))
+    if not sizes.all():
+        raise InputError(
+            f"data.name={config.name}: class {names[int(sizes.argmin())]} has no training images; add some."
+        )
+    published = is_published(config.name, train)
+    if config.name in PUBLISHED and not published:
+        remarks.append(f"these are not the images of {config.name}, so mean and deviation are their own")
     if config.fraction < 1:
         train = train.take(split(train.labels, config.fraction, seed, "data fraction")[0])
-    train, test = _decode_small(train), _decode_small(test)
+    if isinstance(train, Pictures) and train.range is None:
+        range_of(some_of(train).numpy(), (), str(train.root))  # 8-bit files obey the rule for arrays too
+    train, test = _decode_small(train, config, remarks), _decode_small(test, config, remarks)
+    remarks += _warnings(train, names)
 
     mean, std = tuple(config.mean), tuple(config.std)
     if not mean:
-        mean, std = STATISTICS[config.name] if config.name in STATISTICS else statistics(train)
+        mean, std = PUBLISHED[config.name] if published else statistics(train)
     for key, values in (("mean", mean), ("std", std)):
         if len(values) != train.image[0]:
             raise InputError(
@@ -93,31 +106,33 @@ def build_dataset(
             )
     fingerprint = hashlib.sha256(train.digest() + test.digest()).hexdigest()
     train, test = train.to(device), test.to(device)
-    return DataSet(config.name, train, test, train.image, len(names), tuple(names), mean, std, fingerprint)
+    return DataSet(
+        config.called, train, test, train.image, len(names), tuple(names), mean, std, fingerprint, tuple(remarks)
+    )
 
 
-def _decode_small(images: InMemory | Pictures) -> InMemory | Pictures:
-    """Decode an image folder into memory if it is small enough."""
-    if isinstance(images, Pictures) and len(images) * int(np.prod(images.image)) <= IN_MEMORY_BYTES:
-        return InMemory(images.fetch(torch.arange(len(images))), images.labels)
-    return images
+def _warnings(train: Images, names: Sequence[str]) -> list[str]:
+    """Return remarks on training images that a user may not intend: very unequal classes, or images that are all alike."""
+    found, sizes = [], torch.bincount(train.labels, minlength=len(names))
+    (few, least), (many, most) = ((int(at), int(sizes[at])) for at in (sizes.argmin(), sizes.argmax()))
+    if most >= UNEQUAL * least:
+        found.append(
+            f"the classes are very unequal ({names[many]}: {most:,} images, {names[few]}: {least:,}); class_weights=balanced gives"
+            " them equal weight"
+        )
+    if isinstance(train, InMemory) and len(train) > 1 and bool((train.pixels == train.pixels[:1]).all()):
+        found.append("all training images are alike")
+    return found
 
 
-def statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of each channel, in 0..1; a streaming folder uses at most 1,000 evenly spaced images."""
-    count = min(len(images), STATISTICS_IMAGES) if isinstance(images, Pictures) else len(images)
-    chosen = torch.arange(count) * len(images) // count
-    channels = images.image[0]
-    counts = torch.zeros(channels, 256, dtype=torch.float64)
-    for part in torch.split(chosen, 500):
-        pixels = images.fetch(part).cpu()
-        counts += torch.stack([torch.bincount(pixels[:, c].flatten(), minlength=256) for c in range(channels)])
-    values = torch.arange(256, dtype=torch.float64) / 255
-    frequencies = counts / counts.sum(1, keepdim=True)
-    mean = frequencies @ values
-    std = (frequencies * (values - mean[:, None]) ** 2).sum(1).sqrt()
-    std[std == 0] = 1  # so that a constant channel is normalised to zero, not NaN
-    return tuple(mean.tolist()), tuple(std.tolist())
+def _decode_small(images: InMemory | Pictures, config: DataConfig, remarks: list[str]) -> InMemory | Pictures:
+    """Decode an image folder into memory if it is small enough, and append remarks on what was lost."""
+    if isinstance(images, InMemory) or len(images) * int(np.prod(images.image)) > IN_MEMORY_BYTES:
+        return images
+    decoded = InMemory(images.fetch(torch.arange(len(images))), images.labels)
+    lost = sum(images.lost, Lost())
+    remarks += [f"{images.root.name}: {words}" for words in lost.in_words(config.range, decoded.pixels.numel())]
+    return decoded
 
 
 def split(labels: Tensor, fraction: float, seed: int, stream: str) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from rapdarts.config.experiment import DataConfig
+from rapdarts.data import foreign
 from rapdarts.errors import DamagedError, InputError, StorageError
 
 CHUNK_BYTES = 1 << 16  # per write of a download; at most this much is lost if the connection breaks
@@ -67,7 +68,8 @@ def find(config: DataConfig, wanted: Sequence[str]) -> Path:
     for folder in (root, *(root / inside for inside in FOLDERS[config.name])):
         if any((folder / file).is_file() for file in wanted):
             return folder
-    raise InputError(f"{root} contains neither {' nor '.join(wanted)}; change data.path.")
+    there = foreign.advice(Path(config.path))
+    raise InputError(f"{root} contains neither {' nor '.join(wanted)}; {there or 'change data.path'}.")
 
 
 def _fetch(config: DataConfig) -> Path:

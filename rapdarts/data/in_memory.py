@@ -3,91 +3,132 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from rapdarts.data.images import InMemory
-from rapdarts.data.readers import as_labels, as_pixels, numbers
+from rapdarts.config.experiment import DataConfig
+from rapdarts.data.images import InMemory, ReadImages
+from rapdarts.data.pictures import pixels_of
+from rapdarts.data.pixels import Array, Form, Lost
+from rapdarts.data.readers import as_labels, numbers
 from rapdarts.errors import InputError, shorten
 
-PIXELS = (
-    "pixels must be 0 to 255, or fractions from 0 to 1; pass them unnormalised, because a run normalises them itself"
-)
+IMAGE_KEYS, LABEL_KEYS = ("image", "img"), ("label", "labels", "fine_label")
+"""Names of image and label in items that are mappings, as those of Hugging Face's `datasets`."""
+
+FORMS = "a pair (images, labels), or a data set with a length whose items are (image, label)"
 
 
-def read_in_memory(data: Any, test: Any = None) -> tuple[InMemory, InMemory | None, list[str]]:
-    """Return the train half, the test half (None if `test` is None), and the class names; images are uint8 in memory.
+@dataclass(frozen=True)
+class Given:
+    """Images and labels (n,) as a program gave them, and class names, if it named any; `layout` is empty if it is unknown."""
+
+    images: Array
+    labels: Array
+    names: list[str]
+    layout: str = ""
+
+
+def read_in_memory(config: DataConfig, data: Any, test: Any = None) -> ReadImages:
+    """Return the images of a program, as uint8 in memory; the test half is None if `test` is None.
 
     `data` and `test` are (images, labels) or data sets. Images are arrays or tensors (n, c, h, w), (n, h, w, c) or
-    (n, h, w) of pixels from 0 to 255, or of fractions up to 1, which are rounded to 8 bits; labels are integers (n,) from
-    0. A data set has a length and returns (image, label) by position, where an image is a PIL image or an array as above
-    without n; the class names are its `classes`, if it has them. Raises InputError.
+    (n, h, w), with the scale and layout that rapdarts.data.pixels finds or `config` gives; labels are integers (n,) from 0.
+    A data set has a length and returns (image, label), or a mapping with both, by position, where an image is a PIL image
+    or an array as above without n; the class names are its `classes`, or those of its feature for labels. Raises
+    InputError.
     """
-    train, names = _half(data, "data", None)
-    if test is None:
-        return train, None, names
-    held_out, others = _half(test, "test", len(names))
-    if names != numbers(len(names)) and others not in (names, numbers(len(others))):
+    given = _given(data, "data")
+    form = Form.of(given.images, replace(config, layout=given.layout or config.layout), "data, images")
+    train, lost = _half(given, form, "data", len(given.names))
+    names = given.names or numbers(int(train.labels.max()) + 1)
+    held_out = None
+    if test is not None:
+        other = _given(test, "test")
+        own = replace(form, layout=other.layout, layout_asked=True) if other.layout else form
+        held_out, lost_there = _half(other, own, "test", len(names))
+        lost += lost_there
+        if given.names and other.names not in ([], names):
+            raise InputError(
+                f"test has the classes {shorten(', '.join(other.names))}, but data has {shorten(', '.join(names))}; number the"
+                " classes in the same order in both."
+            )
+    pixels = sum(half.pixels.numel() for half in (train, held_out) if half)
+    return ReadImages(train, held_out, names, tuple(lost.in_words(config.range, pixels)))
+
+
+def _half(given: Given, form: Form, what: str, classes: int) -> tuple[InMemory, Lost]:
+    """Return one half as tensors, and what was lost; `classes` is the number of classes, 0 if it is unknown."""
+    pixels, lost = form.read(given.images, f"{what}, images")
+    return InMemory(pixels, as_labels(given.labels, len(pixels), classes or None, f"{what}, labels")), lost
+
+
+def _given(source: Any, what: str) -> Given:
+    """Return the images, labels and class names of one half."""
+    if isinstance(source, DataLoader):
         raise InputError(
-            f"test has the classes {shorten(', '.join(others))}, but data has {shorten(', '.join(names))}; number the"
-            " classes in the same order in both."
+            f"{what} is a DataLoader, which shuffles and transforms; give its dataset: {what}=loader.dataset."
         )
-    return train, held_out, names
-
-
-def _half(source: Any, what: str, classes: int | None) -> tuple[InMemory, list[str]]:
-    """Return the images and labels of one half, and its class names (numbers if it has none).
-
-    `classes` is the number of classes, if known.
-    """
-    known: Any = None
     if isinstance(source, tuple) and len(source) == 2:
-        images, labels = source
-    elif hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, Mapping):
-        images, labels = _items(source, what)
-        known = getattr(source, "classes", None)
-    else:
-        raise InputError(
-            f"{what} must be a pair (images, labels), or a data set with a length whose items are (image, label), not"
-            f" a {type(source).__name__}."
-        )
-    names = [str(name) for name in known] if isinstance(known, Sequence) and not isinstance(known, str) else []
-    pixels = as_pixels(_scaled(_array(images, f"{what}, images"), what), f"{what}, images")
-    numbered = as_labels(_array(labels, f"{what}, labels"), len(pixels), classes or len(names), f"{what}, labels")
-    return InMemory(pixels, numbered), names or numbers(int(numbered.max()) + 1)
-
-
-def _items(dataset: Any, what: str) -> tuple[list[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]:
-    """Return all images of a data set and all labels, each as an array."""
-    images: list[np.ndarray[Any, Any]] = []
-    labels = []
-    for position in range(len(dataset)):
-        item = dataset[position]
-        if not (isinstance(item, Sequence) and len(item) == 2):
-            raise InputError(f"{what}: item {position} must be (image, label), not a {type(item).__name__}.")
-        image = _picture(item[0]) if isinstance(item[0], Image.Image) else _array(item[0], f"{what}, image {position}")
-        if images and image.shape != images[0].shape:
+        return Given(_array(source[0], f"{what}, images"), _array(source[1], f"{what}, labels"), [])
+    if not (hasattr(source, "__getitem__") and hasattr(source, "__len__")) or isinstance(source, Mapping):
+        raise InputError(f"{what} must be {FORMS}, not a {type(source).__name__}.")
+    items = [_item(source[position], f"{what}: item {position}") for position in range(len(source))]
+    if not items:
+        raise InputError(f"{what} has no images; add some.")
+    images = [
+        _picture(image) if isinstance(image, Image.Image) else _array(image, f"{what}, image {position}")
+        for position, (image, _) in enumerate(items)
+    ]
+    for position, image in enumerate(images):
+        if image.shape != images[0].shape:
             raise InputError(
                 f"{what}: image {position} is {image.shape}, but image 0 is {images[0].shape}; resize all of them to one size."
             )
-        images.append(image)
-        labels.append(_array(item[1], f"{what}, label {position}"))
-    if not images:
-        raise InputError(f"{what} has no images; add some.")
-    return images, labels
+    labels = [_array(label, f"{what}, label {position}") for position, (_, label) in enumerate(items)]
+    is_known = all(isinstance(image, Image.Image) for image, _ in items)
+    return Given(
+        np.stack(images), _array(labels, f"{what}, labels"), _names(source), "channels_first" if is_known else ""
+    )
 
 
-def _picture(picture: Image.Image) -> np.ndarray[Any, Any]:
-    """Return a PIL image as (c, h, w) uint8, with one channel for grey images and RGB for all others."""
-    pixels = np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
+def _item(item: Any, what: str) -> tuple[Any, Any]:
+    """Return the image and the label of an item."""
+    if isinstance(item, Mapping):
+        keys = [[key for key in known if key in item] for known in (IMAGE_KEYS, LABEL_KEYS)]
+        if [len(found) for found in keys] == [1, 1]:
+            return item[keys[0][0]], item[keys[1][0]]
+        raise InputError(
+            f"{what} has the keys {shorten(', '.join(map(str, item)))}; give one image ({' or '.join(IMAGE_KEYS)}) and one label"
+            f" ({' or '.join(LABEL_KEYS)})."
+        )
+    if not (isinstance(item, Sequence) and len(item) == 2):
+        raise InputError(f"{what} must be (image, label), not a {type(item).__name__}.")
+    return item[0], item[1]
+
+
+def _names(source: Any) -> list[str]:
+    """Return the class names of a data set, or [] if it has none."""
+    known = getattr(source, "classes", None)
+    features = getattr(source, "features", None)  # of Hugging Face's `datasets`
+    if known is None and isinstance(features, Mapping):
+        known = next((getattr(features[key], "names", None) for key in LABEL_KEYS if key in features), None)
+    return [str(name) for name in known] if isinstance(known, Sequence) and not isinstance(known, str) else []
+
+
+def _picture(picture: Image.Image) -> Array:
+    """Return a PIL image as (c, h, w), with one channel for grey images and RGB for all others."""
+    pixels = pixels_of(picture)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _array(values: Any, what: str) -> np.ndarray[Any, Any]:
+def _array(values: Any, what: str) -> Array:
     """Return an array of numbers on the CPU. Raises InputError for anything else."""
     try:
         if isinstance(values, Tensor):
@@ -99,19 +140,3 @@ def _array(values: Any, what: str) -> np.ndarray[Any, Any]:
     if array.dtype.kind not in "buif":
         raise InputError(f"{what} must be numbers, not {array.dtype}.")
     return array if array.flags.writeable else array.copy()  # torch does not accept read-only arrays
-
-
-def _scaled(pixels: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
-    """Return pixels scaled to 0..255. Raises InputError for normalised pixels, NaN, and integers that are only 0 and 1."""
-    if pixels.size == 0:
-        return pixels
-    if pixels.dtype.kind in "ui" and pixels.max() == 1:
-        raise InputError(
-            f"{what}: {PIXELS} (these are whole numbers up to 1, which is ambiguous; use 255, or 1.0, instead of 1)."
-        )
-    if pixels.dtype == np.uint8:
-        return pixels
-    if not (pixels.min() >= 0 and pixels.max() <= 255):
-        raise InputError(f"{what}: {PIXELS} (these range from {pixels.min():g} to {pixels.max():g}).")
-    fractions = pixels.dtype.kind in "bf" and pixels.max() <= 1
-    return np.rint(pixels * 255.0 if fractions else pixels).astype(np.uint8)

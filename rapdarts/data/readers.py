@@ -18,11 +18,16 @@ import torch
 from torch import Tensor
 
 from rapdarts.config.experiment import DATA_SETS, DataConfig
-from rapdarts.data import download
-from rapdarts.data.images import InMemory, Pictures, open_pictures
+from rapdarts.data import download, foreign
+from rapdarts.data.folders import read_folder
+from rapdarts.data.images import InMemory, ReadImages
+from rapdarts.data.pixels import Array, Form, Lost
+from rapdarts.data.statistics import is_published
 from rapdarts.errors import DamagedError, InputError
 
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+TRAIN_KEYS = ("x_train", "y_train")
+TEST_KEYS = (("x_test", "y_test"), ("x_val", "y_val"), ("x_valid", "y_valid"))
+"""Keys of images and labels in an .npz file that is split; of the test half, the first that is there."""
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -35,17 +40,13 @@ CIFAR_RECORDS = {
 FASHION_NAMES = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle_boot".split()  # noqa: SIM905
 
 
-TrainAndTest = tuple[InMemory | Pictures, InMemory | Pictures | None, list[str]]
-"""Training images, test images (None if the data mark none), and class names."""
-
 # --- one reader for each format ----------------------------------------------------------------------------------
 
 
-def read_images(config: DataConfig) -> TrainAndTest:
-    """Return the train half, the test half, and the class names.
+def read_images(config: DataConfig) -> ReadImages:
+    """Return the images of the settings; without marked test images, the training images are all images.
 
-    The test half is None if no images are marked as test images; the train half then has all images. Raises InputError for
-    settings or data that cannot be used, and DamagedError for a truncated or altered file.
+    Raises InputError for settings or data that cannot be used, and DamagedError for a truncated or altered file.
     """
     if config.name == "memory":
         raise InputError(
@@ -55,42 +56,46 @@ def read_images(config: DataConfig) -> TrainAndTest:
     return READERS[DATA_SETS[config.name]](config)
 
 
-def _read_folder(config: DataConfig) -> tuple[Pictures, Pictures, list[str]]:
-    root = download.place(config)
-    if not (root / "train").is_dir():
-        inside = [folder for folder in sorted(root.iterdir()) if (folder / "train").is_dir()] if root.is_dir() else []
-        if len(inside) != 1:
-            raise InputError(f"{root} contains no folder train/ (with one folder per class); change data.path.")
-        root = inside[0]
-    names = _folders(root / "train")
-    test = next((root / half for half in ("test", "val") if _folders(root / half)), None)
-    if test is None or not names:
-        raise InputError(f"{root} must contain train/CLASS/ and test/CLASS/ (or val/CLASS/) with images in them.")
-    halves = []
-    for half in (root / "train", test):
-        files: list[str] = []
-        labels: list[int] = []
-        for name in _folders(half):
-            if name not in names:
-                raise InputError(f"{half / name} is a class without training images; add some or remove it.")
-            found = sorted((half / name).rglob("*"))
-            found = [file for file in found if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()]
-            if not found:
-                raise InputError(f"{half / name} contains no images ({', '.join(sorted(PICTURE_SUFFIXES))}); add some.")
-            files += [file.relative_to(half).as_posix() for file in found]
-            labels += [names.index(name)] * len(found)
-        halves.append(open_pictures(half, files, torch.tensor(labels), config.size))
-    return halves[0], halves[1], names
+def _read_npz(config: DataConfig) -> ReadImages:
+    """Read digits, or a user's file with x and y, and optionally test; or with x_train, y_train, x_test and y_test.
+
+    Without x_test, x_val or x_valid is the test half.
+    """
+    file, arrays = _load_npz(config)
+    train = TRAIN_KEYS if set(TRAIN_KEYS) <= arrays.keys() else ("x", "y")
+    if not set(train) <= arrays.keys():
+        found = ", ".join(arrays) or "nothing"
+        raise InputError(f"{file} must contain x and y, or x_train, y_train, x_test and y_test, not {found}.")
+    test = next((keys for keys in TEST_KEYS if train == TRAIN_KEYS and set(keys) <= arrays.keys()), None)
+    form = Form.of(arrays[train[0]], config, f"{file}, {train[0]}")
+    halves: list[InMemory] = []
+    lost = Lost()
+    for x, y in filter(None, (train, test)):
+        pixels, lost_here = form.read(arrays[x], f"{file}, {x}")
+        classes = int(halves[0].labels.max()) + 1 if halves else None
+        halves.append(InMemory(pixels, as_labels(arrays[y], len(pixels), classes, f"{file}, {y}")))
+        lost += lost_here
+    names = numbers(int(halves[0].labels.max()) + 1)
+    used = {*train, *(test or ()), *(("test",) if train == ("x", "y") else ())}
+    unused = [f"{key} {arrays[key].shape} is not used" for key in arrays if key not in used]
+    remarks = (*lost.in_words(config.range, sum(half.pixels.numel() for half in halves)), *unused)
+    if test:
+        return ReadImages(halves[0], halves[1], names, remarks)
+    if train == TRAIN_KEYS or "test" not in arrays:
+        return ReadImages(halves[0], None, names, remarks)
+    mask, everything = arrays["test"], halves[0]
+    if mask.shape != (len(everything),) or not np.isin(mask, (0, 1)).all() or len(np.unique(mask)) < 2:
+        raise InputError(
+            f"{file}, test: must be 1 (test) or 0 (train) for each of the {len(everything)} images, with at least one of each."
+        )
+    chosen = torch.from_numpy(mask.astype(bool))
+    return ReadImages(
+        everything.take((~chosen).nonzero().flatten()), everything.take(chosen.nonzero().flatten()), names, remarks
+    )
 
 
-def _folders(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(inner.name for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
-
-
-def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]:
-    """Read digits, or a user's file with x, y and optionally test, or with x_train, y_train, x_test and y_test."""
+def _load_npz(config: DataConfig) -> tuple[Path, dict[str, Array]]:
+    """Return the .npz file of the settings and its arrays; digits are scaled from their original values 0..16."""
     if config.name == "digits" and config.path:
         raise InputError(
             "data.path cannot be set for data.name=digits, which ships with the package; for your own data, use"
@@ -100,9 +105,12 @@ def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]
     if file.is_dir():
         inside = sorted(file.glob("*.npz"))
         if len(inside) != 1:
-            raise InputError(f"{file} contains {len(inside)} .npz files; name one with data.path.")
+            there = foreign.advice(file) if not inside else "name one with data.path"
+            raise InputError(f"{file} contains {len(inside)} .npz files; {there or 'name one with data.path'}.")
         file = inside[0]
     if not zipfile.is_zipfile(file):
+        if there := foreign.advice(file):
+            raise InputError(f"data.path={file}: {there}.")
         raise DamagedError(f"{file} ({file.stat().st_size} bytes) is not an .npz file or is truncated; save it again.")
     try:
         with np.load(file, allow_pickle=False) as stored:
@@ -112,34 +120,11 @@ def _read_npz(config: DataConfig) -> tuple[InMemory, InMemory | None, list[str]]
     except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DamagedError(f"{file} is damaged ({error}); save it again.") from None
     if config.name == "digits":
-        # The file has the original pixel values, 0..16.
         arrays["x"] = (arrays["x"].astype(np.int64) * 255 // 16).astype(np.uint8)
-    if {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys():
-        pixels, test_pixels = (as_pixels(arrays[key], f"{file}, {key}") for key in ("x_train", "x_test"))
-        labels = as_labels(arrays["y_train"], len(pixels), None, f"{file}, y_train")
-        names = numbers(int(labels.max()) + 1)
-        test_labels = as_labels(arrays["y_test"], len(test_pixels), len(names), f"{file}, y_test")
-        return InMemory(pixels, labels), InMemory(test_pixels, test_labels), names
-    if not {"x", "y"} <= arrays.keys():
-        found = ", ".join(arrays) or "nothing"
-        raise InputError(f"{file} must contain x and y, or x_train, y_train, x_test and y_test, not {found}.")
-    pixels = as_pixels(arrays["x"], f"{file}, x")
-    labels = as_labels(arrays["y"], len(pixels), None, f"{file}, y")
-    names = numbers(int(labels.max()) + 1)
-    everything = InMemory(pixels, labels)
-    if "test" not in arrays:
-        return everything, None, names
-    mask = arrays["test"]
-    if mask.shape != (len(labels),) or not np.isin(mask, (0, 1)).all() or len(np.unique(mask)) < 2:
-        raise InputError(
-            f"{file}, test: must be 1 (test) or 0 (train) for each of the {len(labels)} images, with at least one of each."
-        )
-    chosen = torch.from_numpy(mask.astype(bool))
-    train, test = (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
-    return everything.take(train), everything.take(test), names
+    return file, arrays
 
 
-def _read_cifar(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
+def _read_cifar(config: DataConfig) -> ReadImages:
     """Read the binary version: records of 1 (CIFAR-10) or 2 (CIFAR-100: coarse, fine) label bytes and 3,072 pixel values."""
     formats = {"cifar10": (1, 10, "batches.meta.txt"), "cifar100": (2, 100, "fine_label_names.txt")}
     label_bytes, classes, meta = formats[config.name]
@@ -157,81 +142,81 @@ def _read_cifar(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
             pixels.append(torch.from_numpy(records[:, label_bytes:].reshape(-1, 3, 32, 32).copy()))
         halves.append(InMemory(torch.cat(pixels), torch.cat(labels)))
     names = contents.get(meta, b"").decode("utf-8", "replace").split()
-    return halves[0], halves[1], names if len(names) == classes else numbers(classes)
+    return ReadImages(halves[0], halves[1], names if len(names) == classes else numbers(classes))
 
 
-def _read_idx(config: DataConfig) -> tuple[InMemory, InMemory, list[str]]:
-    """Read LeCun's MNIST format, plain or gzipped: a magic number and the sizes (big-endian, 4 bytes each), then the bytes."""
+def _read_idx(config: DataConfig) -> ReadImages:
+    """Read LeCun's MNIST format, plain or gzipped: the type and the sizes (big-endian, 4 bytes each), then the values."""
     folder = download.find(config, [IDX_FILES[0], IDX_FILES[0] + ".gz"])
+    raw = [_read_idx_file(folder, images) for images in (IDX_FILES[0], IDX_FILES[2])]
+    sources = [str(folder / images) for images in (IDX_FILES[0], IDX_FILES[2])]
+    form = Form.of(raw[0], config, sources[0])
     halves: list[InMemory] = []
-    for images, labels in (IDX_FILES[:2], IDX_FILES[2:]):
-        pixels = torch.from_numpy(_read_idx_file(folder, images, 3))[:, None]
+    lost = Lost()
+    for images, source, labels in zip(raw, sources, (IDX_FILES[1], IDX_FILES[3]), strict=True):
+        pixels, lost_here = form.read(images, source)
         classes = int(halves[0].labels.max()) + 1 if halves else None
-        raw = _read_idx_file(folder, labels, 1)
-        halves.append(InMemory(pixels, as_labels(raw, len(pixels), classes, str(folder / labels))))
+        numbered = as_labels(_read_idx_file(folder, labels), len(pixels), classes, str(folder / labels))
+        halves.append(InMemory(pixels, numbered))
+        lost += lost_here
     names = numbers(int(halves[0].labels.max()) + 1)
-    is_fashion = config.name == "fashion_mnist" and len(names) == len(FASHION_NAMES)
-    return halves[0], halves[1], FASHION_NAMES if is_fashion else names
+    is_fashion = config.name == "fashion_mnist" and is_published(config.name, halves[0])
+    remarks = lost.in_words(config.range, sum(half.pixels.numel() for half in halves))
+    return ReadImages(halves[0], halves[1], FASHION_NAMES if is_fashion else names, tuple(remarks))
 
 
-def _read_idx_file(folder: Path, name: str, dimensions: int) -> np.ndarray[Any, Any]:
+def _read_idx_file(folder: Path, name: str) -> Array:
+    """Return the array in a file, with the number of dimensions that its name says, or one more for the channels of images."""
     file = folder / name if (folder / name).is_file() else folder / f"{name}.gz"
     if not file.is_file():
         raise InputError(f"{folder} contains no {name}.gz; copy it there or change data.path.")
-    head = 4 + 4 * dimensions
     content = bytearray()
-    expected = head
+    head, expected = 4, 4
     with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
         try:
-            while len(content) <= expected and (chunk := stream.read(head if not content else 1 << 20)):
+            while len(content) <= expected and (
+                chunk := stream.read(head - len(content) if head > len(content) else 1 << 20)
+            ):
                 content += chunk
-                if expected == head and len(content) >= head:
-                    if content[:4] != bytes([0, 0, 8, dimensions]):
-                        raise DamagedError(
-                            f"{file} starts with {content[:4].hex()}, not 000008{dimensions:02x}; download it again."
-                        )
-                    shape = np.frombuffer(bytes(content[4:head]), ">u4").tolist()
-                    expected += int(np.prod(shape, dtype=object))
+                if len(content) == 4:
+                    kind, dimensions = _idx_kind(file, bytes(content), 3 if "images" in name else 1)
+                    head = expected = 4 + 4 * dimensions
+                elif len(content) == head:
+                    shape = np.frombuffer(bytes(content[4:]), ">u4").tolist()
+                    expected += int(np.prod(shape, dtype=object)) * kind.itemsize
         except (OSError, EOFError, zlib.error) as error:
             raise DamagedError(
                 f"{file} is damaged: expected {expected} bytes, found {len(content)} ({error}); download it again."
             ) from None
     download.check_size(str(file), expected, len(content))
-    if not expected - head:
+    if expected == head:
         raise InputError(f"{file} contains no data; change data.path.")
-    return np.frombuffer(bytes(content[head:]), np.uint8).reshape(shape).copy()
+    found = np.frombuffer(bytes(content[head:]), kind).reshape(shape)
+    return found.astype(kind.newbyteorder("="))
 
 
-READERS: dict[str, Callable[[DataConfig], TrainAndTest]] = {
+IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+"""Types of values in an IDX file, by the third byte of the file."""
+
+
+def _idx_kind(file: Path, magic: bytes, dimensions: int) -> tuple[np.dtype[Any], int]:
+    """Return the type of the values and the number of dimensions of an IDX file, from its first four bytes."""
+    is_image = dimensions == 3
+    if magic[:2] != b"\0\0" or magic[2] not in IDX_TYPES or magic[3] not in ((3, 4) if is_image else (1,)):
+        raise DamagedError(f"{file} starts with {magic.hex()}, not 000008{dimensions:02x}; download it again.")
+    return np.dtype(IDX_TYPES[magic[2]]), magic[3]
+
+
+READERS: dict[str, Callable[[DataConfig], ReadImages]] = {
     "npz": _read_npz,
     "cifar": _read_cifar,
     "idx": _read_idx,
-    "folder": _read_folder,
+    "folder": read_folder,
 }
 """Readers of the formats in rapdarts.config.experiment.DATA_SETS."""
 
 
-def as_pixels(raw: np.ndarray[Any, Any], source: str) -> Tensor:
-    """Return (n, c, h, w) uint8 from (n, h, w), (n, h, w, c) or (n, c, h, w). Raises InputError.
-
-    A last dimension of at most 4 is taken as the channels if the second dimension is larger than 4.
-    """
-    if raw.ndim not in (3, 4) or 0 in raw.shape:
-        raise InputError(f"{source}: images must be (n, h, w), (n, h, w, c) or (n, c, h, w), not {raw.shape}.")
-    if raw.dtype != np.uint8:
-        if raw.dtype.kind not in "uif" or not (raw.min() >= 0 and raw.max() <= 255):
-            raise InputError(f"{source}: pixels must be numbers from 0 to 255.")
-        if raw.dtype.kind == "f" and raw.max() <= 1:
-            raise InputError(f"{source}: pixels are fractions up to {raw.max():g}; multiply them by 255.")
-        raw = np.rint(raw).astype(np.uint8)
-    if raw.ndim == 3:
-        raw = raw[:, None]
-    elif raw.shape[3] <= 4 < raw.shape[1]:
-        raw = raw.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(raw))
-
-
-def as_labels(raw: np.ndarray[Any, Any], count: int, classes: int | None, source: str) -> Tensor:
+def as_labels(raw: Array, count: int, classes: int | None, source: str) -> Tensor:
     """Return labels (n,) int64 in 0..classes - 1; `classes` defaults to the number of distinct labels. Raises InputError."""
     if raw.shape != (count,):
         raise InputError(f"{source}: {count} images need labels of shape ({count},), not {raw.shape}.")

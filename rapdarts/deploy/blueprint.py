@@ -78,7 +78,7 @@ class Blueprint(ABC):
 
     @property
     def counters(self) -> Mapping[str, Counter]:
-        """Functions that count its costs, by resource."""
+        """Functions that count the network's costs, by resource."""
         return COUNTERS
 
 
@@ -86,7 +86,7 @@ class Blueprint(ABC):
 class DerivedBlueprint(Blueprint):
     """The network of a genotype of `space`, built in `skeleton`.
 
-    `instead_of` is the experiment's skeleton if it is replaced by the skeleton that the genotype was priced at.
+    `instead_of` is the experiment's skeleton if the skeleton that the genotype was priced at replaces it.
     """
 
     genotype: Genotype
@@ -185,7 +185,7 @@ class ReferenceBlueprint(Blueprint):
 
 
 def of_card(card: Mapping[str, Any], where: str, space: Space = None) -> Blueprint:
-    """Return the blueprint that wrote a card; `where` names the card in messages.
+    """Return the blueprint that a card describes; `where` names the card in messages.
 
     `space` is the search space of its genotype if that does not ship. Raises InputError for a genotype that cannot be
     used, and KeyError, TypeError or ValueError for a malformed card.

@@ -145,7 +145,7 @@ def _trained_on(history: History) -> dict[str, str]:
         )
     else:
         training = f"{epochs}, seed {config.seed}, with {_plain(versions)}; {_plain(settings)}"
-    return {"data set": f"{_plain(config.data.name)}{share}", "test accuracy": accuracy, "training": training}
+    return {"data set": f"{_plain(config.data.called)}{share}", "test accuracy": accuracy, "training": training}
 
 
 def _use(trained: TrainedFile, name: str) -> list[str]:
@@ -185,7 +185,7 @@ def _own_space(trained: TrainedFile) -> str:
 
 def _limits(history: History, licence: str) -> list[str]:
     """Return the sections on the licence and on what was not measured."""
-    data = _plain(history.experiment.data.name) if history.experiment else "the data set it was trained on"
+    data = _plain(history.experiment.data.called) if history.experiment else "the data set it was trained on"
     own = (
         f"Licence of the weights, as stated at export: {_plain(licence)}."
         if licence

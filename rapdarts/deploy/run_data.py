@@ -18,7 +18,15 @@ def data_asked(own: DataConfig, asked: OtherDataConfig, image: tuple[int, int, i
     """Return the data settings of a run or an experiment, overridden by `asked`, for a network that takes `image`."""
     if asked.name:
         own = DataConfig(asked.name, size=image[1] if asked.name == "folder" else 0)
-    return replace(own, path=asked.path or own.path, size=asked.size or own.size)
+    found = replace(
+        own,
+        path=asked.path or own.path,
+        size=asked.size or own.size,
+        range=asked.range or own.range,
+        layout=asked.layout or own.layout,
+    )
+    resolve.check_data_settings(found)
+    return found
 
 
 def check_data(what: Path, image: tuple[int, int, int], class_names: tuple[str, ...], data: DataSet) -> None:

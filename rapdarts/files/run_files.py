@@ -56,7 +56,7 @@ def begun(folder: Path) -> bool:
 
 
 def run_of(path: Path) -> Path | None:
-    """Return the folder of the run that wrote a trained network, to the folder itself or to trained/NUMBER in it; None if there is none."""
+    """Return the folder of the run that wrote the trained network `path`, into it or into trained/NUMBER; None if there is none."""
     folders = [path.parent]
     if path.absolute().parent.parent.name == "trained":
         folders.append(path.absolute().parents[2])

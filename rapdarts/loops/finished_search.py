@@ -82,7 +82,7 @@ class FinishedSearch:
             )
 
     def best(self, count: int) -> Derivation:
-        """Derive the `count` best genotypes without the agreement of replicas. Raises InputError as `derive` does."""
+        """Derive the `count` best genotypes without computing the agreement of replicas. Raises InputError as `derive` does."""
         with where_infeasible(self.full, self.left, self.table, self.rule):
             return derive(self.left, mean_weights(self.weights), self.table, self.rule, self.provenance, count)
 
@@ -138,10 +138,10 @@ def together(searches: Sequence[FinishedSearch], words: Sequence[str]) -> Finish
         for name, value in ours.items():
             if theirs[name] != value:
                 raise InputError(
-                    f"{shorten(word)} has {name} {theirs[name]}, {shorten(words[0])} has {value}; only runs with the"
+                    f"{shorten(word)} has {name} {theirs[name]}, but {shorten(words[0])} has {value}; only runs with the"
                     " same space, data set and skeleton can be averaged."
                 )
-        # With data.fraction below 1 the images depend on the seed; full training sets must be equal.
+        # With data.fraction below 1, the images depend on the seed; full training sets must be equal.
         known = first.fingerprint and other.fingerprint and first.config.data.fraction == 1
         if known and first.fingerprint != other.fingerprint:
             raise InputError(

@@ -23,10 +23,10 @@ def reader_of(config: Experiment, data: Any, test: Any) -> Reader | None:
         if test is not None:
             raise InputError("test= is given without data=; give both, or neither.")
         return None
-    read = read_in_memory(data, test)
+    read = read_in_memory(config.data, data, test)
 
     def on_device(device: torch.device) -> DataSet:
-        return build_dataset(config.data, *read, device, config.seed)
+        return build_dataset(config.data, read, device, config.seed)
 
     return on_device
 

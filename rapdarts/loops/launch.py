@@ -1,4 +1,4 @@
-"""Launches of a search, a random baseline, a ranking or a retraining, from settings to a finished run folder."""
+"""Functions that run a search, a random baseline, a ranking or a retraining, from settings to a finished run folder."""
 
 from __future__ import annotations
 
@@ -44,19 +44,21 @@ def run_search(
     """Search `space` and return the result.
 
     `given` is the user's own space, or None for a space of the package; a resumed run checks that it is unchanged. `name`
-    becomes part of the name of a new run folder. `read`, if given, loads the data in place of the experiment's data settings.
+    becomes part of the name of a new run folder. If `read` is given, it loads the data; otherwise, the experiment's data are loaded.
     Raises InputError before a run folder is made; afterwards, raises as `search` and `open_run` do.
     """
     space = _searched(config.search, space)
     data = data_of(config, read)
     searching.SearchBatches.of(data, config)  # raises for too large a batch, before a run folder is made
-    limits = budget_limits(config.search.budget)
+    limits, about = budget_limits(config.search.budget), data.lines
     if limits:
-        Screen(silent=not progress).say(f"looking for genotypes with {within(limits)}")
+        for line in (*about, f"looking for genotypes with {within(limits)}"):
+            Screen(silent=not progress).say(line)
+        about = ()
     auto, table = config.skeleton.channels == 0, searching.priced(config, space, data)
     config = replace(config, skeleton=replace(config.skeleton, channels=table.skeleton.channels))
     inputs = _inputs(config, data, given)
-    with open_run("search", config, launch, name, inputs, progress=progress) as run:
+    with open_run("search", config, launch, name, inputs, progress, about=about) as run:
         if auto:
             run.screen.say(
                 f"skeleton.channels={table.skeleton.channels}: the widest network whose average cell fits the budgets"
@@ -92,7 +94,7 @@ def run_random_baseline(
     retraining.training_batches(config, data)  # raises for too large a batch, before a run folder is made
     drawn = draw(config, space, data, genotype)
     inputs = _inputs(config, data, given) | {"random.like": "" if genotype is None else genotype.to_json()}
-    with open_run("random", config, launch, name, inputs, progress=progress) as run:
+    with open_run("random", config, launch, name, inputs, progress, about=data.lines) as run:
         with training_within_memory(config.retrain):
             result = random_baseline(config, drawn, data, run)
         run.write_json(RunFile.RESULT, result)
@@ -115,7 +117,8 @@ def run_ranking(
     _ = DerivedBlueprint(entries[0].genotype, entries[0].space, skeleton).costs
     retraining.training_batches(short_recipe(config), split_for_ranking(data, config))
     inputs = {"data set": data.fingerprint, "genotypes": "\n".join(one.genotype.line for one in entries)}
-    with open_run("rank", config, launch, name, inputs | {"search space": source_of(given)}, progress) as run:
+    inputs |= {"search space": source_of(given)}
+    with open_run("rank", config, launch, name, inputs, progress, about=data.lines) as run:
         with training_within_memory(config.retrain):
             result = rank(config, entries, skeleton, data, run)
         run.write_json(RunFile.RESULT, result)
@@ -150,7 +153,7 @@ def run_retraining(
             _ = blueprint.costs
             retraining.training_batches(config, data, process_group)
         inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": source_of(given)}
-        with open_run("retrain", config, launch, name, inputs, progress, process_group) as run:
+        with open_run("retrain", config, launch, name, inputs, progress, process_group, data.lines) as run:
             for remark in blueprint.remarks(config.retrain):
                 run.screen.say(remark)
             with training_within_memory(config.retrain):
@@ -184,7 +187,7 @@ def _searched(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
 
 
 def data_of(config: Experiment, read: Reader | None = None) -> DataSet:
-    """Load the data, with `read` if given, on the device of the experiment."""
+    """Load the data onto the device of the experiment, with `read` if given."""
     device = training_device(config.device, config.threads)
     return load_dataset(config.data, device, config.seed) if read is None else read(device)
 

@@ -116,14 +116,14 @@ class MemoryEstimate:
         return f"out of memory in {self.stage_name(stage)} at batch {batch}: {self.advice(fits)}."
 
     def stage_name(self, stage: int) -> str:
-        """Return the name of a stage for messages, in which stages count from 1."""
+        """Return the name of a stage for messages, which count stages from 1."""
         return f"stage {stage + 1} of {len(self.config.search.layers)}"
 
     def largest_stage(self) -> int:
         """Return the stage that stores the most activations for the backward pass.
 
-        A stage stores the activations inside all cells, or with `checkpoint` those inside the largest cell and the output of
-        every cell.
+        A stage stores the activations inside all cells or, with `checkpoint`, those inside the largest cell and the output
+        of every cell.
         """
         settings, image = self.config.search, self.data.image
         stem = stem_for(self.config.skeleton.stem, image)
@@ -142,7 +142,7 @@ class MemoryEstimate:
         return max(range(len(settings.layers)), key=weight)
 
     def footprint(self, stage: int) -> Footprint:
-        """Return the footprint of a stage with the candidates that store the most activations, since pruning may leave any of them."""
+        """Return the footprint of a stage with the candidates that store the most activations; pruning may leave any candidates."""
         order = np.argsort(self.saved_bytes, kind="stable")
         largest = np.isin(np.arange(len(order)), order[-self.config.search.candidates[stage] :])
         space = self.space.narrowed(self.space.mask & largest)

@@ -30,7 +30,7 @@ from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import Run
 
 MOST_DRAWS = 20
-"""Maximum number of draws per requested genotype; after that, there are assumed to be too few different genotypes."""
+"""Maximum number of draws per requested genotype; after that many, there are assumed to be too few different genotypes."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ def random_baseline(config: Experiment, drawn: Draw, data: DataSet, run: Run) ->
     mean = float(np.mean(accuracies))
     deviation = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
     spread = f" +- {100 * deviation:.2f} %" if deviation is not None else ""
+    over = f"standard deviation over {len(accuracies)} genotypes" if deviation is not None else "one genotype"
     return {
         "target_macs": drawn.target,
         "drawn": drawn.words,
@@ -110,7 +111,7 @@ def random_baseline(config: Experiment, drawn: Draw, data: DataSet, run: Run) ->
         "standard_deviation": deviation,
         "networks": results,
         "seconds": run.seconds(),
-        "summary": f"random baseline: test accuracy {100 * mean:.2f} %{spread} (standard deviation over {len(accuracies)} genotypes)",
+        "summary": f"random baseline: test accuracy {100 * mean:.2f} %{spread} ({over})",
     }
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
@@ -21,6 +23,7 @@ from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops.retrain import Trained
 from rapdarts.loops.series import all_diverged, retrain_once
+from rapdarts.training.metrics import balanced_accuracy
 from rapdarts.training.run import Run
 
 SURE = 2.0
@@ -42,7 +45,7 @@ class RankingEntry:
 
     @property
     def cells(self) -> tuple[Any, ...]:
-        """Key of the network that the genotype describes, which does not depend on the order of edges."""
+        """Key of the network that the genotype describes, independent of the order of edges."""
         kinds = sorted(self.genotype.cells.items())
         return (
             self.genotype.space,
@@ -83,7 +86,7 @@ def choose_entries(found: Sequence[RankingEntry], count: int) -> list[RankingEnt
 def split_for_ranking(data: DataSet, config: Experiment) -> DataSet:
     """Return a data set whose `train` and `test` are two parts of the training set; the real test set is left out.
 
-    All seeds of a ranking share the parts, so that differences between networks are not differences between images.
+    All seeds of a ranking share the parts, so that differences between networks do not come from different images.
     """
     first, second = split(data.train.labels, config.rank.train_fraction, config.seed, "ranking")
     return replace(data, train=data.train.take(first), test=data.train.take(second))
@@ -123,6 +126,7 @@ def rank(
     networks = [
         {
             **compared(place, entries[number], correct[number], correct[order[0]]),
+            **balanced(correct[number], parts.test.labels.cpu()),
             "costs": costs[number],
             "genotype": entries[number].genotype.line,
             "folders": folders[number],
@@ -177,7 +181,7 @@ def train_all(
 
 
 def correct_images(trained: Trained | None) -> dict[str, Any]:
-    """Return the outcome of a training for the checkpoint: a mask (n,) of correctly classified images, None if it diverged."""
+    """Return the outcome of a training for the checkpoint: a mask (n,) of correctly classified images, or None if it diverged."""
     return {"right": trained.correct if trained else None}
 
 
@@ -214,13 +218,25 @@ def compared(place: int, entry: RankingEntry, correct: np.ndarray, first: np.nda
     }
 
 
+def balanced(correct: np.ndarray, labels: Tensor) -> dict[str, float | None]:
+    """Return the balanced accuracy of `correct` (seeds, images) for labels (images,), by name; empty if class sizes are similar.
+
+    The accuracy is the mean over seeds, or None if the training with some seed diverged.
+    """
+    found = [balanced_accuracy(torch.from_numpy(one), labels) for one in np.nan_to_num(correct)]
+    if any(one is None for one in found):
+        return {}
+    mean = float(np.mean([one[0] for one in found if one]))
+    return {"balanced_accuracy": None if np.isnan(correct).any() else mean}
+
+
 ERRORS = ("standard_error", "standard_error_images", "standard_error_seeds")
 
 
 def estimate(values: np.ndarray) -> dict[str, Any]:
     """Return the mean of `values` (seeds, images) and its standard errors over images, over seeds (None for one seed), and over both.
 
-    The error over images is that of the images' means over seeds; for one seed it is the binomial error. The joint error is the
+    The error over images is that of the images' means over seeds; for one seed, it is the binomial error. The joint error is the
     root of the sum of their squares, a slight overestimate, because both include part of the variation between trainings. The
     error of a difference between two networks on the same images is smaller than their own errors would suggest.
     """

@@ -31,7 +31,7 @@ def entries_of(
 ) -> list[RankingEntry]:
     """Return the entries of a ranking: all named genotypes and the best genotypes of the searches, each once.
 
-    All costs are counted as in the first search, but with `own_hardware` on the hardware of `config`.
+    All costs are counted as in the first search, but on the hardware of `config` if `own_hardware` is set.
     """
     runs = searches(targets)
     found: list[RankingEntry] = []
@@ -47,7 +47,7 @@ def entries_of(
 
 
 def _of_search(folder: Path, config: Experiment, data: DataSet, space: Space) -> list[RankingEntry]:
-    """Return entries for the genotype that a search derived and for its best others by the exact rule, within its own budgets.
+    """Return entries for the genotype that a search derived and for its other best genotypes by the exact rule, within its budgets.
 
     Raises InputError for a search on different data.
     """
@@ -71,11 +71,11 @@ def _named(target: str | Genotype, space: Space) -> RankingEntry:
 
 
 def _refuse_other_data(folder: Path, skeleton: Skeleton, config: Experiment, data: DataSet) -> None:
-    """Raise InputError if a search, priced at `skeleton`, used different data from the ranking."""
+    """Raise InputError if a search, priced at `skeleton`, did not use the data of the ranking."""
     searched = resolve.experiment_of_run(folder)
     pairs = [(f"data.{name}", getattr(searched.data, name), getattr(config.data, name)) for name in ("name", "size")]
     pairs += [("images", skeleton.image, data.image), ("classes", skeleton.classes, data.classes)]
-    # With data.fraction below 1 the images depend on the seed; with equal seeds, or full training sets, they must be equal.
+    # With data.fraction below 1, the images depend on the seed; with equal seeds, or full training sets, they must be equal.
     share = [(one.data.fraction, one.seed if one.data.fraction < 1 else 0) for one in (searched, config)]
     fingerprint = origin_of(folder / RunFile.CHECKPOINT).get("data set", "")
     if fingerprint and share[0] == share[1]:
@@ -83,6 +83,6 @@ def _refuse_other_data(folder: Path, skeleton: Skeleton, config: Experiment, dat
     for name, theirs, ours in pairs:
         if theirs != ours:
             raise InputError(
-                f"{shorten(str(folder))} searched on different data from this ranking ({name} {theirs}, not {ours});"
+                f"{shorten(str(folder))} did not search on the data of this ranking ({name} {theirs}, not {ours});"
                 " only runs on the same data can be ranked together."
             )

@@ -66,7 +66,7 @@ def check_keys(given: Mapping[str, Any], names: Mapping[str, str]) -> None:
 
 
 def short_presets(own: Experiment) -> list[tuple[str, Any]]:
-    """Return the settings that a ranking changes in its experiment: the recipe `fast`, unless its own has no more epochs.
+    """Return the settings that a ranking changes in its experiment: the recipe `fast`, unless its own is as short or shorter.
 
     A recipe may also set the skeleton and the crops, but a ranking keeps those of the search.
     """

@@ -1,4 +1,4 @@
-"""Results of runs: the genotype or accuracy, its costs, and the files that hold them.
+"""Results of runs: the genotype or the accuracy, the costs, and the files that hold them.
 
 The functions of the package accept a result as input, through its `folder`, `genotype` or `file` (`lookup.word_of`). `space`
 is the user's own space, which a function that takes the result also uses, or None for a space of the package.
@@ -64,7 +64,7 @@ class Searched:
 
 @dataclass(frozen=True, repr=False)
 class Ranked:
-    """Result of a ranking. `report` is the content of result.json, `resources` are the names of the costs to show."""
+    """Result of a ranking. `report` is the content of result.json, and `resources` are the names of the costs to show."""
 
     genotype: Genotype
     report: dict[str, Any]
@@ -135,7 +135,7 @@ class Retrained:
 
 @dataclass(frozen=True, repr=False)
 class Evaluated:
-    """Quality of a trained network on test images. `report` holds every measure by name, `words` the same as text."""
+    """Quality of a trained network on test images. `report` holds every measure by name, and `words` holds the same as text."""
 
     report: dict[str, Any]
     words: str

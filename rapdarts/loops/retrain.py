@@ -21,6 +21,7 @@ from rapdarts.errors import InputError
 from rapdarts.files.run_files import RunFile
 from rapdarts.networks.derived import DerivedNetwork, drop_paths
 from rapdarts.networks.layers import remarks_on_pools
+from rapdarts.training.class_weights import class_weights
 from rapdarts.training.cuda_graph import GraphedStep
 from rapdarts.training.distributed import SINGLE_PROCESS, ProcessGroup, join_batch_norms, running_statistics
 from rapdarts.training.ema import EMA
@@ -73,7 +74,7 @@ class FinalNetwork:
         return {name: value.clone() for name, value in self.network.state_dict().items()}
 
     def validate(self, epoch: int, images: Iterable[tuple[Tensor, Tensor]]) -> float:
-        """Return the accuracy on held-out images, and store the weights if it is higher than before."""
+        """Return the accuracy on held-out images, and store the weights if it is the highest so far."""
         accuracy = evaluate_logits(*predict(self.network.eval(), images)).accuracy
         if accuracy > self.best.score:
             self.best.score, self.best.epoch, self.best.weights = accuracy, epoch, self.weights()
@@ -98,14 +99,15 @@ def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, w
     """Train a network from scratch with the recipe in `config.retrain`, and test it once, at the end.
 
     The network returned has the weights of the last epoch, or their moving average. `what` is the name of the training in progress
-    lines. Raises DivergedError if a value stops being finite, and Preempted if a signal stops the run.
+    lines. Raises DivergedError if a loss or weight stops being finite, and Preempted if a signal stops the run.
     """
     settings, device = config.retrain, data.train.labels.device
     batches, held_out = training_batches(config, data, run.process_group)
     network, final = build_network(config, blueprint, device, run)
     sgd = sgd_for(network, settings.lr, settings.momentum, settings.weight_decay, settings.nesterov)
     drop_rate = torch.zeros((), device=device)
-    step = training_step(settings, network, final, sgd, drop_rate, batches, run)
+    balance = class_weights(settings.class_weights, data.train.labels, data.classes)
+    step = training_step(settings, network, final, sgd, drop_rate, batches, run, balance)
     if settings.compile:
         run.screen.say("compiling at the first step; this takes a minute or more")
     # Compiled code and communication between processes cannot be captured in a CUDA graph.
@@ -155,12 +157,14 @@ def training_step(
     drop_rate: Tensor,
     batches: Batches,
     run: Run,
+    balance: Tensor | None,
 ) -> Callable[[Tensor, Tensor, int], dict[str, Sum]]:
     """Return a function that takes one training step.
 
     Its arguments are this process's part of a batch, images (n, c, h, w) and labels (n,), and the size of the whole batch.
     It returns sums over the whole batch for the record of the epoch, and does not synchronise with the device. `drop_rate`
-    is a scalar tensor, the probability of dropping a path, which may change between steps.
+    is a scalar tensor, the probability of dropping a path, which may change between steps; `balance` holds the weights of
+    the classes (classes,), if any.
     """
     process_group, weights = run.process_group, list(network.parameters())
     forward = torch.compile(network) if settings.compile else network
@@ -180,7 +184,7 @@ def training_step(
             own_masks = [masks[part][:, process_group.rank :: process_group.size]] if paths else []
             with autocast(settings.amp, images):
                 outputs = forward(images[part::parts], *own_masks)
-            total, main, right = losses(outputs, labels[part::parts], settings)
+            total, main, right = losses(outputs, labels[part::parts], settings, balance)
             (total / size).backward()
             loss, correct = loss + main.detach(), correct + right
         # If the output of a node is not used, the weights of the edges into the node have no gradient.
@@ -196,17 +200,17 @@ def training_step(
 
 
 def losses(
-    outputs: Tensor | tuple[Tensor, Tensor], labels: Tensor, settings: RetrainConfig
+    outputs: Tensor | tuple[Tensor, Tensor], labels: Tensor, settings: RetrainConfig, balance: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss to minimise, the loss of the main head, and the number of correct predictions, summed over the images.
 
-    `outputs` are logits (n, classes), or a pair of them with an auxiliary head; `labels` are (n,). The results are scalars.
+    `outputs` are logits (n, classes) or, with an auxiliary head, a pair of logits; `labels` are (n,). The results are scalars.
     Both heads are trained, but only the main one is kept.
     """
     logits, extra = outputs if isinstance(outputs, tuple) else (outputs, None)
-    total = main = summed_loss(logits, labels, settings.label_smoothing)
+    total = main = summed_loss(logits, labels, settings.label_smoothing, balance)
     if extra is not None:
-        total = main + settings.auxiliary * summed_loss(extra, labels, settings.label_smoothing)
+        total = main + settings.auxiliary * summed_loss(extra, labels, settings.label_smoothing, balance)
     return total, main, (logits.argmax(1) == labels).sum()
 
 
@@ -238,12 +242,12 @@ def write_network(run: Run, folder: str, trained: Trained, blueprint: Blueprint,
         run.write(f"{folder}{RunFile.GENOTYPE}", blueprint.card["genotype"])
 
 
-def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float, balance: Tensor | None = None) -> Tensor:
     """Return the cross-entropy of logits (n, classes) and labels (n,), summed over the images, as a float32 scalar.
 
-    Labels are smoothed as in Szegedy et al. 2016, section 7.
+    Labels are smoothed as in Szegedy et al. 2016, section 7; classes are weighted by `balance` (classes,), if given.
     """
-    return cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=label_smoothing)
+    return cross_entropy(logits.float(), labels, balance, reduction="sum", label_smoothing=label_smoothing)
 
 
 def result(trained: Trained, blueprint: Blueprint, recipe: RetrainConfig, run: Run) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy
 
 from rapdarts.architecture.space import SKIP, SearchSpace, Skeleton
 from rapdarts.config.experiment import Experiment, SearchConfig
@@ -36,6 +35,7 @@ from rapdarts.strategy.progressive import prune
 from rapdarts.strategy.relaxation import Architecture, mixing_weights
 from rapdarts.strategy.replicas import mean_weights, replica_seeds
 from rapdarts.strategy.rule import Rule, rule_of
+from rapdarts.training.class_weights import class_weights, mean_loss
 from rapdarts.training.cuda_graph import GraphedStep
 from rapdarts.training.meter import Sum
 from rapdarts.training.optimizer import autocast, frozen, optimizer_step, set_lr, sgd_for, to_device
@@ -55,8 +55,8 @@ def search(
 
     With several replicas, each stage trains them one after the other; the mean of their mixing weights decides which
     candidates are dropped and which genotype is derived. `table` holds the prices at the deployment skeleton (see `priced`).
-    Writes alphas.json, candidates.json and genotype.json into the run folder. Raises DivergedError if a value stops being
-    finite, and Preempted if a signal stops the run.
+    Writes alphas.json, candidates.json and genotype.json into the run folder. Raises DivergedError if a loss, weight or alpha
+    stops being finite, and Preempted if a signal stops the run.
     """
     settings, rule = config.search, rule_of(config.search, space)
     budgets = budgets_on(table, rule.limits)
@@ -91,7 +91,8 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
     supernet, architecture, sgd, adam = build_stage(config, space, data, stage.layers, stage.number)
     for remark in remarks_on_pools(supernet, data.train.labels.device):
         run.screen.say(remark)
-    step = alternation(settings, supernet, architecture, sgd, adam, penalty)
+    balance = class_weights(settings.class_weights, data.train.labels, data.classes)
+    step = alternation(settings, supernet, architecture, sgd, adam, penalty, balance)
     # The second-order gradient and recomputed cells draw the same random numbers twice, which a CUDA graph cannot do.
     eager = settings.unrolled or settings.checkpoint
     alternate = step if eager else GraphedStep(step, data.train.labels.device, run.screen.say)
@@ -166,8 +167,9 @@ def alternation(
     sgd: torch.optim.Optimizer,
     adam: torch.optim.Optimizer,
     penalty: Penalty,
+    balance: Tensor | None = None,
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor, bool], dict[str, Sum]]:
-    """Return a function that takes one step of the search.
+    """Return a function that takes one step of the search; `balance` holds the weights of the classes (classes,), if any.
 
     Its arguments are images (n, c, h, w) and labels (n,) of the training half, then those of the search half, and a flag. The
     flag is False during the warm-up. A step updates alpha on the search half, if the flag is set, and then the weights on the
@@ -184,12 +186,13 @@ def alternation(
         # Architecture: one step with the gradients of the loss on the search half and of the price.
         if warm:
             if settings.unrolled:
-                loss, task = second_order(supernet, architecture, sgd, (images, labels), (search_images, search_labels))
+                batches = (images, labels), (search_images, search_labels)
+                loss, task = second_order(supernet, architecture, sgd, *batches, balance)
                 facts["search_loss"] = loss * len(search_labels), len(search_labels)
             else:
                 with frozen(supernet), autocast(settings.amp, images):
                     logits = supernet(search_images, architecture())
-                    loss = cross_entropy(logits, search_labels)
+                    loss = mean_loss(logits, search_labels, balance)
                 task = torch.autograd.grad(loss, alpha)
                 facts |= observed("search", loss, logits, search_labels)
             price = torch.autograd.grad(penalty(architecture()), alpha)
@@ -199,7 +202,7 @@ def alternation(
         # Weights: one step on the training half.
         with autocast(settings.amp, images):
             logits = supernet(images, architecture().detach())
-            loss = cross_entropy(logits, labels)
+            loss = mean_loss(logits, labels, balance)
         optimizer_step(sgd, weights, torch.autograd.grad(loss, weights, allow_unused=True), settings.clip)
         return facts | observed("train", loss, logits, labels)
 
@@ -212,16 +215,17 @@ def second_order(
     sgd: torch.optim.Optimizer,
     train_batch: Batch,
     search_batch: Batch,
+    balance: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return the loss on the search half after a virtual step of the weights on the training half, and its gradient for alpha.
+    """Return the loss on the search half after a virtual step of the weights on the training half, and its gradients.
 
-    A batch consists of images (n, c, h, w) and labels (n,). The loss is a scalar; the gradients have the shapes of the architecture's
-    parameters.
+    A batch consists of images (n, c, h, w) and labels (n,). The loss is a scalar. The gradients are those with respect to
+    the architecture's parameters, and have their shapes.
     """
 
     def loss_on(batch: Batch, weights: Any) -> Tensor:
         images, labels = batch
-        return cross_entropy(functional_call(supernet, dict(weights), (images, architecture())), labels)
+        return mean_loss(functional_call(supernet, dict(weights), (images, architecture())), labels, balance)
 
     # The virtual step moves only the parameters that are trained.
     named = {name: weight for name, weight in supernet.named_parameters() if weight.requires_grad}

@@ -1,4 +1,4 @@
-"""The record of a search: the values and images of an epoch, and the report on the result."""
+"""The record of a search: the values and images of each epoch, and the report on the result."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def certainty_in_words(derivation: Derivation) -> str:
     if derivation.agreement:
         return derivation.agreement.words(derivation.epochs)
     return (
-        f"the entropy of the mixing weights is {100 * derivation.entropy:.1f} % of its maximum, that of equal weights."
+        f"the entropy of the mixing weights is {100 * derivation.entropy:.1f} % of the entropy of equal weights."
         " A single search cannot show whether another one would make the same choices; search.replicas=3 can"
     )
 

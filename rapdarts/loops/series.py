@@ -1,4 +1,4 @@
-"""Retraining of several networks, one after the other in one run, which continues if the training of a network diverges."""
+"""Retraining of several networks, one after the other in one run; if the training of a network diverges, the run continues."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from rapdarts.config.experiment import Experiment, RetrainConfig
 from rapdarts.data.dataset import DataSet
 from rapdarts.deploy.blueprint import Blueprint
-from rapdarts.errors import DivergedError
+from rapdarts.errors import DivergedError, plural
 from rapdarts.loops.retrain import Trained, retrain, write_network
 from rapdarts.training.run import Run
 
@@ -43,6 +43,6 @@ def retrain_once(
 def all_diverged(networks: int, recipe: RetrainConfig) -> DivergedError:
     """Return the error for a series in which the training of every network diverged."""
     return DivergedError(
-        f"none of the {networks} networks could be trained: all diverged at retrain.lr={recipe.lr:g}."
-        " Lower it, and start a new run with run=PATH."
+        f"every training diverged at retrain.lr={recipe.lr:g} ({plural(networks, 'network')})."
+        " Lower the learning rate, and start a new run with run=PATH."
     )

@@ -62,7 +62,7 @@ class AuxiliaryHead(nn.Module):
 
     Proposed by Szegedy et al. 2015; the layers are those of the code of Liu et al. 2019. It is designed for
     feature maps that a 5x5 average pool (stride 3, or 2 after the imagenet stem) reduces to 2x2. For maps of any other
-    `size` an adaptive pool takes its place, and `adaptive` is set.
+    `size`, an adaptive pool replaces the average pool, and `adaptive` is set.
     """
 
     def __init__(self, inputs: int, size: tuple[int, int], stride: int, classes: int) -> None:

@@ -34,7 +34,7 @@ class AvgPool(nn.AvgPool2d):
     """An average pool without ceil mode, (n, C, h, w) to (n, C, h', w'), with a correct gradient on a GPU.
 
     On a GPU, `torch.nn.AvgPool2d` computes a wrong gradient for padded images in channels-last order (PyTorch issue
-    188344, seen in 2.11). There, this pool adds the zeros first and then pools without padding.
+    188344, seen in 2.11). There, this pool pads the images with zeros first and then pools without padding.
     """
 
     padding: int
@@ -85,8 +85,8 @@ class OffsetConvs(nn.Module):
     """Two 1x1 convolutions, one of the pixels in even rows and columns and one of those in odd rows and columns.
 
     Maps (n, inputs, h, w) to (n, outputs, ceil(h/2), ceil(w/2)); each convolution computes half of the output channels.
-    Equivalent to two 1x1 convolutions with stride 2, the second shifted by one pixel in both directions (code of Liu et
-    al. 2019). For the shifted half, odd sides are padded with a zero row or column.
+    They are equivalent to two 1x1 convolutions with stride 2, the second shifted by one pixel in both directions (code of
+    Liu et al. 2019). For the shifted half, odd sides are padded with a zero row or column.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -113,8 +113,8 @@ class OffsetConvs(nn.Module):
 class ResidualBlock(nn.Module):
     """The reduction between single-input cells: (n, inputs, h, w) to (n, C, ceil(h/2), ceil(w/2)).
 
-    The sum of two 3x3 convolutions, the first of which has the stride, and a shortcut of an average pool and a 1x1
-    convolution (He et al. 2016; the shortcut as in Dong and Yang 2020, section 2.1). Its batch norms are affine in the
+    The output of two 3x3 convolutions, the first of which has the stride, is added to that of a shortcut: an average pool
+    and a 1x1 convolution (He et al. 2016; the shortcut as in Dong and Yang 2020, section 2.1). Its batch norms are affine in the
     supernet too, because nothing is mixed here.
     """
 
@@ -137,7 +137,7 @@ class ResidualBlock(nn.Module):
 def preprocess(space: SearchSpace, plan: CellPlan, *, affine: bool) -> tuple[nn.Module, nn.Module]:
     """Return the modules that bring a cell's (older, newer) inputs to its number of channels and to the same size.
 
-    In spaces with a single input they are identities.
+    In spaces with a single input, they are identities.
     """
     if space.inputs == 1:
         return nn.Identity(), nn.Identity()
@@ -194,7 +194,7 @@ class Classifier(nn.Module):
 class Normalise(nn.Module):
     """Normalise pixels (n, c, h, w) in 0..1 by the mean and standard deviation of each channel.
 
-    The first layer of an exported network.
+    This is the first layer of an exported network.
     """
 
     mean: Tensor

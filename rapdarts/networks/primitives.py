@@ -1,6 +1,6 @@
 """The primitives that can be placed on an edge: each is a `factory(channels, stride, affine) -> nn.Module` in PRIMITIVES.
 
-Every primitive maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride)). In the supernet `affine` is False, because
+Every primitive maps (n, C, h, w) to (n, C, ceil(h/stride), ceil(w/stride)). In the supernet, `affine` is False, because
 the scale of a batch norm would compete with the mixing weight. There, pools are followed by a batch norm as well, so
 that no candidate is favoured for the scale of its output (Liu et al. 2019, section 3.1.1).
 """

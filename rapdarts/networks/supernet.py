@@ -75,7 +75,7 @@ class SkipDropout(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # Buffers on the device, so that a step recorded as a CUDA graph reads the rate of the current epoch.
+        # These are buffers on the device, so that a captured CUDA graph reads the rate of the current epoch.
         self.register_buffer("threshold", torch.zeros((), dtype=torch.int16), persistent=False)
         self.register_buffer("scale", torch.ones(()), persistent=False)
         self.rate = 0.0
@@ -151,8 +151,8 @@ class Supernet(nn.Module):
     """All networks of a space in one, with the depth and width of `skeleton`.
 
     `dropout.rate` is the dropout rate after stride-1 skips in training; the search loop lowers it every epoch. 1/`partial`
-    of the channels go through the mixed operations; `partial` must divide the number of channels. With `checkpoint`, a
-    cell is recomputed in the backward pass instead of saving its activations.
+    of the channels go through the mixed operations; `partial` must divide the number of channels. With `checkpoint`,
+    the activations inside a cell are recomputed in the backward pass instead of being saved.
     """
 
     checkpoint: bool = False

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rapdarts.config.resources import costs_line, show
+from rapdarts.errors import plural
 from rapdarts.files import atomic
 from rapdarts.reports import confusion
 
@@ -24,6 +25,8 @@ def describe_evaluation(values: Mapping[str, Any]) -> str:
 
     names, matrix = values["classes"], values["confusion"]
     lines = [f"test accuracy {percent('test_accuracy', 'standard_error')} (standard error, n = {values['n']})"]
+    if "balanced_accuracy" in values:
+        lines.append(f"balanced accuracy {percent('balanced_accuracy', 'balanced_standard_error')} (mean over classes)")
     if "top5_accuracy" in values:
         lines.append(f"top-5 accuracy {percent('top5_accuracy', 'top5_standard_error')}")
     lines.append(
@@ -39,7 +42,7 @@ def describe_evaluation(values: Mapping[str, Any]) -> str:
     if "timing" in values:
         time, one = values["timing"], values["timing"]["latency"]
         spread = f"{show(one['p10_s'], 'latency')} to {show(one['p90_s'], 'latency')}"
-        threads = f", {time['threads']} thread{'' if time['threads'] == 1 else 's'}"
+        threads = f", {plural(time['threads'], 'thread')}"
         lines.append(
             f"one image takes {show(one['median_s'], 'latency')} (10th to 90th percentile: {spread}),"
             f" a batch of {time['batch']} gives {time['images_per_second']:,.0f} images/s, on {time['device']}{threads}"

@@ -11,7 +11,7 @@ from typing import Any
 from rapdarts.config import resolve
 from rapdarts.config.experiment import Experiment, budget_limits
 from rapdarts.config.resources import compact, duration
-from rapdarts.errors import DamagedError, InputError
+from rapdarts.errors import DamagedError, InputError, plural
 from rapdarts.files.run_files import RunFile
 
 COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")
@@ -58,7 +58,7 @@ def _row(folder: Path) -> tuple[str, ...]:
     experiment = resolve.experiment_of_run(folder)
     if not (folder / RunFile.RESULT).is_file():
         raise InputError(
-            f"{folder} contains no finished run (no result.json); leave it out, or finish it with resume=true."
+            f"{folder} contains no finished run (no result.json); leave it out, or finish the run with resume=true."
         )
     result, environment = _read(folder / RunFile.RESULT), _read(folder / RunFile.ENVIRONMENT)
     try:
@@ -129,9 +129,9 @@ def _range(values: Sequence[int]) -> str:
 
 def _settings(verb: str, experiment: Experiment) -> str:
     if verb == "rank":
-        return f"{experiment.rank.epochs} epochs"
+        return plural(experiment.rank.epochs, "epoch")
     if verb != "search":
-        return f"{experiment.retrain.epochs} epochs"
+        return plural(experiment.retrain.epochs, "epoch")
     search = experiment.search
     prices = [f"cost.{name}={value:g}" for name, value in vars(search.cost).items() if value]
     budgets = [f"budget.{name}={compact(limit, name)}" for name, limit in budget_limits(search.budget).items()]
@@ -142,4 +142,4 @@ def _machine(environment: dict[str, Any], device: str) -> str:
     """Return the device of the run; a GPU that was present but not used is not named."""
     name = "CPU" if device == "cpu" else environment["gpu"] or "CPU"
     threads = environment["threads"]
-    return f"{name}, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{name}, {plural(threads, 'thread')}"

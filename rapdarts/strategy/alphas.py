@@ -73,15 +73,15 @@ def _tree(path: Path) -> dict[str, Any]:
 def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, list[Architecture]]:
     """Read the narrowed space, the deployment skeleton and the final architectures of all replicas of a search.
 
-    Raises InputError if the file does not exist, DamagedError if it is damaged or belongs to another space.
+    Raises InputError if the file does not exist, and DamagedError if it is damaged or belongs to another space.
     """
     found = _tree(path)
     try:
         versions = {VERSION: "cells", REPLICATED_VERSION: "replicas"}
         if found["format"] != FORMAT or found["version"] not in versions or found["space"] != space.name:
             raise DamagedError(
-                f"{path} contains {found['format']} {found['version']} of the space {found['space']}, but {FORMAT}"
-                f" {VERSION} or {REPLICATED_VERSION} of {space.name} is needed."
+                f"{path} contains {found['format']} version {found['version']} for the space {found['space']}, but {FORMAT}"
+                f" version {VERSION} or {REPLICATED_VERSION} for the space {space.name} is needed."
             )
         skeleton = Skeleton(**{**found["skeleton"], "image": tuple(found["skeleton"]["image"])})
         learned = [found] if found["version"] == VERSION else list(found["replicas"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from rapdarts.cost.prices import prices
 from rapdarts.errors import InputError
 from rapdarts.strategy.exact import Budgets, Infeasible, discretize_exactly, exists, feasible
 from rapdarts.strategy.rule import Rule, rule_of
+from rapdarts.strategy.smaller_skeletons import largest, remedy
 
 MOST_CHANNELS = 65_536
 
@@ -41,7 +42,7 @@ def budgets_on(
 
 
 STEP = 0.05
-"""Step by which the required share of a budget falls while no genotype uses that share."""
+"""Step by which the required share of a budget is lowered until a genotype is found that uses that share or more."""
 
 
 def spent(space: SearchSpace, weights: np.ndarray, budgets: Budgets | None, rule: Rule) -> tuple[Budgets | None, str]:
@@ -97,7 +98,7 @@ def _using(share: float, budgets: Budgets, name: str, limit: float) -> Budgets:
 def check_budgets(settings: SearchConfig, table: PriceTable) -> None:
     """Raise InputError if no genotype meets the budgets at the table's skeleton.
 
-    The message gives the cost of the cheapest genotype and the largest skeletons that would fit.
+    The message gives the cost of the cheapest genotype and the smallest changes to the skeleton that would suffice.
     """
     space, skeleton = table.space, table.skeleton
     rule = rule_of(settings, space)
@@ -116,15 +117,7 @@ def check_budgets(settings: SearchConfig, table: PriceTable) -> None:
             there = prices(replace(settings, latency=""), space, smaller)
             return feasible(space, budgets_on(there, counted), cap)
 
-        sizes = {
-            "channels": largest(lambda channels: fits(replace(skeleton, channels=channels)), 2, skeleton.channels - 1),
-            "layers": largest(
-                lambda layers: fits(replace(skeleton, layers=layers)), space.fewest_layers, skeleton.layers - 1
-            ),
-        }
-        would = " or ".join(f"skeleton.{name}={size}" for name, size in sizes.items() if size)
-        remedy = f"raise the budget, or set {would}" if would else "raise the budget; no smaller network fits either"
-        raise InputError(f"{str(error).rstrip('.')}; {remedy}.") from None
+        raise InputError(f"{str(error).rstrip('.')}; {remedy(skeleton, space, fits)}.") from None
 
 
 def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> int:
@@ -146,17 +139,3 @@ def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> in
             "skeleton.channels=auto cannot be used with a latency table, which is valid for one width only; give a number."
         )
     return largest(fits, 2, MOST_CHANNELS) or 2
-
-
-def largest(fits: Callable[[int], bool], low: int, high: int) -> int | None:
-    """Return the largest number from `low` to `high` that fits, or None if `low` does not; if a number fits, so must all below."""
-    if high < low or not fits(low):
-        return None
-    step = low
-    while low + step <= high and fits(low + step):
-        low, step = low + step, 2 * step
-    over = min(low + step, high + 1)
-    while over - low > 1:
-        middle = (low + over) // 2
-        low, over = (middle, over) if fits(middle) else (low, middle)
-    return low

@@ -119,7 +119,7 @@ def derive(
 
     The result is the best of all allowed genotypes if the rule has budgets, if `count` is above 1, or if the plain rule
     would leave an output without a path from the inputs. Raises DivergedError if a weight is not finite, InputError if no
-    cell meets the cap on skips, Infeasible if no genotype is within the budgets.
+    cell meets the cap on skips, and Infeasible if no genotype is within the budgets.
     """
     exact = rule.exact or count > 1
     if not exact:
@@ -179,7 +179,7 @@ def derive_jointly(
 
 @contextmanager
 def where_infeasible(full: SearchSpace, left: SearchSpace, table: PriceTable, rule: Rule) -> Iterator[None]:
-    """Turn an Infeasible into an InputError with the lowest cost of the remaining candidates and that in the full space."""
+    """Turn an Infeasible into an InputError with the lowest cost among the remaining candidates and in the full space."""
     limits, max_skips = rule.limits, rule.max_skips
     try:
         yield

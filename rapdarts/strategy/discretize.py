@@ -1,4 +1,4 @@
-"""Discretisation of mixing weights to a genotype by the rules of DARTS and P-DARTS, with ties and the cap on skips defined."""
+"""Discretisation of mixing weights to a genotype by the rules of DARTS and P-DARTS, including ties and the cap on skips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from rapdarts.architecture.cell import Cell
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SKIP, SearchSpace
-from rapdarts.errors import DivergedError, InputError
+from rapdarts.errors import DivergedError, InputError, plural
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ def discretize(space: SearchSpace, weights: np.ndarray, max_skips: int | None = 
 
     Each edge takes its strongest open primitive that may be derived, and each node keeps its strongest edges. While the
     normal cell has more than `max_skips` skips, the weakest skip is excluded and the cell is derived again (Chen et al.
-    2019, section 3.3, and its code). Without a cap this is the rule of Liu et al. 2019, section 2.4. Ties go to the
+    2019, section 3.3, and its code). Without a cap, this is the rule of Liu et al. 2019, section 2.4. Ties go to the
     lowest edge, then to the lowest primitive.
 
-    Raises DivergedError if a weight is not finite, InputError if no cell meets the cap or a node has too few edges
+    Raises DivergedError if a weight is not finite, and InputError if no cell meets the cap or a node has too few edges
     with a primitive to derive.
     """
     if not np.isfinite(weights).all():
@@ -91,7 +91,7 @@ def _strongest(space: SearchSpace, strength: np.ndarray) -> Pairs:
         kept = sorted(into, key=lambda edge: -peak[edge])[: space.edges_kept(node)]
         if any(peak[edge] == CLOSED for edge in kept):
             raise InputError(
-                f"node {node} keeps {len(kept)} edges, but fewer have a primitive left to derive in the space {space.name};"
+                f"node {node} keeps {plural(len(kept), 'edge')}, but fewer have a primitive left to derive in the space {space.name};"
                 " keep more candidates."
             )
         pairs += [(edge, int(best[edge])) for edge in sorted(kept)]
@@ -109,7 +109,7 @@ def _with_few_skips(space: SearchSpace, strength: np.ndarray, max_skips: int) ->
         left = [pair for pair in skips if strength[pair] != STRUCK]
         if not left:
             raise InputError(
-                f"no normal cell with at most {max_skips} skips is left in this space; raise search.max_skips."
+                f"no normal cell with at most {plural(max_skips, 'skip')} is left in this space; raise search.max_skips."
             )
         strength[min(left, key=lambda pair: strength[pair])] = STRUCK
 

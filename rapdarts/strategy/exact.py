@@ -12,7 +12,7 @@ from rapdarts.architecture.genotype import Genotype, one_hot
 from rapdarts.architecture.space import SKIP, SearchSpace
 from rapdarts.config.resources import RESOURCES, show
 from rapdarts.cost.expected import choice_costs
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, plural
 from rapdarts.strategy.discretize import Candidate, discretize, score
 from rapdarts.strategy.paths import ONE_SKIP_PATH, not_crossed, skip_paths, unbridged
 
@@ -23,7 +23,7 @@ class Budgets:
 
     `names` are the resources, in the order of the first axis. `fixed` (resources,) is the cost of the parts that no choice
     changes, and `prices` (resources, kinds, edges, primitives) is the cost that a choice adds. `bounds` and `floors`
-    (resources,) are the highest and the lowest allowed cost; without `floors` there is no lowest cost. All are float64.
+    (resources,) are the highest and the lowest allowed cost; without `floors`, there is no lower bound. All are float64.
     """
 
     names: tuple[str, ...]
@@ -92,7 +92,7 @@ def discretize_exactly(
     ties go to the lowest edges, then to the lowest primitives.
 
     Raises DivergedError if a weight is not finite, InputError if a node has too few edges with a primitive to derive,
-    Infeasible if no genotype is within the budgets.
+    and Infeasible if no genotype is within the budgets.
     """
     plain = one_hot(space, discretize(space, weights)) > 0
     program = Program(space, budgets, max_skips)
@@ -200,7 +200,7 @@ def no_genotype(space: SearchSpace, budgets: Budgets | None, max_skips: int | No
 
 def conditions_in_words(space: SearchSpace, max_skips: int | None) -> str:
     """Return the conditions on a genotype besides budgets as text that follows a noun, or "" if there are none."""
-    skips = [] if max_skips is None else [f"at most {max_skips} skips in its normal cell"]
+    skips = [] if max_skips is None else [f"at most {plural(max_skips, 'skip')} in its normal cell"]
     paths = [ONE_SKIP_PATH] if space.skip_paths == "one" else []
     return f" with {' and '.join(skips + paths)}" if skips or paths else ""
 

@@ -31,7 +31,7 @@ def unbridged(space: SearchSpace, chosen: np.ndarray) -> np.ndarray | None:
 def not_crossed(space: SearchSpace, chosen: np.ndarray, carrying: Sequence[str]) -> np.ndarray | None:
     """Return the choices of `carrying` primitives that would lead from reached nodes to unreached ones, as a mask.
 
-    `chosen` is one-hot (kinds, edges, primitives). The mask, of bool, has the same shape; it covers the first kind of cell
+    `chosen` is one-hot (kinds, edges, primitives). The boolean mask has the same shape; it covers the first kind of cell
     with an output that `carrying` primitives do not reach. A cell with all outputs reached has at least one of these
     choices. Returns None if all outputs are reached.
     """
@@ -52,7 +52,7 @@ def not_crossed(space: SearchSpace, chosen: np.ndarray, carrying: Sequence[str])
 def skip_paths(space: SearchSpace, chosen: np.ndarray) -> list[np.ndarray]:
     """Return the skip-only paths from a cell's input to its output, each as a mask of its choices (kinds, edges, primitives).
 
-    The cell has one input. `chosen` is one-hot (kinds, edges, primitives); the masks are of bool.
+    The cell has one input. `chosen` is one-hot (kinds, edges, primitives); the masks are boolean.
     """
     column = space.columns[SKIP]
     to_node: list[list[np.ndarray]] = [[np.zeros(chosen.shape, dtype=bool)], *([] for _ in range(space.nodes))]

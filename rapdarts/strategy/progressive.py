@@ -26,7 +26,7 @@ def prune(
     `max_skips` skips in the normal cell. If the strongest candidates allow no such genotype, or if the check takes
     too long, the choices of the best such genotype are kept, each in place of the weakest candidate of its edge.
 
-    Raises DivergedError if a weight is not finite, Infeasible if no genotype of `space` itself is within the budgets.
+    Raises DivergedError if a weight is not finite, and Infeasible if no genotype of `space` itself is within the budgets.
     """
     if not np.isfinite(weights).all():
         raise DivergedError("the mixing weights are not finite, so candidates cannot be pruned. Lower search.alpha_lr.")

@@ -13,9 +13,9 @@ class Architecture(nn.Module):
     """Architecture parameters alpha (kinds, edges, primitives), shared by all cells of a kind.
 
     The mixing weights are the softmax of alpha over the open candidates of an edge (Liu et al. 2019, Eq. 2). Closed
-    candidates have entries in alpha, but no weight and no gradient. With `edge_normalization` there are also parameters
+    candidates have entries in alpha, but no weight and no gradient. With `edge_normalization`, there are also parameters
     beta (kinds, edges); their softmax over the edges into a node weights these edges (Xu et al. 2020, section 3.3). Both are
-    initialised with normal numbers of standard deviation `deviation`.
+    initialised with normally distributed numbers of standard deviation `deviation`.
     """
 
     mask: Tensor

@@ -18,7 +18,7 @@ def replica_seeds(seed: int, replicas: int) -> list[int]:
 def on_common_candidates(
     spaces: Sequence[SearchSpace], weights: Sequence[np.ndarray]
 ) -> tuple[SearchSpace, list[np.ndarray]]:
-    """Return the space of the candidates that at least one replica has left, and each replica's mixing weights on it.
+    """Return the space of the candidates that at least one replica still has, and each replica's mixing weights on it.
 
     The weights of each replica are (kinds, edges, primitives). A candidate that a replica has dropped gets that replica's
     smallest weight on the edge.

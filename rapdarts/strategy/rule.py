@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.experiment import SearchConfig, budget_limits
 from rapdarts.config.resources import show
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, plural
 from rapdarts.strategy.exact import Budgets
 from rapdarts.strategy.paths import ONE_SKIP_PATH
 
@@ -79,8 +79,8 @@ def rule_name(settings: SearchConfig) -> str:
 def spending(settings: SearchConfig, limits: Mapping[str, float]) -> dict[str, float]:
     """Return the share of each budget that must be used if that budget binds, by resource.
 
-    By default there is no such share for latency, which is measured with an error, or for a resource with a coefficient,
-    which is meant to be cheap.
+    By default, there is no such share for latency, which is measured with an error, or for a resource with a price in
+    `settings.cost`, which is meant to be cheap.
     """
     if settings.spend >= 0:
         return {name: settings.spend for name in limits if settings.spend > 0}
@@ -99,7 +99,7 @@ def words_of(rule: Rule, space: SearchSpace, budgets: Budgets | None) -> str:
 def cap_in_words(rule: Rule, space: SearchSpace) -> str:
     """Return a rule's conditions on skips in words, each after a comma, or "" if there are none."""
     cap = rule.max_skips
-    skips = "" if cap is None else f", at most {cap} skip{'' if cap == 1 else 's'} in the normal cell"
+    skips = "" if cap is None else f", at most {plural(cap, 'skip')} in the normal cell"
     one = rule.exact and space.skip_paths == "one"
     return f"{skips}{f', {ONE_SKIP_PATH}' if one else ''}"
 

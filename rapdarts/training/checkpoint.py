@@ -51,7 +51,7 @@ def load_checkpoint(path: Path, origin: Mapping[str, str]) -> tuple[dict[str, An
                 continue
             state = _read(candidate, origin)
             if problems:
-                # Otherwise the next save would overwrite the intact checkpoint with the damaged one.
+                # Otherwise, the next save would overwrite the intact checkpoint with the damaged one.
                 os.replace(path, path.with_name(path.name + ".damaged"))
             return state, "; ".join(problems)
         except _Damage as damage:

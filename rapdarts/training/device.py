@@ -45,7 +45,7 @@ def training_device(name: str, threads: int) -> torch.device:
 def keep_freed_memory() -> bool:
     """Make this process keep the memory it frees, because every training step allocates the same gigabytes again.
 
-    Otherwise glibc returns every large tensor to the system, which maps and zeroes each page of the next tensor again
+    Otherwise, glibc returns every large tensor to the system, which maps and zeroes each page of the next tensor again
     (docs/performance.md has the timings). Returns whether the C library supports these settings.
     """
     try:

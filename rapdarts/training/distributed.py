@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rapdarts.errors import DeviceError, InputError, RapdartsError, of_all
+from rapdarts.errors import DeviceError, InputError, RapdartsError, of_all, plural
 
 TIMEOUT = timedelta(seconds=45)
 """Time a process waits for the others within a step before it considers them lost."""
@@ -111,7 +111,7 @@ class ProcessGroup:
         if others:
             raise of_all(
                 RapdartsError(
-                    f"{what} of process {', '.join(map(str, others))} differ from those of process 0; start all processes"
+                    f"{what} of {_in_words(others)} differ from those of process 0; start all processes"
                     " with the same command, program and data, on machines of the same kind."
                 )
             )
@@ -147,9 +147,9 @@ class ProcessGroup:
         flags[self.rank] = failed
         with self._communication():
             dist.all_reduce(flags, group=self.patient)
-        others = ", ".join(str(rank) for rank, flag in enumerate(flags.tolist()) if flag)
+        others = [rank for rank, flag in enumerate(flags.tolist()) if flag]
         if others and not failed:
-            raise of_all(RapdartsError(f"process {others} could not {task}; see the error it reports."))
+            raise of_all(RapdartsError(f"{_in_words(others)} could not {task}; see the error reported there."))
 
     @contextmanager
     def _communication(self) -> Iterator[None]:
@@ -158,10 +158,10 @@ class ProcessGroup:
             yield
         except RuntimeError:
             time.sleep(1)  # gives the system time to detect every broken connection
-            lost = [str(rank) for rank in range(self.size) if rank != self.rank and not self._is_connected(rank)]
-            who = f"process {', '.join(lost)}" if lost else "another process"
+            lost = [rank for rank in range(self.size) if rank != self.rank and not self._is_connected(rank)]
+            who, were = _in_words(lost) if lost else "another process", "were" if len(lost) > 1 else "was"
             raise DeviceError(
-                f"{who} of the {self.size} in this job was lost, or did not answer for {TIMEOUT.seconds} s. Start the job"
+                f"{who} of the {self.size} in this job {were} lost, or did not answer for {TIMEOUT.seconds} s. Start the job"
                 " again with the same command, and add resume=true if there is a checkpoint."
             ) from None
 
@@ -172,6 +172,11 @@ class ProcessGroup:
             return True
         except RuntimeError:
             return False
+
+
+def _in_words(ranks: Sequence[int]) -> str:
+    """Return processes in words: process 1, or processes 1, 3."""
+    return f"process{'es' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
 
 
 SINGLE_PROCESS = ProcessGroup()
@@ -197,8 +202,8 @@ def joined(device: str) -> Iterator[ProcessGroup]:
     if gpu:
         if local >= torch.cuda.device_count():
             raise DeviceError(
-                f"there are more processes than the {torch.cuda.device_count()} GPUs of this machine; start one process"
-                " per GPU, or add device=cpu."
+                f"this machine has {plural(torch.cuda.device_count(), 'GPU')}, but more processes of this job; start one"
+                " process per GPU, or add device=cpu."
             )
         torch.cuda.set_device(local)
         # If a GPU waits for a lost process, torch ends this process after TIMEOUT plus four times this wait for its dumps.

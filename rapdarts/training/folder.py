@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ def claimed(
     origin: Mapping[str, str],
     processes: int,
     screen: Screen,
+    about: Sequence[str],
 ) -> Iterator[tuple[Path, dict[str, Any] | None]]:
     """Lock the run folder, and yield it with the state to resume from, or None if the run starts from the beginning.
 
@@ -61,6 +62,8 @@ def claimed(
         files.write_atomically(folder / RunFile.ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
         together = f", {processes} processes" if processes > 1 else ""
         threads = f"the CPU with {environment['threads']} thread{'s' if environment['threads'] > 1 else ''}"
+        for line in about:
+            screen.say(line)
         screen.say(f"{verb} {name} in {folder}, on {environment['gpu'] or threads}{together}")
         yield folder, resumed
     finally:
@@ -127,7 +130,7 @@ def _load(folder: Path, origin: Mapping[str, str], screen: Screen) -> dict[str, 
 
 
 def _environment_of(folder: Path, verb: str, device: str, processes: int, screen: Screen) -> dict[str, Any]:
-    """Return the content of environment.json: the environments of the start and of every resume. Report differences between them."""
+    """Return the content of environment.json: the environments in which the run was started and resumed. Also report changes."""
     now, path = _environment(verb, device, processes), folder / RunFile.ENVIRONMENT
     try:
         first = {"processes": 1, **json.loads(path.read_text(encoding="utf-8"))}

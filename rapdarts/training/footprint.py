@@ -53,7 +53,7 @@ def footprint(step: Callable[[], object], resident: Iterable[Tensor] = ()) -> Fo
         step()
     moments: list[tuple[int, int]] = []
     for each, fixed in sorted(((each, fixed) for fixed, each in alive.moments), reverse=True):
-        if not moments or fixed > moments[-1][0]:  # otherwise a moment in the list has at least as much of both
+        if not moments or fixed > moments[-1][0]:  # otherwise, a moment in the list is at least as large in both
             moments.append((fixed, each))
     return Footprint(tuple(moments))
 

@@ -20,7 +20,7 @@ from rapdarts.files.run_files import RunFile
 
 
 class Log:
-    """Log of a run, with one record per epoch; without a folder nothing is written. TensorBoard errors never stop the training."""
+    """Log of a run, with one record per epoch; without a folder, nothing is written. TensorBoard errors never stop the training."""
 
     def __init__(self, folder: Path | None, keep_bytes: int) -> None:
         self.path = folder / RunFile.METRICS if folder else Path(os.devnull)

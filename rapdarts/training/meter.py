@@ -1,4 +1,4 @@
-"""Means of losses and accuracies over an epoch, without synchronising with the device in every step."""
+"""Means of losses and accuracies over an epoch, computed without synchronising with the device in every step."""
 
 from __future__ import annotations
 

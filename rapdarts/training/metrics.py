@@ -20,6 +20,8 @@ class Evaluation:
     correct: int
     n: int
     loss: float
+    balanced: tuple[float, float] | None = None
+    """Mean recall over the classes and its standard error, if the classes differ in size."""
 
     @property
     def accuracy(self) -> float:
@@ -33,12 +35,22 @@ class Evaluation:
 
     @property
     def plain(self) -> dict[str, float]:
-        """Accuracy, its standard error, n and the loss, by name."""
+        """Accuracy, its standard error, n, the loss, and the balanced accuracy if there is one, by name."""
         facts = {"test_accuracy": self.accuracy, "standard_error": self.standard_error, "n": self.n}
+        if self.balanced:
+            facts |= {"balanced_accuracy": self.balanced[0], "balanced_standard_error": self.balanced[1]}
         return {**facts, "test_loss": self.loss}
 
     def __str__(self) -> str:
-        return f"{100 * self.accuracy:.2f} % +- {100 * self.standard_error:.2f} % (standard error, n = {self.n})"
+        found = f"{100 * self.accuracy:.2f} % +- {100 * self.standard_error:.2f} % (standard error, n = {self.n})"
+        if self.balanced:
+            mean, error = self.balanced
+            found += f", balanced accuracy {100 * mean:.2f} % +- {100 * error:.2f} % (mean over classes)"
+        return found
+
+
+UNEQUAL = 1.5
+"""Smallest ratio of the largest to the smallest class at which the balanced accuracy is also reported."""
 
 
 @torch.no_grad()
@@ -70,8 +82,22 @@ def topk_correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
 
 def evaluate_logits(logits: Tensor, labels: Tensor) -> Evaluation:
     """Evaluate logits (n, classes) for images with labels (n,)."""
-    loss = nn.functional.cross_entropy(logits, labels).item()
-    return Evaluation(int(topk_correct(logits, labels).sum()), len(labels), loss)
+    loss, correct = nn.functional.cross_entropy(logits, labels).item(), topk_correct(logits, labels)
+    return Evaluation(int(correct.sum()), len(labels), loss, balanced_accuracy(correct, labels))
+
+
+def balanced_accuracy(correct: Tensor, labels: Tensor) -> tuple[float, float] | None:
+    """Return the mean recall over the classes and its standard error; None if the classes differ little in size.
+
+    `correct` (n,) says which images with labels (n,) were classified correctly. The error is that of independent binomial
+    recalls.
+    """
+    classes, sizes = labels.unique(return_counts=True)
+    recall = torch.bincount(labels, correct.double())[classes] / sizes
+    if sizes.max() < UNEQUAL * sizes.min():
+        return None
+    variance = (recall * (1 - recall) / sizes).sum() / len(sizes) ** 2
+    return recall.mean().item(), variance.sqrt().item()
 
 
 def confusion(logits: Tensor, labels: Tensor) -> Tensor:

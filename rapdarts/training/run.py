@@ -48,7 +48,7 @@ class Stateful(Protocol):
 
 
 class Run:
-    """A search or retraining in its folder, created by `session.open_run`; use `epochs`, `batches`, `log` and `write`."""
+    """A run in its folder, created by `session.open_run`; a training loop calls `epochs`, `batches`, `log` and `write`."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Run:
 
         Restores `objects` from a checkpoint that was written in this stage. A stage that is already finished yields no
         epoch, and restores only the objects named in `carries`, which later stages need. The random numbers of a step are
-        drawn from `stream`, a seed and a stage number; by default, the run's seed and the number of stages before this one.
+        drawn from `stream`, a seed and a stage number; the default is the run's seed and the number of stages before this one.
         """
         self.objects, self.stream = objects, stream or (self.seed, self.stage)
         if self._resumed and self.stage < self._resumed["stage"]:
@@ -174,7 +174,7 @@ class Run:
         return [json.loads(line) for line in self.log_file.path.read_text(encoding="utf-8").splitlines()]
 
     def seconds(self) -> float:
-        """Return the time spent in all epochs, in seconds, including those before a resume."""
+        """Return the time spent in all epochs, in seconds, including those before the run was resumed."""
         return round(sum(record["seconds"] for record in self.records()), 1)
 
     # --- the folder ----------------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ class Run:
                 failure = error
         (failed,) = self.process_group.agree(int(failure is not None))
         if failed:
-            raise failure or of_all(StorageError("process 0 could not save; see the error it reports."))
+            raise failure or of_all(StorageError("process 0 could not save; see the error reported there."))
         self.saved_at = time.monotonic()
 
     def _diverged(self, sign: str) -> DivergedError:

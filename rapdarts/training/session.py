@@ -1,11 +1,11 @@
-"""Opening a run: its folder is locked, signals stop it, and status.json records how it ended."""
+"""Opening a run: its folder is locked, signals stop the run, and status.json records how the run ended."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,14 @@ def open_run(
     inputs: Mapping[str, str],
     progress: bool = True,
     process_group: ProcessGroup = SINGLE_PROCESS,
+    about: Sequence[str] = (),
 ) -> Iterator[Run]:
-    """Create or reopen a run folder, hold its lock, and record how the run ended; show progress if `progress` is set.
+    """Create or reopen a run folder, hold its lock, and record how the run ended.
 
-    `inputs` are fingerprints, by name, of everything else the run depends on (data, genotype); a resume with different
-    fingerprints is refused. Only the first of several processes opens the folder; all start from the state that it reads there.
+    Show progress if `progress` is set, beginning with the lines `about` the data.
+
+    `inputs` are fingerprints, by name, of everything else the run depends on (data, genotype); resuming with
+    different fingerprints is refused. Only the first of several processes opens the folder; all start from the state that it reads there.
     Raises InputError, BusyError, StorageError or DamagedError, each before anything in the folder is changed.
     """
     origin = {"command": verb, **inputs}
@@ -51,7 +54,7 @@ def open_run(
         with process_group.all_or_none("open the run's folder"):
             if process_group.is_main:
                 folder, resumed = resources.enter_context(
-                    claimed(verb, config, launch, name, origin, process_group.size, screen)
+                    claimed(verb, config, launch, name, origin, process_group.size, screen, about)
                 )
                 begin = {"folder": str(folder), "resumed": resumed}
         begin = process_group.broadcast(begin)

@@ -73,8 +73,8 @@ def test_a_node_may_have_fewer_edges_than_a_search_keeps() -> None:
     """Such a genotype is valid but has no one-hot weights. If a space keeps all edges, none may be missing."""
     full, one = (("conv", 0), ("skip", 1)), (("conv", 1),)
     for nodes, words in [
-        ((full, one, full), "cell normal, node 1 has 1 edges, but mixing weights need the 2 that a search keeps."),
-        ((full, full, ()), "cell normal, node 2 has 0 edges, but mixing weights need the 2 that a search keeps."),
+        ((full, one, full), "cell normal, node 1 has 1 edge, but mixing weights need 2, as many as a search keeps."),
+        ((full, full, ()), "cell normal, node 2 has 0 edges, but mixing weights need 2, as many as a search keeps."),
     ]:
         genotype = same(Cell(2, nodes, tuple(2 + number for number, node in enumerate(nodes) if node)))
         validate(genotype, SPACE, "file")
@@ -139,12 +139,12 @@ def test_random_genotypes_are_uniform() -> None:
         inputs[tuple(source for _, source in node)] += 1
         primitives.update(primitive for primitive, _ in node)
     assert set(inputs) == {(0, 1), (0, 2), (1, 2)} and set(primitives) == {"pool", "skip", "conv"}
-    # Within five standard deviations of one third.
+    # Every share is within five standard deviations of one third.
     assert all(abs(count / draws - 1 / 3) < 5 * (2 / 9 / draws) ** 0.5 for count in inputs.values())
     assert all(abs(count / draws / 2 - 1 / 3) < 5 * (2 / 9 / draws / 2) ** 0.5 for count in primitives.values())
 
 
-def test_random_genotypes_draw_open_candidates_only() -> None:
+def test_random_genotypes_use_only_open_candidates() -> None:
     rng = np.random.default_rng(0)
     mask = rng.random(SPACE.mask.shape) < 0.5
     mask[:, :, 0] = True  # none stays open but is never derived

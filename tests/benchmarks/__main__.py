@@ -38,10 +38,10 @@ PARTS = {
 }
 
 ON_GPU = ("agreement", "protocol", "retrain")
-"""Parts meant for a GPU, which run only on request: on a CPU they take too long, or show nothing that the tests do not."""
+"""Parts meant for a GPU, which run only on request: on a CPU, they take too long, or show nothing that the tests do not show."""
 
 SEARCH_BATCH = 32
-"""Images in a batch in the parts `search` and `memory`: the 96 of P-DARTS take too long on a CPU."""
+"""Images in a batch in the parts `search` and `memory`; P-DARTS' batch of 96 takes too long on a CPU."""
 
 
 def arguments() -> argparse.ArgumentParser:

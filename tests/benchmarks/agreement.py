@@ -21,19 +21,19 @@ from tests.benchmarks.turns import say, table
 LAYERS, CHANNELS, IMAGE, CLASSES, BATCH = 3, 16, (3, 16, 16), 10, 16
 SPACES = ("darts", "filters")
 KINDS = {"float64": (torch.float64, "none"), "float32": (torch.float32, "none"), "bf16": (torch.float32, "bf16")}
-"""Precisions: the type of weights and images, and the search's `amp`. Our kernels do not support float64; torch's replace them."""
+"""Precisions: the type of weights and images, and the search's `amp`. In float64, which our kernels do not support, torch's kernels run."""
 
 EXACT = 1e-10
-"""The largest relative difference in float64."""
+"""Largest relative difference allowed in float64."""
 
 TIMES = 3
-"""In lower precision, the batched supernet may differ from float64 this many times as much as the plain one: it adds in another order."""
+"""In lower precision, the batched supernet may differ from float64 this many times as much as the plain one: it sums in another order."""
 
 SLACK = {"logits": 1e-5, "gradients": 0.05}
-"""In lower precision, the smallest tolerance: rounding differs, and may change the sign before a ReLU and so the gradients."""
+"""Smallest tolerance in lower precision: rounding may change the sign of a ReLU's input, and therefore gradients."""
 
 FLOOR = 1e-3
-"""Differences of a gradient are relative to its norm, but at least to this share of the largest norm: a norm may be almost zero."""
+"""The difference of a gradient is divided by its norm, or by this share of the largest norm, since a norm may be almost zero."""
 
 
 def measure(device: torch.device) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def agree(plain: Mapping[str, float], batched: Mapping[str, float], exactly: boo
 def results(
     supernet: Supernet | BatchedSupernet, alpha: Architecture, images: Tensor, amp: str = "none"
 ) -> dict[str, Tensor]:
-    """Return the logits, and the gradients of a loss for alpha, the images and every weight, named as in the plain supernet."""
+    """Return the logits, and the gradients of a loss for alpha, the images and every weight, under the plain supernet's names."""
     architecture = deepcopy(alpha).to(images.device, images.dtype)
     x = images.detach().requires_grad_()
     labels = torch.arange(len(x), device=x.device) % CLASSES

@@ -28,7 +28,7 @@ SKIPS = 2
 """P-DARTS' own cap on skips."""
 
 TIGHT = 0.85
-"""The budgets of `derive`, as a share of the costs of the genotype derived without them, so that they always bind."""
+"""The budgets of `derive`, as a share of the costs of the genotype derived without budgets; below 1, so that they always bind."""
 
 
 def derivations(rounds: int, warm_up: int) -> dict[str, Any]:

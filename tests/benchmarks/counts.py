@@ -52,8 +52,8 @@ def saved_bytes(run: Callable[[], object], left_out: Iterable[Tensor]) -> int:
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
     """Return the bytes by which the memory of this process, which should be a new one, rises during `run`.
 
-    On a GPU this is the memory reserved by torch, because the pool of a CUDA graph does not count as allocated between two
-    replays. On a CPU it is resident memory; the reuse of memory that was freed but not returned is not counted.
+    On a GPU, this is the memory reserved by torch, because the pool of a CUDA graph does not count as allocated between two
+    replays. On a CPU, it is resident memory; the reuse of memory that was freed but not returned to the system is not counted.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -26,7 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def measure(sizes: Sizes, cases: Sequence[str], device: torch.device) -> dict[str, Any]:
-    """Return the bytes of every case and variant: of live tensors, expected for a process, and measured in a process's first steps."""
+    """Return the bytes of live tensors, the bytes expected for a process, and the bytes measured in one, for every case and variant."""
     figures = {case: {name: _variant(case, name, sizes, device) for name in VARIANTS} for case in cases}
     return {"sizes": asdict(sizes), "cases": figures}
 
@@ -54,7 +54,7 @@ def stage_of(case: str, name: str, sizes: Sizes, device: torch.device) -> Stage:
 def taken(case: str, name: str, sizes: Sizes, device: torch.device, threads: int) -> int:
     """Return the bytes by which this process grows while it builds a stage and takes its first weight steps and alternations.
 
-    On a GPU this is the memory reserved by torch, including the pools of CUDA graphs.
+    On a GPU, this is the memory reserved by torch, including the pools of CUDA graphs.
     """
     training_device(str(device), threads)
     stage = stage_of(case, name, sizes, device)

@@ -25,7 +25,7 @@ PASSES = 4
 
 
 class Watch:
-    """Time stamps from the clock of a device, and the seconds between two of them."""
+    """Timestamps from the clock of a device, and the seconds between two of them."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.clock = device, clock(device)
@@ -47,7 +47,7 @@ class Watch:
 def watched(stage: Stage, steps: int, warm_up: int) -> tuple[list[float], list[float] | None]:
     """Return the seconds of `steps` alternations at a stage and of the supernet's passes in each, after `warm_up` untimed ones.
 
-    This runs the search's own loop, with its batches, prices, optimisers and record. A GPU replays whole steps, so
+    This runs the search's own loop, with its batches, prices, optimisers and metrics. A GPU replays whole steps, so
     the passes inside them cannot be timed, and the second value is None.
     """
     watch, asked, passes = Watch(stage.device), [], []

@@ -31,7 +31,7 @@ from tests.benchmarks.turns import (
 STAGES = tuple(case for case in CASES if case.startswith("darts"))
 STEPS = ("weight_step", "alternation")
 COPIED = {"cuda": 2**30, "cpu": 2**27}
-"""Size in bytes of the copy that measures memory bandwidth, larger than any cache."""
+"""Size in bytes of the copy that measures memory bandwidth; it is larger than any cache."""
 
 
 def measure(sizes: Sizes, cases: Sequence[str], device: torch.device, rounds: int, warm_up: int) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def copy_figures(device: torch.device, rounds: int, warm_up: int) -> dict[str, A
 
 
 def floor_bytes(contender: Plain | Batched) -> int:
-    """Return the bytes an alternation must move: tensors kept for the backward passes, written and read, and weights, read twice."""
+    """Return the bytes an alternation must move: it writes and reads tensors kept for the backward passes, and reads weights twice."""
     kept = sum(counts.saved_bytes(run, contender.learned) for run in (contender.alpha_pass, contender.weight_pass))
     return 2 * kept + 2 * sum(weight.nbytes for weight in contender.weights)
 
@@ -98,7 +98,7 @@ def _stage(
 
 
 def _turns(case: str, stages: Mapping[str, Stage], rounds: int, warm_up: int) -> tuple[dict[str, int], dict[str, Any]]:
-    """Return the floor of every build in bytes, and the times of all their steps, run alternately."""
+    """Return the floor of every build in bytes, and the times of the steps of all builds, which run alternately."""
     builds = {name: BUILDS[name.split()[0]](stage) for name, stage in stages.items()}
     say(f"{case}: counting")
     moved = {name: floor_bytes(contender) for name, contender in builds.items()}
@@ -122,7 +122,7 @@ def report(figures: Mapping[str, Any]) -> str:
         lines += rows(case, stage["predicted_s"], seconds)
     lines += rows(what, total, seconds)
     parts.append(
-        f"{table(lines)}\n{predicted['basis']}: in a stage {plan['weight_step']:,} weight steps"
+        f"{table(lines)}\n{predicted['basis']}: each stage has {plan['weight_step']:,} weight steps"
         f" and {plan['alternation']:,} alternations ({plan['epochs']} epochs of {plan['steps_an_epoch']:,} steps)"
     )
     return "\n\n".join(parts)

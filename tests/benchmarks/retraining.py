@@ -41,7 +41,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 """Settings of retraining that are measured; all but the first use the channels-last layout, like every retraining.
 
-"By trial" lets cuDNN time its kernels and take the fastest, which searches and retrainings forbid, to stay reproducible.
+"By trial" lets cuDNN time its kernels and choose the fastest. Searches and retrainings forbid this, to stay reproducible.
 """
 
 

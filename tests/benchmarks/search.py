@@ -24,7 +24,7 @@ PASSES = ("alpha_pass", "weight_pass")
 def measure(
     sizes: Sizes, cases: Sequence[str], amp: str, device: torch.device, rounds: int, warm_up: int
 ) -> dict[str, Any]:
-    """Measure every case: passes and steps alternately, operators, bytes and memory, and the search's own step."""
+    """Measure every case: times of passes and steps, operators, bytes kept, peak memory, and the search's own step."""
     measured = {case: _case(case, sizes, amp, device, rounds, warm_up) for case in cases}
     return {"sizes": asdict(sizes), "amp": amp, "cases": measured}
 
@@ -57,7 +57,7 @@ def _turns(case: str, stage: Stage, rounds: int, warm_up: int) -> dict[str, Any]
 def _own_steps(stage: Stage, timed_alone: Mapping[str, Any], rounds: int, warm_up: int) -> dict[str, Any]:
     """Time the search's own alternations, and return the share of their time outside the supernet's passes.
 
-    On a GPU the passes cannot be timed inside a step, so their separate times are used.
+    On a GPU, the passes cannot be timed inside a step, so their separate times are used.
     """
     whole, inside = watched(stage, rounds, warm_up)
     if inside is None:

@@ -47,7 +47,7 @@ STAGE, SEEDS = 2, 5
 class Choices:
     """Choices that change the training loss without being errors of either program."""
 
-    epochs_ahead: int = 0  # lead of the learning rate; 1: the scheduler is stepped first, under PyTorch 1.1 or newer
+    epochs_ahead: int = 0  # lead of the learning rate: 1 if the scheduler is stepped first, from PyTorch 1.1 on
     dropout: bool = True  # off by default in P-DARTS' program
     in_file_order: bool = False  # the first half of the images trains the weights, whatever their classes
     candidates: int = 0  # added to the seed that draws the remaining candidates

@@ -89,7 +89,7 @@ class Stage:
         name, number = CASES[case]
         config, space = settings_of(sizes), named_space(name)
         settings = config.search
-        # Prune by random weights, to candidates that a search could have left.
+        # Pruning by random weights leaves candidates that a search could have left.
         weights = np.random.default_rng(number).random(space.mask.shape)
         space = prune(space, weights, settings.candidates[number] or len(space.primitives))
         only = replace(
@@ -219,7 +219,7 @@ class Batched:
 
 
 BUILDS: dict[str, Callable[[Stage], Plain | Batched]] = {"plain": Plain, "batched": Batched}
-"""Both have the methods `alpha_pass`, `weight_pass`, `weight_step` and `alternation`, and a list `learned` of all learned tensors."""
+"""Both builds have the methods `alpha_pass`, `weight_pass`, `weight_step` and `alternation`, and a list `learned` of learned tensors."""
 
 
 def settled(device: torch.device) -> int:

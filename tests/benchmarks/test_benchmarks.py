@@ -282,7 +282,7 @@ def test_agreement_of_the_supernets(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_wrong_gradient_does_not_agree(
     kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The wrong gradient has the right norm and affects only the depthwise weights of one primitive; every precision detects it."""
+    """The wrong gradient has the right norm and affects only the depthwise weights of one primitive; it is detected in every precision."""
     monkeypatch.setattr(agreement, "KINDS", {kind: agreement.KINDS[kind]})
     apart = agreement.under_plain_names
 

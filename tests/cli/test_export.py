@@ -15,7 +15,7 @@ from rapdarts.config.key_values import keys
 from rapdarts.deploy.verify import RUNTIMES
 
 OTHERS = {"darts": "nasbench201", "nasbench201": "darts"}
-"""Formats for a single space, with the space that they reject."""
+"""Formats that can express only one of these spaces, each with the space that it refuses."""
 
 
 def test_the_command_line_offers_every_format() -> None:

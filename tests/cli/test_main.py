@@ -159,7 +159,7 @@ def test_the_overview_lists_every_command(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     "arguments", [("cost", "-h"), ("cost", "PDARTS", "--help"), ("cost", "--json", "--help", "x=3")]
 )
-def test_help_wins_at_any_position(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_takes_precedence_at_any_position(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, *arguments) == run(capsys, "cost", "--help")
 
 
@@ -330,7 +330,7 @@ def test_the_skeleton_of_the_command_line_overrides_the_genotypes(
     ):
         assert main(["retrain", target, "digits", setting, f"run={number}"]) == 2
         out, err = capsys.readouterr()
-        _, said, *_, error = err.splitlines()
+        _, _, said, *_, error = err.splitlines()  # after the data and the heading
         assert out == ""
         assert said.startswith(f"building {built.replace(' x ', ' cells x ')} channels")
         assert said.endswith(f"stem{why}; change it with skeleton.KEY=...")

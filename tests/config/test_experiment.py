@@ -326,7 +326,7 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
         ),
         (
             "search: {warmup_epochs: 25}",
-            "search.warmup_epochs=25 leaves none of the 25 epochs to train alpha; make it smaller.",
+            "search.warmup_epochs=25 leaves no epoch of search.epochs=25 to train alpha; make it smaller.",
         ),
         (
             "search: {partial_channels: 4, channels: 6}",
@@ -336,7 +336,7 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
         ("retrain: {lr_min: 0.1}", "retrain.lr_min=0.1 is above retrain.lr=0.025; make it smaller."),
         (
             "retrain: {warmup_epochs: 600}",
-            "retrain.warmup_epochs=600 (set by you or by the recipe) leaves none of the 600 epochs at the full learning rate;"
+            "retrain.warmup_epochs=600 (set by you or by the recipe) leaves no epoch of retrain.epochs=600 at the full learning rate;"
             " make it smaller, such as retrain.warmup_epochs=0.",
         ),
         (

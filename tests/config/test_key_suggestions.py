@@ -71,6 +71,16 @@ SUGGESTED = {
         },
     ),
     "dataset data_set dataset_name": ("use data.name", {"data": "use data.name", "search": "use data.name"}),
+    "pixel_range value_range rescale max_value scale": ("use data.range", {"data": "use data.range"}),
+    "data_format channel_order channels_last channels_first": ("use data.layout", {"data": "use data.layout"}),
+    "class_weight weighted_loss loss_weights imbalance": (
+        "use search.class_weights",
+        {"search": "use search.class_weights", "retrain": "use retrain.class_weights"},
+    ),
+    "optimizer optim": (
+        "weights are trained by SGD and alpha by Adam, so leave it out",
+        {"retrain": "weights are trained by SGD and alpha by Adam, so leave it out"},
+    ),
     "data_dir data_root data_path dataset_dir dataset_path root": ("use data.path", {"data": "use data.path"}),
     "image_size img_size imgsz input_size image_shape input_shape resolution": (
         "use data.size",
@@ -245,7 +255,10 @@ BUDGETS = "the keys of search.budget are macs, params, bytes, activations, traff
         ("budgets.zzz", BUDGETS),
         ("budget.mac_s", "the nearest is search.budget.macs"),
         ("skeleton.epochs", "the keys of skeleton are layers, channels, stem"),
-        ("data.learning_rate", "the keys of data are name, path, download, fraction, size, crop, flip, mean, std"),
+        (
+            "data.learning_rate",
+            "the keys of data are name, path, download, fraction, size, range, layout, crop, flip, mean, std",
+        ),
         ("rank.batch_size", "the keys of rank are count, epochs, seeds, train_fraction"),
         ("retrain.alpha_lr", "rapdarts search --help lists all keys"),
         ("budget.peak_memory", BUDGETS),

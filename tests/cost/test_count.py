@@ -62,7 +62,7 @@ def test_macs_by_hand(layer: nn.Module, image: tuple[int, int, int], expected: i
     ids=["3x3", "5x5", "3x1 + 1x3", "5x1 + 1x5", "1x1 to 64, then 3x3"],
 )
 def test_filter_designs(design: list[nn.Module], multiplications: int, weights: int, stored: int) -> None:
-    """Count AlexNet's fifth convolution (384x13x13 to 256 channels) in five designs; the counts of two branches are added."""
+    """Count AlexNet's fifth convolution (384x13x13 to 256 channels) in five designs, two of which have two branches."""
     counted = [count(branch, (384, 13, 13)) for branch in design]
     assert sum(branch["macs"] for branch in counted) == multiplications
     assert sum(branch["params"] for branch in counted) == weights

@@ -35,7 +35,7 @@ GENOTYPES = int(os.environ.get("RAPDARTS_PROOFS", "30"))
 """Number of random genotypes of each space whose costs are compared with counts; `make proofs` uses 1,000."""
 
 COUNTED_ROWS = ("macs", "params", "bytes", "activations", "traffic")
-"""Resources that are whole numbers, compared for equality."""
+"""Resources counted in whole numbers, which are compared for equality."""
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_genotypes_without_prices_are_refused(table: PriceTable) -> None:
         table.exact(narrow)
     with pytest.raises(InputError, match="5 nodes; the space darts has 4"):
         table.exact(LITERATURE["NASNet"])
-    with pytest.raises(InputError, match="cell normal, node 1 has 1 edges, but mixing weights need"):
+    with pytest.raises(InputError, match="cell normal, node 1 has 1 edge, but mixing weights need"):
         table.exact(LITERATURE["FairDARTS_b"])
 
 

@@ -242,7 +242,7 @@ def test_precision(cost: Any, alone: None) -> None:
 
 
 def test_parameters_are_listed_with_the_layer_that_reads_them() -> None:
-    """Batch norms count in the row before them, or in the first row; layer norms have their own row; unused parameters come last."""
+    """Batch norms belong to the row before them, or else to the first; layer norms have their own rows; unused parameters come last."""
     network = nn.Sequential(
         nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.LayerNorm(6), nn.Flatten()
     )
@@ -362,7 +362,7 @@ def test_text_of_known_accuracies(run: Any, alone: None) -> None:
 
 
 def test_a_user_space_has_no_known_accuracies(cost: Any, alone: None, elsewhere: Path) -> None:
-    """Not even if the space and its primitives have the names of the original."""
+    """A space with the same names but other primitives has none, and neither has a renamed copy; a shorter original keeps them."""
     own = dict(nasbench201.SPACE.primitives)
     own["none"], own["avg_pool_3x3"] = own["avg_pool_3x3"], own["none"]
     assert rapdarts.costs(BENCH[1], space=replace(nasbench201.SPACE, primitives=own)).known_accuracy is None

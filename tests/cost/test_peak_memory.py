@@ -1,4 +1,4 @@
-"""Tests of peak memory: computed by hand, compared with networks that run, and expected over mixtures."""
+"""Tests of peak memory: values computed by hand, values measured while networks run, and expected values for mixtures."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_odd_sides_are_padded_into_a_copy(size: tuple[int, int], held: int) -> N
 
 
 def test_peak_of_a_genotype_from_the_literature() -> None:
-    """PDARTS peaks in its second cell: in units of 36x32x32, the newer input has 4, the nodes 4, and two terms of the last sum 2."""
+    """PDARTS peaks in its second cell: in units of 36x32x32, the newer input takes 4, the nodes 4, and two terms of the last sum 2."""
     unit = 4 * 36 * 32 * 32
     assert peak_of(LITERATURE["PDARTS"], DARTS, Skeleton(20, 36, (3, 32, 32), 10)) == 10 * unit
 

@@ -17,11 +17,12 @@ from rapdarts.cost.penalty import uniform_mixing
 from rapdarts.cost.prices import prices, read_hardware
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
-from rapdarts.strategy.budgets import budgets_on, check_budgets, largest, widest
+from rapdarts.strategy.budgets import budgets_on, check_budgets, widest
 from rapdarts.strategy.derive import derive, where_infeasible
 from rapdarts.strategy.exact import cheapest
 from rapdarts.strategy.progressive import prune
 from rapdarts.strategy.rule import Rule, rule_of
+from rapdarts.strategy.smaller_skeletons import largest
 
 DARTS = named_space("darts")
 SMALL = Skeleton(4, 8, (3, 8, 8), 10)
@@ -161,8 +162,41 @@ def test_a_refusal_names_the_floor_and_skeletons_that_fit(name: str) -> None:
     check(with_budgets(params=floor), space, skeleton)
     with pytest.raises(InputError, match=f"the cheapest has {floor:,}; raise the budget, or set skeleton.channels="):
         check(with_budgets(params=floor - 1), space, skeleton)
-    with pytest.raises(InputError, match="no smaller network fits either"):
+    fewest = "3 layers" if space.inputs == 1 else "1 layer"
+    with pytest.raises(
+        InputError, match=f"; smaller networks, down to 2 channels x {fewest} with either stem, do not meet it"
+    ):
         check(with_budgets(params=1.0), space, skeleton)
+
+
+def test_advice_combines_width_depth_and_stem() -> None:
+    """The least change is offered: of one size or the stem alone if that suffices, else of several together."""
+    skeleton = Skeleton(6, 16, (3, 32, 32), 10)
+
+    def advice(**limits: float) -> str:
+        with pytest.raises(InputError) as error:
+            check(with_budgets(**limits), DARTS, skeleton)
+        return str(error.value).split("or set ")[1].rstrip(".")
+
+    def least(smaller: Skeleton) -> float:
+        table = prices(SearchConfig(), DARTS, smaller)
+        budgets = budgets_on(table, {"macs": 1.0})
+        assert budgets is not None
+        return table.exact(cheapest(DARTS, budgets, "macs", 2))["macs"]
+
+    def meant(words: str) -> Skeleton:
+        pairs = [word.removeprefix("skeleton.").split("=") for word in words.split()]
+        return replace(skeleton, **{name: value if name == "stem" else int(value) for name, value in pairs})
+
+    for words in advice(macs=1.5e6).split(" or "):
+        assert least(meant(words)) <= 1.5e6 < least(skeleton)
+    assert "skeleton.stem=imagenet" in advice(macs=400e3).split(" or ")
+    together = advice(macs=250e3)
+    assert " or " not in together
+    assert least(meant(together)) <= 250e3
+    assert meant(together).stem == "imagenet"
+    wider = replace(meant(together), channels=meant(together).channels + 1)
+    assert least(wider) > 250e3
 
 
 def test_energy_meets_its_budget_exactly() -> None:

@@ -121,7 +121,7 @@ def test_batches_and_single_images_agree() -> None:
 # --- colours and zoom --------------------------------------------------------------------------------------------
 
 HALF = 0.5
-"""A draw that changes nothing."""
+"""A draw that leaves colours and shapes unchanged."""
 
 
 def coloured(n: int = 4) -> Tensor:
@@ -186,7 +186,7 @@ def test_a_zoom_onto_the_whole_image_is_the_identity() -> None:
 
 
 def test_a_zoom_crops_the_window_of_its_draws() -> None:
-    """The windows have a quarter of the image's area and its shape: the top-left and bottom-right 4 x 4 of 8 x 8 pixels."""
+    """The windows have a quarter of the image's area and the same shape: the top-left and bottom-right 4 x 4 of 8 x 8 pixels."""
     ramp = torch.arange(64.0).view(1, 1, 8, 8).repeat(2, 1, 1, 1)
     corners = torch.tensor([[0.0, HALF, 0.0, 0.0], [0.0, HALF, 1 - 2.0**-24, 1 - 2.0**-24]])
     top, bottom = random_zoom(ramp, 0.25, corners)

@@ -101,13 +101,13 @@ def test_every_position_has_its_own_numbers() -> None:
 def test_uniform_draws_pass_statistical_tests() -> None:
     n = 100_000
     numbers = uniform_draws(0, "test", 0, torch.arange(n), 2).double()
-    # Mean and variance within four standard errors; a chi-squared test of 64 bins (63 degrees of freedom, p = 1e-6).
+    # Mean and variance are within four standard errors; 64 bins pass a chi-squared test (63 degrees of freedom, p = 1e-6).
     assert (numbers.mean(0) - 0.5).abs().max() < 4 * (1 / 12 / n) ** 0.5
     assert (numbers.var(0) - 1 / 12).abs().max() < 4 * (1 / 180 / n) ** 0.5
     for column in numbers.T:
         counts = torch.histc(column, 64, 0, 1)
         assert ((counts - n / 64) ** 2 / (n / 64)).sum() < 130
-    # No correlation within a row, between neighbouring rows, or between one epoch and the next.
+    # There is no correlation within a row, between neighbouring rows, or between one epoch and the next.
     later = uniform_draws(0, "test", 1, torch.arange(n), 2).double()
     pairs = [(numbers[:, 0], numbers[:, 1]), (numbers[:-1, 0], numbers[1:, 0]), (numbers[:, 0], later[:, 0])]
     for a, b in pairs:

@@ -65,7 +65,7 @@ def lenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tested(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """File with the test images of the digits in 0..1, their labels, and PyTorch's logits for them."""
+    """File with the test images of the digits (pixels in 0..1), their labels, and PyTorch's logits for them."""
     data = load_dataset(DataConfig(), torch.device("cpu"), 0)
     pixels = data.test.fetch(torch.arange(len(data.test))).float() / 255
     with torch.no_grad():
@@ -248,7 +248,7 @@ def test_a_reference_network_is_exported(lenet: Path, tmp_path: Path, values: Va
     moved = lenet.parent / "moved.npz"
     for path in ("path", "data.path"):
         reported = values(lenet, "to=pt2", f"out={tmp_path / 'lenet.pt2'}", f"{path}={moved}")
-        assert reported["compared_on"] == "21 test images of npz"
+        assert reported["compared_on"] == "21 test images of moved"
     assert "noise.npz does not exist" in error_line(lenet, "to=onnx", "precision=8", f"out={tmp_path / 'x'}")
     assert "lenet, a reference network without a genotype" in error_line(lenet, "to=darts")
 

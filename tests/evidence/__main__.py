@@ -22,11 +22,11 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line. Without a verb, `plan.run` runs the missing searches."""
     whole = argparse.ArgumentParser(prog="python -m tests.evidence", description=__doc__)
     whole.add_argument(
-        "--again", action="store_true", help="repeat finished searches and NASWOT runs too (without a verb)"
+        "--again", action="store_true", help="repeat finished searches and NASWOT runs too (only without a verb)"
     )
     whole.add_argument("--jobs", type=int, default=1, help="number of single-threaded processes")
     verbs = whole.add_subparsers(dest="verb", metavar="VERB")
-    search = verbs.add_parser("search", help="search a task with several seeds, and keep the mixing weights")
+    search = verbs.add_parser("search", help="run the search of a task with several seeds, and keep the mixing weights")
     search.add_argument("task", choices=list(TASKS))
     search.add_argument("keys", nargs="*", metavar="key=value", help="settings that override the task's")
     bank = verbs.add_parser("bank", help="train the cells of a bank with several seeds")
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     prices = verbs.add_parser(
         "multiplier", help="search under budgets with three rules for the multiplier, and retrain"
     )
-    prices.add_argument("tasks", nargs="*", default=list(multiplier.BUDGETS), help="tasks to search (default: all)")
+    prices.add_argument("tasks", nargs="*", default=list(multiplier.BUDGETS), help="tasks (default: all)")
     prices.add_argument("--seeds", type=seeds_of, default="0-7", help="seeds (default: 0-7)")
     prices.add_argument("--jobs", type=int, default=1, help="number of single-threaded processes")
     verbs.add_parser("render", help="write docs/evidence.md and its figure from the results so far")

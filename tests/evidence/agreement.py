@@ -1,4 +1,4 @@
-"""Table of agreement: the similarity of searches that differ only in their seed."""
+"""Table of agreement: how similar searches are that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def section(rows: Rows) -> list[str]:
             `none`, after subtracting the mean of each edge. Its error is a jackknife estimate over searches. *Means of three* is the
             expected correlation of two means of three searches each (Spearman 1910, Brown 1910; 0 if the rank correlation is negative).
             *Equal choices* is the number of edges, out of six, that have the same primitive in the two derived cells, averaged over the
-            four budgets of the score. Two random cells that a search could have derived have {expected:.2f} equal choices."""
+            four budgets of the score. Two random cells that a search could have derived have {expected:.2f} equal choices on average."""
         ),
         *table(
             ["variant", "n", "seeds", "rank correlation", "means of three", "equal choices"],

@@ -33,8 +33,8 @@ FREELY = " (any number of skip-only paths)"
 def rules(attempt: Attempt) -> dict[str, Rule]:
     """Return the rules that need no search, by name.
 
-    They choose among the cells that an attempt could derive. If the attempt has a condition on skip-only paths, one rule is
-    repeated without that condition.
+    Except for the first rule, they choose among the cells that the attempt could derive. If the attempt has a condition on
+    skip-only paths, the rule of the fewest average pools is repeated without that condition.
     """
     found: dict[str, Rule] = {
         "any cell in the band": free_rules.any_cell,
@@ -82,7 +82,7 @@ class Judged:
 
 @cache
 def derived(weights: bytes, skip_paths: str, spend: float) -> tuple[int, ...]:
-    """Return the cell that rapdarts derives for each budget from mixing weights (1, 6, 5), passed as the bytes of float64."""
+    """Return the cell that rapdarts derives for each budget from mixing weights (1, 6, 5), passed as bytes of float64 numbers."""
     array = np.frombuffer(weights).reshape(nasbench.TASK.space.mask.shape)
     return tuple(nasbench.derived(array, budget, spend=spend, skip_paths=skip_paths) for budget in nasbench.ALL_BUDGETS)
 
@@ -146,7 +146,7 @@ def conditions(attempt: Attempt) -> str:
     numbers = listed([f"{count}" for count in counts])
     return (
         f"For the four budgets, {numbers} cells, respectively, meet the conditions of this attempt. A random cell among them scores"
-        f" {score:.1f}. The conditions give this score without a search, so the gain of a search is measured from it."
+        f" {score:.1f}. The conditions alone give this score, so the gain of a search is measured relative to it."
     )
 
 

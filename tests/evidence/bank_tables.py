@@ -1,4 +1,4 @@
-"""Tables of banks: the headroom of each, and the agreement of searches and free rules with its accuracies."""
+"""Tables of banks: the headroom of each bank, and how searches and free rules agree with its accuracies."""
 
 from __future__ import annotations
 
@@ -58,11 +58,13 @@ def headline(bank: str) -> str:
     agreed = mean([banks.correlation(task, rows, one) for one in weights])
     trained = standings(rows, [banks.derived(task, one) for one in weights])
     better = (
-        f", and the cell that it derives is better than {mean(trained)} % of them" if len(trained) == agreed.n else ""
+        f", and the cell that the search derives is better than {mean(trained)} % of them"
+        if len(trained) == agreed.n
+        else ""
     )
     return (
-        f"on {dataset(task)}, the rank correlation between a search's scores for these cells and their accuracies is"
-        f" {agreed.text(2)}{better} (n = {agreed.n})"
+        f"on {dataset(task)}, a search's scores for these cells have a rank correlation of {agreed.text(2)} with their"
+        f" accuracies{better} (n = {agreed.n})"
     )
 
 
@@ -131,7 +133,7 @@ def description(task: Task) -> str:
 
 
 def seeds_of(rows: Rows, variant: str) -> list[int]:
-    """Return all seeds with which a variant has been searched."""
+    """Return all seeds with which a variant has been run."""
     return sorted(map(int, rows["searches"][variant]["seeds"]))
 
 

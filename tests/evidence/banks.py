@@ -122,7 +122,7 @@ def accuracies(rows: Rows, lines: Sequence[str]) -> np.ndarray:
 def headroom(rows: Rows) -> Headroom | None:
     """Return the headroom of a bank by a one-way analysis of variance over its cells (random effects).
 
-    None if fewer than two cells have been trained at least twice.
+    The result is None if fewer than two cells have been trained at least twice.
     """
     trained = [[100 * one["test_accuracy"] for one in rows["trained"][line].values()] for line in trained_cells(rows)]
     trained = [one for one in trained if len(one) > 1]

@@ -113,14 +113,14 @@ def derived(conditions: Conditions, weights: Sequence[np.ndarray]) -> np.ndarray
 
 
 def scores_of(cells: np.ndarray) -> np.ndarray:
-    """Return the score of each derived cell, (searches, budgets) for both."""
+    """Return the score of each derived cell; `cells` and scores are (searches, budgets)."""
     return np.stack([nasbench.scores(b)[of] for b, of in zip(nasbench.ALL_BUDGETS, cells.T, strict=True)], 1)
 
 
 def used_of(cells: np.ndarray, fixed: float = 0.0) -> Mean:
     """Return the mean percentage of the score's budgets that derived cells (searches, budgets) use.
 
-    Costs and budgets are units, or MACs if `fixed` is the MACs of the parts without a choice.
+    Costs and budgets are in units, or in MACs if `fixed` is the number of MACs of the network's fixed parts.
     """
     budgets = fixed / nasbench.UNIT + np.array(nasbench.BUDGETS)
     shares = (fixed / nasbench.UNIT + nasbench.units()[cells[:, :4]]) / budgets
@@ -132,8 +132,8 @@ def summary(means: Sequence[Mean], chances: Sequence[float]) -> str:
     pairs = [f"{one.value:.0f} (a random cell: {chance:.0f})" for one, chance in zip(means, chances, strict=True)]
     anything, spent, uncapped, two, three, pathless, _, _, default = pairs
     return (
-        f"Searches that may use any share of a budget score {anything}. If they must use at least 0.9 of it, they score {spent}, and if"
-        f" they must also avoid `none`, they score {two}; all three have a cap of two skips. Without a cap, the score is {uncapped}; with"
-        f" a cap of three, it is {three}. If no path from input to output may consist of skips only, the score is {pathless}; if exactly"
-        f" one must, it is {default}."
+        f"Derived cells that may use any share of a budget score {anything}. If they must use at least 0.9 of it, they score {spent}, and"
+        f" if they must also avoid `none`, they score {two}; all three have a cap of two skips. Without a cap, the score is {uncapped};"
+        f" with a cap of three, it is {three}. If no path from input to output may consist of skips only, the score is {pathless}; if"
+        f" exactly one must, it is {default}."
     )

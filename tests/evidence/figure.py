@@ -44,7 +44,7 @@ class Chosen:
 
 
 def chosen(rows: Rows) -> Chosen | None:
-    """Return the searches of the current attempt or, before that is run, those with the first tuning seeds; None if there are none."""
+    """Return the searches of the current attempt or, before it has been run, of the first tuning seeds; None if there are none."""
     for among, test in ((CURRENT.seeds, True), (WINDOWS[0], False)):
         seeds = searches.seeds_of(rows, CURRENT.name, among)
         if len(seeds) >= SIZE:
@@ -72,7 +72,7 @@ def macs() -> np.ndarray:
 
 
 def draw(rows: Rows) -> bytes:
-    """Return the figure as SVG with a white background and text as text; the bytes are reproducible."""
+    """Return the figure as SVG with a white background, in reproducible bytes; text is not converted to paths."""
     from matplotlib import rc_context
 
     written = BytesIO()

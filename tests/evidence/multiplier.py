@@ -149,10 +149,10 @@ def section() -> list[str]:
     text = (
         "The multiplier of a budget is adjusted once an epoch. If the network costs more than the budget, all three rules add"
         " `budget_rate` x (cost / budget - 1) to the multiplier. If the network costs less, *multiply* (the default) multiplies it by"
-        " (cost / budget)^4, *subtract* adds the same term as above, which is now negative, but stops at 0, and *two-sided* adds this"
-        " term without a limit. Two genotypes are derived from each search, one without a lower bound on its cost and one with a lower"
-        " bound of 0.9 of the budget, and both are retrained. Differences are in points of accuracy, on the same seeds."
-        " `make evidence` does not run these searches, which take hours."
+        " (cost / budget)^4, *subtract* adds the same term as above, which is now negative, but keeps the multiplier at or above 0, and"
+        " *two-sided* adds this term without a limit. Two genotypes are derived from each search, one without a lower bound on its cost"
+        " and one with a lower bound of 0.9 of the budget, and both are retrained. Differences are in points of accuracy, on the same"
+        " seeds. `make evidence` does not run these searches, which take hours."
     )
     return [
         "## Rules for the multiplier of a budget",

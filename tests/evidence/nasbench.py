@@ -65,7 +65,8 @@ def within(budget: int, spend: float) -> np.ndarray:
 def derivable(budget: int, skip_paths: str = SKIP_PATHS, spend: float = SPEND) -> np.ndarray:
     """Return the mask of the cells that a search could derive for a budget, (15625,) of bool.
 
-    They use at least a share `spend` of its MACs. If no cell does, the share is lowered in steps, as rapdarts does.
+    These cells use at least the share `spend` of the budget's MACs. If no cell does, the share is lowered in steps, as in
+    rapdarts.
     """
     cells, macs = allowed(skip_paths=skip_paths) & (units() <= budget), FIXED + UNIT * units()
     while not (found := cells & (macs >= spend * (FIXED + UNIT * budget))).any():
@@ -74,7 +75,7 @@ def derivable(budget: int, skip_paths: str = SKIP_PATHS, spend: float = SPEND) -
 
 
 def counts(name: str) -> np.ndarray:
-    """Return the number of edges of each cell that have a primitive, (15625,)."""
+    """Return how many edges of each cell have the primitive `name`, (15625,)."""
     return (all_cells() == TASK.space.columns[name]).sum(1)
 
 
@@ -124,7 +125,7 @@ def genotype(cell: int) -> Genotype:
 
 @cache
 def space_with(none: bool, skip_paths: str = SKIP_PATHS) -> SearchSpace:
-    """Return the space with a condition on skip-only paths; `none` allows edges that are derived as none."""
+    """Return the space with a condition on skip-only paths; `none` allows edges to be derived as none."""
     return replace(TASK.space, derive_none=none, skip_paths=skip_paths)
 
 

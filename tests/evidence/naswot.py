@@ -28,7 +28,7 @@ DRAWN, IMAGES, SEED = 10, 128, 0
 
 
 def naswot(space: SearchSpace, skeleton: Skeleton, genotype: Genotype, images: Tensor, seed: int) -> float:
-    """Return log |det K| of the untrained network, with `images` (n, c, h, w) normalised (Mellor et al. 2021, Eq. 2).
+    """Return log |det K| of the untrained network for normalised `images` (n, c, h, w) (Mellor et al. 2021, Eq. 2).
 
     K (n, n) counts, for every two images, the ReLU units that are active for both or for neither.
     """
@@ -58,9 +58,9 @@ def images_for(name: str, seed: int) -> Tensor:
 
 
 def run_tens(seeds: Sequence[int], conditions: dict[str, Any], jobs: int, again: bool = False) -> None:
-    """Draw ten cells for every budget of NAS-Bench-201 with the seeds that are missing, and keep the best of each ten by NASWOT.
+    """Draw ten cells for every budget of NAS-Bench-201 with the seeds that are missing, and keep the best by NASWOT.
 
-    `conditions` are arguments of `nasbench.derivable` that the cells meet. They are kept with the results.
+    `conditions`, the arguments of `nasbench.derivable` that select the cells, are kept with the results.
     """
     images_of(nasbench.TASK.data)
     known = load("nasbench201").get("naswot")

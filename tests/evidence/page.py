@@ -69,12 +69,12 @@ def protocol() -> list[str]:
         *paragraph(
             f"""The [protocol](../experiments/evidence/PROTOCOL.md) was written before the first run. In short: a search runs on CIFAR-10 at
             16 x 16 pixels, on one CPU thread, in the space of NAS-Bench-201, where the test accuracy of all 15,625 cells is known (Dong and
-            Yang 2020). For each of four budgets, {budgets} units (9 for a nor_conv_3x3, 1 for a nor_conv_1x1), a cell is derived that uses
-            at least 0.9 of the budget. The *score* is the percentage of all cells in this band of costs that are less accurate on CIFAR-10
-            than the derived cell, averaged over the budgets; chance is 50. Settings are chosen on the tuning seeds 0 to 99. The test seeds
-            are run once, and their results are reported whatever the outcome. The condition on skip-only paths in the later attempts was
-            found by inspecting the cells that tuning searches had derived, together with their true accuracies. CIFAR-100, ImageNet16-120
-            and the other four budgets, {others} units, were not used to choose anything."""
+            Yang 2020). For each of four budgets, {budgets} units (9 for a nor_conv_3x3, 1 for a nor_conv_1x1), a cell is derived from the
+            *band* of the budget: all cells that use 0.9 to 1 of it. The *score* is the percentage of the cells in the band that are less
+            accurate on CIFAR-10 than the derived cell, averaged over the budgets; chance is 50. Settings are chosen on the tuning seeds 0
+            to 99. The test seeds are run once, and their results are reported whatever the outcome. The condition on skip-only paths in the
+            later attempts was found by inspecting the cells that tuning searches had derived, together with their true accuracies.
+            CIFAR-100, ImageNet16-120 and the other four budgets, {others} units, were not used to choose anything."""
         ),
     ]
 

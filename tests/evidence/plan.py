@@ -84,14 +84,14 @@ def run(jobs: int, again: bool = False) -> None:
 
 
 def draw_tens(attempt: Attempt, jobs: int, again: bool = False) -> None:
-    """Choose by NASWOT the best of ten cells that an attempt could derive, for each of its seeds that is missing."""
+    """Choose by NASWOT the best of ten cells that an attempt could derive, for each missing seed and every budget."""
     naswot.run_tens(attempt.seeds, {"skip_paths": attempt.skip_paths, "spend": attempt.spend}, jobs, again)
 
 
 def train_derived(
     bank: str, keys: Mapping[str, Any], seeds: range | list[int], recipe_seeds: range | list[int], jobs: int
 ) -> None:
-    """Train the genotypes that the searches of a bank derive, one by one and averaged, with the seeds that are missing."""
+    """Train the genotypes derived from single and from averaged searches of a bank, with the seeds that are missing."""
     weights = searches.weights_of(load(bank), searches.variant_name(keys), seeds)
     lines = [banks.derived(TASKS[bank], one) for one in [*weights, *searches.groups(weights, BANK_GROUP)]]
     banks.train(bank, list(dict.fromkeys(lines)), recipe_seeds, jobs)

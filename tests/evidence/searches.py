@@ -55,7 +55,7 @@ def one_search(task: str, keys: dict[str, Any], seed: int) -> dict[str, Any]:
 
 
 def seeds_of(rows: Rows, name: str, among: Sequence[int]) -> list[int]:
-    """Return the seeds in `among` with which a variant has been searched, in order."""
+    """Return the seeds in `among` with which a variant has been run, in order."""
     known = rows["searches"].get(name, {"seeds": {}})["seeds"]
     return [seed for seed in among if str(seed) in known]
 

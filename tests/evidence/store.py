@@ -28,8 +28,8 @@ Rows = dict[str, Any]
 def load(task: str) -> Rows:
     """Return the results of a task.
 
-    Keys: `searches` by variant and seed, the `cells` of a bank, and the accuracies of `trained` genotypes by seed. Some tasks
-    also have `naswot` and `budgeted`.
+    The keys are `searches` (by variant and seed), `cells` (of a bank) and `trained` (accuracies by genotype and seed). Some
+    tasks also have `naswot` and `budgeted`.
     """
     file = FOLDER / f"{task}.json"
     empty: Rows = {"searches": {}, "cells": [], "trained": {}}

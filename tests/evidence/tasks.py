@@ -113,7 +113,7 @@ TASKS = {
 
 
 def images_of(name: str) -> Path:
-    """Return the .npz file of a data set at half its resolution, written first if it does not exist.
+    """Return the .npz file of a data set at half its resolution; write it first if it does not exist.
 
     The original images come from the folder RAPDARTS_DATA, or are downloaded and verified by checksum.
     """

@@ -104,7 +104,7 @@ def steps_alive(config: Experiment, space: SearchSpace, data: DataSet, table: Pr
     ids=lambda settings: str(settings[0][0]) if settings else "default",
 )
 def test_the_footprint_of_a_stage_matches_its_live_bytes(settings: list[tuple[str, Any]]) -> None:
-    """The estimate is within a tenth of the peak in real alpha and weight steps, including batches and optimisers."""
+    """The estimate differs by at most a tenth from the peak of real alpha and weight steps, including batches and optimisers."""
     estimate = estimate_of(*settings)
     given = estimate.config, estimate.space, estimate.data, estimate.table, 0
     found = stage_footprint(*given).bytes(estimate.config.search.batch)
@@ -240,7 +240,7 @@ def test_memory_is_shown_with_two_digits(number: float, words: str) -> None:
 def test_a_search_that_runs_out_of_memory_reports_what_fits_and_can_be_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The search fails in its second stage; the first is not lost, and the setting named in the advice may change on resuming."""
+    """The search fails in its second stage; the first is not lost, and the setting named in the advice may be changed on resuming."""
     stages: list[object] = []
 
     class Full:

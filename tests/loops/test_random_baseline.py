@@ -174,7 +174,9 @@ def test_the_baseline_reports_mean_and_deviation_and_resumes(
     found = load_checkpoint(tmp_path / "cut" / "checkpoint", {})
     assert found is not None
     assert [facts["correct"] / facts["n"] for facts in found[0]["finished"]] == shares[:2]
-    assert all(isinstance(value, int | float) for facts in found[0]["finished"] for value in facts.values())
+    assert all(
+        value is None or isinstance(value, int | float) for facts in found[0]["finished"] for value in facts.values()
+    )
 
 
 def test_the_skeleton_of_a_genotype_is_used_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,6 +225,4 @@ def test_a_training_that_diverges_is_left_out_of_the_mean(
     assert second is None and result["test_accuracy"] == pytest.approx((first + third) / 2)
     broken |= {0, 2}
     assert baseline(tmp_path / "none") == 5
-    assert (
-        "none of the 3 networks could be trained: all diverged at retrain.lr=0.05. Lower it" in capsys.readouterr().err
-    )
+    assert "every training diverged at retrain.lr=0.05 (3 networks). Lower the learning rate" in capsys.readouterr().err

@@ -125,7 +125,7 @@ def test_the_best_network_can_be_retrained_and_all_can_be_evaluated(
         assert main(["evaluate", str(folder / found["folders"][0]), "timing=false", "--json"]) == 0
         tested = json.loads(capsys.readouterr().out)
         assert tested["n"] == 600 and tested["costs"] == found["costs"]  # the real test set
-    # The model card describes the training of the ranking, not the retraining of its experiment.
+    # The model card describes the training in the ranking, not the retraining that the experiment would run.
     files = [f"out={tmp_path / 'net.safetensors'}", "to=safetensors", "--json"]
     assert main(["export", str(folder / first["folders"][0]), *files]) == 0
     card = Path(json.loads(capsys.readouterr().out)["card"]).read_text()
@@ -137,7 +137,7 @@ def test_the_best_network_can_be_retrained_and_all_can_be_evaluated(
     assert main(["report", str(folder)]) == 0
     row = capsys.readouterr().out.splitlines()[2]
     share, error = 100 * first["validation_accuracy"], 100 * first["standard_error"]
-    assert f"| rank, first of 2 | digits | 0 | 1 epochs | {first['costs']['params']:,} |" in row
+    assert f"| rank, first of 2 | digits | 0 | 1 epoch | {first['costs']['params']:,} |" in row
     assert f"| on held-out training images: {share:.2f} ± {error:.2f} % (standard error) | 596 |" in row
 
 
@@ -268,7 +268,7 @@ def test_runs_on_other_data_are_refused(search: Path, tmp_path: Path, capsys: py
     capsys.readouterr()
     assert ranking(tmp_path / "rank", search, copy, *QUICK) == 2
     assert capsys.readouterr().err.endswith(
-        f"{copy} searched on different data from this ranking (data.name mnist, not digits); only runs on the same data can"
+        f"{copy} did not search on the data of this ranking (data.name mnist, not digits); only runs on the same data can"
         " be ranked together.\n"
     )
 
@@ -429,7 +429,7 @@ def test_a_ranking_fails_if_all_trainings_diverge(
     diverge(monkeypatch, 0, 1)
     assert ranking(tmp_path / "rank", search, "count=2", "epochs=2", "retrain.batch=200", "retrain.lr=0.3") == 5
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "rapdarts: error: none of the 2 networks could be trained: all diverged at retrain.lr=0.3. Lower it, and start a"
+        "rapdarts: error: every training diverged at retrain.lr=0.3 (2 networks). Lower the learning rate, and start a"
         " new run with run=PATH."
     )
     assert not (tmp_path / "rank" / "ranking.json").exists()

@@ -50,7 +50,7 @@ def run_retrain(folder: Path, *settings: str) -> int:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """Return everything that must not depend on interruptions: the bytes of all result files, and the record without its times."""
+    """Return everything that must not depend on interruptions: the bytes of all result files, and the metrics without their times."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for record in records:
         record.pop("seconds")

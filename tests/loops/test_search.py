@@ -63,7 +63,7 @@ def run_search(folder: Path, *settings: str) -> int:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """Return everything that must not depend on interruptions: the bytes of all result files, and the record without its times."""
+    """Return everything that must not depend on interruptions: the bytes of all result files, and the metrics without their times."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for record in records:
         record.pop("seconds")
@@ -99,7 +99,7 @@ def test_a_search_writes_a_priced_genotype(whole: Path, capsys: pytest.CaptureFi
     assert json.loads((whole / "status.json").read_text())["state"] == "done"
 
 
-def test_the_record_holds_costs_and_gradient_ratio(whole: Path) -> None:
+def test_the_metrics_contain_costs_and_gradient_ratio(whole: Path) -> None:
     records = results(whole)["records"]
     assert [(record["stage"], record["epoch"]) for record in records] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     for record in records:
@@ -265,7 +265,7 @@ def test_budgets_are_met(within: Path) -> None:
 
 
 def test_multipliers_rise_after_warm_up_and_carry_over(within: Path) -> None:
-    """lambda += rate x (cost / budget - 1), but at least 0, with the cost of the genotype derived without budgets."""
+    """A multiplier changes by rate x (cost / budget - 1) but stays at least 0; the cost is that of the genotype derived without budgets."""
     records = results(within)["records"]
     for name, bound in BUDGETS.items():
         multiplier = 0.0
@@ -307,7 +307,8 @@ def test_genotypes_are_derived_within_other_budgets(
     assert "remove the budgets with budget.params=none budget.traffic=none" in capsys.readouterr().err
 
     assert main(["derive", str(within), "budget.params=1k"]) == 2
-    remark, error = capsys.readouterr().err.splitlines()
+    data, remark, error = capsys.readouterr().err.splitlines()
+    assert data == "119 training and 600 test images, 1x8x8, 10 classes (11 to 12 training images each), from digits"
     assert remark == "looking for genotypes with params <= 1,000 and traffic <= 100,000 B"
     assert (
         " meets params <= 1,000 and traffic <= 100,000 B with at most 2 skips in its normal cell: their lowest cost is "
@@ -321,7 +322,8 @@ def test_a_budget_below_the_lowest_cost_is_refused_before_a_folder_is_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_search(tmp_path / "none", "budget.params=1k") == 2
-    remark, error = capsys.readouterr().err.splitlines()
+    data, remark, error = capsys.readouterr().err.splitlines()
+    assert data == "119 training and 600 test images, 1x8x8, 10 classes (11 to 12 training images each), from digits"
     assert remark == "looking for genotypes with params <= 1,000"
     assert "the cheapest has " in error and "skeleton.channels=" in error
     assert not (tmp_path / "none").exists()
@@ -344,7 +346,7 @@ def used(folder: Path) -> dict[str, float]:
 
 
 def test_the_budget_that_binds_first_is_used(within: Path) -> None:
-    """Every candidate uses at least 0.9 of this budget, and the description of the rule gives the bound."""
+    """Every candidate uses at least 0.9 of this budget, and the description of the rule gives this lower bound."""
     shares, candidates = used(within), json.loads((within / "candidates.json").read_text())
     binding = max(shares, key=lambda name: shares[name])
     assert 0.9 <= shares[binding] <= 1
@@ -596,11 +598,11 @@ def test_searches_that_dropped_different_candidates_can_be_averaged(
     assert main(["derive", str(whole), str(tmp_path / "other"), f"out={out}"]) == 0
     printed = capsys.readouterr()
     assert "the two replicas agree on " in printed.out and printed.out.endswith(f"written to {out}\n")
-    assert "has different settings" not in printed.err
+    assert "the settings of" not in printed.err
     assert run_search(tmp_path / "longer", "seed=2", "alpha_lr=0.02", "weight_decay=0") == 0
     assert main(["derive", str(whole), str(tmp_path / "longer")]) == 0
     assert (
-        f"{tmp_path / 'longer'} has different settings from those of {whole}, which are used: weight_decay: 0.0003 -> 0.0,"
+        f"the settings of {tmp_path / 'longer'} differ from those of {whole}, which are used: weight_decay: 0.0003 -> 0.0,"
         " alpha_lr: 0.05 -> 0.02" in " ".join(capsys.readouterr().err.split())
     )
     validate(read_genotype(out), SPACE, "both")

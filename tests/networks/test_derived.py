@@ -104,7 +104,7 @@ def test_nasbench201_cells_with_a_single_primitive(primitive: str, weights: int,
 
 
 def test_nasbench201_sizes_are_the_sum_of_the_parts() -> None:
-    """The fixed parts are the stem, two residual blocks, a batch norm and a linear layer; fifteen cells of six edges are added."""
+    """The fixed parts are the stem, two residual blocks, a batch norm and a linear layer; the rest are fifteen cells of six edges."""
     fixed = 3 * 16 * 9 + 2 * 16 + 2 * 64 + 64 * 10 + 10
     for inputs in (16, 32):
         fixed += (9 * inputs + 9 * 2 * inputs + inputs) * 2 * inputs + 2 * 2 * 2 * inputs
@@ -232,7 +232,7 @@ def test_residual_block_equals_a_manual_computation(size: tuple[int, int]) -> No
     deep = conv((conv(x.relu(), first, stride=2, padding=1) / scale).relu(), second, padding=1) / scale
     assert deep.shape == (2, 6, -(-size[0] // 2), -(-size[1] // 2))
     for row in range(0, size[0], 2):
-        for column in range(0, size[1], 2):  # on an odd side, the last pool covers fewer pixels
+        for column in range(0, size[1], 2):  # if a side is odd, the last pool covers fewer pixels
             pooled = x[:, :, row : row + 2, column : column + 2].mean((2, 3))
             deep[:, :, row // 2, column // 2] += pooled @ shortcut[:, :, 0, 0].T
     torch.testing.assert_close(block(torch.zeros(()), x), deep, rtol=1e-12, atol=1e-12)

@@ -1,4 +1,4 @@
-"""The contract of a primitive, `factory(channels, stride, affine)`: the built-in ones fulfil it, and an error names any that does not."""
+"""The contract of a primitive, `factory(channels, stride, affine)`: built-in primitives fulfil it, and errors name those that do not."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SIZES = [(8, 8), (7, 5), (6, 9)]
 
 
 def every_primitive() -> dict[str, Factory]:
-    """Return the primitives of PRIMITIVES and of every space, each once; the keys of a space's own begin with its name."""
+    """Return the primitives of PRIMITIVES and of every space, each once; the keys of a space's own primitives begin with its name."""
     found = dict(PRIMITIVES)
     for module in pkgutil.iter_modules(search_spaces.__path__):
         for name, factory in named_space(module.name).primitives.items():
@@ -93,7 +93,7 @@ def test_primitive_contract(primitive: str, stride: int, affine: bool) -> None:
 
 
 def layers(module: nn.Module) -> list[str]:
-    """Return the layers in order, a convolution as `inputs>outputs kernel` and its stride, dilation and groups unless they are 1."""
+    """Return the layers in order; a convolution is `inputs>outputs kernel`, with its stride, dilation and groups unless they are 1."""
     found = []
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -145,7 +145,7 @@ def test_structure(name: str) -> None:
     assert layers(PRIMITIVES[name](16, 2, True)) == expected
     pools = ["norm"] if "pool" in name else []  # only the supernet normalises them
     assert layers(PRIMITIVES[name](16, 2, False)) == expected + pools
-    # At stride 1 only the stride is missing; a skip is then an identity, and nothing is subsampled.
+    # At stride 1, only the stride is missing; a skip is then an identity, and nothing is subsampled.
     plain = [re.sub(r", stride \dx\d", "", layer) for layer in expected[name == "nor_conv_1x1" :]]
     assert layers(PRIMITIVES[name](16, 1, True)) == (["Identity"] if name == "skip_connect" else plain)
 

@@ -64,7 +64,7 @@ def architecture_step(supernet: Supernets, mixing: Tensor) -> list[Tensor]:
 
 
 def unrolled_step(supernet: Supernets, mixing: Tensor) -> list[Tensor]:
-    """Return the loss and the second-order gradient: the backward passes see different weights than the forward passes."""
+    """Return the loss and the second-order gradient, whose backward passes see other weights than the forward passes."""
     mixing.requires_grad_()
 
     def loss_on(weights: object) -> Tensor:

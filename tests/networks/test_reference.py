@@ -168,7 +168,7 @@ def test_published_sizes(name: str, weights: int, multiplications: int) -> None:
 def test_convolutions_and_linear_layers(
     name: str, conv_weights: int, conv_macs: int, linear_weights: int, linear_macs: int
 ) -> None:
-    """Weights, excluding biases."""
+    """The weights are counted without biases."""
     network, image = weightless(name), REFERENCE[name].image
     linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
     assert sum(layer.weight.numel() for layer in convolutions(network)) == conv_weights
@@ -279,7 +279,7 @@ def test_kernels_of_googlenet(name: str, kernels: set[tuple[int, int]]) -> None:
 def test_designs_of_the_inception_module() -> None:
     """The third branch of the module has a different sequence of kernels in each design.
 
-    5x5; two 3x3, which cover 5x5 pixels with 18 weights instead of 25; 1x7 and 7x1, twice; 3x3, then 1x3 and 3x1 in parallel.
+    These are: 5x5; two 3x3, which cover 5x5 pixels with 18 weights instead of 25; 1x7 and 7x1, twice; 3x3, then 1x3 and 3x1 in parallel.
     """
 
     def kernels(name: str, module: str) -> list[tuple[int, ...]]:

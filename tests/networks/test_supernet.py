@@ -164,7 +164,7 @@ def test_an_edge_with_one_hot_weights_computes_that_primitive(stride: int) -> No
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(6, 6), (7, 5)])
 def test_partial_channels(stride: int, size: tuple[int, int]) -> None:
-    """A quarter of the channels is mixed and the rest is max-pooled, here by hand; every fourth output channel is a mixed one."""
+    """A quarter of the channels is mixed, and the rest is max-pooled (here, by a loop); every fourth output channel is a mixed one."""
     torch.manual_seed(0)
     mixed = MixedOp(DARTS, DARTS.candidates[0][0], 8, stride, partial=4)
     x, weights = torch.randn(2, 8, *size), torch.rand(8)
@@ -349,7 +349,7 @@ def test_skip_dropout_applies_only_to_skips(supernet: Supernet) -> None:
 
 
 def test_skip_dropout_applies_only_at_stride_1(supernet: Supernet) -> None:
-    # In a reduction cell the skips that leave the two inputs halve the image.
+    # In a reduction cell, the skips that leave the two inputs halve the image.
     dropped = [cell.dropped for cell in cells_of(supernet)]
     assert dropped[0] == list(range(14))
     assert dropped[1] == dropped[2] == [edge for edge, (_, source) in enumerate(DARTS.edges) if source >= 2]
@@ -402,7 +402,7 @@ def test_skip_dropout_preserves_the_mean(rate: float) -> None:
     assert masks is not None and masks.shape == (14, 4, 16, 16, 8)
     error = (rate / (1 - rate) / masks.numel()) ** 0.5
     assert abs((masks * dropout.scale).mean().item() - 1) < 4 * error
-    # Elementwise: in every channel of every image, some elements are kept and some are dropped.
+    # Dropout is elementwise: in every channel of every image, some elements are kept and some are dropped.
     kept = masks.float().mean((2, 3))
     assert kept.min() > 0
     assert kept.max() < 1

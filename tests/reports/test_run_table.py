@@ -173,7 +173,9 @@ def any_config(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", "search")
     (folder / "result.json").unlink()
-    with pytest.raises(InputError, match=r"a contains no finished run \(no result.json\); leave it out, or finish it"):
+    with pytest.raises(
+        InputError, match=r"a contains no finished run \(no result.json\); leave it out, or finish the run"
+    ):
         run_table([folder])
 
 

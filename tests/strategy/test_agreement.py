@@ -1,4 +1,4 @@
-"""Certainty of a search: entropy and margin computed by hand, and the agreement of replicas, where chance is known exactly."""
+"""Certainty of a search: entropy and margin computed by hand, and the agreement of replicas in spaces in which chance is known exactly."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_replicas_that_learned_nothing_are_mostly_noise(replicas: int) -> None:
 
 @pytest.mark.parametrize(("signal", "says_noise"), [(1.0, False), (0.2, True)])
 def test_the_reliability_is_the_correlation_of_two_means(signal: float, says_noise: bool) -> None:
-    """Replicas with a common signal and independent noise; the means are over three replicas each."""
+    """The replicas have a common signal and independent noise; each mean is over three of them."""
     rng, reliability, correlation, noise = np.random.default_rng(0), [], [], 0
     for _ in range(60):
         logs = signal * rng.normal(size=WHOLE.mask.shape) + rng.normal(size=(6, *WHOLE.mask.shape))
@@ -204,7 +204,7 @@ def test_correlation_is_spearmans_of_weights_relative_to_their_edge() -> None:
 def test_edge_weights_and_edges_without_a_choice_do_not_count_as_agreement() -> None:
     """Edge weights fall with the number of a node's inputs in every search, whatever it has learned."""
     mask = DARTS.mask
-    mask[:, ::3, 1:] = False  # every third edge has one candidate that may be derived, and none, which may not
+    mask[:, ::3, 1:] = False  # every third edge has one candidate that may be derived, and `none`, which may not
     mask[:, ::3, 4] = True
     space = DARTS.narrowed(mask)
     found = []

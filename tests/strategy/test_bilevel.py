@@ -156,9 +156,9 @@ def smooth(module: nn.Module) -> None:
 @pytest.mark.parametrize(
     "training, dropout, bound",
     [
-        # With ReLU: epsilon moves some activations across zero, which double backward does not see.
+        # With ReLU, epsilon moves some activations across zero, which double backward does not see.
         (False, 0.0, 0.2),
-        # With batch statistics and skip dropout, but SiLU: only the error of the finite difference remains.
+        # With batch statistics and skip dropout, but with SiLU, only the error of the finite difference remains.
         (True, 0.0, 1e-3),
         (True, 0.5, 1e-3),
     ],

@@ -69,7 +69,7 @@ def test_the_plain_rule_is_used_if_none_may_not_be_derived(bench: PriceTable) ->
     assert capped.genotype.line.count("skip_connect") == 3
 
 
-def test_one_replica_is_derived_as_a_single_search(darts: PriceTable) -> None:
+def test_one_replica_gives_the_genotype_of_a_single_search(darts: PriceTable) -> None:
     weights = np.random.default_rng(0).dirichlet(np.ones(8), DARTS.mask.shape[:2])
     alone = derive_jointly(DARTS, [weights], darts, Rule("pdarts", 2), {"seed": 0}, 1, 25)
     assert alone.agreement is None
@@ -78,7 +78,7 @@ def test_one_replica_is_derived_as_a_single_search(darts: PriceTable) -> None:
 
 
 @pytest.mark.parametrize("limits", [{}, {"params": 12_000.0}])
-def test_several_replicas_are_derived_from_their_mean(limits: dict[str, float], darts: PriceTable) -> None:
+def test_the_genotype_of_replicas_is_derived_from_their_mean(limits: dict[str, float], darts: PriceTable) -> None:
     rng = np.random.default_rng(0)
     weights = [rng.dirichlet(np.ones(8), DARTS.mask.shape[:2]) for _ in range(3)]
     rule = Rule("pdarts", 2, limits, dict.fromkeys(limits, 0.9))
@@ -96,7 +96,7 @@ def test_several_replicas_are_derived_from_their_mean(limits: dict[str, float], 
 
 
 def test_fewer_genotypes_than_requested_are_reported(bench: PriceTable) -> None:
-    """With only two genotypes left, a user should know how little there was to choose from."""
+    """If only two genotypes are left, a user should know how few there were to choose from."""
     mask = np.zeros_like(BENCH.mask)
     mask[..., BENCH.columns["nor_conv_3x3"]] = True
     mask[0, 3] = False

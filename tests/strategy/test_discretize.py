@@ -217,7 +217,7 @@ def test_a_cap_is_refused_if_too_many_edges_have_only_skips_left() -> None:
         (("skip_connect", 0), ("skip_connect", 1)),
         (("conv", 1), ("conv", 2)),
     )
-    with pytest.raises(InputError, match="at most 1 skips"):
+    with pytest.raises(InputError, match="at most 1 skip is left"):
         discretize(space, weights, 1)
     assert {candidate.max_skips for candidate in candidates(space, weights)} == {None, 2}
 
@@ -262,7 +262,7 @@ def test_weights_that_are_not_finite_are_refused(wrong: float, place: tuple[int,
 
 def test_candidates_of_hand_made_weights() -> None:
     weights = weights_of(SHORT, {edge: {"skip_connect": 0.5 + 0.01 * edge, "conv": 0.2} for edge in range(5)})
-    weights[0, 0, 2] = 0.9  # an edge that is not a skip, whatever the cap
+    weights[0, 0, 2] = 0.9  # a conv is chosen on this edge, whatever the cap
     found = candidates(SHORT, weights)
     assert [candidate.max_skips for candidate in found] == [None, 2, 1, 0]
     assert [skips(candidate.genotype) for candidate in found] == [3, 2, 1, 0]

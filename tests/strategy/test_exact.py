@@ -54,13 +54,13 @@ SPACES = {space.name: space for space in (SMALL, BARRED, ALONE, SHORTCUT, OPEN, 
 
 @cache
 def everything(name: str) -> np.ndarray:
-    """Return all genotypes of a space, (genotypes, kinds, edges, primitives) of bool."""
+    """Return all genotypes of a space, as a bool array (genotypes, kinds, edges, primitives)."""
     return every_choice(SPACES[name])
 
 
 @cache
 def joined(name: str) -> np.ndarray:
-    """Return which of all genotypes meet the space's conditions on paths, (genotypes,) of bool."""
+    """Return a mask (genotypes,) of the genotypes that meet the space's conditions on paths."""
     return with_paths(SPACES[name], everything(name))
 
 
@@ -318,7 +318,7 @@ def test_a_choice_of_weight_zero_is_made_only_if_nothing_else_is_left() -> None:
 
 
 def test_a_bound_is_met_to_the_last_bit() -> None:
-    """Prices are fractional; bounds are exactly at the cost of the best genotype, or closer to it than any solver's tolerance."""
+    """Prices are fractional; bounds equal the cost of the best genotype, or differ from it by less than any solver's tolerance."""
     rng = np.random.default_rng(3)
     for _ in range(20):
         weights = rng.random(SMALL.mask.shape)
@@ -387,7 +387,7 @@ def test_the_message_if_no_skip_only_path_is_left() -> None:
 
 
 def test_a_disconnected_cell_violates_a_constraint_that_every_connected_cell_satisfies() -> None:
-    """The constraint requires a choice that leads from the input, or a node reached from it, to a node that is not reached."""
+    """The constraint requires a choice that leads from the input, or from a node reached from it, to a node that is not reached."""
     none, skip, conv = (BENCH.columns[name] for name in ("none", "skip_connect", "nor_conv_3x3"))
     chosen = np.zeros(BENCH.mask.shape, dtype=bool)
     # Node 1 reads the input and node 3 reads node 2, which has no input.
@@ -449,7 +449,7 @@ def check_budgets(real: Budgets, number: int, seed: int) -> dict[str, float]:
         alpha = rng.normal(0, rng.choice([1e-3, 0.1, 1, 5]), DARTS.mask.shape)
         weights = torch.softmax(torch.as_tensor(alpha), -1).numpy()
         names = (("params", "macs"), ("params",), ("macs",), real.names)[pair % 4]
-        # A random genotype that may be cheaper or more expensive than the strongest one.
+        # The budgets are the costs of a random genotype, which may be cheaper or more expensive than the strongest one.
         shares = (real.prices / real.prices.max((1, 2, 3), keepdims=True)).sum(0)
         witness = discretize(DARTS, np.exp(rng.normal(0, 1, shares.shape) - rng.uniform(0, 3) * shares), max_skips=2)
         budgets = bounded(real, names, witness)
@@ -470,7 +470,7 @@ def check_budgets(real: Budgets, number: int, seed: int) -> dict[str, float]:
 
 
 def test_every_budget_is_met(real: Budgets) -> None:
-    """RAPDARTS_PROOFS sets the number of pairs; with RAPDARTS_PROOFS=1000 all 1,000 meet their budgets."""
+    """RAPDARTS_PROOFS sets the number of pairs; with RAPDARTS_PROOFS=1000, the results of all 1,000 pairs meet their budgets."""
     number = int(os.environ.get("RAPDARTS_PROOFS", "40"))
     found = check_budgets(real, number, seed=0)
     print(", ".join(f"{name}: {value:,.0f}" for name, value in found.items()))

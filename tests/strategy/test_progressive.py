@@ -60,7 +60,7 @@ def test_closed_candidates_do_not_come_back() -> None:
     first = prune(DARTS, everywhere(DARTS, [8, 7, 6, 5, 4, 3, 2, 1]), 5)
     second = prune(first, everywhere(DARTS, [1, 2, 3, 4, 5, 6, 7, 8]), 3)
     assert second.candidates[0][0] == ("avg_pool_3x3", "skip_connect", "sep_conv_3x3")
-    # Not even if only they have weight, or if fewer candidates are open than could be kept.
+    # This holds even if only closed candidates have weight, or if fewer candidates are open than could be kept.
     third = prune(second, everywhere(DARTS, [1, 1, 0, 0, 0, 1, 1, 1]), 2)
     assert third.candidates[0][0] == ("avg_pool_3x3", "skip_connect")
     assert prune(third, everywhere(DARTS, [1] * 8), 8).candidates == third.candidates
@@ -126,7 +126,7 @@ def test_every_stage_is_a_smaller_space(data: st.DataObject, space: SearchSpace,
 
 
 def prices_of(space: SearchSpace, **prices: float) -> np.ndarray:
-    """Return prices (1, kinds, edges, primitives) that are the same for a primitive on every edge."""
+    """Return prices (1, kinds, edges, primitives) in which a primitive has the same price on every edge."""
     return everywhere(space, [prices.get(name, 0.0) for name in space.primitives])[None]
 
 
@@ -182,7 +182,7 @@ def test_an_edge_keeps_a_candidate_that_is_not_a_skip_under_a_budget_too() -> No
     assert plain.candidates[1] == (("none", "conv"),) * 2
     pruned = prune(space, weights, 2, within(prices, 0))
     assert pruned.candidates == (plain.candidates[0], (("skip_connect", "conv"),) * 2)
-    # With one candidate per edge, the best genotype is what remains.
+    # With one candidate per edge, only the best genotype remains.
     alone = prune(space, weights, 1, within(prices, 0))
     assert alone.candidates == ((("conv",),) * 2, (("skip_connect",),) * 2)
 

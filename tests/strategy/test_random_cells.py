@@ -30,7 +30,7 @@ def band(space: SearchSpace, skeleton: Skeleton, **bounds: tuple[float, float]) 
 
 
 def allowed(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) -> np.ndarray:
-    """Return all genotypes of open candidates that meet every condition, (genotypes, kinds, edges, primitives) of bool."""
+    """Return all genotypes of open candidates that meet every condition, as a bool array (genotypes, kinds, edges, primitives)."""
     choices = every_choice(space)
     within = with_paths(space, choices) & ~(choices & ~space.mask).any((1, 2, 3))
     if max_skips is not None:
@@ -53,7 +53,7 @@ def surprise(space: SearchSpace, drawn: list[Genotype], choices: np.ndarray) -> 
     place = {choice.tobytes(): number for number, choice in enumerate(choices)}
     counts = np.zeros(len(choices))
     for genotype in drawn:
-        counts[place[(one_hot(space, genotype) > 0).tobytes()]] += 1  # KeyError for one that is not allowed
+        counts[place[(one_hot(space, genotype) > 0).tobytes()]] += 1  # raises KeyError if the genotype is not allowed
     expected = len(drawn) * shares(space, choices)
     return float(chi2.sf(((counts - expected) ** 2 / expected).sum(), len(choices) - 1))
 

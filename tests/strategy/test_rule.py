@@ -65,7 +65,7 @@ def test_the_default_cap_comes_from_the_space(name: str) -> None:
 
 
 def test_budgets_that_must_be_used_by_default() -> None:
-    """All budgets except those on latency, which is measured with an error, and on resources with a coefficient."""
+    """A share of every budget must be used, except for latency, which is measured with an error, and resources with a coefficient."""
     assert spending(SearchConfig(), {}) == {}
     limits = {"params": 3e6, "macs": 4e8, "latency": 1e-3}
     assert spending(SearchConfig(), limits) == {"params": SPEND, "macs": SPEND}

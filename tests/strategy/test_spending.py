@@ -121,7 +121,7 @@ def test_the_most_expensive_cell_depends_on_the_cap_the_primitives_and_the_other
 
 
 def test_a_budget_that_no_cell_reaches_leaves_the_lower_bound_to_the_next_one(bench: PriceTable) -> None:
-    """The strongest cell uses the larger share of a budget that no cell can exceed."""
+    """The strongest cell uses a larger share of the first budget, which no cell can exceed, than of the second."""
     weights = np.full(BENCH.mask.shape, 0.1)
     weights[..., BENCH.columns["nor_conv_1x1"]] = 0.6
     most = bench.exact(

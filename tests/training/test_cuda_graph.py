@@ -181,7 +181,7 @@ def alternations(wrap: Callable[[Any], Any], amp: str = "none") -> list[Tensor]:
 def test_a_replayed_search_is_bit_identical(graphs: list[Replayed], amp: str) -> None:
     expected = alternations(lambda step: step, amp)
     found = alternations(lambda step: GraphedStep(step, GPU), amp)
-    # Four steps train only the weights, the rest also alpha: two graphs. The smaller batch runs eagerly.
+    # Four steps train only the weights, and the rest also train alpha, so there are two graphs. The smaller batch runs eagerly.
     assert [graph.replays for graph in graphs] == [1, 16 - 4 - 1 - EAGER]
     assert len(found) == len(expected)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))

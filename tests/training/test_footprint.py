@@ -175,7 +175,7 @@ def pair_of(name: str) -> tuple[Any, Any, Callable[[Any], Tensor]]:
 
 
 def kept(run: Callable[[], Tensor], weights: Sequence[Tensor], batch: int) -> int:
-    """Return the bytes that a forward pass saves, scaled from BATCH to `batch` images; weights are excluded, and storages counted once."""
+    """Return the bytes that a forward pass saves, except weights, scaled from BATCH to `batch` images; storages are counted once."""
     left_out = {id(weight.untyped_storage()) for weight in weights}
     storages = {}
 

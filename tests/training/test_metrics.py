@@ -12,7 +12,7 @@ from rapdarts.training.metrics import calibration, confusion, measures, predict,
 
 
 def certain(probability: float, label: list[int], classes: int = 2) -> torch.Tensor:
-    """Return logits that give each image's class in `label` this probability, and the other classes equal shares of the rest."""
+    """Return logits that give each image's class in `label` the given probability, and the other classes equal shares of the rest."""
     rest = (1 - probability) / (classes - 1)
     shares = torch.full((len(label), classes), rest, dtype=torch.float64)
     shares[torch.arange(len(label)), label] = probability

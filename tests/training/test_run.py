@@ -137,7 +137,7 @@ def test_another_command_cannot_resume_a_run(tmp_path: Path) -> None:
             pass
 
 
-def test_a_resume_in_a_different_environment_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resuming_in_a_different_environment_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Preempted):
         train(tmp_path, stop=3)
     path = tmp_path / "environment.json"
@@ -169,7 +169,7 @@ def test_the_lock_also_holds_within_one_process(tmp_path: Path) -> None:
             pass
 
 
-def test_a_resume_with_different_inputs_is_refused(tmp_path: Path) -> None:
+def test_resuming_with_different_inputs_is_refused(tmp_path: Path) -> None:
     train(tmp_path / "run", data="one")
     with pytest.raises(DamagedError, match="a different data"):
         train(tmp_path / "run", resume=True, data="two")

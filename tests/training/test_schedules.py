@@ -12,7 +12,7 @@ from rapdarts.training.schedules import SCHEDULES, cosine, drop_path, linear, sk
 
 
 def test_learning_rate_of_pdarts() -> None:
-    """0.0125 * (1 + cos(pi * epoch / 25)): 0.025 at first, half of that midway, nearly 0 in the last epoch."""
+    """The rate is 0.0125 * (1 + cos(pi * epoch / 25)): 0.025 at first, half of that midway, nearly 0 in the last epoch."""
     rates = [cosine(epoch, 25, 0.025) for epoch in range(25)]
     assert rates == pytest.approx([0.0125 * (1 + math.cos(math.pi * epoch / 25)) for epoch in range(25)], abs=1e-15)
     assert rates[0] == 0.025
@@ -37,7 +37,7 @@ def test_cosine_falls_from_peak_to_floor(epochs: int, peak: float, part: float) 
 
 @pytest.mark.parametrize("rate", [0.1, 0.4, 0.7])
 def test_skip_dropout_of_pdarts(rate: float) -> None:
-    """25 epochs with 10 of warm-up: linear decay to 15/25 of the rate, then decay from the full rate by exp(-0.2) per epoch."""
+    """In 10 epochs of warm-up, the rate falls linearly to 15/25; then, it falls from its full value by a factor of exp(-0.2) per epoch."""
     rates = [skip_dropout(epoch, 25, 10, rate) for epoch in range(25)]
     assert rates[:10] == pytest.approx([rate * left / 25 for left in range(24, 14, -1)])
     assert rates[10] == rate

@@ -112,6 +112,9 @@ COMMANDS = {
     "retrain PDARTS digits budget.params=80k": "rapdarts retrain trains the genotype it is given, so it does not use budget.params=;"
     " choose a genotype with rapdarts derive RUN budget.params=80k out=FILE, and retrain FILE.",
     "retrain PDARTS digits search.max_skips=1": "rapdarts derive RUN max_skips=1 out=FILE, and retrain FILE.",
+    "search digits data.range=1,0": "data.range=1,0 must be two values, the smaller one first, such as data.range=0,1.",
+    "search digits data.range=1": "data.range takes a list such as [a, b], not 1.",
+    "search digits data.layout=last": "data.layout cannot be 'last'; ",
     "retrain PDARTS digits layers=3": "the key 'layers' is ambiguous: it could be skeleton.layers or search.layers; write one of them.",
     "cost PDARTS chanels=3": "there is no key 'chanels'; the nearest is channels.",
     "derive . search.max_skips=1": "there is no key 'search.max_skips'; the nearest is max_skips.",
@@ -175,7 +178,7 @@ COMMANDS = {
     "search digits search.layers=[3,x]": "search.layers takes a list of whole numbers, not 'x'.",
     "search digits search.layers=[3,3": "search.layers=[3,3 cannot be read: expected ',' or ']'",
     "search digits search.layers=[3,3]": "search.candidates needs 2 values, one for each stage in search.layers; it has 3.",
-    "search digits warmup_epochs=3": "search.warmup_epochs=3 leaves none of the 3 epochs to train alpha; make it smaller.",
+    "search digits warmup_epochs=3": "search.warmup_epochs=3 leaves no epoch of search.epochs=3 to train alpha; make it smaller.",
     "search digits drop_path=1": "retrain.drop_path=1.0 is out of range; it must be at least 0 and below 1.",
     "search digits data.name=cifar11": "data.name cannot be 'cifar11'; the nearest is cifar10 (choose from digits, ",
     "search digits strategy=best": "search.strategy cannot be 'best'; choose from pdarts, darts, random.",
@@ -340,12 +343,21 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
         "images must be (n, h, w), (n, h, w, c) or ",
     ),
     "no images": ({"x": images(0), "y": labels(0)}, "images must be (n, h, w), (n, h, w, c) or "),
-    "negative pixels": ({"x": images(30) - 1.0, "y": labels(30)}, "pixels must be numbers from 0 to 255."),
+    "negative pixels": (
+        {"x": images(30) - 1.0, "y": labels(30)},
+        "x: pixels are whole numbers from -1 to 254, neither whole numbers from 0 to 255 nor fractions from 0 to 1; say which"
+        " values are black and white with data.range=LOW,HIGH.",
+    ),
     "pixels that are not numbers": (
         {"x": np.full((30, 8, 8), np.nan), "y": labels(30)},
-        "pixels must be numbers from 0 to 255.",
+        "x: 1,920 pixels are NaN or infinite; repair the images.",
     ),
-    "fractional pixels": ({"x": images(30) / 255, "y": labels(30)}, "multiply them by 255."),
+    "pixels above 1": ({"x": images(30) / 250, "y": labels(30)}, "x: pixels are fractions from 0 to 1.02, neither"),
+    "bits": ({"x": images(30) % 2, "y": labels(30)}, "x: pixels are only 0 and 1, which may be "),
+    "unclear channels": (
+        {"x": np.zeros((30, 12, 32, 48), np.uint8), "y": labels(30)},
+        "x: the channels of images (12, 32, 48) could be the first or the last axis; add data.layout=channels_first or",
+    ),
     "an array of objects": (
         {"x": images(30), "y": np.array([{}] * 30, dtype=object)},
         "save plain arrays with numpy.savez.",
@@ -420,13 +432,9 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: Image.fromarray(images(1)[0, :7]).save(f / "train/dog/1.png"),
         "train/dog/1.png has 8x7 pixels but ",
     ),
-    "no test images": (
-        lambda f: remove(f / "test"),
-        "must contain train/CLASS/ and test/CLASS/ (or val/CLASS/) with images in them.",
-    ),
-    "no training images": (lambda f: remove(f / "train"), "contains no folder train/"),
+    "no training images": (lambda f: remove(f / "train"), "contains test/ but no train/; it must contain train/CLASS/"),
     "a class without images": (lambda f: (f / "train/emu").mkdir(), "train/emu contains no images"),
-    "a class without training pictures": (
+    "a class without training images": (
         lambda f: (f / "test/emu").mkdir(),
         "test/emu is a class without training images; ",
     ),
@@ -703,13 +711,13 @@ def test_incompatible_searches_are_not_averaged(refuse: Refuse, elsewhere: Path)
     finished(elsewhere / "second", 1)
     (elsewhere / "mine.json").write_text("kept")
     others = {
-        "space": (finished(elsewhere / "space", 2, "filters"), "search.space filters, first has darts"),
-        "wide": (finished(elsewhere / "wide", 2, "darts", 6), "skeleton.channels 6, first has 4"),
+        "space": (finished(elsewhere / "space", 2, "filters"), "search.space filters, but first has darts"),
+        "wide": (finished(elsewhere / "wide", 2, "darts", 6), "skeleton.channels 6, but first has 4"),
         "data": (
-            finished(elsewhere / "data", 2, "darts", 4, ("data.name", "mnist")), "data.name mnist, first has digits"
+            finished(elsewhere / "data", 2, "darts", 4, ("data.name", "mnist")), "data.name mnist, but first has digits"
         ),
         "few": (
-            finished(elsewhere / "few", 2, "darts", 4, ("data.fraction", "0.5")), "data.fraction 0.5, first has 1.0"
+            finished(elsewhere / "few", 2, "darts", 4, ("data.fraction", "0.5")), "data.fraction 0.5, but first has 1.0"
         ),
     }  # fmt: skip
     for name, (_, message) in others.items():

@@ -104,7 +104,7 @@ def test_the_derivation_keeps_the_settings_of_the_original_run(capsys: pytest.Ca
     after = resolve.experiment_of_run(Path("stopped_search")).search
     assert (after.rule, after.max_skips, after.spend) == (before.rule, before.max_skips, 0) == ("pdarts", 2, 0)
     assert "at least" not in result(Path("stopped_search"))["rule"]
-    assert resumed("stopped_search") == resumed("stopped_search")  # a second time too
+    assert resumed("stopped_search") == resumed("stopped_search")  # resuming it again changes nothing
     command = json.loads(Path("stopped_search/environment.json").read_text())["command"]
     for key, change in (
         ("rule=exact", "rule: pdarts -> exact"),
@@ -185,7 +185,7 @@ def test_the_runs_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row[:7] for row in rows[2:5]] == [
         ["search", "search", "digits", "0", "pdarts, darts cost.macs=0.2", "1,884", "24,128"],
         ["network", "retrain", "digits (0.2 of it)", "0", "2 epochs", "1,884", "24,128"],
-        ["rank", "rank, first of 2", "digits (0.2 of it)", "0", "1 epochs", "1,884", "24,128"],
+        ["rank", "rank, first of 2", "digits (0.2 of it)", "0", "1 epoch", "1,884", "24,128"],
     ]
 
 

@@ -70,7 +70,7 @@ def differences(shown: list[str], printed: list[str]) -> Iterator[str]:
         else:
             yield line
     if rest and not anywhere:
-        yield f"the end, before: {rest[0]}"
+        yield f"the output continues: {rest[0]}"
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def test_differences_are_found() -> None:
     assert list(differences(["...", "macs 7", "..."], printed)) == []
     assert list(differences(["macs 7", "..."], printed)) == ["macs 7"]
     assert list(differences(["rule: a", "params 5", "..."], printed)) == ["params 5"]
-    assert list(differences(["rule: a"], printed)) == ["the end, before: macs #"]
+    assert list(differences(["rule: a"], printed)) == ["the output continues: macs #"]
 
 
 @pytest.mark.slow

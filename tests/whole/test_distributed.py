@@ -81,7 +81,7 @@ def wait_for_checkpoints(folder: Path, job: Job) -> None:
 
 
 def test_in_float64_two_processes_match_one(tmp_path: Path) -> None:
-    """The 12 steps have drop path, both heads, accumulated parts of batches, uneven shares, and a last batch of 23 images."""
+    """The 12 steps use drop path, both heads, accumulated parts of batches, uneven shares, and a last batch of 23 images."""
     recipe = ["retrain.drop_path=0.3", "retrain.auxiliary=0.4", "retrain.batch=30", "retrain.accumulate=2"]
     recipe += ["retrain.validation_fraction=0.1"]
     jobs = [Job(tmp_path, in_float64, *retraining(tmp_path / str(size), *recipe), processes=size) for size in (1, 2)]
@@ -105,7 +105,7 @@ SEPARATE += ["skeleton.layers=1", "data.fraction=0.1"]
 
 @pytest.fixture(scope="module")
 def separate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two processes with separate batch norms, saved (and therefore compared) after every step."""
+    """Run folder of two processes with separate batch norms, which save (and therefore compare) their state after every step."""
     folder = tmp_path_factory.mktemp("separate")
     codes, errors = Job(folder, in_float64, *retraining(folder / "run", *SEPARATE, "save_seconds=0")).end()
     assert codes == [0, 0], errors
@@ -312,12 +312,12 @@ def test_processes_with_different_settings_do_not_start(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-READY = "could not get its data and network ready; see the error it reports."
+READY = "could not get its data and network ready; see the error reported there."
 
 
 @pytest.mark.parametrize("lacking", [0, 1, 2])
 def test_the_process_without_data_reports_the_error(lacking: int, tmp_path: Path) -> None:
-    """Data are missing for the first process, for the second, or for both (2)."""
+    """Data are missing for the first process (0), for the second (1), or for both (2)."""
     small = np.load(Path(training_data.__file__).with_name("digits.npz"))
     halves = {"train": small["test"] == 0, "test": small["test"] == 1}
     arrays = {f"{name}_{half}": small[name][rows] for name in "xy" for half, rows in halves.items()}

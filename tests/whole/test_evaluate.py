@@ -162,7 +162,7 @@ def test_an_onnx_file_agrees_with_its_network(tmp_path: Path, capsys: pytest.Cap
 
 
 def graph_of(*nodes: Any, weights: Any, pixels: tuple[Any, ...] = ("n", 1, 8, 8), **facts: str) -> bytes:
-    """Return an ONNX file from pixels to logits, with the metadata of our files. `weights` is a TensorProto called w."""
+    """Return an ONNX file that maps pixels to logits, with the metadata of our files. `weights` is a TensorProto called w."""
     from onnx import TensorProto, helper
 
     ends = [
@@ -204,7 +204,7 @@ def test_foreign_onnx_files_are_refused_in_one_line(
     )
     for endless in ("[" * 100_000 + "]" * 100_000, "9" * 5000):
         assert "have no valid image and class_names" in refused(graph_of(*linear, weights=columns(10), image=endless))
-    # External weights could name any file, so none is read, not even one in the same folder.
+    # External weights could name any file, so no such file is read, not even one in the same folder.
     Path("w.bin").write_bytes(np.ones((64, 10), np.float32).tobytes())
     elsewhere = columns(10)
     elsewhere.ClearField("raw_data")

@@ -89,7 +89,7 @@ def offences(source: str) -> Iterator[str]:
             if loader is None or name_of(loader) not in safe_loaders:
                 yield f"{node.lineno}: {called(node)} without a safe loader"
         if called(node) == "torch.load" and "weights_only" not in keywords:
-            yield f"{node.lineno}: torch.load does not say weights_only=True"
+            yield f"{node.lineno}: torch.load without weights_only=True"
 
 
 def name_of(node: ast.AST) -> str:

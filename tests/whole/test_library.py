@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,14 +22,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import rapdarts
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cli.main import main
 from rapdarts.config import key_values
-from rapdarts.config.experiment import Experiment, HardwareConfig, SearchConfig
+from rapdarts.config.experiment import DataConfig, Experiment, HardwareConfig, SearchConfig
 from rapdarts.cost.count import count, count_derived
 from rapdarts.data import dataset as datasets
 from rapdarts.data.in_memory import read_in_memory
@@ -345,7 +346,7 @@ def test_a_space_is_recognised_in_another_process_unless_it_changed(elsewhere: P
 
 
 def test_a_genotype_retrained_in_another_space_takes_its_name() -> None:
-    """Otherwise the file of the trained network would name a space with other primitives."""
+    """Otherwise, the file of the trained network would name a space with other primitives."""
     wide = replace(named_space("darts"), name="wide")
     trained = rapdarts.retrain("PDARTS", TINY, data=(IMAGES, LABELS), space=wide, run="net", epochs=1, progress=False)
     assert rapdarts.read("net").space == "wide"
@@ -394,7 +395,7 @@ def test_an_experiment_may_be_an_omegaconf_object(launched: list[Any], elsewhere
     assert (config.search.epochs, config.search.layers, config.search.batch) == (5, [3, 3, 4], 11)
 
 
-def test_a_strategy_presets_values_of_an_experiment(launched: list[Any]) -> None:
+def test_a_strategy_sets_values_of_an_experiment(launched: list[Any]) -> None:
     rapdarts.search(Experiment(), strategy="darts")
     assert launched[0][0].search.layers == [8]
 
@@ -442,9 +443,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "key for a module": (lambda: rapdarts.costs(nn.Flatten(), channels=8), "a Flatten does not use channels="),
     "key for a reference network": (lambda: rapdarts.costs("alexnet", layers=8), "alexnet does not use layers="),
     "too small": (lambda: rapdarts.costs("alexnet", image=(3, 8, 8)), "alexnet cannot take an image of 3x8x8"),
-    "negative": (lambda: rapdarts.search(TINY, data=(IMAGES - 300.0, LABELS)), "data: pixels must be 0 to 255, or"),
-    "0 and 1": (lambda: rapdarts.search(TINY, data=((IMAGES > 9).astype(np.uint8), LABELS)), "whole numbers up to 1, which"),
-    "nan": (lambda: rapdarts.search(TINY, data=(IMAGES * np.nan, LABELS)), "pixels must be 0 to 255, or fractions"),
+    "negative": (lambda: rapdarts.search(TINY, data=(IMAGES - 300.0, LABELS)), "data, images: pixels are whole numbers from -300 to -"),
+    "0 and 1": (lambda: rapdarts.search(TINY, data=(IMAGES > 9, LABELS)), "images: pixels are only 0 and 1, which may be"),
+    "nan": (lambda: rapdarts.search(TINY, data=(IMAGES * np.nan, LABELS)), "data, images: 19,200 pixels are NaN or infinite"),
     "shape": (lambda: rapdarts.search(TINY, data=(IMAGES[:, 0, 0], LABELS)), "data, images: images must be"),
     "lengths": (lambda: rapdarts.search(TINY, data=(IMAGES, LABELS[:9])), "data, labels: 300 images need labels"),
     "labels": (lambda: rapdarts.search(TINY, data=(IMAGES, LABELS + 1)), "data, labels: label"),
@@ -454,6 +455,18 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "texts": (lambda: rapdarts.search(TINY, data=(IMAGES, ["a"] * 300)), "data, labels must be numbers"),
     "one array": (lambda: rapdarts.search(TINY, data=IMAGES), r"data: item 0 must be \(image, label\), not a ndarray"),
+    "a loader": (
+        lambda: rapdarts.search(TINY, data=DataLoader(TensorDataset(torch.from_numpy(IMAGES)))),
+        "data is a DataLoader, .*; give its dataset: data=loader.dataset",
+    ),
+    "items without an image": (
+        lambda: rapdarts.search(TINY, data=[{"picture": IMAGES[0], "label": 0}]),
+        r"data: item 0 has the keys picture, label; give one image \(image or img\) and one label",
+    ),
+    "two labels": (
+        lambda: rapdarts.search(TINY, data=[{"img": IMAGES[0], "label": 0, "fine_label": 1}]),
+        "data: item 0 has the keys img, label, fine_label; give one image",
+    ),
     "a number": (lambda: rapdarts.search(TINY, data=3), r"data must be a pair \(images, labels\), or a data set"),
     "empty data": (lambda: rapdarts.search(TINY, data=[]), "data has no images"),
     "a mapping": (lambda: rapdarts.search(TINY, data={"train": (IMAGES, LABELS)}), "data must be a pair .*not a dict"),
@@ -501,6 +514,18 @@ class Pictures:
         return Image.fromarray(IMAGES[position, 0]), int(LABELS[position])
 
 
+class Rows:
+    """A data set of rows with a feature of labels, like those of Hugging Face."""
+
+    features: ClassVar[dict[str, Any]] = {"image": None, "label": SimpleNamespace(names=[*"abcdefghij"])}
+
+    def __len__(self) -> int:
+        return len(IMAGES)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        return {"image": Image.fromarray(IMAGES[position, 0]), "label": int(LABELS[position]), "id": position}
+
+
 FLOATS = torch.from_numpy(IMAGES).float() / 255
 KINDS = {
     "tensors": (torch.from_numpy(IMAGES), torch.from_numpy(LABELS)),
@@ -512,32 +537,36 @@ KINDS = {
     "a torch data set": TensorDataset(FLOATS, torch.from_numpy(LABELS)),
     "pairs": [(image, int(label)) for image, label in zip(IMAGES, LABELS, strict=True)],
     "pictures": Pictures(),
+    "rows": Rows(),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_forms_of_data_give_the_same_images(kind: str) -> None:
-    train, test, names = read_in_memory(KINDS[kind], (IMAGES[:20], LABELS[:20]))
+    test_half = FLOATS[:20] if "fractions" in kind or "torch" in kind else IMAGES[:20]
+    found = read_in_memory(DataConfig(), KINDS[kind], (test_half, LABELS[:20]))
+    train, test, names = found.train, found.test, found.names
     assert torch.equal(train.pixels, torch.from_numpy(IMAGES)) or "16 bits" in kind
     assert (train.pixels.float() - torch.from_numpy(IMAGES).float()).abs().max() <= 1
     assert train.pixels.dtype == torch.uint8
     assert train.labels.tolist() == LABELS.tolist()
     assert test is not None and len(test) == 20
-    assert names == list("abcdefghij" if kind == "pictures" else "0123456789")
+    assert names == list("abcdefghij" if kind in ("pictures", "rows") else "0123456789")
 
 
 def test_classes_in_another_order_are_refused() -> None:
-    """Otherwise the network would silently be tested on labels with other meanings."""
+    """Otherwise, the network would silently be tested on labels with other meanings."""
 
     class Turned(Pictures):
         classes = tuple("abcdefghji")
 
-    assert (
-        read_in_memory(Pictures(), Pictures())[2] == read_in_memory(Pictures(), (IMAGES, LABELS))[2] == [*"abcdefghij"]
-    )
-    assert read_in_memory((IMAGES, LABELS), Turned())[2] == [*"0123456789"]
+    def names(data: Any, test: Any) -> str:
+        return "".join(read_in_memory(DataConfig(), data, test).names)
+
+    assert names(Pictures(), Pictures()) == names(Pictures(), (IMAGES, LABELS)) == "abcdefghij"
+    assert names((IMAGES, LABELS), Turned()) == "0123456789"
     with pytest.raises(InputError, match=r"test has the classes a, b, .* j, i, but data has a, b, .* i, j;"):
-        read_in_memory(Pictures(), Turned())
+        names(Pictures(), Turned())
 
 
 def test_every_run_holds_out_the_same_third(launched: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -553,16 +582,10 @@ def test_every_run_holds_out_the_same_third(launched: list[Any], monkeypatch: py
     assert (len(third.train), len(third.test)) == (300, 50)
 
 
-def test_colour_images_become_rgb() -> None:
-    pixels = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 4, 5, 3)
-    items = [(Image.fromarray(one).convert(mode), 0) for one, mode in zip(pixels, ("RGB", "RGBA"), strict=True)]
-    assert torch.equal(read_in_memory(items)[0].pixels, torch.from_numpy(pixels).permute(0, 3, 1, 2))
-
-
 def test_read_only_arrays_are_accepted(recwarn: pytest.WarningsRecorder) -> None:
     images = IMAGES.copy()
     images.flags.writeable = False
-    assert torch.equal(read_in_memory((images, LABELS))[0].pixels, torch.from_numpy(IMAGES))
+    assert torch.equal(read_in_memory(DataConfig(), (images, LABELS)).train.pixels, torch.from_numpy(IMAGES))
     assert not recwarn.list
 
 

@@ -78,7 +78,7 @@ COMMANDS = {
         "export TARGET [EXPERIMENT]",
         "export runs/net to=onnx out=net.onnx",
         "Write a genotype or a trained network for other programs. TARGET: a genotype (a file, a run folder, a name such "
-        "as PDARTS), or a trained network (a run folder of rapdarts retrain, or its network.safetensors). Before the file of a "
+        "as PDARTS), or a trained network (a run folder of rapdarts retrain, or its network.safetensors). Before an exported "
         "network is written, its outputs are compared with PyTorch's on test images of its run or of EXPERIMENT.",
         (command_options.ExportConfig,),
         ("--json", "--space"),
@@ -110,6 +110,6 @@ COMMANDS = {
 
 
 def command(verb: str) -> Callable[[Call], None]:
-    """Return the function of a command, which has the name of the verb, in a module of the same name in this package."""
+    """Return the function of a command: the function `VERB` in the module `VERB` of this package."""
     run: Callable[[Call], None] = getattr(import_module(f"{__name__}.{verb}"), verb)
     return run

@@ -76,7 +76,7 @@ class SlotInputs:
 
 
 class RecomputedSelection:
-    """Selects the blocks of a bundle (n, blocks*C, h, w) again in the backward pass, so that only the bundle is saved.
+    """A selection of blocks of a bundle (n, blocks*C, h, w), recomputed in the backward pass so that only the bundle is saved.
 
     The result (n, slots*C, h, w) is computed once for all chains that read it.
     """
@@ -93,7 +93,7 @@ class RecomputedSelection:
         return self._result
 
     def clear(self) -> None:
-        """Free the selection once all chains have used it."""
+        """Free the result; call this once all chains have used it."""
         self._result = None
 
 

@@ -1,4 +1,4 @@
-"""The layout of the batched supernet's tensors: the blocks that slots read, the geometry of windows, the terms of sums.
+"""The layout of the batched supernet's tensors: the blocks that slots read, the geometry of windows, and the terms of sums.
 
 Operations and kernels both import this module; it imports neither.
 """

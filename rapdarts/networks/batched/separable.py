@@ -28,7 +28,7 @@ def separable(
     """Run a depthwise and then a pointwise convolution on slots of C channels, each slot with its own weights.
 
     `x` is (n, blocks*C, h, w), `depthwise` (slots*C, 1, k, k), `pointwise` (slots*outputs, C, 1, 1). Returns
-    (n, slots*outputs, h', w'). If `out` is given, our kernel writes the result into it; without the kernel it is ignored.
+    (n, slots*outputs, h', w'). If `out` is given, our kernel writes the result into it; without the kernel, `out` is ignored.
     """
     if use_kernels(x.x, max(pointwise.shape[1], len(pointwise) // len(block_map.sources))):
         image = x.x.to(torch.get_autocast_dtype("cuda")) if torch.is_autocast_enabled("cuda") else x.x

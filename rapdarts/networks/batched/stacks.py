@@ -301,7 +301,7 @@ def _hooked(module: nn.Module) -> bool:
 
 
 def _weightless(column: Sequence[nn.Module], *kinds: type[nn.Module]) -> bool:
-    """Return True if one layer can serve all slots: in every slot it is one of `kinds` (default: WEIGHTLESS) without hooks."""
+    """Return True if one layer can serve all slots: in every slot, it is one of `kinds` (default: WEIGHTLESS) without hooks."""
     return all(type(slot) in (kinds or WEIGHTLESS) and not _hooked(slot) for slot in column)
 
 

@@ -137,7 +137,7 @@ class WeightedSum(torch.autograd.Function):
 
 
 class WeightedTerm(torch.autograd.Function):
-    """Terms that do not end in a batch norm: `x` (n, blocks*C, h, w) times `scale` (slots*C,), (n, slots*C, h, w).
+    """Terms that do not end in a batch norm: `x` (n, blocks*C, h, w) times `scale` (slots*C,) gives (n, slots*C, h, w).
 
     `mask` (n, h, w, slots, C), if given, is False where an element is set to zero.
     """
@@ -172,7 +172,7 @@ def apply_mask(y: Tensor, mask: Tensor | None) -> Tensor:
 def sum_terms(
     terms: Sequence[Tensor], term_slots: Sequence[tuple[int, ...]], states: int, slots: int, pending: Tensor | None
 ) -> Tensor:
-    """Sum the terms of an edge group into its nodes: each term is (n, len(its slots)*C, h, w).
+    """Sum the terms of an edge group into its nodes; each term is (n, len(its slots)*C, h, w).
 
     The slots enumerate the nodes once for each state. Returns the nodes' sums (n, slots/states*C, h, w), to which
     `pending`, of the same shape, is added.

@@ -51,7 +51,7 @@ SMALL_MODULES = {
     "inception3a": (176, 160),
     "inception3b": (176, 160),
 }
-"""Number of 1x1 and 3x3 filters; 0 stands for a pool in place of the 1x1 filters, and both branches then halve the size."""
+"""Numbers of 1x1 and 3x3 filters; 0 stands for a pool in place of the 1x1 filters, and both branches then halve the size."""
 
 
 @dataclass(frozen=True)

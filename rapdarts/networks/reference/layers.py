@@ -80,7 +80,7 @@ def flattened(network: str, image: Image, classes: int, layers: dict[str, nn.Mod
 def map_behind(network: str, layers: dict[str, nn.Module], image: Image, instead: str = "") -> Image:
     """Return the output shape (channels, height, width) of a chain of convolutions and pools for an image.
 
-    Raises InputError if the output would have no pixels. `instead` names a network of the family for small images.
+    Raises InputError if the output would have no pixels. `instead` names a network for small images that the message suggests.
     """
     shape, needed = image, 1
     windows = [(name, layer) for name, parent in layers.items() for layer in parent.modules() if _is_window(layer)]

@@ -1,4 +1,4 @@
-"""GPU kernels, run on a GPU or in Triton's interpreter: each compared with torch, and the whole supernet with all of them."""
+"""GPU kernels, on a GPU or in Triton's interpreter, compared with torch; a supernet that uses them is compared with the plain one."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def bfloat16_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
 def test_kernels_in_half_precision(dtype: torch.dtype, bfloat16_products: None) -> None:
-    """Images have 16 bits, weights and sums have 32 bits: errors come only from rounding images and results."""
+    """Images have 16 bits, but weights and sums have 32 bits, so errors come only from rounding images and results."""
     torch.manual_seed(5)
     x, gradient = torch.randn(2, 8, 5, 5).to(dtype), torch.randn(2, 16, 5, 5).to(dtype)
     weights = torch.randn(16, 1, 3, 3, requires_grad=True), torch.randn(16, 4, 1, 1, requires_grad=True)
@@ -154,7 +154,7 @@ def test_norm_kernels_equal_torch(
     monkeypatch.setattr(norms, "PROGRAMS", 8)  # so that a program has several tiles
     torch.manual_seed(1)
     slots = len(block_map.sources)
-    # A mean far from zero: the variance must not be lost in the sums of squares.
+    # The mean is far from zero, but the variance must not be lost in the sums of squares.
     x = (torch.randn(3, block_map.blocks * channels, *size) * 3 + 50).requires_grad_()
     mean, var = torch.randn(slots * channels), torch.rand(slots * channels) + 1
     true_mean, true_var = mean.double(), var.double()
@@ -175,7 +175,7 @@ def test_norm_kernels_equal_torch(
 def test_weighted_sum_kernels_equal_torch(
     block_map: BlockMap, channels: int, size: tuple[int, int], rest: str, monkeypatch: Any
 ) -> None:
-    """There are three nodes: the second has at most one norm, the third has only skips."""
+    """There are three nodes: the second has at most one norm, and the third has only skips."""
     monkeypatch.setattr(norms, "PROGRAMS", 8)
     torch.manual_seed(1)
     normed, nodes = len(block_map.sources), 3
@@ -259,7 +259,7 @@ def test_max_pool_propagates_nan() -> None:
 
 
 def test_norm_propagates_nan() -> None:
-    """This holds after a ReLU too; otherwise the loss would be finite and hide the NaN."""
+    """This holds after a ReLU too; otherwise, the loss would be finite and hide the NaN."""
     x = channels_last(torch.randn(2, 8, 4, 4))
     x[0, 3, 1, 1] = float("nan")
     for relu in (False, True):

@@ -34,7 +34,7 @@ IMAGENET = Skeleton(3, 5, (3, 19, 26), 3, "imagenet")
 
 
 def narrowed(space: SearchSpace, keep: int) -> SearchSpace:
-    """Return the space as in a later stage, with `keep` candidates on every edge that differ from edge to edge."""
+    """Return the space as in a later stage, with `keep` random candidates on every edge."""
     mask = np.zeros_like(space.mask)
     rng = np.random.default_rng(0)
     for kind, edge in np.ndindex(*mask.shape[:2]):
@@ -106,7 +106,7 @@ def assert_equal_supernets(
 
 
 def assert_same_under_plain_names(batched: BatchedSupernet, gradients: list[dict[str, Tensor]]) -> None:
-    """Split the gradients of the batched weights in the same way as the weights, and compare them with the plain ones."""
+    """Split the gradients of the batched weights in the same way as the weights, and compare them with those of the plain supernet."""
     of_plain, of_batched = gradients
     split = agreement.under_plain_names(batched, of_batched)
     for name, expected in of_plain.items():

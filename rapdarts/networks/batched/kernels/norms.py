@@ -100,7 +100,7 @@ def term(
 ):  # fmt: skip
     """Return the term of a slot for a tile of pixels, before it is weighted.
 
-    This is the normalised input of a norm, or for a skip the state, with zeros where `masks` drops it.
+    This is the normalised input of a norm or, for a skip, the state, with zeros where `masks` drops an element.
     """
     c = tl.arange(0, block)
     source_block = tl.load(reads + slot)
@@ -206,7 +206,7 @@ def moments(x: Tensor, blocks: int) -> tuple[Tensor, tuple[int, int, int]]:
 def forward(
     x: Tensor, block_map: BlockMap, running_mean: Tensor, running_var: Tensor, momentum: float, eps: float, relu: bool
 ) -> tuple[Tensor, Tensor]:
-    """Normalise `x` (n, blocks*C, h, w) for every slot, followed by a ReLU if `relu`.
+    """Normalise `x` (n, blocks*C, h, w) for every slot, then apply a ReLU if `relu`.
 
     Updates `running_mean` and `running_var` (slots*C,) in place. Returns the result (n, slots*C, h, w) and the
     statistics (2, slots*C): mean and inverse standard deviation.

@@ -1,0 +1,132 @@
+"""Folders of images: which files belong to the training images, which to the test images, and which stay unused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rapdarts.config.experiment import DataConfig
+from rapdarts.data import download, foreign
+from rapdarts.data.images import ReadImages
+from rapdarts.data.pictures import SUFFIXES, Pictures, open_pictures
+from rapdarts.errors import InputError
+
+TRAIN = "train"
+HELD_OUT = ("test", "val", "valid", "validation")
+"""Names of folders that hold test images, the one to prefer first."""
+
+
+@dataclass(frozen=True)
+class Half:
+    """A folder with one folder of images per class: for each class, its files, relative to `root`."""
+
+    root: Path
+    files: dict[str, list[str]]
+    unused: Counter[str]
+    """Number of files that are not images, by suffix."""
+
+
+def read_folder(config: DataConfig) -> ReadImages:
+    """Read the images below data.path: train/CLASS/ and a folder of HELD_OUT beside it, or CLASS/ without a split.
+
+    The split may lie one folder deeper. Raises InputError if there is neither, or for a broken image.
+    """
+    root = download.place(config)
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder; {foreign.advice(root) or 'name the folder that holds the images'}.")
+    train, test, remarks = _halves(root)
+    halves, names = [half for half in (train, test) if half], sorted(train.files)
+    for half in halves:
+        for name in sorted(half.files.keys() - train.files.keys()):
+            raise InputError(f"{half.root / name} is a class without training images; add some or remove it.")
+        for name, files in half.files.items():
+            if not files:
+                raise InputError(f"{half.root / name} contains no images ({', '.join(sorted(SUFFIXES))}); add some.")
+    remarks += _unused(halves)
+    opened: list[Pictures] = []
+    for half in halves:
+        files = [file for name in names for file in half.files.get(name, [])]
+        labels = [label for label, name in enumerate(names) for _ in half.files.get(name, [])]
+        training = opened[0] if opened else None
+        opened.append(open_pictures(half.root, files, torch.tensor(labels), config, training))
+        remarks += [f"{half.root.name}: {remark}" for remark in opened[-1].remarks]
+    return ReadImages(opened[0], opened[1] if test else None, names, tuple(remarks))
+
+
+def _halves(root: Path) -> tuple[Half, Half | None, list[str]]:
+    """Return the training images, the test images (None if none are marked), and remarks on folders that are not used."""
+    inside = _folders(root)
+    if len(inside) == 1 and inside[0] not in (TRAIN, *HELD_OUT):  # the folder that an archive was unpacked into
+        deeper = _folders(root / inside[0])
+        has_images = any(file.suffix.lower() in SUFFIXES for file in (root / inside[0]).iterdir())
+        if TRAIN in deeper or (len(deeper) > 1 and not has_images):
+            root, inside = root / inside[0], deeper
+    if TRAIN not in inside:
+        marked = next((name for name in HELD_OUT if name in inside), None)
+        whole = _half(root, inside)
+        if marked or not whole.files:
+            there = (
+                foreign.advice(root)
+                or f"it must contain {TRAIN}/CLASS/ and test/CLASS/, or CLASS/, with images in them"
+            )
+            raise InputError(
+                f"{root} contains {f'{marked}/ but no {TRAIN}/' if marked else 'no folders of images'}; {there}."
+            )
+        return whole, None, []
+    train = _half(root / TRAIN, _folders(root / TRAIN))
+    if not train.files:
+        raise InputError(f"{root / TRAIN} contains no folders of images; it needs one folder per class.")
+    remarks, test = [], None
+    for name in HELD_OUT:
+        if name not in inside:
+            continue
+        half = _half(root / name, _folders(root / name))
+        if test is None and half.files:
+            test = half
+        else:
+            count = sum(map(len, half.files.values()))
+            remarks.append(f"{name}/ {f'({count:,} images)' if count else 'has no folders of classes and'} is not used")
+    return train, test, remarks
+
+
+def _half(root: Path, names: Sequence[str]) -> Half:
+    """Return the images in the folders of classes of these names; those without any file do not count."""
+    found: dict[str, list[str]] = {}
+    unused: Counter[str] = Counter()
+    for name in names:
+        files = sorted(_files(root / name))
+        images = [file.relative_to(root).as_posix() for file in files if file.suffix.lower() in SUFFIXES]
+        unused.update(file.suffix.lower() or "no suffix" for file in files if file.suffix.lower() not in SUFFIXES)
+        if files or not any((root / name).iterdir()):
+            found[name] = images
+    return Half(root, found if any(found.values()) else {}, unused)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder, except hidden ones and what macOS adds to archives."""
+    for entry in folder.iterdir():
+        if _hidden(entry.name):
+            continue
+        if entry.is_dir():
+            yield from _files(entry)
+        elif entry.is_file():
+            yield entry
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(inner.name for inner in folder.iterdir() if inner.is_dir() and not _hidden(inner.name))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _unused(halves: Sequence[Half]) -> list[str]:
+    """Return a remark on the files that are not images, if there are any."""
+    unused = sum((half.unused for half in halves), Counter())
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unused.items()))
+    return [f"files that are not images are not used: {kinds}"] if unused else []

@@ -1,0 +1,243 @@
+"""Pictures: image files of any format and Pillow's images, decoded upright and without transparency.
+
+Colour, palette and 8-bit grey pictures have pixels from 0 to 255. Pictures with more than 8 bits per pixel keep their own
+values, which are scaled like those of arrays (rapdarts.data.pixels).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from rapdarts.config.experiment import DataConfig
+from rapdarts.data.pixels import SAY_RANGE, Array, Lost, PixelRange, range_of
+from rapdarts.errors import InputError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+
+BACKGROUND = (255, 255, 255)
+"""Colour behind transparent pictures: white, as a page shows them."""
+
+ORIENTATION = 0x0112
+"""EXIF tag of the orientation; above 4, width and height are exchanged."""
+
+KINDS = {
+    "grey": "{} grey pictures are read as RGB",
+    "palette": "{} pictures with a palette are read as RGB",
+    "transparent": "{} transparent pictures are placed on white",
+    "deep colour": "{} colour pictures with 16 bits per value are reduced to 8 bits",
+    "animated": "{} animated pictures: only their first image is used",
+    "other": "{} pictures in other colour systems are converted to RGB",
+}
+"""Kinds of pictures that are changed when they are read, with the remark on their number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Image files, decoded every time they are read, to RGB with 8 bits per channel.
+
+    `range` are black and white for pictures with more than 8 bits, or for all pictures if it was asked for (None: there are
+    none). `lost` collects what was lost while decoding. Positions are (b,) int64, and images are (b, 3, h, w) uint8.
+    """
+
+    root: Path
+    files: Sequence[str]  # paths relative to root
+    labels: Tensor  # (n,) int64
+    image: tuple[int, int, int]  # 3, height, width; images of other sizes are scaled and cropped to this
+    range: PixelRange | None = None
+    remarks: tuple[str, ...] = ()
+    lost: list[Lost] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def begin(self, index: Tensor) -> list[Future[Tensor]]:
+        """Start decoding the images at positions `index` (b,), on the CPU, in the background."""
+        return [_pool().submit(self._decode, i) for i in index.tolist()]
+
+    def collect(self, decoding: list[Future[Tensor]]) -> Tensor:
+        """Wait for the decoded images and return them, (b, 3, h, w) uint8, on the device.
+
+        Raises InputError, naming the file, for a broken image, or for one whose pixels are out of range.
+        """
+        pixels = torch.stack([picture.result() for picture in decoding])
+        if self.labels.is_cuda:
+            pixels = pixels.pin_memory()
+        return pixels.to(self.labels.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
+
+    def fetch(self, index: Tensor) -> Tensor:
+        return self.collect(self.begin(index))
+
+    def take(self, index: Tensor) -> Pictures:
+        return replace(self, files=[self.files[i] for i in index.tolist()], labels=self.labels[index])
+
+    def to(self, device: torch.device) -> Pictures:
+        return replace(self, labels=self.labels.to(device))
+
+    def digest(self) -> bytes:
+        """Return a hash of the file names and sizes, because reading all files would take as long as an epoch."""
+        hashed = hashlib.sha256(repr((len(self), *self.image)).encode())
+        hashed.update(self.labels.numpy().tobytes())
+        for file in self.files:
+            hashed.update(f"{file}\0{(self.root / file).stat().st_size}\0".encode())
+        return hashed.digest()
+
+    def _decode(self, position: int) -> Tensor:
+        """Decode an image, (h, w, 3) uint8."""
+        file = self.root / self.files[position]
+        _, height, width = self.image
+        pixels = read_picture(file)
+        if self.range is None and pixels.dtype != np.uint8:
+            raise InputError(f"{file} has more than 8 bits per pixel, but no training image has; {SAY_RANGE}.")
+        if self.range is not None and (self.range.asked or pixels.dtype != np.uint8):
+            pixels, lost = self.range.to_bytes(pixels, str(file))
+            self.lost.append(lost)
+        colour = Image.fromarray(pixels).convert("RGB")
+        if colour.size != (width, height):
+            # Equivalent to scaling the shorter side and cropping the centre.
+            left, top = (colour.width - min(colour.size)) / 2, (colour.height - min(colour.size)) / 2
+            box = (left, top, colour.width - left, colour.height - top)
+            colour = colour.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        return torch.from_numpy(np.array(colour))
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="pictures")
+
+
+def open_pictures(
+    root: Path, files: Sequence[str], labels: Tensor, config: DataConfig, training: Pictures | None = None
+) -> Pictures:
+    """Return image files with labels (n,) after reading their headers; `training` are the training images, None for these.
+
+    Raises InputError, naming the file, if it is not an image, if the sizes differ and data.size is 0, or if pixels of more
+    than 8 bits leave their scale open.
+    """
+    headers: list[Header] = []
+    for start in range(0, len(files), 4096):  # in chunks, because ImageNet would queue a million calls
+        headers += _pool().map(lambda file: _header(root / file), files[start : start + 4096])
+        for file, found in zip(files[start:], headers[start:], strict=False):
+            if not config.size and found.size != headers[0].size:
+                (w, h), (first_w, first_h) = found.size, headers[0].size
+                raise InputError(
+                    f"{root / file} has {w}x{h} pixels but {root / files[0]} has {first_w}x{first_h}; set data.size to scale them."
+                )
+    width, height = (config.size, config.size) if config.size else headers[0].size
+    deep = [root / file for file, found in zip(files, headers, strict=True) if found.is_deep]
+    if config.range:
+        pixel_range: PixelRange | None = PixelRange(config.range[0], config.range[1], asked=True)
+    else:
+        pixel_range = training.range if training else range_of(_extremes(deep), (), str(root)) if deep else None
+    kinds = Counter(kind for found in headers for kind in found.kinds)
+    remarks = [words.format(f"{kinds[kind]:,}") for kind, words in KINDS.items() if kinds[kind]]
+    if deep and pixel_range:
+        remarks.append(f"{len(deep):,} pictures with more than 8 bits per pixel are scaled from {pixel_range}")
+    return Pictures(root, files, labels, (3, height, width), pixel_range, tuple(remarks))
+
+
+# --- one picture -------------------------------------------------------------------------------------------------
+
+
+class Header(NamedTuple):
+    """Upright (width, height) of a picture, whether it has more than 8 bits per pixel, and its KINDS."""
+
+    size: tuple[int, int]
+    is_deep: bool
+    kinds: tuple[str, ...]
+
+
+def read_picture(file: Path) -> Array:
+    """Return the pixels of an image file, as `pixels_of` does. Raises InputError, naming the file, if it is broken."""
+    try:
+        with Image.open(file) as picture:
+            return pixels_of(picture)
+    except BROKEN as error:
+        raise InputError(f"{file} is not a readable image ({error}); repair or remove it.") from None
+
+
+def pixels_of(picture: Image.Image) -> Array:
+    """Return a picture upright and without transparency: (h, w) if it is grey, else (h, w, 3), uint8 or deeper."""
+    picture = ImageOps.exif_transpose(picture) if _orientation(picture) > 1 else picture
+    if _is_deep(picture):
+        pixels = np.asarray(picture)
+        return pixels.astype(pixels.dtype.newbyteorder("="))
+    if _is_transparent(picture):
+        picture = picture.convert("RGBA")
+        below = Image.new("RGBA", picture.size, (*BACKGROUND, 255))
+        return np.asarray(Image.alpha_composite(below, picture).convert("RGB"))
+    if picture.mode == "1":
+        picture = picture.convert("L")
+    return np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
+
+
+def kinds_of(picture: Image.Image) -> tuple[str, ...]:
+    """Return the KINDS of a picture, from its header."""
+    mode = picture.mode
+    known = {"L": "grey", "1": "grey", "LA": "grey", "P": "palette", "PA": "palette", "RGB": "", "RGBA": ""}
+    found = ["" if _is_deep(picture) else known.get(mode, "other")]
+    found.append("transparent" if _is_transparent(picture) else "")
+    found.append("deep colour" if mode.startswith("RGB") and _is_stored_deep(picture) else "")
+    found.append("animated" if getattr(picture, "is_animated", False) and picture.format != "MPO" else "")
+    return tuple(filter(None, found))
+
+
+def _header(file: Path) -> Header:
+    """Return the header of an image file. Raises InputError, naming the file, if it is not an image."""
+    try:
+        with Image.open(file) as picture:
+            width, height = picture.size
+            turned = _orientation(picture) > 4
+            return Header((height, width) if turned else (width, height), _is_deep(picture), kinds_of(picture))
+    except BROKEN as error:
+        kind = "is empty" if file.stat().st_size == 0 else f"is not a readable image ({error})"
+        raise InputError(f"{file} {kind}; repair or remove it.") from None
+
+
+def _orientation(picture: Image.Image) -> int:
+    """Return the EXIF orientation of a picture, 1 if it has none; Pillow would decode a whole PNG file to look for it."""
+    has_none = picture.format == "PNG" and "exif" not in picture.info
+    return 1 if has_none else int(picture.getexif().get(ORIENTATION, 1))
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Return whether a picture is grey with more than 8 bits per pixel."""
+    return picture.mode.startswith(("I", "F"))
+
+
+def _is_stored_deep(picture: Image.Image) -> bool:
+    """Return whether the file of a picture has 16 bits per value, which Pillow's mode of colour pictures does not show."""
+    for codec, _, _, arguments in getattr(picture, "tile", []):
+        values = arguments if isinstance(arguments, tuple) else (arguments,)
+        largest = max((value for value in values if type(value) is int), default=0) if codec == "ppm" else 0
+        if largest > 255 or any(";16" in str(value) for value in values):
+            return True
+    return False
+
+
+def _is_transparent(picture: Image.Image) -> bool:
+    return picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
+
+
+def _extremes(files: Sequence[Path]) -> Array:
+    """Return a few pixels of pictures that show their range: the smallest, the largest and, if there is one, a fraction."""
+
+    def some(file: Path) -> list[float]:
+        pixels = read_picture(file)
+        fractions = pixels[pixels != np.rint(pixels)] if pixels.dtype.kind == "f" else pixels[:0].ravel()
+        return [pixels.min(), pixels.max(), *fractions[:1]]
+
+    return np.array([value for file in files for value in some(file)])

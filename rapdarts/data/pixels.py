@@ -1,0 +1,205 @@
+"""Pixels of images that are given as arrays: their scale and their layout, by one rule for files, folders and programs.
+
+Whatever the numbers leave open is refused, with the key that says it: `data.range` or `data.layout`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rapdarts.config.experiment import DataConfig
+from rapdarts.errors import InputError
+
+Array = np.ndarray[Any, Any]
+
+COUNTS_OF_CHANNELS = (1, 3, 4)
+"""Sizes of an outer axis that are taken for channels where no two sides are equal."""
+
+FIRST, LAST = "channels_first", "channels_last"
+SHORT_SIDE = 4
+"""Equal sides must be longer than this to count, because images have 1, 3 or 4 channels as well."""
+
+LONG_SIDE = 16
+"""The opposite outer axis must be longer than this, so that it cannot be taken for channels itself."""
+
+SAY_RANGE = "say which values are black and white with data.range=LOW,HIGH"
+
+
+AT_ONCE = 1024
+"""Images that are converted at once."""
+
+ROUNDING = 0.1
+"""Difference to a whole number, in steps of 1/255, that is due to the precision of the values."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Number of pixels that were clipped to the range, and whether pixels were rounded to 256 levels."""
+
+    clipped: int = 0
+    rounded: bool = False
+
+    def __add__(self, other: Lost) -> Lost:
+        return Lost(self.clipped + other.clipped, self.rounded or other.rounded)
+
+    def in_words(self, asked: Sequence[float], pixels: int) -> list[str]:
+        """Return a remark on each loss; `pixels` is the number of all pixels, and `asked` is data.range."""
+        remarks = []
+        if self.clipped:
+            low, high = asked
+            share = f"{100 * self.clipped / pixels:.2g} % of all"
+            remarks.append(
+                f"{self.clipped:,} pixel values ({share}) are outside data.range={low:g},{high:g} and were clipped"
+            )
+        if self.rounded:
+            remarks.append("pixel values were rounded to 256 levels")
+        return remarks
+
+
+@dataclass(frozen=True)
+class PixelRange:
+    """Values that are black and white. If they were `asked` for, values outside are clipped, otherwise refused."""
+
+    low: float
+    high: float
+    asked: bool = False
+
+    @property
+    def is_bytes(self) -> bool:
+        """True if the values are kept as they are."""
+        return (self.low, self.high) == (0, 255)
+
+    def to_bytes(self, pixels: Array, source: str) -> tuple[Array, Lost]:
+        """Return pixels of any shape (n, ...) as uint8, 0 for `low` and 255 for `high`, and what was lost.
+
+        Raises InputError for values outside the range, unless it was `asked` for, and for fractions where the training
+        images have whole numbers from 0 to 255.
+        """
+        _check_finite(pixels, source)
+        if pixels.dtype == np.uint8 and self.is_bytes:
+            return pixels, Lost()
+        result, outside, rounded = np.empty(pixels.shape, np.uint8), 0, False
+        for start in range(0, len(pixels), AT_ONCE):  # float64 copies of all of them would not fit
+            values = pixels[start : start + AT_ONCE].astype(np.float64)
+            outside += int(((values < self.low) | (values > self.high)).sum())
+            scaled = np.clip((values - self.low) * (255 / (self.high - self.low)), 0, 255)
+            whole = np.rint(scaled)
+            rounded = rounded or bool((np.abs(scaled - whole) > ROUNDING).any())
+            result[start : start + AT_ONCE] = whole
+        if not self.asked and outside:
+            raise InputError(
+                f"{source}: pixels are {extent(pixels)}, but those of the training images are {self}; {SAY_RANGE}."
+            )
+        if not self.asked and self.is_bytes and rounded:
+            raise InputError(
+                f"{source}: pixels are fractions, but those of the training images are whole numbers; {SAY_RANGE}."
+            )
+        return result, Lost(outside, rounded)
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
+
+
+def range_of(pixels: Array, asked: Sequence[float], source: str) -> PixelRange:
+    """Return the range that training pixels of any shape are in, or the range that was `asked` for, (low, high) or empty.
+
+    Integers from 0 to 255 and floats that are whole numbers from 0 to 255 are taken as they are; other floats from 0 to 1
+    are fractions of 255. Raises InputError for all others, for integers that are only 0 and 1, and for infinite or missing
+    values.
+    """
+    _check_finite(pixels, source)
+    if asked:
+        return PixelRange(asked[0], asked[1], asked=True)
+    low, high, is_float = pixels.min(), pixels.max(), pixels.dtype.kind == "f"
+    if not is_float and low >= 0 and high == 1:
+        raise InputError(
+            f"{source}: pixels are only 0 and 1, which may be black and white or two shades of 255; add data.range=0,1 or"
+            " data.range=0,255."
+        )
+    if is_float and low >= 0 and high <= 1:
+        return PixelRange(0, 1)
+    if low >= 0 and high <= 255 and not (is_float and (pixels != np.rint(pixels)).any()):
+        return PixelRange(0, 255)
+    kind = "fractions" if is_float and (pixels != np.rint(pixels)).any() else "whole numbers"
+    raise InputError(
+        f"{source}: pixels are {kind} {extent(pixels)}, neither whole numbers from 0 to 255 nor fractions from 0 to 1; {SAY_RANGE}."
+    )
+
+
+def extent(pixels: Array) -> str:
+    """Return the smallest and the largest of pixels in words."""
+    return f"from {float(pixels.min()):g} to {float(pixels.max()):g}"
+
+
+def _check_finite(pixels: Array, source: str) -> None:
+    """Raise InputError for pixels that are infinite or NaN."""
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise InputError(
+            f"{source}: {int((~np.isfinite(pixels)).sum()):,} pixels are NaN or infinite; repair the images."
+        )
+
+
+def _check_images(raw: Array, source: str) -> None:
+    """Raise InputError for an array that is not (n, h, w), (n, h, w, c) or (n, c, h, w) of numbers."""
+    if raw.ndim not in (3, 4) or 0 in raw.shape:
+        raise InputError(f"{source}: images must be (n, h, w), (n, h, w, c) or (n, c, h, w), not {raw.shape}.")
+    if raw.dtype.kind not in "buif":
+        raise InputError(f"{source}: pixels must be numbers, not {raw.dtype}.")
+
+
+def layout_of(shape: Sequence[int]) -> str:
+    """Return the layout of arrays (n, h, w), (n, h, w, c) or (n, c, h, w): `channels_first`, `channels_last`, or "" if it is open.
+
+    Two equal sides above 4 show that the other axis holds the channels. Otherwise, an outer axis of 1, 3 or 4 does if the
+    opposite one is above 16.
+    """
+    if len(shape) == 3:
+        return FIRST
+    first, middle, last = shape[1:]
+    if (middle == last > SHORT_SIDE) != (first == middle > SHORT_SIDE):
+        return FIRST if middle == last else LAST
+    if first in COUNTS_OF_CHANNELS and last > LONG_SIDE:
+        return FIRST
+    return LAST if last in COUNTS_OF_CHANNELS and first > LONG_SIDE else ""
+
+
+@dataclass(frozen=True)
+class Form:
+    """Form of the training images, which test images share: the values of black and white, and the layout.
+
+    A test array whose own shape shows another layout is read by that one, unless the layout was asked for.
+    """
+
+    range: PixelRange
+    layout: str
+    layout_asked: bool
+
+    @staticmethod
+    def of(raw: Array, config: DataConfig, source: str) -> Form:
+        """Return the form of training images (n, h, w), (n, h, w, c) or (n, c, h, w). Raises InputError if it is open."""
+        _check_images(raw, source)
+        is_asked = config.layout != "auto"
+        layout = config.layout if is_asked else layout_of(raw.shape)
+        if not layout:
+            raise InputError(
+                f"{source}: the channels of images {raw.shape[1:]} could be the first or the last axis; add"
+                f" data.layout={FIRST} or data.layout={LAST}."
+            )
+        return Form(range_of(raw, config.range, source), layout, is_asked)
+
+    def read(self, raw: Array, source: str) -> tuple[Tensor, Lost]:
+        """Return images of this form as a tensor (n, c, h, w) uint8, and what was lost. Raises InputError for other forms."""
+        _check_images(raw, source)
+        pixels, lost = self.range.to_bytes(raw, source)
+        layout = self.layout if self.layout_asked else layout_of(raw.shape) or self.layout
+        if pixels.ndim == 3:
+            pixels = pixels[:, None]
+        elif layout == LAST:
+            pixels = pixels.transpose(0, 3, 1, 2)
+        return torch.from_numpy(np.ascontiguousarray(pixels)), lost

@@ -1,0 +1,30 @@
+"""Weights of the classes in the loss, so that rare classes count as much as common ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+
+def class_weights(kind: str, labels: Tensor, classes: int) -> Tensor | None:
+    """Return the weight of each class (classes,) float32 for training labels (n,); None for `none`.
+
+    `balanced` is n / (classes x n_c), as in King and Zeng (2001): every class has the same total weight, and the mean over
+    images is 1.
+    """
+    if kind == "none":
+        return None
+    sizes = torch.bincount(labels, minlength=classes)
+    return (len(labels) / (classes * sizes)).float()
+
+
+def mean_loss(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean cross-entropy of logits (n, classes) and labels (n,) as a scalar.
+
+    The loss of each image is multiplied by the weight of its class, from `weights` (classes,), if given. The sum is divided
+    by n and not by the weights of the batch, so that a batch with more images of rare classes counts more.
+    """
+    if weights is None:
+        return cross_entropy(logits, labels)
+    return cross_entropy(logits, labels, weights, reduction="sum") / len(labels)

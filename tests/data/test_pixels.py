@@ -1,0 +1,300 @@
+"""Scale and layout of arrays: what is read, what is refused, and what is said, for every way in which images arrive."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from rapdarts.config.experiment import DataConfig
+from rapdarts.data.dataset import load_dataset
+from rapdarts.data.in_memory import read_in_memory
+from rapdarts.data.pixels import Form, layout_of, range_of
+from rapdarts.data.readers import read_images
+from rapdarts.errors import InputError
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (12, 8, 8))
+LABELS = np.arange(12) % 3
+
+
+def read(pixels: np.ndarray[Any, Any], **knobs: Any) -> torch.Tensor:
+    """Return images as a program's arrays are read."""
+    return read_in_memory(DataConfig(**knobs), (pixels, LABELS[: len(pixels)])).train.pixels
+
+
+# --- scale -------------------------------------------------------------------------------------------------------
+
+READ = {
+    "bytes": (GREY.astype(np.uint8), GREY),
+    "integers": (GREY.astype(np.int64), GREY),
+    "whole floats": (GREY.astype(np.float32), GREY),
+    "fractions": ((GREY / 255).astype(np.float32), GREY),
+    "fractions of half precision": ((GREY / 255).astype(np.float16), GREY),
+    "one fraction above all": (np.full((12, 8, 8), 0.3), np.full((12, 8, 8), 76)),
+    "dark bytes": (GREY.astype(np.uint8) // 64, GREY // 64),
+    "black": (np.zeros((12, 8, 8), np.uint8), np.zeros((12, 8, 8))),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_pixels_are_scaled_by_their_values(case: str) -> None:
+    pixels, expected = READ[case]
+    assert (read(pixels)[:, 0].numpy() == expected).all()
+
+
+REFUSED = {
+    "bits as bytes": (
+        GREY.astype(np.uint8) % 2,
+        "pixels are only 0 and 1, which may be .* add data.range=0,1 or data.range=0,255",
+    ),
+    "booleans": (GREY > 99, "pixels are only 0 and 1"),
+    "just above 1": (GREY / 255 * 1.001, "pixels are fractions from 0 to 1.001, neither .* data.range=LOW,HIGH"),
+    "interpolated": (GREY / 255 * 1.2 - 0.1, "pixels are fractions from -0.1 to 1.1, neither"),
+    "normalised": ((GREY / 255 - 0.5) / 0.25, "pixels are fractions from -2 to 2, neither"),
+    "bytes with fractions": (GREY + 0.0 + (GREY == 7) / 2, "pixels are fractions from 0 to 255, neither"),
+    "12 bits": (GREY.astype(np.uint16) * 16, "pixels are whole numbers from 0 to 4080, neither"),
+    "negative": (GREY - 128, "pixels are whole numbers from -128 to 127, neither"),
+    "missing": (np.where(GREY == 7, np.nan, GREY / 255), "pixels are NaN or infinite; repair the images"),
+    "infinite": (np.where(GREY == 7, np.inf, GREY / 255), "pixels are NaN or infinite"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_pixels_of_unclear_scale_are_refused_with_the_key_that_says_it(case: str) -> None:
+    pixels, words = REFUSED[case]
+    with pytest.raises(InputError, match=words):
+        read(pixels)
+
+
+RANGED = {
+    "bits": (GREY % 2, [0, 1], (GREY % 2) * 255),
+    "booleans": (GREY > 99, [0, 1], (GREY > 99) * 255),
+    "12 bits": (GREY * 16, [0, 4080], GREY),
+    "signed": (GREY - 128, [-128, 127], GREY),
+    "clipped": (GREY / 255 * 1.21 - 0.113, [0, 1], np.rint(np.clip(GREY * 1.21 - 28.815, 0, 255))),
+    "upside down": (GREY, [0, 510], np.rint(GREY / 2)),
+}
+
+
+@pytest.mark.parametrize("case", RANGED)
+def test_a_range_scales_linearly_and_clips(case: str) -> None:
+    pixels, low_high, expected = RANGED[case]
+    assert (read(pixels, range=low_high)[:, 0].numpy() == expected).all()
+
+
+def test_losses_are_counted_and_said() -> None:
+    pixels = np.linspace(-0.1, 1.1, 12 * 64).reshape(12, 8, 8)
+    outside = int(((pixels < 0) | (pixels > 1)).sum())
+    found = read_in_memory(DataConfig(range=[0, 1]), (pixels, LABELS))
+    share = f"{100 * outside / pixels.size:.2g}"
+    assert found.remarks == (
+        f"{outside:,} pixel values ({share} % of all) are outside data.range=0,1 and were clipped",
+        "pixel values were rounded to 256 levels",
+    )
+    assert read_in_memory(DataConfig(), (GREY / 255, LABELS)).remarks == ()
+    assert read_in_memory(DataConfig(), (RNG.random((12, 8, 8)), LABELS)).remarks == (
+        "pixel values were rounded to 256 levels",
+    )
+
+
+def test_test_images_are_scaled_like_the_training_images() -> None:
+    def test_half(train: Any, test: Any) -> np.ndarray[Any, Any]:
+        held_out = read_in_memory(DataConfig(), (train, LABELS), (test, LABELS)).test
+        assert held_out is not None
+        return held_out.pixels[:, 0].numpy()
+
+    dark = GREY // 255
+    assert (test_half(GREY / 255, dark.astype(np.uint8)) == dark * 255).all()
+    assert (test_half(GREY, dark.astype(float)) == dark).all()
+    with pytest.raises(
+        InputError, match="test, images: pixels are from 0 to 255, but those of the training images are 0 to 1"
+    ):
+        test_half(GREY / 255, GREY)
+    with pytest.raises(
+        InputError, match="test, images: pixels are fractions, but those of the training images are whole"
+    ):
+        test_half(GREY, GREY / 255)
+
+
+# --- layout ------------------------------------------------------------------------------------------------------
+
+LAYOUTS = {
+    (24, 24, 10): "channels_last",
+    (7, 7, 60): "channels_last",
+    (11, 40, 40): "channels_first",
+    (3, 32, 32): "channels_first",
+    (32, 32, 3): "channels_last",
+    (1, 5, 5): "channels_first",
+    (3, 32, 48): "channels_first",
+    (48, 32, 3): "channels_last",
+    (48, 3, 4): "channels_last",
+    (4, 20, 17): "channels_first",
+    (6, 18, 4): "",
+    (3, 20, 3): "",
+    (12, 32, 48): "",
+    (8, 8, 8): "",
+    (3, 4, 4): "",
+    (3, 8, 16): "",
+    (2, 32, 48): "",
+    (24, 10, 24): "",
+}
+
+
+@pytest.mark.parametrize("shape", LAYOUTS, ids=str)
+def test_layouts(shape: tuple[int, int, int]) -> None:
+    pixels, known = RNG.integers(0, 256, (6, *shape)), LAYOUTS[shape]
+    assert layout_of((6, *shape)) == known
+    first = pixels if known == "channels_first" else pixels.transpose(0, 3, 1, 2)
+    if known:
+        assert (read(pixels).numpy() == first).all()
+    else:
+        with pytest.raises(
+            InputError, match=r"could be the first or the last axis; add data\.layout=channels_first or "
+        ):
+            read(pixels)
+    assert (read(pixels, layout="channels_first").numpy() == pixels).all()
+    assert (read(pixels, layout="channels_last").numpy() == pixels.transpose(0, 3, 1, 2)).all()
+
+
+def test_a_test_array_may_have_its_own_layout() -> None:
+    first = RNG.integers(0, 256, (12, 3, 8, 8))
+    for train, test in ((first, first.transpose(0, 2, 3, 1)), (first.transpose(0, 2, 3, 1), first)):
+        found = read_in_memory(DataConfig(), (train, LABELS), (test, LABELS))
+        assert found.test is not None
+        assert torch.equal(found.train.pixels, found.test.pixels)
+
+
+# --- every way in ------------------------------------------------------------------------------------------------
+
+
+def as_npz(folder: Path, pixels: np.ndarray[Any, Any], config: dict[str, Any]) -> torch.Tensor:
+    np.savez(folder / "data.npz", x=pixels, y=LABELS[: len(pixels)])
+    return read_images(DataConfig("npz", str(folder / "data.npz"), **config)).train.pixels
+
+
+def as_folder(folder: Path, pixels: np.ndarray[Any, Any], config: dict[str, Any]) -> torch.Tensor:
+    """Write grey pictures as TIFF, which keeps every type, and return one channel of what is read."""
+    for number, one in enumerate(pixels):
+        file = folder / "train" / "abc"[number % 3] / f"{number:02}.tif"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(one).save(file)
+    shutil.rmtree(folder / "test", ignore_errors=True)
+    shutil.copytree(folder / "train", folder / "test")
+    found = load_dataset(DataConfig("folder", str(folder), **config), torch.device("cpu"), 0).train
+    order = np.argsort(np.argsort([number % 3 for number in range(len(pixels))], kind="stable"), kind="stable")
+    return found.fetch(torch.arange(len(pixels)))[torch.from_numpy(order), :1]
+
+
+def as_items(folder: Path, pixels: np.ndarray[Any, Any], config: dict[str, Any]) -> torch.Tensor:
+    items = [(Image.fromarray(one), int(label)) for one, label in zip(pixels, LABELS, strict=False)]
+    return read_in_memory(DataConfig(**config), items).train.pixels
+
+
+def as_arrays(folder: Path, pixels: np.ndarray[Any, Any], config: dict[str, Any]) -> torch.Tensor:
+    return read(pixels, **config)
+
+
+IDX_TYPES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
+
+
+def as_idx(folder: Path, pixels: np.ndarray[Any, Any], config: dict[str, Any]) -> torch.Tensor:
+    def idx(array: np.ndarray[Any, Any]) -> bytes:
+        head = struct.pack(f">BBBB{array.ndim}I", 0, 0, IDX_TYPES[str(array.dtype)], array.ndim, *array.shape)
+        return head + array.astype(array.dtype.newbyteorder(">")).tobytes()
+
+    for half in ("train", "t10k"):
+        (folder / f"{half}-images-idx3-ubyte").write_bytes(idx(pixels))
+        (folder / f"{half}-labels-idx1-ubyte").write_bytes(idx(LABELS[: len(pixels)].astype(np.uint8)))
+    return read_images(DataConfig("mnist", str(folder), **config)).train.pixels  # type: ignore[union-attr]
+
+
+WAYS = {"npz": as_npz, "folder": as_folder, "pictures": as_items, "arrays": as_arrays, "idx": as_idx}
+KEEPS = {
+    "npz": {"bool", "uint8", "int8", "uint16", "int32", "float16", "float32", "float64"},
+    "arrays": {"bool", "uint8", "int8", "uint16", "int32", "float16", "float32", "float64"},
+    "idx": {"uint8", "int8", "int32", "float32", "float64"},
+    "folder": {"uint8", "uint16", "int32", "float32"},
+    "pictures": {"uint8", "uint16", "int32", "float32"},
+}
+"""Types that each way can carry."""
+
+DEEP = {
+    "12 bits": (GREY.astype(np.uint16) * 16, [0, 4080]),
+    "16 bits": (GREY.astype(np.uint16) * 257, [0, 65535]),
+    "32 bits": (GREY.astype(np.int32) * 257, [0, 65535]),
+    "floats": ((GREY / 255).astype(np.float32), None),
+    "floats of another range": ((GREY / 100).astype(np.float32), [0, 2.55]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", DEEP)
+def test_deep_pictures_are_read_alike(way: str, case: str, tmp_path: Path) -> None:
+    pixels, low_high = DEEP[case]
+    if way == "idx" and pixels.dtype == np.uint16:
+        pixels = pixels.astype(np.int32)
+    if low_high:
+        with pytest.raises(InputError, match=r"data\.range=LOW,HIGH"):
+            WAYS[way](tmp_path, pixels, {})
+    found = WAYS[way](tmp_path, pixels, {"range": low_high} if low_high else {})
+    assert (found[:, 0].numpy() == GREY).all()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(
+    dtype=st.sampled_from(["bool", "uint8", "int8", "uint16", "int32", "float16", "float32", "float64"]),
+    extent=st.sampled_from([(0, 1), (0, 255), (0, 4095), (-1, 1), (0, 1.01), (0, 100), (5, 9)]),
+    whole=st.booleans(),
+    shape=st.sampled_from([(5, 6), (5, 5), (18, 20, 3), (3, 18, 20), (6, 6, 2), (2, 6, 6), (4, 5, 6)]),
+    seed=st.integers(0, 2**31),
+)
+@pytest.mark.parametrize("way", WAYS)
+def test_arrays_keep_their_grey_levels_or_are_refused(
+    way: str,
+    dtype: str,
+    extent: tuple[float, float],
+    whole: bool,
+    shape: tuple[int, ...],
+    seed: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """The pixels read are those given, times 1 or 255, with at least half their levels, unless it is said or refused."""
+    hypothesis.assume(dtype in KEEPS[way])
+    hypothesis.assume(len(shape) == 2 or way not in ("folder", "pictures"))
+    values = np.random.default_rng(seed).uniform(*extent, (4, *shape))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # casts of negative values
+        pixels = (np.rint(values) if whole else values).astype(dtype)
+    given_values = pixels.astype(np.float64)
+    try:
+        found = WAYS[way](tmp_path_factory.mktemp("data"), pixels, {}).numpy().astype(np.float64)
+    except InputError as error:
+        assert "data.range=" in str(error) or "data.layout=" in str(error)
+        return
+    # The layout: the channels are the axis that the sides leave.
+    assert found.shape == (
+        4,
+        *(shape if shape[0] in (2, 3) else (1, *shape) if len(shape) == 2 else (shape[2], *shape[:2])),
+    )
+    ordered = given_values if len(shape) == 2 or shape[0] in (2, 3) else given_values.transpose(0, 3, 1, 2)
+    scale = 255 if pixels.dtype.kind == "f" and pixels.max() <= 1 else 1
+    assert np.abs(found.reshape(ordered.shape) - scale * ordered).max() <= 0.5 + 1e-9
+    levels = len(np.unique(pixels))
+    said = read_in_memory(DataConfig(), (pixels, LABELS[:4])).remarks
+    assert 2 * len(np.unique(found)) >= levels or said
+
+
+def test_the_rule_is_the_same_in_all_functions() -> None:
+    form = Form.of(GREY / 255, DataConfig(), "x")
+    assert (form.range, form.layout) == (range_of(GREY / 255, (), "x"), "channels_first")
