@@ -377,6 +377,9 @@ TEXTS |= {
 TEXTS |= {
     "a log, line 3": (log(G), "3", REPEATED),
     "a console, line 4": (console(G), "4", G),
+    "branches, line 4": (f"if small:\n    CELL = {call(LIGHT)}\nelse:\n    CELL = {call(G)}\n", "4", G),
+    "a name that is assigned again": (f"CELL = {call(LIGHT)}\nCELL = {call(G)}\n", "", G),
+    "a page with a table": (f"| a | b |\n|---|---|\n| ~1 | 2 |\n\n{call(G)}\n", "", G),
     "a page of two": (markdown(G) + markdown(LIGHT).replace("OURS", "SMALL"), "SMALL", LIGHT),
 }
 

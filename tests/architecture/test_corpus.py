@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import rapdarts
-from rapdarts.architecture.genotype import Genotype, buildable
+from rapdarts.architecture.genotype import Genotype, buildable, random_genotype
 from rapdarts.architecture.reading import parse_genotype
 from rapdarts.cli.main import main
 from rapdarts.deploy.space_lookup import named_space
@@ -30,6 +36,8 @@ from tests.architecture.corpus import (
     file_of_many,
     log,
 )
+
+DARTS = named_space("darts")
 
 
 @cache
@@ -160,6 +168,14 @@ REFUSED = {
         f"The first: {call(G)}\n\nThe second is\n{call(REPEATED)} (better)",
         "holds 2 genotypes: first (line 1), line 4; name one of them after the file and a colon, as in FILE:first.",
     ),
+    "one name in two branches": (
+        f"if small:\n    CELL = {call(G)}\nelse:\n    CELL = {call(REPEATED)}\n",
+        "holds 2 genotypes: CELL (line 2), CELL (line 4); name one of them after the file and a colon, as in FILE:2.",
+    ),
+    "a page whose last genotype was cut off": (
+        f"The first:\n\n    OURS = {call(G)}\n\nand then\n\n    THEIRS = {call(G)[:-20]}\n",
+        ", line 7: Genotype( was never closed; name another genotype, as in FILE:OURS.",
+    ),
     "a log with one genotype for each cap": (
         f"{STAMP} Restricting skipconnect...\n{STAMP} Number of skip-connect: 3\n{STAMP} {call(G)}\n"
         f"{STAMP} Number of skip-connect: 2\n{STAMP} {call(REPEATED)}\n",
@@ -193,3 +209,98 @@ def test_other_texts_are_refused_with_the_way_out(name: str, tmp_path: Path) -> 
         rapdarts.read(path)
     message = str(refusal.value).removeprefix(str(path))
     assert words in message and message.endswith(".") and "\n" not in message and len(message) < 700
+
+
+# --- all forms of random and of damaged texts --------------------------------------------------------------------
+
+
+def described(genotype: Genotype) -> Cells:
+    """Return a genotype of the space of DARTS as the corpus describes it."""
+    words = {
+        kind: " | ".join(", ".join(f"{name} {source}" for name, source in node) for node in cell.nodes)
+        for kind, cell in genotype.cells.items()
+    }
+    return Cells(**words, params=0, macs=0)
+
+
+@given(form=st.sampled_from(sorted(FORMS)), seed=st.integers(0, 2**32))
+@settings(max_examples=150, deadline=None)
+def test_every_form_of_a_random_genotype_gives_its_cells(form: str, seed: int) -> None:
+    genotype = random_genotype(DARTS, np.random.default_rng(seed))
+    assert parse_genotype(FORMS[form](described(genotype)), "text").cells == genotype.cells
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_damaged_text_gives_a_genotype_or_an_input_error(form: str, tmp_path: Path) -> None:
+    text, rng, path = FORMS[form](G), random.Random(0), tmp_path / "found.txt"
+    for _ in range(40):
+        raw = bytearray(text.encode())
+        for _ in range(rng.randint(1, 3)):
+            place = rng.randrange(len(raw))
+            raw[place : place + rng.randint(0, 3)] = rng.choice(
+                [b"", b"(", b"]", b"'", b'"', b"\n", b": ", b"9", b"None", b"|a~0|"]
+            )
+        path.write_bytes(raw)
+        try:
+            genotype = rapdarts.read(path)
+        except InputError as error:
+            assert "\n" not in str(error) and len(str(error)) < 900
+        else:
+            assert parse_genotype(genotype.to_json(), "again") == genotype
+
+
+HOSTILE = "__import__('pathlib').Path('marker').touch()"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_in_a_text_is_executed(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = FORMS[form](G)
+    tag = "!!python/object/apply:os.system ['touch marker']"
+    for old, new in (
+        ("'sep_conv_3x3'", HOSTILE),
+        ('"sep_conv_3x3"', HOSTILE),
+        ("range(2, 6)", HOSTILE),
+        ("sep_conv_3x3", tag),
+    ):
+        with suppress(InputError):
+            assert rapdarts.read(_written(tmp_path / "found.txt", text.replace(old, new, 1)))
+        for whole in (f"{HOSTILE}\n{text}", f"{text}\n{HOSTILE}", f"x: {tag}\n{text}"):
+            with suppress(InputError):
+                assert rapdarts.read(_written(tmp_path / "found.txt", whole))
+    assert [file.name for file in tmp_path.iterdir()] == ["found.txt"]
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+# --- long logs ---------------------------------------------------------------------------------------------------
+
+
+def test_a_long_log_is_read_quickly(tmp_path: Path) -> None:
+    """A log of 64 MB, with a genotype after every epoch; the last one is another."""
+    stamp = "11/02 08:15:00 AM"
+    epoch = (
+        "\n".join([f"{stamp} genotype = {call(REPEATED)}", *[f"{stamp} train 050 |####| 1.2e-01 60.1 90.2"] * 150])
+        + "\n"
+    )
+    epochs = 64_000_000 // len(epoch)
+    path = _written(tmp_path / "log.txt", epoch * epochs + f"{stamp} genotype = {call(G)}\n")
+    began = time.thread_time()
+    assert parse_genotype(call(G), "G").cells == rapdarts.read(path).cells
+    assert rapdarts.read(path).provenance == {"log": f"line {151 * epochs + 1}, the last of {epochs + 1} genotypes"}
+    assert rapdarts.read(f"{path}:152").cells == parse_genotype(call(REPEATED), "G").cells
+    assert time.thread_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    "text", ["Genotype(\n" * 1_000_000, "Genotype([(\n" * 190, "x ~0|+| |a~0|" * 300_000, "a" * 5_000_000]
+)
+def test_a_long_text_without_a_genotype_is_refused_quickly(text: str, tmp_path: Path) -> None:
+    path = _written(tmp_path / "text", text)
+    began = time.thread_time()
+    with pytest.raises(InputError):
+        rapdarts.read(path)
+    assert time.thread_time() - began < 4

@@ -285,7 +285,7 @@ WRONG = {
     "repeated field": (DARTS.replace("reduce=", "normal="), "named once"),
     "missing field": ("Genotype(normal=[])", "the field normal_concat is missing"),
     "unknown field of Genotype": (DARTS.replace("reduce=", "reduction="), "the nearest is reduce"),
-    "odd number of pairs": (DARTS.replace(", ('skip', 1)", ""), "normal has 1 pairs"),
+    "odd number of pairs": (DARTS.replace(", ('skip', 1)", ""), "normal has 1 pair"),
     "no pairs": (DARTS.replace("[('pool', 0), ('pool', 1)]", "[]"), "cell reduce, nodes has 0 entries"),
     "self-loop in a pair": (
         DARTS.replace("('conv', 0)", "('conv', 2)"),

@@ -560,7 +560,7 @@ GENOTYPES = {
         DARTS.replace("range(2, 6)", "range(1000000000)", 1),
         "concat must be a list or range(first, end).",
     ),
-    "an import": ("import os; os.system('touch marker')", "genotype.json holds no genotype: found \"os.system("),
+    "an import": ("import os; os.system('touch marker')", 'genotype.json holds no genotype: found "os.system('),
     "a truncated text": (DARTS[:-5], "genotype.json holds no genotype: line 1: Genotype( was never closed; supported "),
     "an unpaired edge": (
         "Genotype(normal=[('skip_connect', 0)], normal_concat=[2], reduce=[], reduce_concat=[2])",

@@ -16,6 +16,7 @@ from rapdarts.architecture.literature import LITERATURE
 from rapdarts.cli.main import main
 from rapdarts.errors import InputError
 from tests.architecture.corpus import REPEATED, WITH_NONE, G, call, file_of_many
+from tests.pages import ROOT, session
 
 RUNS = Path(__file__).with_name("runs_0_1_0")
 
@@ -323,3 +324,29 @@ def test_damaged_networks_are_called_damaged(name: str, capsys: pytest.CaptureFi
     Path(name).write_bytes(b"\x89not a network\0\0")
     for command in (("cost", name), ("evaluate", name, "digits")):
         assert "or is damaged" in refusal(capsys, *command, code=4)
+
+
+# --- the examples of the pages -----------------------------------------------------------------------------------
+
+
+def test_the_pages_show_what_the_commands_print(capsys: pytest.CaptureFixture[str]) -> None:
+    """The examples of docs/export.md and docs/search.md that read files of other programs."""
+    names = [f"{name} = {LITERATURE[name].to_darts()}" for name in ("DARTS_V1", "DARTS_V2")]
+    definition = 'Genotype = namedtuple("Genotype", "normal normal_concat reduce reduce_concat")'
+    Path("genotypes.py").write_text(
+        "\n".join(["from collections import namedtuple", "", definition, "", *names, "DARTS = DARTS_V2"])
+    )
+    rng = np.random.default_rng(0)
+    np.savez("alphas.npz", alphas_normal=rng.normal(size=(14, 8)), alphas_reduce=rng.normal(size=(14, 8)))
+    shown = [
+        (command, lines)
+        for page in ("export", "search")
+        for command, lines in session((ROOT / f"docs/{page}.md").read_text(encoding="utf-8"), "text")
+        if "genotypes.py" in command or "alphas.npz" in command
+    ]
+    assert len(shown) == 3
+    for command, lines in shown:
+        main(command.split())
+        out, err = capsys.readouterr()
+        printed = (out or err).splitlines()
+        assert [line for line in lines if line != "..." and line not in printed] == []

@@ -13,7 +13,7 @@ from typing import Any
 from rapdarts.architecture.dialects.python_values import Unread, python_values, unread_in
 from rapdarts.architecture.dialects.trees import INPUTS, ParsedCells, tree_of
 from rapdarts.architecture.space import KINDS
-from rapdarts.errors import InputError, suggestion
+from rapdarts.errors import InputError, plural, suggestion
 from rapdarts.files.json import as_list, is_whole, quote_value
 
 FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
@@ -104,8 +104,9 @@ def _cell(edges: Any, concat: Any, kind: str, where: str) -> dict[str, Any]:
     if edges and all(isinstance(node, list) and all(isinstance(edge, list) for edge in node) for node in edges):
         return tree_of([[_pair(edge) for edge in node] for node in edges], numbers)
     if len(edges) % 2:
+        pairs = plural(len(edges), "pair")
         raise InputError(
-            f"{where}: {kind} has {len(edges)} pairs; a flat list has two for every node; put the pairs of each node in a list."
+            f"{where}: {kind} has {pairs}; a flat list has two for every node; put the pairs of each node in a list."
         )
     nodes = [[_pair(edge) for edge in edges[first : first + 2]] for first in range(0, len(edges), 2)]
     return tree_of(nodes, numbers)

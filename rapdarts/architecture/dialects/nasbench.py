@@ -13,6 +13,7 @@ from rapdarts.files.json import is_whole, quote_value
 
 BENCH_NODES, BENCH_EDGE = 3, re.compile(r"([^\s|+~]+)~([0-9]+)")
 """Number of nodes of a cell besides its input, and the pattern of an edge, primitive~input."""
+BENCH_BEGIN = re.compile(r"\s*\|[^\s|]*~")
 
 
 def cells_of_bars(text: str, where: str) -> ParsedCells:
@@ -52,7 +53,7 @@ def cells_of_bars(text: str, where: str) -> ParsedCells:
 
 def is_bars(value: Any) -> bool:
     """Return whether a value is a string of NAS-Bench-201, perhaps a wrong one."""
-    return isinstance(value, str) and value.lstrip().startswith("|") and "~" in value
+    return isinstance(value, str) and BENCH_BEGIN.match(value) is not None
 
 
 def is_bench_cell(value: Any) -> bool:

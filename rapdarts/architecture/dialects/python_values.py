@@ -35,7 +35,7 @@ class Unread:
         return ast.get_source_segment(self.text, self.node) or self.text
 
     def __repr__(self) -> str:
-        return self.source
+        return " ".join(self.source.split())
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,17 +48,21 @@ class Call:
     source: Unread = field(compare=False)
 
     def __repr__(self) -> str:
-        return self.source.source
+        return repr(self.source)
 
 
 @dataclass(frozen=True)
 class Named:
-    """A value in a text, the name it is assigned to (empty: none), and its first and last line (0: unknown)."""
+    """A value in a text, the name it is assigned to (empty: none), and its first and last line (0: unknown).
+
+    `conditional` marks a value in a branch or a loop, which may not be assigned at all.
+    """
 
     name: str
     value: Any
     first: int = 0
     last: int = 0
+    conditional: bool = False
 
 
 def python_values(text: str) -> list[Named] | None:
@@ -129,6 +133,7 @@ class _Reader:
         self.found: list[Named] = []
         self.names: dict[str, Any] = {}
         self.fields: dict[str, list[str]] = {}
+        self.depth = 0  # of branches and loops
 
     def run(self, body: Sequence[ast.stmt], prefix: str) -> None:
         """Read statements in order, with those inside classes (their names begin with `prefix`) and conditions."""
@@ -151,8 +156,10 @@ class _Reader:
                     self.fields[statement.name] = order
                 self.run(statement.body, f"{prefix}{statement.name}.")
             elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+                self.depth += 1
                 for part in ("body", "orelse", "finalbody"):
                     self.run(getattr(statement, part, []), prefix)
+                self.depth -= 1
 
     def assign(self, target: ast.expr, value: Any, prefix: str, statement: ast.stmt) -> None:
         """Record an assignment to a name, an attribute, an item with a constant key, or a tuple of these."""
@@ -171,7 +178,8 @@ class _Reader:
         self.add(f"{prefix}{name}", value, statement)
 
     def add(self, name: str, value: Any, statement: ast.stmt) -> None:
-        self.found.append(Named(name, value, statement.lineno, statement.end_lineno or statement.lineno))
+        end = statement.end_lineno or statement.lineno
+        self.found.append(Named(name, value, statement.lineno, end, conditional=self.depth > 0))
 
     def value(self, node: ast.AST, depth: int = 0) -> Any:
         """Return a plain value, a Call, or Unread for everything else."""

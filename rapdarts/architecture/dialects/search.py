@@ -12,7 +12,7 @@ from rapdarts.architecture.dialects.nasbench import is_bars
 from rapdarts.architecture.dialects.python_values import Call, Named, Unread, moderate, python_values
 from rapdarts.architecture.dialects.scanning import BARS, MAX_CHARACTERS, Mention, mentions, value_at
 from rapdarts.architecture.dialects.yaml_values import yaml_value
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, plural
 from rapdarts.files.json import Fault, quote_value, strict_loads
 
 UNDERSTOOD = (
@@ -151,7 +151,7 @@ def _detail(values: Sequence[Named]) -> str:
 def _choose(entries: Sequence[Named], where: str, member: str) -> Found:
     """Return the entry with a name or on a line, or the only one; entries with equal values count once."""
     last = {entry.name: entry for entry in entries if entry.name}
-    several = [entry for entry in entries if not entry.name or last[entry.name] is entry]
+    several = [entry for entry in entries if not entry.name or entry.conditional or last[entry.name] is entry]
     fits = several
     if member:
         fits = [entry for entry in several if entry.name == member]
@@ -160,8 +160,10 @@ def _choose(entries: Sequence[Named], where: str, member: str) -> Found:
         if not fits:
             raise InputError(f"{where} has no genotype {member}; it holds {_list(several)}.")
     if any(entry.value != fits[0].value for entry in fits[1:]):
+        unique = len({entry.name for entry in fits}) == len(fits)
+        example = _name(fits[0]) if unique else fits[0].first
         raise InputError(
-            f"{where} holds {_list(fits)}; name one of them after the file and a colon, as in FILE:{_name(fits[0])}."
+            f"{where} holds {_list(fits)}; name one of them after the file and a colon, as in FILE:{example}."
         )
     (chosen, *_) = fits
     same = [entry for entry in entries if entry.name == chosen.name]
@@ -184,7 +186,7 @@ def _list(entries: Sequence[Named]) -> str:
         if len(", ".join(words)) > MAX_LISTED:
             words[-1] = f"and {len(entries) - len(words) + 1} more"
             break
-    count = f"{len(entries)} genotype{'' if len(entries) == 1 else 's'}"
+    count = plural(len(entries), "genotype")
     return f"{count}: {', '.join(words)}" if any(words) else count
 
 
@@ -196,22 +198,25 @@ def _last(line: int, count: int) -> dict[str, Any]:
 
 
 def _scan(text: str, found: Sequence[Mention], where: str, member: str) -> Found:
-    """Return the genotype in a text with other words; genotypes that are incomplete or not plain do not count."""
+    """Return the genotype in a text with other words, of which those without a label may be incomplete, as in prose."""
     last = {one.name: one for one in found if one.name}
     kept = [one for one in found if not one.name or last[one.name] is one or member == str(one.line)]
     if len(kept) > MOST_UNNAMED:
         raise InputError(
             f"{where} holds more than {MOST_UNNAMED} genotypes; copy the one you want into a separate file."
         )
-    entries, why = [], ""
+    entries, why, doubtful = [], "", ""
     for one in kept:
         value, problem = value_at(text, one)
         if problem:
-            why = f": line {one.line}: {problem}"
+            why = f"line {one.line}: {problem}"
+            doubtful = why if one.name else doubtful
         else:
             entries.append(Named(one.name, value, one.line, one.line))
     if not entries:
-        raise NoGenotype(where, why)
+        raise NoGenotype(where, f": {why}")
+    if doubtful and not member:
+        raise InputError(f"{where}, {doubtful}; name another genotype, as in FILE:{_name(entries[-1])}.")
     return _choose(entries, where, member)
 
 

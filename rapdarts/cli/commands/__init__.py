@@ -44,7 +44,8 @@ COMMANDS = {
         "derive RUN ...",
         "derive runs/first max_skips=1 out=one_skip.json",
         "Derive another genotype from a finished search, or from the mean of several searches with different "
-        "seeds. --json lists all candidates, the derived genotype first.",
+        "seeds. RUN: a search's folder, or with space=NAME a file of another program's alphas (.npz, .json or .pt). --json "
+        "lists all candidates, the derived genotype first.",
         (command_options.DeriveConfig,),
         ("--json", "--space"),
     ),
@@ -86,9 +87,10 @@ COMMANDS = {
     "cost": Command(
         "cost NETWORK ...",
         "cost PDARTS alexnet input=3x224x224 classes=1000 plot=costs.png",
-        "Count the costs of networks, layer by layer and side by side. NETWORK: a genotype's file or run folder, a name "
-        "such as PDARTS or alexnet, package.module:callable (called with image= and classes= if it accepts "
-        "them), or the word filters, to compare filter designs.",
+        "Count the costs of networks, layer by layer and side by side. NETWORK: a genotype's file (FILE:NAME "
+        "for one of several) or run folder, a name such as PDARTS or alexnet, a network.safetensors, an ONNX file, "
+        "package.module:callable (called with image= and classes= if it accepts them), or the word filters, to compare "
+        "filter designs.",
         (command_options.CountConfig,),
         ("--json", "--space"),
     ),
