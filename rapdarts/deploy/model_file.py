@@ -63,7 +63,10 @@ def read_trained(path: Path, space: Space = None) -> TrainedFile:
         )
     try:
         with safe_open(path, "pt") as file:
-            card = strict_loads((file.metadata() or {})[CARD])
+            metadata = file.metadata() or {}
+            if CARD not in metadata:
+                raise ValueError("it has no metadata of rapdarts")
+            card = strict_loads(metadata[CARD])
         blueprint, data = of_card(card, str(path), space), card["data"]
         mean, std = (_by_channel(data[name], name, blueprint.image[0]) for name in ("mean", "std"))
         if not all(deviation > 0 for deviation in std):

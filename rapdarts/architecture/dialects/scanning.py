@@ -14,7 +14,7 @@ from rapdarts.files.json import quote_value
 CALL = re.compile(r"Genotype\s{0,8}\(")
 BARS = re.compile(r"\|[^\s|+~]{1,64}~0\|\+\|(?:[^\s|+~]{1,64}~[01]\|){2}\+\|(?:[^\s|+~]{1,64}~[0-2]\|){3}")
 LABEL = re.compile(
-    r"(?P<quote>[\"']?)(?P<name>[A-Za-z_][\w.-]{0,63})(?P=quote)\s{0,8}(?P<sign>[=:])\s{0,8}[\"']?(?:\w{1,64}\.){0,4}\w{0,64}$"
+    r"(?P<quote>[\"']?)(?P<name>[A-Za-z_][\w.-]{0,63})(?P=quote)\s{0,8}[=:]\s{0,8}[\"']?(?:\w{1,64}\.){0,4}\w{0,64}$"
 )
 """Pattern of a label, `name =` or `name:`, at the end of the text before a genotype; the name of the call may have more parts."""
 STAMP = re.compile(r"\d\d:\d\d")
@@ -31,12 +31,11 @@ MAX_CHARACTERS = 64_000
 
 @dataclass(frozen=True)
 class Mention:
-    """A place in a text where a genotype begins: its line, its label (`assigned` with `=`), and whether the line has a time stamp."""
+    """A place in a text where a genotype begins: its line, its label, and whether the line begins with a time stamp."""
 
     start: int
     line: int
     name: str
-    assigned: bool
     stamped: bool
 
 
@@ -55,8 +54,7 @@ def mentions(text: str, where: str) -> list[Mention]:
         begin = text.rfind("\n", 0, place) + 1
         label = LABEL.search(text[max(begin, place - HEAD) : place])
         stamped = STAMP.search(text[begin : min(place, begin + STAMPED)]) is not None
-        name, sign = (label["name"], label["sign"]) if label else ("", "")
-        found.append(Mention(place, line, name, sign == "=", stamped))
+        found.append(Mention(place, line, label["name"] if label else "", stamped))
     return found
 
 

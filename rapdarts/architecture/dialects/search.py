@@ -41,7 +41,7 @@ class NoGenotype(InputError):
 
 
 @dataclass(frozen=True)
-class Found:
+class Located:
     """The value of a genotype in a text, not checked yet, its place for messages, and facts about it."""
 
     value: Any
@@ -49,7 +49,7 @@ class Found:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-def find(text: str, where: str, member: str = "") -> Found:
+def find(text: str, where: str, member: str = "") -> Located:
     """Return the genotype in a text, or the one that `member` names or that is on this line; `where` names the text in messages.
 
     Of several genotypes with the same name, and of those in a log, the last counts. Raises NoGenotype if there is none, and
@@ -148,7 +148,7 @@ def _detail(values: Sequence[Named]) -> str:
 # --- the choice of one genotype ----------------------------------------------------------------------------------
 
 
-def _choose(entries: Sequence[Named], where: str, member: str) -> Found:
+def _choose(entries: Sequence[Named], where: str, member: str) -> Located:
     """Return the entry with a name or on a line, or the only one; entries with equal values count once."""
     last = {entry.name: entry for entry in entries if entry.name}
     several = [entry for entry in entries if not entry.name or entry.conditional or last[entry.name] is entry]
@@ -169,7 +169,7 @@ def _choose(entries: Sequence[Named], where: str, member: str) -> Found:
     same = [entry for entry in entries if entry.name == chosen.name]
     place = f"{where}:{_name(chosen)}" if len(entries) > 1 and _name(chosen) else where
     superseded = chosen.name and chosen.first and len(same) > 1 and not member
-    return Found(chosen.value, place, _last(chosen.first, len(same)) if superseded else {})
+    return Located(chosen.value, place, _last(chosen.first, len(same)) if superseded else {})
 
 
 def _name(entry: Named) -> str:
@@ -197,7 +197,7 @@ def _last(line: int, count: int) -> dict[str, Any]:
 # --- texts that are scanned --------------------------------------------------------------------------------------
 
 
-def _scan(text: str, found: Sequence[Mention], where: str, member: str) -> Found:
+def _scan(text: str, found: Sequence[Mention], where: str, member: str) -> Located:
     """Return the genotype in a text with other words, of which those without a label may be incomplete, as in prose."""
     last = {one.name: one for one in found if one.name}
     kept = [one for one in found if not one.name or last[one.name] is one or member == str(one.line)]
@@ -220,13 +220,13 @@ def _scan(text: str, found: Sequence[Mention], where: str, member: str) -> Found
     return _choose(entries, where, member)
 
 
-def _of_log(text: str, found: Sequence[Mention], where: str, member: str) -> Found:
+def _of_log(text: str, found: Sequence[Mention], where: str, member: str) -> Located:
     """Return the last genotype of a log, or the one with a name or on a line.
 
     A search writes a line `genotype = Genotype(...)` after every epoch. P-DARTS writes several genotypes at the end, one for
     each cap on skips, and chooses none of them. Raises InputError unless they agree.
     """
-    chosen = [one for one in found if one.assigned] or list(found)
+    chosen = found
     if member:
         chosen = [one for one in found if member in (one.name, str(one.line))]
         if not chosen:
@@ -234,30 +234,31 @@ def _of_log(text: str, found: Sequence[Mention], where: str, member: str) -> Fou
                 f"{where} is a log without a genotype {member}; its {len(found)} genotypes are on lines {found[0].line} to"
                 f" {found[-1].line}; name one of these lines, as in FILE:{found[-1].line}."
             )
+    else:
+        _refuse_alternatives(text, [one for one in found if not one.name], where)
     last = chosen[-1]
-    if not member:
-        _refuse_alternatives(text, chosen, where)
     here = f"{where}, line {last.line} of the log"
     value, problem = value_at(text, last)
     if value is None:
         before = [one.line for one in chosen if one.line < last.line][-1:]
         hint = f"; name the line of another, as in FILE:{before[0]}" if before else ""
         raise InputError(f"{here}: {problem}{hint}.")
-    return Found(value, here, _last(last.line, len(chosen)) if not member else {"log": f"line {last.line}"})
+    return Located(value, here, _last(last.line, len(chosen)) if not member else {"log": f"line {last.line}"})
 
 
-def _refuse_alternatives(text: str, chosen: Sequence[Mention], where: str) -> None:
-    """Raise InputError if a log ends with different genotypes for different caps on skips."""
-    if chosen[-1].assigned or SKIPS.search(text, chosen[0].start) is None:
+def _refuse_alternatives(text: str, unnamed: Sequence[Mention], where: str) -> None:
+    """Raise InputError if a log has different genotypes without a label, for different caps on skips."""
+    if not unnamed or SKIPS.search(text, unnamed[0].start) is None:
         return
-    ends = [text.find("\n", one.start) for one in chosen]
-    lines = [text[one.start : None if end < 0 else end].strip() for one, end in zip(chosen, ends, strict=True)]
+    ends = [text.find("\n", one.start) for one in unnamed]
+    lines = [text[one.start : None if end < 0 else end].strip() for one, end in zip(unnamed, ends, strict=True)]
     if len(set(lines)) == 1:
         return
     words = []
-    for before, one in zip([None, *chosen], chosen, strict=False):
+    for before, one in zip([None, *unnamed], unnamed, strict=False):
         cap = SKIPS.findall(text, 0 if before is None else before.start, one.start)[-1:]
         words.append(f"{one.line} (at most {cap[0]} skips)" if cap else str(one.line))
+    shown = ", ".join(words[:12])
     raise InputError(
-        f"{where} is a log with different genotypes, on lines {', '.join(words[:12])}; name the line of one, as in FILE:{chosen[-1].line}."
+        f"{where} is a log with different genotypes, on lines {shown}; name the line of one, as in FILE:{unnamed[-1].line}."
     )
