@@ -375,6 +375,7 @@ TEXTS |= {
                           "OTHERS": LIGHT, "9": HEAVY, "12": G}.items()
 }  # fmt: skip
 TEXTS |= {
+    "our JSON in quotes": (json.dumps({"card": json.dumps(json.loads(ours(G)) | {"skeleton": None})}), "", G),
     "a log that ends with the final genotype": (f"{log(REPEATED)}11/02 08:16:00 AM final genotype: {call(G)}\n", "", G),
     "a log without labels": ("".join(f"0{n}:00 {call(one)}\n" for n, one in enumerate((REPEATED, LIGHT, G))), "", G),
     "a log, line 3": (log(G), "3", REPEATED),

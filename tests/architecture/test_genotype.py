@@ -2,17 +2,18 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from rapdarts.architecture.cell import Cell
-from rapdarts.architecture.genotype import Genotype, one_hot, random_genotype, validate
+from rapdarts.architecture.genotype import Genotype, buildable, one_hot, random_genotype, validate
 from rapdarts.architecture.reading import parse_genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.errors import InputError
-from tests.genotypes import BARS, BENCH, SPACE, fake, genotypes, of_nasbench201, same, without
+from tests.genotypes import BARS, BENCH, SPACE, fake, genotypes, of_nasbench201, same, with_fewer_edges, without
 
 
 @given(genotypes())
@@ -128,6 +129,74 @@ def test_none_and_repeated_inputs_are_valid_if_the_space_allows_them() -> None:
     validate(swapped("conv", 1), repeating, "file")
     with pytest.raises(InputError, match="cell reduce, node 2 uses input 1 twice"):
         one_hot(repeating, swapped("conv", 1))
+
+
+# --- networks that can be built ----------------------------------------------------------------------------------
+
+
+def built_of(
+    nodes: list[list[tuple[str, int]]], space: SearchSpace = SPACE, concat: tuple[int, ...] | None = None
+) -> list[Any]:
+    """Return the nodes of the genotype to build whose cells have these nodes."""
+    cell = Cell(space.inputs, tuple(map(tuple, nodes)), concat or space.outputs[: len(nodes)])
+    genotype = Genotype("fake", dict.fromkeys(space.kinds, cell))
+    return [list(node) for node in buildable(genotype, space, "file").cells["normal"].nodes]
+
+
+@given(genotypes() | with_fewer_edges())
+@settings(max_examples=60, deadline=None)
+def test_every_genotype_of_a_space_can_be_built_as_it_is(drawn: tuple[SearchSpace, Genotype]) -> None:
+    space, genotype = drawn
+    assert buildable(genotype, space, "file") == genotype
+
+
+def test_a_network_may_have_other_numbers_of_nodes_and_edges() -> None:
+    twice, many = [("conv", 0), ("conv", 0)], [("conv", 0), ("pool", 1), ("skip", 1)]
+    for nodes in ([twice], [many, twice], [many] * 6):
+        assert built_of(nodes, concat=tuple(range(2, 2 + len(nodes)))) == nodes
+        with pytest.raises(InputError):
+            validate(
+                Genotype("fake", dict.fromkeys(("normal", "reduce"), Cell(2, tuple(map(tuple, nodes)), (2,)))),
+                SPACE,
+                "file",
+            )
+
+
+def test_none_is_a_missing_edge_unless_the_space_derives_it() -> None:
+    nodes = [[("conv", 0), ("none", 1)], [("pool", 0), ("conv", 2)], [("none", 0), ("none", 1)]]
+    assert built_of(nodes, concat=(2, 3)) == [[("conv", 0)], [("pool", 0), ("conv", 2)], []]
+    assert built_of(nodes, replace(SPACE, derive_none=True), (2, 3)) == nodes
+    assert built_of(nodes, fake("pool", "conv", nodes=3), (2, 3))[0] == [("conv", 0)]
+    for bad, words in (
+        (
+            nodes,
+            "file: cell normal, node 2 has only edges none, so its output is zero; remove the node from concat and from the ",
+        ),
+        ([nodes[2], nodes[1]], "file: cell normal, node 0 has only edges none, so its output is zero; "),
+    ):
+        with pytest.raises(InputError) as refusal:
+            built_of(bad, concat=(3,) if bad is not nodes else (2, 4))
+        assert str(refusal.value).startswith(words)
+
+
+def test_networks_that_cannot_be_built_are_refused() -> None:
+    pair = (("conv", 0), ("pool", 0))
+    two, one = Cell(2, (pair,), (2,)), Cell(1, (pair, pair), (1, 2))
+    for cells, space, words in [
+        ({"normal": two}, SPACE, "file: cell reduce is missing; the space fake has one."),
+        ({"normal": two, "reduce": two}, BENCH, "file: cell reduce is not allowed; the space nasbench201 has none."),
+        ({"normal": two}, BENCH, "file: cell normal has 2 inputs; the space nasbench201 has 1."),
+        ({"normal": one}, BENCH, "file: cell normal outputs [1, 2]; in the space nasbench201 it must output one node."),
+        (
+            {"normal": Cell(1, (pair,), (1,))},
+            BENCH,
+            "file: cell normal, node 0, edge 0: the space nasbench201 has no primitive 'conv'; choose from none, skip_connect, "
+            "nor_conv_1x1, nor_conv_3x3, avg_pool_3x3.",
+        ),
+    ]:
+        with pytest.raises(InputError) as refusal:
+            buildable(Genotype("fake", cells), space, "file")
+        assert str(refusal.value) == words
 
 
 def test_random_genotypes_are_uniform() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -130,11 +131,15 @@ def _entries(named: Named) -> Iterator[Named]:
 
 def _unquoted(text: str) -> Any:
     """Return the genotype that a string consists of; any other string unchanged."""
-    if is_bars(text) or len(text) > MAX_CHARACTERS or not any(hint in text for hint in HINTS):
+    likely = len(text) <= MAX_CHARACTERS and any(map(text.count, "([{")) and any(hint in text for hint in HINTS)
+    if is_bars(text) or not likely:
         return text
     read = moderate(python_values(text) or [])
-    single = len(read) == 1 and not isinstance(read[0].value, str) and is_genotype(read[0].value)
-    return read[0].value if single else text
+    value = read[0].value if len(read) == 1 else text
+    if is_ours(value):
+        with suppress(Fault):
+            return strict_loads(text)
+    return value if is_genotype(value) and not isinstance(value, str) and not is_ours(value) else text
 
 
 def _detail(values: Sequence[Named]) -> str:
