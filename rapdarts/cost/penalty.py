@@ -21,8 +21,8 @@ def uniform_mixing(mask: np.ndarray) -> Mixing:
 class Penalty:
     """The part of the loss due to the costs of a mixing: sum over resources of (coefficient + multiplier) x E[cost] / reference.
 
-    The reference is E[cost] at uniform mixing over the full space. A coefficient of 1 therefore weighs the whole cost of
-    the uniform mixture as much as one nat of cross-entropy, in any unit and at any skeleton. A resource with a budget
+    The reference is E[cost] at uniform mixing over the full space. A coefficient of 1 therefore gives the
+    whole cost of the uniform mixture the weight of one nat of cross-entropy, whatever the unit and the skeleton. A resource with a budget
     has a multiplier of at least 0, which rises while a network costs more than the budget, by dual ascent (Boyd and
     Vandenberghe, "Convex Optimization", 2004, section 5.5), and shrinks by a factor while it costs less.
     """

@@ -133,11 +133,11 @@ class DerivedBlueprint(Blueprint):
             return f"{skeleton.layers} cells x {skeleton.channels} channels with the {skeleton.stem} stem"
 
         why = (
-            f", at which the genotype was priced, instead of the experiment's {cells(self.instead_of)}"
+            f", the skeleton for which the genotype was priced, instead of the experiment's {cells(self.instead_of)}"
             if self.instead_of
             else ""
         )
-        lines = [f"building {cells(self.skeleton)}{why}; change it with skeleton.KEY=..."]
+        lines = [f"building {cells(self.skeleton)}{why}; to change the skeleton, set skeleton.KEY=..."]
         if self.facts(recipe) == {"auxiliary_pool": "adaptive 2x2"}:
             lines.append(
                 "the auxiliary head uses adaptive pooling: its 5x5 pool does not fit feature maps of this size"
@@ -193,7 +193,7 @@ def of_card(card: Mapping[str, Any], where: str, space: Space = None) -> Bluepri
     if "reference" in card:
         name, (channels, height, width), classes = card["reference"], card["image"], card["classes"]
         if not all(type(number) is int and number > 0 for number in (channels, height, width, classes)):
-            raise ValueError("its image or classes are not positive whole numbers")
+            raise ValueError("its image shape and number of classes are not all positive whole numbers")
         if name not in REFERENCE:
             raise ValueError("its reference network is unknown")
         return ReferenceBlueprint(name, (channels, height, width), classes)

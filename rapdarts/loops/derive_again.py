@@ -30,7 +30,7 @@ def derive_again(
     search = together(searches, [str(target) for target in targets]) if len(searches) > 1 else searches[0]
     for target, other in zip(targets[1:], searches[1:], strict=True):
         if changed := differences(searches[0].config.search, other.config.search):
-            say(f"the settings of {target} differ from those of {targets[0]}, which are used: {', '.join(changed)}")
+            say(f"the settings of {targets[0]} are used; those of {target} differ: {', '.join(changed)}")
     limits = search.rule.limits
     if limits and options.rule == "pdarts":
         none = " ".join(f"budget.{name}=none" for name in limits)

@@ -30,7 +30,7 @@ from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import Run
 
 MOST_DRAWS = 20
-"""Maximum number of draws per requested genotype; after that many, there are assumed to be too few different genotypes."""
+"""Maximum number of draws per requested genotype; drawing stops if these do not yield enough different genotypes."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def timed(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
 
 
 def counted(numbers: Mapping[str, float]) -> dict[str, Any]:
-    """Return counted or predicted numbers, and as `ratio` the first number divided by every other one."""
+    """Return counted or predicted numbers, with `ratio`: the first number divided by each of the others."""
     return {**numbers, "ratio": _ratios(numbers)}
 
 

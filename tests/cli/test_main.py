@@ -313,10 +313,8 @@ def test_the_skeleton_of_the_command_line_overrides_the_genotypes(
         raise InputError(f"{blueprint.skeleton.layers} x {blueprint.skeleton.channels}.")
 
     monkeypatch.setattr(launch.retraining, "retrain", retrain)
-    own = ", at which the genotype was priced, instead of the experiment's 6 cells x 16 channels with the cifar stem"
-    mobile = (
-        ", at which the genotype was priced, instead of the experiment's 14 cells x 48 channels with the imagenet stem"
-    )
+    own = ", the skeleton for which the genotype was priced, instead of the experiment's 6 cells x 16 channels with the cifar stem"
+    mobile = ", the skeleton for which the genotype was priced, instead of the experiment's 14 cells x 48 channels with the imagenet stem"
     (elsewhere / "same.json").write_text(replace(priced, skeleton=Skeleton(6, 16, (1, 8, 8), 10)).to_json())
     for number, (target, setting, built, why) in enumerate(
         [
@@ -333,7 +331,7 @@ def test_the_skeleton_of_the_command_line_overrides_the_genotypes(
         _, _, said, *_, error = err.splitlines()  # after the data and the heading
         assert out == ""
         assert said.startswith(f"building {built.replace(' x ', ' cells x ')} channels")
-        assert said.endswith(f"stem{why}; change it with skeleton.KEY=...")
+        assert said.endswith(f"stem{why}; to change the skeleton, set skeleton.KEY=...")
         assert error == f"rapdarts: error: {built}."
         saved = resolve.experiment_of_run(Path(str(number))).skeleton
         assert f"{saved.layers} x {saved.channels}" == built

@@ -78,7 +78,7 @@ def begin(name: str) -> Rows:
 
 
 def train(name: str, genotypes: Sequence[str], seeds: Sequence[int], jobs: int) -> None:
-    """Train genotypes by a bank's recipe with the seeds that are missing, and keep their test accuracies."""
+    """Train genotypes with a bank's recipe and the missing seeds, and keep their test accuracies."""
     images_of(TASKS[name].data)
     rows = load(name)
     if "bank" not in rows:

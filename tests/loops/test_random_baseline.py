@@ -185,7 +185,7 @@ def test_the_skeleton_of_a_genotype_is_used_and_reported(tmp_path: Path, capsys:
     settings = [f"random.like={tmp_path / 'like.json'}", "random.tolerance=1", "random.count=1"]
     assert baseline(tmp_path / "run", *settings) == 0
     assert (
-        "\nbuilding 4 cells x 2 channels with the cifar stem, at which the genotype was priced,"
+        "\nbuilding 4 cells x 2 channels with the cifar stem, the skeleton for which the genotype was priced,"
         " instead of the experiment's 3 cells x 4 channels with the cifar stem; " in capsys.readouterr().err
     )
 

@@ -602,7 +602,7 @@ def test_searches_that_dropped_different_candidates_can_be_averaged(
     assert run_search(tmp_path / "longer", "seed=2", "alpha_lr=0.02", "weight_decay=0") == 0
     assert main(["derive", str(whole), str(tmp_path / "longer")]) == 0
     assert (
-        f"the settings of {tmp_path / 'longer'} differ from those of {whole}, which are used: weight_decay: 0.0003 -> 0.0,"
+        f"the settings of {whole} are used; those of {tmp_path / 'longer'} differ: weight_decay: 0.0003 -> 0.0,"
         " alpha_lr: 0.05 -> 0.02" in " ".join(capsys.readouterr().err.split())
     )
     validate(read_genotype(out), SPACE, "both")

@@ -195,7 +195,7 @@ def test_cell_equals_a_manual_computation() -> None:
 
 
 def test_cell_with_an_empty_node_equals_a_manual_computation() -> None:
-    """A node without edges is neither added nor part of the output."""
+    """A node without edges is not computed and does not contribute to the output."""
     choice = Cell(
         2, ((("max_pool_3x3", 1),), (), (("skip_connect", 2), ("dil_conv_3x3", 0)), (("skip_connect", 1),)), (2, 4, 5)
     )
