@@ -12,7 +12,8 @@ from typing import Any
 
 from rapdarts.files.json import is_whole
 
-MAX_CHARACTERS = 1_000_000
+MAX_CHARACTERS = 300_000
+"""Longest text that is parsed as Python, which takes a few seconds at worst."""
 MAX_DEPTH = 50
 MAX_PARTS = 100_000
 """Largest number of values in a tree, counting repeated references to a list each time."""
