@@ -109,7 +109,8 @@ def test_replicas_with_different_candidates_are_refused(tmp_path: Path) -> None:
 def test_a_file_of_another_space_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     path = of_several(tmp_path, lambda tree: None)
     with pytest.raises(
-        DamagedError, match="rapdarts-alphas 2 of the space darts, but rapdarts-alphas 1 or 2 of filters is needed"
+        DamagedError,
+        match="rapdarts-alphas version 2 for the space darts, but rapdarts-alphas version 1 or 2 for the space filters is needed",
     ):
         read_alphas(path, named_space("filters"))
     with pytest.raises(InputError, match="the search has not finished, or "):
