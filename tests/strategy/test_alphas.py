@@ -110,7 +110,7 @@ def test_a_file_of_another_space_and_a_missing_file_are_refused(tmp_path: Path) 
     path = of_several(tmp_path, lambda tree: None)
     with pytest.raises(
         DamagedError,
-        match="rapdarts-alphas version 2 for the space darts, but rapdarts-alphas version 1 or 2 for the space filters is needed",
+        match="alphas version 2 for the space darts, but rapdarts-alphas version 1 or 2 for the space filters is needed",
     ):
         read_alphas(path, named_space("filters"))
     with pytest.raises(InputError, match="the search has not finished, or "):
