@@ -104,7 +104,8 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
     for epoch in run.epochs(what, settings.epochs, replica.halves.steps, learners, carries, stream):
         lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
         set_lr(sgd, lr)
-        supernet.dropout.rate = skip_dropout(epoch, settings.epochs, settings.warmup_epochs, stage.dropout_rate)
+        rate = skip_dropout(epoch, settings.epochs, settings.warmup_epochs, stage.dropout_rate)
+        supernet.dropout.rate = rate
         supernet.train()
 
         for train_batch, search_batch in run.batches(replica.halves):
@@ -113,7 +114,7 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
         # Record the expected costs of the mixture, and the costs of the genotype that would be derived now without budgets.
         realised = table.exact(discretize(space, mixing_weights(architecture), rule.max_skips))
         facts = cost_facts(architecture, penalty, realised, run) | certainty(space, architecture) | replica.facts
-        run.log(shown(rule.limits), lr=lr, **facts)
+        run.log(shown(rule.limits), lr=lr, skip_dropout=rate, **facts)
         if epoch >= settings.warmup_epochs:
             penalty.adjust(realised)
         run.picture(f"alpha{replica.words}", heat_map(architecture().joint))

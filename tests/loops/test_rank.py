@@ -26,7 +26,7 @@ from rapdarts.config.experiment import DataConfig, Experiment, RetrainConfig
 from rapdarts.config.key_values import save_yaml
 from rapdarts.data.dataset import load_dataset
 from rapdarts.files.run_files import RUN_FILES
-from rapdarts.loops.rank import SURE, RankingEntry, choose_entries, estimate, short_recipe, split_for_ranking
+from rapdarts.loops.rank import SURE, RankingEntry, choose_entries, compared, estimate, short_recipe, split_for_ranking
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.training.checkpoint import load_checkpoint as load_checkpoint
 from rapdarts.training.checkpoint import origin_of
@@ -312,6 +312,21 @@ def test_a_difference_on_the_same_images_has_a_smaller_error_than_on_separate_im
     assert found["standard_error"] == pytest.approx(math.sqrt(0.003 * 0.997 / 1000))
     apart = math.hypot(*(estimate(values[None])["standard_error"] for values in (base, better)))
     assert found["standard_error"] < apart / 8 and found["mean"] < SURE * found["standard_error"]
+
+
+def test_networks_are_compared_on_the_same_images() -> None:
+    """The errors of the two accuracies together would hide a difference of nine images that only the first classifies correctly."""
+    images = np.arange(100)
+    first, second = ((images < right).astype(float)[None] for right in (55, 46))
+    found = compared(2, contestant("a", -1.0, "skip_connect"), second, first)
+    assert (found["validation_accuracy"], found["accuracies"]) == (0.46, [0.46])
+    assert found["difference"] == pytest.approx(0.09)
+    assert found["difference_error"] == pytest.approx(math.sqrt(0.09 * 0.91 / 100))
+    assert not found["within_error"]
+    assert found["difference"] < math.hypot(*(estimate(one)["standard_error"] for one in (first, second))) * SURE
+    assert not compared(1, contestant("a", None, "skip_connect"), first, first)["within_error"]
+    shuffled = np.random.default_rng(0).permutation(second, axis=1)
+    assert compared(2, contestant("a", -1.0, "skip_connect"), shuffled, first)["within_error"]
 
 
 # --- interruptions, diverged trainings and refused settings ------------------------------------------------------

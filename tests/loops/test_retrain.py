@@ -447,6 +447,7 @@ def test_an_interrupted_reference_network_resumes_bit_identically(
     assert main([*command, "resume=true"]) == 0
     assert results(tmp_path / "cut") == results(googlenet)
     assert set(results(googlenet)) == {"records", "network.safetensors", "best.safetensors"}
+    assert not any("drop_path" in record for record in results(googlenet)["records"])  # it has no paths to drop
 
 
 def test_resuming_with_another_network_is_refused(googlenet: Path, capsys: pytest.CaptureFixture[str]) -> None:
