@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,18 @@ from rapdarts.cli.main import main
 from rapdarts.config.experiment import DataConfig
 from rapdarts.config.resolve import resolve_experiment
 from rapdarts.data.dataset import DataSet, load_dataset, split
+from rapdarts.deploy.space_lookup import named_space
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
-from rapdarts.loops.search import SearchBatches
+from rapdarts.loops.search import SearchBatches, build_stage
 
 BUDGET = 2_400
 SEARCH = [
     "threads=1", "data.fraction=0.1", "data.crop=2", "skeleton.layers=3", "skeleton.channels=4", "search.channels=2",
-    "search.layers=[3,3]", "search.candidates=[0,3]", "search.skip_dropout=[0.25,0.5]", "search.epochs=4",
-    "search.warmup_epochs=1", "search.subset=1", "search.batch=24", "search.lr=0.1", "search.lr_min=0.02", "alpha_lr=0.1",
-    "max_skips=2", "search.class_weights=balanced", f"budget.params={BUDGET}", "search.budget_rate=20",
+    "primitives=[none,max_pool_3x3,skip_connect,dil_conv_3x3]", "search.layers=[3,3]", "search.candidates=[0,2]",
+    "search.skip_dropout=[0.25,0.5]", "search.epochs=4", "search.warmup_epochs=1", "search.subset=1",
+    "search.batch=24", "search.lr=0.1", "search.lr_min=0.02", "alpha_lr=0.1", "max_skips=2",
+    "search.class_weights=balanced", f"budget.params={BUDGET}", "search.budget_rate=20",
 ]  # fmt: skip
 RETRAIN = [
     "threads=1", "data.fraction=0.1", "data.crop=2", "skeleton.layers=3", "skeleton.channels=4", "retrain.epochs=4",
@@ -137,6 +140,18 @@ def test_weights_and_alpha_learn_from_their_own_halves(search: tuple[list[dict[s
         torch.testing.assert_close(balance, (len(data.train) / (10 * sizes)).float())
 
 
+def test_every_epoch_of_every_stage_has_its_own_shuffle_and_crops(search: tuple[list[dict[str, Any]], Steps]) -> None:
+    """An image has 25 crops, so about one in 25 is the same in two epochs, of the same stage or of different stages."""
+    steps = search[1].given
+    for half in (0, 2):
+        epochs = [[*zip(*steps[3 * at : 3 * at + 3], strict=True)] for at in range(8)]
+        orders = [torch.cat(epoch[half + 1]).tolist() for epoch in epochs]
+        crops = [{key for images in epoch[half] for key in contents(images)} for epoch in epochs]
+        for one, other in combinations(range(8), 2):
+            assert orders[one] != orders[other]
+            assert len(crops[one]) > 50 and len(crops[one] & crops[other]) < 15
+
+
 def windows(data: DataSet, index: Tensor) -> Iterator[tuple[bytes, Tensor]]:
     """Yield every crop of the images, normalised, with its label."""
     padded = torch.nn.functional.pad(data.train.fetch(index).float(), (2, 2, 2, 2))
@@ -145,6 +160,23 @@ def windows(data: DataSet, index: Tensor) -> Iterator[tuple[bytes, Tensor]]:
         for column in range(5):
             crops = (padded[:, :, row : row + 8, column : column + 8] / 255 - mean) / std
             yield from zip(contents(crops), data.train.labels[index], strict=True)
+
+
+def test_every_stage_begins_with_its_own_weights() -> None:
+    """They are a function of seed and stage, with alpha of the given deviation."""
+    config = resolve_experiment("digits", [tuple(pair.split("=", 1)) for pair in SEARCH], "search")
+    data, space = load_dataset(config.data, torch.device("cpu"), 0), named_space("darts")
+
+    def weights(seed: int, stage: int) -> tuple[Tensor, Tensor]:
+        built, architecture, *_ = build_stage(replace(config, seed=seed), space, data, 3, stage)
+        return torch.cat([weight.detach().flatten() for weight in built.parameters()]), architecture.alpha.detach()
+
+    found = {place: weights(*place) for place in ((0, 0), (0, 1), (1, 0))}
+    for one, other in combinations(found.values(), 2):
+        assert all((a != b).double().mean() > 0.9 for a, b in zip(one, other, strict=True) if a.numel() > 200)
+        assert not torch.equal(one[1], other[1])
+    again = weights(0, 1)
+    assert all(torch.equal(a, b) for a, b in zip(again, found[0, 1], strict=True))
 
 
 # --- the retraining ----------------------------------------------------------------------------------------------
