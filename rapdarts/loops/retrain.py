@@ -255,7 +255,7 @@ def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float, balance:
 def result(trained: Trained, blueprint: Blueprint, recipe: RetrainConfig, run: Run) -> dict[str, Any]:
     """Return the outcome of a retraining as plain values, for result.json."""
     values = {**trained.test.plain, "costs": blueprint.costs, "seconds": run.seconds(), **blueprint.facts(recipe)}
-    return values if trained.best is None else {**values, "best": trained.best.plain}
+    return values if trained.best is None else {**values, "best": {**trained.best.plain, "of_epochs": recipe.epochs}}
 
 
 def training_batches(
