@@ -4,12 +4,13 @@ PYTHON ?= python3
 # The environment is rebuilt only when one of these files changes.
 INSTALLED = .venv/.installed
 
-.PHONY: help install demo test proofs bench evidence lint clean
+.PHONY: help install demo test proofs mutants bench evidence lint clean
 
 help:
 	@echo "make demo      search on the digits that ship with the package, then train the network it found"
 	@echo "make test      every test, style, types and import directions included"
 	@echo "make proofs    the identities that prices rely on, for 1,000 random genotypes a space instead of 30"
+	@echo "make mutants   do the tests notice a fault? break one line after the other (about ten minutes)"
 	@echo "make bench     speed: the batched supernet against the plain one, the data pipeline, the command line"
 	@echo "make evidence  does a search beat chance? run what is missing, and write docs/evidence.md"
 	@echo "make lint      style, types and import directions only"
@@ -34,6 +35,10 @@ test: $(INSTALLED)
 # Expected = counted, peak memory = simulated, every budget met; the suite checks this on a seeded sample.
 proofs: $(INSTALLED)
 	RAPDARTS_PROOFS=1000 .venv/bin/python -m pytest -s tests/cost/test_expected.py tests/cost/test_peak_memory.py tests/strategy/test_exact.py
+
+# Each of more than 100 faults must make a test fail; `make mutants MUTANTS="alpha clip"` runs those with one of these words.
+mutants: $(INSTALLED)
+	.venv/bin/python -m tests.mutants $(MUTANTS)
 
 # Parts and options: `make bench BENCH="search --cases darts-1 --json figures.json"`, `BENCH=--help`.
 bench: $(INSTALLED)

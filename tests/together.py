@@ -73,17 +73,11 @@ def command(*words: str) -> int:
 
 
 def in_float64(*words: str) -> int:
-    """Run a command line with images, weights and losses in float64."""
-    from torch.nn.functional import cross_entropy
-
+    """Run a command line with images and weights, and therefore losses, in float64."""
     from rapdarts.data import augment
-    from rapdarts.loops import retrain as loop
 
     single: Any = augment.normalise
     augment.normalise = lambda *given: single(*given).double()  # type: ignore[assignment]
-    loop.summed_loss = lambda logits, labels, smoothing: cross_entropy(  # type: ignore[assignment]
-        logits, labels, reduction="sum", label_smoothing=smoothing
-    )
     torch.set_default_dtype(torch.float64)
     return command(*words)
 

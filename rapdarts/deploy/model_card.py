@@ -18,10 +18,11 @@ from rapdarts.errors import DamagedError, InputError
 from rapdarts.files.json import Fault, as_object, strict_loads
 from rapdarts.files.run_files import RunFile, run_of
 from rapdarts.files.text import read_text
+from rapdarts.training.intervals import percent, wilson
 from rapdarts.version import __version__
 
 MAX_FILE_BYTES = 20_000_000
-NUMBERS = ("test_accuracy", "standard_error", "n")
+NUMBERS = ("test_accuracy", "n")
 ESCAPES = str.maketrans({**{mark: f"\\{mark}" for mark in "\\|`*_[]#"}, "<": "&lt;", **dict.fromkeys("\r\n", " ")})
 """Characters with a meaning in Markdown, and their replacements."""
 
@@ -51,7 +52,8 @@ def history_of(path: Path) -> History:
     own = {RunFile.NETWORK: result, RunFile.BEST_NETWORK: result.get("best")}.get(path.name)
     own = own if isinstance(own, dict) else {}
     test = {key: own[key] for key in NUMBERS if type(own.get(key)) in (int, float)}
-    return History(experiment, test if len(test) == len(NUMBERS) else {}, machine)
+    known = len(test) == len(NUMBERS) and test["n"] >= 1 and 0 <= test["test_accuracy"] <= 1
+    return History(experiment, test if known else {}, machine)
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -129,8 +131,8 @@ def _trained_on(history: History) -> dict[str, str]:
     share = "" if config.data.fraction == 1 else f", {config.data.fraction:g} of its training images"
     accuracy = "unknown: the run has no result for this file"
     if test:
-        error = f"{100 * test['test_accuracy']:.2f} % +- {100 * test['standard_error']:.2f} %"
-        accuracy = f"{error} (standard error over test sets of n = {test['n']:,} images)"
+        interval = wilson(test["test_accuracy"], test["n"])
+        accuracy = percent(test["test_accuracy"], interval, f" over test sets of n = {test['n']:,} images")
     recipe = {"crop": config.data.crop, "flip": config.data.flip, **vars(config.retrain)}
     settings = ", ".join(f"{key}={value}" for key, value in recipe.items())
     machine = {key: history.machine.get(key) or "unknown" for key in ("rapdarts", "torch")}

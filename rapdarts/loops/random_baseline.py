@@ -26,6 +26,7 @@ from rapdarts.strategy.budgets import budgets_on, check_budgets, spent
 from rapdarts.strategy.exact import Budgets, Infeasible
 from rapdarts.strategy.random_cells import random_cells
 from rapdarts.strategy.rule import Rule, bounds_in_words, cap_in_words, rule_of
+from rapdarts.training.intervals import mean_in_words, mean_interval
 from rapdarts.training.metrics import Evaluation
 from rapdarts.training.run import Run
 
@@ -73,8 +74,8 @@ def random_baseline(config: Experiment, drawn: Draw, data: DataSet, run: Run) ->
     """Train each of the random genotypes with the retraining recipe.
 
     Writes genotypes.json, and the files of each network into trained/1, trained/2, ... Returns the accuracies of the
-    networks, and their mean and standard deviation over the genotypes whose training did not diverge. Raises DivergedError
-    if all diverged, and Preempted if a signal stops the run.
+    networks, and their mean, its 95 % interval and the standard deviation over the genotypes whose training did not diverge.
+    Raises DivergedError if all diverged, and Preempted if a signal stops the run.
     """
     count = len(drawn.blueprints)
     run.screen.say(f"{count} {drawn.words}")
@@ -99,19 +100,17 @@ def random_baseline(config: Experiment, drawn: Draw, data: DataSet, run: Run) ->
     accuracies = [result["test_accuracy"] for result in results if result["test_accuracy"] is not None]
     if not accuracies:
         raise all_diverged(count, config.retrain)
-    mean = float(np.mean(accuracies))
-    deviation = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
-    spread = f" +- {100 * deviation:.2f} %" if deviation is not None else ""
-    over = f"standard deviation over {len(accuracies)} genotypes" if deviation is not None else "one genotype"
+    several = len(accuracies) > 1
     return {
         "target_macs": drawn.target,
         "drawn": drawn.words,
         "count": len(accuracies),
-        "test_accuracy": mean,
-        "standard_deviation": deviation,
+        "test_accuracy": float(np.mean(accuracies)),
+        "standard_deviation": float(np.std(accuracies, ddof=1)) if several else None,
+        "interval": [*mean_interval(accuracies)] if several else None,
         "networks": results,
         "seconds": run.seconds(),
-        "summary": f"random baseline: test accuracy {100 * mean:.2f} %{spread} ({over})",
+        "summary": f"random baseline: test accuracy {mean_in_words(accuracies)}",
     }
 
 

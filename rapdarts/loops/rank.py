@@ -23,11 +23,9 @@ from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops.retrain import Trained
 from rapdarts.loops.series import all_diverged, retrain_once
+from rapdarts.training.intervals import accuracy_interval, paired_interval
 from rapdarts.training.metrics import balanced_accuracy
 from rapdarts.training.run import Run
-
-SURE = 2.0
-"""Number of standard errors up to which a difference counts as within the error."""
 
 
 @dataclass(frozen=True)
@@ -187,14 +185,15 @@ def correct_images(trained: Trained | None) -> dict[str, Any]:
 
 def with_ranking(genotype: Genotype, networks: Sequence[Mapping[str, Any]]) -> Genotype:
     """Return the genotype of the first network with its accuracy in the ranking added to its provenance."""
-    facts = {name: networks[0][name] for name in ("validation_accuracy", "standard_error", "sources")}
+    facts = {name: networks[0][name] for name in ("validation_accuracy", "standard_error", "interval", "sources")}
     return replace(genotype, provenance={**genotype.provenance, "ranking": {**facts, "of": len(networks)}})
 
 
 def compared(place: int, entry: RankingEntry, correct: np.ndarray, first: np.ndarray) -> dict[str, Any]:
     """Compare an entry with the first one by their correctly classified images, `correct` and `first` (seeds, images).
 
-    For an entry that diverged with some seed, only the accuracies with the other seeds are known.
+    A difference is within the error if the 95 % interval of the difference on the same images includes 0. For an entry
+    that diverged with some seed, only the accuracies with the other seeds are known.
     """
     diverged, accuracies = bool(np.isnan(correct).any()), correct.mean(1).tolist()
     known = {
@@ -205,16 +204,19 @@ def compared(place: int, entry: RankingEntry, correct: np.ndarray, first: np.nda
         "accuracies": [None if math.isnan(accuracy) else accuracy for accuracy in accuracies],
     }
     if diverged:
-        unknown = ("validation_accuracy", *ERRORS, "difference", "difference_error")
+        unknown = ("validation_accuracy", *ERRORS, "interval", "difference", "difference_error", "difference_interval")
         return {**known, **dict.fromkeys(unknown), "within_error": False}
     accuracy, difference = estimate(correct), estimate(first - correct)
+    low, high = paired_interval(first - correct)
     return {
         **known,
         "validation_accuracy": accuracy["mean"],
         **{name: accuracy[name] for name in ERRORS},
+        "interval": [*accuracy_interval(accuracies, correct.shape[1])],
         "difference": difference["mean"],
         "difference_error": difference["standard_error"],
-        "within_error": place > 1 and difference["mean"] <= SURE * difference["standard_error"],
+        "difference_interval": [low, high],
+        "within_error": place > 1 and low <= 0,
     }
 
 

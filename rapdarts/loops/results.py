@@ -21,7 +21,6 @@ from rapdarts.deploy.blueprint import Blueprint
 from rapdarts.deploy.model_file import deployed, read_trained
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.files.run_files import RunFile
-from rapdarts.loops.rank import SURE
 from rapdarts.reports.cost_table import Costs
 from rapdarts.reports.costs import describe_search
 from rapdarts.reports.ranking import describe_ranking
@@ -78,7 +77,7 @@ class Ranked:
         return self.folder / RunFile.BEST_GENOTYPE
 
     def __repr__(self) -> str:
-        return f"{describe_ranking(self.report, self.resources, SURE)}\nwritten to {self.file}"
+        return f"{describe_ranking(self.report, self.resources)}\nwritten to {self.file}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -128,7 +127,10 @@ class Retrained:
         return deployed(read_trained(self.file, self.space))
 
     def __repr__(self) -> str:
-        best = [] if self.best is None else [f"best on validation: test accuracy {self.best}"]
+        best = []
+        if self.best is not None:
+            epochs = self.report["best"]["of_epochs"]
+            best = [f"best of {epochs} epoch{'s' if epochs > 1 else ''} on held-out images: test accuracy {self.best}"]
         lines = [f"test accuracy {self.test}", *best, costs_line(self.costs), f"written to {self.file}"]
         return "\n".join(lines)
 

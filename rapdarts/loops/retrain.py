@@ -119,13 +119,14 @@ def retrain(config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, w
         lr = SCHEDULES[settings.schedule](epoch, settings.epochs, settings.lr, settings.lr_min)
         lr *= warmup(epoch, settings.warmup_epochs)
         set_lr(sgd, lr)
-        drop_rate.fill_(drop_path(epoch, settings.epochs, settings.drop_path))
+        rate = drop_path(epoch, settings.epochs, settings.drop_path)
+        drop_rate.fill_(rate)
         network.train()
 
         for images, labels in run.batches(batches):
             run.meter.add_all(take_step(images, labels, batches.size(run.step)))
 
-        facts = {"lr": lr}
+        facts = {"lr": lr, "drop_path": rate} if isinstance(network, DerivedNetwork) else {"lr": lr}
         if len(held_out):
             validation = ordered(data.train, held_out, settings.batch, batches.augment)
             facts["validation_accuracy"] = final.validate(epoch, validation)
@@ -243,17 +244,18 @@ def write_network(run: Run, folder: str, trained: Trained, blueprint: Blueprint,
 
 
 def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float, balance: Tensor | None = None) -> Tensor:
-    """Return the cross-entropy of logits (n, classes) and labels (n,), summed over the images, as a float32 scalar.
+    """Return the cross-entropy of logits (n, classes) and labels (n,), summed over the images, as a scalar of at least float32.
 
     Labels are smoothed as in Szegedy et al. 2016, section 7; classes are weighted by `balance` (classes,), if given.
     """
-    return cross_entropy(logits.float(), labels, balance, reduction="sum", label_smoothing=label_smoothing)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return cross_entropy(logits, labels, balance, reduction="sum", label_smoothing=label_smoothing)
 
 
 def result(trained: Trained, blueprint: Blueprint, recipe: RetrainConfig, run: Run) -> dict[str, Any]:
     """Return the outcome of a retraining as plain values, for result.json."""
     values = {**trained.test.plain, "costs": blueprint.costs, "seconds": run.seconds(), **blueprint.facts(recipe)}
-    return values if trained.best is None else {**values, "best": trained.best.plain}
+    return values if trained.best is None else {**values, "best": {**trained.best.plain, "of_epochs": recipe.epochs}}
 
 
 def training_batches(

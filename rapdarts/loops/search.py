@@ -100,20 +100,24 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
     learners: dict[str, Stateful] = {"supernet": supernet, "architecture": architecture, "sgd": sgd, "adam": adam}
     learners["penalty"] = penalty
     carries, stream = ["architecture", "penalty"], (config.seed, stage.number)
-    what = f"stage {stage.number + 1}/{len(settings.layers)}{replica.words}"
-    for epoch in run.epochs(what, settings.epochs, replica.halves.steps, learners, carries, stream):
+    what, halves = (
+        f"stage {stage.number + 1}/{len(settings.layers)}{replica.words}",
+        replica.halves.of_stage(stage.number),
+    )
+    for epoch in run.epochs(what, settings.epochs, halves.steps, learners, carries, stream):
         lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
         set_lr(sgd, lr)
-        supernet.dropout.rate = skip_dropout(epoch, settings.epochs, settings.warmup_epochs, stage.dropout_rate)
+        rate = skip_dropout(epoch, settings.epochs, settings.warmup_epochs, stage.dropout_rate)
+        supernet.dropout.rate = rate
         supernet.train()
 
-        for train_batch, search_batch in run.batches(replica.halves):
+        for train_batch, search_batch in run.batches(halves):
             run.meter.add_all(alternate(*train_batch, *search_batch, epoch >= settings.warmup_epochs))
 
         # Record the expected costs of the mixture, and the costs of the genotype that would be derived now without budgets.
         realised = table.exact(discretize(space, mixing_weights(architecture), rule.max_skips))
         facts = cost_facts(architecture, penalty, realised, run) | certainty(space, architecture) | replica.facts
-        run.log(shown(rule.limits), lr=lr, **facts)
+        run.log(shown(rule.limits), lr=lr, skip_dropout=rate, **facts)
         if epoch >= settings.warmup_epochs:
             penalty.adjust(realised)
         run.picture(f"alpha{replica.words}", heat_map(architecture().joint))
@@ -315,11 +319,14 @@ def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
 class SearchBatches:
     """Pairs of batches, one from the training half and one from the search half.
 
-    The search half has its own epochs: when one ends, the next begins, even within an epoch of the training half.
+    The search half has its own epochs: when one ends, the next begins, even within an epoch of the training half. Each stage
+    of `epochs` epochs continues both streams, so that it sees its own shuffles and crops; `begun` epochs came before it.
     """
 
     train: Batches
     search: Batches
+    epochs: int
+    begun: int = 0
 
     @classmethod
     def of(cls, data: DataSet, config: Experiment) -> SearchBatches:
@@ -339,18 +346,22 @@ class SearchBatches:
             ("weights", first, f"{subset}{half}"),
             ("architecture", second, f"{subset}(1 - {half})" if subset else f"1 - {half}"),
         )
-        return cls(
-            *(
-                Batches(data.train, index, settings.batch, seed, stream, augment, "search.batch", share=share)
-                for stream, index, share in halves
-            )
+        train, search = (
+            Batches(data.train, index, settings.batch, seed, stream, augment, "search.batch", share=share)
+            for stream, index, share in halves
         )
+        return cls(train, search, settings.epochs)
+
+    def of_stage(self, number: int) -> SearchBatches:
+        """Return the batches of a stage, whose epochs count from 0."""
+        return replace(self, begun=number * self.epochs)
 
     @property
     def steps(self) -> int:
         return self.train.steps
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Batch, Batch]]:
+        epoch += self.begun
         return zip(self.train.epoch(epoch, start), self._search_batches(epoch * self.steps + start), strict=False)
 
     def _search_batches(self, step: int) -> Iterator[Batch]:

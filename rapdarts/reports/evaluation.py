@@ -12,6 +12,7 @@ from rapdarts.config.resources import costs_line, show
 from rapdarts.errors import plural
 from rapdarts.files import atomic
 from rapdarts.reports import confusion
+from rapdarts.training.intervals import percent
 
 MOST_ROWS = 20
 """Maximum number of classes for which the confusion matrix is printed."""
@@ -20,15 +21,13 @@ MOST_ROWS = 20
 def describe_evaluation(values: Mapping[str, Any]) -> str:
     """Format the results of `rapdarts evaluate`: accuracy, calibration, confusion matrix, costs and time."""
 
-    def percent(name: str, error: str) -> str:
-        return f"{100 * values[name]:.2f} % +- {100 * values[error]:.2f} %"
-
     names, matrix = values["classes"], values["confusion"]
-    lines = [f"test accuracy {percent('test_accuracy', 'standard_error')} (standard error, n = {values['n']})"]
+    lines = [f"test accuracy {accuracy_of(values)}"]
     if "balanced_accuracy" in values:
-        lines.append(f"balanced accuracy {percent('balanced_accuracy', 'balanced_standard_error')} (mean over classes)")
+        mean = percent(values["balanced_accuracy"], values["balanced_interval"], ", mean over classes")
+        lines.append(f"balanced accuracy {mean}")
     if "top5_accuracy" in values:
-        lines.append(f"top-5 accuracy {percent('top5_accuracy', 'top5_standard_error')}")
+        lines.append(f"top-5 accuracy {percent(values['top5_accuracy'], values['top5_interval'])}")
     lines.append(
         f"calibration error {100 * values['calibration_error']:.2f} % ({len(values['bins'])} bins of confidence),"
         f" negative log-likelihood {values['test_loss']:.4f} nats"
@@ -48,6 +47,11 @@ def describe_evaluation(values: Mapping[str, Any]) -> str:
             f" a batch of {time['batch']} gives {time['images_per_second']:,.0f} images/s, on {time['device']}{threads}"
         )
     return "\n".join(lines)
+
+
+def accuracy_of(values: Mapping[str, Any]) -> str:
+    """Return the test accuracy among the results of an evaluation, with its 95 % interval, as text."""
+    return percent(values["test_accuracy"], values["interval"], f", n = {values['n']}")
 
 
 def write_confusion(values: Mapping[str, Any], heading: str, file: Path) -> None:
@@ -71,9 +75,5 @@ def describe_export(values: Mapping[str, Any]) -> str:
     if "fp32" in values:
         rows = [(name, side) for name, side in (("fp32", values["fp32"]), ("int8", values))]
         lines += [f"activation ranges were calibrated on {values['calibrated_on']} training images"]
-        lines += [
-            f"{name}: test accuracy {100 * side['test_accuracy']:.2f} % +- {100 * side['standard_error']:.2f} %"
-            f" (standard error, n = {side['n']}), {side['bytes']:,} bytes"
-            for name, side in rows
-        ]
+        lines += [f"{name}: test accuracy {accuracy_of(side)}, {side['bytes']:,} bytes" for name, side in rows]
     return "\n".join([*lines, size])

@@ -13,6 +13,7 @@ from rapdarts.config.experiment import Experiment, budget_limits
 from rapdarts.config.resources import compact, duration
 from rapdarts.errors import DamagedError, InputError, plural
 from rapdarts.files.run_files import RunFile
+from rapdarts.training.intervals import accuracy_interval, mean_in_words, percent, wilson
 
 COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")
 ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "<": "&lt;", **dict.fromkeys("\r\n", " ")})
@@ -94,9 +95,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _outcome(verb: str, result: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    """Return (what, params, MACs, test accuracy, n).
+    """Return (what, params, MACs, test accuracy, n); accuracies have 95 % intervals.
 
-    A search has no accuracy. A random baseline has a range of costs. A ranking has the accuracy of its first network on
+    A search has no accuracy. A random baseline has a range of costs. A ranking has the accuracy of its best network on
     held-out training images.
     """
     if verb not in ("search", "retrain", "random", "rank"):
@@ -105,20 +106,18 @@ def _outcome(verb: str, result: dict[str, Any]) -> tuple[str, str, str, str, str
         costs = result["counted"]
         return verb, f"{costs['params']:,}", f"{costs['macs']:,}", "", ""
     if verb == "rank":
-        (first, *_), n = result["networks"], f"{result['validation_images']:,}"
-        share, error = first["validation_accuracy"], first["standard_error"]
-        accuracy = f"on held-out training images: {100 * share:.2f} ± {100 * error:.2f} % (standard error)"
-        costs = first["costs"]
-        return f"{verb}, first of {result['count']}", f"{costs['params']:,}", f"{costs['macs']:,}", accuracy, n
-    accuracy = f"{100 * result['test_accuracy']:.2f}"
+        (first, *_), n = result["networks"], result["validation_images"]
+        share, costs = first["validation_accuracy"], first["costs"]
+        interval = accuracy_interval(first.get("accuracies", [share]), n)
+        accuracy = f"on held-out training images: {percent(share, interval)}"
+        return f"{verb}, best of {result['count']}", f"{costs['params']:,}", f"{costs['macs']:,}", accuracy, f"{n:,}"
     if verb == "retrain":
-        costs, error = result["costs"], result["standard_error"]
-        accuracy += f" ± {100 * error:.2f} % (standard error)"
+        costs, share, n = result["costs"], result["test_accuracy"], result["n"]
         what = f"{verb} {result['network']}" if "network" in result else verb
-        return what, f"{costs['params']:,}", f"{costs['macs']:,}", accuracy, f"{result['n']:,}"
-    deviation, every = result["standard_deviation"], [network["costs"] for network in result["networks"]]
-    accuracy += " %" if deviation is None else f" ± {100 * deviation:.2f} % (standard deviation over genotypes)"
-    params, macs = (_range([costs[name] for costs in every]) for name in ("params", "macs"))
+        return what, f"{costs['params']:,}", f"{costs['macs']:,}", percent(share, wilson(share, n)), f"{n:,}"
+    trained = [network for network in result["networks"] if network["test_accuracy"] is not None]
+    params, macs = (_range([network["costs"][name] for network in result["networks"]]) for name in ("params", "macs"))
+    accuracy = mean_in_words([network["test_accuracy"] for network in trained])
     return f"random baseline, N = {result['count']}", params, macs, accuracy, ""
 
 

@@ -1,4 +1,4 @@
-"""Quality of a trained network on held-out data: accuracy with its standard error, confusion matrix and calibration."""
+"""Quality of a trained network on held-out data: accuracy with its 95 % interval, confusion matrix and calibration."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rapdarts.errors import DivergedError
+from rapdarts.training.intervals import Interval, mean_of_shares, percent, wilson
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Evaluation:
     correct: int
     n: int
     loss: float
-    balanced: tuple[float, float] | None = None
-    """Mean recall over the classes and its standard error, if the classes differ in size."""
+    balanced: tuple[float, float, float, float] | None = None
+    """Mean recall over the classes, its standard error and the limits of its 95 % interval, if the classes differ in size."""
 
     @property
     def accuracy(self) -> float:
@@ -34,18 +35,25 @@ class Evaluation:
         return math.sqrt(self.accuracy * (1 - self.accuracy) / self.n)
 
     @property
-    def plain(self) -> dict[str, float]:
-        """Accuracy, its standard error, n, the loss, and the balanced accuracy if there is one, by name."""
-        facts = {"test_accuracy": self.accuracy, "standard_error": self.standard_error, "n": self.n}
+    def interval(self) -> Interval:
+        """Limits of the 95 % interval of `accuracy`, as its variation between test sets of this size."""
+        return wilson(self.accuracy, self.n)
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """Accuracy, its standard error and 95 % interval, n, the loss, and the balanced accuracy if there is one, by name."""
+        facts = {"test_accuracy": self.accuracy, "standard_error": self.standard_error, "interval": [*self.interval]}
+        facts["n"] = self.n
         if self.balanced:
-            facts |= {"balanced_accuracy": self.balanced[0], "balanced_standard_error": self.balanced[1]}
+            mean, error, *interval = self.balanced
+            facts |= {"balanced_accuracy": mean, "balanced_standard_error": error, "balanced_interval": interval}
         return {**facts, "test_loss": self.loss}
 
     def __str__(self) -> str:
-        found = f"{100 * self.accuracy:.2f} % +- {100 * self.standard_error:.2f} % (standard error, n = {self.n})"
+        found = percent(self.accuracy, self.interval, f", n = {self.n}")
         if self.balanced:
-            mean, error = self.balanced
-            found += f", balanced accuracy {100 * mean:.2f} % +- {100 * error:.2f} % (mean over classes)"
+            mean, _, *interval = self.balanced
+            found += f", balanced accuracy {percent(mean, (interval[0], interval[1]), ', mean over classes')}"
         return found
 
 
@@ -86,18 +94,18 @@ def evaluate_logits(logits: Tensor, labels: Tensor) -> Evaluation:
     return Evaluation(int(correct.sum()), len(labels), loss, balanced_accuracy(correct, labels))
 
 
-def balanced_accuracy(correct: Tensor, labels: Tensor) -> tuple[float, float] | None:
-    """Return the mean recall over the classes and its standard error; None if the classes differ little in size.
+def balanced_accuracy(correct: Tensor, labels: Tensor) -> tuple[float, float, float, float] | None:
+    """Return the mean recall over the classes, its standard error and 95 % interval; None if the classes differ little in size.
 
-    `correct` (n,) says which images with labels (n,) were classified correctly. The error is that of independent binomial
-    recalls.
+    `correct` (n,) says which images with labels (n,) were classified correctly. Error and interval are those of independent
+    binomial recalls.
     """
     classes, sizes = labels.unique(return_counts=True)
     recall = torch.bincount(labels, correct.double())[classes] / sizes
     if sizes.max() < UNEQUAL * sizes.min():
         return None
     variance = (recall * (1 - recall) / sizes).sum() / len(sizes) ** 2
-    return recall.mean().item(), variance.sqrt().item()
+    return recall.mean().item(), variance.sqrt().item(), *mean_of_shares(recall.tolist(), sizes.tolist())
 
 
 def confusion(logits: Tensor, labels: Tensor) -> Tensor:
@@ -148,10 +156,11 @@ def measures(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict
     or fewer.
     """
     found = evaluate_logits(logits, labels)
-    values: dict[str, Any] = found.plain
+    values = found.plain
     if logits.shape[1] > FEW:
         few = Evaluation(int(topk_correct(logits, labels, FEW).sum()), len(labels), found.loss)
         values |= {"top5_accuracy": few.accuracy, "top5_standard_error": few.standard_error}
+        values["top5_interval"] = [*few.interval]
     trust = calibration(logits, labels)
     bins = zip(trust.n, trust.confidence, trust.accuracy, strict=True)
     return {

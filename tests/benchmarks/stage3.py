@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass, replace
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from rapdarts.data.randomness import key
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.loops.search import SearchBatches, alternation, build_stage, priced
 from rapdarts.strategy.progressive import prune
+from rapdarts.training.intervals import student
 from rapdarts.training.optimizer import set_lr
 from rapdarts.training.schedules import cosine, skip_dropout
 from tests.benchmarks.turns import say, table
@@ -73,7 +74,7 @@ def train_losses(config: Experiment, data: DataSet, prices: PriceTable, seed: in
     if choices.in_file_order:
         used = torch.cat([halves.train.index, halves.search.index]).sort().values
         first, second = used.tensor_split([len(halves.train.index)])
-        halves = SearchBatches(replace(halves.train, index=first), replace(halves.search, index=second))
+        halves = replace(halves, train=replace(halves.train, index=first), search=replace(halves.search, index=second))
     supernet, architecture, sgd, adam = build_stage(config, space, data, settings.layers[0], STAGE)
     step = alternation(settings, supernet, architecture, sgd, adam, Penalty(prices, asdict(settings.cost)))
     supernet.train()
@@ -92,8 +93,8 @@ def train_losses(config: Experiment, data: DataSet, prices: PriceTable, seed: in
 
 
 def summary(differences: list[float]) -> str:
-    """Return the mean and its standard error as text."""
-    return f"{mean(differences):+.3f} +- {stdev(differences) / len(differences) ** 0.5:.3f}"
+    """Return the mean and half the width of Student's 95 % interval as text."""
+    return f"{mean(differences):+.3f} +- {student(differences):.3f}"
 
 
 def main() -> int:

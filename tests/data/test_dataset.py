@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -732,6 +733,37 @@ def test_every_epoch_yields_each_image_once_with_its_label_in_a_new_order() -> N
         assert torch.equal(images, digits.train.fetch(chosen).float() / 255)
         assert torch.equal(labels, digits.train.labels[chosen])
     assert not torch.equal(epochs[0][1], epochs[1][1])
+
+
+@pytest.mark.parametrize(
+    ("change", "least", "most"),
+    [
+        ({"crop": 2}, 0.0, 0.12),  # an image has 25 crops
+        ({"flip": True}, 0.35, 0.65),
+        ({"cutout": 4}, 0.0, 0.12),
+        ({"smallest_crop": 0.3}, 0.0, 0.0),
+        ({"jitter": 0.5}, 0.0, 0.1),  # a black pixel stays black, and so on
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_an_image_is_augmented_anew_in_every_epoch_and_stream(
+    change: dict[str, Any], least: float, most: float
+) -> None:
+    """The share of images that come out equal in two epochs, streams or seeds is that of equal draws."""
+    digits = load()
+    index = torch.arange(400)
+
+    def augmented(seed: int, stream: str, epoch: int) -> torch.Tensor:
+        """Return the images of an epoch in the order of the data set."""
+        source = Batches(digits.train, index, 100, seed, stream, Augment((0.0,), (1.0,), **change))
+        images = torch.cat([images for images, _ in source.epoch(epoch)])
+        return images[torch.argsort(permutation(seed, f"{stream} order", epoch, len(index)))]
+
+    found = [augmented(*place) for place in ((0, "a", 0), (0, "a", 1), (0, "a", 7), (0, "b", 0), (1, "a", 0))]
+    for one, other in combinations(found, 2):
+        same = (one == other).flatten(1).all(1).double().mean().item()
+        assert least <= same <= most
+    assert torch.equal(found[1], augmented(0, "a", 1))
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(40, [20, 20]), (41, [20, 20]), (42, [20, 20, 2]), (20, [20])])

@@ -33,6 +33,7 @@ from rapdarts.deploy.onnx import onnx_facts, onnx_network
 from rapdarts.deploy.runtimes import Facts
 from rapdarts.deploy.verify import RUNTIMES, agreement
 from rapdarts.errors import DamagedError, InputError, RapdartsError, installation
+from rapdarts.training.intervals import percent, wilson
 from search_spaces.darts import SPACE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -352,8 +353,9 @@ def test_safetensors_export_copies_the_weights_and_writes_a_card(
     card = Path(reported["card"]).read_text(encoding="utf-8")
     assert reported["card"] == f"{file}.md"
     result = json.loads((run / "result.json").read_text())
-    assert f"| test accuracy | {100 * result['test_accuracy']:.2f} % +- {100 * result['standard_error']:.2f} %" in card
-    assert "n = 600" in card and "| data set | digits |" in card and "1 epoch, seed 0" in card
+    accuracy = percent(result["test_accuracy"], result["interval"], " over test sets of n = 600 images")
+    assert f"| test accuracy | {accuracy} |" in card and result["interval"] == [*wilson(result["test_accuracy"], 600)]
+    assert "| data set | digits |" in card and "1 epoch, seed 0" in card
     assert f"| cost: params | {result['costs']['params']:,} |" in card
     assert LITERATURE["PDARTS"].to_darts() in card and "3 cells x 4 channels" in card
     assert 'license: "CC-BY-4.0"' in card and "Licence of the weights, as stated at export: CC-BY-4.0." in card

@@ -188,11 +188,11 @@ def differences(found: dict[int, Judged], tens: Mapping[str, Judged], attempt: A
 
 
 def verdict(who: str, gains: Mapping[str, Mean]) -> str:
-    """Return the sentence that names the rules that are beaten by more than two standard errors and the rules that are not."""
+    """Return the sentence that names the rules that are beaten with 95 % confidence and the rules that are not."""
     beaten = [name for name, gain in gains.items() if gain.positive]
     others = [name for name, gain in gains.items() if not gain.positive]
-    beats = f"{who.capitalize()} {'beats' if who == AVERAGED[1] else 'beat'}"
+    beats = f"With 95 % confidence, {who} {'beats' if who == AVERAGED[1] else 'beat'}"
     if not beaten:
-        return f"{beats} none of these by more than two standard errors."
+        return f"{beats} none of these."
     but = f", but not {listed(others, 'or')}" if others else ""
-    return f"{beats} {listed(beaten)} by more than two standard errors{but}."
+    return f"{beats} {listed(beaten)}{but}."

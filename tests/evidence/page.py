@@ -36,10 +36,11 @@ def render() -> str:
         "## Attempts on test seeds",
         "",
         *paragraph(
-            """Scores are means ± one standard error over searches, groups of searches, or draws. *Outside the band* and *unreachable
+            """Scores are means over searches, groups of searches, or draws, ± half the width of the 95 % interval (Student's t, which
+            for two groups is 12.7 standard errors and for four is 3.2), on this whole page. *Outside the band* and *unreachable
             node* count derived cells at all eight budgets: cells that use more than the budget or less than 0.9 of it, and cells with a
             node that no path from the input reaches. CPU seconds are the total of all searches in a group, or of a draw at all budgets.
-            A rule whose mean is computed exactly, by enumeration, has no standard error. NASWOT ranks cells by their untrained networks
+            A rule whose mean is computed exactly, by enumeration, has no interval. NASWOT ranks cells by their untrained networks
             (Mellor et al. 2021)."""
         ),
         *(line for number, attempt in enumerate(ATTEMPTS, 1) for line in attempts.section(rows, attempt, number)),
@@ -108,7 +109,7 @@ def budgeted(rows: Rows) -> list[str]:
         *paragraph(
             f"""The searches above run without a budget, and the cells for all budgets are derived from the same mixing weights. Here the
             search itself is given `budget.macs` (`{searches.variant_name(known["keys"])}`, seed {known["seed"]}). There is one search for
-            each budget, so the standard errors of the scores are unknown."""
+            each budget, so the intervals of the scores are unknown."""
         ),
         *table(["budget", "n", "MACs allowed", "MACs used", "share used", "CIFAR-10 score", "CPU s"], found),
         *sources([known]),

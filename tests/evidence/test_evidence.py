@@ -122,26 +122,33 @@ def test_equal_values_count_half_in_percentiles() -> None:
     assert nasbench.scores(28)[nasbench.band(28)].mean() == pytest.approx(50)
 
 
-def test_means_have_their_standard_errors() -> None:
-    assert mean([1.0, 3.0]) == Mean(2.0, 1.0, 2)
-    assert mean([1.0]).error is None and not mean([1.0]).positive
-    assert Mean(5.0, 2.0, 9).positive and not Mean(4.0, 2.0, 9).positive
-    assert Mean(5.0, 3.0, 9).minus(Mean(1.0, 4.0, 9)) == Mean(4.0, 5.0, 9)
-    assert Mean(5.0, 3.0, 9).minus(Mean(1.0, None, 0)).text(sign=True) == "+4.0 ± 3.0"
+def test_means_have_students_intervals() -> None:
+    """t(1) = 12.706, t(2) = 4.303 and t(8) = 2.306 standard errors on each side."""
+    assert mean([1.0, 3.0]) == Mean(2.0, 1.0, 2) and str(mean([1.0, 3.0])) == "2.0 ± 12.7"
+    assert mean([1.0]).half is None and str(mean([1.0])) == "1.0" and not mean([1.0]).positive
+    assert mean([1.0, 2.0, 3.0]).half == pytest.approx(4.302652729911275 / 3**0.5)
+    assert Mean(4.7, 2.0, 9).positive and not Mean(4.6, 2.0, 9).positive
+    assert Mean(5.0, 3.0, 9).minus(Mean(1.0, None, 0)).text(sign=True) == "+4.0 ± 6.9"
+
+
+def test_differences_of_means_have_the_degrees_of_freedom_of_welch() -> None:
+    from scipy.stats import ttest_ind
+
+    first, second = [3.0, 5.0, 4.0, 9.0], [1.0, 1.5, 2.0]
+    found = mean(first).minus(mean(second))
+    expected = ttest_ind(first, second, equal_var=False).confidence_interval()
+    assert (found.value - found.half, found.value + found.half) == pytest.approx((expected.low, expected.high))
 
 
 def test_a_verdict_names_the_rules_that_are_beaten() -> None:
     gains = {"chance": Mean(9, 1, 12), "NASWOT": Mean(1, 1, 12)}
-    assert (
-        attempts.verdict("one search", gains)
-        == "One search beats chance by more than two standard errors, but not NASWOT."
-    )
+    assert attempts.verdict("one search", gains) == "With 95 % confidence, one search beats chance, but not NASWOT."
     assert (
         attempts.verdict("three searches averaged", {"chance": Mean(9, 1, 4)})
-        == "Three searches averaged beat chance by more than two standard errors."
+        == "With 95 % confidence, three searches averaged beat chance."
     )
     none = {"chance": Mean(1, 1, 12), "NASWOT": Mean(-9, 1, 12)}
-    assert attempts.verdict("one search", none) == "One search beats none of these by more than two standard errors."
+    assert attempts.verdict("one search", none) == "With 95 % confidence, one search beats none of these."
 
 
 # --- searches ------------------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def test_a_page_with_all_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "So far 6 of 12 searches have been run.",
         "| one search | 6 |",
         "| three searches averaged | 2 |",
-        "One search beats none of these by more than two standard errors.",
+        "With 95 % confidence, one search beats none of these.",
         "A random cell among them scores 70.8",
         "| the best of ten random cells by NASWOT (any number of skip-only paths), seeds 100-111 | 1 |",
         "| 11 units | 1 | 12,759,680 | 11,776,640 | 92.3% |",

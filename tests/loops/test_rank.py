@@ -1,4 +1,4 @@
-"""The ranking: its entries, its images, the standard errors of its accuracies, and bit-identical resuming."""
+"""The ranking: its entries, its images, the intervals of its accuracies, and bit-identical resuming."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from rapdarts.config.experiment import DataConfig, Experiment, RetrainConfig
 from rapdarts.config.key_values import save_yaml
 from rapdarts.data.dataset import load_dataset
 from rapdarts.files.run_files import RUN_FILES
-from rapdarts.loops.rank import SURE, RankingEntry, choose_entries, estimate, short_recipe, split_for_ranking
+from rapdarts.loops.rank import RankingEntry, choose_entries, compared, estimate, short_recipe, split_for_ranking
 from rapdarts.networks.derived import DerivedNetwork
 from rapdarts.training.checkpoint import load_checkpoint as load_checkpoint
 from rapdarts.training.checkpoint import origin_of
+from rapdarts.training.intervals import accuracy_interval, paired_interval, percent, wilson
 from rapdarts.training.run import Run
 from search_spaces.darts import SPACE
 
@@ -136,17 +137,18 @@ def test_the_best_network_can_be_retrained_and_all_can_be_evaluated(
     assert "| test accuracy | unknown: the run has no result for this file |" in card
     assert main(["report", str(folder)]) == 0
     row = capsys.readouterr().out.splitlines()[2]
-    share, error = 100 * first["validation_accuracy"], 100 * first["standard_error"]
-    assert f"| rank, first of 2 | digits | 0 | 1 epoch | {first['costs']['params']:,} |" in row
-    assert f"| on held-out training images: {share:.2f} ± {error:.2f} % (standard error) | 596 |" in row
+    assert f"| rank, best of 2 | digits | 0 | 1 epoch | {first['costs']['params']:,} |" in row
+    assert first["interval"] == [*wilson(first["validation_accuracy"], 596)]
+    accuracy = percent(first["validation_accuracy"], first["interval"])
+    assert f"| on held-out training images: {accuracy} | 596 |" in row
 
 
-def test_several_seeds_give_a_standard_error_over_seeds(
+def test_several_seeds_give_an_interval_over_seeds(
     search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ranking(tmp_path / "rank", search, "count=2", "seeds=2", *QUICK) == 0
     result = result_of(tmp_path / "rank")
-    assert "standard error over 596 images and 2 seeds" in capsys.readouterr().out
+    assert "\n95 % intervals over 596 images and 2 seeds\n" in capsys.readouterr().out
     assert sorted(folder for found in result["networks"] for folder in found["folders"]) == [
         "trained/1-1",
         "trained/1-2",
@@ -160,6 +162,7 @@ def test_several_seeds_give_a_standard_error_over_seeds(
         assert found["standard_error"] == pytest.approx(
             math.hypot(found["standard_error_images"], found["standard_error_seeds"])
         )
+        assert found["interval"] == [*accuracy_interval([one, other], 596)]
 
 
 # --- entries -----------------------------------------------------------------------------------------------------
@@ -311,7 +314,23 @@ def test_a_difference_on_the_same_images_has_a_smaller_error_than_on_separate_im
     assert found["mean"] == pytest.approx(0.003)
     assert found["standard_error"] == pytest.approx(math.sqrt(0.003 * 0.997 / 1000))
     apart = math.hypot(*(estimate(values[None])["standard_error"] for values in (base, better)))
-    assert found["standard_error"] < apart / 8 and found["mean"] < SURE * found["standard_error"]
+    assert found["standard_error"] < apart / 8
+
+
+def test_networks_are_compared_on_the_same_images() -> None:
+    """The errors of the two accuracies together would hide a difference of nine images that only the first classifies correctly."""
+    images = np.arange(100)
+    first, second = ((images < right).astype(float)[None] for right in (55, 46))
+    found = compared(2, contestant("a", -1.0, "skip_connect"), second, first)
+    assert (found["validation_accuracy"], found["accuracies"]) == (0.46, [0.46])
+    assert found["difference"] == pytest.approx(0.09)
+    assert found["difference_error"] == pytest.approx(math.sqrt(0.09 * 0.91 / 100))
+    assert not found["within_error"]
+    assert found["difference_interval"] == [*paired_interval(first - second)] and found["difference_interval"][0] > 0
+    assert found["difference"] < 1.96 * math.hypot(*(estimate(one)["standard_error"] for one in (first, second)))
+    assert not compared(1, contestant("a", None, "skip_connect"), first, first)["within_error"]
+    shuffled = np.random.default_rng(0).permutation(second, axis=1)
+    assert compared(2, contestant("a", -1.0, "skip_connect"), shuffled, first)["within_error"]
 
 
 # --- interruptions, diverged trainings and refused settings ------------------------------------------------------
@@ -415,7 +434,8 @@ def test_a_network_with_a_diverged_training_comes_last_and_the_others_continue(
         ["trained/3-1", "trained/3-2"],
     ]
     for found in networks[1:]:
-        assert found["validation_accuracy"] is found["standard_error"] is found["difference"] is None
+        assert found["validation_accuracy"] is found["interval"] is found["difference"] is None
+        assert found["standard_error"] is found["difference_interval"] is None
         assert not found["within_error"]
         assert sorted(accuracy is None for accuracy in found["accuracies"]) == [False, True]
     assert [" diverged " in row for row in words.splitlines()[2:5]] == [False, True, True]

@@ -28,7 +28,7 @@ from rapdarts.loops import retrain as loop
 from rapdarts.loops.retrain import Best, summed_loss
 from rapdarts.networks.reference import REFERENCE
 from rapdarts.training.checkpoint import load_checkpoint
-from rapdarts.training.metrics import Evaluation
+from rapdarts.training.metrics import Evaluation, evaluate_logits
 from rapdarts.training.run import Run
 
 TINY = [
@@ -221,8 +221,40 @@ def test_a_truncated_network_file_is_named_in_the_error(
     assert str(broken) in capsys.readouterr().err
 
 
-def test_accuracy_is_shown_with_its_standard_error() -> None:
-    assert str(Evaluation(97, 100, 0.1)) == "97.00 % +- 1.71 % (standard error, n = 100)"
+def test_accuracy_is_shown_with_its_interval() -> None:
+    assert str(Evaluation(97, 100, 0.1)) == "97.00 % (95 % interval 91.55 to 98.97 %, n = 100)"
+    assert str(Evaluation(100, 100, 0.1)) == "100.00 % (95 % interval 96.30 to 100.00 %, n = 100)"
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With accuracies 0.2, 0.6, 0.6 and 0.4, they are those of the second epoch; the last and the best are both tested."""
+    states, seen = [], []
+    validate = loop.FinalNetwork.validate
+
+    def measured(logits: torch.Tensor, labels: torch.Tensor) -> Evaluation:
+        found = evaluate_logits(logits, labels)
+        seen.append(found)
+        return Evaluation([2, 6, 6, 4][len(seen) - 1], 10, 0.0) if len(seen) <= 4 else found
+
+    def watched(self: loop.FinalNetwork, epoch: int, images: Any) -> float:
+        states.append(self.weights())
+        kept = list(images)
+        assert sum(len(labels) for _, labels in kept) == 70  # a fifth of 359 images, split by class
+        return validate(self, epoch, kept)
+
+    monkeypatch.setattr(loop, "evaluate_logits", measured)
+    monkeypatch.setattr(loop.FinalNetwork, "validate", watched)
+    settings = ["retrain.validation_fraction=0.2", "retrain.epochs=4", "retrain.lr=0.1", "retrain.cutout=0"]
+    assert run_retrain(tmp_path / "run", *settings) == 0
+    best, last = (load_file(tmp_path / "run" / f"{name}.safetensors") for name in ("best", "network"))
+    assert all(torch.equal(value, states[1][name]) for name, value in best.items())
+    assert all(torch.equal(value, states[3][name]) for name, value in last.items())
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (len(seen), result["best"]["test_loss"], result["test_loss"]) == (6, seen[4].loss, seen[5].loss)
+    assert seen[4].loss != seen[5].loss
+    assert f"best of 4 epochs on held-out images: test accuracy {seen[4]}\n" in capsys.readouterr().out
 
 
 def test_best_keeps_score_and_weights_together() -> None:
@@ -447,6 +479,7 @@ def test_an_interrupted_reference_network_resumes_bit_identically(
     assert main([*command, "resume=true"]) == 0
     assert results(tmp_path / "cut") == results(googlenet)
     assert set(results(googlenet)) == {"records", "network.safetensors", "best.safetensors"}
+    assert not any("drop_path" in record for record in results(googlenet)["records"])  # it has no paths to drop
 
 
 def test_resuming_with_another_network_is_refused(googlenet: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -264,15 +264,19 @@ def test_budgets_are_met(within: Path) -> None:
     assert candidates[0]["chosen"]
 
 
-def test_multipliers_rise_after_warm_up_and_carry_over(within: Path) -> None:
-    """A multiplier changes by rate x (cost / budget - 1) but stays at least 0; the cost is that of the genotype derived without budgets."""
+def adjusted(multiplier: float, share: float) -> float:
+    """Return a multiplier after an epoch whose genotype, derived without budgets, uses this share of the budget."""
+    return multiplier + 0.5 * (share - 1) if share >= 1 else multiplier * share**4
+
+
+def test_multipliers_are_adjusted_after_the_warm_up_and_carry_over(within: Path) -> None:
     records = results(within)["records"]
     for name, bound in BUDGETS.items():
         multiplier = 0.0
         for record in records:
             assert record[f"multiplier_{name}"] == pytest.approx(multiplier, abs=1e-12)
             if record["epoch"] >= 1:
-                multiplier = max(0.0, multiplier + 0.5 * (record[f"realised_{name}"] / bound - 1))
+                multiplier = adjusted(multiplier, record[f"realised_{name}"] / bound)
     assert records[-1]["multiplier_params"] > 0
     assert records[1]["price_gradient"] == 0 < records[3]["price_gradient"]
 
@@ -492,7 +496,7 @@ def test_replicas_train_one_after_the_other_in_every_stage(three: Path) -> None:
         for record in (one for one in records if one["replica"] == replica):
             assert record["multiplier_params"] == pytest.approx(multiplier, abs=1e-12)
             if record["epoch"] >= 1:
-                multiplier = max(0.0, multiplier + 0.5 * (record["realised_params"] / 3000 - 1))
+                multiplier = adjusted(multiplier, record["realised_params"] / 3000)
 
 
 def test_all_replicas_are_pruned_alike(three: Path) -> None:

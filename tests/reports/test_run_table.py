@@ -115,7 +115,7 @@ def test_row_of_a_retraining(tmp_path: Path) -> None:
     (row,) = rows(run_folder(tmp_path / "a", "retrain", config, gpu="NVIDIA H200", threads=1))
     assert row["what"] == "retrain" and row["data"] == "cifar10 (0.1 of it)" and row["settings"] == "600 epochs"
     assert (row["params"], row["MACs"]) == ("102,426", "1,418,496")
-    assert (row["test accuracy"], row["n"]) == ("98.75 ± 0.45 % (standard error)", "10,000")
+    assert (row["test accuracy"], row["n"]) == ("98.75 % (95 % interval 98.51 to 98.95 %)", "10,000")
     assert (row["time"], row["machine"]) == ("2.0 h", "NVIDIA H200, 1 thread")
 
 
@@ -124,21 +124,24 @@ def test_row_of_a_random_baseline(tmp_path: Path) -> None:
     (row,) = rows(folder)
     assert row["what"] == "random baseline, N = 2"
     assert (row["params"], row["MACs"]) == ("102,426", "1,400,000 to 1,418,496")
-    assert row["test accuracy"] == "50.00 ± 1.50 % (standard deviation over genotypes)"
+    assert (
+        row["test accuracy"]
+        == "50.00 % (95 % interval 37.29 to 62.71 %, mean of 2 genotypes, standard deviation 1.41 %)"
+    )
     assert row["time"] == "25.0 h"
     one = RESULTS["random"]["networks"][:1]
     (folder / "result.json").write_text(
         json.dumps({**RESULTS["random"], "count": 1, "standard_deviation": None, "networks": one}), encoding="utf-8"
     )
     (row,) = rows(folder)
-    assert (row["what"], row["test accuracy"]) == ("random baseline, N = 1", "50.00 %")
+    assert (row["what"], row["test accuracy"]) == ("random baseline, N = 1", "51.00 %, of a single genotype")
 
 
 def test_row_of_a_ranking(tmp_path: Path) -> None:
     config = Experiment(rank=RankConfig(epochs=100))
     (row,) = rows(run_folder(tmp_path / "a", "rank", config))
-    assert (row["what"], row["settings"], row["n"]) == ("rank, first of 2", "100 epochs", "25,000")
-    assert row["test accuracy"] == "on held-out training images: 90.00 ± 0.12 % (standard error)"
+    assert (row["what"], row["settings"], row["n"]) == ("rank, best of 2", "100 epochs", "25,000")
+    assert row["test accuracy"] == "on held-out training images: 90.00 % (95 % interval 89.62 to 90.37 %)"
     assert (row["params"], row["MACs"]) == ("102,426", "1,418,496")
 
 

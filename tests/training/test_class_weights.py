@@ -14,6 +14,7 @@ import rapdarts
 from rapdarts.config.experiment import RetrainConfig
 from rapdarts.loops.retrain import losses
 from rapdarts.training.class_weights import class_weights, mean_loss
+from rapdarts.training.intervals import mean_of_shares, percent
 from rapdarts.training.metrics import balanced_accuracy, evaluate_logits
 
 LABELS = torch.tensor([0] * 9 + [1] * 2 + [2])
@@ -43,14 +44,16 @@ def test_losses_are_weighted_by_class_and_divided_by_the_number_of_images() -> N
 
 def test_balanced_accuracy_is_the_mean_recall_with_its_error() -> None:
     correct = LABELS == 0
-    assert balanced_accuracy(correct, LABELS) == pytest.approx((1 / 3, 0))
+    assert balanced_accuracy(correct, LABELS) == pytest.approx((1 / 3, 0, *mean_of_shares([1, 0, 0], [9, 2, 1])))
     correct[:3], correct[9] = False, True  # recalls 6/9, 1/2 and 0
     mean, error = (6 / 9 + 1 / 2) / 3, math.sqrt((6 / 9 * 3 / 9) / 9 + 0.25 / 2) / 3
-    assert balanced_accuracy(correct, LABELS) == pytest.approx((mean, error))
+    low, high = mean_of_shares([6 / 9, 1 / 2, 0], [9, 2, 1])
+    assert balanced_accuracy(correct, LABELS) == pytest.approx((mean, error, low, high))
     logits = torch.nn.functional.one_hot(torch.where(correct, LABELS, (LABELS + 1) % 3), 3).double()
     found = evaluate_logits(logits, LABELS)
-    assert str(found).endswith(f", balanced accuracy {100 * mean:.2f} % +- {100 * error:.2f} % (mean over classes)")
+    assert str(found).endswith(f", balanced accuracy {percent(mean, (low, high), ', mean over classes')}")
     assert found.plain["balanced_accuracy"] == pytest.approx(mean)
+    assert found.plain["balanced_interval"] == pytest.approx([low, high])
 
 
 def test_classes_of_similar_size_have_no_balanced_accuracy() -> None:

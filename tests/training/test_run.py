@@ -95,6 +95,7 @@ def test_a_stage_draws_from_its_stream(tmp_path: Path) -> None:
     own, stages = drawn(tmp_path / "own", None, None)
     named, same_stages = drawn(tmp_path / "named", (3, 0), (3, 1))
     assert (own, stages) == (named, same_stages) and stages == [0, 0, 1, 1] and own[0] != own[1]
+    assert [len(set(numbers)) for numbers in own] == [10, 10]  # every step of every epoch draws other numbers
     replicas, stages = drawn(tmp_path / "replicas", (3, 0), (7, 0), (3, 1), (7, 1))
     assert replicas[::2] == own and stages == [0, 0, 0, 0, 1, 1, 1, 1]
     assert len({tuple(numbers) for numbers in replicas}) == 4

@@ -185,7 +185,7 @@ def test_the_runs_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row[:7] for row in rows[2:5]] == [
         ["search", "search", "digits", "0", "pdarts, darts cost.macs=0.2", "1,884", "24,128"],
         ["network", "retrain", "digits (0.2 of it)", "0", "2 epochs", "1,884", "24,128"],
-        ["rank", "rank, first of 2", "digits (0.2 of it)", "0", "1 epoch", "1,884", "24,128"],
+        ["rank", "rank, best of 2", "digits (0.2 of it)", "0", "1 epoch", "1,884", "24,128"],
     ]
 
 

@@ -27,6 +27,7 @@ from rapdarts.deploy.onnx import onnx_costs, to_int8, to_onnx
 from rapdarts.deploy.runtimes import Facts
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.reports import confusion
+from rapdarts.training.intervals import percent, wilson
 from search_spaces.darts import SPACE
 
 TINY = ["threads=1", "data.fraction=0.1", "retrain.epochs=1", "retrain.batch=40"]
@@ -68,9 +69,10 @@ def test_all_measures_of_a_run_are_reported(run: Path, tmp_path: Path, capsys: p
     assert main(["evaluate", str(run), "--json", "batch=64", f"plot={tmp_path / 'confusion.png'}"]) == 0
     values = json.loads(capsys.readouterr().out)
     result = json.loads((run / "result.json").read_text())
-    assert {name: values[name] for name in ("test_accuracy", "standard_error", "n")} == {
-        name: result[name] for name in ("test_accuracy", "standard_error", "n")
-    }
+    same = ("test_accuracy", "standard_error", "interval", "n")
+    assert {name: values[name] for name in same} == {name: result[name] for name in same}
+    for name, interval in (("test_accuracy", "interval"), ("top5_accuracy", "top5_interval")):
+        assert values[interval] == [*wilson(values[name], values["n"])]
     assert values["test_loss"] == pytest.approx(result["test_loss"], rel=1e-5)
     assert values["costs"] == result["costs"]
     assert np.sum(values["confusion"]) == values["n"] == sum(found["n"] for found in values["bins"])
@@ -85,7 +87,8 @@ def test_all_measures_of_a_run_are_reported(run: Path, tmp_path: Path, capsys: p
 
     assert main(["evaluate", str(run), "timing=false"]) == 0
     words = capsys.readouterr().out
-    assert words.startswith(f"test accuracy {100 * values['test_accuracy']:.2f} % +- ")
+    assert words.startswith(f"test accuracy {percent(values['test_accuracy'], values['interval'], ', n = 600')}\n")
+    assert f"\ntop-5 accuracy {percent(values['top5_accuracy'], values['top5_interval'])}\n" in words
     assert f"calibration error {100 * values['calibration_error']:.2f} % (15 bins of confidence)" in words
     assert confusion.confusion_table(values["confusion"], values["classes"]) in words
     assert f"params {result['costs']['params']:,}" in words and "images/s" not in words
@@ -123,7 +126,10 @@ def test_the_worst_confusions_of_many_classes_are_listed(tmp_path: Path, capsys:
     named = [str(tmp_path / "net.safetensors"), "data.name=npz", f"data.path={tmp_path / 'many.npz'}"]
     assert main(["evaluate", *named, "timing=false"]) == 0
     words = capsys.readouterr().out
-    assert words.startswith("test accuracy 3.33 % +- ") and "columns: predicted class" not in words
+    assert (
+        words.startswith("test accuracy 3.33 % (95 % interval 1.14 to 9.35 %, n = 90)")
+        and "columns: predicted class" not in words
+    )
     assert "\n0 classified as 7: 3\n1 classified as 7: 3\n" in words and words.count(" classified as 7: ") == 5
 
 
