@@ -21,16 +21,19 @@ from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.reading import read_genotype
 from rapdarts.cli.main import main
 from rapdarts.config import resolve
-from tests.bits import Machine, file_sha256, recorded, weights_sha256
+from tests.bits import Machine, recorded, weights_sha256
 
 RUNS = Path(__file__).with_name("runs_0_1_0")
 ENDS: dict[Machine, dict[str, str]] = {
     ("AVX512", "AuthenticAMD", "2.13.0+cpu"): {
-        "alphas": "95e05e9cd9656cacfedb606d83769b5c47f3f86b3f28b76ae10108a3a377b245",
         "weights": "6fbbead93d18b332bbf59c16ad361be2bdf9d5ff40db50397b21301d0292f886",
     },
 }
-"""Results of 0.1.0 itself from the two checkpoints: hashes of the search's alphas and of the retraining's weights."""
+"""Results of 0.1.0 itself from the checkpoint of a retraining: hashes of its weights.
+
+A search that 0.1.0 began ends differently today: budgets have another rule for their multipliers, and each stage has its own
+order of images.
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -77,11 +80,6 @@ def test_a_stopped_retraining_is_resumed_and_finished(capsys: pytest.CaptureFixt
     assert result(folder)["n"] == 600
     assert result(folder)["costs"] == result(Path("network"))["costs"]
     assert rapdarts.load(folder).training is False
-
-
-def test_the_resumed_search_is_bit_identical() -> None:
-    expected = recorded(ENDS)["alphas"]
-    assert file_sha256(resumed("stopped_search") / "alphas.json") == expected
 
 
 def test_the_resumed_retraining_is_bit_identical() -> None:
