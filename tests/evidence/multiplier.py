@@ -152,7 +152,8 @@ def section() -> list[str]:
         " (cost / budget)^4, *subtract* adds the same term as above, which is now negative, but keeps the multiplier at or above 0, and"
         " *two-sided* adds this term without a limit. Two genotypes are derived from each search, one without a lower bound on its cost"
         " and one with a lower bound of 0.9 of the budget, and both are retrained. Differences are in points of accuracy, on the same"
-        " seeds. `make evidence` does not run these searches, which take hours."
+        " seeds. `make evidence` does not run these searches, which take hours. Those on the digits have three stages, and ran before"
+        " every stage had its own shuffles and crops."
     )
     return [
         "## Rules for the multiplier of a budget",

@@ -90,8 +90,8 @@ def test_table_of_multipliers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     store.save("multiplier", multiplied())
     rows = [line for line in multiplier.section() if line.startswith("| digits")]
     assert rows == [
-        "| digits | 90,000 params | subtract | 0.0 | 2 | 60.0 ± 10.0 % | 92.0 ± 1.0 | -2.00 ± 0.00 | 0.60 ± 0.10 |",
-        "| digits | 90,000 params | subtract | 0.9 | 2 | 95.0 ± 5.0 % | 94.0 ± 1.0 | – | 0.60 ± 0.10 |",
+        "| digits | 90,000 params | subtract | 0.0 | 2 | 60.0 ± 127.1 % | 92.0 ± 12.7 | -2.00 ± 0.00 | 0.60 ± 1.27 |",
+        "| digits | 90,000 params | subtract | 0.9 | 2 | 95.0 ± 63.5 % | 94.0 ± 12.7 | – | 0.60 ± 1.27 |",
         "| digits | 90,000 params | two-sided | 0.0 | 1 | 80.0 % | 96.0 | +1.00 | -0.25 |",
         "| digits | 90,000 params | two-sided | 0.9 | 1 | 92.0 % | 96.0 | +1.00 | -0.25 |",
     ]

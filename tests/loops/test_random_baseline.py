@@ -25,6 +25,7 @@ from rapdarts.files.run_files import RUN_FILES
 from rapdarts.loops.random_baseline import conditions, draw_genotypes
 from rapdarts.strategy.rule import Rule
 from rapdarts.training.checkpoint import load_checkpoint
+from rapdarts.training.intervals import mean_in_words, mean_interval
 from rapdarts.training.run import Run
 from search_spaces.darts import SPACE
 
@@ -147,7 +148,8 @@ def test_the_baseline_reports_mean_and_deviation_and_resumes(
     assert result["test_accuracy"] == pytest.approx(np.mean(shares))
     assert result["standard_deviation"] == pytest.approx(np.std(shares, ddof=1))
     output = capsys.readouterr().out
-    assert "over 3 genotypes" in output
+    assert f"test accuracy {mean_in_words(shares)}\n" in output and "mean of 3 genotypes" in output
+    assert result["interval"] == [*mean_interval(shares)]
     assert output.endswith(f"\nwritten to {tmp_path / 'whole' / 'result.json'}\n")
     for number, share in enumerate(shares, 1):
         network = tmp_path / "whole" / "trained" / str(number)
@@ -219,7 +221,7 @@ def test_a_training_that_diverges_is_left_out_of_the_mean(
     assert baseline(tmp_path / "some") == 0
     words, progress = capsys.readouterr()
     assert "network 2/3: train_loss is nan in epoch 1: the training diverged. Lower the learning rate" in progress
-    assert "over 2 genotypes" in words
+    assert "mean of 2 genotypes" in words
     result = json.loads((tmp_path / "some" / "result.json").read_text())
     first, second, third = (network["test_accuracy"] for network in result["networks"])
     assert second is None and result["test_accuracy"] == pytest.approx((first + third) / 2)

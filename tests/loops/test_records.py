@@ -164,7 +164,7 @@ def windows(data: DataSet, index: Tensor) -> Iterator[tuple[bytes, Tensor]]:
 
 def test_every_stage_begins_with_its_own_weights() -> None:
     """They are a function of seed and stage, with alpha of the given deviation."""
-    config = resolve_experiment("digits", [tuple(pair.split("=", 1)) for pair in SEARCH], "search")
+    config = resolve_experiment("digits", [tuple(pair.split("=", 1)) for pair in [*SEARCH, "alpha_init=0.5"]], "search")
     data, space = load_dataset(config.data, torch.device("cpu"), 0), named_space("darts")
 
     def weights(seed: int, stage: int) -> tuple[Tensor, Tensor]:
@@ -175,6 +175,7 @@ def test_every_stage_begins_with_its_own_weights() -> None:
     for one, other in combinations(found.values(), 2):
         assert all((a != b).double().mean() > 0.9 for a, b in zip(one, other, strict=True) if a.numel() > 200)
         assert not torch.equal(one[1], other[1])
+    assert found[0, 0][1].std().item() == pytest.approx(0.5, rel=0.2)
     again = weights(0, 1)
     assert all(torch.equal(a, b) for a, b in zip(again, found[0, 1], strict=True))
 

@@ -720,6 +720,9 @@ def test_the_halves_share_no_image_and_the_smaller_half_is_repeated() -> None:
     assert len(labels) == halves.train.steps
     later = [tuple(search[1].tolist()) for _, search in halves.epoch(0, start=3)]
     assert later == labels[3:]
+    part = SearchBatches.of(data, replace(config, search=replace(config.search, subset=0.5)))
+    assert len(part.train.index) + len(part.search.index) == pytest.approx(1197 / 2, abs=10)
+    assert len(part.train.index) == pytest.approx(0.7 * 1197 / 2, abs=10)
 
 
 def test_stages_must_fit_the_space() -> None:

@@ -36,6 +36,60 @@ DERIVED = "tests/networks/test_derived.py"
 MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
     "loops/search.py": [
         (
+            "alpha ignores its initial deviation",
+            "Architecture(space, settings.alpha_init, settings",
+            "Architecture(space, 1e-3, settings",
+            f"{RECORDS}::test_every_stage_begins_with_its_own_weights",
+        ),
+        (
+            "the subset is ignored",
+            "if settings.subset < 1:",
+            "if False:",
+            "tests/loops/test_search.py::test_the_halves_share_no_image_and_the_smaller_half_is_repeated",
+        ),
+        (
+            "the halves have the same size",
+            'settings.weight_fraction, seed, "halves")',
+            '0.5, seed, "halves")',
+            "tests/loops/test_search.py::test_the_halves_share_no_image_and_the_smaller_half_is_repeated",
+        ),
+        (
+            "a search does not augment",
+            "config.data.crop, config.data.flip, cutout=0)",
+            "0, False, cutout=0)",
+            STAGES,
+        ),
+        (
+            "no candidate is dropped",
+            "keep or len(space.primitives)",
+            "len(space.primitives)",
+            "tests/loops/test_search.py::test_alphas_read_back_bit_identically",
+        ),
+        (
+            "one replica decides which candidates are dropped",
+            "mean = mean_weights(weights)",
+            "mean = mean_weights(weights[:1])",
+            "tests/loops/test_search.py::test_all_replicas_are_pruned_alike",
+        ),
+        (
+            "all replicas have one seed",
+            "Replica.of(replace(config, seed=seed), number",
+            "Replica.of(replace(config, seed=config.seed), number",
+            "tests/loops/test_search.py::test_replicas_train_one_after_the_other_in_every_stage",
+        ),
+        (
+            "multipliers begin anew when a search is resumed",
+            'carries, stream = ["architecture", "penalty"]',
+            'carries, stream = ["architecture"]',
+            "tests/loops/test_search.py::test_an_interrupted_search_with_budgets_resumes_bit_identically",
+        ),
+        (
+            "the price ignores the user's rate",
+            "rule.limits, settings.budget_rate, device)",
+            "rule.limits, 0.5, device)",
+            MULTIPLIER,
+        ),
+        (
             "the first-order gradient of alpha comes from the training half",
             "logits = supernet(search_images, architecture())",
             "search_images, search_labels = images, labels; logits = supernet(search_images, architecture())",
@@ -206,6 +260,24 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
     ],
     "loops/retrain.py": [
         (
+            "the network is tested on its training images",
+            "ordered(data.test, None, settings.batch",
+            "ordered(data.train, None, settings.batch",
+            "tests/loops/test_retrain.py::test_evaluate_gives_the_accuracy_of_the_run",
+        ),
+        (
+            "accumulated batches are small batches",
+            'settings.batch * settings.accumulate, "retrain.batch"',
+            'settings.batch, "retrain.batch"',
+            "tests/loops/test_retrain.py::test_accumulated_batches_are_equal_to_one_large_batch",
+        ),
+        (
+            "the recipe's schedule is always the cosine",
+            "lr = SCHEDULES[settings.schedule](",
+            'lr = SCHEDULES["cosine"](',
+            "tests/loops/test_retrain.py::test_the_learning_rate_is_warmed_up",
+        ),
+        (
             "the auxiliary head has weight 1",
             "total = main + settings.auxiliary * summed_loss(",
             "total = main + summed_loss(",
@@ -328,6 +400,24 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
     ],
     "loops/rank.py": [
         (
+            "a network that diverged with one seed is ranked by the others",
+            "diverged = np.isnan(correct).any((1, 2))",
+            "diverged = np.isnan(correct).all((1, 2))",
+            "tests/loops/test_rank.py::test_a_network_with_a_diverged_training_comes_last_and_the_others_continue",
+        ),
+        (
+            "a short ranking never leaves its warm-up",
+            "min(config.retrain.warmup_epochs, epochs - 1)",
+            "config.retrain.warmup_epochs",
+            "tests/loops/test_rank.py::test_a_ranking_shorter_than_the_warm_up_reaches_the_full_learning_rate",
+        ),
+        (
+            "the worst network comes first",
+            "key=lambda number: (-accuracies[number]",
+            "key=lambda number: (accuracies[number]",
+            "tests/loops/test_rank.py::test_a_planted_bad_genotype_comes_last",
+        ),
+        (
             "errors of a difference are not paired",
             "estimate(correct), estimate(first - correct)",
             "estimate(correct), estimate(np.concatenate([first, -correct], 1))",
@@ -405,6 +495,12 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
         ),
     ],
     "strategy/progressive.py": [
+        (
+            "one candidate too many is kept",
+            "kept = order[:keep]",
+            "kept = order[: keep + 1]",
+            f"{PRUNE}::test_each_edge_keeps_its_strongest_candidates",
+        ),
         (
             "the strongest candidates are dropped",
             "order = np.argsort(-strength[kind, edge]",
@@ -487,6 +583,12 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
         ),
     ],
     "cost/penalty.py": [
+        (
+            "the reference is that of the remaining candidates",
+            "uniform_mixing(table.space.mask)",
+            "uniform_mixing(table.space.mask & table.space.choosable)",
+            FIRST,
+        ),
         (
             "a multiplier below its budget does not shrink",
             "self.multipliers[name] *= share**4",
@@ -798,6 +900,22 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             "draws[:, None, None, None] < 0.5",
             "draws[:, None, None, None] < 0",
             AUGMENTED,
+        ),
+    ],
+    "loops/random_baseline.py": [
+        (
+            "the deviation over genotypes is divided by their number",
+            "np.std(accuracies, ddof=1)",
+            "np.std(accuracies)",
+            "tests/loops/test_random_baseline.py::test_the_baseline_reports_mean_and_deviation_and_resumes",
+        ),
+    ],
+    "loops/search_record.py": [
+        (
+            "the ratio of the gradients is inverted",
+            'means["price_gradient"] / means["task_gradient"]',
+            'means["task_gradient"] / means["price_gradient"]',
+            "tests/loops/test_search.py::test_the_record_holds_costs_and_gradient_ratio",
         ),
     ],
 }

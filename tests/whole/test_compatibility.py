@@ -21,18 +21,19 @@ from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.reading import read_genotype
 from rapdarts.cli.main import main
 from rapdarts.config import resolve
-from tests.bits import Machine, recorded, weights_sha256
+from tests.bits import Machine, file_sha256, recorded, weights_sha256
 
 RUNS = Path(__file__).with_name("runs_0_1_0")
 ENDS: dict[Machine, dict[str, str]] = {
     ("AVX512", "AuthenticAMD", "2.13.0+cpu"): {
+        "alphas": "e06670c5a1141e04ad2172ca2bd1ecaea8c75de869cea10e90f1fe09b2dccccf",
         "weights": "6fbbead93d18b332bbf59c16ad361be2bdf9d5ff40db50397b21301d0292f886",
     },
 }
-"""Results of 0.1.0 itself from the checkpoint of a retraining: hashes of its weights.
+"""Results from the two checkpoints: hashes of the retraining's weights by 0.1.0 itself, and of the search's alphas.
 
-A search that 0.1.0 began ends differently today: budgets have another rule for their multipliers, and each stage has its own
-order of images.
+The alphas were recorded on 2026-11-30. In 0.1.0, the later stages of a search saw the batches of the first again, and multipliers
+had another rule below a budget.
 """
 
 
@@ -80,6 +81,11 @@ def test_a_stopped_retraining_is_resumed_and_finished(capsys: pytest.CaptureFixt
     assert result(folder)["n"] == 600
     assert result(folder)["costs"] == result(Path("network"))["costs"]
     assert rapdarts.load(folder).training is False
+
+
+def test_the_resumed_search_is_bit_identical() -> None:
+    expected = recorded(ENDS)["alphas"]
+    assert file_sha256(resumed("stopped_search") / "alphas.json") == expected
 
 
 def test_the_resumed_retraining_is_bit_identical() -> None:
