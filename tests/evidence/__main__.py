@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from rapdarts.files.yaml import parse_value
-from tests.evidence import banks, multiplier, naswot, page, plan, searches
+from tests.evidence import banks, digits_tables, multiplier, naswot, page, plan, searches
 from tests.evidence.tasks import TASKS
 
 BANKS = [name for name, task in TASKS.items() if task.macs]
@@ -53,6 +53,11 @@ def parser() -> argparse.ArgumentParser:
     prices.add_argument("tasks", nargs="*", default=list(multiplier.BUDGETS), help="tasks (default: all)")
     prices.add_argument("--seeds", type=seeds_of, default="0-7", help="seeds (default: 0-7)")
     prices.add_argument("--jobs", type=int, default=1, help="number of single-threaded processes")
+    digits = verbs.add_parser(
+        "digits", help="search the digits for the tables in experiments/README.md, and write them"
+    )
+    digits.add_argument("--again", action="store_true", help="repeat finished searches too", dest="repeat")
+    digits.add_argument("--jobs", type=int, default=1, help="number of single-threaded processes")
     verbs.add_parser("render", help="write docs/evidence.md and its figure from the results so far")
     return whole
 
@@ -72,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif given.verb == "naswot":
         banks.begin(given.task)
         naswot.run_bank(given.task, again=True)
+    elif given.verb == "digits":
+        digits_tables.run(given.jobs, given.repeat)
     elif given.verb == "multiplier":
         multiplier.run(given.jobs, given.tasks, given.seeds)
     else:
