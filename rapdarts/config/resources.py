@@ -69,9 +69,9 @@ RESOURCES = {
             whole=True,
             additive=True,
             count="count.activations",
-            convention="outputs of convolutions and linear layers for one image",
-            price="price of the outputs of convolutions and linear layers",
-            budget="largest number of outputs of convolutions and linear layers per image, such as 9M",
+            convention="outputs of convolutions, linear layers and products of activations for one image",
+            price="price of the outputs of convolutions, linear layers and products of activations",
+            budget="largest number of outputs of convolutions, linear layers and products of activations per image, such as 9M",
         ),
         Resource(
             "traffic",

@@ -20,6 +20,7 @@ from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config import key_values
 from rapdarts.config.experiment import HardwareConfig
 from rapdarts.config.resources import RESOURCES
+from rapdarts.cost.fast_shapes import parts_of
 from rapdarts.cost.trace import Image, remembering, trace
 from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedNetwork
@@ -31,16 +32,26 @@ HOROWITZ_45NM = HardwareConfig()
 
 
 def macs(network: nn.Module, image: Image) -> int:
-    """Return the multiply-accumulates for one image: half the FLOPs that PyTorch counts.
+    """Return the multiply-accumulates for one image: half the FLOPs that PyTorch counts, and those that it has no formula for.
 
-    Convolutions, linear layers and products of activations are counted, without their biases.
+    Convolutions, linear layers and products of activations are counted, without their biases. Products of elements, such as
+    gates, and products of weights alone are not. A complex product counts as four.
     """
     return sum(op.macs for op in trace(network, image).ops)
 
 
+def not_counted(network: nn.Module, image: Image) -> dict[str, list[str]]:
+    """Return the operations that multiply tensors but that `macs` has no formula for: their names, each with its layers in order."""
+    found: dict[str, list[str]] = {}
+    for op in trace(network, image).ops:
+        if op.uncounted:
+            found.setdefault(op.uncounted, []).append(op.layer)
+    return found
+
+
 def params(network: nn.Module, image: Image) -> int:
-    """Return the number of parameters, including those of batch norms but no buffers."""
-    return sum(parameter.numel() for parameter in network.parameters())
+    """Return the number of parameters, including those of batch norms but no buffers; a complex one counts as two."""
+    return sum(parameter.numel() * parts_of(parameter) for parameter in network.parameters())
 
 
 def weight_bytes(network: nn.Module, image: Image, precision: int = 32) -> int:
@@ -62,8 +73,13 @@ def traffic(network: nn.Module, image: Image, precision: int = 32) -> int:
     Batch norms and pointwise functions of one tensor, including their weights, are folded into neighbouring operations.
     Views and concatenations move nothing.
     """
-    ops = [op for op in trace(network, image).ops if not op.free]
-    return sum(sum(elements for _, elements in op.reads) + op.weights + op.size for op in ops) * precision // 8
+    run = trace(network, image)
+    moved = 0
+    for op in run.ops:
+        if not op.free:
+            moved += sum(elements for _, elements in op.reads) + op.weights
+            moved += op.size + sum(run.sizes[number] for number in op.also)
+    return moved * precision // 8
 
 
 def energy(network: nn.Module, image: Image, precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM) -> float:

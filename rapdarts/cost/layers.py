@@ -9,14 +9,16 @@ from itertools import chain
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from rapdarts.architecture.space import Skeleton
 from rapdarts.config.experiment import HardwareConfig
 from rapdarts.config.resources import RESOURCES
-from rapdarts.cost.count import joules, resources
-from rapdarts.cost.trace import FastShapes, Image, Op, remembering, trace
+from rapdarts.cost.count import joules, not_counted, resources
+from rapdarts.cost.fast_shapes import FastShapes, parts_of
+from rapdarts.cost.recorder import Op
+from rapdarts.cost.trace import Image, remembering, trace
 
 LAYERS = ("conv", "linear", "matmul", "pool")
 """Kinds of operations that have their own row."""
@@ -81,8 +83,9 @@ class NetworkCosts:
     """Costs of a network at a precision of weights and activations in bits, on hardware with given energies.
 
     `modules` are the rows by module. `thop` is the number of MACs that the package thop counts, or the reason why it
-    fails. For a genotype's network, `skeleton` is its skeleton, `auxiliary` the number of parameters of the auxiliary
-    head that training adds, and `known_accuracy` the published test accuracy (0 to 1) of its cell by data set, or None.
+    fails. `not_counted` names the operations that `macs` has no formula for, each with its layers. For a genotype's
+    network, `skeleton` is its skeleton, `auxiliary` the number of parameters of the auxiliary head that training adds, and
+    `known_accuracy` the published test accuracy (0 to 1) of its cell by data set, or None.
     """
 
     name: str
@@ -95,6 +98,7 @@ class NetworkCosts:
     modules: list[Row]
     macs_with_bn_relu: int
     thop: int | str
+    not_counted: Mapping[str, Sequence[str]]
     skeleton: Skeleton | None = None
     auxiliary: int = 0
     known_accuracy: Mapping[str, float] | None = None
@@ -126,6 +130,7 @@ class NetworkCosts:
         head |= {"input": self.image, "classes": self.classes}
         head |= {"precision": self.precision, "hardware": self.hardware.name}
         head |= {"macs_with_bn_relu": self.macs_with_bn_relu, "thop_macs": self.figures["thop_macs"]}
+        head["not_counted"] = dict(self.not_counted)
         return head | ({"thop_error": self.thop} if isinstance(self.thop, str) else {}) | tail
 
     def _row(self, row: Row) -> dict[str, Any]:
@@ -182,7 +187,7 @@ def network_costs(
     image = subject.image
     with remembering():
         costs = {name: resource(network, image) for name, resource in resources(precision, hardware).items()}
-        run = trace(network, image)
+        run, missing = trace(network, image), not_counted(network, image)
     rows = rows_of(network, run.ops)
     norms, relus = (sum(op.size for op in run.ops if op.kind == kind) for kind in ("norm", "relu"))
     return NetworkCosts(
@@ -196,6 +201,7 @@ def network_costs(
         by_module(network, rows, run.ops),
         int(costs["macs"]) + 2 * norms + relus,
         second_opinion(network, image),
+        missing,
         skeleton,
         auxiliary,
         known_accuracy,
@@ -213,10 +219,10 @@ def rows_of(network: nn.Module, ops: Iterable[Op]) -> list[Row]:
     early = 0
     for op in ops:
         mine = [left.pop(name) for name in op.parameters if name in left]
-        params = sum(parameter.numel() for parameter in mine)
+        params = _sizes(mine)
         own = bool(mine) and not op.free and not (rows and rows[-1].layer == op.layer)
         if op.kind in LAYERS or own:
-            biases = sum(parameter.numel() for parameter in mine if parameter.dim() < 2)
+            biases = _sizes(parameter for parameter in mine if parameter.dim() < 2)
             weights, biases = (params - biases, biases) if op.macs else (0, 0)
             rows.append(Row(op.layer, op.kind, op.shape[1:], op.size, params + early, weights, biases, op.macs))
             early = 0
@@ -224,8 +230,12 @@ def rows_of(network: nn.Module, ops: Iterable[Op]) -> list[Row]:
             rows[-1] = replace(rows[-1], params=rows[-1].params + params)
         else:
             early += params
-    rest = early + sum(parameter.numel() for parameter in left.values())
+    rest = early + _sizes(left.values())
     return [*rows, Row(REST, "other", (), 0, rest, 0, 0, 0)] if rest else rows
+
+
+def _sizes(parameters: Iterable[Tensor]) -> int:
+    return sum(parameter.numel() * parts_of(parameter) for parameter in parameters)
 
 
 def by_module(network: nn.Module, rows: Sequence[Row], ops: Iterable[Op]) -> list[Row]:

@@ -6,7 +6,8 @@ from itertools import accumulate
 
 from torch import nn
 
-from rapdarts.cost.trace import Image, Trace, trace
+from rapdarts.cost.recorder import Trace
+from rapdarts.cost.trace import Image, trace
 
 BYTES_PER_ACTIVATION = 4
 """Activations are counted in fp32."""

@@ -16,10 +16,11 @@ from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.command_options import CountConfig
 from rapdarts.config.experiment import HardwareConfig, image_shape
 from rapdarts.config.key_values import parse_settings
-from rapdarts.cost.count import count, deployment_of, resources
+from rapdarts.cost.count import count, deployment_of, not_counted, resources
 from rapdarts.cost.layers import NetworkCosts, network_costs
 from rapdarts.cost.prices import read_hardware
 from rapdarts.cost.spaces import filter_designs, space_prices
+from rapdarts.cost.trace import remembering
 from rapdarts.data import nasbench201
 from rapdarts.deploy import skeletons
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlueprint
@@ -69,9 +70,10 @@ def genotype_at(
 
 def cost_of(
     found: Found | nn.Module, options: CountConfig, given: Iterable[str], hardware: str | HardwareConfig, space: Space
-) -> tuple[dict[str, float], dict[str, float] | None]:
-    """Return the costs of a network in every resource, and the published test accuracies (0 to 1) of its cell by data set, if any.
+) -> tuple[dict[str, float], dict[str, float] | None, dict[str, list[str]]]:
+    """Return the costs of a network in every resource, the published accuracies of its cell, and what its MACs lack.
 
+    The accuracies are on test sets (0 to 1), by data set, or None; the last are operations without a formula, with their layers.
     `given` are the keys that the user set. Raises InputError for a key that does not apply.
     """
     network, useful = _network(found, options, space)
@@ -81,7 +83,8 @@ def cost_of(
     counters = resources(options.precision or bits, energies if hardware else own_hardware)
     with torch.device("meta"):
         built = network.build()
-    return count(built, network.image, counters), _known_accuracy(network)
+    with remembering():
+        return count(built, network.image, counters), _known_accuracy(network), not_counted(built, network.image)
 
 
 def count_layers(

@@ -93,8 +93,23 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
             ("known_accuracy", *shown, f"{where}, from NAS-Bench-201's training of the cell: {nasbench201.TRAINING}")
         )
     lines = aligned(cells, left=(0, len(networks) + 1))
+    lines += [
+        f"not counted in the macs of {network.name}, for want of a formula: {missing(network.not_counted)}"
+        for network in networks
+        if network.not_counted
+    ]
     heads = [(network.name, network.auxiliary) for network in networks if network.auxiliary]
     return lines + [f"the auxiliary head that training adds to {name}: {extra:,} params" for name, extra in heads]
+
+
+def missing(operations: Mapping[str, Sequence[str]]) -> str:
+    """Format operations without a formula, each with its layers: `grid_sampler_2d in warp, mul + sum in pool (2 times)`."""
+    texts = []
+    for name, layers in operations.items():
+        distinct = [f"{layer or 'the network'}" for layer in dict.fromkeys(layers)]
+        where = ", ".join(distinct[:3]) + (f" and {len(distinct) - 3} other layers" if len(distinct) > 3 else "")
+        texts.append(f"{name} in {where}" + (f" ({len(layers)} times)" if len(layers) > len(distinct) else ""))
+    return "; ".join(texts)
 
 
 def accuracies(known: Mapping[str, float]) -> str:
