@@ -210,7 +210,9 @@ class Recorder(FastShapes):
         weights = {(_storage(tensor), *_place(tensor)): tensor for tensor in constants}
         views = self._views(read, limits)
         reads = [(number, elements) for (number, _), elements in views.items() if elements]
-        if packet in SUMS:  # every term, even one that is there twice: the cost of an edge must not depend on other edges
+        if (
+            packet in SUMS
+        ):  # every term, even one that is there twice: the cost of an edge must not depend on other edges
             reads = [(self.number(tensor), numbers_in(tensor)) for tensor in read]
         pointwise = torch.Tag.pointwise in func.tags
         alone = pointwise and len(given) == 1 and numbers_in(out) == numbers_in(given[0])

@@ -23,21 +23,9 @@ from rapdarts.cost.trace import trace
 from rapdarts.deploy.user_network import UserNetwork
 from rapdarts.networks.primitives import choose
 from rapdarts.reports.costs import describe_networks
+from tests.computes import Computes
 
 IMAGE = (3, 32, 32)
-
-
-class Computes(nn.Module):
-    """A network that applies a function to itself and its input; tensors become parameters, and modules submodules."""
-
-    def __init__(self, function: Callable[[Any, Tensor], Tensor], **parts: Any) -> None:
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            setattr(self, name, nn.Parameter(part) if isinstance(part, Tensor) else part)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(self, x)
 
 
 def zeros(*shape: int, dtype: torch.dtype | None = None) -> Tensor:
