@@ -17,6 +17,7 @@ from rapdarts.config.experiment import HardwareConfig
 from rapdarts.config.resources import RESOURCES
 from rapdarts.cost.count import joules, not_counted, resources
 from rapdarts.cost.fast_shapes import FastShapes, parts_of
+from rapdarts.cost.quantized import bytes_in_int8_file
 from rapdarts.cost.recorder import Op
 from rapdarts.cost.trace import Image, remembering, trace
 
@@ -83,9 +84,10 @@ class NetworkCosts:
     """Costs of a network at a precision of weights and activations in bits, on hardware with given energies.
 
     `modules` are the rows by module. `thop` is the number of MACs that the package thop counts, or the reason why it
-    fails. `not_counted` names the operations that `macs` has no formula for, each with its layers. For a genotype's
-    network, `skeleton` is its skeleton, `auxiliary` the number of parameters of the auxiliary head that training adds, and
-    `known_accuracy` the published test accuracy (0 to 1) of its cell by data set, or None.
+    fails. `not_counted` names the operations that `macs` has no formula for, each with its layers. `int8_file` is the
+    number of bytes that an 8-bit ONNX file keeps in weights, if the precision is 8. For a genotype's network, `skeleton` is
+    its skeleton, `auxiliary` the number of parameters of the auxiliary head that training adds, and `known_accuracy` the
+    published test accuracy (0 to 1) of its cell by data set, or None.
     """
 
     name: str
@@ -99,6 +101,7 @@ class NetworkCosts:
     macs_with_bn_relu: int
     thop: int | str
     not_counted: Mapping[str, Sequence[str]]
+    int8_file: int | None = None
     skeleton: Skeleton | None = None
     auxiliary: int = 0
     known_accuracy: Mapping[str, float] | None = None
@@ -131,6 +134,8 @@ class NetworkCosts:
         head |= {"precision": self.precision, "hardware": self.hardware.name}
         head |= {"macs_with_bn_relu": self.macs_with_bn_relu, "thop_macs": self.figures["thop_macs"]}
         head["not_counted"] = dict(self.not_counted)
+        if self.int8_file is not None:
+            head["bytes_in_int8_file"] = self.int8_file
         return head | ({"thop_error": self.thop} if isinstance(self.thop, str) else {}) | tail
 
     def _row(self, row: Row) -> dict[str, Any]:
@@ -188,6 +193,7 @@ def network_costs(
     with remembering():
         costs = {name: resource(network, image) for name, resource in resources(precision, hardware).items()}
         run, missing = trace(network, image), not_counted(network, image)
+        int8_file = bytes_in_int8_file(network, image) if precision == 8 else None
     rows = rows_of(network, run.ops)
     norms, relus = (sum(op.size for op in run.ops if op.kind == kind) for kind in ("norm", "relu"))
     return NetworkCosts(
@@ -202,6 +208,7 @@ def network_costs(
         int(costs["macs"]) + 2 * norms + relus,
         second_opinion(network, image),
         missing,
+        int8_file,
         skeleton,
         auxiliary,
         known_accuracy,

@@ -14,7 +14,7 @@ from rapdarts.data import nasbench201
 from rapdarts.files import atomic
 from rapdarts.reports import plots
 from rapdarts.reports.plots import Panels
-from rapdarts.reports.text_table import aligned
+from rapdarts.reports.text_table import aligned, missing
 
 
 def describe_search(report: Mapping[str, Any]) -> str:
@@ -98,18 +98,14 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
         for network in networks
         if network.not_counted
     ]
+    lines += [
+        f"the 8-bit file of rapdarts export keeps {network.int8_file:,} B in the weights of {network.name}: biases, and batch norms that"
+        " become biases, have 32 bits; scales and the graph come on top"
+        for network in networks
+        if network.int8_file is not None
+    ]
     heads = [(network.name, network.auxiliary) for network in networks if network.auxiliary]
     return lines + [f"the auxiliary head that training adds to {name}: {extra:,} params" for name, extra in heads]
-
-
-def missing(operations: Mapping[str, Sequence[str]]) -> str:
-    """Format operations without a formula, each with its layers: `grid_sampler_2d in warp, mul + sum in pool (2 times)`."""
-    texts = []
-    for name, layers in operations.items():
-        distinct = [f"{layer or 'the network'}" for layer in dict.fromkeys(layers)]
-        where = ", ".join(distinct[:3]) + (f" and {len(distinct) - 3} other layers" if len(distinct) > 3 else "")
-        texts.append(f"{name} in {where}" + (f" ({len(layers)} times)" if len(layers) > len(distinct) else ""))
-    return "; ".join(texts)
 
 
 def accuracies(known: Mapping[str, float]) -> str:
