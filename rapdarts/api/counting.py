@@ -10,6 +10,7 @@ from rapdarts.config import resolve
 from rapdarts.config.command_options import CountConfig, MeasureConfig
 from rapdarts.config.experiment import HardwareConfig
 from rapdarts.config.given import AnyPath, Settings, command_options
+from rapdarts.config.shapes import Inputs
 from rapdarts.deploy import lookup
 from rapdarts.deploy.lookup import Network
 from rapdarts.deploy.space_lookup import Space, find_space
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def costs(
     network: Network,
-    image: tuple[int, int, int] | None = None,
+    image: Inputs | None = None,
     classes: int | None = None,
     *,
     channels: int | None = None,
@@ -36,9 +37,10 @@ def costs(
     """Count the costs of a network for one image: macs, params, bytes, activations, traffic, energy (J) and peak_memory (bytes).
 
     `network` is any module, a genotype in any form that `read` accepts, the result of a run, the name of a reference
-    network, or `package.module:callable`. The skeleton of a genotype is chosen as in `derived`. `precision` is in bits
-    (32, 16 or 8); `hardware` is a file or a `HardwareConfig`. For a cell of NAS-Bench-201, `known_accuracy` of the
-    result holds the published test accuracies (0 to 1) by data set. Raises InputError.
+    network, or `package.module:callable`. A module of several inputs takes several shapes: `image=((3, 32, 32), (5,))`.
+    The skeleton of a genotype is chosen as in `derived`. `precision` is in bits (32, 16 or 8); `hardware` is a file or a
+    `HardwareConfig`. For a cell of NAS-Bench-201, `known_accuracy` of the result holds the published test accuracies (0 to
+    1) by data set; `not_counted` names operations whose MACs are unknown. Raises InputError.
     """
     given_network = lookup.word_of(network)
     found = given_network if lookup.is_module(given_network) else lookup.find_network(given_network, code=True)

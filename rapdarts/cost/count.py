@@ -20,18 +20,19 @@ from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config import key_values
 from rapdarts.config.experiment import HardwareConfig
 from rapdarts.config.resources import RESOURCES
+from rapdarts.config.shapes import Inputs
 from rapdarts.cost.fast_shapes import parts_of
-from rapdarts.cost.trace import Image, remembering, trace
+from rapdarts.cost.trace import remembering, trace
 from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedNetwork
 
-Counter = Callable[[nn.Module, Image], float]
+Counter = Callable[[nn.Module, Inputs], float]
 """A function that counts one resource of a network for an input shape."""
 
 HOROWITZ_45NM = HardwareConfig()
 
 
-def macs(network: nn.Module, image: Image) -> int:
+def macs(network: nn.Module, image: Inputs) -> int:
     """Return the multiply-accumulates for one image: half the FLOPs that PyTorch counts, and those that it has no formula for.
 
     Convolutions, linear layers and products of activations are counted, without their biases. Products of elements, such as
@@ -40,7 +41,7 @@ def macs(network: nn.Module, image: Image) -> int:
     return sum(op.macs for op in trace(network, image).ops)
 
 
-def not_counted(network: nn.Module, image: Image) -> dict[str, list[str]]:
+def not_counted(network: nn.Module, image: Inputs) -> dict[str, list[str]]:
     """Return the operations that multiply tensors but that `macs` has no formula for: their names, each with its layers in order."""
     found: dict[str, list[str]] = {}
     for op in trace(network, image).ops:
@@ -49,17 +50,17 @@ def not_counted(network: nn.Module, image: Image) -> dict[str, list[str]]:
     return found
 
 
-def params(network: nn.Module, image: Image) -> int:
+def params(network: nn.Module, image: Inputs) -> int:
     """Return the number of parameters, including those of batch norms but no buffers; a complex one counts as two."""
     return sum(parameter.numel() * parts_of(parameter) for parameter in network.parameters())
 
 
-def weight_bytes(network: nn.Module, image: Image, precision: int = 32) -> int:
+def weight_bytes(network: nn.Module, image: Inputs, precision: int = 32) -> int:
     """Return the bytes of the weights, without buffers: `params` x precision / 8."""
     return params(network, image) * precision // 8
 
 
-def activations(network: nn.Module, image: Image) -> int:
+def activations(network: nn.Module, image: Inputs) -> int:
     """Return the number of output elements for one image (Radosavovic et al. 2020, section 3.1).
 
     The outputs of convolutions, linear layers and products of activations are counted.
@@ -67,7 +68,7 @@ def activations(network: nn.Module, image: Image) -> int:
     return sum(op.size for op in trace(network, image).ops if op.macs)
 
 
-def traffic(network: nn.Module, image: Image, precision: int = 32) -> int:
+def traffic(network: nn.Module, image: Inputs, precision: int = 32) -> int:
     """Return the bytes moved for one image: every operation reads its inputs and weights and writes its output once.
 
     Batch norms and pointwise functions of one tensor, including their weights, are folded into neighbouring operations.
@@ -82,7 +83,7 @@ def traffic(network: nn.Module, image: Image, precision: int = 32) -> int:
     return moved * precision // 8
 
 
-def energy(network: nn.Module, image: Image, precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM) -> float:
+def energy(network: nn.Module, image: Inputs, precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM) -> float:
     """Return the joules for one image: MACs x (multiply + add), plus one DRAM read of every weight."""
     return sum(joules(macs(network, image), params(network, image), precision, hardware))
 
@@ -127,7 +128,7 @@ def additive(counters: Mapping[str, Counter]) -> dict[str, Counter]:
 ADDITIVE = additive(COUNTERS)
 
 
-def count(network: nn.Module, image: Image, resources: Mapping[str, Counter] = COUNTERS) -> dict[str, float]:
+def count(network: nn.Module, image: Inputs, resources: Mapping[str, Counter] = COUNTERS) -> dict[str, float]:
     """Return the cost of a network by resource."""
     with remembering():
         return {name: resource(network, image) for name, resource in resources.items()}

@@ -15,11 +15,12 @@ from torch.nn.modules.conv import _ConvNd
 from rapdarts.architecture.space import Skeleton
 from rapdarts.config.experiment import HardwareConfig
 from rapdarts.config.resources import RESOURCES
+from rapdarts.config.shapes import Inputs, each
 from rapdarts.cost.count import joules, not_counted, resources
 from rapdarts.cost.fast_shapes import FastShapes, parts_of
 from rapdarts.cost.quantized import bytes_in_int8_file
 from rapdarts.cost.recorder import Op
-from rapdarts.cost.trace import Image, remembering, trace
+from rapdarts.cost.trace import remembering, trace
 
 LAYERS = ("conv", "linear", "matmul", "pool")
 """Kinds of operations that have their own row."""
@@ -63,15 +64,15 @@ class Row:
 class CountedNetwork(Protocol):
     """A network whose costs can be counted, such as a deployment blueprint.
 
-    `image` is (channels, height, width). `classes` is 0 if it has to be read from the network's output. `build` is
-    called with the meta device as default, so that it allocates no weights.
+    `image` is (channels, height, width), or the shapes of several inputs. `classes` is 0 if it has to be read from the
+    network's output. `build` is called with the meta device as default, so that it allocates no weights.
     """
 
     @property
     def name(self) -> str: ...
 
     @property
-    def image(self) -> Image: ...
+    def image(self) -> Inputs: ...
 
     @property
     def classes(self) -> int: ...
@@ -91,7 +92,7 @@ class NetworkCosts:
     """
 
     name: str
-    image: Image
+    image: Inputs
     classes: int
     precision: int
     hardware: HardwareConfig
@@ -267,11 +268,11 @@ def module_of(network: nn.Module, layer: str) -> str:
     return layer
 
 
-def second_opinion(network: nn.Module, image: Image) -> int | str:
+def second_opinion(network: nn.Module, image: Inputs) -> int | str:
     """Return the MACs of convolutions and linear layers that thop counts on a copy without weights, or the reason why it fails."""
     tensors = list(chain(network.parameters(), network.buffers()))
     dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
-    pixels = torch.empty(1, *image, dtype=dtype, device="meta")
+    pixels = tuple(torch.empty(1, *shape, dtype=dtype, device="meta") for shape in each(image))
     bare = {id(tensor): nn.Parameter(tensor.detach().to("meta"), requires_grad=False) for tensor in tensors}
     try:
         import thop
@@ -280,7 +281,7 @@ def second_opinion(network: nn.Module, image: Image) -> int | str:
         twin = copy.deepcopy(network, bare)
         free = {kind: _count_nothing for kind in register_hooks if not issubclass(kind, (_ConvNd, nn.Linear))}
         with FastShapes():
-            return round(thop.profile(twin, (pixels,), custom_ops=free, verbose=False)[0])
+            return round(thop.profile(twin, pixels, custom_ops=free, verbose=False)[0])
     except Exception as error:
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 

@@ -6,14 +6,15 @@ from itertools import accumulate
 
 from torch import nn
 
+from rapdarts.config.shapes import Inputs
 from rapdarts.cost.recorder import Trace
-from rapdarts.cost.trace import Image, trace
+from rapdarts.cost.trace import trace
 
 BYTES_PER_ACTIVATION = 4
 """Activations are counted in fp32."""
 
 
-def peak_memory(network: nn.Module, image: Image) -> int:
+def peak_memory(network: nn.Module, image: Inputs) -> int:
     """Return the most bytes of activations held during the forward pass of one image.
 
     Operations run in the network's own order. Activations are fp32; weights are not included. An activation lives from

@@ -6,14 +6,15 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from rapdarts.config.shapes import Inputs
 from rapdarts.cost.recorder import Op
-from rapdarts.cost.trace import Image, trace
+from rapdarts.cost.trace import trace
 
 WEIGHT, BIAS = 1, 4
 """Bytes of a weight, and of a bias, which is added to 32-bit sums of products."""
 
 
-def bytes_in_int8_file(network: nn.Module, image: Image) -> int:
+def bytes_in_int8_file(network: nn.Module, image: Inputs) -> int:
     """Return the bytes of weights in the 8-bit file of a network, without their scales.
 
     Weights have 8 bits, and biases 32. A batch norm after a convolution becomes the biases of that convolution; any other

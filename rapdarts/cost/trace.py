@@ -13,16 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from rapdarts.config.shapes import Inputs, each, shown
 from rapdarts.cost.recorder import Recorder, Trace
 from rapdarts.errors import InputError
 
 Image = tuple[int, int, int]
 
 
-def trace(network: nn.Module, image: Image) -> Trace:
+def trace(network: nn.Module, image: Inputs) -> Trace:
     """Return the trace of `network`, in eval mode, on one image (channels, height, width); the network is not changed.
 
-    Raises InputError, naming the layer, if the network cannot take such an image or needs the values of its pixels.
+    A network of several inputs takes one of each shape. Raises InputError, naming the layer, if the network cannot take
+    such an image or needs the values of its pixels.
     """
     memory = _remembered.get()
     if memory is not None and (id(network), image) in memory:
@@ -31,19 +33,21 @@ def trace(network: nn.Module, image: Image) -> Trace:
     tensors = [*network.named_parameters(), *network.named_buffers()]
     bare = {name: tensor.detach().to("meta") for name, tensor in tensors}
     dtype = next((tensor.dtype for tensor in bare.values() if tensor.is_floating_point()), torch.float32)
-    pixels = torch.empty(1, *image, dtype=dtype, device="meta")
-    recorder = Recorder(bare, [pixels])
+    inputs = tuple(torch.empty(1, *shape, dtype=dtype, device="meta") for shape in each(image))
+    recorder = Recorder(bare, inputs)
     hooks = recorder.watch(network)
     try:
         with torch.no_grad(), recorder.complex_convolutions(), recorder:
-            output = functional_call(network.eval(), bare, (pixels,))
+            output = functional_call(network.eval(), bare, inputs)
     except Exception as error:
         layer, module = recorder.stack[-1] if recorder.stack else ("", network)
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         where = f"layer {layer} ({type(module).__name__})" if layer else f"the network ({type(module).__name__})"
-        shape = "x".join(map(str, image))
+        what = "inputs" if len(inputs) > 1 else "an image" if inputs[0].dim() == 4 else "an input"
+        given = f"{what} of {shown(image)}"
+        more = " (input=CxHxW,N for two inputs)" if isinstance(error, TypeError) and len(inputs) == 1 else ""
         raise InputError(
-            f"{where} fails on an image of {shape}: {first[:200]}. Pass a different input=CxHxW, or fix the network."
+            f"{where} fails on {given}: {first[:200]}. Pass a different input=CxHxW{more}, or fix the network."
         ) from error
     finally:
         for hook in hooks:
@@ -59,7 +63,7 @@ def trace(network: nn.Module, image: Image) -> Trace:
     return result
 
 
-_remembered: ContextVar[dict[tuple[int, Image], Trace] | None] = ContextVar("traces", default=None)
+_remembered: ContextVar[dict[tuple[int, Inputs], Trace] | None] = ContextVar("traces", default=None)
 
 
 @contextmanager

@@ -97,6 +97,8 @@ def find_network(
     """
     if isinstance(given, Genotype):
         return Found("the genotype", "the genotype", given)
+    if type(given).__name__ == "ExportedProgram":
+        raise InputError("an exported program has no layers that could be counted; give the module that was exported.")
     if not isinstance(given, str | os.PathLike):
         raise InputError(
             f"a network must be a genotype, a name, a file, or the folder or result of a run, not {type(given).__name__}."

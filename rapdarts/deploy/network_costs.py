@@ -16,6 +16,7 @@ from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.command_options import CountConfig
 from rapdarts.config.experiment import HardwareConfig, image_shape
 from rapdarts.config.key_values import parse_settings
+from rapdarts.config.shapes import input_shapes
 from rapdarts.cost.count import count, deployment_of, not_counted, resources
 from rapdarts.cost.layers import NetworkCosts, network_costs
 from rapdarts.cost.prices import read_hardware
@@ -27,7 +28,7 @@ from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlue
 from rapdarts.deploy.lookup import Found
 from rapdarts.deploy.model_file import read_trained
 from rapdarts.deploy.space_lookup import Space, find_space, named_space
-from rapdarts.deploy.user_network import UserNetwork, from_code, refuse_lazy
+from rapdarts.deploy.user_network import UserNetwork, from_code, refuse_uncountable
 from rapdarts.errors import InputError, shorten
 from rapdarts.networks.reference import REFERENCE
 
@@ -45,11 +46,13 @@ def options_of(**given: Any) -> CountConfig:
     """Return checked options from keyword arguments; those that are None are left at their defaults. Raises InputError."""
     image = given.pop("image", None)
     if image is not None:
-        if not (
-            isinstance(image, tuple | list | torch.Size) and len(image) == 3 and all(type(n) is int for n in image)
+        many = isinstance(image, tuple | list) and bool(image) and all(isinstance(one, tuple | list) for one in image)
+        shapes = [tuple(shape) for shape in image] if many else [image]
+        if not all(
+            isinstance(shape, tuple | list) and shape and all(type(n) is int for n in shape) for shape in shapes
         ):
             raise InputError(f"image={image!r} must be (channels, height, width), such as (3, 32, 32).")
-        given["input"] = "x".join(map(str, image))
+        given["input"] = ",".join("x".join(map(str, shape)) for shape in shapes)
     return parse_settings(CountConfig, [(key, value) for key, value in given.items() if value is not None])
 
 
@@ -119,14 +122,15 @@ def _network(
     found: Found | nn.Module, options: CountConfig, space: Space
 ) -> tuple[Blueprint | UserNetwork, frozenset[str]]:
     """Return the network to count, and the keys that apply to it."""
-    image = image_shape(options.input) if options.input else None
-    if isinstance(found, nn.Module):
-        name = f"a {type(found).__name__}"
-        refuse_lazy(found, name)
-        return UserNetwork(name, found, image or skeletons.IMAGE), OF_ALL
-    if found.code:
-        network = from_code(found.code, image or skeletons.IMAGE, options.classes or skeletons.CLASSES)
+    if isinstance(found, nn.Module) or found.code:
+        inputs = input_shapes(options.input) if options.input else None
+        if isinstance(found, nn.Module):
+            name = f"a {type(found).__name__}"
+            refuse_uncountable(found, name)
+            return UserNetwork(name, found, inputs or skeletons.IMAGE), OF_ALL
+        network = from_code(found.code, inputs, options.classes)
         return network, OF_ALL | network.accepted
+    image = image_shape(options.input) if options.input else None
     if found.reference:
         known = REFERENCE[found.reference]
         size = image or known.image, options.classes or known.classes

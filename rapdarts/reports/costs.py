@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rapdarts.architecture.space import NONE
+from rapdarts.config import shapes
 from rapdarts.config.resources import RESOURCES, show, used_line
 from rapdarts.cost.layers import CONVENTIONS, NetworkCosts, Row
 from rapdarts.cost.spaces import Amounts
@@ -49,7 +50,7 @@ def describe_networks(networks: Sequence[NetworkCosts], rows: str) -> str:
 
 def heading(network: NetworkCosts) -> str:
     """Return a line with the name of the network, its skeleton, image and classes."""
-    skeleton, shape = network.skeleton, "x".join(map(str, network.image))
+    skeleton, shape = network.skeleton, shapes.shown(network.image)
     if skeleton is None:
         return f"{network.name}: {shape}, {network.classes} classes"
     cells = f"{skeleton.layers} cells x {skeleton.channels} channels"
