@@ -18,6 +18,7 @@ from rapdarts.files import atomic
 
 if TYPE_CHECKING:
     from rapdarts.cost.layers import NetworkCosts
+    from rapdarts.deploy.network_latency import NetworkLatency
     from rapdarts.loops.results import Measured
     from rapdarts.reports.cost_table import Costs
 
@@ -93,18 +94,23 @@ def filter_designs(settings: Settings | None = None, **keys: Any) -> dict[str, A
 
 
 def measure(
-    experiment: str = "",
+    target: Network = "",
     settings: Settings | None = None,
     *,
     space: Space = None,
     progress: bool = True,
     **keys: Any,
-) -> Measured:
-    """Measure the latency of every primitive on this device, as `rapdarts measure` does. Return the latency table and its file.
+) -> Measured | NetworkLatency:
+    """Measure latency on this device, as `rapdarts measure` does: that of a network, or that of every primitive of a space.
 
-    The skeleton and the images are the experiment's unless keys of the command set them. Raises InputError.
+    If `target` is a network in any form that `costs` accepts, return the time of its forward pass. If it is an experiment,
+    or empty, return a latency table of the space and its file; the skeleton and the images are then the experiment's
+    unless keys of the command set them. Raises InputError.
     """
-    options, _ = command_options(MeasureConfig, settings, keys)
+    options, given = command_options(MeasureConfig, settings, keys)
+    experiment = lookup.experiment_named(target)
+    if experiment is None:
+        return _measure_network(target, options, given, space, progress)
     out = atomic.file_in_folder(options.out)
     config = resolve.resolve_experiment(experiment, []) if experiment else None
     own = find_space(space, options.space or ("" if space else config.search.space if config else "darts"))
@@ -117,3 +123,16 @@ def measure(
         table, words = measure_space(own, config, options, Screen(silent=not progress))
     atomic.write_atomically(out, table.to_json())
     return Measured(table, out, words)
+
+
+def _measure_network(
+    network: Network, options: MeasureConfig, given: frozenset[str], space: Space, progress: bool
+) -> NetworkLatency:
+    word = lookup.word_of(network)
+    found = word if lookup.is_module(word) else lookup.find_network(word, code=True)
+    from rapdarts.deploy.network_latency import measure_network
+    from rapdarts.loops.in_programs import as_it_was
+    from rapdarts.training.log import Screen
+
+    with as_it_was():
+        return measure_network(found, options, given, lookup.space_of(space, network), Screen(silent=not progress))

@@ -57,7 +57,7 @@ def derive(
     from rapdarts.loops.derive_again import derive_again
     from rapdarts.training.log import Screen
 
-    found = derive_again(targets, options, space, Screen(silent=not progress).say)
+    found = derive_again(targets, options, space, Screen(silent=not progress))
     if out is not None:
         atomic.write_atomically(out, found.genotype.to_json())
     return found

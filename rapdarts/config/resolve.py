@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rapdarts.config.experiment import Experiment, Launch, budget_limits, check_device
+from rapdarts.config.experiment import Experiment, Launch, SearchConfig, budget_limits, check_device
 from rapdarts.config.key_values import Key, checked, full_name, get, keys, parse_settings
 from rapdarts.config.presets import PRESETS
 from rapdarts.errors import InputError, shorten, suggestion
@@ -138,19 +138,32 @@ def check_experiment(config: Experiment) -> None:
         raise InputError("strategy=random does not choose a width; set skeleton.channels to a number.")
     if search.strategy == "random" and limits and search.random.macs:
         raise InputError("search.random.macs and search.budget cannot be combined; remove one.")
-    if search.latency and search.precision != 32:
+    if (search.latency or wants_latency(search)) and search.precision != 32:
         raise InputError(
-            f"search.latency uses times measured in fp32 and cannot be combined with search.precision={search.precision}; remove one."
+            f"latency is measured in fp32 and cannot be combined with search.precision={search.precision}; remove one."
         )
-    if not search.latency and (search.cost.latency or "latency" in limits):
-        raise InputError(
-            "a price or budget for latency needs search.latency=FILE, a table written by rapdarts measure."
-        )
+    if wants_latency(search) and not search.latency:
+        if config.skeleton.channels == 0:
+            raise InputError(
+                "skeleton.channels=auto cannot be used with a price or a budget on latency, which is measured at one width; give a"
+                " number."
+            )
+        if search.latency_of:
+            raise InputError(
+                f"search.latency_of={search.latency_of} names a device, but search.latency names no table that was measured there;"
+                " add search.latency=FILE."
+            )
     if len(config.data.mean) != len(config.data.std):
         raise InputError(
             "data.mean and data.std must have the same length; give one number per channel for each, or leave both out."
         )
     check_device(config.device)
+
+
+def wants_latency(search: SearchConfig) -> bool:
+    """Return whether a search, or a random baseline, which has no prices, needs a latency table."""
+    priced = search.cost.latency > 0 and search.strategy != "random"
+    return priced or search.budget.latency is not None
 
 
 def experiment_of_run(folder: Path) -> Experiment:

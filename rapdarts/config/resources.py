@@ -100,8 +100,8 @@ RESOURCES = {
             additive=True,
             count="",
             convention="time of a forward pass, predicted from a latency table written by rapdarts measure",
-            price="price of the time of a forward pass; needs search.latency",
-            budget="longest time of a forward pass, such as 8ms; needs search.latency",
+            price="price of the time of a forward pass, from search.latency, else measured first",
+            budget="longest time of a forward pass, such as 8ms; from search.latency, else measured first",
         ),
         Resource(
             "peak_memory",

@@ -11,8 +11,8 @@ from rapdarts.config import key_values
 from rapdarts.config.experiment import HardwareConfig, SearchConfig
 from rapdarts.cost.count import Counter, additive, resources
 from rapdarts.cost.expected import PriceTable, price_table
+from rapdarts.cost.latency import LatencyTable, with_latency
 from rapdarts.cost.latency import read_latency_table as read_latency
-from rapdarts.cost.latency import with_latency
 from rapdarts.errors import InputError
 from rapdarts.files.yaml import read_yaml
 
@@ -30,15 +30,21 @@ def counters(settings: SearchConfig) -> dict[str, Counter]:
 
 
 def prices(
-    settings: SearchConfig, space: SearchSpace, skeleton: Skeleton, device: torch.device | None = None
+    settings: SearchConfig,
+    space: SearchSpace,
+    skeleton: Skeleton,
+    device: torch.device | None = None,
+    measured: LatencyTable | None = None,
 ) -> PriceTable:
     """Return the prices of every choice at the deployment skeleton, in all additive resources.
 
-    Latency is included if the settings name a latency table. Raises InputError if a hardware or latency table is
-    invalid, or if the latency table was measured for another skeleton or on another device than `device`. With
-    `search.latency_of`, it must have been measured on the device of that name instead.
+    Latency is included if the settings name a latency table, or if `measured` is one that was measured for this purpose.
+    Raises InputError if a hardware or latency table is invalid, or if the latency table was measured for another skeleton or
+    on another device than `device`. With `search.latency_of`, it must have been measured on the device of that name instead.
     """
     table = price_table(space, skeleton, additive(counters(settings)))
+    if measured is not None:
+        return with_latency(table, measured)
     if not settings.latency:
         return table
     latency = read_latency(Path(settings.latency))

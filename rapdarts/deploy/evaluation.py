@@ -80,10 +80,9 @@ def evaluate_network(
         raise InputError(
             f"{file} returns {logits.shape[1]} logits, but names {data.classes} classes; give a file written by rapdarts export."
         )
-    values = measures(logits, labels, data.class_names) | {
-        "costs": dict(network.costs),
-        "file_bytes": file.stat().st_size,
-    }
+    values = measures(logits, labels, data.class_names) | {"costs": dict(network.costs)}
+    if file.suffix == ONNX:
+        values["file_bytes"] = file.stat().st_size
     if network.not_counted:
         values["not_counted"] = dict(network.not_counted)
     return values | ({"timing": timing(run, device, data.image, options.batch)} if options.timing else {})

@@ -19,7 +19,7 @@ from rapdarts.architecture.reading import parse_genotype, read_genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.resolve import experiment_names
 from rapdarts.deploy.space_lookup import Space, find_space
-from rapdarts.errors import InputError, RapdartsError, shorten, suggestion
+from rapdarts.errors import InputError, RapdartsError, nearest, shorten, suggestion
 from rapdarts.files.run_files import RunFile, run_of
 from rapdarts.networks.reference import REFERENCE, find_reference
 
@@ -129,6 +129,20 @@ def find_network(
     what, forms = "network" if networks else "genotype", "a file, package.module:callable" if code else "a file"
     hint = suggestion(name, [*LITERATURE, *(REFERENCE if networks else ())])
     raise InputError(f"there is no {what} {shorten(repr(name))}: it is neither {forms} nor a known name; {hint}.")
+
+
+def experiment_named(given: Any) -> str | None:
+    """Return the name or the file of an experiment, or an empty text if none is given; None for a value that names a network.
+
+    Raises InputError, which suggests the nearest, for a name that is nearly that of an experiment.
+    """
+    word = os.fspath(given) if isinstance(given, os.PathLike) else given
+    if not isinstance(word, str):
+        return None
+    if not word or word in experiment_names() or word.endswith((".yaml", ".yml")):
+        return word
+    names_network = find_genotype(word) or find_reference(word) or os.path.exists(word) or CODE.fullmatch(word)
+    return word if not names_network and nearest(word, experiment_names()) else None
 
 
 def find_genotype(name: str) -> Genotype | None:

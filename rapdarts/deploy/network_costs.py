@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import Any
@@ -79,8 +79,8 @@ def cost_of(
     The accuracies are on test sets (0 to 1), by data set, or None; the last are operations without a formula, with their layers.
     `given` are the keys that the user set. Raises InputError for a key that does not apply.
     """
-    network, useful = _network(found, options, space)
-    _refuse(["input" if key == "image" else key for key in given], useful, network.name)
+    network, useful = network_of(found, options, space)
+    refuse("cost", ["input" if key == "image" else key for key in given], useful, network.name)
     energies = read_hardware(hardware) if isinstance(hardware, str) else hardware
     bits, own_hardware = _deployment(network)
     counters = resources(options.precision or bits, energies if hardware else own_hardware)
@@ -96,14 +96,14 @@ def count_layers(
     """Count the costs of networks layer by layer. Raises InputError for a key that applies to none of them."""
     hardware = read_hardware(options.hardware)
     with redirect_stdout(sys.stderr):  # the user's own code may print
-        found = [_network(one, options, space) for one in networks]
-        _refuse(given, frozenset().union(*(useful for _, useful in found)), words)
+        found = [network_of(one, options, space) for one in networks]
+        refuse("cost", given, frozenset().union(*(useful for _, useful in found)), words)
         return [_layers(network, options, hardware) for network, _ in found]
 
 
 def prices_of_space(space: SearchSpace, options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
     """Return the costs of the networks of a space at the requested skeleton. Raises InputError for a key that does not apply."""
-    _refuse(given, OF_SPACE, f"space={space.name}")
+    refuse("cost", given, OF_SPACE, f"space={space.name}")
     image = image_shape(options.input) if options.input else None
     base = skeletons.of_space(space)
     skeleton = skeletons.changed(base, options.layers, options.channels, image, options.classes, options.stem)
@@ -112,16 +112,16 @@ def prices_of_space(space: SearchSpace, options: CountConfig, given: Iterable[st
 
 def designs(options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
     """Return the filter designs and their costs. Raises InputError for a key that does not apply."""
-    _refuse(given, OF_FILTERS, "filters")
+    refuse("cost", given, OF_FILTERS, "filters")
     image = image_shape(options.input) if options.input else FILTER[0]
     hardware = read_hardware(options.hardware)
     return filter_designs(image, options.channels or FILTER[1], options.precision or 32, hardware)
 
 
-def _network(
+def network_of(
     found: Found | nn.Module, options: CountConfig, space: Space
 ) -> tuple[Blueprint | UserNetwork, frozenset[str]]:
-    """Return the network to count, and the keys that apply to it."""
+    """Return the network to count or to measure, and the keys of `rapdarts cost` that apply to it. Raises InputError."""
     if isinstance(found, nn.Module) or found.code:
         inputs = input_shapes(options.input) if options.input else None
         if isinstance(found, nn.Module):
@@ -174,8 +174,8 @@ def _deployment(network: Blueprint | UserNetwork) -> tuple[int, HardwareConfig]:
     return deployment_of(network.genotype) if isinstance(network, DerivedBlueprint) else (32, HardwareConfig())
 
 
-def _refuse(given: Iterable[str], useful: frozenset[str], what: str) -> None:
+def refuse(verb: str, given: Iterable[str], useful: Set[str], what: str) -> None:
     """Raise InputError for the first key that was given but does not apply."""
     for key in given:
         if key not in useful:
-            raise InputError(f"rapdarts cost {shorten(what)} does not use {key}=; leave it out.")
+            raise InputError(f"rapdarts {verb} {shorten(what)} does not use {key}=; leave it out.")

@@ -36,7 +36,8 @@ def describe_evaluation(values: Mapping[str, Any]) -> str:
     else:
         mistakes = confusion.most_confused(np.array(matrix), names)
         lines += [f"{true} classified as {predicted}: {count}" for true, predicted, count in mistakes]
-    lines.append(f"{costs_line(values['costs'])}  file {values['file_bytes']:,} B")
+    size = f"  of a file of {values['file_bytes']:,} B" if "file_bytes" in values else ""
+    lines.append(costs_line(values["costs"]) + size)
     if "not_counted" in values:
         lines.append(f"not counted in the macs, for want of a formula: {missing(values['not_counted'])}")
     if "timing" in values:

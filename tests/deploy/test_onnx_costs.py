@@ -267,12 +267,13 @@ def test_an_exported_network_has_the_counts_of_its_module() -> None:
 
 
 def trained(blueprint: Blueprint) -> nn.Module:
-    """Return the network with statistics and biases as after a training, so that none of them is 0 and dropped from a file."""
+    """Return the network with batch norms as after a training, so that a file cannot leave out zeros or store equal ones once."""
     torch.manual_seed(0)
     network = blueprint.build().eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_var is not None:
             module.running_mean = torch.randn_like(module.running_var)
+            nn.init.normal_(module.weight)
             nn.init.normal_(module.bias)
     return network
 
