@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rapdarts.api.own_space import with_own_resources
 from rapdarts.config import resolve
 from rapdarts.config.command_options import CountConfig, MeasureConfig
 from rapdarts.config.experiment import HardwareConfig
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rapdarts.reports.cost_table import Costs
 
 
+@with_own_resources
 def costs(
     network: Network,
     image: Inputs | None = None,
@@ -55,6 +57,7 @@ def costs(
     return Costs(*cost_of(found, options, given, file, lookup.space_of(space, network)))
 
 
+@with_own_resources
 def layer_costs(
     networks: Network | Sequence[Network], settings: Settings | None = None, *, space: Space = None, **keys: Any
 ) -> list[NetworkCosts]:
@@ -76,6 +79,7 @@ def layer_costs(
     return counted
 
 
+@with_own_resources
 def space_prices(settings: Settings | None = None, *, space: Space = None, **keys: Any) -> dict[str, Any]:
     """Count the costs of all networks of a search space, as `rapdarts cost space=NAME` does. Return plain values. Raises InputError."""
     options, given = command_options(CountConfig, settings, keys)
@@ -93,6 +97,7 @@ def filter_designs(settings: Settings | None = None, **keys: Any) -> dict[str, A
     return designs(options, given)
 
 
+@with_own_resources
 def measure(
     target: Network = "",
     settings: Settings | None = None,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rapdarts.architecture.genotype import Genotype, one_hot, random_genotype
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
+from rapdarts.config.resources import RESOURCES
 from rapdarts.cost.count import ADDITIVE, COUNTED, Counter, count, count_derived, not_counted
 from rapdarts.cost.expected_peak import ExpectedPeak
 from rapdarts.cost.trace import remembering
@@ -54,7 +55,17 @@ class PriceTable:
                     "a price table needs cells that concatenate all their nodes."
                 )
         costs = choice_costs(self.resources, self.fixed, self.prices, chosen)
-        return {name: round(cost) if name in COUNTED else cost for name, cost in costs.items()}
+        return {name: round(cost) if name in self.whole else cost for name, cost in costs.items()}
+
+    @property
+    def whole(self) -> frozenset[str]:
+        """The resources whose amounts are whole numbers."""
+        own = {
+            name
+            for name, fixed, added in zip(self.resources, self.fixed, self.prices, strict=True)
+            if name not in RESOURCES and np.array_equal(np.append(fixed, added), np.round(np.append(fixed, added)))
+        }
+        return COUNTED | own
 
     def expected(self, mixing: Mixing) -> Tensor:
         """Return E[cost] (resources,) float64 of a mixing (kinds, edges, primitives); equal to `exact` if the mixing is one-hot."""

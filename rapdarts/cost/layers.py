@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +17,7 @@ from rapdarts.architecture.space import Skeleton
 from rapdarts.config.experiment import HardwareConfig
 from rapdarts.config.resources import RESOURCES
 from rapdarts.config.shapes import Inputs, each
-from rapdarts.cost.count import joules, not_counted, resources
+from rapdarts.cost.count import Counter, joules, not_counted, resources
 from rapdarts.cost.fast_shapes import FastShapes, parts_of
 from rapdarts.cost.quantized import bytes_in_int8_file
 from rapdarts.cost.recorder import Op
@@ -183,8 +184,11 @@ def network_costs(
     skeleton: Skeleton | None = None,
     auxiliary: int = 0,
     known_accuracy: Mapping[str, float] | None = None,
+    own: Mapping[str, Counter] = MappingProxyType({}),
 ) -> NetworkCosts:
     """Count a network layer by layer; `skeleton`, `auxiliary` and `known_accuracy` are copied to the result.
+
+    `own` are counters of the user's own resources.
 
     Raises InputError, naming the layer, if the network cannot take the image.
     """
@@ -192,7 +196,8 @@ def network_costs(
         network = subject.build()
     image = subject.image
     with remembering():
-        costs = {name: resource(network, image) for name, resource in resources(precision, hardware).items()}
+        counters = {**resources(precision, hardware), **own}
+        costs = {name: resource(network, image) for name, resource in counters.items()}
         run, missing = trace(network, image), not_counted(network, image)
         int8_file = bytes_in_int8_file(network, image) if precision == 8 else None
     rows = rows_of(network, run.ops)

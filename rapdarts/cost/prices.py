@@ -8,11 +8,13 @@ import torch
 
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config import key_values
-from rapdarts.config.experiment import HardwareConfig, SearchConfig
+from rapdarts.config.experiment import HardwareConfig, SearchConfig, budget_limits
+from rapdarts.config.resources import RESOURCES
 from rapdarts.cost.count import Counter, additive, resources
-from rapdarts.cost.expected import PriceTable, price_table
+from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.latency import LatencyTable, with_latency
 from rapdarts.cost.latency import read_latency_table as read_latency
+from rapdarts.cost.own_resources import full_price_table
 from rapdarts.errors import InputError
 from rapdarts.files.yaml import read_yaml
 
@@ -29,6 +31,20 @@ def counters(settings: SearchConfig) -> dict[str, Counter]:
     return resources(settings.precision, read_hardware(settings.hardware))
 
 
+def check_priced(settings: SearchConfig, space: SearchSpace, table: PriceTable) -> None:
+    """Raise InputError for a price or a budget on a resource that a price table lacks because it is not defined or does not add up."""
+    limits = budget_limits(settings.budget)
+    for name in {**{name: 0 for name, price in vars(settings.cost).items() if price}, **limits}:
+        if name in table.resources or name in RESOURCES:
+            continue
+        if name not in space.resources:
+            raise InputError(
+                f"the resource {name} is not defined: name the file with RESOURCES = {{{name!r}: function}} with --space."
+            )
+        why = next(note for note in table.notes if note.startswith(f"{name} does not add up"))
+        raise InputError(f"{why}; leave out {'budget' if name in limits else 'cost'}.{name}.")
+
+
 def prices(
     settings: SearchConfig,
     space: SearchSpace,
@@ -42,7 +58,8 @@ def prices(
     Raises InputError if a hardware or latency table is invalid, or if the latency table was measured for another skeleton or
     on another device than `device`. With `search.latency_of`, it must have been measured on the device of that name instead.
     """
-    table = price_table(space, skeleton, additive(counters(settings)))
+    table = full_price_table(space, skeleton, additive(counters(settings)))
+    check_priced(settings, space, table)
     if measured is not None:
         return with_latency(table, measured)
     if not settings.latency:

@@ -17,8 +17,9 @@ from rapdarts.config.command_options import CountConfig
 from rapdarts.config.experiment import HardwareConfig, image_shape
 from rapdarts.config.key_values import parse_settings
 from rapdarts.config.shapes import input_shapes
-from rapdarts.cost.count import count, deployment_of, not_counted, resources
+from rapdarts.cost.count import Counter, count, deployment_of, not_counted, resources
 from rapdarts.cost.layers import NetworkCosts, network_costs
+from rapdarts.cost.own_resources import own_counters
 from rapdarts.cost.prices import read_hardware
 from rapdarts.cost.spaces import filter_designs, space_prices
 from rapdarts.cost.trace import remembering
@@ -83,7 +84,7 @@ def cost_of(
     refuse("cost", ["input" if key == "image" else key for key in given], useful, network.name)
     energies = read_hardware(hardware) if isinstance(hardware, str) else hardware
     bits, own_hardware = _deployment(network)
-    counters = resources(options.precision or bits, energies if hardware else own_hardware)
+    counters = resources(options.precision or bits, energies if hardware else own_hardware) | _own(network, space)
     with torch.device("meta"):
         built = network.build()
     with remembering():
@@ -98,7 +99,7 @@ def count_layers(
     with redirect_stdout(sys.stderr):  # the user's own code may print
         found = [network_of(one, options, space) for one in networks]
         refuse("cost", given, frozenset().union(*(useful for _, useful in found)), words)
-        return [_layers(network, options, hardware) for network, _ in found]
+        return [_layers(network, options, hardware, _own(network, space)) for network, _ in found]
 
 
 def prices_of_space(space: SearchSpace, options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
@@ -144,12 +145,21 @@ def network_of(
     return genotype_at(genotype, space, options, found.name, found.where), OF_ALL | OF_SKELETON
 
 
-def _layers(network: Blueprint | UserNetwork, options: CountConfig, hardware: HardwareConfig) -> NetworkCosts:
+def _own(network: Blueprint | UserNetwork, space: Space) -> dict[str, Counter]:
+    """Return the counters of the user's own resources: those of a genotype's space, else of the space that the user gave."""
+    if isinstance(network, DerivedBlueprint):
+        return own_counters(network.space)
+    return own_counters(None if space is None or isinstance(space, str) else find_space(space))
+
+
+def _layers(
+    network: Blueprint | UserNetwork, options: CountConfig, hardware: HardwareConfig, own: dict[str, Counter]
+) -> NetworkCosts:
     """Count the costs of a network layer by layer, with the precision and energies of the options, else with those of its genotype."""
     bits, own_hardware = _deployment(network)
     precision, energies = options.precision or bits, hardware if options.hardware else own_hardware
     if not isinstance(network, DerivedBlueprint):
-        return network_costs(network, precision, energies)
+        return network_costs(network, precision, energies, own=own)
     return network_costs(
         network,
         precision,
@@ -157,6 +167,7 @@ def _layers(network: Blueprint | UserNetwork, options: CountConfig, hardware: Ha
         skeleton=network.skeleton,
         auxiliary=network.auxiliary_params,
         known_accuracy=_known_accuracy(network),
+        own=own,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from types import MappingProxyType
 
-from rapdarts.config.resources import RESOURCES, show
+from rapdarts.config.resources import show
 from rapdarts.data.nasbench201 import DATA_SETS
 
 
@@ -55,7 +55,7 @@ class Costs(dict[str, float]):
         """Return the name, number and unit of each amount and known accuracy. An unknown resource has no unit."""
         rows = []
         for name, value in self.items():
-            number, _, unit = (show(value, name) if name in RESOURCES else f"{value:,}").partition(" ")
+            number, _, unit = show(value, name).partition(" ")
             rows.append((name, number, unit))
         for operation, layers in self.not_counted.items():
             rows.append((f"macs lacks {operation}", f"{len(layers)}", "times, for want of a formula"))

@@ -81,9 +81,11 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
     If any network has known accuracies, the table has a row for them.
     """
     cells = [("", *(network.name for network in networks), "")]
-    for name, convention in CONVENTIONS.items():
-        values = [network.figures[name] for network in networks]
-        shown = ("-" if value is None else show(value, name if name in RESOURCES else "macs") for value in values)
+    own = dict.fromkeys(name for network in networks for name in network.costs if name not in CONVENTIONS)
+    for name, convention in {**CONVENTIONS, **dict.fromkeys(own, "your own resource")}.items():
+        values = [network.figures.get(name) for network in networks]
+        unit = name if name in RESOURCES or name in own else "macs"
+        shown = ("-" if value is None else show(value, unit) for value in values)
         cells.append(
             (name, *shown, convention.format(precision=networks[0].precision, hardware=networks[0].hardware.name))
         )
@@ -173,7 +175,7 @@ def describe_space_prices(prices: dict[str, Any]) -> str:
     ]
     if correlation is not None:
         facts.append(f"correlation of macs and params: {correlation:.3f} ({sample['n']:,} random genotypes)")
-    return "\n".join([head, *aligned(networks), "", *aligned(on_edges), "", *facts])
+    return "\n".join([head, *aligned(networks), "", *aligned(on_edges), "", *facts, *prices["notes"]])
 
 
 def describe_designs(found: dict[str, Any]) -> str:
