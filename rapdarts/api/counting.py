@@ -52,7 +52,7 @@ def costs(
 
     file = hardware if isinstance(hardware, HardwareConfig) else os.fspath(hardware or "")
     asked = {"channels": channels, "layers": layers, "image": image, "classes": classes, "stem": stem}
-    options = options_of(**asked, precision=precision)
+    options = options_of(any_shape=True, **asked, precision=precision)
     given = [name for name, value in asked.items() if value is not None]
     return Costs(*cost_of(found, options, given, file, lookup.space_of(space, network)))
 

@@ -141,6 +141,17 @@ def check_experiment(config: Experiment) -> None:
         raise InputError("strategy=random does not choose a width; set skeleton.channels to a number.")
     if search.strategy == "random" and limits and search.random.macs:
         raise InputError("search.random.macs and search.budget cannot be combined; remove one.")
+    _check_latency(config)
+    if len(config.data.mean) != len(config.data.std):
+        raise InputError(
+            "data.mean and data.std must have the same length; give one number per channel for each, or leave both out."
+        )
+    check_device(config.device)
+
+
+def _check_latency(config: Experiment) -> None:
+    """Raise InputError if latency is priced or bounded in a way that cannot be measured or looked up."""
+    search = config.search
     if (search.latency or wants_latency(search)) and search.precision != 32:
         raise InputError(
             f"latency is measured in fp32 and cannot be combined with search.precision={search.precision}; remove one."
@@ -156,11 +167,6 @@ def check_experiment(config: Experiment) -> None:
                 f"search.latency_of={search.latency_of} names a device, but search.latency names no table that was measured there;"
                 " add search.latency=FILE."
             )
-    if len(config.data.mean) != len(config.data.std):
-        raise InputError(
-            "data.mean and data.std must have the same length; give one number per channel for each, or leave both out."
-        )
-    check_device(config.device)
 
 
 def wants_latency(search: SearchConfig) -> bool:

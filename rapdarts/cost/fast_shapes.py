@@ -34,7 +34,7 @@ class FastShapes(TorchDispatchMode):
 
 
 def run(func: Any, given: list[Tensor], args: Any, kwargs: Any) -> Any:
-    """Run an operation; on meta tensors, skip its kernel if the kernel is slow and the output shape is known."""
+    """Run an operation on tensors of any shapes; on meta tensors, skip its kernel if it is slow and the output shape is known."""
     if given and given[0].is_meta:
         if func._overloadpacket in NORMS and not uses_own_statistics(func, args, kwargs):
             return given[0], given[0].new_empty(0), given[0].new_empty(0)
@@ -75,7 +75,7 @@ def _shape(func: Any, given: list[Tensor], args: Any) -> list[int] | None:
 
 
 def tensors_in(values: Iterable[Any]) -> list[Tensor]:
-    """Return the tensors among arguments, including those in nested lists and tuples."""
+    """Return the tensors, of any shapes, among arguments, including those in nested lists and tuples."""
     found = []
     for value in values:
         found += [value] if isinstance(value, Tensor) else tensors_in(value) if isinstance(value, (list, tuple)) else []
@@ -83,19 +83,19 @@ def tensors_in(values: Iterable[Any]) -> list[Tensor]:
 
 
 def parts_of(tensor: Tensor) -> int:
-    """Return how many real numbers an element is: 2 if it is complex."""
+    """Return how many real numbers an element of a tensor of any shape is: 2 if it is complex."""
     return 2 if tensor.is_complex() else 1
 
 
 def numbers_stored(tensor: Tensor) -> int:
-    """Return the number of real numbers in a tensor's storage."""
+    """Return the number of real numbers in the storage of a tensor of any shape."""
     if tensor.layout is not torch.strided:
         return tensor.numel() * parts_of(tensor)
     return tensor.untyped_storage().nbytes() // tensor.itemsize * parts_of(tensor)
 
 
 def numbers_in(tensor: Tensor) -> int:
-    """Return the number of distinct real numbers that a tensor holds; an expanded side repeats its elements."""
+    """Return the number of distinct real numbers in a tensor of any shape; an expanded side repeats its elements."""
     elements = tensor.numel()
     if tensor.layout is torch.strided:
         elements //= prod(
@@ -105,5 +105,5 @@ def numbers_in(tensor: Tensor) -> int:
 
 
 def fills_storage(tensor: Tensor) -> bool:
-    """Return whether a tensor holds every number of its storage."""
+    """Return whether a tensor of any shape holds every number of its storage."""
     return numbers_in(tensor) >= numbers_stored(tensor)

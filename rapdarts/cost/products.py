@@ -101,12 +101,12 @@ def macs_of(packet: Any, args: Sequence[Any], kwargs: dict[str, Any], result: An
 
 
 def factors_of(packet: Any, given: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the tensors that an operation may multiply, out of those that it is given in order."""
+    """Return the tensors, of any shapes, that an operation may multiply, out of those that it is given in order."""
     return given[1:] if packet in ADDS_FIRST else given
 
 
 def lacks_formula(func: Any, given: Iterable[Tensor]) -> bool:
-    """Return whether an operation without a formula may multiply the tensors that it is given, so that its MACs are unknown.
+    """Return whether an operation without a formula may multiply the tensors, of any shapes, that it is given: its MACs are unknown.
 
     Products of elements, which are pointwise, are not part of `macs`.
     """

@@ -138,7 +138,7 @@ class Recorder(FastShapes):
         return _ComplexConvolutions(self.ops) if self._complex else nullcontext()
 
     def finish(self, output: Tensor) -> Trace:
-        """Return the trace of the operations so far. Of several outputs of an operation, only those that are used remain."""
+        """Return the trace up to the network's output, of any shape. Of an operation's outputs, only those that are used remain."""
         result = self.number(output)
         used = {number for op in self.ops for number, _ in op.reads} | {result}
         ops, sizes = [], dict(self.sizes)
@@ -151,7 +151,7 @@ class Recorder(FastShapes):
         return Trace(tuple(ops), sizes, result, self._inputs)
 
     def number(self, tensor: Tensor) -> int:
-        """Return the number of the activation that a tensor is, or is a view of."""
+        """Return the number of the activation that a tensor of any shape is, or is a view of."""
         key = _storage(tensor)
         if key not in self._numbers:
             self._numbers[key] = len(self.sizes)

@@ -43,16 +43,21 @@ FILTER = (384, 13, 13), 256
 """Image and channels at which filter designs are compared: AlexNet's fifth convolution."""
 
 
-def options_of(**given: Any) -> CountConfig:
-    """Return checked options from keyword arguments; those that are None are left at their defaults. Raises InputError."""
+def options_of(any_shape: bool = False, **given: Any) -> CountConfig:
+    """Return checked options from keyword arguments; those that are None are left at their defaults.
+
+    With `any_shape`, `image` may be any shape, or several shapes, for a network of the user's own. Raises InputError.
+    """
     image = given.pop("image", None)
     if image is not None:
-        many = isinstance(image, tuple | list) and bool(image) and all(isinstance(one, tuple | list) for one in image)
-        shapes = [tuple(shape) for shape in image] if many else [image]
-        if not all(
-            isinstance(shape, tuple | list) and shape and all(type(n) is int for n in shape) for shape in shapes
-        ):
-            raise InputError(f"image={image!r} must be (channels, height, width), such as (3, 32, 32).")
+        several = (
+            isinstance(image, tuple | list) and bool(image) and all(isinstance(one, tuple | list) for one in image)
+        )
+        shapes = list(image) if several else [image]
+        for shape in shapes:
+            whole = isinstance(shape, tuple | list) and shape and all(type(side) is int for side in shape)
+            if not (whole and (any_shape or (len(shape) == 3 and not several))):
+                raise InputError(f"image={image!r} must be (channels, height, width), such as (3, 32, 32).")
         given["input"] = ",".join("x".join(map(str, shape)) for shape in shapes)
     return parse_settings(CountConfig, [(key, value) for key, value in given.items() if value is not None])
 
