@@ -23,7 +23,7 @@ from rapdarts.config.resources import RESOURCES
 from rapdarts.config.shapes import Inputs
 from rapdarts.cost.fast_shapes import parts_of
 from rapdarts.cost.trace import remembering, trace
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, shorten
 from rapdarts.networks.derived import DerivedNetwork
 
 Counter = Callable[[nn.Module, Inputs], float]
@@ -158,8 +158,13 @@ def deployment_of(genotype: Genotype) -> tuple[int, HardwareConfig]:
     """
     provenance = genotype.provenance
     precision, hardware = provenance.get("precision", 32), provenance.get("hardware", {})
-    if precision not in (32, 16, 8) or not isinstance(hardware, dict):
+    if isinstance(precision, bool) or precision not in (32, 16, 8):
         raise InputError(f"the genotype's provenance has precision {precision!r}; it must be 32, 16 or 8 bits.")
+    if not isinstance(hardware, dict):
+        raise InputError(
+            f"the genotype's provenance has hardware {shorten(repr(hardware))}; it must be an object of energies, such as"
+            ' {"mac_32": 4.6}.'
+        )
     return precision, key_values.parse_settings(
         HardwareConfig, list(hardware.items()), where="the hardware in the genotype's provenance"
     )

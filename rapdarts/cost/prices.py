@@ -23,7 +23,8 @@ def read_hardware(path: str) -> HardwareConfig:
     """Return the hardware energies in a file, or the defaults for an empty path. Raises InputError if the file is not a hardware table."""
     if not path:
         return HardwareConfig()
-    return key_values.parse_settings(HardwareConfig, [("name", Path(path).stem), *read_yaml(Path(path))], where=path)
+    settings = read_yaml(Path(path), example="mac_32: 4.6")
+    return key_values.parse_settings(HardwareConfig, [("name", Path(path).stem), *settings], where=path)
 
 
 def counters(settings: SearchConfig) -> dict[str, Counter]:
