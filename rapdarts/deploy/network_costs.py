@@ -88,7 +88,7 @@ def cost_of(
     The accuracies are on test sets (0 to 1), by data set, or None; the last are operations without a formula, with their layers.
     `given` are the keys that the user set. Raises InputError for a key that does not apply.
     """
-    if graph := _onnx_file(found):
+    if graph := onnx_file(found):
         refuse("cost", given, frozenset(), graph[1])
         counted = _counted_onnx(*graph)
         return counted.costs, None, {name: list(nodes) for name, nodes in counted.not_counted.items()}
@@ -109,7 +109,7 @@ def count_layers(
     """Count the costs of networks layer by layer. Raises InputError for a key that applies to none of them."""
     hardware = read_hardware(options.hardware)
     with redirect_stdout(sys.stderr):  # the user's own code may print
-        graphs = [_onnx_file(one) for one in networks]
+        graphs = [onnx_file(one) for one in networks]
         found = [
             None if graph else network_of(one, options, space) for one, graph in zip(networks, graphs, strict=True)
         ]
@@ -138,7 +138,7 @@ def designs(options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
     return filter_designs(image, options.channels or FILTER[1], options.precision or 32, hardware)
 
 
-def _onnx_file(found: Found | nn.Module) -> tuple[Path, str] | None:
+def onnx_file(found: Found | nn.Module) -> tuple[Path, str] | None:
     """Return the ONNX file that was found, and its name; None for any other network."""
     if isinstance(found, Found) and found.file is not None and found.file.suffix == ONNX:
         return found.file, found.name
@@ -169,7 +169,7 @@ def network_of(
         known = REFERENCE[found.reference]
         size = image or known.image, options.classes or known.classes
         return ReferenceBlueprint(found.reference, *size, name=found.name), OF_ALL | {"classes"}
-    if found.genotype is None and found.file is not None and not _onnx_file(found):
+    if found.genotype is None and found.file is not None:
         blueprint = read_trained(found.file, space).blueprint
         if isinstance(blueprint, ReferenceBlueprint):
             size = image or blueprint.image, options.classes or blueprint.classes

@@ -18,7 +18,7 @@ from rapdarts.cost.latency import Timing, device_name
 from rapdarts.cost.measure import WARM_UP, clock, settled, timer
 from rapdarts.cost.trace import trace
 from rapdarts.deploy.lookup import Found
-from rapdarts.deploy.network_costs import network_of, refuse
+from rapdarts.deploy.network_costs import network_of, onnx_file, refuse
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.deploy.user_network import UserNetwork
 from rapdarts.errors import InputError, ran_out_of_memory
@@ -71,6 +71,10 @@ def measure_network(
     The networks that rapdarts builds run as after their retraining, in channels-last memory format; the user's own runs as
     it is. Raises InputError for a key that does not apply, and if the network fails.
     """
+    if file := onnx_file(found):
+        raise InputError(
+            f"{file[1]} is an ONNX file, which rapdarts measure does not run; rapdarts evaluate {file[1]} EXPERIMENT times it."
+        )
     skeleton = {name: getattr(options, name) for name in ("input", "classes", "layers", "channels", "stem")}
     network, useful = network_of(found, CountConfig(**skeleton), space)
     refuse("measure", given, useful & {*skeleton} | OF_ALL, network.name)

@@ -91,6 +91,11 @@ def test_a_price_on_latency_is_measured_too_and_a_derivation_measures_for_its_bu
     assert 0 < json.loads(out)[0]["costs"]["latency"] < 0.02
     assert not (run / "latency.json").exists()  # a derivation does not change the run
     assert main(["search", "digits", *TINY, "cost.latency=0.2", f"run={tmp_path / 'priced'}"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    about = [place for place, line in enumerate(lines) if " test images, 1x8x8, 10 classes (" in line]
+    assert len(about) == 1 and about[0] < next(
+        place for place, line in enumerate(lines) if SAID in line
+    )  # the data are described once, before anything is measured
     assert len(quick) == 2 and (tmp_path / "priced" / "latency.json").exists()
 
 
