@@ -6,10 +6,12 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rapdarts.api.own_space import with_own_resources
 from rapdarts.config import resolve
 from rapdarts.config.command_options import CountConfig, MeasureConfig
 from rapdarts.config.experiment import HardwareConfig
 from rapdarts.config.given import AnyPath, Settings, command_options
+from rapdarts.config.shapes import Inputs
 from rapdarts.deploy import lookup
 from rapdarts.deploy.lookup import Network
 from rapdarts.deploy.space_lookup import Space, find_space
@@ -17,13 +19,15 @@ from rapdarts.files import atomic
 
 if TYPE_CHECKING:
     from rapdarts.cost.layers import NetworkCosts
+    from rapdarts.deploy.network_latency import NetworkLatency
     from rapdarts.loops.results import Measured
     from rapdarts.reports.cost_table import Costs
 
 
+@with_own_resources
 def costs(
     network: Network,
-    image: tuple[int, int, int] | None = None,
+    image: Inputs | None = None,
     classes: int | None = None,
     *,
     channels: int | None = None,
@@ -36,9 +40,10 @@ def costs(
     """Count the costs of a network for one image: macs, params, bytes, activations, traffic, energy (J) and peak_memory (bytes).
 
     `network` is any module, a genotype in any form that `read` accepts, the result of a run, the name of a reference
-    network, or `package.module:callable`. The skeleton of a genotype is chosen as in `derived`. `precision` is in bits
-    (32, 16 or 8); `hardware` is a file or a `HardwareConfig`. For a cell of NAS-Bench-201, `known_accuracy` of the
-    result holds the published test accuracies (0 to 1) by data set. Raises InputError.
+    network, or `package.module:callable`. A module of several inputs takes several shapes: `image=((3, 32, 32), (5,))`.
+    The skeleton of a genotype is chosen as in `derived`. `precision` is in bits (32, 16 or 8); `hardware` is a file or a
+    `HardwareConfig`. For a cell of NAS-Bench-201, `known_accuracy` of the result holds the published test accuracies (0 to
+    1) by data set; `not_counted` names operations whose MACs are unknown. Raises InputError.
     """
     given_network = lookup.word_of(network)
     found = given_network if lookup.is_module(given_network) else lookup.find_network(given_network, code=True)
@@ -47,11 +52,12 @@ def costs(
 
     file = hardware if isinstance(hardware, HardwareConfig) else os.fspath(hardware or "")
     asked = {"channels": channels, "layers": layers, "image": image, "classes": classes, "stem": stem}
-    options = options_of(**asked, precision=precision)
+    options = options_of(any_shape=True, **asked, precision=precision)
     given = [name for name, value in asked.items() if value is not None]
     return Costs(*cost_of(found, options, given, file, lookup.space_of(space, network)))
 
 
+@with_own_resources
 def layer_costs(
     networks: Network | Sequence[Network], settings: Settings | None = None, *, space: Space = None, **keys: Any
 ) -> list[NetworkCosts]:
@@ -73,6 +79,7 @@ def layer_costs(
     return counted
 
 
+@with_own_resources
 def space_prices(settings: Settings | None = None, *, space: Space = None, **keys: Any) -> dict[str, Any]:
     """Count the costs of all networks of a search space, as `rapdarts cost space=NAME` does. Return plain values. Raises InputError."""
     options, given = command_options(CountConfig, settings, keys)
@@ -90,19 +97,25 @@ def filter_designs(settings: Settings | None = None, **keys: Any) -> dict[str, A
     return designs(options, given)
 
 
+@with_own_resources
 def measure(
-    experiment: str = "",
+    target: Network = "",
     settings: Settings | None = None,
     *,
     space: Space = None,
     progress: bool = True,
     **keys: Any,
-) -> Measured:
-    """Measure the latency of every primitive on this device, as `rapdarts measure` does. Return the latency table and its file.
+) -> Measured | NetworkLatency:
+    """Measure latency on this device, as `rapdarts measure` does: that of a network, or that of every primitive of a space.
 
-    The skeleton and the images are the experiment's unless keys of the command set them. Raises InputError.
+    If `target` is a network in any form that `costs` accepts, return the time of its forward pass. If it is an experiment,
+    or empty, return a latency table of the space and its file; the skeleton and the images are then the experiment's
+    unless keys of the command set them. Raises InputError.
     """
-    options, _ = command_options(MeasureConfig, settings, keys)
+    options, given = command_options(MeasureConfig, settings, keys)
+    experiment = lookup.experiment_named(target)
+    if experiment is None:
+        return _measure_network(target, options, given, space, progress)
     out = atomic.file_in_folder(options.out)
     config = resolve.resolve_experiment(experiment, []) if experiment else None
     own = find_space(space, options.space or ("" if space else config.search.space if config else "darts"))
@@ -115,3 +128,16 @@ def measure(
         table, words = measure_space(own, config, options, Screen(silent=not progress))
     atomic.write_atomically(out, table.to_json())
     return Measured(table, out, words)
+
+
+def _measure_network(
+    network: Network, options: MeasureConfig, given: frozenset[str], space: Space, progress: bool
+) -> NetworkLatency:
+    word = lookup.word_of(network)
+    found = word if lookup.is_module(word) else lookup.find_network(word, code=True)
+    from rapdarts.deploy.network_latency import measure_network
+    from rapdarts.loops.in_programs import as_it_was
+    from rapdarts.training.log import Screen
+
+    with as_it_was():
+        return measure_network(found, options, given, lookup.space_of(space, network), Screen(silent=not progress))

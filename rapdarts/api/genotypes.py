@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rapdarts.api.own_space import with_own_resources
 from rapdarts.architecture.genotype import Genotype
-from rapdarts.config.command_options import DeriveConfig
 from rapdarts.config.given import AnyPath, Settings, command_options
+from rapdarts.config.own_resources import derive_schema
 from rapdarts.deploy import lookup
 from rapdarts.deploy.lookup import Network
 from rapdarts.deploy.space_lookup import Space
@@ -31,6 +32,7 @@ def read(genotype: Genotype | AnyPath, space: str = "") -> Genotype:
     return lookup.find_network(lookup.word_of(genotype), space, networks=False).the_genotype()
 
 
+@with_own_resources
 def derive(
     search: Network | Sequence[Network],
     settings: Settings | None = None,
@@ -46,7 +48,7 @@ def derive(
     different seeds are averaged; the settings are those of the first search. The keys are those of the command, such as
     `{"budget.params": "2.5M"}`, `max_skips=1` or `out=FILE`. Raises InputError.
     """
-    options, _ = command_options(DeriveConfig, settings, keys)
+    options, _ = command_options(derive_schema(), settings, keys)
     space = options.space or None if space is None else space
     out = atomic.file_to_write(options.out) if options.out else None
     several = search if isinstance(search, list | tuple) else [search]
@@ -61,7 +63,7 @@ def derive(
     from rapdarts.loops.derive_again import derive_again
     from rapdarts.training.log import Screen
 
-    found = derive_again(targets, options, space, Screen(silent=not progress).say)
+    found = derive_again(targets, options, space, Screen(silent=not progress))
     if out is not None:
         atomic.write_atomically(out, found.genotype.to_json())
     return found

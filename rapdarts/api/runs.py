@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rapdarts.api.own_space import with_own_resources
 from rapdarts.config.experiment import Experiment
 from rapdarts.config.given import AnyPath, Settings, check_genotype_keys, find_experiment, launch_of, pairs_of
 from rapdarts.config.resolve import keys_given_in
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rapdarts.reports.run_table import Report
 
 
+@with_own_resources
 def search(
     experiment: AnyPath | Experiment | Settings = "",
     settings: Settings | None = None,
@@ -65,6 +67,7 @@ def search(
         return launch.run_search(config, own, given.launch, given.called, space, read, progress)
 
 
+@with_own_resources
 def random_baseline(
     experiment: AnyPath | Experiment | Settings = "",
     settings: Settings | None = None,
@@ -93,6 +96,7 @@ def random_baseline(
         return launch.run_random_baseline(config, own, given.launch, given.called, space, read, progress)
 
 
+@with_own_resources
 def rank(
     targets: Network | Sequence[Network],
     settings: Settings | None = None,
@@ -131,6 +135,7 @@ def rank(
         return launch.run_ranking(config, entries, images, place, name, space, progress)
 
 
+@with_own_resources
 def retrain(
     network: Network,
     experiment: AnyPath | Experiment | Settings = "",

@@ -128,6 +128,11 @@ def stem_for(asked: str, image: tuple[int, int, int]) -> str:
     return "imagenet" if min(image[1:]) >= 96 else "cifar"
 
 
+Resource = Callable[["nn.Module", tuple[int, int, int]], float]
+"""A resource of the user's own: `function(network, image)` returns the amount that a network needs for an image (channels, height, width).
+
+The network is in eval mode or not, and on the meta device: its tensors have shapes, but no values."""
+
 Candidates = tuple[tuple[tuple[str, ...], ...], ...]
 """Primitives that are still open, by kind and edge."""
 
@@ -148,6 +153,8 @@ class SearchSpace:
     cell's width by 1x1 convolutions; their output is the concatenation of all nodes, and reduction cells are searched
     too (DARTS: Liu et al. 2019). Cells with 1 input read the output of the preceding cell unchanged; their output is
     the last node, and the reductions are residual blocks (NAS-Bench-201: Dong and Yang 2020).
+
+    `resources` are resources of the user's own, which are counted like ours, and can have a price and a budget.
     """
 
     name: str
@@ -161,6 +168,7 @@ class SearchSpace:
     max_skips: int = 2
     skip_paths: str = "any"
     candidates: Candidates = field(default=())
+    resources: Mapping[str, Resource] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.inputs not in (1, 2):

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 
-from rapdarts.cli.arguments import parse
+from rapdarts.cli.arguments import Call, parse
 from rapdarts.cli.commands import COMMANDS, command
 from rapdarts.cli.help import help_of, overview
 from rapdarts.cli.output import out, say
@@ -92,6 +92,18 @@ def _continued(error: Preempted, arguments: Sequence[str]) -> str:
     return f"{error.sentence} Continue with: {command}"
 
 
+def _run_command(verb: str, call: Call) -> None:
+    """Run a command; the Python file of --space is run first, because it may define resources, which have keys."""
+    run = command(verb)
+    if not call.space:
+        run(call)
+        return
+    from rapdarts.deploy.space_lookup import known_resources
+
+    with known_resources(call.space_file):
+        run(call)
+
+
 def _run(arguments: list[str]) -> None:
     verb = arguments[0] if arguments else "help"
     if verb in ("--help", "-h", "help"):
@@ -108,7 +120,7 @@ def _run(arguments: list[str]) -> None:
             out(help_of(COMMANDS[verb]))
         else:
             call.check_outputs()
-            command(verb)(call)
+            _run_command(verb, call)
     elif verb.startswith("-"):
         raise InputError(f"{shorten(repr(verb))} must follow the command; write rapdarts VERB ... {verb[:80]}.")
     else:

@@ -17,7 +17,7 @@ from rapdarts.deploy.space_lookup import find_space
 def resolve_call(call: Call, place: int = 0, origin: Path | None = None) -> Experiment:
     """Return the experiment of a command line, for a network from the run `origin`; the word at `place` may name the experiment.
 
-    The Python file of --space is run here only if the experiment is to be printed, to get the name of the space.
+    If the experiment is to be printed, it gets the name of the space in the Python file of --space.
     """
     config = find_experiment(call.verb, call.word(place), call.values, {}, origin=origin).config
     if call.space and call.print_config:

@@ -143,7 +143,11 @@ class ReportConfig:
 class CountConfig:
     """Options for counting the costs of networks, or of all networks of a space."""
 
-    input: str = knob("", "image shape as CxHxW; empty: as in the network, else 3x32x32 (filters: 384x13x13)")
+    input: str = knob(
+        "",
+        "image shape as CxHxW, or several shapes for a network of several inputs (3x32x32,5); empty: as in the network, else 3x32x32"
+        " (filters: 384x13x13)",
+    )
     classes: int = knob(0, "number of classes; 0: as in the network, else 10", low=0, high=1e6)
     layers: int = knob(
         0, "depth of a genotype's network; 0: as in the genotype, else as in the space", "cells", low=0, high=1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import sys
 import typing
 from collections.abc import Hashable, Mapping, Sequence
@@ -12,9 +13,12 @@ from functools import cache
 from typing import Any, TypeVar
 
 from rapdarts.config.key_suggestions import suggest_key
-from rapdarts.config.resources import amount, compact, example
+from rapdarts.config.resources import RESOURCES, amount, compact, example
 from rapdarts.errors import InputError, any_of, shorten, suggestion
 from rapdarts.files.yaml import parse_value, to_yaml
+
+OF_RESOURCE = re.compile(r"(search\.)?(cost|budget)\.[a-z][a-z0-9_]*")
+"""Pattern of the keys of prices and budgets."""
 
 TINY = 1e-30
 """Smallest accepted number above 0: smaller numbers would vanish in float32 arithmetic."""
@@ -96,7 +100,11 @@ def full_name(schema: type, given: str, section: str = "", beside: type | None =
     if inner:
         raise InputError(f"{given} is a section, not a key; name one of its keys, such as {inner[0]}.")
     known = [*names, *(key.name for key in keys(beside))] if beside else names
-    raise InputError(f"there is no key {shorten(repr(given))}; {suggest_key(given, known, section)}.")
+    clause = suggest_key(given, known, section)
+    unknown = OF_RESOURCE.fullmatch(given) and given.rpartition(".")[2] not in RESOURCES
+    if unknown and clause.startswith("the keys of"):
+        clause += "; a resource of your own needs --space FILE, which defines it"
+    raise InputError(f"there is no key {shorten(repr(given))}; {clause}.")
 
 
 def checked(

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rapdarts.config.experiment import DataConfig, Experiment, Launch, budget_limits, check_device
+from rapdarts.config.experiment import DataConfig, Experiment, Launch, SearchConfig, budget_limits, check_device
 from rapdarts.config.key_values import Key, checked, full_name, get, keys, parse_settings
+from rapdarts.config.own_resources import experiment_schema, names_in
 from rapdarts.config.presets import PRESETS
 from rapdarts.errors import InputError, plural, shorten, suggestion
 from rapdarts.files.run_files import RunFile
@@ -35,13 +36,14 @@ def resolve_experiment(name_or_path: str, given: Sequence[tuple[str, Any]], sect
 
 def changed_experiment(config: Experiment, given: Sequence[tuple[str, Any]], section: str = "") -> Experiment:
     """Return a copy of an experiment overridden by (key, value) pairs, as in `resolve_experiment`. Raises InputError."""
-    return _completed([(key.name, get(config, key.name)) for key in keys(Experiment)], given, section)
+    return _completed([(key.name, get(config, key.name)) for key in keys(type(config))], given, section)
 
 
 def _completed(settings: Pairs, given: Sequence[tuple[str, Any]], section: str) -> Experiment:
     """Return the experiment that `settings` with full names describe, overridden by the pairs of a command line."""
-    named = checked(Experiment, _split(given)[1], section, beside=Launch)
-    config = parse_settings(Experiment, settings + _presets(named, settings) + named)
+    schema = experiment_schema(*names_in(dict(settings)))
+    named = checked(schema, _split(given)[1], section, beside=Launch)
+    config = parse_settings(schema, settings + _presets(named, settings) + named)
     check_experiment(config)
     return config
 
@@ -56,7 +58,7 @@ def resolve_launch(given: Sequence[tuple[str, Any]]) -> Launch:
 
 def keys_given_in(part: str, given: Sequence[tuple[str, Any]], section: str) -> dict[str, str]:
     """Return the keys of the section `part` that the pairs of a command line set: the full names, by the keys as given."""
-    names = {key: full_name(Experiment, key, section, beside=Launch) for key, _ in _split(given)[1]}
+    names = {key: full_name(experiment_schema(), key, section, beside=Launch) for key, _ in _split(given)[1]}
     return {key: name for key, name in names.items() if name.startswith(f"{part}.")}
 
 
@@ -70,7 +72,8 @@ def _file_settings(path: Path) -> list[tuple[str, Any]]:
     """Return the checked settings of an experiment file with full names, after the presets of its strategy and recipe."""
     sections = {key.name.rpartition(".")[0] for key in keys(Experiment)}
     written = [(key, value) for key, value in read_yaml(path) if not (value is None and key in sections)]
-    named = checked(Experiment, written, where=str(path))
+    of_run = names_in(dict(written)) if path.name == RunFile.CONFIG else ()
+    named = checked(experiment_schema(*of_run), written, where=str(path))
     names = [name for name, _ in named]
     for name in names:
         if names.count(name) > 1:
@@ -138,14 +141,7 @@ def check_experiment(config: Experiment) -> None:
         raise InputError("strategy=random does not choose a width; set skeleton.channels to a number.")
     if search.strategy == "random" and limits and search.random.macs:
         raise InputError("search.random.macs and search.budget cannot be combined; remove one.")
-    if search.latency and search.precision != 32:
-        raise InputError(
-            f"search.latency uses times measured in fp32 and cannot be combined with search.precision={search.precision}; remove one."
-        )
-    if not search.latency and (search.cost.latency or "latency" in limits):
-        raise InputError(
-            "a price or budget for latency needs search.latency=FILE, a table written by rapdarts measure."
-        )
+    _check_latency(config)
     check_data_settings(config.data)
     check_device(config.device)
 
@@ -161,13 +157,39 @@ def check_data_settings(data: DataConfig) -> None:
         )
 
 
+def _check_latency(config: Experiment) -> None:
+    """Raise InputError if latency is priced or bounded in a way that cannot be measured or looked up."""
+    search = config.search
+    if (search.latency or wants_latency(search)) and search.precision != 32:
+        raise InputError(
+            f"latency is measured in fp32 and cannot be combined with search.precision={search.precision}; remove one."
+        )
+    if wants_latency(search) and not search.latency:
+        if config.skeleton.channels == 0:
+            raise InputError(
+                "skeleton.channels=auto cannot be used with a price or a budget on latency, which is measured at one width; give a"
+                " number."
+            )
+        if search.latency_of:
+            raise InputError(
+                f"search.latency_of={search.latency_of} names a device, but search.latency names no table that was measured there;"
+                " add search.latency=FILE."
+            )
+
+
+def wants_latency(search: SearchConfig) -> bool:
+    """Return whether a search, or a random baseline, which has no prices, needs a latency table."""
+    priced = search.cost.latency > 0 and search.strategy != "random"
+    return priced or search.budget.latency is not None
+
+
 def experiment_of_run(folder: Path) -> Experiment:
     """Return the configuration saved in a run folder. Raises InputError if there is none."""
     file = folder / RunFile.CONFIG
     if not os.path.isfile(file):
         raise InputError(f"{shorten(str(folder))} is not a run folder: it has no config.yaml.")
-    pairs = list(read_yaml(file))
-    return parse_settings(Experiment, [*(OLDER | dict(pairs)).items()], where=str(file))
+    pairs = OLDER | dict(read_yaml(file))
+    return parse_settings(experiment_schema(*names_in(pairs)), [*pairs.items()], where=str(file))
 
 
 def experiment_of_alphas(file: Path, needed: bool) -> Experiment:
@@ -181,7 +203,9 @@ def config_digest(config: Experiment) -> str:
     import hashlib  # importing it takes longer than resolving an experiment
 
     lines = [
-        f"{key.name}={_digested(key, get(config, key.name))!r}" for key in keys(Experiment) if key.name not in HARMLESS
+        f"{key.name}={_digested(key, get(config, key.name))!r}"
+        for key in keys(type(config))
+        if key.name not in HARMLESS
     ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

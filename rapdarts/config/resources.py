@@ -69,9 +69,9 @@ RESOURCES = {
             whole=True,
             additive=True,
             count="count.activations",
-            convention="outputs of convolutions and linear layers for one image",
-            price="price of the outputs of convolutions and linear layers",
-            budget="largest number of outputs of convolutions and linear layers per image, such as 9M",
+            convention="outputs of convolutions, linear layers and products of activations for one image",
+            price="price of the outputs of convolutions, linear layers and products of activations",
+            budget="largest number of outputs of convolutions, linear layers and products of activations per image, such as 9M",
         ),
         Resource(
             "traffic",
@@ -100,8 +100,8 @@ RESOURCES = {
             additive=True,
             count="",
             convention="time of a forward pass, predicted from a latency table written by rapdarts measure",
-            price="price of the time of a forward pass; needs search.latency",
-            budget="longest time of a forward pass, such as 8ms; needs search.latency",
+            price="price of the time of a forward pass, from search.latency, else measured first",
+            budget="longest time of a forward pass, such as 8ms; from search.latency, else measured first",
         ),
         Resource(
             "peak_memory",
@@ -118,6 +118,15 @@ RESOURCES = {
 """Every resource that can be counted or measured. Prices, budgets, counts and cost tables all follow this table: a new
 resource needs one entry here and a function in rapdarts.cost."""
 
+NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+"""Pattern of the name of a resource of the user's own."""
+
+
+def unit_of(resource: str) -> str:
+    """Return the unit of a resource; those of the user's own have none."""
+    return RESOURCES[resource].unit if resource in RESOURCES else ""
+
+
 PREFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 BYTES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 PARTS = {"": 1.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "n": 1e-9, "p": 1e-12}
@@ -129,7 +138,7 @@ def amount(text: str, resource: str, key: str) -> float:
 
     Raises InputError, naming `key`, for an unknown unit, and for anything but a positive number.
     """
-    unit = RESOURCES[resource].unit
+    unit = unit_of(resource)
     prefixes = PARTS if unit in ("J", "s") else BYTES if unit == "B" else PREFIXES
     match = re.fullmatch(r"\s*([-+]?[0-9]+(?:_[0-9]+)*\.?[0-9]*(?:[eE][-+]?[0-9]{1,3})?)\s*([A-Za-zµ]*)\s*", text)
     if match is None:
@@ -151,7 +160,7 @@ def amount(text: str, resource: str, key: str) -> float:
 
 def example(resource: str) -> str:
     """Return two examples of how to write an amount of a resource."""
-    return {"": "3.0M or 3e6", "B": "12MB or 12e6", "J": "2mJ or 0.002", "s": "8ms or 0.008"}[RESOURCES[resource].unit]
+    return {"": "3.0M or 3e6", "B": "12MB or 12e6", "J": "2mJ or 0.002", "s": "8ms or 0.008"}[unit_of(resource)]
 
 
 def within(limits: Mapping[str, float]) -> str:
@@ -161,7 +170,7 @@ def within(limits: Mapping[str, float]) -> str:
 
 def compact(value: float, resource: str) -> str:
     """Return the shortest text that `amount` reads back to exactly this value: 3M, 12MB, 8ms."""
-    unit = RESOURCES[resource].unit
+    unit = unit_of(resource)
     prefixes = PARTS if unit in ("J", "s") else {name: PREFIXES[name] for name in ("", "k", "M", "G")}
     texts = [f"{value / factor:.12g}{prefix}{unit}" for prefix, factor in prefixes.items()]
     exact = [text for text in texts if amount(text, resource, resource) == value]
@@ -170,7 +179,9 @@ def compact(value: float, resource: str) -> str:
 
 def show(value: float, resource: str) -> str:
     """Return an amount for display: counts and bytes to the last digit, times and energies in a suitable unit."""
-    unit = RESOURCES[resource].unit
+    unit = unit_of(resource)
+    if resource not in RESOURCES and not float(value).is_integer():
+        return f"{value:,.6g}"
     if unit not in ("J", "s"):
         return f"{value:,.0f}{' ' + unit if unit else ''}"
     for prefix in ("n", "µ", "m", ""):
@@ -182,7 +193,7 @@ def show(value: float, resource: str) -> str:
 
 def in_words(name: str, cost: float) -> str:
     """Return a cost with the name of its resource: 100,000 params, or 12,000 B (bytes)."""
-    return f"{show(cost, name)} ({name})" if RESOURCES[name].unit else f"{show(cost, name)} {name}"
+    return f"{show(cost, name)} ({name})" if unit_of(name) else f"{show(cost, name)} {name}"
 
 
 def used_line(name: str, share: float, budget: float) -> str:

@@ -20,35 +20,47 @@ from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config import key_values
 from rapdarts.config.experiment import HardwareConfig
 from rapdarts.config.resources import RESOURCES
-from rapdarts.cost.trace import Image, remembering, trace
-from rapdarts.errors import InputError
+from rapdarts.config.shapes import Inputs
+from rapdarts.cost.fast_shapes import parts_of
+from rapdarts.cost.trace import remembering, trace
+from rapdarts.errors import InputError, shorten
 from rapdarts.networks.derived import DerivedNetwork
 
-Counter = Callable[[nn.Module, Image], float]
+Counter = Callable[[nn.Module, Inputs], float]
 """A function that counts one resource of a network for an input shape."""
 
 HOROWITZ_45NM = HardwareConfig()
 
 
-def macs(network: nn.Module, image: Image) -> int:
-    """Return the multiply-accumulates for one image: half the FLOPs that PyTorch counts.
+def macs(network: nn.Module, image: Inputs) -> int:
+    """Return the multiply-accumulates for one image: half the FLOPs that PyTorch counts, and those that it has no formula for.
 
-    Convolutions, linear layers and products of activations are counted, without their biases.
+    Convolutions, linear layers and products of activations are counted, without their biases. Products of elements, such as
+    gates, and products of weights alone are not. A complex product counts as four.
     """
     return sum(op.macs for op in trace(network, image).ops)
 
 
-def params(network: nn.Module, image: Image) -> int:
-    """Return the number of parameters, including those of batch norms but no buffers."""
-    return sum(parameter.numel() for parameter in network.parameters())
+def not_counted(network: nn.Module, image: Inputs) -> dict[str, list[str]]:
+    """Return the operations that multiply tensors but that `macs` has no formula for: their names, each with its layers in order."""
+    found: dict[str, list[str]] = {}
+    for op in trace(network, image).ops:
+        if op.uncounted:
+            found.setdefault(op.uncounted, []).append(op.layer)
+    return found
 
 
-def weight_bytes(network: nn.Module, image: Image, precision: int = 32) -> int:
+def params(network: nn.Module, image: Inputs) -> int:
+    """Return the number of parameters, including those of batch norms but no buffers; a complex one counts as two."""
+    return sum(parameter.numel() * parts_of(parameter) for parameter in network.parameters())
+
+
+def weight_bytes(network: nn.Module, image: Inputs, precision: int = 32) -> int:
     """Return the bytes of the weights, without buffers: `params` x precision / 8."""
     return params(network, image) * precision // 8
 
 
-def activations(network: nn.Module, image: Image) -> int:
+def activations(network: nn.Module, image: Inputs) -> int:
     """Return the number of output elements for one image (Radosavovic et al. 2020, section 3.1).
 
     The outputs of convolutions, linear layers and products of activations are counted.
@@ -56,17 +68,22 @@ def activations(network: nn.Module, image: Image) -> int:
     return sum(op.size for op in trace(network, image).ops if op.macs)
 
 
-def traffic(network: nn.Module, image: Image, precision: int = 32) -> int:
+def traffic(network: nn.Module, image: Inputs, precision: int = 32) -> int:
     """Return the bytes moved for one image: every operation reads its inputs and weights and writes its output once.
 
     Batch norms and pointwise functions of one tensor, including their weights, are folded into neighbouring operations.
     Views and concatenations move nothing.
     """
-    ops = [op for op in trace(network, image).ops if not op.free]
-    return sum(sum(elements for _, elements in op.reads) + op.weights + op.size for op in ops) * precision // 8
+    run = trace(network, image)
+    moved = 0
+    for op in run.ops:
+        if not op.free:
+            moved += sum(elements for _, elements in op.reads) + op.weights
+            moved += op.size + sum(run.sizes[number] for number in op.also)
+    return moved * precision // 8
 
 
-def energy(network: nn.Module, image: Image, precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM) -> float:
+def energy(network: nn.Module, image: Inputs, precision: int = 32, hardware: HardwareConfig = HOROWITZ_45NM) -> float:
     """Return the joules for one image: MACs x (multiply + add), plus one DRAM read of every weight."""
     return sum(joules(macs(network, image), params(network, image), precision, hardware))
 
@@ -111,7 +128,7 @@ def additive(counters: Mapping[str, Counter]) -> dict[str, Counter]:
 ADDITIVE = additive(COUNTERS)
 
 
-def count(network: nn.Module, image: Image, resources: Mapping[str, Counter] = COUNTERS) -> dict[str, float]:
+def count(network: nn.Module, image: Inputs, resources: Mapping[str, Counter] = COUNTERS) -> dict[str, float]:
     """Return the cost of a network by resource."""
     with remembering():
         return {name: resource(network, image) for name, resource in resources.items()}
@@ -141,8 +158,13 @@ def deployment_of(genotype: Genotype) -> tuple[int, HardwareConfig]:
     """
     provenance = genotype.provenance
     precision, hardware = provenance.get("precision", 32), provenance.get("hardware", {})
-    if precision not in (32, 16, 8) or not isinstance(hardware, dict):
+    if isinstance(precision, bool) or precision not in (32, 16, 8):
         raise InputError(f"the genotype's provenance has precision {precision!r}; it must be 32, 16 or 8 bits.")
+    if not isinstance(hardware, dict):
+        raise InputError(
+            f"the genotype's provenance has hardware {shorten(repr(hardware))}; it must be an object of energies, such as"
+            ' {"mac_32": 4.6}.'
+        )
     return precision, key_values.parse_settings(
         HardwareConfig, list(hardware.items()), where="the hardware in the genotype's provenance"
     )

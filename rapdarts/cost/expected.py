@@ -18,8 +18,10 @@ from torch import Tensor
 
 from rapdarts.architecture.genotype import Genotype, one_hot, random_genotype
 from rapdarts.architecture.space import Mixing, SearchSpace, Skeleton
-from rapdarts.cost.count import ADDITIVE, COUNTED, Counter, count, count_derived
+from rapdarts.config.resources import RESOURCES
+from rapdarts.cost.count import ADDITIVE, COUNTED, Counter, count, count_derived, not_counted
 from rapdarts.cost.expected_peak import ExpectedPeak
+from rapdarts.cost.trace import remembering
 from rapdarts.errors import InputError
 
 
@@ -53,7 +55,17 @@ class PriceTable:
                     "a price table needs cells that concatenate all their nodes."
                 )
         costs = choice_costs(self.resources, self.fixed, self.prices, chosen)
-        return {name: round(cost) if name in COUNTED else cost for name, cost in costs.items()}
+        return {name: round(cost) if name in self.whole else cost for name, cost in costs.items()}
+
+    @property
+    def whole(self) -> frozenset[str]:
+        """The resources whose amounts are whole numbers."""
+        own = {
+            name
+            for name, fixed, added in zip(self.resources, self.fixed, self.prices, strict=True)
+            if name not in RESOURCES and np.array_equal(np.append(fixed, added), np.round(np.append(fixed, added)))
+        }
+        return COUNTED | own
 
     def expected(self, mixing: Mixing) -> Tensor:
         """Return E[cost] (resources,) float64 of a mixing (kinds, edges, primitives); equal to `exact` if the mixing is one-hot."""
@@ -198,14 +210,23 @@ def price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, 
     """
     prices = np.zeros((len(resources), len(space.kinds), len(space.edges), len(space.primitives)))
     counted: dict[tuple[str, int, int, tuple[int, int]], list[float]] = {}
+    missing: dict[str, dict[str, list[str]]] = {}
     for place in places(space, skeleton):
         if place.build not in counted:
             with torch.device("meta"):
                 primitive = space.primitives[place.name](place.channels, place.stride, True)
-            counted[place.build] = list(count(primitive, (place.channels, *place.size), resources).values())
+            image = (place.channels, *place.size)
+            with remembering():
+                counted[place.build] = list(count(primitive, image, resources).values())
+                missing.setdefault(place.name, {}).update(not_counted(primitive, image))
         prices[:, place.kind, place.edge, place.column] += counted[place.build]
 
     example = random_genotype(space, np.random.default_rng(0))
     whole = np.array(list(count_derived(example, space, skeleton, resources).values()), dtype=np.float64)
     fixed = whole - (prices * one_hot(space, example)).sum((1, 2, 3))
-    return PriceTable(space, skeleton, tuple(resources), fixed, prices)
+    notes = [
+        f"the MACs of {name} lack {', '.join(operations)}, for want of a formula"
+        for name, operations in missing.items()
+        if operations
+    ]
+    return PriceTable(space, skeleton, tuple(resources), fixed, prices, tuple(notes))

@@ -71,8 +71,8 @@ class _Cells:
     """The cells of one kind: P contexts, E edges, O primitives, N nodes, S states (the inputs, then the nodes), T instants.
 
     The instants are, in this order: each edge while its primitive still reads its input; each edge after that; the first
-    sum of each node; its second sum, if it has one (a third holds less); and the preprocessing of the newer input, which
-    runs before all others.
+    sum of each node (later sums work in place, as this one does unless both of its terms are states that are needed
+    again); and the preprocessing of the newer input, which runs before all others.
     """
 
     def __init__(self, space: SearchSpace, contexts: list[CellContext], device: torch.device) -> None:
@@ -80,10 +80,10 @@ class _Cells:
             return torch.tensor(values, dtype=torch.float64, device=device)
 
         edges, states = list(enumerate(space.edges)), range(space.inputs + space.nodes)
-        sums = [(node, terms) for terms in (2, 3) for node in range(space.nodes) if space.edges_kept(node) >= terms]
+        sums = [node for node in range(space.nodes) if space.edges_kept(node) > 1]
         # For each instant: the current node, the current edge (-1: none), whether it reads its input, the next edge.
         instants = [(node, edge, reads, edge + 1) for reads in (True, False) for edge, (node, _) in edges]
-        instants += [(node, -1, False, space.edges_into(node).stop) for node, _ in sums]
+        instants += [(node, -1, False, space.edges_into(node).stop) for node in sums]
         instants += [(1 - space.inputs, -1, False, 0)]  # when only one state exists
         self.later = tensor([[edge >= first for edge, _ in edges] for *_, first in instants])
         self.reads = tensor([[reads and edge == now for edge, _ in edges] for _, now, reads, _ in instants])
@@ -91,7 +91,7 @@ class _Cells:
             [[to == node and now != edge < first for edge, (to, _) in edges] for node, now, _, first in instants]
         )
         self.before = tensor([[to == node and other < edge for other, (to, _) in edges] for edge, (node, _) in edges])
-        self.second = tensor([0] * (2 * len(edges)) + [terms - 2 for _, terms in sums] + [0])[:, None]
+        self.adds = tensor([[to == node for _, (to, _) in edges] for node in sums])
         self.leaves = tensor([[source == state for _, (_, source) in edges] for state in states])
         self.exists = tensor([[state < space.inputs + node for state in states] for node, *_ in instants])
         self.concatenated = torch.tensor([state in space.outputs for state in states], device=device)
@@ -99,32 +99,53 @@ class _Cells:
 
         profiles = _edge_profiles(space, contexts)
         self.in_place = tensor([[of.in_place for of in edge] for edge in profiles[0]])
+        self.partial = tensor([[[of.partial for of in edge] for edge in edges_of] for edges_of in profiles])
         beside = tensor([[[(of.reading, of.after) for of in edge] for edge in edges_of] for edges_of in profiles])
         self.beside = beside.permute(3, 1, 2, 0)
         self.sizes = tensor([[at.state if state < space.inputs else at.result for at in contexts] for state in states])
         self.kept = tensor([at.newer * at.kept for at in contexts])
-        # For each sum: its result, and the result of the sum before it.
-        between = [[at.result * (terms - 1) for at in contexts] for _, terms in sums]
-        self.between = tensor([*between, [_newer_peak(space, at) for at in contexts]])
+        self.preprocessed = tensor([[_newer_peak(space, at) for at in contexts]])
 
     def __call__(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Return the most elements held, given `chosen` (E, O): on each edge with each primitive, (E, O), and at all other instants."""
         present, in_place = chosen.sum(-1), (chosen * self.in_place).sum(-1)
-        # At its second sum a node has freed its first two terms: those with fewer than two edges before them.
-        third = (self.before @ present - 1).clamp(0, 1)
-        waits = self.waits * (1 - self.second * (1 - third))
+        later = self.later * present
         # (T, E): the probability that an edge needs its state.
-        needed = self.later * present + waits * in_place + self.reads
-        held = 1 - _product(1 - needed[:, None] * self.leaves)  # (T, S)
-        held = torch.where(self.concatenated, 1.0, held) * self.exists
+        needed = later + self.waits * in_place + self.reads
+        held = self._held(needed) * self.exists  # (T, S)
         new = present - in_place  # a primitive that works in place has no result of its own
         if self.alone:  # the first node is the result of its only edge, or the input itself if that edge works in place
             node = held[:, 1:2]
             held = torch.cat([1 - (1 - held[:, :1]) * (1 - in_place[0] * node), new[0] * node, held[:, 2:]], 1)
-        amount = self.kept + held @ self.sizes + (waits @ new)[:, None] * self.sizes[-1]  # (T, P)
-        on_edges, others = amount.split([2 * len(present), len(self.between)])
+        amount = self.kept + held @ self.sizes + (self.waits @ new)[:, None] * self.sizes[-1]  # (T, P)
+        on_edges, others = amount.split([2 * len(present), len(self.adds) + 1])
         by_edge = (on_edges.view(2, len(present), 1, -1) + self.beside).amax((0, 3))
-        return by_edge, (others + self.between).amax()
+        sums = self._new_results(chosen, later[2 * len(present) : -1]) * self.sizes[-1]
+        return by_edge, (others + torch.cat([sums, self.preprocessed])).amax()
+
+    def _held(self, needed: Tensor) -> Tensor:
+        """Return the probability that each state is held (T, S), given that of each edge to need its state (T, E)."""
+        held = 1 - _product(1 - needed[:, None] * self.leaves)
+        return torch.where(self.concatenated, 1.0, held)
+
+    def _new_results(self, chosen: Tensor, later: Tensor) -> Tensor:
+        """Return the probability that each first sum needs memory for its result (sums, P).
+
+        It does if both terms are states, or parts of states, that it must not overwrite. `later` (sums, E) is the
+        probability that an edge reads its state after the sum.
+        """
+        present, in_place = chosen.sum(-1), (chosen * self.in_place).sum(-1)
+        partial = (chosen * self.partial).sum(-1)  # (P, E)
+        survives = self._held(later)
+        if self.alone:  # the input and the first node may be the same
+            first = 1 - (1 - survives[:, :1]) * (1 - in_place[0] * survives[:, 1:2])
+            node = in_place[0] * first + (1 - in_place[0]) * survives[:, 1:2]
+            survives = torch.cat([first, node, survives[:, 2:]], 1)
+        stays = (survives @ self.leaves)[:, None]  # (sums, 1, E)
+        stuck = stays * in_place + (1 - stays) * partial
+        # The first two terms of a node are those with fewer than two edges before them.
+        terms = stuck * (1 - (self.before @ present - 1).clamp(0, 1)) * self.adds[:, None]
+        return (terms.sum(-1) ** 2 - (terms**2).sum(-1)) / 2  # the pairs of two such terms
 
 
 def _product(x: Tensor) -> Tensor:
@@ -177,12 +198,13 @@ def _contexts(space: SearchSpace, skeleton: Skeleton) -> list[CellContext]:
 class Profile:
     """The most elements that a module holds besides its input: while it still reads the input, and after that.
 
-    `in_place` is True if its output is its input or a part of it.
+    `in_place` is True if its output is its input or a part of it, and `partial` if it is only a part.
     """
 
     reading: int
     after: int
     in_place: bool
+    partial: bool
 
 
 def _profile(module: nn.Module, image: Image) -> Profile:
@@ -191,7 +213,9 @@ def _profile(module: nn.Module, image: Image) -> Profile:
     reading, after = [0], [0]
     for whole, elements in zip(live(run), beside, strict=True):
         (reading if whole > elements else after).append(elements)
-    return Profile(max(reading), max(after), run.output == 0)
+    in_place = run.output == 0
+    partial = in_place and bool(run.ops) and run.ops[-1].size < run.sizes[0]
+    return Profile(max(reading), max(after), in_place, partial)
 
 
 def _edge_profiles(space: SearchSpace, contexts: list[CellContext]) -> list[list[list[Profile]]]:

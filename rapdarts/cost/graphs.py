@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +22,20 @@ class GraphCosts(NetworkCosts):
 
     def to_json(self) -> dict[str, Any]:
         """Return the known costs as JSON values."""
-        return {"target": self.name, **self.costs, "input": self.image, "classes": self.classes, "layers": []}
+        return {
+            "target": self.name,
+            **self.costs,
+            "input": self.image,
+            "classes": self.classes,
+            "not_counted": dict(self.not_counted),
+            "layers": [],
+        }
 
 
-def graph_costs(name: str, image: Image, classes: int, costs: dict[str, float]) -> GraphCosts:
-    """Return the costs of a graph from images (channels, height, width) to `classes` logits."""
+def graph_costs(
+    name: str, image: Image, classes: int, costs: dict[str, float], not_counted: Mapping[str, Sequence[str]]
+) -> GraphCosts:
+    """Return the costs of a graph from images (channels, height, width) to `classes` logits; `not_counted` as in `NetworkCosts`."""
     return GraphCosts(
         name=name,
         image=image,
@@ -37,4 +47,5 @@ def graph_costs(name: str, image: Image, classes: int, costs: dict[str, float]) 
         modules=[],
         macs_with_bn_relu=0,
         thop="a graph has no modules",
+        not_counted=not_counted,
     )

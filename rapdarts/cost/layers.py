@@ -6,17 +6,22 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from rapdarts.architecture.space import Skeleton
 from rapdarts.config.experiment import HardwareConfig
 from rapdarts.config.resources import RESOURCES
-from rapdarts.cost.count import joules, resources
-from rapdarts.cost.trace import FastShapes, Image, Op, remembering, trace
+from rapdarts.config.shapes import Inputs, each
+from rapdarts.cost.count import Counter, joules, not_counted, resources
+from rapdarts.cost.fast_shapes import FastShapes, parts_of
+from rapdarts.cost.quantized import bytes_in_int8_file
+from rapdarts.cost.recorder import Op
+from rapdarts.cost.trace import remembering, trace
 
 LAYERS = ("conv", "linear", "matmul", "pool")
 """Kinds of operations that have their own row."""
@@ -60,15 +65,15 @@ class Row:
 class CountedNetwork(Protocol):
     """A network whose costs can be counted, such as a deployment blueprint.
 
-    `image` is (channels, height, width). `classes` is 0 if it has to be read from the network's output. `build` is
-    called with the meta device as default, so that it allocates no weights.
+    `image` is (channels, height, width), or the shapes of several inputs. `classes` is 0 if it has to be read from the
+    network's output. `build` is called with the meta device as default, so that it allocates no weights.
     """
 
     @property
     def name(self) -> str: ...
 
     @property
-    def image(self) -> Image: ...
+    def image(self) -> Inputs: ...
 
     @property
     def classes(self) -> int: ...
@@ -81,12 +86,14 @@ class NetworkCosts:
     """Costs of a network at a precision of weights and activations in bits, on hardware with given energies.
 
     `modules` are the rows by module. `thop` is the number of MACs that the package thop counts, or the reason why it
-    fails. For a genotype's network, `skeleton` is its skeleton, `auxiliary` the number of parameters of the auxiliary
-    head that training adds, and `known_accuracy` the published test accuracy (0 to 1) of its cell by data set, or None.
+    fails. `not_counted` names the operations that `macs` has no formula for, each with its layers. `int8_file` is the
+    number of bytes that an 8-bit ONNX file keeps in weights, if the precision is 8. For a genotype's network, `skeleton` is
+    its skeleton, `auxiliary` the number of parameters of the auxiliary head that training adds, and `known_accuracy` the
+    published test accuracy (0 to 1) of its cell by data set, or None.
     """
 
     name: str
-    image: Image
+    image: Inputs
     classes: int
     precision: int
     hardware: HardwareConfig
@@ -95,6 +102,8 @@ class NetworkCosts:
     modules: list[Row]
     macs_with_bn_relu: int
     thop: int | str
+    not_counted: Mapping[str, Sequence[str]]
+    int8_file: int | None = None
     skeleton: Skeleton | None = None
     auxiliary: int = 0
     known_accuracy: Mapping[str, float] | None = None
@@ -126,6 +135,9 @@ class NetworkCosts:
         head |= {"input": self.image, "classes": self.classes}
         head |= {"precision": self.precision, "hardware": self.hardware.name}
         head |= {"macs_with_bn_relu": self.macs_with_bn_relu, "thop_macs": self.figures["thop_macs"]}
+        head["not_counted"] = dict(self.not_counted)
+        if self.int8_file is not None:
+            head["bytes_in_int8_file"] = self.int8_file
         return head | ({"thop_error": self.thop} if isinstance(self.thop, str) else {}) | tail
 
     def _row(self, row: Row) -> dict[str, Any]:
@@ -172,8 +184,11 @@ def network_costs(
     skeleton: Skeleton | None = None,
     auxiliary: int = 0,
     known_accuracy: Mapping[str, float] | None = None,
+    own: Mapping[str, Counter] = MappingProxyType({}),
 ) -> NetworkCosts:
     """Count a network layer by layer; `skeleton`, `auxiliary` and `known_accuracy` are copied to the result.
+
+    `own` are counters of the user's own resources.
 
     Raises InputError, naming the layer, if the network cannot take the image.
     """
@@ -181,8 +196,10 @@ def network_costs(
         network = subject.build()
     image = subject.image
     with remembering():
-        costs = {name: resource(network, image) for name, resource in resources(precision, hardware).items()}
-        run = trace(network, image)
+        counters = {**resources(precision, hardware), **own}
+        costs = {name: resource(network, image) for name, resource in counters.items()}
+        run, missing = trace(network, image), not_counted(network, image)
+        int8_file = bytes_in_int8_file(network, image) if precision == 8 else None
     rows = rows_of(network, run.ops)
     norms, relus = (sum(op.size for op in run.ops if op.kind == kind) for kind in ("norm", "relu"))
     return NetworkCosts(
@@ -196,6 +213,8 @@ def network_costs(
         by_module(network, rows, run.ops),
         int(costs["macs"]) + 2 * norms + relus,
         second_opinion(network, image),
+        missing,
+        int8_file,
         skeleton,
         auxiliary,
         known_accuracy,
@@ -213,10 +232,10 @@ def rows_of(network: nn.Module, ops: Iterable[Op]) -> list[Row]:
     early = 0
     for op in ops:
         mine = [left.pop(name) for name in op.parameters if name in left]
-        params = sum(parameter.numel() for parameter in mine)
+        params = _sizes(mine)
         own = bool(mine) and not op.free and not (rows and rows[-1].layer == op.layer)
         if op.kind in LAYERS or own:
-            biases = sum(parameter.numel() for parameter in mine if parameter.dim() < 2)
+            biases = _sizes(parameter for parameter in mine if parameter.dim() < 2)
             weights, biases = (params - biases, biases) if op.macs else (0, 0)
             rows.append(Row(op.layer, op.kind, op.shape[1:], op.size, params + early, weights, biases, op.macs))
             early = 0
@@ -224,8 +243,12 @@ def rows_of(network: nn.Module, ops: Iterable[Op]) -> list[Row]:
             rows[-1] = replace(rows[-1], params=rows[-1].params + params)
         else:
             early += params
-    rest = early + sum(parameter.numel() for parameter in left.values())
+    rest = early + _sizes(left.values())
     return [*rows, Row(REST, "other", (), 0, rest, 0, 0, 0)] if rest else rows
+
+
+def _sizes(parameters: Iterable[Tensor]) -> int:
+    return sum(parameter.numel() * parts_of(parameter) for parameter in parameters)
 
 
 def by_module(network: nn.Module, rows: Sequence[Row], ops: Iterable[Op]) -> list[Row]:
@@ -250,11 +273,11 @@ def module_of(network: nn.Module, layer: str) -> str:
     return layer
 
 
-def second_opinion(network: nn.Module, image: Image) -> int | str:
+def second_opinion(network: nn.Module, image: Inputs) -> int | str:
     """Return the MACs of convolutions and linear layers that thop counts on a copy without weights, or the reason why it fails."""
     tensors = list(chain(network.parameters(), network.buffers()))
     dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
-    pixels = torch.empty(1, *image, dtype=dtype, device="meta")
+    pixels = tuple(torch.empty(1, *shape, dtype=dtype, device="meta") for shape in each(image))
     bare = {id(tensor): nn.Parameter(tensor.detach().to("meta"), requires_grad=False) for tensor in tensors}
     try:
         import thop
@@ -263,7 +286,7 @@ def second_opinion(network: nn.Module, image: Image) -> int | str:
         twin = copy.deepcopy(network, bare)
         free = {kind: _count_nothing for kind in register_hooks if not issubclass(kind, (_ConvNd, nn.Linear))}
         with FastShapes():
-            return round(thop.profile(twin, (pixels,), custom_ops=free, verbose=False)[0])
+            return round(thop.profile(twin, pixels, custom_ops=free, verbose=False)[0])
     except Exception as error:
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 

@@ -122,7 +122,7 @@ def measure(
         torch.manual_seed(seed)
         images = torch.randn(batch, *skeleton.image)
         jobs = [
-            _job(_settled(DerivedNetwork(genotype, space, skeleton), skeleton.image), images, device)
+            _job(settled(DerivedNetwork(genotype, space, skeleton), skeleton.image), images, device)
             for genotype in genotypes
         ]
         builds = {build: space.primitives[build[0]](build[1], build[2], True) for build in builds_of(space, skeleton)}
@@ -145,7 +145,7 @@ def measure(
     return LatencyTable(space.name, skeleton, *facts, rounded(scale), rounded(fixed), timings, check)
 
 
-def _settled(network: nn.Module, image: Image) -> nn.Module:
+def settled(network: nn.Module, image: Image) -> nn.Module:
     """Return the network after its batch norms have collected statistics of images, as in a trained network.
 
     With untrained batch norms, activations shrink from cell to cell until arithmetic on them is unrealistically slow.

@@ -8,11 +8,13 @@ import torch
 
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config import key_values
-from rapdarts.config.experiment import HardwareConfig, SearchConfig
+from rapdarts.config.experiment import HardwareConfig, SearchConfig, budget_limits
+from rapdarts.config.resources import RESOURCES
 from rapdarts.cost.count import Counter, additive, resources
-from rapdarts.cost.expected import PriceTable, price_table
+from rapdarts.cost.expected import PriceTable
+from rapdarts.cost.latency import LatencyTable, with_latency
 from rapdarts.cost.latency import read_latency_table as read_latency
-from rapdarts.cost.latency import with_latency
+from rapdarts.cost.own_resources import full_price_table
 from rapdarts.errors import InputError
 from rapdarts.files.yaml import read_yaml
 
@@ -21,7 +23,8 @@ def read_hardware(path: str) -> HardwareConfig:
     """Return the hardware energies in a file, or the defaults for an empty path. Raises InputError if the file is not a hardware table."""
     if not path:
         return HardwareConfig()
-    return key_values.parse_settings(HardwareConfig, [("name", Path(path).stem), *read_yaml(Path(path))], where=path)
+    settings = read_yaml(Path(path), example="mac_32: 4.6")
+    return key_values.parse_settings(HardwareConfig, [("name", Path(path).stem), *settings], where=path)
 
 
 def counters(settings: SearchConfig) -> dict[str, Counter]:
@@ -29,16 +32,37 @@ def counters(settings: SearchConfig) -> dict[str, Counter]:
     return resources(settings.precision, read_hardware(settings.hardware))
 
 
+def check_priced(settings: SearchConfig, space: SearchSpace, table: PriceTable) -> None:
+    """Raise InputError for a price or a budget on a resource that a price table lacks because it is not defined or does not add up."""
+    limits = budget_limits(settings.budget)
+    for name in {**{name: 0 for name, price in vars(settings.cost).items() if price}, **limits}:
+        if name in table.resources or name in RESOURCES:
+            continue
+        if name not in space.resources:
+            raise InputError(
+                f"the resource {name} is not defined: name the file with RESOURCES = {{{name!r}: function}} with --space."
+            )
+        why = next(note for note in table.notes if note.startswith(f"{name} does not add up"))
+        raise InputError(f"{why}; leave out {'budget' if name in limits else 'cost'}.{name}.")
+
+
 def prices(
-    settings: SearchConfig, space: SearchSpace, skeleton: Skeleton, device: torch.device | None = None
+    settings: SearchConfig,
+    space: SearchSpace,
+    skeleton: Skeleton,
+    device: torch.device | None = None,
+    measured: LatencyTable | None = None,
 ) -> PriceTable:
     """Return the prices of every choice at the deployment skeleton, in all additive resources.
 
-    Latency is included if the settings name a latency table. Raises InputError if a hardware or latency table is
-    invalid, or if the latency table was measured for another skeleton or on another device than `device`. With
-    `search.latency_of`, it must have been measured on the device of that name instead.
+    Latency is included if the settings name a latency table, or if `measured` is one that was measured for this purpose.
+    Raises InputError if a hardware or latency table is invalid, or if the latency table was measured for another skeleton or
+    on another device than `device`. With `search.latency_of`, it must have been measured on the device of that name instead.
     """
-    table = price_table(space, skeleton, additive(counters(settings)))
+    table = full_price_table(space, skeleton, additive(counters(settings)))
+    check_priced(settings, space, table)
+    if measured is not None:
+        return with_latency(table, measured)
     if not settings.latency:
         return table
     latency = read_latency(Path(settings.latency))

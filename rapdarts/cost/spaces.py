@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from rapdarts.architecture.genotype import random_genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import HardwareConfig
-from rapdarts.cost.count import COUNTED, additive, count, count_derived, params, resources
-from rapdarts.cost.expected import PriceTable, price_table
+from rapdarts.cost.count import additive, count, count_derived, params, resources
+from rapdarts.cost.expected import PriceTable
+from rapdarts.cost.own_resources import full_price_table
 from rapdarts.cost.peak_memory import peak_memory
 from rapdarts.cost.penalty import uniform_mixing
 from rapdarts.cost.trace import Image
@@ -35,7 +36,7 @@ def space_prices(space: SearchSpace, skeleton: Skeleton, precision: int, hardwar
     `precision` is that of weights and activations, in bits. `floor` and `ceiling` are taken for each resource
     separately, over all genotypes with any number of skips.
     """
-    table = price_table(space, skeleton, additive(resources(precision, hardware)))
+    table = full_price_table(space, skeleton, additive(resources(precision, hardware)))
     mixture = uniform_mixing(space.mask)
     rng = np.random.default_rng(0)
     drawn = drawn_costs(table, DRAWN, rng)
@@ -60,13 +61,14 @@ def space_prices(space: SearchSpace, skeleton: Skeleton, precision: int, hardwar
         "prices": {name: price(table, column) for name, column in space.columns.items()},
         "supernet": {"params": params(supernet, skeleton.image)},
         "peak_memory": {"n": BUILT, "seed": 0, "min": min(peaks), "max": max(peaks)},
+        "notes": list(table.notes),
     }
 
 
 def amounts(table: PriceTable, totals: np.ndarray) -> Amounts:
     """Return totals (resources,) by name, as integers for counted resources."""
     values = zip(table.resources, totals.tolist(), strict=True)
-    return {name: round(value) if name in COUNTED else value for name, value in values}
+    return {name: round(value) if name in table.whole else value for name, value in values}
 
 
 def extreme(table: PriceTable, most_expensive: bool) -> np.ndarray:

@@ -16,6 +16,7 @@ from rapdarts.architecture.reading import parse_genotype_json
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.experiment import RetrainConfig
 from rapdarts.cost.count import COUNTERS, Counter, count, resources_of
+from rapdarts.cost.own_resources import own_counters
 from rapdarts.cost.trace import Image
 from rapdarts.deploy.space_lookup import Space, find_space
 from rapdarts.networks.derived import DerivedNetwork
@@ -112,7 +113,7 @@ class DerivedBlueprint(Blueprint):
 
     @property
     def counters(self) -> Mapping[str, Counter]:
-        return resources_of(self.genotype)
+        return {**resources_of(self.genotype), **own_counters(self.space)}
 
     @property
     def origin(self) -> dict[str, str]:

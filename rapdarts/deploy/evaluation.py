@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,6 +46,10 @@ class TrainedNetwork(Protocol):
     def costs(self) -> Mapping[str, float]:
         """Cost in every resource that is known."""
 
+    @property
+    def not_counted(self) -> Mapping[str, Sequence[str]]:
+        """The operations that the MACs lack, each with the places where it runs."""
+
     def open(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """Return the network on a device: pixels (n, c, h, w) in 0..1 to logits (n, classes)."""
 
@@ -77,6 +81,10 @@ def evaluate_network(
             f"{file} returns {logits.shape[1]} logits, but names {data.classes} classes; give a file written by rapdarts export."
         )
     values = measures(logits, labels, data.class_names) | {"costs": dict(network.costs)}
+    if file.suffix == ONNX:
+        values["file_bytes"] = file.stat().st_size
+    if network.not_counted:
+        values["not_counted"] = dict(network.not_counted)
     return values | ({"timing": timing(run, device, data.image, options.batch)} if options.timing else {})
 
 

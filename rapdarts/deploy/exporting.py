@@ -14,6 +14,7 @@ from rapdarts.data.dataset import DataSet, Reader, load_dataset
 from rapdarts.deploy import verify
 from rapdarts.deploy.model_card import card, history_of
 from rapdarts.deploy.model_file import TrainedFile, deployed, load_network, read_trained
+from rapdarts.deploy.onnx_costs import costs_of
 from rapdarts.deploy.run_data import check_data, data_asked, experiment_of
 from rapdarts.deploy.runtimes import need
 from rapdarts.deploy.space_lookup import Space
@@ -67,7 +68,9 @@ def export_runtime(
         small, count = verify.int8(content, facts, data, options.calibration)
         before, after = (verify.evaluate_runtime(runtime.open(file), data) for file in (content, small))
         difference = verify.agreement(network, runtime.open(small), pixels)
+        weights = costs_of(small, options.out)
         values["fp32"] = {"bytes": len(content), **found.plain, **before.plain}
+        values["weights"] = {"bytes": weights.bytes, "scales": weights.scales, "priced": int(trained.costs["params"])}
         values |= {"bytes": len(small), **difference.plain, **after.plain, "calibrated_on": count}
         content = small
     atomic.write_atomically(Path(options.out), content)

@@ -26,12 +26,15 @@ def measure_space(
 
     Returns the table and its description. Raises InputError if the experiment's width is auto and the options give none.
     """
+    skeleton = _skeleton(space, config, options, device_named(options.device, options.threads))
+    table = measure_skeleton(space, skeleton, options, screen)
+    return table, f"{_head(space, skeleton, options)}\n{describe_table(table)}"
+
+
+def measure_skeleton(space: SearchSpace, skeleton: Skeleton, options: MeasureConfig, screen: Screen) -> LatencyTable:
+    """Measure every primitive of a space at a skeleton; the options say how. Report what is measured, and whether it is reliable."""
     device = device_named(options.device, options.threads)
-    skeleton = _skeleton(space, config, options, device)
-    shape, cells = "x".join(map(str, skeleton.image)), f"{skeleton.layers} cells x {skeleton.channels} channels"
-    where = device_name(device) + (f" with {options.threads} threads" if options.threads > 1 else "")
-    head = f"{space.name}: {cells}, {shape}, {skeleton.classes} classes, {skeleton.stem} stem, batch {options.batch}, on {where}"
-    screen.say(f"measuring {head}")
+    screen.say(f"measuring {_head(space, skeleton, options)}")
     try:
         rounds = _rounds(options.rounds, screen)
         table = measure.measure(space, skeleton, device, rounds, options.networks, options.batch, options.seed)
@@ -39,7 +42,14 @@ def measure_space(
         screen.stop()
     if not table.check.reliable:
         screen.say("this table predicts latencies poorly: measure again with more rounds, or on a less busy machine")
-    return table, f"{head}\n{describe_table(table)}"
+    return table
+
+
+def _head(space: SearchSpace, skeleton: Skeleton, options: MeasureConfig) -> str:
+    device = device_named(options.device, options.threads)
+    shape, cells = "x".join(map(str, skeleton.image)), f"{skeleton.layers} cells x {skeleton.channels} channels"
+    where = device_name(device) + (f" with {options.threads} threads" if options.threads > 1 else "")
+    return f"{space.name}: {cells}, {shape}, {skeleton.classes} classes, {skeleton.stem} stem, batch {options.batch}, on {where}"
 
 
 def describe_table(table: LatencyTable) -> str:

@@ -20,7 +20,7 @@ from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.resolve import experiment_names
 from rapdarts.deploy.genotype_files import OF_RUN, genotype_in, genotype_of, split_member
 from rapdarts.deploy.space_lookup import Space, space_for
-from rapdarts.errors import InputError, RapdartsError, shorten, suggestion
+from rapdarts.errors import InputError, RapdartsError, nearest, shorten, suggestion
 from rapdarts.files.run_files import RunFile, run_of
 from rapdarts.networks.reference import REFERENCE, find_reference
 
@@ -101,6 +101,8 @@ def find_network(
     """
     if isinstance(given, Genotype):
         return Found("the genotype", "the genotype", given)
+    if type(given).__name__ == "ExportedProgram":
+        raise InputError("an exported program has no layers that could be counted; give the module that was exported.")
     if not isinstance(given, str | os.PathLike):
         raise InputError(
             f"a network must be a genotype, a name, a file, or the folder or result of a run, not {type(given).__name__}."
@@ -140,6 +142,20 @@ def find_network(
         raise InputError(f"{name!r} is an experiment, not a network; name the network before the experiment.")
     hint = suggestion(name, [*LITERATURE, *(REFERENCE if networks else ())])
     raise InputError(f"there is no {what} {shorten(repr(name))}: it is neither {forms} nor a known name; {hint}.")
+
+
+def experiment_named(given: Any) -> str | None:
+    """Return the name or the file of an experiment, or an empty text if none is given; None for a value that names a network.
+
+    Raises InputError, which suggests the nearest, for a name that is nearly that of an experiment.
+    """
+    word = os.fspath(given) if isinstance(given, os.PathLike) else given
+    if not isinstance(word, str):
+        return None
+    if not word or word in experiment_names() or word.endswith((".yaml", ".yml")):
+        return word
+    names_network = find_genotype(word) or find_reference(word) or os.path.exists(word) or CODE.fullmatch(word)
+    return word if not names_network and nearest(word, experiment_names()) else None
 
 
 def find_genotype(name: str) -> Genotype | None:

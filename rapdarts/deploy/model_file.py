@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from rapdarts.cost.count import not_counted
 from rapdarts.data.dataset import DataSet
 from rapdarts.deploy.blueprint import Blueprint, of_card
 from rapdarts.deploy.space_lookup import Space
@@ -46,6 +47,12 @@ class TrainedFile:
     def costs(self) -> Mapping[str, float]:
         """Cost of the network in every resource."""
         return self.blueprint.costs
+
+    @property
+    def not_counted(self) -> Mapping[str, Sequence[str]]:
+        """The operations that the MACs lack, each with its layers."""
+        with torch.device("meta"):
+            return not_counted(self.blueprint.build(), self.image)
 
     def open(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """Return the network on a device: pixels (n, c, h, w) in 0..1 to logits (n, classes)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -17,18 +17,22 @@ from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.command_options import CountConfig
 from rapdarts.config.experiment import HardwareConfig, image_shape
 from rapdarts.config.key_values import parse_settings
-from rapdarts.cost.count import count, deployment_of, resources
+from rapdarts.config.shapes import input_shapes
+from rapdarts.cost.count import Counter, count, deployment_of, not_counted, resources
 from rapdarts.cost.graphs import GraphCosts, graph_costs
 from rapdarts.cost.layers import NetworkCosts, network_costs
+from rapdarts.cost.own_resources import own_counters
 from rapdarts.cost.prices import read_hardware
 from rapdarts.cost.spaces import filter_designs, space_prices
+from rapdarts.cost.trace import remembering
 from rapdarts.data import nasbench201
 from rapdarts.deploy import skeletons
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlueprint
 from rapdarts.deploy.lookup import ONNX, Found
 from rapdarts.deploy.model_file import read_trained
-from rapdarts.deploy.space_lookup import Space, named_space, space_for
-from rapdarts.deploy.user_network import UserNetwork, from_code, refuse_lazy
+from rapdarts.deploy.onnx_costs import onnx_costs, onnx_shape
+from rapdarts.deploy.space_lookup import Space, find_space, named_space, space_for
+from rapdarts.deploy.user_network import UserNetwork, from_code, refuse_uncountable
 from rapdarts.errors import InputError, shorten
 from rapdarts.networks.reference import REFERENCE
 
@@ -42,15 +46,22 @@ FILTER = (384, 13, 13), 256
 """Image and channels at which filter designs are compared: AlexNet's fifth convolution."""
 
 
-def options_of(**given: Any) -> CountConfig:
-    """Return checked options from keyword arguments; those that are None are left at their defaults. Raises InputError."""
+def options_of(any_shape: bool = False, **given: Any) -> CountConfig:
+    """Return checked options from keyword arguments; those that are None are left at their defaults.
+
+    With `any_shape`, `image` may be any shape, or several shapes, for a network of the user's own. Raises InputError.
+    """
     image = given.pop("image", None)
     if image is not None:
-        if not (
-            isinstance(image, tuple | list | torch.Size) and len(image) == 3 and all(type(n) is int for n in image)
-        ):
-            raise InputError(f"image={image!r} must be (channels, height, width), such as (3, 32, 32).")
-        given["input"] = "x".join(map(str, image))
+        several = (
+            isinstance(image, tuple | list) and bool(image) and all(isinstance(one, tuple | list) for one in image)
+        )
+        shapes = list(image) if several else [image]
+        for shape in shapes:
+            whole = isinstance(shape, tuple | list) and shape and all(type(side) is int for side in shape)
+            if not (whole and (any_shape or (len(shape) == 3 and not several))):
+                raise InputError(f"image={image!r} must be (channels, height, width), such as (3, 32, 32).")
+        given["input"] = ",".join("x".join(map(str, shape)) for shape in shapes)
     return parse_settings(CountConfig, [(key, value) for key, value in given.items() if value is not None])
 
 
@@ -71,22 +82,25 @@ def genotype_at(
 
 def cost_of(
     found: Found | nn.Module, options: CountConfig, given: Iterable[str], hardware: str | HardwareConfig, space: Space
-) -> tuple[dict[str, float], dict[str, float] | None]:
-    """Return the costs of a network in every resource, and the published test accuracies (0 to 1) of its cell by data set, if any.
+) -> tuple[dict[str, float], dict[str, float] | None, dict[str, list[str]]]:
+    """Return the costs of a network in every resource, the published accuracies of its cell, and what its MACs lack.
 
+    The accuracies are on test sets (0 to 1), by data set, or None; the last are operations without a formula, with their layers.
     `given` are the keys that the user set. Raises InputError for a key that does not apply.
     """
-    if graph := _onnx_file(found):
-        _refuse(given, frozenset(), graph[1])
-        return _counted_onnx(*graph).costs, None
-    network, useful = _network(found, options, space)
-    _refuse(["input" if key == "image" else key for key in given], useful, network.name)
+    if graph := onnx_file(found):
+        refuse("cost", given, frozenset(), graph[1])
+        counted = _counted_onnx(*graph)
+        return counted.costs, None, {name: list(nodes) for name, nodes in counted.not_counted.items()}
+    network, useful = network_of(found, options, space)
+    refuse("cost", ["input" if key == "image" else key for key in given], useful, network.name)
     energies = read_hardware(hardware) if isinstance(hardware, str) else hardware
     bits, own_hardware = _deployment(network)
-    counters = resources(options.precision or bits, energies if hardware else own_hardware)
+    counters = resources(options.precision or bits, energies if hardware else own_hardware) | _own(network, space)
     with torch.device("meta"):
         built = network.build()
-    return count(built, network.image, counters), _known_accuracy(network)
+    with remembering():
+        return count(built, network.image, counters), _known_accuracy(network), not_counted(built, network.image)
 
 
 def count_layers(
@@ -95,19 +109,21 @@ def count_layers(
     """Count the costs of networks layer by layer. Raises InputError for a key that applies to none of them."""
     hardware = read_hardware(options.hardware)
     with redirect_stdout(sys.stderr):  # the user's own code may print
-        graphs = [_onnx_file(one) for one in networks]
-        found = [None if graph else _network(one, options, space) for one, graph in zip(networks, graphs, strict=True)]
-        _refuse(given, frozenset({"rows"}).union(*(one[1] for one in found if one)), words)
+        graphs = [onnx_file(one) for one in networks]
+        found = [
+            None if graph else network_of(one, options, space) for one, graph in zip(networks, graphs, strict=True)
+        ]
+        refuse("cost", given, frozenset({"rows"}).union(*(one[1] for one in found if one)), words)
         counted: list[NetworkCosts] = []
         for graph, one in zip(graphs, found, strict=True):
             counted += [_counted_onnx(*graph)] if graph else []
-            counted += [_layers(one[0], options, hardware)] if one else []
+            counted += [_layers(one[0], options, hardware, _own(one[0], space))] if one else []
         return counted
 
 
 def prices_of_space(space: SearchSpace, options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
     """Return the costs of the networks of a space at the requested skeleton. Raises InputError for a key that does not apply."""
-    _refuse(given, OF_SPACE, f"space={space.name}")
+    refuse("cost", given, OF_SPACE, f"space={space.name}")
     image = image_shape(options.input) if options.input else None
     base = skeletons.of_space(space)
     skeleton = skeletons.changed(base, options.layers, options.channels, image, options.classes, options.stem)
@@ -116,13 +132,13 @@ def prices_of_space(space: SearchSpace, options: CountConfig, given: Iterable[st
 
 def designs(options: CountConfig, given: Iterable[str]) -> dict[str, Any]:
     """Return the filter designs and their costs. Raises InputError for a key that does not apply."""
-    _refuse(given, OF_FILTERS, "filters")
+    refuse("cost", given, OF_FILTERS, "filters")
     image = image_shape(options.input) if options.input else FILTER[0]
     hardware = read_hardware(options.hardware)
     return filter_designs(image, options.channels or FILTER[1], options.precision or 32, hardware)
 
 
-def _onnx_file(found: Found | nn.Module) -> tuple[Path, str] | None:
+def onnx_file(found: Found | nn.Module) -> tuple[Path, str] | None:
     """Return the ONNX file that was found, and its name; None for any other network."""
     if isinstance(found, Found) and found.file is not None and found.file.suffix == ONNX:
         return found.file, found.name
@@ -131,24 +147,24 @@ def _onnx_file(found: Found | nn.Module) -> tuple[Path, str] | None:
 
 def _counted_onnx(file: Path, name: str) -> GraphCosts:
     """Count the costs of an ONNX file in its graph. Raises InputError and DamagedError as `onnx_costs` does."""
-    from rapdarts.deploy.onnx import onnx_costs, onnx_shape  # imported here: most networks need no runtime
-
     image, classes = onnx_shape(file)
-    return graph_costs(name, image, classes, onnx_costs(file))
+    counted = onnx_costs(file)
+    return graph_costs(name, image, classes, counted.amounts, counted.not_counted)
 
 
-def _network(
+def network_of(
     found: Found | nn.Module, options: CountConfig, space: Space
 ) -> tuple[Blueprint | UserNetwork, frozenset[str]]:
-    """Return the network to count, and the keys that apply to it."""
-    image = image_shape(options.input) if options.input else None
-    if isinstance(found, nn.Module):
-        name = f"a {type(found).__name__}"
-        refuse_lazy(found, name)
-        return UserNetwork(name, found, image or skeletons.IMAGE), OF_ALL
-    if found.code:
-        network = from_code(found.code, image or skeletons.IMAGE, options.classes or skeletons.CLASSES)
+    """Return the network to count or to measure, and the keys of `rapdarts cost` that apply to it. Raises InputError."""
+    if isinstance(found, nn.Module) or found.code:
+        inputs = input_shapes(options.input) if options.input else None
+        if isinstance(found, nn.Module):
+            name = f"a {type(found).__name__}"
+            refuse_uncountable(found, name)
+            return UserNetwork(name, found, inputs or skeletons.IMAGE), OF_ALL
+        network = from_code(found.code, inputs, options.classes)
         return network, OF_ALL | network.accepted
+    image = image_shape(options.input) if options.input else None
     if found.reference:
         known = REFERENCE[found.reference]
         size = image or known.image, options.classes or known.classes
@@ -162,12 +178,21 @@ def _network(
     return genotype_at(genotype, space, options, found.name, found.where), OF_ALL | OF_SKELETON
 
 
-def _layers(network: Blueprint | UserNetwork, options: CountConfig, hardware: HardwareConfig) -> NetworkCosts:
+def _own(network: Blueprint | UserNetwork, space: Space) -> dict[str, Counter]:
+    """Return the counters of the user's own resources: those of a genotype's space, else of the space that the user gave."""
+    if isinstance(network, DerivedBlueprint):
+        return own_counters(network.space)
+    return own_counters(None if space is None or isinstance(space, str) else find_space(space))
+
+
+def _layers(
+    network: Blueprint | UserNetwork, options: CountConfig, hardware: HardwareConfig, own: dict[str, Counter]
+) -> NetworkCosts:
     """Count the costs of a network layer by layer, with the precision and energies of the options, else with those of its genotype."""
     bits, own_hardware = _deployment(network)
     precision, energies = options.precision or bits, hardware if options.hardware else own_hardware
     if not isinstance(network, DerivedBlueprint):
-        return network_costs(network, precision, energies)
+        return network_costs(network, precision, energies, own=own)
     return network_costs(
         network,
         precision,
@@ -175,6 +200,7 @@ def _layers(network: Blueprint | UserNetwork, options: CountConfig, hardware: Ha
         skeleton=network.skeleton,
         auxiliary=network.auxiliary_params,
         known_accuracy=_known_accuracy(network),
+        own=own,
     )
 
 
@@ -192,8 +218,8 @@ def _deployment(network: Blueprint | UserNetwork) -> tuple[int, HardwareConfig]:
     return deployment_of(network.genotype) if isinstance(network, DerivedBlueprint) else (32, HardwareConfig())
 
 
-def _refuse(given: Iterable[str], useful: frozenset[str], what: str) -> None:
+def refuse(verb: str, given: Iterable[str], useful: Set[str], what: str) -> None:
     """Raise InputError for the first key that was given but does not apply."""
     for key in given:
         if key not in useful:
-            raise InputError(f"rapdarts cost {shorten(what)} does not use {key}=; leave it out.")
+            raise InputError(f"rapdarts {verb} {shorten(what)} does not use {key}=; leave it out.")

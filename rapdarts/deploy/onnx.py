@@ -1,11 +1,10 @@
-"""ONNX files: writing, quantising, running, and counting costs in the graph by the conventions of `rapdarts cost`."""
+"""ONNX files: writing, quantising and running."""
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,97 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from rapdarts.deploy.onnx_costs import onnx_costs
 from rapdarts.deploy.runtimes import TRACED, Facts, Function, _quiet, facts_of, need
 from rapdarts.errors import DamagedError, InputError
 
-PRODUCTS = ("Conv", "Gemm", "MatMul")
-"""Operations counted as multiply-accumulates."""
-WEIGHED = (*PRODUCTS, "BatchNormalization")
-"""Operations whose constants are weights. For a batch norm, the running statistics are left out."""
-
 PIXELS, LOGITS = "pixels", "logits"
 """Names of the input and the output in our ONNX files."""
-
-
-def onnx_costs(path: Path) -> dict[str, float]:
-    """Count `macs` for one image, `params` of convolutions, linear layers and batch norms, and their `bytes` as stored in the file.
-
-    A batch norm folded into a convolution counts as the biases of that convolution. Raises InputError if a size is
-    dynamic, DamagedError if the file is not ONNX.
-    """
-    import onnx
-
-    try:
-        model = onnx.load_model_from_string(path.read_bytes())
-        del model.graph.value_info[:]  # these shapes have a dynamic batch
-        for end in (*model.graph.input, *model.graph.output):
-            end.type.tensor_type.shape.dim[0].dim_value = 1
-        graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    except Exception as error:  # the errors of protobuf, of onnx and of our own indexing share no class
-        reason = " ".join(str(error).split())[:200]
-        raise DamagedError(f"{path} is not an ONNX file with a readable graph, or is damaged ({reason}).") from None
-    constants = {constant.name: constant for constant in graph.initializer}
-    shapes = {name: tuple(constant.dims) for name, constant in constants.items()}
-    for tensor in (*graph.input, *graph.value_info, *graph.output):
-        shapes[tensor.name] = tuple(side.dim_value for side in tensor.type.tensor_type.shape.dim)
-    maker = {name: node for node in graph.node for name in node.output}
-    kept = {
-        constant.name: constant
-        for node in graph.node
-        if node.op_type in WEIGHED
-        for constant in _weights(node, maker, constants)
-    }
-    sizes = {name: math.prod(constant.dims) for name, constant in kept.items()}
-    width = {name: onnx.helper.tensor_dtype_to_np_dtype(constant.data_type).itemsize for name, constant in kept.items()}
-    macs = [_macs(node, shapes) for node in graph.node if node.op_type in PRODUCTS]
-    if not macs or 0 in macs:  # 0 means a dynamic size, which would silently be left out of the sum
-        raise InputError(
-            f"the MACs of {path} cannot be counted: it has no convolutions or matrix products, or their sizes are dynamic; give a file"
-            " written by rapdarts export."
-        )
-    return {
-        "macs": sum(macs),
-        "params": sum(sizes.values()),
-        "bytes": sum(size * width[name] for name, size in sizes.items()),
-    }
-
-
-def onnx_shape(path: Path) -> tuple[tuple[int, int, int], int]:
-    """Return the shape of the image (channels, height, width) that an ONNX file takes, and its number of classes; 0 is unknown.
-
-    Raises InputError if the package onnx is missing, DamagedError if the file is not ONNX.
-    """
-    need("onnx", "an ONNX file")
-    import onnx
-
-    try:
-        graph = onnx.load_model_from_string(path.read_bytes()).graph
-        shapes = [[side.dim_value for side in end[0].type.tensor_type.shape.dim] for end in (graph.input, graph.output)]
-    except Exception as error:  # as in `onnx_costs`
-        raise DamagedError(f"{path} is not an ONNX file, or is damaged ({_reason(error)}).") from None
-    if len(shapes[0]) != 4:
-        raise InputError(f"{path} takes an input of {len(shapes[0])} axes, not images (n, channels, height, width).")
-    return (shapes[0][1], shapes[0][2], shapes[0][3]), (shapes[1] or [0])[-1]
-
-
-def _macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
-    """Return the number of output elements times the number of products in each; 0 if a size is dynamic."""
-    left, right = (shapes.get(name, ()) for name in node.input[:2])
-    outputs = math.prod(shapes.get(node.output[0], (0,)))
-    if node.op_type == "Conv":
-        return outputs * math.prod(right[1:]) if right else 0
-    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-    return outputs * (left[0] if transposed else left[-1]) if left else 0
-
-
-def _weights(node: Any, maker: dict[str, Any], constants: dict[str, Any]) -> Iterator[Any]:
-    """Yield the constants that an operation takes. For 8-bit weights, these are the inputs of DequantizeLinear."""
-    for name in node.input[:3]:
-        before = maker.get(name)
-        if before is not None and before.op_type == "DequantizeLinear":
-            name = before.input[0]
-        if name in constants:
-            yield constants[name]
 
 
 @dataclass(frozen=True)
@@ -115,12 +29,14 @@ class OnnxFile:
     image: tuple[int, int, int]
     class_names: tuple[str, ...]
     costs: Mapping[str, float]
+    not_counted: Mapping[str, Sequence[str]]
 
     @classmethod
     def read(cls, path: Path) -> OnnxFile:
         """Read a file. Raises InputError if its metadata lack the image or the classes, DamagedError if it is not ONNX."""
         facts = onnx_facts(path)
-        return cls(path, facts.image, facts.class_names, onnx_costs(path))
+        counted = onnx_costs(path)
+        return cls(path, facts.image, facts.class_names, counted.amounts, counted.not_counted)
 
     def open(self, device: torch.device) -> Function:
         """Return the network, run by onnxruntime on the CPU: pixels (n, c, h, w) in 0..1 to logits (n, classes)."""

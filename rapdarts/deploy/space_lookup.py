@@ -9,13 +9,18 @@ import os
 import pkgutil
 import re
 import sys
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import Factory, SearchSpace
+from rapdarts.config.own_resources import knowing
+from rapdarts.config.resources import NAME, RESOURCES
 from rapdarts.errors import InputError, shorten, suggestion
 
 Space = str | os.PathLike[str] | SearchSpace | None
@@ -39,7 +44,8 @@ def find_space(given: Space, name: str = "") -> SearchSpace:
     if isinstance(given, SearchSpace):
         space, where = given, f"the space {given.name}"
     elif isinstance(given, os.PathLike):
-        space, where = space_from_file(Path(given)), os.fspath(given)
+        where = os.fspath(given)
+        space = _opened.get().get(where) or space_from_file(Path(given))
         if name and space.name != name:
             raise InputError(
                 f"--space {where} defines the space {space.name}, but {name} is needed; give the file that defines {name}."
@@ -48,6 +54,7 @@ def find_space(given: Space, name: str = "") -> SearchSpace:
         return named_space(given)
     from rapdarts.networks.primitives import check_primitives
 
+    check_resources(space, where)
     check_primitives(space, where)
     return space
 
@@ -81,7 +88,50 @@ def space_from_file(path: Path) -> SearchSpace:
     except Exception as error:
         del sys.modules[name]
         raise InputError(f"--space {path} fails when it is run: {type(error).__name__}: {error}.") from error
-    return _space_of(module, str(path))
+    space = _space_of(module, str(path))
+    own = getattr(module, "RESOURCES", {})
+    return (
+        replace(space, resources={**space.resources, **own})
+        if isinstance(own, Mapping)
+        else replace(space, resources=own)
+    )
+
+
+@contextmanager
+def known_resources(space: Space) -> Iterator[Space]:
+    """Accept keys for the resources of the user's own space within this context; yield the space, whose file is run only once.
+
+    Raises InputError as `find_space` does.
+    """
+    if space is None or isinstance(space, str):
+        yield space
+        return
+    found = find_space(space)
+    token = _opened.set({os.fspath(space): found} if isinstance(space, os.PathLike) else {})
+    try:
+        with knowing(found.resources):
+            yield space
+    finally:
+        _opened.reset(token)
+
+
+_opened: ContextVar[dict[str, SearchSpace]] = ContextVar("opened spaces", default={})  # noqa: B039 (never changed)
+
+
+def check_resources(space: SearchSpace, where: str) -> None:
+    """Raise InputError if the space's own resources are not functions by name, or have names of ours."""
+    given: object = space.resources  # a user's file is not type-checked
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where}: RESOURCES must map names to functions, not be a {type(given).__name__}.")
+    for name, function in given.items():
+        if not (isinstance(name, str) and NAME.fullmatch(name)):
+            raise InputError(f"{where}: the resource {name!r} needs a name of lower-case letters, digits and _.")
+        if name in RESOURCES:
+            raise InputError(f"{where}: the resource {name} has the name of one of ours; give it another.")
+        if not callable(function):
+            raise InputError(
+                f"{where}: the resource {name} must be a function of a network and an image, not a {type(function).__name__}."
+            )
 
 
 def _space_of(module: object, where: str) -> SearchSpace:
@@ -103,7 +153,12 @@ def source_of(space: Space) -> str:
         return ""
     if not isinstance(space, SearchSpace):
         return text_of(os.fspath(space))
-    facts = [f"{part.name}={getattr(space, part.name)!r}" for part in fields(space) if part.name != "primitives"]
+    facts = [
+        f"{part.name}={getattr(space, part.name)!r}"
+        for part in fields(space)
+        if part.name not in ("primitives", "resources")
+    ]
+    facts += [f"resource {name}={_source(function)}" for name, function in space.resources.items()]
     return "\n".join([*facts, *(_described(name, factory) for name, factory in space.primitives.items())])
 
 

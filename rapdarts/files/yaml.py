@@ -22,8 +22,8 @@ INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 """Infinity and NaN; they are accepted here because the range check of every knob rejects them with its own message."""
 
 
-def read_yaml(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the (dotted key, value) pairs of a YAML file.
+def read_yaml(path: Path, example: str = "seed: 1") -> Iterator[tuple[str, Any]]:
+    """Yield the (dotted key, value) pairs of a YAML file; `example` is a line of such a file, for messages.
 
     Raises InputError for everything that a configuration does not need: interpolation, tags, aliases, repeated keys, and
     plain words that YAML reads in unexpected ways (010, 1:30, no).
@@ -42,7 +42,7 @@ def read_yaml(path: Path) -> Iterator[tuple[str, Any]]:
     if tree is None:
         return
     if not isinstance(tree, dict):
-        raise InputError(f"{path} must contain keys with values, such as seed: 1.")
+        raise InputError(f"{path} must contain keys with values, such as {example}.")
     yield from _leaves(tree, "")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rapdarts.config.command_options import DeriveConfig
@@ -12,16 +13,17 @@ from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops.finished_search import finished_search, together
+from rapdarts.loops.latency_first import measured_first
 from rapdarts.strategy.derive import Derivation
 from rapdarts.strategy.rule import check_skip_paths
+from rapdarts.training.log import Screen
 
 
-def derive_again(
-    targets: Sequence[Path], options: DeriveConfig, space: Space, say: Callable[[str], object]
-) -> Derivation:
+def derive_again(targets: Sequence[Path], options: DeriveConfig, space: Space, screen: Screen) -> Derivation:
     """Derive a genotype from the mixing weights of one search, or from the mean of several, with the changes in `options`.
 
-    `targets` are run folders or their alphas.json files; the settings are those of the first. Raises InputError.
+    `targets` are run folders or their alphas.json files; the settings are those of the first. A budget on latency without a
+    table measures one first. Raises InputError.
     """
     searches = [
         finished_search(target / RunFile.ALPHAS if target.is_dir() else target, target.is_dir(), options, space)
@@ -30,7 +32,7 @@ def derive_again(
     search = together(searches, [str(target) for target in targets]) if len(searches) > 1 else searches[0]
     for target, other in zip(targets[1:], searches[1:], strict=True):
         if changed := differences(searches[0].config.search, other.config.search):
-            say(f"the settings of {targets[0]} are used; those of {target} differ: {', '.join(changed)}")
+            screen.say(f"the settings of {targets[0]} are used; those of {target} differ: {', '.join(changed)}")
     limits = search.rule.limits
     if limits and options.rule == "pdarts":
         none = " ".join(f"budget.{name}=none" for name in limits)
@@ -40,5 +42,7 @@ def derive_again(
     if options.skip_paths:
         check_skip_paths(search.settings, search.full)
     if limits:
-        say(f"looking for genotypes with {within(limits)}")
+        screen.say(f"looking for genotypes with {within(limits)}")
+    if "latency" in limits and not search.settings.latency:
+        search = replace(search, latency=measured_first(search.full, search.skeleton, search.config.device, screen))
     return search.derive(options.count)

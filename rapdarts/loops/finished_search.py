@@ -17,6 +17,7 @@ from rapdarts.config import resolve
 from rapdarts.config.command_options import DeriveConfig
 from rapdarts.config.experiment import Experiment, SearchConfig
 from rapdarts.cost.expected import PriceTable
+from rapdarts.cost.latency import LatencyTable
 from rapdarts.cost.prices import prices
 from rapdarts.deploy import skeletons
 from rapdarts.deploy.space_lookup import Space, find_space, named_space, shipped_spaces
@@ -42,7 +43,8 @@ class FinishedSearch:
     `full` is the space that was searched, `left` the same space with the remaining candidates, and `weights` the mixing
     weights of each replica (kinds, edges, primitives). `settings` are those of the derivation, and `skeleton` is the one
     that prices refer to. `fingerprint` identifies the images; it is empty if the checkpoint is missing. `source` is the file
-    of a search of another program, and empty for a search of ours.
+    of a search of another program, and empty for a search of ours. `latency` is a table that was measured because the
+    settings name none.
     """
 
     config: Experiment
@@ -54,6 +56,7 @@ class FinishedSearch:
     seeds: list[int]
     fingerprint: str = ""
     source: str = ""
+    latency: LatencyTable | None = None
 
     @property
     def rule(self) -> Rule:
@@ -63,7 +66,7 @@ class FinishedSearch:
     @cached_property
     def table(self) -> PriceTable:
         """The prices at the skeleton."""
-        return prices(self.settings, self.full, self.skeleton)
+        return prices(self.settings, self.full, self.skeleton, measured=self.latency)
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rapdarts.architecture.reading import read_genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.experiment import Experiment, Launch, SearchConfig, budget_limits
 from rapdarts.config.resources import within
+from rapdarts.cost.latency import LatencyTable
 from rapdarts.data.dataset import DataSet, Reader, load_dataset
 from rapdarts.deploy import skeletons
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlueprint
@@ -19,6 +20,7 @@ from rapdarts.files.run_files import RunFile
 from rapdarts.loops import retrain as retraining
 from rapdarts.loops import search as searching
 from rapdarts.loops.baseline_settings import as_searched
+from rapdarts.loops.latency_first import lacks_table, latency_of_run
 from rapdarts.loops.memory import training_within_memory, within_memory
 from rapdarts.loops.random_baseline import draw, random_baseline
 from rapdarts.loops.rank import RankingEntry, rank, short_recipe, split_for_ranking
@@ -50,14 +52,12 @@ def run_search(
     space = _searched(config.search, space)
     data = data_of(config, read)
     searching.SearchBatches.of(data, config)  # raises for too large a batch, before a run folder is made
-    limits, about = budget_limits(config.search.budget), data.lines
-    if limits:
-        for line in (*about, f"looking for genotypes with {within(limits)}"):
-            Screen(silent=not progress).say(line)
-        about = ()
-    auto, table = config.skeleton.channels == 0, searching.priced(config, space, data)
+    limits, screen = budget_limits(config.search.budget), Screen(silent=not progress)
+    about = _said_before(data, [f"looking for genotypes with {within(limits)}"] if limits else [], config, screen)
+    latency = latency_of_run(config, space, data, launch, screen)
+    auto, table = config.skeleton.channels == 0, searching.priced(config, space, data, latency)
     config = replace(config, skeleton=replace(config.skeleton, channels=table.skeleton.channels))
-    inputs = _inputs(config, data, given)
+    inputs = _inputs(config, data, given, latency)
     with open_run("search", config, launch, name, inputs, progress, about=about) as run:
         if auto:
             run.screen.say(
@@ -92,9 +92,14 @@ def run_random_baseline(
     space = _searched(config.search, space)
     data = data_of(config, read)
     retraining.training_batches(config, data)  # raises for too large a batch, before a run folder is made
-    drawn = draw(config, space, data, genotype)
-    inputs = _inputs(config, data, given) | {"random.like": "" if genotype is None else genotype.to_json()}
-    with open_run("random", config, launch, name, inputs, progress, about=data.lines) as run:
+    screen = Screen(silent=not progress)
+    about = _said_before(data, [], config, screen)
+    latency = latency_of_run(config, space, data, launch, screen, genotype)
+    drawn = draw(config, space, data, genotype, latency)
+    inputs = _inputs(config, data, given, latency) | {"random.like": "" if genotype is None else genotype.to_json()}
+    with open_run("random", config, launch, name, inputs, progress, about=about) as run:
+        if latency is not None:
+            run.write(RunFile.LATENCY, latency.to_json())
         with training_within_memory(config.retrain):
             result = random_baseline(config, drawn, data, run)
         run.write_json(RunFile.RESULT, result)
@@ -192,7 +197,20 @@ def data_of(config: Experiment, read: Reader | None = None) -> DataSet:
     return load_dataset(config.data, device, config.seed) if read is None else read(device)
 
 
-def _inputs(config: Experiment, data: DataSet, given: Space) -> dict[str, str]:
+def _said_before(data: DataSet, lines: Sequence[str], config: Experiment, screen: Screen) -> Sequence[str]:
+    """Say the lines about the data and then `lines` before the budgets are checked or latency is measured.
+
+    Return the lines about the data that are left to say when the run folder is made.
+    """
+    if not lines and not lacks_table(config.search):
+        return data.lines
+    for line in (*data.lines, *lines):
+        screen.say(line)
+    return ()
+
+
+def _inputs(config: Experiment, data: DataSet, given: Space, latency: LatencyTable | None) -> dict[str, str]:
     """Return, by name, the inputs that a search depends on in addition to its configuration."""
-    tables = {"hardware table": text_of(config.search.hardware), "latency table": text_of(config.search.latency)}
+    times = text_of(config.search.latency) if latency is None else latency.to_json()
+    tables = {"hardware table": text_of(config.search.hardware), "latency table": times}
     return {"data set": data.fingerprint, "search space": source_of(given), **tables}

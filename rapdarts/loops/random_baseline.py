@@ -12,6 +12,7 @@ from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.experiment import Experiment
 from rapdarts.cost.count import count_derived, deployment_facts, macs
 from rapdarts.cost.expected import PriceTable
+from rapdarts.cost.latency import LatencyTable
 from rapdarts.cost.penalty import uniform_mixing
 from rapdarts.cost.prices import prices, read_hardware
 from rapdarts.data.dataset import DataSet
@@ -48,16 +49,19 @@ class Draw:
     target: float
 
 
-def draw(config: Experiment, space: SearchSpace, data: DataSet, like: Genotype | None) -> Draw:
+def draw(
+    config: Experiment, space: SearchSpace, data: DataSet, like: Genotype | None, latency: LatencyTable | None = None
+) -> Draw:
     """Draw `search.random.count` genotypes that a search could have found.
 
     They meet the search's cap on skips and its budgets, including the lower bound that `search.spend` sets. Without budgets,
-    their MACs are close to `search.random.macs`, or to those of `like`, whose skeleton is built if it fits the images. Raises
-    InputError if no genotype meets the budgets, or too few do.
+    their MACs are close to `search.random.macs`, or to those of `like`, whose skeleton is built if it fits the images.
+    `latency` is a table that was measured for this run, if the settings name none but need one. Raises InputError if no
+    genotype meets the budgets, or too few do.
     """
     settings, rule = config.search.random, rule_of(config.search, space)
     skeleton, instead_of = skeletons.to_build(like, config.skeleton, data)
-    table = prices(config.search, space, skeleton)
+    table = prices(config.search, space, skeleton, measured=latency)
     check_budgets(config.search, table)
     facts = deployment_facts(config.search.precision, read_hardware(config.search.hardware))
     target = settings.macs

@@ -181,5 +181,9 @@ class Measured:
     file: Path
     words: str
 
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the times of the primitives, as JSON values."""
+        return self.table.head()
+
     def __repr__(self) -> str:
         return f"{self.words}\nwritten to {self.file}"

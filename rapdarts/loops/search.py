@@ -13,6 +13,7 @@ from torch.func import functional_call
 from rapdarts.architecture.space import SKIP, SearchSpace, Skeleton
 from rapdarts.config.experiment import Experiment, SearchConfig
 from rapdarts.cost.expected import PriceTable
+from rapdarts.cost.latency import LatencyTable
 from rapdarts.cost.penalty import Penalty, uniform_mixing
 from rapdarts.cost.prices import prices
 from rapdarts.data.augment import Augment
@@ -271,9 +272,10 @@ def build_stage(
     return supernet, architecture, sgd, adam
 
 
-def priced(config: Experiment, space: SearchSpace, data: DataSet) -> PriceTable:
+def priced(config: Experiment, space: SearchSpace, data: DataSet, latency: LatencyTable | None = None) -> PriceTable:
     """Return the prices at the deployment skeleton; with `skeleton.channels=auto`, also choose its width.
 
+    `latency` is a table that was measured for this search, if the settings name none but need one.
     Raises InputError, before a supernet is built, if no genotype meets the budgets, or if a price is not available.
     """
     settings, asked, device = config.search, config.skeleton, data.train.labels.device
@@ -281,7 +283,7 @@ def priced(config: Experiment, space: SearchSpace, data: DataSet) -> PriceTable:
     skeleton = skeletons.of_experiment(width, data.image, data.classes)
     if asked.channels == 0:
         skeleton = replace(skeleton, channels=widest(settings, space, skeleton))
-    table = prices(settings, space, skeleton, device)
+    table = prices(settings, space, skeleton, device, latency)
     check_budgets(settings, table)
     Penalty(table, asdict(settings.cost))  # raises InputError for a price on peak memory if there is no model of it
     return table

@@ -14,6 +14,7 @@ from rapdarts.config.experiment import Experiment, SearchConfig
 from rapdarts.config.resources import RESOURCES
 from rapdarts.cost.count import count_derived, deployment_facts
 from rapdarts.cost.expected import PriceTable
+from rapdarts.cost.own_resources import own_counters
 from rapdarts.cost.penalty import Penalty
 from rapdarts.cost.prices import counters, read_hardware
 from rapdarts.strategy.agreement import entropy, margin
@@ -35,11 +36,12 @@ def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfi
     """
     space = table.space
     genotype, last = derivation.genotype, last_epoch(run.records())
-    resources = counters(settings)
+    resources = {**counters(settings), **own_counters(space)}
+    names = [*RESOURCES, *space.resources]
     return {
         "rule": derivation.rule,
         "genotype": genotype.line,
-        "expected": {name: last[f"expected_{name}"] for name in RESOURCES if f"expected_{name}" in last},
+        "expected": {name: last[f"expected_{name}"] for name in names if f"expected_{name}" in last},
         "priced": dict(genotype.costs),
         "counted": count_derived(genotype, space, derivation.skeleton, resources),
         "budgets": dict(derivation.budgets),

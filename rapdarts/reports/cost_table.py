@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from types import MappingProxyType
 
-from rapdarts.config.resources import RESOURCES, show
+from rapdarts.config.resources import show
 from rapdarts.data.nasbench201 import DATA_SETS
 
 
@@ -15,17 +15,21 @@ class Costs(dict[str, float]):
 
     `known_accuracy` maps data sets (`rapdarts.data.nasbench201.DATA_SETS`) to the test accuracy (0 to 1) that the
     networks of NAS-Bench-201 reached with this cell. It is None for cells of other spaces and for other networks.
+    `not_counted` maps the names of operations that `macs` has no formula for to the layers that run them.
     """
 
     known_accuracy: Mapping[str, float] | None
+    not_counted: Mapping[str, Sequence[str]]
 
     def __init__(
         self,
         amounts: Mapping[str, float] = MappingProxyType({}),
         known_accuracy: Mapping[str, float] | None = None,
+        not_counted: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
         super().__init__(amounts)
         self.known_accuracy = known_accuracy
+        self.not_counted = dict(not_counted)
 
     def __repr__(self) -> str:
         """Return a line for each resource and known accuracy, with names and numbers aligned."""
@@ -51,8 +55,10 @@ class Costs(dict[str, float]):
         """Return the name, number and unit of each amount and known accuracy. An unknown resource has no unit."""
         rows = []
         for name, value in self.items():
-            number, _, unit = (show(value, name) if name in RESOURCES else f"{value:,}").partition(" ")
+            number, _, unit = show(value, name).partition(" ")
             rows.append((name, number, unit))
+        for operation, layers in self.not_counted.items():
+            rows.append((f"macs lacks {operation}", f"{len(layers)}", "times, for want of a formula"))
         for name, accuracy in (self.known_accuracy or {}).items():
             rows.append((f"{DATA_SETS[name]} accuracy", f"{100 * accuracy:.2f}", "% (NAS-Bench-201)"))
         return rows

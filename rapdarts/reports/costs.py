@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rapdarts.architecture.space import NONE
+from rapdarts.config import shapes
 from rapdarts.config.resources import RESOURCES, show, used_line
 from rapdarts.cost.graphs import GraphCosts
 from rapdarts.cost.layers import CONVENTIONS, NetworkCosts, Row
@@ -15,7 +16,7 @@ from rapdarts.data import nasbench201
 from rapdarts.files import atomic
 from rapdarts.reports import plots
 from rapdarts.reports.plots import Panels
-from rapdarts.reports.text_table import aligned
+from rapdarts.reports.text_table import aligned, missing
 
 
 def describe_search(report: Mapping[str, Any]) -> str:
@@ -50,7 +51,7 @@ def describe_networks(networks: Sequence[NetworkCosts], rows: str) -> str:
 
 def heading(network: NetworkCosts) -> str:
     """Return a line with the name of the network, its skeleton, image and classes."""
-    skeleton, shape = network.skeleton, "x".join(map(str, network.image))
+    skeleton, shape = network.skeleton, shapes.shown(network.image)
     if skeleton is None:
         return f"{network.name}: {shape}, {network.classes} classes"
     cells = f"{skeleton.layers} cells x {skeleton.channels} channels"
@@ -81,9 +82,11 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
     If any network has known accuracies, the table has a row for them.
     """
     cells = [("", *(network.name for network in networks), "")]
-    for name, convention in CONVENTIONS.items():
-        values = [network.figures[name] for network in networks]
-        shown = ("-" if value is None else show(value, name if name in RESOURCES else "macs") for value in values)
+    own = dict.fromkeys(name for network in networks for name in network.costs if name not in CONVENTIONS)
+    for name, convention in {**CONVENTIONS, **dict.fromkeys(own, "your own resource")}.items():
+        values = [network.figures.get(name) for network in networks]
+        unit = name if name in RESOURCES or name in own else "macs"
+        shown = ("-" if value is None else show(value, unit) for value in values)
         cells.append(
             (name, *shown, convention.format(precision=networks[0].precision, hardware=networks[0].hardware.name))
         )
@@ -98,6 +101,17 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
         f"{network.name} is a graph: its bytes are those in the file, and costs without a number are not counted in it"
         for network in networks
         if isinstance(network, GraphCosts)
+    ]
+    lines += [
+        f"not counted in the macs of {network.name}, for want of a formula: {missing(network.not_counted)}"
+        for network in networks
+        if network.not_counted
+    ]
+    lines += [
+        f"the 8-bit file of rapdarts export keeps {network.int8_file:,} B in the weights of {network.name}: biases, and batch norms that"
+        " become biases, have 32 bits; scales and the graph come on top"
+        for network in networks
+        if network.int8_file is not None
     ]
     heads = [(network.name, network.auxiliary) for network in networks if network.auxiliary]
     return lines + [f"the auxiliary head that training adds to {name}: {extra:,} params" for name, extra in heads]
@@ -168,7 +182,7 @@ def describe_space_prices(prices: dict[str, Any]) -> str:
     ]
     if correlation is not None:
         facts.append(f"correlation of macs and params: {correlation:.3f} ({sample['n']:,} random genotypes)")
-    return "\n".join([head, *aligned(networks), "", *aligned(on_edges), "", *facts])
+    return "\n".join([head, *aligned(networks), "", *aligned(on_edges), "", *facts, *prices["notes"]])
 
 
 def describe_designs(found: dict[str, Any]) -> str:

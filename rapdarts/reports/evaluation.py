@@ -12,6 +12,7 @@ from rapdarts.config.resources import costs_line, show
 from rapdarts.errors import plural
 from rapdarts.files import atomic
 from rapdarts.reports import confusion
+from rapdarts.reports.text_table import missing
 from rapdarts.training.intervals import percent
 
 MOST_ROWS = 20
@@ -37,7 +38,10 @@ def describe_evaluation(values: Mapping[str, Any]) -> str:
     else:
         mistakes = confusion.most_confused(np.array(matrix), names)
         lines += [f"{true} classified as {predicted}: {count}" for true, predicted, count in mistakes]
-    lines.append(costs_line(values["costs"]))
+    size = f"  of a file of {values['file_bytes']:,} B" if "file_bytes" in values else ""
+    lines.append(costs_line(values["costs"]) + size)
+    if "not_counted" in values:
+        lines.append(f"not counted in the macs, for want of a formula: {missing(values['not_counted'])}")
     if "timing" in values:
         time, one = values["timing"], values["timing"]["latency"]
         spread = f"{show(one['p10_s'], 'latency')} to {show(one['p90_s'], 'latency')}"
@@ -76,4 +80,9 @@ def describe_export(values: Mapping[str, Any]) -> str:
         rows = [(name, side) for name, side in (("fp32", values["fp32"]), ("int8", values))]
         lines += [f"activation ranges were calibrated on {values['calibrated_on']} training images"]
         lines += [f"{name}: test accuracy {accuracy_of(side)}, {side['bytes']:,} bytes" for name, side in rows]
+        kept = values["weights"]
+        lines.append(
+            f"int8: {kept['bytes']:,} bytes of weights, {kept['priced']:,} as priced at precision=8 (biases, and batch norms that"
+            f" become biases, have 32 bits), and {kept['scales']:,} bytes of scales and zero points"
+        )
     return "\n".join([*lines, size])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 
 def aligned(
@@ -17,3 +17,13 @@ def aligned(
         width = max([*map(len, column), 0 if widths is None else widths[number]])
         columns.append([cell.ljust(width) if number in left else cell.rjust(width) for cell in column])
     return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
+
+
+def missing(operations: Mapping[str, Sequence[str]]) -> str:
+    """Format operations without a formula, each with its layers: `grid_sampler_2d in warp, mul + sum in pool (2 times)`."""
+    texts = []
+    for name, layers in operations.items():
+        distinct = [layer or "the network" for layer in dict.fromkeys(layers)]
+        where = ", ".join(distinct[:3]) + (f" and {len(distinct) - 3} other layers" if len(distinct) > 3 else "")
+        texts.append(f"{name} in {where}" + (f" ({len(layers)} times)" if len(layers) > len(distinct) else ""))
+    return "; ".join(texts)

@@ -36,7 +36,7 @@ def budgets_on(
         raise InputError("a budget on latency needs a table from rapdarts measure; pass it with latency=FILE.")
     rows = [table.row(name) for name in limits]
     # The last digit of a sum of fractions depends on the order of its terms, so these limits are lowered by a larger margin.
-    tops = [limit if name in COUNTED else limit * (1 - 1e-12) for name, limit in limits.items()]
+    tops = [limit if name in table.whole else limit * (1 - 1e-12) for name, limit in limits.items()]
     lows = np.array([(floors or {}).get(name, -np.inf) for name in limits])
     return Budgets(tuple(limits), table.fixed[rows], table.prices[rows], np.array(tops), lows)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from rapdarts.architecture.genotype import Genotype, one_hot
 from rapdarts.architecture.space import SKIP, SearchSpace
-from rapdarts.config.resources import RESOURCES, show
+from rapdarts.config.resources import show
 from rapdarts.cost.expected import choice_costs
 from rapdarts.errors import InputError, plural
 from rapdarts.strategy.discretize import Candidate, discretize, score
@@ -214,7 +214,7 @@ def _band_in_words(budgets: Budgets) -> str:
 
 
 def _amount(value: float, name: str) -> str:
-    return show(value, name) if name in RESOURCES else f"{value:,}"
+    return show(value, name)
 
 
 def _ranks(space: SearchSpace) -> np.ndarray:

@@ -92,15 +92,21 @@ def _make_folder(launch: configuration.Launch, name: str) -> Path:
         raise InputError(f"run={launch.run!r} is not a usable path; choose another.") from None
 
 
+def check_free(folder: Path) -> None:
+    """Raise InputError if a folder holds a run that has saved anything."""
+    if begun(folder):
+        raise InputError(
+            f"{folder} already holds a run; add resume=true (in Python: resume=True) to continue it, or choose another folder"
+            " with run=PATH."
+        )
+
+
 def _checked(folder: Path, config: configuration.Experiment, resume: bool) -> configuration.Experiment:
     """Return the configuration to save. Raises InputError if the run in the folder has a different one."""
     if not begun(folder):
         return config  # a run that failed before it saved anything has nothing to lose
     if not resume:
-        raise InputError(
-            f"{folder} already holds a run; add resume=true (in Python: resume=True) to continue it, or choose another folder"
-            " with run=PATH."
-        )
+        check_free(folder)
     old, config = resolve.experiment_of_run(folder), given.as_begun(config, folder)
     changed = [line for line in key_values.differences(old, config) if line.partition(":")[0] not in resolve.HARMLESS]
     if changed:

@@ -244,14 +244,15 @@ def test_a_name_without_a_section_means_the_commands_own_key(given: str, section
 
 
 BUDGETS = "the keys of search.budget are macs, params, bytes, activations, traffic, energy, latency"
+OWN = f"{BUDGETS}; a resource of your own needs --space FILE, which defines it"
 
 
 @pytest.mark.parametrize(
     ("given", "suggestion"),
     [
-        ("budget.flip", BUDGETS),
-        ("budget.crop", BUDGETS),
-        ("search.budget.lr", BUDGETS),
+        ("budget.flip", OWN),
+        ("budget.crop", OWN),
+        ("search.budget.lr", OWN),
         ("budgets.zzz", BUDGETS),
         ("budget.mac_s", "the nearest is search.budget.macs"),
         ("skeleton.epochs", "the keys of skeleton are layers, channels, stem"),

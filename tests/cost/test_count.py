@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -147,6 +148,12 @@ def test_a_genotype_is_counted_as_its_provenance_says() -> None:
     assert cost["macs"] == whole["macs"] and 4 * cost["bytes"] == whole["bytes"]
     assert cost["energy"] == pytest.approx(0.5e-12 * cost["macs"] + 25e-12 * cost["params"], rel=1e-12)
     assert DerivedBlueprint(small, space, skeleton).costs == cost
-    for invalid in ({"precision": 7}, {"precision": 8, "hardware": 3}, {"hardware": {"mac_8": -1}}):
-        with pytest.raises(InputError, match="provenance"):
+    for invalid, words in (
+        ({"precision": 7}, "has precision 7; it must be 32, 16 or 8 bits"),
+        ({"precision": [8]}, "has precision [8]; it must be"),
+        ({"precision": 8, "hardware": 3}, "has hardware 3; it must be an object of energies"),
+        ({"precision": 8, "hardware": [1, 2]}, "has hardware [1, 2]; it must be an object"),
+        ({"hardware": {"mac_8": -1}}, "the hardware in the genotype's provenance: mac_8=-1.0 is out of range"),
+    ):
+        with pytest.raises(InputError, match=re.escape(words)):
             count_derived(replace(plain, provenance=invalid), space, skeleton)

@@ -402,7 +402,7 @@ def test_activations_of_settled_networks_do_not_vanish() -> None:
     network.classifier.register_forward_pre_hook(lambda module, given: sizes.append(given[0].abs().max().item()))
     with torch.no_grad():
         network.eval()(torch.randn(1, 1, 8, 8))
-        stopwatch._settled(network, skeleton.image).eval()(torch.randn(1, 1, 8, 8))
+        stopwatch.settled(network, skeleton.image).eval()(torch.randn(1, 1, 8, 8))
     assert sizes[0] < 1e-6 and 0.1 < sizes[-1] < 100
 
 

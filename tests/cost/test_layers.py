@@ -52,6 +52,48 @@ def sized(image, classes=10):
 def positional(shape, number):
     return sized(shape, number)
 
+def named(num_classes, in_channels, input_size: int):
+    side = nn.Conv2d(in_channels, 1, input_size)
+    return nn.Sequential(side, nn.Flatten(), nn.Linear(1, num_classes))
+
+def tupled(input_size, width=4):
+    return nn.Sequential(nn.Conv2d(input_size[0], width, input_size[1:]), nn.Flatten())
+
+def by_size(input_size=(9, 8), in_channels=1):
+    return nn.Sequential(nn.Conv2d(in_channels, 2, input_size), nn.Flatten())
+
+def of_its_own(image=(1, 9, 8), num_classes=100):
+    return nn.Sequential(nn.Flatten(), nn.Linear(image[0] * image[1] * image[2], num_classes))
+
+class Two(nn.Module):
+    def __init__(self, in_channels):
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(in_channels, 4, 3), nn.Linear(4 + 5, 2)
+
+    def forward(self, x, more):
+        return self.linear(torch.cat([self.conv(x).mean((2, 3)), more], 1))
+
+def picky(num_classes):
+    return [][num_classes]
+
+def scripted():
+    return torch.jit.script(nn.Conv2d(3, 4, 3))
+
+def partly_scripted():
+    return nn.Sequential(nn.Flatten(), torch.jit.script(nn.Linear(3072, 4)))
+
+def traced():
+    return torch.jit.trace(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8))
+
+def exported():
+    return torch.export.export(nn.Conv2d(3, 4, 3), (torch.zeros(1, 3, 8, 8),))
+
+def exported_module():
+    return exported().module()
+
+def parallel():
+    return nn.DataParallel(nn.Conv2d(3, 4, 3))
+
 class Functional(nn.Module):
     def __init__(self, width=4):
         super().__init__()
@@ -384,7 +426,14 @@ def test_a_user_space_has_no_known_accuracies(cost: Any, alone: None, elsewhere:
         ("plain", (), [3, 32, 32], 7, 112 + 8 + 3600 * 7 + 7),
         ("sized", (), [3, 32, 32], 10, 112 + 50),
         ("sized", ("input=1x9x8", "classes=3"), [1, 9, 8], 3, 40 + 15),
-        ("positional", ("input=1x9x8", "classes=3"), [1, 9, 8], 3, 40 + 15),
+        ("named", (), [3, 32, 32], 10, 3 * 32 * 32 + 1 + 20),
+        ("named", ("input=2x5x5", "classes=4"), [2, 5, 5], 4, 2 * 25 + 1 + 8),
+        ("tupled", ("input=2x5x6",), [2, 5, 6], 4, 2 * 30 * 4 + 4),
+        ("by_size", (), [1, 9, 8], 2, 2 * 72 + 2),
+        ("by_size", ("input=3x5x6",), [3, 5, 6], 2, 2 * 3 * 30 + 2),
+        ("of_its_own", (), [1, 9, 8], 100, 7200 + 100),
+        ("of_its_own", ("input=1x2x2", "classes=3"), [1, 2, 2], 3, 12 + 3),
+        ("Two", ("input=3x9x8,5",), [[3, 9, 8], [5]], 2, 112 + 18 + 2),
         ("Functional", ("input=3x9x8",), [3, 9, 8], 7, 6 + 112 + 35 + 12),
         ("Places.instance", (), [3, 32, 32], 7, 6 + 56 + 21 + 12),
     ],
@@ -624,6 +673,56 @@ def test_a_plot_of_very_many_layers() -> None:
             "own_networks:number returns a value of type int; return a network (torch.nn.Module).",
         ),
         ("own_networks:lazy", "own_networks:lazy has lazy layers without weights; run it on an image first."),
+        (
+            "own_networks:positional",
+            "own_networks:positional takes shape and number, but only arguments named image, input_size, in_channels, classes or"
+            " num_classes are filled in; add defaults, or name a function without arguments that returns the network.",
+        ),
+        (
+            "own_networks:named input=3x9x8",
+            "own_networks:named takes input_size as a single number, but input=3x9x8 is not square; let it take a tuple.",
+        ),
+        (
+            "own_networks:tupled input=0x3",
+            "input=0x3 is not the shape of an input; write CxHxW, such as 3x32x32, or 3x32x32,5",
+        ),
+        ("own_networks:tupled input=3x32x32,", "input=3x32x32, is not the shape of an input; write CxHxW"),
+        ("own_networks:tupled input=3", "layer 0 (Conv2d) fails on an input of 3: Expected 3D (unbatched) or 4D"),
+        (
+            "own_networks:picky",
+            "own_networks:picky cannot be built (called with num_classes=10): IndexError: list index out of range; fix the code",
+        ),
+        (
+            "own_networks:Two",
+            "missing 1 required positional argument: 'more'. Pass a different input=CxHxW (input=CxHxW,N for two",
+        ),
+        ("own_networks:Two input=3x9x8,6", "layer linear (Linear) fails on inputs of 3x9x8,6: "),
+        ("PDARTS input=3x32x32,5", "input=3x32x32,5 is not an image shape; write CxHxW, such as 3x32x32."),
+        (
+            "own_networks:scripted",
+            "own_networks:scripted is scripted, so that its layers cannot be counted; give the module from before torch.jit.script"
+            " or torch.jit.trace.",
+        ),
+        (
+            "own_networks:partly_scripted",
+            "the layer 1 of own_networks:partly_scripted is scripted, so that its layers cannot be",
+        ),
+        (
+            "own_networks:traced",
+            "own_networks:traced is scripted, so that its layers cannot be counted; give the module from",
+        ),
+        (
+            "own_networks:exported",
+            "own_networks:exported is an exported program, whose layers cannot be counted; give the module that was exported.",
+        ),
+        (
+            "own_networks:exported_module",
+            "own_networks:exported_module is an exported program, whose layers cannot be counted",
+        ),
+        (
+            "own_networks:parallel",
+            "own_networks:parallel is wrapped in DataParallel; give the network inside, its attribute module.",
+        ),
         ("own_networks:pair", "the network (LSTM) "),
         ("own_networks:plain input=3x40x40", "layer 4 (Linear) fails on an image of 3x40x40: "),
         ("own_networks:plain classes=3", "rapdarts cost own_networks:plain does not use classes=; leave it out."),

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from rapdarts.architecture.genotype import Genotype, one_hot, random_genotype
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import SearchSpace, Skeleton
+from rapdarts.cost.count import traffic
 from rapdarts.cost.expected import draw_probabilities, siblings
 from rapdarts.cost.expected_peak import ExpectedPeak
 from rapdarts.cost.peak_memory import peak_memory
@@ -26,6 +27,7 @@ from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedCell, DerivedNetwork
 from rapdarts.networks.layers import FactorizedReduce, ResidualBlock
 from rapdarts.networks.primitives import Zero
+from rapdarts.networks.reference import REFERENCE
 
 GENOTYPES = int(os.environ.get("RAPDARTS_PROOFS", "30"))
 """Number of random genotypes of each space; `make proofs` uses 1,000."""
@@ -128,7 +130,8 @@ def padded(layers: list[nn.Module], x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "forward, channels, held",
     [
-        (residual, [(1, 4), (4, 4)], 4 + 4 + 4),
+        # The sum overwrites the second activation, which nothing else reads.
+        (residual, [(1, 4), (4, 4)], 4 + 4),
         (residual_in_place, [(1, 4), (4, 4)], 4 + 4),
         # An activation is held once, however often it is concatenated: at the end 4 + 2 + 2 channels, and 1 of the output.
         (dense, [(1, 4), (4, 2), (6, 2), (8, 1)], 4 + 2 + 2 + 1),
@@ -153,13 +156,157 @@ def test_peak_of_a_chain() -> None:
     assert peak_memory(nn.Sequential(nn.Linear(5, 2)), (3, 8, 5)) == 4 * 24 * 7
 
 
+SUMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "+": lambda x, y: x + y,
+    "+, reversed": lambda x, y: y + x,
+    "+=": lambda x, y: x.add_(y),
+    "add": torch.add,
+    "sum": lambda x, y: sum([x, y]),  # type: ignore[arg-type, return-value]
+    "-": lambda x, y: x - y,
+    "*": lambda x, y: x * y,
+    "*=": lambda x, y: x.mul_(y),
+    "maximum": torch.maximum,
+    "addcmul": lambda x, y: torch.addcmul(x, x, y),
+    "out": lambda x, y: torch.add(x, y, out=x),
+}
+
+
+@pytest.mark.parametrize("spelling", SUMS)
+def test_a_sum_overwrites_a_term_that_dies_however_it_is_written(spelling: str) -> None:
+    def forward(layers: list[nn.Module], x: Tensor) -> Tensor:
+        first = layers[0](x)
+        return layers[2](SUMS[spelling](layers[1](first), first))
+
+    assert peak_memory(Custom(forward, (1, 4), (4, 4), (4, 4)), (1, 6, 5)) == 4 * 6 * 5 * (4 + 4)
+
+
+class Bottleneck(nn.Module):
+    """The residual block of ResNet-50, whose sum is written in two ways, as in torchvision and as in timm."""
+
+    def __init__(self, inputs: int, width: int, stride: int, in_place: bool) -> None:
+        super().__init__()
+        unit = partial(nn.Conv2d, bias=False)
+        self.body = nn.Sequential(
+            *[unit(inputs, width, 1), nn.BatchNorm2d(width), nn.ReLU()],
+            *[unit(width, width, 3, stride, 1), nn.BatchNorm2d(width), nn.ReLU()],
+            *[unit(width, 4 * width, 1), nn.BatchNorm2d(4 * width)],
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if inputs != 4 * width:
+            self.shortcut = nn.Sequential(unit(inputs, 4 * width, 1, stride), nn.BatchNorm2d(4 * width))
+        self.in_place = in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, x = self.body(x), self.shortcut(x)
+        if self.in_place:
+            y += x
+            return y.relu_()
+        return (y + x).relu()
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_resnet50_has_one_peak_in_both_spellings(in_place: bool) -> None:
+    """The peak is in the first stage, while a 1x1 convolution reads 64 of 56x56 and writes 256 next to the 256 of the other branch."""
+    with torch.device("meta"):
+        layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+        inputs = 64
+        for stage, depth in enumerate((3, 4, 6, 3)):
+            for block in range(depth):
+                width, stride = 64 * 2**stage, 2 if stage and not block else 1
+                layers.append(Bottleneck(inputs, width, stride, in_place))
+                inputs = 4 * width
+        network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000))
+    assert peak_memory(network, (3, 224, 224)) == 4 * 56 * 56 * (64 + 256 + 256) == 7_225_344
+    with torch.device("meta"):
+        assert peak_memory(REFERENCE["resnet50"].build((3, 224, 224), 1000), (3, 224, 224)) == 7_225_344
+
+
+def used_later(layers: list[nn.Module], x: Tensor) -> Tensor:
+    first, second = layers[0](x), layers[1](x)
+    total = first + second
+    return layers[2](torch.cat([total, first, second], 1))
+
+
+def in_a_concatenation(layers: list[nn.Module], x: Tensor) -> Tensor:
+    first = layers[0](x)
+    both = torch.cat([first, layers[1](x)], 1)
+    total = first + layers[2](x)
+    return layers[3](both) + total
+
+
+def whole_concatenation(layers: list[nn.Module], x: Tensor) -> Tensor:
+    both = torch.cat([layers[0](x), layers[1](x)], 1)
+    return both + layers[2](both)
+
+
+def broadcast(layers: list[nn.Module], x: Tensor) -> Tensor:
+    first = layers[0](x)
+    return first * first.mean((2, 3), keepdim=True).sigmoid() + layers[1](x.amax((2, 3), keepdim=True))
+
+
+def halves(layers: list[nn.Module], x: Tensor) -> Tensor:
+    left, right = layers[0](x).chunk(2, 1)
+    return left + right
+
+
+def image_itself(layers: list[nn.Module], x: Tensor) -> Tensor:
+    return x + x.flip(1)
+
+
+@pytest.mark.parametrize(
+    "forward, channels, held",
+    [
+        # Both terms are needed again, so that the sum has its own memory, in the concatenation: 12 and the 1 of the output.
+        (used_later, [(1, 4), (1, 4), (12, 1)], 4 + 4 + 4 + 1),
+        # The first term is also in a concatenation that is needed: the sum overwrites the other one. The image lives, too.
+        (in_a_concatenation, [(1, 4), (1, 4), (1, 4), (8, 4)], 4 + 4 + 4 + 4),
+        # The sum overwrites the whole concatenation of 8 or the 8 of its convolution.
+        (whole_concatenation, [(1, 4), (1, 4), (8, 8)], 8 + 8),
+        # Half of an activation cannot be overwritten, because its whole is held: 8 and the 4 of the sum.
+        (halves, [(1, 8)], 8 + 4),
+        # The image is never overwritten, but its flipped copy is.
+        (image_itself, [(1, 1)], 1 + 1),
+    ],
+)
+def test_what_a_sum_may_overwrite(
+    forward: Callable[[list[nn.Module], Tensor], Tensor], channels: list[tuple[int, int]], held: int
+) -> None:
+    assert peak_memory(Custom(forward, *channels), (1, 6, 5)) == 4 * 6 * 5 * held
+
+
+def test_a_sum_overwrites_only_a_term_of_its_own_size() -> None:
+    """The product overwrites the 120 of the activation, not the gate of 4; meanwhile the image is needed again."""
+    assert peak_memory(Custom(broadcast, (1, 4), (1, 4)), (1, 6, 5)) == 4 * (30 + 120 + 4)
+
+
+def test_further_outputs_live_if_they_are_used() -> None:
+    """The indices of a max-pool are held until the pool is undone; unused ones are not even written."""
+
+    class Pooled(nn.Module):
+        def __init__(self, undone: bool) -> None:
+            super().__init__()
+            self.undone, self.before, self.after = undone, conv(1, 4), conv(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            pooled, indices = F.max_pool2d(self.before(x), 2, return_indices=True)
+            inside = self.after(pooled)
+            return F.max_unpool2d(inside, indices, 2) if self.undone else inside
+
+    # Before it is undone: 4 x 15 pixels and indices, then the 4 x 60 of the result. While pooling: 4 x 60, 4 x 15 and 4 x 15.
+    assert peak_memory(Pooled(True), (1, 10, 6)) == 4 * (60 + 60 + 240)
+    assert peak_memory(Pooled(False), (1, 10, 6)) == 4 * (240 + 60)
+    assert traffic(Pooled(True), (1, 10, 6)) == 4 * ((60 + 36 + 240) + (240 + 60 + 60) + (60 + 144 + 60) + (120 + 240))
+    assert traffic(Pooled(False), (1, 10, 6)) == 4 * ((60 + 36 + 240) + (240 + 60) + (60 + 144 + 60))
+
+
 @pytest.mark.parametrize("size, held", [((6, 6), 144 + 18 + 18), ((5, 6), 120 + 144 + 18)])
 def test_odd_sides_are_padded_into_a_copy(size: tuple[int, int], held: int) -> None:
     assert peak_memory(FactorizedReduce(4, 4, affine=True), (4, *size)) == 4 * held
 
 
 def test_peak_of_a_genotype_from_the_literature() -> None:
-    """PDARTS peaks in its second cell: in units of 36x32x32, the newer input takes 4, the nodes 4, and two terms of the last sum 2."""
+    """PDARTS peaks in its second cell: in units of 36x32x32, at its last edge, the newer input takes 4, the other nodes 3, the first
+    term of the last node 1, and the input and output of the convolution that runs 2."""
     unit = 4 * 36 * 32 * 32
     assert peak_of(LITERATURE["PDARTS"], DARTS, Skeleton(20, 36, (3, 32, 32), 10)) == 10 * unit
 
@@ -221,9 +368,15 @@ class Ledger:
     def added(self, terms: list[Value]) -> Value:
         total = terms.pop(0)
         while terms:
-            term = terms.pop(0)
-            total = self.kept(total() + term())
-            del term
+            result = total() + terms[0]()
+            held = [self.held]
+            del total
+            held.append(self.held)
+            del terms[0]
+            held.append(self.held)
+            if result.numel() not in (held[0] - held[1], held[1] - held[2]):  # no term dies that could be overwritten
+                self.most = max(self.most, held[0] + result.numel())
+            total = self.kept(result)
         return total
 
     def cell(self, cell: DerivedCell, box: list[Value]) -> Value:

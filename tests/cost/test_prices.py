@@ -66,7 +66,7 @@ def test_custom_hardware(tmp_path: Path) -> None:
         ("mac_64: 1.0\n", "there is no key 'mac_64'"),
         ("mac_32: -1\n", "mac_32=-1.0 is out of range"),
         ("mac_32: fast\n", "mac_32 takes a number"),
-        ("[1, 2]\n", "must contain"),
+        ("[1, 2]\n", "must contain keys with values, such as mac_32: 4.6"),
     ],
 )
 def test_invalid_hardware_is_refused(text: str, words: str, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import Skeleton
 from rapdarts.cost.count import macs
 from rapdarts.cost.layers import second_opinion
-from rapdarts.cost.trace import Op, remembering, trace
+from rapdarts.cost.recorder import Op
+from rapdarts.cost.trace import remembering, trace
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
 from rapdarts.networks.derived import DerivedNetwork

@@ -24,6 +24,7 @@ from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import parse_genotype
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import DataConfig
+from rapdarts.cost.quantized import bytes_in_int8_file
 from rapdarts.data.dataset import load_dataset
 from rapdarts.deploy import runtimes as shipped
 from rapdarts.deploy import verify
@@ -203,7 +204,7 @@ def test_executorch_opens_its_file_without_rapdarts_and_agrees(
 
 
 def test_an_8_bit_export_is_evaluated_next_to_the_32_bit_one(
-    run: Path, tested: Path, tmp_path: Path, values: Values
+    run: Path, tested: Path, tmp_path: Path, values: Values, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import onnx
 
@@ -224,6 +225,14 @@ def test_an_8_bit_export_is_evaluated_next_to_the_32_bit_one(
         reported["fp32"]["test_accuracy"], abs=0.002
     )
     assert reported["largest_difference"] > 10 * reported["fp32"]["largest_difference"]
+
+    trained = read_trained(run / "network.safetensors")
+    kept = reported["weights"]
+    assert kept["priced"] == trained.costs["params"] < kept["bytes"]
+    assert kept["bytes"] == bytes_in_int8_file(trained.blueprint.build(), (1, 8, 8))
+    assert kept["bytes"] + kept["scales"] < reported["bytes"] == file.stat().st_size
+    assert main(["cost", str(run), "precision=8", "rows=none"]) == 0
+    assert f"the 8-bit file of rapdarts export keeps {kept['bytes']:,} B in the weights of " in capsys.readouterr().out
 
     graph = onnx.load(str(file)).graph
     integers = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8}

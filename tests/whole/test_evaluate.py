@@ -23,7 +23,8 @@ from rapdarts.config.experiment import DataConfig
 from rapdarts.data.dataset import load_dataset
 from rapdarts.deploy.blueprint import DerivedBlueprint, ReferenceBlueprint
 from rapdarts.deploy.model_file import CARD, deployed, load_network, read_trained, to_safetensors
-from rapdarts.deploy.onnx import onnx_costs, to_int8, to_onnx
+from rapdarts.deploy.onnx import to_int8, to_onnx
+from rapdarts.deploy.onnx_costs import onnx_costs
 from rapdarts.deploy.runtimes import Facts
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.reports import confusion
@@ -205,7 +206,7 @@ def test_foreign_onnx_files_are_refused_in_one_line(
     fixed = graph_of(*linear, weights=columns(10), pixels=(1, 1, 8, 8))
     assert "net.onnx cannot be run on images of shape (256, 1, 8, 8) (" in refused(fixed)
     bare = onnx.helper.make_node("Flatten", ["pixels"], ["logits"])
-    assert "cannot be counted: it has no convolutions or matrix products, or their sizes are dynamic" in refused(
+    assert "cannot be counted: it has no convolutions or matrix products; give a file written by" in refused(
         graph_of(bare, weights=columns(1))
     )
     for endless in ("[" * 100_000 + "]" * 100_000, "9" * 5000):
@@ -233,7 +234,7 @@ def test_dynamic_sizes_in_an_onnx_file_are_not_counted_as_zero(tmp_path: Path) -
     ]
     weights = onnx.numpy_helper.from_array(np.ones((4, 1, 1, 1), np.float32), "w")
     (tmp_path / "open.onnx").write_bytes(graph_of(*nodes, weights=weights, pixels=("n", 1, "rows", 8)))
-    with pytest.raises(InputError, match="it has no convolutions or matrix products, or their sizes are dynamic"):
+    with pytest.raises(InputError, match="cannot be counted: the size of maps is dynamic or unknown"):
         onnx_costs(tmp_path / "open.onnx")
 
 

@@ -479,7 +479,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "data, images cannot be converted to an array",
     ),
     "lazy layers": (lambda: rapdarts.costs(nn.LazyLinear(3)), "a LazyLinear has lazy layers without weights"),
-    "no pixels": (lambda: rapdarts.costs(nn.Identity(), image=(3, 0, 8)), "input=3x0x8 is not an image shape"),
+    "no pixels": (lambda: rapdarts.costs(nn.Identity(), image=(3, 0, 8)), "input=3x0x8 is not the shape of an input"),
     "sizes": (lambda: rapdarts.search(TINY, data=[(IMAGES[0], 0), (IMAGES[0, :, 1:], 1)]), "image 1 is .* to one size"),
 }  # fmt: skip
 

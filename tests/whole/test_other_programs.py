@@ -242,8 +242,11 @@ def test_files_of_many_genotypes_are_listed(runs: Path, capsys: pytest.CaptureFi
     )
 
 
-def write_onnx(file: str) -> None:
-    """Write a network of 1 x 8 x 8 pixels: a 3x3 convolution to 2 channels, their means, and a linear layer to 10 classes."""
+def write_onnx(file: str, *more: tuple[str, str]) -> None:
+    """Write a network of 1 x 8 x 8 pixels: a 3x3 convolution to 2 channels, their means, and a linear layer to 10 classes.
+
+    `more` are further operators of the maps, each with the name of its node.
+    """
     from onnx import TensorProto, helper, numpy_helper, save
 
     shapes = {"kernel": (2, 1, 3, 3), "bias": (2,), "matrix": (2, 10), "offset": (10,)}
@@ -253,6 +256,7 @@ def write_onnx(file: str) -> None:
         helper.make_node("GlobalAveragePool", ["maps"], ["means"]),
         helper.make_node("Flatten", ["means"], ["rows"]),
         helper.make_node("Gemm", ["rows", "matrix", "offset"], ["logits"]),
+        *(helper.make_node(operator, ["maps"], [name], name=name) for operator, name in more),
     ]
     ends = {"pixels": ["n", 1, 8, 8], "logits": ["n", 10]}
     inputs, outputs = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)] for name, shape in ends.items())
@@ -282,11 +286,27 @@ def test_an_onnx_file_is_counted_and_evaluated_only(capsys: pytest.CaptureFixtur
     expected = {"macs": 18 * 64 + 20, "params": 20 + 30, "bytes": 4 * 50}
     assert rapdarts.costs("net.onnx") == expected
     found = answer(capsys, "cost", "net.onnx", "lenet")
-    assert found[0] == {"target": "net.onnx", **expected, "input": [1, 8, 8], "classes": 10, "layers": []}
+    assert found[0] == {
+        "target": "net.onnx",
+        **expected,
+        "input": [1, 8, 8],
+        "classes": 10,
+        "not_counted": {},
+        "layers": [],
+    }
     assert found[1] == answer(capsys, "cost", "lenet")
     assert main(["cost", "net.onnx"]) == 0
     words = "net.onnx is a graph: its bytes are those in the file, and costs without a number are not counted in it"
     assert words in capsys.readouterr().out
+    write_onnx("more.onnx", ("Det", "volume"), ("Det", "again"))
+    assert answer(capsys, "cost", "more.onnx")["not_counted"] == {"Det": ["volume", "again"]}
+    assert rapdarts.costs("more.onnx") == expected and rapdarts.costs("more.onnx").not_counted == {
+        "Det": ["volume", "again"]
+    }
+    assert main(["cost", "more.onnx"]) == 0
+    assert "not counted in the macs of more.onnx, for want of a formula: Det in " in capsys.readouterr().out
+    words = "more.onnx is an ONNX file, which rapdarts measure does not run; rapdarts evaluate more.onnx EXPERIMENT times it."
+    assert refusal(capsys, "measure", "more.onnx") == words
     useless = refusal(capsys, "cost", "net.onnx", "classes=3")
     assert useless == "rapdarts cost net.onnx does not use classes=; leave it out."
     for command in (("export", "net.onnx"), ("retrain", "net.onnx", "digits")):

@@ -89,16 +89,17 @@ COMMANDS = {
         "cost PDARTS alexnet input=3x224x224 classes=1000 plot=costs.png",
         "Count the costs of networks, layer by layer and side by side. NETWORK: a genotype's file (FILE:NAME "
         "for one of several) or run folder, a name such as PDARTS or alexnet, a network.safetensors, an ONNX file, "
-        "package.module:callable (called with image= and classes= if it accepts them), or the word filters, to compare "
-        "filter designs.",
+        "package.module:callable (its arguments image, input_size, in_channels, classes and num_classes are filled in), "
+        "or the word filters, to compare filter designs.",
         (command_options.CountConfig,),
         ("--json", "--space"),
     ),
     "measure": Command(
-        "measure [EXPERIMENT]",
+        "measure [NETWORK | EXPERIMENT]",
         "measure digits out=latency.json",
-        "Measure the latency of every primitive on this device. Write a table for search.latency, after checking its "
-        "predictions on whole networks.",
+        "Measure latency on this device. NETWORK, as in rapdarts cost: the time of its forward pass. EXPERIMENT, or nothing: the "
+        "time of every primitive of a space, written as a table for search.latency after checking its predictions on whole "
+        "networks.",
         (command_options.MeasureConfig,),
         ("--json", "--space"),
     ),

@@ -1,4 +1,4 @@
-"""`measure`: latency of the primitives of a space on this device."""
+"""`measure`: latency of a network, or of the primitives of a space, on this device."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ from rapdarts.cli.output import answer
 def measure(call: Call) -> None:
     call.expect(1)
     found = api.measure(call.word(0), call.values, space=call.space_file)
-    answer(call, found.table.head(), f"{found!r}")
+    answer(call, found.to_json(), f"{found!r}")
