@@ -13,7 +13,7 @@ from rapdarts.cost.count import count, macs, not_counted
 
 timm = pytest.importorskip("timm", reason="timm is installed only in the environment that `make proofs` makes")
 
-NETWORKS = """
+NAMES = """
 bat_resnext26ts beit_base_patch16_224 botnet26t_256 caformer_s18 cait_s24_224 coat_lite_mini coatnet_nano_cc_224 convit_small
 convmixer_768_32 convnext_atto crossvit_18_240 cs3darknet_focus_s davit_small deit3_small_patch16_224 densenet121 dla34 dpn48b
 ecaresnet26t edgenext_small efficientformer_l1 efficientformerv2_s0 efficientnet_b0 efficientvim_m1 efficientvit_b0
@@ -25,7 +25,8 @@ res2net50_14w_8s resnest26d resnet50 resnetv2_18 rexnet_150 seresnet18 selecsls4
 swin_tiny_patch4_window7_224 swinv2_small_window8_256 swinv2_cr_small_224 tiny_vit_5m_224 tnt_s_legacy_patch16_224 tresnet_m
 twins_pcpvt_small vgg11 visformer_small vit_relpos_small_patch16_224 vitamin_small_224 volo_d1_224 xception41
 xcit_nano_12_p8_224
-""".split()
+"""
+NETWORKS = NAMES.split()
 
 CONSTANTS = {
     # Each of 24 blocks computes its bias by a perceptron (2 -> 512 -> heads) from a table of 15 x 15 offsets.
