@@ -97,7 +97,7 @@ def numbers_stored(tensor: Tensor) -> int:
 def numbers_in(tensor: Tensor) -> int:
     """Return the number of distinct real numbers in a tensor of any shape; an expanded side repeats its elements."""
     elements = tensor.numel()
-    if tensor.layout is torch.strided:
+    if tensor.layout is torch.strided and not tensor.is_contiguous():
         elements //= prod(
             side for side, stride in zip(tensor.shape, tensor.stride(), strict=True) if not stride and side > 1
         )

@@ -177,6 +177,8 @@ def test_a_table_made_of_nothing_is_a_constant() -> None:
         return x + net.table(torch.arange(32, device=x.device)) * mask
 
     table = nn.Embedding(32, 32)
+    places = Computes(lambda net, x: x + net.layer(torch.zeros(32, 4, device=x.device).add_(1)), layer=nn.Linear(4, 32))
+    assert macs(places, IMAGE) == 0
     stored = Computes(lambda net, x: x + net.table.weight, table=table)
     assert count(Computes(masked, table=table), IMAGE) == count(stored, IMAGE)
 
