@@ -131,7 +131,7 @@ def stem_for(asked: str, image: tuple[int, int, int]) -> str:
 Resource = Callable[["nn.Module", tuple[int, int, int]], float]
 """A resource of the user's own: `function(network, image)` returns the amount that a network needs for an image (channels, height, width).
 
-The network is in eval mode or not, and on the meta device: its tensors have shapes, but no values."""
+The network is on the meta device: its tensors have shapes, but no values."""
 
 Candidates = tuple[tuple[tuple[str, ...], ...], ...]
 """Primitives that are still open, by kind and edge."""

@@ -237,7 +237,7 @@ def rows_of(network: nn.Module, ops: Iterable[Op]) -> list[Row]:
         if op.kind in LAYERS or own:
             biases = _sizes(parameter for parameter in mine if parameter.dim() < 2)
             weights, biases = (params - biases, biases) if op.macs else (0, 0)
-            rows.append(Row(op.layer, op.kind, op.shape[1:], op.size, params + early, weights, biases, op.macs))
+            rows.append(Row(op.layer, op.kind, _of_one(op.shape), op.size, params + early, weights, biases, op.macs))
             early = 0
         elif rows:
             rows[-1] = replace(rows[-1], params=rows[-1].params + params)
@@ -247,6 +247,11 @@ def rows_of(network: nn.Module, ops: Iterable[Op]) -> list[Row]:
     return [*rows, Row(REST, "other", (), 0, rest, 0, 0, 0)] if rest else rows
 
 
+def _of_one(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape without the batch of one image; tokens may have taken its place."""
+    return shape[1:] if shape[:1] == (1,) else shape
+
+
 def _sizes(parameters: Iterable[Tensor]) -> int:
     return sum(parameter.numel() * parts_of(parameter) for parameter in parameters)
 
@@ -254,7 +259,7 @@ def _sizes(parameters: Iterable[Tensor]) -> int:
 def by_module(network: nn.Module, rows: Sequence[Row], ops: Iterable[Op]) -> list[Row]:
     """Return one row for each module, with the shape of its last operation's output."""
     home = {layer: module_of(network, layer) for layer in {row.layer for row in rows} | {op.layer for op in ops}}
-    shapes = {home[op.layer]: op.shape[1:] for op in ops}
+    shapes = {home[op.layer]: _of_one(op.shape) for op in ops}
     modules: dict[str, list[Row]] = {}
     for row in rows:
         modules.setdefault(home[row.layer], []).append(row)

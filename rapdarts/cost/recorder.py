@@ -215,9 +215,8 @@ class Recorder(FastShapes):
         weights = {(_storage(tensor), *_place(tensor)): tensor for tensor in constants}
         views = self._views(read, limits)
         reads = [(number, elements) for (number, _), elements in views.items() if elements]
-        if (
-            packet in SUMS
-        ):  # every term, even one that is there twice: the cost of an edge must not depend on other edges
+        # A sum reads every term, even one that is there twice: the cost of an edge must not depend on the other edges.
+        if packet in SUMS:
             reads = [(self.number(tensor), numbers_in(tensor)) for tensor in read]
         pointwise = torch.Tag.pointwise in func.tags
         alone = pointwise and len(given) == 1 and numbers_in(out) == numbers_in(given[0])
@@ -250,6 +249,8 @@ class Recorder(FastShapes):
         )
         if packet in (aten.mul, aten.mul_) and len(given) > 1 and min(tensor.numel() for tensor in given) > 1:
             self._multiplied.add(op.writes)
+        elif not op.free:
+            self._multiplied.discard(op.writes)
         self.ops.append(op)
 
     def _product(self, packet: Any, args: Any, kwargs: Any, given: Sequence[Tensor], result: Any) -> tuple[int, str]:

@@ -794,3 +794,14 @@ def test_network_costs_accept_any_counted_network() -> None:
     assert "skeleton" not in plain and "auxiliary_head" not in plain
     shown = layers.network_costs(Convolution(), 16, HOROWITZ_45NM, skeleton=skeleton, auxiliary=7).to_json()
     assert shown == {**plain, "skeleton": vars(skeleton), "auxiliary_head": {"params": 7}}
+
+
+def test_a_layer_on_tokens_shows_all_its_output() -> None:
+    """PyTorch runs a linear layer on the tokens of one image as on a batch."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(2), nn.Linear(64, 5), nn.Linear(5, 6))
+    rows = rows_of(network, trace(network, (3, 32, 32)).ops)
+    assert [(row.layer, row.shape, row.output) for row in rows] == [
+        ("0", (8, 8, 8), 512),
+        ("2", (8, 5), 40),
+        ("3", (8, 6), 48),
+    ]

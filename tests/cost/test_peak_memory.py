@@ -12,6 +12,8 @@ from functools import cache, partial
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +30,7 @@ from rapdarts.networks.derived import DerivedCell, DerivedNetwork
 from rapdarts.networks.layers import FactorizedReduce, ResidualBlock
 from rapdarts.networks.primitives import Zero
 from rapdarts.networks.reference import REFERENCE
+from tests.computes import Computes
 
 GENOTYPES = int(os.environ.get("RAPDARTS_PROOFS", "30"))
 """Number of random genotypes of each space; `make proofs` uses 1,000."""
@@ -180,6 +183,48 @@ def test_a_sum_overwrites_a_term_that_dies_however_it_is_written(spelling: str) 
     assert peak_memory(Custom(forward, (1, 4), (4, 4), (4, 4)), (1, 6, 5)) == 4 * 6 * 5 * (4 + 4)
 
 
+Step = tuple[bool, int, int]
+
+
+class Program(nn.Module):
+    """A random program: each step convolves an earlier value, or adds two of them; the last value is the output.
+
+    With `in_place`, a sum is written into a term that no later step reads, if there is one that is not the image.
+    """
+
+    def __init__(self, steps: list[Step], in_place: bool) -> None:
+        super().__init__()
+        self.convolution, self.steps, self.in_place = nn.Conv2d(2, 2, 1), steps, in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = [x]
+        for number, (adds, i, j) in enumerate(self.steps):
+            first, second = i % len(values), j % len(values)
+            if not adds:
+                values.append(self.convolution(values[first]))
+                continue
+            free = [one for one in (first, second) if one and self.in_place and not self.used_after(number, one)]
+            if free:
+                other = second if free[0] == first else first
+                values.append(values[free[0]].add_(values[other]))
+            else:
+                values.append(values[first] + values[second])
+        return values[-1]
+
+    def used_after(self, number: int, value: int) -> bool:
+        later = [
+            (adds, i % (step + 1), j % (step + 1)) for step, (adds, i, j) in enumerate(self.steps) if step > number
+        ]
+        return any(value == i or (adds and value == j) for adds, i, j in later)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=9))
+def test_any_program_has_one_peak_with_sums_in_place_or_not(steps: list[Step]) -> None:
+    plain, in_place = (peak_memory(Program(steps, written), (2, 3, 3)) for written in (False, True))
+    assert plain == in_place
+
+
 class Bottleneck(nn.Module):
     """The residual block of ResNet-50, whose sum is written in two ways, as in torchvision and as in timm."""
 
@@ -277,6 +322,14 @@ def test_what_a_sum_may_overwrite(
 def test_a_sum_overwrites_only_a_term_of_its_own_size() -> None:
     """The product overwrites the 120 of the activation, not the gate of 4; meanwhile the image is needed again."""
     assert peak_memory(Custom(broadcast, (1, 4), (1, 4)), (1, 6, 5)) == 4 * (30 + 120 + 4)
+
+
+def test_all_inputs_live_until_they_are_read() -> None:
+    """The second input of 7 waits while the first, of 30, becomes 120, and is never overwritten."""
+    network = Computes(
+        lambda net, x, more: net.layer(x).mean((2, 3)).sum() + (more + 0 * more), layer=nn.Conv2d(1, 4, 3, padding=1)
+    )
+    assert peak_memory(network, ((1, 6, 5), (7,))) == 4 * (30 + 120 + 7)
 
 
 def test_further_outputs_live_if_they_are_used() -> None:
