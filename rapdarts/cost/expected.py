@@ -225,7 +225,7 @@ def price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, 
     whole = np.array(list(count_derived(example, space, skeleton, resources).values()), dtype=np.float64)
     fixed = whole - (prices * one_hot(space, example)).sum((1, 2, 3))
     notes = [
-        f"the MACs of {name} lack {', '.join(operations)}, for want of a formula"
+        f"the MACs of {name} lack {', '.join(operations)}; there is no formula for them"
         for name, operations in missing.items()
         if operations
     ]

@@ -93,7 +93,8 @@ def build_dataset(config: DataConfig, read: ReadImages, device: torch.device, se
         train = train.take(split(train.labels, config.fraction, seed, "data fraction")[0])
     if isinstance(train, Pictures) and train.range is None:
         range_of(some_of(train).numpy(), (), str(train.root))  # 8-bit files obey the rule for arrays too
-    train, test = _decode_small(train, config, remarks), _decode_small(test, config, remarks)
+    train = _decode_small(train, config, "training", remarks)
+    test = _decode_small(test, config, "test", remarks)
     remarks += _warnings(train, names)
 
     mean, std = tuple(config.mean), tuple(config.std)
@@ -125,14 +126,28 @@ def _warnings(train: Images, names: Sequence[str]) -> list[str]:
     return found
 
 
-def _decode_small(images: InMemory | Pictures, config: DataConfig, remarks: list[str]) -> InMemory | Pictures:
-    """Decode an image folder into memory if it is small enough, and append remarks on what was lost."""
-    if isinstance(images, InMemory) or len(images) * int(np.prod(images.image)) > IN_MEMORY_BYTES:
+def _decode_small(
+    images: InMemory | Pictures, config: DataConfig, half: str, remarks: list[str]
+) -> InMemory | Pictures:
+    """Decode an image folder into memory if it is small enough, and append remarks on what was lost.
+
+    Of a larger folder, the losses of evenly spaced images are reported.
+    """
+    if isinstance(images, InMemory):
         return images
-    decoded = InMemory(images.fetch(torch.arange(len(images))), images.labels)
-    lost = sum(images.lost, Lost())
-    remarks += [f"{images.root.name}: {words}" for words in lost.in_words(config.range, decoded.pixels.numel())]
-    return decoded
+    is_small = len(images) * int(np.prod(images.image)) <= IN_MEMORY_BYTES
+    if images.lost:
+        images.lost.clear()
+    if is_small:
+        decoded = InMemory(images.fetch(torch.arange(len(images))), images.labels)
+    elif images.range is not None:
+        decoded = InMemory(some_of(images), images.labels)
+    else:
+        return images
+    words = sum(images.lost or (), Lost()).in_words(config.range, decoded.pixels.numel())
+    part = "" if is_small else f", in {len(decoded.pixels):,} of {len(images):,} images"
+    remarks += [f"{half} images: {one}{part}" for one in words]
+    return decoded if is_small else images
 
 
 def split(labels: Tensor, fraction: float, seed: int, stream: str) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from rapdarts.config.experiment import DataConfig
 from rapdarts.data.images import InMemory, ReadImages
-from rapdarts.data.pictures import pixels_of
+from rapdarts.data.pictures import BROKEN, kinds_of, pixels_of, remarks_on
 from rapdarts.data.pixels import Array, Form, Lost
 from rapdarts.data.readers import as_labels, numbers
 from rapdarts.errors import InputError, shorten
@@ -33,6 +33,7 @@ class Given:
     labels: Array
     names: list[str]
     layout: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 def read_in_memory(config: DataConfig, data: Any, test: Any = None) -> ReadImages:
@@ -60,7 +61,10 @@ def read_in_memory(config: DataConfig, data: Any, test: Any = None) -> ReadImage
                 " classes in the same order in both."
             )
     pixels = sum(half.pixels.numel() for half in (train, held_out) if half)
-    return ReadImages(train, held_out, names, tuple(lost.in_words(config.range, pixels)))
+    remarks = [f"data: {remark}" for remark in given.remarks]
+    if test is not None:
+        remarks += [f"test: {remark}" for remark in other.remarks]
+    return ReadImages(train, held_out, names, (*remarks, *lost.in_words(config.range, pixels)))
 
 
 def _half(given: Given, form: Form, what: str, classes: int) -> tuple[InMemory, Lost]:
@@ -83,19 +87,24 @@ def _given(source: Any, what: str) -> Given:
     if not items:
         raise InputError(f"{what} has no images; add some.")
     images = [
-        _picture(image) if isinstance(image, Image.Image) else _array(image, f"{what}, image {position}")
+        _picture(image, f"{what}: image {position}")
+        if isinstance(image, Image.Image)
+        else _array(image, f"{what}, image {position}")
         for position, (image, _) in enumerate(items)
     ]
     for position, image in enumerate(images):
         if image.shape != images[0].shape:
-            raise InputError(
-                f"{what}: image {position} is {image.shape}, but image 0 is {images[0].shape}; resize all of them to one size."
+            is_colour = image.shape[1:] == images[0].shape[1:]
+            remedy = (
+                'convert all of them to one mode, such as picture.convert("RGB")'
+                if is_colour
+                else "resize all of them to one size"
             )
+            raise InputError(f"{what}: image {position} is {image.shape}, but image 0 is {images[0].shape}; {remedy}.")
     labels = [_array(label, f"{what}, label {position}") for position, (_, label) in enumerate(items)]
-    is_known = all(isinstance(image, Image.Image) for image, _ in items)
-    return Given(
-        np.stack(images), _array(labels, f"{what}, labels"), _names(source), "channels_first" if is_known else ""
-    )
+    layout = "channels_first" if all(isinstance(image, Image.Image) for image, _ in items) else ""
+    kinds = (kind for image, _ in items if isinstance(image, Image.Image) for kind in kinds_of(image) if kind != "grey")
+    return Given(np.stack(images), _array(labels, f"{what}, labels"), _names(source), layout, tuple(remarks_on(kinds)))
 
 
 def _item(item: Any, what: str) -> tuple[Any, Any]:
@@ -122,9 +131,12 @@ def _names(source: Any) -> list[str]:
     return [str(name) for name in known] if isinstance(known, Sequence) and not isinstance(known, str) else []
 
 
-def _picture(picture: Image.Image) -> Array:
-    """Return a PIL image as (c, h, w), with one channel for grey images and RGB for all others."""
-    pixels = pixels_of(picture)
+def _picture(picture: Image.Image, what: str) -> Array:
+    """Return a PIL image as (c, h, w), with one channel for grey images and RGB for all others. Raises InputError if it is broken."""
+    try:
+        pixels = pixels_of(picture)
+    except BROKEN as error:
+        raise InputError(f"{what} cannot be decoded ({error}); repair or remove it.") from None
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -50,7 +50,8 @@ class Pictures:
     """Image files, decoded every time they are read, to RGB with 8 bits per channel.
 
     `range` are black and white for pictures with more than 8 bits, or for all pictures if it was asked for (None: there are
-    none). `lost` collects what was lost while decoding. Positions are (b,) int64, and images are (b, 3, h, w) uint8.
+    none). `lost` collects what is lost while decoding, until the images are used for training. Positions are (b,) int64,
+    and images are (b, 3, h, w) uint8.
     """
 
     root: Path
@@ -59,7 +60,7 @@ class Pictures:
     image: tuple[int, int, int]  # 3, height, width; images of other sizes are scaled and cropped to this
     range: PixelRange | None = None
     remarks: tuple[str, ...] = ()
-    lost: list[Lost] = field(default_factory=list)
+    lost: list[Lost] | None = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -82,10 +83,10 @@ class Pictures:
         return self.collect(self.begin(index))
 
     def take(self, index: Tensor) -> Pictures:
-        return replace(self, files=[self.files[i] for i in index.tolist()], labels=self.labels[index])
+        return replace(self, files=[self.files[i] for i in index.tolist()], labels=self.labels[index], lost=[])
 
     def to(self, device: torch.device) -> Pictures:
-        return replace(self, labels=self.labels.to(device))
+        return replace(self, labels=self.labels.to(device), lost=None)
 
     def digest(self) -> bytes:
         """Return a hash of the file names and sizes, because reading all files would take as long as an epoch."""
@@ -104,7 +105,8 @@ class Pictures:
             raise InputError(f"{file} has more than 8 bits per pixel, but no training image has; {SAY_RANGE}.")
         if self.range is not None and (self.range.asked or pixels.dtype != np.uint8):
             pixels, lost = self.range.to_bytes(pixels, str(file))
-            self.lost.append(lost)
+            if self.lost is not None:
+                self.lost.append(lost)
         colour = Image.fromarray(pixels).convert("RGB")
         if colour.size != (width, height):
             # Equivalent to scaling the shorter side and cropping the centre.
@@ -142,11 +144,16 @@ def open_pictures(
         pixel_range: PixelRange | None = PixelRange(config.range[0], config.range[1], asked=True)
     else:
         pixel_range = training.range if training else range_of(_extremes(deep), (), str(root)) if deep else None
-    kinds = Counter(kind for found in headers for kind in found.kinds)
-    remarks = [words.format(f"{kinds[kind]:,}") for kind, words in KINDS.items() if kinds[kind]]
+    remarks = remarks_on(kind for found in headers for kind in found.kinds)
     if deep and pixel_range:
         remarks.append(f"{len(deep):,} pictures with more than 8 bits per pixel are scaled from {pixel_range}")
     return Pictures(root, files, labels, (3, height, width), pixel_range, tuple(remarks))
+
+
+def remarks_on(kinds: Iterable[str]) -> list[str]:
+    """Return a remark on the number of pictures of each of the KINDS."""
+    found = Counter(kinds)
+    return [words.format(f"{found[kind]:,}") for kind, words in KINDS.items() if found[kind]]
 
 
 # --- one picture -------------------------------------------------------------------------------------------------
@@ -240,4 +247,4 @@ def _extremes(files: Sequence[Path]) -> Array:
         fractions = pixels[pixels != np.rint(pixels)] if pixels.dtype.kind == "f" else pixels[:0].ravel()
         return [pixels.min(), pixels.max(), *fractions[:1]]
 
-    return np.array([value for file in files for value in some(file)])
+    return np.array([value for found in _pool().map(some, files) for value in found])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rapdarts.config.experiment import DataConfig
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, plural
 
 Array = np.ndarray[Any, Any]
 
@@ -53,7 +53,7 @@ class Lost:
         remarks = []
         if self.clipped:
             low, high = asked
-            share = f"{100 * self.clipped / pixels:.2g} % of all"
+            share = f"{100 * self.clipped / pixels:.3f}".rstrip("0").rstrip(".") + " % of all"
             remarks.append(
                 f"{self.clipped:,} pixel values ({share}) are outside data.range={low:g},{high:g} and were clipped"
             )
@@ -141,7 +141,7 @@ def _check_finite(pixels: Array, source: str) -> None:
     """Raise InputError for pixels that are infinite or NaN."""
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise InputError(
-            f"{source}: {int((~np.isfinite(pixels)).sum()):,} pixels are NaN or infinite; repair the images."
+            f"{source}: the images contain {plural(int((~np.isfinite(pixels)).sum()), 'NaN or infinite value')}; repair them."
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,9 @@ def _read_npz(config: DataConfig) -> ReadImages:
         found = ", ".join(arrays) or "nothing"
         raise InputError(f"{file} must contain x and y, or x_train, y_train, x_test and y_test, not {found}.")
     test = next((keys for keys in TEST_KEYS if train == TRAIN_KEYS and set(keys) <= arrays.keys()), None)
-    form = Form.of(arrays[train[0]], config, f"{file}, {train[0]}")
+    mask = _test_mask(arrays, train, file)
+    for_training = arrays[train[0]] if mask is None else arrays["x"][~mask]
+    form = Form.of(for_training, config, f"{file}, {train[0]}")
     halves: list[InMemory] = []
     lost = Lost()
     for x, y in filter(None, (train, test)):
@@ -81,17 +83,23 @@ def _read_npz(config: DataConfig) -> ReadImages:
     remarks = (*lost.in_words(config.range, sum(half.pixels.numel() for half in halves)), *unused)
     if test:
         return ReadImages(halves[0], halves[1], names, remarks)
-    if train == TRAIN_KEYS or "test" not in arrays:
+    if mask is None:
         return ReadImages(halves[0], None, names, remarks)
-    mask, everything = arrays["test"], halves[0]
-    if mask.shape != (len(everything),) or not np.isin(mask, (0, 1)).all() or len(np.unique(mask)) < 2:
+    chosen = torch.from_numpy(mask)
+    train_half, test_half = (halves[0].take(part.nonzero().flatten()) for part in (~chosen, chosen))
+    return ReadImages(train_half, test_half, names, remarks)
+
+
+def _test_mask(arrays: Mapping[str, Array], train: tuple[str, str], file: Path) -> Array | None:
+    """Return which of the images x (n, ...) are test images, as bool (n,); None if the file does not mark them. Raises InputError."""
+    if train == TRAIN_KEYS or "test" not in arrays:
+        return None
+    mask, count = arrays["test"], len(arrays["x"]) if arrays["x"].ndim else 0
+    if mask.shape != (count,) or not np.isin(mask, (0, 1)).all() or len(np.unique(mask)) < 2:
         raise InputError(
-            f"{file}, test: must be 1 (test) or 0 (train) for each of the {len(everything)} images, with at least one of each."
+            f"{file}, test: must be 1 (test) or 0 (train) for each of the {count} images, with at least one of each."
         )
-    chosen = torch.from_numpy(mask.astype(bool))
-    return ReadImages(
-        everything.take((~chosen).nonzero().flatten()), everything.take(chosen.nonzero().flatten()), names, remarks
-    )
+    return mask.astype(bool)
 
 
 def _load_npz(config: DataConfig) -> tuple[Path, dict[str, Array]]:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from rapdarts.config.resources import show
 from rapdarts.data.nasbench201 import DATA_SETS
+from rapdarts.errors import plural
 
 
 class Costs(dict[str, float]):
@@ -58,7 +59,8 @@ class Costs(dict[str, float]):
             number, _, unit = show(value, name).partition(" ")
             rows.append((name, number, unit))
         for operation, layers in self.not_counted.items():
-            rows.append((f"macs lacks {operation}", f"{len(layers)}", "times, for want of a formula"))
+            count, _, noun = plural(len(layers), "layer").partition(" ")
+            rows.append((f"{operation}, not in macs", count, f"{noun} (no formula)"))
         for name, accuracy in (self.known_accuracy or {}).items():
             rows.append((f"{DATA_SETS[name]} accuracy", f"{100 * accuracy:.2f}", "% (NAS-Bench-201)"))
         return rows

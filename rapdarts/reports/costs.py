@@ -103,7 +103,7 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
         if isinstance(network, GraphCosts)
     ]
     lines += [
-        f"not counted in the macs of {network.name}, for want of a formula: {missing(network.not_counted)}"
+        f"not counted in the macs of {network.name} (no formula): {missing(network.not_counted)}"
         for network in networks
         if network.not_counted
     ]

@@ -41,7 +41,7 @@ def describe_evaluation(values: Mapping[str, Any]) -> str:
     size = f"  of a file of {values['file_bytes']:,} B" if "file_bytes" in values else ""
     lines.append(costs_line(values["costs"]) + size)
     if "not_counted" in values:
-        lines.append(f"not counted in the macs, for want of a formula: {missing(values['not_counted'])}")
+        lines.append(f"not counted in the macs (no formula): {missing(values['not_counted'])}")
     if "timing" in values:
         time, one = values["timing"], values["timing"]["latency"]
         spread = f"{show(one['p10_s'], 'latency')} to {show(one['p90_s'], 'latency')}"

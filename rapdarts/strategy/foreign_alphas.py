@@ -186,7 +186,12 @@ def _leaves(value: Any, name: str, depth: int) -> Iterator[tuple[str, np.ndarray
     if depth > DEEPEST:
         return
     if isinstance(value, torch.Tensor):
-        if value.numel() <= MOST_NUMBERS and (value.is_floating_point() or value.dtype in (torch.int32, torch.int64)):
+        is_plain = value.layout == torch.strided and not value.is_meta and not value.is_quantized
+        if (
+            is_plain
+            and value.numel() <= MOST_NUMBERS
+            and (value.is_floating_point() or value.dtype in (torch.int32, torch.int64))
+        ):
             yield name, value.detach().double().numpy()
     elif isinstance(value, np.ndarray):
         if value.dtype.kind in "fiu":

@@ -316,7 +316,7 @@ WRONG = {
     ),
     # the NAS-Bench-201 dialect
     "a bar": ("|", "holds no genotype; supported formats are"),
-    "an edge": ("|a~0|", "found 1 nodes in '|a~0|'; the NAS-Bench-201 dialect has 3, joined by +"),
+    "an edge": ("|a~0|", "found 1 node in '|a~0|'; the NAS-Bench-201 dialect has 3, joined by +"),
     "two nodes": ("|conv~0|+|conv~0|conv~1|", "found 2 nodes"),
     "four nodes": (f"{BARS}+|conv~0|", "found 4 nodes"),
     "two cells": (f"{BARS}\n{BARS.replace('skip', 'pool')}", "holds 2 genotypes: line 1, line 2; name one of them"),
@@ -327,7 +327,10 @@ WRONG = {
     ),
     "one bar": (BARS.replace("|conv~0|none~1|", "|"), "node 1: found '|'; its edges must be enclosed in bars"),
     "a space": (BARS.replace("+|skip", "+ |skip"), "node 2: found ' |skip~0|conv~1|pool~2|'; its edges"),
-    "an edge too few": (BARS.replace("|none~1|", "|"), "node 1: found 1 edges in '|conv~0|'; in the NAS-Bench-201"),
+    "an edge too few": (
+        BARS.replace("|none~1|", "|"),
+        "node 1: found 1 edge in '|conv~0|'; this node must have 2 in the NAS-Bench-201",
+    ),
     "an edge too many": (BARS.replace("|conv~0|+", "|conv~0|conv~0|+", 1), "node 0: found 2 edges"),
     "nodes swapped": ("|a~0|b~1|+|a~0|+|a~0|a~1|a~2|", "node 0: found 2 edges"),
     "an empty edge": (BARS.replace("none~1", ""), "node 1, edge 1: found ''; expected primitive~input, as in none~1"),

@@ -140,7 +140,7 @@ BAD_NPZ = {
     "keys": ({"images": X, "y": Y}, "not images, y"),
     "objects": ({"x": X, "y": np.array([0, "a", None, 1, 2, 3], dtype=object)}, "numpy.savez"),
     "range": ({"x": X.astype(int) + 300, "y": Y}, "0 to 255"),
-    "nan": ({"x": X * np.nan, "y": Y}, "x: 96 pixels are NaN or infinite"),
+    "nan": ({"x": X * np.nan, "y": Y}, "x: the images contain 96 NaN or infinite values; repair them"),
     "beyond fractions": ({"x": X + 1.5, "y": Y}, "x: pixels are fractions from 1.5 to 1.5"),
     "layout": (
         {"x": np.zeros((6, 3, 4, 4), np.uint8), "y": Y},

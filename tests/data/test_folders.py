@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 from rapdarts.config.experiment import DataConfig
+from rapdarts.data import dataset
 from rapdarts.data.dataset import DataSet, load_dataset
 from rapdarts.data.in_memory import read_in_memory
-from rapdarts.data.pictures import ORIENTATION, pixels_of
+from rapdarts.data.pictures import ORIENTATION, Pictures, pixels_of
 from rapdarts.errors import InputError
 
 CLASSES = ("ant", "bee")
@@ -261,7 +262,65 @@ def test_deep_test_pictures_follow_the_training_pictures(tmp_path: Path) -> None
 def test_pictures_of_a_program_are_read_like_files() -> None:
     colour, alpha = noise(8, 8, 3), noise(8, 8, seed=3)
     pictures = [Image.fromarray(colour), Image.fromarray(np.dstack([colour, alpha]), "RGBA")]
-    found = read_in_memory(DataConfig(), [(picture, label) for label, picture in enumerate(pictures)]).train.pixels
+    items = [(picture, label) for label, picture in enumerate(pictures)]
+    found = read_in_memory(DataConfig(), items).train.pixels
     share = alpha[..., None] / 255
+    assert read_in_memory(DataConfig(), items).remarks == ("data: 1 transparent pictures are placed on white",)
     assert (found[0].permute(1, 2, 0).numpy() == colour).all()
     assert (abs(found[1].permute(1, 2, 0).numpy() - (colour * share + 255 * (1 - share))) <= 1).all()
+
+
+def test_broken_pictures_of_a_program_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "cut.png"
+    Image.fromarray(noise(64, 64, 3)).save(file)
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"data: image 0 cannot be decoded \(.*\); repair or remove it"):
+        read_in_memory(DataConfig(), [(Image.open(file), 0)])
+    mixed = [(Image.fromarray(noise(8, 8)), 0), (Image.fromarray(noise(8, 8, 3)), 1)]
+    with pytest.raises(InputError, match=r'convert all of them to one mode, such as picture\.convert\("RGB"\)'):
+        read_in_memory(DataConfig(), mixed)
+
+
+def test_clipped_pixels_are_counted_for_each_half(tmp_path: Path) -> None:
+    """The losses of one half do not count in the other, and a large folder reports those of some images."""
+    draw(tmp_path, 6)
+    found = load(tmp_path, range=[0, 128])
+    clipped = {
+        half: sum(int((noise(10, 12, 3, seed=seed) > 128).sum()) for seed in seeds)
+        for half, seeds in halves(found).items()
+    }
+    pixels = {"training": 8 * 360, "test": 4 * 360}
+    assert [remark for remark in found.remarks if "clipped" in remark] == [
+        f"{half} images: {clipped[half]:,} pixel values ({100 * clipped[half] / pixels[half]:.3f}".rstrip("0").rstrip(
+            "."
+        )
+        + " % of all) are outside data.range=0,128 and were clipped"
+        for half in ("training", "test")
+    ]
+
+
+def halves(found: DataSet) -> dict[str, list[int]]:
+    """Return the seeds of the pictures in each half of a folder that `draw` has filled with six pictures per class."""
+    every = {label: {number: noise(10, 12, 3, seed=100 * label + number) for number in range(6)} for label in (0, 1)}
+    plain = {"training": found.train, "test": found.test}
+    result: dict[str, list[int]] = {}
+    for half, images in plain.items():
+        pixels = images.fetch(torch.arange(len(images))).permute(0, 2, 3, 1).numpy()
+        result[half] = [
+            100 * label + number
+            for one, label in zip(pixels, images.labels.tolist(), strict=True)
+            for number, drawn in every[label].items()
+            if (np.rint(np.clip(drawn.astype(float), 0, 128) * 255 / 128).astype(np.uint8) == one).all()
+        ]
+    return result
+
+
+def test_a_large_folder_reports_the_losses_of_some_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "IN_MEMORY_BYTES", 0)
+    draw(tmp_path, 6)
+    found = load(tmp_path, range=[0, 128])
+    lines = [remark for remark in found.remarks if "clipped" in remark]
+    assert [line.rpartition(", ")[2] for line in lines] == ["in 8 of 8 images", "in 4 of 4 images"]
+    assert isinstance(found.train, Pictures)
+    found.train.fetch(torch.arange(8))
+    assert found.train.lost is None

@@ -350,7 +350,7 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "pixels that are not numbers": (
         {"x": np.full((30, 8, 8), np.nan), "y": labels(30)},
-        "x: 1,920 pixels are NaN or infinite; repair the images.",
+        "x: the images contain 1,920 NaN or infinite values; repair them.",
     ),
     "pixels above 1": ({"x": images(30) / 250, "y": labels(30)}, "x: pixels are fractions from 0 to 1.02, neither"),
     "bits": ({"x": images(30) % 2, "y": labels(30)}, "x: pixels are only 0 and 1, which may be "),

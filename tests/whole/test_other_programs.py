@@ -304,7 +304,7 @@ def test_an_onnx_file_is_counted_and_evaluated_only(capsys: pytest.CaptureFixtur
         "Det": ["volume", "again"]
     }
     assert main(["cost", "more.onnx"]) == 0
-    assert "not counted in the macs of more.onnx, for want of a formula: Det in " in capsys.readouterr().out
+    assert "not counted in the macs of more.onnx (no formula): Det in " in capsys.readouterr().out
     words = "more.onnx is an ONNX file, which rapdarts measure does not run; rapdarts evaluate more.onnx EXPERIMENT times it."
     assert refusal(capsys, "measure", "more.onnx") == words
     useless = refusal(capsys, "cost", "net.onnx", "classes=3")

@@ -8,7 +8,7 @@ from typing import Any
 
 from rapdarts.architecture.dialects.trees import INPUTS, ParsedCells, tree_of
 from rapdarts.architecture.space import KINDS
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, plural
 from rapdarts.files.json import is_whole, quote_value
 
 BENCH_NODES, BENCH_EDGE = 3, re.compile(r"([^\s|+~]+)~([0-9]+)")
@@ -25,7 +25,8 @@ def cells_of_bars(text: str, where: str) -> ParsedCells:
     parts = text.strip().split("+")
     if len(parts) != BENCH_NODES:
         raise InputError(
-            f"{where}: found {len(parts)} nodes in {quote_value(text.strip())}; the NAS-Bench-201 dialect has {BENCH_NODES}, joined by +."
+            f"{where}: found {plural(len(parts), 'node')} in {quote_value(text.strip())}; the NAS-Bench-201 dialect has {BENCH_NODES},"
+            " joined by +."
         )
     nodes = []
     for number, part in enumerate(parts):
@@ -36,8 +37,8 @@ def cells_of_bars(text: str, where: str) -> ParsedCells:
             )
         if len(edges) != number + 1:
             raise InputError(
-                f"{where}, node {number}: found {len(edges)} edges in {quote_value(part)}; in the NAS-Bench-201 dialect it has"
-                f" {number + 1}."
+                f"{where}, node {number}: found {plural(len(edges), 'edge')} in {quote_value(part)}; this node must have"
+                f" {number + 1} in the NAS-Bench-201 dialect."
             )
         node = []
         for source, edge in enumerate(edges):

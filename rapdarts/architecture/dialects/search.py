@@ -110,7 +110,7 @@ def _has_foreign(named: Named) -> bool:
 
 
 def _entries(named: Named) -> Iterator[Named]:
-    """Yield the genotypes in a value, each with its name: that of the value, and its place inside, with dots."""
+    """Yield each genotype in a value, named by the value's name and the dotted path to the genotype inside it."""
     value = named.value
     if isinstance(value, str):
         value = _unquoted(value)
