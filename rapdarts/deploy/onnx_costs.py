@@ -108,9 +108,7 @@ def costs_of(content: bytes, where: str) -> OnnxCosts:
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
         del model.graph.value_info[:]  # these shapes have a dynamic batch
-        for end in (*model.graph.input, *model.graph.output):
-            if end.type.tensor_type.shape.dim:
-                end.type.tensor_type.shape.dim[0].dim_value = 1
+        _one_image(model.graph)
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
         counter = _Counter(graph)
         for node in graph.node:
@@ -124,6 +122,21 @@ def costs_of(content: bytes, where: str) -> OnnxCosts:
     return counter.result(where)
 
 
+def _one_image(graph: Any) -> None:
+    """Set the batch to 1: the first axis of inputs of 4 axes, and of others whose first axis is dynamic.
+
+    Weights may be listed among the inputs, and the first axis of sequences may be their length; both are left alone.
+    """
+    weights = {constant.name for constant in graph.initializer}
+    for end in graph.input:
+        sides = end.type.tensor_type.shape.dim
+        if end.name not in weights and sides and (len(sides) == 4 or not sides[0].dim_value):
+            sides[0].dim_value = 1
+    for end in graph.output:
+        for side in end.type.tensor_type.shape.dim[:1]:
+            side.Clear()  # shape inference finds it
+
+
 def onnx_shape(path: Path) -> tuple[tuple[int, int, int], int]:
     """Return the shape of the image (channels, height, width) that an ONNX file takes, and its number of classes; 0 is unknown.
 
@@ -134,7 +147,9 @@ def onnx_shape(path: Path) -> tuple[tuple[int, int, int], int]:
 
     try:
         graph = onnx.load_model_from_string(path.read_bytes()).graph
-        shapes = [[side.dim_value for side in end[0].type.tensor_type.shape.dim] for end in (graph.input, graph.output)]
+        weights = {constant.name for constant in graph.initializer}
+        inputs = [end for end in graph.input if end.name not in weights]
+        shapes = [[side.dim_value for side in end[0].type.tensor_type.shape.dim] for end in (inputs, graph.output)]
     except Exception as error:  # as in `costs_of`
         raise DamagedError(f"{path} is not an ONNX file, or is damaged ({_reason(error)}).") from None
     if len(shapes[0]) != 4:

@@ -217,6 +217,20 @@ def test_operators_without_a_formula_are_named_and_their_weights_counted() -> No
     assert (found.macs, found.params) == (30 * 16, 60 + 16 + 11)
 
 
+def test_weights_among_the_inputs_and_fixed_first_axes() -> None:
+    """Older files list their weights as inputs too; the first axis of images is the batch, that of other inputs may be a length."""
+    weights = [constant("w", 8, 4, 3, 3), constant("b", 8)]
+    ends = [onnx.helper.make_tensor_value_info(one.name, onnx.TensorProto.FLOAT, one.dims) for one in weights]
+    for batch in ("n", 1, 7):
+        image = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (batch, *IMAGE[1:]))
+        result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, (batch, 8, 4, 3))
+        graph = onnx.helper.make_graph([node("Conv", "x w b")], "graph", [image, *ends], [result], weights)
+        found = costs_of(onnx.helper.make_model(graph).SerializeToString(), "net.onnx")
+        assert (found.macs, found.params) == (8 * 12 * 36, 8 * 36 + 8)
+    assert counted([node("MatMul", "x w")], [constant("w", 32, 8)], (16, 32)).macs == 16 * 32 * 8
+    assert counted([node("MatMul", "x w")], [constant("w", 32, 8)], ("n", 32)).macs == 32 * 8
+
+
 def test_graphs_that_cannot_be_counted_are_refused() -> None:
     with pytest.raises(InputError, match=r"the MACs of net\.onnx cannot be counted: it has no convolutions"):
         counted([node("Relu", "x")], [])
