@@ -655,8 +655,8 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
     "cost/expected_peak.py": [
         (
             "a state is freed although a later edge reads it",
-            "needed = self.later * present + waits",
-            "needed = waits",
+            "needed = later + self.waits * in_place + self.reads",
+            "needed = self.waits * in_place + self.reads",
             f"{PEAK}::test_expected_peak_of_one_network_is_exact",
         ),
     ],
