@@ -663,8 +663,8 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
     "cost/peak_memory.py": [
         (
             "an input is freed before it is read",
-            "change[last[tensor] + 1] -= own[tensor]",
-            "change[last[tensor]] -= own[tensor]",
+            "change[self.dies[place] + 1] -= self.own[place]",
+            "change[self.dies[place]] -= self.own[place]",
             f"{PEAK}::test_peaks_by_hand",
         ),
     ],
