@@ -915,7 +915,7 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             "the ratio of the gradients is inverted",
             'means["price_gradient"] / means["task_gradient"]',
             'means["task_gradient"] / means["price_gradient"]',
-            "tests/loops/test_search.py::test_the_record_holds_costs_and_gradient_ratio",
+            "tests/loops/test_search.py::test_the_metrics_contain_costs_and_gradient_ratio",
         ),
     ],
 }
