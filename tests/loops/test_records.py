@@ -40,7 +40,7 @@ RETRAIN = [
 
 @dataclass
 class Steps:
-    """What the steps of a run were given: one tuple of values for each step, and the class weights of each network."""
+    """Arguments of the steps of a run: a tuple of values for each step, and the class weights of each network."""
 
     given: list[tuple[Any, ...]] = field(default_factory=list)
     balances: list[Tensor | None] = field(default_factory=list)
