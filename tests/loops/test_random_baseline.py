@@ -141,10 +141,11 @@ def baseline(folder: Path, *settings: str) -> int:
 def test_the_baseline_reports_mean_and_deviation_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert baseline(tmp_path / "whole") == 0
+    learning = ["retrain.epochs=2", "retrain.batch=12", "retrain.lr=0.1"]  # enough for different accuracies
+    assert baseline(tmp_path / "whole", *learning) == 0
     result = json.loads((tmp_path / "whole" / "result.json").read_text())
     shares = [network["test_accuracy"] for network in result["networks"]]
-    assert len(shares) == 3
+    assert len(shares) == len(set(shares)) == 3
     assert result["test_accuracy"] == pytest.approx(np.mean(shares))
     assert result["standard_deviation"] == pytest.approx(np.std(shares, ddof=1))
     output = capsys.readouterr().out
@@ -159,17 +160,17 @@ def test_the_baseline_reports_mean_and_deviation_and_resumes(
 
     original, logged = Run.log, 0
 
-    def signal_at_second(self: Run, *shown: Any, **facts: Any) -> None:
+    def signal_in_second_network(self: Run, *shown: Any, **facts: Any) -> None:
         nonlocal logged
         logged += 1
-        if logged == 2:
+        if logged == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         original(self, *shown, **facts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "log", signal_at_second)
-        assert baseline(tmp_path / "cut") == 75
-    assert baseline(tmp_path / "cut", "resume=true") == 0
+        patch.setattr(Run, "log", signal_in_second_network)
+        assert baseline(tmp_path / "cut", *learning) == 75
+    assert baseline(tmp_path / "cut", *learning, "resume=true") == 0
     resumed = json.loads((tmp_path / "cut" / "result.json").read_text())
     assert resumed["networks"] == result["networks"]
     # For finished networks, the checkpoint holds the results, not the weights.

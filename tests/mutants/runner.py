@@ -128,7 +128,7 @@ def run_mutants(folder: Path, mutants: Sequence[Mutant], run: Runner = run_tests
         finally:
             _write_source(folder / mutant.file, original)
         state = {0: "survived", 1: "killed"}.get(code, "broken")
-        failed = re.search(r"^FAILED \S*?(\w+\.py::\S+)", output, re.M)
+        failed = re.search(r"^FAILED \S*?(\w+\.py::.+?)(?: - .*)?$", output, re.M)
         yield Outcome(mutant, state, failed[1] if failed else "", time.monotonic() - began, output)
 
 

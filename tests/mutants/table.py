@@ -81,7 +81,7 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             "multipliers begin anew when a search is resumed",
             'carries, stream = ["architecture", "penalty"]',
             'carries, stream = ["architecture"]',
-            "tests/loops/test_search.py::test_an_interrupted_search_with_budgets_resumes_bit_identically",
+            "tests/loops/test_search.py::test_an_interrupted_search_with_replicas_resumes_bit_identically",
         ),
         (
             "the price ignores the user's rate",
@@ -583,12 +583,6 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
         ),
     ],
     "cost/penalty.py": [
-        (
-            "the reference is that of the remaining candidates",
-            "uniform_mixing(table.space.mask)",
-            "uniform_mixing(table.space.mask & table.space.choosable)",
-            FIRST,
-        ),
         (
             "a multiplier below its budget does not shrink",
             "self.multipliers[name] *= share**4",

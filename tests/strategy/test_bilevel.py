@@ -114,6 +114,18 @@ def test_momentum_and_weight_decay_change_the_virtual_step() -> None:
     assert plain[0].item() in losses
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_the_gradient_scales_with_the_search_loss(scale: float) -> None:
+    """The step of the finite difference is inversely proportional to the norm of the gradient, so the error scales too."""
+    problem = Smooth()
+    train, search, weights, alpha = problem.given()
+    loss, gradient = unrolled_gradient(train, search, weights, alpha, 0.5)
+    scaled_loss, scaled = unrolled_gradient(train, lambda moved: scale * search(moved), weights, alpha, 0.5)
+    assert scaled_loss.item() == pytest.approx(scale * loss.item(), rel=1e-12)
+    for one, other in zip(scaled, gradient, strict=True):
+        torch.testing.assert_close(one, scale * other, rtol=1e-9, atol=0)
+
+
 def test_the_arguments_are_not_changed() -> None:
     problem = Smooth()
     values = {**problem.weights, **{f"v {name}": v for name, v in problem.velocity.items()}}

@@ -40,7 +40,9 @@ def test_the_error_of_overconfident_logits() -> None:
 def test_a_bin_includes_its_upper_edge() -> None:
     found = calibration(certain(0.5, [0, 0]), torch.tensor([0, 1]), bins=4)
     assert found.n == (0, 2, 0, 0) and found.error == pytest.approx(0)
-    assert calibration(torch.tensor([[1e4, 0.0]]), torch.tensor([0])).n[-1] == 1
+    alone = calibration(torch.tensor([[1e4, 0.0]]), torch.tensor([0]))
+    assert (alone.n[-1], alone.confidence[-1], alone.accuracy[-1]) == (1, 1, 1)
+    assert calibration(torch.zeros(3, 30), torch.tensor([0, 1, 2])).n[0] == 3  # a confidence of 1/30
 
 
 def test_top_k_counts_labels_among_the_largest_logits() -> None:
@@ -58,6 +60,7 @@ def test_rows_of_the_confusion_matrix_are_true_classes() -> None:
     logits = torch.eye(3)[[0, 0, 1, 2, 2, 2, 1]].double()
     labels = torch.tensor([0, 0, 0, 1, 2, 2, 2])
     assert confusion(logits, labels).tolist() == [[2, 1, 0], [0, 0, 1], [0, 1, 2]]
+    assert confusion(logits[:2], labels[:2]).tolist() == [[2, 0, 0], [0, 0, 0], [0, 0, 0]]
     values = measures(logits, labels, ["cat", "dog", "emu"])
     assert values["confusion"] == [[2, 1, 0], [0, 0, 1], [0, 1, 2]] and values["n"] == 7
     assert values["test_accuracy"] == sum(values["confusion"][k][k] for k in range(3)) / 7

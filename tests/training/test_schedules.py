@@ -63,7 +63,7 @@ def test_drop_path_rises_from_zero() -> None:
 
 def test_linear_reaches_its_floor_after_the_last_epoch() -> None:
     assert [linear(epoch, 4, 0.5) for epoch in range(5)] == pytest.approx([0.5, 0.375, 0.25, 0.125, 0.0])
-    assert linear(4, 4, 0.5, 0.1) == pytest.approx(0.1)
+    assert [linear(epoch, 4, 0.5, 0.1) for epoch in (0, 1, 4)] == pytest.approx([0.5, 0.4, 0.1])
     assert {"cosine": cosine, "linear": linear} == SCHEDULES
 
 
