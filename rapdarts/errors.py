@@ -116,6 +116,11 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
     return names[near[0]] if near else None
 
 
+def first_line(error: BaseException, default: str = "") -> str:
+    """Return the first line of an error's text, or `default` if it has none."""
+    return (str(error).strip().splitlines() or [default])[0]
+
+
 def plural(count: int, noun: str) -> str:
     """Return a number with its noun: 1 edge, 2 edges."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

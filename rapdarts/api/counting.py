@@ -45,8 +45,7 @@ def costs(
     `HardwareConfig`. For a cell of NAS-Bench-201, `known_accuracy` of the result holds the published test accuracies (0 to
     1) by data set; `not_counted` names operations whose MACs are unknown. Raises InputError.
     """
-    given_network = lookup.word_of(network)
-    found = given_network if lookup.is_module(given_network) else lookup.find_network(given_network, code=True)
+    found = lookup.countable(network)
     from rapdarts.deploy.network_costs import cost_of, options_of
     from rapdarts.reports.cost_table import Costs
 
@@ -66,14 +65,14 @@ def layer_costs(
     `networks` is a network, or a sequence of networks, in any form that `costs` accepts. Raises InputError.
     """
     options, given = command_options(CountConfig, settings, keys)
-    words = [lookup.word_of(one) for one in (networks if isinstance(networks, list | tuple) else [networks])]
-    found = [one if lookup.is_module(one) else lookup.find_network(one, code=True) for one in words]
+    several = networks if isinstance(networks, list | tuple) else [networks]
+    found = [lookup.countable(one) for one in several]
     from rapdarts.deploy.network_costs import count_layers
     from rapdarts.reports import costs as charts
     from rapdarts.reports.plots import picture_to_write
 
     picture = picture_to_write(options.plot) if options.plot else None
-    counted = count_layers(found, options, given, space, " ".join(str(word) for word in words))
+    counted = count_layers(found, options, given, space, " ".join(str(lookup.word_of(one)) for one in several))
     if picture is not None:
         charts.draw_layers(counted, picture)
     return counted
@@ -133,8 +132,7 @@ def measure(
 def _measure_network(
     network: Network, options: MeasureConfig, given: frozenset[str], space: Space, progress: bool
 ) -> NetworkLatency:
-    word = lookup.word_of(network)
-    found = word if lookup.is_module(word) else lookup.find_network(word, code=True)
+    found = lookup.countable(network)
     from rapdarts.deploy.network_latency import measure_network
     from rapdarts.loops.in_programs import as_it_was
     from rapdarts.training.log import Screen

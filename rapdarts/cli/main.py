@@ -19,6 +19,7 @@ from rapdarts.errors import (
     Preempted,
     RapdartsError,
     exit_code,
+    first_line,
     ran_out_of_memory,
     shorten,
     suggestion,
@@ -77,7 +78,7 @@ def _sentence(error: BaseException, arguments: Sequence[str]) -> str:
         return "stopped immediately; everything saved so far is kept."
     if isinstance(error, OSError) and error.strerror:
         return f"error: {shorten(str(error.filename or 'a file'))} cannot be used: {error.strerror}."
-    first = (str(error).splitlines() or [""])[0]
+    first = first_line(error)
     if ran_out_of_memory(error):
         return f"error: out of memory ({shorten(first or type(error).__name__)}); reduce the batch size or the number of channels."
     return f"internal error: {type(error).__name__}: {first}. Please report it with the output of --debug."

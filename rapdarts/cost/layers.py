@@ -22,6 +22,7 @@ from rapdarts.cost.fast_shapes import FastShapes, parts_of
 from rapdarts.cost.quantized import bytes_in_int8_file
 from rapdarts.cost.recorder import Op
 from rapdarts.cost.trace import remembering, trace
+from rapdarts.errors import first_line
 
 LAYERS = ("conv", "linear", "matmul", "pool")
 """Kinds of operations that have their own row."""
@@ -293,7 +294,7 @@ def second_opinion(network: nn.Module, image: Inputs) -> int | str:
         with FastShapes():
             return round(thop.profile(twin, pixels, custom_ops=free, verbose=False)[0])
     except Exception as error:
-        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _count_nothing(module: nn.Module, given: object, result: object) -> None:

@@ -15,7 +15,7 @@ from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config.shapes import Inputs
 from rapdarts.cost.count import Counter, count_derived
 from rapdarts.cost.expected import PriceTable, price_table
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, first_line
 
 CHECKED = 5
 """Number of random networks whose counts must equal the sum of their parts."""
@@ -32,7 +32,7 @@ def _amount(name: str, function: Callable[..., object], network: nn.Module, imag
     except InputError:
         raise
     except Exception as error:
-        why = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+        why = first_line(error).rstrip(".")
         raise InputError(
             f"the resource {name} fails on a {type(network).__name__}: {type(error).__name__}: {why[:300]}; fix its function."
         ) from error

@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from rapdarts.config.shapes import Inputs, each, shown
 from rapdarts.cost.recorder import Recorder, Trace
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, first_line
 
 Image = tuple[int, int, int]
 
@@ -41,7 +41,7 @@ def trace(network: nn.Module, image: Inputs) -> Trace:
             output = functional_call(network.eval(), bare, inputs)
     except Exception as error:
         layer, module = recorder.stack[-1] if recorder.stack else ("", network)
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        first = first_line(error, type(error).__name__).rstrip(".")
         where = f"layer {layer} ({type(module).__name__})" if layer else f"the network ({type(module).__name__})"
         what = "inputs" if len(inputs) > 1 else "an image" if inputs[0].dim() == 4 else "an input"
         given = f"{what} of {shown(image)}"

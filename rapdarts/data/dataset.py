@@ -91,9 +91,10 @@ def build_dataset(config: DataConfig, read: ReadImages, device: torch.device, se
         remarks.append(f"these are not the images of {config.name}, so mean and deviation are their own")
     if config.fraction < 1:
         train = train.take(split(train.labels, config.fraction, seed, "data fraction")[0])
-    if isinstance(train, Pictures) and train.range is None:
-        range_of(some_of(train).numpy(), (), str(train.root))  # 8-bit files obey the rule for arrays too
+    plain = str(train.root) if isinstance(train, Pictures) and train.range is None else ""
     train = _decode_small(train, config, "training", remarks)
+    if plain:
+        range_of(some_of(train).numpy(), (), plain)  # 8-bit files obey the rule for arrays too
     test = _decode_small(test, config, "test", remarks)
     remarks += _warnings(train, names)
 
@@ -136,8 +137,6 @@ def _decode_small(
     if isinstance(images, InMemory):
         return images
     is_small = len(images) * int(np.prod(images.image)) <= IN_MEMORY_BYTES
-    if images.lost:
-        images.lost.clear()
     if is_small:
         decoded = InMemory(images.fetch(torch.arange(len(images))), images.labels)
     elif images.range is not None:

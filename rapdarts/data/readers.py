@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +70,12 @@ def _read_npz(config: DataConfig) -> ReadImages:
     mask = _test_mask(arrays, train, file)
     for_training = arrays[train[0]] if mask is None else arrays["x"][~mask]
     form = Form.of(for_training, config, f"{file}, {train[0]}")
-    halves: list[InMemory] = []
-    lost = Lost()
-    for x, y in filter(None, (train, test)):
-        pixels, lost_here = form.read(arrays[x], f"{file}, {x}")
-        classes = int(halves[0].labels.max()) + 1 if halves else None
-        halves.append(InMemory(pixels, as_labels(arrays[y], len(pixels), classes, f"{file}, {y}")))
-        lost += lost_here
+    named = {key: (arrays[key], f"{file}, {key}") for keys in filter(None, (train, test)) for key in keys}
+    halves, losses = _halves(form, [(named[x], named[y]) for x, y in filter(None, (train, test))], config)
     names = numbers(int(halves[0].labels.max()) + 1)
     used = {*train, *(test or ()), *(("test",) if train == ("x", "y") else ())}
     unused = [f"{key} {arrays[key].shape} is not used" for key in arrays if key not in used]
-    remarks = (*lost.in_words(config.range, sum(half.pixels.numel() for half in halves)), *unused)
+    remarks = (*losses, *unused)
     if test:
         return ReadImages(halves[0], halves[1], names, remarks)
     if mask is None:
@@ -156,20 +151,12 @@ def _read_cifar(config: DataConfig) -> ReadImages:
 def _read_idx(config: DataConfig) -> ReadImages:
     """Read LeCun's MNIST format, plain or gzipped: the type and the sizes (big-endian, 4 bytes each), then the values."""
     folder = download.find(config, [IDX_FILES[0], IDX_FILES[0] + ".gz"])
-    raw = [_read_idx_file(folder, images) for images in (IDX_FILES[0], IDX_FILES[2])]
-    sources = [str(folder / images) for images in (IDX_FILES[0], IDX_FILES[2])]
-    form = Form.of(raw[0], config, sources[0])
-    halves: list[InMemory] = []
-    lost = Lost()
-    for images, source, labels in zip(raw, sources, (IDX_FILES[1], IDX_FILES[3]), strict=True):
-        pixels, lost_here = form.read(images, source)
-        classes = int(halves[0].labels.max()) + 1 if halves else None
-        numbered = as_labels(_read_idx_file(folder, labels), len(pixels), classes, str(folder / labels))
-        halves.append(InMemory(pixels, numbered))
-        lost += lost_here
+    arrays = {name: (_read_idx_file(folder, name), str(folder / name)) for name in (*IDX_FILES[::2], *IDX_FILES[1::2])}
+    form = Form.of(arrays[IDX_FILES[0]][0], config, arrays[IDX_FILES[0]][1])
+    pairs = [(arrays[images], arrays[labels]) for images, labels in (IDX_FILES[:2], IDX_FILES[2:])]
+    halves, remarks = _halves(form, pairs, config)
     names = numbers(int(halves[0].labels.max()) + 1)
     is_fashion = config.name == "fashion_mnist" and is_published(config.name, halves[0])
-    remarks = lost.in_words(config.range, sum(half.pixels.numel() for half in halves))
     return ReadImages(halves[0], halves[1], FASHION_NAMES if is_fashion else names, tuple(remarks))
 
 
@@ -213,6 +200,27 @@ def _idx_kind(file: Path, magic: bytes, dimensions: int) -> tuple[np.dtype[Any],
     if magic[:2] != b"\0\0" or magic[2] not in IDX_TYPES or magic[3] not in ((3, 4) if is_image else (1,)):
         raise DamagedError(f"{file} starts with {magic.hex()}, not 000008{dimensions:02x}; download it again.")
     return np.dtype(IDX_TYPES[magic[2]]), magic[3]
+
+
+Sourced = tuple[Array, str]
+"""An array and its source, for messages."""
+
+
+def _halves(
+    form: Form, pairs: Sequence[tuple[Sourced, Sourced]], config: DataConfig
+) -> tuple[list[InMemory], list[str]]:
+    """Return the halves of images and labels, the training half first, and remarks on what was lost.
+
+    The labels of the training half determine the number of classes. Raises InputError.
+    """
+    halves: list[InMemory] = []
+    lost = Lost()
+    for (images, source), (labels, source_of_labels) in pairs:
+        pixels, lost_here = form.read(images, source)
+        classes = int(halves[0].labels.max()) + 1 if halves else None
+        halves.append(InMemory(pixels, as_labels(labels, len(pixels), classes, source_of_labels)))
+        lost += lost_here
+    return halves, lost.in_words(config.range, sum(half.pixels.numel() for half in halves))
 
 
 READERS: dict[str, Callable[[DataConfig], ReadImages]] = {

@@ -239,6 +239,12 @@ def word_of(given: Any) -> Any:
     return os.fspath(given) if isinstance(given, os.PathLike) else given
 
 
+def countable(network: Network) -> Any:
+    """Return a module unchanged, and the network that any other value refers to, user code included. Raises InputError."""
+    word = word_of(network)
+    return word if is_module(word) else find_network(word, code=True)
+
+
 def is_module(given: Any) -> bool:
     """Return whether a value is a torch.nn.Module. It cannot be one before torch has been imported."""
     torch = sys.modules.get("torch")

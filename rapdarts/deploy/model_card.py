@@ -14,7 +14,7 @@ from rapdarts.config.resources import show
 from rapdarts.deploy.blueprint import DerivedBlueprint
 from rapdarts.deploy.model_file import TrainedFile
 from rapdarts.deploy.space_lookup import named_space
-from rapdarts.errors import DamagedError, InputError
+from rapdarts.errors import DamagedError, InputError, plural
 from rapdarts.files.json import Fault, as_object, strict_loads
 from rapdarts.files.run_files import RunFile, run_of
 from rapdarts.files.text import read_text
@@ -139,7 +139,7 @@ def _trained_on(history: History) -> dict[str, str]:
     versions = ", ".join(f"{key} {value}" for key, value in machine.items())
     ranked = history.machine.get("verb") == "rank"
     count = config.rank.epochs if ranked else config.retrain.epochs
-    epochs = f"{count} epoch{'s' if count > 1 else ''}"
+    epochs = plural(count, "epoch")
     if ranked:  # a ranking shortens the recipe and uses consecutive seeds
         training = (
             f"{epochs} in a ranking, on {config.rank.train_fraction:g} of these training images, with {_plain(versions)}; the"

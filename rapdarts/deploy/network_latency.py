@@ -21,7 +21,7 @@ from rapdarts.deploy.lookup import Found
 from rapdarts.deploy.network_costs import network_of, onnx_file, refuse
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.deploy.user_network import UserNetwork
-from rapdarts.errors import InputError, ran_out_of_memory
+from rapdarts.errors import InputError, first_line, plural, ran_out_of_memory
 from rapdarts.training.device import device_named
 from rapdarts.training.log import Screen
 
@@ -56,7 +56,7 @@ class NetworkLatency:
         single = len(each(self.inputs)) == 1 and len(self.inputs) == 3
         batch = f"a batch of {self.batch}" if self.batch > 1 else "one image" if single else "a batch of one"
         rate = f", {self.batch / self.timing.median_s:,.0f} images/s" if self.batch > 1 else ""
-        threads = f", {self.threads} thread{'' if self.threads == 1 else 's'}" if self.clock != "events" else ""
+        threads = f", {plural(self.threads, 'thread')}" if self.clock != "events" else ""
         return (
             f"{self.target}: {batch} of {shown(self.inputs)} takes {median} (10th to 90th percentile of {self.timing.n}: {low} to {high})"
             f"{rate}, in {self.precision} on {self.device}{threads}"
@@ -88,7 +88,7 @@ def measure_network(
     except Exception as error:
         if ran_out_of_memory(error):
             raise
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        why = first_line(error, type(error).__name__).rstrip(".")
         raise InputError(f"{network.name} fails when it runs: {why[:300]}; fix the network, or its input=.") from error
     finally:
         screen.stop()
@@ -117,7 +117,7 @@ def _call(
     except (RuntimeError, NotImplementedError, TypeError) as error:
         if ran_out_of_memory(error):
             raise
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        why = first_line(error, type(error).__name__).rstrip(".")
         raise InputError(
             f"{network.name} cannot be copied to {device}: {why[:300]}; give a network that can."
         ) from error

@@ -119,7 +119,7 @@ _opened: ContextVar[dict[str, SearchSpace]] = ContextVar("opened spaces", defaul
 
 
 def check_resources(space: SearchSpace, where: str) -> None:
-    """Raise InputError if the space's own resources are not functions by name, or have names of ours."""
+    """Raise InputError if the space's own resources are not functions by name, or have the names of built-in resources."""
     given: object = space.resources  # a user's file is not type-checked
     if not isinstance(given, Mapping):
         raise InputError(f"{where}: RESOURCES must map names to functions, not be a {type(given).__name__}.")
@@ -127,7 +127,7 @@ def check_resources(space: SearchSpace, where: str) -> None:
         if not (isinstance(name, str) and NAME.fullmatch(name)):
             raise InputError(f"{where}: the resource {name!r} needs a name of lower-case letters, digits and _.")
         if name in RESOURCES:
-            raise InputError(f"{where}: the resource {name} has the name of one of ours; give it another.")
+            raise InputError(f"{where}: the resource {name} has the name of a built-in resource; rename it.")
         if not callable(function):
             raise InputError(
                 f"{where}: the resource {name} must be a function of a network and an image, not a {type(function).__name__}."

@@ -18,7 +18,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from rapdarts.config.shapes import Inputs, each, shown
 from rapdarts.deploy import skeletons
-from rapdarts.errors import InputError, any_of, shorten
+from rapdarts.errors import InputError, any_of, first_line, shorten
 
 SHAPES, CLASSES = ("image", "input_size", "in_channels"), ("classes", "num_classes")
 """Names of the arguments that are filled in: by the shape of the first input, and by the number of classes."""
@@ -58,7 +58,7 @@ def from_code(name: str, inputs: Inputs | None, classes: int) -> UserNetwork:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        why = (str(error).splitlines() or [""])[0].rstrip(".")
+        why = first_line(error).rstrip(".")
         called = f" (called with {', '.join(f'{key}={value!r}' for key, value in given.items())})" if given else ""
         raise InputError(
             f"{shorten(name)} cannot be built{called}: {type(error).__name__}: {why[:300]}; fix the code or its name."

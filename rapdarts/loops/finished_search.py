@@ -43,7 +43,7 @@ class FinishedSearch:
     `full` is the space that was searched, `left` the same space with the remaining candidates, and `weights` the mixing
     weights of each replica (kinds, edges, primitives). `settings` are those of the derivation, and `skeleton` is the one
     that prices refer to. `fingerprint` identifies the images; it is empty if the checkpoint is missing. `source` is the file
-    of a search of another program, and empty for a search of ours. `latency` is a table that was measured because the
+    of another program's search, and empty for a search of rapdarts. `latency` is a table that was measured because the
     settings name none.
     """
 

@@ -20,6 +20,7 @@ from rapdarts.cost.latency import LatencyTable
 from rapdarts.deploy.blueprint import Blueprint
 from rapdarts.deploy.model_file import deployed, read_trained
 from rapdarts.deploy.space_lookup import Space
+from rapdarts.errors import plural
 from rapdarts.files.run_files import RunFile
 from rapdarts.reports.cost_table import Costs
 from rapdarts.reports.costs import describe_search
@@ -130,7 +131,7 @@ class Retrained:
         best = []
         if self.best is not None:
             epochs = self.report["best"]["of_epochs"]
-            best = [f"best of {epochs} epoch{'s' if epochs > 1 else ''} on held-out images: test accuracy {self.best}"]
+            best = [f"best of {plural(epochs, 'epoch')} on held-out images: test accuracy {self.best}"]
         lines = [f"test accuracy {self.test}", *best, costs_line(self.costs), f"written to {self.file}"]
         return "\n".join(lines)
 

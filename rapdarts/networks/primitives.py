@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rapdarts.architecture.space import Factory, SearchSpace
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, first_line
 from rapdarts.networks.layers import AvgPool, FactorizedReduce, relu_conv_bn
 
 
@@ -151,7 +151,7 @@ def check_primitives(space: SearchSpace, where: str) -> None:
                 with torch.device("meta"):
                     shape = tuple(factory(4, stride, True).eval()(torch.empty(1, 4, 4, 6)).shape)
             except Exception as error:
-                why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+                why = f"{type(error).__name__}: {first_line(error)}"
                 raise InputError(f"{where}: the primitive {name} fails at stride {stride}: {why}.") from None
             if shape != expected:
                 raise InputError(f"{where}: the primitive {name} maps (1, 4, 4, 6) to {shape} instead of {expected}.")

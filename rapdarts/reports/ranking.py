@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rapdarts.config.resources import show
+from rapdarts.errors import plural
 from rapdarts.reports.text_table import aligned
 from rapdarts.training.intervals import limits
 
@@ -32,9 +33,9 @@ def describe_ranking(result: Mapping[str, Any], resources: Sequence[str]) -> str
                 ", ".join(found["sources"]),
             ]
         )
-    many = f"{len(networks)} network{'s' if len(networks) > 1 else ''}"
+    many = plural(len(networks), "network")
     images = f"{result['validation_images']:,} images"
-    trained = f"{result['epochs']} epoch{'s' if result['epochs'] > 1 else ''} on {result['train_images']:,} images"
+    trained = f"{plural(result['epochs'], 'epoch')} on {result['train_images']:,} images"
     return "\n".join(
         [
             f"{many} trained for {trained}, compared on {images} held out from the training set",

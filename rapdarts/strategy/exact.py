@@ -189,9 +189,9 @@ def no_genotype(space: SearchSpace, budgets: Budgets | None, max_skips: int | No
                 least[name] = cheapest(space, budgets, name, max_skips, others)
                 among[name] = " within the other budgets"
 
-    asked = " and ".join(f"{name} <= {_amount(bound, name)}" for name, bound in bounds.items())
+    asked = " and ".join(f"{name} <= {show(bound, name)}" for name, bound in bounds.items())
     there = ", ".join(
-        f"the cheapest{'' if len(bounds) == 1 else f' in {name}'}{among[name]} has {_amount(floor, name)}"
+        f"the cheapest{'' if len(bounds) == 1 else f' in {name}'}{among[name]} has {show(floor, name)}"
         for name, floor in floors(least).items()
     )
     sentence = f"no genotype of the space {space.name}{capped} meets {asked}: {there}."
@@ -207,14 +207,10 @@ def conditions_in_words(space: SearchSpace, max_skips: int | None) -> str:
 
 def _band_in_words(budgets: Budgets) -> str:
     bands = [
-        f"{f'at least {_amount(low, name)} and ' if low > -np.inf else ''}at most {_amount(high, name)} {name}"
+        f"{f'at least {show(low, name)} and ' if low > -np.inf else ''}at most {show(high, name)} {name}"
         for name, low, high in zip(budgets.names, budgets.floors, budgets.bounds, strict=True)
     ]
     return " and ".join(bands)
-
-
-def _amount(value: float, name: str) -> str:
-    return show(value, name)
 
 
 def _ranks(space: SearchSpace) -> np.ndarray:

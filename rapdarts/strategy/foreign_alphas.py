@@ -33,7 +33,7 @@ DEEPEST = 8
 
 
 def is_foreign(path: Path) -> bool:
-    """Return whether a file is not an alphas.json of ours, by its suffix or, for JSON, by its fields."""
+    """Return whether a file is not an alphas.json of rapdarts, by its suffix or, for JSON, by its fields."""
     if path.suffix.lower() != ".json":
         return True
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from rapdarts.architecture.space import SearchSpace, Skeleton
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, plural
 
 NARROWEST = 2
 """Fewest channels of a skeleton."""
@@ -44,7 +44,7 @@ def remedy(skeleton: Skeleton, space: SearchSpace, fits: Callable[[Skeleton], bo
         return f"raise the budget, or set {' or '.join(offers)}"
     both = min(_together(skeleton, space, fitting), key=lambda smaller: _change(skeleton, smaller), default=None)
     if both is None:
-        tried = f"{NARROWEST} channels x {space.fewest_layers} layer{'s' if space.fewest_layers > 1 else ''}"
+        tried = f"{NARROWEST} channels x {plural(space.fewest_layers, 'layer')}"
         return f"raise the budget; smaller networks, down to {tried} with either stem, do not meet it either"
     changes = " ".join(
         f"skeleton.{name}={getattr(both, name)}"

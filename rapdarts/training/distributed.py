@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rapdarts.errors import DeviceError, InputError, RapdartsError, of_all, plural
+from rapdarts.errors import DeviceError, InputError, RapdartsError, first_line, of_all, plural
 
 TIMEOUT = timedelta(seconds=45)
 """Time a process waits for the others within a step before it considers them lost."""
@@ -213,7 +213,7 @@ def joined(device: str) -> Iterator[ProcessGroup]:
         control, patient = (dist.new_group(backend="gloo", timeout=timeout) for timeout in (TIMEOUT, PATIENCE))
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        first = (str(error).splitlines() or [""])[0][:200]
+        first = first_line(error)[:200]
         raise DeviceError(
             f"the {size} processes of this job could not connect at {where} ({first}); start all of them with torchrun."
         ) from None

@@ -17,7 +17,7 @@ import torch
 
 from rapdarts.config import experiment as configuration
 from rapdarts.config import given, key_values, resolve
-from rapdarts.errors import BusyError, DamagedError, InputError
+from rapdarts.errors import BusyError, DamagedError, InputError, plural
 from rapdarts.files import atomic as files
 from rapdarts.files.run_files import RunFile, begun
 from rapdarts.training import checkpoint
@@ -61,7 +61,7 @@ def claimed(
         files.write_atomically(folder / RunFile.CONFIG, key_values.save_yaml(config))
         files.write_atomically(folder / RunFile.ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
         together = f", {processes} processes" if processes > 1 else ""
-        threads = f"the CPU with {environment['threads']} thread{'s' if environment['threads'] > 1 else ''}"
+        threads = f"the CPU with {plural(environment['threads'], 'thread')}"
         for line in about:
             screen.say(line)
         screen.say(f"{verb} {name} in {folder}, on {environment['gpu'] or threads}{together}")

@@ -25,22 +25,10 @@ from rapdarts.cost.own_resources import full_price_table, own_counters
 from rapdarts.cost.prices import prices
 from rapdarts.deploy.space_lookup import known_resources, named_space, source_of
 from rapdarts.errors import InputError
+from tests.tiny import TINY
 
 Image = tuple[int, int, int]
 SMALL = Skeleton(4, 4, (3, 16, 16), 10)
-TINY = [
-    "threads=1",
-    "data.fraction=0.1",
-    "skeleton.layers=3",
-    "skeleton.channels=4",
-    "search.channels=2",
-    "search.layers=[3,3]",
-    "search.candidates=[0,3]",
-    "search.skip_dropout=[0.3,0.5]",
-    "search.epochs=2",
-    "search.warmup_epochs=1",
-    "search.batch=24",
-]
 FILE = """
 from torch import nn
 from search_spaces.{space} import SPACE
@@ -242,7 +230,7 @@ def test_a_program_passes_them_with_its_space(tmp_path: Path) -> None:
     "code, words",
     [
         ("[]", "RESOURCES must map names to functions, not be a list."),
-        ("{'macs': len}", "the resource macs has the name of one of ours; give it another."),
+        ("{'macs': len}", "the resource macs has the name of a built-in resource; rename it."),
         ("{'Launches': len}", "the resource 'Launches' needs a name of lower-case letters, digits and _."),
         ("{3: len}", "the resource 3 needs a name"),
         ("{'own': 3}", "the resource own must be a function of a network and an image, not a int."),

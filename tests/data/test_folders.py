@@ -1,4 +1,4 @@
-"""Folders of images: splits of all names, files that stay unused, upright and opaque pictures, and what is said about them."""
+"""Folders of images: splits of all names, files that stay unused, upright and opaque pictures, and the remarks on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scale and layout of arrays: what is read, what is refused, and what is said, for every way in which images arrive."""
+"""Scale and layout of arrays: values read, refusals and remarks, for every way in which images arrive."""
 
 from __future__ import annotations
 

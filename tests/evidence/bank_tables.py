@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rapdarts.errors import plural
 from tests.evidence import banks, free_rules, searches
 from tests.evidence.figures import Mean, mean
 from tests.evidence.plan import BANK_GROUP, BANKS
 from tests.evidence.store import Rows, load
-from tests.evidence.tables import NOT_RUN, listed, paragraph, plural, ranges, sources, table
+from tests.evidence.tables import NOT_RUN, listed, paragraph, ranges, sources, table
 from tests.evidence.tasks import TASKS, Task
 
 FEWEST = 3

@@ -46,8 +46,3 @@ def ranges(numbers: Sequence[int]) -> str:
 def listed(words: Sequence[str], last: str = "and") -> str:
     """Return words joined as in `a, b and c`."""
     return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-def plural(count: int, thing: str) -> str:
-    """Return a count with its noun, such as `1 cell` or `2 cells`."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from rapdarts.errors import plural
 from tests.evidence import nasbench, searches
 from tests.evidence.figures import Mean, mean, paired_gain, spearman
 from tests.evidence.plan import WINDOWS
 from tests.evidence.store import Rows
-from tests.evidence.tables import NOT_RUN, paragraph, plural, ranges, sources, table
+from tests.evidence.tables import NOT_RUN, paragraph, ranges, sources, table
 
 
 def section(rows: Rows) -> list[str]:

@@ -16,20 +16,8 @@ from rapdarts.cli.main import main
 from rapdarts.config.command_options import MeasureConfig
 from rapdarts.cost.latency import read_latency_table
 from rapdarts.loops import latency_first
+from tests.tiny import TINY
 
-TINY = [
-    "threads=1",
-    "data.fraction=0.1",
-    "skeleton.layers=3",
-    "skeleton.channels=4",
-    "search.channels=2",
-    "search.layers=[3,3]",
-    "search.candidates=[0,3]",
-    "search.skip_dropout=[0.3,0.5]",
-    "search.epochs=2",
-    "search.warmup_epochs=1",
-    "search.batch=24",
-]
 SAID = "latency has a price or a budget, but search.latency names no table: measuring this device first"
 
 

@@ -37,23 +37,10 @@ from rapdarts.loops.memory import (
 )
 from rapdarts.training.footprint import Alive, Footprint
 from rapdarts.training.optimizer import set_lr
+from tests.tiny import TINY
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
-
-TINY = [
-    "threads=1",
-    "data.fraction=0.1",
-    "skeleton.layers=3",
-    "skeleton.channels=4",
-    "search.channels=2",
-    "search.layers=[3,3]",
-    "search.candidates=[0,3]",
-    "search.skip_dropout=[0.3,0.5]",
-    "search.epochs=2",
-    "search.warmup_epochs=1",
-    "search.batch=24",
-]
 
 
 FEW = ["none", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"]

@@ -39,23 +39,9 @@ from rapdarts.strategy.rule import rule_of
 from rapdarts.training import checkpoint
 from rapdarts.training.run import Run
 from search_spaces.darts import SPACE
+from tests import tiny
 
-TINY = [
-    "threads=1",
-    "data.fraction=0.1",
-    "skeleton.layers=3",
-    "skeleton.channels=4",
-    "search.channels=2",
-    "search.layers=[3,3]",
-    "search.candidates=[0,3]",
-    "search.skip_dropout=[0.3,0.5]",
-    "search.epochs=2",
-    "search.warmup_epochs=1",
-    "search.batch=24",
-    "search.alpha_lr=0.05",
-    "cost.macs=0.2",
-    "cost.bytes=0.1",
-]
+TINY = [*tiny.TINY, "search.alpha_lr=0.05", "cost.macs=0.2", "cost.bytes=0.1"]
 
 
 def run_search(folder: Path, *settings: str) -> int:

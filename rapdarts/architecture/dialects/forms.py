@@ -23,7 +23,7 @@ def is_ours(value: Any) -> bool:
 
 
 def is_other(value: Any) -> bool:
-    """Return whether a value is an object of a file of ours that is not a genotype, such as alphas.json."""
+    """Return whether a value is an object of another file of rapdarts than a genotype, such as alphas.json."""
     form = value.get("format") if isinstance(value, dict) else None
     return isinstance(form, str) and form.startswith("rapdarts-") and form != FORMAT
 
