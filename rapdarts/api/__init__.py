@@ -5,6 +5,7 @@ RapdartsError too. Everything that can be checked without torch is checked befor
 """
 
 from rapdarts.api.counting import costs, filter_designs, layer_costs, measure, space_prices
+from rapdarts.api.finding import find
 from rapdarts.api.genotypes import derive, derived, read
 from rapdarts.api.runs import random_baseline, rank, report, retrain, search
 from rapdarts.api.trained_networks import evaluate, export, load
@@ -16,6 +17,7 @@ __all__ = [
     "evaluate",
     "export",
     "filter_designs",
+    "find",
     "layer_costs",
     "load",
     "measure",

@@ -61,10 +61,11 @@ def search(
     own, config = _searched(given.config, space)
     from rapdarts.loops import launch
     from rapdarts.loops.in_programs import as_it_was, reader_of
+    from rapdarts.training.log import Screen
 
     read = reader_of(config, data, test)
     with as_it_was():
-        return launch.run_search(config, own, given.launch, given.called, space, read, progress)
+        return launch.run_search(config, own, given.launch, given.called, space, read, Screen(silent=not progress))
 
 
 @with_own_resources
@@ -90,10 +91,13 @@ def random_baseline(
     own, config = _searched(given.config, space)
     from rapdarts.loops import launch
     from rapdarts.loops.in_programs import as_it_was, reader_of
+    from rapdarts.training.log import Screen
 
     read = reader_of(config, data, test)
     with as_it_was():
-        return launch.run_random_baseline(config, own, given.launch, given.called, space, read, progress)
+        return launch.run_random_baseline(
+            config, own, given.launch, given.called, space, read, Screen(silent=not progress)
+        )
 
 
 @with_own_resources
@@ -127,12 +131,13 @@ def rank(
     place = launch_of(pairs, run, resume)
     from rapdarts.loops import launch, ranking_entries
     from rapdarts.loops.in_programs import as_it_was, reader_of
+    from rapdarts.training.log import Screen
 
     with as_it_was():
         images = launch.data_of(config, reader_of(config, data, test))
         entries = ranking_entries.entries_of(words, config, images, space, names_hardware)
         name = runs[0].absolute().name
-        return launch.run_ranking(config, entries, images, place, name, space, progress)
+        return launch.run_ranking(config, entries, images, place, name, space, Screen(silent=not progress))
 
 
 @with_own_resources
@@ -167,11 +172,12 @@ def retrain(
         config = replace(config, search=replace(config.search, space=own_space.name))
     from rapdarts.loops import launch
     from rapdarts.loops.in_programs import as_it_was, reader_of
+    from rapdarts.training.log import Screen
 
     read = reader_of(config, data, test)
     with as_it_was():
         return launch.run_retraining(
-            config, found, own_space, not asked, given.launch, given.called, space, read, progress
+            config, found, own_space, not asked, given.launch, given.called, space, read, Screen(silent=not progress)
         )
 
 

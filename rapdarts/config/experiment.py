@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
+from rapdarts.config.find_knobs import FindConfig
 from rapdarts.config.key_values import knob
 from rapdarts.config.resources import RESOURCES
 from rapdarts.errors import InputError, shorten
@@ -364,6 +365,7 @@ class Experiment:
     search: SearchConfig = field(default_factory=SearchConfig)
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
     rank: RankConfig = field(default_factory=RankConfig)
+    find: FindConfig = field(default_factory=FindConfig)
 
 
 @dataclass(frozen=True)

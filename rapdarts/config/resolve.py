@@ -199,13 +199,13 @@ def experiment_of_alphas(file: Path, needed: bool) -> Experiment:
 
 
 def config_digest(config: Experiment) -> str:
-    """Return the sha256 of all knobs that affect the result, as hex."""
+    """Return the sha256 of all knobs that affect the result of a search or a training, as hex."""
     import hashlib  # importing it takes longer than resolving an experiment
 
     lines = [
         f"{key.name}={_digested(key, get(config, key.name))!r}"
         for key in keys(type(config))
-        if key.name not in HARMLESS
+        if key.name not in HARMLESS and not key.name.startswith("find.")
     ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -132,6 +132,11 @@ BYTES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "Ki": 2.0**10, "Mi": 2
 PARTS = {"": 1.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "n": 1e-9, "p": 1e-12}
 """Prefixes of units. A count of 3B is 3 billion; 12MB, or 12M for a resource in bytes, is 12 x 10^6 bytes; 1MiB is 2^20 bytes."""
 
+SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+"""Units of durations, in seconds."""
+PART_OF_DURATION = r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(min|[smhd])"
+DURATION = rf"(?:{PART_OF_DURATION} ?)+"
+
 
 def amount(text: str, resource: str, key: str) -> float:
     """Return an amount of a resource in its unit, from a text such as 500M, 12MB, 8ms or 2mJ.
@@ -204,6 +209,19 @@ def used_line(name: str, share: float, budget: float) -> str:
 def costs_line(costs: Mapping[str, float]) -> str:
     """Return costs by resource on one line: `macs 1,689,600  params 108,954`."""
     return "  ".join(f"{name} {show(value, name)}" for name, value in costs.items())
+
+
+def seconds(text: str, key: str) -> float:
+    """Return a duration in seconds, from a text such as 90s, 30m, 2h or 1h30m.
+
+    Raises InputError, naming `key`, for anything else; a number without a unit could be seconds or minutes.
+    """
+    if not re.fullmatch(DURATION, text.strip()):
+        raise InputError(
+            f"{key}={shorten(text)} is not a duration; write a number with its unit, such as 90s, 30m or 2h."
+        )
+    parts = re.findall(PART_OF_DURATION, text)
+    return sum(float(number) * SECONDS[unit] for number, unit in parts)
 
 
 def duration(seconds: float) -> str:

@@ -41,10 +41,13 @@ class DataSet:
     std: tuple[float, ...]
     fingerprint: str  # sha256 of labels, shapes and pixels (streaming folders: file names and sizes instead of pixels)
     remarks: tuple[str, ...] = ()  # on what was changed, left out or looks unintended
+    described: bool = False  # whether the user has been told about the data, by a run that this one belongs to
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Description of the data in a line, followed by the remarks."""
+        """Description of the data in a line, followed by the remarks; empty if the data have been described."""
+        if self.described:
+            return ()
         sizes = torch.bincount(self.train.labels, minlength=self.classes)
         least, most = int(sizes.min()), int(sizes.max())
         each = f"{least:,}" if least == most else f"{least:,} to {most:,}"

@@ -41,7 +41,7 @@ def run_search(
     name: str,
     given: Space = None,
     read: Reader | None = None,
-    progress: bool = True,
+    screen: Screen | None = None,
 ) -> Searched:
     """Search `space` and return the result.
 
@@ -49,16 +49,16 @@ def run_search(
     becomes part of the name of a new run folder. If `read` is given, it loads the data; otherwise, the experiment's data are loaded.
     Raises InputError before a run folder is made; afterwards, raises as `search` and `open_run` do.
     """
-    space = _searched(config.search, space)
+    space = searched_space(config.search, space)
     data = data_of(config, read)
     searching.SearchBatches.of(data, config)  # raises for too large a batch, before a run folder is made
-    limits, screen = budget_limits(config.search.budget), Screen(silent=not progress)
-    about = _said_before(data, [f"looking for genotypes with {within(limits)}"] if limits else [], config, screen)
+    limits, screen = budget_limits(config.search.budget), screen or Screen()
+    about = said_before(data, [f"looking for genotypes with {within(limits)}"] if limits else [], config, screen)
     latency = latency_of_run(config, space, data, launch, screen)
     auto, table = config.skeleton.channels == 0, searching.priced(config, space, data, latency)
     config = replace(config, skeleton=replace(config.skeleton, channels=table.skeleton.channels))
-    inputs = _inputs(config, data, given, latency)
-    with open_run("search", config, launch, name, inputs, progress, about=about) as run:
+    inputs = inputs_of(config, data, given, latency)
+    with open_run("search", config, launch, name, inputs, screen, about=about) as run:
         if auto:
             run.screen.say(
                 f"skeleton.channels={table.skeleton.channels}: the widest network whose average cell fits the budgets"
@@ -80,7 +80,7 @@ def run_random_baseline(
     name: str,
     given: Space = None,
     read: Reader | None = None,
-    progress: bool = True,
+    screen: Screen | None = None,
 ) -> RandomBaseline:
     """Draw random genotypes of `space` and train them; the arguments and errors are those of `run_search`."""
     asked = config.search.random.like
@@ -89,15 +89,15 @@ def run_random_baseline(
     if like is not None:
         config, genotype = as_searched(config, like), like.the_genotype(given)
         validate(genotype, space, f"search.random.like: {like.where}")
-    space = _searched(config.search, space)
+    space = searched_space(config.search, space)
     data = data_of(config, read)
     retraining.training_batches(config, data)  # raises for too large a batch, before a run folder is made
-    screen = Screen(silent=not progress)
-    about = _said_before(data, [], config, screen)
+    screen = screen or Screen()
+    about = said_before(data, [], config, screen)
     latency = latency_of_run(config, space, data, launch, screen, genotype)
     drawn = draw(config, space, data, genotype, latency)
-    inputs = _inputs(config, data, given, latency) | {"random.like": "" if genotype is None else genotype.to_json()}
-    with open_run("random", config, launch, name, inputs, progress, about=about) as run:
+    inputs = inputs_of(config, data, given, latency) | {"random.like": "" if genotype is None else genotype.to_json()}
+    with open_run("random", config, launch, name, inputs, screen, about=about) as run:
         if latency is not None:
             run.write(RunFile.LATENCY, latency.to_json())
         with training_within_memory(config.retrain):
@@ -113,7 +113,7 @@ def run_ranking(
     launch: Launch,
     name: str,
     given: Space = None,
-    progress: bool = True,
+    screen: Screen | None = None,
 ) -> Ranked:
     """Train `entries` briefly and rank them; the other arguments are those of `run_search`."""
     skeleton = skeletons.of_experiment(config.skeleton, data.image, data.classes)
@@ -123,7 +123,7 @@ def run_ranking(
     retraining.training_batches(short_recipe(config), split_for_ranking(data, config))
     inputs = {"data set": data.fingerprint, "genotypes": "\n".join(one.genotype.line for one in entries)}
     inputs |= {"search space": source_of(given)}
-    with open_run("rank", config, launch, name, inputs, progress, about=data.lines) as run:
+    with open_run("rank", config, launch, name, inputs, screen, about=data.lines) as run:
         with training_within_memory(config.retrain):
             result = rank(config, entries, skeleton, data, run)
         run.write_json(RunFile.RESULT, result)
@@ -140,7 +140,7 @@ def run_retraining(
     name: str,
     given: Space = None,
     read: Reader | None = None,
-    progress: bool = True,
+    screen: Screen | None = None,
 ) -> Retrained:
     """Train the network `found` from scratch; `space` is None for a reference network.
 
@@ -158,7 +158,7 @@ def run_retraining(
             _ = blueprint.costs
             retraining.training_batches(config, data, process_group)
         inputs = {"data set": data.fingerprint, **blueprint.origin, "search space": source_of(given)}
-        with open_run("retrain", config, launch, name, inputs, progress, process_group, data.lines) as run:
+        with open_run("retrain", config, launch, name, inputs, screen, process_group, data.lines) as run:
             for remark in blueprint.remarks(config.retrain):
                 run.screen.say(remark)
             with training_within_memory(config.retrain):
@@ -178,7 +178,7 @@ def _to_train(config: Experiment, found: Found, space: SearchSpace | None, price
     return DerivedBlueprint(genotype, space, skeleton, instead_of)
 
 
-def _searched(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
+def searched_space(settings: SearchConfig, space: SearchSpace) -> SearchSpace:
     """Return the space with the primitives and the conditions on derivation from `settings`.
 
     Raises InputError if the stages do not fit the space.
@@ -197,19 +197,19 @@ def data_of(config: Experiment, read: Reader | None = None) -> DataSet:
     return load_dataset(config.data, device, config.seed) if read is None else read(device)
 
 
-def _said_before(data: DataSet, lines: Sequence[str], config: Experiment, screen: Screen) -> Sequence[str]:
+def said_before(data: DataSet, lines: Sequence[str], config: Experiment, screen: Screen) -> Sequence[str]:
     """Say the lines about the data and then `lines` before the budgets are checked or latency is measured.
 
-    Return the lines about the data that are left to say when the run folder is made.
+    Return the lines about the data that are left to say when the run folder is made. A run that is part of another one says nothing.
     """
-    if not lines and not lacks_table(config.search):
+    if data.described or (not lines and not lacks_table(config.search)):
         return data.lines
     for line in (*data.lines, *lines):
         screen.say(line)
     return ()
 
 
-def _inputs(config: Experiment, data: DataSet, given: Space, latency: LatencyTable | None) -> dict[str, str]:
+def inputs_of(config: Experiment, data: DataSet, given: Space, latency: LatencyTable | None) -> dict[str, str]:
     """Return, by name, the inputs that a search depends on in addition to its configuration."""
     times = text_of(config.search.latency) if latency is None else latency.to_json()
     tables = {"hardware table": text_of(config.search.hardware), "latency table": times}

@@ -141,6 +141,22 @@ def draw_genotypes(
 
     Raises InputError, with the conditions in `words`, if there are too few.
     """
+    found = distinct_genotypes(space, count, seed, budgets, max_skips)
+    if len(found) == count:
+        return found
+    raise InputError(
+        f"found only {len(found)} of {count} different {words}; change search.random.macs, search.random.tolerance or the"
+        " budget, or draw fewer with search.random.count."
+    )
+
+
+def distinct_genotypes(
+    space: SearchSpace, count: int, seed: int, budgets: Budgets | None, max_skips: int | None
+) -> list[Genotype]:
+    """Draw up to `count` different random genotypes that meet the budgets and the cap on skips; fewer if they keep repeating.
+
+    Raises InputError for an upper bound that no genotype meets.
+    """
     rng = np.random.default_rng(seed)
     found: list[Genotype] = []
     for _ in range(MOST_DRAWS * count):
@@ -153,8 +169,5 @@ def draw_genotypes(
         if genotype not in found:
             found.append(genotype)
         if len(found) == count:
-            return found
-    raise InputError(
-        f"found only {len(found)} of {count} different {words}; change search.random.macs, search.random.tolerance or the"
-        " budget, or draw fewer with search.random.count."
-    )
+            break
+    return found

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from rapdarts.architecture.genotype import Genotype
+from rapdarts.architecture.reading import read_genotype
 from rapdarts.config.resources import costs_line
 from rapdarts.cost.latency import LatencyTable
 from rapdarts.deploy.blueprint import Blueprint
@@ -24,6 +25,7 @@ from rapdarts.errors import plural
 from rapdarts.files.run_files import RunFile
 from rapdarts.reports.cost_table import Costs
 from rapdarts.reports.costs import describe_search
+from rapdarts.reports.find_page import describe_found
 from rapdarts.reports.ranking import describe_ranking
 from rapdarts.strategy.derive import Derivation
 from rapdarts.training.metrics import Evaluation
@@ -134,6 +136,49 @@ class Retrained:
             best = [f"best of {plural(epochs, 'epoch')} on held-out images: test accuracy {self.best}"]
         lines = [f"test accuracy {self.test}", *best, costs_line(self.costs), f"written to {self.file}"]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True, repr=False)
+class FoundNetwork:
+    """Result of `find`: a tested network within the budgets, and what was done. `report` is the content of result.json."""
+
+    report: dict[str, Any]
+    folder: Path
+    space: Space = None
+
+    @property
+    def genotype(self) -> Genotype:
+        """The genotype of the network, with its skeleton."""
+        return read_genotype(self.folder / "network" / RunFile.GENOTYPE)
+
+    @property
+    def file(self) -> Path:
+        """The file of the trained network."""
+        return self.folder / "network" / RunFile.NETWORK
+
+    @property
+    def onnx(self) -> Path:
+        """The network as an ONNX file."""
+        return self.folder / "network" / "network.onnx"
+
+    @property
+    def accuracy(self) -> float:
+        """Test accuracy, 0 to 1."""
+        return float(self.report["test_accuracy"])
+
+    @property
+    def costs(self) -> Costs:
+        """Cost in every resource of the network."""
+        return Costs(self.report["costs"])
+
+    @property
+    def network(self) -> nn.Sequential:
+        """The trained network from pixels in 0..1 to logits, on the CPU, as `rapdarts.load` returns it."""
+        return deployed(read_trained(self.file, self.space))
+
+    def __repr__(self) -> str:
+        files = f"written to {self.file}, {self.onnx.name} beside it, and {self.folder / RunFile.PAGE}"
+        return f"{describe_found(self.report)}\n{files}"
 
 
 @dataclass(frozen=True, repr=False)

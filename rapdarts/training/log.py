@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,9 +99,12 @@ class _Board:
 
 
 class Screen:
-    """Progress on stderr: a line per epoch, and on a terminal also a bar with the time left; nothing if `silent`."""
+    """Progress on stderr: a line per epoch, and on a terminal also a bar with the time left; nothing if `silent`.
 
-    def __init__(self, silent: bool = False) -> None:
+    `whole` returns the time left of a larger piece of work, in seconds, which is shown too.
+    """
+
+    def __init__(self, silent: bool = False, whole: Callable[[], float] | None = None) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -113,7 +116,7 @@ class Screen:
             disable=silent or not self.console.is_terminal,
         )
         self.task: Any = None
-        self.closed = silent
+        self.closed, self.whole = silent, whole
         self.what, self.began, self.first, self.total = "", 0.0, 0, 0
 
     def start(self, what: str, done: int, total: int) -> None:
@@ -121,7 +124,7 @@ class Screen:
         self.what, self.began, self.first, self.total = what, time.monotonic(), done, total
         with self._quietly():
             self.bar.start()
-            self.task = self.bar.add_task(what, total=total, completed=done)
+            self.task = self.bar.add_task(self._described(), total=total, completed=done)
 
     def step(self) -> None:
         with self._quietly():
@@ -131,8 +134,21 @@ class Screen:
         """Print a line about an epoch, and the estimated time left."""
         pace = (time.monotonic() - self.began) / max(1, done - self.first)
         left = pace * (self.total - done)
-        rest = f"  ({time_left(left)} left of {self.what})" if left > 0 and not self.console.is_terminal else ""
+        rest = (
+            f"  ({time_left(left)} left of {self.what}{self._of_whole()})"
+            if left > 0 and not self.console.is_terminal
+            else ""
+        )
         self.say(f"{line}{rest}")
+        if self.task is not None:
+            with self._quietly():
+                self.bar.update(self.task, description=self._described())
+
+    def _described(self) -> str:
+        return f"{self.what}{self._of_whole()}"
+
+    def _of_whole(self) -> str:
+        return f", {time_left(self.whole())} in all" if self.whole else ""
 
     def stop(self) -> None:
         with self._quietly():

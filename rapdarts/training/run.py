@@ -139,6 +139,19 @@ class Run:
         self.stage, self.finished[stage:] = stage + 1, [facts]
         return facts
 
+    def keep(self, what: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return the result of `work`, as `remember` does, and save it at once; signals are answered after it.
+
+        `what` names the work, which has a run folder of its own, so it is neither a stage of this run's training nor lost if it is
+        stopped.
+        """
+        self.what = what
+        facts = self.remember(work)
+        if self._resumed is None or self.stage > self._resumed["stage"]:
+            self.save()
+        self._pause()
+        return facts
+
     def batches(self, source: Source[Batch]) -> Iterator[Batch]:
         """Yield the remaining batches of the epoch; between batches, the run saves checkpoints and responds to signals."""
         seed, stage = self.stream

@@ -32,13 +32,13 @@ def open_run(
     launch: configuration.Launch,
     name: str,
     inputs: Mapping[str, str],
-    progress: bool = True,
+    screen: Screen | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
     about: Sequence[str] = (),
 ) -> Iterator[Run]:
     """Create or reopen a run folder, hold its lock, and record how the run ended.
 
-    Show progress if `progress` is set, beginning with the lines `about` the data.
+    Progress is shown on `screen` (default: stderr), beginning with the lines `about` the data.
 
     `inputs` are fingerprints, by name, of everything else the run depends on (data, genotype); resuming with
     different fingerprints is refused. Only the first of several processes opens the folder; all start from the state that it reads there.
@@ -48,7 +48,7 @@ def open_run(
     process_group.check_same(
         "the settings or data", [resolve.config_digest(config), origin, __version__, torch.__version__]
     )
-    screen = Screen(silent=not (progress and process_group.is_main))
+    screen = (screen or Screen()) if process_group.is_main else Screen(silent=True)
     begin: dict[str, Any] = {}
     with ExitStack() as resources:
         with process_group.all_or_none("open the run's folder"):

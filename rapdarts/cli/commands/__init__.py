@@ -32,6 +32,16 @@ class Command:
 
 LAUNCH = (config.Launch, config.Experiment)
 COMMANDS = {
+    "find": Command(
+        "find [EXPERIMENT]",
+        "find digits budget.params=100k time=5m run=runs/found",
+        "From data and a budget to a network: average several searches, train the best cells briefly and keep the best of them, "
+        "train it, test it once, and write an ONNX file and a page on what was done. EXPERIMENT is not needed with run=FOLDER "
+        "resume=true.",
+        LAUNCH,
+        ("--json", "--print-config", "--space"),
+        "find",
+    ),
     "search": Command(
         "search [EXPERIMENT]",
         "search digits cost.macs=0.2 seed=1 run=runs/first",

@@ -1,0 +1,60 @@
+"""From data and a budget to a tested network, in one call."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rapdarts.api.own_space import with_own_resources
+from rapdarts.config.experiment import Experiment, budget_limits
+from rapdarts.config.find_knobs import check_find
+from rapdarts.config.given import AnyPath, Settings, find_experiment
+from rapdarts.config.resolve import keys_given_in
+from rapdarts.deploy.space_lookup import Space, find_space
+from rapdarts.errors import InputError
+
+if TYPE_CHECKING:
+    from rapdarts.loops.results import FoundNetwork
+
+REPLICAS = 3
+"""Number of searches that are averaged, unless search.replicas says otherwise: docs/evidence.md compares 1, 3 and 6."""
+
+
+@with_own_resources
+def find(
+    experiment: AnyPath | Experiment | Settings = "",
+    settings: Settings | None = None,
+    *,
+    data: Any = None,
+    test: Any = None,
+    space: Space = None,
+    run: AnyPath = "",
+    resume: bool = False,
+    progress: bool = True,
+    **keys: Any,
+) -> FoundNetwork:
+    """Find a network within a budget, train it, test it and export it, as `rapdarts find` does.
+
+    Several searches are averaged; the best cells are trained briefly on part of the training images, compared on the rest, and
+    halved until one is left, which is trained, tested once, and exported as an ONNX file. `time`, `effort` or `plan` set the
+    amount of work, and `proof=True` compares the network with random cells that are given the same compute. The arguments are
+    those of `search`. Raises RapdartsError.
+    """
+    given = find_experiment("find", experiment, settings, keys, run, resume, in_memory=data is not None)
+    config = given.config
+    check_find(config.find)
+    if not budget_limits(config.search.budget):
+        raise InputError("rapdarts find needs a budget; add one, such as budget.params=100k or budget.macs=5M.")
+    if config.search.strategy == "random":
+        raise InputError("search.strategy=random does not search; choose pdarts or darts, or call rapdarts search.")
+    if config.search.replicas == 1 and "search.replicas" not in keys_given_in("search", given.pairs, "find").values():
+        config = replace(config, search=replace(config.search, replicas=REPLICAS))
+    own = find_space(config.search.space if space is None else space)
+    config = replace(config, search=replace(config.search, space=own.name))
+    from rapdarts.loops.finding import run_find
+    from rapdarts.loops.in_programs import as_it_was, reader_of
+    from rapdarts.training.log import Screen
+
+    read = reader_of(config, data, test)
+    with as_it_was():
+        return run_find(config, own, given.launch, given.called, space, read, Screen(silent=not progress))

@@ -1,0 +1,44 @@
+"""Knobs of `rapdarts find`: how much work a search, a selection and a training may be together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rapdarts.config.key_values import knob
+from rapdarts.errors import InputError
+
+LEAST_EFFORT, MOST_EFFORT = 2.0**-10, 2.0**5
+"""Range of the effort; `loops.plan` says what it means."""
+
+
+@dataclass(frozen=True)
+class FindConfig:
+    """From data and a budget to a tested network: how much work, and whether to compare the network with random cells."""
+
+    time: float = knob(
+        0.0,
+        "time for everything, such as 30m or 2h, which sets the effort; empty: the effort, or the plan, is given",
+        "seconds",
+        low=0,
+        high=1e8,
+        duration=True,
+    )
+    effort: float = knob(
+        -1.0,
+        "amount of work; at 1, search and final training are as long as in the experiment; auto: 1 without a time or a plan",
+        low=LEAST_EFFORT,
+        high=MOST_EFFORT,
+        auto=-1,
+    )
+    plan: str = knob("", "plan.json of another run of the experiment, to do the same work; empty: none", "path")
+    proof: bool = knob(
+        False, "give the same compute to random cells of the same cost, train a reference network too, and compare"
+    )
+
+
+def check_find(settings: FindConfig) -> None:
+    """Raise InputError if more than one of time, effort and plan is given."""
+    given = {"time": settings.time > 0, "effort": settings.effort > 0, "plan": bool(settings.plan)}
+    several = [f"find.{name}" for name, is_given in given.items() if is_given]
+    if len(several) > 1:
+        raise InputError(f"{' and '.join(several)} all set the amount of work; keep one of them.")

@@ -1,0 +1,176 @@
+"""The pace of this machine: the time of a step of the search and of a training, measured in a few of them."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rapdarts.architecture.space import SearchSpace
+from rapdarts.config.experiment import Experiment
+from rapdarts.cost.expected import PriceTable
+from rapdarts.cost.measure import timer
+from rapdarts.data.augment import fractions
+from rapdarts.data.batches import ordered
+from rapdarts.data.dataset import DataSet
+from rapdarts.data.randomness import key
+from rapdarts.deploy.blueprint import Blueprint
+from rapdarts.loops import retrain as retraining
+from rapdarts.loops import search as searching
+from rapdarts.loops.rank import short_recipe, split_for_ranking
+from rapdarts.strategy.progressive import prune
+from rapdarts.strategy.rule import rule_of
+from rapdarts.training.class_weights import class_weights
+from rapdarts.training.metrics import predict
+from rapdarts.training.optimizer import sgd_for
+from rapdarts.training.run import Run
+
+REPEATS = 3
+"""Number of timed steps; the median counts. One step before them is not timed, because it allocates the memory."""
+
+
+@dataclass(frozen=True)
+class StagePace:
+    """Seconds that a stage of the search takes: to build it, for a step that trains weights, and for one that trains alpha too."""
+
+    build: float
+    weights: float
+    both: float
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that the parts of the work take on this machine.
+
+    `stages` are those of the search. `build` is the time to build a cell's network, `train` that of one of its training steps,
+    and `test` that of testing it on one image. They are CPU seconds if the work runs on one CPU thread. `waiting` is the
+    wall-clock time for each of these seconds.
+    """
+
+    stages: tuple[StagePace, ...]
+    build: float
+    train: float
+    test: float
+    waiting: float = 1.0
+
+    @classmethod
+    def of_plain(cls, facts: Any) -> Pace:
+        """Return the pace that `dataclasses.asdict` made plain."""
+        return cls(**{**facts, "stages": tuple(StagePace(**stage) for stage in facts["stages"])})
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of steps in an epoch and of images: in a stage of the search, in a round of halving, and in the final training."""
+
+    search_steps: int
+    rank_steps: int
+    rank_images: int
+    retrain_steps: int
+    test_images: int
+
+    @classmethod
+    def of(cls, config: Experiment, data: DataSet) -> Sizes:
+        """Count the steps. Raises InputError if the images cannot be divided, or a batch is larger than a part of them."""
+        parts = split_for_ranking(data, config)
+        rank, _ = retraining.training_batches(short_recipe(config), parts)
+        final, _ = retraining.training_batches(config, data)
+        search = searching.SearchBatches.of(data, config)
+        return cls(search.steps, rank.steps, len(parts.test), final.steps, len(data.test))
+
+
+def measure_pace(
+    config: Experiment, space: SearchSpace, data: DataSet, table: PriceTable, blueprint: Blueprint, run: Run
+) -> Pace:
+    """Measure the pace in a few steps of every stage and in a few training steps of the network of `blueprint`."""
+    timed, waited = timer(data.train.labels.device), -time.monotonic()
+    clocked: list[float] = []
+
+    def take(work: Callable[[], object]) -> float:
+        clocked.append(timed(work))
+        return clocked[-1]
+
+    stages = tuple(
+        _stage_pace(config, one, number, data, table, take) for number, one in enumerate(_stages(config, space))
+    )
+    build, train, test = _training_pace(config, blueprint, data, run, take)
+    waited += time.monotonic()
+    return Pace(stages, build, train, test, max(1.0, waited / sum(clocked)))
+
+
+def _stages(config: Experiment, space: SearchSpace) -> Iterator[SearchSpace]:
+    """Yield the space of every stage, with random candidates left, since the real ones are not known yet."""
+    rng = np.random.default_rng(key(config.seed, "pace"))
+    for keep in config.search.candidates:
+        space = prune(space, np.where(space.mask, rng.random(space.mask.shape), 0.0), keep or len(space.primitives))
+        yield space
+
+
+def _stage_pace(
+    config: Experiment,
+    space: SearchSpace,
+    number: int,
+    data: DataSet,
+    table: PriceTable,
+    take: Callable[[Callable[[], object]], float],
+) -> StagePace:
+    """Measure the pace of a stage of the search."""
+    settings, built = config.search, []
+    replica = searching.Replica.of(config, 0, data, table, rule_of(settings, space))
+    build = take(lambda: built.append(searching.build_stage(config, space, data, settings.layers[number], number)))
+    supernet, architecture, sgd, adam = built.pop()
+    balance = class_weights(settings.class_weights, data.train.labels, data.classes)
+    step = searching.alternation(settings, supernet, architecture, sgd, adam, replica.penalty, balance)
+    batches = replica.halves.of_stage(number)
+    stream = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count())
+
+    def once(warm: bool) -> None:
+        (images, labels), (search_images, search_labels) = next(stream)
+        step(images, labels, search_images, search_labels, warm)
+
+    supernet.train()
+    seconds = {warm: _median(partial(once, warm), take) for warm in (False, True)}
+    return StagePace(build, seconds[False], seconds[True])
+
+
+def _training_pace(
+    config: Experiment, blueprint: Blueprint, data: DataSet, run: Run, take: Callable[[Callable[[], object]], float]
+) -> tuple[float, float, float]:
+    """Measure how long it takes to build a network, to take a training step, and to test one image."""
+    settings, device, built = config.retrain, data.train.labels.device, []
+    build = take(lambda: built.append(retraining.build_network(config, blueprint, device, run)))
+    network, final = built.pop()
+    batches, _ = retraining.training_batches(config, data)
+    sgd = sgd_for(network, settings.lr, settings.momentum, settings.weight_decay, settings.nesterov)
+    balance = class_weights(settings.class_weights, data.train.labels, data.classes)
+    rate = torch.zeros((), device=device)
+    # A few steps do not pay for compiling.
+    step = retraining.training_step(replace(settings, compile=False), network, final, sgd, rate, batches, run, balance)
+    stream = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count())
+    network.train()
+
+    def once() -> None:
+        images, labels = next(stream)
+        step(images, labels, len(labels))
+
+    train = _median(once, take)
+    some = data.test.take(torch.arange(min(len(data.test), 256)))
+    images: list[tuple[Tensor, Tensor]] = list(ordered(some, None, 256, fractions(data.image[0])))
+    test = _median(lambda: predict(network.eval(), images), take) / len(some)
+    return build, train, test
+
+
+def _median(work: Callable[[], object], take: Callable[[Callable[[], object]], float]) -> float:
+    """Return the median time of `work`, after it has run once."""
+    take(work)
+    gc.collect()
+    return statistics.median(take(work) for _ in range(REPEATS))

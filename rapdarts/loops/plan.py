@@ -1,0 +1,268 @@
+"""The plan of `rapdarts find`: how the work is divided, decided once, in counts that give the same result on any day."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rapdarts.config.experiment import Experiment
+from rapdarts.config.find_knobs import LEAST_EFFORT, MOST_EFFORT, FindConfig
+from rapdarts.config.resolve import config_digest
+from rapdarts.errors import InputError, plural, shorten
+from rapdarts.files.json import Fault, as_list, as_object, number, record, strict_loads
+from rapdarts.files.text import read_text
+from rapdarts.loops.pace import Pace, Sizes
+
+FORMAT, VERSION = "rapdarts-plan", 1
+MAX_BYTES = 1_000_000
+
+HALVINGS, MOST_HALVINGS = 3, 6
+"""Number of rounds of successive halving at an effort of 1, and the largest number: 8 and 64 cells."""
+LEAST_STEPS = 40
+"""Smallest number of steps in a training that is compared with others: batch norms' running averages need about as many to settle."""
+SHARE_OF_TIME = 0.9
+"""Share of the given time that is planned; the rest allows for a machine that becomes slower than it was when it was measured."""
+EXPORT_SECONDS = 12.0
+"""Time for the ONNX file, most of which is importing and tracing, whatever the network (8 to 11 s on a 2-GHz core)."""
+TOLERANCE = 0.05
+"""Largest relative difference between the compute given to the search and to the random cells."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round of successive halving: `networks` cells, each trained for `epochs` epochs; the better half reaches the next round."""
+
+    networks: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The division of the work, in counts.
+
+    `search_epochs` is the length of each stage of each of the `replicas`, of which the first `warmup_epochs` train only weights.
+    The best cells of the search pass through `rounds`, and the winner is trained for `retrain_epochs`. `random` are the rounds of
+    the random cells, empty if there is no proof.
+    """
+
+    effort: float
+    replicas: int
+    search_epochs: int
+    warmup_epochs: int
+    rounds: tuple[Round, ...]
+    retrain_epochs: int
+    random: tuple[Round, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The plan in a sentence."""
+        rounds = ", ".join(f"{one.networks} for {plural(one.epochs, 'epoch')}" for one in self.rounds)
+        searches = "one search" if self.replicas == 1 else f"{self.replicas} searches"
+        random = f"; as much work for {self.random[0].networks} random cells" if self.random else ""
+        return (
+            f"{searches} with {plural(self.search_epochs, 'epoch')} per stage; then the best cells are trained briefly and halved"
+            f" ({rounds}), and the winner is trained for {plural(self.retrain_epochs, 'epoch')}{random}"
+        )
+
+    def apply(self, config: Experiment) -> Experiment:
+        """Return the experiment with the plan's counts in its search and its retraining."""
+        search = replace(
+            config.search, replicas=self.replicas, epochs=self.search_epochs, warmup_epochs=self.warmup_epochs
+        )
+        warmup = min(config.retrain.warmup_epochs, self.retrain_epochs - 1)
+        return replace(
+            config, search=search, retrain=replace(config.retrain, epochs=self.retrain_epochs, warmup_epochs=warmup)
+        )
+
+    def to_json(self, config: Experiment, pace: Pace) -> str:
+        """Return the content of plan.json: the counts, the experiment that they belong to, and the measured pace."""
+        facts = {
+            "format": FORMAT,
+            "version": VERSION,
+            "experiment": digest(config),
+            **asdict(self),
+            "pace": asdict(pace),
+        }
+        return json.dumps(facts, indent=2) + "\n"
+
+
+def digest(config: Experiment) -> str:
+    """Return the sha256 of the knobs that a plan depends on, as hex: all but the seed, and those that never matter."""
+    return config_digest(replace(config, seed=0))
+
+
+# --- how a plan is made ------------------------------------------------------------------------------------------
+
+
+def plan_of(config: Experiment, sizes: Sizes, effort: float) -> Plan:
+    """Return the plan for an effort.
+
+    Searches and final training have `effort` times the experiment's number of epochs. An effort of 1 has three rounds of halving,
+    and twice the effort one more, so that every round costs about as much as the final training. The first one trains for an
+    eighth of the experiment's epochs, or for LEAST_STEPS steps.
+    """
+    search, whole = config.search, config.retrain.epochs
+    epochs = max(2 if search.warmup_epochs else 1, round(effort * search.epochs))
+    warmup = min(round(search.warmup_epochs * epochs / search.epochs), epochs - 1)
+    halvings = min(max(HALVINGS + math.floor(math.log2(effort)), 1), MOST_HALVINGS)
+    first = max(1, round(effort * whole / 2**halvings), math.ceil(LEAST_STEPS / sizes.rank_steps))
+    longest = max(1, round(effort * whole))
+    return Plan(effort, search.replicas, epochs, warmup, tuple(halving(2**halvings, first, longest)), longest)
+
+
+def halving(networks: int, epochs: int, longest: int) -> Iterator[Round]:
+    """Yield the rounds of a halving: half as many networks for twice as many epochs, at most `longest`, until two are left."""
+    while networks > 1:
+        yield Round(networks, min(epochs, longest))
+        networks, epochs = math.ceil(networks / 2), 2 * epochs
+        if networks == 1:
+            return
+
+
+def efforts() -> list[float]:
+    """Return the efforts that a time may be planned with, in steps of a quarter of an octave, rounded to three digits."""
+    steps = range(round(4 * math.log2(LEAST_EFFORT)), round(4 * math.log2(MOST_EFFORT)) + 1)
+    return [float(f"{2 ** (step / 4):.3g}") for step in steps]
+
+
+def fitting(seconds: float, plans: Sequence[Plan], duration: Callable[[Plan], float]) -> Plan:
+    """Return the last of the `plans`, which grow, that takes at most `seconds`. Raises InputError, naming the shortest time."""
+    fits = [plan for plan in plans if duration(plan) <= seconds]
+    if fits:
+        return fits[-1]
+    shortest = math.ceil(duration(plans[0]) / SHARE_OF_TIME) + 1
+    raise InputError(
+        f"find.time leaves {max(0, math.floor(seconds / SHARE_OF_TIME))} s, but the shortest plan takes {shortest} s on this machine;"
+        f" give more time, a smaller experiment, or fewer images (data.fraction)."
+    )
+
+
+# --- how long it takes -------------------------------------------------------------------------------------------
+
+
+def durations(plan: Plan, sizes: Sizes, pace: Pace) -> dict[str, float]:
+    """Return the expected time of every step of a plan, in seconds by the name of its folder."""
+    found = {"search": plan.replicas * search_seconds(plan, sizes, pace)}
+    found |= {f"rank-{number}": round_seconds(one, sizes, pace) for number, one in enumerate(plan.rounds, 1)}
+    training = plan.retrain_epochs * sizes.retrain_steps * pace.train + sizes.test_images * pace.test + pace.build
+    found |= {"network": training, "export": EXPORT_SECONDS}
+    if plan.random:
+        found |= {f"random/rank-{number}": round_seconds(one, sizes, pace) for number, one in enumerate(plan.random, 1)}
+        found |= {"random/network": training, "reference": training}
+    return found
+
+
+def search_seconds(plan: Plan, sizes: Sizes, pace: Pace) -> float:
+    """Return the time of one search in seconds."""
+    cold, warm = plan.warmup_epochs, plan.search_epochs - plan.warmup_epochs
+    return sum(sizes.search_steps * (cold * one.weights + warm * one.both) + one.build for one in pace.stages)
+
+
+def round_seconds(one: Round, sizes: Sizes, pace: Pace) -> float:
+    """Return the time of a round of halving in seconds."""
+    each = one.epochs * sizes.rank_steps * pace.train + sizes.rank_images * pace.test + pace.build
+    return one.networks * each
+
+
+def compute(rounds: Sequence[Round], sizes: Sizes, pace: Pace) -> float:
+    """Return the time of the training steps in rounds of halving, in seconds."""
+    return sum(one.networks * one.epochs for one in rounds) * sizes.rank_steps * pace.train
+
+
+def compute_of_search(plan: Plan, sizes: Sizes, pace: Pace) -> float:
+    """Return the time of the training steps that a plan spends on choosing a cell, in seconds."""
+    steps = replace(pace, stages=tuple(replace(one, build=0.0) for one in pace.stages))
+    return plan.replicas * search_seconds(plan, sizes, steps) + compute(plan.rounds, sizes, pace)
+
+
+def with_random(plan: Plan, sizes: Sizes, pace: Pace, most: int) -> Plan:
+    """Return a plan with the rounds, of at most `most` random cells, that come closest to the time of its search and rounds.
+
+    The first round is as short as the plan's own; the last one is lengthened or shortened by what the others leave over.
+    """
+    target, first = compute_of_search(plan, sizes, pace), plan.rounds[0].epochs
+    epoch = sizes.rank_steps * pace.train
+
+    def filled(networks: int) -> tuple[Round, ...]:
+        *before, last = halving(networks, first, plan.retrain_epochs)
+        left = target - compute(before, sizes, pace)
+        return *before, replace(last, epochs=max(1, round(left / (last.networks * epoch))))
+
+    def strangeness(rounds: tuple[Round, ...]) -> tuple[bool, float]:
+        """Return whether the time is off by more than TOLERANCE, and how much longer or shorter the last round is than a halving's."""
+        off = abs(compute(rounds, sizes, pace) / target - 1)
+        usual = [*halving(rounds[0].networks, first, plan.retrain_epochs)][-1].epochs
+        return off > TOLERANCE, abs(math.log(rounds[-1].epochs / usual)) + off
+
+    return replace(plan, random=min((filled(networks) for networks in range(2, max(2, most) + 1)), key=strangeness))
+
+
+def check_compute(plan: Plan, sizes: Sizes, pace: Pace) -> None:
+    """Raise InputError if the random cells of a plan get more or less compute than its search, by more than TOLERANCE."""
+    off = compute(plan.random, sizes, pace) / compute_of_search(plan, sizes, pace) - 1
+    if abs(off) > TOLERANCE:
+        raise InputError(
+            f"find.proof=true cannot give random cells the compute of this search (nearest: {100 * (1 + off):.0f} % of it); raise"
+            " find.effort, or leave find.proof out."
+        )
+
+
+# --- plan.json ---------------------------------------------------------------------------------------------------
+
+COUNT = number(1, 1e6, whole=True)
+
+
+def read_plan(settings: FindConfig, config: Experiment) -> Plan:
+    """Read the plan that find.plan names.
+
+    Raises InputError for a file that is not a plan, for the plan of another experiment, and for a plan that lacks the proof that is
+    asked for, or has one that is not.
+    """
+    path, where = Path(settings.plan), f"find.plan={shorten(settings.plan)}"
+    try:
+        tree = as_object(strict_loads(read_text(path, where, MAX_BYTES, "is too large for a plan")), where)
+    except Fault as fault:
+        raise InputError(f"{where} is not a plan: {fault}.") from None
+    if tree.get("format") != FORMAT or tree.get("version") != VERSION:
+        raise InputError(f"{where} is not a plan; name the plan.json of a run of rapdarts find.")
+    if tree.get("experiment") != digest(config):
+        raise InputError(
+            f"{where} is the plan of another experiment or budget; use the settings that it was made for, or plan anew with"
+            " find.effort or find.time."
+        )
+    plan = plan_from({name: tree[name] for name in tree if name in Plan.__dataclass_fields__}, where)
+    if settings.proof and not plan.random:
+        raise InputError(
+            f"{where} has no random cells, but find.proof=true needs them; plan anew with find.effort or find.time."
+        )
+    if plan.random and not settings.proof:
+        raise InputError(f"{where} was made for find.proof=true; add it.")
+    return plan
+
+
+def plan_from(tree: Any, where: str) -> Plan:
+    """Return a plan from plain values. Raises InputError for a count that is missing or out of range."""
+    wholes = dict.fromkeys(("replicas", "search_epochs", "retrain_epochs"), COUNT)
+    others = {"effort": number(0, 1e6, above=True), "warmup_epochs": number(0, 1e6, whole=True)}
+    facts = record(tree, where, {**wholes, **others, "rounds": rounds_from, "random": rounds_from})
+    if facts["warmup_epochs"] >= facts["search_epochs"]:
+        raise InputError(f"{where}: warmup_epochs must be below search_epochs={facts['search_epochs']}.")
+    if not facts["rounds"]:
+        raise InputError(f"{where}: rounds must not be empty.")
+    return Plan(**facts)
+
+
+def rounds_from(tree: Any, where: str) -> tuple[Round, ...]:
+    """Return rounds of halving from plain values. Raises InputError unless each has fewer networks than the one before."""
+    rounds = tuple(
+        Round(**record(one, f"{where}, round {place}", {"networks": COUNT, "epochs": COUNT}))
+        for place, one in enumerate(as_list(tree, where), 1)
+    )
+    if any(later.networks >= before.networks for before, later in itertools.pairwise(rounds)):
+        raise InputError(f"{where}: every round must have fewer networks than the one before.")
+    return rounds

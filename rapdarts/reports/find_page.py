@@ -1,0 +1,114 @@
+"""The result of `rapdarts find`, as text and as a page in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rapdarts.config.resources import costs_line, duration, show, used_line
+from rapdarts.errors import plural
+from rapdarts.training.intervals import percent
+
+ONE_PAIR = "One comparison says nothing about searches in general; docs/evidence.md compares many."
+
+
+def describe_found(report: Mapping[str, Any]) -> str:
+    """Format the result: the genotype, its costs, the share used of each budget, its test accuracy, and the proof."""
+    lines = [report["genotype"], costs_line(report["costs"])]
+    lines += [used_line(name, share, report["budgets"][name]) for name, share in report["used"].items()]
+    lines += [f"test accuracy {accuracy(report)}", *report["notes"], *report["remarks"]]
+    return "\n".join([*lines, *proof_lines(report)])
+
+
+def accuracy(result: Mapping[str, Any]) -> str:
+    """Return a test accuracy with its 95 % interval, as text."""
+    return percent(result["test_accuracy"], tuple(result["interval"]), f", n = {result['n']}")
+
+
+def proof_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return the comparison with random cells and with the reference network, in sentences; empty if there was none."""
+    proof = report["proof"]
+    if proof is None:
+        return []
+    seconds = proof["choosing_seconds"]
+    return [
+        f"best of {proof['cells']} random cells of the same cost, chosen in {duration(seconds['random'])} (the search and its ranking"
+        f" took {duration(seconds['found'])}): test accuracy {accuracy(proof['random'])}; {difference(proof['random'])}",
+        f"reference network {proof['reference_network']}, {costs_line(proof['reference']['costs'])}: test accuracy"
+        f" {accuracy(proof['reference'])}; {difference(proof['reference'])}",
+        ONE_PAIR,
+    ]
+
+
+def difference(other: Mapping[str, Any]) -> str:
+    """Return how much better the network found is than another one on the same images, with interval and McNemar's p."""
+    found = other["compared"]
+    low, high = (100 * limit for limit in found["interval"])
+    return (
+        f"the network found is {100 * found['difference']:+.2f} points better on the same {found['n']:,} images (95 % interval"
+        f" {low:+.2f} to {high:+.2f}, McNemar p = {found['p']:.2g})"
+    )
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """Return the page in Markdown on what a run did; the drawing cell.svg is next to it."""
+    export = report["export"]
+    return (
+        "\n\n".join(
+            [
+                f"# A network for {report['data']}",
+                "\n".join(f"- {line}" for line in describe_found(report).splitlines()[1:]),
+                "![the cell](cell.svg)",
+                f"```text\n{report['genotype']}\n```",
+                "## Files",
+                table(
+                    ("file", "content"),
+                    [
+                        (
+                            "network/network.safetensors",
+                            "the trained network, for `rapdarts.load`, `evaluate` and `export`",
+                        ),
+                        (
+                            "network/network.onnx",
+                            f"the same for ONNX Runtime, {export['bytes']:,} bytes; its model card is next to it",
+                        ),
+                        ("plan.json", "the division of the work; `plan=` repeats it"),
+                    ],
+                ),
+                "## What was done",
+                table(
+                    ("step", "planned", "took"),
+                    [
+                        (one["name"], duration(one["planned_seconds"]), duration(one["seconds"]))
+                        for one in report["steps"]
+                    ],
+                ),
+                *(round_table(number, one) for number, one in enumerate(report["rounds"], 1)),
+            ]
+        )
+        + "\n"
+    )
+
+
+def round_table(number: int, ranking: Mapping[str, Any]) -> str:
+    """Return the ranking of a round of halving, in Markdown."""
+    networks = ranking["networks"]
+    head = (
+        f"Round {number}: {plural(len(networks), 'cell')}, {plural(ranking['epochs'], 'epoch')} on"
+        f" {ranking['train_images']:,} training images, compared on the other {ranking['validation_images']:,}."
+    )
+    rows = [
+        (
+            str(one["rank"]),
+            "diverged" if one["diverged"] else f"{100 * one['validation_accuracy']:.2f} %",
+            *(show(one["costs"][name], name) for name in ("macs", "params")),
+            f"`{one['genotype']}`",
+        )
+        for one in networks
+    ]
+    return f"{head}\n\n" + table(("place", "accuracy", "MACs", "params", "cell"), rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
