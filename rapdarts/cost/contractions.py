@@ -58,7 +58,7 @@ class Contractions:
         self._products: dict[int, Product] = {}  # by storage
 
     def name(self, func: Any, args: Sequence[Any], given: Sequence[Tensor]) -> str:
-        """Return the name of the contraction that an operation completes, such as `mul + sum`; empty if it completes none."""
+        """Return the name of the contraction that an operation on tensors of any shapes completes, such as `mul + sum`, or nothing."""
         packet = func._overloadpacket
         for tensor in given if packet in ADDS else ():
             product, sides = self._of(tensor)
