@@ -260,7 +260,7 @@ def test_a_width_is_kept_in_the_file_and_shown(tmp_path: Path, capsys: pytest.Ca
     assert of_card(blueprint.card, "card") == blueprint
     assert ReferenceBlueprint("lenet", (1, 28, 28), 10).width is None
     assert main(["cost", str(tmp_path / "run"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["params"] == blueprint.costs["params"] == 9_868
+    assert json.loads(capsys.readouterr().out)["params"] == blueprint.costs["params"] == 9_811
     assert main(["report", str(tmp_path / "run")]) == 0
     assert "| retrain resnet20@3 | digits " in capsys.readouterr().out
 
