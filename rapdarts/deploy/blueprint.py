@@ -20,7 +20,7 @@ from rapdarts.cost.own_resources import own_counters
 from rapdarts.cost.trace import Image
 from rapdarts.deploy.space_lookup import Space, find_space
 from rapdarts.networks.derived import DerivedNetwork
-from rapdarts.networks.reference import REFERENCE
+from rapdarts.networks.reference import find_reference, reference_named
 
 
 class Blueprint(ABC):
@@ -153,12 +153,17 @@ class DerivedBlueprint(Blueprint):
 
 @dataclass(frozen=True)
 class ReferenceBlueprint(Blueprint):
-    """A reference network, given by its name in REFERENCE, an image shape (channels, height, width) and the number of classes."""
+    """A reference network, given by its full name (`lenet`, `resnet20@12`), an image shape and the number of classes."""
 
     reference: str
     image: Image
     classes: int
     name: str = "the network"
+
+    @property
+    def width(self) -> int | None:
+        """Number of channels of the first stage; None for a network of fixed width."""
+        return reference_named(self.reference).width
 
     @property
     def origin(self) -> dict[str, str]:
@@ -169,7 +174,7 @@ class ReferenceBlueprint(Blueprint):
         return {"reference": self.reference, "image": self.image, "classes": self.classes}
 
     def build(self, auxiliary: bool = False) -> nn.Module:
-        return REFERENCE[self.reference].build(self.image, self.classes)
+        return reference_named(self.reference).build(self.image, self.classes)
 
     def with_classes(self, classes: int) -> ReferenceBlueprint:
         return replace(self, classes=classes)
@@ -195,7 +200,7 @@ def of_card(card: Mapping[str, Any], where: str, space: Space = None) -> Bluepri
         name, (channels, height, width), classes = card["reference"], card["image"], card["classes"]
         if not all(type(number) is int and number > 0 for number in (channels, height, width, classes)):
             raise ValueError("its image shape and number of classes are not all positive whole numbers")
-        if name not in REFERENCE:
+        if not isinstance(name, str) or find_reference(name) != name:
             raise ValueError("its reference network is unknown")
         return ReferenceBlueprint(name, (channels, height, width), classes)
     genotype = parse_genotype_json(card["genotype"], f"{where}:genotype")

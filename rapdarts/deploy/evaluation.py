@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from rapdarts.cost import latency
 from rapdarts.cost.measure import clock, measure_within
 from rapdarts.data.augment import fractions
 from rapdarts.data.batches import ordered
-from rapdarts.data.dataset import Reader, load_dataset
+from rapdarts.data.dataset import DataSet, Reader, load_dataset
 from rapdarts.deploy.lookup import ONNX
 from rapdarts.deploy.model_file import read_trained
 from rapdarts.deploy.onnx import OnnxFile
@@ -24,7 +25,7 @@ from rapdarts.deploy.run_data import check_data, data_asked
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
 from rapdarts.training.device import device_named
-from rapdarts.training.metrics import measures, predict
+from rapdarts.training.metrics import measures, predict, topk_correct
 
 
 class TrainedNetwork(Protocol):
@@ -74,18 +75,37 @@ def evaluate_network(
     run = network.open(device)
     asked = data_asked(config.data, options.data, network.image)
     data = load_dataset(asked, device, config.seed) if read is None else read(device)
-    check_data(file, network.image, network.class_names, data)
-    logits, labels = predict(run, ordered(data.test, None, options.batch, fractions(data.image[0])))
-    if logits.shape[1] != data.classes:
-        raise InputError(
-            f"{file} returns {logits.shape[1]} logits, but names {data.classes} classes; give a file written by rapdarts export."
-        )
+    logits, labels = _predict_test(network, run, data, options.batch)
     values = measures(logits, labels, data.class_names) | {"costs": dict(network.costs)}
     if file.suffix == ONNX:
         values["file_bytes"] = file.stat().st_size
     if network.not_counted:
         values["not_counted"] = dict(network.not_counted)
     return values | ({"timing": timing(run, device, data.image, options.batch)} if options.timing else {})
+
+
+def correct_on_test(networks: Sequence[TrainedNetwork], data: DataSet, batch: int) -> list[np.ndarray]:
+    """Return which test images each network classifies correctly, bool (n,) in the order of the data set.
+
+    The networks run on the device of the data. Raises InputError for data that do not fit a network, and DivergedError if a
+    network's outputs are not finite.
+    """
+    device = data.test.labels.device
+    return [topk_correct(*_predict_test(one, one.open(device), data, batch)).numpy() for one in networks]
+
+
+def _predict_test(
+    network: TrainedNetwork, run: Callable[[Tensor], Tensor], data: DataSet, batch: int
+) -> tuple[Tensor, Tensor]:
+    """Return the logits (n, classes) and labels (n,) of the test images, on the CPU; `run` is the network, opened on a device."""
+    check_data(network.path, network.image, network.class_names, data)
+    logits, labels = predict(run, ordered(data.test, None, batch, fractions(data.image[0])))
+    if logits.shape[1] != data.classes:
+        raise InputError(
+            f"{network.path} returns {logits.shape[1]} logits, but names {data.classes} classes;"
+            " give a file written by rapdarts export."
+        )
+    return logits, labels
 
 
 def timing(

@@ -22,7 +22,7 @@ from rapdarts.deploy.genotype_files import OF_RUN, genotype_in, genotype_of, spl
 from rapdarts.deploy.space_lookup import Space, space_for
 from rapdarts.errors import InputError, RapdartsError, nearest, shorten, suggestion
 from rapdarts.files.run_files import RunFile, run_of
-from rapdarts.networks.reference import REFERENCE, find_reference
+from rapdarts.networks.reference import REFERENCE, find_reference, width_problem
 
 CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 """Pattern of `package.module:callable`, a network in the user's own code."""
@@ -140,6 +140,8 @@ def find_network(
         )
     if name in experiment_names():
         raise InputError(f"{name!r} is an experiment, not a network; name the network before the experiment.")
+    if networks and (problem := width_problem(name)):
+        raise InputError(problem)
     hint = suggestion(name, [*LITERATURE, *(REFERENCE if networks else ())])
     raise InputError(f"there is no {what} {shorten(repr(name))}: it is neither {forms} nor a known name; {hint}.")
 

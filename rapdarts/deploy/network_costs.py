@@ -34,7 +34,7 @@ from rapdarts.deploy.onnx_costs import onnx_costs, onnx_shape
 from rapdarts.deploy.space_lookup import Space, find_space, named_space, space_for
 from rapdarts.deploy.user_network import UserNetwork, from_code, refuse_uncountable
 from rapdarts.errors import InputError, shorten
-from rapdarts.networks.reference import REFERENCE
+from rapdarts.networks.reference import reference_named
 
 OF_ALL = frozenset({"input", "precision", "hardware", "rows", "plot"})
 OF_SKELETON = frozenset({"input", "classes", "layers", "channels", "stem"})
@@ -166,7 +166,7 @@ def network_of(
         return network, OF_ALL | network.accepted
     image = image_shape(options.input) if options.input else None
     if found.reference:
-        known = REFERENCE[found.reference]
+        known = reference_named(found.reference)
         size = image or known.image, options.classes or known.classes
         return ReferenceBlueprint(found.reference, *size, name=found.name), OF_ALL | {"classes"}
     if found.genotype is None and found.file is not None:

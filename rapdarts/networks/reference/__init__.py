@@ -1,12 +1,13 @@
 """Reference networks: networks that papers compare with, implemented from the papers and listed by name in REFERENCE.
 
-Each is built by a function `name(image, classes) -> nn.Module`, whose result maps (n, c, h, w) to logits (n, classes).
+Each is built by a function `name(image, classes) -> nn.Module`, or `name(image, classes, width)` if its width can be chosen. The result
+maps (n, c, h, w) to logits (n, classes).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -18,22 +19,22 @@ if TYPE_CHECKING:
 class Reference:
     """A reference network, with the image (channels, height, width) and the number of classes of its paper.
 
-    `factory` names the function that builds it, as `module.function` in this package. The module is imported only when a
+    `width` is the number of channels of its first stage, in proportion to which it can be scaled; None for a network of
+    fixed width. `factory` names the function that builds it, as `module.function` in this package. The module is imported only when a
     network is built, so that the names can be listed without importing torch.
     """
 
     factory: str
     image: tuple[int, int, int]
     classes: int
+    width: int | None = None
 
-    @property
-    def build(self) -> Callable[[tuple[int, int, int], int], nn.Module]:
-        """The function that builds a network with new weights from (image, classes)."""
+    def build(self, image: tuple[int, int, int], classes: int) -> nn.Module:
+        """Return a network with new weights. Raises InputError if the image is too small for it."""
         module, _, function = self.factory.partition(".")
-        build: Callable[[tuple[int, int, int], int], nn.Module] = getattr(
-            import_module(f"{__name__}.{module}"), function
-        )
-        return build
+        factory = getattr(import_module(f"{__name__}.{module}"), function)
+        network: nn.Module = factory(image, classes, *(() if self.width is None else (self.width,)))
+        return network
 
 
 REFERENCE: dict[str, Reference] = {
@@ -51,6 +52,7 @@ REFERENCE: dict[str, Reference] = {
     "googlenet_expanded": Reference("googlenet.googlenet_expanded", (3, 224, 224), 1000),
     "googlenet_residual": Reference("googlenet.googlenet_residual", (3, 224, 224), 1000),
     "googlenet_28": Reference("googlenet.googlenet_28", (3, 28, 28), 10),
+    "resnet20": Reference("resnet.resnet20", (3, 32, 32), 10, width=16),
     "resnet18": Reference("resnet.resnet18", (3, 224, 224), 1000),
     "resnet34": Reference("resnet.resnet34", (3, 224, 224), 1000),
     "resnet50": Reference("resnet.resnet50", (3, 224, 224), 1000),
@@ -64,6 +66,47 @@ REFERENCE: dict[str, Reference] = {
 }
 
 
+WIDEST = 4096
+"""Largest width to which a reference network can be scaled."""
+
+
 def find_reference(name: str) -> str | None:
-    """Return the name of a reference network as spelled in REFERENCE, ignoring case, or None if there is no such network."""
-    return next((known for known in REFERENCE if known.lower() == name.lower()), None)
+    """Return the full name of a reference network, ignoring case: `lenet`, or `resnet20@12` for another width than its default.
+
+    Returns None if there is no such network, or if it cannot have that width.
+    """
+    known, width = _split(name)
+    if known is None or width is None:
+        return known
+    return None if width_problem(name) else at_width(known, int(width))
+
+
+def width_problem(name: str) -> str:
+    """Return why the reference network in `name` cannot have the width after its @, as a sentence; empty if it can, or if there is none."""
+    known, width = _split(name)
+    if known is None or width is None:
+        return ""
+    if REFERENCE[known].width is None:
+        return f"{known} has a fixed width; leave the @{width[:20]} out."
+    if re.fullmatch("[0-9]{1,9}", width) and 1 <= int(width) <= WIDEST:
+        return ""
+    return f"{known}@{width[:20]}: the width must be a whole number from 1 to {WIDEST}, such as {known}@12."
+
+
+def at_width(name: str, width: int) -> str:
+    """Return the full name of a network of REFERENCE at a width: its name alone at its default width, else NAME@WIDTH."""
+    return name if width == REFERENCE[name].width else f"{name}@{width}"
+
+
+def reference_named(name: str) -> Reference:
+    """Return the reference network with a full name. Raises KeyError for any other name."""
+    if find_reference(name) != name:
+        raise KeyError(name)
+    known, at, width = name.partition("@")
+    return replace(REFERENCE[known], width=int(width)) if at else REFERENCE[known]
+
+
+def _split(name: str) -> tuple[str | None, str | None]:
+    """Return the name in REFERENCE, or None if there is no such network, and the text after the @, or None if there is no @."""
+    base, at, width = name.partition("@")
+    return next((known for known in REFERENCE if known.lower() == base.lower()), None), width if at else None

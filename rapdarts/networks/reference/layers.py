@@ -154,6 +154,22 @@ def shortcut(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
     return nn.Identity() if (inputs, stride) == (outputs, 1) else unit(inputs, outputs, 1, stride, activation=None)
 
 
+def padded_shortcut(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
+    """Return an identity; if the width or the size changes, one without parameters (He et al. 2016, option A)."""
+    return nn.Identity() if (inputs, stride) == (outputs, 1) else PaddedIdentity(outputs - inputs, stride)
+
+
+class PaddedIdentity(nn.Module):
+    """Every `stride`-th row and column of (n, c, h, w), followed by `more` channels of zeros."""
+
+    def __init__(self, more: int, stride: int) -> None:
+        super().__init__()
+        self.more, self.stride = more, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
+
+
 class GlobalPool(nn.Module):
     """The mean of every channel: (n, c, h, w) to (n, c)."""
 

@@ -1,4 +1,4 @@
-"""ResNet: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016, table 1; and ResNeXt as a variant."""
+"""ResNet: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016, table 1 and section 4.2; and ResNeXt as a variant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from rapdarts.networks.reference.layers import Image, Residual, global_pooled, named, shortcut, unit
+from rapdarts.networks.reference.layers import Image, Residual, global_pooled, named, padded_shortcut, shortcut, unit
 
 
 def resnet18(image: Image, classes: int) -> nn.Sequential:
@@ -26,6 +26,16 @@ def resnet101(image: Image, classes: int) -> nn.Sequential:
     return _resnet("resnet101", image, classes, (3, 4, 23, 3), _bottleneck, 256)
 
 
+def resnet20(image: Image, classes: int, width: int) -> nn.Sequential:
+    """The network for CIFAR-10 of section 4.2, with n = 3: `width`, 2 x `width` and 4 x `width` channels; 16, 32 and 64 in the paper.
+
+    As in the paper, no shortcut has parameters (option A): where the width changes, zeros are appended to the channels.
+    """
+    block = partial(_basic, shortcut=padded_shortcut)
+    layers = {"conv1": unit(image[0], width, 3), **_stages((3, 3, 3), block, width, width)}
+    return global_pooled("resnet20", image, 4 * width, classes, layers)
+
+
 def resnext50_32x4d(image: Image, classes: int) -> nn.Sequential:
     """Xie, Girshick, Dollar, Tu, He, "Aggregated residual transformations for deep neural networks", 2017, table 1."""
     block = partial(_bottleneck, groups=32, narrowing=2)
@@ -40,22 +50,32 @@ def _resnet(
     block: Callable[[int, int, int], nn.Module],
     width: int,
 ) -> nn.Sequential:
-    """Build a network (n, c, h, w) to (n, classes).
+    """Build a network for ImageNet: (n, c, h, w) to (n, classes). The first stage outputs `width` channels."""
+    stem = {"conv1": unit(image[0], 64, 7, 2), "pool1": nn.MaxPool2d(3, 2, 1)}
+    layers = {**stem, **_stages(depths, block, 64, width)}
+    return global_pooled(name, image, width * 2 ** (len(depths) - 1), classes, layers)
 
-    The first stage outputs `width` channels, and each later stage twice as many as the previous one.
+
+def _stages(
+    depths: tuple[int, ...], block: Callable[[int, int, int], nn.Module], inputs: int, width: int
+) -> dict[str, nn.Module]:
+    """Return stages of blocks for `inputs` channels.
+
+    The first outputs `width` channels, and each later one twice as many as the previous one, at half the size.
     """
-    layers: dict[str, nn.Module] = {"conv1": unit(image[0], 64, 7, 2), "pool1": nn.MaxPool2d(3, 2, 1)}
-    inputs = 64
+    layers: dict[str, nn.Module] = {}
     for stage, depth in enumerate(depths):
         outputs = width * 2**stage
         blocks = {"block1": block(inputs, outputs, 1 if stage == 0 else 2)}
         blocks.update({f"block{i}": block(outputs, outputs, 1) for i in range(2, depth + 1)})
         layers[f"stage{stage + 1}"] = named(**blocks)
         inputs = outputs
-    return global_pooled(name, image, inputs, classes, layers)
+    return layers
 
 
-def _basic(inputs: int, outputs: int, stride: int) -> nn.Module:
+def _basic(
+    inputs: int, outputs: int, stride: int, shortcut: Callable[[int, int, int], nn.Module] = shortcut
+) -> nn.Module:
     """Two 3x3 convolutions (figure 5, left)."""
     body = named(conv1=unit(inputs, outputs, 3, stride), conv2=unit(outputs, outputs, 3, activation=None))
     return Residual(body, shortcut(inputs, outputs, stride), nn.ReLU())
