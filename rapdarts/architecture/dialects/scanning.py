@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
-from rapdarts.architecture.dialects.python_values import Call, parts_of, python_values, unread_in
+from rapdarts.architecture.dialects.python_values import python_values
+from rapdarts.architecture.dialects.values import Call, parts_of, unread_in
 from rapdarts.errors import InputError
 from rapdarts.files.json import quote_value
 

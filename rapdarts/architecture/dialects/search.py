@@ -10,8 +10,9 @@ from typing import Any
 
 from rapdarts.architecture.dialects.forms import is_genotype, is_other, is_ours
 from rapdarts.architecture.dialects.nasbench import is_bars
-from rapdarts.architecture.dialects.python_values import Call, Named, Unread, moderate, python_values
+from rapdarts.architecture.dialects.python_values import python_values
 from rapdarts.architecture.dialects.scanning import BARS, MAX_CHARACTERS, Mention, mentions, value_at
+from rapdarts.architecture.dialects.values import Call, Named, Unread, moderate
 from rapdarts.architecture.dialects.yaml_values import yaml_value
 from rapdarts.errors import InputError, plural
 from rapdarts.files.json import Fault, quote_value, strict_loads

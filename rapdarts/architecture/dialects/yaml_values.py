@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from rapdarts.architecture.dialects.python_values import Call, Unread
+from rapdarts.architecture.dialects.values import Call, Unread
 
 MAX_CHARACTERS = 200_000
 """Longest text that is read; the parser takes about a second for it."""
