@@ -23,6 +23,10 @@ VIEWS = frozenset(("enumerate", "zip", "reversed", "iter", "items", "values", "g
 """Calls that give the parts of their arguments themselves, not copies."""
 
 
+MAX_CHANGES = 50
+"""Largest number of changes of one name in functions that are followed one by one."""
+
+
 class Extent(Enum):
     """Part of a value that changes."""
 
@@ -122,7 +126,10 @@ def effects_of_functions(module: ast.Module) -> Functions:
                 if root in given:
                     effects.changing[node.name] = True
                 elif root and root not in local:
-                    effects.changed[root].append(((expression, extent), part))
+                    some = effects.changed[root]
+                    some.append(((expression, extent), part))
+                    if len(some) > MAX_CHANGES:  # too many to follow one by one
+                        some[:] = [((ast.Name(root), Extent.ANY), part)]
         stack += [(part, local) for part in inside if isinstance(part, Function)]
     return effects
 

@@ -116,7 +116,7 @@ class _Reader:
             self.run(block)
             for name, value in self.before[mark:]:
                 if value is not MISSING and self.names.get(name) is not value:
-                    self.names[name] = self.unknown(statement, name, value)
+                    self.names[name] = self.unknown(statement, f"give {name} another value", value)
         self.depth -= 1
 
     def assign(self, target: ast.expr, value: Any, statement: ast.stmt) -> None:
@@ -147,21 +147,24 @@ class _Reader:
         self.before.append((name, self.names.get(name, MISSING)))
         self.names[name] = value
 
-    def rebind(self, name: str, statement: ast.stmt, listed: bool = True) -> None:
+    def rebind(self, name: str, statement: ast.AST, listed: bool = True) -> None:
         """Forget the value of a name that a statement other than a plain assignment binds."""
-        if name in self.names:
-            within = self.wholes(statement.iter) if isinstance(statement, ast.For | ast.AsyncFor) else ()
-            self.bind(name, self.unknown(statement, name, self.names[name], within))
-            if listed:
+        within = self.wholes(statement.iter) if isinstance(statement, ast.For | ast.AsyncFor) else ()
+        former = self.names.get(name, MISSING)
+        if within or former is not MISSING:
+            value = self.unknown(statement, f"give {name} another value", None if former is MISSING else former, within)
+            self.bind(name, value)
+            if listed and former is not MISSING:
                 self.add(name, self.names[name], statement)
 
-    def unknown(self, node: ast.AST, name: str, former: Any, within: tuple[Any, ...] = ()) -> Unread:
-        reason = f"line {getattr(node, 'lineno', 0)} may give {name} another value, or change it; {WAY_OUT}"
+    def unknown(self, node: ast.AST, effect: str, former: Any, within: tuple[Any, ...] = ()) -> Unread:
+        reason = f"line {getattr(node, 'lineno', 0)} may {effect}; {WAY_OUT}"
         return Unread(node, self.text, reason, former.former if isinstance(former, Unread) else former, within)
 
-    def add(self, name: str, value: Any, statement: ast.stmt) -> None:
-        end = statement.end_lineno or statement.lineno
-        self.found.append(Named(name, value, statement.lineno, end, self.depth > 0, target=name))
+    def add(self, name: str, value: Any, statement: ast.AST) -> None:
+        line = getattr(statement, "lineno", 0)
+        end = getattr(statement, "end_lineno", None) or line
+        self.found.append(Named(name, value, line, end, self.depth > 0, target=name))
 
     # --- changes in place ---
 
@@ -174,23 +177,25 @@ class _Reader:
     def spoil(self, change: Change, node: ast.AST) -> None:
         """Make the value of an expression Unread, or the parts of it that may be changed, wherever it is used."""
         expression, extent = change
+        inside = Extent.ANY if extent is Extent.ITEM else Extent.INSIDE
         name = self.known(expression)
         for part in (name, *self.parts.pop(name, ())) if extent is Extent.ITEM else self.parts.pop(name, ()):
             self.rebind(part, node, listed=not isinstance(node, ast.Assign | ast.AnnAssign))
 
         def spoiled(former: Any) -> Unread:
-            return self.unknown(node, "this value", former)
+            return self.unknown(node, "change this value", former)
 
         if extent is Extent.ITEM and isinstance(expression, ast.Attribute | ast.Subscript):
-            expression, key, extent = expression.value, _key(expression), Extent.PLAIN
+            key = _key(expression)
+            expression, extent = expression.value, Extent.PLAIN
             if spoil_part(self.resolve(expression), key, spoiled):
                 return
         value = self.resolve(expression)
         if value is not MISSING:
-            spoil(value, extent, spoiled)
+            spoil(value, inside if isinstance(value, Unread) else extent, spoiled)
         else:
             for whole in self.wholes(expression):
-                spoil(whole, Extent.INSIDE, spoiled)
+                spoil(whole, inside, spoiled)
 
     def known(self, node: ast.AST) -> str:
         """Return the name under which an expression has a value here; empty if it has none."""
@@ -207,15 +212,16 @@ class _Reader:
 
     def wholes(self, node: ast.AST) -> tuple[Any, ...]:
         """Return the known values of which the value of an expression may be a part."""
-        stack, found = [node], {}
+        stack, found = [node], dict[int, Any]()
         while stack:
             one = stack.pop()
             value = self.resolve(one)
             if value is not MISSING:
-                found |= {id(whole): whole for whole in (value.within if isinstance(value, Unread) else (value,))}
-            elif isinstance(one, ast.Attribute | ast.Starred | ast.NamedExpr) or (
-                isinstance(one, ast.Subscript) and not isinstance(one.slice, ast.Slice)
-            ):
+                wholes = value.within if isinstance(value, Unread) else (value,)
+                found |= {id(whole): whole for whole in wholes}
+            elif isinstance(one, ast.Subscript) and isinstance(one.slice, ast.Slice):
+                continue  # a copy
+            elif isinstance(one, ast.Attribute | ast.Subscript | ast.Starred | ast.NamedExpr):
                 stack.append(one.value)
             elif isinstance(one, ast.IfExp | ast.BoolOp | ast.List | ast.Tuple):
                 stack += ast.iter_child_nodes(one)
@@ -307,12 +313,14 @@ def _key(node: ast.Attribute | ast.Subscript) -> str | int | None:
     if isinstance(node, ast.Attribute):
         return node.attr
     key = node.slice.value if isinstance(node.slice, ast.Constant) else None
-    return key if type(key) in (str, int) else None
+    return key if isinstance(key, str | int) and not isinstance(key, bool) else None
 
 
 def _target(node: ast.AST) -> str:
     """Return the name of a target of an assignment: a dotted name, perhaps with a constant key; empty for any other expression."""
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        if isinstance(node.value, ast.Call) and _dotted(node.value.func) == "globals":
+            return str(node.slice.value)
         return f"{_dotted(node.value)}.{node.slice.value!s}"
     return _dotted(node)
 

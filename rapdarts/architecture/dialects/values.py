@@ -135,6 +135,12 @@ def spoil_part(value: Any, key: str | int | None, spoiled: Callable[[Any], Unrea
     return False
 
 
+def _is_spoiled(value: Any) -> bool:
+    """Return whether a value was spoiled before: all its parts are Unread, of which the first and the last are looked at."""
+    parts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else value.fields.values()
+    return bool(parts) and all(isinstance(next(order), Unread) for order in (iter(parts), reversed(parts)))
+
+
 def spoil(value: Any, extent: Extent, spoiled: Callable[[Any], Unread]) -> None:
     """Replace every part of a value that may have changed by what `spoiled` makes of it."""
     stack, seen = [(value, extent)], set()
@@ -144,11 +150,11 @@ def spoil(value: Any, extent: Extent, spoiled: Callable[[Any], Unread]) -> None:
             continue
         seen.add(id(one))
         if isinstance(one, Unread):
-            stack += [(whole, Extent.INSIDE) for whole in one.within]
+            stack += [(whole, extent) for whole in one.within]
         elif isinstance(one, list | dict) or (isinstance(one, Call) and extent is Extent.ANY):
+            if _is_spoiled(one):
+                continue
             parts = [*parts_of(one)]
-            if parts and isinstance(parts[0], Unread) and isinstance(parts[-1], Unread):
-                continue  # changed before
             if isinstance(one, list):
                 one[:] = map(spoiled, parts or [None])
             fields = one if isinstance(one, dict) else one.fields if isinstance(one, Call) else {}
