@@ -403,7 +403,15 @@ CHANGES = (
     "try: pass\nexcept KeyError: OURS = load()", "OURS = OURS._replace(**given)",
 )  # fmt: skip
 """Statements after which only SMALL is known."""
-HARMLESS = "print(OURS)\nplot(OURS.normal, 'n')\nnet = Net(OURS)\nnet.cuda()\nsome = edges[:]\nsome[0] = 1\ndef f(edges): edges.pop()\nedges = []\n"
+HARMLESS = """print(OURS)
+plot(OURS.normal, "n")
+net = Net(OURS)
+net.cuda()
+some = edges[:]
+some[0] = 1
+def f(edges): edges.pop()
+edges = []
+"""
 TEXTS |= {f"SMALL beside {change}": (f"{LATER}{change}\n", "SMALL", LIGHT) for change in CHANGES}
 HALVES = f"{G.flat('normal')[:4]} + {G.flat('normal')[4:]}"
 TEXTS |= {

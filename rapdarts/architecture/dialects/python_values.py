@@ -178,9 +178,12 @@ class _Reader:
         """Make the value of an expression Unread, or the parts of it that may be changed, wherever it is used."""
         expression, extent = change
         inside = Extent.ANY if extent is Extent.ITEM else Extent.INSIDE
-        name = self.known(expression)
-        for part in (name, *self.parts.pop(name, ())) if extent is Extent.ITEM else self.parts.pop(name, ()):
-            self.rebind(part, node, listed=not isinstance(node, ast.Assign | ast.AnnAssign))
+        name, listed = self.known(expression), not isinstance(node, ast.Assign | ast.AnnAssign)
+        if name and extent is Extent.ITEM:
+            self.rebind(name, node, listed)
+        for part in self.parts.pop(name, ()):
+            self.rebind(part, node, listed)
+        self.parts.pop(name, None)  # they are forgotten once
 
         def spoiled(former: Any) -> Unread:
             return self.unknown(node, "change this value", former)

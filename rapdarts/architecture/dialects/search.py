@@ -58,7 +58,7 @@ class Located:
 def find(text: str, where: str, member: str = "") -> Located:
     """Return the genotype in a text, or the one that `member` names or that is on this line; `where` names the text in messages.
 
-    Of several genotypes with the same name, and of those in a log, the last counts. Raises NoGenotype if there is none, and
+    Of several genotypes that are assigned to one name, and of those in a log, the last counts. Raises NoGenotype if there is none, and
     InputError, with the names and lines of all, if there are several.
     """
     text = text.rstrip()
