@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest  # noqa: F401  # imported here once, for all forks
+import hypothesis  # noqa: F401  # these are imported here once, for all forks
+import pytest  # noqa: F401
 import torch
 
 from tests.mutants.runner import LIMIT, copy_repository, exit_on_signals, report, run_mutants, run_tests
