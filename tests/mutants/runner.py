@@ -32,6 +32,9 @@ LIMIT = 300.0
 STATES = ("killed", "survived", "broken", "timed out")
 """Results of tests: one failed, all passed, they could not run (an error while collecting or in a fixture), or they took too long."""
 
+ENDS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a process by default."""
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -142,16 +145,19 @@ def exit_on_signals() -> None:
     def leave(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
-    for name in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, leave)
+    for name in ENDS:
+        # A signal may be ignored, as with nohup.
+        if signal.getsignal(name) == signal.SIG_DFL:
+            signal.signal(name, leave)
 
 
 def _run_here(folder: Path, tests: Sequence[str], writer: int) -> None:
     """Run tests with the modules of the copy, write state and first failure into a pipe, and end this process."""
     try:
         os.setpgid(0, 0)
-        for name in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(name, signal.SIG_DFL)
+        for name in ENDS:
+            if callable(signal.getsignal(name)):
+                signal.signal(name, signal.SIG_DFL)
         os.write(writer, json.dumps(_run_pytest(folder, tests)).encode())
     except BaseException:
         traceback.print_exc()

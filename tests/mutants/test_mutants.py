@@ -154,13 +154,15 @@ def sleeper(folder: Path) -> Iterator[Callable[[], None]]:
 
 def test_tests_that_take_too_long_are_ended_with_their_processes(folder: Path) -> None:
     with sleeper(folder):
-        assert run_tests(folder, ["test_one.py::test_waits"], limit=5).state == "timed out"
+        assert run_tests(folder, ["test_one.py::test_waits"], limit=3).state == "timed out"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_runner_that_is_stopped_ends_the_tests_with_their_processes(number: signal.Signals, folder: Path) -> None:
+    # A process in the background may ignore the signals.
     program = (
-        "import sys; from pathlib import Path; from tests.mutants import runner; "
+        "import signal, sys; from pathlib import Path; from tests.mutants import runner; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); signal.signal(signal.SIGHUP, signal.SIG_DFL); "
         "runner.exit_on_signals(); runner.run_tests(Path(sys.argv[1]), ['test_one.py::test_waits'])"
     )
     with sleeper(folder) as started:
