@@ -42,7 +42,10 @@ def macs(network: nn.Module, image: Inputs) -> int:
 
 
 def not_counted(network: nn.Module, image: Inputs) -> dict[str, list[str]]:
-    """Return the operations that multiply tensors but that `macs` has no formula for: their names, each with its layers in order."""
+    """Return the operations that multiply tensors but that `macs` has no formula for: their names, each with its layers in order.
+
+    An operation that adds up products of elements is named with the product, such as `mul + sum`, at the layer that adds.
+    """
     found: dict[str, list[str]] = {}
     for op in trace(network, image).ops:
         if op.uncounted:

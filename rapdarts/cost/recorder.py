@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from rapdarts.cost import products
+from rapdarts.cost.contractions import SUMS, Contractions
 from rapdarts.cost.fast_shapes import (
     NORMS,
     RELUS,
@@ -41,7 +42,6 @@ LOOKUPS = {aten.embedding, aten.index, aten.index_select, aten.gather, aten.take
 """Operations that read only the elements of their first tensor that they return."""
 BAGS = {aten._embedding_bag, aten._embedding_bag_forward_only}
 """Operations that look up rows of their first tensor and return sums of them."""
-SUMS = {aten.add, aten.add_, aten.sub, aten.sub_}
 CONVOLUTIONS = {aten.convolution, aten._convolution, aten.cudnn_convolution}
 POOLS = {
     aten.max_pool2d_with_indices,
@@ -68,8 +68,8 @@ class Op:
     `writes` is its output activation, of shape `shape`; `also` are further outputs that are used later. `free`
     operations cause no memory traffic: batch norms and pointwise functions of one tensor are folded into a neighbouring
     operation; views and concatenations move nothing. `overwrites` are the inputs that its output may replace in memory.
-    `uncounted` is the name of an operation that multiplies tensors but has no formula for its MACs, else empty. `parts` is
-    2 for complex numbers, else 1.
+    `uncounted` is the name of an operation that multiplies tensors, or adds up products of elements, but has no formula for
+    its MACs, else empty. `parts` is 2 for complex numbers, else 1.
     """
 
     name: str
@@ -115,7 +115,7 @@ class Recorder(FastShapes):
         self._alive: list[Tensor] = []  # keeps storages alive, so that their addresses stay unique
         self._constants: dict[int, tuple[str, ...]] = {_storage(tensor): (name,) for name, tensor in weights.items()}
         self._zeros: set[int] = set()  # storages that hold nothing but zeros
-        self._multiplied: set[int] = set()  # products of two tensors, element by element
+        self._contractions = Contractions()
         self._inputs = len(inputs)
         self._complex = any(tensor.is_complex() for tensor in weights.values())
         for tensor in inputs:
@@ -225,8 +225,7 @@ class Recorder(FastShapes):
             self._numbers[_storage(out)], self._origins[_storage(out)] = self.number(read[0]), self._view(read[0])
             self._alive.append(out)
         uncounted = packet.__name__ if products.lacks_formula(func, given) else ""
-        if packet is aten.sum and any(number in self._multiplied for number, _ in views):
-            uncounted = "mul + sum"
+        uncounted = uncounted or self._contractions.name(func, args, given)
         shared = _storage(out) in map(_storage, given)
         self._constants.pop(_storage(out), None)  # constants that an activation is written into
         moves = packet in MOVES or func.is_view or (shared and not func._schema.is_mutable)
@@ -247,10 +246,10 @@ class Recorder(FastShapes):
             uncounted,
             parts_of(out),
         )
-        if packet in (aten.mul, aten.mul_) and len(given) > 1 and min(tensor.numel() for tensor in given) > 1:
-            self._multiplied.add(op.writes)
-        elif not op.free:
-            self._multiplied.discard(op.writes)
+        if not shared or func._schema.is_mutable:
+            # A product of a tensor and a function of it, such as x * x or x * sigmoid(x), is a function of one tensor.
+            factors = given if constants or len(views) > 1 else given[:1]
+            self._contractions.follow(func, factors, out, keeps=op.free or packet in LOOKUPS)
         self.ops.append(op)
 
     def _product(self, packet: Any, args: Any, kwargs: Any, given: Sequence[Tensor], result: Any) -> tuple[int, str]:

@@ -94,11 +94,11 @@ def build_dataset(config: DataConfig, read: ReadImages, device: torch.device, se
         remarks.append(f"these are not the images of {config.name}, so mean and deviation are their own")
     if config.fraction < 1:
         train = train.take(split(train.labels, config.fraction, seed, "data fraction")[0])
-    plain = str(train.root) if isinstance(train, Pictures) and train.range is None else ""
+    plain = [str(half.root) for half in (train, test) if isinstance(half, Pictures) and half.range is None]
     train = _decode_small(train, config, "training", remarks)
-    if plain:
-        range_of(some_of(train).numpy(), (), plain)  # 8-bit files obey the rule for arrays too
     test = _decode_small(test, config, "test", remarks)
+    if plain:  # 8-bit files obey the rule for arrays too
+        range_of(some_of(train).numpy(), (), plain[0]).check_half(some_of(test).numpy(), plain[1])
     remarks += _warnings(train, names)
 
     mean, std = tuple(config.mean), tuple(config.std)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rapdarts.config.experiment import DataConfig
 from rapdarts.data import download, foreign
 from rapdarts.data.images import ReadImages
 from rapdarts.data.pictures import SUFFIXES, Pictures, open_pictures
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, plural
 
 TRAIN = "train"
 HELD_OUT = ("test", "val", "valid", "validation")
@@ -38,7 +39,7 @@ def read_folder(config: DataConfig) -> ReadImages:
     root = download.place(config)
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; {foreign.advice(root) or 'name the folder that holds the images'}.")
-    train, test, remarks = _halves(root)
+    train, test, spare = _halves(root)
     halves, names = [half for half in (train, test) if half], sorted(train.files)
     for half in halves:
         for name in sorted(half.files.keys() - train.files.keys()):
@@ -46,7 +47,7 @@ def read_folder(config: DataConfig) -> ReadImages:
         for name, files in half.files.items():
             if not files:
                 raise InputError(f"{half.root / name} contains no images ({', '.join(sorted(SUFFIXES))}); add some.")
-    remarks += _unused(halves)
+    remarks = _unused(root, halves, spare)
     opened: list[Pictures] = []
     for half in halves:
         files = [file for name in names for file in half.files.get(name, [])]
@@ -57,12 +58,12 @@ def read_folder(config: DataConfig) -> ReadImages:
     return ReadImages(opened[0], opened[1] if test else None, names, tuple(remarks))
 
 
-def _halves(root: Path) -> tuple[Half, Half | None, list[str]]:
-    """Return the training images, the test images (None if none are marked), and remarks on folders that are not used."""
+def _halves(root: Path) -> tuple[Half, Half | None, list[Half]]:
+    """Return the training images, the test images (None if none are marked), and the folders of HELD_OUT that are not used."""
     inside = _folders(root)
     if len(inside) == 1 and inside[0] not in (TRAIN, *HELD_OUT):  # the folder that an archive was unpacked into
         deeper = _folders(root / inside[0])
-        has_images = any(file.suffix.lower() in SUFFIXES for file in (root / inside[0]).iterdir())
+        has_images = any(map(_is_picture, (root / inside[0]).iterdir()))
         if TRAIN in deeper or (len(deeper) > 1 and not has_images):
             root, inside = root / inside[0], deeper
     if TRAIN not in inside:
@@ -80,17 +81,9 @@ def _halves(root: Path) -> tuple[Half, Half | None, list[str]]:
     train = _half(root / TRAIN, _folders(root / TRAIN))
     if not train.files:
         raise InputError(f"{root / TRAIN} contains no folders of images; it needs one folder per class.")
-    remarks, test = [], None
-    for name in HELD_OUT:
-        if name not in inside:
-            continue
-        half = _half(root / name, _folders(root / name))
-        if test is None and half.files:
-            test = half
-        else:
-            count = sum(map(len, half.files.values()))
-            remarks.append(f"{name}/ {f'({count:,} images)' if count else 'has no folders of classes and'} is not used")
-    return train, test, remarks
+    held_out = [_half(root / name, _folders(root / name)) for name in HELD_OUT if name in inside]
+    test = next((half for half in held_out if half.files), None)
+    return train, test, [half for half in held_out if half is not test]
 
 
 def _half(root: Path, names: Sequence[str]) -> Half:
@@ -99,8 +92,8 @@ def _half(root: Path, names: Sequence[str]) -> Half:
     unused: Counter[str] = Counter()
     for name in names:
         files = sorted(_files(root / name))
-        images = [file.relative_to(root).as_posix() for file in files if file.suffix.lower() in SUFFIXES]
-        unused.update(file.suffix.lower() or "no suffix" for file in files if file.suffix.lower() not in SUFFIXES)
+        images = [file.relative_to(root).as_posix() for file in files if _is_picture(file)]
+        unused.update(file.suffix.lower() or "no suffix" for file in files if not _is_picture(file))
         if files or not any((root / name).iterdir()):
             found[name] = images
     return Half(root, found if any(found.values()) else {}, unused)
@@ -117,16 +110,42 @@ def _files(folder: Path) -> Iterator[Path]:
             yield entry
 
 
+def _pictures_outside(top: Path, known: Set[Path]) -> Iterator[Path]:
+    """Yield the images below a folder that are in none of the `known` folders; links and unreadable folders are skipped."""
+    for folder, inner, names in os.walk(top):
+        inner[:] = [name for name in inner if not _hidden(name) and Path(folder, name) not in known]
+        yield from (Path(folder, name) for name in names if not _hidden(name) and _is_picture(Path(name)))
+
+
 def _folders(folder: Path) -> list[str]:
     return sorted(inner.name for inner in folder.iterdir() if inner.is_dir() and not _hidden(inner.name))
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _unused(halves: Sequence[Half]) -> list[str]:
-    """Return a remark on the files that are not images, if there are any."""
+def _unused(root: Path, halves: Sequence[Half], spare: Sequence[Half]) -> list[str]:
+    """Return remarks on what stays unused below `root`: the `spare` folders, files that are not images, and images outside the classes."""
+    remarks = []
+    for half in spare:
+        count = plural(sum(map(_is_picture, _files(half.root))), "image")
+        remarks.append(
+            f"{half.root.name}/ ({count}) {'' if half.files else 'has no folders of classes and '}is not used"
+        )
     unused = sum((half.unused for half in halves), Counter())
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unused.items()))
-    return [f"files that are not images are not used: {kinds}"] if unused else []
+    if unused:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unused.items()))
+        remarks.append(f"files that are not images are not used: {kinds}")
+    known = {half.root / name for half in halves for name in half.files} | {half.root for half in spare}
+    tops = (root, *(half.root for half in halves))  # a half may be a link, which is not followed from above
+    outside = {file.relative_to(root).as_posix() for top in tops for file in _pictures_outside(top, known)}
+    if outside:
+        remarks.append(
+            f"not used: {plural(len(outside), 'image')} outside the folders of classes, such as {min(outside)}"
+        )
+    return remarks

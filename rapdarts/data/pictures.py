@@ -144,6 +144,8 @@ def open_pictures(
         pixel_range: PixelRange | None = PixelRange(config.range[0], config.range[1], asked=True)
     else:
         pixel_range = training.range if training else range_of(_extremes(deep), (), str(root)) if deep else None
+        if training and pixel_range and deep:
+            pixel_range.check_half(_extremes(deep), str(root))
     remarks = remarks_on(kind for found in headers for kind in found.kinds)
     if deep and pixel_range:
         remarks.append(f"{len(deep):,} pictures with more than 8 bits per pixel are scaled from {pixel_range}")

@@ -29,7 +29,7 @@ LONG_SIDE = 16
 """The opposite outer axis must be longer than this, so that it cannot be taken for channels itself."""
 
 SAY_RANGE = "say which values are black and white with data.range=LOW,HIGH"
-
+SAME_SCALE = "store both on one scale, or name the values of black and white in both with data.range=LOW,HIGH"
 
 AT_ONCE = 1024
 """Images that are converted at once."""
@@ -75,6 +75,15 @@ class PixelRange:
         """True if the values are kept as they are."""
         return (self.low, self.high) == (0, 255)
 
+    def check_half(self, pixels: Array, source: str) -> None:
+        """Raise InputError if all pixels of a half, of any shape, are on the scale from 0 to 1, but the training images are not.
+
+        Pixels from 0 to 1 are nearly black on a scale from 0 to 255, whatever their type. Black alone is the same on both
+        scales. Pixels above 1 beside training images from 0 to 1 are out of range, which `to_bytes` finds.
+        """
+        if self.is_bytes and not self.asked and pixels.min() >= 0 and 0 < pixels.max() <= 1:
+            raise InputError(self._contradiction(pixels, source))
+
     def to_bytes(self, pixels: Array, source: str) -> tuple[Array, Lost]:
         """Return pixels of any shape (n, ...) as uint8, 0 for `low` and 255 for `high`, and what was lost.
 
@@ -93,14 +102,17 @@ class PixelRange:
             rounded = rounded or bool((np.abs(scaled - whole) > ROUNDING).any())
             result[start : start + AT_ONCE] = whole
         if not self.asked and outside:
-            raise InputError(
-                f"{source}: pixels are {extent(pixels)}, but those of the training images are {self}; {SAY_RANGE}."
-            )
+            raise InputError(self._contradiction(pixels, source))
         if not self.asked and self.is_bytes and rounded:
-            raise InputError(
-                f"{source}: pixels are fractions, but those of the training images are whole numbers; {SAY_RANGE}."
-            )
+            raise InputError(self._contradiction(pixels, source, "fractions ", "whole numbers from "))
         return result, Lost(outside, rounded)
+
+    def _contradiction(self, pixels: Array, source: str, kind: str = "", own_kind: str = "") -> str:
+        """Return the message on pixels that are not on the scale of the training images."""
+        return (
+            f"{source}: pixels are {kind}{extent(pixels)}, but those of the training images are {own_kind}{self};"
+            f" {SAME_SCALE}."
+        )
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}"
@@ -133,8 +145,9 @@ def range_of(pixels: Array, asked: Sequence[float], source: str) -> PixelRange:
 
 
 def extent(pixels: Array) -> str:
-    """Return the smallest and the largest of pixels in words."""
-    return f"from {float(pixels.min()):g} to {float(pixels.max()):g}"
+    """Return the smallest and the largest of pixels in words, precise enough to tell 1 from the next float32."""
+    low, high = (f"{float(str(value + 0)):.10g}" for value in (pixels.min(), pixels.max()))  # + 0: booleans as numbers
+    return f"from {low} to {high}"
 
 
 def _check_finite(pixels: Array, source: str) -> None:
@@ -196,6 +209,7 @@ class Form:
     def read(self, raw: Array, source: str) -> tuple[Tensor, Lost]:
         """Return images of this form as a tensor (n, c, h, w) uint8, and what was lost. Raises InputError for other forms."""
         _check_images(raw, source)
+        self.range.check_half(raw, source)
         pixels, lost = self.range.to_bytes(raw, source)
         layout = self.layout if self.layout_asked else layout_of(raw.shape) or self.layout
         if pixels.ndim == 3:

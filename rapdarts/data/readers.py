@@ -70,6 +70,8 @@ def _read_npz(config: DataConfig) -> ReadImages:
     mask = _test_mask(arrays, train, file)
     for_training = arrays[train[0]] if mask is None else arrays["x"][~mask]
     form = Form.of(for_training, config, f"{file}, {train[0]}")
+    if mask is not None:
+        form.range.check_half(arrays["x"][mask], f"{file}, x of the test images")
     named = {key: (arrays[key], f"{file}, {key}") for keys in filter(None, (train, test)) for key in keys}
     halves, losses = _halves(form, [(named[x], named[y]) for x, y in filter(None, (train, test))], config)
     names = numbers(int(halves[0].labels.max()) + 1)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rapdarts.deploy.onnx_constants import Constant, describe_sparse, initialisers, value_of
 from rapdarts.deploy.runtimes import need
 from rapdarts.errors import DamagedError, InputError
 
@@ -73,8 +74,9 @@ ELEMENTWISE = ("Add", "Cast", "DequantizeLinear", "Div", "Identity", "Mul", "Qua
 class OnnxCosts:
     """The costs counted in an ONNX file.
 
-    `params` and `bytes` are those of the weights as the file stores them, `scales` the bytes of scales and zero points.
-    `not_counted` are the operators whose MACs are unknown, each with the names of its nodes.
+    `params` and `bytes` are those of the weights as the file stores them: a sparse weight has as many params as values in the
+    file, and its bytes include their indices. `macs` are those of the dense weight. `scales` are the bytes of scales and zero
+    points. `not_counted` are the operators whose MACs are unknown, each with the names of its nodes.
     """
 
     macs: int = 0
@@ -108,9 +110,11 @@ def costs_of(content: bytes, where: str) -> OnnxCosts:
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
         del model.graph.value_info[:]  # these shapes have a dynamic batch
-        _one_image(model.graph)
+        constants = initialisers(model.graph)
+        describe_sparse(model.graph)
+        _one_image(model.graph, constants)
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-        counter = _Counter(graph)
+        counter = _Counter(graph, constants)
         for node in graph.node:
             counter.add(node)
     except InputError as error:
@@ -122,12 +126,11 @@ def costs_of(content: bytes, where: str) -> OnnxCosts:
     return counter.result(where)
 
 
-def _one_image(graph: Any) -> None:
+def _one_image(graph: Any, weights: Collection[str]) -> None:
     """Set the batch to 1: the first axis of inputs of 4 axes, and of others whose first axis is dynamic.
 
     Weights may be listed among the inputs, and the first axis of sequences may be their length; both are left alone.
     """
-    weights = {constant.name for constant in graph.initializer}
     for end in graph.input:
         sides = end.type.tensor_type.shape.dim
         if end.name not in weights and sides and (len(sides) == 4 or not sides[0].dim_value):
@@ -147,7 +150,7 @@ def onnx_shape(path: Path) -> tuple[tuple[int, int, int], int]:
 
     try:
         graph = onnx.load_model_from_string(path.read_bytes()).graph
-        weights = {constant.name for constant in graph.initializer}
+        weights = initialisers(graph)
         inputs = [end for end in graph.input if end.name not in weights]
         shapes = [[side.dim_value for side in end[0].type.tensor_type.shape.dim] for end in (inputs, graph.output)]
     except Exception as error:  # as in `costs_of`
@@ -164,18 +167,16 @@ def _reason(error: Exception) -> str:
 class _Counter:
     """The counts of a graph, node by node; constants are followed from their initialisers to the operators that use them."""
 
-    def __init__(self, graph: Any) -> None:
-        self.tensors = {tensor.name: tensor for tensor in graph.initializer}
-        self.shapes = {name: tuple(tensor.dims) for name, tensor in self.tensors.items()}
+    def __init__(self, graph: Any, constants: Mapping[str, Constant]) -> None:
+        self.constants = dict(constants)
+        self.shapes = {name: constant.shape for name, constant in constants.items()}
         for value in (*graph.input, *graph.value_info, *graph.output):
             if value.type.tensor_type.HasField("shape"):
                 sides = (side.dim_value for side in value.type.tensor_type.shape.dim)
                 self.shapes.setdefault(value.name, tuple(sides))
-        self.made_of = {
-            name: frozenset({name}) for name in self.tensors
-        }  # from constants to the tensors they are computed from
+        self.made_of = {name: frozenset({name}) for name in constants}  # what constants are computed from
         self.dequantised: set[str] = set()
-        self.images = {value.name for value in graph.input if value.name not in self.tensors}
+        self.images = {value.name for value in graph.input if value.name not in constants}
         self.weights: set[str] = set()
         self.scales: set[str] = set()
         self.formulas = 0
@@ -204,18 +205,10 @@ class _Counter:
 
     def _keep(self, node: Any) -> None:
         """Note that a node's outputs are constants."""
-        import onnx
-
         sources = frozenset(part for name in node.input for part in self.made_of.get(name, ()))
         if node.op_type == "Constant":
-            tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
-            if tensor is None:
-                numbers = next((list(one.floats) for one in node.attribute if one.name == "value_floats"), [])
-                tensor = onnx.helper.make_tensor(
-                    "", onnx.TensorProto.FLOAT, [len(numbers)] if numbers else [], numbers or [0.0]
-                )
-            self.tensors[node.output[0]] = tensor
-            self.shapes[node.output[0]] = tuple(tensor.dims)
+            constant = value_of(node)
+            self.constants[node.output[0]], self.shapes[node.output[0]] = constant, constant.shape
             sources = frozenset(node.output)
         if node.op_type == "DequantizeLinear":
             sources = self.made_of.get(node.input[0], frozenset())
@@ -224,21 +217,13 @@ class _Counter:
 
     def _is_weight(self, operator: str, place: int, name: str) -> bool:
         """Return whether an input is a weight: not an index, a shape, or a plain number of the program."""
-        import onnx
-
         if name not in self.made_of or place in NO_WEIGHTS.get(operator, ()):
             return False
-        tensors = [self.tensors[part] for part in self.made_of[name] - self.scales]
+        parts = [self.constants[part] for part in self.made_of[name] - self.scales]
         if any(part in self.dequantised for part in self.made_of[name]) or place in INTEGER_WEIGHTS.get(operator, ()):
             return True
-        floating = (
-            onnx.TensorProto.FLOAT,
-            onnx.TensorProto.FLOAT16,
-            onnx.TensorProto.BFLOAT16,
-            onnx.TensorProto.DOUBLE,
-        )
         fewest = 1 if operator in FORMULAS or operator in OTHER_FORMULAS or operator in LAYERS else 2
-        return any(tensor.data_type in floating and math.prod(tensor.dims) >= fewest for tensor in tensors)
+        return any(part.floating and math.prod(part.shape) >= fewest for part in parts)
 
     def _shape(self, name: str) -> Shape:
         shape = self.shapes.get(name)
@@ -248,20 +233,14 @@ class _Counter:
 
     def result(self, where: str) -> OnnxCosts:
         """Return the costs. Raises InputError if nothing could be counted."""
-        import onnx
-
         if not (self.formulas or self.costs.not_counted):
             raise InputError(
                 f"the MACs of {where} cannot be counted: it has no convolutions or matrix products; give a file written by rapdarts export."
             )
-
-        def stored(names: set[str]) -> int:
-            kept = [self.tensors[name] for name in names]
-            widths = (onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize for tensor in kept)
-            return sum(math.prod(tensor.dims) * width for tensor, width in zip(kept, widths, strict=True))
-
-        self.costs.params = sum(math.prod(self.tensors[name].dims) for name in self.weights - self.scales)
-        self.costs.bytes, self.costs.scales = stored(self.weights - self.scales), stored(self.scales)
+        weights = [self.constants[name] for name in self.weights - self.scales]
+        self.costs.params = sum(weight.numbers for weight in weights)
+        self.costs.bytes = sum(weight.bytes for weight in weights)
+        self.costs.scales = sum(self.constants[name].bytes for name in self.scales)
         return self.costs
 
 

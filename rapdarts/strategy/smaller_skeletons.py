@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 from rapdarts.architecture.space import SearchSpace, Skeleton
@@ -12,68 +12,77 @@ from rapdarts.errors import InputError, plural
 NARROWEST = 2
 """Fewest channels of a skeleton."""
 
-DEPTHS = 8
-"""Number of depths that are tried together with each stem; each requires a few prices and an integer program."""
-
 STEMS = ("cifar", "imagenet")
 STEM_CHANGE = 1.0
 """Size of a change of the stem, in halvings of the width or the depth."""
 
+Fits = Callable[[Skeleton], bool]
 
-def remedy(skeleton: Skeleton, space: SearchSpace, fits: Callable[[Skeleton], bool]) -> str:
+
+def remedy(skeleton: Skeleton, space: SearchSpace, fits: Fits) -> str:
     """Return what to do if no genotype of a space meets the budgets at a skeleton; `fits` decides whether one does at another.
 
-    Offers every change of the width, depth or stem that suffices alone, or else the smallest combined change.
+    Fewest keys first: offers every change of the width, depth or stem that suffices alone, as small as possible. Only if
+    none does, offers the smallest combined change (`_change`) of all widths, depths and stems.
     """
 
-    def fitting(**changes: int | str) -> bool:
+    def fitting(smaller: Skeleton) -> bool:
         try:
-            return fits(replace(skeleton, **changes))  # type: ignore[arg-type]
+            return fits(smaller)
         except InputError:  # the images are too small for the stem
             return False
 
     alone = {
-        "channels": largest(lambda width: fitting(channels=width), NARROWEST, skeleton.channels - 1),
-        "layers": largest(lambda depth: fitting(layers=depth), space.fewest_layers, skeleton.layers - 1),
+        "channels": _largest(fitting, skeleton, "channels", NARROWEST, skeleton.channels - 1),
+        "layers": _largest(fitting, skeleton, "layers", space.fewest_layers, skeleton.layers - 1),
     }
     other = next(stem for stem in STEMS if stem != skeleton.stem)
     offers = [f"skeleton.{name}={size}" for name, size in alone.items() if size]
-    if fitting(stem=other):
+    if fitting(replace(skeleton, stem=other)):
         offers.append(f"skeleton.stem={other}")
     if offers:
         return f"raise the budget, or set {' or '.join(offers)}"
-    both = min(_together(skeleton, space, fitting), key=lambda smaller: _change(skeleton, smaller), default=None)
-    if both is None:
+    together = _smallest_change(skeleton, space, fitting)
+    if together is None:
         tried = f"{NARROWEST} channels x {plural(space.fewest_layers, 'layer')}"
         return f"raise the budget; smaller networks, down to {tried} with either stem, do not meet it either"
     changes = " ".join(
-        f"skeleton.{name}={getattr(both, name)}"
+        f"skeleton.{name}={getattr(together, name)}"
         for name in ("channels", "layers", "stem")
-        if getattr(both, name) != getattr(skeleton, name)
+        if getattr(together, name) != getattr(skeleton, name)
     )
     return f"raise the budget, or set {changes}"
 
 
-def _together(skeleton: Skeleton, space: SearchSpace, fitting: Callable[..., bool]) -> Iterator[Skeleton]:
-    """Yield the widest fitting skeleton for each stem and several depths."""
-    fewest = space.fewest_layers
-    depths = {max(fewest, round(skeleton.layers * part / DEPTHS)) for part in range(1, DEPTHS + 1)} | {fewest}
+def _smallest_change(skeleton: Skeleton, space: SearchSpace, fits: Fits) -> Skeleton | None:
+    """Return the fitting skeleton of the smallest change, of all widths, depths and stems; None if none fits.
+
+    Each stem and depth requires prices and an integer program. Most require them once, for the narrowest width that
+    would be a smaller change than the best so far.
+    """
+    best, least = None, math.inf
     for stem in STEMS:
-        for depth in sorted(depths):
-
-            def fits(width: int, depth: int = depth, stem: str = stem) -> bool:
-                return fitting(channels=width, layers=depth, stem=stem)
-
-            width = largest(fits, NARROWEST, skeleton.channels)
-            if width is None:
-                break  # a deeper network does not fit either
-            yield replace(skeleton, channels=width, layers=depth, stem=stem)
+        narrow = replace(skeleton, channels=NARROWEST, stem=stem)
+        deepest = _largest(fits, narrow, "layers", space.fewest_layers, skeleton.layers)
+        for depth in range(deepest or 0, space.fewest_layers - 1, -1):
+            shallow = replace(narrow, layers=depth)
+            widths = range(NARROWEST, skeleton.channels + 1)
+            smaller = (width for width in widths if _change(skeleton, replace(shallow, channels=width)) < least)
+            if width := _largest(fits, shallow, "channels", next(smaller, skeleton.channels + 1), skeleton.channels):
+                best = replace(shallow, channels=width)
+                least = _change(skeleton, best)
+    return best
 
 
 def _change(skeleton: Skeleton, smaller: Skeleton) -> float:
     """Return the size of a change, in halvings of the width and the depth."""
     narrower, shallower = skeleton.channels / smaller.channels, skeleton.layers / smaller.layers
     return math.log2(narrower) + math.log2(shallower) + STEM_CHANGE * (skeleton.stem != smaller.stem)
+
+
+def _largest(fits: Fits, skeleton: Skeleton, key: str, low: int, high: int) -> int | None:
+    """Return the largest value from `low` to `high` of a key of a skeleton, channels or layers, that fits; None if `low` does not."""
+    return largest(lambda value: fits(replace(skeleton, **{key: value})), low, high)  # type: ignore[arg-type]
 
 
 def largest(fits: Callable[[int], bool], low: int, high: int) -> int | None:

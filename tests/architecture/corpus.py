@@ -386,6 +386,64 @@ TEXTS |= {
     "a page of two": (markdown(G) + markdown(LIGHT).replace("OURS", "SMALL"), "SMALL", LIGHT),
 }
 
+LATER = f"""edges = {G.flat("normal")}
+reduce = {G.flat("reduce")}
+OURS = Genotype(normal=edges, normal_concat=range(2, 6), reduce=reduce, reduce_concat=range(2, 6))
+SMALL = {call(LIGHT)}
+"""
+"""Two genotypes, of which the first shares its edges with a name; a statement on line 5 may change them."""
+CHANGES = (
+    "edges[0] = ('none', 0)", "edges.append(('none', 0))", "edges += [('none', 0)]", "del edges[3]", "edges.sort()", "last = edges.pop()",
+    "shuffle(edges)", "for number in range(3): edges[number] = ('none', 0)", "for edge in edges: edge[1] = 0",
+    "for number, edge in enumerate(OURS.normal): edge[1] = 0", "q = [edges]; q[0][0] = ('none', 0)", "first = lambda: edges.clear()",
+    "alias = OURS.normal; alias[0] = ('none', 0)", "OURS.normal[0] = ('none', 0)", "OURS[0][0] = ('none', 0)", "OURS.normal[i:] = []",
+    "OURS.normal = []", "setattr(OURS, 'normal', [])", "del OURS", "for OURS in zoo: pass", "with zoo as OURS: pass", "(OURS := zoo[0])",
+    "OURS = load()", "if late: OURS = load()", "def OURS(): pass", "def enlarge(): edges.append(('none', 0))",
+    "def load():\n    global OURS\n    OURS = zoo[0]", "def drop(one): one.normal.pop()\ndrop(OURS)", "globals()['OURS'] = zoo[0]",
+    "try: pass\nexcept KeyError: OURS = load()", "OURS = OURS._replace(**given)",
+)  # fmt: skip
+"""Statements after which only SMALL is known."""
+HARMLESS = """print(OURS)
+plot(OURS.normal, "n")
+net = Net(OURS)
+net.cuda()
+some = edges[:]
+some[0] = 1
+def f(edges): edges.pop()
+edges = []
+"""
+TEXTS |= {f"SMALL beside {change}": (f"{LATER}{change}\n", "SMALL", LIGHT) for change in CHANGES}
+HALVES = f"{G.flat('normal')[:4]} + {G.flat('normal')[4:]}"
+TEXTS |= {
+    "statements that change nothing": (f"{LATER}{HARMLESS}", "OURS", G),
+    "a genotype with two fields replaced": (
+        f"{LATER}NEW = OURS._replace(normal={LIGHT.flat('normal')}, reduce=SMALL.reduce)\n", "NEW", LIGHT),
+    "a genotype of which another was made": (f"{LATER}NEW = OURS._replace(normal={LIGHT.flat('normal')})\n", "OURS", G),
+    "a sum of lists": (LATER.replace(str(G.flat("normal")), HALVES), "OURS", G),
+    "a table with an item of its own": (f"zoo = {{'a': {call(G)}}}\nzoo['b'] = {call(LIGHT)}\n", "zoo.b", LIGHT),
+    "a table with an item replaced": (f"zoo = {{'a': {call(G)}}}\nzoo['a'] = {call(LIGHT)}\n", "", LIGHT),
+    "a table that is assigned again": (f"zoo = {{'a': {call(G)}}}\nzoo = {{'b': {call(LIGHT)}}}\n", "", LIGHT),
+}  # fmt: skip
+
+
+def records(*cells: Cells, **facts: list[Any]) -> str:
+    """JSON lines: a record for each genotype."""
+    rows = [dict(zip(facts, row, strict=True)) for row in zip(*facts.values(), strict=True)]
+    return "".join(json.dumps({**row, "genotype": as_dict(one)}) + "\n" for one, row in zip(cells, rows, strict=True))
+
+
+TWICE = json.dumps({"a.b": as_dict(G), "a": {"b": as_dict(LIGHT)}})
+"""Two genotypes with one dotted name."""
+TEXTS |= {
+    "records, line 1": (records(G, LIGHT, name=["best", "best"]), "1", G),
+    "records, line 2": (records(G, LIGHT, name=["best", "best"]), "2", LIGHT),
+    "records that agree": (records(G, G, name=["best", "best"]), "", G),
+    "records of a log": (records(LIGHT, G, name=["best", "best"], epoch=[1, 2]), "", G),
+    "one dotted name, the first": (TWICE, "a.b#1", G),
+    "one dotted name, the second": (TWICE, "a.b#2", LIGHT),
+    "two documents in YAML": (f"genotype: {json.dumps(call(G))}\n---\ngenotype: {json.dumps(call(LIGHT))}\n", "1.genotype", LIGHT),
+}  # fmt: skip
+
 # --- NAS-Bench-201 -----------------------------------------------------------------------------------------------
 
 BENCH = {

@@ -23,9 +23,13 @@ from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import InputError
 from tests.architecture.corpus import (
     BENCH,
+    CHANGES,
     FORMS,
+    LATER,
+    LIGHT,
     REPEATED,
     TEXTS,
+    TWICE,
     Cells,
     G,
     bench_by_hand,
@@ -35,6 +39,7 @@ from tests.architecture.corpus import (
     console,
     file_of_many,
     log,
+    records,
 )
 
 DARTS = named_space("darts")
@@ -198,6 +203,31 @@ REFUSED = {
         "the field normal_concat is missing",
     ),
     "a program": ("import torch\n\n\ndef main():\n    print(torch.ones(3))\n", "holds no genotype; supported formats are"),
+    "a genotype and a branch that assigns its name": (
+        f"CELL = {call(G)}\nif late:\n    CELL = {call(REPEATED)}\n",
+        "holds 2 genotypes: CELL (line 1), CELL (line 3); name one of them after the file and a colon, as in FILE:1.",
+    ),
+    "one genotype that is changed": (
+        f"CELL = {call(G)}\nCELL.normal[0] = ('none', 0)\n",
+        "found \"CELL.normal[0] = ('none', 0)\"; line 2 may change this value; print the genotype and give its text, or name another.",
+    ),
+    "records with one label": (
+        records(G, LIGHT, name=["best", "best"]),
+        "holds 2 genotypes: genotype (line 1), genotype (line 2); name one of them after the file and a colon, as in FILE:1.",
+    ),
+    "records of one epoch": (
+        records(G, LIGHT, epoch=[600, 600]),
+        "holds 2 genotypes: genotype (line 1), genotype (line 2); name one of them after the file and a colon, as in FILE:1.",
+    ),
+    "long records with one label": (
+        "".join(json.dumps({"genotype": call(one), "notes": "a" * 600_000}) + "\n" for one in (G, LIGHT)),
+        "holds 2 genotypes: genotype (line 1), genotype (line 2); name one of them after the file and a colon, as in FILE:1.",
+    ),
+    "a list of records": (
+        json.dumps([json.loads(line) for line in records(G, LIGHT, name=["best", "best"]).splitlines()]),
+        "holds 2 genotypes: 0.genotype, 1.genotype; name one of them after the file and a colon, as in FILE:0.genotype.",
+    ),
+    "one dotted name": (TWICE, "holds 2 genotypes: a.b#1, a.b#2; name one of them after the file and a colon, as in FILE:a.b#1."),
     "prose": ("# A page\n\nWe write `Genotype(...)` for a cell.\n", "holds no genotype: line 3: found '...'; "),
 }  # fmt: skip
 
@@ -211,6 +241,14 @@ def test_other_texts_are_refused_with_the_way_out(name: str, tmp_path: Path) -> 
         rapdarts.read(path)
     message = str(refusal.value).removeprefix(str(path))
     assert words in message and message.endswith(".") and "\n" not in message and len(message) < 700
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_genotype_that_may_be_changed_is_refused_with_the_line(change: str) -> None:
+    with pytest.raises(
+        InputError, match=r"line [5-9] (may|gives) .*; print the genotype and give its text|found '\*\*given'"
+    ):
+        parse_genotype(f"{LATER}{change}\n", "file.py", member="OURS")
 
 
 # --- all forms of random and of damaged texts --------------------------------------------------------------------

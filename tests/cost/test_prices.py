@@ -22,7 +22,7 @@ from rapdarts.strategy.derive import derive, where_infeasible
 from rapdarts.strategy.exact import cheapest
 from rapdarts.strategy.progressive import prune
 from rapdarts.strategy.rule import Rule, rule_of
-from rapdarts.strategy.smaller_skeletons import largest
+from rapdarts.strategy.smaller_skeletons import largest, remedy
 
 DARTS = named_space("darts")
 SMALL = Skeleton(4, 8, (3, 8, 8), 10)
@@ -197,6 +197,51 @@ def test_advice_combines_width_depth_and_stem() -> None:
     assert meant(together).stem == "imagenet"
     wider = replace(meant(together), channels=meant(together).channels + 1)
     assert least(wider) > 250e3
+
+
+@pytest.mark.parametrize(
+    "limit, share, offered",
+    [
+        (3000, 0.2, "skeleton.channels=12 or skeleton.layers=2"),
+        (900, 0.2, "skeleton.channels=6"),
+        (60, 0.2, "skeleton.channels=4 skeleton.layers=18 skeleton.stem=imagenet"),
+        (60, 0.9, "skeleton.channels=2 skeleton.layers=15"),
+        (36, 0.2, "skeleton.channels=3 skeleton.stem=imagenet"),
+        (30, 0.2, "skeleton.channels=3 skeleton.layers=16 skeleton.stem=imagenet"),
+        (0.5, 0.2, ""),
+    ],
+)
+def test_advice_is_the_smallest_change_of_all_widths_and_depths(limit: float, share: float, offered: str) -> None:
+    """A change of a single key is offered if it suffices, else the combination with the fewest halvings, at few prices."""
+    skeleton, stems, tried = FULL, {"cifar": 1.0, "imagenet": share}, []
+
+    def fits(smaller: Skeleton) -> bool:
+        tried.append(smaller)
+        return smaller.layers * smaller.channels**2 * stems[smaller.stem] <= limit
+
+    words = remedy(skeleton, DARTS, fits)
+    assert words.partition("or set ")[2] == offered
+    assert len(tried) <= 60
+
+    def halvings(smaller: Skeleton) -> float:
+        return np.log2(36 / smaller.channels * 20 / smaller.layers) + (smaller.stem == "imagenet")
+
+    every = [
+        replace(skeleton, channels=width, layers=depth, stem=stem)
+        for width in range(2, 37)
+        for depth in range(1, 21)
+        for stem in stems
+    ]
+    if offered.count("=") > 1 and " or " not in offered:
+        least = min(filter(fits, every), key=halvings)
+        pairs = dict(word.removeprefix("skeleton.").split("=") for word in offered.split())
+        same = replace(
+            skeleton,
+            channels=int(pairs["channels"]),
+            layers=int(pairs.get("layers", 20)),
+            stem=pairs.get("stem", "cifar"),
+        )
+        assert halvings(same) == pytest.approx(halvings(least))
 
 
 def test_energy_meets_its_budget_exactly() -> None:

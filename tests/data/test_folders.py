@@ -66,9 +66,50 @@ def test_a_test_folder_without_classes_is_not_used_and_said(tmp_path: Path) -> N
     found = load(tmp_path)
     assert (len(found.train), len(found.test)) == (8, 4)
     assert found.remarks == (
-        "test/ has no folders of classes and is not used",
+        "test/ (1 image) has no folders of classes and is not used",
         "no test images are marked, so a third of the images of each class is held out",
     )
+
+
+STRAY = {
+    "beside the classes": (("train", "test"), ["train/a.png"], "1 image", "train/a.png"),
+    "in both halves": (("train", "test"), ["train/b.png", "test/a.jpg", "train/a.PNG"], "3 images", "test/a.jpg"),
+    "beside the halves": (("train", "test"), ["x.png", "unlabelled/7/x.png"], "2 images", "unlabelled/7/x.png"),
+    "without a split": ((".",), ["x.png"], "1 image", "x.png"),
+    "around a split": (("download/train",), ["x.png", "download/y.png"], "2 images", "download/y.png"),
+    "elsewhere than val/": (("train", "test", "val"), ["val/x.png", "val/ant/deep/x.png", "y.png"], "1 image", "y.png"),
+    "none: nested in a class": (("train", "test"), ["train/ant/deep/er/a.png"], "", ""),
+    "none: hidden, or not images": (("train", "test"), ["._x.png", ".cache/x.png", "__MACOSX/x.png", "x.txt"], "", ""),
+}
+
+
+@pytest.mark.parametrize("case", STRAY)
+def test_images_outside_the_folders_of_classes_are_counted_and_not_read(case: str, tmp_path: Path) -> None:
+    folders, strays, count, example = STRAY[case]
+    for folder in folders:
+        draw(tmp_path / folder, 3)
+    for stray in strays:
+        put(tmp_path / stray, (tmp_path / folders[0] / "ant" / "0.png").read_bytes())
+    found = load(tmp_path)
+    nested = sum("train/ant/" in stray for stray in strays)
+    read = len(folders) if len(folders) < 3 else 2
+    assert len(found.train) + len(found.test) == 6 * read + nested
+    lines = [remark for remark in found.remarks if "no test images are marked" not in remark]
+    spare = ["val/ (8 images) is not used"] if "val" in folders else []
+    said = f"not used: {count} outside the folders of classes, such as {example}"
+    assert lines == spare + ([said] if count else [])
+
+
+def test_links_to_halves_are_followed_but_no_links_beside_them(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    draw(tmp_path / "elsewhere", 3)
+    draw(data / "test", 3)
+    put(tmp_path / "elsewhere" / "x.png")
+    (data / "train").symlink_to(tmp_path / "elsewhere")
+    (data / "loop").symlink_to(data)
+    found = load(data)
+    assert len(found.train) == 6
+    assert found.remarks == ("not used: 1 image outside the folders of classes, such as train/x.png",)
 
 
 @pytest.mark.parametrize("inside", [".", "download"])

@@ -118,15 +118,18 @@ def test_test_images_are_scaled_like_the_training_images() -> None:
 
     dark = GREY // 255
     assert (test_half(GREY / 255, dark.astype(np.uint8)) == dark * 255).all()
-    assert (test_half(GREY, dark.astype(float)) == dark).all()
-    with pytest.raises(
-        InputError, match="test, images: pixels are from 0 to 255, but those of the training images are 0 to 1"
-    ):
+    assert (test_half(GREY, GREY / 2 // 1) == GREY // 2).all()
+    with pytest.raises(InputError) as caught:
         test_half(GREY / 255, GREY)
+    assert str(caught.value) == (
+        "test, images: pixels are from 0 to 255, but those of the training images are 0 to 1; store both on one scale, or"
+        " name the values of black and white in both with data.range=LOW,HIGH."
+    )
     with pytest.raises(
-        InputError, match="test, images: pixels are fractions, but those of the training images are whole"
+        InputError,
+        match=r"test, images: pixels are fractions from 0 to 127\.5, but those of the training images are whole numbers from 0",
     ):
-        test_half(GREY, GREY / 255)
+        test_half(GREY, GREY / 2)
 
 
 # --- layout ------------------------------------------------------------------------------------------------------
@@ -221,14 +224,18 @@ def as_arrays(folder: Path, pixels: np.ndarray[Any, Any], config: dict[str, Any]
 IDX_TYPES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
 
 
-def as_idx(folder: Path, pixels: np.ndarray[Any, Any], config: dict[str, Any]) -> Found:
+def write_idx(folder: Path, half: str, pixels: np.ndarray[Any, Any]) -> None:
     def idx(array: np.ndarray[Any, Any]) -> bytes:
         head = struct.pack(f">BBBB{array.ndim}I", 0, 0, IDX_TYPES[str(array.dtype)], array.ndim, *array.shape)
         return head + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
+    (folder / f"{half}-images-idx3-ubyte").write_bytes(idx(pixels))
+    (folder / f"{half}-labels-idx1-ubyte").write_bytes(idx(LABELS[: len(pixels)].astype(np.uint8)))
+
+
+def as_idx(folder: Path, pixels: np.ndarray[Any, Any], config: dict[str, Any]) -> Found:
     for half in ("train", "t10k"):
-        (folder / f"{half}-images-idx3-ubyte").write_bytes(idx(pixels))
-        (folder / f"{half}-labels-idx1-ubyte").write_bytes(idx(LABELS[: len(pixels)].astype(np.uint8)))
+        write_idx(folder, half, pixels)
     found = read_images(DataConfig("mnist", str(folder), **config))
     assert isinstance(found.train, InMemory)
     return found.train.pixels, found.remarks
@@ -264,6 +271,86 @@ def test_deep_pictures_are_read_alike(way: str, case: str, tmp_path: Path) -> No
             WAYS[way](tmp_path, pixels, {})
     found, _ = WAYS[way](tmp_path, pixels, {"range": low_high} if low_high else {})
     assert (found[:, 0].numpy() == GREY).all()
+
+
+FRACTIONS, BITS = (GREY / 255).astype(np.float32), GREY % 2
+BYTES, WHOLE = GREY.astype(np.uint8), GREY.astype(np.float32)
+LITTLE = np.nextafter(np.float32(1), np.float32(2))
+ON_0_TO_1, ON_0_TO_255 = "are 0 to 1; ", "are 0 to 255; "
+HALVES: dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], Any]] = {
+    "bytes and fractions": (BYTES, FRACTIONS, "from 0 to 1, but .* " + ON_0_TO_255),
+    "bytes and floats of 0 and 1": (BYTES, BITS.astype(np.float32), "from 0 to 1, but .* " + ON_0_TO_255),
+    "bytes and bytes of 0 and 1": (BYTES, BITS.astype(np.uint8), "from 0 to 1, but .* " + ON_0_TO_255),
+    "bytes and booleans": (BYTES, BITS.astype(bool), "from 0 to 1, but .* " + ON_0_TO_255),
+    "bytes and dark fractions": (BYTES, FRACTIONS / 16, "from 0 to 0.0625, but .* " + ON_0_TO_255),
+    "whole floats and fractions": (WHOLE, FRACTIONS, "from 0 to 1, but .* " + ON_0_TO_255),
+    "fractions and bytes": (FRACTIONS, BYTES, "from 0 to 255, but .* " + ON_0_TO_1),
+    "fractions and whole floats": (FRACTIONS, WHOLE, "from 0 to 255, but .* " + ON_0_TO_1),
+    "fractions and dark bytes": (FRACTIONS, BYTES // 64, "from 0 to 3, but .* " + ON_0_TO_1),
+    "fractions and a little more": (FRACTIONS, FRACTIONS * LITTLE, r"from 0 to 1\.0000001, but .* " + ON_0_TO_1),
+    "bytes and darker bytes": (BYTES, BYTES // 100, GREY // 100),
+    "bytes and black bytes": (BYTES, BYTES * 0, GREY * 0),
+    "bytes and black floats": (BYTES, WHOLE * 0, GREY * 0),
+    "bytes and bytes of 0 and 255": (BYTES, BITS.astype(np.uint8) * 255, BITS * 255),
+    "bytes and darker whole floats": (BYTES, np.minimum(WHOLE, 200), np.minimum(GREY, 200)),
+    "fractions and darker fractions": (FRACTIONS, BITS.astype(np.float32) / 5, BITS * 51),
+    "fractions and black fractions": (FRACTIONS, FRACTIONS * 0, GREY * 0),
+}
+"""Training images, test images, and the test images as they are read or the words of the refusal."""
+
+
+def write_pictures(folder: Path, pixels: np.ndarray[Any, Any]) -> None:
+    for number, one in enumerate(pixels):
+        file = folder / "abc"[LABELS[number]] / f"{number:02}.tif"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(one).save(file)
+
+
+def two_halves(way: str, folder: Path, train: np.ndarray[Any, Any], test: np.ndarray[Any, Any]) -> torch.Tensor:
+    """Return the test images (n, h, w) as they are read, sorted by class in a folder."""
+    config = DataConfig("npz", str(folder / "data.npz"))
+    if way == "npz":
+        np.savez(folder / "data.npz", x_train=train, y_train=LABELS, x_test=test, y_test=LABELS)
+    elif way == "npz with a mask":
+        both, mask = np.concatenate([train, test]), np.repeat([0, 1], len(LABELS))
+        np.savez(folder / "data.npz", x=both, y=np.tile(LABELS, 2), test=mask)
+    elif way == "idx":
+        config = DataConfig("mnist", str(folder))
+        write_idx(folder, "train", train)
+        write_idx(folder, "t10k", test)
+    elif way == "folder":
+        config = DataConfig("folder", str(folder))
+        write_pictures(folder / "train", train)
+        write_pictures(folder / "test", test)
+        return load_dataset(config, torch.device("cpu"), 0).test.fetch(torch.arange(len(test)))[:, 0]
+    else:
+        halves = (
+            [(Image.fromarray(one), int(label)) for one, label in zip(half, LABELS, strict=True)]
+            if way == "pictures"
+            else (half, LABELS)
+            for half in (train, test)
+        )
+        held_out = read_in_memory(DataConfig(), *halves).test
+        assert held_out is not None
+        return held_out.fetch(torch.arange(len(test)))[:, 0]
+    read_test = read_images(config).test
+    assert read_test is not None
+    return read_test.fetch(torch.arange(len(test)))[:, 0]
+
+
+@pytest.mark.parametrize("way", [*WAYS, "npz with a mask"])
+@pytest.mark.parametrize("case", HALVES)
+def test_test_images_on_another_scale_than_the_training_images_are_refused(way: str, case: str, tmp_path: Path) -> None:
+    train, test, expected = HALVES[case]
+    mixed = train.dtype != test.dtype
+    if str(test.dtype) not in KEEPS.get(way, {str(train.dtype)}) or (way == "folder" and mixed):
+        return  # pictures of 8 bits state their own scale, so a folder with deeper ones beside them has no common scale
+    if isinstance(expected, str):
+        with pytest.raises(InputError, match=expected + "store both on one scale, .* data.range=LOW,HIGH"):
+            two_halves(way, tmp_path, train, test)
+    else:
+        order = np.argsort(LABELS, kind="stable") if way == "folder" else np.arange(len(LABELS))
+        assert (two_halves(way, tmp_path, train, test).numpy() == expected[order]).all()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])

@@ -18,38 +18,12 @@ from rapdarts.cost.count import macs, params
 from rapdarts.cost.quantized import bytes_in_int8_file
 from rapdarts.deploy.blueprint import Blueprint, DerivedBlueprint, ReferenceBlueprint
 from rapdarts.deploy.onnx import to_int8, to_onnx
-from rapdarts.deploy.onnx_costs import OnnxCosts, costs_of
+from rapdarts.deploy.onnx_costs import costs_of
 from rapdarts.deploy.runtimes import Facts
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.networks.layers import Normalise
-
-onnx = pytest.importorskip("onnx")
-IMAGE = (1, 4, 6, 5)
-
-
-def node(operator: str, inputs: str, output: str = "y", **attributes: Any) -> Any:
-    return onnx.helper.make_node(operator, inputs.split(" "), [output], name=f"the {operator}", **attributes)
-
-
-def constant(name: str, *shape: int, dtype: Any = np.float32) -> Any:
-    """Return an initialiser with different values in every file, so that none is removed as a copy of another."""
-    values = np.random.default_rng(len(name)).integers(1, 99, shape).astype(dtype)
-    return onnx.numpy_helper.from_array(values, name)
-
-
-def of_sizes(name: str, *sizes: float) -> Any:
-    return onnx.numpy_helper.from_array(np.array(sizes, np.float32), name)
-
-
-def counted(nodes: list[Any], constants: list[Any], shape: tuple[Any, ...] = IMAGE, domain: str = "") -> OnnxCosts:
-    """Return the costs of a graph from `x`, of the given shape, to the output `y` of its last node."""
-    ends = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)]
-    ends += [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)]
-    graph = onnx.helper.make_graph(nodes, "graph", ends[:1], ends[1:], constants)
-    imports = [onnx.helper.make_opsetid("", 23)] + ([onnx.helper.make_opsetid(domain, 1)] if domain else [])
-    return costs_of(onnx.helper.make_model(graph, opset_imports=imports).SerializeToString(), "net.onnx")
-
+from tests.onnx_graphs import IMAGE, constant, counted, node, of_sizes, onnx
 
 BY_HAND: dict[str, tuple[list[Any], list[Any], tuple[int, ...], int, int]] = {
     "Conv": ([node("Conv", "x w b")], [constant("w", 8, 4, 3, 3), constant("b", 8)], IMAGE, 8 * 4 * 3 * 4 * 9, 8 * 36 + 8),

@@ -7,15 +7,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest  # noqa: F401  # imported here once, for all forks
+import hypothesis  # noqa: F401  # these are imported here once, for all forks
+import pytest  # noqa: F401
 import torch
 
-from tests.mutants.runner import copy_repository, report, run_mutants, run_tests
+from tests.mutants.runner import LIMIT, copy_repository, exit_on_signals, report, run_mutants, run_tests
 from tests.mutants.table import mutants
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the mutants that match a word, print the table, and return the exit code: 1 if one is not killed."""
+    """Run the mutants that match a word, print the table, and return the exit code: 1 unless all are killed."""
     torch.set_num_threads(1)
     chosen = [one for one in mutants() if not words or any(word in f"{one.file} {one.what}" for word in words)]
     if not chosen:
@@ -25,15 +26,16 @@ def main(words: Sequence[str]) -> int:
         copy_repository(folder)
         # A test that fails without a fault would kill every mutant.
         say("running the tests without faults")
-        code, output = run_tests(folder, sorted({mutant.test for mutant in chosen}))
-        if code:
-            sys.exit(f"the tests do not pass without faults\n{output[-4000:]}")
+        tests = sorted({mutant.test for mutant in chosen})
+        result = run_tests(folder, tests, LIMIT * len(tests))
+        if result.state != "survived":
+            sys.exit(f"the tests do not pass without faults ({result.state})\n{result.output[-4000:]}")
         outcomes = []
         for outcome in run_mutants(folder, chosen):
             outcomes.append(outcome)
-            say(f"{len(outcomes)}/{len(chosen)} {outcome.state}: {outcome.mutant.what}")
+            say(f"{len(outcomes)}/{len(chosen)} {outcome.result.state}: {outcome.mutant.what}")
     print(report(outcomes))
-    return int(any(outcome.state != "killed" for outcome in outcomes))
+    return int(any(outcome.result.state != "killed" for outcome in outcomes))
 
 
 def say(words: str) -> None:
@@ -42,4 +44,5 @@ def say(words: str) -> None:
 
 
 if __name__ == "__main__":
+    exit_on_signals()
     sys.exit(main(sys.argv[1:]))

@@ -763,6 +763,12 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             "return NORMAL * error",
             f"{INTERVALS}::test_few_trainings_have_students_interval",
         ),
+        (
+            "McNemar's test is one-sided",
+            "return min(1.0, 2 * float(bdtr(fewer, both, 0.5)))",
+            "return min(1.0, float(bdtr(fewer, both, 0.5)))",
+            f"{INTERVALS}::test_mcnemar_of_published_values_and_by_hand",
+        ),
     ],
     "training/optimizer.py": [
         (

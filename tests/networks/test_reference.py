@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from rapdarts.cost.count import macs, params
 from rapdarts.errors import InputError
-from rapdarts.networks.reference import REFERENCE
-from rapdarts.networks.reference.layers import Concat, Image, Residual, map_behind
+from rapdarts.networks.reference import REFERENCE, find_reference, reference_named, width_problem
+from rapdarts.networks.reference.layers import Concat, Image, PaddedIdentity, Residual, map_behind
 from rapdarts.networks.reference.shufflenet import ChannelSplit, Shuffle
 
 ANY_SIZE = [name for name in REFERENCE if re.match("googlenet|resne|mobilenet|shufflenet|densenet", name)]
@@ -104,7 +104,7 @@ def test_the_smallest_image_is_accepted_and_a_smaller_one_refused(name: str) -> 
     assert logits_of(network, least) == (2, 5)
     message = refusal(name, (channels, 300, width - 1))
     layer = re.search(
-        rf"^{REFERENCE[name].build.__name__} .* {channels}x300x{width - 1}: .* of its layer (\w+) would be empty;",
+        rf"^{REFERENCE[name].factory.partition('.')[2]} .* {channels}x300x{width - 1}: .* of its layer (\w+) would be empty;",
         message,
     )
     assert layer and hasattr(network, layer[1])
@@ -140,6 +140,7 @@ def test_the_message_for_an_image_that_is_too_small() -> None:
         ("googlenet", 6_624_904, 1_498_376_192),
         ("googlenet_d2l", 5_983_802, 1_581_658_112),
         ("googlenet_28", 1_649_402 + 1_712, 204_219_680),  # Zhang et al. 2017, table 1, plus the scales of the norms
+        ("resnet20", 269_722, 40_551_040),  # He et al. 2016, table 6: 0.27 M parameters
         ("resnet18", 11_689_512, 1_814_073_344),
         ("resnet34", 21_797_672, 3_663_761_408),
         ("resnet50", 25_557_032, 4_089_184_256),
@@ -223,6 +224,7 @@ def test_alexnet_layer_by_layer() -> None:
         ("googlenet_expanded", 3 + 2 * 7 + 5 * 10 + 2 * 9),
         ("googlenet_residual", 57 + 9 + 6),  # one before each sum, and one in each shortcut that changes the width
         ("googlenet_28", 19),
+        ("resnet20", 19),
         ("resnet18", 17 + 3),
         ("resnet34", 33 + 3),
         ("resnet50", 49 + 4),
@@ -374,6 +376,62 @@ def test_map_behind_computes_the_output_shape() -> None:
     }
     for image in ((3, 33, 40), (3, 25, 27), (3, 64, 31)):
         assert map_behind("net", layers, image) == nn.Sequential(*layers.values())(torch.zeros(1, *image)).shape[1:]
+
+
+# --- width -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("width", "image", "classes"), [(16, (3, 32, 32), 10), (12, (1, 8, 8), 10), (1, (2, 5, 7), 3), (5, (3, 28, 28), 7)]
+)
+def test_sizes_of_resnet20_at_any_width(width: int, image: Image, classes: int) -> None:
+    """Stage s has 2^s x `width` channels in six 3x3 convolutions, of which only the first reads the previous stage."""
+    weights, norms, multiplications = 9 * image[0] * width, width, 9 * image[0] * width * image[1] * image[2]
+    before = width
+    for stage, channels in enumerate((width, 2 * width, 4 * width)):
+        pixels = -(-image[1] // 2**stage) * -(-image[2] // 2**stage)
+        kernels = 9 * (before * channels + 5 * channels**2)
+        weights, norms, before = weights + kernels, norms + 6 * channels, channels
+        multiplications += kernels * pixels
+    head = 4 * width * classes
+    network = reference_named(find_reference(f"ResNet20@{width}") or "").build(image, classes)
+    assert params(network, image) == weights + 2 * norms + head + classes
+    assert macs(network, image) == multiplications + head
+
+
+def test_a_padded_shortcut_appends_zeros_to_every_second_pixel() -> None:
+    x = images_of((2, 3, 4))
+    y = PaddedIdentity(3, 2)(x)
+    assert y.shape == (2, 5, 2, 2) and torch.equal(y[:, :2], x[:, :, ::2, ::2]) and not y[:, 2:].any()
+    network = weightless("resnet20")
+    padded = [name for name, module in network.named_modules() if isinstance(module, PaddedIdentity)]
+    assert padded == ["stage2.block1.shortcut", "stage3.block1.shortcut"]
+
+
+@pytest.mark.parametrize(
+    ("name", "full", "problem"),
+    [
+        ("RESNET20", "resnet20", ""),
+        ("ResNet20@12", "resnet20@12", ""),
+        ("resnet20@16", "resnet20", ""),
+        ("resnet20@004", "resnet20@4", ""),
+        ("resnet20@4096", "resnet20@4096", ""),
+        ("resnet20@4097", None, "resnet20@4097: the width must be a whole number from 1 to 4096, such as resnet20@12."),
+        ("resnet20@0", None, "resnet20@0: the width must be a whole number from 1 to 4096, such as resnet20@12."),
+        ("resnet20@", None, "resnet20@: the width must be a whole number from 1 to 4096, such as resnet20@12."),
+        ("resnet20@1.5", None, "resnet20@1.5: the width must be a whole number from 1 to 4096, such as resnet20@12."),
+        ("resnet20@²", None, "resnet20@²: the width must be a whole number from 1 to 4096, such as resnet20@12."),
+        ("LeNet@3", None, "lenet has a fixed width; leave the @3 out."),
+        ("renset@3", None, ""),
+    ],
+)
+def test_names_with_a_width(name: str, full: str | None, problem: str) -> None:
+    assert (find_reference(name), width_problem(name)) == (full, problem)
+    if full is not None:
+        assert reference_named(full).width == int(full.partition("@")[2] or 16)
+    if full != name:
+        with pytest.raises(KeyError):
+            reference_named(name)
 
 
 # --- learning ----------------------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from rapdarts.architecture.space import Skeleton
 from rapdarts.cli.main import main
 from rapdarts.config.experiment import DataConfig
 from rapdarts.data.dataset import load_dataset
-from rapdarts.deploy.blueprint import DerivedBlueprint, ReferenceBlueprint
+from rapdarts.deploy.blueprint import DerivedBlueprint, ReferenceBlueprint, of_card
+from rapdarts.deploy.evaluation import correct_on_test
 from rapdarts.deploy.model_file import CARD, deployed, load_network, read_trained, to_safetensors
 from rapdarts.deploy.onnx import to_int8, to_onnx
 from rapdarts.deploy.onnx_costs import onnx_costs
@@ -251,6 +252,35 @@ def test_the_file_describes_its_network(run: Path) -> None:
     assert network(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
 
 
+def test_a_width_is_kept_in_the_file_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["retrain", "ResNet20@3", "digits", *TINY, f"run={tmp_path / 'run'}"]) == 0
+    assert "building resnet20@3 for images of 1x8x8 and 10 classes\n" in capsys.readouterr().err
+    blueprint = read_trained(tmp_path / "run" / "network.safetensors").blueprint
+    assert blueprint == ReferenceBlueprint("resnet20@3", (1, 8, 8), 10) and blueprint.width == 3
+    assert of_card(blueprint.card, "card") == blueprint
+    assert ReferenceBlueprint("lenet", (1, 28, 28), 10).width is None
+    assert main(["cost", str(tmp_path / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["params"] == blueprint.costs["params"] == 9_811
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert "| retrain resnet20@3 | digits " in capsys.readouterr().out
+
+
+def test_two_networks_are_tested_on_the_same_images(run: Path, tmp_path: Path) -> None:
+    trained, data = read_trained(run / "network.safetensors"), load_dataset(DataConfig(), torch.device("cpu"), 0)
+    weights = load_file(trained.path)
+    weights["fc.weight"].zero_()
+    weights["fc.bias"].copy_(torch.arange(10) == 7)
+    (tmp_path / "seven.safetensors").write_bytes(to_safetensors(weights, trained.blueprint, data))
+    first, second = correct_on_test([trained, read_trained(tmp_path / "seven.safetensors")], data, batch=70)
+    assert first.dtype == second.dtype == bool and first.shape == (600,)
+    assert first.mean() == json.loads((run / "result.json").read_text())["test_accuracy"]
+    assert second.tolist() == (data.test.labels == 7).tolist()
+    np.savez(tmp_path / "large.npz", x=np.zeros((60, 16, 16), np.uint8), y=np.arange(60) % 10)
+    large = load_dataset(DataConfig("npz", str(tmp_path / "large.npz")), torch.device("cpu"), 0)
+    with pytest.raises(InputError, match="was trained on images of shape"):
+        correct_on_test([trained], large, batch=70)
+
+
 def test_a_copied_file_is_tested_on_the_data_of_an_experiment(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -288,6 +318,9 @@ def card(**changes: Any) -> dict[str, Any]:
     "broken",
     [
         card(reference="shufflenet_v9"),
+        card(reference="shufflenet_v2_x1_0@4"),
+        card(reference="resnet20@0"),
+        card(reference="ResNet20@4"),
         card(reference=["lenet"]),
         card(image=[1, 8]),
         card(image=[1, 8, 0]),

@@ -10,8 +10,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rapdarts.architecture.dialects.python_values import Unread, python_values, unread_in
+from rapdarts.architecture.dialects.python_values import python_values
 from rapdarts.architecture.dialects.trees import INPUTS, ParsedCells, tree_of
+from rapdarts.architecture.dialects.values import Unread, unread_in
 from rapdarts.architecture.space import KINDS
 from rapdarts.errors import InputError, plural, suggestion
 from rapdarts.files.json import as_list, is_whole, quote_value

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from rapdarts.architecture.dialects import darts, nasbench, nni
-from rapdarts.architecture.dialects.python_values import Call
 from rapdarts.architecture.dialects.trees import ParsedCells
+from rapdarts.architecture.dialects.values import Call
 from rapdarts.errors import InputError
 from rapdarts.files.json import is_whole
 

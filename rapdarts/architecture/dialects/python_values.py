@@ -3,74 +3,45 @@
 from __future__ import annotations
 
 import ast
-import math
-import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
-from rapdarts.files.json import is_whole
+from rapdarts.architecture.dialects.changes import (
+    VIEWS,
+    Change,
+    Extent,
+    blocks,
+    changes,
+    effects_of_functions,
+    names_bound,
+    own_nodes,
+)
+from rapdarts.architecture.dialects.makers import FAILED, MAKERS
+from rapdarts.architecture.dialects.values import (
+    MAX_DEPTH,
+    MISSING,
+    Call,
+    Named,
+    Unread,
+    part_of,
+    spoil,
+    spoil_part,
+)
 
 MAX_CHARACTERS = 300_000
 """Longest text that is parsed as Python, which takes a few seconds at worst."""
-MAX_DEPTH = 50
-MAX_PARTS = 100_000
-"""Largest number of values in a tree, counting repeated references to a list each time."""
-MAX_RANGE = 1000
-
-PLAIN = "only lists of pairs such as ('skip_connect', 0) and whole numbers are allowed here"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Unread:
-    """Part of a text that is not a plain value, and the reason, for messages."""
-
-    node: ast.AST
-    text: str
-    reason: str = PLAIN
-
-    @property
-    def source(self) -> str:
-        """The part as it is written in the text."""
-        return ast.get_source_segment(self.text, self.node) or self.text
-
-    def __repr__(self) -> str:
-        return " ".join(self.source.split())
-
-
-@dataclass(frozen=True, repr=False)
-class Call:
-    """A call such as `module.Genotype(...)` that the text contains: its dotted name and its arguments, by position and by name."""
-
-    name: str
-    arguments: tuple[Any, ...]
-    fields: Mapping[str, Any]
-    source: Unread = field(compare=False)
-
-    def __repr__(self) -> str:
-        return repr(self.source)
-
-
-@dataclass(frozen=True)
-class Named:
-    """A value in a text, the name it is assigned to (empty: none), and its first and last line (0: unknown).
-
-    `conditional` marks a value in a branch or a loop, which may not be assigned at all.
-    """
-
-    name: str
-    value: Any
-    first: int = 0
-    last: int = 0
-    conditional: bool = False
+MAX_JOINED = 200
+"""Length of the longest sum of lists, and largest number of fields of a named tuple that is replaced in part."""
+WAY_OUT = "print the genotype and give its text, or name another"
 
 
 def python_values(text: str) -> list[Named] | None:
     """Return the values of the statements in a text, in order; None if the text is not in Python syntax.
 
     A value is None, a truth value, a number, a string, a list (also for tuples), a dictionary, a Call, or Unread. A name
-    stands for the value last assigned to it. Functions are left out.
+    stands for the value last assigned to it. Functions are left out. A value that is changed by anything else than an
+    assignment to its name, anywhere in the text, is Unread, or its parts are.
     """
     if len(text) > MAX_CHARACTERS or "\0" in text:
         return None
@@ -79,108 +50,187 @@ def python_values(text: str) -> list[Named] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escape sequences in strings cause warnings
-            body = ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nesting too deep for the parser
+            module = ast.parse(source)
+        reader = _Reader(source, module)
+        reader.run(module.body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply
         return None
-    reader = _Reader(source)
-    reader.run(body, "")
     return reader.found
 
 
-def moderate(values: Sequence[Named]) -> list[Named]:
-    """Return the values that are small and shallow enough to walk through; names of lists in lists may make them huge or endless."""
-    known: dict[int, tuple[float, float]] = {}
-
-    def size_and_depth(value: Any) -> tuple[float, float]:
-        if id(value) not in known:
-            known[id(value)] = math.inf, math.inf  # while it is measured: a list may contain itself
-            parts = [size_and_depth(part) for part in parts_of(value)]
-            known[id(value)] = 1 + sum(size for size, _ in parts), 1 + max((depth for _, depth in parts), default=0)
-        return known[id(value)]
-
-    def fits(value: Any) -> bool:
-        try:
-            size, depth = size_and_depth(value)
-        except RecursionError:
-            return False
-        return size <= MAX_PARTS and depth <= MAX_DEPTH
-
-    return [one for one in values if fits(one.value)]
-
-
-def parts_of(value: Any) -> Sequence[Any]:
-    """Return the values directly inside a list, a dictionary or a call; nothing for other values."""
-    if isinstance(value, list):
-        return value
-    if isinstance(value, dict):
-        return [*value.values()]
-    return [*value.arguments, *value.fields.values()] if isinstance(value, Call) else []
-
-
-def unread_in(value: Any) -> Unread | None:
-    """Return the first part of a value that is not plain; a call is not plain either."""
-    if isinstance(value, Unread):
-        return value
-    if isinstance(value, Call):
-        return value.source
-    return next(filter(None, map(unread_in, parts_of(value))), None)
-
-
 class _Reader:
-    """Reader of the statements of one text, which remembers the values of names and the fields of named tuples."""
+    """Reader of the statements of one text, which remembers the values of names and the fields of named tuples.
 
-    def __init__(self, text: str) -> None:
+    Values that Python shares between names are shared here too, so that a change through one name shows in all of them.
+    """
+
+    def __init__(self, text: str, module: ast.Module) -> None:
         self.text = text
         self.found: list[Named] = []
         self.names: dict[str, Any] = {}
+        self.parts: dict[
+            str, list[str]
+        ] = {}  # the names of attributes and items that are assigned, by the name before the last dot
+        self.before: list[tuple[str, Any]] = []  # names in the order in which they were bound, with their former values
         self.fields: dict[str, list[str]] = {}
+        self.functions = effects_of_functions(module)
+        self.prefix = ""  # the classes around a statement
         self.depth = 0  # of branches and loops
 
-    def run(self, body: Sequence[ast.stmt], prefix: str) -> None:
+    def run(self, body: Sequence[ast.stmt]) -> None:
         """Read statements in order, with those inside classes (their names begin with `prefix`) and conditions."""
         for statement in body:
-            if isinstance(statement, ast.Assign):
-                value = self.value(statement.value)
-                for target in statement.targets:
-                    self.assign(target, value, prefix, statement)
-            elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-                self.assign(statement.target, self.value(statement.value), prefix, statement)
-            elif isinstance(statement, ast.Expr):
+            if isinstance(statement, ast.Assign | ast.AnnAssign):
+                value = MISSING if statement.value is None else self.value(statement.value)
+                self.change(statement)
+                for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
+                    if value is not MISSING:
+                        self.assign(target, value, statement)
+                continue
+            if isinstance(statement, ast.Expr):
                 self.add("", self.value(statement.value), statement)
-            elif isinstance(statement, ast.ClassDef):
-                order = [
-                    part.target.id
-                    for part in statement.body
-                    if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
-                ]
-                if any(_dotted(base).endswith("NamedTuple") for base in statement.bases):
-                    self.fields[statement.name] = order
-                self.run(statement.body, f"{prefix}{statement.name}.")
+            self.change(statement)
+            for name in names_bound(own_nodes(statement)):
+                self.rebind(f"{self.prefix}{name}", statement)
+            if isinstance(statement, ast.ClassDef):
+                self.run_class(statement)
             elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-                self.depth += 1
-                for part in ("body", "orelse", "finalbody"):
-                    self.run(getattr(statement, part, []), prefix)
-                self.depth -= 1
+                self.run_blocks(statement)
 
-    def assign(self, target: ast.expr, value: Any, prefix: str, statement: ast.stmt) -> None:
+    def run_class(self, statement: ast.ClassDef) -> None:
+        if any(_dotted(base).endswith("NamedTuple") for base in statement.bases):
+            parts = [part.target for part in statement.body if isinstance(part, ast.AnnAssign)]
+            self.fields[statement.name] = [part.id for part in parts if isinstance(part, ast.Name)]
+        around, self.prefix = self.prefix, f"{self.prefix}{statement.name}."
+        self.run(statement.body)
+        self.prefix = around
+
+    def run_blocks(self, statement: ast.stmt) -> None:
+        """Read the branches of a statement; a name that one of them binds again has no known value afterwards."""
+        self.depth += 1
+        if isinstance(statement, ast.For | ast.AsyncFor | ast.While):
+            for name in names_bound(ast.walk(statement)):
+                self.rebind(f"{self.prefix}{name}", statement, listed=False)
+        for block in blocks(statement):
+            mark = len(self.before)
+            self.run(block)
+            for name, value in self.before[mark:]:
+                if value is not MISSING and self.names.get(name) is not value:
+                    self.names[name] = self.unknown(statement, f"give {name} another value", value)
+        self.depth -= 1
+
+    def assign(self, target: ast.expr, value: Any, statement: ast.stmt) -> None:
         """Record an assignment to a name, an attribute, an item with a constant key, or a tuple of these."""
         if isinstance(target, ast.Tuple | ast.List):
             if isinstance(value, list) and len(value) == len(target.elts):
                 for one, part in zip(target.elts, value, strict=True):
-                    self.assign(one, part, prefix, statement)
+                    self.assign(one, part, statement)
+                return
+            for name in names_bound(own_nodes(target)):
+                self.rebind(f"{self.prefix}{name}", statement)
             return
-        name = _dotted(target)
-        if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
-            name = f"{_dotted(target.value)}.{target.slice.value!s}"
-        if not prefix:
-            self.names[name] = value
+        name = _target(target)
+        self.bind(f"{self.prefix}{name}", value)
         if isinstance(value, Call) and value.name.rpartition(".")[2] in ("namedtuple", "NamedTuple"):
             self.fields |= dict.fromkeys((name, *map(str, value.arguments[:1])), _field_names(value))
-        self.add(f"{prefix}{name}", value, statement)
+        self.add(f"{self.prefix}{name}", value, statement)
+        for change, node in self.functions.changed.get(name, []):
+            self.spoil(change, node)
+        if name in self.functions.rebound:
+            self.rebind(name, self.functions.rebound[name])
 
-    def add(self, name: str, value: Any, statement: ast.stmt) -> None:
-        end = statement.end_lineno or statement.lineno
-        self.found.append(Named(name, value, statement.lineno, end, conditional=self.depth > 0))
+    def bind(self, name: str, value: Any) -> None:
+        for part in self.parts.pop(name, ()):
+            self.names.pop(part, None)
+        if "." in name:
+            self.parts.setdefault(name.rpartition(".")[0], []).append(name)
+        self.before.append((name, self.names.get(name, MISSING)))
+        self.names[name] = value
+
+    def rebind(self, name: str, statement: ast.AST, listed: bool = True) -> None:
+        """Forget the value of a name that a statement other than a plain assignment binds."""
+        within = self.wholes(statement.iter) if isinstance(statement, ast.For | ast.AsyncFor) else ()
+        former = self.names.get(name, MISSING)
+        if within or former is not MISSING:
+            value = self.unknown(statement, f"give {name} another value", None if former is MISSING else former, within)
+            self.bind(name, value)
+            if listed and former is not MISSING:
+                self.add(name, self.names[name], statement)
+
+    def unknown(self, node: ast.AST, effect: str, former: Any, within: tuple[Any, ...] = ()) -> Unread:
+        reason = f"line {getattr(node, 'lineno', 0)} may {effect}; {WAY_OUT}"
+        return Unread(node, self.text, reason, former.former if isinstance(former, Unread) else former, within)
+
+    def add(self, name: str, value: Any, statement: ast.AST) -> None:
+        line = getattr(statement, "lineno", 0)
+        end = getattr(statement, "end_lineno", None) or line
+        self.found.append(Named(name, value, line, end, self.depth > 0, target=name))
+
+    # --- changes in place ---
+
+    def change(self, statement: ast.stmt) -> None:
+        """Forget the values that a statement may change in place."""
+        for node in own_nodes(statement):
+            for change in changes(node, self.functions):
+                self.spoil(change, statement)
+
+    def spoil(self, change: Change, node: ast.AST) -> None:
+        """Make the value of an expression Unread, or the parts of it that may be changed, wherever it is used."""
+        expression, extent = change
+        inside = Extent.ANY if extent is Extent.ITEM else Extent.INSIDE
+        name, listed = self.known(expression), not isinstance(node, ast.Assign | ast.AnnAssign)
+        if name and extent is Extent.ITEM:
+            self.rebind(name, node, listed)
+        for part in self.parts.pop(name, ()):
+            self.rebind(part, node, listed)
+        self.parts.pop(name, None)  # they are forgotten once
+
+        def spoiled(former: Any) -> Unread:
+            return self.unknown(node, "change this value", former)
+
+        if extent is Extent.ITEM and isinstance(expression, ast.Attribute | ast.Subscript):
+            key = _key(expression)
+            expression, extent = expression.value, Extent.PLAIN
+            if spoil_part(self.resolve(expression), key, spoiled):
+                return
+        value = self.resolve(expression)
+        if value is not MISSING:
+            spoil(value, inside if isinstance(value, Unread) else extent, spoiled)
+        else:
+            for whole in self.wholes(expression):
+                spoil(whole, inside, spoiled)
+
+    def known(self, node: ast.AST) -> str:
+        """Return the name under which an expression has a value here; empty if it has none."""
+        name = _target(node)
+        return next((known for known in (f"{self.prefix}{name}", name) if name and known in self.names), "")
+
+    def resolve(self, node: ast.AST) -> Any:
+        """Return the value of a name, an attribute or an item of known value; MISSING for all other expressions."""
+        if known := self.known(node):
+            return self.names[known]
+        if isinstance(node, ast.Attribute | ast.Subscript):
+            return part_of(self.resolve(node.value), _key(node))
+        return MISSING
+
+    def wholes(self, node: ast.AST) -> tuple[Any, ...]:
+        """Return the known values of which the value of an expression may be a part."""
+        stack, found = [node], dict[int, Any]()
+        while stack:
+            one = stack.pop()
+            value = self.resolve(one)
+            if value is not MISSING:
+                wholes = value.within if isinstance(value, Unread) else (value,)
+                found |= {id(whole): whole for whole in wholes}
+            elif isinstance(one, ast.Subscript) and isinstance(one.slice, ast.Slice):
+                continue  # a copy
+            elif isinstance(one, ast.Attribute | ast.Subscript | ast.Starred | ast.NamedExpr):
+                stack.append(one.value)
+            elif isinstance(one, ast.IfExp | ast.BoolOp | ast.List | ast.Tuple):
+                stack += ast.iter_child_nodes(one)
+            elif isinstance(one, ast.Call) and _dotted(one.func).rpartition(".")[2] in VIEWS:
+                stack += [one.func, *one.args]
+        return tuple(found.values())
 
     def value(self, node: ast.AST, depth: int = 0) -> Any:
         """Return a plain value, a Call, or Unread for everything else."""
@@ -193,13 +243,32 @@ class _Reader:
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             number = self.value(node.operand, depth + 1)
             return -number if type(number) in (int, float) else Unread(node, self.text)
-        if isinstance(node, ast.Name) and node.id in self.names:
-            return self.names[node.id]
+        if isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
+            value = self.resolve(node)
+            return Unread(node, self.text, within=self.wholes(node)) if value is MISSING else value
         if isinstance(node, ast.Dict):
             return self.dictionary(node, depth)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            left, right = self.value(node.left, depth + 1), self.value(node.right, depth + 1)
+            joined = isinstance(left, list) and isinstance(right, list) and len(left) + len(right) <= MAX_JOINED
+            return left + right if joined else Unread(node, self.text)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "_replace":
+            former = self.value(node.func.value, depth + 1)
+            if isinstance(former, Call) and not former.arguments and len(former.fields) <= MAX_JOINED:
+                return self.replaced(former, node, depth)
         if isinstance(node, ast.Call) and _dotted(node.func):
             return self.call(node, depth)
         return Unread(node, self.text)
+
+    def replaced(self, former: Call, node: ast.Call, depth: int) -> Call:
+        """Return a named tuple with some fields replaced, as `_replace` does; unpacked fields could be any."""
+        fields = dict(former.fields)
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                fields |= dict.fromkeys(fields, Unread(keyword, self.text))
+            else:
+                fields[keyword.arg] = self.value(keyword.value, depth + 1)
+        return Call(former.name, (), fields, Unread(node, self.text))
 
     def dictionary(self, node: ast.Dict, depth: int) -> Any:
         """Return a dictionary; its keys, names or numbers, must be unique."""
@@ -242,59 +311,26 @@ def _dotted(node: ast.AST) -> str:
     return f"{home}.{node.attr}" if home and isinstance(node, ast.Attribute) else ""
 
 
+def _key(node: ast.Attribute | ast.Subscript) -> str | int | None:
+    """Return the attribute, or the constant key or index, that an expression names; None for a computed one."""
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    key = node.slice.value if isinstance(node.slice, ast.Constant) else None
+    return key if isinstance(key, str | int) and not isinstance(key, bool) else None
+
+
+def _target(node: ast.AST) -> str:
+    """Return the name of a target of an assignment: a dotted name, perhaps with a constant key; empty for any other expression."""
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        if isinstance(node.value, ast.Call) and _dotted(node.value.func) == "globals":
+            return str(node.slice.value)
+        return f"{_dotted(node.value)}.{node.slice.value!s}"
+    return _dotted(node)
+
+
 def _field_names(made: Call) -> list[str]:
     """Return the fields of namedtuple("Genotype", "normal normal_concat ...") or NamedTuple("Genotype", [("normal", list), ...])."""
     given = made.arguments[1] if len(made.arguments) > 1 else made.fields.get("field_names")
     if isinstance(given, str):
         return given.replace(",", " ").split()
     return [one[0] if isinstance(one, list) and one else one for one in given] if isinstance(given, list) else []
-
-
-# --- calls that only make a value --------------------------------------------------------------------------------
-
-FAILED = object()
-
-
-def _range(arguments: list[Any], named: Mapping[str, Any]) -> Any:
-    bounded = all(is_whole(number) and abs(number) <= MAX_RANGE for number in arguments)
-    fits = bounded and 1 <= len(arguments) <= 3 and arguments[2:] != [0] and not named
-    return list(range(*arguments)) if fits else FAILED
-
-
-def _sequence(arguments: list[Any], named: Mapping[str, Any]) -> Any:
-    return arguments[0] if len(arguments) == 1 and isinstance(arguments[0], list) else FAILED if arguments else []
-
-
-def _number(arguments: list[Any], named: Mapping[str, Any]) -> Any:
-    return arguments[0] if len(arguments) == 1 and type(arguments[0]) in (int, float) else FAILED
-
-
-def _text(arguments: list[Any], named: Mapping[str, Any]) -> Any:
-    return arguments[0] if len(arguments) == 1 and isinstance(arguments[0], str) else FAILED
-
-
-def _array(arguments: list[Any], named: Mapping[str, Any]) -> Any:
-    """Return the values of an array or a tensor; its dtype and its device say nothing about them."""
-    return arguments[0] if arguments and isinstance(arguments[0], list | int | float) else FAILED
-
-
-def _mapping(arguments: list[Any], named: Mapping[str, Any]) -> Any:
-    pairs = arguments[0] if arguments else []
-    if isinstance(pairs, dict):
-        return pairs | dict(named)
-    if not (isinstance(pairs, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)):
-        return FAILED
-    keys = [key for key, _ in pairs]
-    unique = all(isinstance(key, str) for key in keys) and len({*keys, *named}) == len(keys) + len(named)
-    return {**dict(pairs), **named} if unique else FAILED
-
-
-MAKERS: Sequence[tuple[re.Pattern[str], Callable[[list[Any], Mapping[str, Any]], Any]]] = (
-    (re.compile("range|arange"), _range),
-    (re.compile("list|tuple"), _sequence),
-    (re.compile("u?int(8|16|32|64)?|int_|intp|float(16|32|64)?"), _number),
-    (re.compile("str|str_"), _text),
-    (re.compile("array|asarray|tensor|as_tensor"), _array),
-    (re.compile("dict|OrderedDict"), _mapping),
-)
-"""Calls by the last part of their names, each with the function that returns its value, or FAILED."""

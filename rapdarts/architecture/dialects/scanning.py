@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
-from rapdarts.architecture.dialects.python_values import Call, parts_of, python_values, unread_in
+from rapdarts.architecture.dialects.python_values import python_values
+from rapdarts.architecture.dialects.values import Call, parts_of, unread_in
 from rapdarts.errors import InputError
 from rapdarts.files.json import quote_value
 
@@ -31,12 +32,16 @@ MAX_CHARACTERS = 64_000
 
 @dataclass(frozen=True)
 class Mention:
-    """A place in a text where a genotype begins: its line, its label, and whether the line begins with a time stamp."""
+    """A place in a text where a genotype begins: its line, its label, and whether the line begins with a time stamp.
+
+    `key` marks a label in quotes, the key of a record.
+    """
 
     start: int
     line: int
     name: str
     stamped: bool
+    key: bool = False
 
 
 def mentions(text: str, where: str) -> list[Mention]:
@@ -54,7 +59,8 @@ def mentions(text: str, where: str) -> list[Mention]:
         begin = text.rfind("\n", 0, place) + 1
         label = LABEL.search(text[max(begin, place - HEAD) : place])
         stamped = STAMP.search(text[begin : min(place, begin + STAMPED)]) is not None
-        found.append(Mention(place, line, label["name"] if label else "", stamped))
+        key = label is not None and bool(label["quote"])
+        found.append(Mention(place, line, label["name"] if label else "", stamped, key))
     return found
 
 
@@ -73,7 +79,7 @@ def value_at(text: str, mention: Mention) -> tuple[Any, str]:
         return None, f"{quote_value(text[mention.start : end])} is not in Python syntax"
     value = read[0].value
     unread = next(filter(None, map(unread_in, parts_of(value))), None) if isinstance(value, Call) else unread_in(value)
-    return value, "" if unread is None else f"found {quote_value(unread.source)}; {unread.reason}"
+    return value, "" if unread is None else unread.finding
 
 
 def _end(text: str, start: int) -> int | None:

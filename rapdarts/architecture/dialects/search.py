@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from rapdarts.architecture.dialects.forms import is_genotype, is_other, is_ours
 from rapdarts.architecture.dialects.nasbench import is_bars
-from rapdarts.architecture.dialects.python_values import Call, Named, Unread, moderate, python_values
+from rapdarts.architecture.dialects.python_values import WAY_OUT, python_values
 from rapdarts.architecture.dialects.scanning import BARS, MAX_CHARACTERS, Mention, mentions, value_at
+from rapdarts.architecture.dialects.values import Call, Named, Unread, moderate
 from rapdarts.architecture.dialects.yaml_values import yaml_value
 from rapdarts.errors import InputError, plural
 from rapdarts.files.json import Fault, quote_value, strict_loads
@@ -30,6 +33,8 @@ HINTS = ("Genotype", "normal", "recurrent", "~0|", "format", "((", "[[")
 """Texts of which every genotype contains one."""
 LIKE_JSON = re.compile(r"\s*(?:\{\s*(?:[\"}]|$)|\[|\")")
 """Pattern of the beginning of JSON, which quotes texts with double quotes."""
+COUNT = re.compile(r"[\"'](?:epoch|step|iter|iteration|generation)[\"']\s{0,8}:\s{0,8}(\d{1,18})\b")
+"""Pattern of the count in a record of a log."""
 SKIPS = re.compile(r"skip-connect:\s*(\d+)")
 
 
@@ -53,16 +58,17 @@ class Located:
 def find(text: str, where: str, member: str = "") -> Located:
     """Return the genotype in a text, or the one that `member` names or that is on this line; `where` names the text in messages.
 
-    Of several genotypes with the same name, and of those in a log, the last counts. Raises NoGenotype if there is none, and
+    Of several genotypes that are assigned to one name, and of those in a log, the last counts. Raises NoGenotype if there is none, and
     InputError, with the names and lines of all, if there are several.
     """
     text = text.rstrip()
     values, fault = _values(text, where)
     if values and is_other(values[0].value):
         raise NoGenotype(where, f", but {values[0].value['format']}")
-    entries = [entry for value in values for entry in _entries(value)]
-    if entries and fault is None:
-        return _choose(entries, where, member)
+    entries = [_numbered([*_entries(value)]) for value in values]
+    if any(entries) and fault is None:
+        several = _current(values, entries) if not _counts_up(text, values, entries) else entries[-1]
+        return _choose([entry for some in entries for entry in some], several, where, member)
     found = mentions(text, where)
     if found:
         return (
@@ -117,6 +123,10 @@ def _entries(named: Named) -> Iterator[Named]:
     if is_genotype(value):
         yield replace(named, value=value)
         return
+    if isinstance(value, Unread) and value.former is not None:
+        for entry in _entries(replace(named, value=value.former)):
+            yield replace(entry, value=value)
+        return
     inside: Mapping[Any, Any] = {}
     if isinstance(value, dict):
         inside = value
@@ -125,8 +135,20 @@ def _entries(named: Named) -> Iterator[Named]:
     elif isinstance(value, Call):
         inside = {**dict(enumerate(value.arguments)), **value.fields}
     for key, part in inside.items():
-        if isinstance(part, list | dict | str | Call):
+        if isinstance(part, list | dict | str | Call | Unread):
             yield from _entries(replace(named, name=f"{named.name}.{key}".lstrip("."), value=part))
+
+
+def _numbered(entries: list[Named]) -> list[Named]:
+    """Return the entries of one value; different ones that have the same name get a number, as in a.b#2."""
+    same: dict[str, list[Named]] = {}
+    for entry in entries:
+        same.setdefault(entry.name, []).append(entry)
+    return [
+        replace(entry, name=f"{name}#{number}") if any(one.value != some[0].value for one in some) else entry
+        for name, some in same.items()
+        for number, entry in enumerate(some, 1)
+    ]
 
 
 def _unquoted(text: str) -> Any:
@@ -153,10 +175,50 @@ def _detail(values: Sequence[Named]) -> str:
 # --- the choice of one genotype ----------------------------------------------------------------------------------
 
 
-def _choose(entries: Sequence[Named], where: str, member: str) -> Located:
-    """Return the entry with a name or on a line, or the only one; entries with equal values count once."""
-    last = {entry.name: entry for entry in entries if entry.name}
-    several = [entry for entry in entries if not entry.name or entry.conditional or last[entry.name] is entry]
+def _current(values: Sequence[Named], entries: Sequence[Sequence[Named]]) -> list[Named]:
+    """Return the entries that later assignments to their names leave; keys of records are no names, and replace nothing.
+
+    Where the last assignment gives a name no genotype, or a conditional one may, the value of the entry is Unread.
+    """
+    final = {one.target: number for number, one in enumerate(values) if one.target and not one.conditional}
+    empty = {one.target: number for number, one in enumerate(values) if one.target and not entries[number]}
+    current: dict[Any, Named] = {}
+    for number, some in enumerate(entries):
+        for position, entry in enumerate(some):
+            parts = entry.name.split(".") if entry.target else []
+            names = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+            last = max((final.get(name, -1) for name in names), default=-1)
+            blank = max((empty.get(name, -1) for name in names), default=-1)
+            if blank > number and blank >= last:
+                current[entry.name] = _replaced(entry, values[blank])
+            elif last <= number:
+                current[number, position] = entry
+    return [*current.values()]
+
+
+def _replaced(entry: Named, by: Named) -> Named:
+    reason = f"line {by.first} gives {entry.name} a value that cannot be read, after line {entry.first}; {WAY_OUT}"
+    source = by.value.source if isinstance(by.value, Call) else by.value
+    if not isinstance(source, Unread):
+        source = Unread(ast.Constant(entry.name), entry.name)
+    return replace(entry, value=replace(source, reason=reason))
+
+
+def _counts_up(text: str, values: Sequence[Named], entries: Sequence[Sequence[Named]]) -> bool:
+    """Return whether values are the lines of a log: records without names, each with a genotype and a higher count than the one before."""
+    if len(values) < 2 or not all(entries) or any(one.target or not isinstance(one.value, dict) for one in values):
+        return False
+    lines = text.split("\n")
+    return _ascend([COUNT.search(lines[one.first - 1]) for one in values])
+
+
+def _ascend(counts: Sequence[re.Match[str] | None]) -> bool:
+    numbers = [int(count[1]) for count in counts if count is not None]
+    return len(numbers) == len(counts) and all(one < other for one, other in pairwise(numbers))
+
+
+def _choose(entries: Sequence[Named], several: Sequence[Named], where: str, member: str) -> Located:
+    """Return the entry with a name or on a line, or the only one of `several`; entries with equal values count once."""
     fits = several
     if member:
         fits = [entry for entry in several if entry.name == member]
@@ -173,6 +235,8 @@ def _choose(entries: Sequence[Named], where: str, member: str) -> Located:
     (chosen, *_) = fits
     same = [entry for entry in entries if entry.name == chosen.name]
     place = f"{where}:{_name(chosen)}" if len(entries) > 1 and _name(chosen) else where
+    if isinstance(chosen.value, Unread):
+        raise InputError(f"{place}: {chosen.value.finding}.")
     superseded = chosen.name and chosen.first and len(same) > 1 and not member
     return Located(chosen.value, place, _last(chosen.first, len(same)) if superseded else {})
 
@@ -205,7 +269,8 @@ def _last(line: int, count: int) -> dict[str, Any]:
 def _scan(text: str, found: Sequence[Mention], where: str, member: str) -> Located:
     """Return the genotype in a text with other words, of which those without a label may be incomplete, as in prose."""
     last = {one.name: one for one in found if one.name}
-    kept = [one for one in found if not one.name or last[one.name] is one or member == str(one.line)]
+    log = _ascend([COUNT.search(text, text.rfind("\n", 0, one.start) + 1, one.start) for one in found])
+    kept = [one for one in found if last.get(one.name, one) is one or (one.key and not log) or member == str(one.line)]
     if len(kept) > MOST_UNNAMED:
         raise InputError(
             f"{where} holds more than {MOST_UNNAMED} genotypes; copy the one you want into a separate file."
@@ -222,7 +287,7 @@ def _scan(text: str, found: Sequence[Mention], where: str, member: str) -> Locat
         raise NoGenotype(where, f": {why}")
     if doubtful and not member:
         raise InputError(f"{where}, {doubtful}; name another genotype, as in FILE:{_name(entries[-1])}.")
-    return _choose(entries, where, member)
+    return _choose(entries, entries, where, member)
 
 
 def _of_log(text: str, found: Sequence[Mention], where: str, member: str) -> Located:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from rapdarts.architecture.dialects.python_values import Call, Unread
+from rapdarts.architecture.dialects.values import Call, Unread
 
 MAX_CHARACTERS = 200_000
 """Longest text that is read; the parser takes about a second for it."""
@@ -14,7 +14,7 @@ PYTHON = "tag:yaml.org,2002:python/"
 
 
 def yaml_value(text: str) -> Any:
-    """Return the value of a YAML text; None if it is not YAML, or too long or too deeply nested.
+    """Return the value of a YAML text, or the list of those of several documents; None if it is not YAML, or too long or too deeply nested.
 
     `!!python/tuple` is a list, `!!python/object/apply:builtins.range` a list of numbers, and an object or a call of any
     other name a Call with its arguments, as PyYAML writes named tuples.
@@ -61,6 +61,7 @@ def yaml_value(text: str) -> Any:
     for kind in ("object/apply:", "object/new:", "object:"):
         Loader.add_multi_constructor(f"{PYTHON}{kind}", made)
     try:
-        return yaml.load(text, Loader)  # noqa: S506 (a SafeLoader that makes plain values only)
+        documents = [*yaml.load_all(text, Loader)]
     except (yaml.YAMLError, ValueError, RecursionError, TypeError):
         return None
+    return documents[0] if len(documents) == 1 else documents

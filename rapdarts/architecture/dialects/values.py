@@ -1,0 +1,164 @@
+"""Values in a text before they are checked: plain ones, calls, and parts that cannot be read; and changes of them."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rapdarts.architecture.dialects.changes import Extent
+from rapdarts.files.json import quote_value
+
+MAX_DEPTH = 50
+MAX_PARTS = 100_000
+"""Largest number of values in a tree, counting repeated references to a list each time."""
+PLAIN = "only lists of pairs such as ('skip_connect', 0) and whole numbers are allowed here"
+MISSING = object()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Unread:
+    """Part of a text that is not a plain value, and the reason, for messages.
+
+    `former` is the value before a change that cannot be followed, and `within` the values that this one may be a part of.
+    """
+
+    node: ast.AST
+    text: str
+    reason: str = PLAIN
+    former: Any = None
+    within: tuple[Any, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """The part as it is written in the text."""
+        return ast.get_source_segment(self.text, self.node) or self.text
+
+    @property
+    def finding(self) -> str:
+        """The source and the reason, as messages give them."""
+        return f"found {quote_value(self.source)}; {self.reason}"
+
+    def __repr__(self) -> str:
+        return " ".join(self.source.split())
+
+
+@dataclass(frozen=True, repr=False)
+class Call:
+    """A call such as `module.Genotype(...)` that the text contains: its dotted name and its arguments, by position and by name."""
+
+    name: str
+    arguments: tuple[Any, ...]
+    fields: Mapping[str, Any]
+    source: Unread = field(compare=False)
+
+    def __repr__(self) -> str:
+        return repr(self.source)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A value in a text, its name (empty: none), and its first and last line (0: unknown).
+
+    `target` is the name that the statement assigns (empty: none), with which the name of a value inside others begins.
+    `conditional` marks a value in a branch or a loop, which may not be assigned at all.
+    """
+
+    name: str
+    value: Any
+    first: int = 0
+    last: int = 0
+    conditional: bool = False
+    target: str = ""
+
+
+def moderate(values: Sequence[Named]) -> list[Named]:
+    """Return the values that are small and shallow enough to walk through; names of lists in lists may make them huge or endless."""
+    known: dict[int, tuple[float, float]] = {}
+
+    def size_and_depth(value: Any) -> tuple[float, float]:
+        if id(value) not in known:
+            known[id(value)] = math.inf, math.inf  # while it is measured: a list may contain itself
+            parts = [size_and_depth(part) for part in parts_of(value)]
+            known[id(value)] = 1 + sum(size for size, _ in parts), 1 + max((depth for _, depth in parts), default=0)
+        return known[id(value)]
+
+    def fits(value: Any) -> bool:
+        try:
+            size, depth = size_and_depth(value)
+        except RecursionError:
+            return False
+        return size <= MAX_PARTS and depth <= MAX_DEPTH
+
+    return [one for one in values if fits(one.value)]
+
+
+def parts_of(value: Any) -> Sequence[Any]:
+    """Return the values directly inside a list, a dictionary or a call, and the former value of a changed one."""
+    if isinstance(value, Unread):
+        return [value.former]
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict):
+        return [*value.values()]
+    return [*value.arguments, *value.fields.values()] if isinstance(value, Call) else []
+
+
+def unread_in(value: Any) -> Unread | None:
+    """Return the first part of a value that is not plain; a call is not plain either."""
+    if isinstance(value, Unread):
+        return value
+    if isinstance(value, Call):
+        return value.source
+    return next(filter(None, map(unread_in, parts_of(value))), None)
+
+
+def part_of(value: Any, key: str | int | None) -> Any:
+    """Return the part of a value at a key, a field or an index; MISSING if there is none."""
+    if isinstance(value, list) and type(key) is int and 0 <= key < len(value):
+        return value[key]
+    fields = value if isinstance(value, dict) else value.fields if isinstance(value, Call) else {}
+    return fields.get(str(key), MISSING)
+
+
+def spoil_part(value: Any, key: str | int | None, spoiled: Callable[[Any], Unread]) -> bool:
+    """Replace the part of a value at a key by what `spoiled` makes of it; return whether the value may have such a part."""
+    if isinstance(value, list) and type(key) is int and 0 <= key < len(value):
+        value[key] = spoiled(value[key])
+        return True
+    fields = value if isinstance(value, dict) else value.fields if isinstance(value, Call) else None
+    if isinstance(fields, dict) and key is not None:
+        fields[str(key)] = spoiled(fields.get(str(key)))
+        return True
+    return False
+
+
+def _is_spoiled(value: Any) -> bool:
+    """Return whether a value was spoiled before: all its parts are Unread, of which the first and the last are looked at."""
+    parts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else value.fields.values()
+    return bool(parts) and all(isinstance(next(order), Unread) for order in (iter(parts), reversed(parts)))
+
+
+def spoil(value: Any, extent: Extent, spoiled: Callable[[Any], Unread]) -> None:
+    """Replace every part of a value that may have changed by what `spoiled` makes of it."""
+    stack, seen = [(value, extent)], set()
+    while stack:
+        one, extent = stack.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, Unread):
+            stack += [(whole, extent) for whole in one.within]
+        elif isinstance(one, list | dict) or (isinstance(one, Call) and extent is Extent.ANY):
+            if _is_spoiled(one):
+                continue
+            parts = [*parts_of(one)]
+            if isinstance(one, list):
+                one[:] = map(spoiled, parts or [None])
+            fields = one if isinstance(one, dict) else one.fields if isinstance(one, Call) else {}
+            for key in fields:
+                spoil_part(one, key, spoiled)
+            if extent in (Extent.INSIDE, Extent.ANY):
+                stack += [(part, extent) for part in parts]

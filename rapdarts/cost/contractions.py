@@ -1,0 +1,127 @@
+"""Contractions that are written as two operations: a product of elements, and an operation that adds these products up.
+
+`(x * w).sum(1)` multiplies and accumulates like a matrix product, and so does every operation that adds up its elements: a mean, a
+cumulative sum, an average pooling, a variance. A maximum, a median or `prod` accumulates no products.
+
+The products are added up only along a side on which both factors vary. A factor that is constant there, such as the scale of a
+channel before the mean over its pixels (squeeze-and-excitation), can be taken out of the sum, so it scales elements as a gate does.
+A product that something else is added to first, as on a residual path, is a gate, too. Functions of one tensor are no products:
+neither the activation `x * sigmoid(x)` nor the squares `x * x` that a norm adds up. In doubt, as where a side is reshaped away, the
+contraction is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from rapdarts.cost.fast_shapes import aten, fills_storage
+
+MULTIPLIES = {aten.mul, aten.mul_, aten.div, aten.div_}
+"""Products of elements; a quotient is a product with the inverse."""
+
+ADDS: Mapping[Any, int] = {
+    **dict.fromkeys((aten.sum, aten.nansum, aten.mean, aten.cumsum, aten.cumsum_, aten.trace), 0),
+    **dict.fromkeys((aten.logsumexp, aten.logcumsumexp, aten._logcumsumexp), 0),
+    **dict.fromkeys((aten.var, aten.var_mean, aten.std, aten.std_mean, aten.norm, aten.linalg_vector_norm), 0),
+    **dict.fromkeys((aten.scatter_add, aten.scatter_add_, aten.scatter_reduce, aten.scatter_reduce_), 0),
+    **dict.fromkeys((aten.index_add, aten.index_add_, aten.index_reduce, aten.index_reduce_, aten.segment_reduce), 0),
+    aten.col2im: 0,
+    aten.avg_pool2d: 2,
+    aten.avg_pool3d: 3,
+    aten._adaptive_avg_pool2d: 2,
+    aten._adaptive_avg_pool3d: 3,
+}
+"""Operations that add up elements, or functions of them, each with the number of last dimensions that it adds along.
+
+0: those of its argument `dim`, or all dimensions if it has none.
+"""
+
+SELECTS = {aten.masked_fill, aten.masked_fill_, aten.where, aten.tril, aten.triu, aten.flip, aten.roll}
+"""Operations that keep, move or leave out elements, besides those that the recorder knows as moves."""
+SUMS = {aten.add, aten.add_, aten.sub, aten.sub_}
+"""Operations whose result is a sum of products where all of their terms are products."""
+
+Side = tuple[int, int]
+"""The distance in memory between the elements along a dimension, and the length of the whole dimension in memory."""
+Product = tuple[str, frozenset[Side]]
+"""The operation that multiplies, and the sides along which both of its factors vary; there are none if it is no product."""
+NO_PRODUCT: Product = ("", frozenset())
+
+
+class Contractions:
+    """Finds contractions among the operations of a trace, which are passed one by one."""
+
+    def __init__(self) -> None:
+        self._products: dict[int, Product] = {}  # by storage
+
+    def name(self, func: Any, args: Sequence[Any], given: Sequence[Tensor]) -> str:
+        """Return the name of the contraction that an operation on tensors of any shapes completes, such as `mul + sum`, or nothing."""
+        packet = func._overloadpacket
+        for tensor in given if packet in ADDS else ():
+            product, sides = self._of(tensor)
+            steps = [_side(tensor, dim) for dim in _dims(func, args, tensor)] if sides else []
+            if any(_crosses(step, side) for step in steps for side in sides):
+                return f"{product} + {packet.__name__.strip('_')}"
+        return ""
+
+    def follow(self, func: Any, factors: Sequence[Tensor], out: Tensor, keeps: bool) -> None:
+        """Note the sides of the output of an operation, of any shape, along which it is a product of `factors`, of any shapes.
+
+        `keeps`: the operation moves elements or takes a function of each, so products remain products.
+        """
+        packet, name, sides = func._overloadpacket, "", set[Side]()
+        multiplies = packet in MULTIPLIES
+        keeps = keeps or packet in SELECTS or (packet in SUMS and all(self._of(factor)[1] for factor in factors))
+        for dim in range(-out.dim(), 0) if multiplies or keeps else ():
+            kept = next(filter(None, (self._kept(factor, dim, out) for factor in factors)), "")
+            both = multiplies and sum(_varies(factor, dim) for factor in factors) > 1
+            if (kept or both) and _varies(out, dim):
+                name = packet.__name__.strip("_") if both else name or kept
+                sides.add(_side(out, dim))
+        before, others = NO_PRODUCT if fills_storage(out) else self._of(out)  # what a write into a part of it leaves
+        self._products[_storage(out)] = (name or before, others | sides)
+
+    def _of(self, tensor: Tensor) -> Product:
+        return self._products.get(_storage(tensor), NO_PRODUCT)
+
+    def _kept(self, factor: Tensor, dim: int, out: Tensor) -> str:
+        """Return the operation that a factor is a product by along a dimension of the output; empty if it is none.
+
+        Where the output has more or fewer dimensions, it may be any of the factor's.
+        """
+        product, sides = self._of(factor)
+        dims = [dim] if factor.dim() == out.dim() else range(factor.dim())
+        return product if any(_crosses(_side(factor, one), side) for one in dims for side in sides) else ""
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _varies(tensor: Tensor, dim: int) -> bool:
+    return -dim <= tensor.dim() and tensor.shape[dim] > 1 and tensor.stride(dim) > 0
+
+
+def _side(tensor: Tensor, dim: int) -> Side:
+    return tensor.stride(dim), tensor.stride(dim) * tensor.shape[dim]
+
+
+def _crosses(walk: Side, side: Side) -> bool:
+    """Return whether a walk through memory, in equal steps, changes the place along a side of the tensor stored there."""
+    (step, length), (distance, whole) = walk, side
+    return step % whole > 0 and length - step >= distance
+
+
+def _dims(func: Any, args: Sequence[Any], tensor: Tensor) -> Sequence[int]:
+    """Return the dimensions of a tensor of any shape that an operation adds along."""
+    last = ADDS[func._overloadpacket]
+    if last:
+        return range(tensor.dim() - last, tensor.dim())
+    names = [argument.name for argument in func._schema.arguments]
+    place = names.index("dim") if "dim" in names else len(args)
+    given = args[place] if place < len(args) else None
+    dims = [given] if isinstance(given, int) else given
+    return dims or range(tensor.dim())
