@@ -16,6 +16,7 @@ from rapdarts.deploy.lookup import Network
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError, shorten
 from rapdarts.files import atomic
+from rapdarts.files.run_files import part_of
 
 if TYPE_CHECKING:
     from rapdarts.networks.derived import DerivedNetwork
@@ -54,7 +55,8 @@ def derive(
     several = search if isinstance(search, list | tuple) else [search]
     if not several:
         raise InputError("rapdarts derive needs the folder of a finished search; name at least one.")
-    targets, space = [Path(lookup.word_of(one)) for one in several], lookup.space_of(space, *several)
+    targets = [part_of(Path(lookup.word_of(one)), "search") for one in several]
+    space = lookup.space_of(space, *several)
     for target in targets:
         if not os.path.exists(target):
             raise InputError(

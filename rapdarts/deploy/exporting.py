@@ -12,7 +12,8 @@ from rapdarts.config.command_options import ExportConfig
 from rapdarts.config.exports import EXPORTS
 from rapdarts.data.dataset import DataSet, Reader, load_dataset
 from rapdarts.deploy import verify
-from rapdarts.deploy.model_card import card, history_of
+from rapdarts.deploy.lookup import ONNX
+from rapdarts.deploy.model_card import NUMBERS, card, history_of
 from rapdarts.deploy.model_file import TrainedFile, deployed, load_network, read_trained
 from rapdarts.deploy.onnx_costs import costs_of
 from rapdarts.deploy.run_data import check_data, data_asked, experiment_of
@@ -74,6 +75,13 @@ def export_runtime(
         values |= {"bytes": len(small), **difference.plain, **after.plain, "calibrated_on": count}
         content = small
     atomic.write_atomically(Path(options.out), content)
+    if Path(options.out).suffix == ONNX:
+        history = history_of(trained.path)
+        if options.precision == 8:  # the quantised network has an accuracy of its own
+            history = replace(history, test={key: values[key] for key in NUMBERS if key in values})
+        text = card(trained, history, Path(options.out).name, len(content), options.licence)
+        atomic.write_atomically(Path(f"{options.out}.md"), text)
+        values["card"] = f"{options.out}.md"
     return values
 
 

@@ -21,7 +21,7 @@ from rapdarts.config.resolve import experiment_names
 from rapdarts.deploy.genotype_files import OF_RUN, genotype_in, genotype_of, split_member
 from rapdarts.deploy.space_lookup import Space, space_for
 from rapdarts.errors import InputError, RapdartsError, nearest, shorten, suggestion
-from rapdarts.files.run_files import RunFile, run_of
+from rapdarts.files.run_files import RunFile, part_of, run_of
 from rapdarts.networks.reference import REFERENCE, find_reference, width_problem
 
 CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
@@ -119,7 +119,7 @@ def find_network(
     if reference is not None:
         return Found(name, name, reference=reference)
     if os.path.exists(name):
-        return _in_files(name, Path(name), space)
+        return _in_files(name, part_of(Path(name), "network"), space)
     if part := split_member(name):
         return Found(name, name, genotype_in(part[0], space, part[1]))
     what, forms = "network" if networks else "genotype", "a file, package.module:callable" if code else "a file"
@@ -192,7 +192,7 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "", onnx: bool = T
         raise InputError(
             f"a trained network must be a file, or the folder or result of a retraining, not {type(name).__name__}."
         )
-    path = Path(name)
+    path = part_of(Path(name), "network")
     file = path / RunFile.NETWORK if os.path.isdir(path) else path
     if os.path.isfile(file) and file.suffix == ONNX and not onnx:
         raise InputError(

@@ -12,6 +12,7 @@ from rapdarts.config.experiment import Experiment
 from rapdarts.config.resolve import experiment_of_run
 from rapdarts.config.resources import show
 from rapdarts.deploy.blueprint import DerivedBlueprint
+from rapdarts.deploy.lookup import ONNX
 from rapdarts.deploy.model_file import TrainedFile
 from rapdarts.deploy.space_lookup import named_space
 from rapdarts.errors import DamagedError, InputError, plural
@@ -68,13 +69,13 @@ def _object(path: Path) -> dict[str, Any]:
 
 def card(trained: TrainedFile, history: History, name: str, size: int, licence: str = "") -> str:
     """Return the model card, in Markdown, for a trained network exported as the file `name` of `size` bytes."""
-    image = "x".join(map(str, trained.blueprint.image))
+    image, onnx = "x".join(map(str, trained.blueprint.image)), name.endswith(ONNX)
     head = ["---", "library_name: rapdarts", "pipeline_tag: image-classification"]
     head += [f"license: {json.dumps(licence)}"] if licence else []
     rows = {
         "network": _plain(what(trained)),
-        "file": f"{_plain(name)}, {size:,} bytes: weights in the safetensors format; the metadata hold everything needed to use them",
-        "input": f"{image} pixels in 0..1; the network below subtracts each channel's mean ({_numbers(trained.mean)})"
+        "file": f"{_plain(name)}, {size:,} bytes: {CONTENT[onnx]}",
+        "input": f"{image} pixels in 0..1; the network{'' if onnx else ' below'} subtracts each channel's mean ({_numbers(trained.mean)})"
         f" and divides by its standard deviation ({_numbers(trained.std)})",
         "output": f"logits of {len(trained.class_names)} classes: {_plain(', '.join(trained.class_names))}",
         **_trained_on(history),
@@ -91,10 +92,17 @@ def card(trained: TrainedFile, history: History, name: str, size: int, licence: 
             *table,
             "",
             *_cells(trained),
-            *_use(trained, name),
+            *(_use_onnx(trained, name) if onnx else _use(trained, name)),
             *_limits(history, licence),
         ]
     )
+
+
+CONTENT = {
+    False: "weights in the safetensors format; the metadata hold everything needed to use them",
+    True: "a program for ONNX Runtime and other readers of ONNX, which needs no rapdarts",
+}
+"""Content of a file of weights (False) and of an ONNX file (True), in words."""
 
 
 def what(trained: TrainedFile) -> str:
@@ -170,6 +178,27 @@ def _use(trained: TrainedFile, name: str) -> list[str]:
         "```",
         "",
         f"Written by rapdarts {__version__}; `rapdarts export` also writes files for ONNX, torch.export and ExecuTorch.",
+        "",
+    ]
+
+
+def _use_onnx(trained: TrainedFile, name: str) -> list[str]:
+    shape = ", ".join(map(str, trained.blueprint.image))
+    return [
+        "## Use",
+        "",
+        "```python",
+        "import numpy as np",
+        "import onnxruntime",
+        "",
+        f"session = onnxruntime.InferenceSession({json.dumps(name)})  # pixels in 0..1 to logits",
+        f"classes = {json.dumps(list(trained.class_names), ensure_ascii=False)}",
+        f"pixels = np.random.rand(1, {shape}).astype(np.float32)",
+        "(logits,) = session.run(None, {session.get_inputs()[0].name: pixels})",
+        "print(classes[logits.argmax()])",
+        "```",
+        "",
+        f"Written by rapdarts {__version__}.",
         "",
     ]
 

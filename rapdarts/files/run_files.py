@@ -59,6 +59,11 @@ def begun(folder: Path) -> bool:
     return (folder / RunFile.CONFIG).exists() and (saved or (record.exists() and record.stat().st_size > 0))
 
 
+def part_of(path: Path, step: str) -> Path:
+    """Return the folder of a step of `rapdarts find`, such as search or network, if `path` is the folder of such a run; else `path`."""
+    return path / step if (path / RunFile.PLAN).is_file() and (path / step).is_dir() else path
+
+
 def run_of(path: Path) -> Path | None:
     """Return the folder of the run that wrote the trained network `path`, into it or into trained/NUMBER; None if there is none."""
     folders = [path.parent]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from rapdarts.architecture.reading import read_genotype
@@ -107,15 +108,15 @@ def find(
     With `random` cells, they are selected, trained and tested alike, and so is the `reference` network. Returns the results of all
     steps, by name. Raises as the steps do, and Preempted if a signal stops the run.
     """
-    results = {"search": work.step("search", lambda *place: _search(work, *place))}
+    results = {"search": work.step("search", partial(_search, work))}
     cells = best_cells(work, plan.rounds[0].networks)
     results |= trained_best(work, cells, plan.rounds, "")
-    results["export"] = work.step("export", lambda launch, screen: _export(work))
+    results["export"] = work.step("export", partial(_export, work))
     if random:
         results |= trained_best(work, random, plan.random, "random/")
     if reference is not None:
         found = Found(reference.reference, reference.reference, reference=reference.reference)
-        results["reference"] = work.step("reference", lambda *place: _retrain(work, found, None, *place))
+        results["reference"] = work.step("reference", partial(_retrain, work, found, None))
     return results
 
 
@@ -143,18 +144,22 @@ def trained_best(work: Work, cells: Sequence[RankingEntry], rounds: Sequence[Rou
     winner, space = cells[0].genotype, cells[0].space
     for number, one in enumerate(rounds, 1):
         name, entries = f"{prefix}rank-{number}", cells[: one.networks]
-        results[name] = work.step(name, lambda *place, one=one, entries=entries: _rank(work, entries, one, *place))
+        results[name] = work.step(name, partial(_rank, work, entries, one.epochs, number))
         by_line = {entry.genotype.line: entry for entry in entries}
         cells = [by_line[network["genotype"]] for network in results[name]["networks"] if not network["diverged"]]
         winner = read_genotype(work.run.folder / name / RunFile.BEST_GENOTYPE)
     name = f"{prefix}network"
     found = Found("the winner", str(work.run.folder / name), replace(winner, space=space.name))
-    results[name] = work.step(name, lambda *place: _retrain(work, found, space, *place))
+    results[name] = work.step(name, partial(_retrain, work, found, space))
     return results
 
 
-def _rank(work: Work, entries: Sequence[RankingEntry], one: Round, launch: Launch, screen: Screen) -> dict[str, Any]:
-    config = replace(work.config, rank=replace(work.config.rank, count=len(entries), epochs=one.epochs))
+def _rank(
+    work: Work, entries: Sequence[RankingEntry], epochs: int, number: int, launch: Launch, screen: Screen
+) -> dict[str, Any]:
+    """Rank cells in the round of this number; every round has a seed of its own, so that even as short a training tells something new."""
+    seed = (work.config.seed + number - 1) % 2**32
+    config = replace(work.config, seed=seed, rank=replace(work.config.rank, count=len(entries), epochs=epochs))
     return launching.run_ranking(config, entries, work.data, launch, work.config.data.called, work.given, screen).report
 
 
@@ -167,7 +172,7 @@ def _retrain(work: Work, found: Found, space: SearchSpace | None, launch: Launch
     return {**trained.report, "quality": quality}
 
 
-def _export(work: Work) -> dict[str, Any]:
+def _export(work: Work, _launch: Launch, _screen: Screen) -> dict[str, Any]:
     """Write the trained network as an ONNX file with its model card, next to its weights."""
     folder = work.run.folder / "network"
     options = ExportConfig(to="onnx", out=str(folder / "network.onnx"))

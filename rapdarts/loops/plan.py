@@ -112,7 +112,8 @@ def plan_of(config: Experiment, sizes: Sizes, effort: float) -> Plan:
     halvings = min(max(HALVINGS + math.floor(math.log2(effort)), 1), MOST_HALVINGS)
     first = max(1, round(effort * whole / 2**halvings), math.ceil(LEAST_STEPS / sizes.rank_steps))
     longest = max(1, round(effort * whole))
-    return Plan(effort, search.replicas, epochs, warmup, tuple(halving(2**halvings, first, longest)), longest)
+    rounds = tuple(halving(2**halvings, first, max(first, longest)))
+    return Plan(effort, search.replicas, epochs, warmup, rounds, longest)
 
 
 def halving(networks: int, epochs: int, longest: int) -> Iterator[Round]:
@@ -186,17 +187,18 @@ def with_random(plan: Plan, sizes: Sizes, pace: Pace, most: int) -> Plan:
     The first round is as short as the plan's own; the last one is lengthened or shortened by what the others leave over.
     """
     target, first = compute_of_search(plan, sizes, pace), plan.rounds[0].epochs
+    longest = max(first, plan.retrain_epochs)
     epoch = sizes.rank_steps * pace.train
 
     def filled(networks: int) -> tuple[Round, ...]:
-        *before, last = halving(networks, first, plan.retrain_epochs)
+        *before, last = halving(networks, first, longest)
         left = target - compute(before, sizes, pace)
         return *before, replace(last, epochs=max(1, round(left / (last.networks * epoch))))
 
     def strangeness(rounds: tuple[Round, ...]) -> tuple[bool, float]:
         """Return whether the time is off by more than TOLERANCE, and how much longer or shorter the last round is than a halving's."""
         off = abs(compute(rounds, sizes, pace) / target - 1)
-        usual = [*halving(rounds[0].networks, first, plan.retrain_epochs)][-1].epochs
+        usual = [*halving(rounds[0].networks, first, longest)][-1].epochs
         return off > TOLERANCE, abs(math.log(rounds[-1].epochs / usual)) + off
 
     return replace(plan, random=min((filled(networks) for networks in range(2, max(2, most) + 1)), key=strangeness))

@@ -17,7 +17,7 @@ from rapdarts.data.dataset import DataSet
 from rapdarts.deploy.lookup import find_network
 from rapdarts.deploy.space_lookup import Space, space_for
 from rapdarts.errors import InputError, shorten
-from rapdarts.files.run_files import RunFile
+from rapdarts.files.run_files import RunFile, part_of
 from rapdarts.loops.finished_search import finished_search, settings_of_run
 from rapdarts.loops.rank import RankingEntry, choose_entries
 from rapdarts.loops.ranking_settings import searches
@@ -36,8 +36,8 @@ def entries_of(
     runs = searches(targets)
     found: list[RankingEntry] = []
     for target in targets:
-        if not isinstance(target, Genotype) and Path(target) in runs:
-            found += _of_search(Path(target), config, data, space)
+        if not isinstance(target, Genotype) and part_of(Path(target), "search") in runs:
+            found += _of_search(part_of(Path(target), "search"), config, data, space)
         else:
             found.append(_named(target, space))
     options = DeriveConfig(hardware=config.search.hardware if own_hardware else "")

@@ -14,7 +14,7 @@ from rapdarts.config.key_values import get, keys
 from rapdarts.config.presets import RECIPES
 from rapdarts.config.resolve import Pairs, keys_given_in
 from rapdarts.errors import InputError, shorten
-from rapdarts.files.run_files import RunFile
+from rapdarts.files.run_files import RunFile, part_of
 
 COUNTS = ("search.precision", "search.hardware")
 """Keys of a search that set how costs are counted; they also apply to a ranking."""
@@ -37,9 +37,8 @@ def experiment_of_ranking(folder: Path, pairs: Pairs) -> tuple[Experiment, bool]
 
 def searches(targets: Sequence[str | Genotype]) -> list[Path]:
     """Return the targets that are folders of finished searches. Raises InputError if there are none."""
-    runs = [
-        Path(one) for one in targets if not isinstance(one, Genotype) and os.path.isfile(Path(one) / RunFile.ALPHAS)
-    ]
+    folders = [part_of(Path(one), "search") for one in targets if not isinstance(one, Genotype)]
+    runs = [folder for folder in folders if os.path.isfile(folder / RunFile.ALPHAS)]
     if not targets:
         raise InputError("rapdarts rank needs the folder of a finished search; name at least one.")
     if not runs:

@@ -70,7 +70,9 @@ def describe_export(values: Mapping[str, Any]) -> str:
     """Format the result of `rapdarts export` for a trained network, with its difference from PyTorch."""
     size = f"written to {values['file']} ({values['bytes']:,} bytes)"
     if "card" in values:
-        return f"{size} and {values['card']}"
+        size += f" and {values['card']}"
+    if "compared_on" not in values:  # a copy of the weights
+        return size
     lines = [
         f"logits differ from PyTorch's by at most {values['largest_difference']:.2g} (the largest logit is"
         f" {values['largest_logit']:.3g}), on {values['compared_on']}",

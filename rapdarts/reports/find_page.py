@@ -44,9 +44,10 @@ def difference(other: Mapping[str, Any]) -> str:
     """Return how much better the network found is than another one on the same images, with interval and McNemar's p."""
     found = other["compared"]
     low, high = (100 * limit for limit in found["interval"])
+    points = 100 * found["difference"]
     return (
-        f"the network found is {100 * found['difference']:+.2f} points better on the same {found['n']:,} images (95 % interval"
-        f" {low:+.2f} to {high:+.2f}, McNemar p = {found['p']:.2g})"
+        f"the network found is {abs(points):.2f} points {'worse' if points < 0 else 'better'} on the same {found['n']:,} images (95 %"
+        f" interval of the difference {low:+.2f} to {high:+.2f}, McNemar p = {found['p']:.2g})"
     )
 
 

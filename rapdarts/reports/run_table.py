@@ -100,7 +100,7 @@ def _outcome(verb: str, result: dict[str, Any]) -> tuple[str, str, str, str, str
     A search has no accuracy. A random baseline has a range of costs. A ranking has the accuracy of its best network on
     held-out training images.
     """
-    if verb not in ("search", "retrain", "random", "rank"):
+    if verb not in ("find", "search", "retrain", "random", "rank"):
         raise ValueError(f"there is no command {verb!r}")
     if verb == "search":
         costs = result["counted"]
@@ -111,7 +111,7 @@ def _outcome(verb: str, result: dict[str, Any]) -> tuple[str, str, str, str, str
         interval = accuracy_interval(first.get("accuracies", [share]), n)
         accuracy = f"on held-out training images: {percent(share, interval)}"
         return f"{verb}, best of {result['count']}", f"{costs['params']:,}", f"{costs['macs']:,}", accuracy, f"{n:,}"
-    if verb == "retrain":
+    if verb in ("find", "retrain"):
         costs, share, n = result["costs"], result["test_accuracy"], result["n"]
         what = f"{verb} {result['network']}" if "network" in result else verb
         return what, f"{costs['params']:,}", f"{costs['macs']:,}", percent(share, wilson(share, n)), f"{n:,}"

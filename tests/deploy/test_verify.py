@@ -374,6 +374,21 @@ def test_safetensors_export_copies_the_weights_and_writes_a_card(
     assert names == sorted(deployed(read_trained(file)).network.state_dict())  # type: ignore[union-attr, operator]
 
 
+@pytest.mark.parametrize("precision", [32, 8])
+def test_an_onnx_file_has_a_card_whose_example_needs_no_rapdarts(
+    precision: int, run: Path, tmp_path: Path, values: Values
+) -> None:
+    reported = values(run, "to=onnx", f"precision={precision}", f"out={tmp_path / 'net.onnx'}")
+    card = Path(reported["card"]).read_text(encoding="utf-8")
+    result = reported if precision == 8 else json.loads((run / "result.json").read_text())
+    accuracy = percent(result["test_accuracy"], result["interval"], " over test sets of n = 600 images")
+    assert f"| test accuracy | {accuracy} |" in card
+    assert f"| file | net.onnx, {reported['bytes']:,} bytes: a program for ONNX Runtime" in card
+    assert "rapdarts.load" not in card and "safetensors" not in card
+    script = "import sys\nsys.modules['rapdarts'] = sys.modules['torch'] = None\n" + snippet(card)
+    assert process(script, cwd=tmp_path).strip() in set("0123456789")
+
+
 def test_the_card_reports_what_is_unknown(run: Path, lenet: Path, tmp_path: Path, values: Values) -> None:
     alone = copy(run / "network.safetensors", tmp_path / "alone.safetensors")
     card = Path(values(alone, "to=safetensors", f"out={tmp_path / 'x.safetensors'}")["card"]).read_text()
