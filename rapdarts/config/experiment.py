@@ -123,17 +123,6 @@ class BudgetConfig(make_dataclass("Budgets", budget_knobs(), frozen=True)):  # t
 
 
 @dataclass(frozen=True)
-class HardwareConfig:
-    """Energies of arithmetic and memory reads, from the file `search.hardware`; the defaults: 45 nm at 0.9 V (Horowitz, ISSCC 2014)."""
-
-    name: str = knob("horowitz_45nm", "name of the hardware")
-    mac_8: float = knob(0.23, "int8 multiply and add", "pJ", above=0, high=1e12)
-    mac_16: float = knob(1.5, "fp16 multiply and add", "pJ", above=0, high=1e12)
-    mac_32: float = knob(4.6, "fp32 multiply and add", "pJ", above=0, high=1e12)
-    dram_32: float = knob(640.0, "reading 32 bits from DRAM", "pJ", above=0, high=1e12)
-
-
-@dataclass(frozen=True)
 class RandomConfig:
     """The random baseline: genotypes drawn under the constraints of a search and trained with the retraining recipe."""
 
