@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rapdarts.config.key_values import knob
+from rapdarts.config.relaxation import RELAXATIONS, RelaxationConfig
 from rapdarts.config.resources import RESOURCES
 from rapdarts.errors import InputError, shorten
 
@@ -188,6 +189,10 @@ class SearchConfig:
     alpha_weight_decay: float = knob(1e-3, "weight decay of the architecture parameters", low=0, high=1)
     alpha_clip: float = knob(5.0, "largest gradient norm of the architecture parameters; 0: no limit", low=0, high=1e6)
     alpha_init: float = knob(1e-3, "standard deviation of the initial architecture parameters", low=0, high=100)
+    relaxation: str = knob(
+        "softmax", "how alpha becomes mixing weights; docs/search.md compares the methods", choices=RELAXATIONS
+    )
+    relax: RelaxationConfig = field(default_factory=RelaxationConfig)
     supernet: str = knob(
         "batched",
         "how the supernet is computed; batched: all edges from a state at once; plain: one edge at a time, as a reference",

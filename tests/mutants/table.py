@@ -145,8 +145,8 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
         ),
         (
             "alpha is not clipped",
-            "zip(task, price, strict=True)], settings.alpha_clip)",
-            "zip(task, price, strict=True)], 0.0)",
+            "architecture.regularized(slopes), settings.alpha_clip)",
+            "architecture.regularized(slopes), 0.0)",
             FIRST,
         ),
         (
@@ -480,13 +480,15 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             SECOND,
         ),
     ],
-    "strategy/relaxation.py": [
+    "strategy/relaxations/softmax.py": [
         (
             "dropped candidates keep a weight",
-            "self.alpha.masked_fill(~self.mask, -torch.inf), -1)",
-            "self.alpha, -1)",
+            "alpha.masked_fill(~mask, -torch.inf), -1)",
+            "alpha, -1)",
             "tests/strategy/test_relaxation.py::test_closed_candidates_have_no_weight_and_no_gradient",
         ),
+    ],
+    "strategy/relaxation.py": [
         (
             "edge weights are not normalised per node",
             "torch.softmax(beta, -1) for beta",

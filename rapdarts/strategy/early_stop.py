@@ -1,0 +1,61 @@
+"""Early stopping of a search by the curvature of its loss in alpha."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ITERATIONS, STEP = 20, 0.05
+"""Number of steps of the power iteration, and length of the steps in alpha whose gradients it compares."""
+
+
+def dominant_eigenvalue(gradient: Callable[[Tensor], Tensor], alpha: Tensor, start: Tensor) -> float:
+    """Return the eigenvalue of largest magnitude of the Hessian of a loss at `alpha`, by power iteration from `start`.
+
+    `gradient` maps a tensor like `alpha` to the loss's gradient there. The products with the Hessian are central differences
+    of it, which, unlike a second backward pass, work with every kernel of the supernet.
+    """
+    vector = start / start.norm().clamp_min(1e-12)
+    value = torch.zeros((), device=alpha.device)
+    for _ in range(ITERATIONS):
+        product = (gradient(alpha + STEP * vector) - gradient(alpha - STEP * vector)) / (2 * STEP)
+        value = (vector * product).sum()
+        vector = product / product.norm().clamp_min(1e-12)
+    return value.item()
+
+
+class EarlyStop:
+    """Stop of a stage before its alphas collapse (Zela et al. 2020, section 4.3).
+
+    With m(i) the mean of the dominant eigenvalue over the last `window` epochs, the search stops after epoch i if
+    m(i - window) / m(i) < `ratio`, and returns the alphas of epoch i - window.
+    """
+
+    def __init__(self, ratio: float, window: int) -> None:
+        self.ratio, self.window = ratio, window
+        self.values: list[float] = []
+        self.states: list[dict[str, Tensor]] = []
+        self.stopped = False
+
+    def observe(self, value: float, architecture: torch.nn.Module) -> bool:
+        """Return whether to stop after an epoch with this eigenvalue; if so, restore the parameters to return."""
+        self.values.append(value)
+        copied = {name: parameter.clone() for name, parameter in architecture.state_dict().items()}
+        self.states = [*self.states, copied][-self.window - 1 :]
+        if len(self.values) < 2 * self.window:
+            return False
+        before, now = (np.mean(part) for part in np.split(np.array(self.values[-2 * self.window :]), 2))
+        self.stopped = bool(before < self.ratio * now)
+        if self.stopped:
+            architecture.load_state_dict(self.states[0])
+        return self.stopped
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": list(self.values), "states": list(self.states), "stopped": self.stopped}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.values, self.states, self.stopped = list(state["values"]), list(state["states"]), state["stopped"]
