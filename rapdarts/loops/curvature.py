@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
+from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
 from rapdarts.strategy.early_stop import dominant_eigenvalue
@@ -17,29 +17,34 @@ from rapdarts.training.optimizer import frozen
 
 
 def curvature(
-    supernet: Supernet | BatchedSupernet,
-    architecture: Architecture,
-    batch: tuple[Tensor, Tensor],
-    seed: int,
-    balance: Tensor | None = None,
+    supernet: Supernet, architecture: Architecture, batch: tuple[Tensor, Tensor], balance: Tensor | None = None
 ) -> float:
     """Return the dominant eigenvalue of the Hessian of the search loss in alpha, at the expected mixing weights.
 
-    `batch` holds images (n, c, h, w) and labels (n,) of the search half; `seed` determines the dropout masks, which are the
-    same in all evaluations, and the start of the power iteration. The supernet's running statistics do not change.
+    `batch` holds images (n, c, h, w) and labels (n,) of the search half. Updates the running statistics of the supernet.
     """
-    (images, labels), fixed = batch, architecture.expected().detach()
-    buffers = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
+    images, labels = batch
+    alpha = architecture.alpha.detach().clone().requires_grad_()
+    mixing = replace(architecture.expected().detach(), weights=architecture.expected(alpha).weights)
+    with frozen(supernet):
+        loss = mean_loss(supernet(images, mixing), labels, balance)
+        (slope,) = torch.autograd.grad(loss, alpha, create_graph=True)
 
-    def gradient(alpha: Tensor) -> Tensor:
-        alpha = alpha.detach().requires_grad_()
-        torch.manual_seed(seed)
-        mixing = replace(fixed, weights=architecture.expected(alpha).weights)
-        with frozen(supernet):
-            logits = functional_call(supernet, buffers, (images, mixing))
-            (slope,) = torch.autograd.grad(mean_loss(logits, labels, balance), [alpha])
-        return slope
+    def product(vector: Tensor) -> Tensor:
+        return torch.autograd.grad(slope, alpha, vector, retain_graph=True)[0]
 
-    alpha = architecture.alpha.detach()
-    start = torch.randn(alpha.shape, generator=torch.Generator().manual_seed(seed)).to(alpha)
-    return dominant_eigenvalue(gradient, alpha, start * architecture.mask)
+    start = torch.randn(alpha.shape, generator=torch.Generator().manual_seed(0)).to(alpha)
+    return dominant_eigenvalue(product, start * architecture.mask)
+
+
+def plain_copy(
+    supernet: Supernet | BatchedSupernet, space: SearchSpace, skeleton: Skeleton, partial: int = 1
+) -> Supernet:
+    """Return a plain supernet with the weights of `supernet`, but without dropout.
+
+    Second derivatives need it: the operations of the batched supernet have first derivatives only.
+    """
+    state = supernet.plain_state() if isinstance(supernet, BatchedSupernet) else supernet.state_dict()
+    plain = Supernet(space, skeleton, partial).to(next(supernet.parameters()))
+    plain.load_state_dict(state, strict=False)
+    return plain

@@ -23,7 +23,7 @@ from rapdarts.data.randomness import key
 from rapdarts.deploy import skeletons
 from rapdarts.errors import InputError
 from rapdarts.files.run_files import RunFile
-from rapdarts.loops.curvature import curvature
+from rapdarts.loops.curvature import curvature, plain_copy
 from rapdarts.loops.search_record import certainty, cost_facts, heat_map, norm, observed, shown
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.layers import remarks_on_pools
@@ -122,16 +122,20 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
         for train_batch, search_batch in run.batches(halves):
             run.meter.add_all(alternate(*train_batch, *search_batch, epoch >= settings.warmup_epochs))
 
-        bent: dict[str, float] = {}
+        curve: dict[str, float] = {}
         if stop.ratio and epoch >= settings.warmup_epochs:
-            seed = key(config.seed, "curvature", stage.number, epoch)
-            bent["eigenvalue"] = curvature(supernet, architecture, next(halves.epoch(epoch))[1], seed, balance)
-            if stop.observe(bent["eigenvalue"], architecture):
+            plain = plain_copy(
+                supernet, space, skeletons.of_supernet(config, data, stage.layers), settings.partial_channels
+            )
+            curve["eigenvalue"] = curvature(plain, architecture, next(halves.epoch(epoch))[1], balance)
+            if stop.observe(curve["eigenvalue"], architecture):
                 run.screen.say(f"{what} stops, because the curvature rose; alpha is that of {stop.window} epochs ago")
 
         # Record the expected costs of the mixture, and the costs of the genotype that would be derived now without budgets.
         realised = table.exact(discretize(space, mixing_weights(architecture), rule.max_skips))
-        facts = cost_facts(architecture, penalty, realised, run) | certainty(space, architecture) | replica.facts | bent
+        facts = (
+            cost_facts(architecture, penalty, realised, run) | certainty(space, architecture) | replica.facts | curve
+        )
         run.log(shown(rule.limits), lr=lr, skip_dropout=rate, **facts)
         if epoch >= settings.warmup_epochs:
             penalty.adjust(realised)

@@ -9,22 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ITERATIONS, STEP = 20, 0.05
-"""Number of steps of the power iteration, and length of the steps in alpha whose gradients it compares."""
+ITERATIONS = 20
+"""Number of steps of the power iteration."""
 
 
-def dominant_eigenvalue(gradient: Callable[[Tensor], Tensor], alpha: Tensor, start: Tensor) -> float:
-    """Return the eigenvalue of largest magnitude of the Hessian of a loss at `alpha`, by power iteration from `start`.
+def dominant_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor) -> float:
+    """Return the eigenvalue of largest magnitude of a symmetric matrix, by power iteration.
 
-    `gradient` maps a tensor like `alpha` to the loss's gradient there. The products with the Hessian are central differences
-    of it, which, unlike a second backward pass, work with every kernel of the supernet.
+    `product` multiplies the matrix by a vector, a tensor of the shape of `start`.
     """
-    vector = start / start.norm().clamp_min(1e-12)
-    value = torch.zeros((), device=alpha.device)
+    vector, value = start / start.norm(), torch.zeros(())
     for _ in range(ITERATIONS):
-        product = (gradient(alpha + STEP * vector) - gradient(alpha - STEP * vector)) / (2 * STEP)
-        value = (vector * product).sum()
-        vector = product / product.norm().clamp_min(1e-12)
+        image = product(vector)
+        value = (vector * image).sum()
+        vector = image / image.norm().clamp_min(1e-12)
     return value.item()
 
 

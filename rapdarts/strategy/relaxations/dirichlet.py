@@ -32,7 +32,7 @@ class Dirichlet(Relaxation):
 
         If G is a gamma variate of shape c + 1 and U is uniform, G * U^(1/c) has shape c (Marsaglia and Tsang 2000, section 6).
         """
-        shape = _concentration(alpha)
+        shape = _concentration(alpha.masked_fill(~mask, 0.0))  # a closed alpha must not change what is drawn next
         above = Gamma(shape + 1, torch.ones_like(shape), validate_args=False).rsample()
         logarithms = above.log() + torch.log1p(-torch.rand_like(shape)) / shape
         return torch.softmax(logarithms.masked_fill(~mask, -torch.inf), -1)
