@@ -34,7 +34,7 @@ class RelaxationConfig:
     )
     beta_decay: float = knob(
         0.0,
-        "softmax and gumbel: weight of the Beta-Decay regularizer in the last epoch of a stage, such as 50; it rises linearly from 0"
+        "softmax and gumbel: weight of the Beta-Decay regulariser in the last epoch of a stage, such as 50; it rises linearly from 0"
         " (Ye et al. 2022); 0: off",
         "nats",
         low=0,

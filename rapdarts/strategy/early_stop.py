@@ -27,7 +27,7 @@ def dominant_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor) -> f
 
 
 class EarlyStop:
-    """Stop of a stage before its alphas collapse (Zela et al. 2020, section 4.3).
+    """Stop of a stage before its alphas collapse (RobustDARTS: Zela et al. 2020, section 4).
 
     With m(i) the mean of the dominant eigenvalue over the last `window` epochs, the search stops after epoch i if
     m(i - window) / m(i) < `ratio`, and returns the alphas of epoch i - window.

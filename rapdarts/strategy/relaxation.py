@@ -51,7 +51,7 @@ class Architecture(nn.Module):
         return Mixing(self.relaxation.expected(alpha, self.mask), self._edges())
 
     def regularized(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return gradients, one for each parameter, plus those of the relaxation's regularizer, if it has one."""
+        """Return gradients, one for each parameter, plus those of the relaxation's regulariser, if it has one."""
         loss = self.relaxation.regularizer(self.alpha, self.mask)
         if loss is None:
             return gradients

@@ -43,7 +43,7 @@ def check_relaxation(settings: SearchConfig, space: SearchSpace) -> None:
         )
     if relax.beta_decay and not RELAXATIONS[name].is_softmax:
         raise InputError(
-            f"search.relax.beta_decay regularizes a softmax of alpha, but search.relaxation={name} has none; set it to 0."
+            f"search.relax.beta_decay regularises a softmax of alpha, but search.relaxation={name} has none; set it to 0."
         )
     if name == "sigmoid" and space.derive_none and NONE in space.primitives:
         raise InputError(

@@ -9,11 +9,12 @@ from rapdarts.strategy.relaxations.base import Extended, Relaxation
 
 
 class AuxiliarySkip(Extended):
-    """A relaxation with an auxiliary skip, of a weight that falls linearly to 0 (DARTS-: Chu et al. 2021, section 3.2).
+    """A relaxation with an auxiliary skip, of a weight that falls linearly to 0 (DARTS-: Chu et al. 2021).
 
-    A mixed operation computes weight * x + sum_o m_o * o(x). The auxiliary skip stabilises the training, so that the candidate
-    does not have to; it is in the training step only, not in the expected weights. It is computed by the candidate itself: it
-    is on the edges where that is open, and has its skip dropout and, at stride 2, its weights.
+    A mixed operation computes weight * x + sum_o m_o * o(x), with mixing weights m (kinds, edges, primitives). The auxiliary
+    skip stabilises the training, so that the candidate does not have to; it is in the training step only, not in the expected
+    weights. It is computed by the candidate itself: it is on the edges where that is open, and has its skip dropout and, at
+    stride 2, its weights.
     """
 
     weight: Tensor

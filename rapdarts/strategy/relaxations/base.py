@@ -48,7 +48,7 @@ class Relaxation(nn.Module, ABC):
 
 
 class Extended(Relaxation):
-    """A relaxation `inner` with an addition to one of its faces; abstract."""
+    """A relaxation `inner` with an addition to one of its faces; abstract. Alpha and weights are (kinds, edges, primitives)."""
 
     def __init__(self, inner: Relaxation) -> None:
         super().__init__(inner.settings)

@@ -1,4 +1,4 @@
-"""The regularizer of beta-DARTS."""
+"""The regulariser of beta-DARTS."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from rapdarts.strategy.relaxations.base import Extended, Relaxation
 
 
 class BetaDecay(Extended):
-    """A relaxation with the Beta-Decay regularizer (Ye et al. 2022, section 3.2).
+    """A relaxation with the Beta-Decay regulariser (beta-DARTS: Ye et al. 2022).
 
-    It adds weight * mean over edges of log(sum over the open candidates of exp(alpha)) to the loss for alpha. The weight rises
-    linearly from 0. Its gradient is weight / edges * softmax(alpha): the stronger a candidate, the more its alpha decays.
+    It adds weight * mean over edges of log(sum over the open candidates of exp(alpha)) to the loss for alpha, which is
+    (kinds, edges, primitives). The weight rises linearly from 0. The gradient is weight / edges * softmax(alpha): the stronger
+    a candidate, the more its alpha decays.
     """
 
     weight: Tensor

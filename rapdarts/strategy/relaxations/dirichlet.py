@@ -13,10 +13,12 @@ SMALLEST = 1e-3
 
 
 class Dirichlet(Relaxation):
-    """Mixing weights drawn from Dirichlet(elu(alpha) + 1), with pathwise gradients (DrNAS: Chen et al. 2021, section 2.2).
+    """Mixing weights drawn from Dirichlet(elu(alpha) + 1), with pathwise gradients (DrNAS: Chen et al. 2021).
+
+    There is a distribution for each edge; alpha is (kinds, edges, primitives).
 
     The expected weights are the mean of the distribution, c / sum(c) with the concentrations c = elu(alpha) + 1. By default,
-    DrNAS regularizes the L2 distance of alpha to 0, which is the uniform distribution; the weight decay of alpha
+    DrNAS regularises the L2 distance of alpha to 0, which is the uniform distribution; the weight decay of alpha
     (`search.alpha_weight_decay`) has this gradient, so there is no further term.
     """
 

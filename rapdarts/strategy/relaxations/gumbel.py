@@ -10,11 +10,11 @@ from rapdarts.strategy.relaxations.base import Relaxation
 
 
 class Gumbel(Relaxation):
-    """The Gumbel-softmax: softmax((alpha + g) / T) with Gumbel noise g and a temperature T that falls during a stage.
+    """The Gumbel-softmax: softmax((alpha + g) / T) with Gumbel noise g, both (kinds, edges, primitives), and a temperature T.
 
     With `straight_through`, the candidate with the largest alpha + g has weight 1 and the others 0, and the gradient is that
-    of the softmax (GDAS: Dong and Yang 2019, Eq. 3 and 4); without, the softmax itself is the sample (SNAS: Xie et al. 2019,
-    section 2.3). Both schedules are linear, as in GDAS. The candidate with the largest alpha + g is o with probability
+    of the softmax (GDAS: Dong and Yang 2019); without, the softmax itself is the sample (SNAS: Xie et al. 2019). The
+    temperature falls linearly during a stage, as in GDAS. The candidate with the largest alpha + g is o with probability
     softmax(alpha)_o (Gumbel 1954), so the expected weights are the softmax of alpha at every temperature.
     """
 

@@ -9,11 +9,9 @@ from rapdarts.strategy.relaxations.base import Relaxation
 
 
 class Sigmoid(Relaxation):
-    """An independent gate sigmoid(alpha) for each candidate (FairDARTS: Chu et al. 2020, section 3.2).
+    """An independent gate sigmoid(alpha) for each of (kinds, edges, primitives) (FairDARTS: Chu et al. 2020).
 
-    The zero-one loss -w * mean((sigmoid(alpha) - 1/2)^2) over the open candidates moves the gates to 0 or 1 (section 3.3,
-    with the squared distance).
-
+    Their zero-one loss, -zero_one * mean((sigmoid(alpha) - 1/2)^2) over the open candidates, moves the gates to 0 or 1.
     The gates of an edge do not sum to 1, and need not: price and derivation compare the gates of a node with each other.
     E[cost] draws a node's edges with probabilities proportional to the sums of their gates, and the primitive of an edge in
     proportion to its gate, so it does not change if all gates into a node shrink by the same factor.

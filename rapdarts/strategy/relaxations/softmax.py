@@ -9,7 +9,7 @@ from rapdarts.strategy.relaxations.base import Relaxation
 
 
 class Softmax(Relaxation):
-    """The softmax of alpha over the open candidates of an edge (Liu et al. 2019, Eq. 2)."""
+    """The softmax of alpha (kinds, edges, primitives) over the open candidates of an edge (Liu et al. 2019, Eq. 2)."""
 
     name = "softmax"
 
