@@ -21,7 +21,7 @@ from rapdarts.data.batches import Batches
 from rapdarts.data.dataset import DataSet, split
 from rapdarts.data.randomness import key
 from rapdarts.deploy import skeletons
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, plural
 from rapdarts.files.run_files import RunFile
 from rapdarts.loops.curvature import curvature, plain_copy
 from rapdarts.loops.search_record import certainty, cost_facts, heat_map, norm, observed, shown
@@ -129,7 +129,8 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
             )
             curve["eigenvalue"] = curvature(plain, architecture, next(halves.epoch(epoch))[1], balance)
             if stop.observe(curve["eigenvalue"], architecture):
-                run.screen.say(f"{what} stops, because the curvature rose; alpha is that of {stop.window} epochs ago")
+                ago = plural(stop.window, "epoch")
+                run.screen.say(f"{what} stops, because the curvature rose; alpha is that of {ago} before")
 
         # Record the expected costs of the mixture, and the costs of the genotype that would be derived now without budgets.
         realised = table.exact(discretize(space, mixing_weights(architecture), rule.max_skips))

@@ -6,7 +6,7 @@ import torch
 
 from rapdarts.architecture.space import NONE, SKIP, SearchSpace
 from rapdarts.config.experiment import SearchConfig
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, plural
 from rapdarts.strategy.relaxations.auxiliary_skip import AuxiliarySkip
 from rapdarts.strategy.relaxations.base import Relaxation
 from rapdarts.strategy.relaxations.beta_decay import BetaDecay
@@ -57,6 +57,6 @@ def check_relaxation(settings: SearchConfig, space: SearchSpace) -> None:
     left = settings.epochs - settings.warmup_epochs
     if relax.stop_ratio and left < 2 * relax.stop_window:
         raise InputError(
-            f"search.relax.stop_ratio compares two windows of {relax.stop_window} epochs, but a stage trains alpha for {left}; set"
+            f"search.relax.stop_ratio compares two windows of {plural(relax.stop_window, 'epoch')}, but a stage trains alpha for {left}; set"
             " a smaller search.relax.stop_window, or more search.epochs."
         )
