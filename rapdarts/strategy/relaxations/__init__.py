@@ -57,6 +57,6 @@ def check_relaxation(settings: SearchConfig, space: SearchSpace) -> None:
     left = settings.epochs - settings.warmup_epochs
     if relax.stop_ratio and left < 2 * relax.stop_window:
         raise InputError(
-            f"search.relax.stop_ratio compares two windows of {plural(relax.stop_window, 'epoch')}, but a stage trains alpha for {left}; set"
-            " a smaller search.relax.stop_window, or more search.epochs."
+            f"search.relax.stop_ratio compares two windows of {plural(relax.stop_window, 'epoch')}, but a stage trains alpha"
+            f" for {left}; set a smaller search.relax.stop_window, or more search.epochs."
         )
