@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rapdarts.api.own_space import with_own_resources
 from rapdarts.config import resolve
 from rapdarts.config.command_options import CountConfig, MeasureConfig
-from rapdarts.config.experiment import HardwareConfig
 from rapdarts.config.given import AnyPath, Settings, command_options
+from rapdarts.config.hardware import HardwareConfig
 from rapdarts.config.shapes import Inputs
 from rapdarts.deploy import lookup
 from rapdarts.deploy.lookup import Network

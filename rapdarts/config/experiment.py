@@ -12,6 +12,7 @@ from typing import Any
 
 from rapdarts.config.find_knobs import FindConfig
 from rapdarts.config.key_values import knob
+from rapdarts.config.relaxation import RELAXATIONS, RelaxationConfig
 from rapdarts.config.resources import RESOURCES
 from rapdarts.errors import InputError, shorten
 
@@ -124,17 +125,6 @@ class BudgetConfig(make_dataclass("Budgets", budget_knobs(), frozen=True)):  # t
 
 
 @dataclass(frozen=True)
-class HardwareConfig:
-    """Energies of arithmetic and memory reads, from the file `search.hardware`; the defaults: 45 nm at 0.9 V (Horowitz, ISSCC 2014)."""
-
-    name: str = knob("horowitz_45nm", "name of the hardware")
-    mac_8: float = knob(0.23, "int8 multiply and add", "pJ", above=0, high=1e12)
-    mac_16: float = knob(1.5, "fp16 multiply and add", "pJ", above=0, high=1e12)
-    mac_32: float = knob(4.6, "fp32 multiply and add", "pJ", above=0, high=1e12)
-    dram_32: float = knob(640.0, "reading 32 bits from DRAM", "pJ", above=0, high=1e12)
-
-
-@dataclass(frozen=True)
 class RandomConfig:
     """The random baseline: genotypes drawn under the constraints of a search and trained with the retraining recipe."""
 
@@ -200,6 +190,10 @@ class SearchConfig:
     alpha_weight_decay: float = knob(1e-3, "weight decay of the architecture parameters", low=0, high=1)
     alpha_clip: float = knob(5.0, "largest gradient norm of the architecture parameters; 0: no limit", low=0, high=1e6)
     alpha_init: float = knob(1e-3, "standard deviation of the initial architecture parameters", low=0, high=100)
+    relaxation: str = knob(
+        "softmax", "how alpha becomes mixing weights; docs/search.md compares the methods", choices=RELAXATIONS
+    )
+    relax: RelaxationConfig = field(default_factory=RelaxationConfig)
     supernet: str = knob(
         "batched",
         "how the supernet is computed; batched: all edges from a state at once; plain: one edge at a time, as a reference",

@@ -18,7 +18,7 @@ from torch import nn
 from rapdarts.architecture.genotype import Genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config import key_values
-from rapdarts.config.experiment import HardwareConfig
+from rapdarts.config.hardware import HardwareConfig
 from rapdarts.config.resources import RESOURCES
 from rapdarts.config.shapes import Inputs
 from rapdarts.cost.fast_shapes import parts_of

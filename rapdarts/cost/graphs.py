@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rapdarts.config.experiment import HardwareConfig
+from rapdarts.config.hardware import HardwareConfig
 from rapdarts.cost.layers import CONVENTIONS, NetworkCosts
 from rapdarts.cost.trace import Image
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from rapdarts.architecture.space import Skeleton
-from rapdarts.config.experiment import HardwareConfig
+from rapdarts.config.hardware import HardwareConfig
 from rapdarts.config.resources import RESOURCES
 from rapdarts.config.shapes import Inputs, each
 from rapdarts.cost.count import Counter, joules, not_counted, resources

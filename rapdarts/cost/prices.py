@@ -8,7 +8,8 @@ import torch
 
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.config import key_values
-from rapdarts.config.experiment import HardwareConfig, SearchConfig, budget_limits
+from rapdarts.config.experiment import SearchConfig, budget_limits
+from rapdarts.config.hardware import HardwareConfig
 from rapdarts.config.resources import RESOURCES
 from rapdarts.cost.count import Counter, additive, resources
 from rapdarts.cost.expected import PriceTable

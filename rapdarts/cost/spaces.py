@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rapdarts.architecture.genotype import random_genotype
 from rapdarts.architecture.space import SearchSpace, Skeleton
-from rapdarts.config.experiment import HardwareConfig
+from rapdarts.config.hardware import HardwareConfig
 from rapdarts.cost.count import additive, count, count_derived, params, resources
 from rapdarts.cost.expected import PriceTable
 from rapdarts.cost.own_resources import full_price_table

@@ -15,7 +15,8 @@ from torch import nn
 from rapdarts.architecture.genotype import Genotype, buildable
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.command_options import CountConfig
-from rapdarts.config.experiment import HardwareConfig, image_shape
+from rapdarts.config.experiment import image_shape
+from rapdarts.config.hardware import HardwareConfig
 from rapdarts.config.key_values import parse_settings
 from rapdarts.config.shapes import input_shapes
 from rapdarts.cost.count import Counter, count, deployment_of, not_counted, resources

@@ -207,7 +207,9 @@ def stage_footprint(config: Experiment, space: SearchSpace, data: DataSet, table
 
     It includes the weights, the state of the optimisers and the batches, but not the data set.
     """
-    settings = replace(config.search, amp="none")
+    # The tensors of a relaxation are small, and the gradient of a gamma variate cannot be computed without values.
+    settings = replace(config.search, amp="none", relaxation="softmax")
+    config = replace(config, search=replace(settings, amp=config.search.amp))
     with META:
         images, labels = torch.empty(BATCH, *data.image), torch.empty(BATCH, dtype=torch.int64)
         others = torch.empty_like(images), torch.empty_like(labels)

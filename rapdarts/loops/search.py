@@ -21,9 +21,10 @@ from rapdarts.data.batches import Batches
 from rapdarts.data.dataset import DataSet, split
 from rapdarts.data.randomness import key
 from rapdarts.deploy import skeletons
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, plural
 from rapdarts.files.run_files import RunFile
-from rapdarts.loops.search_record import certainty, cost_facts, heat_map, shown
+from rapdarts.loops.curvature import curvature, plain_copy
+from rapdarts.loops.search_record import certainty, cost_facts, heat_map, norm, observed, shown
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.layers import remarks_on_pools
 from rapdarts.networks.supernet import Supernet
@@ -32,8 +33,10 @@ from rapdarts.strategy.bilevel import unrolled_gradient
 from rapdarts.strategy.budgets import budgets_on, check_budgets, spent, widest
 from rapdarts.strategy.derive import Derivation, derive_jointly
 from rapdarts.strategy.discretize import discretize
+from rapdarts.strategy.early_stop import EarlyStop
 from rapdarts.strategy.progressive import prune
 from rapdarts.strategy.relaxation import Architecture, mixing_weights
+from rapdarts.strategy.relaxations import check_relaxation, relaxation_of
 from rapdarts.strategy.replicas import mean_weights, replica_seeds
 from rapdarts.strategy.rule import Rule, rule_of
 from rapdarts.training.class_weights import class_weights, mean_loss
@@ -100,12 +103,16 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
 
     learners: dict[str, Stateful] = {"supernet": supernet, "architecture": architecture, "sgd": sgd, "adam": adam}
     learners["penalty"] = penalty
+    stop = EarlyStop(settings.relax.stop_ratio, settings.relax.stop_window)
+    if stop.ratio:
+        learners["stop"] = stop
     carries, stream = ["architecture", "penalty"], (config.seed, stage.number)
     what, halves = (
         f"stage {stage.number + 1}/{len(settings.layers)}{replica.words}",
         replica.halves.of_stage(stage.number),
     )
-    for epoch in run.epochs(what, settings.epochs, halves.steps, learners, carries, stream):
+    for epoch in run.epochs(what, settings.epochs, halves.steps, learners, carries, stream, lambda: stop.stopped):
+        architecture.relaxation.begin(epoch / max(1, settings.epochs - 1))
         lr = cosine(epoch, settings.epochs, settings.lr, settings.lr_min)
         set_lr(sgd, lr)
         rate = skip_dropout(epoch, settings.epochs, settings.warmup_epochs, stage.dropout_rate)
@@ -115,13 +122,25 @@ def learn(replica: Replica, stage: Stage, data: DataSet, run: Run, table: PriceT
         for train_batch, search_batch in run.batches(halves):
             run.meter.add_all(alternate(*train_batch, *search_batch, epoch >= settings.warmup_epochs))
 
+        curve: dict[str, float] = {}
+        if stop.ratio and epoch >= settings.warmup_epochs:
+            plain = plain_copy(
+                supernet, space, skeletons.of_supernet(config, data, stage.layers), settings.partial_channels
+            )
+            curve["eigenvalue"] = curvature(plain, architecture, next(halves.epoch(epoch))[1], balance)
+            if stop.observe(curve["eigenvalue"], architecture):
+                ago = plural(stop.window, "epoch")
+                run.screen.say(f"{what} stops, because the curvature rose; alpha is that of {ago} before")
+
         # Record the expected costs of the mixture, and the costs of the genotype that would be derived now without budgets.
         realised = table.exact(discretize(space, mixing_weights(architecture), rule.max_skips))
-        facts = cost_facts(architecture, penalty, realised, run) | certainty(space, architecture) | replica.facts
+        facts = (
+            cost_facts(architecture, penalty, realised, run) | certainty(space, architecture) | replica.facts | curve
+        )
         run.log(shown(rule.limits), lr=lr, skip_dropout=rate, **facts)
         if epoch >= settings.warmup_epochs:
             penalty.adjust(realised)
-        run.picture(f"alpha{replica.words}", heat_map(architecture().joint))
+        run.picture(f"alpha{replica.words}", heat_map(architecture.expected().joint))
     return architecture
 
 
@@ -200,9 +219,10 @@ def alternation(
                     loss = mean_loss(logits, search_labels, balance)
                 task = torch.autograd.grad(loss, alpha)
                 facts |= observed("search", loss, logits, search_labels)
-            price = torch.autograd.grad(penalty(architecture()), alpha)
+            price = torch.autograd.grad(penalty(architecture.expected()), alpha)
             facts["task_gradient"], facts["price_gradient"] = (norm(task), 1), (norm(price), 1)
-            optimizer_step(adam, alpha, [t + p for t, p in zip(task, price, strict=True)], settings.alpha_clip)
+            slopes = [t + p for t, p in zip(task, price, strict=True)]
+            optimizer_step(adam, alpha, architecture.regularized(slopes), settings.alpha_clip)
 
         # Weights: one step on the training half.
         with autocast(settings.amp, images):
@@ -259,7 +279,8 @@ def build_stage(
     plain = Supernet(space, skeleton, settings.partial_channels)
     supernet = to_device(plain if settings.supernet == "plain" else BatchedSupernet(plain), device)
     supernet.checkpoint = settings.checkpoint
-    architecture = Architecture(space, settings.alpha_init, settings.partial_channels > 1).to(device)
+    relaxation = relaxation_of(settings, space)
+    architecture = Architecture(space, settings.alpha_init, settings.partial_channels > 1, relaxation).to(device)
     sgd = sgd_for(supernet, settings.lr, settings.momentum, settings.weight_decay)
     adam = torch.optim.Adam(
         architecture.named_parameters(),
@@ -290,13 +311,14 @@ def priced(config: Experiment, space: SearchSpace, data: DataSet, latency: Laten
 
 
 def check_stages(settings: SearchConfig, space: SearchSpace) -> None:
-    """Raise InputError if the stages do not fit the space."""
+    """Raise InputError if the stages, or the relaxation, do not fit the space."""
     for layers in settings.layers:
         Skeleton(layers, settings.channels, (3, 32, 32), 10).cells(space)  # raises for too few layers, for any image
     if settings.unrolled and settings.amp != "none":
         raise InputError(
             "search.unrolled=true computes differences that are too small for bfloat16; add search.amp=none."
         )
+    check_relaxation(settings, space)
     left = len(space.primitives)
     if settings.candidates[0] not in (0, left):
         raise InputError(
@@ -372,17 +394,3 @@ class SearchBatches:
             for batch in self.search.epoch(epoch, start):
                 yield batch
                 step += 1
-
-
-def observed(half: str, loss: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Sum]:
-    """Return the loss and accuracy of a batch from one half, as sums over its images.
-
-    `loss` is a scalar, `logits` are (n, classes), `labels` are (n,).
-    """
-    correct = (logits.argmax(1) == labels).sum()
-    return {f"{half}_loss": (loss.detach() * len(labels), len(labels)), f"{half}_accuracy": (correct, len(labels))}
-
-
-def norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Return the joint Euclidean norm, a scalar, of tensors of any shapes."""
-    return torch.stack([gradient.norm() for gradient in gradients]).norm()

@@ -21,6 +21,7 @@ from rapdarts.strategy.agreement import entropy, margin
 from rapdarts.strategy.derive import Derivation
 from rapdarts.strategy.relaxation import Architecture, mixing_weights
 from rapdarts.strategy.replicas import replica_seeds
+from rapdarts.training.meter import Sum
 from rapdarts.training.run import Run
 from rapdarts.version import __version__
 
@@ -69,8 +70,8 @@ def certainty_in_words(derivation: Derivation) -> str:
 
 
 def last_epoch(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the record of the last epoch, averaged over replicas if there are several."""
-    last = [one for one in records if (one["stage"], one["epoch"]) == (records[-1]["stage"], records[-1]["epoch"])]
+    """Return the record of the last epoch, averaged over replicas if there are several, which may have stopped at different epochs."""
+    last = [*{one.get("replica"): one for one in records}.values()]
     return {name: sum(one[name] for one in last) / len(last) if len(last) > 1 else last[0][name] for name in last[0]}
 
 
@@ -102,7 +103,7 @@ def cost_facts(
     gradient norms of price and task.
     """
     with torch.no_grad():
-        expected = penalty.expected(architecture()).tolist()
+        expected = penalty.expected(architecture.expected()).tolist()
     facts = {f"expected_{name}": cost for name, cost in zip(penalty.resources, expected, strict=True)}
     facts |= {f"realised_{name}": cost for name, cost in realised.items()}
     facts |= {f"multiplier_{name}": multiplier for name, multiplier in penalty.multipliers.items()}
@@ -116,6 +117,20 @@ def certainty(space: SearchSpace, architecture: Architecture) -> dict[str, float
     """Return the entropy and the margin of the mixing weights, for the record of an epoch."""
     weights = mixing_weights(architecture)
     return {"entropy": entropy(space, weights), "margin": margin(space, weights)}
+
+
+def observed(half: str, loss: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Sum]:
+    """Return the loss and accuracy of a batch from one half, as sums over its images.
+
+    `loss` is a scalar, `logits` are (n, classes), `labels` are (n,).
+    """
+    correct = (logits.argmax(1) == labels).sum()
+    return {f"{half}_loss": (loss.detach() * len(labels), len(labels)), f"{half}_accuracy": (correct, len(labels))}
+
+
+def norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the joint Euclidean norm, a scalar, of tensors of any shapes."""
+    return torch.stack([gradient.norm() for gradient in gradients]).norm()
 
 
 def heat_map(weights: Tensor) -> Any:

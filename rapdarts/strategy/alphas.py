@@ -12,13 +12,19 @@ import numpy as np
 import torch
 
 from rapdarts.architecture.space import SearchSpace, Skeleton
+from rapdarts.config.relaxation import RelaxationConfig
 from rapdarts.errors import DamagedError, InputError
 from rapdarts.files.json import Fault, as_object, strict_loads
 from rapdarts.files.text import read_text
 from rapdarts.strategy.relaxation import Architecture
+from rapdarts.strategy.relaxations import RELAXATIONS
+from rapdarts.strategy.relaxations.base import Relaxation
 
 FORMAT, VERSION, REPLICATED_VERSION = "rapdarts-alphas", 1, 2
 """A file with one architecture has the key `cells` (version 1); a file with several has the list `replicas` (version 2)."""
+
+DEFAULT = "softmax"
+"""The relaxation of a file that names none."""
 
 MAX_FILE_BYTES = 20_000_000
 
@@ -28,6 +34,9 @@ def alphas_to_json(space: SearchSpace, skeleton: Skeleton, architectures: Sequen
     cells = [_cells(space, one) for one in architectures]
     version = VERSION if len(cells) == 1 else REPLICATED_VERSION
     head = {"format": FORMAT, "version": version, "space": space.name, "skeleton": asdict(skeleton)}
+    relaxation = architectures[0].relaxation.name
+    if relaxation != DEFAULT:
+        head["relaxation"] = relaxation
     learned = {"cells": cells[0]} if len(cells) == 1 else {"replicas": [{"cells": one} for one in cells]}
     return json.dumps(head | learned, indent=1, allow_nan=False) + "\n"
 
@@ -85,7 +94,8 @@ def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, 
             )
         skeleton = Skeleton(**{**found["skeleton"], "image": tuple(found["skeleton"]["image"])})
         learned = [found] if found["version"] == VERSION else list(found["replicas"])
-        replicas = [_architecture(one["cells"], space) for one in learned]
+        relaxation = RELAXATIONS[found.get("relaxation", DEFAULT)]
+        replicas = [_architecture(one["cells"], space, relaxation) for one in learned]
         if not replicas or any(narrowed.candidates != replicas[0][0].candidates for narrowed, _ in replicas):
             raise ValueError("its replicas do not have the same candidates")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -93,7 +103,9 @@ def read_alphas(path: Path, space: SearchSpace) -> tuple[SearchSpace, Skeleton, 
     return replicas[0][0], skeleton, [architecture for _, architecture in replicas]
 
 
-def _architecture(cells: Mapping[str, Any], space: SearchSpace) -> tuple[SearchSpace, Architecture]:
+def _architecture(
+    cells: Mapping[str, Any], space: SearchSpace, relaxation: type[Relaxation]
+) -> tuple[SearchSpace, Architecture]:
     """Return the narrowed space and the architecture of one replica.
 
     Raises ValueError, KeyError or TypeError for invalid `cells`.
@@ -119,6 +131,6 @@ def _architecture(cells: Mapping[str, Any], space: SearchSpace) -> tuple[SearchS
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
         raise ValueError("an alpha or beta is not finite")
     narrowed = space.narrowed(mask)
-    architecture = Architecture(narrowed, edge_normalization=weighed > 0)
+    architecture = Architecture(narrowed, edge_normalization=weighed > 0, relaxation=relaxation(RelaxationConfig()))
     architecture.load_state_dict(state)
     return narrowed, architecture

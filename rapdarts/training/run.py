@@ -86,8 +86,9 @@ class Run:
         objects: Mapping[str, Stateful],
         carries: Sequence[str] = (),
         stream: tuple[int, int] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[int]:
-        """Yield the remaining epochs of one stage; call `batches` in each.
+        """Yield the remaining epochs of one stage, until there is none or `stopped` returns True; call `batches` in each.
 
         Restores `objects` from a checkpoint that was written in this stage. A stage that is already finished yields no
         epoch, and restores only the objects named in `carries`, which later stages need. The random numbers of a step are
@@ -113,7 +114,7 @@ class Run:
             self._resumed = None
         self.what, self.steps, self.total = what, steps, epochs
         self.screen.start(what, self.epoch * steps + self.step, epochs * steps)
-        while self.epoch < epochs:
+        while self.epoch < epochs and not stopped():
             self.began, spent = time.monotonic() - spent, 0.0
             yield self.epoch
             self.epoch, self.step, self.meter = self.epoch + 1, 0, Meter()

@@ -24,6 +24,7 @@ from rapdarts.config import experiment as config
 from rapdarts.config import key_values, resolve
 from rapdarts.config.command_options import DeriveConfig
 from rapdarts.config.experiment import Experiment, Launch
+from rapdarts.config.hardware import HardwareConfig
 from rapdarts.config.presets import PRESETS
 from rapdarts.config.resolve import experiment_file, experiment_folder, experiment_names, resolve_experiment
 from rapdarts.deploy.space_lookup import named_space
@@ -94,7 +95,7 @@ def test_configurations_are_immutable() -> None:
         Experiment().search.cost,
         Experiment().search.budget,
         Experiment().search.random,
-        config.HardwareConfig(),
+        HardwareConfig(),
     ]
     for value in values:
         with pytest.raises(FrozenInstanceError):

@@ -13,7 +13,7 @@ from torch import nn
 from rapdarts.architecture.cell import Cell
 from rapdarts.architecture.genotype import Genotype, random_genotype
 from rapdarts.architecture.space import Skeleton
-from rapdarts.config.experiment import HardwareConfig
+from rapdarts.config.hardware import HardwareConfig
 from rapdarts.cost.count import (
     COUNTERS,
     count,

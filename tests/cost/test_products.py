@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import rapdarts
 from rapdarts.architecture.space import SearchSpace, Skeleton
-from rapdarts.config.experiment import HardwareConfig
+from rapdarts.config.hardware import HardwareConfig
 from rapdarts.cost.count import activations, count, macs, not_counted, params, traffic
 from rapdarts.cost.expected import price_table
 from rapdarts.cost.layers import network_costs, rows_of

@@ -29,12 +29,32 @@ DISCRETIZE = "tests/strategy/test_discretize.py"
 EXACT = "tests/strategy/test_exact.py"
 PRUNE = "tests/strategy/test_progressive.py"
 SUPERNET = "tests/networks/test_supernet.py"
+RELAXATIONS = "tests/strategy/test_relaxations.py"
+RELAXED = "tests/loops/test_relaxed_search.py"
 BATCHED = "tests/networks/batched/test_supernet.py"
 DERIVED = "tests/networks/test_derived.py"
 
 
 MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
     "loops/search.py": [
+        (
+            "the price is that of drawn weights",
+            "penalty(architecture.expected()), alpha)",
+            "penalty(architecture()), alpha)",
+            f"{RELAXED}::test_the_supernet_gets_drawn_weights_and_the_price_expected_ones[False]",
+        ),
+        (
+            "the temperature does not fall",
+            "architecture.relaxation.begin(epoch / max(",
+            "architecture.relaxation.begin(0 * epoch / max(",
+            f"{RELAXED}::test_an_interrupted_search_resumes_bit_identically[gumbel]",
+        ),
+        (
+            "a stopped search returns the alphas of its last epoch",
+            'if stop.observe(curve["eigenvalue"], architecture):',
+            'if stop.observe(curve["eigenvalue"], torch.nn.ReLU()):',
+            f"{RELAXED}::test_a_stopped_search_returns_the_alphas_from_before",
+        ),
         (
             "alpha ignores its initial deviation",
             "Architecture(space, settings.alpha_init, settings",
@@ -145,8 +165,8 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
         ),
         (
             "alpha is not clipped",
-            "zip(task, price, strict=True)], settings.alpha_clip)",
-            "zip(task, price, strict=True)], 0.0)",
+            "architecture.regularized(slopes), settings.alpha_clip)",
+            "architecture.regularized(slopes), 0.0)",
             FIRST,
         ),
         (
@@ -232,12 +252,6 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             "        velocity,",
             "        None,",
             SECOND,
-        ),
-        (
-            "the losses of a search are not weighted by the size of a batch",
-            "(loss.detach() * len(labels), len(labels))",
-            "(loss.detach(), len(labels))",
-            FIRST,
         ),
         (
             "every stage sees the same batches",
@@ -480,13 +494,61 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
             SECOND,
         ),
     ],
-    "strategy/relaxation.py": [
+    "strategy/relaxations/softmax.py": [
         (
             "dropped candidates keep a weight",
-            "self.alpha.masked_fill(~self.mask, -torch.inf), -1)",
-            "self.alpha, -1)",
+            "alpha.masked_fill(~mask, -torch.inf), -1)",
+            "alpha, -1)",
             "tests/strategy/test_relaxation.py::test_closed_candidates_have_no_weight_and_no_gradient",
         ),
+    ],
+    "strategy/relaxations/gumbel.py": [
+        (
+            "samples have no temperature",
+            "(alpha - exponential.log()) / self.temperature",
+            "(alpha - exponential.log()) / 1.0",
+            f"{RELAXATIONS}::test_the_temperature_falls_linearly_to_one_hot_samples",
+        ),
+        (
+            "drawn candidates have no gradient",
+            "return hard + (soft - soft.detach())",
+            "return hard + 0 * soft",
+            f"{RELAXATIONS}::test_gdas_draws_one_candidate_with_the_gradient_of_the_soft_sample",
+        ),
+    ],
+    "strategy/relaxations/dirichlet.py": [
+        (
+            "gamma variates are not scaled down to their shape",
+            "+ torch.log1p(-torch.rand_like(shape)) / shape",
+            "+ 0 * torch.rand_like(shape)",
+            f"{RELAXATIONS}::test_expected_weights_are_the_mean_of_the_drawn_ones[dirichlet]",
+        ),
+    ],
+    "strategy/relaxations/sigmoid.py": [
+        (
+            "gates are pulled to a half",
+            "return -self.settings.zero_one * distances",
+            "return self.settings.zero_one * distances",
+            f"{RELAXATIONS}::test_gates_are_independent_and_pulled_to_0_and_1",
+        ),
+    ],
+    "strategy/relaxations/auxiliary_skip.py": [
+        (
+            "the auxiliary skip does not decay",
+            "self.settings.auxiliary_skip * (1 - progress))",
+            "self.settings.auxiliary_skip)",
+            f"{RELAXATIONS}::test_the_auxiliary_skip_is_only_in_the_training_step_and_decays",
+        ),
+    ],
+    "strategy/early_stop.py": [
+        (
+            "a search stops when the eigenvalue falls",
+            "before < self.ratio * now",
+            "before > self.ratio * now",
+            f"{RELAXED}::test_a_search_stops_when_the_smoothed_eigenvalue_rises",
+        ),
+    ],
+    "strategy/relaxation.py": [
         (
             "edge weights are not normalised per node",
             "torch.softmax(beta, -1) for beta",
@@ -911,6 +973,12 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
         ),
     ],
     "loops/search_record.py": [
+        (
+            "the losses of a search are not weighted by the size of a batch",
+            "(loss.detach() * len(labels), len(labels))",
+            "(loss.detach(), len(labels))",
+            FIRST,
+        ),
         (
             "the ratio of the gradients is inverted",
             'means["price_gradient"] / means["task_gradient"]',

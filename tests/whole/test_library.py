@@ -29,7 +29,8 @@ from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.cli.main import main
 from rapdarts.config import key_values
-from rapdarts.config.experiment import DataConfig, Experiment, HardwareConfig, SearchConfig
+from rapdarts.config.experiment import DataConfig, Experiment, SearchConfig
+from rapdarts.config.hardware import HardwareConfig
 from rapdarts.cost.count import count, count_derived
 from rapdarts.data import dataset as datasets
 from rapdarts.data.in_memory import read_in_memory
