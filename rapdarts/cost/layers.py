@@ -189,7 +189,7 @@ def network_costs(
 ) -> NetworkCosts:
     """Count a network layer by layer; `skeleton`, `auxiliary` and `known_accuracy` are copied to the result.
 
-    `own` are counters of the user's own resources.
+    `own` are counters of user-defined resources.
 
     Raises InputError, naming the layer, if the network cannot take the image.
     """

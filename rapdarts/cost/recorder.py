@@ -68,7 +68,7 @@ class Op:
     `writes` is its output activation, of shape `shape`; `also` are further outputs that are used later. `free`
     operations cause no memory traffic: batch norms and pointwise functions of one tensor are folded into a neighbouring
     operation; views and concatenations move nothing. `overwrites` are the inputs that its output may replace in memory.
-    `uncounted` is the name of an operation that multiplies tensors, or adds up products of elements, but has no formula for
+    `uncounted` is the name of an operation that multiplies tensors, or adds up element-wise products, but has no formula for
     its MACs, else empty. `parts` is 2 for complex numbers, else 1.
     """
 

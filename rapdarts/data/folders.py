@@ -134,9 +134,7 @@ def _unused(root: Path, halves: Sequence[Half], spare: Sequence[Half]) -> list[s
     remarks = []
     for half in spare:
         count = plural(sum(map(_is_picture, _files(half.root))), "image")
-        remarks.append(
-            f"{half.root.name}/ ({count}) {'' if half.files else 'has no folders of classes and '}is not used"
-        )
+        remarks.append(f"{half.root.name}/ ({count}) {'' if half.files else 'has no class folders and '}is not used")
     unused = sum((half.unused for half in halves), Counter())
     if unused:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unused.items()))
@@ -145,7 +143,5 @@ def _unused(root: Path, halves: Sequence[Half], spare: Sequence[Half]) -> list[s
     tops = (root, *(half.root for half in halves))  # a half may be a link, which is not followed from above
     outside = {file.relative_to(root).as_posix() for top in tops for file in _pictures_outside(top, known)}
     if outside:
-        remarks.append(
-            f"not used: {plural(len(outside), 'image')} outside the folders of classes, such as {min(outside)}"
-        )
+        remarks.append(f"not used: {plural(len(outside), 'image')} outside the class folders, such as {min(outside)}")
     return remarks

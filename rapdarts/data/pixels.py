@@ -1,6 +1,6 @@
 """Pixels of images that are given as arrays: their scale and their layout, by one rule for files, folders and programs.
 
-Whatever the numbers leave open is refused, with the key that says it: `data.range` or `data.layout`.
+Ambiguous arrays are rejected, with the key that resolves the ambiguity: `data.range` or `data.layout`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SHORT_SIDE = 4
 LONG_SIDE = 16
 """The opposite outer axis must be longer than this, so that it cannot be taken for channels itself."""
 
-SAY_RANGE = "say which values are black and white with data.range=LOW,HIGH"
-SAME_SCALE = "store both on one scale, or name the values of black and white in both with data.range=LOW,HIGH"
+SAY_RANGE = "set data.range=LOW,HIGH to the values of black and white"
+SAME_SCALE = "store both on one scale, or set data.range=LOW,HIGH to the values of black and white in both"
 
 AT_ONCE = 1024
 """Images that are converted at once."""
@@ -64,7 +64,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class PixelRange:
-    """Values that are black and white. If they were `asked` for, values outside are clipped, otherwise refused."""
+    """Values that are black and white. If they were `asked` for, values outside are clipped, otherwise rejected."""
 
     low: float
     high: float

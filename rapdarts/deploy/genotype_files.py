@@ -62,7 +62,7 @@ def genotype_in(path: Path, space: str = "", member: str = "") -> Genotype:
 
 
 def genotype_of(text: str, space: str = "") -> Genotype:
-    """Return the genotype in a text; its space is found as in `genotype_in`. Raises InputError."""
+    """Return the genotype in a string; its space is found as in `genotype_in`. Raises InputError."""
     return settled(parse_genotype(text, "the genotype", space))
 
 

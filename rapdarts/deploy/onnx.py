@@ -63,7 +63,7 @@ def open_onnx(content: bytes, where: str = "the ONNX file") -> Function:
     ends = [session.get_inputs(), session.get_outputs()]
     if [len(end) for end in ends] != [1, 1] or [end[0].type for end in ends] != ["tensor(float)"] * 2:
         raise InputError(
-            f"{where} must have one float32 input (pixels) and one float32 output (logits); give such a file."
+            f"{where} must have one float32 input (pixels) and one float32 output (logits); use such a file."
         )
     (pixels,), (logits,) = ([tensor.name for tensor in end] for end in ends)
 

@@ -228,14 +228,14 @@ class _Counter:
     def _shape(self, name: str) -> Shape:
         shape = self.shapes.get(name)
         if shape is None or 0 in shape:  # 0 stands for a dynamic size, which would silently be left out of the sum
-            raise InputError(f"the size of {name} is dynamic or unknown; give a file written by rapdarts export.")
+            raise InputError(f"the size of {name} is dynamic or unknown; use a file written by rapdarts export.")
         return shape
 
     def result(self, where: str) -> OnnxCosts:
         """Return the costs. Raises InputError if nothing could be counted."""
         if not (self.formulas or self.costs.not_counted):
             raise InputError(
-                f"the MACs of {where} cannot be counted: it has no convolutions or matrix products; give a file written by rapdarts export."
+                f"the MACs of {where} cannot be counted: it has no convolutions or matrix products; use a file written by rapdarts export."
             )
         weights = [self.constants[name] for name in self.weights - self.scales]
         self.costs.params = sum(weight.numbers for weight in weights)
@@ -306,7 +306,7 @@ def _attention(node: Any, shape: Sizes) -> int:
 
 
 def _einsum(node: Any, shape: Sizes) -> int:
-    """Return the products of the operands from left to right, each summed as soon as a letter is not needed any more."""
+    """Return the products of the operands from left to right, each summed as soon as a letter is no longer needed."""
     equation = _attributes(node)["equation"].decode().replace(" ", "")
     inputs, arrow, output = equation.partition("->")
     sizes: dict[str, int] = {}

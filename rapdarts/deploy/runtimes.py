@@ -48,7 +48,7 @@ class Facts:
 
     @property
     def texts(self) -> dict[str, str]:
-        """The facts as named texts for the metadata of a file, lists as JSON."""
+        """The facts as strings by name, for the metadata of a file; lists are JSON."""
         texts = {
             "image": json.dumps(self.image),
             "class_names": json.dumps(self.class_names, ensure_ascii=False),
@@ -69,7 +69,7 @@ def facts_of(texts: dict[str, str], where: str) -> Facts:
             raise ValueError
     except (KeyError, ValueError, TypeError):
         raise InputError(
-            f"the metadata of {where} have no valid image and class_names; give a file written by rapdarts export."
+            f"the metadata of {where} have no valid image and class_names; use a file written by rapdarts export."
         ) from None
     return Facts(tuple(image), tuple(names), texts.get("network", ""), texts.get("licence", ""))
 

@@ -21,7 +21,7 @@ def reader_of(config: Experiment, data: Any, test: Any) -> Reader | None:
     """
     if data is None:
         if test is not None:
-            raise InputError("test= is given without data=; give both, or neither.")
+            raise InputError("test= is passed without data=; pass both or neither.")
         return None
     read = read_in_memory(config.data, data, test)
 

@@ -1,4 +1,4 @@
-"""The corpus: every text is read to the right cells and counts, from a file or on the command line, or refused with the way out."""
+"""The corpus: every text is read to the right cells and counts, from a file or on the command line, or rejected with the way out."""
 
 from __future__ import annotations
 
@@ -124,14 +124,14 @@ def test_a_string_of_nasbench201_may_be_an_argument(form: str, capsys: pytest.Ca
     assert capsys.readouterr().out.strip() == text
 
 
-# --- texts that are refused --------------------------------------------------------------------------------------
+# --- texts that are rejected -------------------------------------------------------------------------------------
 
 PARTS = {kind: G.flat(kind) for kind in ("normal", "reduce")}
 STAMP = "11/02 08:15:00 AM"
 REFUSED = {
     "a recurrent cell": (
         "ENAS = Genotype(recurrent=[('sigmoid', 0), ('relu', 1)], concat=range(1, 3))",
-        "describes a recurrent cell, which rapdarts does not build; give convolutional cells",
+        "describes a recurrent cell, which rapdarts does not build; use convolutional cells",
     ),
     "no reduction cell": (
         f"Genotype(normal={PARTS['normal']}, normal_concat=range(2, 6), reduce=None, reduce_concat=[2, 3, 4, 5], connects=None)",
@@ -144,7 +144,7 @@ REFUSED = {
     ),
     "an unknown field": (
         call(G).replace("reduce_concat", "layers=8, reduce_concat"),
-        "has the field 'layers'; choose from normal, normal_concat, reduce, reduce_concat; remove a field that says nothing of the cells",
+        "has the field 'layers'; choose from normal, normal_concat, reduce, reduce_concat; remove any field that does not describe",
     ),
     "an odd number of pairs": (
         call(G).replace("('sep_conv_3x3', 0), ", "", 1),
@@ -209,7 +209,7 @@ REFUSED = {
     ),
     "one genotype that is changed": (
         f"CELL = {call(G)}\nCELL.normal[0] = ('none', 0)\n",
-        "found \"CELL.normal[0] = ('none', 0)\"; line 2 may change this value; print the genotype and give its text, or name another.",
+        "found \"CELL.normal[0] = ('none', 0)\"; line 2 may change this value; print the genotype and pass the output, or select another.",
     ),
     "records with one label": (
         records(G, LIGHT, name=["best", "best"]),
@@ -246,7 +246,7 @@ def test_other_texts_are_refused_with_the_way_out(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_genotype_that_may_be_changed_is_refused_with_the_line(change: str) -> None:
     with pytest.raises(
-        InputError, match=r"line [5-9] (may|gives) .*; print the genotype and give its text|found '\*\*given'"
+        InputError, match=r"line [5-9] (may|gives) .*; print the genotype and pass the output|found '\*\*given'"
     ):
         parse_genotype(f"{LATER}{change}\n", "file.py", member="OURS")
 

@@ -311,7 +311,7 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("search: {layers: [], candidates: [], skip_dropout: []}", "search.layers is empty; give one depth per stage."),
+        ("search: {layers: [], candidates: [], skip_dropout: []}", "search.layers is empty; set one depth per stage."),
         (
             "search: {layers: [5, 8]}",
             "search.candidates needs 2 values, one for each stage in search.layers; it has 3.",
@@ -322,7 +322,7 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
         ),
         (
             "search: {candidates: [0, 0, 3]}",
-            "search.candidates: only the first stage may keep all candidates (0); give a positive number for every later stage.",
+            "search.candidates: only the first stage may keep all candidates (0); use a positive number for every later stage.",
         ),
         (
             "search: {warmup_epochs: 25}",
@@ -330,7 +330,7 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
         ),
         (
             "search: {partial_channels: 4, channels: 6}",
-            "search.partial_channels=4 does not divide search.channels=6; give a divisor of 6, such as 1.",
+            "search.partial_channels=4 does not divide search.channels=6; use a divisor of 6, such as 1.",
         ),
         ("search: {lr_min: 0.1}", "search.lr_min=0.1 is above search.lr=0.025; make it smaller."),
         ("retrain: {lr_min: 0.1}", "retrain.lr_min=0.1 is above retrain.lr=0.025; make it smaller."),
@@ -345,7 +345,7 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
         ),
         (
             "data: {mean: [0.5]}",
-            "data.mean and data.std must have the same length; give one number per channel for each, or leave both out.",
+            "data.mean and data.std must have the same length; set one number per channel in each, or leave both out.",
         ),
         ("device: quantum", "device=quantum is not a device; write auto, cpu, cuda or cuda:N."),
         ("device: mps", "device=mps is not a device; write auto, cpu, cuda or cuda:N."),

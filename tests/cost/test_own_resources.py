@@ -1,4 +1,4 @@
-"""Resources of the user's own: counted, priced and budgeted like ours if they add up, reported if they do not."""
+"""User-defined resources: counted, priced and budgeted like ours if they add up, reported if they do not."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_a_search_prices_and_budgets_them_and_its_files_can_be_read(
     assert main(["report", "run"]) == 0 and "budget.launches=60" in capsys.readouterr().out
     assert main(["derive", "run"]) == 2
     assert (
-        "the resource wear is not defined: name the file with RESOURCES = {'wear': function}" in capsys.readouterr().err
+        "the resource wear is not defined: pass a file with RESOURCES = {'wear': function}" in capsys.readouterr().err
     )
     train = ["retrain.epochs=1", "retrain.batch=60", "threads=1", "data.fraction=0.1"]
     assert main(["retrain", "run", "digits", *train, "--space", mine, "run=net"]) == 0
@@ -266,7 +266,7 @@ def test_mistakes_are_reported_in_one_line(
         (["budget.launches=-3", "--space", "mine.py"], "budget.launches=-3 must be above 0"),
         (["budget.launches=3ms", "--space", "mine.py"], "ms is not a unit of launches"),
         (["budget.launches=3", "--space", "mine.py"], "meets launches <= 3: the cheapest has 21; raise the budget"),
-        (["cost.launches=1"], "a resource of your own needs --space FILE, which defines it."),
+        (["cost.launches=1"], "a user-defined resource needs --space FILE, which defines it."),
     ],
 )
 def test_keys_that_cannot_be_used_are_refused(

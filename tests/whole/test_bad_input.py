@@ -75,9 +75,9 @@ COMMANDS = {
     "retrain digits PDARTS": "'digits' is an experiment, not a network; name the network before the experiment.",
     "retrain NASNet digits --space missing.py": "--space missing.py: there is no such Python file; check its path.",
     "derive": "rapdarts derive needs the folder of a finished search, or its alphas.json; see rapdarts derive --help.",
-    "derive PDARTS": "there is no file or folder PDARTS; give the folder of a finished search, or its alphas.json.",
+    "derive PDARTS": "there is no file or folder PDARTS; pass the folder of a finished search, or its alphas.json.",
     "derive .": ". is not a run folder: it has no config.yaml.",
-    "evaluate": "rapdarts evaluate needs a run folder of rapdarts retrain, a network.safetensors, or an ONNX file; see ",
+    "evaluate": "rapdarts evaluate needs a run folder created by rapdarts retrain, a network.safetensors, or an ONNX file; see ",
     "evaluate PDARTS": "PDARTS is a network without weights; train it first (rapdarts retrain PDARTS EXPERIMENT run=FOLDER) and name",
     "evaluate .": ". has no network.safetensors; name the folder of a finished retraining.",
     "export": "rapdarts export needs a genotype (a file, a run folder or a name such as PDARTS), or a trained network; see ",
@@ -125,10 +125,10 @@ COMMANDS = {
     f"search digits {LONG}": "rapdarts search got an unexpected argument 'xxx",
     f"search {LONG}": "there is no experiment 'xxx",
     f"cost {LONG}": "there is no network 'xxx",
-    f"derive {LONG}": "...; give the folder of a finished search, or its alphas.json.",
+    f"derive {LONG}": "...; pass the folder of a finished search, or its alphas.json.",
     f"search {LONG}.yaml": "there is no experiment file xxx",
-    "export PDARTS out=.": "out=. does not name a file; give the path of a file.",
-    "export PDARTS out=/": "out=/ does not name a file; give the path of a file.",
+    "export PDARTS out=.": "out=. is not the name of a file; use the path of a file.",
+    "export PDARTS out=/": "out=/ is not the name of a file; use the path of a file.",
     # values
     "search digits seed=": "seed takes a whole number, not nothing.",
     "search digits seed=one": "seed takes a whole number, not 'one'.",
@@ -397,7 +397,7 @@ def test_truncated_or_wrong_array_files_are_refused(refuse: Refuse, elsewhere: P
         (elsewhere / "data.npz").write_bytes(content)
         assert "data.npz" in refuse(*command, code=4)
     os.mkdir("empty")
-    assert "empty contains 0 .npz files; name one with data.path." in refuse(*command[:3], "data.path=empty")
+    assert "empty contains 0 .npz files; set data.path to the file to read." in refuse(*command[:3], "data.path=empty")
 
 
 @pytest.fixture
@@ -741,7 +741,7 @@ def test_incompatible_searches_are_not_averaged(refuse: Refuse, elsewhere: Path)
 
 def test_every_averaged_search_must_be_finished(refuse: Refuse, elsewhere: Path) -> None:
     finished(elsewhere / "first")
-    advice = "; give the folder of a finished search, or its alphas.json."
+    advice = "; pass the folder of a finished search, or its alphas.json."
     assert refuse("derive", "first", "second") == f"there is no file or folder second{advice}"
     assert refuse("derive", "second", "first") == f"there is no file or folder second{advice}"
     saved(elsewhere / "second", ("seed", "1"))

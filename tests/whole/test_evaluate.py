@@ -379,7 +379,10 @@ def test_a_file_without_a_network_is_not_a_trained_network(
     file = tmp_path / name
     file.write_text({"notes.md": "# Notes", "empty.json": "{}"}.get(name, '{"epoch": 0}\n{"epoch": 1}\n'))
     line = error_line(capsys, str(file), "digits")
-    assert f"{file} is not a trained network; name a run folder of rapdarts retrain, its network.safetensors," in line
+    assert (
+        f"{file} is not a trained network; name a run folder created by rapdarts retrain, its network.safetensors,"
+        in line
+    )
 
 
 def test_missing_weights_are_named(run: Path, tmp_path: Path) -> None:

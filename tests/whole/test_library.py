@@ -457,7 +457,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "one array": (lambda: rapdarts.search(TINY, data=IMAGES), r"data: item 0 must be \(image, label\), not a ndarray"),
     "a loader": (
         lambda: rapdarts.search(TINY, data=DataLoader(TensorDataset(torch.from_numpy(IMAGES)))),
-        "data is a DataLoader, .*; give its dataset: data=loader.dataset",
+        "data is a DataLoader, .*; pass its dataset: data=loader.dataset",
     ),
     "items without an image": (
         lambda: rapdarts.search(TINY, data=[{"picture": IMAGES[0], "label": 0}]),

@@ -1,4 +1,4 @@
-"""Genotypes and networks of other programs in the commands: counted, trained, exported, or refused with what to give instead."""
+"""Genotypes and networks of other programs in the commands: counted, trained, exported, or rejected with what to pass instead."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ def test_one_of_many_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_text_that_is_no_genotype_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "as a text it holds no genotype; supported formats are rapdarts JSON, Genotype(...)" in refusal(
+    assert "and it contains no genotype; supported formats are rapdarts JSON, Genotype(...)" in refusal(
         capsys, "cost", "f(x)"
     )
-    assert "as a text it holds no genotype" in refusal(capsys, "retrain", "[1, 2]", "digits")
+    assert "and it contains no genotype" in refusal(capsys, "retrain", "[1, 2]", "digits")
 
 
 @pytest.mark.parametrize("cells", [REPEATED, WITH_NONE], ids=["repeated", "none"])

@@ -33,7 +33,7 @@ MAX_CHARACTERS = 300_000
 """Longest text that is parsed as Python, which takes a few seconds at worst."""
 MAX_JOINED = 200
 """Length of the longest sum of lists, and largest number of fields of a named tuple that is replaced in part."""
-WAY_OUT = "print the genotype and give its text, or name another"
+WAY_OUT = "print the genotype and pass the output, or select another"
 
 
 def python_values(text: str) -> list[Named] | None:

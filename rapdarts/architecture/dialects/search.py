@@ -28,13 +28,13 @@ MAX_PARSED = 1_000_000
 MAX_LISTED = 500
 """Largest number of characters of a list of names in a message."""
 MOST_UNNAMED = 200
-"""Largest number of genotypes in a text that is neither Python nor a log; names that are repeated count once."""
+"""Largest number of genotypes in text that is neither Python nor a log; names that are repeated count once."""
 HINTS = ("Genotype", "normal", "recurrent", "~0|", "format", "((", "[[")
 """Texts of which every genotype contains one."""
 LIKE_JSON = re.compile(r"\s*(?:\{\s*(?:[\"}]|$)|\[|\")")
-"""Pattern of the beginning of JSON, which quotes texts with double quotes."""
+"""Pattern for the beginning of JSON, which quotes strings with double quotes."""
 COUNT = re.compile(r"[\"'](?:epoch|step|iter|iteration|generation)[\"']\s{0,8}:\s{0,8}(\d{1,18})\b")
-"""Pattern of the count in a record of a log."""
+"""Pattern for the count in a record of a log."""
 SKIPS = re.compile(r"skip-connect:\s*(\d+)")
 
 
