@@ -53,7 +53,7 @@ def derive(
     out = atomic.file_to_write(options.out) if options.out else None
     several = search if isinstance(search, list | tuple) else [search]
     if not several:
-        raise InputError("rapdarts derive needs the folder of a finished search; name at least one.")
+        raise InputError("rapdarts derive needs the folder of a finished search; pass at least one.")
     targets, space = [Path(lookup.word_of(one)) for one in several], lookup.space_of(space, *several)
     for target in targets:
         if not os.path.exists(target):

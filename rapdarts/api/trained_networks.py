@@ -118,7 +118,7 @@ def export(
     if not options.out and hasattr(network, "folder"):
         options = replace(options, out=str(network.folder / f"exported.{options.to}"))
     if not options.out:
-        raise InputError(f"to={options.to} writes a file; name it with out=FILE.")
+        raise InputError(f"to={options.to} writes a file; set its path with out=FILE.")
     out = atomic.file_in_folder(options.out)
     file = lookup.find_trained(word, f"to={options.to}", onnx=False)
     from rapdarts.deploy.exporting import export_file

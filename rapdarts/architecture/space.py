@@ -270,9 +270,9 @@ class SearchSpace:
                     f"search.primitives: the space {self.name} has no primitive {name!r}; it has {', '.join(self.primitives)}."
                 )
         if len(set(primitives)) != len(primitives):
-            raise InputError("search.primitives names a primitive twice; name each once.")
+            raise InputError("search.primitives lists a primitive twice; list each once.")
         if not any(self.derive_none or name != NONE for name in primitives):
-            raise InputError("search.primitives leaves nothing to derive; name at least one primitive besides none.")
+            raise InputError("search.primitives leaves nothing to derive; list at least one primitive besides none.")
         left = {name: self.primitives[name] for name in primitives}
         paths = self.skip_paths if SKIP in left else "any"
         return replace(self, primitives=left, skip_paths=paths, candidates=())

@@ -98,7 +98,7 @@ def full_name(schema: type, given: str, section: str = "", beside: type | None =
         raise InputError(f"the key {given!r} is ambiguous: it could be {any_of(fits)}; write one of them.")
     inner = [name for name in names if name.startswith(given + ".")]
     if inner:
-        raise InputError(f"{given} is a section, not a key; name one of its keys, such as {inner[0]}.")
+        raise InputError(f"{given} is a section, not a key; use one of its keys, such as {inner[0]}.")
     known = [*names, *(key.name for key in keys(beside))] if beside else names
     clause = suggest_key(given, known, section)
     unknown = OF_RESOURCE.fullmatch(given) and given.rpartition(".")[2] not in RESOURCES

@@ -6,7 +6,7 @@ cumulative sum, an average pooling, a variance. A maximum, a median or `prod` ac
 The products are added up only along a side on which both factors vary. A factor that is constant there, such as the scale of a
 channel before the mean over its pixels (squeeze-and-excitation), can be taken out of the sum, so it scales elements as a gate does.
 A product that something else is added to first, as on a residual path, is a gate, too. Functions of one tensor are not products:
-neither the activation `x * sigmoid(x)` nor the squares `x * x` that a norm adds up. In doubt, as where a side is reshaped away, the
+neither the activation `x * sigmoid(x)` nor the squares `x * x` that a norm adds up. In doubt, for example if a side is reshaped away, the
 contraction is reported.
 """
 

@@ -1,7 +1,7 @@
 """The recorder of a trace: it watches the operations of a forward pass, and numbers its activations.
 
 Results of operations on weights alone are constants: they are computed once, not for every image, so they count as weights,
-and their operations are not recorded. The same is true of tensors that are made of nothing, such as masks and positions. Only
+and their operations are not recorded. The same is true of tensors that are created from no input, such as masks and positions. Only
 the product of zeros and weights is recorded: it is the first step of a recurrent layer, from its initial state.
 """
 

@@ -32,13 +32,15 @@ class Half:
 
 
 def read_folder(config: DataConfig) -> ReadImages:
-    """Read the images below data.path: train/CLASS/ and a folder of HELD_OUT beside it, or CLASS/ without a split.
+    """Read the images below data.path: train/CLASS/ and a folder of HELD_OUT next to it, or CLASS/ without a split.
 
     The split may lie one folder deeper. Raises InputError if there is neither, or for a broken image.
     """
     root = download.place(config)
     if not root.is_dir():
-        raise InputError(f"{root} is not a folder; {foreign.advice(root) or 'name the folder that holds the images'}.")
+        raise InputError(
+            f"{root} is not a folder; {foreign.advice(root) or 'set data.path to the folder that holds the images'}."
+        )
     train, test, spare = _halves(root)
     halves, names = [half for half in (train, test) if half], sorted(train.files)
     for half in halves:

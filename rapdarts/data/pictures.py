@@ -29,7 +29,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 BACKGROUND = (255, 255, 255)
-"""Colour behind transparent images: white, as a page shows them."""
+"""Colour behind transparent images: white, as a web page would show them."""
 
 ORIENTATION = 0x0112
 """EXIF tag of the orientation; above 4, width and height are exchanged."""
@@ -126,8 +126,8 @@ def open_pictures(
 ) -> Pictures:
     """Return image files with labels (n,) after reading their headers; `training` are the training images, None for these.
 
-    Raises InputError, naming the file, if it is not an image, if the sizes differ and data.size is 0, or if pixels of more
-    than 8 bits leave their scale open.
+    Raises InputError, naming the file, if it is not an image, if the sizes differ and data.size is 0, or if the scale of
+    pixels with more than 8 bits is ambiguous.
     """
     headers: list[Header] = []
     for start in range(0, len(files), 4096):  # in chunks, because ImageNet would queue a million calls

@@ -61,17 +61,17 @@ class Found:
             return self.genotype
         if self.file is None:
             raise InputError(
-                f"{self.where} is a reference network, which has no genotype; name a genotype, such as PDARTS."
+                f"{self.where} is a reference network, which has no genotype; pass a genotype, such as PDARTS."
             )
         if self.file.suffix == ONNX:
             raise InputError(
-                f"{self.file} is an ONNX file, from which rapdarts reads no genotype; name the run folder of its network, or the"
+                f"{self.file} is an ONNX file, from which rapdarts reads no genotype; pass the run folder of its network, or the"
                 f" {RunFile.NETWORK} there."
             )
         genotype, reference = _in_trained(self.file, space)
         if genotype is None:
             raise InputError(
-                f"{self.file} is {reference}, a reference network without a genotype; name a genotype, such as PDARTS."
+                f"{self.file} is {reference}, a reference network without a genotype; pass a genotype, such as PDARTS."
             )
         return genotype
 
@@ -139,7 +139,7 @@ def find_network(
             f"there is no file or folder {shorten(missing)}; pass an existing path or the name of a network."
         )
     if name in experiment_names():
-        raise InputError(f"{name!r} is an experiment, not a network; name the network before the experiment.")
+        raise InputError(f"{name!r} is an experiment, not a network; put the network before the experiment.")
     if networks and (problem := width_problem(name)):
         raise InputError(problem)
     hint = suggestion(name, [*LITERATURE, *(REFERENCE if networks else ())])
@@ -178,7 +178,7 @@ def _in_files(name: str, path: Path, space: str = "") -> Found:
         trained = path / RunFile.NETWORK
         return Found(name, str(trained), file=trained, folder=run_of(trained))
     raise InputError(
-        f"{path} has no genotype.json: its search has not finished, or it is not a run folder; name the folder of a finished run."
+        f"{path} has no genotype.json: its search has not finished, or it is not a run folder; pass the folder of a finished run."
     )
 
 
@@ -196,30 +196,30 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "", onnx: bool = T
     file = path / RunFile.NETWORK if os.path.isdir(path) else path
     if os.path.isfile(file) and file.suffix == ONNX and not onnx:
         raise InputError(
-            f"{file} is an ONNX file, which rapdarts can only evaluate and count; name the run folder of its network, or the"
+            f"{file} is an ONNX file, which rapdarts can only evaluate and count; pass the run folder of its network, or the"
             f" {RunFile.NETWORK} there."
         )
     if os.path.isfile(file) and file.suffix in (".safetensors", ONNX):
         return file
     target, needs = shorten(os.fspath(name)), f"{purpose} needs" if purpose else "it is needed"
-    train = f"train it first (rapdarts retrain {target} EXPERIMENT run=FOLDER) and name that folder"
+    train = f"train it first (rapdarts retrain {target} EXPERIMENT run=FOLDER) and pass that folder"
     need = f", and {purpose} needs a trained network" if purpose else ""
     if os.path.isfile(path / RunFile.RANKING):
         raise InputError(
-            f"{path} is a ranking, whose networks are in {path / 'trained'}; name the folder of one, such as {path / 'trained' / '1'}."
+            f"{path} is a ranking, whose networks are in {path / 'trained'}; pass the folder of one, such as {path / 'trained' / '1'}."
         )
     if os.path.isdir(path) and not (path / RunFile.GENOTYPE).exists():
         raise InputError(
-            f"{path} has no {RunFile.NETWORK}{f', which {needs}' if purpose else ''}; name the folder of a finished retraining."
+            f"{path} has no {RunFile.NETWORK}{f', which {needs}' if purpose else ''}; pass the folder of a finished retraining."
         )
     if path.suffix in (".pte", ".pt2"):
         raise InputError(
-            f"{path} is for another runtime, and rapdarts cannot read it; name its run folder, or the {RunFile.NETWORK} there."
+            f"{path} is for another runtime, and rapdarts cannot read it; pass its run folder, or the {RunFile.NETWORK} there."
         )
     file_or_onnx = (
         f"its {RunFile.NETWORK}, or an ONNX file written by rapdarts export" if onnx else f"or its {RunFile.NETWORK}"
     )
-    wanted = f"name a run folder created by rapdarts retrain, {file_or_onnx}"
+    wanted = f"pass a run folder created by rapdarts retrain, {file_or_onnx}"
     if os.path.exists(path) or split_member(os.fspath(name)):
         try:
             find_network(name)

@@ -125,7 +125,7 @@ def _arguments(name: str, takes: Mapping[str, Parameter], inputs: Inputs | None,
     if missing:
         raise InputError(
             f"{shorten(name)} takes {' and '.join(missing)}, but only arguments named {any_of([*SHAPES, *CLASSES])} are filled in;"
-            " add defaults, or name a function without arguments that returns the network."
+            " add defaults, or pass a function without arguments that returns the network."
         )
     return found
 

@@ -143,7 +143,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     elif path.suffix.lower() != ".json":
         raise InputError(
             f"{path} is neither the folder nor the alphas.json of a search, nor a .npz, .json or .pt file with the arrays alpha of"
-            " another program; name one of these."
+            " another program; pass one of these."
         )
     else:
         text = read_text(

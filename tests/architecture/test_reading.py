@@ -204,13 +204,13 @@ WRONG = {
     "too many nodes": (changed("cells.normal.nodes", [[["conv", 0]]] * 101), "nodes has 101 entries"),
     "empty node in the output": (
         changed("cells.reduce.nodes.1", []),
-        "cell reduce, concat names 3, but node 1 has no edges",
+        "cell reduce, concat lists 3, but node 1 has no edges",
     ),
     "empty node as input": (
         changed("cells.reduce.nodes.0", []),
         "cell reduce, node 1, edge 1: the input 2 is node 0, which has no edges",
     ),
-    "empty nodes": (changed("cells.reduce.nodes", [[], []]), "concat names 2, but node 0 has no edges"),
+    "empty nodes": (changed("cells.reduce.nodes", [[], []]), "concat lists 2, but node 0 has no edges"),
     "node is a string": (changed("cells.normal.nodes.0", "conv"), "node 0 must be a list"),
     "edge with one item": (changed(EDGE, ["conv"]), "node 1, edge 1: must be a pair"),
     "edge with three items": (changed(EDGE, ["conv", 0, 1]), "must be a pair"),
@@ -231,10 +231,10 @@ WRONG = {
     "concat with a repeated node": (changed("cells.normal.concat", [2, 2]), "a node twice"),
     "concat of an input": (
         changed("cells.normal.concat", [1, 2]),
-        "concat names 1, which is not a node; it may name 2 to 3",
+        "concat lists 1, which is not a node; it may list 2 to 3",
     ),
-    "concat of a missing node": (changed("cells.normal.concat", [2, 4]), "concat names 4"),
-    "concat of a list": (changed("cells.normal.concat", [[2]]), "concat names [2]"),
+    "concat of a missing node": (changed("cells.normal.concat", [2, 4]), "concat lists 4"),
+    "concat of a list": (changed("cells.normal.concat", [[2]]), "concat lists [2]"),
     "concat is a number": (changed("cells.normal.concat", 2), "concat must be a list"),
     "unknown field in the skeleton": (changed("skeleton.depth", 3), "skeleton: there is no field 'depth'"),
     "missing field in the skeleton": (without("skeleton.image"), "the field image is missing"),
@@ -276,7 +276,7 @@ WRONG = {
     "a float": (DARTS.replace("('conv', 0)", "('conv', 0.0)"), "the input 0.0 is not a whole number"),
     "two genotypes": (
         f"{DARTS}\n\n{DARTS.replace('conv', 'pool')}",
-        "holds 2 genotypes: line 1, line 3; name one of them after the file and a colon, as in FILE:1",
+        "holds 2 genotypes: line 1, line 3; select one of them, as in FILE:1",
     ),
     "another call": (DARTS.replace("Genotype", "Namespace"), 'found "Namespace(normal'),
     "too few unnamed fields": ("Genotype([('conv', 0), ('conv', 1)])", "the field normal_concat is missing"),
@@ -319,7 +319,7 @@ WRONG = {
     "an edge": ("|a~0|", "found 1 node in '|a~0|'; the NAS-Bench-201 dialect has 3, joined by +"),
     "two nodes": ("|conv~0|+|conv~0|conv~1|", "found 2 nodes"),
     "four nodes": (f"{BARS}+|conv~0|", "found 4 nodes"),
-    "two cells": (f"{BARS}\n{BARS.replace('skip', 'pool')}", "holds 2 genotypes: line 1, line 2; name one of them"),
+    "two cells": (f"{BARS}\n{BARS.replace('skip', 'pool')}", "holds 2 genotypes: line 1, line 2; select one of them"),
     "an open end": (BARS[:-1], "node 2: found '|skip~0|conv~1|pool~2'; its edges must be enclosed in bars"),
     "no bars": (
         BARS.replace("|conv~0|none~1|", "conv~0"),

@@ -657,7 +657,7 @@ def test_a_plot_of_very_many_layers() -> None:
         ("pdart", "the nearest is PDARTS."),
         (
             ".",
-            ". has no genotype.json: its search has not finished, or it is not a run folder; name the folder of a finished run.",
+            ". has no genotype.json: its search has not finished, or it is not a run folder; pass the folder of a finished run.",
         ),
         ("own_networks:fails", "own_networks:fails cannot be built: ValueError: no luck; fix the code or its name."),
         (
@@ -676,7 +676,7 @@ def test_a_plot_of_very_many_layers() -> None:
         (
             "own_networks:positional",
             "own_networks:positional takes shape and number, but only arguments named image, input_size, in_channels, classes or"
-            " num_classes are filled in; add defaults, or name a function without arguments that returns the network.",
+            " num_classes are filled in; add defaults, or pass a function without arguments that returns the network.",
         ),
         (
             "own_networks:named input=3x9x8",

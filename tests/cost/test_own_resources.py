@@ -202,7 +202,9 @@ def test_costs_show_them(mine: str, capsys: pytest.CaptureFixture[str]) -> None:
     network = rapdarts.derived("PDARTS", 4, 3, (1, 8, 8))
     assert (found["launches"], found["widest"]) == (launches(network, (1, 8, 8)), widest(network, (1, 8, 8)))
     assert main(["cost", "PDARTS", "lenet", "input=1x28x28", "--space", mine]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.endswith("your own resource")] == [
+    assert [
+        line.split()[0] for line in capsys.readouterr().out.splitlines() if line.endswith("user-defined resource")
+    ] == [
         "launches",
         "wear",
         "widest",

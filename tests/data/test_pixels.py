@@ -123,7 +123,7 @@ def test_test_images_are_scaled_like_the_training_images() -> None:
         test_half(GREY / 255, GREY)
     assert str(caught.value) == (
         "test, images: pixels are from 0 to 255, but those of the training images are 0 to 1; store both on one scale, or"
-        " name the values of black and white in both with data.range=LOW,HIGH."
+        " set data.range=LOW,HIGH to the values of black and white in both."
     )
     with pytest.raises(
         InputError,
@@ -344,7 +344,7 @@ def test_test_images_on_another_scale_than_the_training_images_are_refused(way: 
     train, test, expected = HALVES[case]
     mixed = train.dtype != test.dtype
     if str(test.dtype) not in KEEPS.get(way, {str(train.dtype)}) or (way == "folder" and mixed):
-        return  # images of 8 bits state their own scale, so a folder with deeper ones beside them has no common scale
+        return  # images of 8 bits state their own scale, so a folder that also has deeper ones has no common scale
     if isinstance(expected, str):
         with pytest.raises(InputError, match=expected + "store both on one scale, .* data.range=LOW,HIGH"):
             two_halves(way, tmp_path, train, test)

@@ -449,7 +449,7 @@ def test_targets_without_weights_give_a_one_line_error(run: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
-        (["to=onnx"], "to=onnx writes a file; name it with out=FILE."),
+        (["to=onnx"], "to=onnx writes a file; set its path with out=FILE."),
         (["to=onnx", "out=absent/net.onnx"], "out=absent/net.onnx: there is no folder absent"),
         (["to=onnx", "out=."], "out=. does not name a file"),
         (["to=pt2", "out=x", "precision=8"], "to=pt2 does not use precision="),

@@ -214,7 +214,7 @@ def test_the_files_of_a_run_are_not_overwritten(runs: Path) -> None:
     ]
     for call in calls:
         with pytest.raises(
-            InputError, match="is part of the record of a run and would be overwritten; name another file"
+            InputError, match="is part of the record of a run and would be overwritten; choose another file"
         ):
             call()
     assert (network.read_bytes(), alphas.read_bytes()) == before

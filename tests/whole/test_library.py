@@ -432,7 +432,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: rapdarts.search("digits", {"data.name": "memory"}),
         r"means images passed by a program: pass them again with data=\(images, labels\)",
     ),
-    "no search": (lambda: rapdarts.derive([]), "needs the folder of a finished search; name at least one"),
+    "no search": (lambda: rapdarts.derive([]), "needs the folder of a finished search; pass at least one"),
     "spend": (lambda: rapdarts.derive("PDARTS", spend=1.5), "spend=1.5 is out of range; it must be auto, or 0 to 1"),
     "no network": (lambda: rapdarts.load("PDARTS"), "PDARTS is a network without weights; train it first"),
     "image": (lambda: rapdarts.derived("PDARTS", image=(32, 32)), r"image=\(32, 32\) must be \(channels, height"),

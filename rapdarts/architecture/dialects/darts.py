@@ -155,13 +155,13 @@ def _of_triples(edges: list[list[Any]], concat: list[Any], kind: str, where: str
             )
         if numbers[0] == numbers[1]:
             raise InputError(
-                f"{where}: the triple {shown} of {kind} names node {numbers[0]} as its own input; name an earlier node or an input."
+                f"{where}: the triple {shown} of {kind} names node {numbers[0]} as its own input; use an earlier node or an input."
             )
         orders.add(numbers[0] > numbers[1])
         nodes[max(numbers) - INPUTS].append([primitive, min(numbers)])
     if len(orders) > 1:
         raise InputError(
-            f"{where}: some triples of {kind} give the node before its input, others after it; use one order for all."
+            f"{where}: some triples of {kind} list the node before its input, others after it; use one order for all."
         )
     named = [number - INPUTS for number in concat if is_whole(number) and number <= MAX_STATE]
     cell = [nodes.get(number, []) for number in range(max(*nodes, *named, 0) + 1)]

@@ -16,7 +16,7 @@ FORMAT = "rapdarts-genotype"
 
 
 def is_ours(value: Any) -> bool:
-    """Return whether a value is an object of our own JSON, perhaps a wrong one."""
+    """Return whether a value is an object of our own JSON, perhaps an invalid one."""
     if not isinstance(value, dict):
         return False
     return value.get("format") == FORMAT or ("cells" in value and not is_other(value))

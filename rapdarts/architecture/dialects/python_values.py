@@ -116,7 +116,7 @@ class _Reader:
             self.run(block)
             for name, value in self.before[mark:]:
                 if value is not MISSING and self.names.get(name) is not value:
-                    self.names[name] = self.unknown(statement, f"give {name} another value", value)
+                    self.names[name] = self.unknown(statement, f"assign another value to {name}", value)
         self.depth -= 1
 
     def assign(self, target: ast.expr, value: Any, statement: ast.stmt) -> None:
@@ -152,7 +152,9 @@ class _Reader:
         within = self.wholes(statement.iter) if isinstance(statement, ast.For | ast.AsyncFor) else ()
         former = self.names.get(name, MISSING)
         if within or former is not MISSING:
-            value = self.unknown(statement, f"give {name} another value", None if former is MISSING else former, within)
+            value = self.unknown(
+                statement, f"assign another value to {name}", None if former is MISSING else former, within
+            )
             self.bind(name, value)
             if listed and former is not MISSING:
                 self.add(name, self.names[name], statement)
