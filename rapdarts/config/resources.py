@@ -60,7 +60,7 @@ RESOURCES = {
             additive=True,
             count="count.weight_bytes",
             convention="params at {precision} bits",
-            price="price of the bytes of weights",
+            price="price of the size of the weights",
             budget="largest size of the weights, such as 12MB",
         ),
         Resource(

@@ -59,7 +59,7 @@ def params(network: nn.Module, image: Inputs) -> int:
 
 
 def weight_bytes(network: nn.Module, image: Inputs, precision: int = 32) -> int:
-    """Return the bytes of the weights, without buffers: `params` x precision / 8."""
+    """Return the size of the weights in bytes, without buffers: `params` x precision / 8."""
     return params(network, image) * precision // 8
 
 

@@ -121,7 +121,7 @@ class NetworkCosts:
         return {**self.costs, "macs_with_bn_relu": self.macs_with_bn_relu, "thop_macs": thop}
 
     def bytes_of(self, elements: int) -> int:
-        """Return the bytes of a number of elements at the precision."""
+        """Return the size in bytes of a number of elements at the precision."""
         return elements * self.precision // 8
 
     def to_json(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ COMPLEX_MACS = 4
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, out: Tensor) -> int:
-    """Return the products of the scores, (..., queries, keys), and of the mean of the values that they weigh."""
+    """Return the products of the scores, (..., queries, keys), and of the mean of the values that they weight."""
     return out.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 

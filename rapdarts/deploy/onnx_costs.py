@@ -75,8 +75,8 @@ class OnnxCosts:
     """The costs counted in an ONNX file.
 
     `params` and `bytes` are those of the weights as the file stores them: a sparse weight has as many params as values in the
-    file, and its bytes include their indices. `macs` are those of the dense weight. `scales` are the bytes of scales and zero
-    points. `not_counted` are the operators whose MACs are unknown, each with the names of its nodes.
+    file, and its bytes include their indices. `macs` are those of the dense weight. `scales` is the size of scales and zero points
+    in bytes. `not_counted` are the operators whose MACs are unknown, each with the names of its nodes.
     """
 
     macs: int = 0
@@ -101,7 +101,7 @@ def onnx_costs(path: Path) -> OnnxCosts:
 
 
 def costs_of(content: bytes, where: str) -> OnnxCosts:
-    """Count the costs of the bytes of an ONNX file; `where` names the file in messages. Raises the errors of `onnx_costs`."""
+    """Count the costs of an ONNX file given as bytes; `where` names the file in messages. Raises the errors of `onnx_costs`."""
     import onnx
     import onnx.inliner
 

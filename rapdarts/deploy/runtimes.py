@@ -88,14 +88,14 @@ def need(extra: str, what: str) -> None:
 
 
 def open_pt2(content: bytes) -> Function:
-    """Return the network in the bytes of a .pt2 file."""
+    """Return the network in a .pt2 file given as bytes."""
     with _quiet():
         program = torch.export.load(io.BytesIO(content)).module()
     return torch.no_grad()(program)
 
 
 def open_executorch(content: bytes) -> Function:
-    """Return the network in the bytes of a .pte file, run by the ExecuTorch runtime, one image at a time."""
+    """Return the network in a .pte file given as bytes, run by the ExecuTorch runtime, one image at a time."""
     need("executorch", "a .pte file")
     from executorch.runtime import Runtime
 

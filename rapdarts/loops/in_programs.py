@@ -15,7 +15,7 @@ from rapdarts.errors import InputError
 
 
 def reader_of(config: Experiment, data: Any, test: Any) -> Reader | None:
-    """Return a function that puts the data of a program on a device, or None if `data` is None.
+    """Return a function that puts data passed by a program on a device, or None if `data` is None.
 
     Raises InputError for `test` without `data`.
     """

@@ -1,4 +1,4 @@
-"""Scale and layout of arrays: values read, refusals and remarks, for every way in which images arrive."""
+"""Scale and layout of arrays: values read, errors and remarks, for every way of passing images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks of timm, counted against PyTorch's FLOP counter. `make proofs` runs this file in an environment of its own."""
+"""Networks of timm, counted against PyTorch's FLOP counter. `make proofs` runs this file in a separate environment."""
 
 from __future__ import annotations
 
