@@ -280,7 +280,7 @@ WRONG = {
     ),
     "another call": (DARTS.replace("Genotype", "Namespace"), 'found "Namespace(normal'),
     "too few unnamed fields": ("Genotype([('conv', 0), ('conv', 1)])", "the field normal_concat is missing"),
-    "a field by name and by position": (DARTS.replace("(normal=", "([], normal="), "gives the field normal twice"),
+    "a field by name and by position": (DARTS.replace("(normal=", "([], normal="), "has the field normal twice"),
     "unpacked fields": ("Genotype(**{})", "named once"),
     "repeated field": (DARTS.replace("reduce=", "normal="), "named once"),
     "missing field": ("Genotype(normal=[])", "the field normal_concat is missing"),

@@ -123,7 +123,7 @@ def test_resources_that_do_not_add_up_are_only_counted() -> None:
             {"widest": widest},
             "widest does not add up over the parts of a network .* leave out {section}.widest",
         ),
-        ("launches", {}, "the resource launches is not defined: name the file with RESOURCES"),
+        ("launches", {}, "the resource launches is not defined: pass a file with RESOURCES"),
     ],
 )
 def test_only_resources_that_add_up_have_prices_and_budgets(

@@ -78,7 +78,7 @@ COMMANDS = {
     "derive PDARTS": "there is no file or folder PDARTS; pass the folder of a finished search, or its alphas.json.",
     "derive .": ". is not a run folder: it has no config.yaml.",
     "evaluate": "rapdarts evaluate needs a run folder created by rapdarts retrain, a network.safetensors, or an ONNX file; see ",
-    "evaluate PDARTS": "PDARTS is a network without weights; train it first (rapdarts retrain PDARTS EXPERIMENT run=FOLDER) and name",
+    "evaluate PDARTS": "PDARTS is a network without weights; train it first (rapdarts retrain PDARTS EXPERIMENT run=FOLDER) and pass",
     "evaluate .": ". has no network.safetensors; pass the folder of a finished retraining.",
     "export": "rapdarts export needs a genotype (a file, a run folder or a name such as PDARTS), or a trained network; see ",
     "export .": ". has no genotype.json: its search has not finished, or it is not a run folder; pass the folder of a finished run.",

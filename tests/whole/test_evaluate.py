@@ -164,7 +164,7 @@ def test_an_onnx_file_agrees_with_its_network(tmp_path: Path, capsys: pytest.Cap
     plain.write_bytes(b"not a graph")
     assert f"{plain} is not an ONNX file" in error_line(capsys, str(plain), "digits", code=4)
     assert "ONNX files run only on the CPU" in error_line(capsys, str(tmp_path / "net.onnx"), "device=cuda")
-    assert "name an experiment after it" in error_line(capsys, str(tmp_path / "net.onnx"))
+    assert "add an experiment after it" in error_line(capsys, str(tmp_path / "net.onnx"))
     with pytest.raises(DamagedError, match="is not an ONNX file with a readable graph"):
         onnx_costs(plain)
 
@@ -207,7 +207,7 @@ def test_foreign_onnx_files_are_refused_in_one_line(
     fixed = graph_of(*linear, weights=columns(10), pixels=(1, 1, 8, 8))
     assert "net.onnx cannot be run on images of shape (256, 1, 8, 8) (" in refused(fixed)
     bare = onnx.helper.make_node("Flatten", ["pixels"], ["logits"])
-    assert "cannot be counted: it has no convolutions or matrix products; give a file written by" in refused(
+    assert "cannot be counted: it has no convolutions or matrix products; use a file written by" in refused(
         graph_of(bare, weights=columns(1))
     )
     for endless in ("[" * 100_000 + "]" * 100_000, "9" * 5000):
@@ -307,7 +307,7 @@ def test_mismatched_data_are_refused(run: Path, tmp_path: Path, capsys: pytest.C
         "was trained on images of shape (1, 8, 8) with the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these data have"
         in error
     )
-    assert error.endswith("name other data with data.path=PATH, or another experiment.\n")
+    assert error.endswith("use other data with data.path=PATH, or another experiment.\n")
 
 
 def card(**changes: Any) -> dict[str, Any]:

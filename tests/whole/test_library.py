@@ -412,7 +412,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: rapdarts.search("digits", space=SearchSpace("odd", {"flat": lambda c, s, a: nn.Flatten()})),
         "the space odd: the primitive flat maps",
     ),
-    "test alone": (lambda: rapdarts.search("digits", test=(IMAGES, LABELS)), "test= is given without data="),
+    "test alone": (lambda: rapdarts.search("digits", test=(IMAGES, LABELS)), "test= is passed without data="),
     "batch": (lambda: rapdarts.search(TINY, data=(IMAGES, LABELS), batch=200), "search.batch=200 is larger than the"),
     "genotype": (
         lambda: rapdarts.retrain("PDART", "digits"),
