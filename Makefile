@@ -3,14 +3,14 @@ PYTHON ?= python3
 
 # The environment is rebuilt only when one of these files changes.
 INSTALLED = .venv/.installed
-# timm imports torchvision, whose compiled part does not fit torch for CPUs, so both are in an environment of their own (tests/foreign).
+# timm imports torchvision, whose compiled part does not fit torch for CPUs, so both are in a separate environment (tests/foreign).
 FOREIGN = .venv-timm/.installed
 TIMM = timm==1.0.31 torchvision==0.28.0
 
 .PHONY: help install demo test proofs mutants bench evidence lint clean
 
 help:
-	@echo "make demo      search on the digits that ship with the package, then train the network it found"
+	@echo "make demo      find, train, test and export a network for the digits that ship with the package"
 	@echo "make test      every test, style, types and import directions included"
 	@echo "make proofs    the identities that prices rely on, for 1,000 random genotypes a space instead of 30, and counts of timm's networks"
 	@echo "make mutants   do the tests notice a fault? break one line after the other (about ten minutes)"
@@ -28,8 +28,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	rm -rf runs/demo
-	.venv/bin/rapdarts search digits cost.macs=0.2 cost.bytes=0.2 seed=0 run=runs/demo/search
-	.venv/bin/rapdarts retrain runs/demo/search/genotype.json digits seed=0 run=runs/demo/network
+	.venv/bin/rapdarts find digits budget.params=100k effort=0.5 run=runs/demo
 
 # Includes `make lint`, by tests/whole/test_house.py. Each process takes whole files, so that shared fixtures are made once.
 test: $(INSTALLED)

@@ -1,4 +1,4 @@
-"""The search and retraining of the demo, with its own settings, on the digits that ship with the package."""
+"""The commands of the README, with their own settings, on the digits that ship with the package: the demo, and its steps one by one."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ README = list(session((ROOT / "README.md").read_text(encoding="utf-8"), "text"))
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[str]]]:
-    """Run the README's commands in an empty folder; return its runs/demo, and the printed lines by command."""
+    """Run the README's commands in an empty folder; return its folder runs, and the printed lines by command."""
     folder, printed = tmp_path_factory.mktemp("demo"), {}
     with contextlib.chdir(folder):
         for command, _ in README:
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 assert main(command.split()) == 0
             printed[command] = out.getvalue().splitlines()
-    return folder / "runs" / "demo", printed
+    return folder / "runs", printed
 
 
 def differences(shown: list[str], printed: list[str]) -> Iterator[str]:
@@ -91,15 +91,24 @@ def test_differences_are_found() -> None:
 
 
 @pytest.mark.slow
-def test_make_demo_runs_commands_of_the_readme() -> None:
+def test_make_demo_runs_a_command_of_the_readme() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").split("\ndemo:")[1].split("\n\n")[0]
     commands = re.findall(r"\.venv/bin/rapdarts (.+)", makefile)
-    assert len(commands) == 2 and set(commands) <= {command for command, _ in README}
+    assert len(commands) == 1 and set(commands) <= {command for command, _ in README}
 
 
 @pytest.mark.slow
-def test_the_demo_finds_and_trains_a_network(demo: tuple[Path, dict[str, list[str]]]) -> None:
-    found, trained = (json.loads((demo[0] / name / "result.json").read_text()) for name in ("search", "network"))
+def test_the_demo_finds_a_network_that_fits_and_is_exported(demo: tuple[Path, dict[str, list[str]]]) -> None:
+    found = json.loads((demo[0] / "demo" / "result.json").read_text())
+    assert 90_000 <= found["costs"]["params"] <= 100_000
+    assert found["n"] == 600 and found["test_accuracy"] >= 0.96
+    assert (demo[0] / "demo" / "network" / "network.onnx").is_file()
+
+
+@pytest.mark.slow
+def test_the_steps_find_and_train_a_network(demo: tuple[Path, dict[str, list[str]]]) -> None:
+    folder = demo[0] / "steps"
+    found, trained = (json.loads((folder / name / "result.json").read_text()) for name in ("search", "network"))
     for name in ("macs", "params", "bytes", "activations", "traffic"):
         assert found["priced"][name] == found["counted"][name]
     assert found["counted"]["macs"] < 2_080_172  # the cost of the average network of the space
@@ -110,8 +119,8 @@ def test_the_demo_finds_and_trains_a_network(demo: tuple[Path, dict[str, list[st
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the hashes are from a CPU, but here the demo uses the GPU")
-def test_the_demo_is_bit_identical_to_the_recorded_one(demo: tuple[Path, dict[str, list[str]]]) -> None:
-    folder, bits = demo[0], recorded(BITS)
+def test_the_steps_are_bit_identical_to_the_recorded_ones(demo: tuple[Path, dict[str, list[str]]]) -> None:
+    folder, bits = demo[0] / "steps", recorded(BITS)
     assert file_sha256(folder / "search" / "alphas.json") == bits["alphas"]
     assert read_genotype(folder / "search" / "genotype.json").cells == rapdarts.read(bits["genotype"]).cells
     assert weights_sha256(folder / "network" / "network.safetensors") == bits["weights"]

@@ -17,14 +17,14 @@ from rapdarts.config import key_values, resolve
 from rapdarts.errors import InputError
 from tests.pages import ROOT, blocks, session
 
-GUIDES = ("docs/search.md", "docs/retrain.md", "docs/costs.md", "docs/export.md", "docs/library.md")
+GUIDES = ("docs/find.md", "docs/search.md", "docs/retrain.md", "docs/costs.md", "docs/export.md", "docs/library.md")
 PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", *GUIDES)}
 
 
 # --- Python ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("page", "least"), [("README.md", 1), ("docs/library.md", 4)])
+@pytest.mark.parametrize(("page", "least"), [("README.md", 1), ("docs/library.md", 4), ("docs/find.md", 1)])
 def test_the_python_examples_run(
     page: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,7 +122,7 @@ SHOWN = dict.fromkeys([*chain.from_iterable(map(commands, PAGES)), *((line, "") 
 
 @pytest.mark.parametrize(("line", "following"), SHOWN, ids=[line[:60] for line, _ in SHOWN])
 def test_commands_are_accepted(line: str, following: str) -> None:
-    """A command may be refused if the page shows exactly the error message after the command."""
+    """A command may fail if the page shows exactly the error message after the command."""
     try:
         check(line)
     except InputError as error:
@@ -131,7 +131,7 @@ def test_commands_are_accepted(line: str, following: str) -> None:
 
 def test_commands_are_found() -> None:
     found = {line for line, _ in SHOWN}
-    assert "search digits cost.macs=0.2 cost.bytes=0.2 seed=0 run=runs/demo/search" in found
+    assert "search digits cost.macs=0.2 cost.bytes=0.2 seed=0 run=runs/steps/search" in found
     assert "export RUN to=nasbench201" in found
     assert "search digits strategy=darts unrolled=true" in found
     assert "retrain PDARTS digits retrain.batch=64 accumulate=2" in found
