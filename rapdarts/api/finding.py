@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapdarts.api.own_space import with_own_resources
 from rapdarts.config.experiment import Experiment, budget_limits
-from rapdarts.config.find_knobs import check_find
+from rapdarts.config.finding import check_find
 from rapdarts.config.given import AnyPath, Settings, find_experiment
 from rapdarts.config.resolve import keys_given_in
 from rapdarts.deploy.space_lookup import Space, find_space

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
-from rapdarts.config.find_knobs import FindConfig
+from rapdarts.config.finding import FindConfig
 from rapdarts.config.key_values import knob
 from rapdarts.config.relaxation import RELAXATIONS, RelaxationConfig
 from rapdarts.config.resources import RESOURCES

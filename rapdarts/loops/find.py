@@ -26,8 +26,6 @@ from rapdarts.loops import launch as launching
 from rapdarts.loops.finished_search import finished_search
 from rapdarts.loops.plan import Plan, Round
 from rapdarts.loops.rank import RankingEntry
-from rapdarts.strategy.discretize import score
-from rapdarts.strategy.replicas import mean_weights
 from rapdarts.training.log import Screen
 from rapdarts.training.run import Run
 
@@ -127,12 +125,9 @@ def _search(work: Work, launch: Launch, screen: Screen) -> dict[str, Any]:
 
 
 def best_cells(work: Work, count: int) -> list[RankingEntry]:
-    """Return the `count` best cells of the finished search within its budgets, the derived one first; fewer if there are no more."""
+    """Return the `count` best cells of the finished search within its budgets, best first; fewer if there are no more."""
     search = finished_search(work.run.folder / "search" / RunFile.ALPHAS, True, DeriveConfig(), work.given)
-    found, weights = search.best(max(2, count)), mean_weights(search.weights)
-    cells = [found.genotype, *(one.genotype for one in found.candidates)]
-    entries = [RankingEntry(one, search.full, ("search",), score(search.left, weights, one)) for one in cells]
-    return [one for number, one in enumerate(entries) if one.cells not in [e.cells for e in entries[:number]]][:count]
+    return [RankingEntry(one.genotype, search.full, ("search",), one.score) for one in search.best(count).candidates]
 
 
 def trained_best(work: Work, cells: Sequence[RankingEntry], rounds: Sequence[Round], prefix: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rapdarts.config.experiment import Experiment
-from rapdarts.config.find_knobs import LEAST_EFFORT, MOST_EFFORT, FindConfig
+from rapdarts.config.finding import LEAST_EFFORT, MOST_EFFORT, FindConfig
 from rapdarts.config.resolve import config_digest
 from rapdarts.errors import InputError, plural, shorten
 from rapdarts.files.json import Fault, as_list, as_object, number, record, strict_loads

@@ -123,7 +123,9 @@ def test_the_onnx_file_runs_in_onnxruntime_alone(proven: Path) -> None:
     config = find_experiment("find", "digits", SETTINGS, {}).config
     data = load_dataset(config.data, device_named("cpu", 1), config.seed)
     images = proven.parent / "images.npz"
-    np.savez(images, pixels=(data.test.fetch(torch.arange(600)) / 255).numpy().astype(np.float32), labels=data.test.labels)
+    np.savez(
+        images, pixels=(data.test.fetch(torch.arange(600)) / 255).numpy().astype(np.float32), labels=data.test.labels
+    )
     code = (
         "import sys\nsys.modules['rapdarts'] = sys.modules['torch'] = None\nimport numpy as np, onnxruntime\n"
         "data = np.load(sys.argv[2])\nsession = onnxruntime.InferenceSession(sys.argv[1])\n"

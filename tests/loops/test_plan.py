@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapdarts.config.experiment import Experiment, RetrainConfig, SearchConfig
-from rapdarts.config.find_knobs import FindConfig
+from rapdarts.config.finding import FindConfig
 from rapdarts.errors import InputError
 from rapdarts.loops.pace import Pace, Sizes, StagePace
 from rapdarts.loops.plan import (
