@@ -3,7 +3,7 @@ PYTHON ?= python3
 
 # The environment is rebuilt only when one of these files changes.
 INSTALLED = .venv/.installed
-# timm imports torchvision, whose compiled part does not fit torch for CPUs, so both are in an environment of their own (tests/foreign).
+# timm imports torchvision, whose compiled part does not fit torch for CPUs, so both are in a separate environment (tests/foreign).
 FOREIGN = .venv-timm/.installed
 TIMM = timm==1.0.31 torchvision==0.28.0
 

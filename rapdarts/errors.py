@@ -150,5 +150,5 @@ def installation(extra: str) -> str:
 
 
 def shorten(text: str) -> str:
-    """Return a text as messages quote it, cut to 80 characters."""
+    """Return a string as messages quote it, cut to 80 characters."""
     return text if len(text) <= 80 else text[:77] + "..."

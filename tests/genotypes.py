@@ -111,7 +111,7 @@ def same(cell: Cell) -> Genotype:
 
 
 def assert_refused_in_one_sentence(text: str, fragment: str) -> None:
-    """Assert that a text is refused with a short sentence that begins with the file name and contains `fragment`."""
+    """Assert that a text is rejected with a short sentence that begins with the file name and contains `fragment`."""
     with pytest.raises(InputError) as caught:
         parse_genotype(text, "file.json")
     message = str(caught.value)

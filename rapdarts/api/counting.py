@@ -40,7 +40,7 @@ def costs(
     """Count the costs of a network for one image: macs, params, bytes, activations, traffic, energy (J) and peak_memory (bytes).
 
     `network` is any module, a genotype in any form that `read` accepts, the result of a run, the name of a reference
-    network, or `package.module:callable`. A module of several inputs takes several shapes: `image=((3, 32, 32), (5,))`.
+    network, or `package.module:callable`. A module with several inputs takes several shapes: `image=((3, 32, 32), (5,))`.
     The skeleton of a genotype is chosen as in `derived`. `precision` is in bits (32, 16 or 8); `hardware` is a file or a
     `HardwareConfig`. For a cell of NAS-Bench-201, `known_accuracy` of the result holds the published test accuracies (0 to
     1) by data set; `not_counted` names operations whose MACs are unknown. Raises InputError.

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def read(genotype: Genotype | AnyPath, space: str = "") -> Genotype:
-    """Read a genotype from a `Genotype`, a name from the literature such as PDARTS, a file, a run folder, or a text.
+    """Read a genotype from a `Genotype`, a name from the literature such as PDARTS, a file, a run folder, or a string.
 
     A file may be written by another program (docs/export.md lists the formats); `FILE:NAME` and `FILE:LINE` name one of
-    several genotypes in it. `space` is the search space of a text that does not name one; by default, it is the shipped space
+    several genotypes in it. `space` is the search space of a string that does not name one; by default, it is the shipped space
     that fits. Raises InputError.
     """
     return lookup.find_network(lookup.word_of(genotype), space, networks=False).the_genotype()
@@ -53,12 +53,12 @@ def derive(
     out = atomic.file_to_write(options.out) if options.out else None
     several = search if isinstance(search, list | tuple) else [search]
     if not several:
-        raise InputError("rapdarts derive needs the folder of a finished search; name at least one.")
+        raise InputError("rapdarts derive needs the folder of a finished search; pass at least one.")
     targets, space = [Path(lookup.word_of(one)) for one in several], lookup.space_of(space, *several)
     for target in targets:
         if not os.path.exists(target):
             raise InputError(
-                f"there is no file or folder {shorten(str(target))}; give the folder of a finished search, or its alphas.json."
+                f"there is no file or folder {shorten(str(target))}; pass the folder of a finished search, or its alphas.json."
             )
     from rapdarts.loops.derive_again import derive_again
     from rapdarts.training.log import Screen

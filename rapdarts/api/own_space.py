@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 def with_own_resources(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Return a function of the library that knows the resources of its argument `space`, or of the results that it is given first."""
+    """Return a function of the library that knows the resources of its argument `space`, or of the results that are passed first."""
 
     @wraps(function)
     def call(*given: Arguments.args, **named: Arguments.kwargs) -> Result:

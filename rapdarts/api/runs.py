@@ -39,7 +39,7 @@ def search(
 ) -> Searched:
     """Search for a cell, as `rapdarts search` does. Return its genotype, the other candidates, and their costs.
 
-    `experiment` is the name of an experiment that ships with the package, a YAML file, an `Experiment`, or a mapping of
+    `experiment` is the name of a shipped experiment, a YAML file, an `Experiment`, or a mapping of
     keys that override the defaults (those of P-DARTS for CIFAR-10). `settings` and `keys` override the experiment in
     turn: `{"cost.macs": 0.2}`, `{"search": {"epochs": 5}}` or `epochs=5`.
 

@@ -32,7 +32,8 @@ def load(path: Network, *, normalise: bool = True, classes: int | None = None, s
     With `classes`, the last layer (every weight whose shape depends on the number of classes) is replaced by a fresh one
     for that many classes, even if the number is unchanged; all other weights are kept. The new weights are drawn by
     torch's global generator. To train the network on other data, call `.train()` first. `space` is the genotype's search
-    space if that space does not ship with rapdarts. Raises InputError if there is no such network, and DamagedError if the file is damaged.
+    space if it is not shipped with rapdarts. Raises InputError if there is no such network, and DamagedError if the file is
+    damaged.
     """
     file = lookup.find_trained(lookup.word_of(path), onnx=False)
     from rapdarts.deploy.model_file import deployed, read_trained, with_new_head
@@ -117,7 +118,7 @@ def export(
     if not options.out and hasattr(network, "folder"):
         options = replace(options, out=str(network.folder / f"exported.{options.to}"))
     if not options.out:
-        raise InputError(f"to={options.to} writes a file; name it with out=FILE.")
+        raise InputError(f"to={options.to} writes a file; set its path with out=FILE.")
     out = atomic.file_in_folder(options.out)
     file = lookup.find_trained(word, f"to={options.to}", onnx=False)
     from rapdarts.deploy.exporting import export_file

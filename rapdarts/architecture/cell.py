@@ -54,16 +54,16 @@ class Cell:
                 raise InputError(f"{edge}: the input {quote_value(source)} is {reason}; it may be {_span(0, own - 1)}.")
         allowed = _span(self.inputs, end - 1)
         if not self.concat:
-            raise InputError(f"concat is empty; it must name at least one node ({allowed}).")
+            raise InputError(f"concat is empty; it must list at least one node ({allowed}).")
         for source in self.concat:
             if not (is_whole(source) and self.inputs <= source < end):
-                raise InputError(f"concat names {quote_value(source)}, which is not a node; it may name {allowed}.")
+                raise InputError(f"concat lists {quote_value(source)}, which is not a node; it may list {allowed}.")
             if self.empty(source):
                 raise InputError(
-                    f"concat names {source}, but node {source - self.inputs} has no edges; remove it from concat."
+                    f"concat lists {source}, but node {source - self.inputs} has no edges; remove it from concat."
                 )
         if len(set(self.concat)) != len(self.concat):
-            raise InputError("concat names a node twice; name each once.")
+            raise InputError("concat lists a node twice; list each once.")
 
     def empty(self, source: int) -> bool:
         """Return whether input number `source` is a node without edges."""

@@ -141,7 +141,7 @@ def dot(genotype: Drawable) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text as a quoted DOT string, with backslashes escaped."""
+    """Return a string quoted for DOT, with backslashes escaped."""
     plain = "".join(character if character.isprintable() else "\ufffd" for character in text[:200])
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -316,13 +316,13 @@ def _facts(genotype: Drawable) -> str:
 
 
 def _width(text: str, size: int) -> float:
-    """Estimate the width of a text in common fonts, erring on the wide side."""
+    """Estimate the width of a string in common fonts, erring on the wide side."""
     classes = {**dict.fromkeys("abcdeghknopqsuvxyz0123456789_", 0.64), **dict.fromkeys("fijlrt-,. ", 0.42)}
     return size * sum(classes.get(letter, 1.0 if letter.isascii() else 1.3) for letter in text)
 
 
 def _fit(text: str, room: float, size: int) -> str:
-    """Return a text with unprintable characters replaced, truncated to a width."""
+    """Return a string with unprintable characters replaced, truncated to a width."""
     plain = "".join(character if character.isprintable() else "\ufffd" for character in text[:200])
     while _width(plain, size) > room:
         plain = plain[:-2] + "…"

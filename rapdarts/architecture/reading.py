@@ -23,7 +23,7 @@ MAX_FILE_BYTES = 2**26
 MAX_JSON_CHARACTERS = 1_000_000
 
 SPACE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
-"""Pattern of a space's name, which becomes a module name: no character may lead out of the folder of spaces."""
+"""Pattern for a space's name, which becomes a module name: no character may lead out of the folder of spaces."""
 HEADER = re.compile(r"\s*#\s*space:\s*([A-Za-z_][A-Za-z0-9_-]{0,63})\s*\n")
 """First line of a text in the DARTS dialect that names its space."""
 

@@ -129,7 +129,7 @@ def stem_for(asked: str, image: tuple[int, int, int]) -> str:
 
 
 Resource = Callable[["nn.Module", tuple[int, int, int]], float]
-"""A resource of the user's own: `function(network, image)` returns the amount that a network needs for an image (channels, height, width).
+"""A user-defined resource: `function(network, image)` returns the amount that a network needs for an image (channels, height, width).
 
 The network is on the meta device: its tensors have shapes, but no values."""
 
@@ -154,7 +154,7 @@ class SearchSpace:
     too (DARTS: Liu et al. 2019). Cells with 1 input read the output of the preceding cell unchanged; their output is
     the last node, and the reductions are residual blocks (NAS-Bench-201: Dong and Yang 2020).
 
-    `resources` are resources of the user's own, which are counted like ours, and can have a price and a budget.
+    `resources` are user-defined resources, which are counted like ours, and can have a price and a budget.
     """
 
     name: str
@@ -227,14 +227,14 @@ class SearchSpace:
 
     @property
     def choosable(self) -> np.ndarray:
-        """Mask (primitives,) of bool: the primitives that a genotype may contain."""
+        """Boolean mask (primitives,): the primitives that a genotype may contain."""
         import numpy as np  # imported here: looking up names does not need NumPy, whose import takes half the start-up time
 
         return np.array([self.derive_none or name != NONE for name in self.primitives])
 
     @property
     def mask(self) -> np.ndarray:
-        """Mask (kinds, edges, primitives) of bool: the candidates that are still open."""
+        """Boolean mask (kinds, edges, primitives): the candidates that are still open."""
         import numpy as np
 
         return np.array([[[name in edge for name in self.primitives] for edge in kind] for kind in self.candidates])
@@ -270,9 +270,9 @@ class SearchSpace:
                     f"search.primitives: the space {self.name} has no primitive {name!r}; it has {', '.join(self.primitives)}."
                 )
         if len(set(primitives)) != len(primitives):
-            raise InputError("search.primitives names a primitive twice; name each once.")
+            raise InputError("search.primitives lists a primitive twice; list each once.")
         if not any(self.derive_none or name != NONE for name in primitives):
-            raise InputError("search.primitives leaves nothing to derive; name at least one primitive besides none.")
+            raise InputError("search.primitives leaves nothing to derive; list at least one primitive besides none.")
         left = {name: self.primitives[name] for name in primitives}
         paths = self.skip_paths if SKIP in left else "any"
         return replace(self, primitives=left, skip_paths=paths, candidates=())

@@ -23,9 +23,9 @@ OUTPUTS = ("out", "plot")
 """Keys that name a file to write."""
 
 SETTING = re.compile(r"[^/=(\[{|\n]*=")
-"""Pattern of the beginning of key=value. A path, or the text of a genotype, may contain an equals sign too: runs/lr=0.1."""
+"""Pattern for the beginning of key=value. A path, or the text of a genotype, may contain an equals sign too: runs/lr=0.1."""
 GENOTYPE = re.compile(r"\s*\w+\s*=\s*[\w.]*Genotype\s*\(")
-"""Pattern of the beginning of a genotype with a name, as in a Python file."""
+"""Pattern for the beginning of a genotype with a name, as in a Python file."""
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Call:
             read = [self.space, *words, *(value for other, value in pairs if other not in OUTPUTS)]
             if any(os.path.exists(file) and os.path.samefile(file, path) for file in read):
                 raise InputError(
-                    f"{key}={shorten(path)} is an input of this command and would be overwritten; name another file."
+                    f"{key}={shorten(path)} is an input of this command and would be overwritten; choose another file."
                 )
 
 

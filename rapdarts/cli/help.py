@@ -18,9 +18,9 @@ NARROWEST, WIDEST = 60, 120
 """Smallest width of the help, and largest width of its running text, in characters."""
 LEAST, LEAST_OF_OVERVIEW = 36, 50
 """Smallest width of the text column, in characters: next to the keys of a command, and next to the commands in the overview, whose
-texts are longer."""
+descriptions are longer."""
 INDENT = " " * 6
-"""Indentation of a text below its key."""
+"""Indentation of a description below its key."""
 HARD_SPACE = "\N{NO-BREAK SPACE}"
 
 

@@ -145,29 +145,35 @@ class CountConfig:
 
     input: str = knob(
         "",
-        "image shape as CxHxW, or several shapes for a network of several inputs (3x32x32,5); empty: as in the network, else 3x32x32"
-        " (filters: 384x13x13)",
+        "image shape as CxHxW, or several shapes for a network with several inputs (3x32x32,5); empty: the network's own,"
+        " or 3x32x32 if it has none (filters: 384x13x13)",
     )
-    classes: int = knob(0, "number of classes; 0: as in the network, else 10", low=0, high=1e6)
+    classes: int = knob(0, "number of classes; 0: the network's own, or 10 if it has none", low=0, high=1e6)
     layers: int = knob(
-        0, "depth of a genotype's network; 0: as in the genotype, else as in the space", "cells", low=0, high=1000
+        0,
+        "depth of a genotype's network; 0: the genotype's own, or the space's if it has none",
+        "cells",
+        low=0,
+        high=1000,
     )
     channels: int = knob(
         0,
-        "width of the first cells of a genotype's network; 0: as in the genotype, else as in the space (filters: 256)",
+        "width of the first cells of a genotype's network; 0: the genotype's own, or the space's if it has none (filters: 256)",
         "channels",
         low=0,
         high=65536,
     )
     stem: str = knob(
-        "", "first layers of a genotype's network; empty: as in the genotype", choices=("", "auto", "cifar", "imagenet")
+        "", "first layers of a genotype's network; empty: the genotype's own", choices=("", "auto", "cifar", "imagenet")
     )
     precision: int = knob(
-        0, "bits per number, for bytes, traffic and energy; 0: as in the genotype, else 32", choices=(0, 32, 16, 8)
+        0,
+        "bits per number, for bytes, traffic and energy; 0: the genotype's own, or 32 if it has none",
+        choices=(0, 32, 16, 8),
     )
     hardware: str = knob(
         "",
-        "YAML file with the energies of your hardware; empty: as in the genotype, else 45 nm (Horowitz 2014)",
+        "YAML file with the energies of your hardware; empty: the genotype's own, or 45 nm (Horowitz 2014) if it has none",
         "path",
     )
     rows: str = knob(
@@ -184,21 +190,27 @@ class CountConfig:
 class MeasureConfig:
     """Options for measuring the latency of a space's primitives on this device."""
 
-    space: str = knob("", "search space; empty: as in the experiment, else darts")
+    space: str = knob("", "search space; empty: the experiment's, or darts if no experiment is given")
     layers: int = knob(
-        0, "depth of the deployment skeleton; 0: as in the experiment, else as in the space", "cells", low=0, high=1000
+        0,
+        "depth of the deployment skeleton; 0: the experiment's, or the space's if no experiment is given",
+        "cells",
+        low=0,
+        high=1000,
     )
     channels: int = knob(
         0,
-        "width of the deployment skeleton; 0: as in the experiment, else as in the space",
+        "width of the deployment skeleton; 0: the experiment's, or the space's if no experiment is given",
         "channels",
         low=0,
         high=65536,
     )
-    input: str = knob("", "image shape as CxHxW; empty: as in the experiment, else 3x32x32")
-    classes: int = knob(0, "number of classes; 0: as in the experiment, else 10", low=0, high=1e6)
+    input: str = knob("", "image shape as CxHxW; empty: the experiment's, or 3x32x32 if no experiment is given")
+    classes: int = knob(0, "number of classes; 0: the experiment's, or 10 if no experiment is given", low=0, high=1e6)
     stem: str = knob(
-        "", "first layers; empty: as in the experiment, else auto", choices=("", "auto", "cifar", "imagenet")
+        "",
+        "first layers; empty: the experiment's, or auto if no experiment is given",
+        choices=("", "auto", "cifar", "imagenet"),
     )
     device: str = knob("auto", DEVICE_HELP)
     threads: int = knob(1, "CPU threads; 0: torch's default", low=0, high=MOST_THREADS)

@@ -93,7 +93,7 @@ def _unnamed(verb: str, launch: Launch, origin: Path | None, confirmed: bool) ->
         return experiment_of_run(Path(launch.run))
     if origin is not None and os.path.isfile(origin / RunFile.RANKING):
         raise InputError(
-            f"{shorten(str(origin))} is a ranking, whose recipe is too short for a retraining; name an experiment to train with,"
+            f"{shorten(str(origin))} is a ranking, whose recipe is too short for a retraining; specify an experiment to train with,"
             " such as digits."
         )
     if origin is not None:

@@ -18,7 +18,7 @@ from rapdarts.errors import InputError, any_of, shorten, suggestion
 from rapdarts.files.yaml import parse_value, to_yaml
 
 OF_RESOURCE = re.compile(r"(search\.)?(cost|budget)\.[a-z][a-z0-9_]*")
-"""Pattern of the keys of prices and budgets."""
+"""Pattern for the keys of prices and budgets."""
 
 TINY = 1e-30
 """Smallest accepted number above 0: smaller numbers would vanish in float32 arithmetic."""
@@ -98,12 +98,12 @@ def full_name(schema: type, given: str, section: str = "", beside: type | None =
         raise InputError(f"the key {given!r} is ambiguous: it could be {any_of(fits)}; write one of them.")
     inner = [name for name in names if name.startswith(given + ".")]
     if inner:
-        raise InputError(f"{given} is a section, not a key; name one of its keys, such as {inner[0]}.")
+        raise InputError(f"{given} is a section, not a key; use one of its keys, such as {inner[0]}.")
     known = [*names, *(key.name for key in keys(beside))] if beside else names
     clause = suggest_key(given, known, section)
     unknown = OF_RESOURCE.fullmatch(given) and given.rpartition(".")[2] not in RESOURCES
     if unknown and clause.startswith("the keys of"):
-        clause += "; a resource of your own needs --space FILE, which defines it"
+        clause += "; a user-defined resource needs --space FILE, which defines it"
     raise InputError(f"there is no key {shorten(repr(given))}; {clause}.")
 
 
@@ -171,7 +171,7 @@ def plain(settings: Any) -> Any:
 
 
 def _typed(key: Key, value: Any) -> Any:
-    """Return the value in the knob's type; a text from the command line is parsed first. Raises InputError."""
+    """Return the value in the knob's type; a string from the command line is parsed first. Raises InputError."""
     if value == "auto" and key.facts["auto"] is not None:
         return key.facts["auto"]
     if key.facts["amount"]:

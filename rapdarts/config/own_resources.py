@@ -1,4 +1,4 @@
-"""Resources of the user's own: which names are known, and settings with keys for their prices and budgets.
+"""User-defined resources: which names are known, and settings with keys for their prices and budgets.
 
 A file given by --space may define them as RESOURCES. Their names are known while a command uses that file, and when the
 settings of a run that used it are read.
@@ -42,7 +42,7 @@ def derive_schema() -> type[DeriveConfig]:
 
 
 def names_in(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the resources of the user's own that the settings of a run, by full key, have prices or budgets for."""
+    """Return the user-defined resources that the settings of a run, by full key, have prices or budgets for."""
     ours = {key.name for key in keys(Experiment)}
     found = (key.rpartition(".") for key in settings if key not in ours)
     return tuple(dict.fromkeys(name for section, _, name in found if section in SECTIONS and NAME.fullmatch(name)))
@@ -55,7 +55,10 @@ SECTIONS = ("search.cost", "search.budget")
 def _experiment(names: tuple[str, ...]) -> type[Experiment]:
     if not names:
         return Experiment
-    prices = [(name, float, knob(0.0, f"price of your own resource {name}", "nats", low=0, high=1e6)) for name in names]
+    prices = [
+        (name, float, knob(0.0, f"price of the user-defined resource {name}", "nats", low=0, high=1e6))
+        for name in names
+    ]
     sections = {"cost": _with(CostCoefficients, prices), "budget": _with(BudgetConfig, _budgets(names))}
     search = _with(SearchConfig, [_section(name, schema) for name, schema in sections.items()])
     return _with(Experiment, [_section("search", search)])
@@ -70,7 +73,7 @@ def _derivation(names: tuple[str, ...]) -> type[DeriveConfig]:
 
 def _budgets(names: Iterable[str], none: float | None = None) -> list[tuple[str, Any, Any]]:
     return [
-        (name, float | None, knob(None, f"largest amount of your own resource {name}", amount=name, none=none))
+        (name, float | None, knob(None, f"largest amount of the user-defined resource {name}", amount=name, none=none))
         for name in names
     ]
 
@@ -83,6 +86,6 @@ Schema = TypeVar("Schema")
 
 
 def _with(schema: type[Schema], fields: list[tuple[str, Any, Any]]) -> type[Schema]:
-    """Return a subclass of a frozen dataclass with further fields, or with other types for its own."""
+    """Return a subclass of a frozen dataclass with additional fields, or with other types for its own."""
     names = {"__doc__": schema.__doc__, "__module__": schema.__module__}
     return make_dataclass(schema.__name__, fields, bases=(schema,), frozen=True, namespace=names)

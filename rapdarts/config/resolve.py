@@ -77,7 +77,7 @@ def _file_settings(path: Path) -> list[tuple[str, Any]]:
     names = [name for name, _ in named]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{path}: the key {name} is given twice; keep one.")
+            raise InputError(f"{path}: the key {name} appears twice; keep one.")
     return _presets(named, []) + named
 
 
@@ -98,7 +98,7 @@ def check_experiment(config: Experiment) -> None:
     search = config.search
     stages = len(search.layers)
     if not stages:
-        raise InputError("search.layers is empty; give one depth per stage.")
+        raise InputError("search.layers is empty; set one depth per stage.")
     for name in ("candidates", "skip_dropout"):
         if len(getattr(search, name)) != stages:
             raise InputError(
@@ -106,7 +106,7 @@ def check_experiment(config: Experiment) -> None:
             )
     if any(later == 0 for later in search.candidates[1:]):
         raise InputError(
-            "search.candidates: only the first stage may keep all candidates (0); give a positive number for every later stage."
+            "search.candidates: only the first stage may keep all candidates (0); use a positive number for every later stage."
         )
     if search.warmup_epochs >= search.epochs:
         raise InputError(
@@ -115,7 +115,7 @@ def check_experiment(config: Experiment) -> None:
     if search.channels % search.partial_channels:
         raise InputError(
             f"search.partial_channels={search.partial_channels} does not divide search.channels={search.channels};"
-            f" give a divisor of {search.channels}, such as 1."
+            f" use a divisor of {search.channels}, such as 1."
         )
     for section_name, section in (("search", search), ("retrain", config.retrain)):
         if section.lr_min > section.lr:
@@ -153,7 +153,7 @@ def check_data_settings(data: DataConfig) -> None:
         raise InputError(f"data.range={given} must be two values, the smaller one first, such as data.range=0,1.")
     if len(data.mean) != len(data.std):
         raise InputError(
-            "data.mean and data.std must have the same length; give one number per channel for each, or leave both out."
+            "data.mean and data.std must have the same length; set one number per channel in each, or leave both out."
         )
 
 
@@ -167,7 +167,7 @@ def _check_latency(config: Experiment) -> None:
     if wants_latency(search) and not search.latency:
         if config.skeleton.channels == 0:
             raise InputError(
-                "skeleton.channels=auto cannot be used with a price or a budget on latency, which is measured at one width; give a"
+                "skeleton.channels=auto cannot be used with a price or a budget on latency, which is measured at one width; set it to a"
                 " number."
             )
         if search.latency_of:
@@ -211,7 +211,7 @@ def config_digest(config: Experiment) -> str:
 
 
 def _digested(key: Key, value: Any) -> Any:
-    """Return a value for the digest; amounts become texts of plain numbers, so that digests of older versions stay valid."""
+    """Return a value for the digest; amounts become strings of plain numbers, so that digests of older versions stay valid."""
     return value if not key.facts["amount"] else "" if value is None else f"{value:.17g}"
 
 

@@ -60,7 +60,7 @@ RESOURCES = {
             additive=True,
             count="count.weight_bytes",
             convention="params at {precision} bits",
-            price="price of the bytes of weights",
+            price="price of the size of the weights",
             budget="largest size of the weights, such as 12MB",
         ),
         Resource(
@@ -119,11 +119,11 @@ RESOURCES = {
 resource needs one entry here and a function in rapdarts.cost."""
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-"""Pattern of the name of a resource of the user's own."""
+"""Pattern for the name of a user-defined resource."""
 
 
 def unit_of(resource: str) -> str:
-    """Return the unit of a resource; those of the user's own have none."""
+    """Return the unit of a resource; user-defined resources have none."""
     return RESOURCES[resource].unit if resource in RESOURCES else ""
 
 
@@ -134,7 +134,7 @@ PARTS = {"": 1.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "n": 1e-9, "p": 1e-12}
 
 
 def amount(text: str, resource: str, key: str) -> float:
-    """Return an amount of a resource in its unit, from a text such as 500M, 12MB, 8ms or 2mJ.
+    """Return an amount of a resource in its unit, from a string such as 500M, 12MB, 8ms or 2mJ.
 
     Raises InputError, naming `key`, for an unknown unit, and for anything but a positive number.
     """

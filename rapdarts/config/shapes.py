@@ -13,7 +13,7 @@ MOST_SIDES = 8
 
 
 def input_shapes(text: str) -> Inputs:
-    """Return the shape, or the shapes, in a text such as 3x32x32 or 3x32x32,5. Raises InputError."""
+    """Return the shape, or the shapes, in a string such as 3x32x32 or 3x32x32,5. Raises InputError."""
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"[0-9]{1,5}(x[0-9]{1,5})*", part) for part in parts):
         raise _wrong(text)

@@ -1,13 +1,13 @@
-"""Contractions that are written as two operations: a product of elements, and an operation that adds these products up.
+"""Contractions that are written as two operations: an element-wise product, and an operation that adds up its elements.
 
 `(x * w).sum(1)` multiplies and accumulates like a matrix product, and so does every operation that adds up its elements: a mean, a
 cumulative sum, an average pooling, a variance. A maximum, a median or `prod` accumulates no products.
 
 The products are added up only along a side on which both factors vary. A factor that is constant there, such as the scale of a
 channel before the mean over its pixels (squeeze-and-excitation), can be taken out of the sum, so it scales elements as a gate does.
-A product that something else is added to first, as on a residual path, is a gate, too. Functions of one tensor are no products:
-neither the activation `x * sigmoid(x)` nor the squares `x * x` that a norm adds up. In doubt, as where a side is reshaped away, the
-contraction is named.
+A product that something else is added to first, as on a residual path, is a gate, too. Functions of one tensor are not products:
+neither the activation `x * sigmoid(x)` nor the squares `x * x` that a norm adds up. In doubt, for example if a side is reshaped away, the
+contraction is reported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from rapdarts.cost.fast_shapes import aten, fills_storage
 
 MULTIPLIES = {aten.mul, aten.mul_, aten.div, aten.div_}
-"""Products of elements; a quotient is a product with the inverse."""
+"""Element-wise products; a quotient is a product with the inverse."""
 
 ADDS: Mapping[Any, int] = {
     **dict.fromkeys((aten.sum, aten.nansum, aten.mean, aten.cumsum, aten.cumsum_, aten.trace), 0),

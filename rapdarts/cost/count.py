@@ -35,7 +35,7 @@ HOROWITZ_45NM = HardwareConfig()
 def macs(network: nn.Module, image: Inputs) -> int:
     """Return the multiply-accumulates for one image: half the FLOPs that PyTorch counts, and those that it has no formula for.
 
-    Convolutions, linear layers and products of activations are counted, without their biases. Products of elements, such as
+    Convolutions, linear layers and products of activations are counted, without their biases. Element-wise products, such as
     gates, and products of weights alone are not. A complex product counts as four.
     """
     return sum(op.macs for op in trace(network, image).ops)
@@ -44,7 +44,7 @@ def macs(network: nn.Module, image: Inputs) -> int:
 def not_counted(network: nn.Module, image: Inputs) -> dict[str, list[str]]:
     """Return the operations that multiply tensors but that `macs` has no formula for: their names, each with its layers in order.
 
-    An operation that adds up products of elements is named with the product, such as `mul + sum`, at the layer that adds.
+    An operation that adds up element-wise products is reported with the product, such as `mul + sum`, at the layer that adds.
     """
     found: dict[str, list[str]] = {}
     for op in trace(network, image).ops:
@@ -59,7 +59,7 @@ def params(network: nn.Module, image: Inputs) -> int:
 
 
 def weight_bytes(network: nn.Module, image: Inputs, precision: int = 32) -> int:
-    """Return the bytes of the weights, without buffers: `params` x precision / 8."""
+    """Return the size of the weights in bytes, without buffers: `params` x precision / 8."""
     return params(network, image) * precision // 8
 
 

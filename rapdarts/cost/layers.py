@@ -121,7 +121,7 @@ class NetworkCosts:
         return {**self.costs, "macs_with_bn_relu": self.macs_with_bn_relu, "thop_macs": thop}
 
     def bytes_of(self, elements: int) -> int:
-        """Return the bytes of a number of elements at the precision."""
+        """Return the size in bytes of a number of elements at the precision."""
         return elements * self.precision // 8
 
     def to_json(self) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def network_costs(
 ) -> NetworkCosts:
     """Count a network layer by layer; `skeleton`, `auxiliary` and `known_accuracy` are copied to the result.
 
-    `own` are counters of the user's own resources.
+    `own` are counters of user-defined resources.
 
     Raises InputError, naming the layer, if the network cannot take the image.
     """

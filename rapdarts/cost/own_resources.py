@@ -1,4 +1,4 @@
-"""Resources of the user's own: functions of a network and an image, counted like ours, and priced if they add up."""
+"""User-defined resources: functions of a network and an image, counted like ours, and priced if they add up."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class _Memory:
         self.parts: dict[int, list[int]] = {}  # the reverse
 
     def take(self, step: int, overwritable: tuple[int, ...], written: tuple[int, ...]) -> None:
-        """Give the activations that an operation writes their places; the first one that of an activation that nobody reads any more."""
+        """Assign places to the activations that an operation writes; the first reuses that of an activation that is no longer read."""
         free = next((tensor for tensor in overwritable if self._is_free(self.place.get(tensor, tensor), step)), None)
         for tensor in written:
             if free is not None and tensor == written[0]:

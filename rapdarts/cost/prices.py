@@ -41,7 +41,7 @@ def check_priced(settings: SearchConfig, space: SearchSpace, table: PriceTable) 
             continue
         if name not in space.resources:
             raise InputError(
-                f"the resource {name} is not defined: name the file with RESOURCES = {{{name!r}: function}} with --space."
+                f"the resource {name} is not defined: pass a file with RESOURCES = {{{name!r}: function}} with --space."
             )
         why = next(note for note in table.notes if note.startswith(f"{name} does not add up"))
         raise InputError(f"{why}; leave out {'budget' if name in limits else 'cost'}.{name}.")

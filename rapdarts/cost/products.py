@@ -17,7 +17,7 @@ COMPLEX_MACS = 4
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, out: Tensor) -> int:
-    """Return the products of the scores, (..., queries, keys), and of the mean of the values that they weigh."""
+    """Return the products of the scores, (..., queries, keys), and of the mean of the values that they weight."""
     return out.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 
@@ -108,7 +108,7 @@ def factors_of(packet: Any, given: Sequence[Tensor]) -> Sequence[Tensor]:
 def lacks_formula(func: Any, given: Iterable[Tensor]) -> bool:
     """Return whether an operation without a formula may multiply the tensors, of any shapes, that it is given: its MACs are unknown.
 
-    Products of elements, which are pointwise, are not part of `macs`.
+    Element-wise products are not part of `macs`.
     """
     packet, name = func._overloadpacket, func._overloadpacket.__name__.removesuffix("_")
     if has_formula(packet) or func.is_view or torch.Tag.pointwise in func.tags or name in NO_PRODUCTS:

@@ -15,7 +15,7 @@ WEIGHT, BIAS = 1, 4
 
 
 def bytes_in_int8_file(network: nn.Module, image: Inputs) -> int:
-    """Return the bytes of weights in the 8-bit file of a network, without their scales.
+    """Return the size in bytes of the weights in the 8-bit file of a network, without their scales.
 
     Weights have 8 bits, and biases 32. A batch norm after a convolution becomes the biases of that convolution; any other
     batch norm keeps 8-bit factors and 32-bit summands.

@@ -1,7 +1,7 @@
 """The recorder of a trace: it watches the operations of a forward pass, and numbers its activations.
 
 Results of operations on weights alone are constants: they are computed once, not for every image, so they count as weights,
-and their operations are not recorded. The same is true of tensors that are made of nothing, such as masks and positions. Only
+and their operations are not recorded. The same is true of tensors that are created from no input, such as masks and positions. Only
 the product of zeros and weights is recorded: it is the first step of a recurrent layer, from its initial state.
 """
 
@@ -68,7 +68,7 @@ class Op:
     `writes` is its output activation, of shape `shape`; `also` are further outputs that are used later. `free`
     operations cause no memory traffic: batch norms and pointwise functions of one tensor are folded into a neighbouring
     operation; views and concatenations move nothing. `overwrites` are the inputs that its output may replace in memory.
-    `uncounted` is the name of an operation that multiplies tensors, or adds up products of elements, but has no formula for
+    `uncounted` is the name of an operation that multiplies tensors, or adds up element-wise products, but has no formula for
     its MACs, else empty. `parts` is 2 for complex numbers, else 1.
     """
 

@@ -22,7 +22,7 @@ from rapdarts.cost.trace import Image
 from rapdarts.networks.supernet import Supernet
 
 DRAWN, BUILT = 20_000, 20
-"""Numbers of genotypes that are drawn for the distribution of costs, and built for their peak memory."""
+"""Number of genotypes drawn for the distribution of costs, and number built for their peak memory."""
 ALL_PLACES = 9
 """A skeleton of this many layers has every distinct cell of a deeper one, and the same peak memory."""
 

@@ -23,7 +23,7 @@ Image = tuple[int, int, int]
 def trace(network: nn.Module, image: Inputs) -> Trace:
     """Return the trace of `network`, in eval mode, on one image (channels, height, width); the network is not changed.
 
-    A network of several inputs takes one of each shape. Raises InputError, naming the layer, if the network cannot take
+    A network with several inputs takes one of each shape. Raises InputError, naming the layer, if the network cannot take
     such an image or needs the values of its pixels.
     """
     memory = _remembered.get()

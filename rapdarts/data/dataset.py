@@ -88,13 +88,13 @@ def build_dataset(config: DataConfig, read: ReadImages, device: torch.device, se
         )
     published = is_published(config.name, train)
     if config.name in PUBLISHED and not published:
-        remarks.append(f"these are not the images of {config.name}, so mean and deviation are their own")
+        remarks.append(f"these are not the images of {config.name}, so their own mean and standard deviation are used")
     if config.fraction < 1:
         train = train.take(split(train.labels, config.fraction, seed, "data fraction")[0])
     plain = [str(half.root) for half in (train, test) if isinstance(half, Pictures) and half.range is None]
     train = _decode_small(train, config, "training", remarks)
     test = _decode_small(test, config, "test", remarks)
-    if plain:  # 8-bit files obey the rule for arrays too
+    if plain:  # the rule for arrays also applies to 8-bit files
         range_of(some_of(train).numpy(), (), plain[0]).check_half(some_of(test).numpy(), plain[1])
     remarks += _warnings(train, names)
 

@@ -123,7 +123,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _download(url: str, output: str, _: object) -> None:
-    """Download to NAME.part beside `output`, continuing an earlier attempt; rename it to `output` when it is complete."""
+    """Download to NAME.part next to `output`, continuing an earlier attempt; rename it to `output` when it is complete."""
     import requests
 
     name = url.rsplit("/", 1)[1]

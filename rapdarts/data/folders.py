@@ -32,13 +32,15 @@ class Half:
 
 
 def read_folder(config: DataConfig) -> ReadImages:
-    """Read the images below data.path: train/CLASS/ and a folder of HELD_OUT beside it, or CLASS/ without a split.
+    """Read the images below data.path: train/CLASS/ and a folder of HELD_OUT next to it, or CLASS/ without a split.
 
     The split may lie one folder deeper. Raises InputError if there is neither, or for a broken image.
     """
     root = download.place(config)
     if not root.is_dir():
-        raise InputError(f"{root} is not a folder; {foreign.advice(root) or 'name the folder that holds the images'}.")
+        raise InputError(
+            f"{root} is not a folder; {foreign.advice(root) or 'set data.path to the folder that holds the images'}."
+        )
     train, test, spare = _halves(root)
     halves, names = [half for half in (train, test) if half], sorted(train.files)
     for half in halves:
@@ -134,9 +136,7 @@ def _unused(root: Path, halves: Sequence[Half], spare: Sequence[Half]) -> list[s
     remarks = []
     for half in spare:
         count = plural(sum(map(_is_picture, _files(half.root))), "image")
-        remarks.append(
-            f"{half.root.name}/ ({count}) {'' if half.files else 'has no folders of classes and '}is not used"
-        )
+        remarks.append(f"{half.root.name}/ ({count}) {'' if half.files else 'has no class folders and '}is not used")
     unused = sum((half.unused for half in halves), Counter())
     if unused:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unused.items()))
@@ -145,7 +145,5 @@ def _unused(root: Path, halves: Sequence[Half], spare: Sequence[Half]) -> list[s
     tops = (root, *(half.root for half in halves))  # a half may be a link, which is not followed from above
     outside = {file.relative_to(root).as_posix() for top in tops for file in _pictures_outside(top, known)}
     if outside:
-        remarks.append(
-            f"not used: {plural(len(outside), 'image')} outside the folders of classes, such as {min(outside)}"
-        )
+        remarks.append(f"not used: {plural(len(outside), 'image')} outside the class folders, such as {min(outside)}")
     return remarks

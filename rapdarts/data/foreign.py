@@ -8,7 +8,7 @@ BY_SUFFIX = {
     ".npy": "is one array; data.name=npz reads an .npz file with x and y: numpy.savez('data.npz', x=numpy.load('{name}'), y=labels)",
     ".mat": "is a MATLAB file; data.name=npz reads an .npz file with x and y: m = scipy.io.loadmat('{name}'); "
     "numpy.savez('data.npz', x=m['X'], y=m['y'].ravel())",
-    ".parquet": "is a Parquet file; give its rows from Python: "
+    ".parquet": "is a Parquet file; pass its rows from Python: "
     "rapdarts.search(..., data=datasets.load_dataset('parquet', data_files='{name}')['train'])",
     ".csv": "is a table; data.name=npz reads an .npz file with x and y: t = numpy.loadtxt('{name}', delimiter=',', skiprows=1); "
     "numpy.savez('data.npz', x=t[:, 1:].reshape(-1, HEIGHT, WIDTH), y=t[:, 0].astype(int))",

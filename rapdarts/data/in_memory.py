@@ -27,7 +27,7 @@ FORMS = "a pair (images, labels), or a data set with a length whose items are (i
 
 @dataclass(frozen=True)
 class Given:
-    """Images and labels (n,) as a program gave them, and class names, if it named any; `layout` is empty if it is unknown."""
+    """Images and labels (n,) as the calling program passed them, and class names, if there are any; `layout` is empty if it is unknown."""
 
     images: Array
     labels: Array
@@ -37,7 +37,7 @@ class Given:
 
 
 def read_in_memory(config: DataConfig, data: Any, test: Any = None) -> ReadImages:
-    """Return the images of a program, as uint8 in memory; the test half is None if `test` is None.
+    """Return the images passed by the calling program, as uint8 in memory; the test half is None if `test` is None.
 
     `data` and `test` are (images, labels) or data sets. Images are arrays or tensors (n, c, h, w), (n, h, w, c) or
     (n, h, w), with the scale and layout that rapdarts.data.pixels finds or `config` gives; labels are integers (n,) from 0.
@@ -77,7 +77,7 @@ def _given(source: Any, what: str) -> Given:
     """Return the images, labels and class names of one half."""
     if isinstance(source, DataLoader):
         raise InputError(
-            f"{what} is a DataLoader, which shuffles and transforms; give its dataset: {what}=loader.dataset."
+            f"{what} is a DataLoader, which shuffles and transforms; pass its dataset: {what}=loader.dataset."
         )
     if isinstance(source, tuple) and len(source) == 2:
         return Given(_array(source[0], f"{what}, images"), _array(source[1], f"{what}, labels"), [])

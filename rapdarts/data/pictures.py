@@ -1,6 +1,6 @@
-"""Pictures: image files of any format and Pillow's images, decoded upright and without transparency.
+"""Image files of any format and Pillow's images, decoded upright and without transparency.
 
-Colour, palette and 8-bit grey pictures have pixels from 0 to 255. Pictures with more than 8 bits per pixel keep their own
+Colour, palette and 8-bit grey images have pixels from 0 to 255. Images with more than 8 bits per pixel keep their own
 values, which are scaled like those of arrays (rapdarts.data.pixels).
 """
 
@@ -29,27 +29,27 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 BACKGROUND = (255, 255, 255)
-"""Colour behind transparent pictures: white, as a page shows them."""
+"""Colour behind transparent images: white, as a web page would show them."""
 
 ORIENTATION = 0x0112
 """EXIF tag of the orientation; above 4, width and height are exchanged."""
 
 KINDS = {
-    "grey": "{} grey pictures are read as RGB",
-    "palette": "{} pictures with a palette are read as RGB",
-    "transparent": "{} transparent pictures are placed on white",
-    "deep colour": "{} colour pictures with 16 bits per value are reduced to 8 bits",
-    "animated": "{} animated pictures: only their first image is used",
-    "other": "{} pictures in other colour systems are converted to RGB",
+    "grey": "{} grey images are read as RGB",
+    "palette": "{} images with a palette are read as RGB",
+    "transparent": "{} transparent images are placed on white",
+    "deep colour": "{} colour images with 16 bits per value are reduced to 8 bits",
+    "animated": "{} animated images: only their first frame is used",
+    "other": "{} images in other colour systems are converted to RGB",
 }
-"""Kinds of pictures that are changed when they are read, with the remark on their number."""
+"""Kinds of images that are changed when they are read, with the remark on their number."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """Image files, decoded every time they are read, to RGB with 8 bits per channel.
 
-    `range` are black and white for pictures with more than 8 bits, or for all pictures if it was asked for (None: there are
+    `range` are black and white for images with more than 8 bits, or for all images if it was asked for (None: there are
     none). `lost` collects what is lost while decoding, until the images are used for training. Positions are (b,) int64,
     and images are (b, 3, h, w) uint8.
     """
@@ -126,8 +126,8 @@ def open_pictures(
 ) -> Pictures:
     """Return image files with labels (n,) after reading their headers; `training` are the training images, None for these.
 
-    Raises InputError, naming the file, if it is not an image, if the sizes differ and data.size is 0, or if pixels of more
-    than 8 bits leave their scale open.
+    Raises InputError, naming the file, if it is not an image, if the sizes differ and data.size is 0, or if the scale of
+    pixels with more than 8 bits is ambiguous.
     """
     headers: list[Header] = []
     for start in range(0, len(files), 4096):  # in chunks, because ImageNet would queue a million calls
@@ -148,21 +148,21 @@ def open_pictures(
             pixel_range.check_half(_extremes(deep), str(root))
     remarks = remarks_on(kind for found in headers for kind in found.kinds)
     if deep and pixel_range:
-        remarks.append(f"{len(deep):,} pictures with more than 8 bits per pixel are scaled from {pixel_range}")
+        remarks.append(f"{len(deep):,} images with more than 8 bits per pixel are scaled from {pixel_range}")
     return Pictures(root, files, labels, (3, height, width), pixel_range, tuple(remarks))
 
 
 def remarks_on(kinds: Iterable[str]) -> list[str]:
-    """Return a remark on the number of pictures of each of the KINDS."""
+    """Return a remark on the number of images of each of the KINDS."""
     found = Counter(kinds)
     return [words.format(f"{found[kind]:,}") for kind, words in KINDS.items() if found[kind]]
 
 
-# --- one picture -------------------------------------------------------------------------------------------------
+# --- one image ---------------------------------------------------------------------------------------------------
 
 
 class Header(NamedTuple):
-    """Upright (width, height) of a picture, whether it has more than 8 bits per pixel, and its KINDS."""
+    """Upright (width, height) of an image, whether it has more than 8 bits per pixel, and its KINDS."""
 
     size: tuple[int, int]
     is_deep: bool
@@ -179,7 +179,7 @@ def read_picture(file: Path) -> Array:
 
 
 def pixels_of(picture: Image.Image) -> Array:
-    """Return a picture upright and without transparency: (h, w) if it is grey, else (h, w, 3), uint8 or deeper."""
+    """Return an image upright and without transparency: (h, w) if it is grey, else (h, w, 3), uint8 or deeper."""
     picture = ImageOps.exif_transpose(picture) if _orientation(picture) > 1 else picture
     if _is_deep(picture):
         pixels = np.asarray(picture)
@@ -194,7 +194,7 @@ def pixels_of(picture: Image.Image) -> Array:
 
 
 def kinds_of(picture: Image.Image) -> tuple[str, ...]:
-    """Return the KINDS of a picture, from its header."""
+    """Return the KINDS of an image, from its header."""
     mode = picture.mode
     known = {"L": "grey", "1": "grey", "LA": "grey", "P": "palette", "PA": "palette", "RGB": "", "RGBA": ""}
     found = ["" if _is_deep(picture) else known.get(mode, "other")]
@@ -217,18 +217,18 @@ def _header(file: Path) -> Header:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation of a picture, 1 if it has none; Pillow would decode a whole PNG file to look for it."""
+    """Return the EXIF orientation of an image, 1 if it has none; Pillow would decode a whole PNG file to look for it."""
     has_none = picture.format == "PNG" and "exif" not in picture.info
     return 1 if has_none else int(picture.getexif().get(ORIENTATION, 1))
 
 
 def _is_deep(picture: Image.Image) -> bool:
-    """Return whether a picture is grey with more than 8 bits per pixel."""
+    """Return whether an image is grey with more than 8 bits per pixel."""
     return picture.mode.startswith(("I", "F"))
 
 
 def _is_stored_deep(picture: Image.Image) -> bool:
-    """Return whether the file of a picture has 16 bits per value, which Pillow's mode of colour pictures does not show."""
+    """Return whether the file of an image has 16 bits per value, which Pillow's mode of colour images does not show."""
     for codec, _, _, arguments in getattr(picture, "tile", []):
         values = arguments if isinstance(arguments, tuple) else (arguments,)
         largest = max((value for value in values if type(value) is int), default=0) if codec == "ppm" else 0
@@ -242,7 +242,7 @@ def _is_transparent(picture: Image.Image) -> bool:
 
 
 def _extremes(files: Sequence[Path]) -> Array:
-    """Return a few pixels of pictures that show their range: the smallest, the largest and, if there is one, a fraction."""
+    """Return a few pixels of images that show their range: the smallest, the largest and, if there is one, a fraction."""
 
     def some(file: Path) -> list[float]:
         pixels = read_picture(file)

@@ -1,6 +1,6 @@
 """Pixels of images that are given as arrays: their scale and their layout, by one rule for files, folders and programs.
 
-Whatever the numbers leave open is refused, with the key that says it: `data.range` or `data.layout`.
+Ambiguous arrays are rejected, with the key that resolves the ambiguity: `data.range` or `data.layout`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ SHORT_SIDE = 4
 LONG_SIDE = 16
 """The opposite outer axis must be longer than this, so that it cannot be taken for channels itself."""
 
-SAY_RANGE = "say which values are black and white with data.range=LOW,HIGH"
-SAME_SCALE = "store both on one scale, or name the values of black and white in both with data.range=LOW,HIGH"
+SAY_RANGE = "set data.range=LOW,HIGH to the values of black and white"
+SAME_SCALE = "store both on one scale, or set data.range=LOW,HIGH to the values of black and white in both"
 
 AT_ONCE = 1024
 """Images that are converted at once."""
 
 ROUNDING = 0.1
-"""Difference to a whole number, in steps of 1/255, that is due to the precision of the values."""
+"""Largest difference from a whole number, in steps of 1/255, that is attributed to the precision of the values."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class PixelRange:
-    """Values that are black and white. If they were `asked` for, values outside are clipped, otherwise refused."""
+    """Values that are black and white. If they were `asked` for, values outside are clipped, otherwise rejected."""
 
     low: float
     high: float
@@ -79,7 +79,7 @@ class PixelRange:
         """Raise InputError if all pixels of a half, of any shape, are on the scale from 0 to 1, but the training images are not.
 
         Pixels from 0 to 1 are nearly black on a scale from 0 to 255, whatever their type. Black alone is the same on both
-        scales. Pixels above 1 beside training images from 0 to 1 are out of range, which `to_bytes` finds.
+        scales. Pixels above 1, with training images from 0 to 1, are out of range, which `to_bytes` finds.
         """
         if self.is_bytes and not self.asked and pixels.min() >= 0 and 0 < pixels.max() <= 1:
             raise InputError(self._contradiction(pixels, source))
@@ -167,7 +167,7 @@ def _check_images(raw: Array, source: str) -> None:
 
 
 def layout_of(shape: Sequence[int]) -> str:
-    """Return the layout of arrays (n, h, w), (n, h, w, c) or (n, c, h, w): `channels_first`, `channels_last`, or "" if it is open.
+    """Return the layout of arrays (n, h, w), (n, h, w, c) or (n, c, h, w): `channels_first`, `channels_last`, or "" if it is ambiguous.
 
     Two equal sides above 4 show that the other axis holds the channels. Otherwise, an outer axis of 1, 3 or 4 does if the
     opposite one is above 16.
@@ -195,7 +195,7 @@ class Form:
 
     @staticmethod
     def of(raw: Array, config: DataConfig, source: str) -> Form:
-        """Return the form of training images (n, h, w), (n, h, w, c) or (n, c, h, w). Raises InputError if it is open."""
+        """Return the form of training images (n, h, w), (n, h, w, c) or (n, c, h, w). Raises InputError if it is ambiguous."""
         _check_images(raw, source)
         is_asked = config.layout != "auto"
         layout = config.layout if is_asked else layout_of(raw.shape)

@@ -88,7 +88,7 @@ def _read_npz(config: DataConfig) -> ReadImages:
 
 
 def _test_mask(arrays: Mapping[str, Array], train: tuple[str, str], file: Path) -> Array | None:
-    """Return which of the images x (n, ...) are test images, as bool (n,); None if the file does not mark them. Raises InputError."""
+    """Return the boolean mask (n,) of the test images among x (n, ...); None if the file does not mark them. Raises InputError."""
     if train == TRAIN_KEYS or "test" not in arrays:
         return None
     mask, count = arrays["test"], len(arrays["x"]) if arrays["x"].ndim else 0
@@ -110,8 +110,10 @@ def _load_npz(config: DataConfig) -> tuple[Path, dict[str, Array]]:
     if file.is_dir():
         inside = sorted(file.glob("*.npz"))
         if len(inside) != 1:
-            there = foreign.advice(file) if not inside else "name one with data.path"
-            raise InputError(f"{file} contains {len(inside)} .npz files; {there or 'name one with data.path'}.")
+            there = foreign.advice(file) if not inside else "set data.path to the file to read"
+            raise InputError(
+                f"{file} contains {len(inside)} .npz files; {there or 'set data.path to the file to read'}."
+            )
         file = inside[0]
     if not zipfile.is_zipfile(file):
         if there := foreign.advice(file):

@@ -20,7 +20,7 @@ PUBLISHED: dict[str, Moments] = {
 """Mean and standard deviation of each channel of the training images, in 0..1, by data set."""
 
 SAME = 0.02
-"""Difference to the published values that the images of a data set may have, as a part of it does."""
+"""Largest difference from the published values for images of the data set, or of a part of it."""
 
 
 def is_published(name: str, images: InMemory | Pictures) -> bool:

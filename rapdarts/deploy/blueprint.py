@@ -193,7 +193,7 @@ class ReferenceBlueprint(Blueprint):
 def of_card(card: Mapping[str, Any], where: str, space: Space = None) -> Blueprint:
     """Return the blueprint that a card describes; `where` names the card in messages.
 
-    `space` is the search space of its genotype if that does not ship. Raises InputError for a genotype that cannot be
+    `space` is the search space of its genotype if it is not shipped with rapdarts. Raises InputError for a genotype that cannot be
     used, and KeyError, TypeError or ValueError for a malformed card.
     """
     if "reference" in card:

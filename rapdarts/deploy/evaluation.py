@@ -85,7 +85,7 @@ def evaluate_network(
 
 
 def correct_on_test(networks: Sequence[TrainedNetwork], data: DataSet, batch: int) -> list[np.ndarray]:
-    """Return which test images each network classifies correctly, bool (n,) in the order of the data set.
+    """Return for each network the boolean mask (n,) of the test images that it classifies correctly, in the order of the data set.
 
     The networks run on the device of the data. Raises InputError for data that do not fit a network, and DivergedError if a
     network's outputs are not finite.
@@ -103,7 +103,7 @@ def _predict_test(
     if logits.shape[1] != data.classes:
         raise InputError(
             f"{network.path} returns {logits.shape[1]} logits, but names {data.classes} classes;"
-            " give a file written by rapdarts export."
+            " use a file written by rapdarts export."
         )
     return logits, labels
 

@@ -29,7 +29,7 @@ RECORDS = RUN_FILES - {*OF_RUN, *SEVERAL}
 OTHERS = {
     (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".tar", ".npz", ".npy"): "rapdarts reads genotypes from text;"
     " rapdarts derive FILE space=NAME derives one from the arrays alpha in a .npz or .pt file",
-    (".pte", ".pt2"): "it is for another runtime; name the run folder of the network, or its network.safetensors",
+    (".pte", ".pt2"): "it is for another runtime; pass the run folder of the network, or its network.safetensors",
 }
 """Advice for binary files, by their suffixes."""
 
@@ -49,7 +49,7 @@ def genotype_in(path: Path, space: str = "", member: str = "") -> Genotype:
     of_run = f"; the genotype of this run is in {own}" if own is not None and own.name != path.name else ""
     in_run = own is not None or any(os.path.isfile(path.parent / mark) for mark in MARKS)
     if path.name in RECORDS and in_run and os.path.isfile(path):
-        raise InputError(f"{path} is a record of a run and holds no genotype to build{of_run or '; name a genotype'}.")
+        raise InputError(f"{path} is a record of a run and holds no genotype to build{of_run or '; pass a genotype'}.")
     try:
         return settled(read_genotype(path, space, member))
     except NoGenotype as error:
@@ -62,7 +62,7 @@ def genotype_in(path: Path, space: str = "", member: str = "") -> Genotype:
 
 
 def genotype_of(text: str, space: str = "") -> Genotype:
-    """Return the genotype in a text; its space is found as in `genotype_in`. Raises InputError."""
+    """Return the genotype in a string; its space is found as in `genotype_in`. Raises InputError."""
     return settled(parse_genotype(text, "the genotype", space))
 
 

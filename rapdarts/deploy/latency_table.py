@@ -72,7 +72,9 @@ def _skeleton(space: SearchSpace, config: Experiment | None, options: MeasureCon
         base, stem = skeletons.of_space(space), options.stem or "auto"
     else:
         if not (options.channels or config.skeleton.channels):
-            raise InputError("skeleton.channels=auto needs a search with budgets; give a number, such as channels=16.")
+            raise InputError(
+                "skeleton.channels=auto needs a search with budgets; set it to a number, such as channels=16."
+            )
         own_image, classes = skeletons.IMAGE, skeletons.CLASSES
         if not (image and options.classes):
             data = load_dataset(config.data, device, config.seed)

@@ -25,7 +25,7 @@ from rapdarts.files.run_files import RunFile, run_of
 from rapdarts.networks.reference import REFERENCE, find_reference, width_problem
 
 CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
-"""Pattern of `package.module:callable`, a network in the user's own code."""
+"""Pattern for `package.module:callable`, a network in the user's own code."""
 
 ONNX = ".onnx"
 
@@ -53,25 +53,25 @@ class Found:
     folder: Path | None = None
 
     def the_genotype(self, space: Space = None) -> Genotype:
-        """Return the genotype, including one stored in the file of a trained network; `space` is its space if that does not ship.
+        """Return the genotype, including one stored in the file of a trained network.
 
-        Raises InputError if there is none.
+        `space` is its search space if it is not shipped with rapdarts. Raises InputError if there is no genotype.
         """
         if self.genotype is not None:
             return self.genotype
         if self.file is None:
             raise InputError(
-                f"{self.where} is a reference network, which has no genotype; name a genotype, such as PDARTS."
+                f"{self.where} is a reference network, which has no genotype; pass a genotype, such as PDARTS."
             )
         if self.file.suffix == ONNX:
             raise InputError(
-                f"{self.file} is an ONNX file, from which rapdarts reads no genotype; name the run folder of its network, or the"
+                f"{self.file} is an ONNX file, from which rapdarts reads no genotype; pass the run folder of its network, or the"
                 f" {RunFile.NETWORK} there."
             )
         genotype, reference = _in_trained(self.file, space)
         if genotype is None:
             raise InputError(
-                f"{self.file} is {reference}, a reference network without a genotype; name a genotype, such as PDARTS."
+                f"{self.file} is {reference}, a reference network without a genotype; pass a genotype, such as PDARTS."
             )
         return genotype
 
@@ -95,14 +95,14 @@ def find_network(
 ) -> Found:
     """Return the network that a value, a name, a file, FILE:NAME, a run folder, or the text of a genotype refers to.
 
-    `space` is the search space of a text that does not name one; by default, the shipped space that fits. `networks` says
+    `space` is the search space of a string that does not name one; by default, the shipped space that fits. `networks` says
     whether messages suggest reference networks too, and `code` whether `package.module:callable` is accepted. Raises
     InputError.
     """
     if isinstance(given, Genotype):
         return Found("the genotype", "the genotype", given)
     if type(given).__name__ == "ExportedProgram":
-        raise InputError("an exported program has no layers that could be counted; give the module that was exported.")
+        raise InputError("an exported program has no layers that could be counted; pass the module that was exported.")
     if not isinstance(given, str | os.PathLike):
         raise InputError(
             f"a network must be a genotype, a name, a file, or the folder or result of a run, not {type(given).__name__}."
@@ -128,7 +128,7 @@ def find_network(
             return Found("the genotype", "the genotype", genotype_of(name, space))
         except NoGenotype:
             raise InputError(
-                f"there is no {what} {shorten(repr(name))}: it is neither {forms} nor a known name, and as a text it holds no"
+                f"there is no {what} {shorten(repr(name))}: it is neither {forms} nor a known name, and it contains no"
                 f" genotype; supported formats are {UNDERSTOOD}."
             ) from None
     if code and CODE.fullmatch(name) and not name.partition(":")[0].endswith(".py"):
@@ -136,10 +136,10 @@ def find_network(
     if os.sep in name or ".py:" in name:
         missing = name.rpartition(":")[0] if ".py:" in name else name
         raise InputError(
-            f"there is no file or folder {shorten(missing)}; give an existing path, or the name of a network."
+            f"there is no file or folder {shorten(missing)}; pass an existing path or the name of a network."
         )
     if name in experiment_names():
-        raise InputError(f"{name!r} is an experiment, not a network; name the network before the experiment.")
+        raise InputError(f"{name!r} is an experiment, not a network; put the network before the experiment.")
     if networks and (problem := width_problem(name)):
         raise InputError(problem)
     hint = suggestion(name, [*LITERATURE, *(REFERENCE if networks else ())])
@@ -147,7 +147,7 @@ def find_network(
 
 
 def experiment_named(given: Any) -> str | None:
-    """Return the name or the file of an experiment, or an empty text if none is given; None for a value that names a network.
+    """Return the name or the file of an experiment, or an empty string if none is given; None for a value that names a network.
 
     Raises InputError, which suggests the nearest, for a name that is nearly that of an experiment.
     """
@@ -178,7 +178,7 @@ def _in_files(name: str, path: Path, space: str = "") -> Found:
         trained = path / RunFile.NETWORK
         return Found(name, str(trained), file=trained, folder=run_of(trained))
     raise InputError(
-        f"{path} has no genotype.json: its search has not finished, or it is not a run folder; name the folder of a finished run."
+        f"{path} has no genotype.json: its search has not finished, or it is not a run folder; pass the folder of a finished run."
     )
 
 
@@ -196,28 +196,30 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "", onnx: bool = T
     file = path / RunFile.NETWORK if os.path.isdir(path) else path
     if os.path.isfile(file) and file.suffix == ONNX and not onnx:
         raise InputError(
-            f"{file} is an ONNX file, which rapdarts can only evaluate and count; name the run folder of its network, or the"
+            f"{file} is an ONNX file, which rapdarts can only evaluate and count; pass the run folder of its network, or the"
             f" {RunFile.NETWORK} there."
         )
     if os.path.isfile(file) and file.suffix in (".safetensors", ONNX):
         return file
     target, needs = shorten(os.fspath(name)), f"{purpose} needs" if purpose else "it is needed"
-    train = f"train it first (rapdarts retrain {target} EXPERIMENT run=FOLDER) and name that folder"
+    train = f"train it first (rapdarts retrain {target} EXPERIMENT run=FOLDER) and pass that folder"
     need = f", and {purpose} needs a trained network" if purpose else ""
     if os.path.isfile(path / RunFile.RANKING):
         raise InputError(
-            f"{path} is a ranking, whose networks are in {path / 'trained'}; name the folder of one, such as {path / 'trained' / '1'}."
+            f"{path} is a ranking, whose networks are in {path / 'trained'}; pass the folder of one, such as {path / 'trained' / '1'}."
         )
     if os.path.isdir(path) and not (path / RunFile.GENOTYPE).exists():
         raise InputError(
-            f"{path} has no {RunFile.NETWORK}{f', which {needs}' if purpose else ''}; name the folder of a finished retraining."
+            f"{path} has no {RunFile.NETWORK}{f', which {needs}' if purpose else ''}; pass the folder of a finished retraining."
         )
     if path.suffix in (".pte", ".pt2"):
         raise InputError(
-            f"{path} is for another runtime, and rapdarts cannot read it; name its run folder, or the {RunFile.NETWORK} there."
+            f"{path} is for another runtime, and rapdarts cannot read it; pass its run folder, or the {RunFile.NETWORK} there."
         )
-    file_or_onnx = f"its {RunFile.NETWORK}, or an ONNX file of rapdarts export" if onnx else f"or its {RunFile.NETWORK}"
-    wanted = f"name a run folder of rapdarts retrain, {file_or_onnx}"
+    file_or_onnx = (
+        f"its {RunFile.NETWORK}, or an ONNX file written by rapdarts export" if onnx else f"or its {RunFile.NETWORK}"
+    )
+    wanted = f"pass a run folder created by rapdarts retrain, {file_or_onnx}"
     if os.path.exists(path) or split_member(os.fspath(name)):
         try:
             find_network(name)
@@ -227,7 +229,7 @@ def find_trained(name: str | os.PathLike[str], purpose: str = "", onnx: bool = T
     if find_genotype(os.fspath(name)) or find_reference(os.fspath(name)):
         need = f", and {purpose} needs a trained one" if purpose else ""
         raise InputError(f"{target} is a network without weights{need}; {train}.")
-    raise InputError(f"there is no trained network {shorten(repr(os.fspath(name)))}; {wanted}.")
+    raise InputError(f"there is no trained network at {shorten(repr(os.fspath(name)))}; {wanted}.")
 
 
 # --- arguments of library functions ------------------------------------------------------------------------------
@@ -254,7 +256,7 @@ def is_module(given: Any) -> bool:
 
 
 def own_space(space: Space) -> Space:
-    """Return the user's own space, unchanged; None for one that ships, which is given by its name."""
+    """Return the user's own space, unchanged; None for a shipped space, which is given by its name."""
     return None if isinstance(space, str) else space
 
 

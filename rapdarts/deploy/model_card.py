@@ -175,7 +175,7 @@ def _use(trained: TrainedFile, name: str) -> list[str]:
 
 
 def _own_space(trained: TrainedFile) -> str:
-    """Return the name of the space if it does not ship with rapdarts, else an empty text."""
+    """Return the name of the space if it is not shipped with rapdarts, else an empty string."""
     blueprint = trained.blueprint
     if isinstance(blueprint, DerivedBlueprint):
         try:

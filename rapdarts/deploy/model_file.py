@@ -60,13 +60,13 @@ class TrainedFile:
 
 
 def read_trained(path: Path, space: Space = None) -> TrainedFile:
-    """Read the metadata of a trained network; `space` is the space of its genotype if that does not ship.
+    """Read the metadata of a trained network; `space` is its search space if it is not shipped with rapdarts.
 
     Raises InputError if there is no such file, DamagedError if it cannot be read.
     """
     if not path.is_file():
         raise InputError(
-            f"there is no trained network {path}; give a run folder of rapdarts retrain, or its network.safetensors."
+            f"there is no trained network at {path}; pass a run folder created by rapdarts retrain, or its network.safetensors."
         )
     try:
         with safe_open(path, "pt") as file:

@@ -50,7 +50,7 @@ FILTER = (384, 13, 13), 256
 def options_of(any_shape: bool = False, **given: Any) -> CountConfig:
     """Return checked options from keyword arguments; those that are None are left at their defaults.
 
-    With `any_shape`, `image` may be any shape, or several shapes, for a network of the user's own. Raises InputError.
+    With `any_shape`, `image` may be any shape, or several shapes, for the user's own network. Raises InputError.
     """
     image = given.pop("image", None)
     if image is not None:
@@ -180,7 +180,7 @@ def network_of(
 
 
 def _own(network: Blueprint | UserNetwork, space: Space) -> dict[str, Counter]:
-    """Return the counters of the user's own resources: those of a genotype's space, else of the space that the user gave."""
+    """Return the counters of user-defined resources: those of a genotype's space, else of the space that the user gave."""
     if isinstance(network, DerivedBlueprint):
         return own_counters(network.space)
     return own_counters(None if space is None or isinstance(space, str) else find_space(space))

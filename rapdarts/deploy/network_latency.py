@@ -119,7 +119,7 @@ def _call(
             raise
         why = first_line(error, type(error).__name__).rstrip(".")
         raise InputError(
-            f"{network.name} cannot be copied to {device}: {why[:300]}; give a network that can."
+            f"{network.name} cannot be copied to {device}: {why[:300]}; use a network that can be copied."
         ) from error
     if not own:
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -58,12 +58,12 @@ def onnx_facts(path: Path) -> Facts:
 
 
 def open_onnx(content: bytes, where: str = "the ONNX file") -> Function:
-    """Return the network in the bytes of an ONNX file; `where` names the file in messages. Raises the errors of `onnx_network`."""
+    """Return the network in an ONNX file given as bytes; `where` names the file in messages. Raises the errors of `onnx_network`."""
     session = _session(content, where)
     ends = [session.get_inputs(), session.get_outputs()]
     if [len(end) for end in ends] != [1, 1] or [end[0].type for end in ends] != ["tensor(float)"] * 2:
         raise InputError(
-            f"{where} must have one float32 input (pixels) and one float32 output (logits); give such a file."
+            f"{where} must have one float32 input (pixels) and one float32 output (logits); use such a file."
         )
     (pixels,), (logits,) = ([tensor.name for tensor in end] for end in ends)
 

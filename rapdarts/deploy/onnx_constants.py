@@ -1,6 +1,6 @@
 """The constants of an ONNX graph as the file stores them: dense tensors, sparse ones, and the values of nodes.
 
-Only their types and sizes are read, so values in a file of their own (external data) count like those in the graph.
+Only their types and sizes are read, so values in an external file count like those in the graph.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _constant(data_type: int, shape: tuple[int, ...]) -> Constant:
 
 
 def _bits(data_type: int) -> int:
-    """Return the bits of an element, which are the bytes of eight: types below 8 bits are packed. 0 for text."""
+    """Return the size of an element in bits, which is that of eight elements in bytes: types below 8 bits are packed. 0 for text."""
     import numpy
     import onnx
 

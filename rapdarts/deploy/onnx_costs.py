@@ -75,8 +75,8 @@ class OnnxCosts:
     """The costs counted in an ONNX file.
 
     `params` and `bytes` are those of the weights as the file stores them: a sparse weight has as many params as values in the
-    file, and its bytes include their indices. `macs` are those of the dense weight. `scales` are the bytes of scales and zero
-    points. `not_counted` are the operators whose MACs are unknown, each with the names of its nodes.
+    file, and its bytes include their indices. `macs` are those of the dense weight. `scales` is the size of scales and zero points
+    in bytes. `not_counted` are the operators whose MACs are unknown, each with the names of its nodes.
     """
 
     macs: int = 0
@@ -101,7 +101,7 @@ def onnx_costs(path: Path) -> OnnxCosts:
 
 
 def costs_of(content: bytes, where: str) -> OnnxCosts:
-    """Count the costs of the bytes of an ONNX file; `where` names the file in messages. Raises the errors of `onnx_costs`."""
+    """Count the costs of an ONNX file given as bytes; `where` names the file in messages. Raises the errors of `onnx_costs`."""
     import onnx
     import onnx.inliner
 
@@ -228,14 +228,14 @@ class _Counter:
     def _shape(self, name: str) -> Shape:
         shape = self.shapes.get(name)
         if shape is None or 0 in shape:  # 0 stands for a dynamic size, which would silently be left out of the sum
-            raise InputError(f"the size of {name} is dynamic or unknown; give a file written by rapdarts export.")
+            raise InputError(f"the size of {name} is dynamic or unknown; use a file written by rapdarts export.")
         return shape
 
     def result(self, where: str) -> OnnxCosts:
         """Return the costs. Raises InputError if nothing could be counted."""
         if not (self.formulas or self.costs.not_counted):
             raise InputError(
-                f"the MACs of {where} cannot be counted: it has no convolutions or matrix products; give a file written by rapdarts export."
+                f"the MACs of {where} cannot be counted: it has no convolutions or matrix products; use a file written by rapdarts export."
             )
         weights = [self.constants[name] for name in self.weights - self.scales]
         self.costs.params = sum(weight.numbers for weight in weights)
@@ -306,7 +306,7 @@ def _attention(node: Any, shape: Sizes) -> int:
 
 
 def _einsum(node: Any, shape: Sizes) -> int:
-    """Return the products of the operands from left to right, each summed as soon as a letter is not needed any more."""
+    """Return the products of the operands from left to right, each summed as soon as a letter is no longer needed."""
     equation = _attributes(node)["equation"].decode().replace(" ", "")
     inputs, arrow, output = equation.partition("->")
     sizes: dict[str, int] = {}

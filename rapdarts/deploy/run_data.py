@@ -35,7 +35,7 @@ def check_data(what: Path, image: tuple[int, int, int], class_names: tuple[str, 
     if known != found:
         raise InputError(
             f"{what} was trained on images of shape {known[0]} with the classes {shorten(', '.join(known[1]))}, but these data have"
-            f" images of shape {found[0]} with the classes {shorten(', '.join(found[1]))}; name other data with data.path=PATH, or"
+            f" images of shape {found[0]} with the classes {shorten(', '.join(found[1]))}; use other data with data.path=PATH, or"
             " another experiment."
         )
 
@@ -57,5 +57,5 @@ def experiment_of(path: Path, name: str = "", *, needed: bool = True, confirmed:
     if not needed:
         return Experiment()
     raise InputError(
-        f"{path} is not in a run folder, so the data to test on are unknown; name an experiment after it, such as digits."
+        f"{path} is not in a run folder, so the data to test on are unknown; add an experiment after it, such as digits."
     )

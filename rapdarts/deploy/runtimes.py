@@ -48,7 +48,7 @@ class Facts:
 
     @property
     def texts(self) -> dict[str, str]:
-        """The facts as named texts for the metadata of a file, lists as JSON."""
+        """The facts as strings by name, for the metadata of a file; lists are JSON."""
         texts = {
             "image": json.dumps(self.image),
             "class_names": json.dumps(self.class_names, ensure_ascii=False),
@@ -69,7 +69,7 @@ def facts_of(texts: dict[str, str], where: str) -> Facts:
             raise ValueError
     except (KeyError, ValueError, TypeError):
         raise InputError(
-            f"the metadata of {where} have no valid image and class_names; give a file written by rapdarts export."
+            f"the metadata of {where} have no valid image and class_names; use a file written by rapdarts export."
         ) from None
     return Facts(tuple(image), tuple(names), texts.get("network", ""), texts.get("licence", ""))
 
@@ -88,14 +88,14 @@ def need(extra: str, what: str) -> None:
 
 
 def open_pt2(content: bytes) -> Function:
-    """Return the network in the bytes of a .pt2 file."""
+    """Return the network in a .pt2 file given as bytes."""
     with _quiet():
         program = torch.export.load(io.BytesIO(content)).module()
     return torch.no_grad()(program)
 
 
 def open_executorch(content: bytes) -> Function:
-    """Return the network in the bytes of a .pte file, run by the ExecuTorch runtime, one image at a time."""
+    """Return the network in a .pte file given as bytes, run by the ExecuTorch runtime, one image at a time."""
     need("executorch", "a .pte file")
     from executorch.runtime import Runtime
 

@@ -1,4 +1,4 @@
-"""Search space lookup: a value, the name of a space that ships, or the user's Python file; and how a resumed run recognises its space."""
+"""Search space lookup: a value, the name of a shipped space, or the user's Python file; and how a resumed run recognises its space."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rapdarts.config.resources import NAME, RESOURCES
 from rapdarts.errors import InputError, shorten, suggestion
 
 Space = str | os.PathLike[str] | SearchSpace | None
-"""A search space as a user gives it: a value, the name of one that ships, or a pathlib.Path of a Python file that defines SPACE.
+"""A search space as a user gives it: a value, the name of a shipped one, or a pathlib.Path of a Python file that defines SPACE.
 
 A str is never taken for a file: it may come from a configuration, which must not run code."""
 
@@ -35,7 +35,7 @@ def space_for(genotype: Genotype, given: Space) -> SearchSpace:
 
 
 def find_space(given: Space, name: str = "") -> SearchSpace:
-    """Return the search space that was given, or the one that ships as `name` if none was given.
+    """Return the search space that was given, or the shipped one called `name` if none was given.
 
     A file is executed; its space must be called `name` unless that is empty. Raises InputError.
     """
@@ -48,7 +48,7 @@ def find_space(given: Space, name: str = "") -> SearchSpace:
         space = _opened.get().get(where) or space_from_file(Path(given))
         if name and space.name != name:
             raise InputError(
-                f"--space {where} defines the space {space.name}, but {name} is needed; give the file that defines {name}."
+                f"--space {where} defines the space {space.name}, but {name} is needed; pass the file that defines {name}."
             )
     else:
         return named_space(given)
@@ -60,7 +60,7 @@ def find_space(given: Space, name: str = "") -> SearchSpace:
 
 
 def shipped_spaces() -> list[str]:
-    """Return the names of the spaces that ship: the modules in `search_spaces`."""
+    """Return the names of the shipped spaces: the modules in `search_spaces`."""
     return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("search_spaces").__path__))
 
 
@@ -141,11 +141,11 @@ def _space_of(module: object, where: str) -> SearchSpace:
     return space
 
 
-# --- how a run recognises a space that does not ship --------------------------------------------------------------
+# --- how a run recognises the user's own space --------------------------------------------------------------------
 
 
 def source_of(space: Space) -> str:
-    """Return a text from which a resumed run detects that the user's own space has changed; empty for one that ships.
+    """Return a string from which a resumed run detects that the user's own space has changed; empty for a shipped space.
 
     For a file this is its source; for a value, its fields, the modules of its primitives, and their source.
     """

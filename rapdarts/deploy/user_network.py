@@ -76,19 +76,20 @@ def refuse_uncountable(network: Any, name: str) -> None:
         base.__module__.startswith("torch.export") for base in kind.__mro__
     ):
         raise InputError(
-            f"{name} is an exported program, whose layers cannot be counted; give the module that was exported."
+            f"{name} is an exported program, whose layers cannot be counted; pass the module that was exported."
         )
     if not isinstance(network, nn.Module):
         raise InputError(f"{name} returns a value of type {kind.__name__}; return a network (torch.nn.Module).")
     if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        raise InputError(f"{name} is wrapped in {kind.__name__}; give the network inside, its attribute module.")
+        raise InputError(f"{name} is wrapped in {kind.__name__}; pass the wrapped network, its attribute module.")
     scripted = next(
         (layer for layer, module in network.named_modules() if isinstance(module, torch.jit.ScriptModule)), None
     )
     if scripted is not None:
         what = f"the layer {scripted} of {name}" if scripted else name
         raise InputError(
-            f"{what} is scripted, so that its layers cannot be counted; give the module from before torch.jit.script or torch.jit.trace."
+            f"{what} is scripted, so that its layers cannot be counted; pass the original module, not the result of"
+            " torch.jit.script or torch.jit.trace."
         )
     if any(isinstance(weight, UninitializedParameter) for weight in network.parameters()):
         raise InputError(f"{name} has lazy layers without weights; run it on an image first.")
@@ -124,7 +125,7 @@ def _arguments(name: str, takes: Mapping[str, Parameter], inputs: Inputs | None,
     if missing:
         raise InputError(
             f"{shorten(name)} takes {' and '.join(missing)}, but only arguments named {any_of([*SHAPES, *CLASSES])} are filled in;"
-            " add defaults, or name a function without arguments that returns the network."
+            " add defaults, or pass a function without arguments that returns the network."
         )
     return found
 

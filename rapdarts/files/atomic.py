@@ -87,8 +87,8 @@ def file_to_write(path: str | os.PathLike[str], key: str = "out") -> Path:
     """
     file, given = Path(path), f"{key}={shorten(os.fspath(path))}"
     if not file.name or os.path.isdir(file):
-        raise InputError(f"{given} does not name a file; give the path of a file.")
+        raise InputError(f"{given} is not the name of a file; use the path of a file.")
     records = (one / mark for one in Path(os.path.abspath(file)).parents[:3] for mark in MARKS)
     if file.name in RUN_FILES and os.path.isfile(file) and any(map(os.path.isfile, records)):
-        raise InputError(f"{given} is part of the record of a run and would be overwritten; name another file.")
+        raise InputError(f"{given} is part of the record of a run and would be overwritten; choose another file.")
     return file

@@ -155,7 +155,7 @@ def together(searches: Sequence[FinishedSearch], words: Sequence[str]) -> Finish
     for (one, weights), (another, others) in itertools.combinations(learned, 2):
         if one.candidates == another.candidates and np.array_equal(weights, others):
             raise InputError(
-                "two of these searches have identical mixing weights; name each search once, and search with different seeds."
+                "two of these searches have identical mixing weights; pass each search once, and search with different seeds."
             )
     left, filled = on_common_candidates(*zip(*learned, strict=True))
     return replace(first, left=left, weights=filled, seeds=[seed for one in searches for seed in one.seeds])

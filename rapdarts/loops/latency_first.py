@@ -54,7 +54,7 @@ def latency_of_run(
 
 
 def measured_first(space: SearchSpace, skeleton: Skeleton, device: str, screen: Screen) -> LatencyTable:
-    """Measure a table as `rapdarts measure` does by default, and say so."""
+    """Measure a table as `rapdarts measure` does by default, and report it."""
     screen.say("latency has a price or a budget, but search.latency names no table: measuring this device first")
     threads = torch.get_num_threads()
     try:

@@ -149,7 +149,7 @@ def run_retraining(
     folder is made; afterwards, raises as `retrain` and `open_run` do.
     """
     with joined(config.device) as process_group:
-        with process_group.leader_first("get its data and network ready"):
+        with process_group.leader_first("prepare its data and network"):
             data = data_of(config, read)
             blueprint = _to_train(config, found, space, priced, data)
             if isinstance(blueprint, DerivedBlueprint):
@@ -198,9 +198,9 @@ def data_of(config: Experiment, read: Reader | None = None) -> DataSet:
 
 
 def _said_before(data: DataSet, lines: Sequence[str], config: Experiment, screen: Screen) -> Sequence[str]:
-    """Say the lines about the data and then `lines` before the budgets are checked or latency is measured.
+    """Print the lines about the data and then `lines` before the budgets are checked or latency is measured.
 
-    Return the lines about the data that are left to say when the run folder is made.
+    Return the lines about the data that are left to print when the run folder is made.
     """
     if not lines and not lacks_table(config.search):
         return data.lines

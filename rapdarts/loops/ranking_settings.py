@@ -41,12 +41,12 @@ def searches(targets: Sequence[str | Genotype]) -> list[Path]:
         Path(one) for one in targets if not isinstance(one, Genotype) and os.path.isfile(Path(one) / RunFile.ALPHAS)
     ]
     if not targets:
-        raise InputError("rapdarts rank needs the folder of a finished search; name at least one.")
+        raise InputError("rapdarts rank needs the folder of a finished search; pass at least one.")
     if not runs:
         words = [one for one in targets if not isinstance(one, Genotype)]
         folder = next((word for word in words if os.path.isdir(word)), words[0] if words else "a genotype")
         raise InputError(
-            f"{shorten(folder)} is not the folder of a finished search (no {RunFile.ALPHAS}); name at least one, whose data"
+            f"{shorten(folder)} is not the folder of a finished search (no {RunFile.ALPHAS}); pass at least one, whose data"
             " and recipe rapdarts rank uses."
         )
     return runs

@@ -176,7 +176,7 @@ class Exported:
 
 @dataclass(frozen=True, repr=False)
 class Measured:
-    """A latency table, its file, and a text on how reliable the latencies are."""
+    """A latency table, its file, and a description of how reliable the latencies are."""
 
     table: LatencyTable
     file: Path

@@ -60,7 +60,7 @@ def cost_report(derivation: Derivation, table: PriceTable, settings: SearchConfi
 
 
 def certainty_in_words(derivation: Derivation) -> str:
-    """Return a text on how likely another search is to make the same choices."""
+    """Return a sentence on how likely another search is to make the same choices."""
     if derivation.agreement:
         return derivation.agreement.words(derivation.epochs)
     return (

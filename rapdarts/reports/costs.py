@@ -83,7 +83,7 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
     """
     cells = [("", *(network.name for network in networks), "")]
     own = dict.fromkeys(name for network in networks for name in network.costs if name not in CONVENTIONS)
-    for name, convention in {**CONVENTIONS, **dict.fromkeys(own, "your own resource")}.items():
+    for name, convention in {**CONVENTIONS, **dict.fromkeys(own, "user-defined resource")}.items():
         values = [network.figures.get(name) for network in networks]
         unit = name if name in RESOURCES or name in own else "macs"
         shown = ("-" if value is None else show(value, unit) for value in values)
@@ -109,7 +109,7 @@ def totals(networks: Sequence[NetworkCosts]) -> list[str]:
     ]
     lines += [
         f"the 8-bit file of rapdarts export keeps {network.int8_file:,} B in the weights of {network.name}: biases, and batch norms that"
-        " become biases, have 32 bits; scales and the graph come on top"
+        " become biases, have 32 bits; scales and the graph are not included"
         for network in networks
         if network.int8_file is not None
     ]

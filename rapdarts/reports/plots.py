@@ -43,7 +43,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def encoded(figure: Figure, suffix: str) -> bytes:
-    """Return the bytes of a figure in the format of `suffix` (one of SUFFIXES)."""
+    """Return a figure as bytes, in the format of `suffix` (one of SUFFIXES)."""
     content = BytesIO()
     figure.savefig(content, format=suffix.lower().removeprefix("."))
     return content.getvalue()

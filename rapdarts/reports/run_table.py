@@ -41,7 +41,7 @@ def run_table(folders: Sequence[Path]) -> tuple[str, list[str]]:
     run and DamagedError if its files are damaged.
     """
     if not folders:
-        raise InputError("rapdarts report needs run folders; name at least one.")
+        raise InputError("rapdarts report needs run folders; pass at least one.")
     rows, left_out = [COLUMNS, ("---",) * len(COLUMNS)], []
     for folder in folders:
         try:

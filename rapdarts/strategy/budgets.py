@@ -136,6 +136,6 @@ def widest(settings: SearchConfig, space: SearchSpace, skeleton: Skeleton) -> in
 
     if settings.latency:
         raise InputError(
-            "skeleton.channels=auto cannot be used with a latency table, which is valid for one width only; give a number."
+            "skeleton.channels=auto cannot be used with a latency table, which is valid for only one width; set it to a number."
         )
     return largest(fits, 2, MOST_CHANNELS) or 2

@@ -70,7 +70,7 @@ class Derivation:
         return best_first(self.candidates_json())
 
     def describe(self, count: int = 1) -> str:
-        """Return a text with the rule, the `count` best candidates with their costs, the share used of each budget, and remarks."""
+        """Return a report with the rule, the `count` best candidates with their costs, the share used of each budget, and remarks."""
         lines = [f"rule: {self.rule}", self.genotype.line, costs_line(self.genotype.costs)]
         if count > 1:
             lines[1] = f"1. score {self.candidates[0].score:.4f}: {lines[1]}"

@@ -53,7 +53,9 @@ def read_arrays(path: Path, space: SearchSpace) -> Architecture:
     betas = [_edge_weights(arrays, kind, space, path) for kind in space.kinds]
     given = [beta for beta in betas if beta is not None]
     if given and len(given) < len(betas):
-        raise InputError(f"{path} has weights of edges (beta) for one kind of cell only; give both, or none.")
+        raise InputError(
+            f"{path} has edge weights (beta) for only one kind of cell; add those of the other kind, or remove these."
+        )
     architecture = Architecture(space, edge_normalization=bool(given))
     state = {"alpha": torch.as_tensor(alpha).float()}
     architecture.load_state_dict(state | ({"beta": torch.as_tensor(np.stack(given)).float()} if given else {}))
@@ -93,7 +95,7 @@ def _of_kind(arrays: Mapping[str, np.ndarray], kind: str, space: SearchSpace, pa
         )
     if not np.isfinite(alpha).all():
         raise InputError(
-            f"{path}: alpha of the {kind} cell has values that are not finite; give the values before the softmax."
+            f"{path}: alpha of the {kind} cell has values that are not finite; save the values before the softmax."
         )
     if (alpha >= 0).all() and np.allclose(alpha.sum(-1), 1, atol=1e-4):
         raise InputError(
@@ -108,7 +110,7 @@ def _edge_weights(arrays: Mapping[str, np.ndarray], kind: str, space: SearchSpac
     beta = _joined({name: array for name, array in arrays.items() if _named(name, kind, edge=True)})
     if beta is not None and (beta.shape != (len(space.edges),) or not np.isfinite(beta).all()):
         raise InputError(
-            f"{path}: the weights of edges of the {kind} cell have shape {beta.shape}; the space {space.name} needs"
+            f"{path}: the edge weights of the {kind} cell have shape {beta.shape}; the space {space.name} needs"
             f" {len(space.edges)} finite numbers."
         )
     return beta
@@ -141,7 +143,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     elif path.suffix.lower() != ".json":
         raise InputError(
             f"{path} is neither the folder nor the alphas.json of a search, nor a .npz, .json or .pt file with the arrays alpha of"
-            " another program; name one of these."
+            " another program; pass one of these."
         )
     else:
         text = read_text(

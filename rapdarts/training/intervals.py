@@ -114,7 +114,7 @@ class Comparison:
 
 
 def compare(first: np.ndarray, second: np.ndarray) -> Comparison:
-    """Compare two networks by the images that they classify correctly, bool (n,) in the same order.
+    """Compare two networks by the images that they classify correctly, given as boolean masks (n,) in the same order.
 
     Raises ValueError if the shapes differ or there are no images.
     """

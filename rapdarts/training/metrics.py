@@ -78,7 +78,7 @@ def predict(run: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Ten
 
 
 def topk_correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
-    """Return, as bool (n,), whether each image's label (n,) is among its k largest logits (n, classes).
+    """Return the boolean mask (n,) of the images whose label (n,) is among their k largest logits (n, classes).
 
     In a tie, the class with the lower index counts as larger.
     """

@@ -40,9 +40,9 @@ def open_run(
 
     Show progress if `progress` is set, beginning with the lines `about` the data.
 
-    `inputs` are fingerprints, by name, of everything else the run depends on (data, genotype); resuming with
-    different fingerprints is refused. Only the first of several processes opens the folder; all start from the state that it reads there.
-    Raises InputError, BusyError, StorageError or DamagedError, each before anything in the folder is changed.
+    `inputs` are fingerprints, by name, of everything else the run depends on (data, genotype); resuming with different
+    fingerprints is rejected. Only the first of several processes opens the folder; all start from the state that it reads
+    there. Raises InputError, BusyError, StorageError or DamagedError, each before anything in the folder is changed.
     """
     origin = {"command": verb, **inputs}
     process_group.check_same(

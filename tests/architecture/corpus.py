@@ -132,7 +132,7 @@ def nested_tuples_with_weights(cells: Cells) -> str:
 
 
 def positional(cells: Cells) -> str:
-    """A Python file in which the named tuple lists its fields in an order of its own."""
+    """A Python file in which the named tuple lists its fields in its own order."""
     return (
         "import collections\n\nGenotype = collections.namedtuple('Genotype', ['normal', 'reduce', 'normal_concat', 'reduce_concat'])\n"
         f"CONCAT = range(2, 6)\nfound = Genotype({cells.flat('normal')}, {cells.flat('reduce')}, CONCAT, CONCAT)\n"

@@ -1,4 +1,4 @@
-"""The corpus: every text is read to the right cells and counts, from a file or on the command line, or refused with the way out."""
+"""The corpus: every text is read to the right cells and counts, from a file or on the command line, or rejected with the way out."""
 
 from __future__ import annotations
 
@@ -124,14 +124,14 @@ def test_a_string_of_nasbench201_may_be_an_argument(form: str, capsys: pytest.Ca
     assert capsys.readouterr().out.strip() == text
 
 
-# --- texts that are refused --------------------------------------------------------------------------------------
+# --- texts that are rejected -------------------------------------------------------------------------------------
 
 PARTS = {kind: G.flat(kind) for kind in ("normal", "reduce")}
 STAMP = "11/02 08:15:00 AM"
 REFUSED = {
     "a recurrent cell": (
         "ENAS = Genotype(recurrent=[('sigmoid', 0), ('relu', 1)], concat=range(1, 3))",
-        "describes a recurrent cell, which rapdarts does not build; give convolutional cells",
+        "describes a recurrent cell, which rapdarts does not build; use convolutional cells",
     ),
     "no reduction cell": (
         f"Genotype(normal={PARTS['normal']}, normal_concat=range(2, 6), reduce=None, reduce_concat=[2, 3, 4, 5], connects=None)",
@@ -144,7 +144,7 @@ REFUSED = {
     ),
     "an unknown field": (
         call(G).replace("reduce_concat", "layers=8, reduce_concat"),
-        "has the field 'layers'; choose from normal, normal_concat, reduce, reduce_concat; remove a field that says nothing of the cells",
+        "has the field 'layers'; choose from normal, normal_concat, reduce, reduce_concat; remove any field that does not describe",
     ),
     "an odd number of pairs": (
         call(G).replace("('sep_conv_3x3', 0), ", "", 1),
@@ -152,7 +152,7 @@ REFUSED = {
     ),
     "an edge to itself": (
         FORMS["node_first"](G).replace("('skip_connect', 3, 0)", "('skip_connect', 3, 3)"),
-        "the triple ('skip_connect', 3, 3) of normal names node 3 as its own input; name an earlier node or an input",
+        "the triple ('skip_connect', 3, 3) of normal names node 3 as its own input; use an earlier node or an input",
     ),
     "a compact tuple with an unknown primitive": (
         FORMS["compact"](G).replace("(1, 6)", "(1, 7)"),
@@ -169,28 +169,28 @@ REFUSED = {
     "many": (
         file_of_many(),
         "holds 9 genotypes: LIGHT (line 8), HEAVY (line 9), OURS (line 10), LATER (line 12), Zoo.first (line 14), table.a (line 15), "
-        "table.b (line 15), OURS_V2 (line 18), OTHERS (line 18); name one of them after the file and a colon, as in FILE:LIGHT.",
+        "table.b (line 15), OURS_V2 (line 18), OTHERS (line 18); select one of them, as in FILE:LIGHT.",
     ),
     "two on a page": (
         f"The first: {call(G)}\n\nThe second is\n{call(REPEATED)} (better)",
-        "holds 2 genotypes: first (line 1), line 4; name one of them after the file and a colon, as in FILE:first.",
+        "holds 2 genotypes: first (line 1), line 4; select one of them, as in FILE:first.",
     ),
     "one name in two branches": (
         f"if small:\n    CELL = {call(G)}\nelse:\n    CELL = {call(REPEATED)}\n",
-        "holds 2 genotypes: CELL (line 2), CELL (line 4); name one of them after the file and a colon, as in FILE:2.",
+        "holds 2 genotypes: CELL (line 2), CELL (line 4); select one of them, as in FILE:2.",
     ),
     "a page whose last genotype was cut off": (
         f"The first:\n\n    OURS = {call(G)}\n\nand then\n\n    THEIRS = {call(G)[:-20]}\n",
-        ", line 7: Genotype( was never closed; name another genotype, as in FILE:OURS.",
+        ", line 7: Genotype( was never closed; select another genotype, as in FILE:OURS.",
     ),
     "a log with one genotype for each cap": (
         f"{STAMP} Restricting skipconnect...\n{STAMP} Number of skip-connect: 3\n{STAMP} {call(G)}\n"
         f"{STAMP} Number of skip-connect: 2\n{STAMP} {call(REPEATED)}\n",
-        "is a log with different genotypes, on lines 3 (at most 3 skips), 5 (at most 2 skips); name the line of one, as in FILE:5.",
+        "is a log with different genotypes, on lines 3 (at most 3 skips), 5 (at most 2 skips); select one by its line, as in FILE:5.",
     ),
     "a log that was cut off": (
         log(G)[: log(G).rindex("reduce=")],
-        "line 8 of the log: Genotype( was never closed; name the line of another, as in FILE:3.",
+        "line 8 of the log: Genotype( was never closed; select another by its line, as in FILE:3.",
     ),
     "a console that was cut off": (
         console(G)[: console(G).rindex("reduce=")],
@@ -205,29 +205,29 @@ REFUSED = {
     "a program": ("import torch\n\n\ndef main():\n    print(torch.ones(3))\n", "holds no genotype; supported formats are"),
     "a genotype and a branch that assigns its name": (
         f"CELL = {call(G)}\nif late:\n    CELL = {call(REPEATED)}\n",
-        "holds 2 genotypes: CELL (line 1), CELL (line 3); name one of them after the file and a colon, as in FILE:1.",
+        "holds 2 genotypes: CELL (line 1), CELL (line 3); select one of them, as in FILE:1.",
     ),
     "one genotype that is changed": (
         f"CELL = {call(G)}\nCELL.normal[0] = ('none', 0)\n",
-        "found \"CELL.normal[0] = ('none', 0)\"; line 2 may change this value; print the genotype and give its text, or name another.",
+        "found \"CELL.normal[0] = ('none', 0)\"; line 2 may change this value; print the genotype and pass the output, or select another.",
     ),
     "records with one label": (
         records(G, LIGHT, name=["best", "best"]),
-        "holds 2 genotypes: genotype (line 1), genotype (line 2); name one of them after the file and a colon, as in FILE:1.",
+        "holds 2 genotypes: genotype (line 1), genotype (line 2); select one of them, as in FILE:1.",
     ),
     "records of one epoch": (
         records(G, LIGHT, epoch=[600, 600]),
-        "holds 2 genotypes: genotype (line 1), genotype (line 2); name one of them after the file and a colon, as in FILE:1.",
+        "holds 2 genotypes: genotype (line 1), genotype (line 2); select one of them, as in FILE:1.",
     ),
     "long records with one label": (
         "".join(json.dumps({"genotype": call(one), "notes": "a" * 600_000}) + "\n" for one in (G, LIGHT)),
-        "holds 2 genotypes: genotype (line 1), genotype (line 2); name one of them after the file and a colon, as in FILE:1.",
+        "holds 2 genotypes: genotype (line 1), genotype (line 2); select one of them, as in FILE:1.",
     ),
     "a list of records": (
         json.dumps([json.loads(line) for line in records(G, LIGHT, name=["best", "best"]).splitlines()]),
-        "holds 2 genotypes: 0.genotype, 1.genotype; name one of them after the file and a colon, as in FILE:0.genotype.",
+        "holds 2 genotypes: 0.genotype, 1.genotype; select one of them, as in FILE:0.genotype.",
     ),
-    "one dotted name": (TWICE, "holds 2 genotypes: a.b#1, a.b#2; name one of them after the file and a colon, as in FILE:a.b#1."),
+    "one dotted name": (TWICE, "holds 2 genotypes: a.b#1, a.b#2; select one of them, as in FILE:a.b#1."),
     "prose": ("# A page\n\nWe write `Genotype(...)` for a cell.\n", "holds no genotype: line 3: found '...'; "),
 }  # fmt: skip
 
@@ -246,7 +246,7 @@ def test_other_texts_are_refused_with_the_way_out(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_genotype_that_may_be_changed_is_refused_with_the_line(change: str) -> None:
     with pytest.raises(
-        InputError, match=r"line [5-9] (may|gives) .*; print the genotype and give its text|found '\*\*given'"
+        InputError, match=r"line [5-9] (may|sets) .*; print the genotype and pass the output|found '\*\*given'"
     ):
         parse_genotype(f"{LATER}{change}\n", "file.py", member="OURS")
 

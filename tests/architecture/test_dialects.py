@@ -202,7 +202,8 @@ def test_a_log_that_ends_with_different_genotypes_is_refused() -> None:
         ]
     )
     with pytest.raises(
-        InputError, match=r"different genotypes, on lines 1, 4 \(at most 1 skips\); name the line of one, as in FILE:4"
+        InputError,
+        match=r"different genotypes, on lines 1, 4 \(at most 1 skips\); select one by its line, as in FILE:4",
     ):
         parse_genotype(text, "log.txt")
     assert parse_genotype(text.replace(DARTS_V2.to_darts(), PDARTS.to_darts()), "log.txt").cells == PDARTS.cells

@@ -117,7 +117,7 @@ def test_only_keeps_the_given_order() -> None:
     "names, message",
     [
         (["sep_conv_3x3", "conv_3x3"], "the space darts has no primitive 'conv_3x3'; it has none, max_pool_3x3,"),
-        (["sep_conv_3x3", "none", "sep_conv_3x3"], "names a primitive twice"),
+        (["sep_conv_3x3", "none", "sep_conv_3x3"], "lists a primitive twice"),
         (["none"], "leaves nothing to derive"),
         ([], "leaves nothing to derive"),
     ],

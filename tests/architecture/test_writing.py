@@ -38,7 +38,7 @@ genotypes = (
 )
 bench = drawn(nasbench201.SPACE)
 OTHERS = {"darts": "nasbench201", "nasbench201": "darts"}
-"""Formats that can express only one of these spaces, each with the space that it refuses."""
+"""Formats that can express only one of these spaces, each with the space that it rejects."""
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -15,7 +15,7 @@ from rapdarts.config.key_values import keys
 from rapdarts.deploy.verify import RUNTIMES
 
 OTHERS = {"darts": "nasbench201", "nasbench201": "darts"}
-"""Formats that can express only one of these spaces, each with the space that it refuses."""
+"""Formats that can express only one of these spaces, each with the space that it rejects."""
 
 
 def test_the_command_line_offers_every_format() -> None:

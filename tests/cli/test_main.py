@@ -458,7 +458,7 @@ def test_no_output_overwrites_an_input_or_a_record(
     assert main(command.split()) == 2
     out, err = capsys.readouterr()
     key_and_path = command.split()[-1]
-    assert out == "" and err.endswith(" and would be overwritten; name another file.\n") and err.count("\n") == 1
+    assert out == "" and err.endswith(" and would be overwritten; choose another file.\n") and err.count("\n") == 1
     assert err.startswith(f"rapdarts: error: {key_and_path} is ") and RESULTS[command] in err
     assert {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()} == before
 

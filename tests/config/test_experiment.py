@@ -278,9 +278,9 @@ def test_an_empty_section_changes_nothing(tmp_path: Path) -> None:
         ("search: {epochss: 3}", "there is no key 'search.epochss'; the nearest is search.epochs."),
         ("retrian: {lr: 3}", "there is no key 'retrian.lr'; the nearest is retrain.lr."),
         ("search: {cost: {mac: 3}}", "there is no key 'search.cost.mac'; the nearest is search.cost.macs."),
-        ("search: 3", "search is a section, not a key; name one of its keys, such as search.strategy."),
-        ("search: {epochs: 3}\nsearch.epochs: 4", "the key search.epochs is given twice; keep one."),
-        ("search: {cost: {macs: 3}}\ncost: {macs: 4}", "the key search.cost.macs is given twice; keep one."),
+        ("search: 3", "search is a section, not a key; use one of its keys, such as search.strategy."),
+        ("search: {epochs: 3}\nsearch.epochs: 4", "the key search.epochs appears twice; keep one."),
+        ("search: {cost: {macs: 3}}\ncost: {macs: 4}", "the key search.cost.macs appears twice; keep one."),
         ("search: {epochs: 0}", "search.epochs=0 is out of range; it must be 1 to 1e6."),
         ("search: {lr: fast}", "search.lr takes a number, not 'fast'."),
         ("seed:", "seed takes a whole number, not nothing."),
@@ -312,7 +312,7 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("search: {layers: [], candidates: [], skip_dropout: []}", "search.layers is empty; give one depth per stage."),
+        ("search: {layers: [], candidates: [], skip_dropout: []}", "search.layers is empty; set one depth per stage."),
         (
             "search: {layers: [5, 8]}",
             "search.candidates needs 2 values, one for each stage in search.layers; it has 3.",
@@ -323,7 +323,7 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
         ),
         (
             "search: {candidates: [0, 0, 3]}",
-            "search.candidates: only the first stage may keep all candidates (0); give a positive number for every later stage.",
+            "search.candidates: only the first stage may keep all candidates (0); use a positive number for every later stage.",
         ),
         (
             "search: {warmup_epochs: 25}",
@@ -331,7 +331,7 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
         ),
         (
             "search: {partial_channels: 4, channels: 6}",
-            "search.partial_channels=4 does not divide search.channels=6; give a divisor of 6, such as 1.",
+            "search.partial_channels=4 does not divide search.channels=6; use a divisor of 6, such as 1.",
         ),
         ("search: {lr_min: 0.1}", "search.lr_min=0.1 is above search.lr=0.025; make it smaller."),
         ("retrain: {lr_min: 0.1}", "retrain.lr_min=0.1 is above retrain.lr=0.025; make it smaller."),
@@ -346,7 +346,7 @@ def test_unknown_experiments_are_rejected(tmp_path: Path) -> None:
         ),
         (
             "data: {mean: [0.5]}",
-            "data.mean and data.std must have the same length; give one number per channel for each, or leave both out.",
+            "data.mean and data.std must have the same length; set one number per channel in each, or leave both out.",
         ),
         ("device: quantum", "device=quantum is not a device; write auto, cpu, cuda or cuda:N."),
         ("device: mps", "device=mps is not a device; write auto, cpu, cuda or cuda:N."),

@@ -233,7 +233,7 @@ def test_the_nearest_key_is_in_the_right_section(given: str, section: str, neare
 
 @pytest.mark.parametrize(("given", "example"), [("data", "data.name"), ("search.cost", "search.cost.macs")])
 def test_a_section_is_not_a_key(given: str, example: str) -> None:
-    with pytest.raises(InputError, match=f"{given} is a section, not a key; name one of its keys, such as {example}"):
+    with pytest.raises(InputError, match=f"{given} is a section, not a key; use one of its keys, such as {example}"):
         full_name(Experiment, given, "search")
 
 

@@ -1,4 +1,4 @@
-"""Tests of contractions written as a product of elements and an operation that adds it up: they have no formula, and are named."""
+"""Tests of contractions written as an element-wise product and an operation that adds it up: they have no formula, and are reported."""
 
 from __future__ import annotations
 

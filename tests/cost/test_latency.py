@@ -1,4 +1,4 @@
-"""Tests of latency tables: measuring, strict reading, refusal of tables that do not fit, and prices."""
+"""Tests of latency tables: measuring, strict reading, rejection of tables that do not fit, and prices."""
 
 from __future__ import annotations
 

@@ -657,7 +657,7 @@ def test_a_plot_of_very_many_layers() -> None:
         ("pdart", "the nearest is PDARTS."),
         (
             ".",
-            ". has no genotype.json: its search has not finished, or it is not a run folder; name the folder of a finished run.",
+            ". has no genotype.json: its search has not finished, or it is not a run folder; pass the folder of a finished run.",
         ),
         ("own_networks:fails", "own_networks:fails cannot be built: ValueError: no luck; fix the code or its name."),
         (
@@ -676,7 +676,7 @@ def test_a_plot_of_very_many_layers() -> None:
         (
             "own_networks:positional",
             "own_networks:positional takes shape and number, but only arguments named image, input_size, in_channels, classes or"
-            " num_classes are filled in; add defaults, or name a function without arguments that returns the network.",
+            " num_classes are filled in; add defaults, or pass a function without arguments that returns the network.",
         ),
         (
             "own_networks:named input=3x9x8",
@@ -700,8 +700,8 @@ def test_a_plot_of_very_many_layers() -> None:
         ("PDARTS input=3x32x32,5", "input=3x32x32,5 is not an image shape; write CxHxW, such as 3x32x32."),
         (
             "own_networks:scripted",
-            "own_networks:scripted is scripted, so that its layers cannot be counted; give the module from before torch.jit.script"
-            " or torch.jit.trace.",
+            "own_networks:scripted is scripted, so that its layers cannot be counted; pass the original module, not the"
+            " result of torch.jit.script or torch.jit.trace.",
         ),
         (
             "own_networks:partly_scripted",
@@ -709,11 +709,11 @@ def test_a_plot_of_very_many_layers() -> None:
         ),
         (
             "own_networks:traced",
-            "own_networks:traced is scripted, so that its layers cannot be counted; give the module from",
+            "own_networks:traced is scripted, so that its layers cannot be counted; pass the original module",
         ),
         (
             "own_networks:exported",
-            "own_networks:exported is an exported program, whose layers cannot be counted; give the module that was exported.",
+            "own_networks:exported is an exported program, whose layers cannot be counted; pass the module that was exported.",
         ),
         (
             "own_networks:exported_module",
@@ -721,7 +721,7 @@ def test_a_plot_of_very_many_layers() -> None:
         ),
         (
             "own_networks:parallel",
-            "own_networks:parallel is wrapped in DataParallel; give the network inside, its attribute module.",
+            "own_networks:parallel is wrapped in DataParallel; pass the wrapped network, its attribute module.",
         ),
         ("own_networks:pair", "the network (LSTM) "),
         ("own_networks:plain input=3x40x40", "layer 4 (Linear) fails on an image of 3x40x40: "),

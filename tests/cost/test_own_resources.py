@@ -1,4 +1,4 @@
-"""Resources of the user's own: counted, priced and budgeted like ours if they add up, reported if they do not."""
+"""User-defined resources: counted, priced and budgeted like ours if they add up, reported if they do not."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_resources_that_do_not_add_up_are_only_counted() -> None:
             {"widest": widest},
             "widest does not add up over the parts of a network .* leave out {section}.widest",
         ),
-        ("launches", {}, "the resource launches is not defined: name the file with RESOURCES"),
+        ("launches", {}, "the resource launches is not defined: pass a file with RESOURCES"),
     ],
 )
 def test_only_resources_that_add_up_have_prices_and_budgets(
@@ -187,7 +187,7 @@ def test_a_search_prices_and_budgets_them_and_its_files_can_be_read(
     assert main(["report", "run"]) == 0 and "budget.launches=60" in capsys.readouterr().out
     assert main(["derive", "run"]) == 2
     assert (
-        "the resource wear is not defined: name the file with RESOURCES = {'wear': function}" in capsys.readouterr().err
+        "the resource wear is not defined: pass a file with RESOURCES = {'wear': function}" in capsys.readouterr().err
     )
     train = ["retrain.epochs=1", "retrain.batch=60", "threads=1", "data.fraction=0.1"]
     assert main(["retrain", "run", "digits", *train, "--space", mine, "run=net"]) == 0
@@ -202,7 +202,9 @@ def test_costs_show_them(mine: str, capsys: pytest.CaptureFixture[str]) -> None:
     network = rapdarts.derived("PDARTS", 4, 3, (1, 8, 8))
     assert (found["launches"], found["widest"]) == (launches(network, (1, 8, 8)), widest(network, (1, 8, 8)))
     assert main(["cost", "PDARTS", "lenet", "input=1x28x28", "--space", mine]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.endswith("your own resource")] == [
+    assert [
+        line.split()[0] for line in capsys.readouterr().out.splitlines() if line.endswith("user-defined resource")
+    ] == [
         "launches",
         "wear",
         "widest",
@@ -266,7 +268,7 @@ def test_mistakes_are_reported_in_one_line(
         (["budget.launches=-3", "--space", "mine.py"], "budget.launches=-3 must be above 0"),
         (["budget.launches=3ms", "--space", "mine.py"], "ms is not a unit of launches"),
         (["budget.launches=3", "--space", "mine.py"], "meets launches <= 3: the cheapest has 21; raise the budget"),
-        (["cost.launches=1"], "a resource of your own needs --space FILE, which defines it."),
+        (["cost.launches=1"], "a user-defined resource needs --space FILE, which defines it."),
     ],
 )
 def test_keys_that_cannot_be_used_are_refused(

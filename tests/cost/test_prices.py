@@ -143,7 +143,7 @@ def test_the_mean_cell_fits_the_budgets_at_the_widest_network() -> None:
         mean[width] = table.expected(uniform_mixing(DARTS.mask))[table.row("params")].item()
     assert mean[channels] <= 150e3 < mean[channels + 1]
 
-    # No width meets this budget; the narrowest is returned, and `check_budgets` refuses the budget.
+    # No width meets this budget; the narrowest is returned, and `check_budgets` rejects the budget.
     assert widest(with_budgets(params=1e3), DARTS, replace(shallow, channels=2)) == 2
 
 

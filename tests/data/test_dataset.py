@@ -270,7 +270,7 @@ def test_cifar100_takes_the_fine_label(tmp_path: Path) -> None:
     assert found.classes == 100
     assert found.train.labels.tolist() == list(range(100)) * 2
     assert found.mean == statistics(found.train)[0] != (0.5071, 0.4867, 0.4408)
-    assert found.remarks == ("these are not the images of cifar100, so mean and deviation are their own",)
+    assert found.remarks == ("these are not the images of cifar100, so their own mean and standard deviation are used",)
 
 
 @pytest.mark.usefixtures("small_cifar")
@@ -323,7 +323,9 @@ def test_idx(tmp_path: Path, packed: bool) -> None:
     assert found.mean + found.std == pytest.approx((pixels.mean(), pixels.std()))
     other = load(name="fashion_mnist", path=str(tmp_path))
     assert (other.class_names, other.mean) == (found.class_names, found.mean)
-    assert other.remarks == ("these are not the images of fashion_mnist, so mean and deviation are their own",)
+    assert other.remarks == (
+        "these are not the images of fashion_mnist, so their own mean and standard deviation are used",
+    )
 
 
 @pytest.mark.parametrize(

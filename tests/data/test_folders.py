@@ -1,4 +1,4 @@
-"""Folders of images: splits of all names, files that stay unused, upright and opaque pictures, and the remarks on them."""
+"""Folders of images: splits of all names, files that stay unused, upright and opaque images, and the remarks on them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray[Any, Any]:
 
 
 def draw(folder: Path, count: int, seed: int = 0, suffix: str = "png") -> None:
-    """Save `count` pictures of 12 x 10 pixels for each class."""
+    """Save `count` images of 12 x 10 pixels for each class."""
     for label, name in enumerate(CLASSES):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):
@@ -66,7 +66,7 @@ def test_a_test_folder_without_classes_is_not_used_and_said(tmp_path: Path) -> N
     found = load(tmp_path)
     assert (len(found.train), len(found.test)) == (8, 4)
     assert found.remarks == (
-        "test/ (1 image) has no folders of classes and is not used",
+        "test/ (1 image) has no class folders and is not used",
         "no test images are marked, so a third of the images of each class is held out",
     )
 
@@ -96,7 +96,7 @@ def test_images_outside_the_folders_of_classes_are_counted_and_not_read(case: st
     assert len(found.train) + len(found.test) == 6 * read + nested
     lines = [remark for remark in found.remarks if "no test images are marked" not in remark]
     spare = ["val/ (8 images) is not used"] if "val" in folders else []
-    said = f"not used: {count} outside the folders of classes, such as {example}"
+    said = f"not used: {count} outside the class folders, such as {example}"
     assert lines == spare + ([said] if count else [])
 
 
@@ -109,7 +109,7 @@ def test_links_to_halves_are_followed_but_no_links_beside_them(tmp_path: Path) -
     (data / "loop").symlink_to(data)
     found = load(data)
     assert len(found.train) == 6
-    assert found.remarks == ("not used: 1 image outside the folders of classes, such as train/x.png",)
+    assert found.remarks == ("not used: 1 image outside the class folders, such as train/x.png",)
 
 
 @pytest.mark.parametrize("inside", [".", "download"])
@@ -152,7 +152,7 @@ NOT_READ: dict[str, tuple[str, str, str]] = {
     "numpy, as a folder": ("folder", "x.npy", "x.npy is one array"),
     "matlab": ("npz", "train_32x32.mat", "train_32x32.mat is a MATLAB file; .* m = scipy.io.loadmat('train_32x32.mat');"),
     "hdf5": ("npz", "a.h5", "a.h5 is an HDF5 file; .* f = h5py.File('a.h5');"),
-    "parquet": ("npz", "0000.parquet", "0000.parquet is a Parquet file; give its rows from Python: rapdarts.search"),
+    "parquet": ("npz", "0000.parquet", "0000.parquet is a Parquet file; pass its rows from Python: rapdarts.search"),
     "pickles of CIFAR": ("cifar10", "data_batch_1", "data_batch_1 is the Python version of CIFAR, whose pickles .* use the binary version"),
     "archive of pickles": ("cifar10", "cifar-10-python.tar.gz", "cifar-10-python.tar.gz is the Python version of CIFAR"),
     "dots in MNIST": ("mnist", "train-images.idx3-ubyte", "rename it: mv train-images.idx3-ubyte train-images-idx3-ubyte"),
@@ -198,7 +198,7 @@ def test_folders_without_usable_images_are_refused(case: str, tmp_path: Path) ->
         load(tmp_path / "data")
 
 
-# --- pictures ----------------------------------------------------------------------------------------------------
+# --- images ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -254,11 +254,11 @@ def test_transparency_is_placed_on_white_and_every_change_is_said(tmp_path: Path
     assert (abs(pixels[5] - colour) <= 1).all()
     assert set(np.unique(pixels[6])) == {0, 255}
     assert found.remarks == (
-        "train: 3 grey pictures are read as RGB",
-        "train: 3 pictures with a palette are read as RGB",
-        "train: 3 transparent pictures are placed on white",
-        "train: 1 animated pictures: only their first image is used",
-        "train: 1 pictures in other colour systems are converted to RGB",
+        "train: 3 grey images are read as RGB",
+        "train: 3 images with a palette are read as RGB",
+        "train: 3 transparent images are placed on white",
+        "train: 1 animated images: only their first frame is used",
+        "train: 1 images in other colour systems are converted to RGB",
         "the classes are very unequal (ant: 10 images, bee: 2); class_weights=balanced gives them equal weight",
     )
 
@@ -284,7 +284,7 @@ def test_colours_of_16_bits_are_said_to_be_reduced(suffix: str, tmp_path: Path) 
     (tmp_path / "train" / "ant" / f"9.{suffix}").write_bytes(content)
     found = load(tmp_path)
     assert (found.train.fetch(torch.tensor([2]))[0].permute(1, 2, 0).numpy() == noise(10, 12, 3)).all()
-    assert found.remarks == ("train: 1 colour pictures with 16 bits per value are reduced to 8 bits",)
+    assert found.remarks == ("train: 1 colour images with 16 bits per value are reduced to 8 bits",)
 
 
 def test_deep_test_pictures_follow_the_training_pictures(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_deep_test_pictures_follow_the_training_pictures(tmp_path: Path) -> None
         load(tmp_path)
     found = load(tmp_path, range=[0, 65535])
     assert (found.test.fetch(torch.tensor([2]))[0, 0].numpy() == noise(10, 12)).all()
-    assert int(found.train.fetch(torch.tensor([0])).max()) == 1  # the range holds for all pictures
+    assert int(found.train.fetch(torch.tensor([0])).max()) == 1  # the range holds for all images
 
 
 def test_pictures_of_a_program_are_read_like_files() -> None:
@@ -306,7 +306,7 @@ def test_pictures_of_a_program_are_read_like_files() -> None:
     items = [(picture, label) for label, picture in enumerate(pictures)]
     found = read_in_memory(DataConfig(), items).train.pixels
     share = alpha[..., None] / 255
-    assert read_in_memory(DataConfig(), items).remarks == ("data: 1 transparent pictures are placed on white",)
+    assert read_in_memory(DataConfig(), items).remarks == ("data: 1 transparent images are placed on white",)
     assert (found[0].permute(1, 2, 0).numpy() == colour).all()
     assert (abs(found[1].permute(1, 2, 0).numpy() - (colour * share + 255 * (1 - share))) <= 1).all()
 
@@ -341,7 +341,7 @@ def test_clipped_pixels_are_counted_for_each_half(tmp_path: Path) -> None:
 
 
 def halves(found: DataSet) -> dict[str, list[int]]:
-    """Return the seeds of the pictures in each half of a folder that `draw` has filled with six pictures per class."""
+    """Return the seeds of the images in each half of a folder that `draw` has filled with six images per class."""
     every = {label: {number: noise(10, 12, 3, seed=100 * label + number) for number in range(6)} for label in (0, 1)}
     plain = {"training": found.train, "test": found.test}
     result: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Scale and layout of arrays: values read, refusals and remarks, for every way in which images arrive."""
+"""Scale and layout of arrays: values read, errors and remarks, for every way of passing images."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_test_images_are_scaled_like_the_training_images() -> None:
         test_half(GREY / 255, GREY)
     assert str(caught.value) == (
         "test, images: pixels are from 0 to 255, but those of the training images are 0 to 1; store both on one scale, or"
-        " name the values of black and white in both with data.range=LOW,HIGH."
+        " set data.range=LOW,HIGH to the values of black and white in both."
     )
     with pytest.raises(
         InputError,
@@ -195,7 +195,7 @@ def as_npz(folder: Path, pixels: np.ndarray[Any, Any], config: dict[str, Any]) -
 
 
 def as_folder(folder: Path, pixels: np.ndarray[Any, Any], config: dict[str, Any]) -> Found:
-    """Write grey pictures as TIFF, which keeps every type, and return one channel of the images read."""
+    """Write grey images as TIFF, which keeps every type, and return one channel of the images read."""
     for number, one in enumerate(pixels):
         file = folder / "train" / "abc"[number % 3] / f"{number:02}.tif"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -344,7 +344,7 @@ def test_test_images_on_another_scale_than_the_training_images_are_refused(way: 
     train, test, expected = HALVES[case]
     mixed = train.dtype != test.dtype
     if str(test.dtype) not in KEEPS.get(way, {str(train.dtype)}) or (way == "folder" and mixed):
-        return  # pictures of 8 bits state their own scale, so a folder with deeper ones beside them has no common scale
+        return  # images of 8 bits state their own scale, so a folder that also has deeper ones has no common scale
     if isinstance(expected, str):
         with pytest.raises(InputError, match=expected + "store both on one scale, .* data.range=LOW,HIGH"):
             two_halves(way, tmp_path, train, test)
@@ -371,7 +371,7 @@ def test_arrays_keep_their_grey_levels_or_are_refused(
     seed: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Unless they are refused, the pixels read are the given values times 1 or 255; a loss of half their levels is reported."""
+    """Unless they are rejected, the pixels read are the given values times 1 or 255; a loss of half their levels is reported."""
     hypothesis.assume(dtype in KEEPS[way])
     hypothesis.assume(len(shape) == 2 or way not in ("folder", "pictures"))
     values = np.random.default_rng(seed).uniform(*extent, (4, *shape))

@@ -1,4 +1,4 @@
-"""Tests of the latency of single networks: what runs, what is reported, and what is refused."""
+"""Tests of the latency of single networks: what runs, what is reported, and what is rejected."""
 
 from __future__ import annotations
 

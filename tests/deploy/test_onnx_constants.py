@@ -1,4 +1,4 @@
-"""Tests of the weights that an ONNX file stores: sparse ones, packed ones, those in nodes, and those in files of their own."""
+"""Tests of the weights that an ONNX file stores: sparse ones, packed ones, those in nodes, and those in external files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.onnx_graphs import constant, counted, node, onnx, sparse
 
 
 def external(name: str, *shape: int) -> Any:
-    """Return an initialiser whose values are in a file of their own, which is not there."""
+    """Return an initialiser whose values are in an external file, which does not exist."""
     tensor = onnx.TensorProto(name=name, dims=shape, data_type=onnx.TensorProto.FLOAT)
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="weights.bin")

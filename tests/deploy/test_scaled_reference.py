@@ -49,7 +49,7 @@ def test_budgets_without_a_counter_are_named() -> None:
 
 
 def test_costs_are_counted_by_the_given_counters() -> None:
-    """At 8 bits, four times as many parameters fit; a resource of the user's own is a budget like any other."""
+    """At 8 bits, four times as many parameters fit; a user-defined resource has a budget like any other."""
     limits = {"bytes": 4 * 50_000}
     wide, _ = scaled_to("resnet20", IMAGE, 10, limits, resources(8))
     assert wide == scaled_to("resnet20", IMAGE, 10, {"params": 200_000})[0]

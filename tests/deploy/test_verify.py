@@ -414,7 +414,7 @@ def test_a_damaged_result_is_reported_in_one_line(text: str, run: Path, tmp_path
     assert "result.json is damaged" in reported and not (tmp_path / "x").exists()
 
 
-# --- refusals ----------------------------------------------------------------------------------------------------
+# --- errors ------------------------------------------------------------------------------------------------------
 
 
 def test_the_genotype_of_a_trained_network_is_exported(
@@ -442,14 +442,14 @@ def test_targets_without_weights_give_a_one_line_error(run: Path, tmp_path: Path
         for name in ("PDARTS", "lenet"):
             assert f"{name} is a network without weights" in (reported := error_line(name, *to)) and train in reported
         assert "has no network.safetensors" in error_line(tmp_path / "empty", *to)
-        assert "there is no trained network 'nowhere'" in error_line("nowhere", *to)
+        assert "there is no trained network at 'nowhere'" in error_line("nowhere", *to)
     assert not (tmp_path / "net").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
-        (["to=onnx"], "to=onnx writes a file; name it with out=FILE."),
+        (["to=onnx"], "to=onnx writes a file; set its path with out=FILE."),
         (["to=onnx", "out=absent/net.onnx"], "out=absent/net.onnx: there is no folder absent"),
         (["to=onnx", "out=."], "out=. does not name a file"),
         (["to=pt2", "out=x", "precision=8"], "to=pt2 does not use precision="),

@@ -13,7 +13,7 @@ BANKS = [name for name, task in TASKS.items() if task.macs]
 
 
 def seeds_of(text: str) -> list[int]:
-    """Return the seeds in a text such as `0-11` or `3,5`."""
+    """Return the seeds in a string such as `0-11` or `3,5`."""
     parts = [part.split("-") for part in text.split(",")]
     return [seed for part in parts for seed in range(int(part[0]), int(part[-1]) + 1)]
 

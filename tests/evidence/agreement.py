@@ -28,11 +28,11 @@ def section(rows: Rows) -> list[str]:
             the value that a search with replicas reports: Spearman's rank correlation of the log mixing weights of all candidates except
             `none`, after subtracting the mean of each edge. Its error is a jackknife estimate over searches. *Means of three* is the
             expected correlation of two means of three searches each (Spearman 1910, Brown 1910; 0 if the rank correlation is negative).
-            *Equal choices* is the number of edges, out of six, that have the same primitive in the two derived cells, averaged over the
-            four budgets of the score. Two random cells that a search could have derived have {expected:.2f} equal choices on average."""
+            *Agreement* is the number of edges, out of six, on whose primitive the two derived cells agree, averaged over the
+            four budgets of the score. Two random cells that a search could have derived agree on {expected:.2f} edges on average."""
         ),
         *table(
-            ["variant", "n", "seeds", "rank correlation", "means of three", "equal choices"],
+            ["variant", "n", "seeds", "rank correlation", "means of three", "agreement"],
             [row(rows, name, seeds) for seeds, name in known],
         ),
     ]

@@ -35,7 +35,7 @@ class Conditions:
     skip_paths: str = "any"
 
     def cells(self, budget: int) -> np.ndarray:
-        """Return the mask of the cells that meet the conditions and the budget, (15625,) of bool."""
+        """Return the boolean mask (15625,) of the cells that meet the conditions and the budget."""
         cells = nasbench.allowed(self.max_skips, self.none, self.skip_paths) & nasbench.within(budget, self.spend)
         return cells & (nasbench.paths_of_skips() == 0) if self.skip_paths == "no" else cells
 

@@ -10,7 +10,7 @@ from rapdarts.architecture.genotype import Genotype
 from tests.evidence import nasbench
 
 Cells = Callable[[int], np.ndarray]
-"""Function from a budget to the mask of the cells that a rule may choose, (15625,) of bool."""
+"""Function from a budget to the boolean mask (15625,) of the cells that a rule may choose."""
 
 POOLS = ("avg_pool_3x3", "max_pool_3x3")
 

@@ -53,17 +53,17 @@ def units() -> np.ndarray:
 
 @cache
 def band(budget: int) -> np.ndarray:
-    """Return the mask of the cells that use 0.9 to 1 of a budget, (15625,) of bool."""
+    """Return the boolean mask (15625,) of the cells that use 0.9 to 1 of a budget."""
     return within(budget, SPEND)
 
 
 def within(budget: int, spend: float) -> np.ndarray:
-    """Return the mask of the cells that use `spend` to 1 of a budget, (15625,) of bool."""
+    """Return the boolean mask (15625,) of the cells that use `spend` to 1 of a budget."""
     return (units() <= budget) & (units() >= spend * budget)
 
 
 def derivable(budget: int, skip_paths: str = SKIP_PATHS, spend: float = SPEND) -> np.ndarray:
-    """Return the mask of the cells that a search could derive for a budget, (15625,) of bool.
+    """Return the boolean mask (15625,) of the cells that a search could derive for a budget.
 
     These cells use at least the share `spend` of the budget's MACs. If no cell does, the share is lowered in steps, as in
     rapdarts.
@@ -80,7 +80,7 @@ def counts(name: str) -> np.ndarray:
 
 
 def allowed(max_skips: int | None = MAX_SKIPS, none: bool = False, skip_paths: str = SKIP_PATHS) -> np.ndarray:
-    """Return the mask of the cells that a search may derive at any cost, (15625,) of bool.
+    """Return the boolean mask (15625,) of the cells that a search may derive, whatever their cost.
 
     `max_skips` is the cap on skips (None: no cap). `none` allows the primitive none. `skip_paths` is the condition on
     skip-only paths: "any" number, or exactly "one". In every case a path must lead from the input to the output.
@@ -92,7 +92,7 @@ def allowed(max_skips: int | None = MAX_SKIPS, none: bool = False, skip_paths: s
 
 
 def paths(open_edges: np.ndarray) -> np.ndarray:
-    """Return the number of paths over open edges, (n, 6) of bool, from the input to each of the three nodes, (n, 3)."""
+    """Return the number of paths over open edges, a boolean mask (n, 6), from the input to each of the three nodes, (n, 3)."""
     nodes = [np.ones(len(open_edges), dtype=int)]
     for node in range(TASK.space.nodes):
         into = open_edges[:, TASK.space.edges_into(node)]
@@ -107,7 +107,7 @@ def paths_of_skips() -> np.ndarray:
 
 
 def unreachable() -> np.ndarray:
-    """Return the mask of the cells with a node that no path from the input reaches, (15625,) of bool."""
+    """Return the boolean mask (15625,) of the cells with a node that no path from the input reaches."""
     return ~(paths(all_cells() != TASK.space.columns["none"]) > 0).all(1)
 
 

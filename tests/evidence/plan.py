@@ -31,7 +31,7 @@ class Attempt:
         return searches.variant_name(self.keys)
 
     def cells(self, budget: int) -> np.ndarray:
-        """Return the mask of the NAS-Bench-201 cells that the attempt could derive for a budget, (15625,) of bool."""
+        """Return the boolean mask (15625,) of the NAS-Bench-201 cells that the attempt could derive for a budget."""
         return nasbench.derivable(budget, self.skip_paths, self.spend)
 
     @property

@@ -1,4 +1,4 @@
-"""Make timm importable beside a CPU build of torch.
+"""Make timm importable alongside a CPU build of torch.
 
 timm imports torchvision, whose compiled operators need CUDA. Without them, torchvision still imports if the operators that it
 describes to torch exist, so their signatures are declared before the import. None of them is ever called.

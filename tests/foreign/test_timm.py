@@ -1,4 +1,4 @@
-"""Networks of timm, counted against PyTorch's FLOP counter. `make proofs` runs this file in an environment of its own."""
+"""Networks of timm, counted against PyTorch's FLOP counter. `make proofs` runs this file in a separate environment."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CONSTANTS = {
 """MACs that PyTorch counts and we do not, because they are made of weights and positions alone: the same for every image."""
 
 NAMED = {
-    # The mean of branches, weighted by their attention, is a product of elements followed by a sum.
+    # The mean of branches, weighted by their attention, is an element-wise product followed by a sum.
     "resnest26d": {"mul + sum": 8},
     "skresnet18": {"mul + sum": 8},
     # The global query is a weighted sum over the tokens.

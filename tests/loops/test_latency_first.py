@@ -61,7 +61,7 @@ def test_a_search_measures_its_deployment_skeleton_first(
     assert len(quick) == 1 and SAID not in capsys.readouterr().err
     assert (run / "genotype.json").read_bytes() == before
 
-    # A folder that is taken is refused before anything is measured.
+    # A folder that is taken is rejected before anything is measured.
     assert main(arguments) == 2
     assert "already holds a run" in capsys.readouterr().err and len(quick) == 1
 

@@ -82,7 +82,7 @@ def test_a_cost_that_no_genotype_has_is_refused() -> None:
 def test_random_genotypes_meet_the_conditions_of_the_search_they_are_compared_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The budgets, shares to spend, primitives and cap on skips come from the run folder of the search; other budgets are refused."""
+    """The budgets, shares to spend, primitives and cap on skips come from the run folder of the search; other budgets are rejected."""
     tiny = [setting for setting in TINY if not setting.startswith(("strategy", "random", "retrain"))]
     tiny += ["layers=[3]", "candidates=[0]", "skip_dropout=[0.0]", "channels=4", "epochs=1", "warmup_epochs=0"]
     own = ["primitives=[skip_connect,max_pool_3x3,sep_conv_3x3]", "batch=32", "max_skips=1"]

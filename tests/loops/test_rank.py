@@ -333,7 +333,7 @@ def test_networks_are_compared_on_the_same_images() -> None:
     assert compared(2, contestant("a", -1.0, "skip_connect"), shuffled, first)["within_error"]
 
 
-# --- interruptions, diverged trainings and refused settings ------------------------------------------------------
+# --- interruptions, diverged trainings and rejected settings -----------------------------------------------------
 
 
 CARRIED = [

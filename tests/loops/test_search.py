@@ -528,7 +528,7 @@ def test_the_genotype_of_several_replicas_meets_the_budget_and_can_be_derived_ag
 def test_an_interrupted_search_with_replicas_resumes_bit_identically(
     three: Path, tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The search is stopped within a replica in the first stage, or between two replicas in the second."""
+    """The search is stopped during a replica in the first stage, or between two replicas in the second."""
     interrupt_and_resume(after, tmp_path / "cut", monkeypatch, *REPLICATED)
     assert results(tmp_path / "cut") == results(three)
 

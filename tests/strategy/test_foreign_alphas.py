@@ -1,4 +1,4 @@
-"""Architecture parameters of other programs: every form gives the same genotype and counts, and anything else is refused."""
+"""Architecture parameters of other programs: every form gives the same genotype and counts, and anything else is rejected."""
 
 from __future__ import annotations
 
@@ -144,7 +144,8 @@ def test_weights_of_edges_are_used(tmp_path: Path) -> None:
     assert [[source for _, source in node] for node in found.nodes] == [[0, 1], [1, 2], [2, 3], [3, 4]]
     file = write_npz(tmp_path / "b.npz", alphas_normal=alpha, alphas_reduce=alpha, betas_normal=beta)
     with pytest.raises(
-        InputError, match=r"has weights of edges \(beta\) for one kind of cell only; give both, or none"
+        InputError,
+        match=r"has edge weights \(beta\) for only one kind of cell; add those of the other kind, or remove these",
     ):
         rapdarts.derive(file, space="darts", progress=False)
 

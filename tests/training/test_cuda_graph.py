@@ -324,7 +324,7 @@ def test_a_search_step_does_not_synchronise(name: str) -> None:
 def test_a_replayed_retraining_is_bit_identical(
     graphs: list[Replayed], recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The learning rate falls and the drop path rate rises during the training."""
+    """The learning rate falls and the drop path rate rises during training."""
     tiny = ["threads=1", "data.fraction=0.3", "skeleton.layers=3", "skeleton.channels=4", "epochs=3", "batch=30"]
     command = ["retrain", "PDARTS", "digits", *tiny, "retrain.drop_path=0.4", "auxiliary=0.4", *recipe]
     assert main([*command, f"run={tmp_path / 'plain'}"]) == 0

@@ -72,17 +72,17 @@ COMMANDS = {
     "retrain PDARTS": "rapdarts retrain needs an experiment after the network, such as digits.",
     "retrain PDARTZ digits": "there is no network 'PDARTZ': it is neither a file nor a known name; the nearest is PDARTS.",
     "retrain alexnett digits": "there is no network 'alexnett': it is neither a file nor a known name; the nearest is alexnet.",
-    "retrain digits PDARTS": "'digits' is an experiment, not a network; name the network before the experiment.",
+    "retrain digits PDARTS": "'digits' is an experiment, not a network; put the network before the experiment.",
     "retrain NASNet digits --space missing.py": "--space missing.py: there is no such Python file; check its path.",
     "derive": "rapdarts derive needs the folder of a finished search, or its alphas.json; see rapdarts derive --help.",
-    "derive PDARTS": "there is no file or folder PDARTS; give the folder of a finished search, or its alphas.json.",
+    "derive PDARTS": "there is no file or folder PDARTS; pass the folder of a finished search, or its alphas.json.",
     "derive .": ". is not a run folder: it has no config.yaml.",
-    "evaluate": "rapdarts evaluate needs a run folder of rapdarts retrain, a network.safetensors, or an ONNX file; see ",
-    "evaluate PDARTS": "PDARTS is a network without weights; train it first (rapdarts retrain PDARTS EXPERIMENT run=FOLDER) and name",
-    "evaluate .": ". has no network.safetensors; name the folder of a finished retraining.",
+    "evaluate": "rapdarts evaluate needs a run folder created by rapdarts retrain, a network.safetensors, or an ONNX file; see ",
+    "evaluate PDARTS": "PDARTS is a network without weights; train it first (rapdarts retrain PDARTS EXPERIMENT run=FOLDER) and pass",
+    "evaluate .": ". has no network.safetensors; pass the folder of a finished retraining.",
     "export": "rapdarts export needs a genotype (a file, a run folder or a name such as PDARTS), or a trained network; see ",
-    "export .": ". has no genotype.json: its search has not finished, or it is not a run folder; name the folder of a finished run.",
-    "export alexnet": "alexnet is a reference network, which has no genotype; name a genotype, such as PDARTS.",
+    "export .": ". has no genotype.json: its search has not finished, or it is not a run folder; pass the folder of a finished run.",
+    "export alexnet": "alexnet is a reference network, which has no genotype; pass a genotype, such as PDARTS.",
     "export pdart": "there is no genotype 'pdart': it is neither a file nor a known name; the nearest is PDARTS.",
     "cost": "rapdarts cost needs a network, or space=NAME; see ",
     "cost lenet@3": "lenet has a fixed width; leave the @3 out.",
@@ -109,7 +109,7 @@ COMMANDS = {
     "export PDARTS zzz=1": "there is no key 'zzz'; the keys are to, out, ",
     "search digits rnu=x": "there is no key 'rnu'; the nearest is run.",
     "search digits =3": "'=3' has no key; write key=value, such as seed=1.",
-    "search digits data=3": "data is a section, not a key; name one of its keys, such as data.name.",
+    "search digits data=3": "data is a section, not a key; use one of its keys, such as data.name.",
     "search digits macs=1": "the key 'macs' is ambiguous: it could be search.cost.macs, search.budget.macs or search.random.macs; "
     "write one of them.",
     "retrain PDARTS digits budget.params=80k": "rapdarts retrain trains the genotype it is given, so it does not use budget.params=;"
@@ -125,10 +125,10 @@ COMMANDS = {
     f"search digits {LONG}": "rapdarts search got an unexpected argument 'xxx",
     f"search {LONG}": "there is no experiment 'xxx",
     f"cost {LONG}": "there is no network 'xxx",
-    f"derive {LONG}": "...; give the folder of a finished search, or its alphas.json.",
+    f"derive {LONG}": "...; pass the folder of a finished search, or its alphas.json.",
     f"search {LONG}.yaml": "there is no experiment file xxx",
-    "export PDARTS out=.": "out=. does not name a file; give the path of a file.",
-    "export PDARTS out=/": "out=/ does not name a file; give the path of a file.",
+    "export PDARTS out=.": "out=. is not the name of a file; use the path of a file.",
+    "export PDARTS out=/": "out=/ is not the name of a file; use the path of a file.",
     # values
     "search digits seed=": "seed takes a whole number, not nothing.",
     "search digits seed=one": "seed takes a whole number, not 'one'.",
@@ -198,8 +198,8 @@ COMMANDS = {
     " for your own space, add ",
     "search digits space=../darts": "there is no search space '../darts'; the nearest is darts",
     "search digits primitives=[skip_connect,sep_conv_9x9]": "search.primitives: the space darts has no primitive 'sep_conv_9x9'; ",
-    "search digits primitives=[none]": "search.primitives leaves nothing to derive; name at least one primitive besides none.",
-    "search digits primitives=[skip_connect,skip_connect]": "search.primitives names a primitive twice; name each once.",
+    "search digits primitives=[none]": "search.primitives leaves nothing to derive; list at least one primitive besides none.",
+    "search digits primitives=[skip_connect,skip_connect]": "search.primitives lists a primitive twice; list each once.",
     "search digits primitives=[skip_connect,max_pool_3x3]": "search.candidates=[0, 5, 3] keeps 5 primitives in a stage with only 2 left",
     "search digits candidates=[7,5,3]": "search.candidates=[7, 5, 3]: the first stage keeps all 8 primitives; set its entry to 0.",
     "search digits device=quantum": "device=quantum is not a device; write auto, cpu, cuda or cuda:N.",
@@ -276,7 +276,7 @@ def test_invalid_space_files_are_refused(source: str, message: str, refuse: Refu
     ("content", "message"),
     [
         (b"search: {epochss: 3}", "mine.yaml: there is no key 'search.epochss'; the nearest is search.epochs."),
-        (b"search:\n  lr: 1e-3\n  lr: 1e-2", "mine.yaml:3: the key lr is given twice; keep one."),
+        (b"search:\n  lr: 1e-3\n  lr: 1e-2", "mine.yaml:3: the key lr appears twice; keep one."),
         (b"data: {path: '${oc.env:HOME}'}", "mine.yaml:1: '${' is not supported; write the value."),
         (b"seed: !!python/object/apply:os.system ['touch marker']", "mine.yaml:1: the tag tag:yaml.org,2002:python/"),
         (b"_target_: os.system", "mine.yaml: there is no key '_target_'; "),
@@ -348,8 +348,8 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "no images": ({"x": images(0), "y": labels(0)}, "images must be (n, h, w), (n, h, w, c) or "),
     "negative pixels": (
         {"x": images(30) - 1.0, "y": labels(30)},
-        "x: pixels are whole numbers from -1 to 254, neither whole numbers from 0 to 255 nor fractions from 0 to 1; say which"
-        " values are black and white with data.range=LOW,HIGH.",
+        "x: pixels are whole numbers from -1 to 254, neither whole numbers from 0 to 255 nor fractions from 0 to 1; set"
+        " data.range=LOW,HIGH to the values of black and white.",
     ),
     "pixels that are not numbers": (
         {"x": np.full((30, 8, 8), np.nan), "y": labels(30)},
@@ -397,7 +397,7 @@ def test_truncated_or_wrong_array_files_are_refused(refuse: Refuse, elsewhere: P
         (elsewhere / "data.npz").write_bytes(content)
         assert "data.npz" in refuse(*command, code=4)
     os.mkdir("empty")
-    assert "empty contains 0 .npz files; name one with data.path." in refuse(*command[:3], "data.path=empty")
+    assert "empty contains 0 .npz files; set data.path to the file to read." in refuse(*command[:3], "data.path=empty")
 
 
 @pytest.fixture
@@ -510,7 +510,7 @@ GENOTYPES = {
         changed(concat=None).replace('"inputs"', '"input"', 1),
         "there is no field 'input'; the nearest is inputs",
     ),
-    "a concat of a missing node": (changed(concat=[9]), "concat names 9, which is not a node; it may name 2 to 5."),
+    "a concat of a missing node": (changed(concat=[9]), "concat lists 9, which is not a node; it may list 2 to 5."),
     "another version": (changed(version=2), "has version 2 and needs a newer rapdarts; this one reads version 1."),
     "no version": (changed(version=True), "version must be 1, not True."),
     "another format": (
@@ -661,7 +661,7 @@ def test_unfinished_searches_are_refused(refuse: Refuse, elsewhere: Path) -> Non
         "there is no first/alphas.json; the search has not finished, or first is a run of another command."
     )
     assert "first has no genotype.json: its search has not finished" in refuse("cost", "first")
-    assert "first has no network.safetensors; name the folder of a finished" in refuse("evaluate", "first")
+    assert "first has no network.safetensors; pass the folder of a finished" in refuse("evaluate", "first")
     assert "first contains no finished run" in refuse("report", "first")
 
 
@@ -730,7 +730,7 @@ def test_incompatible_searches_are_not_averaged(refuse: Refuse, elsewhere: Path)
                 error == f"{name} has {message}; only runs with the same space, data set and skeleton can be averaged."
             )
     again = (
-        "two of these searches have identical mixing weights; name each search once, and search with different seeds."
+        "two of these searches have identical mixing weights; pass each search once, and search with different seeds."
     )
     for runs in (["first", "first"], ["first", "second", "first/alphas.json"], ["second", "./second", "first"]):
         assert refuse("derive", *runs, "out=mine.json") == again
@@ -741,7 +741,7 @@ def test_incompatible_searches_are_not_averaged(refuse: Refuse, elsewhere: Path)
 
 def test_every_averaged_search_must_be_finished(refuse: Refuse, elsewhere: Path) -> None:
     finished(elsewhere / "first")
-    advice = "; give the folder of a finished search, or its alphas.json."
+    advice = "; pass the folder of a finished search, or its alphas.json."
     assert refuse("derive", "first", "second") == f"there is no file or folder second{advice}"
     assert refuse("derive", "second", "first") == f"there is no file or folder second{advice}"
     saved(elsewhere / "second", ("seed", "1"))

@@ -214,7 +214,7 @@ def test_the_files_of_a_run_are_not_overwritten(runs: Path) -> None:
     ]
     for call in calls:
         with pytest.raises(
-            InputError, match="is part of the record of a run and would be overwritten; name another file"
+            InputError, match="is part of the record of a run and would be overwritten; choose another file"
         ):
             call()
     assert (network.read_bytes(), alphas.read_bytes()) == before
@@ -263,7 +263,7 @@ def test_a_trained_network_is_retrained_with_the_experiment_of_its_run(
     ranked = rapdarts.rank(runs / "search", RANKED, run=runs / "short", progress=False)
     for network in (ranked, ranked.folder):
         with pytest.raises(
-            InputError, match="short is a ranking, whose recipe is too short for a retraining; name an experiment"
+            InputError, match="short is a ranking, whose recipe is too short for a retraining; specify an experiment"
         ):
             rapdarts.retrain(network)
     assert main(["retrain", str(ranked.folder), "--print-config"]) == 2

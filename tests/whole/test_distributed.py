@@ -312,7 +312,7 @@ def test_processes_with_different_settings_do_not_start(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-READY = "could not get its data and network ready; see the error reported there."
+READY = "could not prepare its data and network; see the error reported there."
 
 
 @pytest.mark.parametrize("lacking", [0, 1, 2])
@@ -407,7 +407,7 @@ def test_the_watchdog_of_torch_ends_a_waiting_process_within_a_minute(
     assert seen == [("nccl", left, True)]
 
 
-# --- refusals ----------------------------------------------------------------------------------------------------
+# --- errors ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("verb", ["search", "cost"])

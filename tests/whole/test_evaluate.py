@@ -103,7 +103,7 @@ def test_a_standalone_file_is_tested_on_named_data(
     copy, whole = tmp_path / "net.safetensors", values_of(capsys, str(run))
     shutil.copy(run / "network.safetensors", copy)
     assert values_of(capsys, str(copy), "data.name=digits") == whole
-    assert "data is a section, not a key; name one of its keys, such as data.name" in error_line(
+    assert "data is a section, not a key; use one of its keys, such as data.name" in error_line(
         capsys, str(copy), "data=digits"
     )
     pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
@@ -160,11 +160,11 @@ def test_an_onnx_file_agrees_with_its_network(tmp_path: Path, capsys: pytest.Cap
     assert theirs["costs"]["bytes"] == 4 * theirs["costs"]["params"] > 2 * eight["costs"]["bytes"]
 
     plain = tmp_path / "plain.onnx"
-    assert "there is no trained network 'none.onnx'; name a run" in error_line(capsys, "none.onnx", "digits")
+    assert "there is no trained network at 'none.onnx'; pass a run" in error_line(capsys, "none.onnx", "digits")
     plain.write_bytes(b"not a graph")
     assert f"{plain} is not an ONNX file" in error_line(capsys, str(plain), "digits", code=4)
     assert "ONNX files run only on the CPU" in error_line(capsys, str(tmp_path / "net.onnx"), "device=cuda")
-    assert "name an experiment after it" in error_line(capsys, str(tmp_path / "net.onnx"))
+    assert "add an experiment after it" in error_line(capsys, str(tmp_path / "net.onnx"))
     with pytest.raises(DamagedError, match="is not an ONNX file with a readable graph"):
         onnx_costs(plain)
 
@@ -207,7 +207,7 @@ def test_foreign_onnx_files_are_refused_in_one_line(
     fixed = graph_of(*linear, weights=columns(10), pixels=(1, 1, 8, 8))
     assert "net.onnx cannot be run on images of shape (256, 1, 8, 8) (" in refused(fixed)
     bare = onnx.helper.make_node("Flatten", ["pixels"], ["logits"])
-    assert "cannot be counted: it has no convolutions or matrix products; give a file written by" in refused(
+    assert "cannot be counted: it has no convolutions or matrix products; use a file written by" in refused(
         graph_of(bare, weights=columns(1))
     )
     for endless in ("[" * 100_000 + "]" * 100_000, "9" * 5000):
@@ -287,7 +287,7 @@ def test_a_copied_file_is_tested_on_the_data_of_an_experiment(
     copy = tmp_path / "net.safetensors"
     shutil.copy(run / "network.safetensors", copy)
     assert error_line(capsys, str(copy)).endswith(
-        "net.safetensors is not in a run folder, so the data to test on are unknown; name an experiment after it, such as digits.\n"
+        "net.safetensors is not in a run folder, so the data to test on are unknown; add an experiment after it, such as digits.\n"
     )
     assert accuracy_of(capsys, str(copy), "digits") == accuracy_of(capsys, str(run))
     assert "there is no experiment 'digitz'; the nearest is digits" in error_line(capsys, str(copy), "digitz")
@@ -307,7 +307,7 @@ def test_mismatched_data_are_refused(run: Path, tmp_path: Path, capsys: pytest.C
         "was trained on images of shape (1, 8, 8) with the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, but these data have"
         in error
     )
-    assert error.endswith("name other data with data.path=PATH, or another experiment.\n")
+    assert error.endswith("use other data with data.path=PATH, or another experiment.\n")
 
 
 def card(**changes: Any) -> dict[str, Any]:
@@ -379,7 +379,10 @@ def test_a_file_without_a_network_is_not_a_trained_network(
     file = tmp_path / name
     file.write_text({"notes.md": "# Notes", "empty.json": "{}"}.get(name, '{"epoch": 0}\n{"epoch": 1}\n'))
     line = error_line(capsys, str(file), "digits")
-    assert f"{file} is not a trained network; name a run folder of rapdarts retrain, its network.safetensors," in line
+    assert (
+        f"{file} is not a trained network; pass a run folder created by rapdarts retrain, its network.safetensors,"
+        in line
+    )
 
 
 def test_missing_weights_are_named(run: Path, tmp_path: Path) -> None:

@@ -413,7 +413,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: rapdarts.search("digits", space=SearchSpace("odd", {"flat": lambda c, s, a: nn.Flatten()})),
         "the space odd: the primitive flat maps",
     ),
-    "test alone": (lambda: rapdarts.search("digits", test=(IMAGES, LABELS)), "test= is given without data="),
+    "test alone": (lambda: rapdarts.search("digits", test=(IMAGES, LABELS)), "test= is passed without data="),
     "batch": (lambda: rapdarts.search(TINY, data=(IMAGES, LABELS), batch=200), "search.batch=200 is larger than the"),
     "genotype": (
         lambda: rapdarts.retrain("PDART", "digits"),
@@ -433,7 +433,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: rapdarts.search("digits", {"data.name": "memory"}),
         r"means images passed by a program: pass them again with data=\(images, labels\)",
     ),
-    "no search": (lambda: rapdarts.derive([]), "needs the folder of a finished search; name at least one"),
+    "no search": (lambda: rapdarts.derive([]), "needs the folder of a finished search; pass at least one"),
     "spend": (lambda: rapdarts.derive("PDARTS", spend=1.5), "spend=1.5 is out of range; it must be auto, or 0 to 1"),
     "no network": (lambda: rapdarts.load("PDARTS"), "PDARTS is a network without weights; train it first"),
     "image": (lambda: rapdarts.derived("PDARTS", image=(32, 32)), r"image=\(32, 32\) must be \(channels, height"),
@@ -458,7 +458,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "one array": (lambda: rapdarts.search(TINY, data=IMAGES), r"data: item 0 must be \(image, label\), not a ndarray"),
     "a loader": (
         lambda: rapdarts.search(TINY, data=DataLoader(TensorDataset(torch.from_numpy(IMAGES)))),
-        "data is a DataLoader, .*; give its dataset: data=loader.dataset",
+        "data is a DataLoader, .*; pass its dataset: data=loader.dataset",
     ),
     "items without an image": (
         lambda: rapdarts.search(TINY, data=[{"picture": IMAGES[0], "label": 0}]),

@@ -1,4 +1,4 @@
-"""Genotypes and networks of other programs in the commands: counted, trained, exported, or refused with what to give instead."""
+"""Genotypes and networks of other programs in the commands: counted, trained, exported, or rejected with what to pass instead."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ def test_one_of_many_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_text_that_is_no_genotype_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "as a text it holds no genotype; supported formats are rapdarts JSON, Genotype(...)" in refusal(
+    assert "and it contains no genotype; supported formats are rapdarts JSON, Genotype(...)" in refusal(
         capsys, "cost", "f(x)"
     )
-    assert "as a text it holds no genotype" in refusal(capsys, "retrain", "[1, 2]", "digits")
+    assert "and it contains no genotype" in refusal(capsys, "retrain", "[1, 2]", "digits")
 
 
 @pytest.mark.parametrize("cells", [REPEATED, WITH_NONE], ids=["repeated", "none"])
@@ -234,7 +234,7 @@ def test_a_file_beside_a_genotype_names_it(name: str, runs: Path, capsys: pytest
 
 def test_files_of_many_genotypes_are_listed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = refusal(capsys, "cost", "rank/ranking.json")
-    assert "rank/ranking.json holds 2 genotypes: 0.genotype, 1.genotype; name one of them" in error
+    assert "rank/ranking.json holds 2 genotypes: 0.genotype, 1.genotype; select one of them" in error
     assert (
         answer(capsys, "cost", "rank/ranking.json:0.genotype")["params"]
         == answer(capsys, "cost", "rank")["params"]
@@ -275,7 +275,7 @@ def test_networks_are_taken_as_folders_and_files(runs: Path, capsys: pytest.Capt
     )
     assert (
         refusal(capsys, "evaluate", "rank")
-        == "rank is a ranking, whose networks are in rank/trained; name the folder of one, such as rank/trained/1."
+        == "rank is a ranking, whose networks are in rank/trained; pass the folder of one, such as rank/trained/1."
     )
     assert "search has a genotype but no weights; train it first" in refusal(capsys, "evaluate", "search")
 
@@ -310,9 +310,9 @@ def test_an_onnx_file_is_counted_and_evaluated_only(capsys: pytest.CaptureFixtur
     useless = refusal(capsys, "cost", "net.onnx", "classes=3")
     assert useless == "rapdarts cost net.onnx does not use classes=; leave it out."
     for command in (("export", "net.onnx"), ("retrain", "net.onnx", "digits")):
-        words = "net.onnx is an ONNX file, from which rapdarts reads no genotype; name the run folder"
+        words = "net.onnx is an ONNX file, from which rapdarts reads no genotype; pass the run folder"
         assert words in refusal(capsys, *command)
-    words = "net.onnx is an ONNX file, which rapdarts can only evaluate and count; name the run folder of its network, or the "
+    words = "net.onnx is an ONNX file, which rapdarts can only evaluate and count; pass the run folder of its network, or the "
     assert words in refusal(capsys, "export", "net.onnx", "to=pt2", "out=net.pt2")
     with pytest.raises(InputError, match="can only evaluate and count"):
         rapdarts.load("net.onnx")
@@ -321,7 +321,7 @@ def test_an_onnx_file_is_counted_and_evaluated_only(capsys: pytest.CaptureFixtur
 BINARY = {
     "weights.pt": "weights.pt is a binary file and holds no genotype: rapdarts reads genotypes from text; rapdarts derive FILE space=NAME",
     "alphas.npz": "alphas.npz is a binary file and holds no genotype: rapdarts reads genotypes from text; rapdarts derive FILE space=NAME",
-    "net.pte": "net.pte is a binary file and holds no genotype: it is for another runtime; name the run folder of the network, or its",
+    "net.pte": "net.pte is a binary file and holds no genotype: it is for another runtime; pass the run folder of the network, or its",
     "picture.png": "picture.png is a binary file, not text.",
 }
 

@@ -122,7 +122,7 @@ SHOWN = dict.fromkeys([*chain.from_iterable(map(commands, PAGES)), *((line, "") 
 
 @pytest.mark.parametrize(("line", "following"), SHOWN, ids=[line[:60] for line, _ in SHOWN])
 def test_commands_are_accepted(line: str, following: str) -> None:
-    """A command may be refused if the page shows exactly the error message after the command."""
+    """A command may fail if the page shows exactly the error message after the command."""
     try:
         check(line)
     except InputError as error:

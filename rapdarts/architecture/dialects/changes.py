@@ -20,7 +20,7 @@ READING_FUNCTIONS = re.compile(
 )
 """Names of functions that are taken to change no argument, besides Python's own."""
 VIEWS = frozenset(("enumerate", "zip", "reversed", "iter", "items", "values", "get"))
-"""Calls that give the parts of their arguments themselves, not copies."""
+"""Calls that return the parts of their arguments themselves, not copies."""
 
 
 MAX_CHANGES = 50

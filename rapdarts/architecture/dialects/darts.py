@@ -49,26 +49,24 @@ ACCURACIES = (
 )
 LOSSES_AND_COSTS = ("loss", "train_loss", "valid_loss", "val_loss", "latency", "params", "flops", "macs")
 SILENT = frozenset((*IDENTITY, *ACCURACIES, *LOSSES_AND_COSTS))
-"""Fields that say nothing of the cells."""
+"""Fields that do not describe the cells."""
 
 MAX_STATE = 1000
 CONCAT = "concat must be a list or range(first, end)"
 
 
 def cells_of_fields(given: Mapping[str, Any], where: str) -> ParsedCells:
-    """Return the cells of a genotype with these fields; fields that are None, or that say nothing of the cells, are left out.
+    """Return the cells of a genotype with these fields; fields that are None, or that do not describe the cells, are ignored.
 
     Raises InputError.
     """
     fields = {name: value for name, value in given.items() if value is not None and name not in SILENT}
     if "recurrent" in fields:
-        raise InputError(
-            f"{where} describes a recurrent cell, which rapdarts does not build; give convolutional cells."
-        )
+        raise InputError(f"{where} describes a recurrent cell, which rapdarts does not build; use convolutional cells.")
     for name in fields:
         if name not in FIELDS:
             raise InputError(
-                f"{where} has the field {quote_value(name)}; {suggestion(name, FIELDS)}; remove a field that says nothing of the cells."
+                f"{where} has the field {quote_value(name)}; {suggestion(name, FIELDS)}; remove any field that does not describe the cells."
             )
     for name in FIELDS:
         if name not in fields:
@@ -157,13 +155,13 @@ def _of_triples(edges: list[list[Any]], concat: list[Any], kind: str, where: str
             )
         if numbers[0] == numbers[1]:
             raise InputError(
-                f"{where}: the triple {shown} of {kind} names node {numbers[0]} as its own input; name an earlier node or an input."
+                f"{where}: the triple {shown} of {kind} names node {numbers[0]} as its own input; use an earlier node or an input."
             )
         orders.add(numbers[0] > numbers[1])
         nodes[max(numbers) - INPUTS].append([primitive, min(numbers)])
     if len(orders) > 1:
         raise InputError(
-            f"{where}: some triples of {kind} give the node before its input, others after it; use one order for all."
+            f"{where}: some triples of {kind} list the node before its input, others after it; use one order for all."
         )
     named = [number - INPUTS for number in concat if is_whole(number) and number <= MAX_STATE]
     cell = [nodes.get(number, []) for number in range(max(*nodes, *named, 0) + 1)]

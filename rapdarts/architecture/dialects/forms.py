@@ -16,7 +16,7 @@ FORMAT = "rapdarts-genotype"
 
 
 def is_ours(value: Any) -> bool:
-    """Return whether a value is an object of our own JSON, perhaps a wrong one."""
+    """Return whether a value is an object of our own JSON, perhaps an invalid one."""
     if not isinstance(value, dict):
         return False
     return value.get("format") == FORMAT or ("cells" in value and not is_other(value))
@@ -65,7 +65,7 @@ def _of_call(call: Call, where: str) -> ParsedCells:
     """Return the cells of Genotype(...). Fields without names are in the order of the DARTS family."""
     fields = darts.fields_of_sequence(call.arguments)
     if twice := fields.keys() & call.fields.keys():
-        raise InputError(f"{where}: {call.name}(...) gives the field {min(twice)} twice; keep one.")
+        raise InputError(f"{where}: {call.name}(...) has the field {min(twice)} twice; keep one.")
     return darts.cells_of_fields({**fields, **call.fields}, where)
 
 

@@ -1,4 +1,4 @@
-"""Calls in Python syntax that only make a list, a dictionary, a number or a text: one function for each, in one table."""
+"""Calls in Python syntax that only make a list, a dictionary, a number or a string: one function for each, in one table."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def cells_of_bars(text: str, where: str) -> ParsedCells:
 
 
 def is_bars(value: Any) -> bool:
-    """Return whether a value is a string of NAS-Bench-201, perhaps a wrong one."""
+    """Return whether a value is a string of NAS-Bench-201, perhaps an invalid one."""
     return isinstance(value, str) and BENCH_BEGIN.match(value) is not None
 
 

@@ -33,7 +33,7 @@ MAX_CHARACTERS = 300_000
 """Longest text that is parsed as Python, which takes a few seconds at worst."""
 MAX_JOINED = 200
 """Length of the longest sum of lists, and largest number of fields of a named tuple that is replaced in part."""
-WAY_OUT = "print the genotype and give its text, or name another"
+WAY_OUT = "print the genotype and pass the output, or select another"
 
 
 def python_values(text: str) -> list[Named] | None:
@@ -116,7 +116,7 @@ class _Reader:
             self.run(block)
             for name, value in self.before[mark:]:
                 if value is not MISSING and self.names.get(name) is not value:
-                    self.names[name] = self.unknown(statement, f"give {name} another value", value)
+                    self.names[name] = self.unknown(statement, f"assign another value to {name}", value)
         self.depth -= 1
 
     def assign(self, target: ast.expr, value: Any, statement: ast.stmt) -> None:
@@ -152,7 +152,9 @@ class _Reader:
         within = self.wholes(statement.iter) if isinstance(statement, ast.For | ast.AsyncFor) else ()
         former = self.names.get(name, MISSING)
         if within or former is not MISSING:
-            value = self.unknown(statement, f"give {name} another value", None if former is MISSING else former, within)
+            value = self.unknown(
+                statement, f"assign another value to {name}", None if former is MISSING else former, within
+            )
             self.bind(name, value)
             if listed and former is not MISSING:
                 self.add(name, self.names[name], statement)

@@ -1,4 +1,4 @@
-"""Genotypes in a text that is neither Python nor JSON nor YAML, such as a log: found by the characters they begin with."""
+"""Genotypes in text that is neither Python nor JSON nor YAML, such as a log: found by the characters they begin with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BARS = re.compile(r"\|[^\s|+~]{1,64}~0\|\+\|(?:[^\s|+~]{1,64}~[01]\|){2}\+\|(?:[
 LABEL = re.compile(
     r"(?P<quote>[\"']?)(?P<name>[A-Za-z_][\w.-]{0,63})(?P=quote)\s{0,8}[=:]\s{0,8}[\"']?(?:\w{1,64}\.){0,4}\w{0,64}$"
 )
-"""Pattern of a label, `name =` or `name:`, at the end of the text before a genotype; the name of the call may have more parts."""
+"""Pattern for a label, `name =` or `name:`, at the end of the text before a genotype; the name of the call may have more parts."""
 STAMP = re.compile(r"\d\d:\d\d")
 STAMPED, HEAD = 48, 400
 """Number of characters at the beginning of a line in which a time stamp is looked for, and before a genotype, its label."""

@@ -28,13 +28,13 @@ MAX_PARSED = 1_000_000
 MAX_LISTED = 500
 """Largest number of characters of a list of names in a message."""
 MOST_UNNAMED = 200
-"""Largest number of genotypes in a text that is neither Python nor a log; names that are repeated count once."""
+"""Largest number of genotypes in text that is neither Python nor a log; names that are repeated count once."""
 HINTS = ("Genotype", "normal", "recurrent", "~0|", "format", "((", "[[")
 """Texts of which every genotype contains one."""
 LIKE_JSON = re.compile(r"\s*(?:\{\s*(?:[\"}]|$)|\[|\")")
-"""Pattern of the beginning of JSON, which quotes texts with double quotes."""
+"""Pattern for the beginning of JSON, which quotes strings with double quotes."""
 COUNT = re.compile(r"[\"'](?:epoch|step|iter|iteration|generation)[\"']\s{0,8}:\s{0,8}(\d{1,18})\b")
-"""Pattern of the count in a record of a log."""
+"""Pattern for the count in a record of a log."""
 SKIPS = re.compile(r"skip-connect:\s*(\d+)")
 
 
@@ -197,7 +197,7 @@ def _current(values: Sequence[Named], entries: Sequence[Sequence[Named]]) -> lis
 
 
 def _replaced(entry: Named, by: Named) -> Named:
-    reason = f"line {by.first} gives {entry.name} a value that cannot be read, after line {entry.first}; {WAY_OUT}"
+    reason = f"line {by.first} sets {entry.name} to a value that cannot be read, after line {entry.first}; {WAY_OUT}"
     source = by.value.source if isinstance(by.value, Call) else by.value
     if not isinstance(source, Unread):
         source = Unread(ast.Constant(entry.name), entry.name)
@@ -229,9 +229,7 @@ def _choose(entries: Sequence[Named], several: Sequence[Named], where: str, memb
     if any(entry.value != fits[0].value for entry in fits[1:]):
         unique = len({entry.name for entry in fits}) == len(fits)
         example = _name(fits[0]) if unique else fits[0].first
-        raise InputError(
-            f"{where} holds {_list(fits)}; name one of them after the file and a colon, as in FILE:{example}."
-        )
+        raise InputError(f"{where} holds {_list(fits)}; select one of them, as in FILE:{example}.")
     (chosen, *_) = fits
     same = [entry for entry in entries if entry.name == chosen.name]
     place = f"{where}:{_name(chosen)}" if len(entries) > 1 and _name(chosen) else where
@@ -286,7 +284,7 @@ def _scan(text: str, found: Sequence[Mention], where: str, member: str) -> Locat
     if not entries:
         raise NoGenotype(where, f": {why}")
     if doubtful and not member:
-        raise InputError(f"{where}, {doubtful}; name another genotype, as in FILE:{_name(entries[-1])}.")
+        raise InputError(f"{where}, {doubtful}; select another genotype, as in FILE:{_name(entries[-1])}.")
     return _choose(entries, entries, where, member)
 
 
@@ -302,7 +300,7 @@ def _of_log(text: str, found: Sequence[Mention], where: str, member: str) -> Loc
         if not chosen:
             raise InputError(
                 f"{where} is a log without a genotype {member}; its {len(found)} genotypes are on lines {found[0].line} to"
-                f" {found[-1].line}; name one of these lines, as in FILE:{found[-1].line}."
+                f" {found[-1].line}; select one of these lines, as in FILE:{found[-1].line}."
             )
     else:
         _refuse_alternatives(text, [one for one in found if not one.name], where)
@@ -311,7 +309,7 @@ def _of_log(text: str, found: Sequence[Mention], where: str, member: str) -> Loc
     value, problem = value_at(text, last)
     if value is None:
         before = [one.line for one in chosen if one.line < last.line][-1:]
-        hint = f"; name the line of another, as in FILE:{before[0]}" if before else ""
+        hint = f"; select another by its line, as in FILE:{before[0]}" if before else ""
         raise InputError(f"{here}: {problem}{hint}.")
     return Located(value, here, _last(last.line, len(chosen)) if not member else {"log": f"line {last.line}"})
 
@@ -330,5 +328,5 @@ def _refuse_alternatives(text: str, unnamed: Sequence[Mention], where: str) -> N
         words.append(f"{one.line} (at most {cap[0]} skips)" if cap else str(one.line))
     shown = ", ".join(words[:12])
     raise InputError(
-        f"{where} is a log with different genotypes, on lines {shown}; name the line of one, as in FILE:{unnamed[-1].line}."
+        f"{where} is a log with different genotypes, on lines {shown}; select one by its line, as in FILE:{unnamed[-1].line}."
     )

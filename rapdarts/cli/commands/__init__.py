@@ -79,7 +79,7 @@ COMMANDS = {
         "export TARGET [EXPERIMENT]",
         "export runs/net to=onnx out=net.onnx",
         "Write a genotype or a trained network for other programs. TARGET: a genotype (a file, a run folder, a name such "
-        "as PDARTS), or a trained network (a run folder of rapdarts retrain, or its network.safetensors). Before an exported "
+        "as PDARTS), or a trained network (a run folder created by rapdarts retrain, or its network.safetensors). Before an exported "
         "network is written, its outputs are compared with PyTorch's on test images of its run or of EXPERIMENT.",
         (command_options.ExportConfig,),
         ("--json", "--space"),
@@ -106,7 +106,7 @@ COMMANDS = {
     "report": Command(
         "report RUN ...",
         "report runs/first runs/net out=table.md",
-        "Print a Markdown table of finished runs; folders without a finished run are left out and named on stderr.",
+        "Print a Markdown table of finished runs; folders without a finished run are left out and reported on stderr.",
         (command_options.ReportConfig,),
     ),
 }

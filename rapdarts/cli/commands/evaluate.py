@@ -9,6 +9,6 @@ from rapdarts.cli.output import answer
 
 def evaluate(call: Call) -> None:
     call.expect(2)
-    target = call.target("a run folder of rapdarts retrain, a network.safetensors, or an ONNX file")
+    target = call.target("a run folder created by rapdarts retrain, a network.safetensors, or an ONNX file")
     found = api.evaluate(target, call.word(1), call.values, space=call.space_file)
     answer(call, found.report, f"{found!r}")
