@@ -77,7 +77,7 @@ def _file_settings(path: Path) -> list[tuple[str, Any]]:
     names = [name for name, _ in named]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{path}: the key {name} is given twice; keep one.")
+            raise InputError(f"{path}: the key {name} appears twice; keep one.")
     return _presets(named, []) + named
 
 

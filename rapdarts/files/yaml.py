@@ -126,7 +126,7 @@ def _parse_yaml(text: str) -> Any:
                 if not (isinstance(key, yaml.ScalarNode) and key.tag.endswith(":str")):
                     raise refuse("a key must be a name", key)
                 if key.value in seen:
-                    raise refuse(f"the key {key.value} is given twice; keep one", key)
+                    raise refuse(f"the key {key.value} appears twice; keep one", key)
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
 

@@ -276,7 +276,7 @@ def test_invalid_space_files_are_refused(source: str, message: str, refuse: Refu
     ("content", "message"),
     [
         (b"search: {epochss: 3}", "mine.yaml: there is no key 'search.epochss'; the nearest is search.epochs."),
-        (b"search:\n  lr: 1e-3\n  lr: 1e-2", "mine.yaml:3: the key lr is given twice; keep one."),
+        (b"search:\n  lr: 1e-3\n  lr: 1e-2", "mine.yaml:3: the key lr appears twice; keep one."),
         (b"data: {path: '${oc.env:HOME}'}", "mine.yaml:1: '${' is not supported; write the value."),
         (b"seed: !!python/object/apply:os.system ['touch marker']", "mine.yaml:1: the tag tag:yaml.org,2002:python/"),
         (b"_target_: os.system", "mine.yaml: there is no key '_target_'; "),
