@@ -42,7 +42,7 @@ $(FOREIGN): setup.cfg pyproject.toml constraints.txt Makefile
 
 # Expected = counted, peak memory = simulated, every budget met; the suite checks this on a seeded sample. timm's networks: two minutes.
 proofs: $(INSTALLED) $(FOREIGN)
-	RAPDARTS_PROOFS=1000 .venv/bin/python -m pytest -s tests/cost/test_expected.py tests/cost/test_peak_memory.py tests/strategy/test_exact.py
+	RAPDARTS_PROOFS=1000 .venv/bin/python -m pytest -s tests/cost/test_expected.py tests/cost/test_peak_memory.py tests/strategy/test_exact.py tests/loops/test_find.py
 	.venv-timm/bin/python -m pytest -p no:cacheprovider tests/foreign
 
 # Each of more than 100 faults must make a test fail; `make mutants MUTANTS="alpha clip"` runs those with one of these words.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rapdarts.config.key_values import knob
 from rapdarts.errors import InputError
 
-LEAST_EFFORT, MOST_EFFORT = 2.0**-10, 2.0**5
+LEAST_EFFORT, MOST_EFFORT = 0.001, 32.0
 """Range of the effort; `loops.plan` says what it means."""
 
 

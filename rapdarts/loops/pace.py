@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import statistics
 import time
@@ -34,8 +33,8 @@ from rapdarts.training.metrics import predict
 from rapdarts.training.optimizer import sgd_for
 from rapdarts.training.run import Run
 
-REPEATS = 3
-"""Number of timed steps; the median counts. One step before them is not timed, because it allocates the memory."""
+REPEATS, ENOUGH = 3, 0.3
+"""Largest number of timed steps, of which the median counts, and the time in seconds after which no further one is needed."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +137,7 @@ def _stage_pace(
         step(images, labels, search_images, search_labels, warm)
 
     supernet.train()
+    take(partial(once, True))  # allocates the memory
     seconds = {warm: _median(partial(once, warm), take) for warm in (False, True)}
     return StagePace(build, seconds[False], seconds[True])
 
@@ -162,6 +162,7 @@ def _training_pace(
         images, labels = next(stream)
         step(images, labels, len(labels))
 
+    take(once)  # allocates the memory
     train = _median(once, take)
     some = data.test.take(torch.arange(min(len(data.test), 256)))
     images: list[tuple[Tensor, Tensor]] = list(ordered(some, None, 256, fractions(data.image[0])))
@@ -170,7 +171,8 @@ def _training_pace(
 
 
 def _median(work: Callable[[], object], take: Callable[[Callable[[], object]], float]) -> float:
-    """Return the median time of `work`, after it has run once."""
-    take(work)
-    gc.collect()
-    return statistics.median(take(work) for _ in range(REPEATS))
+    """Return the median time of a few repetitions of `work`."""
+    seconds: list[float] = []
+    while len(seconds) < REPEATS and sum(seconds) < ENOUGH:
+        seconds.append(take(work))
+    return statistics.median(seconds)

@@ -127,7 +127,7 @@ def halving(networks: int, epochs: int, longest: int) -> Iterator[Round]:
 
 def efforts() -> list[float]:
     """Return the efforts that a time may be planned with, in steps of a quarter of an octave, rounded to three digits."""
-    steps = range(round(4 * math.log2(LEAST_EFFORT)), round(4 * math.log2(MOST_EFFORT)) + 1)
+    steps = range(math.ceil(4 * math.log2(LEAST_EFFORT)), math.floor(4 * math.log2(MOST_EFFORT)) + 1)
     return [float(f"{2 ** (step / 4):.3g}") for step in steps]
 
 
