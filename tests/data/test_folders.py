@@ -124,6 +124,7 @@ def test_folders_of_classes_without_a_split_are_split_like_arrays(inside: str, t
     assert found.class_names == CLASSES
     assert found.lines == (
         "8 training and 4 test images, 3x10x12, 2 classes (4 training images each), from pets",
+        "classes: ant, bee",
         "no test images are marked, so a third of the images of each class is held out",
     )
 
