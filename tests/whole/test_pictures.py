@@ -81,7 +81,8 @@ def test_the_network_found_uses_its_budget(found: Outcome) -> None:
 def test_the_messages_state_what_was_read_and_what_was_not(found: Outcome) -> None:
     lines = found.said.splitlines()
     assert lines[:7] == [
-        f"{COUNT - HELD_OUT} training and {HELD_OUT} test images, 3x{SIZE}x{SIZE}, 10 classes (20 to 53 training images each), from holiday",
+        f"{COUNT - HELD_OUT} training and {HELD_OUT} test images, 3x{SIZE}x{SIZE}, 10 classes (20 to 53 training images each),"
+        " from holiday",
         f"classes: {', '.join(CLASSES)}",
         "files that are not images are not used: 1 .txt",
         "not used: 1 image outside the folders of classes, such as cover.jpg",
