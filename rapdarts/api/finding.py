@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from rapdarts.api.own_space import with_own_resources
 from rapdarts.config.experiment import Experiment, budget_limits
-from rapdarts.config.finding import check_find
 from rapdarts.config.given import AnyPath, Settings, find_experiment
 from rapdarts.config.resolve import keys_given_in
 from rapdarts.deploy.space_lookup import Space, find_space
@@ -42,7 +41,6 @@ def find(
     """
     given = find_experiment("find", experiment, settings, keys, run, resume, in_memory=data is not None)
     config = given.config
-    check_find(config.find)
     if not budget_limits(config.search.budget):
         raise InputError("rapdarts find needs a budget; add one, such as budget.params=100k or budget.macs=5M.")
     if config.search.strategy == "random":

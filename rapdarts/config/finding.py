@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rapdarts.config.key_values import knob
+from rapdarts.config.resources import seconds
 from rapdarts.errors import InputError
 
 LEAST_EFFORT, MOST_EFFORT = 0.001, 32.0
@@ -15,13 +16,8 @@ LEAST_EFFORT, MOST_EFFORT = 0.001, 32.0
 class FindConfig:
     """From data and a budget to a tested network: how much work, and whether to compare the network with random cells."""
 
-    time: float = knob(
-        0.0,
-        "time for everything, such as 30m or 2h, which sets the effort; empty: the effort, or the plan, is given",
-        "seconds",
-        low=0,
-        high=1e8,
-        duration=True,
+    time: str = knob(
+        "", "time for everything, such as 30m or 2h, which sets the effort; empty: set by the effort, or the plan"
     )
     effort: float = knob(
         -1.0,
@@ -35,10 +31,15 @@ class FindConfig:
         False, "give the same compute to random cells of the same cost, train a reference network too, and compare"
     )
 
+    @property
+    def seconds(self) -> float:
+        """The time in seconds; 0 if none is set. Raises InputError for a string that is not a duration."""
+        return seconds(self.time, "find.time") if self.time else 0.0
+
 
 def check_find(settings: FindConfig) -> None:
-    """Raise InputError if more than one of time, effort and plan is given."""
-    given = {"time": settings.time > 0, "effort": settings.effort > 0, "plan": bool(settings.plan)}
+    """Raise InputError if the time is not a duration, or if more than one of time, effort and plan is set."""
+    given = {"time": settings.seconds > 0, "effort": settings.effort > 0, "plan": bool(settings.plan)}
     several = [f"find.{name}" for name, is_given in given.items() if is_given]
     if len(several) > 1:
         raise InputError(f"{' and '.join(several)} all set the amount of work; keep one of them.")

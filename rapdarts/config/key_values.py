@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from rapdarts.config.key_suggestions import suggest_key
-from rapdarts.config.resources import RESOURCES, amount, compact, example, seconds, time_left
+from rapdarts.config.resources import RESOURCES, amount, compact, example
 from rapdarts.errors import InputError, any_of, shorten, suggestion
 from rapdarts.files.yaml import parse_value, to_yaml
 
@@ -37,17 +37,15 @@ def knob(
     auto: int | None = None,
     amount: str = "",
     none: float | None = None,
-    duration: bool = False,
 ) -> Any:
     """Return a dataclass field with its help, unit and range; `low`/`high` are included in the range, `above`/`below` are not.
 
     `auto` is the value, outside the range, that the word auto stands for. `amount` names the resource that the knob is an
     amount of: for bytes, both 12MB and 12e6 are accepted, and the value is kept in the resource's unit. If the default is None, the
-    knob may be left empty, and `none` is the value that the word none stands for; otherwise, the amount may be 0. A `duration`
-    is written with its unit, such as 30m, and kept in seconds; an empty text is 0.
+    knob may be left empty, and `none` is the value that the word none stands for; otherwise, the amount may be 0.
     """
     facts = {"help": help, "unit": unit, "low": low, "high": high, "above": above, "below": below, "choices": choices}
-    facts |= {"auto": auto, "amount": amount, "none": none, "duration": duration}
+    facts |= {"auto": auto, "amount": amount, "none": none}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=facts)
     return field(default=default, metadata=facts)
@@ -178,8 +176,6 @@ def _typed(key: Key, value: Any) -> Any:
         return key.facts["auto"]
     if key.facts["amount"]:
         return _typed_amount(key, value)
-    if key.facts["duration"] and isinstance(value, str):
-        return seconds(value, key.name) if value.strip() else 0.0
     if isinstance(value, str) and key.type is not str:
         is_list = typing.get_origin(key.type) is list
         value = parse_value(f"[{value}]" if is_list and "," in value and "[" not in value else value, key.name)
@@ -293,8 +289,6 @@ def written(key: Key, value: Any) -> str:
         return "auto"
     if key.facts["amount"]:
         return compact(value, key.facts["amount"]) if value else "" if value is None else "0"
-    if key.facts["duration"]:
-        return time_left(value) if value else ""
     return str(value)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rapdarts.config.experiment import DataConfig, Experiment, Launch, SearchConfig, budget_limits, check_device
+from rapdarts.config.finding import check_find
 from rapdarts.config.key_values import Key, checked, full_name, get, keys, parse_settings
 from rapdarts.config.own_resources import experiment_schema, names_in
 from rapdarts.config.presets import PRESETS
@@ -143,6 +144,7 @@ def check_experiment(config: Experiment) -> None:
         raise InputError("search.random.macs and search.budget cannot be combined; remove one.")
     _check_latency(config)
     check_data_settings(config.data)
+    check_find(config.find)
     check_device(config.device)
 
 

@@ -21,9 +21,10 @@ from rapdarts.data.pictures import Pictures
 from rapdarts.data.pixels import Lost, range_of
 from rapdarts.data.randomness import permutation
 from rapdarts.data.statistics import PUBLISHED, is_published, some_of, statistics
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, shorten
 
 IN_MEMORY_BYTES = 256 * 10**6  # decoded image folders up to this size are kept in memory
+MOST_NAMES = 20  # number of classes that are named to the user
 UNEQUAL = 3  # ratio of the largest to the smallest class from which on it is remarked upon
 
 
@@ -45,7 +46,7 @@ class DataSet:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Description of the data in a line, followed by the remarks; empty if the data have been described."""
+        """Lines on the data: their numbers, the names of the classes, and the remarks; empty if the data have been described."""
         if self.described:
             return ()
         sizes = torch.bincount(self.train.labels, minlength=self.classes)
@@ -55,7 +56,14 @@ class DataSet:
             f"{len(self.train):,} training and {len(self.test):,} test images, {'x'.join(map(str, self.image))}, {self.classes}"
             f" classes ({each} training images each), from {self.name}"
         )
-        return line, *self.remarks
+        named = [] if all(name.isdecimal() for name in self.class_names) else [f"classes: {_listed(self.class_names)}"]
+        return line, *named, *self.remarks
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names in a line: all, or the first ones and the number of the others."""
+    shown = [shorten(name) for name in names[:MOST_NAMES]]
+    return ", ".join([*shown, f"and {len(names) - MOST_NAMES:,} others"] if len(names) > MOST_NAMES else shown)
 
 
 Reader = Callable[[torch.device], DataSet]
@@ -74,7 +82,7 @@ def build_dataset(config: DataConfig, read: ReadImages, device: torch.device, se
     """Return a data set made of what a reader found, with the fraction and the statistics of `config`. Raises InputError."""
     train, test, names, remarks = read.train, read.test, read.names, [*read.remarks]
     if test is None:
-        first, second = split(train.labels, 2 / 3, 0, "npz test")
+        first, second = split(train.labels, 2 / 3, 0, "npz test", names)
         train, test = train.take(first), train.take(second)
         remarks.append("no test images are marked, so a third of the images of each class is held out")
     if train.image != test.image:
@@ -93,7 +101,7 @@ def build_dataset(config: DataConfig, read: ReadImages, device: torch.device, se
     if config.name in PUBLISHED and not published:
         remarks.append(f"these are not the images of {config.name}, so their own mean and standard deviation are used")
     if config.fraction < 1:
-        train = train.take(split(train.labels, config.fraction, seed, "data fraction")[0])
+        train = train.take(split(train.labels, config.fraction, seed, "data fraction", names)[0])
     plain = [str(half.root) for half in (train, test) if isinstance(half, Pictures) and half.range is None]
     train = _decode_small(train, config, "training", remarks)
     test = _decode_small(test, config, "test", remarks)
@@ -122,8 +130,8 @@ def _warnings(train: Images, names: Sequence[str]) -> list[str]:
     (few, least), (many, most) = ((int(at), int(sizes[at])) for at in (sizes.argmin(), sizes.argmax()))
     if most >= UNEQUAL * least:
         found.append(
-            f"the classes are very unequal ({names[many]}: {most:,} images, {names[few]}: {least:,}); class_weights=balanced gives"
-            " them equal weight"
+            f"the classes are very unequal ({names[many]}: {most:,} images, {names[few]}: {least:,}));"
+            " search.class_weights=balanced and retrain.class_weights=balanced give them equal weight"
         )
     if isinstance(train, InMemory) and len(train) > 1 and bool((train.pixels == train.pixels[:1]).all()):
         found.append("all training images are alike")
@@ -152,17 +160,18 @@ def _decode_small(
     return decoded if is_small else images
 
 
-def split(labels: Tensor, fraction: float, seed: int, stream: str) -> tuple[Tensor, Tensor]:
+def split(labels: Tensor, fraction: float, seed: int, stream: str, names: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
     """Split the images with labels (n,) into two parts, returned as ascending indices (n1,) and (n2,), int64 on the CPU.
 
     The first has `fraction` of each class, but at least one image and at most all but one. The result is a pure function of
-    the arguments. Raises InputError for a class with a single image.
+    the arguments. Raises InputError, with the name of the class if there are `names`, for a class with a single image.
     """
     labels = labels.cpu()
     sizes = torch.bincount(labels)
     if (sizes == 1).any():
         label = int((sizes == 1).nonzero()[0])
-        raise InputError(f"class {label} has a single image, too few to split; add images or leave the class out.")
+        name = names[label] if names else label
+        raise InputError(f"class {name} has a single image, too few to split; add images or leave the class out.")
     shuffled = permutation(seed, stream, 0, len(labels))
     by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
     owner = labels[by_class]

@@ -31,6 +31,8 @@ from rapdarts.training.run import Run
 
 SLOWER = 1.25
 """Factor by which a step may exceed its planned time before the user is told."""
+IMPORTANT = 10.0
+"""Delay in seconds that the user is not told about: starting a step takes a few seconds, however short it is."""
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Agenda:
     def end(self) -> float:
         """Return the time that the step took, in seconds; say so if the machine is slower than planned."""
         taken, expected = time.monotonic() - self.began, self.planned[self.now]
-        if taken > SLOWER * expected + 1:
+        if taken > SLOWER * expected + IMPORTANT:
             self.screen.say(
                 f"{self.now} took {time_left(taken)} instead of {time_left(expected)}: this machine is slower than planned; the plan"
                 " is finished all the same"

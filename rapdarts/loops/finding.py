@@ -106,6 +106,10 @@ def run_find(
     with open_run("find", config, launch, name, inputs_of(config, data, given, latency), screen, about=about) as run:
         if latency is not None:
             run.write(RunFile.LATENCY, latency.to_json())
+        if config.skeleton.channels == 0:
+            run.screen.say(
+                f"width of the network: {table.skeleton.channels} channels, the most with which its average cell fits"
+            )
         decided = run.keep("the plan", lambda: planned(config, band, data, sizes, run, began))
         plan, pace = plan_from(decided["plan"], RunFile.PLAN), Pace.of_plain(decided["pace"])
         run.write(RunFile.PLAN, plan.to_json(config, pace))
@@ -147,8 +151,8 @@ def planned(config: Experiment, band: Band, data: DataSet, sizes: Sizes, run: Ru
 
     if settings.plan:
         plan = read_plan(settings, config)
-    elif settings.time:
-        left = SHARE_OF_TIME * settings.time - (time.monotonic() - began)
+    elif settings.seconds:
+        left = SHARE_OF_TIME * settings.seconds - (time.monotonic() - began)
         plans = [complete(plan_of(config, sizes, effort)) for effort in efforts()]
         plan = fitting(left, plans, lambda plan: pace.waiting * sum(durations(plan, sizes, pace).values()))
     else:
@@ -168,6 +172,7 @@ def summary(work: Work, plan: Plan, table: PriceTable, results: Mapping[str, Any
     return {
         "genotype": genotype.line,
         "data": work.data.name,
+        "about_data": [*replace(work.data, described=False).lines],
         **{name: value for name, value in network.items() if name not in ("seconds", "step_seconds")},
         "budgets": limits,
         "used": {name: exact[name] / limit for name, limit in limits.items()},

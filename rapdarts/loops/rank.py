@@ -86,7 +86,7 @@ def split_for_ranking(data: DataSet, config: Experiment) -> DataSet:
 
     All seeds of a ranking share the parts, so that differences between networks do not come from different images.
     """
-    first, second = split(data.train.labels, config.rank.train_fraction, config.seed, "ranking")
+    first, second = split(data.train.labels, config.rank.train_fraction, config.seed, "ranking", data.class_names)
     return replace(data, train=data.train.take(first), test=data.train.take(second))
 
 

@@ -269,7 +269,8 @@ def training_batches(
     settings, seed = config.retrain, config.seed
     held_out, train = torch.arange(0), torch.arange(len(data.train))
     if settings.validation_fraction > 0:
-        held_out, train = split(data.train.labels, settings.validation_fraction, seed, "validation")
+        fraction, names = settings.validation_fraction, data.class_names
+        held_out, train = split(data.train.labels, fraction, seed, "validation", names)
     augment = Augment(
         data.mean,
         data.std,

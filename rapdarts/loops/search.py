@@ -362,8 +362,9 @@ class SearchBatches:
         augment = Augment(data.mean, data.std, config.data.crop, config.data.flip, cutout=0)
         labels, used = data.train.labels.cpu(), torch.arange(len(data.train))
         if settings.subset < 1:
-            used, _ = split(labels, settings.subset, seed, "subset")
-        first, second = (used[part] for part in split(labels[used], settings.weight_fraction, seed, "halves"))
+            used, _ = split(labels, settings.subset, seed, "subset", data.class_names)
+        parts = split(labels[used], settings.weight_fraction, seed, "halves", data.class_names)
+        first, second = (used[part] for part in parts)
         subset = f"search.subset={settings.subset:g} x " if settings.subset < 1 else ""
         half = f"search.weight_fraction={settings.weight_fraction:g}"
         halves = (

@@ -7,6 +7,8 @@ from typing import Any
 
 from rapdarts.config.resources import costs_line, duration, show, used_line
 from rapdarts.errors import plural
+from rapdarts.reports.confusion import confusion_table
+from rapdarts.reports.evaluation import MOST_ROWS
 from rapdarts.training.intervals import percent
 
 ONE_PAIR = "One comparison says nothing about searches in general; docs/evidence.md compares many."
@@ -59,6 +61,10 @@ def page(report: Mapping[str, Any]) -> str:
             [
                 f"# A network for {report['data']}",
                 "\n".join(f"- {line}" for line in describe_found(report).splitlines()[1:]),
+                "## Data",
+                "\n".join(f"- {line}" for line in report["about_data"]),
+                *confusion(report["quality"]),
+                "## Cell",
                 "![the cell](cell.svg)",
                 f"```text\n{report['genotype']}\n```",
                 "## Files",
@@ -89,6 +95,13 @@ def page(report: Mapping[str, Any]) -> str:
         )
         + "\n"
     )
+
+
+def confusion(quality: Mapping[str, Any]) -> list[str]:
+    """Return the confusion matrix of the test images under its heading; an empty list if there are too many classes for a table."""
+    if len(quality["classes"]) > MOST_ROWS:
+        return []
+    return ["## Test images", f"```text\n{confusion_table(quality['confusion'], quality['classes'])}\n```"]
 
 
 def round_table(number: int, ranking: Mapping[str, Any]) -> str:

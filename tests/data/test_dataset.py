@@ -682,6 +682,8 @@ def test_split_depends_on_seed_and_stream_and_is_uniform() -> None:
 def test_a_class_with_a_single_image_cannot_be_split() -> None:
     with pytest.raises(InputError, match=r"class 2 has a single image.*add images"):
         split(torch.tensor([0, 0, 1, 1, 2]), 0.5, 0, "test")
+    with pytest.raises(InputError, match=r"class emu has a single image"):
+        split(torch.tensor([0, 0, 1, 1, 2]), 0.5, 0, "test", ("ant", "bee", "emu"))
     assert [len(part) for part in split(torch.tensor([0, 0, 3, 3]), 0.5, 0, "test")] == [2, 2]
 
 

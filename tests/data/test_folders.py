@@ -124,6 +124,7 @@ def test_folders_of_classes_without_a_split_are_split_like_arrays(inside: str, t
     assert found.class_names == CLASSES
     assert found.lines == (
         "8 training and 4 test images, 3x10x12, 2 classes (4 training images each), from pets",
+        "classes: ant, bee",
         "no test images are marked, so a third of the images of each class is held out",
     )
 
@@ -259,7 +260,7 @@ def test_transparency_is_placed_on_white_and_every_change_is_said(tmp_path: Path
         "train: 3 transparent images are placed on white",
         "train: 1 animated images: only their first frame is used",
         "train: 1 images in other colour systems are converted to RGB",
-        "the classes are very unequal (ant: 10 images, bee: 2); class_weights=balanced gives them equal weight",
+        "the classes are very unequal (ant: 10 images, bee: 2); search.class_weights=balanced and retrain.class_weights=balanced give them equal weight",
     )
 
 

@@ -69,8 +69,8 @@ MUTANTS: dict[str, list[tuple[str, str, str, str]]] = {
         ),
         (
             "the halves have the same size",
-            'settings.weight_fraction, seed, "halves")',
-            '0.5, seed, "halves")',
+            'settings.weight_fraction, seed, "halves",',
+            '0.5, seed, "halves",',
             "tests/loops/test_search.py::test_the_halves_share_no_image_and_the_smaller_half_is_repeated",
         ),
         (
