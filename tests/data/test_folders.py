@@ -260,7 +260,8 @@ def test_transparency_is_placed_on_white_and_every_change_is_said(tmp_path: Path
         "train: 3 transparent images are placed on white",
         "train: 1 animated images: only their first frame is used",
         "train: 1 images in other colour systems are converted to RGB",
-        "the classes are very unequal (ant: 10 images, bee: 2); search.class_weights=balanced and retrain.class_weights=balanced give them equal weight",
+        "the classes are very unequal (ant: 10 images, bee: 2); "
+        "search.class_weights=balanced and retrain.class_weights=balanced give them equal weight",
     )
 
 

@@ -88,7 +88,8 @@ def test_rare_classes_are_said_weighted_and_counted(tmp_path: Path, capsys: pyte
     assert lines[:4] == [
         "160 training and 80 test images, 1x8x8, 3 classes (8 to 144 training images each), from memory",
         "no test images are marked, so a third of the images of each class is held out",
-        "the classes are very unequal (0: 144 images, 1: 8); search.class_weights=balanced and retrain.class_weights=balanced give them equal weight",
+        "the classes are very unequal (0: 144 images, 1: 8); "
+        "search.class_weights=balanced and retrain.class_weights=balanced give them equal weight",
         f"search memory in {tmp_path / 'search'}, on the CPU with 1 thread",
     ]
     recalls = {}

@@ -101,7 +101,7 @@ def test_make_demo_runs_a_command_of_the_readme() -> None:
 def test_the_demo_finds_a_network_that_fits_and_is_exported(demo: tuple[Path, dict[str, list[str]]]) -> None:
     found = json.loads((demo[0] / "demo" / "result.json").read_text())
     assert 90_000 <= found["costs"]["params"] <= 100_000
-    assert found["n"] == 600 and found["test_accuracy"] >= 0.96
+    assert found["n"] == 600 and found["test_accuracy"] >= 0.95
     assert (demo[0] / "demo" / "network" / "network.onnx").is_file()
 
 
