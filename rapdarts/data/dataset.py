@@ -130,7 +130,7 @@ def _warnings(train: Images, names: Sequence[str]) -> list[str]:
     (few, least), (many, most) = ((int(at), int(sizes[at])) for at in (sizes.argmin(), sizes.argmax()))
     if most >= UNEQUAL * least:
         found.append(
-            f"the classes are very unequal ({names[many]}: {most:,} images, {names[few]}: {least:,}));"
+            f"the classes are very unequal ({names[many]}: {most:,} images, {names[few]}: {least:,});"
             " search.class_weights=balanced and retrain.class_weights=balanced give them equal weight"
         )
     if isinstance(train, InMemory) and len(train) > 1 and bool((train.pixels == train.pixels[:1]).all()):

@@ -177,7 +177,7 @@ def test_progress_goes_to_stderr_or_nowhere(
     assert ("retraining epoch 1/1" in err) is progress
     assert progress or err == ""
     rapdarts.search("digits", progress=progress)
-    assert launched[0][-1] is progress
+    assert launched[0][-1].closed is not progress
 
 
 def test_a_run_without_a_folder_gets_a_new_one(elsewhere: Path) -> None:
