@@ -246,9 +246,13 @@ def test_a_signal_stops_the_whole_run_and_names_its_folder(whole: tuple[Path, fl
         ({"time": "1s"}, "find.time leaves 0 s, but the shortest plan takes "),
         ({"effort": "0"}, "find.effort=0.0 is out of range; it must be auto, or 0.001 to 32."),
         ({"strategy": "random"}, "search.strategy=random does not search"),
-        ({"budget__params": "1"}, "no genotype of darts meets params <= 1"),
+        (
+            {"budget__params": "1"},
+            "no genotype of the space darts with at most 2 skips in its normal cell meets params <= 1:",
+        ),
         ({"plan": "absent.json"}, "find.plan=absent.json cannot be read"),
-        ({"data__fraction": "0.02"}, "search.batch=24"),
+        ({"data__fraction": "0.02"}, "retrain.batch=30 is larger than the 10 training images"),
+        ({"data__fraction": "0.02", "retrain__batch": "4"}, "search.batch=24 is larger than the "),
         ({"retrain__batch": "300"}, "retrain.batch=300"),
     ],
 )
