@@ -252,7 +252,7 @@ def test_a_signal_stops_the_whole_run_and_names_its_folder(whole: tuple[Path, fl
         ),
         ({"plan": "absent.json"}, "find.plan=absent.json cannot be read"),
         ({"data__fraction": "0.02"}, "retrain.batch=30 is larger than the 10 training images"),
-        ({"data__fraction": "0.02", "retrain__batch": "4"}, "search.batch=24 is larger than the "),
+        ({"data__fraction": "0.02", "retrain__batch": "4"}, "class 0 has a single image, too few to split; "),
         ({"retrain__batch": "300"}, "retrain.batch=300"),
     ],
 )
