@@ -56,9 +56,9 @@ LONG = "x" * 100_000
 
 COMMANDS = {
     # commands and arguments
-    "serch digits": "there is no command 'serch'; the nearest is search (choose from search, derive, ",
-    "train digits": "there is no command 'train'; the nearest is retrain (choose from search, derive, ",
-    "qqq digits": "there is no command 'qqq'; choose from search, derive, ",
+    "serch digits": "there is no command 'serch'; the nearest is search (choose from find, search, derive, ",
+    "train digits": "there is no command 'train'; the nearest is retrain (choose from find, search, derive, ",
+    "qqq digits": "there is no command 'qqq'; choose from find, search, derive, ",
     "--json search digits": "'--json' must follow the command; write rapdarts VERB ... --json.",
     "search": "rapdarts search needs an experiment, such as digits; see rapdarts search --help.",
     "search cost.macs=0.2": "rapdarts search needs an experiment, such as digits",
