@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -61,7 +62,8 @@ def begun(folder: Path) -> bool:
 
 def part_of(path: Path, step: str) -> Path:
     """Return the folder of a step of `rapdarts find`, such as search or network, if `path` is the folder of such a run; else `path`."""
-    return path / step if (path / RunFile.PLAN).is_file() and (path / step).is_dir() else path
+    # These functions of os.path, unlike those of Path, return False for a name that is too long.
+    return path / step if os.path.isfile(path / RunFile.PLAN) and os.path.isdir(path / step) else path
 
 
 def run_of(path: Path) -> Path | None:
