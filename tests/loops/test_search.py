@@ -354,7 +354,7 @@ def test_every_genotype_derived_within_a_budget_uses_it(within: Path, capsys: py
     assert main(words) == 0
     output = capsys.readouterr().out
     assert "params at least 3,600 and at most 4,000" in output
-    assert f"\n{five[0]['costs']['params'] / 40:.1f} % of the params budget (4,000) is used" in output
+    assert f"\n{100 * (five[0]['costs']['params'] / 4000):.1f} % of the params budget (4,000) is used" in output
 
     assert main([*words, "spend=0.97", "--json"]) == 0
     assert all(3_880 <= one["costs"]["params"] <= 4_000 for one in json.loads(capsys.readouterr().out))
