@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rapdarts.api.own_space import with_own_resources
 from rapdarts.config.experiment import Experiment, budget_limits
 from rapdarts.config.given import AnyPath, Settings, find_experiment
-from rapdarts.config.resolve import keys_given_in
+from rapdarts.config.resolve import Pairs, keys_given_in
 from rapdarts.deploy.space_lookup import Space, find_space
 from rapdarts.errors import InputError
 
 if TYPE_CHECKING:
     from rapdarts.loops.results import FoundNetwork
-
-REPLICAS = 3
-"""Number of searches that are averaged, unless search.replicas says otherwise: docs/evidence.md compares 1, 3 and 6."""
 
 
 @with_own_resources
@@ -41,12 +38,7 @@ def find(
     """
     given = find_experiment("find", experiment, settings, keys, run, resume, in_memory=data is not None)
     config = given.config
-    if not budget_limits(config.search.budget):
-        raise InputError("rapdarts find needs a budget; add one, such as budget.params=100k or budget.macs=5M.")
-    if config.search.strategy == "random":
-        raise InputError("search.strategy=random does not search; choose pdarts or darts, or call rapdarts search.")
-    if config.search.replicas == 1 and "search.replicas" not in keys_given_in("search", given.pairs, "find").values():
-        config = replace(config, search=replace(config.search, replicas=REPLICAS))
+    check_findable(config, given.pairs)
     own = find_space(config.search.space if space is None else space)
     config = replace(config, search=replace(config.search, space=own.name))
     from rapdarts.loops.finding import run_find
@@ -56,3 +48,24 @@ def find(
     read = reader_of(config, data, test)
     with as_it_was():
         return run_find(config, own, given.launch, given.called, space, read, Screen(silent=not progress))
+
+
+def check_findable(config: Experiment, pairs: Pairs) -> None:
+    """Raise InputError for an experiment without a budget, and for keys that `find` decides itself."""
+    if not budget_limits(config.search.budget):
+        raise InputError("rapdarts find needs a budget; add one, such as budget.params=100k or budget.macs=5M.")
+    if config.search.strategy == "random":
+        raise InputError("search.strategy=random does not search; choose pdarts or darts, or call rapdarts search.")
+    if config.search.replicas != 1:
+        raise InputError(
+            f"rapdarts find does not use search.replicas={config.search.replicas}; set find.replicas={config.search.replicas} instead."
+        )
+    if config.find.proof and config.search.relax.stop_ratio:
+        raise InputError("find.proof=true needs searches of a known length; remove search.relax.stop_ratio.")
+    planned = [
+        key for key, name in keys_given_in("rank", pairs, "find").items() if name in ("rank.count", "rank.epochs")
+    ]
+    if planned:
+        raise InputError(
+            f"the plan of rapdarts find sets {planned[0]}; leave it out, and set find.effort, find.time or find.plan."
+        )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rapdarts.config.key_values import knob
 from rapdarts.config.resources import seconds
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, any_of
 
 LEAST_EFFORT, MOST_EFFORT = 0.001, 32.0
 """Range of the effort; `loops.plan` says what it means."""
@@ -27,6 +27,7 @@ class FindConfig:
         auto=-1,
     )
     plan: str = knob("", "plan.json of another run of the experiment, to do the same work; empty: none", "path")
+    replicas: int = knob(3, "number of searches that are averaged; the others start from other seeds", low=1, high=100)
     proof: bool = knob(
         False, "give the same compute to random cells of the same cost, train a reference network too, and compare"
     )
@@ -39,7 +40,7 @@ class FindConfig:
 
 def check_find(settings: FindConfig) -> None:
     """Raise InputError if the time is not a duration, or if more than one of time, effort and plan is set."""
-    given = {"time": settings.seconds > 0, "effort": settings.effort > 0, "plan": bool(settings.plan)}
+    given = {"time": bool(settings.time), "effort": settings.effort > 0, "plan": bool(settings.plan)}
     several = [f"find.{name}" for name, is_given in given.items() if is_given]
     if len(several) > 1:
-        raise InputError(f"{' and '.join(several)} all set the amount of work; keep one of them.")
+        raise InputError(f"{any_of(several)}: only one of them can set the amount of work; keep one.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rapdarts.config.experiment import PLACED, DataConfig, Experiment, Launch
+from rapdarts.config.experiment import PLACED, DataConfig, Experiment, Launch, budget_limits
 from rapdarts.config.key_values import full_name, parse_settings, plain
 from rapdarts.config.resolve import (
     Pairs,
@@ -77,9 +77,20 @@ def find_experiment(
         check_same_data(origin, config.data, called or "given")
     if in_memory:
         config = replace(config, data=replace(config.data, name="memory", path=""))
+    if verb == "find":
+        config = with_own_budgets(config, pairs)
     if launch.resume and begun(Path(launch.run)):
         config = as_begun(config, Path(launch.run))
     return Given(config, _called(config.data, called), pairs, launch)
+
+
+def with_own_budgets(config: Experiment, pairs: Pairs) -> Experiment:
+    """Return the experiment with only those budgets that `pairs` set, if they set any: the others are defaults of its file."""
+    given = {name.rpartition(".")[2] for name in keys_given_in("search", pairs, "find").values() if ".budget." in name}
+    budget = config.search.budget
+    if given:
+        budget = replace(budget, **{name: None for name in budget_limits(budget) if name not in given})
+    return replace(config, search=replace(config.search, budget=budget))
 
 
 def _called(data: DataConfig, experiment: str) -> str:

@@ -49,7 +49,7 @@ class RelaxationConfig:
     )
     stop_ratio: float = knob(
         0.0,
-        "stop a stage if the dominant eigenvalue of alpha's Hessian, `stop_window` epochs ago, falls below this fraction of the"
+        "stop a stage if the largest eigenvalue of alpha's Hessian, `stop_window` epochs ago, falls below this fraction of the"
         " current one, such as 0.75 (Zela et al. 2020); 0: off",
         low=0,
         below=1,

@@ -220,8 +220,10 @@ def seconds(text: str, key: str) -> float:
         raise InputError(
             f"{key}={shorten(text)} is not a duration; write a number with its unit, such as 90s, 30m or 2h."
         )
-    parts = re.findall(PART_OF_DURATION, text)
-    return sum(float(number) * SECONDS[unit] for number, unit in parts)
+    found = sum(float(number) * SECONDS[unit] for number, unit in re.findall(PART_OF_DURATION, text))
+    if not found:
+        raise InputError(f"{key}={shorten(text)} must be above 0; write a duration such as 90s, 30m or 2h.")
+    return found
 
 
 def duration(seconds: float) -> str:

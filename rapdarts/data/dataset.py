@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,6 +43,10 @@ class DataSet:
     fingerprint: str  # sha256 of labels, shapes and pixels (streaming folders: file names and sizes instead of pixels)
     remarks: tuple[str, ...] = ()  # on what was changed, left out or looks unintended
     described: bool = False  # whether the user has been told about the data, by a run that this one belongs to
+
+    def on(self, device: torch.device) -> DataSet:
+        """Return the data set on a device."""
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
 
     @property
     def lines(self) -> tuple[str, ...]:

@@ -32,6 +32,9 @@ class Images(Protocol):
     def take(self, index: Tensor) -> Images:
         """Return a selection of the images, at positions (k,)."""
 
+    def to(self, device: torch.device) -> Images:
+        """Return the images on a device."""
+
 
 @dataclass(frozen=True, eq=False)
 class InMemory:

@@ -10,7 +10,7 @@ from torch import Tensor
 from rapdarts.architecture.space import SearchSpace, Skeleton
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
-from rapdarts.strategy.early_stop import dominant_eigenvalue
+from rapdarts.strategy.early_stop import largest_eigenvalue
 from rapdarts.strategy.relaxation import Architecture
 from rapdarts.training.class_weights import mean_loss
 from rapdarts.training.optimizer import frozen
@@ -19,7 +19,7 @@ from rapdarts.training.optimizer import frozen
 def curvature(
     supernet: Supernet, architecture: Architecture, batch: tuple[Tensor, Tensor], balance: Tensor | None = None
 ) -> float:
-    """Return the dominant eigenvalue of the Hessian of the search loss in alpha, at the expected mixing weights.
+    """Return the largest eigenvalue of the Hessian of the search loss in alpha, at the expected mixing weights.
 
     `batch` holds images (n, c, h, w) and labels (n,) of the search half. Updates the running statistics of the supernet.
     """
@@ -34,7 +34,7 @@ def curvature(
         return torch.autograd.grad(slope, alpha, vector, retain_graph=True)[0]
 
     start = torch.randn(alpha.shape, generator=torch.Generator().manual_seed(0)).to(alpha)
-    return dominant_eigenvalue(product, start * architecture.mask)
+    return largest_eigenvalue(product, start * architecture.mask)
 
 
 def plain_copy(

@@ -6,25 +6,32 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from rapdarts.architecture.reading import read_genotype
+from rapdarts.architecture.reading import parse_genotype_json
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.config.command_options import DeriveConfig, EvaluateConfig, ExportConfig
 from rapdarts.config.experiment import Experiment, Launch
 from rapdarts.config.resources import time_left
+from rapdarts.cost.count import deployment_facts
+from rapdarts.cost.latency import LatencyTable
+from rapdarts.cost.prices import read_hardware
 from rapdarts.data.dataset import DataSet
+from rapdarts.data.randomness import key
 from rapdarts.deploy.blueprint import ReferenceBlueprint
 from rapdarts.deploy.evaluation import evaluate_network
 from rapdarts.deploy.exporting import export_file
 from rapdarts.deploy.lookup import Found
 from rapdarts.deploy.model_file import read_trained
 from rapdarts.deploy.space_lookup import Space
-from rapdarts.errors import Preempted
+from rapdarts.errors import DivergedError, Preempted
+from rapdarts.files import atomic
 from rapdarts.files.run_files import RunFile, begun
 from rapdarts.loops import launch as launching
 from rapdarts.loops.finished_search import finished_search
 from rapdarts.loops.plan import Plan, Round
+from rapdarts.loops.random_baseline import distinct_genotypes
 from rapdarts.loops.rank import RankingEntry
 from rapdarts.training.log import Screen
 from rapdarts.training.run import Run
@@ -72,7 +79,10 @@ class Agenda:
 
 @dataclass(frozen=True)
 class Work:
-    """Everything that the steps share: the planned experiment, the space, the data, the user's own space, and the run they belong to."""
+    """Everything that the steps share: the planned experiment, the space, the data, the user's own space, and the run they belong to.
+
+    `latency` is the table that was measured for the run, if the settings name none but need one.
+    """
 
     config: Experiment
     space: SearchSpace
@@ -80,6 +90,7 @@ class Work:
     given: Space
     run: Run
     agenda: Agenda
+    latency: LatencyTable | None = None
 
     def step(self, name: str, work: Callable[[Launch, Screen], dict[str, Any]]) -> dict[str, Any]:
         """Return the result of a step, plain values, and its time. `work` runs in the folder `name`; a finished step is not repeated.
@@ -100,77 +111,111 @@ class Work:
         return self.run.keep(name, timed)
 
 
-def find(
-    work: Work, plan: Plan, random: Sequence[RankingEntry], reference: ReferenceBlueprint | None
-) -> dict[str, Any]:
+def find(work: Work, plan: Plan) -> dict[str, Any]:
     """Search, select, train, test and export by a plan; each step is that of the command of its name, in its own folder.
 
-    With `random` cells, they are selected, trained and tested alike, and so is the `reference` network. Returns the results of all
-    steps, by name. Raises as the steps do, and Preempted if a signal stops the run.
+    Returns the results of all steps, by name. Raises as the steps do, and Preempted if a signal stops the run.
     """
-    results = {"search": work.step("search", partial(_search, work))}
-    cells = best_cells(work, plan.rounds[0].networks)
-    results |= trained_best(work, cells, plan.rounds, "")
-    results["export"] = work.step("export", partial(_export, work))
-    if random:
-        results |= trained_best(work, random, plan.random, "random/")
-    if reference is not None:
-        found = Found(reference.reference, reference.reference, reference=reference.reference)
-        results["reference"] = work.step("reference", partial(_retrain, work, found, None))
+    found = work.step("search", partial(_search, work, plan))
+    results = {"search": found, **trained_best(work, entries_of(work, found["cells"], "search"), plan.rounds, "")}
+    return {**results, "export": work.step("export", partial(_export, work))}
+
+
+def prove(work: Work, plan: Plan, found: Mapping[str, Any], reference: ReferenceBlueprint) -> dict[str, Any]:
+    """Select, train and test the random cells of a search like its own cells, and train and test a reference network.
+
+    `found` is the result of the search. Returns the results of all steps, by name; a training that diverged has its reason under
+    "diverged". Raises Preempted if a signal stops the run.
+    """
+    results: dict[str, Any] = {}
+    name, known = reference.reference, Found(reference.reference, reference.reference, reference=reference.reference)
+    try:
+        results |= trained_best(work, entries_of(work, found["random"], "random"), plan.random, "random/")
+    except DivergedError as error:
+        results["random/network"] = {"diverged": str(error)}
+    try:
+        results["reference"] = work.step("reference", partial(_retrain, work, known, None))
+    except DivergedError as error:
+        results["reference"] = {"diverged": f"{name}: {error}"}
     return results
 
 
-def _search(work: Work, launch: Launch, screen: Screen) -> dict[str, Any]:
-    config, space, read = work.config, work.space, lambda device: work.data
-    found = launching.run_search(config, space, launch, config.data.called, work.given, read, screen)
-    return found.report
+def _search(work: Work, plan: Plan, launch: Launch, screen: Screen) -> dict[str, Any]:
+    """Search, and return the report with the best cells within the budgets, and with random cells of the same cost for a proof.
+
+    The random cells have the bounds of the cell derived, but may have any candidate of the space.
+    """
+    config, folder = work.config, Path(launch.run)
+    if work.latency is not None:
+        atomic.write_atomically(folder / RunFile.LATENCY, work.latency.to_json())
+        launch = replace(launch, resume=True)  # a run that is resumed keeps its table
+    done = launching.run_search(config, work.space, launch, config.data.called, work.given, lambda _: work.data, screen)
+    search = finished_search(folder / RunFile.ALPHAS, True, DeriveConfig(), work.given)
+    best = search.best(plan.rounds[0].networks)
+    cells = [{"cell": one.genotype.to_json(), "score": one.score} for one in best.candidates]
+    seed, facts = (
+        key(config.seed, "random genotypes"),
+        deployment_facts(config.search.precision, read_hardware(config.search.hardware)),
+    )
+    random = []
+    if plan.random:
+        drawn = distinct_genotypes(search.full, plan.random[0].networks, seed, best.within, search.rule.max_skips)
+        random = [{"cell": replace(one, provenance=facts).to_json(), "score": None} for one in drawn]
+    return {**done.report, "cells": cells, "random": random}
 
 
-def best_cells(work: Work, count: int) -> list[RankingEntry]:
-    """Return the `count` best cells of the finished search within its budgets, best first; fewer if there are no more."""
-    search = finished_search(work.run.folder / "search" / RunFile.ALPHAS, True, DeriveConfig(), work.given)
-    return [RankingEntry(one.genotype, search.full, ("search",), one.score) for one in search.best(count).candidates]
+def entries_of(work: Work, cells: Sequence[Mapping[str, Any]], source: str) -> list[RankingEntry]:
+    """Return cells as entries of a ranking."""
+    found = []
+    for number, one in enumerate(cells, 1):
+        genotype = parse_genotype_json(one["cell"], source)
+        found.append(
+            RankingEntry(replace(genotype, space=work.space.name), work.space, (f"{source} {number}",), one["score"])
+        )
+    return found
 
 
 def trained_best(work: Work, cells: Sequence[RankingEntry], rounds: Sequence[Round], prefix: str) -> dict[str, Any]:
     """Halve cells in rounds of training on images kept aside, train the winner, and test it once.
 
-    The folders of the steps begin with `prefix`. Returns the results of the steps by name.
+    The folders of the steps begin with `prefix`. Returns the results of the steps by name. Raises DivergedError if the training of
+    all cells in a round, or that of the winner, diverges.
     """
     results: dict[str, Any] = {}
-    winner, space = cells[0].genotype, cells[0].space
     for number, one in enumerate(rounds, 1):
         name, entries = f"{prefix}rank-{number}", cells[: one.networks]
         results[name] = work.step(name, partial(_rank, work, entries, one.epochs, number))
         by_line = {entry.genotype.line: entry for entry in entries}
         cells = [by_line[network["genotype"]] for network in results[name]["networks"] if not network["diverged"]]
-        winner = read_genotype(work.run.folder / name / RunFile.BEST_GENOTYPE)
     name = f"{prefix}network"
-    found = Found("the winner", str(work.run.folder / name), replace(winner, space=space.name))
-    results[name] = work.step(name, partial(_retrain, work, found, space))
+    winner = Found("the winner", str(work.run.folder / name), cells[0].genotype)
+    results[name] = work.step(name, partial(_retrain, work, winner, work.space))
     return results
 
 
 def _rank(
     work: Work, entries: Sequence[RankingEntry], epochs: int, number: int, launch: Launch, screen: Screen
 ) -> dict[str, Any]:
-    """Rank cells in the round of this number; every round has a seed of its own, so that even as short a training tells something new."""
-    seed = (work.config.seed + number - 1) % 2**32
-    config = replace(work.config, seed=seed, rank=replace(work.config.rank, count=len(entries), epochs=epochs))
+    """Rank cells in the round of this number; every round has seeds of its own, so that even as short a training tells something new."""
+    rank = replace(work.config.rank, count=len(entries), epochs=epochs)
+    seed = (work.config.seed + (number - 1) * rank.seeds) % 2**32
+    config = replace(work.config, seed=seed, rank=rank)
     return launching.run_ranking(config, entries, work.data, launch, work.config.data.called, work.given, screen).report
 
 
 def _retrain(work: Work, found: Found, space: SearchSpace | None, launch: Launch, screen: Screen) -> dict[str, Any]:
-    """Train a network from scratch, test it once, and return the result and the quality in detail."""
-    config, read = work.config, lambda device: work.data
-    trained = launching.run_retraining(config, found, space, True, launch, config.data.called, work.given, read, screen)
-    network = read_trained(trained.file, work.given)
-    quality = evaluate_network(network, config.device, config, EvaluateConfig(), read)
-    return {**trained.report, "quality": quality}
+    """Train a network from scratch, test it once, and return the result."""
+    config, called = work.config, work.config.data.called
+    return launching.run_retraining(
+        config, found, space, True, launch, called, work.given, lambda _: work.data, screen
+    ).report
 
 
 def _export(work: Work, _launch: Launch, _screen: Screen) -> dict[str, Any]:
-    """Write the trained network as an ONNX file with its model card, next to its weights."""
-    folder = work.run.folder / "network"
-    options = ExportConfig(to="onnx", out=str(folder / "network.onnx"))
-    return export_file(folder / RunFile.NETWORK, options, "", work.given, lambda device: work.data)
+    """Write the trained network as an ONNX file with its model card, next to its weights, and measure its quality in detail."""
+    file = work.run.folder / "network" / RunFile.NETWORK
+    options = ExportConfig(to="onnx", out=str(file.with_name("network.onnx")))
+    quality = evaluate_network(
+        read_trained(file, work.given), work.config.device, work.config, EvaluateConfig(), lambda _: work.data
+    )
+    return {**export_file(file, options, "", work.given, work.data.on), "quality": quality}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from rapdarts.architecture.genotype import Genotype
@@ -13,25 +13,30 @@ from rapdarts.architecture.reading import read_genotype
 from rapdarts.architecture.space import SearchSpace
 from rapdarts.architecture.writing import FORMATS
 from rapdarts.config.experiment import Experiment, Launch, budget_limits
+from rapdarts.config.exports import EXPORTS
 from rapdarts.config.resources import time_left, within
+from rapdarts.cost.count import resources
 from rapdarts.cost.expected import PriceTable
+from rapdarts.cost.own_resources import own_counters
+from rapdarts.cost.prices import read_hardware
 from rapdarts.data.dataset import DataSet, Reader
 from rapdarts.data.randomness import key
 from rapdarts.deploy.blueprint import DerivedBlueprint, ReferenceBlueprint
 from rapdarts.deploy.evaluation import correct_on_test
 from rapdarts.deploy.lookup import own_space
 from rapdarts.deploy.model_file import read_trained
+from rapdarts.deploy.runtimes import need
 from rapdarts.deploy.scaled_reference import scaled_to
 from rapdarts.deploy.space_lookup import Space
+from rapdarts.errors import InputError
 from rapdarts.files.run_files import RunFile
-from rapdarts.loops.find import Agenda, Work, find
+from rapdarts.loops.find import Agenda, Work, find, prove
 from rapdarts.loops.latency_first import latency_of_run
 from rapdarts.loops.launch import data_of, inputs_of, said_before, searched_space
 from rapdarts.loops.pace import Pace, Sizes, measure_pace
 from rapdarts.loops.plan import (
-    SHARE_OF_TIME,
+    TOLERANCE,
     Plan,
-    check_compute,
     durations,
     efforts,
     fitting,
@@ -41,7 +46,6 @@ from rapdarts.loops.plan import (
     with_random,
 )
 from rapdarts.loops.random_baseline import conditions, distinct_genotypes
-from rapdarts.loops.rank import RankingEntry
 from rapdarts.loops.results import FoundNetwork
 from rapdarts.loops.search import priced
 from rapdarts.reports.find_page import page
@@ -55,27 +59,10 @@ MOST_RANDOM = 512
 """Largest number of random cells in a proof."""
 REFERENCE = "resnet20"
 """Reference network of a proof, scaled in width to the budget."""
+MEASURED = 4
+"""Number of random cells whose training steps are measured: their times differ by up to a third."""
 BATCH = 256
 """Batch size, in images, in which the networks of a proof are tested."""
-
-
-@dataclass(frozen=True)
-class Band:
-    """Random cells that cost as much as the cell that a search may derive: `draw` returns up to `count` different ones."""
-
-    config: Experiment
-    space: SearchSpace
-    table: PriceTable
-
-    def draw(self, count: int) -> list[Genotype]:
-        """Return up to `count` different random cells; fewer if there are no more. The first ones do not depend on `count`."""
-        rule = rule_of(self.config.search, self.space)
-        budgets, _ = conditions(self.space, self.table, rule, 0.0, 0.0)
-        return distinct_genotypes(self.space, count, key(self.config.seed, "random genotypes"), budgets, rule.max_skips)
-
-    def entries(self, count: int) -> list[RankingEntry]:
-        """Return random cells as entries of a ranking."""
-        return [RankingEntry(one, self.space, (f"random {number}",)) for number, one in enumerate(self.draw(count), 1)]
 
 
 def run_find(
@@ -89,129 +76,174 @@ def run_find(
 ) -> FoundNetwork:
     """Find, train, test and export a network within the budgets, and compare it with random cells if find.proof is set.
 
-    The arguments are those of `launch.run_search`. Raises InputError, before a run folder is made, for images that cannot be
-    divided, budgets that cannot be met and a plan that does not fit; afterwards, raises as the steps do.
+    The arguments are those of `launch.run_search`. Raises InputError, before a run folder is made, if a package is missing, for images
+    that cannot be divided and budgets that cannot be met; afterwards for a plan that does not fit, and as the steps do.
     """
     began, screen = time.monotonic(), screen or Screen()
+    need(EXPORTS["onnx"].extra, "rapdarts find, which writes an ONNX file,")
     searched, data = searched_space(config.search, space), data_of(config, read)
     sizes = Sizes.of(config, data)
-    if config.find.plan:
-        read_plan(config.find, config)
-    limits = budget_limits(config.search.budget)
-    about = said_before(data, [f"looking for a network with {within(limits)}"], config, screen)
+    about = said_before(
+        data, [f"looking for a network with {within(budget_limits(config.search.budget))}"], config, screen
+    )
     latency = latency_of_run(config, searched, data, launch, screen)
     table = priced(config, searched, data, latency)
-    reference, remark = scaled_to(REFERENCE, data.image, data.classes, limits) if config.find.proof else (None, "")
-    band = Band(config, searched, table)
+    reference, remark = opponent(config, searched, data) if config.find.proof else (None, "")
     with open_run("find", config, launch, name, inputs_of(config, data, given, latency), screen, about=about) as run:
         if latency is not None:
             run.write(RunFile.LATENCY, latency.to_json())
+        width = table.skeleton.channels
         if config.skeleton.channels == 0:
-            run.screen.say(
-                f"width of the network: {table.skeleton.channels} channels, the most with which its average cell fits"
-            )
-        decided = run.keep("the plan", lambda: planned(config, band, data, sizes, run, began))
+            run.screen.say(f"skeleton.channels={width}: the widest network whose average cell fits the budgets")
+        decided = run.keep("the plan", lambda: planned(config, searched, table, data, sizes, run, began))
         plan, pace = plan_from(decided["plan"], RunFile.PLAN), Pace.of_plain(decided["pace"])
-        run.write(RunFile.PLAN, plan.to_json(config, pace))
+        run.write(RunFile.PLAN, plan.to_json(config, sizes, pace))
         agenda = Agenda({step: pace.waiting * time for step, time in durations(plan, sizes, pace).items()}, screen)
         screen.say(f"plan: {plan.words}; about {time_left(sum(agenda.planned.values()))} in all")
-        work = Work(as_planned(config, plan, table, run), space, replace(data, described=True), given, run, agenda)
-        random = band.entries(plan.random[0].networks) if plan.random else []
-        results = find(work, plan, random, reference)
-        report = summary(work, plan, table, results) | {"remarks": [remark] if remark else [], "proof": None}
+        steps = plan.apply(replace(config, skeleton=replace(config.skeleton, channels=width)))
+        work = Work(steps, searched, replace(data, described=True), given, run, agenda, latency)
+        results = find(work, plan)
+        report = written(work, plan, table, results, {"remarks": [], "proof": None})
         if reference is not None:
-            report["proof"] = proven(work, plan, results, reference)
-        run.write_json(RunFile.RESULT, report)
-        run.write("cell.svg", FORMATS["svg"](read_genotype(run.folder / "network" / RunFile.GENOTYPE)))
-        run.write(RunFile.PAGE, page(report))
+            results |= prove(work, plan, results["search"], reference)
+            proof = {"remarks": [remark] if remark else [], "proof": proven(work, plan, results, reference)}
+            report = written(work, plan, table, results, proof)
     return FoundNetwork(report, run.folder, own_space(given))
 
 
-def as_planned(config: Experiment, plan: Plan, table: PriceTable, run: Run) -> Experiment:
-    """Return the experiment of the steps: with the plan's counts, the width of the prices, and the latency table of the run."""
-    measured = run.folder / RunFile.LATENCY
-    latency = str(measured) if measured.is_file() else config.search.latency
-    config = replace(config, search=replace(config.search, latency=latency))
-    return plan.apply(replace(config, skeleton=replace(config.skeleton, channels=table.skeleton.channels)))
+def opponent(config: Experiment, space: SearchSpace, data: DataSet) -> tuple[ReferenceBlueprint, str]:
+    """Return the reference network of a proof, as wide as the budgets allow, and a remark on budgets that do not apply to it.
+
+    Its costs are counted like those of the cells. Raises InputError if no width meets the budgets.
+    """
+    search = config.search
+    counters = {**resources(search.precision, read_hardware(search.hardware)), **own_counters(space)}
+    try:
+        return scaled_to(REFERENCE, data.image, data.classes, budget_limits(search.budget), counters)
+    except InputError as error:
+        raise InputError(f"{str(error).rstrip('.')}, or leave out find.proof.") from None
 
 
-def planned(config: Experiment, band: Band, data: DataSet, sizes: Sizes, run: Run, began: float) -> dict[str, Any]:
+def planned(
+    config: Experiment,
+    space: SearchSpace,
+    table: PriceTable,
+    data: DataSet,
+    sizes: Sizes,
+    run: Run,
+    began: float,
+) -> dict[str, Any]:
     """Measure the pace of this machine and decide on the plan. Return both as plain values.
 
-    `began` is when the work began, on the monotonic clock. Raises InputError if the time is too short for any plan, or if the
-    random cells cannot be given the same compute.
+    `began` is when the work began, on the monotonic clock. Raises InputError if the time is too short for any plan, if the
+    random cells cannot be given the same compute, and for settings that do not fit the lengths in the plan.
     """
-    settings = config.find
-    run.screen.say("measuring a few steps to plan the work")
-    blueprint = DerivedBlueprint(band.draw(1)[0], band.space, band.table.skeleton)
-    pace = measure_pace(config, band.space, data, band.table, blueprint, run)
+    settings, rule = config.find, rule_of(config.search, space)
+    budgets, _ = conditions(space, table, rule, 0.0, 0.0)
 
-    def complete(plan: Plan, most: int = MOST_RANDOM) -> Plan:
+    def random(count: int) -> list[Genotype]:
+        return distinct_genotypes(space, count, key(config.seed, "random genotypes"), budgets, rule.max_skips)
+
+    def complete(plan: Plan, most: int = MOST_RANDOM) -> Plan | None:
         return with_random(plan, sizes, pace, most) if settings.proof else plan
 
+    run.screen.say("measuring a few steps to plan the work")
+    cells = [DerivedBlueprint(one, space, table.skeleton) for one in random(MEASURED)]
+    pace = measure_pace(config, space, data, table, cells, run)
     if settings.plan:
-        plan = read_plan(settings, config)
+        plan: Plan | None = read_plan(settings, config, sizes)
     elif settings.seconds:
-        left = SHARE_OF_TIME * settings.seconds - (time.monotonic() - began)
-        plans = [complete(plan_of(config, sizes, effort)) for effort in efforts()]
-        plan = fitting(left, plans, lambda plan: pace.waiting * sum(durations(plan, sizes, pace).values()))
+        plans = [one for effort in efforts() if (one := complete(plan_of(config, sizes, effort)))]
+        spent = time.monotonic() - began
+        plan = fitting(
+            settings.seconds, spent, plans, lambda plan: pace.waiting * sum(durations(plan, sizes, pace).values())
+        )
     else:
         plan = complete(plan_of(config, sizes, settings.effort if settings.effort > 0 else 1.0))
-    if plan.random and not settings.plan:
-        plan = complete(plan, len(band.draw(plan.random[0].networks)))  # the band may hold fewer cells
-        check_compute(plan, sizes, pace)
+    if plan and plan.random:
+        there = len(random(plan.random[0].networks))  # a band may hold fewer cells
+        if there < plan.random[0].networks:
+            plan = None if settings.plan else complete(replace(plan, random=()), there)
+    if plan is None:
+        raise InputError(
+            f"find.proof=true cannot give random cells of this cost the compute of this search, within {100 * TOLERANCE:.0f} %; choose"
+            " another find.effort, a larger budget, or leave find.proof out."
+        )
+    searched_space(plan.apply(config).search, space)  # raises for settings that need longer stages
     decided: dict[str, Any] = json.loads(json.dumps({"plan": asdict(plan), "pace": asdict(pace)}))
     return decided
+
+
+def written(
+    work: Work, plan: Plan, table: PriceTable, results: Mapping[str, Any], proof: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write result.json, the page and the drawing of the cell, and return the content of result.json."""
+    report = {**summary(work, plan, table, results), **proof}
+    work.run.write_json(RunFile.RESULT, report)
+    work.run.write("cell.svg", FORMATS["svg"](read_genotype(work.run.folder / "network" / RunFile.GENOTYPE)))
+    work.run.write(RunFile.PAGE, page(report))
+    return report
 
 
 def summary(work: Work, plan: Plan, table: PriceTable, results: Mapping[str, Any]) -> dict[str, Any]:
     """Return the outcome of a run as plain values: the network, its quality, and what was done."""
     config, folder, network = work.config, work.run.folder, results["network"]
     genotype, limits = read_genotype(folder / "network" / RunFile.GENOTYPE), budget_limits(config.search.budget)
-    exact = table.exact(genotype)
+    exact, export = table.exact(genotype), dict(results["export"])
     return {
         "genotype": genotype.line,
         "data": work.data.name,
         "about_data": [*replace(work.data, described=False).lines],
         **{name: value for name, value in network.items() if name not in ("seconds", "step_seconds")},
+        "quality": export.pop("quality"),
         "budgets": limits,
         "used": {name: exact[name] / limit for name, limit in limits.items()},
         "certainty": results["search"]["certainty"],
         "notes": results["search"]["notes"],
         "plan": asdict(plan),
         "steps": [
-            {"name": name, "planned_seconds": round(work.agenda.planned[name], 1), "seconds": result["step_seconds"]}
+            {
+                "name": name,
+                "planned_seconds": round(work.agenda.planned[name], 1),
+                "seconds": result.get("step_seconds"),
+            }
             for name, result in results.items()
         ],
         "rounds": [results[f"rank-{number}"] for number in range(1, len(plan.rounds) + 1)],
-        "export": results["export"],
-        "seconds": round(sum(result["step_seconds"] for result in results.values()), 1),
+        "export": export,
+        "seconds": round(sum(result.get("step_seconds", 0.0) for result in results.values()), 1),
     }
 
 
 def proven(work: Work, plan: Plan, results: Mapping[str, Any], reference: ReferenceBlueprint) -> dict[str, Any]:
-    """Return the comparison with the best of the random cells, and with the reference network, on the same test images."""
+    """Return the comparison with the best of the random cells, and with the reference network, on the same test images.
+
+    An opponent whose training diverged has the reason under "diverged" instead.
+    """
     names = {"found": "network", "random": "random/network", "reference": "reference"}
-    trained = [read_trained(work.run.folder / name / RunFile.NETWORK, work.given) for name in names.values()]
-    correct = dict(zip(names, correct_on_test(trained, work.data, BATCH), strict=True))
+    tested = {one: name for one, name in names.items() if "diverged" not in results[name]}
+    trained = [read_trained(work.run.folder / name / RunFile.NETWORK, work.given) for name in tested.values()]
+    correct = dict(zip(tested, correct_on_test(trained, work.data, BATCH), strict=True))
     seconds = {
         "found": results["search"]["seconds"] + spent_on(results, "rank-", len(plan.rounds)),
         "random": spent_on(results, "random/rank-", len(plan.random)),
     }
+    opponents: dict[str, Any] = {}
+    for other in ("random", "reference"):
+        result = results[names[other]]
+        opponents[other] = {"diverged": result.get("diverged")}
+        if other in tested:
+            facts = {name: result[name] for name in ("test_accuracy", "interval", "n", "costs")}
+            opponents[other] = {**facts, "compared": asdict(compare(correct["found"], correct[other]))}
     return {
-        "cells": plan.random[0].networks,
+        "cells": len(results["search"]["random"]),
         "reference_network": reference.reference,
         "choosing_seconds": seconds,
-        **{
-            other: {
-                **{name: results[names[other]][name] for name in ("test_accuracy", "interval", "n", "costs")},
-                "compared": asdict(compare(correct["found"], correct[other])),
-            }
-            for other in ("random", "reference")
-        },
+        **opponents,
     }
 
 
 def spent_on(results: Mapping[str, Any], prefix: str, rounds: int) -> float:
-    """Return the seconds that rounds of halving trained for."""
-    return float(sum(results[f"{prefix}{number}"]["seconds"] for number in range(1, rounds + 1)))
+    """Return the seconds that finished rounds of halving trained for."""
+    names = [f"{prefix}{number}" for number in range(1, rounds + 1)]
+    return float(sum(results[name]["seconds"] for name in names if name in results))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ from rapdarts.loops.rank import short_recipe, split_for_ranking
 from rapdarts.strategy.progressive import prune
 from rapdarts.strategy.rule import rule_of
 from rapdarts.training.class_weights import class_weights
+from rapdarts.training.cuda_graph import EAGER, GraphedStep
 from rapdarts.training.metrics import predict
 from rapdarts.training.optimizer import sgd_for
 from rapdarts.training.run import Run
@@ -69,13 +70,17 @@ class Pace:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers of steps in an epoch and of images: in a stage of the search, in a round of halving, and in the final training."""
+    """Numbers of steps in an epoch and of images: in a stage of the search, in a round of halving, and in the final training.
+
+    `seeds` is the number of trainings of each cell in a round.
+    """
 
     search_steps: int
     rank_steps: int
     rank_images: int
     retrain_steps: int
     test_images: int
+    seeds: int = 1
 
     @classmethod
     def of(cls, config: Experiment, data: DataSet) -> Sizes:
@@ -84,26 +89,33 @@ class Sizes:
         rank, _ = retraining.training_batches(short_recipe(config), parts)
         final, _ = retraining.training_batches(config, data)
         search = searching.SearchBatches.of(data, config)
-        return cls(search.steps, rank.steps, len(parts.test), final.steps, len(data.test))
+        return cls(search.steps, rank.steps, len(parts.test), final.steps, len(data.test), config.rank.seeds)
 
 
 def measure_pace(
-    config: Experiment, space: SearchSpace, data: DataSet, table: PriceTable, blueprint: Blueprint, run: Run
+    config: Experiment,
+    space: SearchSpace,
+    data: DataSet,
+    table: PriceTable,
+    blueprints: Sequence[Blueprint],
+    run: Run,
 ) -> Pace:
-    """Measure the pace in a few steps of every stage and in a few training steps of the network of `blueprint`."""
-    timed, waited = timer(data.train.labels.device), -time.monotonic()
-    clocked: list[float] = []
+    """Measure the pace in a few steps of every stage, and in a few training steps of the network of each of `blueprints`."""
+    timed = timer(data.train.labels.device)
+    clocked, waited = [], []
 
     def take(work: Callable[[], object]) -> float:
+        waited.append(-time.monotonic())
         clocked.append(timed(work))
+        waited.append(time.monotonic())
         return clocked[-1]
 
     stages = tuple(
-        _stage_pace(config, one, number, data, table, take) for number, one in enumerate(_stages(config, space))
+        _stage_pace(config, one, number, data, table, run, take) for number, one in enumerate(_stages(config, space))
     )
-    build, train, test = _training_pace(config, blueprint, data, run, take)
-    waited += time.monotonic()
-    return Pace(stages, build, train, test, max(1.0, waited / sum(clocked)))
+    cells = [_training_pace(config, blueprint, data, run, take) for blueprint in blueprints]
+    build, train, test = (statistics.mean(seconds) for seconds in zip(*cells, strict=True))
+    return Pace(stages, build, train, test, max(1.0, sum(waited) / sum(clocked)))
 
 
 def _stages(config: Experiment, space: SearchSpace) -> Iterator[SearchSpace]:
@@ -120,6 +132,7 @@ def _stage_pace(
     number: int,
     data: DataSet,
     table: PriceTable,
+    run: Run,
     take: Callable[[Callable[[], object]], float],
 ) -> StagePace:
     """Measure the pace of a stage of the search."""
@@ -129,16 +142,17 @@ def _stage_pace(
     supernet, architecture, sgd, adam = built.pop()
     balance = class_weights(settings.class_weights, data.train.labels, data.classes)
     step = searching.alternation(settings, supernet, architecture, sgd, adam, replica.penalty, balance)
+    eager = settings.unrolled or settings.checkpoint
+    alternate = step if eager else GraphedStep(step, data.train.labels.device, run.screen.say)
     batches = replica.halves.of_stage(number)
     stream = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count())
 
     def once(warm: bool) -> None:
         (images, labels), (search_images, search_labels) = next(stream)
-        step(images, labels, search_images, search_labels, warm)
+        alternate(images, labels, search_images, search_labels, warm)
 
     supernet.train()
-    take(partial(once, True))  # allocates the memory
-    seconds = {warm: _median(partial(once, warm), take) for warm in (False, True)}
+    seconds = {warm: _median(partial(once, warm), take, data) for warm in (False, True)}
     return StagePace(build, seconds[False], seconds[True])
 
 
@@ -154,7 +168,11 @@ def _training_pace(
     balance = class_weights(settings.class_weights, data.train.labels, data.classes)
     rate = torch.zeros((), device=device)
     # A few steps do not pay for compiling.
-    step = retraining.training_step(replace(settings, compile=False), network, final, sgd, rate, batches, run, balance)
+    step = GraphedStep(
+        retraining.training_step(replace(settings, compile=False), network, final, sgd, rate, batches, run, balance),
+        device,
+        run.screen.say,
+    )
     stream = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count())
     network.train()
 
@@ -162,16 +180,17 @@ def _training_pace(
         images, labels = next(stream)
         step(images, labels, len(labels))
 
-    take(once)  # allocates the memory
-    train = _median(once, take)
+    train = _median(once, take, data)
     some = data.test.take(torch.arange(min(len(data.test), 256)))
     images: list[tuple[Tensor, Tensor]] = list(ordered(some, None, 256, fractions(data.image[0])))
-    test = _median(lambda: predict(network.eval(), images), take) / len(some)
+    test = take(lambda: predict(network.eval(), images)) / len(some)
     return build, train, test
 
 
-def _median(work: Callable[[], object], take: Callable[[Callable[[], object]], float]) -> float:
-    """Return the median time of a few repetitions of `work`."""
+def _median(work: Callable[[], object], take: Callable[[Callable[[], object]], float], data: DataSet) -> float:
+    """Return the median time of a few repetitions of a step, after those in which memory is allocated and a CUDA graph is captured."""
+    for _ in range(EAGER + 2 if data.train.labels.device.type == "cuda" else 1):
+        take(work)
     seconds: list[float] = []
     while len(seconds) < REPEATS and sum(seconds) < ENOUGH:
         seconds.append(take(work))

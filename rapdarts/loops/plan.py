@@ -13,6 +13,7 @@ from typing import Any
 from rapdarts.config.experiment import Experiment
 from rapdarts.config.finding import LEAST_EFFORT, MOST_EFFORT, FindConfig
 from rapdarts.config.resolve import config_digest
+from rapdarts.config.resources import time_left
 from rapdarts.errors import InputError, plural, shorten
 from rapdarts.files.json import Fault, as_list, as_object, number, record, strict_loads
 from rapdarts.files.text import read_text
@@ -24,7 +25,7 @@ MAX_BYTES = 1_000_000
 HALVINGS, MOST_HALVINGS = 3, 6
 """Number of rounds of successive halving at an effort of 1, and the largest number: 8 and 64 cells."""
 LEAST_STEPS = 40
-"""Smallest number of steps in a training that is compared with others: batch norms' running averages need about as many to settle."""
+"""Smallest number of steps in a training: batch norms' running averages need about as many to settle."""
 SHARE_OF_TIME = 0.9
 """Share of the given time that is planned; the rest allows for a machine that becomes slower than it was when it was measured."""
 EXPORT_SECONDS = 12.0
@@ -33,7 +34,7 @@ TOLERANCE = 0.05
 """Largest relative difference between the compute given to the search and to the random cells."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Round:
     """A round of successive halving: `networks` cells, each trained for `epochs` epochs; the better half reaches the next round."""
 
@@ -79,12 +80,13 @@ class Plan:
             config, search=search, retrain=replace(config.retrain, epochs=self.retrain_epochs, warmup_epochs=warmup)
         )
 
-    def to_json(self, config: Experiment, pace: Pace) -> str:
-        """Return the content of plan.json: the counts, the experiment that they belong to, and the measured pace."""
+    def to_json(self, config: Experiment, sizes: Sizes, pace: Pace) -> str:
+        """Return the content of plan.json: the counts, the experiment and the sizes that they belong to, and the measured pace."""
         facts = {
             "format": FORMAT,
             "version": VERSION,
             "experiment": digest(config),
+            "sizes": asdict(sizes),
             **asdict(self),
             "pace": asdict(pace),
         }
@@ -104,16 +106,16 @@ def plan_of(config: Experiment, sizes: Sizes, effort: float) -> Plan:
 
     Searches and final training have `effort` times the experiment's number of epochs. An effort of 1 has three rounds of halving,
     and twice the effort one more, so that every round costs about as much as the final training. The first one trains for an
-    eighth of the experiment's epochs, or for LEAST_STEPS steps.
+    eighth of the experiment's epochs, and no training is shorter than LEAST_STEPS steps.
     """
     search, whole = config.search, config.retrain.epochs
     epochs = max(2 if search.warmup_epochs else 1, round(effort * search.epochs))
     warmup = min(round(search.warmup_epochs * epochs / search.epochs), epochs - 1)
     halvings = min(max(HALVINGS + math.floor(math.log2(effort)), 1), MOST_HALVINGS)
     first = max(1, round(effort * whole / 2**halvings), math.ceil(LEAST_STEPS / sizes.rank_steps))
-    longest = max(1, round(effort * whole))
+    longest = max(1, round(effort * whole), math.ceil(LEAST_STEPS / sizes.retrain_steps))
     rounds = tuple(halving(2**halvings, first, max(first, longest)))
-    return Plan(effort, search.replicas, epochs, warmup, rounds, longest)
+    return Plan(effort, config.find.replicas, epochs, warmup, rounds, longest)
 
 
 def halving(networks: int, epochs: int, longest: int) -> Iterator[Round]:
@@ -131,15 +133,18 @@ def efforts() -> list[float]:
     return [float(f"{2 ** (step / 4):.3g}") for step in steps]
 
 
-def fitting(seconds: float, plans: Sequence[Plan], duration: Callable[[Plan], float]) -> Plan:
-    """Return the last of the `plans`, which grow, that takes at most `seconds`. Raises InputError, naming the shortest time."""
-    fits = [plan for plan in plans if duration(plan) <= seconds]
+def fitting(seconds: float, spent: float, plans: Sequence[Plan], duration: Callable[[Plan], float]) -> Plan:
+    """Return the last of the `plans`, which grow, that fits into a time, of which some seconds are `spent` already.
+
+    Raises InputError, naming the shortest time.
+    """
+    fits = [plan for plan in plans if duration(plan) <= SHARE_OF_TIME * seconds - spent]
     if fits:
         return fits[-1]
-    shortest = math.ceil(duration(plans[0]) / SHARE_OF_TIME) + 1
+    shortest = math.ceil((min(map(duration, plans)) + spent) / SHARE_OF_TIME) + 1
     raise InputError(
-        f"find.time leaves {max(0, math.floor(seconds / SHARE_OF_TIME))} s, but the shortest plan takes {shortest} s on this machine;"
-        f" give more time, a smaller experiment, or fewer images (data.fraction)."
+        f"find.time is too short: on this machine, even the shortest plan takes {time_left(shortest)} with its preparation; set a longer"
+        " time, or use fewer images (data.fraction)."
     )
 
 
@@ -167,12 +172,12 @@ def search_seconds(plan: Plan, sizes: Sizes, pace: Pace) -> float:
 def round_seconds(one: Round, sizes: Sizes, pace: Pace) -> float:
     """Return the time of a round of halving in seconds."""
     each = one.epochs * sizes.rank_steps * pace.train + sizes.rank_images * pace.test + pace.build
-    return one.networks * each
+    return one.networks * sizes.seeds * each
 
 
 def compute(rounds: Sequence[Round], sizes: Sizes, pace: Pace) -> float:
     """Return the time of the training steps in rounds of halving, in seconds."""
-    return sum(one.networks * one.epochs for one in rounds) * sizes.rank_steps * pace.train
+    return sum(one.networks * one.epochs for one in rounds) * sizes.seeds * sizes.rank_steps * pace.train
 
 
 def compute_of_search(plan: Plan, sizes: Sizes, pace: Pace) -> float:
@@ -181,37 +186,24 @@ def compute_of_search(plan: Plan, sizes: Sizes, pace: Pace) -> float:
     return plan.replicas * search_seconds(plan, sizes, steps) + compute(plan.rounds, sizes, pace)
 
 
-def with_random(plan: Plan, sizes: Sizes, pace: Pace, most: int) -> Plan:
-    """Return a plan with the rounds, of at most `most` random cells, that come closest to the time of its search and rounds.
+def with_random(plan: Plan, sizes: Sizes, pace: Pace, most: int) -> Plan | None:
+    """Return a plan with rounds of at most `most` random cells that take as long as its search and its rounds, within TOLERANCE.
 
-    The first round is as short as the plan's own; the last one is lengthened or shortened by what the others leave over.
+    The first round is as short as the plan's own; the last one, which is never shorter than the one before, takes what the others
+    leave over. Of all numbers of cells, the one whose last round is most like that of a halving is taken. Returns None if there is
+    no such number.
     """
     target, first = compute_of_search(plan, sizes, pace), plan.rounds[0].epochs
-    longest = max(first, plan.retrain_epochs)
-    epoch = sizes.rank_steps * pace.train
-
-    def filled(networks: int) -> tuple[Round, ...]:
+    longest, epoch = max(first, plan.retrain_epochs), compute((Round(1, 1),), sizes, pace)
+    found: list[tuple[float, tuple[Round, ...]]] = []
+    for networks in range(2, most + 1):
         *before, last = halving(networks, first, longest)
         left = target - compute(before, sizes, pace)
-        return *before, replace(last, epochs=max(1, round(left / (last.networks * epoch))))
-
-    def strangeness(rounds: tuple[Round, ...]) -> tuple[bool, float]:
-        """Return whether the time is off by more than TOLERANCE, and how much longer or shorter the last round is than a halving's."""
+        rounds = (*before, replace(last, epochs=max(1, round(left / (last.networks * epoch)))))
         off = abs(compute(rounds, sizes, pace) / target - 1)
-        usual = [*halving(rounds[0].networks, first, longest)][-1].epochs
-        return off > TOLERANCE, abs(math.log(rounds[-1].epochs / usual)) + off
-
-    return replace(plan, random=min((filled(networks) for networks in range(2, max(2, most) + 1)), key=strangeness))
-
-
-def check_compute(plan: Plan, sizes: Sizes, pace: Pace) -> None:
-    """Raise InputError if the random cells of a plan get more or less compute than its search, by more than TOLERANCE."""
-    off = compute(plan.random, sizes, pace) / compute_of_search(plan, sizes, pace) - 1
-    if abs(off) > TOLERANCE:
-        raise InputError(
-            f"find.proof=true cannot give random cells the compute of this search (nearest: {100 * (1 + off):.0f} % of it); raise"
-            " find.effort, or leave find.proof out."
-        )
+        if off <= TOLERANCE and all(one.epochs <= later.epochs for one, later in itertools.pairwise(rounds)):
+            found.append((off + abs(math.log(rounds[-1].epochs / last.epochs)), rounds))
+    return replace(plan, random=min(found)[1]) if found else None
 
 
 # --- plan.json ---------------------------------------------------------------------------------------------------
@@ -219,11 +211,11 @@ def check_compute(plan: Plan, sizes: Sizes, pace: Pace) -> None:
 COUNT = number(1, 1e6, whole=True)
 
 
-def read_plan(settings: FindConfig, config: Experiment) -> Plan:
+def read_plan(settings: FindConfig, config: Experiment, sizes: Sizes) -> Plan:
     """Read the plan that find.plan names.
 
-    Raises InputError for a file that is not a plan, for the plan of another experiment, and for a plan that lacks the proof that is
-    asked for, or has one that is not.
+    Raises InputError for a file that is not a plan, for the plan of another experiment or of data of other sizes, and for a plan that
+    lacks the proof that is asked for, or has one that is not.
     """
     path, where = Path(settings.plan), f"find.plan={shorten(settings.plan)}"
     try:
@@ -237,6 +229,8 @@ def read_plan(settings: FindConfig, config: Experiment) -> Plan:
             f"{where} is the plan of another experiment or budget; use the settings that it was made for, or plan anew with"
             " find.effort or find.time."
         )
+    if tree.get("sizes") != asdict(sizes):
+        raise InputError(f"{where} was made for another number of images; plan anew with find.effort or find.time.")
     plan = plan_from({name: tree[name] for name in tree if name in Plan.__dataclass_fields__}, where)
     if settings.proof and not plan.random:
         raise InputError(

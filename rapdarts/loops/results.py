@@ -177,7 +177,7 @@ class FoundNetwork:
         return deployed(read_trained(self.file, self.space))
 
     def __repr__(self) -> str:
-        files = f"written to {self.file}, {self.onnx.name} beside it, and {self.folder / RunFile.PAGE}"
+        files = f"written to {self.file}, {self.onnx.name} next to it, and {self.folder / RunFile.PAGE}"
         return f"{describe_found(self.report)}\n{files}"
 
 

@@ -33,23 +33,27 @@ def proof_lines(report: Mapping[str, Any]) -> list[str]:
     if proof is None:
         return []
     seconds = proof["choosing_seconds"]
-    return [
-        f"best of {proof['cells']} random cells of the same cost, chosen in {duration(seconds['random'])} (the search and its ranking"
-        f" took {duration(seconds['found'])}): test accuracy {accuracy(proof['random'])}; {difference(proof['random'])}",
-        f"reference network {proof['reference_network']}, {costs_line(proof['reference']['costs'])}: test accuracy"
-        f" {accuracy(proof['reference'])}; {difference(proof['reference'])}",
-        ONE_PAIR,
-    ]
+    random = (
+        f"best of {proof['cells']} random cells of the same cost, chosen in {duration(seconds['random'])} (the search and its ranking took"
+        f" {duration(seconds['found'])})"
+    )
+    reference = f"reference network {proof['reference_network']}"
+    if "costs" in proof["reference"]:
+        reference += f", {costs_line(proof['reference']['costs'])}"
+    return [f"{random}: {outcome(proof['random'])}", f"{reference}: {outcome(proof['reference'])}", ONE_PAIR]
 
 
-def difference(other: Mapping[str, Any]) -> str:
-    """Return how much better the network found is than another one on the same images, with interval and McNemar's p."""
+def outcome(other: Mapping[str, Any]) -> str:
+    """Return the test accuracy of another network and how it compares on the same images, with interval and McNemar's p."""
+    if "compared" not in other:
+        return f"its training diverged ({other['diverged']})"
     found = other["compared"]
     low, high = (100 * limit for limit in found["interval"])
     points = 100 * found["difference"]
+    better = f"{abs(points):.2f} points {'better' if points > 0 else 'worse'}" if points else "equally accurate"
     return (
-        f"the network found is {abs(points):.2f} points {'worse' if points < 0 else 'better'} on the same {found['n']:,} images (95 %"
-        f" interval of the difference {low:+.2f} to {high:+.2f}, McNemar p = {found['p']:.2g})"
+        f"test accuracy {accuracy(other)}; the network found is {better} on the same {found['n']:,} images (95 % interval of the"
+        f" difference {low:+.2f} to {high:+.2f}, McNemar p = {found['p']:.2g})"
     )
 
 
@@ -86,7 +90,11 @@ def page(report: Mapping[str, Any]) -> str:
                 table(
                     ("step", "planned", "took"),
                     [
-                        (one["name"], duration(one["planned_seconds"]), duration(one["seconds"]))
+                        (
+                            one["name"],
+                            duration(one["planned_seconds"]),
+                            "-" if one["seconds"] is None else duration(one["seconds"]),
+                        )
                         for one in report["steps"]
                     ],
                 ),

@@ -9,28 +9,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ITERATIONS = 20
-"""Number of steps of the power iteration."""
+FEW, ACCURACY = 8, 1e-3
+"""Size up to which a matrix is built and diagonalised, and relative accuracy of the eigenvalues of larger ones."""
 
 
-def dominant_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor) -> float:
-    """Return the eigenvalue of largest magnitude of a symmetric matrix, by power iteration.
+def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor) -> float:
+    """Return the largest eigenvalue of a symmetric matrix, by the method of Lanczos (1950), which begins with the vector `start`.
 
-    `product` multiplies the matrix by a vector, a tensor of the shape of `start`.
+    `product` multiplies the matrix by a vector, a tensor of the shape of `start`. The eigenvalue of largest magnitude, which a power
+    iteration would find, may be a negative one.
     """
-    vector, value = start / start.norm(), torch.zeros(())
-    for _ in range(ITERATIONS):
-        image = product(vector)
-        value = (vector * image).sum()
-        vector = image / image.norm().clamp_min(1e-12)
-    return value.item()
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    def by_vector(vector: np.ndarray) -> np.ndarray:
+        image = product(torch.from_numpy(vector.reshape(start.shape)).to(start))
+        return np.asarray(image.detach().double().cpu().numpy().ravel())
+
+    size = start.numel()
+    if size <= FEW:
+        return float(np.linalg.eigvalsh(np.stack([by_vector(row) for row in np.eye(size)]))[-1])
+    operator = LinearOperator((size, size), matvec=by_vector, dtype=np.float64)
+    first = start.detach().double().cpu().numpy().ravel()
+    return float(eigsh(operator, k=1, which="LA", v0=first, tol=ACCURACY, return_eigenvectors=False)[0])
 
 
 class EarlyStop:
     """Stop of a stage before its alphas collapse (RobustDARTS: Zela et al. 2020, section 4).
 
-    With m(i) the mean of the dominant eigenvalue over the last `window` epochs, the search stops after epoch i if
-    m(i - window) / m(i) < `ratio`, and returns the alphas of epoch i - window.
+    With m(i) the mean of the largest eigenvalue over the last `window` epochs, the search stops after epoch i if
+    m(i - window) / m(i) < `ratio` and m(i) > 0, and returns the alphas of epoch i - window.
     """
 
     def __init__(self, ratio: float, window: int) -> None:
@@ -47,7 +54,7 @@ class EarlyStop:
         if len(self.values) < 2 * self.window:
             return False
         before, now = (np.mean(part) for part in np.split(np.array(self.values[-2 * self.window :]), 2))
-        self.stopped = bool(before < self.ratio * now)
+        self.stopped = bool(now > 0 and before < self.ratio * now)
         if self.stopped:
             architecture.load_state_dict(self.states[0])
         return self.stopped

@@ -251,9 +251,9 @@ class Run:
         if asked:
             began = time.monotonic()
             self.save()
+            where = f"at {self.what}, epoch {self.epoch + 1}, step {self.step}" if self.total else f"after {self.what}"
             raise Preempted(
-                f"stopped by {signal.Signals(asked).name} at {self.what}, epoch {self.epoch + 1}, step {self.step};"
-                f" saved in {time.monotonic() - began:.2f} s.",
+                f"stopped by {signal.Signals(asked).name} {where}; saved in {time.monotonic() - began:.2f} s.",
                 str(self.folder),
             )
         if due_somewhere:

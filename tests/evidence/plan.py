@@ -79,7 +79,9 @@ def run(jobs: int, again: bool = False) -> None:
             say(f"{bank}: no cell has been trained; run `python -m tests.evidence bank {bank}` first")
             continue
         searches.run_series(bank, keys, BANK_SEEDS, jobs, again)
-        if not again:  # on another machine, the searches may derive cells that have not been trained, which takes many minutes
+        if (
+            not again
+        ):  # on another machine, the searches may derive cells that have not been trained, which takes many minutes
             train_derived(bank, keys, BANK_SEEDS, RECIPE_SEEDS, jobs)
         naswot.run_bank(bank, again)
 

@@ -23,7 +23,7 @@ from rapdarts.cli.main import main
 from rapdarts.config.given import find_experiment
 from rapdarts.data.dataset import load_dataset
 from rapdarts.deploy.model_file import deployed, read_trained
-from rapdarts.loops.pace import Pace, StagePace
+from rapdarts.loops.pace import Pace, Sizes, StagePace
 from rapdarts.loops.plan import Plan, Round
 from rapdarts.training.device import device_named
 from rapdarts.training.intervals import compare
@@ -39,7 +39,7 @@ SETTINGS = {
     "data.fraction": "0.3",
     "retrain.batch": "30",
     "rank.train_fraction": "0.6",
-    "search.replicas": "2",
+    "find.replicas": "2",
     "budget.params": "5k",
 }
 """A budget that the most expensive cell of the tiny skeleton exceeds, and that one in ten random cells spends."""
@@ -55,7 +55,8 @@ def plan_file(folder: Path, plan: Plan, **settings: str) -> Path:
     """Write the plan of the tiny experiment into a folder."""
     config = find_experiment("find", "digits", {**SETTINGS, **settings}, {}).config
     file = folder / "given_plan.json"
-    file.write_text(plan.to_json(config, PACE), encoding="utf-8")
+    data = load_dataset(config.data, device_named("cpu", 1), config.seed)
+    file.write_text(plan.to_json(config, Sizes.of(config, data), PACE), encoding="utf-8")
     return file
 
 
@@ -242,8 +243,14 @@ def test_a_signal_stops_the_whole_run_and_names_its_folder(whole: tuple[Path, fl
             "rapdarts find needs a budget; add one, such as budget.params=100k or budget.macs=5M.",
         ),
         ({"time": "30"}, "find.time=30 is not a duration; write a number with its unit, such as 90s, 30m or 2h."),
-        ({"time": "30m", "effort": "1"}, "find.time and find.effort all set the amount of work; keep one of them."),
-        ({"time": "1s"}, "find.time leaves 0 s, but the shortest plan takes "),
+        (
+            {"time": "30m", "effort": "1"},
+            "find.time or find.effort: only one of them can set the amount of work; keep one.",
+        ),
+        ({"time": "0s"}, "find.time=0s must be above 0; write a duration such as 90s, 30m or 2h."),
+        ({"time": "1s"}, "find.time is too short: on this machine, even the shortest plan takes "),
+        ({"search.replicas": "4"}, "rapdarts find does not use search.replicas=4; set find.replicas=4 instead."),
+        ({"rank.epochs": "4"}, "the plan of rapdarts find sets rank.epochs; leave it out"),
         ({"effort": "0"}, "find.effort=0.0 is out of range; it must be auto, or 0.001 to 32."),
         ({"strategy": "random"}, "search.strategy=random does not search"),
         (

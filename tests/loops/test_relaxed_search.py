@@ -20,7 +20,7 @@ from rapdarts.loops import search as loop
 from rapdarts.loops.curvature import curvature, plain_copy
 from rapdarts.networks.batched.supernet import BatchedSupernet
 from rapdarts.networks.supernet import Supernet
-from rapdarts.strategy.early_stop import EarlyStop, dominant_eigenvalue
+from rapdarts.strategy.early_stop import EarlyStop, largest_eigenvalue
 from rapdarts.strategy.relaxation import Architecture
 from rapdarts.strategy.relaxations import relaxation_of
 from rapdarts.strategy.relaxations.gumbel import Gumbel
@@ -104,12 +104,23 @@ def test_an_interrupted_search_resumes_bit_identically(
 # --- the stop by the curvature -----------------------------------------------------------------------------------
 
 
-def test_the_dominant_eigenvalue_of_a_quadratic_is_exact() -> None:
-    basis, _ = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
-    for values in ([5.0, 1.0, 0.5, 0.0, -1.0, -2.0], [1.0, 0.5, 0.0, 0.0, -1.0, -4.0]):
-        hessian = basis @ torch.diag(torch.tensor(values).double()) @ basis.T
-        found = dominant_eigenvalue(hessian.matmul, torch.ones(6).double())
-        assert found == pytest.approx(max(values, key=abs), rel=1e-6)
+@pytest.mark.parametrize(
+    "values",
+    [
+        [5.0, 1.0, 0.5, 0.0, -1.0, -2.0],
+        [1.0, 0.5, 0.0, 0.0, -1.0, -4.0],
+        [-1.0, -1.0, -2.0, -3.0, -4.0, -5.0],
+        [3.0, *(0.01 * number for number in range(50)), -2.9],
+        [2.0, 1.99, *(-0.1 * number for number in range(30)), -9.0],
+    ],
+)
+def test_the_largest_eigenvalue_of_a_quadratic_is_found(values: list[float]) -> None:
+    size = len(values)
+    generator = torch.Generator().manual_seed(0)
+    basis, _ = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=generator))
+    hessian = basis @ torch.diag(torch.tensor(values).double()) @ basis.T
+    start = torch.randn(size, generator=generator).double()
+    assert largest_eigenvalue(hessian.matmul, start) == pytest.approx(max(values), rel=1e-3)
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -138,7 +149,7 @@ def test_the_curvature_is_that_of_the_exact_hessian(batched: bool) -> None:
     shifts = step * torch.eye(len(at), dtype=torch.float64)
     hessian = torch.stack([(gradient(at + shift) - gradient(at - shift)) / (2 * step) for shift in shifts])
     values = torch.linalg.eigvalsh((hessian + hessian.T) / 2)
-    assert found == pytest.approx(values[values.abs().argmax()].item(), rel=1e-2)
+    assert found == pytest.approx(values[-1].item(), rel=1e-2)
 
 
 def test_a_search_stops_when_the_smoothed_eigenvalue_rises() -> None:
@@ -153,6 +164,11 @@ def test_a_search_stops_when_the_smoothed_eigenvalue_rises() -> None:
         stop = resumed
         assert stop.observe(value, architecture) == stop.stopped == bool(stops), epoch
     assert (architecture.alpha == 4).all()  # of two epochs before
+
+
+def test_a_search_does_not_stop_while_the_eigenvalue_is_negative() -> None:
+    architecture, stop = Architecture(DARTS), EarlyStop(0.75, window=2)
+    assert not any(stop.observe(value, architecture) for value in (-1.0, -1.0, -1.0, -1.0, -3.0, -2.0))
 
 
 def test_a_stopped_search_returns_the_alphas_from_before(
