@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from rapdarts.architecture.genotype import Genotype
@@ -29,7 +30,7 @@ from rapdarts.deploy.runtimes import need
 from rapdarts.deploy.scaled_reference import scaled_to
 from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
-from rapdarts.files.run_files import RunFile
+from rapdarts.files.run_files import RunFile, begun
 from rapdarts.loops.find import Agenda, Work, find, prove
 from rapdarts.loops.latency_first import latency_of_run
 from rapdarts.loops.launch import data_of, inputs_of, said_before, searched_space
@@ -83,6 +84,8 @@ def run_find(
     need(EXPORTS["onnx"].extra, "rapdarts find, which writes an ONNX file,")
     searched, data = searched_space(config.search, space), data_of(config, read)
     sizes = Sizes.of(config, data)
+    if config.find.plan and not (launch.resume and begun(Path(launch.run))):  # a run that is resumed keeps its plan
+        read_plan(config.find, config, sizes)
     about = said_before(
         data, [f"looking for a network with {within(budget_limits(config.search.budget))}"], config, screen
     )
