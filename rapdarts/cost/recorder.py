@@ -1,8 +1,8 @@
 """The recorder of a trace: it watches the operations of a forward pass, and numbers its activations.
 
 Results of operations on weights alone are constants: they are computed once, not for every image, so they count as weights,
-and their operations are not recorded. The same is true of tensors that are created from no input, such as masks and positions. Only
-the product of zeros and weights is recorded: it is the first step of a recurrent layer, from its initial state.
+and their operations are not recorded. The same is true of tensors that are created from no input, such as masks and positions. The
+exception is the first step of a recurrent layer of PyTorch: it has the same operations as the others, although its initial state is a constant.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from rapdarts.cost.fast_shapes import (
 MOVES = {aten.cat, aten.stack, aten.constant_pad_nd, aten.clone, aten._to_copy, aten.copy_, aten._unsafe_view}
 MOVES |= {aten.pixel_shuffle, aten.pixel_unshuffle, aten.channel_shuffle, aten.native_channel_shuffle}
 """Operations that only move values; a good runtime writes the values directly to their final place."""
-ZEROS = {aten.zeros, aten.new_zeros, aten.zeros_like, aten.zero_}
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 LOOKUPS = {aten.embedding, aten.index, aten.index_select, aten.gather, aten.take}
 """Operations that read only the elements of their first tensor that they return."""
 BAGS = {aten._embedding_bag, aten._embedding_bag_forward_only}
@@ -114,7 +114,6 @@ class Recorder(FastShapes):
         self._origins: dict[int, View] = {}  # from the storage of a folded output to what it is a function of
         self._alive: list[Tensor] = []  # keeps storages alive, so that their addresses stay unique
         self._constants: dict[int, tuple[str, ...]] = {_storage(tensor): (name,) for name, tensor in weights.items()}
-        self._zeros: set[int] = set()  # storages that hold nothing but zeros
         self._contractions = Contractions()
         self._inputs = len(inputs)
         self._complex = any(tensor.is_complex() for tensor in weights.values())
@@ -177,17 +176,15 @@ class Recorder(FastShapes):
             self._record(func, args, kwargs or {}, given, result, written)
         else:
             self._keep(given, written)
-            change = self._zeros.update if func._overloadpacket in ZEROS else self._zeros.difference_update
-            if func._schema.is_mutable or func._overloadpacket in ZEROS:
-                change(map(_storage, written))
         return result
 
     def _are_constant(self, func: Any, given: Sequence[Tensor]) -> bool:
         """Return whether an operation on these tensors has the same result for every image; see the module's docstring."""
         if not all(map(self._is_constant, given)):
             return False
-        zeros = any(_storage(tensor) in self._zeros for tensor in given)
-        return not (zeros and products.has_formula(func._overloadpacket) and self._names(given))
+        recurrent = bool(self.stack) and isinstance(self.stack[-1][1], RECURRENT)
+        state = any(not self._names([tensor]) for tensor in given)  # made of no weights
+        return not (recurrent and state and products.has_formula(func._overloadpacket))
 
     def _is_constant(self, tensor: Tensor) -> bool:
         return _storage(tensor) in self._constants
