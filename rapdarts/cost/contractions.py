@@ -101,6 +101,15 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
+def arrangement(tensor: Tensor) -> tuple[tuple[int, int], ...]:
+    """Return the sides of a tensor of any shape, as pairs of place from the last and length, in their order in memory.
+
+    Sides of a single element are left out. A dense tensor has the arrangement of the part of a storage that it is a copy of.
+    """
+    order = sorted(range(-tensor.dim(), 0), key=tensor.stride)
+    return tuple((dim, tensor.shape[dim]) for dim in order if tensor.shape[dim] > 1)
+
+
 def _varies(tensor: Tensor, dim: int) -> bool:
     return -dim <= tensor.dim() and tensor.shape[dim] > 1 and tensor.stride(dim) > 0
 

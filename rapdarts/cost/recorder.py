@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from rapdarts.cost import products
-from rapdarts.cost.contractions import SUMS, Contractions
+from rapdarts.cost.contractions import SUMS, Contractions, arrangement
 from rapdarts.cost.fast_shapes import (
     NORMS,
     RELUS,
@@ -244,8 +244,10 @@ class Recorder(FastShapes):
             parts_of(out),
         )
         if not shared or func._schema.is_mutable:
-            # A product of a tensor and a function of it, such as x * x or x * sigmoid(x), is a function of one tensor.
-            factors = given if constants or len(views) > 1 else given[:1]
+            # A product of a tensor and a function of it, such as x * x or x * sigmoid(x), is a function of one tensor, but one of
+            # two different arrangements of a tensor is not: x[:, None] * x[:, :, None] has the elements of a Gram matrix.
+            same = not constants and len(views) == 1 and len(set(map(arrangement, given))) == 1
+            factors = given[:1] if same else given
             self._contractions.follow(func, factors, out, keeps=op.free or packet in LOOKUPS)
         self.ops.append(op)
 

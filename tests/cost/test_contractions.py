@@ -79,6 +79,9 @@ BETWEEN: dict[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
     "written": ("mul + sum", lambda net, x: torch.empty_like(x).copy_(x * net.w).sum(-1)),
     "in place": ("mul + cumsum", lambda net, x: x.clone().mul_(net.w).cumsum_(-1)),
     "partly overwritten": ("mul + sum", lambda net, x: half_cleared(x * net.w).sum(-1)),
+    "with a tensor's own rows": ("mul + mean", lambda net, x: (x[:, :, None] * x[:, None]).mean((3, 4))),
+    "with its own function": ("mul + sum", lambda net, x: (x.unsqueeze(2) * x.sigmoid().unsqueeze(1)).sum((3, 4))),
+    "transposed": ("mul + sum", lambda net, x: (x * x.mT).sum(-1)),
     "on a diagonal": ("mul + sum", lambda net, x: (x * net.w).diagonal(0, 2, 3).sum(-1)),
 }
 """The name of a contraction, and a product with something done to it before it is added up."""
@@ -101,6 +104,10 @@ GATES = {
     "expanded": pooled(lambda net, x: x * x.mean((2, 3), keepdim=True).sigmoid().expand_as(x)),
     "scales of channels": pooled(lambda net, x: x * net.w, w=zeros(3, 1, 1)),
     "SiLU by hand": pooled(lambda net, x: x * x.sigmoid()),
+    "SiLU of a part, permuted": pooled(
+        lambda net, x: (x[..., :16].permute(0, 1, 3, 2) * x[..., :16].permute(0, 1, 3, 2).sigmoid())
+    ),
+    "of an image and its only copy": Computes(lambda net, x: (x * x[0]).mean((2, 3))),
     "RMS norm by hand": Computes(lambda net, x: x * (x * x).mean(1, keepdim=True).rsqrt() * net.w, w=zeros(3, 1, 1)),
     "residual": pooled(lambda net, x: x + x * net.w, w=zeros(32, 32)),
     "a number": pooled(lambda net, x: x * net.w, w=zeros(1)),
