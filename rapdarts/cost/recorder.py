@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from rapdarts.cost import products
-from rapdarts.cost.contractions import SUMS, Contractions, arrangement
+from rapdarts.cost.contractions import SUMS, Contractions, arrangement, factors_of, terms_of
 from rapdarts.cost.fast_shapes import (
     NORMS,
     RELUS,
@@ -223,6 +223,10 @@ class Recorder(FastShapes):
             self._alive.append(out)
         uncounted = packet.__name__ if products.lacks_formula(func, given) else ""
         uncounted = uncounted or self._contractions.name(func, args, given)
+        uncounted = uncounted or self._contractions.name_of_parts(packet, given, _distance(views))
+        factors = factors_of(packet, given)
+        factors = factors[:1] if self._are_one(factors) else factors
+        terms = [term for term in terms_of(packet, given) if not self._is_constant(term)]
         shared = _storage(out) in map(_storage, given)
         self._constants.pop(_storage(out), None)  # constants that an activation is written into
         moves = packet in MOVES or func.is_view or (shared and not func._schema.is_mutable)
@@ -244,12 +248,17 @@ class Recorder(FastShapes):
             parts_of(out),
         )
         if not shared or func._schema.is_mutable:
-            # A product of a tensor and a function of it, such as x * x or x * sigmoid(x), is a function of one tensor, but one of
-            # two different arrangements of a tensor is not: x[:, None] * x[:, :, None] has the elements of a Gram matrix.
-            same = not constants and len(views) == 1 and len(set(map(arrangement, given))) == 1
-            factors = given[:1] if same else given
-            self._contractions.follow(func, factors, out, keeps=op.free or packet in LOOKUPS)
+            self._contractions.follow(func, given, factors, terms, out, keeps=op.free or packet in LOOKUPS)
         self.ops.append(op)
+
+    def _are_one(self, factors: Sequence[Tensor]) -> bool:
+        """Return whether factors are functions of one tensor, as in `x * x` or `x * sigmoid(x)`.
+
+        Different arrangements of a tensor are not: `x[:, None] * x[:, :, None]` has the elements of a Gram matrix.
+        """
+        if any(map(self._is_constant, factors)):
+            return False
+        return len({(self._view(factor), arrangement(factor)) for factor in factors}) == 1
 
     def _product(self, packet: Any, args: Any, kwargs: Any, given: Sequence[Tensor], result: Any) -> tuple[int, str]:
         """Return the MACs of an operation, and its kind by its factors."""
@@ -292,6 +301,14 @@ def _storage(tensor: Tensor) -> int:
 def _place(tensor: Tensor) -> tuple[Any, ...]:
     """Return the place of a tensor in its storage."""
     return tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+
+
+def _distance(views: Iterable[View]) -> int:
+    """Return the distance in memory between two parts of one activation; 0 if the views are something else."""
+    parts = [(number, *part[:2]) for number, part in views if part is not None]
+    if len(parts) != 2 or parts[0][:2] != parts[1][:2]:
+        return 0
+    return abs(parts[0][2] - parts[1][2])
 
 
 def _limits(packet: Any, given: Sequence[Tensor], out: Tensor) -> dict[int, int]:

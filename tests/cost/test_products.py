@@ -108,7 +108,11 @@ BY_HAND: dict[str, tuple[nn.Module, tuple[int, int, int], int]] = {
         IMAGE,
         32 * 12 * (32 + 4),
     ),
-    "LSTM, one step": (Computes(lambda net, x: net.cell(x[0, 0])[0], cell=nn.LSTMCell(32, 4)), IMAGE, 32 * 16 * (32 + 4)),
+    "LSTM, one step": (
+        Computes(lambda net, x: net.cell(x[0, 0])[0], cell=nn.LSTMCell(32, 4)),
+        IMAGE,
+        32 * 16 * (32 + 4),
+    ),
     "RNN from a given state": (
         Computes(
             lambda net, x: net.layer(x[0], torch.ones(1, 32, 4, device=x.device))[0],
