@@ -2,7 +2,8 @@
 
 Results of operations on weights alone are constants: they are computed once, not for every image, so they count as weights,
 and their operations are not recorded. The same is true of tensors that are created from no input, such as masks and positions. The
-exception is the first step of a recurrent layer of PyTorch: it has the same operations as the others, although its initial state is a constant.
+exception is the first step of a recurrent layer of PyTorch: it has the same operations as the others, although its initial state is a
+constant.
 """
 
 from __future__ import annotations

@@ -76,7 +76,8 @@ class OnnxCosts:
 
     `params` and `bytes` are those of the weights as the file stores them: a sparse weight has as many params as values in the
     file, and its bytes include their indices. `macs` are those of the dense weight. `scales` is the size of scales and zero points
-    in bytes. `not_counted` are the operators whose MACs are unknown, each with the names of its nodes.
+    in bytes. `not_counted` are the operators whose MACs are unknown, each with the names of its nodes; element-wise products that
+    other nodes add up, such as `Mul` and `ReduceSum`, are not among them.
     """
 
     macs: int = 0
