@@ -71,7 +71,10 @@ class Contractions:
         return ""
 
     def name_of_parts(self, packet: Any, given: Sequence[Tensor], distance: int) -> str:
-        """Return the name of the contraction that a sum completes if its terms are parts of one product, `distance` elements apart."""
+        """Return the name of the contraction that a sum of tensors of any shapes completes, or nothing.
+
+        It completes one if its terms are parts of one product, `distance` elements apart in memory; 0: they are not.
+        """
         for product, sides in map(self._of, given if packet in SUMS and distance else ()):
             if any(_crosses((distance, 2 * distance), side) for side in sides):
                 return f"{product} + {packet.__name__.strip('_')}"
@@ -134,7 +137,7 @@ def _storage(tensor: Tensor) -> int:
 def arrangement(tensor: Tensor) -> tuple[tuple[int, int], ...]:
     """Return the sides of a tensor of any shape, as pairs of place from the last and length, in their order in memory.
 
-    Sides of a single element are left out. A dense tensor has the arrangement of the part of a storage that it is a copy of.
+    Sides of a single element are left out.
     """
     order = sorted(range(-tensor.dim(), 0), key=tensor.stride)
     return tuple((dim, tensor.shape[dim]) for dim in order if tensor.shape[dim] > 1)

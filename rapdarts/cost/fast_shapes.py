@@ -42,8 +42,6 @@ def run(func: Any, given: list[Tensor], args: Any, kwargs: Any) -> Any:
             return given[0]
         shape = None if func._schema.is_mutable else _shape(func, given, args)
         if shape is not None:
-            if torch.Tag.pointwise in func.tags and len(given) == 1:
-                return torch.empty_like(given[0], memory_format=kwargs.get("memory_format", torch.preserve_format))
             return given[0].new_empty(shape)
     return func(*args, **kwargs)
 

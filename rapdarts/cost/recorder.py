@@ -259,7 +259,11 @@ class Recorder(FastShapes):
         """
         if any(map(self._is_constant, factors)):
             return False
-        return len({(self._view(factor), arrangement(factor)) for factor in factors}) == 1
+        views = {self._view(factor) for factor in factors}
+        placed = {(_storage(factor), arrangement(factor)) for factor in factors}
+        shapes = {frozenset(sides) for _, sides in placed}
+        # A function may lay out its result anew, so the order of sides is compared within a storage only.
+        return len(views) == len(shapes) == 1 and len(placed) == len({storage for storage, _ in placed})
 
     def _product(self, packet: Any, args: Any, kwargs: Any, given: Sequence[Tensor], result: Any) -> tuple[int, str]:
         """Return the MACs of an operation, and its kind by its factors."""
