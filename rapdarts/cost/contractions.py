@@ -5,7 +5,8 @@ cumulative sum, an average pooling, a variance. A maximum, a median or `prod` ac
 
 The products are added up only along a side on which both factors vary. A factor that is constant there, such as the scale of a
 channel before the mean over its pixels (squeeze-and-excitation), can be taken out of the sum, so it scales elements as a gate does.
-A product that something else is added to first, as on a residual path, is a gate, too. Functions of one tensor are not products:
+A product that another activation is added to first, as on a residual path, is a gate, too. The sum of two different parts of a product
+adds up its elements. Functions of one tensor are not products:
 neither the activation `x * sigmoid(x)` nor the squares `x * x` that a norm adds up. In doubt, for example if a side is reshaped away, the
 contraction is reported.
 """
@@ -19,7 +20,9 @@ from torch import Tensor
 
 from rapdarts.cost.fast_shapes import aten, fills_storage
 
-MULTIPLIES = {aten.mul, aten.mul_, aten.div, aten.div_}
+ADDS_PRODUCT = {aten.addcmul, aten.addcmul_, aten.addcdiv, aten.addcdiv_}
+"""Operations that add the element-wise product of their other tensors to the first."""
+MULTIPLIES = {aten.mul, aten.mul_, aten.div, aten.div_} | ADDS_PRODUCT
 """Element-wise products; a quotient is a product with the inverse."""
 
 ADDS: Mapping[Any, int] = {
@@ -42,7 +45,7 @@ ADDS: Mapping[Any, int] = {
 SELECTS = {aten.masked_fill, aten.masked_fill_, aten.where, aten.tril, aten.triu, aten.flip, aten.roll}
 """Operations that keep, move or leave out elements, besides those that the recorder knows as moves."""
 SUMS = {aten.add, aten.add_, aten.sub, aten.sub_}
-"""Operations whose result is a sum of products where all of their terms are products."""
+"""Operations whose result is a sum of products where all of their terms are products or constants."""
 
 Side = tuple[int, int]
 """The distance in memory between the elements along a dimension, and the length of the whole dimension in memory."""
@@ -67,16 +70,36 @@ class Contractions:
                 return f"{product} + {packet.__name__.strip('_')}"
         return ""
 
-    def follow(self, func: Any, factors: Sequence[Tensor], out: Tensor, keeps: bool) -> None:
-        """Note the sides of the output of an operation, of any shape, along which it is a product of `factors`, of any shapes.
+    def name_of_parts(self, packet: Any, given: Sequence[Tensor], distance: int) -> str:
+        """Return the name of the contraction that a sum of tensors of any shapes completes, or nothing.
 
-        `keeps`: the operation moves elements or takes a function of each, so products remain products.
+        It completes one if its terms are parts of one product, `distance` elements apart in memory; 0: they are not.
+        """
+        for product, sides in map(self._of, given if packet in SUMS and distance else ()):
+            if any(_crosses((distance, 2 * distance), side) for side in sides):
+                return f"{product} + {packet.__name__.strip('_')}"
+        return ""
+
+    def follow(
+        self,
+        func: Any,
+        given: Sequence[Tensor],
+        factors: Sequence[Tensor],
+        terms: Sequence[Tensor],
+        out: Tensor,
+        keeps: bool,
+    ) -> None:
+        """Note the sides of the output of an operation, of any shape, along which it is a product.
+
+        The operation is given tensors of any shapes; `factors` are those that it may multiply, and `terms` the activations that it
+        adds. `keeps`: it moves elements or takes a function of each, so products remain products.
         """
         packet, name, sides = func._overloadpacket, "", set[Side]()
-        multiplies = packet in MULTIPLIES
-        keeps = keeps or packet in SELECTS or (packet in SUMS and all(self._of(factor)[1] for factor in factors))
+        adds_products = all(self._of(term)[1] for term in terms)
+        multiplies = packet in MULTIPLIES and adds_products
+        keeps = keeps or packet in SELECTS or (packet in SUMS and adds_products)
         for dim in range(-out.dim(), 0) if multiplies or keeps else ():
-            kept = next(filter(None, (self._kept(factor, dim, out) for factor in factors)), "")
+            kept = next(filter(None, (self._kept(tensor, dim, out) for tensor in given)), "")
             both = multiplies and sum(_varies(factor, dim) for factor in factors) > 1
             if (kept or both) and _varies(out, dim):
                 name = packet.__name__.strip("_") if both else name or kept
@@ -97,8 +120,27 @@ class Contractions:
         return product if any(_crosses(_side(factor, one), side) for one in dims for side in sides) else ""
 
 
+def factors_of(packet: Any, given: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the tensors, of any shapes, that an operation may multiply element by element, out of those that it is given in order."""
+    return given[1:] if packet in ADDS_PRODUCT else given if packet in MULTIPLIES else ()
+
+
+def terms_of(packet: Any, given: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the tensors, of any shapes, that an operation adds, out of those that it is given in order."""
+    return given if packet in SUMS else given[:1] if packet in ADDS_PRODUCT else ()
+
+
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
+
+
+def arrangement(tensor: Tensor) -> tuple[tuple[int, int], ...]:
+    """Return the sides of a tensor of any shape, as pairs of place from the last and length, in their order in memory.
+
+    Sides of a single element are left out.
+    """
+    order = sorted(range(-tensor.dim(), 0), key=tensor.stride)
+    return tuple((dim, tensor.shape[dim]) for dim in order if tensor.shape[dim] > 1)
 
 
 def _varies(tensor: Tensor, dim: int) -> bool:

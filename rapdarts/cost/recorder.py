@@ -1,8 +1,9 @@
 """The recorder of a trace: it watches the operations of a forward pass, and numbers its activations.
 
 Results of operations on weights alone are constants: they are computed once, not for every image, so they count as weights,
-and their operations are not recorded. The same is true of tensors that are created from no input, such as masks and positions. Only
-the product of zeros and weights is recorded: it is the first step of a recurrent layer, from its initial state.
+and their operations are not recorded. The same is true of tensors that are created from no input, such as masks and positions. The
+exception is the first step of a recurrent layer of PyTorch: it has the same operations as the others, although its initial state is a
+constant.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from rapdarts.cost import products
-from rapdarts.cost.contractions import SUMS, Contractions
+from rapdarts.cost.contractions import SUMS, Contractions, arrangement, factors_of, terms_of
 from rapdarts.cost.fast_shapes import (
     NORMS,
     RELUS,
@@ -37,7 +38,7 @@ from rapdarts.cost.fast_shapes import (
 MOVES = {aten.cat, aten.stack, aten.constant_pad_nd, aten.clone, aten._to_copy, aten.copy_, aten._unsafe_view}
 MOVES |= {aten.pixel_shuffle, aten.pixel_unshuffle, aten.channel_shuffle, aten.native_channel_shuffle}
 """Operations that only move values; a good runtime writes the values directly to their final place."""
-ZEROS = {aten.zeros, aten.new_zeros, aten.zeros_like, aten.zero_}
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 LOOKUPS = {aten.embedding, aten.index, aten.index_select, aten.gather, aten.take}
 """Operations that read only the elements of their first tensor that they return."""
 BAGS = {aten._embedding_bag, aten._embedding_bag_forward_only}
@@ -114,7 +115,6 @@ class Recorder(FastShapes):
         self._origins: dict[int, View] = {}  # from the storage of a folded output to what it is a function of
         self._alive: list[Tensor] = []  # keeps storages alive, so that their addresses stay unique
         self._constants: dict[int, tuple[str, ...]] = {_storage(tensor): (name,) for name, tensor in weights.items()}
-        self._zeros: set[int] = set()  # storages that hold nothing but zeros
         self._contractions = Contractions()
         self._inputs = len(inputs)
         self._complex = any(tensor.is_complex() for tensor in weights.values())
@@ -177,17 +177,15 @@ class Recorder(FastShapes):
             self._record(func, args, kwargs or {}, given, result, written)
         else:
             self._keep(given, written)
-            change = self._zeros.update if func._overloadpacket in ZEROS else self._zeros.difference_update
-            if func._schema.is_mutable or func._overloadpacket in ZEROS:
-                change(map(_storage, written))
         return result
 
     def _are_constant(self, func: Any, given: Sequence[Tensor]) -> bool:
         """Return whether an operation on these tensors has the same result for every image; see the module's docstring."""
         if not all(map(self._is_constant, given)):
             return False
-        zeros = any(_storage(tensor) in self._zeros for tensor in given)
-        return not (zeros and products.has_formula(func._overloadpacket) and self._names(given))
+        recurrent = bool(self.stack) and isinstance(self.stack[-1][1], RECURRENT)
+        state = any(not self._names([tensor]) for tensor in given)  # made of no weights
+        return not (recurrent and state and products.has_formula(func._overloadpacket))
 
     def _is_constant(self, tensor: Tensor) -> bool:
         return _storage(tensor) in self._constants
@@ -226,6 +224,10 @@ class Recorder(FastShapes):
             self._alive.append(out)
         uncounted = packet.__name__ if products.lacks_formula(func, given) else ""
         uncounted = uncounted or self._contractions.name(func, args, given)
+        uncounted = uncounted or self._contractions.name_of_parts(packet, given, _distance(views))
+        factors = factors_of(packet, given)
+        factors = factors[:1] if self._are_one(factors) else factors
+        terms = [term for term in terms_of(packet, given) if not self._is_constant(term)]
         shared = _storage(out) in map(_storage, given)
         self._constants.pop(_storage(out), None)  # constants that an activation is written into
         moves = packet in MOVES or func.is_view or (shared and not func._schema.is_mutable)
@@ -247,10 +249,21 @@ class Recorder(FastShapes):
             parts_of(out),
         )
         if not shared or func._schema.is_mutable:
-            # A product of a tensor and a function of it, such as x * x or x * sigmoid(x), is a function of one tensor.
-            factors = given if constants or len(views) > 1 else given[:1]
-            self._contractions.follow(func, factors, out, keeps=op.free or packet in LOOKUPS)
+            self._contractions.follow(func, given, factors, terms, out, keeps=op.free or packet in LOOKUPS)
         self.ops.append(op)
+
+    def _are_one(self, factors: Sequence[Tensor]) -> bool:
+        """Return whether factors are functions of one tensor, as in `x * x` or `x * sigmoid(x)`.
+
+        Different arrangements of a tensor are not: `x[:, None] * x[:, :, None]` has the elements of a Gram matrix.
+        """
+        if any(map(self._is_constant, factors)):
+            return False
+        views = {self._view(factor) for factor in factors}
+        placed = {(_storage(factor), arrangement(factor)) for factor in factors}
+        shapes = {frozenset(sides) for _, sides in placed}
+        # A function may lay out its result anew, so the order of sides is compared within a storage only.
+        return len(views) == len(shapes) == 1 and len(placed) == len({storage for storage, _ in placed})
 
     def _product(self, packet: Any, args: Any, kwargs: Any, given: Sequence[Tensor], result: Any) -> tuple[int, str]:
         """Return the MACs of an operation, and its kind by its factors."""
@@ -293,6 +306,14 @@ def _storage(tensor: Tensor) -> int:
 def _place(tensor: Tensor) -> tuple[Any, ...]:
     """Return the place of a tensor in its storage."""
     return tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+
+
+def _distance(views: Iterable[View]) -> int:
+    """Return the distance in memory between two parts of one activation; 0 if the views are something else."""
+    parts = [(number, *part[:2]) for number, part in views if part is not None]
+    if len(parts) != 2 or parts[0][:2] != parts[1][:2]:
+        return 0
+    return abs(parts[0][2] - parts[1][2])
 
 
 def _limits(packet: Any, given: Sequence[Tensor], out: Tensor) -> dict[int, int]:

@@ -85,5 +85,7 @@ def _bits(data_type: int) -> int:
     import numpy
     import onnx
 
+    if data_type == onnx.TensorProto.STRING:
+        return 0
     eight = numpy.zeros(8, onnx.helper.tensor_dtype_to_np_dtype(data_type))
     return len(onnx.numpy_helper.from_array(eight).raw_data)

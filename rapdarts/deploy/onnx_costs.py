@@ -35,7 +35,7 @@ UNKNOWN = frozenset(
 """Standard operators that multiply, or that run other graphs, and that have no formula here."""
 
 NO_WEIGHTS: dict[str, tuple[int, ...]] = {
-    "Attention": (3,),
+    "Attention": (3, 4, 5),
     "BatchNormalization": (3, 4),
     "Clip": (1, 2),
     "DequantizeLinear": (1, 2),
@@ -51,7 +51,7 @@ NO_WEIGHTS: dict[str, tuple[int, ...]] = {
     "Resize": (1, 2, 3),
     "Upsample": (1,),
 }
-"""Inputs whose constants are not weights, by operator: statistics, scales, masks, initial states, and numbers such as bounds."""
+"""Inputs whose constants are not weights, by operator: statistics, scales, masks, states, and numbers such as bounds."""
 
 INTEGER_WEIGHTS = {
     "ConvInteger": (1,),
@@ -76,7 +76,8 @@ class OnnxCosts:
 
     `params` and `bytes` are those of the weights as the file stores them: a sparse weight has as many params as values in the
     file, and its bytes include their indices. `macs` are those of the dense weight. `scales` is the size of scales and zero points
-    in bytes. `not_counted` are the operators whose MACs are unknown, each with the names of its nodes.
+    in bytes. `not_counted` are the operators whose MACs are unknown, each with the names of its nodes; element-wise products that
+    other nodes add up, such as `Mul` and `ReduceSum`, are not among them.
     """
 
     macs: int = 0
@@ -296,13 +297,14 @@ def _recurrent(node: Any, shape: Sizes) -> int:
 
 
 def _attention(node: Any, shape: Sizes) -> int:
-    """Every head multiplies its queries by all keys, and its scores by all values; heads may share keys and values."""
+    """Every head multiplies its queries by all keys, those of the cache too, and its scores by all values; heads may share both."""
     query, key, value = (shape(name) for name in node.input[:3])
+    cached = shape(node.input[4])[2] if any(node.input[4:5]) else 0
     if len(query) == 4:
-        return math.prod(query[:3]) * key[2] * (query[3] + value[3])
+        return math.prod(query[:3]) * (cached + key[2]) * (query[3] + value[3])
     heads = _attributes(node)
     width = value[2] // heads["kv_num_heads"] * heads["q_num_heads"]
-    return query[0] * query[1] * key[1] * (query[2] + width)
+    return query[0] * query[1] * (cached + key[1]) * (query[2] + width)
 
 
 def _einsum(node: Any, shape: Sizes) -> int:

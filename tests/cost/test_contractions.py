@@ -64,6 +64,10 @@ def half_cleared(x: Tensor) -> Tensor:
     return x
 
 
+def halves(x: Tensor) -> Tensor:
+    return x[..., :16] + x[..., 16:]
+
+
 BETWEEN: dict[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
     "a quotient": ("div + mean", lambda net, x: (x / net.w).mean()),
     "moved, and a function of it": (
@@ -79,6 +83,14 @@ BETWEEN: dict[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
     "written": ("mul + sum", lambda net, x: torch.empty_like(x).copy_(x * net.w).sum(-1)),
     "in place": ("mul + cumsum", lambda net, x: x.clone().mul_(net.w).cumsum_(-1)),
     "partly overwritten": ("mul + sum", lambda net, x: half_cleared(x * net.w).sum(-1)),
+    "with a tensor's own rows": ("mul + mean", lambda net, x: (x[:, :, None] * x[:, None]).mean((3, 4))),
+    "with its own function": ("mul + sum", lambda net, x: (x.unsqueeze(2) * x.sigmoid().unsqueeze(1)).sum((3, 4))),
+    "transposed": ("mul + sum", lambda net, x: (x * x.mT).sum(-1)),
+    "added to zeros": ("addcmul + sum", lambda net, x: torch.addcmul(torch.zeros_like(x), x, net.w).sum(-1)),
+    "added to a product": ("addcdiv + sum", lambda net, x: (x * net.v).addcdiv_(x, net.w).sum(-1)),
+    "a constant is added": ("mul + mean", lambda net, x: (x * net.w + net.v).mean(-1)),
+    "its parts are added": ("mul + add", lambda net, x: halves(x * net.w)),
+    "its elements are added": ("mul + add", lambda net, x: sum((x * net.w).unbind(-1))),
     "on a diagonal": ("mul + sum", lambda net, x: (x * net.w).diagonal(0, 2, 3).sum(-1)),
 }
 """The name of a contraction, and a product with something done to it before it is added up."""
@@ -101,8 +113,16 @@ GATES = {
     "expanded": pooled(lambda net, x: x * x.mean((2, 3), keepdim=True).sigmoid().expand_as(x)),
     "scales of channels": pooled(lambda net, x: x * net.w, w=zeros(3, 1, 1)),
     "SiLU by hand": pooled(lambda net, x: x * x.sigmoid()),
+    "SiLU of a part, permuted": pooled(
+        lambda net, x: x[..., :16].permute(0, 1, 3, 2) * x[..., :16].permute(0, 1, 3, 2).sigmoid()
+    ),
+    "of an image and its only copy": Computes(lambda net, x: (x * x[0]).mean((2, 3))),
     "RMS norm by hand": Computes(lambda net, x: x * (x * x).mean(1, keepdim=True).rsqrt() * net.w, w=zeros(3, 1, 1)),
     "residual": pooled(lambda net, x: x + x * net.w, w=zeros(32, 32)),
+    "residual, in one operation": pooled(lambda net, x: torch.addcmul(x, x, net.w), w=zeros(32, 32)),
+    "squares are added": Computes(lambda net, x: torch.addcmul(net.w, x, x).mean(1), w=zeros(3, 1, 1)),
+    "parts with the same scale": Computes(lambda net, x: halves(x * net.w), w=zeros(3, 1, 1)),
+    "parts of an image": Computes(lambda net, x: halves(x)),
     "a number": pooled(lambda net, x: x * net.w, w=zeros(1)),
 }
 

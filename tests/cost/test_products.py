@@ -108,6 +108,19 @@ BY_HAND: dict[str, tuple[nn.Module, tuple[int, int, int], int]] = {
         IMAGE,
         32 * 12 * (32 + 4),
     ),
+    "LSTM, one step": (
+        Computes(lambda net, x: net.cell(x[0, 0])[0], cell=nn.LSTMCell(32, 4)),
+        IMAGE,
+        32 * 16 * (32 + 4),
+    ),
+    "RNN from a given state": (
+        Computes(
+            lambda net, x: net.layer(x[0], torch.ones(1, 32, 4, device=x.device))[0],
+            layer=nn.RNN(32, 4, bias=False),
+        ),
+        IMAGE,
+        3 * 32 * 4 * (32 + 4),
+    ),
     "weights alone": (
         Computes(lambda net, x: F.linear(x, net.a @ net.b @ net.c), a=zeros(8, 4), b=zeros(4, 4), c=zeros(4, 32)),
         IMAGE,
@@ -177,8 +190,9 @@ def test_a_table_made_of_nothing_is_a_constant() -> None:
         return x + net.table(torch.arange(32, device=x.device)) * mask
 
     table = nn.Embedding(32, 32)
-    places = Computes(lambda net, x: x + net.layer(torch.zeros(32, 4, device=x.device).add_(1)), layer=nn.Linear(4, 32))
-    assert macs(places, IMAGE) == 0
+    for make in (torch.zeros, torch.ones):
+        places = Computes(lambda net, x, make=make: x + net.layer(make(32, 4, device=x.device)), layer=nn.Linear(4, 32))
+        assert macs(places, IMAGE) == 0
     stored = Computes(lambda net, x: x + net.table.weight, table=table)
     assert count(Computes(masked, table=table), IMAGE) == count(stored, IMAGE)
 

@@ -65,6 +65,13 @@ STORED: dict[str, tuple[list[Any], list[Any], int, int, int]] = {
         1 + 5,  # the factor is a number of the program
         24,
     ),
+    "text": (
+        [node("Constant", "", "t", value_string="a"), node("Constant", "", "u", value_strings=["a", "b"]), *PRODUCT],
+        [constant("w", 5, 9), onnx.helper.make_tensor("names", onnx.TensorProto.STRING, [2], [b"cat", b"dog"])],
+        24 * 45,
+        45,
+        180,
+    ),
     "integers in nodes": (
         [
             node("Constant", "", "one", value_int=1),

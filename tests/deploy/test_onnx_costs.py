@@ -129,6 +129,24 @@ BY_HAND: dict[str, tuple[list[Any], list[Any], tuple[int, ...], int, int]] = {
         2 * 15 * 8,
     ),
     "Attention": ([node("Attention", "x x x")], [], (1, 2, 7, 3), 2 * 7 * 7 * (3 + 3), 0),
+    "Attention with a cache": (
+        [onnx.helper.make_node("Attention", ["x", "x", "x", "", "k", "v"], ["y", "k1", "v1"])],
+        [constant("k", 1, 2, 5, 3), constant("v", 1, 2, 5, 3)],
+        (1, 2, 7, 3),
+        2 * 7 * (5 + 7) * (3 + 3),
+        0,
+    ),
+    "Attention of three axes with a cache": (
+        [
+            onnx.helper.make_node(
+                "Attention", ["x", "x", "x", "", "k", "v"], ["y", "k1", "v1"], q_num_heads=2, kv_num_heads=2
+            )
+        ],
+        [constant("k", 1, 2, 5, 3), constant("v", 1, 2, 5, 3)],
+        (1, 7, 6),
+        7 * (5 + 7) * (6 + 6),
+        0,
+    ),
 }  # fmt: skip
 
 
