@@ -89,10 +89,15 @@ class Genotype:
     def to_darts(self) -> str:
         """Return the cells as one line `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)`.
 
-        If any node does not have exactly two edges, triples replace the pairs, as in FairDARTS: `('sep_conv_3x3', 2, 0)`.
+        If any node does not have exactly two edges, or the output lacks the last node, triples replace the pairs, as in
+        FairDARTS: `('sep_conv_3x3', 2, 0)`.
         Raises InputError if the normal or the reduction cell is missing or does not have two inputs.
         """
-        pairs = all(len(node) == 2 for cell in self.cells.values() for node in cell.nodes)
+        pairs = all(
+            len(node) == 2 and cell.inputs + len(cell.nodes) - 1 in cell.concat
+            for cell in self.cells.values()
+            for node in cell.nodes
+        )
         parts = []
         for kind in KINDS:
             cell = self.cells.get(kind)

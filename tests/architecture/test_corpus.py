@@ -148,7 +148,11 @@ REFUSED = {
     ),
     "an odd number of pairs": (
         call(G).replace("('sep_conv_3x3', 0), ", "", 1),
-        "normal has 7 pairs; a flat list has two for every node; put the pairs of each node in a list",
+        "normal has 7 pairs; a flat list has two for every node, up to the last in concat, 5; put the pairs of each node in a list",
+    ),
+    "three pairs for each node": (
+        call(G).replace(str(G.flat("normal")), str([edge for node in G.nodes("normal") for edge in (*node, node[0])])),
+        "normal has 12 pairs; a flat list has two for every node, up to the last in concat, 5; put the pairs of each node in a list",
     ),
     "an edge to itself": (
         FORMS["node_first"](G).replace("('skip_connect', 3, 0)", "('skip_connect', 3, 3)"),
