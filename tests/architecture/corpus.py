@@ -248,7 +248,7 @@ def log(cells: Cells) -> str:
 
 def console(cells: Cells) -> str:
     """Output of a program without time stamps."""
-    return f"Epoch 1/2 ...\ngenotype = {call(REPEATED)}\n  1%|# | 3/391 [00:01, loss=2.3]\ngenotype = {call(cells)}\nbest: 61.2 %\n"
+    return f"Epoch 1/2 ...\ngenotype = {call(REPEATED)}\nEpoch 2/2: 1%|# | 3/391 [00:01, loss=2.3]\ngenotype = {call(cells)}\nbest: 61.2 %\n"
 
 
 def markdown(cells: Cells) -> str:
@@ -380,9 +380,16 @@ TEXTS |= {
     "a log without labels": ("".join(f"0{n}:00 {call(one)}\n" for n, one in enumerate((REPEATED, LIGHT, G))), "", G),
     "a log, line 3": (log(G), "3", REPEATED),
     "a console, line 4": (console(G), "4", G),
+    "a console with a count": (f"Epoch: [1] begins\n{call(LIGHT)}\nEpoch: [2] begins\n{call(G)}\n", "", G),
+    "sections that agree": (2 * f"## Result\n\nThe best:\ngenotype = {call(G)}\n", "", G),
+    "sections, line 7": (f"## One\n\nThe best:\ngenotype = {call(LIGHT)}\n## Two\n\ngenotype = {call(G)}\n", "7", G),
     "branches, line 4": (f"if small:\n    CELL = {call(LIGHT)}\nelse:\n    CELL = {call(G)}\n", "4", G),
     "a name that is assigned again": (f"CELL = {call(LIGHT)}\nCELL = {call(G)}\n", "", G),
     "a page with a table": (f"| a | b |\n|---|---|\n| ~1 | 2 |\n\n{call(G)}\n", "", G),
+    "a page with a name that is used, but not changed": (
+        f"{markdown(G)}OURS has two skips.\nnet = Net(OURS.normal)\n    OURS\n", "", G),
+    "a text in Python 2": (f"CELL = {call(G)}\nprint 'x'\n", "", G),
+    "a text in Python 2, the other": (f"CELL = {call(G)}\nCELL.normal[0] = ('none', 0)\nSMALL = {call(LIGHT)}\nprint 'x'\n", "SMALL", LIGHT),
     "a page of two": (markdown(G) + markdown(LIGHT).replace("OURS", "SMALL"), "SMALL", LIGHT),
 }
 

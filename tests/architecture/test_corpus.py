@@ -198,7 +198,7 @@ REFUSED = {
     ),
     "a console that was cut off": (
         console(G)[: console(G).rindex("reduce=")],
-        "holds no genotype: line 4: Genotype( was never closed; supported formats are",
+        "line 4 of the log: Genotype( was never closed; select another by its line, as in FILE:2.",
     ),
     "arrays": ("[[0.1, 0.2], [0.3, 0.4]]", "holds no genotype; supported formats are rapdarts JSON, Genotype(...) of the DARTS family"),
     "alphas": ('{"format": "rapdarts-alphas", "version": 1, "cells": {}}', "holds no genotype, but rapdarts-alphas; supported formats are"),
@@ -214,6 +214,22 @@ REFUSED = {
     "one genotype that is changed": (
         f"CELL = {call(G)}\nCELL.normal[0] = ('none', 0)\n",
         "found \"CELL.normal[0] = ('none', 0)\"; line 2 may change this value; print the genotype and pass the output, or select another.",
+    ),
+    "a changed genotype in Python 2": (
+        f"CELL = {call(G)}\nCELL.normal[0] = ('none', 0)\nprint 'x'\n",
+        "found \"CELL.normal[0] = ('none', 0)\"; line 2 may change this value; print the genotype and pass the output, or select another.",
+    ),
+    "a changed genotype in a long text": (
+        f"# {'a' * 300_000}\nCELL = {call(G)}\nCELL.reduce.pop()\n",
+        "found 'CELL.reduce.pop()'; line 3 may change this value; print the genotype and pass the output, or select another.",
+    ),
+    "a page with one name for two": (
+        f"## One\n\nThe best:\ngenotype = {call(G)}\n## Two\n\ngenotype = {call(LIGHT)}\n",
+        "holds 2 genotypes: genotype (line 4), genotype (line 7); select one of them, as in FILE:4.",
+    ),
+    "a text in Python 2 that assigns a name twice": (
+        f"CELL = {call(G)}\nprint 'x'\nCELL = {call(LIGHT)}\n",
+        "holds 2 genotypes: CELL (line 1), CELL (line 3); select one of them, as in FILE:1.",
     ),
     "records with one label": (
         records(G, LIGHT, name=["best", "best"]),
