@@ -39,6 +39,7 @@ from tests.architecture.corpus import (
     console,
     file_of_many,
     log,
+    notebook,
     records,
 )
 
@@ -230,6 +231,19 @@ REFUSED = {
     "a text in Python 2 that assigns a name twice": (
         f"CELL = {call(G)}\nprint 'x'\nCELL = {call(LIGHT)}\n",
         "holds 2 genotypes: CELL (line 1), CELL (line 3); select one of them, as in FILE:1.",
+    ),
+    "a changed genotype in a notebook": (
+        notebook(f"CELL = {call(G)}\n", "CELL.normal[0] = ('none', 0)\n"),
+        "found \"CELL.normal[0] = ('none', 0)\"; line 3 may change this value; print the genotype and pass the output, or select another.",
+    ),
+    "a notebook without a genotype": (notebook("import torch\n"), "holds no genotype; supported formats are"),
+    "a set of edges": (
+        call(G).replace(str(G.flat("reduce")), "{('skip_connect', 0), ('skip_connect', 1)}"),
+        "found \"{('skip_connect', 0), ('skip_connect', 1)}\"; only lists of pairs",
+    ),
+    "a copy that is changed": (
+        f"CELL = {call(G)}\nNEW = copy.deepcopy(CELL)\nNEW.normal[0] = ('none', 0)\n",
+        "line 3 may change this value; print the genotype and pass the output, or select another.",
     ),
     "records with one label": (
         records(G, LIGHT, name=["best", "best"]),

@@ -11,6 +11,7 @@ from typing import Any
 
 from rapdarts.architecture.dialects.forms import is_genotype, is_other, is_ours
 from rapdarts.architecture.dialects.nasbench import is_bars
+from rapdarts.architecture.dialects.notebooks import code_of
 from rapdarts.architecture.dialects.python_values import WAY_OUT, python_values
 from rapdarts.architecture.dialects.scanning import (
     BARS,
@@ -69,6 +70,8 @@ def find(text: str, where: str, member: str = "") -> Located:
     Of several genotypes that are assigned to one name, and of those in a log, the last counts. Raises NoGenotype if there is none, and
     InputError, with the names and lines of all, if there are several.
     """
+    if len(text) <= MAX_PARSED and (code := code_of(text)) is not None:
+        text, where = code, f"the code in {where}"
     text = text.rstrip()
     values, fault = _values(text, where)
     if values and is_other(values[0].value):
