@@ -48,7 +48,7 @@ class Genotype:
 
     def __repr__(self) -> str:
         """Return the genotype as readable lines: space and skeleton, the sum that each node computes, and the costs."""
-        lines = [f"Genotype of the space {_printable(self.space)}"]
+        lines = [f"Genotype of the space {_printable(self.space)}{f', {self.place}' if self.place else ''}"]
         if self.skeleton is not None:
             image = "x".join(map(str, self.skeleton.image))
             size = f"{self.skeleton.layers} layers, {self.skeleton.channels} channels, {self.skeleton.stem} stem"
@@ -67,6 +67,12 @@ class Genotype:
         with suppress(InputError):
             return draw(self)
         return None
+
+    @property
+    def place(self) -> str:
+        """Place of the genotype in the log that it was read from, as in `line 812, the last of 50 genotypes`; empty for any other."""
+        place = self.provenance.get("log")
+        return _printable(place) if isinstance(place, str) else ""
 
     @property
     def widths(self) -> dict[str, int]:

@@ -398,9 +398,16 @@ TEXTS |= {
     "a name that is assigned again": (f"CELL = {call(LIGHT)}\nCELL = {call(G)}\n", "", G),
     "a page with a table": (f"| a | b |\n|---|---|\n| ~1 | 2 |\n\n{call(G)}\n", "", G),
     "a page with a name that is used, but not changed": (
-        f"{markdown(G)}OURS has two skips.\nnet = Net(OURS.normal)\n    OURS\n", "", G),
+        f"{markdown(G)}OURS has two skips.\nnet = Net(OURS.normal)\n    OURS\n",
+        "",
+        G,
+    ),
     "a text in Python 2": (f"CELL = {call(G)}\nprint 'x'\n", "", G),
-    "a text in Python 2, the other": (f"CELL = {call(G)}\nCELL.normal[0] = ('none', 0)\nSMALL = {call(LIGHT)}\nprint 'x'\n", "SMALL", LIGHT),
+    "a text in Python 2, the other": (
+        f"CELL = {call(G)}\nCELL.normal[0] = ('none', 0)\nSMALL = {call(LIGHT)}\nprint 'x'\n",
+        "SMALL",
+        LIGHT,
+    ),
     "a page of two": (markdown(G) + markdown(LIGHT).replace("OURS", "SMALL"), "SMALL", LIGHT),
 }
 

@@ -15,7 +15,9 @@ def code_of(text: str) -> str | None:
     with suppress(Fault):
         notebook = strict_loads(text)
         if isinstance(notebook, dict) and isinstance(cells := notebook.get("cells"), list):
-            return "\n".join(_source(cell) for cell in cells if isinstance(cell, dict) and cell.get("cell_type") == "code")
+            return "\n".join(
+                _source(cell) for cell in cells if isinstance(cell, dict) and cell.get("cell_type") == "code"
+            )
     return None
 
 

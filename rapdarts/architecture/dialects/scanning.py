@@ -24,7 +24,8 @@ STAMPED, HEAD = 48, 400
 """Number of characters at the beginning of a line in which a time stamp is looked for, and before a genotype, its label."""
 
 EPOCH = re.compile(
-    r"(?:[\"']step[\"']\s{0,8}:|\b(?:epoch|iter|iteration|generation)\b[\"']?\s{0,8}[:=]?)\s{0,8}\[?(\d{1,18})\b", re.IGNORECASE
+    r"(?:[\"']step[\"']\s{0,8}:|\b(?:epoch|iter|iteration|generation)\b[\"']?\s{0,8}[:=]?)\s{0,8}\[?(\d{1,18})\b",
+    re.IGNORECASE,
 )
 """Pattern for the count before a genotype in a log without time stamps."""
 
@@ -90,7 +91,8 @@ def changes_of(names: Collection[str], text: str) -> dict[str, re.Match[str]]:
         return {}
     name = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     changing = re.compile(
-        rf"^[ \t>\"']{{0,80}}(?:({name})[ \t]{{0,8}}[.\[][^\n=(]{{0,200}}[=(]|del ({name})\b)[^\n]{{0,80}}", re.MULTILINE
+        rf"^[ \t>\"']{{0,80}}(?:({name})[ \t]{{0,8}}[.\[][^\n=(]{{0,200}}[=(]|del ({name})\b)[^\n]{{0,80}}",
+        re.MULTILINE,
     )
     return {found[1] or found[2]: found for found in changing.finditer(text)}
 
