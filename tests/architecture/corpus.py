@@ -248,7 +248,7 @@ def log(cells: Cells) -> str:
 
 def console(cells: Cells) -> str:
     """Output of a program without time stamps."""
-    return f"Epoch 1/2 ...\ngenotype = {call(REPEATED)}\nEpoch 2/2: 1%|# | 3/391 [00:01, loss=2.3]\ngenotype = {call(cells)}\nbest: 61.2 %\n"
+    return f"Epoch 1/2 ...\ngenotype = {call(REPEATED)}\nEpoch 2/2: 1%|# | 3/391 [00:01, loss=2.3]\ngenotype = {call(cells)}\nbest: 61 %\n"
 
 
 def markdown(cells: Cells) -> str:

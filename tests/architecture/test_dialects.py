@@ -163,6 +163,14 @@ def test_edges_from_a_node_without_edges_are_left_out() -> None:
     assert parse_genotype(written, "file") == genotype
 
 
+def test_a_cell_whose_last_node_is_unused_is_written_as_triples() -> None:
+    """A flat list of pairs for it would be refused: it may have another number of pairs for each node."""
+    nodes = ((("skip_connect", 0), ("skip_connect", 1)), (("sep_conv_3x3", 0), ("sep_conv_3x3", 2)))
+    genotype = Genotype("darts", dict.fromkeys(("normal", "reduce"), Cell(2, nodes, (2,))))
+    assert "('sep_conv_3x3', 3, 2)], normal_concat=range(2, 3)" in genotype.to_darts()
+    assert parse_genotype(genotype.to_darts(), "file") == genotype
+
+
 def test_edges_keep_their_order_in_the_file() -> None:
     turned = older_nni(PDARTS, by_name=True)
     turned["normal_n2_switch"].reverse()
