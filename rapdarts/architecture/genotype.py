@@ -48,7 +48,7 @@ class Genotype:
 
     def __repr__(self) -> str:
         """Return the genotype as readable lines: space and skeleton, the sum that each node computes, and the costs."""
-        lines = [f"Genotype of the space {_printable(self.space)}"]
+        lines = [f"Genotype of the space {_printable(self.space)}{f', {self.place}' if self.place else ''}"]
         if self.skeleton is not None:
             image = "x".join(map(str, self.skeleton.image))
             size = f"{self.skeleton.layers} layers, {self.skeleton.channels} channels, {self.skeleton.stem} stem"
@@ -67,6 +67,12 @@ class Genotype:
         with suppress(InputError):
             return draw(self)
         return None
+
+    @property
+    def place(self) -> str:
+        """Place of the genotype in the log that it was read from, as in `line 812, the last of 50 genotypes`; empty for any other."""
+        place = self.provenance.get("log")
+        return _printable(place) if isinstance(place, str) else ""
 
     @property
     def widths(self) -> dict[str, int]:
@@ -89,10 +95,15 @@ class Genotype:
     def to_darts(self) -> str:
         """Return the cells as one line `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), ...)`.
 
-        If any node does not have exactly two edges, triples replace the pairs, as in FairDARTS: `('sep_conv_3x3', 2, 0)`.
+        If any node does not have exactly two edges, or the output lacks the last node, triples replace the pairs, as in
+        FairDARTS: `('sep_conv_3x3', 2, 0)`.
         Raises InputError if the normal or the reduction cell is missing or does not have two inputs.
         """
-        pairs = all(len(node) == 2 for cell in self.cells.values() for node in cell.nodes)
+        pairs = all(
+            len(node) == 2 and cell.inputs + len(cell.nodes) - 1 in cell.concat
+            for cell in self.cells.values()
+            for node in cell.nodes
+        )
         parts = []
         for kind in KINDS:
             cell = self.cells.get(kind)

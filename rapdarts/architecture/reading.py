@@ -53,8 +53,7 @@ def parse_genotype(text: str, where: str, space: str = "darts", member: str = ""
     `where` names the text in messages. `space` is the genotype's space if the text names none, and `member` the name or the
     line of one of several genotypes. Raises InputError.
     """
-    if text.startswith("\ufeff"):
-        raise InputError(f"{where} begins with a byte order mark; save it as UTF-8 without one.")
+    text = text.removeprefix("\ufeff")  # a byte order mark, which some editors on Windows write
     if not text.strip():
         raise InputError(f"{where} is empty; it must contain a genotype.")
     if "\0" in text:

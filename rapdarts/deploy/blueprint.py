@@ -138,7 +138,8 @@ class DerivedBlueprint(Blueprint):
             if self.instead_of
             else ""
         )
-        lines = [f"building {cells(self.skeleton)}{why}; to change the skeleton, set skeleton.KEY=..."]
+        place = [f"the genotype is that of {self.genotype.place}"] if self.genotype.place else []
+        lines = [*place, f"building {cells(self.skeleton)}{why}; to change the skeleton, set skeleton.KEY=..."]
         if self.facts(recipe) == {"auxiliary_pool": "adaptive 2x2"}:
             lines.append(
                 "the auxiliary head uses adaptive pooling: its 5x5 pool does not fit feature maps of this size"

@@ -176,7 +176,8 @@ def network_of(
             size = image or blueprint.image, options.classes or blueprint.classes
             return ReferenceBlueprint(blueprint.reference, *size, name=found.name), OF_ALL | {"classes"}
     genotype = found.the_genotype(space)
-    return genotype_at(genotype, space, options, found.name, found.where), OF_ALL | OF_SKELETON
+    name = f"{found.name} ({genotype.place})" if genotype.place else found.name
+    return genotype_at(genotype, space, options, name, found.where), OF_ALL | OF_SKELETON
 
 
 def _own(network: Blueprint | UserNetwork, space: Space) -> dict[str, Counter]:

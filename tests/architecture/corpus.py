@@ -248,7 +248,7 @@ def log(cells: Cells) -> str:
 
 def console(cells: Cells) -> str:
     """Output of a program without time stamps."""
-    return f"Epoch 1/2 ...\ngenotype = {call(REPEATED)}\n  1%|# | 3/391 [00:01, loss=2.3]\ngenotype = {call(cells)}\nbest: 61.2 %\n"
+    return f"Epoch 1/2 ...\ngenotype = {call(REPEATED)}\nEpoch 2/2: 1%|# | 3/391 [00:01, loss=2.3]\ngenotype = {call(cells)}\nbest: 61 %\n"
 
 
 def markdown(cells: Cells) -> str:
@@ -322,12 +322,23 @@ def ours(cells: Cells) -> str:
     return json.dumps({"format": "rapdarts-genotype", "version": 1, "space": "darts", "cells": trees})
 
 
+def notebook(*sources: str) -> str:
+    """A Jupyter notebook with a cell of text and cells of code, whose source is a list of lines or one text."""
+    code = [{"cell_type": "code", "source": source.splitlines(keepends=True), "outputs": []} for source in sources]
+    code[-1:] = [{**one, "source": sources[-1]} for one in code[-1:]]
+    return json.dumps({"cells": [{"cell_type": "markdown", "source": ["# Result\n"]}, *code], "nbformat": 4}, indent=1)
+
+
+def notebook_of_one(cells: Cells) -> str:
+    return notebook("import torch\n", of_lists(cells))
+
+
 FORMS: dict[str, Callable[[Cells], str]] = {
     form.__name__: form
     for form in (
         call, of_lists, nested_lists, nested_tuples_with_weights, positional, of_a_module, ordered, as_json, as_json_list,
         in_json_text, in_json_lines, as_yaml, as_yaml_objects, in_yaml_text, in_quotes, node_first, input_first, turned, log,
-        console, markdown, nni, older_nni, config_json, config_object, compact, compact_json, ours,
+        console, markdown, notebook_of_one, nni, older_nni, config_json, config_object, compact, compact_json, ours,
     )
 }  # fmt: skip
 WITHOUT_NONE = {"older_nni", "config_json", "config_object", "compact", "compact_json"}
@@ -380,9 +391,23 @@ TEXTS |= {
     "a log without labels": ("".join(f"0{n}:00 {call(one)}\n" for n, one in enumerate((REPEATED, LIGHT, G))), "", G),
     "a log, line 3": (log(G), "3", REPEATED),
     "a console, line 4": (console(G), "4", G),
+    "a console with a count": (f"Epoch: [1] begins\n{call(LIGHT)}\nEpoch: [2] begins\n{call(G)}\n", "", G),
+    "sections that agree": (2 * f"## Result\n\nThe best:\ngenotype = {call(G)}\n", "", G),
+    "sections, line 7": (f"## One\n\nThe best:\ngenotype = {call(LIGHT)}\n## Two\n\ngenotype = {call(G)}\n", "7", G),
     "branches, line 4": (f"if small:\n    CELL = {call(LIGHT)}\nelse:\n    CELL = {call(G)}\n", "4", G),
     "a name that is assigned again": (f"CELL = {call(LIGHT)}\nCELL = {call(G)}\n", "", G),
     "a page with a table": (f"| a | b |\n|---|---|\n| ~1 | 2 |\n\n{call(G)}\n", "", G),
+    "a page with a name that is used, but not changed": (
+        f"{markdown(G)}OURS has two skips.\nnet = Net(OURS.normal)\n    OURS\n",
+        "",
+        G,
+    ),
+    "a text in Python 2": (f"CELL = {call(G)}\nprint 'x'\n", "", G),
+    "a text in Python 2, the other": (
+        f"CELL = {call(G)}\nCELL.normal[0] = ('none', 0)\nSMALL = {call(LIGHT)}\nprint 'x'\n",
+        "SMALL",
+        LIGHT,
+    ),
     "a page of two": (markdown(G) + markdown(LIGHT).replace("OURS", "SMALL"), "SMALL", LIGHT),
 }
 
@@ -418,6 +443,14 @@ TEXTS |= {
     "statements that change nothing": (f"{LATER}{HARMLESS}", "OURS", G),
     "a genotype with two fields replaced": (
         f"{LATER}NEW = OURS._replace(normal={LIGHT.flat('normal')}, reduce=SMALL.reduce)\n", "NEW", LIGHT),
+    "a set of outputs": (call(G).replace("range(2, 6)", "{5, 2, 3, 4}", 1).replace("range(2, 6)", "set([5, 4, 3, 2])"), "", G),
+    "a deep copy": (f"{LATER}NEW = copy.deepcopy(OURS)\n", "NEW", G),
+    "a shallow copy": (f"from copy import copy\n{LATER}NEW = copy(SMALL)\n", "NEW", LIGHT),
+    "a text with a byte order mark": (f"\ufeff{call(G)}\n", "", G),
+    "JSON with a byte order mark": (f"\ufeff{as_json(G)}", "", G),
+    "our JSON with a byte order mark": (f"\ufeff{ours(G)}", "", G),
+    "a notebook of two": (notebook("%matplotlib inline\n", f"CELL = {call(G)}\nSMALL = {call(LIGHT)}\n"), "SMALL", LIGHT),
+    "a notebook, line 2": (notebook(f"import torch\nCELL = {nested_lists(G)}\n", f"SMALL = {call(LIGHT)}\n"), "2", G),
     "a genotype of which another was made": (f"{LATER}NEW = OURS._replace(normal={LIGHT.flat('normal')})\n", "OURS", G),
     "a sum of lists": (LATER.replace(str(G.flat("normal")), HALVES), "OURS", G),
     "a table with an item of its own": (f"zoo = {{'a': {call(G)}}}\nzoo['b'] = {call(LIGHT)}\n", "zoo.b", LIGHT),

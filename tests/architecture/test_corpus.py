@@ -39,6 +39,7 @@ from tests.architecture.corpus import (
     console,
     file_of_many,
     log,
+    notebook,
     records,
 )
 
@@ -148,7 +149,11 @@ REFUSED = {
     ),
     "an odd number of pairs": (
         call(G).replace("('sep_conv_3x3', 0), ", "", 1),
-        "normal has 7 pairs; a flat list has two for every node; put the pairs of each node in a list",
+        "normal has 7 pairs; a flat list has two for every node, up to the last in concat, 5; put the pairs of each node in a list",
+    ),
+    "three pairs for each node": (
+        call(G).replace(str(G.flat("normal")), str([edge for node in G.nodes("normal") for edge in (*node, node[0])])),
+        "normal has 12 pairs; a flat list has two for every node, up to the last in concat, 5; put the pairs of each node in a list",
     ),
     "an edge to itself": (
         FORMS["node_first"](G).replace("('skip_connect', 3, 0)", "('skip_connect', 3, 3)"),
@@ -194,7 +199,7 @@ REFUSED = {
     ),
     "a console that was cut off": (
         console(G)[: console(G).rindex("reduce=")],
-        "holds no genotype: line 4: Genotype( was never closed; supported formats are",
+        "line 4 of the log: Genotype( was never closed; select another by its line, as in FILE:2.",
     ),
     "arrays": ("[[0.1, 0.2], [0.3, 0.4]]", "holds no genotype; supported formats are rapdarts JSON, Genotype(...) of the DARTS family"),
     "alphas": ('{"format": "rapdarts-alphas", "version": 1, "cells": {}}', "holds no genotype, but rapdarts-alphas; supported formats are"),
@@ -210,6 +215,35 @@ REFUSED = {
     "one genotype that is changed": (
         f"CELL = {call(G)}\nCELL.normal[0] = ('none', 0)\n",
         "found \"CELL.normal[0] = ('none', 0)\"; line 2 may change this value; print the genotype and pass the output, or select another.",
+    ),
+    "a changed genotype in Python 2": (
+        f"CELL = {call(G)}\nCELL.normal[0] = ('none', 0)\nprint 'x'\n",
+        "found \"CELL.normal[0] = ('none', 0)\"; line 2 may change this value; print the genotype and pass the output, or select another.",
+    ),
+    "a changed genotype in a long text": (
+        f"# {'a' * 300_000}\nCELL = {call(G)}\nCELL.reduce.pop()\n",
+        "found 'CELL.reduce.pop()'; line 3 may change this value; print the genotype and pass the output, or select another.",
+    ),
+    "a page with one name for two": (
+        f"## One\n\nThe best:\ngenotype = {call(G)}\n## Two\n\ngenotype = {call(LIGHT)}\n",
+        "holds 2 genotypes: genotype (line 4), genotype (line 7); select one of them, as in FILE:4.",
+    ),
+    "a text in Python 2 that assigns a name twice": (
+        f"CELL = {call(G)}\nprint 'x'\nCELL = {call(LIGHT)}\n",
+        "holds 2 genotypes: CELL (line 1), CELL (line 3); select one of them, as in FILE:1.",
+    ),
+    "a changed genotype in a notebook": (
+        notebook(f"CELL = {call(G)}\n", "CELL.normal[0] = ('none', 0)\n"),
+        "found \"CELL.normal[0] = ('none', 0)\"; line 3 may change this value; print the genotype and pass the output, or select another.",
+    ),
+    "a notebook without a genotype": (notebook("import torch\n"), "holds no genotype; supported formats are"),
+    "a set of edges": (
+        call(G).replace(str(G.flat("reduce")), "{('skip_connect', 0), ('skip_connect', 1)}"),
+        "found \"{('skip_connect', 0), ('skip_connect', 1)}\"; only lists of pairs",
+    ),
+    "a copy that is changed": (
+        f"CELL = {call(G)}\nNEW = copy.deepcopy(CELL)\nNEW.normal[0] = ('none', 0)\n",
+        "line 3 may change this value; print the genotype and pass the output, or select another.",
     ),
     "records with one label": (
         records(G, LIGHT, name=["best", "best"]),

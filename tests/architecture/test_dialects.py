@@ -19,6 +19,9 @@ from rapdarts.architecture.genotype import Genotype, random_genotype, validate
 from rapdarts.architecture.literature import LITERATURE
 from rapdarts.architecture.reading import parse_genotype, read_genotype
 from rapdarts.cli.main import main
+from rapdarts.config.command_options import CountConfig
+from rapdarts.config.experiment import RetrainConfig
+from rapdarts.deploy.network_costs import genotype_at
 from rapdarts.errors import InputError
 from search_spaces.darts import SPACE
 from tests.genotypes import assert_refused_in_one_sentence
@@ -160,6 +163,14 @@ def test_edges_from_a_node_without_edges_are_left_out() -> None:
     assert parse_genotype(written, "file") == genotype
 
 
+def test_a_cell_whose_last_node_is_unused_is_written_as_triples() -> None:
+    """A flat list of pairs for it would be refused: it may have another number of pairs for each node."""
+    nodes = ((("skip_connect", 0), ("skip_connect", 1)), (("sep_conv_3x3", 0), ("sep_conv_3x3", 2)))
+    genotype = Genotype("darts", dict.fromkeys(("normal", "reduce"), Cell(2, nodes, (2,))))
+    assert "('sep_conv_3x3', 3, 2)], normal_concat=range(2, 3)" in genotype.to_darts()
+    assert parse_genotype(genotype.to_darts(), "file") == genotype
+
+
 def test_edges_keep_their_order_in_the_file() -> None:
     turned = older_nni(PDARTS, by_name=True)
     turned["normal_n2_switch"].reverse()
@@ -181,12 +192,19 @@ def log_of(genotypes: list[Genotype], called: str = "genotype = ", stamp: str = 
 
 
 @pytest.mark.parametrize("stamp", ["05/17 09:12:01 PM", "2019-05-17 21:12:01,123", "[2019-05-17 21:12:01] INFO -"])
-def test_the_last_epoch_of_a_log_is_used(stamp: str, tmp_path: Path) -> None:
+def test_the_last_epoch_of_a_log_is_used(stamp: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "log.txt"
     path.write_text(log_of([DARTS_V2, DARTS_V2, PDARTS], stamp=stamp))
     found = read_genotype(path)
     assert found.cells == PDARTS.cells
     assert found.provenance == {"log": "line 10, the last of 3 genotypes"}
+    assert repr(found).startswith("Genotype of the space darts, line 10, the last of 3 genotypes\n")
+    assert main(["cost", str(path), "rows=none"]) == 0
+    assert capsys.readouterr().out.startswith(f"{path} (line 10, the last of 3 genotypes): 20 cells x 36 channels, ")
+    assert genotype_at(found, None, CountConfig()).remarks(RetrainConfig())[:2] == [
+        "the genotype is that of line 10, the last of 3 genotypes",
+        "building 20 cells x 36 channels with the cifar stem; to change the skeleton, set skeleton.KEY=...",
+    ]
     one = log_of([PDARTS], stamp=stamp).splitlines()[3]
     assert parse_genotype(one, "line").cells == PDARTS.cells
 

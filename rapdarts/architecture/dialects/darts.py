@@ -102,10 +102,12 @@ def _cell(edges: Any, concat: Any, kind: str, where: str) -> dict[str, Any]:
         return _of_triples(edges, numbers, kind, where)
     if edges and all(isinstance(node, list) and all(isinstance(edge, list) for edge in node) for node in edges):
         return tree_of([[_pair(edge) for edge in node] for node in edges], numbers)
-    if len(edges) % 2:
+    last = max(filter(is_whole, numbers), default=0)  # the last node of a cell is in its output: no other node reads it
+    if len(edges) % 2 or INPUTS + len(edges) // 2 - 1 > last > 0:
         pairs = plural(len(edges), "pair")
         raise InputError(
-            f"{where}: {kind} has {pairs}; a flat list has two for every node; put the pairs of each node in a list."
+            f"{where}: {kind} has {pairs}; a flat list has two for every node, up to the last in concat, {last}; put the pairs of each"
+            " node in a list."
         )
     nodes = [[_pair(edge) for edge in edges[first : first + 2]] for first in range(0, len(edges), 2)]
     return tree_of(nodes, numbers)

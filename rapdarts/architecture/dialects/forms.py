@@ -8,6 +8,7 @@ from typing import Any
 from rapdarts.architecture.dialects import darts, nasbench, nni
 from rapdarts.architecture.dialects.trees import ParsedCells
 from rapdarts.architecture.dialects.values import Call
+from rapdarts.architecture.space import KINDS
 from rapdarts.errors import InputError
 from rapdarts.files.json import is_whole
 
@@ -19,7 +20,9 @@ def is_ours(value: Any) -> bool:
     """Return whether a value is an object of our own JSON, perhaps an invalid one."""
     if not isinstance(value, dict):
         return False
-    return value.get("format") == FORMAT or ("cells" in value and not is_other(value))
+    cells = value.get("cells")
+    by_kind = isinstance(cells, dict) and not cells.keys().isdisjoint(KINDS)
+    return value.get("format") == FORMAT or (by_kind and not is_other(value))
 
 
 def is_other(value: Any) -> bool:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rapdarts.architecture.dialects.values import Call
 from rapdarts.files.json import is_whole
 
 MAX_RANGE = 1000
@@ -25,6 +26,21 @@ def _sequence(arguments: list[Any], named: Mapping[str, Any]) -> Any:
     if len(arguments) != 1 or not isinstance(arguments[0], list):
         return FAILED if arguments else []
     return [*arguments[0]] if len(arguments[0]) <= MAX_RANGE else arguments[0]
+
+
+def set_of(values: list[Any]) -> Any:
+    """Return the numbers of a set in ascending order; a set of anything else has no order, and is FAILED."""
+    return sorted(set(values)) if all(map(is_whole, values)) else FAILED
+
+
+def _set(arguments: list[Any], named: Mapping[str, Any]) -> Any:
+    return set_of(arguments[0]) if len(arguments) == 1 and isinstance(arguments[0], list) and not named else FAILED
+
+
+def _copy(arguments: list[Any], named: Mapping[str, Any]) -> Any:
+    """Return the value itself, so that a change of it or of its copy counts for both."""
+    known = len(arguments) == 1 and isinstance(arguments[0], list | dict | Call) and not named
+    return arguments[0] if known else FAILED
 
 
 def _number(arguments: list[Any], named: Mapping[str, Any]) -> Any:
@@ -54,6 +70,8 @@ def _mapping(arguments: list[Any], named: Mapping[str, Any]) -> Any:
 MAKERS: Sequence[tuple[re.Pattern[str], Callable[[list[Any], Mapping[str, Any]], Any]]] = (
     (re.compile("range|arange"), _range),
     (re.compile("list|tuple"), _sequence),
+    (re.compile("set|frozenset"), _set),
+    (re.compile("copy|deepcopy"), _copy),
     (re.compile("u?int(8|16|32|64)?|int_|intp|float(16|32|64)?"), _number),
     (re.compile("str|str_"), _text),
     (re.compile("array|asarray|tensor|as_tensor"), _array),

@@ -17,7 +17,7 @@ from rapdarts.architecture.dialects.changes import (
     names_bound,
     own_nodes,
 )
-from rapdarts.architecture.dialects.makers import FAILED, MAKERS
+from rapdarts.architecture.dialects.makers import FAILED, MAKERS, set_of
 from rapdarts.architecture.dialects.values import (
     MAX_DEPTH,
     MISSING,
@@ -240,6 +240,9 @@ class _Reader:
             return Unread(node, self.text, f"values may be nested {MAX_DEPTH} deep")
         if isinstance(node, ast.List | ast.Tuple):
             return [self.value(item, depth + 1) for item in node.elts]
+        if isinstance(node, ast.Set):
+            numbers = set_of([self.value(item, depth + 1) for item in node.elts])
+            return Unread(node, self.text) if numbers is FAILED else numbers
         if isinstance(node, ast.Constant) and (node.value is None or type(node.value) in (str, int, float, bool)):
             return node.value
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):

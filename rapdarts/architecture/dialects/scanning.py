@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
@@ -21,6 +22,12 @@ LABEL = re.compile(
 STAMP = re.compile(r"\d\d:\d\d")
 STAMPED, HEAD = 48, 400
 """Number of characters at the beginning of a line in which a time stamp is looked for, and before a genotype, its label."""
+
+EPOCH = re.compile(
+    r"(?:[\"']step[\"']\s{0,8}:|\b(?:epoch|iter|iteration|generation)\b[\"']?\s{0,8}[:=]?)\s{0,8}\[?(\d{1,18})\b",
+    re.IGNORECASE,
+)
+"""Pattern for the count before a genotype in a log without time stamps."""
 
 MOST = 200_000
 """Largest number of genotypes in a text that is scanned."""
@@ -62,6 +69,32 @@ def mentions(text: str, where: str) -> list[Mention]:
         key = label is not None and bool(label["quote"])
         found.append(Mention(place, line, label["name"] if label else "", stamped, key))
     return found
+
+
+def is_log(text: str, found: Sequence[Mention]) -> bool:
+    """Return whether the genotypes are those of a log: a line has a time stamp, or each of several follows a higher count."""
+    if any(one.stamped for one in found):
+        return True
+    ends = [0, *(one.start for one in found)]
+    return len(found) > 1 and ascend([EPOCH.search(text, *between) for between in pairwise(ends)])
+
+
+def ascend(counts: Sequence[re.Match[str] | None]) -> bool:
+    """Return whether there is a count in every place, and each is higher than the one before."""
+    numbers = [int(count[1]) for count in counts if count is not None]
+    return len(numbers) == len(counts) and all(one < other for one, other in pairwise(numbers))
+
+
+def changes_of(names: Collection[str], text: str) -> dict[str, re.Match[str]]:
+    """Return the last line that may change the value of each name in place: `NAME.normal[0] = ...`, `NAME[0].pop()`, `del NAME[0]`."""
+    if not names:
+        return {}
+    name = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    changing = re.compile(
+        rf"^[ \t>\"']{{0,80}}(?:({name})[ \t]{{0,8}}[.\[][^\n=(]{{0,200}}[=(]|del ({name})\b)[^\n]{{0,80}}",
+        re.MULTILINE,
+    )
+    return {found[1] or found[2]: found for found in changing.finditer(text)}
 
 
 def value_at(text: str, mention: Mention) -> tuple[Any, str]:

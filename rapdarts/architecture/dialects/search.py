@@ -7,13 +7,22 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 from rapdarts.architecture.dialects.forms import is_genotype, is_other, is_ours
 from rapdarts.architecture.dialects.nasbench import is_bars
+from rapdarts.architecture.dialects.notebooks import code_of
 from rapdarts.architecture.dialects.python_values import WAY_OUT, python_values
-from rapdarts.architecture.dialects.scanning import BARS, MAX_CHARACTERS, Mention, mentions, value_at
+from rapdarts.architecture.dialects.scanning import (
+    BARS,
+    MAX_CHARACTERS,
+    Mention,
+    ascend,
+    changes_of,
+    is_log,
+    mentions,
+    value_at,
+)
 from rapdarts.architecture.dialects.values import Call, Named, Unread, moderate
 from rapdarts.architecture.dialects.yaml_values import yaml_value
 from rapdarts.errors import InputError, plural
@@ -27,8 +36,8 @@ MAX_PARSED = 1_000_000
 """Length of the longest text that is parsed as a whole; longer texts, such as logs, are only scanned."""
 MAX_LISTED = 500
 """Largest number of characters of a list of names in a message."""
-MOST_UNNAMED = 200
-"""Largest number of genotypes in text that is neither Python nor a log; names that are repeated count once."""
+MOST_SCANNED = 200
+"""Largest number of genotypes in text that is neither Python nor a log."""
 HINTS = ("Genotype", "normal", "recurrent", "~0|", "format", "((", "[[")
 """Texts of which every genotype contains one."""
 LIKE_JSON = re.compile(r"\s*(?:\{\s*(?:[\"}]|$)|\[|\")")
@@ -61,6 +70,8 @@ def find(text: str, where: str, member: str = "") -> Located:
     Of several genotypes that are assigned to one name, and of those in a log, the last counts. Raises NoGenotype if there is none, and
     InputError, with the names and lines of all, if there are several.
     """
+    if len(text) <= MAX_PARSED and (code := code_of(text)) is not None:
+        text, where = code, f"the code in {where}"
     text = text.rstrip()
     values, fault = _values(text, where)
     if values and is_other(values[0].value):
@@ -71,11 +82,7 @@ def find(text: str, where: str, member: str = "") -> Located:
         return _choose([entry for some in entries for entry in some], several, where, member)
     found = mentions(text, where)
     if found:
-        return (
-            _of_log(text, found, where, member)
-            if any(one.stamped for one in found)
-            else _scan(text, found, where, member)
-        )
+        return (_of_log if is_log(text, found) else _scan)(text, found, where, member)
     if fault is not None:
         raise InputError(f"{where}, {fault}.")
     if len(text) > MAX_PARSED:
@@ -209,12 +216,7 @@ def _counts_up(text: str, values: Sequence[Named], entries: Sequence[Sequence[Na
     if len(values) < 2 or not all(entries) or any(one.target or not isinstance(one.value, dict) for one in values):
         return False
     lines = text.split("\n")
-    return _ascend([COUNT.search(lines[one.first - 1]) for one in values])
-
-
-def _ascend(counts: Sequence[re.Match[str] | None]) -> bool:
-    numbers = [int(count[1]) for count in counts if count is not None]
-    return len(numbers) == len(counts) and all(one < other for one, other in pairwise(numbers))
+    return ascend([COUNT.search(lines[one.first - 1]) for one in values])
 
 
 def _choose(entries: Sequence[Named], several: Sequence[Named], where: str, member: str) -> Located:
@@ -266,21 +268,24 @@ def _last(line: int, count: int) -> dict[str, Any]:
 
 def _scan(text: str, found: Sequence[Mention], where: str, member: str) -> Located:
     """Return the genotype in a text with other words, of which those without a label may be incomplete, as in prose."""
-    last = {one.name: one for one in found if one.name}
-    log = _ascend([COUNT.search(text, text.rfind("\n", 0, one.start) + 1, one.start) for one in found])
-    kept = [one for one in found if last.get(one.name, one) is one or (one.key and not log) or member == str(one.line)]
-    if len(kept) > MOST_UNNAMED:
+    if len(found) > MOST_SCANNED:
         raise InputError(
-            f"{where} holds more than {MOST_UNNAMED} genotypes; copy the one you want into a separate file."
+            f"{where} holds more than {MOST_SCANNED} genotypes; copy the one you want into a separate file."
         )
+    last, changed = {one.name: one for one in found}, changes_of({one.name for one in found if one.name}, text)
     entries, why, doubtful = [], "", ""
-    for one in kept:
+    for one in found:
         value, problem = value_at(text, one)
         if problem:
             why = f"line {one.line}: {problem}"
-            doubtful = why if one.name else doubtful
-        else:
-            entries.append(Named(one.name, value, one.line, one.line))
+            doubtful = why if one.name and last[one.name] is one else doubtful
+            continue
+        change = changed.get(one.name)
+        if change is not None and change.start() > one.start:
+            line = 1 + text.count("\n", 0, change.end())
+            reason = f"line {line} may change this value; {WAY_OUT}"
+            value = Unread(ast.Constant(one.name), change[0].strip(), reason)
+        entries.append(Named(one.name, value, one.line, one.line))
     if not entries:
         raise NoGenotype(where, f": {why}")
     if doubtful and not member:
