@@ -214,9 +214,7 @@ def test_files_of_other_kinds_are_refused_with_the_line_that_converts_them(
 def test_the_line_for_matlab_files_converts_those_of_svhn(tmp_path: Path) -> None:
     """SVHN stores images as (h, w, c, n) and the digit 0 as the label 10."""
     pixels = noise(10, 32, 32, 3)
-    scipy.io.savemat(
-        tmp_path / "train_32x32.mat", {"X": pixels.transpose(1, 2, 3, 0), "y": np.arange(1, 11)[:, None]}
-    )
+    scipy.io.savemat(tmp_path / "train_32x32.mat", {"X": pixels.transpose(1, 2, 3, 0), "y": np.arange(1, 11)[:, None]})
     line = foreign.advice(tmp_path).partition("SVHN's: ")[2]
     subprocess.run([sys.executable, "-c", f"import numpy, scipy.io; {line}"], cwd=tmp_path, check=True)
     train = read_images(DataConfig("npz", str(tmp_path / "data.npz"))).train
