@@ -16,9 +16,12 @@ from rapdarts.data.images import ReadImages
 from rapdarts.data.pictures import SUFFIXES, Pictures, open_pictures
 from rapdarts.errors import InputError, plural
 
-TRAIN = "train"
-HELD_OUT = ("test", "val", "valid", "validation")
-"""Names of folders that hold test images, the one to prefer first."""
+TRAIN = ("train", "training")
+HELD_OUT = ("test", "testing", "val", "valid", "validation", "dev", "holdout")
+"""Names, in any case, of folders that hold the training and the test images, the one to prefer first."""
+
+FEW = 3
+"""Largest number of classes with folders inside that a remark names."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,21 @@ class Half:
     unused: Counter[str]
     """Number of files that are not images, by suffix."""
 
+    @property
+    def merged(self) -> dict[str, list[str]]:
+        """Folders inside the folder of a class, for each class whose images are in several folders; its own is "."."""
+        places = {
+            name: sorted({Path(file).relative_to(name).parent.as_posix() for file in files})
+            for name, files in self.files.items()
+        }
+        return {name: inside for name, inside in places.items() if len(inside) > 1}
+
 
 def read_folder(config: DataConfig) -> ReadImages:
     """Read the images below data.path: train/CLASS/ and a folder of HELD_OUT next to it, or CLASS/ without a split.
 
-    The split may lie one folder deeper. Raises InputError if there is neither, or for a broken image.
+    The split may lie one folder deeper. Raises InputError if there is neither, if folders may be classes or halves, or for
+    a broken image.
     """
     root = download.place(config)
     if not root.is_dir():
@@ -56,36 +69,49 @@ def read_folder(config: DataConfig) -> ReadImages:
         labels = [label for label, name in enumerate(names) for _ in half.files.get(name, [])]
         training = opened[0] if opened else None
         opened.append(open_pictures(half.root, files, torch.tensor(labels), config, training))
-        remarks += [f"{half.root.name}: {remark}" for remark in opened[-1].remarks]
+        remarks += [f"{half.root.name}: {remark}" for remark in (*_merged(half), *opened[-1].remarks)]
     return ReadImages(opened[0], opened[1] if test else None, names, tuple(remarks))
 
 
 def _halves(root: Path) -> tuple[Half, Half | None, list[Half]]:
     """Return the training images, the test images (None if none are marked), and the folders of HELD_OUT that are not used."""
     inside = _folders(root)
-    if len(inside) == 1 and inside[0] not in (TRAIN, *HELD_OUT):  # the folder that an archive was unpacked into
+    if len(inside) == 1 and not _named((*TRAIN, *HELD_OUT), inside):  # the folder that an archive was unpacked into
         deeper = _folders(root / inside[0])
         has_images = any(map(_is_picture, (root / inside[0]).iterdir()))
-        if TRAIN in deeper or (len(deeper) > 1 and not has_images):
+        if _named(TRAIN, deeper) or (len(deeper) > 1 and not has_images):
             root, inside = root / inside[0], deeper
-    if TRAIN not in inside:
-        marked = next((name for name in HELD_OUT if name in inside), None)
+    for_training, held_out = _named(TRAIN, inside), _named(HELD_OUT, inside)
+    if not for_training:
         whole = _half(root, inside)
-        if marked or not whole.files:
+        if held_out or not whole.files:
             there = (
-                foreign.advice(root)
-                or f"it must contain {TRAIN}/CLASS/ and test/CLASS/, or CLASS/, with images in them"
+                foreign.advice(root) or "it must contain train/CLASS/ and test/CLASS/, or CLASS/, with images in them"
             )
-            raise InputError(
-                f"{root} contains {f'{marked}/ but no {TRAIN}/' if marked else 'no folders of images'}; {there}."
-            )
+            found = f"{held_out[0]}/ but no train/" if held_out else "no folders of images"
+            raise InputError(f"{root} contains {found}; {there}.")
+        _check_classes(whole)
         return whole, None, []
-    train = _half(root / TRAIN, _folders(root / TRAIN))
+    train, *others = (_half(root / name, _folders(root / name)) for name in (*for_training, *held_out))
     if not train.files:
-        raise InputError(f"{root / TRAIN} contains no folders of images; it needs one folder per class.")
-    held_out = [_half(root / name, _folders(root / name)) for name in HELD_OUT if name in inside]
-    test = next((half for half in held_out if half.files), None)
-    return train, test, [half for half in held_out if half is not test]
+        raise InputError(f"{train.root} contains no folders of images; it needs one folder per class.")
+    test = next((half for half in others[len(for_training) - 1 :] if half.files), None)
+    return train, test, [half for half in others if half is not test]
+
+
+def _named(names: Sequence[str], inside: Sequence[str]) -> list[str]:
+    """Return the folders `inside` another that have one of the names, in any case, in the order of the names."""
+    return [folder for name in names for folder in inside if folder.lower() == name]
+
+
+def _check_classes(whole: Half) -> None:
+    """Raise InputError if a folder of a data set without a split contains no images but several folders of images."""
+    for name, inside in whole.merged.items():
+        if "." not in inside:
+            raise InputError(
+                f"{whole.root / name} contains no images but folders of images ({_listed(inside)}), so it may be a class or a"
+                " half of the data; name the halves train and test, or put all images of a class directly into its folder."
+            )
 
 
 def _half(root: Path, names: Sequence[str]) -> Half:
@@ -95,7 +121,7 @@ def _half(root: Path, names: Sequence[str]) -> Half:
     for name in names:
         files = sorted(_files(root / name))
         images = [file.relative_to(root).as_posix() for file in files if _is_picture(file)]
-        unused.update(file.suffix.lower() or "no suffix" for file in files if not _is_picture(file))
+        unused.update(file.suffix.lower() or "without a suffix" for file in files if not _is_picture(file))
         if files or not any((root / name).iterdir()):
             found[name] = images
     return Half(root, found if any(found.values()) else {}, unused)
@@ -129,6 +155,20 @@ def _is_picture(file: Path) -> bool:
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
+
+
+def _merged(half: Half) -> list[str]:
+    """Return a remark on the classes whose images are in several folders, [] if there are none."""
+    found = [
+        f"{name} ({_listed([folder for folder in inside if folder != '.'])})" for name, inside in half.merged.items()
+    ]
+    return [f"folders inside the folder of a class are read as that class: {_listed(found)}"] if found else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names in a line: all, or the first few and the number of the others."""
+    others = len(names) - FEW
+    return ", ".join(names if others <= 0 else (*names[:FEW], f"and {plural(others, 'other')}"))
 
 
 def _unused(root: Path, halves: Sequence[Half], spare: Sequence[Half]) -> list[str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 BY_SUFFIX = {
     ".npy": "is one array; data.name=npz reads an .npz file with x and y: numpy.savez('data.npz', x=numpy.load('{name}'), y=labels)",
-    ".mat": "is a MATLAB file; data.name=npz reads an .npz file with x and y: m = scipy.io.loadmat('{name}'); "
-    "numpy.savez('data.npz', x=m['X'], y=m['y'].ravel())",
+    ".mat": "is a MATLAB file; data.name=npz reads an .npz file with x and y, as from SVHN's: m = scipy.io.loadmat('{name}'); "
+    "numpy.savez('data.npz', x=numpy.moveaxis(m['X'], -1, 0), y=m['y'].ravel() % 10)",
     ".parquet": "is a Parquet file; pass its rows from Python: "
     "rapdarts.search(..., data=datasets.load_dataset('parquet', data_files='{name}')['train'])",
     ".csv": "is a table; data.name=npz reads an .npz file with x and y: t = numpy.loadtxt('{name}', delimiter=',', skiprows=1); "

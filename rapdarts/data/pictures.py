@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rapdarts.config.experiment import DataConfig
 from rapdarts.data.pixels import SAY_RANGE, Array, Lost, PixelRange, range_of
-from rapdarts.errors import InputError
+from rapdarts.errors import InputError, plural
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
@@ -35,14 +35,14 @@ ORIENTATION = 0x0112
 """EXIF tag of the orientation; above 4, width and height are exchanged."""
 
 KINDS = {
-    "grey": "{} grey images are read as RGB",
-    "palette": "{} images with a palette are read as RGB",
-    "transparent": "{} transparent images are placed on white",
-    "deep colour": "{} colour images with 16 bits per value are reduced to 8 bits",
-    "animated": "{} animated images: only their first frame is used",
-    "other": "{} images in other colour systems are converted to RGB",
+    "grey": ("grey image", "{are} read as RGB"),
+    "palette": ("image", "with a palette {are} read as RGB"),
+    "transparent": ("transparent image", "{are} placed on white"),
+    "deep colour": ("colour image", "with 16 bits per value {are} reduced to 8 bits"),
+    "animated": ("animated image", "{are} reduced to the first frame"),
+    "other": ("image", "in other colour systems {are} converted to RGB"),
 }
-"""Kinds of images that are changed when they are read, with the remark on their number."""
+"""Kinds of images that are changed when they are read, with the noun and the rest of the remark on their number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,14 +148,21 @@ def open_pictures(
             pixel_range.check_half(_extremes(deep), str(root))
     remarks = remarks_on(kind for found in headers for kind in found.kinds)
     if deep and pixel_range:
-        remarks.append(f"{len(deep):,} images with more than 8 bits per pixel are scaled from {pixel_range}")
+        remarks.append(
+            _remark(len(deep), "image", f"with more than 8 bits per pixel {{are}} scaled from {pixel_range}")
+        )
     return Pictures(root, files, labels, (3, height, width), pixel_range, tuple(remarks))
 
 
 def remarks_on(kinds: Iterable[str]) -> list[str]:
     """Return a remark on the number of images of each of the KINDS."""
     found = Counter(kinds)
-    return [words.format(f"{found[kind]:,}") for kind, words in KINDS.items() if found[kind]]
+    return [_remark(found[kind], *words) for kind, words in KINDS.items() if found[kind]]
+
+
+def _remark(count: int, noun: str, rest: str) -> str:
+    """Return a remark on a number of images; `rest` contains {are} for the verb."""
+    return f"{plural(count, noun)} {rest.format(are='is' if count == 1 else 'are')}"
 
 
 # --- one image ---------------------------------------------------------------------------------------------------

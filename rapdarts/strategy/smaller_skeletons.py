@@ -1,4 +1,4 @@
-"""Advice for budgets that no genotype meets: the smallest changes of width, depth and stem with which a genotype does."""
+"""Advice for budgets that no genotype meets: the smallest changes of width, depth and stem, of the fewest keys, with which one does."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ Fits = Callable[[Skeleton], bool]
 def remedy(skeleton: Skeleton, space: SearchSpace, fits: Fits) -> str:
     """Return what to do if no genotype of a space meets the budgets at a skeleton; `fits` decides whether one does at another.
 
-    Fewest keys first: offers every change of the width, depth or stem that suffices alone, as small as possible. Only if
-    none does, offers the smallest combined change (`_change`) of all widths, depths and stems.
+    Fewest keys first: offers every change of the width, depth or stem that suffices alone, as small as possible, even if a
+    combination would be a smaller change. Only if none does, offers the smallest change (`_change`) of all widths, depths
+    and stems together.
     """
 
     def fitting(smaller: Skeleton) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from PIL import Image
 
 from rapdarts.config.experiment import DataConfig
-from rapdarts.data import dataset
+from rapdarts.data import dataset, foreign
 from rapdarts.data.dataset import DataSet, load_dataset
 from rapdarts.data.in_memory import read_in_memory
 from rapdarts.data.pictures import ORIENTATION, Pictures, pixels_of
+from rapdarts.data.readers import read_images
 from rapdarts.errors import InputError
 
 CLASSES = ("ant", "bee")
@@ -43,20 +47,24 @@ def load(folder: Path, **knobs: Any) -> DataSet:
 # --- which files -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("held_out", ["test", "val", "valid", "validation"])
-def test_every_usual_name_of_the_test_half_is_read(held_out: str, tmp_path: Path) -> None:
-    draw(tmp_path / "train", 3)
-    draw(tmp_path / held_out, 2, seed=50)
+@pytest.mark.parametrize("inside", [".", "download"])
+@pytest.mark.parametrize("train", ["train", "Train", "Training"])
+@pytest.mark.parametrize("held_out", ["test", "val", "valid", "validation", "Test", "Testing", "VAL", "dev", "holdout"])
+def test_every_usual_name_of_the_halves_is_read(train: str, held_out: str, inside: str, tmp_path: Path) -> None:
+    draw(tmp_path / inside / train, 3)
+    draw(tmp_path / inside / held_out, 2, seed=50)
     found = load(tmp_path)
-    assert (len(found.train), len(found.test), found.remarks) == (6, 4, ())
+    assert (len(found.train), len(found.test), found.class_names, found.remarks) == (6, 4, CLASSES, ())
 
 
-def test_a_second_held_out_folder_is_not_used_and_said(tmp_path: Path) -> None:
+def test_a_second_folder_of_a_half_is_not_used_and_said(tmp_path: Path) -> None:
     draw(tmp_path / "train", 3)
     draw(tmp_path / "test", 2, seed=50)
     draw(tmp_path / "val", 1, seed=70)
+    draw(tmp_path / "Training", 1, seed=80)
     found = load(tmp_path)
-    assert (len(found.test), found.remarks) == (4, ("val/ (2 images) is not used",))
+    assert (len(found.train), len(found.test)) == (6, 4)
+    assert found.remarks == ("Training/ (2 images) is not used", "val/ (2 images) is not used")
 
 
 def test_a_test_folder_without_classes_is_not_used_and_said(tmp_path: Path) -> None:
@@ -78,7 +86,6 @@ STRAY = {
     "without a split": ((".",), ["x.png"], "1 image", "x.png"),
     "around a split": (("download/train",), ["x.png", "download/y.png"], "2 images", "download/y.png"),
     "elsewhere than val/": (("train", "test", "val"), ["val/x.png", "val/ant/deep/x.png", "y.png"], "1 image", "y.png"),
-    "none: nested in a class": (("train", "test"), ["train/ant/deep/er/a.png"], "", ""),
     "none: hidden, or not images": (("train", "test"), ["._x.png", ".cache/x.png", "__MACOSX/x.png", "x.txt"], "", ""),
 }
 
@@ -91,13 +98,37 @@ def test_images_outside_the_folders_of_classes_are_counted_and_not_read(case: st
     for stray in strays:
         put(tmp_path / stray, (tmp_path / folders[0] / "ant" / "0.png").read_bytes())
     found = load(tmp_path)
-    nested = sum("train/ant/" in stray for stray in strays)
     read = len(folders) if len(folders) < 3 else 2
-    assert len(found.train) + len(found.test) == 6 * read + nested
+    assert len(found.train) + len(found.test) == 6 * read
     lines = [remark for remark in found.remarks if "no test images are marked" not in remark]
     spare = ["val/ (8 images) is not used"] if "val" in folders else []
     said = f"not used: {count} outside the class folders, such as {example}"
     assert lines == spare + ([said] if count else [])
+
+
+NESTED: dict[str, tuple[list[str], str]] = {
+    "beside images": (["train/ant/deep/er/a.png"], "train: {}ant (deep/er)"),
+    "two folders": (["train/cow/a/0.png", "train/cow/b/0.png"], "train: {}cow (a, b)"),
+    "in the test half": (["test/bee/a/0.png", "test/bee/b/0.jpg"], "test: {}bee (a, b)"),
+    "many": ([f"train/cow/{i}/0.png" for i in range(5)], "train: {}cow (0, 1, 2, and 2 others)"),
+    "many classes": ([f"train/{name}/a/0.png" for name in CLASSES], "train: {}ant (a), bee (a)"),
+    "none: one folder": (["train/cow/images/0.png", "train/cow/images/1.png"], ""),
+    "none: without images": (["train/ant/notes/x.txt"], ""),
+}
+
+
+@pytest.mark.parametrize("case", NESTED)
+def test_folders_inside_a_class_are_read_as_the_class_and_named(case: str, tmp_path: Path) -> None:
+    nested, remark = NESTED[case]
+    draw(tmp_path / "train", 2)
+    draw(tmp_path / "test", 2)
+    for file in nested:
+        put(tmp_path / file, (tmp_path / "train" / "ant" / "0.png").read_bytes())
+    found = load(tmp_path)
+    assert len(found.train) + len(found.test) == 8 + sum(not file.endswith("txt") for file in nested)
+    assert found.class_names == (("ant", "bee", "cow") if "cow" in nested[0] else CLASSES)
+    said = [line for line in found.remarks if "folder" in line]
+    assert said == ([remark.format("folders inside the folder of a class are read as that class: ")] if remark else [])
 
 
 def test_links_to_halves_are_followed_but_no_links_beside_them(tmp_path: Path) -> None:
@@ -140,7 +171,7 @@ def test_hidden_files_and_those_of_macos_are_skipped_and_others_are_counted(tmp_
     (tmp_path / "test" / "bee" / "LICENSE").write_text("a note")
     found = load(tmp_path)
     assert (len(found.train), found.class_names) == (4, CLASSES)
-    assert found.remarks == ("files that are not images are not used: 2 .txt, 1 .xml, 1 no suffix",)
+    assert found.remarks == ("files that are not images are not used: 2 .txt, 1 .xml, 1 without a suffix",)
 
 
 def put(file: Path, content: bytes = b"\0") -> None:
@@ -180,6 +211,17 @@ def test_files_of_other_kinds_are_refused_with_the_line_that_converts_them(
     assert message.endswith(".") and "\n" not in message
 
 
+def test_the_line_for_matlab_files_converts_those_of_svhn(tmp_path: Path) -> None:
+    """SVHN stores images as (h, w, c, n) and the digit 0 as the label 10."""
+    pixels = noise(10, 32, 32, 3)
+    scipy.io.savemat(tmp_path / "train_32x32.mat", {"X": pixels.transpose(1, 2, 3, 0), "y": np.arange(1, 11)[:, None]})
+    line = foreign.advice(tmp_path).partition("SVHN's: ")[2]
+    subprocess.run([sys.executable, "-c", f"import numpy, scipy.io; {line}"], cwd=tmp_path, check=True)
+    train = read_images(DataConfig("npz", str(tmp_path / "data.npz"))).train
+    assert (train.fetch(torch.arange(10)).permute(0, 2, 3, 1).numpy() == pixels).all()
+    assert train.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+
+
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "only a test half": (lambda f: draw(f / "test", 2), "contains test/ but no train/; it must contain train/CLASS/"),
     "no folders": (lambda f: put(f / "a.png"), "contains no folders of images; it must contain train/CLASS/ and"),
@@ -187,6 +229,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (f / "train").mkdir(parents=True),
         "train contains no folders of images; it needs one",
     ),
+    "halves of other names": (
+        lambda f: [draw(f / half, 2) for half in ("seg_train", "seg_test")],
+        r"seg_test contains no images but folders of images \(ant, bee\), so it may be a class or a half of the data; name the",
+    ),
+    "a class of classes": (lambda f: [draw(f, 2), draw(f / "cow", 2)], r"cow contains no images but folders of images"),
     "an empty class": (lambda f: [draw(f, 2), (f / "cow").mkdir()], "cow contains no images \\(.bmp, .gif"),
 }
 
@@ -258,8 +305,8 @@ def test_transparency_is_placed_on_white_and_every_change_is_said(tmp_path: Path
         "train: 3 grey images are read as RGB",
         "train: 3 images with a palette are read as RGB",
         "train: 3 transparent images are placed on white",
-        "train: 1 animated images: only their first frame is used",
-        "train: 1 images in other colour systems are converted to RGB",
+        "train: 1 animated image is reduced to the first frame",
+        "train: 1 image in other colour systems is converted to RGB",
         "the classes are very unequal (ant: 10 images, bee: 2); "
         "search.class_weights=balanced and retrain.class_weights=balanced give them equal weight",
     )
@@ -286,7 +333,7 @@ def test_colours_of_16_bits_are_said_to_be_reduced(suffix: str, tmp_path: Path) 
     (tmp_path / "train" / "ant" / f"9.{suffix}").write_bytes(content)
     found = load(tmp_path)
     assert (found.train.fetch(torch.tensor([2]))[0].permute(1, 2, 0).numpy() == noise(10, 12, 3)).all()
-    assert found.remarks == ("train: 1 colour images with 16 bits per value are reduced to 8 bits",)
+    assert found.remarks == ("train: 1 colour image with 16 bits per value is reduced to 8 bits",)
 
 
 def test_deep_test_pictures_follow_the_training_pictures(tmp_path: Path) -> None:
@@ -308,7 +355,7 @@ def test_pictures_of_a_program_are_read_like_files() -> None:
     items = [(picture, label) for label, picture in enumerate(pictures)]
     found = read_in_memory(DataConfig(), items).train.pixels
     share = alpha[..., None] / 255
-    assert read_in_memory(DataConfig(), items).remarks == ("data: 1 transparent images are placed on white",)
+    assert read_in_memory(DataConfig(), items).remarks == ("data: 1 transparent image is placed on white",)
     assert (found[0].permute(1, 2, 0).numpy() == colour).all()
     assert (abs(found[1].permute(1, 2, 0).numpy() - (colour * share + 255 * (1 - share))) <= 1).all()
 

@@ -85,10 +85,10 @@ def test_the_messages_state_what_was_read_and_what_was_not(found: Outcome) -> No
         " from holiday",
         f"classes: {', '.join(CLASSES)}",
         "files that are not images are not used: 1 .txt",
-        "not used: 1 image outside the folders of classes, such as cover.jpg",
-        "holiday: 120 grey pictures are read as RGB",
-        "holiday: 60 pictures with a palette are read as RGB",
-        "holiday: 120 transparent pictures are placed on white",
+        "not used: 1 image outside the class folders, such as cover.jpg",
+        "holiday: 120 grey images are read as RGB",
+        "holiday: 60 images with a palette are read as RGB",
+        "holiday: 120 transparent images are placed on white",
     ]
     assert lines[7] == "no test images are marked, so a third of the images of each class is held out"
     assert "DS_Store" not in found.said
