@@ -11,7 +11,7 @@ from rapdarts.reports.confusion import confusion_table
 from rapdarts.reports.evaluation import MOST_ROWS
 from rapdarts.training.intervals import percent
 
-ONE_PAIR = "One comparison says nothing about searches in general; docs/evidence.md compares many."
+ONE_PAIR = "One comparison says nothing about searches in general; docs/evidence.md compares many searches with chance."
 
 
 def describe_found(report: Mapping[str, Any]) -> str:
