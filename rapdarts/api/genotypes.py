@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def read(genotype: Genotype | AnyPath, space: str = "") -> Genotype:
     """Read a genotype from a `Genotype`, a name from the literature such as PDARTS, a file, a run folder, or a string.
 
-    A file may be written by another program (docs/export.md lists the formats); `FILE:NAME` and `FILE:LINE` name one of
+    A file may be written by another program (docs/export.md lists the formats); `FILE:NAME` and `FILE:LINE` select one of
     several genotypes in it. `space` is the search space of a string that does not name one; by default, it is the shipped space
     that fits. Raises InputError.
     """

@@ -262,7 +262,7 @@ def one_hot(space: SearchSpace, genotype: Genotype) -> np.ndarray:
             if len(node) < space.edges_kept(number):
                 raise InputError(
                     f"cell {kind}, node {number} has {plural(len(node), 'edge')}, but mixing weights need"
-                    f" {space.edges_kept(number)}, as many as a search keeps."
+                    f" {space.edges_kept(number)}, the number of edges that a search keeps."
                 )
             for primitive, source in node:
                 if into[source].any():

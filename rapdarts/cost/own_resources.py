@@ -46,10 +46,7 @@ def _amount(name: str, function: Callable[..., object], network: nn.Module, imag
 
 
 def full_price_table(space: SearchSpace, skeleton: Skeleton, resources: Mapping[str, Counter]) -> PriceTable:
-    """Return the prices of `resources`, and of those of the space's own resources that add up over the parts of a network.
-
-    A note names those that do not.
-    """
+    """Return the prices of `resources` and of the space's own additive resources. A note lists those that are not additive."""
     own = own_counters(space)
     table = price_table(space, skeleton, {**resources, **own})
     kept, notes = list(resources), list(table.notes)

@@ -33,7 +33,7 @@ Amounts = dict[str, float]
 def space_prices(space: SearchSpace, skeleton: Skeleton, precision: int, hardware: HardwareConfig) -> dict[str, Any]:
     """Return the costs of a space's networks at a skeleton, as JSON values by resource.
 
-    `precision` is that of weights and activations, in bits. `floor` and `ceiling` are taken for each resource
+    `precision` is the number of bits per weight and activation. `floor` and `ceiling` are taken for each resource
     separately, over all genotypes with any number of skips.
     """
     table = full_price_table(space, skeleton, additive(resources(precision, hardware)))

@@ -79,7 +79,7 @@ class PixelRange:
         """Raise InputError if all pixels of a half, of any shape, are on the scale from 0 to 1, but the training images are not.
 
         Pixels from 0 to 1 are nearly black on a scale from 0 to 255, whatever their type. Black alone is the same on both
-        scales. Pixels above 1, with training images from 0 to 1, are out of range, which `to_bytes` finds.
+        scales. If the training images are from 0 to 1, pixels above 1 are out of range, and `to_bytes` rejects them.
         """
         if self.is_bytes and not self.asked and pixels.min() >= 0 and 0 < pixels.max() <= 1:
             raise InputError(self._contradiction(pixels, source))

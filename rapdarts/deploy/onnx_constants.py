@@ -14,7 +14,7 @@ from typing import Any
 class Constant:
     """A constant: its shape, the numbers that the file stores for it, and their bytes.
 
-    A sparse tensor stores some of its numbers and their indices; these indices add to its bytes only. `floating`: its numbers
+    A sparse tensor stores only some of its numbers, with their indices, which count only towards its bytes. `floating`: its numbers
     are of a floating-point type.
     """
 
@@ -31,7 +31,7 @@ def initialisers(graph: Any) -> dict[str, Constant]:
 
 
 def value_of(node: Any) -> Constant:
-    """Return the value of a node `Constant`. Raises ValueError if it has none."""
+    """Return the value of a `Constant` node. Raises ValueError if it has none."""
     import onnx
 
     for attribute in node.attribute:
@@ -48,7 +48,7 @@ def value_of(node: Any) -> Constant:
 
 VALUES = {"value_float": "FLOAT", "value_int": "INT64", "value_string": "STRING"}
 VALUES |= {f"{name}s": data_type for name, data_type in VALUES.items()}
-"""Attributes of a node `Constant` for a number or text, or a list of them, and the data types of their tensors."""
+"""Attributes of a `Constant` node that hold a number, a string, or a list of either, and the data types of their tensors."""
 
 
 def describe_sparse(graph: Any) -> None:

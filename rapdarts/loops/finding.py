@@ -170,7 +170,7 @@ def planned(
     if plan is None:
         raise InputError(
             f"find.proof=true cannot give random cells of this cost the compute of this search, within {100 * TOLERANCE:.0f} %; choose"
-            " another find.effort, a larger budget, or leave find.proof out."
+            " a different find.effort or a larger budget, or leave out find.proof."
         )
     searched_space(plan.apply(config).search, space)  # raises for settings that need longer stages
     decided: dict[str, Any] = json.loads(json.dumps({"plan": asdict(plan), "pace": asdict(pace)}))

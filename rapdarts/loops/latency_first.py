@@ -37,9 +37,9 @@ def latency_of_run(
     screen: Screen,
     like: Genotype | None = None,
 ) -> LatencyTable | None:
-    """Return the latency table of a run that lacks one: that in its folder if it is resumed, else a new one; None if it needs none.
+    """Return a measured latency table for a run whose settings need one but name none; otherwise, return None.
 
-    A random baseline builds the skeleton of the genotype that it is `like`.
+    A resumed run uses the table in its folder. A random baseline builds the skeleton of the genotype that it is `like`.
     """
     if not lacks_table(config.search):
         return None

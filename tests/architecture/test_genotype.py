@@ -74,8 +74,14 @@ def test_a_node_may_have_fewer_edges_than_a_search_keeps() -> None:
     """Such a genotype is valid but has no one-hot weights. If a space keeps all edges, none may be missing."""
     full, one = (("conv", 0), ("skip", 1)), (("conv", 1),)
     for nodes, words in [
-        ((full, one, full), "cell normal, node 1 has 1 edge, but mixing weights need 2, as many as a search keeps."),
-        ((full, full, ()), "cell normal, node 2 has 0 edges, but mixing weights need 2, as many as a search keeps."),
+        (
+            (full, one, full),
+            "cell normal, node 1 has 1 edge, but mixing weights need 2, the number of edges that a search keeps.",
+        ),
+        (
+            (full, full, ()),
+            "cell normal, node 2 has 0 edges, but mixing weights need 2, the number of edges that a search keeps.",
+        ),
     ]:
         genotype = same(Cell(2, nodes, tuple(2 + number for number, node in enumerate(nodes) if node)))
         validate(genotype, SPACE, "file")

@@ -61,7 +61,7 @@ def own_nodes(statement: ast.AST) -> Iterator[ast.AST]:
 
 
 def blocks(statement: ast.AST) -> Iterator[list[ast.stmt]]:
-    """Yield the lists of statements directly inside a statement, also those of handlers and cases."""
+    """Yield the lists of statements directly inside a statement, including those of handlers and cases."""
     for _, part in ast.iter_fields(statement):
         if isinstance(part, list) and part and isinstance(part[0], ast.stmt):
             yield part

@@ -38,8 +38,8 @@ def check_relaxation(settings: SearchConfig, space: SearchSpace) -> None:
         )
     if settings.partial_channels > 1 and not RELAXATIONS[name].edge_weights:
         raise InputError(
-            f"search.partial_channels={settings.partial_channels} weights edges by a softmax, in which they compete, but"
-            f" search.relaxation={name} lets nothing compete; set search.partial_channels=1 or another relaxation."
+            f"search.partial_channels={settings.partial_channels} weights edges by a softmax, so that they compete, but"
+            f" with search.relaxation={name} nothing competes; set search.partial_channels=1, or choose a different relaxation."
         )
     if relax.beta_decay and not RELAXATIONS[name].is_softmax:
         raise InputError(
