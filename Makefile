@@ -28,7 +28,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	rm -rf runs/demo
-	.venv/bin/rapdarts find digits budget.params=100k effort=0.4 run=runs/demo
+	.venv/bin/rapdarts find digits budget.params=100k effort=0.4 replicas=2 run=runs/demo
 
 # Includes `make lint`, by tests/whole/test_house.py. Each process takes whole files, so that shared fixtures are made once.
 test: $(INSTALLED)

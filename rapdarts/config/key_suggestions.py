@@ -19,7 +19,7 @@ class Synonym(NamedTuple):
     """Names of one setting in other programs, and endings of our keys for that setting, both separated by blanks.
 
     A key with an ending that begins with a section, or is a full name, is also suggested for unknown keys of other
-    sections. Without endings, rapdarts has no such setting; the note then says what to do.
+    sections. If `endings` is empty, rapdarts has no such setting, and the note says what to do instead.
     """
 
     endings: str

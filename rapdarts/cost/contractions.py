@@ -135,9 +135,9 @@ def _storage(tensor: Tensor) -> int:
 
 
 def arrangement(tensor: Tensor) -> tuple[tuple[int, int], ...]:
-    """Return the sides of a tensor of any shape, as pairs of place from the last and length, in their order in memory.
+    """Return the dimensions of a tensor of any shape as pairs (negative index, size), in their order in memory.
 
-    Sides of a single element are left out.
+    Dimensions of size 1 are omitted.
     """
     order = sorted(range(-tensor.dim(), 0), key=tensor.stride)
     return tuple((dim, tensor.shape[dim]) for dim in order if tensor.shape[dim] > 1)

@@ -131,7 +131,8 @@ def range_of(pixels: Array, asked: Sequence[float], source: str) -> PixelRange:
     low, high, is_float = pixels.min(), pixels.max(), pixels.dtype.kind == "f"
     if not is_float and low >= 0 and high == 1:
         raise InputError(
-            f"{source}: pixels are only 0 and 1, which may be black and white or two shades of 255; add data.range=0,1 or"
+            f"{source}: the pixels are only 0 and 1, which may be black and white or two dark greys on a scale of 0 to 255; add"
+            " data.range=0,1 or"
             " data.range=0,255."
         )
     if is_float and low >= 0 and high <= 1:

@@ -38,7 +38,7 @@ def describe_evaluation(values: Mapping[str, Any]) -> str:
     else:
         mistakes = confusion.most_confused(np.array(matrix), names)
         lines += [f"{true} classified as {predicted}: {count}" for true, predicted, count in mistakes]
-    size = f"  of a file of {values['file_bytes']:,} B" if "file_bytes" in values else ""
+    size = f"  file {values['file_bytes']:,} B" if "file_bytes" in values else ""
     lines.append(costs_line(values["costs"]) + size)
     if "not_counted" in values:
         lines.append(f"not counted in the macs (no formula): {missing(values['not_counted'])}")

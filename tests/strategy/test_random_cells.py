@@ -42,7 +42,7 @@ def allowed(space: SearchSpace, budgets: Budgets | None, max_skips: int | None) 
 
 
 def shares(space: SearchSpace, choices: np.ndarray) -> np.ndarray:
-    """Return the probability (genotypes,) of each choice if nodes draw uniform input sets and edges uniform open candidates."""
+    """Return the probability (genotypes,) of each choice if every node's input set and every edge's open candidate are drawn uniformly."""
     open_ = (space.mask & space.choosable).sum(-1)
     odds = np.where(choices.any(-1), 1 / np.maximum(open_, 1), 1.0).prod((1, 2))
     return np.asarray(odds / odds.sum())

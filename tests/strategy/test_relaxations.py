@@ -329,7 +329,7 @@ def test_both_supernets_compute_the_same_with_drawn_weights(case: str) -> None:
 @pytest.mark.parametrize(
     "case, changes, more, words",
     [
-        ("sigmoid", {"partial_channels": 4}, {}, "set search.partial_channels=1 or another relaxation"),
+        ("sigmoid", {"partial_channels": 4}, {}, "set search.partial_channels=1, or choose a different relaxation"),
         ("sigmoid", {}, {"beta_decay": 1.0}, "search.relaxation=sigmoid has none; set it to 0"),
         ("dirichlet", {}, {"beta_decay": 1.0}, "search.relaxation=dirichlet has none; set it to 0"),
         ("gumbel", {}, {"temperature": [1.0]}, "must be two values, the larger one first"),

@@ -40,7 +40,7 @@ def cells_of(value: Any, where: str) -> ParsedCells:
     """Return the cells of a value in the form of another program; `where` names it in messages. Raises InputError."""
     parser = _parser(value)
     if parser is None:
-        raise InputError(f"{where} has none of the forms of a genotype.")
+        raise InputError(f"{where} is not in a supported genotype format; docs/export.md lists the formats.")
     return parser(value, where)
 
 

@@ -40,8 +40,8 @@ def python_values(text: str) -> list[Named] | None:
     """Return the values of the statements in a text, in order; None if the text is not in Python syntax.
 
     A value is None, a truth value, a number, a string, a list (also for tuples), a dictionary, a Call, or Unread. A name
-    stands for the value last assigned to it. Functions are left out. A value that is changed by anything else than an
-    assignment to its name, anywhere in the text, is Unread, or its parts are.
+    stands for the value last assigned to it. Functions are left out. If anything other than an assignment to
+    its name changes a value, anywhere in the text, the value or its parts become Unread.
     """
     if len(text) > MAX_CHARACTERS or "\0" in text:
         return None
