@@ -55,9 +55,9 @@ def test_pixels_are_scaled_by_their_values(case: str) -> None:
 REFUSED = {
     "bits as bytes": (
         GREY.astype(np.uint8) % 2,
-        "pixels are only 0 and 1, which may be .* add data.range=0,1 or data.range=0,255",
+        "the pixels are only 0 and 1, which may be .* add data.range=0,1 or data.range=0,255",
     ),
-    "booleans": (GREY > 99, "pixels are only 0 and 1"),
+    "booleans": (GREY > 99, "the pixels are only 0 and 1"),
     "just above 1": (GREY / 255 * 1.001, "pixels are fractions from 0 to 1.001, neither .* data.range=LOW,HIGH"),
     "interpolated": (GREY / 255 * 1.2 - 0.1, "pixels are fractions from -0.1 to 1.1, neither"),
     "normalised": ((GREY / 255 - 0.5) / 0.25, "pixels are fractions from -2 to 2, neither"),

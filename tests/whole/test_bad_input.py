@@ -356,7 +356,7 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
         "x: the images contain 1,920 NaN or infinite values; repair them.",
     ),
     "pixels above 1": ({"x": images(30) / 250, "y": labels(30)}, "x: pixels are fractions from 0 to 1.02, neither"),
-    "bits": ({"x": images(30) % 2, "y": labels(30)}, "x: pixels are only 0 and 1, which may be "),
+    "bits": ({"x": images(30) % 2, "y": labels(30)}, "x: the pixels are only 0 and 1, which may be "),
     "unclear channels": (
         {"x": np.zeros((30, 12, 32, 48), np.uint8), "y": labels(30)},
         "x: the channels of images (12, 32, 48) could be the first or the last axis; add data.layout=channels_first or",

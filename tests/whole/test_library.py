@@ -445,7 +445,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "key for a reference network": (lambda: rapdarts.costs("alexnet", layers=8), "alexnet does not use layers="),
     "too small": (lambda: rapdarts.costs("alexnet", image=(3, 8, 8)), "alexnet cannot take an image of 3x8x8"),
     "negative": (lambda: rapdarts.search(TINY, data=(IMAGES - 300.0, LABELS)), "data, images: pixels are whole numbers from -300 to -"),
-    "0 and 1": (lambda: rapdarts.search(TINY, data=(IMAGES > 9, LABELS)), "images: pixels are only 0 and 1, which may be"),
+    "0 and 1": (lambda: rapdarts.search(TINY, data=(IMAGES > 9, LABELS)), "images: the pixels are only 0 and 1, which may be"),
     "nan": (lambda: rapdarts.search(TINY, data=(IMAGES * np.nan, LABELS)), "the images contain 19,200 NaN or infinite values"),
     "shape": (lambda: rapdarts.search(TINY, data=(IMAGES[:, 0, 0], LABELS)), "data, images: images must be"),
     "lengths": (lambda: rapdarts.search(TINY, data=(IMAGES, LABELS[:9])), "data, labels: 300 images need labels"),
