@@ -77,7 +77,7 @@ def _tables(schema: type, section: str) -> list[tuple[str, list[Key]]]:
 
     def place(home: str) -> int:
         own = bool(section) and f"{home}.".startswith(f"{section}.")
-        recipe = home.partition(".")[0] in ("search", "retrain", "rank")
+        recipe = home.partition(".")[0] in ("search", "retrain", "rank", "find")
         return 0 if not home else 1 if own else 3 if recipe else 2
 
     top = {config.Launch: "launch", config.Experiment: "experiment"}.get(schema, "keys")

@@ -20,7 +20,7 @@ class RelaxationConfig:
         above=0,
         high=1e6,
     )
-    straight_through: bool = knob(
+    hard: bool = knob(
         True,
         "gumbel: only the drawn candidate of an edge is in the sum (GDAS, Dong and Yang 2019); false: all are, by the soft sample"
         " (SNAS, Xie et al. 2019)",

@@ -121,15 +121,15 @@ def test_help_lists_every_key_in_aligned_columns(
     [
         (
             "search",
-            "launch experiment search search.cost search.budget search.random data skeleton retrain rank switches",
+            "launch experiment search search.relax search.cost search.budget search.random data skeleton retrain rank find switches",
         ),
         (
             "retrain",
-            "launch experiment retrain data skeleton search search.cost search.budget search.random rank switches",
+            "launch experiment retrain data skeleton search search.relax search.cost search.budget search.random rank find switches",
         ),
         (
             "rank",
-            "launch experiment rank data skeleton search search.cost search.budget search.random retrain switches",
+            "launch experiment rank data skeleton search search.relax search.cost search.budget search.random retrain find switches",
         ),
         ("derive", "keys budget switches"),
         ("cost", "keys switches"),

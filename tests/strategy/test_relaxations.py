@@ -37,7 +37,7 @@ SKIP = [name == "skip_connect" for name in DARTS.primitives].index(True)
 CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "softmax": ("softmax", {}),
     "gumbel": ("gumbel", {}),
-    "soft gumbel": ("gumbel", {"straight_through": False}),
+    "soft gumbel": ("gumbel", {"hard": False}),
     "dirichlet": ("dirichlet", {}),
     "sigmoid": ("sigmoid", {}),
     "beta decay": ("softmax", {"beta_decay": 50.0}),

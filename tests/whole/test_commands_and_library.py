@@ -38,6 +38,7 @@ TINY = {
 }
 """Settings for a search and a training that take a second each."""
 
+FOUND = {"budget.params": "5k", "find.effort": "0.01", "find.replicas": "1"}
 RANDOM = {"random.count": "2", "random.macs": "0"}
 DERIVED = {"max_skips": "1", "count": "2"}
 RANKED = {"rank.count": "2", "rank.epochs": "1"}
@@ -52,6 +53,10 @@ def words(*plain: object, **settings: str) -> list[str]:
 
 
 ROWS: dict[str, Row] = {
+    "find": (
+        lambda at: words("find", "digits", **TINY, **FOUND, run=at / "cli-find"),
+        lambda at: rapdarts.find("digits", {**TINY, **FOUND}, run=at / "lib-find", progress=False).report,
+    ),
     "search": (
         lambda at: words("search", "digits", **TINY, run=at / "cli-search"),
         lambda at: rapdarts.search("digits", TINY, run=at / "lib-search", progress=False).report,
@@ -95,6 +100,9 @@ ROWS: dict[str, Row] = {
 }
 
 FILES = {
+    "find": [
+        (f"cli-find/network/{name}", f"lib-find/network/{name}") for name in ("network.safetensors", "network.onnx")
+    ],
     "search": [("cli-search/alphas.json", "lib-search/alphas.json")],
     "retrain": [("cli-net/network.safetensors", "lib-net/network.safetensors")],
     "rank": [("cli-rank/best.json", "lib-rank/best.json")],
@@ -102,6 +110,7 @@ FILES = {
 """Files of the command and of the library that must be identical."""
 
 VOLATILE: dict[str, set[str]] = {
+    "find": {"seconds", "step_seconds", "planned_seconds", "timing", "file", "card"},
     "search": {"seconds"},
     "search strategy=random": {"seconds"},
     "retrain": {"seconds"},

@@ -12,7 +12,7 @@ from rapdarts.strategy.relaxations.base import Relaxation
 class Gumbel(Relaxation):
     """The Gumbel-softmax: softmax((alpha + g) / T) with Gumbel noise g, both (kinds, edges, primitives), and a temperature T.
 
-    With `straight_through`, the candidate with the largest alpha + g has weight 1 and the others 0, and the gradient is that
+    With `hard`, the candidate with the largest alpha + g has weight 1 and the others 0, and the gradient is that
     of the softmax (GDAS: Dong and Yang 2019); without, the softmax itself is the sample (SNAS: Xie et al. 2019). The
     temperature falls linearly during a stage, as in GDAS. The candidate with the largest alpha + g is o with probability
     softmax(alpha)_o (Gumbel 1954), so the expected weights are the softmax of alpha at every temperature.
@@ -32,7 +32,7 @@ class Gumbel(Relaxation):
         exponential = torch.empty_like(alpha).exponential_().clamp_min(torch.finfo(alpha.dtype).tiny)
         logits = (alpha - exponential.log()) / self.temperature
         soft = torch.softmax(logits.masked_fill(~mask, -torch.inf), -1)
-        if not self.settings.straight_through:
+        if not self.settings.hard:
             return soft
         hard = torch.zeros_like(soft).scatter(-1, soft.argmax(-1, keepdim=True), 1.0)
         return hard + (soft - soft.detach())  # the difference is exactly 0, so the weights are exactly 0 and 1
