@@ -7,6 +7,7 @@ from typing import Any
 
 from rapdarts.config.resources import costs_line, duration, show, used_line
 from rapdarts.errors import plural
+from rapdarts.files.run_files import RunFile
 from rapdarts.reports.confusion import confusion_table
 from rapdarts.reports.evaluation import MOST_ROWS
 from rapdarts.training.intervals import percent
@@ -83,7 +84,7 @@ def page(report: Mapping[str, Any]) -> str:
                             "network/network.onnx",
                             f"the same for ONNX Runtime, {export['bytes']:,} bytes; its model card is next to it",
                         ),
-                        ("plan.json", "the division of the work; `plan=` repeats it"),
+                        (RunFile.PLAN, "the division of the work; `plan=` repeats it"),
                     ],
                 ),
                 "## What was done",

@@ -465,8 +465,8 @@ def test_measure_prints_its_check_as_json(elsewhere: Path, capsys: pytest.Captur
     "arguments, words",
     [
         (["out=no/such/folder/t.json"], "there is no folder no/such/folder; create it first, or choose another"),
-        (["out="], "out= does not name a file"),
-        (["out=."], "out=. does not name a file"),
+        (["out="], "out= is not the name of a file; use the path of a file"),
+        (["out=."], "out=. is not the name of a file; use the path of a file"),
         (["digit"], "there is no experiment 'digit'; the nearest is digits"),
         (["input=32"], "write CxHxW"),
         (["space=dart"], "there is no search space 'dart'; the nearest is darts"),

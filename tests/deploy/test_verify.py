@@ -466,7 +466,7 @@ def test_targets_without_weights_give_a_one_line_error(run: Path, tmp_path: Path
     [
         (["to=onnx"], "to=onnx writes a file; set its path with out=FILE."),
         (["to=onnx", "out=absent/net.onnx"], "out=absent/net.onnx: there is no folder absent"),
-        (["to=onnx", "out=."], "out=. does not name a file"),
+        (["to=onnx", "out=."], "out=. is not the name of a file; use the path of a file"),
         (["to=pt2", "out=x", "precision=8"], "to=pt2 does not use precision="),
         (["to=onnx", "out=x", "precision=16"], "precision"),
         (["to=onnx", "out=x", "calibration=9"], "calibration= needs precision=8"),

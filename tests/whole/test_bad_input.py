@@ -566,7 +566,7 @@ GENOTYPES = {
     "a truncated text": (DARTS[:-5], "genotype.json holds no genotype: line 1: Genotype( was never closed; supported "),
     "an unpaired edge": (
         "Genotype(normal=[('skip_connect', 0)], normal_concat=[2], reduce=[], reduce_concat=[2])",
-        "two for every node; put the pairs of each node in a list.",
+        "two for every node, up to the last in concat, 2; put the pairs of each node in a list.",
     ),
 }
 
