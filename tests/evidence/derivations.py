@@ -91,8 +91,8 @@ def section(rows: Rows) -> list[str]:
             mean score of the cells that are derived under these conditions from the searches `{CURRENT.name}` with tuning seeds
             {ranges(seeds)} (n = {len(seeds)}). Both are computed by enumeration of all cells. *Gain* is the mean paired difference between
             the second scores and those under the default conditions. *Share used* is the percentage of a budget's units that the derived
-            cells use, averaged over the four budgets of the score. The cells of the first row use
-            {used_of(cells[0], nasbench.FIXED)} % of the budgets in MACs, which include the fixed parts of the network."""
+            cells use, averaged over the four budgets of the score. Of the budgets in MACs, which include the fixed parts of the network,
+            the cells of the first row use {used_of(cells[0], nasbench.FIXED)} %."""
         ),
         *table(head, lines),
         *paragraph(summary(means, chances)),
