@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rapdarts.config.experiment import Experiment, RetrainConfig, SearchConfig
@@ -94,13 +94,17 @@ def test_the_compute_of_a_search_is_its_training_steps_and_those_of_its_rounds()
     epochs=st.integers(4, 50),
     seeds=st.integers(1, 3),
 )
+@example(effort=0.5, train=0.05, both=0.1015625, epochs=4, seeds=1)  # 9.52 epochs: 9 and 10 are 5.5 % and 5.004 % off
 def test_random_cells_get_the_compute_of_the_search(
     effort: float, train: float, both: float, epochs: int, seeds: int
 ) -> None:
     config = replace(DIGITS, search=replace(DIGITS.search, epochs=epochs))
     pace, sizes = replace(PACE, train=train, stages=(StagePace(0.1, both / 2, both),)), replace(SIZES, seeds=seeds)
-    plan = with_random(plan_of(config, sizes, effort), sizes, pace, 512)
-    assert plan is not None
+    asked = plan_of(config, sizes, effort)
+    plan = with_random(asked, sizes, pace, 512)
+    if plan is None:  # two networks alone reach every even number of epochs, so 5 % can be missed only below 20
+        assert compute_of_search(asked, sizes, pace) < 20 * compute((Round(1, 1),), sizes, pace)
+        return
     steps = [one.networks * one.epochs * sizes.rank_steps * seeds for one in plan.random]
     assert sum(steps) * train == pytest.approx(compute_of_search(plan, sizes, pace), rel=TOLERANCE)
     for one, later in itertools.pairwise(plan.random):
