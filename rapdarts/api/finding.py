@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rapdarts.api.own_space import with_own_resources
+from rapdarts.api.runs import searched
 from rapdarts.config.experiment import Experiment, budget_limits
 from rapdarts.config.given import AnyPath, Settings, find_experiment
 from rapdarts.config.resolve import Pairs, keys_given_in
-from rapdarts.deploy.space_lookup import Space, find_space
+from rapdarts.deploy.space_lookup import Space
 from rapdarts.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ def find(
     given = find_experiment("find", experiment, settings, keys, run, resume, in_memory=data is not None)
     config = given.config
     check_findable(config, given.pairs)
-    own = find_space(config.search.space if space is None else space)
-    config = replace(config, search=replace(config.search, space=own.name))
+    own, config = searched(config, space)
     from rapdarts.loops.finding import run_find
     from rapdarts.loops.in_programs import as_it_was, reader_of
     from rapdarts.training.log import Screen

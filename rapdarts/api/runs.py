@@ -58,7 +58,7 @@ def search(
         raise InputError(
             "search.strategy=random trains many genotypes and does not search for one; call rapdarts.random_baseline."
         )
-    own, config = _searched(given.config, space)
+    own, config = searched(given.config, space)
     from rapdarts.loops import launch
     from rapdarts.loops.in_programs import as_it_was, reader_of
     from rapdarts.training.log import Screen
@@ -88,7 +88,7 @@ def random_baseline(
     """
     keys = {**keys, "search.strategy": "random"}
     given = find_experiment("search", experiment, settings, keys, run, resume, in_memory=data is not None)
-    own, config = _searched(given.config, space)
+    own, config = searched(given.config, space)
     from rapdarts.loops import launch
     from rapdarts.loops.in_programs import as_it_was, reader_of
     from rapdarts.training.log import Screen
@@ -193,7 +193,7 @@ def report(runs: Network | Sequence[Network], out: AnyPath = "") -> Report:
     return Report(text, left_out)
 
 
-def _searched(config: Experiment, space: Space) -> tuple[SearchSpace, Experiment]:
+def searched(config: Experiment, space: Space) -> tuple[SearchSpace, Experiment]:
     """Return the space to search, and the experiment with the name of that space."""
     own = find_space(config.search.space if space is None else space)
     return own, replace(config, search=replace(config.search, space=own.name))

@@ -26,7 +26,7 @@ def scaled_to(
     """Return the widest form of a reference network that meets every budget, and a remark on budgets that do not apply to it.
 
     `limits` are upper bounds by resource, each in its unit. Costs are counted by `counters`, for an image (channels, height,
-    width); they must rise with the width, as all of ours do. Budgets on resources without a counter, such as latency, are
+    width); they must rise with the width, as all our costs do. Budgets on resources without a counter, such as latency, are
     ignored, and the remark says so; it is empty if all apply. Without a budget that applies, the network has its default
     width. Raises InputError for a network of fixed width, and for budgets that even a width of 1 exceeds.
     """

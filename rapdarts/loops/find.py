@@ -128,7 +128,8 @@ def prove(work: Work, plan: Plan, found: Mapping[str, Any], reference: Reference
     "diverged". Raises Preempted if a signal stops the run.
     """
     results: dict[str, Any] = {}
-    name, known = reference.reference, Found(reference.reference, reference.reference, reference=reference.reference)
+    name = reference.reference
+    known = Found(name, name, reference=name)
     try:
         results |= trained_best(work, entries_of(work, found["random"], "random"), plan.random, "random/")
     except DivergedError as error:
@@ -153,12 +154,10 @@ def _search(work: Work, plan: Plan, launch: Launch, screen: Screen) -> dict[str,
     search = finished_search(folder / RunFile.ALPHAS, True, DeriveConfig(), work.given)
     best = search.best(plan.rounds[0].networks)
     cells = [{"cell": one.genotype.to_json(), "score": one.score} for one in best.candidates]
-    seed, facts = (
-        key(config.seed, "random genotypes"),
-        deployment_facts(config.search.precision, read_hardware(config.search.hardware)),
-    )
     random = []
     if plan.random:
+        facts = deployment_facts(config.search.precision, read_hardware(config.search.hardware))
+        seed = key(config.seed, "random genotypes")
         drawn = distinct_genotypes(search.full, plan.random[0].networks, seed, best.within, search.rule.max_skips)
         random = [{"cell": replace(one, provenance=facts).to_json(), "score": None} for one in drawn]
     return {**done.report, "cells": cells, "random": random}

@@ -84,8 +84,8 @@ def run_find(
     need(EXPORTS["onnx"].extra, "rapdarts find, which writes an ONNX file,")
     searched, data = searched_space(config.search, space), data_of(config, read)
     sizes = Sizes.of(config, data)
-    if config.find.plan and not (launch.resume and begun(Path(launch.run))):  # a run that is resumed keeps its plan
-        read_plan(config.find, config, sizes)
+    resumes = launch.resume and begun(Path(launch.run))  # and keeps its plan
+    asked = read_plan(config.find, config, sizes) if config.find.plan and not resumes else None
     about = said_before(
         data, [f"looking for a network with {within(budget_limits(config.search.budget))}"], config, screen
     )
@@ -98,10 +98,12 @@ def run_find(
         width = table.skeleton.channels
         if config.skeleton.channels == 0:
             run.screen.say(f"skeleton.channels={width}: the widest network whose average cell fits the budgets")
-        decided = run.keep("the plan", lambda: planned(config, searched, table, data, sizes, run, began))
+        decided = run.keep("the plan", lambda: planned(config, searched, table, data, sizes, run, began, asked))
         plan, pace = plan_from(decided["plan"], RunFile.PLAN), Pace.of_plain(decided["pace"])
         run.write(RunFile.PLAN, plan.to_json(config, sizes, pace))
-        agenda = Agenda({step: pace.waiting * time for step, time in durations(plan, sizes, pace).items()}, screen)
+        agenda = Agenda(
+            {step: pace.waiting * seconds for step, seconds in durations(plan, sizes, pace).items()}, screen
+        )
         screen.say(f"plan: {plan.words}; about {time_left(sum(agenda.planned.values()))} in all")
         steps = plan.apply(replace(config, skeleton=replace(config.skeleton, channels=width)))
         work = Work(steps, searched, replace(data, described=True), given, run, agenda, latency)
@@ -135,8 +137,9 @@ def planned(
     sizes: Sizes,
     run: Run,
     began: float,
+    asked: Plan | None,
 ) -> dict[str, Any]:
-    """Measure the pace of this machine and decide on the plan. Return both as plain values.
+    """Measure the pace of this machine and decide on the plan, unless one is `asked` for. Return both as plain values.
 
     `began` is when the work began, on the monotonic clock. Raises InputError if the time is too short for any plan, if the
     random cells cannot be given the same compute, and for settings that do not fit the lengths in the plan.
@@ -153,8 +156,8 @@ def planned(
     run.screen.say("measuring a few steps to plan the work")
     cells = [DerivedBlueprint(one, space, table.skeleton) for one in random(MEASURED)]
     pace = measure_pace(config, space, data, table, cells, run)
-    if settings.plan:
-        plan: Plan | None = read_plan(settings, config, sizes)
+    if asked:
+        plan: Plan | None = asked
     elif settings.seconds:
         plans = [one for effort in efforts() if (one := complete(plan_of(config, sizes, effort)))]
         spent = time.monotonic() - began
@@ -166,7 +169,7 @@ def planned(
     if plan and plan.random:
         there = len(random(plan.random[0].networks))  # a band may hold fewer cells
         if there < plan.random[0].networks:
-            plan = None if settings.plan else complete(replace(plan, random=()), there)
+            plan = None if asked else complete(replace(plan, random=()), there)
     if plan is None:
         raise InputError(
             f"find.proof=true cannot give random cells of this cost the compute of this search, within {100 * TOLERANCE:.0f} %; choose"

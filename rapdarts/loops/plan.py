@@ -25,7 +25,7 @@ MAX_BYTES = 1_000_000
 HALVINGS, MOST_HALVINGS = 3, 6
 """Number of rounds of successive halving at an effort of 1, and the largest number: 8 and 64 cells."""
 LEAST_STEPS = 40
-"""Smallest number of steps in a training: batch norms' running averages need about as many to settle."""
+"""Smallest number of steps in a training: the running statistics of batch norms take about as long to settle."""
 SHARE_OF_TIME = 0.9
 """Share of the given time that is planned; the rest allows for a machine that becomes slower than it was when it was measured."""
 EXPORT_SECONDS = 12.0
@@ -123,8 +123,6 @@ def halving(networks: int, epochs: int, longest: int) -> Iterator[Round]:
     while networks > 1:
         yield Round(networks, min(epochs, longest))
         networks, epochs = math.ceil(networks / 2), 2 * epochs
-        if networks == 1:
-            return
 
 
 def efforts() -> list[float]:
@@ -223,7 +221,7 @@ def read_plan(settings: FindConfig, config: Experiment, sizes: Sizes) -> Plan:
     except Fault as fault:
         raise InputError(f"{where} is not a plan: {fault}.") from None
     if tree.get("format") != FORMAT or tree.get("version") != VERSION:
-        raise InputError(f"{where} is not a plan; name the plan.json of a run of rapdarts find.")
+        raise InputError(f"{where} is not a plan; use the plan.json of a run of rapdarts find.")
     if tree.get("experiment") != digest(config):
         raise InputError(
             f"{where} is the plan of another experiment or budget; use the settings that it was made for, or plan anew with"

@@ -171,7 +171,7 @@ class FoundNetwork:
         """Cost in every resource of the network."""
         return Costs(self.report["costs"])
 
-    @property
+    @cached_property
     def network(self) -> nn.Sequential:
         """The trained network from pixels in 0..1 to logits, on the CPU, as `rapdarts.load` returns it."""
         return deployed(read_trained(self.file, self.space))

@@ -9,8 +9,8 @@ from rapdarts.config.resources import costs_line, duration, show, used_line
 from rapdarts.errors import plural
 from rapdarts.files.run_files import RunFile
 from rapdarts.reports.confusion import confusion_table
-from rapdarts.reports.evaluation import MOST_ROWS
-from rapdarts.training.intervals import percent
+from rapdarts.reports.evaluation import MOST_ROWS, accuracy_of
+from rapdarts.reports.text_table import markdown
 
 ONE_PAIR = "One comparison says nothing about searches in general; docs/evidence.md compares many searches with chance."
 
@@ -19,13 +19,8 @@ def describe_found(report: Mapping[str, Any]) -> str:
     """Format the result: the genotype, its costs, the share used of each budget, its test accuracy, and the proof."""
     lines = [report["genotype"], costs_line(report["costs"])]
     lines += [used_line(name, share, report["budgets"][name]) for name, share in report["used"].items()]
-    lines += [f"test accuracy {accuracy(report)}", *report["notes"], *report["remarks"]]
+    lines += [f"test accuracy {accuracy_of(report)}", *report["notes"], *report["remarks"]]
     return "\n".join([*lines, *proof_lines(report)])
-
-
-def accuracy(result: Mapping[str, Any]) -> str:
-    """Return a test accuracy with its 95 % interval, as text."""
-    return percent(result["test_accuracy"], tuple(result["interval"]), f", n = {result['n']}")
 
 
 def proof_lines(report: Mapping[str, Any]) -> list[str]:
@@ -53,64 +48,49 @@ def outcome(other: Mapping[str, Any]) -> str:
     points = 100 * found["difference"]
     better = f"{abs(points):.2f} points {'better' if points > 0 else 'worse'}" if points else "equally accurate"
     return (
-        f"test accuracy {accuracy(other)}; the network found is {better} on the same {found['n']:,} images (95 % interval of the"
+        f"test accuracy {accuracy_of(other)}; the network found is {better} on the same {found['n']:,} images (95 % interval of the"
         f" difference {low:+.2f} to {high:+.2f}, McNemar p = {found['p']:.2g})"
     )
 
 
 def page(report: Mapping[str, Any]) -> str:
     """Return the page in Markdown on what a run did; the drawing cell.svg is next to it."""
-    export = report["export"]
-    return (
-        "\n\n".join(
-            [
-                f"# A network for {report['data']}",
-                "\n".join(f"- {line}" for line in describe_found(report).splitlines()[1:]),
-                "## Data",
-                "\n".join(f"- {line}" for line in report["about_data"]),
-                *confusion(report["quality"]),
-                "## Cell",
-                "![the cell](cell.svg)",
-                f"```text\n{report['genotype']}\n```",
-                "## Files",
-                table(
-                    ("file", "content"),
-                    [
-                        (
-                            "network/network.safetensors",
-                            "the trained network, for `rapdarts.load`, `evaluate` and `export`",
-                        ),
-                        (
-                            "network/network.onnx",
-                            f"the same for ONNX Runtime, {export['bytes']:,} bytes; its model card is next to it",
-                        ),
-                        (RunFile.PLAN, "the division of the work; `plan=` repeats it"),
-                    ],
-                ),
-                "## What was done",
-                table(
-                    ("step", "planned", "took"),
-                    [
-                        (
-                            one["name"],
-                            duration(one["planned_seconds"]),
-                            "-" if one["seconds"] is None else duration(one["seconds"]),
-                        )
-                        for one in report["steps"]
-                    ],
-                ),
-                *(round_table(number, one) for number, one in enumerate(report["rounds"], 1)),
-            ]
-        )
-        + "\n"
-    )
+    onnx = f"the same for ONNX Runtime, {report['export']['bytes']:,} bytes; its model card is next to it"
+    files = [
+        ("network/network.safetensors", "the trained network, for `rapdarts.load`, `evaluate` and `export`"),
+        ("network/network.onnx", onnx),
+        (RunFile.PLAN, "the division of the work; `plan=` repeats it"),
+    ]
+    steps = [
+        (one["name"], duration(one["planned_seconds"]), "-" if one["seconds"] is None else duration(one["seconds"]))
+        for one in report["steps"]
+    ]
+    parts = [
+        f"# A network for {report['data']}\n",
+        bullets(describe_found(report).splitlines()[1:]),
+        "## Data\n",
+        bullets(report["about_data"]),
+        *confusion(report["quality"]),
+        f"## Cell\n\n![the cell](cell.svg)\n\n```text\n{report['genotype']}\n```\n",
+        "## Files\n",
+        markdown(("file", "content"), files),
+        "## What was done\n",
+        markdown(("step", "planned", "took"), steps),
+        *(round_table(number, one) for number, one in enumerate(report["rounds"], 1)),
+    ]
+    return "\n".join(parts)
+
+
+def bullets(lines: Sequence[str]) -> str:
+    """Return lines as a list in Markdown."""
+    return "".join(f"- {line}\n" for line in lines)
 
 
 def confusion(quality: Mapping[str, Any]) -> list[str]:
     """Return the confusion matrix of the test images under its heading; an empty list if there are too many classes for a table."""
     if len(quality["classes"]) > MOST_ROWS:
         return []
-    return ["## Test images", f"```text\n{confusion_table(quality['confusion'], quality['classes'])}\n```"]
+    return [f"## Test images\n\n```text\n{confusion_table(quality['confusion'], quality['classes'])}\n```\n"]
 
 
 def round_table(number: int, ranking: Mapping[str, Any]) -> str:
@@ -129,9 +109,4 @@ def round_table(number: int, ranking: Mapping[str, Any]) -> str:
         )
         for one in networks
     ]
-    return f"{head}\n\n" + table(("place", "accuracy", "MACs", "params", "cell"), rows)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+    return f"{head}\n\n{markdown(('place', 'accuracy', 'MACs', 'params', 'cell'), rows)}"

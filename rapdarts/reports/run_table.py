@@ -13,6 +13,7 @@ from rapdarts.config.experiment import Experiment, budget_limits
 from rapdarts.config.resources import compact, duration
 from rapdarts.errors import DamagedError, InputError, plural
 from rapdarts.files.run_files import RunFile
+from rapdarts.reports.text_table import markdown
 from rapdarts.training.intervals import accuracy_interval, mean_in_words, percent, wilson
 
 COLUMNS = ("run", "what", "data", "seed", "settings", "params", "MACs", "test accuracy", "n", "time", "machine")
@@ -42,7 +43,8 @@ def run_table(folders: Sequence[Path]) -> tuple[str, list[str]]:
     """
     if not folders:
         raise InputError("rapdarts report needs run folders; pass at least one.")
-    rows, left_out = [COLUMNS, ("---",) * len(COLUMNS)], []
+    rows: list[tuple[str, ...]] = []
+    left_out: list[str] = []
     for folder in folders:
         try:
             rows.append(tuple(cell.translate(ESCAPES) for cell in _row(folder)))
@@ -52,7 +54,7 @@ def run_table(folders: Sequence[Path]) -> tuple[str, list[str]]:
             left_out.append(str(error).partition(";")[0].rstrip("."))
     if len(left_out) == len(folders):
         raise InputError(f"none of these {len(folders)} folders contains a finished run: {'; '.join(left_out)}.")
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows), left_out
+    return markdown(COLUMNS, rows), left_out
 
 
 def _row(folder: Path) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Text tables with aligned columns."""
+"""Tables of text with aligned columns, and tables in Markdown."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def aligned(
         width = max([*map(len, column), 0 if widths is None else widths[number]])
         columns.append([cell.ljust(width) if number in left else cell.rjust(width) for cell in column])
     return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown, with a line break at its end; the cells must not contain characters that end a cell."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *rows))
 
 
 def missing(operations: Mapping[str, Sequence[str]]) -> str:

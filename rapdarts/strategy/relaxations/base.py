@@ -22,10 +22,10 @@ class Relaxation(nn.Module, ABC):
     """Value of `search.relaxation`."""
 
     edge_weights: bool = True
-    """Whether edge weights (PC-DARTS) may multiply these weights."""
+    """True if edge weights (PC-DARTS) may multiply these weights."""
 
     is_softmax: bool = True
-    """Whether the expected weights are the softmax of alpha."""
+    """True if the expected weights are the softmax of alpha."""
 
     def __init__(self, settings: RelaxationConfig) -> None:
         super().__init__()
